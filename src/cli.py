@@ -1,0 +1,139 @@
+"""What the Hydra entry points share: one-line errors, run folders, and continuing a run."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
+
+from src.errors import InputError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CONFIG, OVERRIDES, LAST = "config.yaml", "overrides.yaml", "checkpoints/last.ckpt"
+
+
+def one_line_errors(main: Callable[P, T]) -> Callable[P, T]:
+    """`main` with an InputError, wherever it was raised from, printed as one line; exit code 2."""
+
+    @functools.wraps(main)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return main(*args, **kwargs)
+        except Exception as error:
+            mistake = _mistake(error)
+            if mistake is None:
+                raise
+            _drop_empty_folder(args[0])
+            # From a loader's worker the message arrives as the last line of a traceback.
+            print("error:", str(mistake).splitlines()[-1].split("InputError: ")[-1], file=sys.stderr)
+            raise SystemExit(2) from None
+
+    return wrapped
+
+
+def claim_run(cfg: DictConfig) -> Path:
+    """The run's folder. Raises InputError when it holds another run, or nothing to resume."""
+    run = Path(cfg.output_dir)
+    if not _main_process():
+        return run
+    if cfg.get("resume"):
+        if not (run / CONFIG).exists():
+            raise InputError(f"there is no run to resume in {run}: check name=..., or leave resume=true out")
+    elif (run / CONFIG).exists():
+        raise InputError(f"{run} already holds a run: choose another name=..., or resume=true where it was training")
+    return run
+
+
+def record_run(run: Path, cfg: DictConfig) -> None:
+    """Keep the resolved configuration, and the overrides that made it, in the run's folder."""
+    if not _main_process():
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(_own_overrides()), run / OVERRIDES)
+    OmegaConf.save(cfg, run / CONFIG, resolve=True)
+
+
+def resumed_config(cfg: DictConfig) -> DictConfig:
+    """When resuming, the run's own overrides with those given now on top; otherwise `cfg`."""
+    from hydra import compose
+    from hydra.core.hydra_config import HydraConfig
+
+    if not cfg.resume or not HydraConfig.initialized():
+        return cfg
+    kept = Path(cfg.output_dir) / OVERRIDES
+    if not kept.exists():
+        return cfg
+    given = _own_overrides()
+    names = {_key(override) for override in given}
+    before = [override for override in OmegaConf.load(kept) if _key(override) not in names]
+    resumed = compose("train", overrides=[*before, *given, f"output_dir='{cfg.output_dir}'"])
+    OmegaConf.update(resumed, "name", cfg.name)
+    return resumed
+
+
+def resume_point(cfg: DictConfig) -> Path | None:
+    """The checkpoint to continue from; None starts at the beginning."""
+    last = Path(cfg.output_dir) / LAST
+    if not cfg.resume:
+        return None
+    if not last.exists():
+        print(f"no checkpoint in {cfg.output_dir} yet: training starts at the beginning")
+        return None
+    return last
+
+
+def settle_process() -> None:
+    """What a run wants of its process; called before torch is imported.
+
+    Idle OpenMP threads sleep instead of spinning: beside loader workers, or on a shared machine, spinning makes
+    training on CPUs several times slower. Lightning's advertising and known harmless warnings are kept out.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*LeafSpec.*", ".*does not have many workers.*"):
+        warnings.filterwarnings("ignore", message)
+
+
+def _own_overrides() -> list[str]:
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return []
+    return [override for override in HydraConfig.get().overrides.task if _key(override) not in ("resume", "name")] 
+
+
+def _key(override: str) -> str:
+    return override.split("=", 1)[0].lstrip("+~").split("@")[0]
+
+
+def _main_process() -> bool:
+    """Whether this is the process that writes: Lightning and torchrun number the others."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
+
+
+def _drop_empty_folder(cfg: Any) -> None:
+    """Hydra makes a run's folder before anything is checked; a refused run leaves none behind."""
+    with contextlib.suppress(OSError, Exception):
+        Path(cfg.output_dir).rmdir()
+
+
+def _mistake(error: BaseException | None) -> Exception | None:
+    """The mistake behind `error`: Hydra wraps what a constructor raised in an exception of its own."""
+    while error is not None:
+        if isinstance(error, MissingMandatoryValue):
+            return InputError(f"{error.full_key}=... is needed")
+        if isinstance(error, InputError):
+            return error
+        error = error.__cause__
+    return None

@@ -1,0 +1,179 @@
+"""The named things that pass between rooms; the one module that every room may import."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple, Protocol, Self, TypedDict
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from src.errors import InputError as InputError
+
+Crop = Literal["pil", "trunc", "none"]
+Resize = Literal["released", "antialias"]
+Difficulty = Literal["easy", "medium", "hard"]
+DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard")
+
+
+class BadImage(NamedTuple):
+    """An image that could not be read, and why."""
+
+    name: str
+    reason: str
+
+
+class ImageSource(Protocol):
+    """Encoded images addressed by position."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, position: int) -> str:
+        """The name a person would look for: a path relative to the root."""
+        ...
+
+    def read(self, position: int) -> bytes:
+        """The encoded bytes. Raises OSError when they cannot be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Features:
+    """Two feature maps of one batch, in the roles they play in the network."""
+
+    local: Float[Tensor, "b c1 h1 w1"]
+    global_: Float[Tensor, "b c2 h2 w2"]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Labelled images: `labels[i]` in 0..N-1 is the class of image i, `classes[label]` its landmark."""
+
+    source: ImageSource
+    ids: NDArray[np.uint64]
+    labels: NDArray[np.int64]
+    classes: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A training batch: crops as uint8, labels, sample ids, and each sample's uniform draws in [0, 1)."""
+
+    images: UInt8[Tensor, "b h w 3"]
+    labels: Int[Tensor, " b"]
+    ids: NDArray[np.uint64]
+    draws: Float[Tensor, "b n"]
+    bad: tuple[BadImage, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The batch with its tensors on `device`."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=non_blocking),
+            labels=self.labels.to(device, non_blocking=non_blocking),
+            draws=self.draws.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> Self:
+        """The batch with its tensors in page-locked memory."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            labels=self.labels.pin_memory(),
+            draws=self.draws.pin_memory(),
+        )
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Whole images of any shape for extraction, with their positions in the benchmark's image list.
+
+    `skipped` are the positions of images that could not be read, named in `bad`.
+    """
+
+    images: tuple[UInt8[Tensor, "_ _ 3"], ...]
+    positions: Int[Tensor, " b"]
+    skipped: Int[Tensor, " s"]
+    bad: tuple[BadImage, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The batch with its tensors on `device`."""
+        images = tuple(image.to(device, non_blocking=non_blocking) for image in self.images)
+        return replace(
+            self,
+            images=images,
+            positions=self.positions.to(device, non_blocking=non_blocking),
+            skipped=self.skipped.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> Self:
+        """The batch with its images in page-locked memory."""
+        return replace(self, images=tuple(image.pin_memory() for image in self.images))
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Gallery positions of each query's easy positives, hard positives and junk (Radenovic et al., 2018)."""
+
+    easy: tuple[NDArray[np.int64], ...]
+    hard: tuple[NDArray[np.int64], ...]
+    junk: tuple[NDArray[np.int64], ...]
+
+    def __len__(self) -> int:
+        return len(self.easy)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Images with queries and ground truth.
+
+    The first `num_gallery` images of `source` are the gallery; `queries` are the positions of the query
+    images, which may lie in the gallery (then each query is junk to itself). `boxes` are the queries' crop
+    boxes x1, y1, x2, y2 in pixels, NaN where there is none. `difficulties` are those that mean something.
+    """
+
+    name: str
+    source: ImageSource
+    num_gallery: int
+    queries: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    ground_truth: GroundTruth
+    crop: Crop
+    digest: str
+    difficulties: tuple[Difficulty, ...] = DIFFICULTIES
+
+
+class Scores(TypedDict):
+    """One difficulty's figures: mean AP, AP per query (NaN where left out), mean precision at each k."""
+
+    map: float
+    ap: NDArray[np.float64]
+    mp_at_k: NDArray[np.float64]
+
+
+Evaluation = dict[Difficulty, Scores]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What a benchmark run gave: its figures and the head of each query's ranking."""
+
+    benchmark: Benchmark
+    evaluation: Evaluation
+    kappas: Sequence[int]
+    top: NDArray[np.int64]
+    bad: tuple[BadImage, ...] = ()
+    seconds: float = field(default=0.0, compare=False)

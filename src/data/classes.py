@@ -1,0 +1,48 @@
+"""A retrieval benchmark from class labels: every image is a query for the others of its landmark."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.contracts import Benchmark, GroundTruth, InputError
+from src.data.sources import FolderSource, HexSource, file_size
+
+
+def class_benchmark(name: str, source: FolderSource | HexSource, landmarks: NDArray[np.str_]) -> Benchmark:
+    """The images of `source`, labelled with their landmarks, as queries and gallery at once.
+
+    Each query is junk to itself; there is one difficulty only, reported as Medium.
+    Raises InputError when no landmark has two images.
+    """
+    rows = np.arange(len(source))
+    members = {landmark: np.flatnonzero(landmarks == landmark) for landmark in np.unique(landmarks)}
+    others = tuple(members[landmark][members[landmark] != row] for row, landmark in enumerate(landmarks))
+    if not any(len(part) for part in others):
+        raise InputError(f"{name}: no landmark has two photos, so there is nothing to find")
+    truth = GroundTruth(
+        easy=others,
+        hard=(np.empty(0, np.int64),) * len(rows),
+        junk=tuple(rows[row : row + 1] for row in rows),
+    )
+    names = [source.name(row) for row in rows]
+    return Benchmark(
+        name=name,
+        source=source,
+        num_gallery=len(rows),
+        queries=rows,
+        boxes=np.full((len(rows), 4), np.nan),
+        ground_truth=truth,
+        crop="none",
+        digest=digest(names, [file_size(source.root / file) or 0 for file in names], truth),
+        difficulties=("medium",),
+    )
+
+
+def digest(names: list[str], sizes: list[int], ground_truth: GroundTruth) -> str:
+    """A short fingerprint of a benchmark: image names, file sizes in bytes, and ground truth."""
+    lists = [[part.tolist() for part in kind] for kind in (ground_truth.easy, ground_truth.hard, ground_truth.junk)]
+    return hashlib.sha256(json.dumps([names, sizes, lists]).encode()).hexdigest()[:16]

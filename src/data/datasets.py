@@ -1,0 +1,124 @@
+"""Torch data sets: training crops by (epoch, position), and whole images for extraction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from src.contracts import BadImage, Batch, Benchmark, Crop, ImageBatch, ImageSource, InputError, TrainingSet
+from src.data.augment import NUM_DRAWS
+from src.data.images import (
+    BrokenImageError,
+    CropRange,
+    Pixels,
+    crop_query,
+    decode,
+    decode_crop,
+    reason,
+    shrink,
+)
+
+# How many replacements are tried before a training set is called unreadable.
+MAX_REPLACEMENTS = 20
+
+
+class TrainingImages(Dataset[Batch]):
+    """Random crops of a training set, a whole batch at a time.
+
+    A sample's crop, its draws for the device and the replacement of a broken image are pure functions of
+    (seed, epoch, sample id): workers, ranks and resumes cannot change them.
+    """
+
+    def __init__(self, training: TrainingSet, size: int, crop: CropRange, seed: int) -> None:
+        self.training = training
+        self.size = size
+        self.crop = crop
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.training)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
+        """The batch of these (epoch, position) keys. Raises InputError when no replacement can be read."""
+        images = np.empty((len(keys), self.size, self.size, 3), np.uint8)
+        draws = np.empty((len(keys), NUM_DRAWS), np.float32)
+        taken = np.empty(len(keys), np.int64)
+        bad: list[BadImage] = []
+        for row, (epoch, position) in enumerate(keys):
+            images[row], draws[row], taken[row] = self._sample(epoch, position, bad)
+        return Batch(
+            images=torch.from_numpy(images),
+            labels=torch.from_numpy(self.training.labels[taken]),
+            ids=self.training.ids[taken],
+            draws=torch.from_numpy(draws),
+            bad=tuple(bad),
+        )
+
+    def _sample(self, epoch: int, position: int, bad: list[BadImage]) -> tuple[Pixels, np.ndarray, int]:
+        rng = sample_rng(self.seed, epoch, int(self.training.ids[position]))
+        draws = rng.random(NUM_DRAWS, np.float32)
+        for _ in range(MAX_REPLACEMENTS):
+            try:
+                data = self.training.source.read(position)
+                return decode_crop(data, self.crop, self.size, rng), draws, position
+            except (BrokenImageError, OSError) as error:
+                bad.append(BadImage(self.training.source.name(position), reason(error)))
+                position = int(rng.integers(len(self.training)))
+        raise InputError(
+            f"{MAX_REPLACEMENTS} training images in a row could not be read, the last one "
+            f"{bad[-1].name}: {bad[-1].reason}"
+        )
+
+
+def sample_rng(seed: int, epoch: int, sample: int) -> np.random.Generator:
+    """The random numbers of one sample in one epoch."""
+    return np.random.default_rng([seed, epoch, sample])
+
+
+class BenchmarkImages(Dataset[ImageBatch]):
+    """The images of a benchmark at full resolution: gallery whole, queries cropped to their boxes.
+
+    Args:
+        benchmark: its images, queries and crop rule.
+        max_side: images larger than this are shrunk to it (by area) after the crop; None keeps every pixel.
+        skip_bad: leave unreadable images out (they are listed in the batch) where an InputError is the rule.
+    """
+
+    def __init__(self, benchmark: Benchmark, max_side: int | None = None, skip_bad: bool = False) -> None:
+        self.source: ImageSource = benchmark.source
+        self.crop: Crop = benchmark.crop
+        self.max_side = max_side
+        self.skip_bad = skip_bad
+        self.boxes = np.full((len(benchmark.source), 4), np.nan)
+        self.boxes[benchmark.queries] = benchmark.boxes
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitems__(self, positions: Sequence[int]) -> ImageBatch:
+        """The images at these positions. Raises InputError that names an unreadable one, unless `skip_bad`."""
+        images: list[torch.Tensor] = []
+        kept: list[int] = []
+        bad: list[BadImage] = []
+        for position in positions:
+            try:
+                images.append(torch.from_numpy(self._pixels(position)))
+                kept.append(position)
+            except (BrokenImageError, OSError) as error:
+                bad.append(BadImage(self.source.name(position), reason(error)))
+        if bad and not self.skip_bad:
+            raise InputError(f"image {bad[0].name} cannot be read: {bad[0].reason} (on_error=skip leaves it out)")
+        skipped = [position for position in positions if position not in kept]
+        return ImageBatch(
+            images=tuple(images),
+            positions=torch.tensor(kept, dtype=torch.int64),
+            skipped=torch.tensor(skipped, dtype=torch.int64),
+            bad=tuple(bad),
+        )
+
+    def _pixels(self, position: int) -> Pixels:
+        pixels = crop_query(decode(self.source.read(position)), self.boxes[position], self.crop)
+        return shrink(pixels, self.max_side)

@@ -1,0 +1,217 @@
+"""One picture: planes and figures composed from far to near, and how much is seen of the landmark."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from src.data.demo_world.building import Building, Sprite, Surface, far_to_near
+from src.data.demo_world.camera import (
+    Array,
+    Camera,
+    faces_camera,
+    grade,
+    homography,
+    project,
+    view_angle,
+    visible_share,
+)
+from src.data.demo_world.photo import Picture, Weather, backdrop, expose, face_light
+from src.data.demo_world.props import Props
+from src.data.demo_world.views import Intent, View, sample_view
+
+OTHER, LANDMARK, FRONT = 0, 1, 2
+NEAREST = 0.8
+RENDER_SCALE = 2
+LABEL_SCALE = 0.5
+TRIES = 40
+LAMPLIGHT = (255, 206, 120)
+
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a picture shows of its landmark: shares in [0, 1] and the box around it in pixels."""
+
+    share: float
+    size: float
+    box: tuple[float, float, float, float]
+
+
+def look(view: View, building: Building) -> Sight:
+    """Measure, from the geometry alone, how much of the building the view shows."""
+    camera = view.camera.scaled(LABEL_SCALE)
+    labels = np.zeros((camera.height, camera.width), np.uint8)
+    for surface, label in _surfaces(view, building, camera):
+        _cover(labels, surface, label, camera)
+    share = visible_share(int((labels == FRONT).sum()), camera, building.front_planes())
+    rows, columns = np.nonzero(labels)
+    if not len(rows):
+        return Sight(0.0, 0.0, (0.0, 0.0, float(view.camera.width), float(view.camera.height)))
+    sides = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / LABEL_SCALE
+    left, top, right, bottom = np.minimum(sides, [view.camera.width, view.camera.height] * 2).tolist()
+    return Sight(share, len(rows) / labels.size, (left, top, right, bottom))
+
+
+def sees_whole_planes(camera: Camera, building: Building) -> bool:
+    """Whether no corner of the building lies beside or behind the camera."""
+    corners = [surface.plane.corners() for volume in building.volumes for surface in volume.surfaces]
+    return bool((project(camera, np.concatenate(corners))[1] > NEAREST).all())
+
+
+def render(rng: np.random.Generator, view: View, building: Building | None) -> Picture:
+    """(height, width, 3) uint8 RGB."""
+    base = backdrop(rng, view.camera, view.weather)
+    base = _with_shadows(base, view, building)
+    camera = view.camera.scaled(RENDER_SCALE)
+    canvas = np.asarray(
+        cv2.resize(base, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR), np.uint8
+    )
+    for surface, _ in _surfaces(view, building, camera):
+        _paint(canvas, surface, camera, view.weather)
+    small = cv2.resize(canvas, (view.camera.width, view.camera.height), interpolation=cv2.INTER_AREA)
+    return expose(rng, np.asarray(small, np.uint8), view.weather, view.lens)
+
+
+def _surfaces(view: View, building: Building | None, camera: Camera) -> list[tuple[Surface, int]]:
+    """All planes turned towards the camera, far to near, with what they are."""
+    eye = np.asarray(camera.position)
+
+    def distance(sprite: Sprite) -> float:
+        return float(np.hypot(*(np.asarray(sprite.foot) - eye)[:2]))
+
+    landmark: list[tuple[Surface, int]] = []
+    for volume in far_to_near(building.volumes, camera) if building else []:
+        for surface in volume.surfaces:
+            if faces_camera(camera, surface.plane):
+                landmark.append((surface, FRONT if surface.front else LANDMARK))
+        landmark.extend((sprite.surface(camera), LANDMARK) for sprite in volume.sprites)
+    threshold = _footprint_distance(building, eye) if building else 0.0
+    sprites = sorted(view.sprites, key=distance, reverse=True)
+    behind = [(sprite.surface(camera), OTHER) for sprite in sprites if distance(sprite) >= threshold]
+    before = [(sprite.surface(camera), OTHER) for sprite in sprites if distance(sprite) < threshold]
+    return [*behind, *landmark, *before]
+
+
+def _footprint_distance(building: Building, eye: Array) -> float:
+    """Metres on the ground from the eye to the middle of the footprint."""
+    return float(np.hypot(eye[0], eye[1] - building.depth / 2))
+
+
+def _region(camera: Camera, surface: Surface) -> tuple[Array, tuple[int, int, int, int]] | None:
+    """Homography into the part of the picture that the surface may cover, and that part's box."""
+    pixels, depth = project(camera, surface.plane.corners())
+    if depth.min() < NEAREST:
+        return None
+    left, top = np.floor(pixels.min(axis=0)).astype(int)
+    right, bottom = np.ceil(pixels.max(axis=0)).astype(int) + 1
+    left, top, right, bottom = max(left, 0), max(top, 0), min(right, camera.width), min(bottom, camera.height)
+    if left >= right or top >= bottom:
+        return None
+    height, width = surface.texture.shape[:2]
+    to_picture = homography(camera, surface.plane, width, height)
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
+    shift = np.array([[1, 0, -left - 0.5], [0, 1, -top - 0.5], [0, 0, 1.0]])
+    return shift @ to_picture @ half, (int(left), int(top), int(right), int(bottom))
+
+
+def _cover(labels: Labels, surface: Surface, label: int, camera: Camera) -> None:
+    found = _region(camera, surface)
+    if found is None:
+        return
+    matrix, (left, top, right, bottom) = found
+    solid = cv2.extractChannel(surface.texture, 3)
+    seen = cv2.warpPerspective(solid, matrix, (right - left, bottom - top), flags=cv2.INTER_NEAREST)
+    labels[top:bottom, left:right][seen > 127] = label
+
+
+def _paint(canvas: Picture, surface: Surface, camera: Camera, weather: Weather) -> None:
+    found = _region(camera, surface)
+    if found is None:
+        return
+    matrix, (left, top, right, bottom) = found
+    texture, matrix = _minified(surface, camera, matrix)
+    size = (right - left, bottom - top)
+    warped = np.asarray(cv2.warpPerspective(texture, matrix, size, flags=cv2.INTER_LINEAR), np.uint8)
+    depth = float(np.linalg.norm(surface.plane.corners().mean(axis=0) - camera.position))
+    fade = min(0.85, 1 - np.exp(-depth * weather.haze))
+    light = face_light(weather, surface.plane.normal() if surface.lit else None)
+    tones = np.repeat(np.arange(256.0)[:, None], 4, axis=1)
+    tones[:, :3] = tones[:, :3] * light * (1 - fade) + np.asarray(weather.horizon) * fade
+    warped = np.asarray(cv2.LUT(warped, tones.clip(0, 255).astype(np.uint8)[None]), np.uint8)
+    coloured = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
+    alpha = np.asarray(cv2.extractChannel(warped, 3))
+    if weather.night:
+        coloured[(alpha > 140) & (alpha < 190)] = LAMPLIGHT
+    target = canvas[top:bottom, left:right]
+    cv2.copyTo(coloured, (alpha > 127).view(np.uint8), target)
+
+
+def _minified(surface: Surface, camera: Camera, matrix: Array) -> tuple[Picture, Array]:
+    """The texture at about the size it is seen at, so that fine patterns do not alias."""
+    pixels, _ = project(camera, surface.plane.corners())
+    sides = np.linalg.norm(np.roll(pixels, -1, axis=0) - pixels, axis=1)
+    height, width = surface.texture.shape[:2]
+    wide, high = max(sides[0], sides[2]) / width, max(sides[1], sides[3]) / height
+    if min(wide, high) > 0.6:
+        return surface.texture, matrix
+    size = max(2, round(width * min(1.0, wide * 1.1))), max(2, round(height * min(1.0, high * 1.1)))
+    small = np.asarray(cv2.resize(surface.texture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    grow_x, grow_y = width / size[0], height / size[1]
+    back = np.array([[grow_x, 0, grow_x / 2 - 0.5], [0, grow_y, grow_y / 2 - 0.5], [0, 0, 1.0]])
+    return small, matrix @ back
+
+
+def _with_shadows(base: Picture, view: View, building: Building | None) -> Picture:
+    camera, sun = view.camera, np.asarray(view.weather.sun)
+    mask = np.zeros(base.shape[:2], np.uint8)
+    for sprite in view.sprites:
+        foot, depth = project(camera, np.asarray(sprite.foot)[None])
+        if depth[0] > NEAREST:
+            reach = camera.focal * sprite.width / depth[0] * 0.45
+            centre = foot[0].round().astype(int).tolist()
+            cv2.ellipse(mask, centre, (round(reach) + 1, round(reach * 0.16) + 1), 0, 0, 360, 150, -1)
+    for volume in building.volumes if building else ():
+        if volume.low[2] > 0:
+            continue
+        (x0, y0, _), (x1, y1, z1) = volume.low, volume.high
+        foot = np.array([(x0, y0, 0), (x1, y0, 0), (x1, y1, 0), (x0, y1, 0)], float)
+        slide = np.array([-sun[0], -sun[1], 0]) / max(sun[2], 0.3) * z1 * 0.8
+        pixels, depth = project(camera, np.concatenate([foot, foot + slide]))
+        if depth.min() > NEAREST:
+            hull = cv2.convexHull(pixels.round().astype(np.int32))
+            cv2.fillConvexPoly(mask, hull, 255)
+    soft = np.asarray(cv2.GaussianBlur(mask, (0, 0), 1.2), np.float32)[..., None] / 255
+    strength = 0.15 + 0.5 * min(1.0, max(view.weather.direct))
+    return (base * (1 - strength * soft)).astype(np.uint8)
+
+
+def wanted_view(
+    rng: np.random.Generator,
+    building: Building,
+    props: Props,
+    intent: Intent,
+    width: int,
+    height: int,
+    query: Camera | None = None,
+) -> tuple[View, Sight, float]:
+    """Draw views until one turns out as `intent` beside `query`; the last one if none does.
+
+    Returns the view, what it shows, and the degrees between its line of sight and the query's. Without a
+    query the view is measured against the front's normal.
+    """
+    straight = query or Camera((0.0, -60.0, building.height / 2), building.centre, 1.0, 1, 1)
+    wanted = "easy" if intent == "query" else intent
+
+    def attempt() -> tuple[View, Sight, float]:
+        view = sample_view(rng, building, props, intent, width, height)
+        return view, look(view, building), view_angle(view.camera, straight, building.centre)
+
+    view, sight, angle = attempt()
+    for _ in range(TRIES):
+        if sees_whole_planes(view.camera, building) and grade(sight.share, sight.size, angle) == wanted:
+            break
+        view, sight, angle = attempt()
+    return view, sight, angle

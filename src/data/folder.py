@@ -1,0 +1,129 @@
+"""A folder with one sub-folder a landmark: split into training and held-out photos, or taken whole."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.contracts import Benchmark, InputError, TrainingSet
+from src.data.classes import class_benchmark
+from src.data.sources import IMAGE_SUFFIXES, FolderSource, stable_ids
+
+SplitMode = Literal["photos", "landmarks"]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """The photos below a root: relative paths in a stable order, and each one's landmark."""
+
+    root: Path
+    names: list[str]
+    landmarks: NDArray[np.str_]
+
+
+def scan_folder(root: str | Path) -> Photos:
+    """Every image in a sub-folder of `root`. Raises InputError when there is no folder or nothing in it."""
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"folder not found: {root} (data.root=DIR with one sub-folder a landmark)")
+    names = sorted(_walk(root))
+    if not names:
+        kinds = " ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError(f"no images in the sub-folders of {root}: one sub-folder a landmark, files {kinds}")
+    return Photos(root, names, np.array([name.split("/", 1)[0] for name in names], np.str_))
+
+
+def split_folder(
+    root: str | Path, mode: SplitMode = "photos", validation: float = 0.2, test: float = 0.2, seed: int = 0
+) -> tuple[TrainingSet, Benchmark, Benchmark]:
+    """Training set, validation and test benchmark of a folder.
+
+    Args:
+        root: folder with one sub-folder a landmark.
+        mode: "photos" holds out photos of landmarks that are also trained on; "landmarks" holds out whole
+            landmarks, which nothing is trained on.
+        validation, test: shares held out (at least two photos of a landmark, or two landmarks).
+        seed: of the split, which follows from it and the file names alone.
+
+    Raises:
+        InputError: a folder without images, too few landmarks or photos, shares that leave nothing to train on.
+    """
+    if mode not in ("photos", "landmarks"):
+        raise InputError(f"data.split must be photos or landmarks, not {mode}")
+    if min(validation, test) <= 0 or validation + test >= 1:
+        raise InputError(f"data.validation and data.test must be above 0 and together below 1: {validation}, {test}")
+    photos = scan_folder(root)
+    divide = _by_photo if mode == "photos" else _by_landmark
+    part = divide(photos, validation, test, seed)
+    training = _training_set(photos, np.flatnonzero(part == 0))
+    return (
+        training,
+        _benchmark(photos, np.flatnonzero(part == 1), f"{photos.root.name} validation {mode}"),
+        _benchmark(photos, np.flatnonzero(part == 2), f"{photos.root.name} test {mode}"),
+    )
+
+
+def folder_benchmark(root: str | Path, name: str | None = None) -> Benchmark:
+    """Every photo of a folder as a query for the other photos of its landmark. Raises InputError as above."""
+    photos = scan_folder(root)
+    return _benchmark(photos, np.arange(len(photos.names)), name or photos.root.name)
+
+
+def _walk(root: Path) -> list[str]:
+    found = []
+    for landmark in sorted(entry.name for entry in os.scandir(root) if entry.is_dir()):
+        for folder, _, files in os.walk(root / landmark):
+            inside = Path(folder).relative_to(root).as_posix()
+            found += [f"{inside}/{file}" for file in files if Path(file).suffix.lower() in IMAGE_SUFFIXES]
+    return found
+
+
+def _by_photo(photos: Photos, validation: float, test: float, seed: int) -> NDArray[np.int64]:
+    """0 for training, 1 for validation, 2 for test: a share of every landmark's photos."""
+    keys = stable_ids(photos.names, seed)
+    part = np.zeros(len(keys), np.int64)
+    for landmark in np.unique(photos.landmarks):
+        rows = np.flatnonzero(photos.landmarks == landmark)
+        rows = rows[np.argsort(keys[rows])]
+        held = _held_out(len(rows), validation, test)
+        if sum(held) >= len(rows):
+            continue
+        part[rows[: held[0]]] = 1
+        part[rows[held[0] : sum(held)]] = 2
+    return part
+
+
+def _by_landmark(photos: Photos, validation: float, test: float, seed: int) -> NDArray[np.int64]:
+    """0 for training, 1 for validation, 2 for test: a share of the landmarks."""
+    landmarks = np.unique(photos.landmarks)
+    order = landmarks[np.argsort(stable_ids([str(landmark) for landmark in landmarks], seed))]
+    held = _held_out(len(order), validation, test)
+    if len(order) - sum(held) < 2:
+        raise InputError(f"{photos.root} has {len(order)} landmarks: too few to hold out {sum(held)} and train on 2")
+    part = np.zeros(len(photos.names), np.int64)
+    part[np.isin(photos.landmarks, order[: held[0]])] = 1
+    part[np.isin(photos.landmarks, order[held[0] : sum(held)])] = 2
+    return part
+
+
+def _held_out(count: int, validation: float, test: float) -> tuple[int, int]:
+    """How many of `count` go to validation and to test; a ranking needs two of a kind."""
+    return max(2, round(count * validation)), max(2, round(count * test))
+
+
+def _training_set(photos: Photos, rows: NDArray[np.int64]) -> TrainingSet:
+    names = [photos.names[row] for row in rows]
+    classes, labels = np.unique(photos.landmarks[rows], return_inverse=True)
+    if len(classes) < 2:
+        raise InputError(f"{photos.root}: training needs photos of at least 2 landmarks, there are {len(classes)}")
+    return TrainingSet(FolderSource(photos.root, names), stable_ids(names), labels.astype(np.int64), classes)
+
+
+def _benchmark(photos: Photos, rows: NDArray[np.int64], name: str) -> Benchmark:
+    source = FolderSource(photos.root, [photos.names[row] for row in rows])
+    return class_benchmark(name, source, photos.landmarks[rows])

@@ -1,0 +1,151 @@
+"""Google Landmarks v2 in its published, unpacked layout (Weyand et al., CVPR 2020)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.contracts import Benchmark, InputError, TrainingSet
+from src.data.classes import class_benchmark
+from src.data.sources import HexSource, hash_share
+
+# How many files are looked for before training starts; all of 1.58 million would take minutes.
+PROBES = 512
+
+
+def load_gldv2(root: str | Path, train_csv: str = "train_clean.csv") -> TrainingSet:
+    """The training images of `root`: `train/a/b/c/ID.jpg` with the labels of a csv.
+
+    Args:
+        root: the folder that holds the csv and `train/`.
+        train_csv: `train_clean.csv` (landmark_id,images) or Kaggle's `train.csv` (id,landmark_id).
+
+    Returns:
+        Ids ascending; classes are the landmark ids in ascending order, labels their positions.
+
+    Raises:
+        InputError: no csv, another header, no rows, an id that is not 16 hex digits, a duplicate id, or images
+            that are not there.
+    """
+    root = Path(root)
+    path = root / train_csv
+    if not path.exists():
+        raise InputError(
+            f"GLDv2 not found: {path} is missing. Get it with `curl --create-dirs -o {path} "
+            f"https://s3.amazonaws.com/google-landmark/metadata/{train_csv}` and unpack train/images_000.tar to "
+            f"images_499.tar into {root / 'train'} (README, Data); or try `make demo`, which needs no data"
+        )
+    ids, landmarks = read_labels(path)
+    order = np.argsort(ids)
+    ids, landmarks = ids[order], landmarks[order]
+    repeated = np.flatnonzero(ids[1:] == ids[:-1])
+    if len(repeated):
+        raise InputError(f"{path}: the image id {int(ids[repeated[0]]):016x} is listed more than once")
+    classes, labels = np.unique(landmarks, return_inverse=True)
+    source = HexSource(root, "train", ids)
+    _check_images(source)
+    return TrainingSet(source, ids, labels.astype(np.int64), classes.astype(np.str_))
+
+
+def hold_out(
+    training: TrainingSet, share: float, seed: int = 0, landmarks: int = 1000, photos: int = 4
+) -> tuple[TrainingSet, Benchmark]:
+    """Set a share of the images aside (the paper's 80/20 split of GLDv2-clean), and rank some of them.
+
+    The split follows from the seed and the image ids alone. A landmark keeps at least one training image.
+
+    Args:
+        training: what `load_gldv2` gave.
+        share: of the images that is not trained on.
+        seed: of the split.
+        landmarks, photos: how many landmarks the validation benchmark has, and held-out photos of each at most.
+
+    Raises:
+        InputError: a share outside (0, 1), or no landmark with two held-out photos.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"data.holdout must be above 0 and below 1, not {share}")
+    position = hash_share(training.ids, seed)
+    held = position < share
+    kept = np.bincount(training.labels[~held], minlength=len(training.classes)) > 0
+    held &= kept[training.labels]
+    rest = np.flatnonzero(~held)
+    source = HexSource(training.source.root, "train", training.ids[rest])
+    remaining = TrainingSet(source, training.ids[rest], training.labels[rest], training.classes)
+    chosen = _validation_rows(np.flatnonzero(held), training.labels, position, landmarks, photos)
+    return remaining, class_benchmark(
+        f"gldv2 held-out {share:g}",
+        HexSource(source.root, "train", training.ids[chosen]),
+        training.classes[training.labels[chosen]],
+    )
+
+
+def _validation_rows(
+    held: NDArray[np.int64], labels: NDArray[np.int64], position: NDArray[np.float64], landmarks: int, photos: int
+) -> NDArray[np.int64]:
+    """Of the held-out rows, those of the first `landmarks` landmarks with two or more, `photos` each."""
+    held = held[np.lexsort((position[held], labels[held]))]
+    first = np.searchsorted(labels[held], labels[held])
+    place = np.arange(len(held)) - first
+    counts = np.bincount(labels[held], minlength=labels.max() + 1)
+    able = held[counts[labels[held]] >= 2]
+    order = np.unique(labels[able])
+    step = max(1, len(order) // landmarks)
+    return held[np.isin(labels[held], order[::step][:landmarks]) & (place < photos)]
+
+
+def read_labels(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Image ids (uint64 of their 16 hex digits) and landmark ids of either csv, in the file's order."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        header = [column.strip() for column in next(rows, [])]
+        if {"landmark_id", "images"} <= set(header):
+            pairs = _clean_rows(rows, header.index("landmark_id"), header.index("images"))
+        elif {"id", "landmark_id"} <= set(header):
+            pairs = ((row[header.index("landmark_id")], [row[header.index("id")]]) for row in rows if row)
+        else:
+            raise InputError(f"{path}: needs the columns landmark_id,images or id,landmark_id; it has {header}")
+        return _as_arrays(pairs, path)
+
+
+def _clean_rows(rows: Iterator[list[str]], landmark: int, images: int) -> Iterator[tuple[str, list[str]]]:
+    return ((row[landmark], row[images].split()) for row in rows if row)
+
+
+def _as_arrays(
+    pairs: Iterator[tuple[str, list[str]]], path: Path
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    ids: list[NDArray[np.uint64]] = []
+    landmarks: list[int] = []
+    counts: list[int] = []
+    try:
+        for landmark, names in pairs:
+            ids.append(_parse_ids(names))
+            landmarks.append(int(landmark))
+            counts.append(len(names))
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path}, row {len(landmarks) + 2}: {error}") from error
+    if not sum(counts):
+        raise InputError(f"{path} lists no images")
+    return np.concatenate(ids), np.repeat(np.array(landmarks, np.int64), counts)
+
+
+def _parse_ids(names: list[str]) -> NDArray[np.uint64]:
+    wrong = [name for name in names if len(name) != 16]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is not an image id of 16 hex digits")
+    return np.array([int(name, 16) for name in names], np.uint64)
+
+
+def _check_images(source: HexSource) -> None:
+    probes = np.unique(np.linspace(0, len(source) - 1, PROBES).astype(np.int64))
+    missing = [name for name in map(source.name, probes) if not (source.root / name).exists()]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(probes)} probed training images are not in {source.root}, the first is "
+            f"{missing[0]}: unpack all the archives the csv lists, or list only the images that are there"
+        )

@@ -1,0 +1,187 @@
+"""Bytes to uint8 RGB pixels: whole images exactly, training crops by the shortest way."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import simplejpeg
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from src.contracts import Crop
+
+# Above this an image is refused before it is decoded; Pillow's own limit for a decompression bomb.
+MAX_PIXELS = 178_956_970
+
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+
+class BrokenImageError(ValueError):
+    """Bytes that are no usable image; the message is the reason."""
+
+
+class Box(NamedTuple):
+    """A crop in whole pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class CropRange(NamedTuple):
+    """What a random crop may be: its share of the image's area, and its width over height."""
+
+    area: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+
+def decode(data: bytes) -> Pixels:
+    """The whole image at full resolution, (H, W, 3) RGB. Raises BrokenImageError."""
+    size = _jpeg_size(data)
+    if size is not None:
+        try:
+            return simplejpeg.decode_jpeg(data, "RGB")
+        except ValueError:
+            # The strict decoder refuses files that Pillow can still read whole.
+            return _decode_with_pillow(data)
+    return _decode_with_pillow(data)
+
+
+def decode_crop(data: bytes, crop: CropRange, size: int, rng: np.random.Generator) -> Pixels:
+    """A random crop, resized to (size, size, 3) RGB.
+
+    A JPEG is decoded at the smallest of libjpeg's scales (eighths) at which the crop is still no smaller than
+    `size`. Raises BrokenImageError.
+    """
+    shape = _jpeg_size(data)
+    if shape is None:
+        pixels = _decode_with_pillow(data)
+        return resize(_cut(pixels, random_box(*pixels.shape[:2], crop, rng)), size)
+    height, width = shape
+    box = random_box(height, width, crop, rng)
+    try:
+        pixels = simplejpeg.decode_jpeg(
+            data,
+            "RGB",
+            min_height=min(height, math.ceil(height * size / box.height)),
+            min_width=min(width, math.ceil(width * size / box.width)),
+        )
+    except ValueError:
+        pixels = _decode_with_pillow(data)
+    return resize(_cut(pixels, _scaled(box, pixels.shape[0] / height, pixels.shape[1] / width)), size)
+
+
+def random_box(height: int, width: int, crop: CropRange, rng: np.random.Generator) -> Box:
+    """A random crop of an image of that size: area and log aspect ratio uniform, then the place uniform.
+
+    After ten tries that do not fit, the largest centred crop within the range of ratios.
+    """
+    low, high = (math.log(ratio) for ratio in crop.ratio)
+    for area, ratio, top, left in rng.random((10, 4)):
+        target = height * width * (crop.area[0] + area * (crop.area[1] - crop.area[0]))
+        aspect = math.exp(low + ratio * (high - low))
+        w, h = round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return Box(int(top * (height - h + 1)), int(left * (width - w + 1)), h, w)
+    w = min(width, max(1, round(height * crop.ratio[1])))
+    h = min(height, max(1, round(width / crop.ratio[0])))
+    return Box((height - h) // 2, (width - w) // 2, h, w)
+
+
+def crop_query(pixels: Pixels, box: NDArray[np.float64], crop: Crop) -> Pixels:
+    """The query inside its box x1, y1, x2, y2 (pixels; NaN for none).
+
+    "pil" rounds the coordinates as the benchmark's example does, "trunc" cuts their fractions off as the released
+    DOLG code does, "none" leaves the image whole. Raises BrokenImageError for a box outside the image.
+    """
+    if crop == "none" or np.isnan(box).any():
+        return pixels
+    x1, y1, x2, y2 = (max(0, round(v) if crop == "pil" else int(v)) for v in box.tolist())
+    inside = pixels[y1:y2, x1:x2]
+    if not inside.size:
+        raise BrokenImageError(f"the query box {box.tolist()} has no pixel inside the image")
+    return np.ascontiguousarray(inside)
+
+
+def shrink(pixels: Pixels, max_side: int | None) -> Pixels:
+    """Pixels with their longer side brought down to `max_side`, by area; smaller images as they are."""
+    longer = max(pixels.shape[:2])
+    if max_side is None or longer <= max_side:
+        return pixels
+    height, width = (max(1, round(side * max_side / longer)) for side in pixels.shape[:2])
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def reason(error: Exception) -> str:
+    """Why an image could not be read, in a few words on one line."""
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join((words or type(error).__name__).split())
+
+
+def resize(pixels: Pixels, size: int) -> Pixels:
+    """Pixels as a square of `size`: linear, or by area where a side shrinks to less than half."""
+    far = max(pixels.shape[:2]) > 2 * size
+    return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA if far else cv2.INTER_LINEAR)
+
+
+def _cut(pixels: Pixels, box: Box) -> Pixels:
+    return pixels[box.top : box.top + box.height, box.left : box.left + box.width]
+
+
+def _scaled(box: Box, down: float, across: float) -> Box:
+    return Box(
+        int(box.top * down), int(box.left * across), max(1, round(box.height * down)), max(1, round(box.width * across))
+    )
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width of a JPEG that libjpeg-turbo can give as RGB; None for everything else."""
+    if data[:2] != b"\xff\xd8":
+        return None
+    try:
+        height, width, colourspace, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    if colourspace in ("CMYK", "YCCK"):
+        return None
+    _check_pixels(width, height)
+    return height, width
+
+
+def _decode_with_pillow(data: bytes) -> Pixels:
+    """Everything else: other formats, CMYK, 16 bits, palettes, the first frame of an animation."""
+    if not data:
+        raise BrokenImageError("zero bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                _check_pixels(*image.size)
+                return _rgb(image)
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else "too many pixels"
+        raise BrokenImageError(reason) from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise BrokenImageError(str(error) or type(error).__name__) from error
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    if image.mode.startswith("I"):
+        return _from_16_bits(np.asarray(image))
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _from_16_bits(grey: NDArray[np.integer]) -> Pixels:
+    return np.repeat((np.clip(grey, 0, 65535) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BrokenImageError(f"{width} x {height} pixels, above the limit of {MAX_PIXELS}")

@@ -1,0 +1,178 @@
+"""The LightningDataModule: training crops, and the benchmarks that validate and test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from src.contracts import Batch, Benchmark, ImageBatch, InputError, TrainingSet
+from src.data.augment import Augmentation
+from src.data.datasets import BenchmarkImages, TrainingImages
+from src.data.folder import SplitMode, split_folder
+from src.data.gldv2 import hold_out, load_gldv2
+from src.data.sampling import EpochSampler, RankShard
+
+Benchmarks = Mapping[str, Callable[[], Benchmark] | None]
+
+
+class LandmarkDataModule(L.LightningDataModule):
+    """Training images and benchmarks behind loaders.
+
+    Args:
+        training: labelled images; None for evaluation alone.
+        validation: benchmarks that select checkpoints; the first one decides.
+        test: benchmarks that are evaluated once, after training.
+        augmentation: crop range and device-side augmentation of training images.
+        image_size: side of the training crops in pixels.
+        batch_size: global batch over all processes; it must divide by their number.
+        workers: loader processes of each training process.
+        seed: of order, crops, augmentation and replacements.
+        max_side: in evaluation, larger images are shrunk to this many pixels; None keeps them.
+        eval_batch: images that extraction decodes at a time.
+        on_error: "error" stops an evaluation at an unreadable image, "skip" leaves it out.
+
+    Raises:
+        InputError: sizes that do not fit.
+    """
+
+    def __init__(
+        self,
+        training: TrainingSet | None,
+        validation: list[Benchmark],
+        test: list[Benchmark],
+        augmentation: Augmentation | None = None,
+        image_size: int = 512,
+        batch_size: int = 128,
+        workers: int = 8,
+        seed: int = 0,
+        max_side: int | None = None,
+        eval_batch: int = 16,
+        on_error: Literal["error", "skip"] = "error",
+    ) -> None:
+        super().__init__()
+        if image_size < 1 or batch_size < 1 or workers < 0:
+            raise InputError("data.image_size and data.batch_size must be above 0, data.workers not below 0")
+        if on_error not in ("error", "skip"):
+            raise InputError(f"on_error must be error or skip, not {on_error}")
+        if training is not None and len(training) < batch_size:
+            raise InputError(
+                f"the {len(training)} training images are fewer than one batch of {batch_size}: "
+                "lower data.batch_size"
+            )
+        self.training = training
+        self.validation = validation
+        self.test = test
+        self.augmentation = augmentation or Augmentation()
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.workers = workers
+        self.seed = seed
+        self.max_side = max_side
+        self.eval_batch = eval_batch
+        self.on_error = on_error
+
+    @classmethod
+    def from_gldv2(
+        cls,
+        root: str | Path,
+        train_csv: str = "train_clean.csv",
+        holdout: float = 0.2,
+        validation: Benchmarks | None = None,
+        test: Benchmarks | None = None,
+        **loading: Any,
+    ) -> Self:
+        """Google Landmarks v2 (see `load_gldv2`).
+
+        `holdout` is the share of images set aside and ranked for validation (see `hold_out`); 0 trains on
+        everything and leaves validation to the benchmarks given.
+        """
+        training = load_gldv2(root, train_csv)
+        own = []
+        if holdout:
+            training, held = hold_out(training, holdout, seed=loading.get("seed", 0))
+            own.append(held)
+        return cls(training, own + _built(validation), _built(test), **loading)
+
+    @classmethod
+    def from_folder(
+        cls,
+        root: str | Path,
+        split: SplitMode = "photos",
+        validation_share: float = 0.2,
+        test_share: float = 0.2,
+        **loading: Any,
+    ) -> Self:
+        """A folder with one sub-folder a landmark (see `split_folder`)."""
+        training, validation, test = split_folder(
+            root, split, validation_share, test_share, seed=loading.get("seed", 0)
+        )
+        return cls(training, [validation], [test], **loading)
+
+    @property
+    def num_classes(self) -> int:
+        """Landmarks there are in training."""
+        return len(self._training.classes)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches of this process's share of each global batch; an incomplete last batch is left out."""
+        world, rank = self._processes()
+        if self.batch_size % world:
+            raise InputError(f"data.batch_size={self.batch_size} does not divide by {world} processes")
+        images = TrainingImages(self._training, self.image_size, self.augmentation.crop, self.seed)
+        return DataLoader(
+            images,
+            batch_size=self.batch_size // world,
+            sampler=EpochSampler(len(images), self.seed, rank, world),
+            drop_last=True,
+            **self._loading(persistent=True),
+        )
+
+    def val_dataloader(self) -> list[DataLoader[ImageBatch]]:
+        """A loader for each validation benchmark."""
+        return [self._images(benchmark) for benchmark in self.validation]
+
+    def test_dataloader(self) -> list[DataLoader[ImageBatch]]:
+        """A loader for each test benchmark."""
+        return [self._images(benchmark) for benchmark in self.test]
+
+    @property
+    def _training(self) -> TrainingSet:
+        if self.training is None:
+            raise InputError("there is no training data here: this data module evaluates only")
+        return self.training
+
+    def _images(self, benchmark: Benchmark) -> DataLoader[ImageBatch]:
+        world, rank = self._processes()
+        images = BenchmarkImages(benchmark, self.max_side, skip_bad=self.on_error == "skip")
+        return DataLoader(
+            images,
+            batch_size=self.eval_batch,
+            sampler=RankShard(len(images), rank, world),
+            **self._loading(persistent=False),
+        )
+
+    def _loading(self, persistent: bool) -> dict[str, Any]:
+        return {
+            "num_workers": self.workers,
+            "persistent_workers": persistent and self.workers > 0,
+            "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            "collate_fn": _as_is,
+        }
+
+    def _processes(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 1, 0
+        return self.trainer.world_size, self.trainer.global_rank
+
+
+def _built(benchmarks: Benchmarks | None) -> list[Benchmark]:
+    return [build() for build in (benchmarks or {}).values() if build is not None]
+
+
+def _as_is(batch: Batch | ImageBatch) -> Batch | ImageBatch:
+    """The data sets give whole batches."""
+    return batch

@@ -1,0 +1,77 @@
+"""Where encoded images come from, addressed by position; names and ids are numpy arrays, not Python lists."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+
+class FolderSource:
+    """Files under a root, by relative path, kept as fixed-width bytes (one array, not a list of strings)."""
+
+    def __init__(self, root: str | Path, names: list[str]) -> None:
+        self.root = Path(root)
+        self._names = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, position: int) -> str:
+        """The file's path relative to the root."""
+        return os.fsdecode(self._names[position])
+
+    def read(self, position: int) -> bytes:
+        """The file's bytes."""
+        return (self.root / self.name(position)).read_bytes()
+
+
+class HexSource:
+    """`{split}/a/b/c/ID.jpg` under a root: the unpacked layout of GLDv2, with 16-hex ids kept as uint64."""
+
+    def __init__(self, root: str | Path, split: str, ids: NDArray[np.uint64]) -> None:
+        self.root = Path(root)
+        self.split = split
+        self.ids = ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def name(self, position: int) -> str:
+        """`split/a/b/c/ID.jpg`."""
+        name = f"{int(self.ids[position]):016x}"
+        return f"{self.split}/{name[0]}/{name[1]}/{name[2]}/{name}.jpg"
+
+    def read(self, position: int) -> bytes:
+        """The file's bytes."""
+        return (self.root / self.name(position)).read_bytes()
+
+
+def file_size(path: Path) -> int | None:
+    """Bytes of a file; None when there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def stable_ids(names: list[str], seed: int = 0) -> NDArray[np.uint64]:
+    """A 64-bit id for each name that no machine, order or process changes."""
+    key = seed.to_bytes(8, "little")
+    digests = b"".join(hashlib.blake2b(os.fsencode(name), digest_size=8, key=key).digest() for name in names)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def hash_share(ids: NDArray[np.uint64], seed: int) -> NDArray[np.float64]:
+    """A number in [0, 1) for each 64-bit id, by splitmix64's mixing: a split that no order can change."""
+    with np.errstate(over="ignore"):
+        x = ids + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x = x ^ (x >> np.uint64(31))
+    return (x >> np.uint64(11)).astype(np.float64) / 2**53

@@ -1,0 +1,66 @@
+"""One extractor for validation, evaluation, embedding and serving."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from src.contracts import InputError, Resize
+from src.models.dolg import DescriptorModel
+
+
+class Extractor:
+    """Images of any shape to L2-normalised multi-scale descriptors.
+
+    Each scale's descriptor is L2-normalised, they are averaged, and the mean is L2-normalised again (the DOLG
+    paper's extraction; its scales are 0.3535, 0.5, 0.7071, 1 and 1.4142).
+
+    Args:
+        model: a network with a `backbone` that normalises.
+        scales: factors of the image's size.
+        resize: "released" is plain bilinear, as the released code does; "antialias" filters first.
+
+    Raises:
+        InputError: no scale, a scale that is not above 0, an unknown resize.
+    """
+
+    def __init__(self, model: DescriptorModel, scales: Sequence[float] = (1.0,), resize: Resize = "released") -> None:
+        if not scales or min(scales) <= 0:
+            raise InputError(f"scales must be above 0 and at least one, not {list(scales)}")
+        if resize not in ("released", "antialias"):
+            raise InputError(f"resize must be released or antialias, not {resize}")
+        self.model = model
+        self.scales = tuple(float(scale) for scale in scales)
+        self.resize: Resize = resize
+
+    def __call__(self, images: Sequence[UInt8[Tensor, "_ _ 3"]]) -> Float[Tensor, "b d"]:
+        """RGB images to descriptors, in their order; images of one shape go through the network together."""
+        groups: dict[torch.Size, list[int]] = defaultdict(list)
+        for position, image in enumerate(images):
+            groups[image.shape].append(position)
+        parts = [self._multi_scale(torch.stack([images[i] for i in group])) for group in groups.values()]
+        order = torch.tensor([i for group in groups.values() for i in group], device=parts[0].device)
+        return torch.cat(parts)[order.argsort()]
+
+    def _multi_scale(self, images: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b d"]:
+        pixels = images.permute(0, 3, 1, 2).float()
+        single = [F.normalize(self._single_scale(pixels, scale)) for scale in self.scales]
+        return F.normalize(torch.stack(single).mean(0))
+
+    def _single_scale(self, pixels: Float[Tensor, "b 3 h w"], scale: float) -> Float[Tensor, "b d"]:
+        return self.model(self.model.backbone.normalise(rescale(pixels, scale, self.resize)))
+
+
+def rescale(pixels: Float[Tensor, "b 3 h w"], scale: float, resize: Resize) -> Float[Tensor, "b 3 h2 w2"]:
+    """Images at `scale`, sides rounded to whole pixels, at least one."""
+    if scale == 1:
+        return pixels
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[-2:])
+    return F.interpolate(
+        pixels, size=(height, width), mode="bilinear", align_corners=False, antialias=resize == "antialias"
+    )

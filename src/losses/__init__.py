@@ -1,0 +1,1 @@
+"""Margin losses over an L2-normalised prediction head."""

@@ -1,0 +1,143 @@
+"""Pretrained convolutional backbones that give two feature maps in named roles."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Iterator
+from pathlib import Path
+
+import timm
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from src.contracts import Features, InputError
+
+
+class Backbone(nn.Module):
+    """A timm network cut into the map for the local branch and the map for the global branch.
+
+    Args:
+        name: timm architecture with its weight tag pinned, e.g. "resnet50.tv_in1k".
+        pretrained: download the tag's weights (needs the network once; ignored when `weights` is given).
+        weights: a file with the architecture's tensors, or `package:PACKAGE/FILE` inside an installed package.
+        reductions: strides of the local and the global map (DOLG: 16 and 32; res3 and res4 of a ResNet).
+        freeze_bn: keep batch-norm statistics and affine parameters as they are, in train mode too.
+
+    Attributes:
+        out_channels: channels of the local and the global map.
+        reductions: strides of the local and the global map.
+        mean, std: the colour statistics the weights were trained with, for pixels in [0, 1].
+
+    Raises:
+        InputError: unknown name, no map with that reduction, weights that cannot be had or do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pretrained: bool = True,
+        weights: str | None = None,
+        reductions: tuple[int, int] = (16, 32),
+        freeze_bn: bool = False,
+    ) -> None:
+        super().__init__()
+        if not timm.is_model(name):
+            raise InputError(f"unknown backbone {name!r}: take a name from timm.list_models()")
+        self.name = name
+        self.freeze_bn = freeze_bn
+        self.reductions = (int(reductions[0]), int(reductions[1]))
+        indices = _indices(name, self.reductions)
+        self.net = _create(name, pretrained and weights is None, indices)
+        if weights is not None:
+            _load_weights(self.net, name, weights)
+        channels = self.net.feature_info.channels()
+        self.out_channels = (channels[0], channels[-1])
+        config = timm.get_pretrained_cfg(name)
+        self.mean: tuple[float, ...] = tuple(config.mean) if config else (0.5, 0.5, 0.5)
+        self.std: tuple[float, ...] = tuple(config.std) if config else (0.5, 0.5, 0.5)
+        self.register_buffer("_scale", 1 / (255 * torch.tensor(self.std)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            "_shift", (-torch.tensor(self.mean) / torch.tensor(self.std)).view(1, 3, 1, 1), persistent=False
+        )
+
+    def normalise(self, images: Shaped[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """RGB pixels in 0..255, of any dtype, as the float32 input that the weights expect."""
+        return torch.addcmul(self._shift, images.float(), self._scale)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Features:
+        """Normalised images to the two maps."""
+        maps = self.net(images)
+        return Features(local=maps[0], global_=maps[-1])
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As nn.Module.train, with the batch norms left in eval mode when `freeze_bn` is set."""
+        super().train(mode)
+        if self.freeze_bn:
+            for norm in _batch_norms(self.net):
+                norm.eval()
+                norm.requires_grad_(False)
+        return self
+
+
+def _indices(name: str, reductions: tuple[int, int]) -> tuple[int, ...]:
+    with torch.device("meta"):
+        info = timm.create_model(name, pretrained=False, features_only=True).feature_info
+    available = info.reduction()
+    missing = [reduction for reduction in reductions if reduction not in available]
+    if missing:
+        raise InputError(f"backbone {name} has maps with reductions {available}, not {missing}")
+    return tuple(dict.fromkeys(available.index(reduction) for reduction in reductions))
+
+
+def _create(name: str, pretrained: bool, indices: tuple[int, ...]) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=indices)
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        raise InputError(
+            f"the weights of {name} could not be downloaded ({type(error).__name__}): connect to the network, "
+            "or give backbone.weights=FILE, or backbone.pretrained=false"
+        ) from error
+
+
+def _load_weights(net: nn.Module, name: str, weights: str) -> None:
+    """Load a file's tensors into `net`, by key, or in order where the keys are another library's."""
+    stored = _read_tensors(_resolve(weights))
+    full = timm.create_model(name, pretrained=False).state_dict()
+    if stored.keys() != full.keys():
+        stored = _in_order(stored, full, weights, name)
+    wrong = [key for key, value in full.items() if stored[key].shape != value.shape]
+    if wrong:
+        raise InputError(f"{weights} does not fit {name}: {len(wrong)} tensors have another shape ({wrong[0]})")
+    net.load_state_dict({key: stored[key] for key in net.state_dict()})
+
+
+def _in_order(stored: dict[str, Tensor], full: dict[str, Tensor], weights: str, name: str) -> dict[str, Tensor]:
+    if len(stored) != len(full):
+        raise InputError(f"{weights} has {len(stored)} tensors and {name} has {len(full)}: not its weights")
+    return dict(zip(full, stored.values(), strict=True))
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"backbone weights not found: {path}") from None
+    except Exception as error:
+        raise InputError(f"{path} is not a file of tensors ({type(error).__name__})") from error
+
+
+def _resolve(weights: str) -> Path:
+    if not weights.startswith("package:"):
+        return Path(weights)
+    package, _, file = weights.removeprefix("package:").partition("/")
+    try:
+        return Path(str(importlib.resources.files(package) / file))
+    except ModuleNotFoundError:
+        raise InputError(f"the package {package} with the backbone's weights is not installed") from None
+
+
+def _batch_norms(module: nn.Module) -> Iterator[nn.Module]:
+    return (layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm))

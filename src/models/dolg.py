@@ -1,0 +1,97 @@
+"""DOLG and the global-only baseline, made of the same parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from src.contracts import Features, InputError
+from src.models.backbone import Backbone
+from src.models.fusion import orthogonal_fusion
+from src.models.local import LocalBranch
+from src.models.pooling import GeM
+
+
+class DOLG(nn.Module):
+    """One descriptor from orthogonally fused local and global features (Yang et al., ICCV 2021).
+
+    Args:
+        backbone: gives the two maps.
+        pooling: builds the global pooling from the channels of its map.
+        local: builds the local branch from its input and output channels.
+        fusion: joins f_l (B, hidden, H, W) and f_g (B, hidden) into a vector.
+        hidden: channels of f_l and f_g (the paper's 1024).
+        dim: length of the descriptor.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        pooling: Callable[[int], nn.Module] = GeM,
+        local: Callable[[int, int], nn.Module] = LocalBranch,
+        fusion: Callable[[Tensor, Tensor], Tensor] = orthogonal_fusion,
+        hidden: int = 1024,
+        dim: int = 512,
+    ) -> None:
+        super().__init__()
+        _check_sizes(hidden=hidden, dim=dim)
+        local_channels, global_channels = backbone.out_channels
+        self.dim = dim
+        self.backbone = backbone
+        self.pooling = pooling(global_channels)
+        self.fc_global = nn.Linear(global_channels, hidden)
+        self.local = local(local_channels, hidden)
+        self.fusion = fusion
+        width = fusion(torch.zeros(1, hidden, 1, 1), torch.zeros(1, hidden)).shape[1]
+        self.fc = nn.Linear(width, dim)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Normalised images to descriptors, float32, not L2-normalised."""
+        features: Features = self.backbone(images)
+        global_ = linear32(self.fc_global, self.pooling(features.global_))
+        return linear32(self.fc, self.fusion(self.local(features.local), global_))
+
+
+class GlobalDescriptor(nn.Module):
+    """Backbone, pooling and a fully connected layer: the global-only baseline (family B).
+
+    Args:
+        backbone: gives the global map; its local map is not used.
+        pooling: builds the pooling from the channels of its map.
+        dim: length of the descriptor; None leaves the pooled feature as it is, for untrained networks.
+    """
+
+    def __init__(
+        self, backbone: Backbone, pooling: Callable[[int], nn.Module] = GeM, dim: int | None = 512
+    ) -> None:
+        super().__init__()
+        channels = backbone.out_channels[1]
+        self.dim = channels if dim is None else dim
+        _check_sizes(dim=self.dim)
+        self.backbone = backbone
+        self.pooling = pooling(channels)
+        self.fc = None if dim is None else nn.Linear(channels, dim)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Normalised images to descriptors, float32, not L2-normalised."""
+        features: Features = self.backbone(images)
+        pooled = self.pooling(features.global_)
+        return pooled if self.fc is None else linear32(self.fc, pooled)
+
+
+DescriptorModel = DOLG | GlobalDescriptor
+
+
+def linear32(layer: nn.Linear, x: Float[Tensor, "b i"]) -> Float[Tensor, "b o"]:
+    """`layer(x)` in float32 whatever the autocast: these few products decide the cosines."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.float())
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise InputError(f"model.{name} must be at least 1, not {size}")

@@ -1,0 +1,86 @@
+"""The local branch: multi-scale context by dilated convolutions, then self-attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from src.contracts import InputError
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: dilated 3x3 convolutions beside global average pooling (DOLG, figure 3).
+
+    Args:
+        in_channels: channels of the map.
+        out_channels: channels of the result; each branch gives half as many.
+        dilations: one 3x3 convolution for each.
+        pointwise: a further 1x1 branch, as in the released code.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, dilations: Sequence[int] = (6, 12, 18), pointwise: bool = False
+    ) -> None:
+        super().__init__()
+        if not dilations or min(dilations) < 1:
+            raise InputError(f"ASPP needs dilations of at least 1, not {list(dilations)}")
+        width = max(out_channels // 2, 1)
+        self.pool = nn.Conv2d(in_channels, width, 1)
+        self.branches = nn.ModuleList([nn.Conv2d(in_channels, width, 1)] if pointwise else [])
+        self.branches.extend(nn.Conv2d(in_channels, width, 3, padding=d, dilation=d) for d in dilations)
+        self.project = nn.Conv2d(width * (1 + len(self.branches)), out_channels, 1)
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:
+        """A map to a map of the same size, after a ReLU."""
+        pooled = F.relu(self.pool(features.mean((-2, -1), keepdim=True))).expand(-1, -1, *features.shape[-2:])
+        return F.relu(self.project(torch.cat([pooled, *(branch(features) for branch in self.branches)], dim=1)))
+
+
+class SelfAttention(nn.Module):
+    """L2-normalised features, each weighted by a score of its own (DOLG, figure 3)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1)
+        self.norm = nn.BatchNorm2d(channels)
+        self.score = nn.Conv2d(channels, 1, 1)
+
+    def forward(
+        self, features: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b 1 h w"]]:
+        """A map to its normalised features and their scores (above 0, by a softplus)."""
+        x = self.norm(self.conv(features))
+        return F.normalize(x, dim=1), F.softplus(self.score(F.relu(x)))
+
+
+class LocalBranch(nn.Module):
+    """ASPP and self-attention: the map f_l that fusion takes.
+
+    Args:
+        in_channels: channels of the backbone's local map.
+        out_channels: channels of f_l, those of the global feature f_g.
+        dilations: of the pyramid's 3x3 convolutions.
+        pointwise: the released code's further 1x1 branch.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, dilations: Sequence[int] = (6, 12, 18), pointwise: bool = False
+    ) -> None:
+        super().__init__()
+        self.aspp = ASPP(in_channels, out_channels, dilations, pointwise)
+        self.attention = SelfAttention(out_channels)
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:
+        """Backbone map to local features: score times normalised feature at every position."""
+        normalised, score = self.attend(features)
+        return score * normalised
+
+    def attend(
+        self, features: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b c2 h w"], Float[Tensor, "b 1 h w"]]:
+        """Normalised features and their attention scores, apart."""
+        return self.attention(self.aspp(features))

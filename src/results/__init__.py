@@ -1,0 +1,1 @@
+"""Result cards, tables, figures and the HTML page of a run."""

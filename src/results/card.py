@@ -1,0 +1,219 @@
+"""The result card: a run's figures with everything needed to know what they mean, as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+import src
+from src.contracts import InputError, Ranking
+from src.results.files import write_text
+
+FORMAT = 1
+PACKAGES = {
+    "torch": "torch",
+    "lightning": "lightning",
+    "timm": "timm",
+    "faiss": "faiss-cpu",
+    "numpy": "numpy",
+}
+
+Fields = Mapping[str, type | tuple[type, ...]]
+CARD_FIELDS: Fields = {
+    "name": str,
+    "method": str,
+    "time": str,
+    "commit": (str, type(None)),
+    "versions": dict,
+    "checkpoint": (dict, type(None)),
+    "protocol": dict,
+    "config": dict,
+    "benchmarks": list,
+}
+BENCHMARK_FIELDS: Fields = {
+    "name": str,
+    "digest": str,
+    "queries": int,
+    "boxes": int,
+    "gallery": int,
+    "crop": str,
+    "difficulties": list,
+    "map": dict,
+    "mp_at_k": dict,
+    "ap": dict,
+    "bad_images": list,
+    "seconds": (int, float),
+}
+
+
+def make_card(
+    *,
+    name: str,
+    method: str,
+    rankings: Sequence[Ranking],
+    protocol: Mapping[str, object],
+    checkpoint: Path | None,
+    config: Mapping[str, object],
+) -> dict[str, Any]:
+    """The card of a run called `name`, whose table row reads `method`.
+
+    `protocol` says how descriptors were made (crop, scales, resize, image_size) and, under `selection`,
+    the name or names of the sets the checkpoint was selected on. Precisions are fractions in [0, 1], times
+    are seconds; what is not a finite number is null. Raises OSError when the checkpoint cannot be read.
+    """
+    card = {
+        "format": FORMAT,
+        "name": name,
+        "method": method,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(Path(__file__).parents[2]),
+        "versions": versions(),
+        "checkpoint": None if checkpoint is None else {"path": str(checkpoint), "sha256": sha256(checkpoint)},
+        "protocol": protocol,
+        "config": config,
+        "benchmarks": [benchmark_result(ranking) for ranking in rankings],
+    }
+    return plain(card)
+
+
+def benchmark_result(ranking: Ranking) -> dict[str, Any]:
+    """One benchmark's part of the card; of the figures, only the difficulties that mean something."""
+    benchmark = ranking.benchmark
+    scores = {d: ranking.evaluation[d] for d in benchmark.difficulties if d in ranking.evaluation}
+    return {
+        "name": benchmark.name,
+        "digest": benchmark.digest,
+        "queries": len(benchmark.queries),
+        "boxes": int(np.isfinite(benchmark.boxes).all(axis=1).sum()),
+        "gallery": benchmark.num_gallery,
+        "crop": benchmark.crop,
+        "difficulties": list(scores),
+        "map": {d: s["map"] for d, s in scores.items()},
+        "mp_at_k": {
+            d: {str(k): v for k, v in zip(ranking.kappas, s["mp_at_k"], strict=True)}
+            for d, s in scores.items()
+        },
+        "ap": {d: s["ap"] for d, s in scores.items()},
+        "bad_images": ranking.bad,
+        "seconds": ranking.seconds,
+    }
+
+
+def write_card(card: Mapping[str, Any], path: Path) -> Path:
+    """Write `card` to `path` in one step. Raises TypeError or ValueError when JSON cannot hold it."""
+    text = json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False)
+    return write_text(path, text + "\n")
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The card at `path`. Raises InputError when it is missing, not JSON, of another format or incomplete."""
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise InputError(f"result card cannot be read: {path} ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(f"result card is not JSON: {path} ({error})") from error
+    if not isinstance(card, dict) or "format" not in card:
+        raise InputError(f"not a result card: {path} (it has no format number)")
+    if card["format"] != FORMAT:
+        raise InputError(f"result card of format {card['format']!r}: {path} (this version reads {FORMAT})")
+    wrong = wrong_fields(card, CARD_FIELDS)
+    if not wrong:
+        for benchmark in card["benchmarks"]:
+            wrong += wrong_fields(benchmark, BENCHMARK_FIELDS, "benchmarks.")
+    if wrong:
+        raise InputError(
+            f"result card is incomplete: {path} (missing or of another type: {', '.join(wrong)})"
+        )
+    return card
+
+
+def labels(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
+    """Short notes on what sets this card's figures on `benchmark` (one of its benchmarks) apart."""
+    notes = []
+    if benchmark["boxes"] and crop_of(card, benchmark) == "none":
+        notes.append("queries not cropped")
+    if skipped := len(benchmark["bad_images"]):
+        notes.append(f"{skipped} image{'s' if skipped > 1 else ''} skipped")
+    selection = card["protocol"].get("selection")
+    if benchmark["name"] in ([selection] if isinstance(selection, str) else selection or ()):
+        notes.append("selected on this set")
+    return notes
+
+
+def crop_of(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> str:
+    """How queries were cropped: the run's protocol if it says so, otherwise the benchmark's own way."""
+    return card["protocol"].get("crop") or benchmark["crop"]
+
+
+def commit(folder: Path) -> str | None:
+    """The git commit of the checkout rooted at `folder`, "+changes" when dirty; None outside of one."""
+    try:
+        root, head = _git(folder, "rev-parse", "--show-toplevel", "HEAD").splitlines()
+        if not folder.samefile(root):
+            return None
+        return head + ("+changes" if _git(folder, "status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of python, of what the figures depend on, and of this project; None when not installed."""
+    installed = {name: _version(package) for name, package in PACKAGES.items()}
+    return {"python": platform.python_version(), **installed, "dolg-lab": src.__version__}
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """`value` in JSON's own types as far as it has a meaning there; a number that is not finite is None."""
+    match value:
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case np.ndarray() | np.generic():
+            return plain(value.tolist())
+        case float():
+            return value if math.isfinite(value) else None
+        case Path():
+            return str(value)
+        case _:
+            return value
+
+
+def wrong_fields(record: object, fields: Fields, prefix: str = "") -> list[str]:
+    """The names of `fields` that `record` lacks or holds as another type."""
+    if not isinstance(record, dict):
+        return [f"{prefix}{name}" for name in fields]
+    return [f"{prefix}{name}" for name, kind in fields.items() if not isinstance(record.get(name, ...), kind)]
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout

@@ -1,0 +1,23 @@
+"""Writing a file so that a reader never meets half of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write `text` as UTF-8 beside `path`, then rename it into place; folders are made as needed."""
+    return write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write `data` beside `path`, then rename it into place; folders are made as needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_bytes(data)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,78 @@
+"""The HTML page of one or several runs: a single file that asks nothing of any other."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from src.results.cells import COLOURS, SIGNS, Kind
+from src.results.files import write_text
+from src.results.tables import protocol_line, row_names, summarize
+
+MEANINGS: dict[Kind, str] = {
+    "query": "the query, with its crop box",
+    "positive": "positive",
+    "negative": "negative",
+    "junk": "counts neither way",
+}
+
+
+def write_page(
+    path: Path,
+    *,
+    title: str,
+    cards: Sequence[dict[str, Any]],
+    curves: Sequence[tuple[str, str]] = (),
+    grids: Sequence[tuple[str, bytes]] = (),
+) -> Path:
+    """Write the page at `path` in one step: tables, curves (title, SVG) and grids (title, JPEG or PNG).
+
+    Text from the cards is escaped; an SVG is placed as it is, and should come from `curves_svg`.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"outline": lambda value: "\n".join(outline(value)), "protocol": protocol_line}
+    html = environment.get_template("page.html.j2").render(
+        title=title,
+        runs=list(zip(row_names(cards), cards, strict=True)),
+        summary=summarize(cards),
+        curves=[(name, Markup(svg)) for name, svg in curves],
+        grids=[(name, data_uri(image)) for name, image in grids],
+        legend=[(COLOURS[kind], SIGNS[kind], meaning) for kind, meaning in MEANINGS.items()],
+    )
+    return write_text(path, html)
+
+
+def data_uri(image: bytes) -> str:
+    """An encoded JPEG or PNG as the address of itself."""
+    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+
+
+def outline(value: Mapping[str, Any] | list[Any], indent: str = "") -> Iterator[str]:
+    """Nested mappings and lists as indented lines in the manner of YAML, for people to read."""
+    mapping = isinstance(value, Mapping)
+    pairs = [(f"{key}:", item) for key, item in value.items()] if mapping else [("-", item) for item in value]
+    for head, item in pairs:
+        if item and _nested(item):
+            yield indent + head
+            yield from outline(item, indent + "  ")
+        else:
+            yield f"{indent}{head} {item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)}"
+
+
+def _nested(value: object) -> bool:
+    """Whether `value` does not fit a line: a mapping, or a list that holds mappings or lists."""
+    inner = value if isinstance(value, list) else []
+    return isinstance(value, Mapping) or any(isinstance(item, Mapping | list) for item in inner)

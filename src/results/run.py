@@ -1,0 +1,61 @@
+"""What every run ends with: a card, the printed table, ranked grids and a page, all in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from src.contracts import Ranking
+from src.results.card import make_card, write_card
+from src.results.figures import curves_svg, ranked_grid
+from src.results.files import write_bytes
+from src.results.page import write_page
+from src.results.tables import print_table
+
+
+def finish_run(
+    run: Path,
+    *,
+    name: str,
+    method: str,
+    rankings: Sequence[Ranking],
+    protocol: Mapping[str, object],
+    checkpoint: Path | None,
+    config: Mapping[str, object],
+) -> Path:
+    """Write `card.json`, `grids/BENCHMARK.jpg` and `report.html` to `run`, and print the table.
+
+    Returns the page's path.
+    """
+    card = make_card(
+        name=name, method=method, rankings=rankings, protocol=protocol, checkpoint=checkpoint, config=config
+    )
+    write_card(card, run / "card.json")
+    grids = [(ranking.benchmark.name, ranked_grid(ranking)) for ranking in rankings]
+    for title, image in grids:
+        write_bytes(run / "grids" / f"{title.replace('/', '_')}.jpg", image)
+    metrics = run / "metrics.csv"
+    page = write_page(
+        run / "report.html",
+        title=name,
+        cards=[card],
+        curves=curves_svg(metrics) if metrics.exists() else (),
+        grids=grids,
+    )
+    if rankings:
+        print_table([card])
+    print(f"page: {page}")
+    return page
+
+
+def protocol(
+    *, crop: str, scales: Sequence[float], resize: str, max_side: int | None, selection: str | None
+) -> dict[str, object]:
+    """The part of a card without which its figures mean nothing; `selection` is the set that chose the weights."""
+    return {
+        "crop": crop,
+        "scales": list(scales),
+        "resize": resize,
+        "image_size": max_side,
+        "selection": selection,
+    }

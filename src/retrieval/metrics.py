@@ -1,0 +1,185 @@
+"""Mean average precision by the Revisited Oxford and Paris protocol (Radenovic et al., CVPR 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics import Metric
+
+from src.contracts import Evaluation, GroundTruth, InputError, Scores
+from src.retrieval.index import FlatIndex
+
+
+def average_precision(ranks: NDArray[np.int64], positives: int) -> float:
+    """Area under the precision-recall curve, by trapezoids.
+
+    `ranks` are the ascending 0-based ranks of the positives found, ignored images taken out of the list;
+    `positives` is how many exist, found or not.
+    """
+    found = np.arange(len(ranks))
+    before = np.where(ranks > 0, found / np.maximum(ranks, 1), 1.0)
+    after = (found + 1) / (ranks + 1)
+    return float(((before + after) / 2).sum() / positives)
+
+
+def precision_at(ranks: NDArray[np.int64], kappas: Sequence[int]) -> NDArray[np.float64]:
+    """Precision among the first k images, k at most the rank of the last positive (the published rule)."""
+    if not len(ranks):
+        return np.zeros(len(kappas))
+    cut = np.minimum(np.asarray(kappas), ranks[-1] + 1)
+    return np.searchsorted(ranks, cut) / cut
+
+
+def revisited_evaluation(
+    ranks: NDArray[np.int64], ground_truth: GroundTruth, kappas: Sequence[int] = (1, 5, 10)
+) -> Evaluation:
+    """Easy, Medium and Hard figures of a ranking.
+
+    Args:
+        ranks: (queries, gallery) gallery positions, best first; a shorter list leaves its missing positives
+            unfound.
+        ground_truth: positives and junk of every query.
+        kappas: the k of mP@k.
+
+    Returns:
+        For each of easy, medium and hard: `map`, `ap` (one a query, NaN for a query without positives, which
+        is left out of the means) and `mp_at_k` (one a k). Means over no query are NaN.
+
+    Raises:
+        InputError: another number of queries in `ranks` than in `ground_truth`.
+    """
+    if len(ranks) != len(ground_truth):
+        raise InputError(f"{len(ranks)} ranked lists for {len(ground_truth)} queries")
+    easy, hard, junk = ground_truth.easy, ground_truth.hard, ground_truth.junk
+    empty = (np.empty(0, np.int64),) * len(ground_truth)
+    return {
+        "easy": _scores(ranks, easy, empty, hard, junk, kappas),
+        "medium": _scores(ranks, easy, hard, empty, junk, kappas),
+        "hard": _scores(ranks, hard, empty, easy, junk, kappas),
+    }
+
+
+Lists = Sequence[NDArray[np.int64]]
+
+
+def _scores(
+    ranks: NDArray[np.int64], wanted: Lists, wanted_too: Lists, ignored: Lists, junk: Lists, kappas: Sequence[int]
+) -> Scores:
+    ap = np.full(len(ranks), np.nan)
+    precision = np.full((len(ranks), len(kappas)), np.nan)
+    for query, ranked in enumerate(ranks):
+        positives = np.concatenate([wanted[query], wanted_too[query]])
+        if not len(positives):
+            continue
+        found = _positive_ranks(ranked, positives, np.concatenate([ignored[query], junk[query]]))
+        ap[query] = average_precision(found, len(positives))
+        precision[query] = precision_at(found, kappas)
+    counted = ~np.isnan(ap)
+    if not counted.any():
+        return {"map": float("nan"), "ap": ap, "mp_at_k": np.full(len(kappas), np.nan)}
+    return {"map": float(ap[counted].mean()), "ap": ap, "mp_at_k": precision[counted].mean(0)}
+
+
+def _positive_ranks(
+    ranked: NDArray[np.int64], positives: NDArray[np.int64], ignored: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """0-based ranks of the positives, each lowered by the ignored images ranked before it."""
+    at = np.flatnonzero(np.isin(ranked, positives))
+    skipped = np.flatnonzero(np.isin(ranked, ignored))
+    return at - np.searchsorted(skipped, at)
+
+
+class RevisitedMAP(Metric):
+    """Revisited mAP of descriptors that arrive in any order, from any number of processes.
+
+    Positions are those of the benchmark's images: the first `num_gallery` are the gallery, `queries` are the
+    positions of the queries. A position that comes again (a sampler's padding) counts once.
+
+    Args:
+        ground_truth: positives and junk of every query.
+        num_gallery: images in the gallery.
+        queries: (Q,) positions of the query images.
+        index: builds an empty index with `build` and `search`.
+        kappas: the k of mP@k.
+
+    `compute()` gives `revisited_evaluation`'s result and leaves the ranking in `ranks`, (Q, N), filled up with -1
+    where images were skipped. A skipped image is found by no query, and a skipped query finds nothing: skipping
+    can lower a result, never raise it.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    higher_is_better = True
+
+    descriptors: list[Tensor]
+    positions: list[Tensor]
+    skipped: list[Tensor]
+
+    def __init__(
+        self,
+        ground_truth: GroundTruth,
+        num_gallery: int,
+        queries: NDArray[np.int64],
+        index: Callable[[], FlatIndex] = FlatIndex,
+        kappas: Sequence[int] = (1, 5, 10),
+        **kwargs: object,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.ground_truth = ground_truth
+        self.num_gallery = num_gallery
+        self.queries = queries
+        self.index = index
+        self.kappas = tuple(kappas)
+        self.ranks = np.empty((0, 0), np.int64)
+        self.add_state("descriptors", default=[], dist_reduce_fx="cat")
+        self.add_state("positions", default=[], dist_reduce_fx="cat")
+        self.add_state("skipped", default=[], dist_reduce_fx="cat")
+
+    def update(self, descriptors: Float[Tensor, "b d"], positions: Int[Tensor, " b"]) -> None:
+        """Take a batch of descriptors and their positions in the benchmark's image list."""
+        self.descriptors.append(descriptors.detach().float())
+        self.positions.append(positions)
+
+    def skip(self, positions: Int[Tensor, " b"]) -> None:
+        """Take note of images that could not be read."""
+        self.skipped.append(positions)
+
+    def compute(self) -> Evaluation:
+        """Rank the gallery for each query and measure it. Raises InputError when images are missing."""
+        table, known = self._table()
+        gallery = np.flatnonzero(known[: self.num_gallery])
+        asked = np.flatnonzero(known[self.queries])
+        index = self.index()
+        index.build(table[gallery])
+        self.ranks = np.full((len(self.queries), self.num_gallery), -1, np.int64)
+        found = index.search(table[self.queries[asked]], len(gallery))[1]
+        self.ranks[asked, : len(gallery)] = gallery[found]
+        return revisited_evaluation(self.ranks, self.ground_truth, self.kappas)
+
+    def _table(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Descriptors by position, (images, D), and which of them there are."""
+        size = max(self.num_gallery, int(self.queries.max()) + 1)
+        positions = _cat(self.positions).cpu().numpy()
+        missing = np.setdiff1d(np.arange(size), np.concatenate([positions, _cat(self.skipped).cpu().numpy()]))
+        if len(missing):
+            raise InputError(f"{len(missing)} of {size} images have no descriptor (first: position {missing[0]})")
+        if not len(positions):
+            raise InputError(f"none of the {size} images could be read")
+        descriptors = _cat(self.descriptors).cpu().numpy()
+        table = np.zeros((size, descriptors.shape[1]), np.float32)
+        table[positions] = descriptors
+        known = np.zeros(size, np.bool_)
+        known[positions] = True
+        return table, known
+
+
+def _cat(state: list[Tensor] | Tensor) -> Tensor:
+    """A list state is already one tensor after it was gathered from several processes."""
+    if isinstance(state, Tensor):
+        return state
+    return torch.cat(state) if state else torch.empty(0, dtype=torch.int64)

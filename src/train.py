@@ -1,0 +1,79 @@
+"""Train a descriptor model: `python -m src.train backbone=r101 trainer.devices=8`."""
+
+from __future__ import annotations
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from src.cli import one_line_errors, settle_process
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+@one_line_errors
+def main(cfg: DictConfig) -> float | None:
+    """Fit, test the chosen checkpoint once, report; returns the best validation Medium mAP."""
+    settle_process()
+    import lightning as L
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from src.cli import claim_run, record_run, resume_point, resumed_config
+    from src.results.run import finish_run, protocol
+    from src.training.callbacks import best_score, callbacks, chosen_checkpoint
+    from src.training.checkpoints import describe_run
+    from src.training.evaluation import ExtractionOptions
+    from src.training.module import LandmarkModule
+
+    cfg = resumed_config(cfg)
+    run = claim_run(cfg)
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    augmentation = instantiate(cfg.augment)
+    data = instantiate(cfg.data, augmentation=augmentation)
+    model = instantiate(cfg.model)
+    selection = data.validation[0].name if data.validation else None
+    config = {**OmegaConf.to_container(cfg, resolve=True), "selection": selection}
+    index = instantiate(cfg.index)
+    module = LandmarkModule(
+        model,
+        instantiate(cfg.margin, dim=model.dim, num_classes=data.num_classes),
+        augmentation,
+        instantiate(cfg.optim.optimizer),
+        instantiate(cfg.optim.schedule),
+        head_lr_scale=cfg.optim.head_lr_scale,
+        run=describe_run(config, data.training.classes.tolist()),
+        validation=ExtractionOptions(cfg.scales, cfg.resize, index),
+        test=ExtractionOptions(cfg.test_scales, cfg.resize, index),
+    )
+    loggers = list(instantiate(cfg.logger).values())
+    watching = callbacks(run, validates=bool(data.validation), logs=bool(loggers))
+    trainer = instantiate(
+        cfg.trainer, logger=loggers, callbacks=watching, enable_progress_bar=sys.stdout.isatty()
+    )
+    record_run(run, cfg)
+    trainer.fit(module, datamodule=data, ckpt_path=resume_point(cfg), weights_only=True)
+    chosen = chosen_checkpoint(run)
+    if data.test:
+        trainer.test(module, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
+    if trainer.is_global_zero:
+        finish_run(
+            run,
+            name=cfg.name,
+            method=cfg.method or cfg.name,
+            rankings=module.rankings if data.test else [],
+            protocol=protocol(
+                crop=cfg.crop,
+                scales=cfg.test_scales,
+                resize=cfg.resize,
+                max_side=cfg.max_side,
+                selection=selection,
+            ),
+            checkpoint=chosen,
+            config=config,
+        )
+    return best_score(trainer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The Lightning modules, schedules, callbacks and checkpoints of a run."""

@@ -1,0 +1,133 @@
+"""What watches a run: throughput, one line an epoch, unreadable images, and its checkpoints."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+
+from src.contracts import BadImage, Batch
+
+MONITOR = "val/medium"
+
+
+def callbacks(run: Path, *, validates: bool, logs: bool) -> list[Callback]:
+    """The callbacks of a training run that writes to `run`."""
+    folder = run / "checkpoints"
+    watching: list[Callback] = [Throughput(), EpochLine(), BadImageFile(run), Last(folder)]
+    if validates:
+        watching.append(Best(folder))
+    if logs:
+        watching.append(LearningRateMonitor(logging_interval="step"))
+    return watching
+
+
+class Best(ModelCheckpoint):
+    """`best.ckpt`: the epoch with the highest validation mAP."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "best", monitor=MONITOR, mode="max", enable_version_counter=False)
+
+
+class Last(ModelCheckpoint):
+    """`last.ckpt`: written after every epoch, for resuming."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            folder, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
+        )
+
+
+def chosen_checkpoint(run: Path) -> Path:
+    """The checkpoint that stands for a run: the best on validation, or the last where nothing validated."""
+    best = run / "checkpoints" / "best.ckpt"
+    return best if best.exists() else best.with_name("last.ckpt")
+
+
+def best_score(trainer: L.Trainer) -> float | None:
+    """The highest validation mAP of a run; None without validation."""
+    scores = [callback.best_model_score for callback in trainer.callbacks if isinstance(callback, Best)]
+    return float(scores[0]) if scores and scores[0] is not None else None
+
+
+class Throughput(Callback):
+    """Logs `train/images_per_second` over all processes, without the time that validation takes."""
+
+    def __init__(self) -> None:
+        self.start: float | None = None
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The first step of an epoch also waits for the loader's start; it is not counted."""
+        self.start = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Measure from the end of one step to the end of the next."""
+        now = time.perf_counter()
+        if self.start is not None:
+            speed = len(batch) * trainer.world_size / (now - self.start)
+            pl_module.log("train/images_per_second", speed, prog_bar=True, on_epoch=True, on_step=True, batch_size=1)
+        self.start = now
+
+
+class EpochLine(Callback):
+    """Prints one line after each epoch, for logs that a progress bar would not suit."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the epoch's clock."""
+        self.start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Epoch, loss, speed, and the validation figures where there are any."""
+        if not trainer.is_global_zero:
+            return
+        values = trainer.callback_metrics
+        parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
+        parts += [f"{label} {float(values[key]):.{digits}f}" for key, label, digits in _SHOWN if key in values]
+        parts += [f"{key.split('/')[-1]} {100 * float(value):.2f}" for key, value in values.items() if key in _MAPS]
+        print(", ".join(parts) + f" ({time.perf_counter() - self.start:.0f} s)", flush=True)
+
+
+_SHOWN = (("train/loss", "loss", 3), ("train/accuracy", "accuracy", 3), ("train/images_per_second_epoch", "images/s", 1))
+_MAPS = ("val/easy", "val/medium", "val/hard")
+
+
+class BadImageFile(Callback):
+    """Counts training images that could not be read, and names each once in `bad_images.csv`."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.seen: set[str] = set()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Append what this batch met for the first time."""
+        fresh = [image for image in dict.fromkeys(batch.bad) if image.name not in self.seen]
+        if fresh:
+            self.seen.update(image.name for image in fresh)
+            append_bad_images(self.run / _rank_file("bad_images.csv", trainer.global_rank), fresh)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say how many there were."""
+        if self.seen:
+            print(f"{len(self.seen)} unreadable training images were replaced: {self.run / 'bad_images.csv'}")
+
+
+def append_bad_images(path: Path, images: list[BadImage]) -> None:
+    """Add rows name,reason to a csv, with its header when it is new."""
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerows([("name", "reason")] if new else [])
+        writer.writerows(images)
+
+
+def _rank_file(name: str, rank: int) -> str:
+    stem, _, suffix = name.rpartition(".")
+    return name if rank == 0 else f"{stem}.rank{rank}.{suffix}"

@@ -1,0 +1,101 @@
+"""What a run's checkpoints hold beside the weights, and how a model comes back from one."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from src.contracts import InputError
+from src.models.dolg import DescriptorModel
+
+# The entry of a Lightning checkpoint in which a run describes itself.
+RUN_KEY = "dolg_run"
+FORMAT = 1
+
+
+def describe_run(config: Mapping[str, Any], classes: list[str]) -> dict[str, Any]:
+    """What travels in a checkpoint: the resolved configuration and the landmark of each class."""
+    return {"format": FORMAT, "config": dict(config), "classes": classes}
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's content, read without running any code in it.
+
+    Raises:
+        InputError: no such file, damaged, or not written by this project.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"checkpoint not found: {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is damaged or not a checkpoint ({type(error).__name__})") from error
+    run = checkpoint.get(RUN_KEY) if isinstance(checkpoint, dict) else None
+    if run is None:
+        raise InputError(f"{path} is not a checkpoint of this project: it does not say which model it holds")
+    if run["format"] != FORMAT:
+        raise InputError(f"{path} has checkpoint format {run['format']}, this version reads {FORMAT}")
+    return checkpoint
+
+
+def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
+    """The trained network of a checkpoint, in eval mode, and the configuration of its run.
+
+    Raises:
+        InputError: as `read_checkpoint`, or weights that do not fit the model they come with.
+    """
+    checkpoint = read_checkpoint(path)
+    config = checkpoint[RUN_KEY]["config"]
+    model = build_model(config["model"])
+    stored = {
+        key.removeprefix("model."): value
+        for key, value in checkpoint["state_dict"].items()
+        if key.startswith("model.")
+    }
+    check_fit(model.state_dict(), stored, path)
+    model.load_state_dict(stored)
+    return model.eval(), config
+
+
+def build_model(config: Mapping[str, Any]) -> DescriptorModel:
+    """The network a stored configuration describes, without downloading pretrained weights.
+
+    Only this project's models may be built, so that a checkpoint from elsewhere cannot call anything else.
+    """
+    from hydra.utils import instantiate
+
+    _check_targets(config)
+    backbone = {**config["backbone"], "pretrained": False, "weights": None}
+    return instantiate({**config, "backbone": backbone})
+
+
+def check_fit(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise InputError when stored tensors are another architecture's, saying how they differ."""
+    missing = sorted(expected.keys() - stored.keys())
+    unknown = sorted(stored.keys() - expected.keys())
+    shared = sorted(expected.keys() & stored.keys())
+    reshaped = [key for key in shared if expected[key].shape != stored[key].shape]
+    if missing or unknown or reshaped:
+        first = (missing or unknown or reshaped)[0]
+        raise InputError(
+            f"{path} holds another architecture: {len(missing)} tensors missing, {len(unknown)} unknown, "
+            f"{len(reshaped)} of another shape (first: {first})"
+        )
+
+
+def _check_targets(config: Any) -> None:
+    if isinstance(config, Mapping):
+        target = str(config.get("_target_", "src.models."))
+        if not target.startswith("src.models."):
+            raise InputError(f"the checkpoint wants to build {target}, which is no model of this project")
+        for value in config.values():
+            _check_targets(value)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            _check_targets(value)

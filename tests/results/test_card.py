@@ -1,0 +1,150 @@
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from src.contracts import BadImage, InputError
+from src.results.card import commit, labels, make_card, read_card, write_card
+
+
+def card_of(*rankings, checkpoint=None, config=None, **protocol):
+    return make_card(
+        name="demo/dolg",
+        method="DOLG, R50",
+        rankings=rankings,
+        protocol=protocol,
+        checkpoint=checkpoint,
+        config=config or {},
+    )
+
+
+def test_a_card_survives_writing_and_reading(tmp_path, make_ranking):
+    card = card_of(make_ranking(), config={"scales": (0.5, 1.0), "root": Path("data")}, image_size=1024)
+    path = write_card(card, tmp_path / "deep" / "card.json")
+    assert read_card(path) == card
+    assert [file.name for file in path.parent.iterdir()] == ["card.json"]
+
+
+def test_a_card_holds_the_figures_of_the_difficulties_that_mean_something(make_ranking):
+    bad = (BadImage("folder/a.jpg", "truncated"),)
+    (benchmark,) = card_of(make_ranking(difficulties=("medium",), bad=bad))["benchmarks"]
+    assert benchmark == {
+        "name": "toy",
+        "digest": "0123456789abcdef",
+        "queries": 2,
+        "boxes": 1,
+        "gallery": 8,
+        "crop": "pil",
+        "difficulties": ["medium"],
+        "map": {"medium": 0.75},
+        "mp_at_k": {"medium": {"1": 1.0, "5": 0.625}},
+        "ap": {"medium": [0.75, None]},
+        "bad_images": [["folder/a.jpg", "truncated"]],
+        "seconds": 2.5,
+    }
+
+
+def test_what_is_not_finite_is_null(tmp_path, make_ranking):
+    card = card_of(make_ranking(maps=(float("nan"), 0.5, 0.5)), config={"clip": float("inf")})
+    text = write_card(card, tmp_path / "card.json").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    assert card["config"] == {"clip": None}
+    assert card["benchmarks"][0]["map"]["easy"] is None
+
+
+def test_a_card_says_what_made_it(tmp_path, make_ranking):
+    checkpoint = tmp_path / "model.ckpt"
+    checkpoint.write_bytes(b"weights")
+    card = card_of(make_ranking(), checkpoint=checkpoint)
+    assert card["checkpoint"] == {"path": str(checkpoint), "sha256": hashlib.sha256(b"weights").hexdigest()}
+    assert {"python", "torch", "lightning", "timm", "faiss", "numpy", "dolg-lab"} == set(card["versions"])
+    assert card["time"].endswith("+00:00")
+
+
+def test_a_failed_write_leaves_the_old_card_and_nothing_else(tmp_path, make_ranking):
+    path = write_card(card_of(make_ranking()), tmp_path / "card.json")
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        write_card(card_of(make_ranking(), config={"model": object()}), path)
+    with pytest.raises(UnicodeEncodeError):
+        write_card(card_of(make_ranking(), config={"name": "\ud800"}), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def spoil(card, **changes):
+    return json.dumps({**card, **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (lambda card: "not json", "not JSON"),
+        (lambda card: "[1, 2]", "not a result card"),
+        (lambda card: spoil(card, config={"x": float("nan")}), "NaN"),
+        (lambda card: spoil(card, format=2), "format 2"),
+        (lambda card: spoil(card, method=None), "method"),
+        (lambda card: spoil(card, benchmarks=[{"name": "toy"}]), r"benchmarks\.digest"),
+        (lambda card: spoil(card, benchmarks=["toy"]), r"benchmarks\.name"),
+    ],
+)
+def test_what_is_not_a_card_is_refused_in_one_line(tmp_path, make_ranking, text, reason):
+    path = tmp_path / "card.json"
+    path.write_text(text(card_of(make_ranking())))
+    with pytest.raises(InputError, match=reason) as caught:
+        read_card(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_card_and_a_folder_are_refused(tmp_path):
+    for path in (tmp_path / "card.json", tmp_path):
+        with pytest.raises(InputError, match="cannot be read"):
+            read_card(path)
+
+
+@pytest.mark.parametrize(
+    ("crop", "boxes", "protocol", "skipped", "expected"),
+    [
+        ("pil", 1, {"selection": "validation"}, 0, []),
+        ("none", 1, {}, 0, ["queries not cropped"]),
+        ("pil", 1, {"crop": "none"}, 0, ["queries not cropped"]),
+        ("none", 0, {}, 0, []),
+        ("pil", 1, {"selection": "toy"}, 1, ["1 image skipped", "selected on this set"]),
+        ("pil", 1, {"selection": ["other", "toy"]}, 3, ["3 images skipped", "selected on this set"]),
+    ],
+)
+def test_labels(make_ranking, crop, boxes, protocol, skipped, expected):
+    nowhere = (float("nan"),) * 4
+    box = (0.0, 0.0, 9.0, 9.0) if boxes else nowhere
+    bad = tuple(BadImage(f"{number}.jpg", "empty") for number in range(skipped))
+    card = card_of(make_ranking(crop=crop, boxes=(box, nowhere), bad=bad), **protocol)
+    assert labels(card, card["benchmarks"][0]) == expected
+
+
+def test_commit_names_the_head_and_says_when_files_changed(tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    assert commit(tmp_path) is None
+    git("init")
+    assert commit(tmp_path) is None
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "file").write_text("one")
+    git("add", ".")
+    git("commit", "-m", "first")
+    clean = commit(tmp_path)
+    assert clean is not None
+    assert len(clean) == 40
+    assert commit(tmp_path / "inside") is None
+    (tmp_path / "inside" / "file").write_text("two")
+    assert commit(tmp_path) == f"{clean}+changes"
+
+
+def test_commit_without_git(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit(Path(__file__).parents[2]) is None
