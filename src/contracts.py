@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple, Protocol, Self, TypedDict
+from typing import Literal, NamedTuple, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ class BadImage(NamedTuple):
     reason: str
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """Encoded images addressed by position."""
 
@@ -75,7 +76,7 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch with its tensors on `device`."""
         return replace(
             self,
@@ -84,7 +85,7 @@ class Batch:
             draws=self.draws.to(device, non_blocking=non_blocking),
         )
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> Batch:
         """The batch with its tensors in page-locked memory."""
         return replace(
             self,
@@ -109,7 +110,7 @@ class ImageBatch:
     def __len__(self) -> int:
         return len(self.images)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageBatch:
         """The batch with its tensors on `device`."""
         images = tuple(image.to(device, non_blocking=non_blocking) for image in self.images)
         return replace(
@@ -119,7 +120,7 @@ class ImageBatch:
             skipped=self.skipped.to(device, non_blocking=non_blocking),
         )
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> ImageBatch:
         """The batch with its images in page-locked memory."""
         return replace(self, images=tuple(image.pin_memory() for image in self.images))
 

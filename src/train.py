@@ -22,8 +22,8 @@ def main(cfg: DictConfig) -> float | None:
     from src.cli import claim_run, record_run, resume_point, resumed_config
     from src.results.run import finish_run, protocol
     from src.training.callbacks import best_score, callbacks, chosen_checkpoint
-    from src.training.checkpoints import describe_run
-    from src.training.evaluation import ExtractionOptions
+    from src.training.checkpoints import check_resumable, describe_run
+    from src.training.evaluation import ExtractionOptions, RetrievalModule
     from src.training.module import LandmarkModule
 
     cfg = resumed_config(cfg)
@@ -35,6 +35,7 @@ def main(cfg: DictConfig) -> float | None:
     selection = data.validation[0].name if data.validation else None
     config = {**OmegaConf.to_container(cfg, resolve=True), "selection": selection}
     index = instantiate(cfg.index)
+    test = ExtractionOptions(cfg.test_scales, cfg.resize, index)
     module = LandmarkModule(
         model,
         instantiate(cfg.margin, dim=model.dim, num_classes=data.num_classes),
@@ -44,24 +45,31 @@ def main(cfg: DictConfig) -> float | None:
         head_lr_scale=cfg.optim.head_lr_scale,
         run=describe_run(config, data.training.classes.tolist()),
         validation=ExtractionOptions(cfg.scales, cfg.resize, index),
-        test=ExtractionOptions(cfg.test_scales, cfg.resize, index),
+        test=test,
     )
     loggers = list(instantiate(cfg.logger).values())
     watching = callbacks(run, validates=bool(data.validation), logs=bool(loggers))
-    trainer = instantiate(
-        cfg.trainer, logger=loggers, callbacks=watching, enable_progress_bar=sys.stdout.isatty()
-    )
+    progress = sys.stdout.isatty()
+    trainer = instantiate(cfg.trainer, logger=loggers, callbacks=watching, enable_progress_bar=progress)
+    last = resume_point(cfg)
+    if last:
+        check_resumable(last, module)
     record_run(run, cfg)
-    trainer.fit(module, datamodule=data, ckpt_path=resume_point(cfg), weights_only=True)
+    trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     chosen = chosen_checkpoint(run)
+    reference = None
     if data.test:
         trainer.test(module, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
+        if cfg.baseline:
+            reference = RetrievalModule(instantiate(cfg.baseline), test=test)
+            trainer.test(reference, datamodule=data, verbose=False)
     if trainer.is_global_zero:
         finish_run(
             run,
             name=cfg.name,
             method=cfg.method or cfg.name,
             rankings=module.rankings if data.test else [],
+            baseline=reference.rankings if reference else [],
             protocol=protocol(
                 crop=cfg.crop,
                 scales=cfg.test_scales,

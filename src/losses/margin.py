@@ -15,13 +15,13 @@ from src.contracts import InputError
 SINE_FLOOR = 1e-7
 
 
-def arcface_cosine(cosine: Float[Tensor, " b"], margin: float) -> Float[Tensor, " b"]:
+def arcface_cosine(cosine: Float[Tensor, "*b"], margin: float) -> Float[Tensor, "*b"]:
     """cos(theta + margin) of target cosines (Deng et al., CVPR 2019, equation 3)."""
     sine = (1 - cosine * cosine).clamp(min=SINE_FLOOR).sqrt()
     return cosine * math.cos(margin) - sine * math.sin(margin)
 
 
-def cosface_cosine(cosine: Float[Tensor, " b"], margin: float) -> Float[Tensor, " b"]:
+def cosface_cosine(cosine: Float[Tensor, "*b"], margin: float) -> Float[Tensor, "*b"]:
     """cos(theta) - margin of target cosines (Wang et al., CVPR 2018, equation 4)."""
     return cosine - margin
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import timm
@@ -38,7 +38,7 @@ class Backbone(nn.Module):
         name: str,
         pretrained: bool = True,
         weights: str | None = None,
-        reductions: tuple[int, int] = (16, 32),
+        reductions: Sequence[int] = (16, 32),
         freeze_bn: bool = False,
     ) -> None:
         super().__init__()

@@ -12,6 +12,8 @@ from src.results.files import write_bytes
 from src.results.page import write_page
 from src.results.tables import print_table
 
+BASELINE = "ImageNet GeM, untrained"
+
 
 def finish_run(
     run: Path,
@@ -22,28 +24,38 @@ def finish_run(
     protocol: Mapping[str, object],
     checkpoint: Path | None,
     config: Mapping[str, object],
+    baseline: Sequence[Ranking] = (),
 ) -> Path:
     """Write `card.json`, `grids/BENCHMARK.jpg` and `report.html` to `run`, and print the table.
 
-    Returns the page's path.
+    `baseline` are the rankings of the untrained reference on the same benchmarks; its card goes to
+    `baseline/card.json` and its row stands above the run's. Returns the page's path.
     """
     card = make_card(
         name=name, method=method, rankings=rankings, protocol=protocol, checkpoint=checkpoint, config=config
     )
+    cards = [card]
+    if baseline:
+        untrained = {**protocol, "selection": None}
+        reference = make_card(
+            name=f"{name}/baseline",
+            method=BASELINE,
+            rankings=baseline,
+            protocol=untrained,
+            checkpoint=None,
+            config=config,
+        )
+        write_card(reference, run / "baseline" / "card.json")
+        cards = [reference, card]
     write_card(card, run / "card.json")
     grids = [(ranking.benchmark.name, ranked_grid(ranking)) for ranking in rankings]
     for title, image in grids:
         write_bytes(run / "grids" / f"{title.replace('/', '_')}.jpg", image)
     metrics = run / "metrics.csv"
-    page = write_page(
-        run / "report.html",
-        title=name,
-        cards=[card],
-        curves=curves_svg(metrics) if metrics.exists() else (),
-        grids=grids,
-    )
+    curves = curves_svg(metrics) if metrics.exists() else ()
+    page = write_page(run / "report.html", title=name, cards=cards, curves=curves, grids=grids)
     if rankings:
-        print_table([card])
+        print_table(cards)
     print(f"page: {page}")
     return page
 
@@ -51,7 +63,7 @@ def finish_run(
 def protocol(
     *, crop: str, scales: Sequence[float], resize: str, max_side: int | None, selection: str | None
 ) -> dict[str, object]:
-    """The part of a card without which its figures mean nothing; `selection` is the set that chose the weights."""
+    """The part of a card without which its figures mean nothing; `selection` names the set that chose the weights."""
     return {
         "crop": crop,
         "scales": list(scales),

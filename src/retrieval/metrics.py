@@ -104,6 +104,7 @@ class RevisitedMAP(Metric):
         ground_truth: positives and junk of every query.
         num_gallery: images in the gallery.
         queries: (Q,) positions of the query images.
+        dim: length of the descriptors.
         index: builds an empty index with `build` and `search`.
         kappas: the k of mP@k.
 
@@ -125,6 +126,7 @@ class RevisitedMAP(Metric):
         ground_truth: GroundTruth,
         num_gallery: int,
         queries: NDArray[np.int64],
+        dim: int,
         index: Callable[[], FlatIndex] = FlatIndex,
         kappas: Sequence[int] = (1, 5, 10),
         **kwargs: object,
@@ -133,12 +135,25 @@ class RevisitedMAP(Metric):
         self.ground_truth = ground_truth
         self.num_gallery = num_gallery
         self.queries = queries
+        self.dim = dim
         self.index = index
         self.kappas = tuple(kappas)
         self.ranks = np.empty((0, 0), np.int64)
         self.add_state("descriptors", default=[], dist_reduce_fx="cat")
         self.add_state("positions", default=[], dist_reduce_fx="cat")
         self.add_state("skipped", default=[], dist_reduce_fx="cat")
+        self._start_lists()
+
+    def reset(self) -> None:
+        """Forget every descriptor."""
+        super().reset()
+        self._start_lists()
+
+    def _start_lists(self) -> None:
+        """A process that no image fell to still takes part in the gathering, with lists of the right shape."""
+        self.descriptors.append(torch.empty(0, self.dim, device=self.device))
+        self.positions.append(torch.empty(0, dtype=torch.int64, device=self.device))
+        self.skipped.append(torch.empty(0, dtype=torch.int64, device=self.device))
 
     def update(self, descriptors: Float[Tensor, "b d"], positions: Int[Tensor, " b"]) -> None:
         """Take a batch of descriptors and their positions in the benchmark's image list."""
@@ -180,6 +195,4 @@ class RevisitedMAP(Metric):
 
 def _cat(state: list[Tensor] | Tensor) -> Tensor:
     """A list state is already one tensor after it was gathered from several processes."""
-    if isinstance(state, Tensor):
-        return state
-    return torch.cat(state) if state else torch.empty(0, dtype=torch.int64)
+    return state if isinstance(state, Tensor) else torch.cat(state)

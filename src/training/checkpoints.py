@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from src.contracts import InputError
 from src.models.dolg import DescriptorModel
@@ -61,6 +61,11 @@ def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
     check_fit(model.state_dict(), stored, path)
     model.load_state_dict(stored)
     return model.eval(), config
+
+
+def check_resumable(path: str | Path, module: nn.Module) -> None:
+    """Raise InputError when a run cannot go on from a checkpoint because its network is another one now."""
+    check_fit(module.state_dict(), read_checkpoint(path)["state_dict"], path)
 
 
 def build_model(config: Mapping[str, Any]) -> DescriptorModel:

@@ -99,7 +99,8 @@ class _Run:
     ) -> None:
         self.benchmark = benchmark
         self.extractor = extractor
-        metric = RevisitedMAP(benchmark.ground_truth, benchmark.num_gallery, benchmark.queries, index)
+        dim = extractor.model.dim
+        metric = RevisitedMAP(benchmark.ground_truth, benchmark.num_gallery, benchmark.queries, dim, index)
         self.metric = metric.to(device)
         self.bad: list[BadImage] = []
         self.start = time.perf_counter()

@@ -80,8 +80,7 @@ def build(rng: np.random.Generator, landmark: Landmark) -> Building:
     """Paint every face of the landmark once and set them in space."""
     style = landmark.style
     body = _body(rng, landmark)
-    towers = _towers(rng, landmark)
-    volumes = [body, *towers]
+    volumes = [body, *_crown(rng, landmark), *_towers(rng, landmark)]
     if style.roof == "dome":
         volumes.append(_dome_on_drum(rng, style))
     top = max(volume.high[2] for volume in volumes)
@@ -202,8 +201,7 @@ def _body(rng: np.random.Generator, landmark: Landmark) -> Volume:
     surfaces = _box_walls(
         low, high, front_wall(rng, landmark), side_wall(rng, landmark), back_wall(rng, style)
     )
-    crown, crown_top = crown_wall(rng, landmark), crown_height(style)
-    rise = crown_top * 0.92 if style.roof == "saddle" else 0.0
+    rise = crown_height(style) * 0.92 if style.roof == "saddle" else 0.0
     if style.roof == "saddle":
         tiles = _tiles(rng, style.depth, float(np.hypot(half, rise)), style.roof_colour)
         ridge = height + rise
@@ -226,15 +224,22 @@ def _body(rng: np.random.Generator, landmark: Landmark) -> Volume:
         surfaces.extend(_pyramid(base, peak, inset + eaves, tiles))
     else:
         surfaces.extend(_parapet(low, high, style, style.roof == "battlement"))
-    if crown is not None:
-        left = -crown.width / 2
-        plane = Plane((left, 0.0, height + crown.height), (crown.width, 0.0, 0.0), (0.0, 0.0, -crown.height))
-        surfaces.append(Surface(plane, crown.texture))
     sprites = ()
     if style.kind == "campanile" and style.roof == "dome":
         sprites = (_dome(style, (0.0, style.depth / 2, height), style.width * 0.92),)
         rise = sprites[0].height
-    return Volume(low, (half, style.depth, height + max(rise, crown_top)), tuple(surfaces), sprites)
+    return Volume(low, (half, style.depth, height + rise), tuple(surfaces), sprites)
+
+
+def _crown(rng: np.random.Generator, landmark: Landmark) -> list[Volume]:
+    """The gable of the front as a volume of its own, as it stands before the roof and before a dome."""
+    crown = crown_wall(rng, landmark)
+    if crown is None:
+        return []
+    half, height = crown.width / 2, landmark.style.height
+    plane = Plane((-half, 0.0, height + crown.height), (crown.width, 0.0, 0.0), (0.0, 0.0, -crown.height))
+    low, high = (-half, 0.0, height), (half, 0.0, height + crown.height)
+    return [Volume(low, high, (Surface(plane, crown.texture),))]
 
 
 def _towers(rng: np.random.Generator, landmark: Landmark) -> list[Volume]:

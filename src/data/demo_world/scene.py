@@ -17,6 +17,7 @@ from src.data.demo_world.camera import (
     view_angle,
     visible_share,
 )
+from src.data.demo_world.paint import GLASS
 from src.data.demo_world.photo import Picture, Weather, backdrop, expose, face_light
 from src.data.demo_world.props import Props
 from src.data.demo_world.views import Intent, View, sample_view
@@ -142,11 +143,17 @@ def _paint(canvas: Picture, surface: Surface, camera: Camera, weather: Weather) 
     tones[:, :3] = tones[:, :3] * light * (1 - fade) + np.asarray(weather.horizon) * fade
     warped = np.asarray(cv2.LUT(warped, tones.clip(0, 255).astype(np.uint8)[None]), np.uint8)
     coloured = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
-    alpha = np.asarray(cv2.extractChannel(warped, 3))
+    alpha = np.asarray(cv2.extractChannel(warped, 3), np.uint8)
     if weather.night:
-        coloured[(alpha > 140) & (alpha < 190)] = LAMPLIGHT
+        coloured[_panes(alpha)] = LAMPLIGHT
     target = canvas[top:bottom, left:right]
     cv2.copyTo(coloured, (alpha > 127).view(np.uint8), target)
+
+
+def _panes(alpha: Labels) -> NDArray[np.bool_]:
+    """Where there is glass; soft edges pass through its value too, but are thinner than a pane."""
+    glass = ((alpha > GLASS - 20) & (alpha < GLASS + 30)).view(np.uint8)
+    return np.asarray(cv2.morphologyEx(glass, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))) > 0
 
 
 def _minified(surface: Surface, camera: Camera, matrix: Array) -> tuple[Picture, Array]:

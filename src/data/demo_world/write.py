@@ -5,9 +5,11 @@ import json
 import os
 import pickle
 import shutil
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -69,13 +71,13 @@ def write_world(
     if _is_this_world(root, sizes):
         print(f"{root} already holds this world")
         return root
-    partial = root.parent / f".{root.name}.partial-{os.getpid()}"
-    partial.mkdir(parents=True)
+    aside = root.parent / f".{root.name}.partial-{os.getpid()}"
+    aside.mkdir(parents=True)
     try:
-        summary = _write(partial, sizes, workers)
-        os.replace(partial, root)
+        summary = _write(aside, sizes, workers)
+        os.replace(aside, root)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
     print(f"{root}: {summary}")
     return root
 
@@ -158,12 +160,15 @@ def _jobs(folder: Path, sizes: dict[str, int]) -> Iterator[Job]:
 
 def _run(jobs: list[Job], workers: int) -> Iterator[list[Shot]]:
     """Results in the order of the jobs."""
+    progress = partial(
+        track, description="drawing", total=len(jobs), transient=True, disable=not sys.stdout.isatty()
+    )
     if workers == 1:
-        yield from track(map(shoot, jobs), "drawing", len(jobs), transient=True)
+        yield from progress(map(shoot, jobs))
         return
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=one_thread)
     try:
-        yield from track(pool.map(shoot, jobs), "drawing", len(jobs), transient=True)
+        yield from progress(pool.map(shoot, jobs))
     finally:
         pool.shutdown(cancel_futures=True)
 

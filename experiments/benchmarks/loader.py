@@ -1,0 +1,175 @@
+"""Training images per second on one core: our loader beside two plain pipelines, with the same random crops.
+
+    PYTHONPATH=. python experiments/benchmarks/loader.py [--photos DIR]
+
+Each pipeline turns 1024 x 768 JPEGs (quality 90) on disk into a normalised float32 batch, in this one process without
+workers. The pipelines take turns; the medians of several rounds are printed, and the exit code is 1 below a target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from src.contracts import TrainingSet
+from src.data.augment import NUM_DRAWS, Augmentation
+from src.data.datasets import TrainingImages, sample_rng
+from src.data.images import Box, random_box
+from src.data.sources import FolderSource, stable_ids
+from src.models.backbone import Backbone
+
+WIDTH, HEIGHT, QUALITY = 1024, 768, 90
+SIZES = (224, 512)
+SEED = 0
+TARGETS = {"cv2, full decode, float": 1.4, "Pillow + torchvision": 2.5}
+
+Keys = Sequence[tuple[int, int]]
+Pipeline = Callable[[Keys], Tensor]
+
+
+def main() -> int:
+    """Write the images, measure, print the table; 0 when every target is met."""
+    parser = argparse.ArgumentParser(description="Training images per second on one core.")
+    parser.add_argument("--photos", type=Path, help="a folder of real JPEG photographs to use as the images' content")
+    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=16)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        training = write_images(Path(folder), options.images, options.photos)
+        results = {size: measure(training, size, options.rounds, options.batch) for size in SIZES}
+    return report(results)
+
+
+def measure(training: TrainingSet, size: int, rounds: int, batch: int) -> dict[str, float]:
+    """Images per second of each pipeline, ours first: medians over the rounds, each with crops of its own."""
+    pipelines = make_pipelines(training, size)
+    rates: dict[str, list[float]] = {name: [] for name in pipelines}
+    for name in pipelines:
+        run(pipelines[name], len(training), batch, epoch=0)
+    for epoch in range(1, rounds + 1):
+        for name in pipelines:
+            rates[name].append(run(pipelines[name], len(training), batch, epoch))
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def run(pipeline: Pipeline, count: int, batch: int, epoch: int) -> float:
+    """Images per second over one pass."""
+    keys = [(epoch, position) for position in range(count)]
+    start = time.process_time()
+    for first in range(0, count, batch):
+        pipeline(keys[first : first + batch])
+    return count / (time.process_time() - start)
+
+
+def make_pipelines(training: TrainingSet, size: int) -> dict[str, Pipeline]:
+    """Ours and the references: keys (epoch, position) to normalised (B, 3, size, size) float32."""
+    backbone = Backbone("resnet18.tv_in1k", pretrained=False)
+    augmentation = Augmentation()
+    images = TrainingImages(training, size, augmentation.crop, SEED)
+    mean, std = np.float32(backbone.mean), np.float32(backbone.std)
+
+    def box(key: tuple[int, int], height: int, width: int) -> Box:
+        rng = sample_rng(SEED, key[0], int(training.ids[key[1]]))
+        rng.random(NUM_DRAWS, np.float32)
+        return random_box(height, width, augmentation.crop, rng)
+
+    def ours(keys: Keys) -> Tensor:
+        batch = images.__getitems__(keys)
+        return backbone.normalise(augmentation(batch.images, batch.draws))
+
+    def with_cv2(key: tuple[int, int]) -> Tensor:
+        encoded = np.frombuffer(training.source.read(key[1]), np.uint8)
+        pixels = cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        pixels = pixels.astype(np.float32) / 255
+        top, left, height, width = box(key, *pixels.shape[:2])
+        pixels = cv2.resize(pixels[top : top + height, left : left + width], (size, size))
+        return torch.from_numpy(np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1)))
+
+    def with_pillow(key: tuple[int, int]) -> Tensor:
+        image = Image.open(io.BytesIO(training.source.read(key[1]))).convert("RGB")
+        image = F.resized_crop(image, *box(key, image.height, image.width), [size, size])
+        return F.normalize(F.to_dtype(F.to_image(image), torch.float32, scale=True), mean.tolist(), std.tolist())
+
+    return {
+        "ours": ours,
+        "cv2, full decode, float": lambda keys: torch.stack([with_cv2(key) for key in keys]),
+        "Pillow + torchvision": lambda keys: torch.stack([with_pillow(key) for key in keys]),
+    }
+
+
+def write_images(folder: Path, count: int, photos: Path | None) -> TrainingSet:
+    """`count` JPEGs in `folder`: cuts from the photographs, or made up when there are none."""
+    names = [f"{position:03d}.jpg" for position in range(count)]
+    files = sorted(photos.glob("*.jpg")) if photos else []
+    if photos and not files:
+        raise SystemExit(f"no .jpg in {photos}")
+    for position, name in enumerate(names):
+        rng = np.random.default_rng([SEED, position])
+        pixels = cut(files[position % len(files)], rng) if files else made_up(rng)
+        cv2.imwrite(str(folder / name), pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    sizes = [(folder / name).stat().st_size for name in names]
+    content = str(photos) if photos else "made up"
+    print(f"{count} images {WIDTH} x {HEIGHT}, quality {QUALITY}, {statistics.mean(sizes) / 1e3:.0f} kB each ({content})")
+    return TrainingSet(FolderSource(folder, names), stable_ids(names), np.zeros(count, np.int64), np.array(["all"]))
+
+
+def cut(file: Path, rng: np.random.Generator) -> np.ndarray:
+    """A random part of a photograph, as it is where it is large enough, else enlarged."""
+    photo = cv2.imread(str(file))
+    if photo is None:
+        raise SystemExit(f"cannot read {file}")
+    enlarge = max(1, WIDTH / photo.shape[1], HEIGHT / photo.shape[0])
+    photo = cv2.resize(photo, None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_CUBIC)
+    top, left = (int(rng.integers(spare + 1)) for spare in (photo.shape[0] - HEIGHT, photo.shape[1] - WIDTH))
+    return photo[top : top + HEIGHT, left : left + WIDTH]
+
+
+def made_up(rng: np.random.Generator) -> np.ndarray:
+    """A picture with the spectrum of a photograph: noise whose octaves fade with frequency, and hard-edged shapes."""
+    pixels = np.full((HEIGHT, WIDTH, 3), 128, np.float32)
+    for octave in range(1, 9):
+        rows, columns = 3 * 2**octave, 4 * 2**octave
+        noise = rng.standard_normal((min(rows, HEIGHT), min(columns, WIDTH), 1)) + 0.3 * rng.standard_normal(3)
+        layer = cv2.resize(noise.astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+        pixels += 60 * 0.75**octave * layer
+    for _ in range(60):
+        corner, extent = rng.integers(0, (WIDTH, HEIGHT)), rng.integers(8, 160, 2)
+        shade = rng.uniform(-50, 50, 3)
+        part = pixels[corner[1] : corner[1] + extent[1], corner[0] : corner[0] + extent[0]]
+        part += shade.astype(np.float32)
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def report(results: dict[int, dict[str, float]]) -> int:
+    """Print the rates and how many times faster ours is; 1 when a target is missed."""
+    print(f"{'pixels':>6}  {'pipeline':<26}{'images/s':>9}{'ours is':>9}{'target':>8}")
+    missed = False
+    for size, rates in results.items():
+        for name, rate in rates.items():
+            ratio, target = rates["ours"] / rate, TARGETS.get(name)
+            line = f"{size:>6}  {name:<26}{rate:>9.1f}"
+            if target is not None:
+                missed |= ratio < target
+                line += f"{ratio:>8.2f}x{target:>7.1f}x{'' if ratio >= target else '  missed'}"
+            print(line)
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

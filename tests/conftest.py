@@ -1,0 +1,51 @@
+"""What several rooms' tests share: the folder of expected values, and small data made on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def parity() -> Path:
+    """The folder of values computed with independent reference code."""
+    folder = SHARED / "parity"
+    if not folder.is_dir():
+        pytest.skip("../shared/parity is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real photographs."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("../shared/data is not here")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six landmarks of ten photos: a coloured pattern each, shifted and relit from photo to photo."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for landmark in range(6):
+        pattern = cv2.resize(rng.integers(0, 256, (6, 6, 3), np.uint8), (160, 160), interpolation=cv2.INTER_NEAREST)
+        folder = root / f"landmark {landmark}"
+        folder.mkdir()
+        for photo in range(10):
+            x, y = rng.integers(0, 48, 2)
+            image = np.clip(pattern[y : y + 96, x : x + 112] * rng.uniform(0.7, 1.2), 0, 255).astype(np.uint8)
+            cv2.imwrite(str(folder / f"{photo:02d}.jpg"), image)
+    return root

@@ -1,0 +1,81 @@
+"""The whole networks: shapes, labels not needed, and the descriptor put together by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from src.errors import InputError
+from src.models.backbone import Backbone
+from src.models.dolg import DOLG, GlobalDescriptor
+from src.models.fusion import concat_fusion, hadamard_fusion
+
+
+def r18() -> Backbone:
+    return Backbone("resnet18.tv_in1k", pretrained=False)
+
+
+def test_works_without_a_config() -> None:
+    assert DOLG(r18()).eval()(torch.randn(2, 3, 64, 96)).shape == (2, 512)
+
+
+def test_descriptor_is_the_papers_formula() -> None:
+    model = DOLG(r18(), hidden=32, dim=16).eval()
+    x = torch.randn(2, 3, 96, 64)
+    features = model.backbone(x)
+    pooled = features.global_.double().clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3).float()
+    g = F.linear(pooled, model.fc_global.weight, model.fc_global.bias)
+    f = model.local(features.local)
+    dot = torch.einsum("bchw,bc->bhw", f, g) / (g * g).sum(1).view(-1, 1, 1)
+    orthogonal = f - dot[:, None] * g[..., None, None]
+    expected = F.linear(torch.cat([g, orthogonal.mean((2, 3))], 1), model.fc.weight, model.fc.bias)
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 17), (10, 400)])
+def test_any_image_size_and_batch_one(size: tuple[int, int]) -> None:
+    out = DOLG(r18(), hidden=16, dim=8).eval()(torch.randn(1, 3, *size))
+    assert out.shape == (1, 8)
+    assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize(("fusion", "width"), [(concat_fusion, 32), (hadamard_fusion, 16)])
+def test_the_last_layer_fits_the_fusion(fusion, width: int) -> None:
+    model = DOLG(r18(), fusion=fusion, hidden=16, dim=8)
+    assert model.fc.in_features == width
+    assert model.eval()(torch.randn(1, 3, 64, 64)).shape == (1, 8)
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    model = DOLG(r18(), hidden=16, dim=8).train()
+    model(torch.randn(2, 3, 96, 96)).square().sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_gem_is_pooling_and_one_layer() -> None:
+    model = GlobalDescriptor(r18(), dim=8).eval()
+    x = torch.randn(2, 3, 64, 64)
+    pooled = model.pooling(model.backbone(x).global_)
+    assert model.fc is not None
+    torch.testing.assert_close(model(x), F.linear(pooled, model.fc.weight, model.fc.bias))
+
+
+def test_without_a_layer_the_pooled_feature_is_the_descriptor() -> None:
+    model = GlobalDescriptor(r18(), dim=None).eval()
+    assert model.dim == 512
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(model(x), model.pooling(model.backbone(x).global_))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_descriptors_stay_float32_under_autocast(dtype: torch.dtype) -> None:
+    model = DOLG(r18(), hidden=16, dim=8).eval()
+    with torch.autocast("cpu", dtype):
+        assert model(torch.randn(2, 3, 64, 64)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("sizes", [{"dim": 0}, {"hidden": 0}])
+def test_refuses_sizes_below_one(sizes: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="at least 1"):
+        DOLG(r18(), **sizes)

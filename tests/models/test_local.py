@@ -1,0 +1,49 @@
+"""The local branch against a plain computation of the same convolutions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from src.errors import InputError
+from src.models.local import ASPP, LocalBranch
+
+
+@pytest.mark.parametrize("pointwise", [False, True])
+def test_aspp_is_the_concatenation_of_its_branches(pointwise: bool) -> None:
+    aspp = ASPP(6, 8, dilations=(1, 2), pointwise=pointwise)
+    x = torch.randn(2, 6, 5, 7)
+    pooled = F.relu(F.conv2d(x.mean((2, 3), keepdim=True), aspp.pool.weight, aspp.pool.bias)).repeat(1, 1, 5, 7)
+    parts = [pooled]
+    for branch in aspp.branches:
+        padding = 0 if branch.kernel_size == (1, 1) else branch.dilation
+        parts.append(F.conv2d(x, branch.weight, branch.bias, padding=padding, dilation=branch.dilation))
+    assert len(parts) == (4 if pointwise else 3)
+    expected = F.relu(F.conv2d(torch.cat(parts, 1), aspp.project.weight, aspp.project.bias))
+    torch.testing.assert_close(aspp(x), expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 3), (24, 32)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_any_map_size_and_batch_one(size: tuple[int, int], batch: int) -> None:
+    branch = LocalBranch(5, 8).eval()
+    out = branch(torch.randn(batch, 5, *size))
+    assert out.shape == (batch, 8, *size)
+    assert torch.isfinite(out).all()
+
+
+def test_local_feature_is_score_times_unit_feature() -> None:
+    branch = LocalBranch(5, 8).eval()
+    x = torch.randn(2, 5, 4, 6)
+    normalised, score = branch.attend(x)
+    torch.testing.assert_close(normalised.norm(dim=1), torch.ones(2, 4, 6))
+    assert score.shape == (2, 1, 4, 6)
+    assert (score > 0).all()
+    torch.testing.assert_close(branch(x).norm(dim=1, keepdim=True), score)
+
+
+@pytest.mark.parametrize("dilations", [(), (0,), (6, -1)])
+def test_refuses_dilations_that_make_no_sense(dilations: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="dilations"):
+        ASPP(4, 8, dilations)

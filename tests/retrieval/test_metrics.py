@@ -1,0 +1,216 @@
+"""The Revisited protocol against stored reference values, a plain loop, and hand-made lists."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.contracts import DIFFICULTIES, GroundTruth
+from src.data.revisited import load_ground_truth
+from src.errors import InputError
+from src.retrieval.metrics import RevisitedMAP, revisited_evaluation
+
+
+def lists(*parts: list[int]) -> tuple[np.ndarray, ...]:
+    return tuple(np.array(part, np.int64) for part in parts)
+
+
+@pytest.mark.parametrize("name", ["roxford5k", "rparis6k"])
+def test_equals_the_reference(name: str, parity: Path) -> None:
+    truth = load_ground_truth(parity / "revisited" / f"gnd_{name}.pkl").ground_truth
+    expected = np.load(parity / "revisited" / "expected_seed0.npz")
+    size = {"roxford5k": 4993, "rparis6k": 6322}[name]
+    scores = np.random.default_rng([0, size]).standard_normal((70, size)).astype(np.float32)
+    for query in range(70):
+        scores[query, truth.easy[query]] += np.float32(2.5)
+        scores[query, truth.hard[query]] += np.float32(1.2)
+        scores[query, truth.junk[query]] += np.float32(1.8)
+    result = revisited_evaluation(np.argsort(-scores, axis=1, kind="stable"), truth)
+    for difficulty in DIFFICULTIES:
+        stored = {key: expected[f"{name}/{difficulty}/{key}"] for key in ("map", "ap", "mp_at_1_5_10")}
+        assert result[difficulty]["map"] == pytest.approx(float(stored["map"]), abs=1e-9)
+        np.testing.assert_allclose(result[difficulty]["ap"], stored["ap"], atol=1e-9)
+        np.testing.assert_allclose(result[difficulty]["mp_at_k"], stored["mp_at_1_5_10"], atol=1e-9)
+
+
+def loop(ranked: list[int], positives: set[int], ignored: set[int], kappas: list[int]) -> tuple[float, list[float]]:
+    """The protocol as one would write it on paper: walk down the list, skip what is ignored."""
+    ap, seen, found, hits = 0.0, 0, 0, []
+    for image in ranked:
+        if image in ignored:
+            continue
+        if image in positives:
+            before = found / seen if seen else 1.0
+            found += 1
+            ap += (before + found / (seen + 1)) / 2
+            hits.append(seen + 1)
+        seen += 1
+    precision = [sum(h <= min(k, hits[-1]) for h in hits) / min(k, hits[-1]) if hits else 0.0 for k in kappas]
+    return ap / len(positives), precision
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(data=st.data())
+def test_equals_a_walk_down_the_list(data: st.DataObject) -> None:
+    size = data.draw(st.integers(3, 40))
+    kind = data.draw(st.lists(st.sampled_from("ehjn"), min_size=size, max_size=size))
+    if not set(kind) & {"e", "h"}:
+        kind[0] = "e"
+    ranked = data.draw(st.permutations(range(size)))[: data.draw(st.integers(1, size))]
+    of = {letter: [i for i, k in enumerate(kind) if k == letter] for letter in "ehjn"}
+    truth = GroundTruth(lists(of["e"]), lists(of["h"]), lists(of["j"]))
+    result = revisited_evaluation(np.array([ranked]), truth, kappas=(1, 3))
+    cases = {
+        "easy": (of["e"], of["h"] + of["j"]),
+        "medium": (of["e"] + of["h"], of["j"]),
+        "hard": (of["h"], of["e"] + of["j"]),
+    }
+    for difficulty in DIFFICULTIES:
+        positives, ignored = cases[difficulty]
+        scores = result[difficulty]
+        if not positives:
+            assert np.isnan(scores["map"])
+            continue
+        ap, precision = loop(ranked, set(positives), set(ignored), [1, 3])
+        assert scores["map"] == pytest.approx(ap, abs=1e-12)
+        np.testing.assert_allclose(scores["mp_at_k"], precision)
+
+
+def test_a_query_without_positives_is_left_out_of_the_mean() -> None:
+    truth = GroundTruth(easy=lists([0], []), hard=lists([], [1]), junk=lists([], []))
+    easy = revisited_evaluation(np.array([[0, 1, 2], [0, 1, 2]]), truth)["easy"]
+    assert easy["map"] == 1.0
+    assert np.isnan(easy["ap"][1])
+
+
+def test_another_number_of_queries_is_refused() -> None:
+    with pytest.raises(InputError, match="1 ranked lists for 2 queries"):
+        revisited_evaluation(np.zeros((1, 3), np.int64), GroundTruth(lists([], []), lists([], []), lists([], [])))
+
+
+@pytest.fixture
+def world() -> tuple[GroundTruth, torch.Tensor, np.ndarray]:
+    """Eight gallery images and two queries, with descriptors that rank them imperfectly."""
+    generator = torch.Generator().manual_seed(5)
+    descriptors = torch.nn.functional.normalize(torch.randn(10, 6, generator=generator))
+    truth = GroundTruth(easy=lists([0, 3], [5]), hard=lists([4], [6, 7]), junk=lists([1], []))
+    return truth, descriptors, np.array([8, 9])
+
+
+def expected(truth: GroundTruth, descriptors: torch.Tensor) -> dict:
+    scores = (descriptors[8:] @ descriptors[:8].T).numpy()
+    return revisited_evaluation(np.argsort(-scores, axis=1, kind="stable"), truth)
+
+
+def test_order_and_repetition_of_updates_do_not_matter(world) -> None:
+    truth, descriptors, queries = world
+    metric = RevisitedMAP(truth, 8, queries, 6)
+    for rows in ([9, 2, 2], [0, 1, 3, 9], [8, 7, 6, 5, 4, 0]):
+        metric.update(descriptors[rows], torch.tensor(rows))
+    result = metric.compute()
+    for difficulty in DIFFICULTIES:
+        assert result[difficulty]["map"] == pytest.approx(expected(truth, descriptors)[difficulty]["map"], abs=1e-12)
+    assert metric.ranks.shape == (2, 8)
+
+
+def test_reset_forgets(world) -> None:
+    truth, descriptors, queries = world
+    metric = RevisitedMAP(truth, 8, queries, 6)
+    metric.update(descriptors, torch.arange(10))
+    metric.compute()
+    metric.reset()
+    metric.update(descriptors[:1], torch.arange(1))
+    with pytest.raises(InputError, match="9 of 10 images have no descriptor"):
+        metric.compute()
+
+
+def test_queries_may_lie_in_the_gallery() -> None:
+    descriptors = torch.nn.functional.normalize(torch.randn(4, 6))
+    truth = GroundTruth(easy=lists([1], [0]), hard=lists([], []), junk=lists([0], [1]))
+    metric = RevisitedMAP(truth, 4, np.array([0, 1]), 6)
+    metric.update(descriptors, torch.arange(4))
+    assert metric.compute()["medium"]["map"] > 0
+    assert (metric.ranks[:, 0] == [0, 1]).all()
+
+
+def test_skipping_can_only_lower_a_result(world) -> None:
+    truth, descriptors, queries = world
+    metric = RevisitedMAP(truth, 8, queries, 6)
+    kept = torch.tensor([0, 1, 2, 4, 5, 6, 7, 8, 9])
+    metric.update(descriptors[kept], kept)
+    metric.skip(torch.tensor([3]))
+    result = metric.compute()
+    assert metric.ranks[0, -1] == -1
+    assert 3 not in metric.ranks
+    assert result["easy"]["ap"][0] <= 0.5
+
+    metric = RevisitedMAP(truth, 8, queries, 6)
+    metric.update(descriptors[:9], torch.arange(9))
+    metric.skip(torch.tensor([9]))
+    assert metric.compute()["medium"]["ap"][1] == 0
+
+
+def test_equal_descriptors_rank_in_gallery_order() -> None:
+    same = torch.nn.functional.normalize(torch.ones(6, 4))
+    truth = GroundTruth(easy=lists([3]), hard=lists([]), junk=lists([]))
+    metric = RevisitedMAP(truth, 5, np.array([5]), 4)
+    metric.update(same, torch.arange(6))
+    metric.compute()
+    assert metric.ranks.tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_a_descriptor_that_is_not_finite_is_refused(world) -> None:
+    truth, descriptors, queries = world
+    metric = RevisitedMAP(truth, 8, queries, 6)
+    metric.update(descriptors.index_fill(0, torch.tensor([2]), float("nan")), torch.arange(10))
+    with pytest.raises(InputError, match="not finite"):
+        metric.compute()
+
+
+SCRIPT = """
+import json, sys
+import numpy as np, torch, torch.distributed as dist
+from src.contracts import GroundTruth
+from src.retrieval.metrics import RevisitedMAP
+rank, init, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+dist.init_process_group("gloo", init_method="file://" + init, rank=rank, world_size=2)
+a = lambda *parts: tuple(np.array(p, np.int64) for p in parts)
+truth = GroundTruth(a([0, 3], [5]), a([4], [6, 7]), a([1], []))
+x = torch.nn.functional.normalize(torch.randn(10, 6, generator=torch.Generator().manual_seed(5)))
+metric = RevisitedMAP(truth, 8, np.array([8, 9]), 6)
+rows = json.loads(sys.argv[4 + rank])
+if rows:
+    metric.update(x[rows], torch.tensor(rows))
+if rank:
+    metric.skip(torch.tensor([2]))
+result = metric.compute()
+print(json.dumps({d: result[d]["map"] for d in result}), file=open(out + str(rank), "w"))
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("shares", [("[0,1,3,4,9]", "[5,6,7,8,8,0]"), ("[0,1,3,4,9,5,6,7,8]", "[]")])
+def test_two_processes_equal_one(shares: tuple[str, str], tmp_path: Path, world) -> None:
+    truth, descriptors, queries = world
+    metric = RevisitedMAP(truth, 8, queries, 6)
+    kept = torch.tensor([0, 1, 3, 4, 5, 6, 7, 8, 9])
+    metric.update(descriptors[kept], kept)
+    metric.skip(torch.tensor([2]))
+    single = metric.compute()
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT]
+    arguments = [str(tmp_path / "init"), str(tmp_path / "out"), *shares]
+    root = Path(__file__).resolve().parents[2]
+    both = [subprocess.Popen([*command, str(rank), *arguments], cwd=root) for rank in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    for rank in range(2):
+        result = json.loads((tmp_path / f"out{rank}").read_text())
+        for difficulty in DIFFICULTIES:
+            assert result[difficulty] == pytest.approx(single[difficulty]["map"], abs=1e-6)

@@ -1,0 +1,94 @@
+"""Checkpoints come back as the network they were, and what is not ours is refused."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.errors import InputError
+from src.models.dolg import DOLG
+from src.training.checkpoints import RUN_KEY, check_resumable, describe_run, load_model, read_checkpoint
+
+MODEL = {
+    "_target_": "src.models.dolg.DOLG",
+    "backbone": {
+        "_target_": "src.models.backbone.Backbone",
+        "name": "resnet18.tv_in1k",
+        "pretrained": True,
+        "weights": None,
+    },
+    "pooling": {"_target_": "src.models.pooling.GeM", "_partial_": True, "p": 2.5},
+    "local": {"_target_": "src.models.local.LocalBranch", "_partial_": True},
+    "fusion": {"_target_": "src.models.fusion.concat_fusion", "_partial_": True},
+    "hidden": 16,
+    "dim": 8,
+}
+
+
+def write(path: Path, model: dict | None = None, **changes: object) -> DOLG:
+    from functools import partial
+
+    from src.models.backbone import Backbone
+    from src.models.fusion import concat_fusion
+    from src.models.pooling import GeM
+
+    network = DOLG(
+        Backbone("resnet18.tv_in1k", pretrained=False), partial(GeM, p=2.5), fusion=concat_fusion, hidden=16, dim=8
+    )
+    state = {f"model.{key}": value for key, value in network.state_dict().items()}
+    run = describe_run({"model": model or MODEL}, ["a", "b"])
+    torch.save({"state_dict": state | {"head.weight": torch.zeros(2, 8)}, RUN_KEY: run | changes}, path)
+    return network.eval()
+
+
+def test_the_network_comes_back_without_a_download(tmp_path: Path) -> None:
+    network = write(tmp_path / "a.ckpt")
+    loaded, config = load_model(tmp_path / "a.ckpt")
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(loaded(x), network(x))
+    assert not loaded.training
+    assert config["model"]["dim"] == 8
+
+
+def test_refusals_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "text.ckpt").write_text("not a checkpoint")
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    write(tmp_path / "format.ckpt", format=99)
+    write(tmp_path / "other.ckpt", MODEL | {"hidden": 32})
+    write(tmp_path / "evil.ckpt", MODEL | {"fusion": {"_target_": "os.system", "command": "true"}})
+    whole = tmp_path / "whole.ckpt"
+    write(whole)
+    (tmp_path / "cut.ckpt").write_bytes(whole.read_bytes()[:-2000])
+    for name, message in [
+        ("gone.ckpt", "not found"),
+        ("text.ckpt", "damaged or not a checkpoint"),
+        ("cut.ckpt", "damaged or not a checkpoint"),
+        ("foreign.ckpt", "not a checkpoint of this project"),
+        ("format.ckpt", "format 99"),
+        ("other.ckpt", "another architecture"),
+        ("evil.ckpt", "wants to build os.system"),
+    ]:
+        with pytest.raises(InputError, match=message) as caught:
+            load_model(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+class _Code:
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path("/tmp/should_not_exist_dolg"),))
+
+
+def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "evil.ckpt").write_bytes(pickle.dumps(_Code()))
+    with pytest.raises(InputError):
+        read_checkpoint(tmp_path / "evil.ckpt")
+    assert not Path("/tmp/should_not_exist_dolg").exists()
+
+
+def test_a_run_cannot_go_on_with_another_network(tmp_path: Path) -> None:
+    write(tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match="another architecture"):
+        check_resumable(tmp_path / "a.ckpt", torch.nn.Linear(2, 2))

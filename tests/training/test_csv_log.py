@@ -1,0 +1,40 @@
+"""The csv log: sparse rows, new columns, and a resumed run."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from src.training.csv_log import FLUSH_EVERY, CSVLog
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_of_different_metrics_share_one_header(tmp_path: Path) -> None:
+    log = CSVLog(tmp_path)
+    log.log_metrics({"a": 1.0}, step=0)
+    log.log_metrics({"b": 2.0}, step=1)
+    log.finalize("success")
+    assert rows(tmp_path) == [{"a": "1.0", "b": "", "step": "0"}, {"a": "", "b": "2.0", "step": "1"}]
+
+
+def test_a_resumed_run_replaces_only_the_steps_it_runs_again(tmp_path: Path) -> None:
+    first = CSVLog(tmp_path)
+    for step in range(5):
+        first.log_metrics({"a": step}, step=step)
+    first.finalize("killed")
+    second = CSVLog(tmp_path)
+    second.log_metrics({"a": 30, "c": 1}, step=3)
+    second.finalize("success")
+    assert [row["a"] for row in rows(tmp_path)] == ["0", "1", "2", "30"]
+
+
+def test_written_from_time_to_time_and_never_in_half(tmp_path: Path) -> None:
+    log = CSVLog(tmp_path)
+    for step in range(FLUSH_EVERY):
+        log.log_metrics({"a": step}, step=step)
+    assert len(rows(tmp_path)) == FLUSH_EVERY
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
