@@ -76,8 +76,9 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     given = _own_overrides()
     names = {_key(override) for override in given}
     before = [override for override in OmegaConf.load(kept) if _key(override) not in names]
-    resumed = compose("train", overrides=[*before, *given, f"output_dir='{cfg.output_dir}'"])
-    OmegaConf.update(resumed, "name", cfg.name)
+    resumed = compose("train", overrides=[*before, *given])
+    for key in ("name", "output_dir", "resume"):
+        OmegaConf.update(resumed, key, cfg[key])
     return resumed
 
 

@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> float:
     from src.training.checkpoints import load_model
     from src.training.evaluation import ExtractionOptions, RetrievalModule
 
-    if (cfg.checkpoint is None) == (cfg.model is None):
+    if (cfg.checkpoint is None) == (cfg.get("model") is None):
         raise InputError(
             "give checkpoint=FILE, which carries its own model, or model=imagenet_gem backbone=NAME for an "
             "untrained one; not both"

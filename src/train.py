@@ -60,7 +60,7 @@ def main(cfg: DictConfig) -> float | None:
     reference = None
     if data.test:
         trainer.test(module, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
-        if cfg.baseline:
+        if cfg.get("baseline"):
             reference = RetrievalModule(instantiate(cfg.baseline), test=test)
             trainer.test(reference, datamodule=data, verbose=False)
     if trainer.is_global_zero:

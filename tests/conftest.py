@@ -41,11 +41,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for landmark in range(6):
-        pattern = cv2.resize(rng.integers(0, 256, (6, 6, 3), np.uint8), (160, 160), interpolation=cv2.INTER_NEAREST)
+        colour = rng.integers(40, 216, 3)
+        blocks = np.clip(colour + rng.integers(-90, 90, (6, 6, 1)), 0, 255).astype(np.uint8)
+        pattern = cv2.resize(blocks, (128, 128), interpolation=cv2.INTER_NEAREST)
         folder = root / f"landmark {landmark}"
         folder.mkdir()
         for photo in range(10):
-            x, y = rng.integers(0, 48, 2)
+            x, y = rng.integers(0, 16, 2)
             image = np.clip(pattern[y : y + 96, x : x + 112] * rng.uniform(0.7, 1.2), 0, 255).astype(np.uint8)
             cv2.imwrite(str(folder / f"{photo:02d}.jpg"), image)
     return root

@@ -25,6 +25,13 @@ from src.data.images import (
 MAX_REPLACEMENTS = 20
 
 
+class UnreadableError(InputError):
+    """Images that cannot be read; one line also when torch puts a worker's traceback before it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
+
+
 class TrainingImages(Dataset[Batch]):
     """Random crops of a training set, a whole batch at a time.
 
@@ -42,7 +49,7 @@ class TrainingImages(Dataset[Batch]):
         return len(self.training)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
-        """The batch of these (epoch, position) keys. Raises InputError when no replacement can be read."""
+        """The batch of these (epoch, position) keys. Raises UnreadableError when nothing can be read."""
         images = np.empty((len(keys), self.size, self.size, 3), np.uint8)
         draws = np.empty((len(keys), NUM_DRAWS), np.float32)
         taken = np.empty(len(keys), np.int64)
@@ -67,7 +74,7 @@ class TrainingImages(Dataset[Batch]):
             except (BrokenImageError, OSError) as error:
                 bad.append(BadImage(self.training.source.name(position), reason(error)))
                 position = int(rng.integers(len(self.training)))
-        raise InputError(
+        raise UnreadableError(
             f"{MAX_REPLACEMENTS} training images in a row could not be read, the last one "
             f"{bad[-1].name}: {bad[-1].reason}"
         )
@@ -84,7 +91,7 @@ class BenchmarkImages(Dataset[ImageBatch]):
     Args:
         benchmark: its images, queries and crop rule.
         max_side: images larger than this are shrunk to it (by area) after the crop; None keeps every pixel.
-        skip_bad: leave unreadable images out (they are listed in the batch) where an InputError is the rule.
+        skip_bad: leave unreadable images out (they are listed in the batch) where an error is the rule.
     """
 
     def __init__(self, benchmark: Benchmark, max_side: int | None = None, skip_bad: bool = False) -> None:
@@ -99,7 +106,7 @@ class BenchmarkImages(Dataset[ImageBatch]):
         return len(self.source)
 
     def __getitems__(self, positions: Sequence[int]) -> ImageBatch:
-        """The images at these positions. Raises InputError that names an unreadable one, unless `skip_bad`."""
+        """The images at these positions. Raises UnreadableError naming one, unless `skip_bad`."""
         images: list[torch.Tensor] = []
         kept: list[int] = []
         bad: list[BadImage] = []
@@ -110,7 +117,9 @@ class BenchmarkImages(Dataset[ImageBatch]):
             except (BrokenImageError, OSError) as error:
                 bad.append(BadImage(self.source.name(position), reason(error)))
         if bad and not self.skip_bad:
-            raise InputError(f"image {bad[0].name} cannot be read: {bad[0].reason} (on_error=skip leaves it out)")
+            raise UnreadableError(
+                f"image {bad[0].name} cannot be read: {bad[0].reason} (on_error=skip leaves it out)"
+            )
         skipped = [position for position in positions if position not in kept]
         return ImageBatch(
             images=tuple(images),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.contracts import Benchmark, InputError, TrainingSet
-from src.data.classes import class_benchmark
+from src.data.classes import class_benchmark, members_of
 from src.data.sources import IMAGE_SUFFIXES, FolderSource, stable_ids
 
 SplitMode = Literal["photos", "landmarks"]
@@ -24,6 +24,11 @@ class Photos:
     root: Path
     names: list[str]
     landmarks: NDArray[np.str_]
+
+    @property
+    def title(self) -> str:
+        """The folder's own name, also where the root is given as `.`"""
+        return self.root.resolve().name
 
 
 def scan_folder(root: str | Path) -> Photos:
@@ -51,50 +56,65 @@ def split_folder(
         seed: of the split, which follows from it and the file names alone.
 
     Raises:
-        InputError: a folder without images, too few landmarks or photos, shares that leave nothing to train on.
+        InputError: a folder without images, too few landmarks or photos, shares that leave none to train on.
     """
     if mode not in ("photos", "landmarks"):
         raise InputError(f"data.split must be photos or landmarks, not {mode}")
     if min(validation, test) <= 0 or validation + test >= 1:
-        raise InputError(f"data.validation and data.test must be above 0 and together below 1: {validation}, {test}")
+        raise InputError(
+            "data.validation_share and data.test_share must be above 0 and together below 1, "
+            f"not {validation} and {test}"
+        )
     photos = scan_folder(root)
     divide = _by_photo if mode == "photos" else _by_landmark
     part = divide(photos, validation, test, seed)
     training = _training_set(photos, np.flatnonzero(part == 0))
     return (
         training,
-        _benchmark(photos, np.flatnonzero(part == 1), f"{photos.root.name} validation {mode}"),
-        _benchmark(photos, np.flatnonzero(part == 2), f"{photos.root.name} test {mode}"),
+        _benchmark(photos, np.flatnonzero(part == 1), f"{photos.title} validation {mode}"),
+        _benchmark(photos, np.flatnonzero(part == 2), f"{photos.title} test {mode}"),
     )
 
 
 def folder_benchmark(root: str | Path, name: str | None = None) -> Benchmark:
     """Every photo of a folder as a query for the other photos of its landmark. Raises InputError as above."""
     photos = scan_folder(root)
-    return _benchmark(photos, np.arange(len(photos.names)), name or photos.root.name)
+    return _benchmark(photos, np.arange(len(photos.names)), name or photos.title)
 
 
 def _walk(root: Path) -> list[str]:
     found = []
-    for landmark in sorted(entry.name for entry in os.scandir(root) if entry.is_dir()):
-        for folder, _, files in os.walk(root / landmark):
+    for landmark in (entry.name for entry in os.scandir(root) if entry.is_dir() and _visible(entry.name)):
+        for folder, inner, files in os.walk(root / landmark):
+            inner[:] = filter(_visible, inner)
             inside = Path(folder).relative_to(root).as_posix()
-            found += [f"{inside}/{file}" for file in files if Path(file).suffix.lower() in IMAGE_SUFFIXES]
+            found += [f"{inside}/{file}" for file in files if _visible(file) and _is_image(file)]
     return found
+
+
+def _visible(name: str) -> bool:
+    """Hidden names are what tools leave behind: previews, checkpoints, macOS's `._NAME.jpg`, no images."""
+    return not name.startswith(".")
+
+
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _by_photo(photos: Photos, validation: float, test: float, seed: int) -> NDArray[np.int64]:
     """0 for training, 1 for validation, 2 for test: a share of every landmark's photos."""
     keys = stable_ids(photos.names, seed)
     part = np.zeros(len(keys), np.int64)
-    for landmark in np.unique(photos.landmarks):
-        rows = np.flatnonzero(photos.landmarks == landmark)
-        rows = rows[np.argsort(keys[rows])]
+    for rows in members_of(photos.landmarks).values():
         held = _held_out(len(rows), validation, test)
-        if sum(held) >= len(rows):
-            continue
-        part[rows[: held[0]]] = 1
-        part[rows[held[0] : sum(held)]] = 2
+        if sum(held) < len(rows):
+            shuffled = rows[np.argsort(keys[rows])]
+            part[shuffled[: held[0]]] = 1
+            part[shuffled[held[0] : sum(held)]] = 2
+    if not part.any():
+        raise InputError(
+            f"{photos.root}: no landmark has enough photos to hold out two for validation and for test"
+        )
     return part
 
 
@@ -104,7 +124,9 @@ def _by_landmark(photos: Photos, validation: float, test: float, seed: int) -> N
     order = landmarks[np.argsort(stable_ids([str(landmark) for landmark in landmarks], seed))]
     held = _held_out(len(order), validation, test)
     if len(order) - sum(held) < 2:
-        raise InputError(f"{photos.root} has {len(order)} landmarks: too few to hold out {sum(held)} and train on 2")
+        raise InputError(
+            f"{photos.root} has {len(order)} landmarks: too few to hold out {sum(held)} and train on 2"
+        )
     part = np.zeros(len(photos.names), np.int64)
     part[np.isin(photos.landmarks, order[: held[0]])] = 1
     part[np.isin(photos.landmarks, order[held[0] : sum(held)])] = 2
@@ -120,7 +142,9 @@ def _training_set(photos: Photos, rows: NDArray[np.int64]) -> TrainingSet:
     names = [photos.names[row] for row in rows]
     classes, labels = np.unique(photos.landmarks[rows], return_inverse=True)
     if len(classes) < 2:
-        raise InputError(f"{photos.root}: training needs photos of at least 2 landmarks, there are {len(classes)}")
+        raise InputError(
+            f"{photos.root}: training needs photos of at least 2 landmarks, there are {len(classes)}"
+        )
     return TrainingSet(FolderSource(photos.root, names), stable_ids(names), labels.astype(np.int64), classes)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +13,12 @@ from numpy.typing import NDArray
 
 from src.contracts import Benchmark, InputError, TrainingSet
 from src.data.classes import class_benchmark
-from src.data.sources import HexSource, hash_share
+from src.data.sources import HexSource, file_size, hash_share
 
 # How many files are looked for before training starts; all of 1.58 million would take minutes.
 PROBES = 512
+
+_IMAGE_ID = re.compile("[0-9a-f]{16}")
 
 
 def load_gldv2(root: str | Path, train_csv: str = "train_clean.csv") -> TrainingSet:
@@ -28,16 +32,16 @@ def load_gldv2(root: str | Path, train_csv: str = "train_clean.csv") -> Training
         Ids ascending; classes are the landmark ids in ascending order, labels their positions.
 
     Raises:
-        InputError: no csv, another header, no rows, an id that is not 16 hex digits, a duplicate id, or images
-            that are not there.
+        InputError: no csv, another header, no rows, an id that is not 16 hex digits, a duplicate id, or
+            images that are not there.
     """
     root = Path(root)
     path = root / train_csv
-    if not path.exists():
+    if not path.is_file():
         raise InputError(
             f"GLDv2 not found: {path} is missing. Get it with `curl --create-dirs -o {path} "
-            f"https://s3.amazonaws.com/google-landmark/metadata/{train_csv}` and unpack train/images_000.tar to "
-            f"images_499.tar into {root / 'train'} (README, Data); or try `make demo`, which needs no data"
+            f"https://s3.amazonaws.com/google-landmark/metadata/{train_csv}` and unpack train/images_000.tar "
+            f"to images_499.tar into {root / 'train'} (README, Data); or try `make demo`, which needs no data"
         )
     ids, landmarks = read_labels(path)
     order = np.argsort(ids)
@@ -62,30 +66,41 @@ def hold_out(
         training: what `load_gldv2` gave.
         share: of the images that is not trained on.
         seed: of the split.
-        landmarks, photos: how many landmarks the validation benchmark has, and held-out photos of each at most.
+        landmarks, photos: how many landmarks the validation benchmark has, and held-out photos of each at
+            most.
 
     Raises:
         InputError: a share outside (0, 1), or no landmark with two held-out photos.
     """
     if not 0 < share < 1:
         raise InputError(f"data.holdout must be above 0 and below 1, not {share}")
+    assert isinstance(training.source, HexSource)
+    root = training.source.root
     position = hash_share(training.ids, seed)
     held = position < share
     kept = np.bincount(training.labels[~held], minlength=len(training.classes)) > 0
     held &= kept[training.labels]
     rest = np.flatnonzero(~held)
-    source = HexSource(training.source.root, "train", training.ids[rest])
-    remaining = TrainingSet(source, training.ids[rest], training.labels[rest], training.classes)
+    remaining = TrainingSet(
+        HexSource(root, "train", training.ids[rest]),
+        training.ids[rest],
+        training.labels[rest],
+        training.classes,
+    )
     chosen = _validation_rows(np.flatnonzero(held), training.labels, position, landmarks, photos)
     return remaining, class_benchmark(
         f"gldv2 held-out {share:g}",
-        HexSource(source.root, "train", training.ids[chosen]),
+        HexSource(root, "train", training.ids[chosen]),
         training.classes[training.labels[chosen]],
     )
 
 
 def _validation_rows(
-    held: NDArray[np.int64], labels: NDArray[np.int64], position: NDArray[np.float64], landmarks: int, photos: int
+    held: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    position: NDArray[np.float64],
+    landmarks: int,
+    photos: int,
 ) -> NDArray[np.int64]:
     """Of the held-out rows, those of the first `landmarks` landmarks with two or more, `photos` each."""
     held = held[np.lexsort((position[held], labels[held]))]
@@ -100,50 +115,58 @@ def _validation_rows(
 
 def read_labels(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Image ids (uint64 of their 16 hex digits) and landmark ids of either csv, in the file's order."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        header = [column.strip() for column in next(rows, [])]
-        if {"landmark_id", "images"} <= set(header):
-            pairs = _clean_rows(rows, header.index("landmark_id"), header.index("images"))
-        elif {"id", "landmark_id"} <= set(header):
-            pairs = ((row[header.index("landmark_id")], [row[header.index("id")]]) for row in rows if row)
-        else:
-            raise InputError(f"{path}: needs the columns landmark_id,images or id,landmark_id; it has {header}")
-        return _as_arrays(pairs, path)
-
-
-def _clean_rows(rows: Iterator[list[str]], landmark: int, images: int) -> Iterator[tuple[str, list[str]]]:
-    return ((row[landmark], row[images].split()) for row in rows if row)
-
-
-def _as_arrays(
-    pairs: Iterator[tuple[str, list[str]]], path: Path
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    ids: list[NDArray[np.uint64]] = []
-    landmarks: list[int] = []
-    counts: list[int] = []
+    # A landmark's images are one field, which may be longer than the csv module takes unless told otherwise.
+    limit = csv.field_size_limit(2**31 - 1)
     try:
-        for landmark, names in pairs:
-            ids.append(_parse_ids(names))
-            landmarks.append(int(landmark))
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return _parse_rows(csv.reader(file), path)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a csv file: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _parse_rows(rows: Iterator[list[str]], path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    landmark, images, several = _columns([column.strip() for column in next(rows, [])], path)
+    ids, landmarks, counts = bytearray(), array("q"), array("q")
+    for number, row in enumerate(rows, start=2):
+        if not row:
+            continue
+        try:
+            names = row[images].split() if several else [row[images].strip()]
+            ids += _id_bytes(names)
+            landmarks.append(int(row[landmark]))
             counts.append(len(names))
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{path}, row {len(landmarks) + 2}: {error}") from error
-    if not sum(counts):
+        except IndexError:
+            raise InputError(f"{path}, row {number}: it has fewer columns than the header") from None
+        except (ValueError, OverflowError) as error:
+            raise InputError(f"{path}, row {number}: {error}") from error
+    if not ids:
         raise InputError(f"{path} lists no images")
-    return np.concatenate(ids), np.repeat(np.array(landmarks, np.int64), counts)
+    return np.frombuffer(ids, ">u8").astype(np.uint64), np.repeat(np.array(landmarks), np.array(counts))
 
 
-def _parse_ids(names: list[str]) -> NDArray[np.uint64]:
-    wrong = [name for name in names if len(name) != 16]
-    if wrong:
-        raise ValueError(f"{wrong[0]!r} is not an image id of 16 hex digits")
-    return np.array([int(name, 16) for name in names], np.uint64)
+def _columns(header: list[str], path: Path) -> tuple[int, int, bool]:
+    """Positions of the landmark and of its images, and whether a row lists several of them."""
+    for images in ("images", "id"):
+        if {"landmark_id", images} <= set(header):
+            return header.index("landmark_id"), header.index(images), images == "images"
+    raise InputError(
+        f"{path}: needs the columns landmark_id,images or id,landmark_id; it has {','.join(header)!r}"
+    )
+
+
+def _id_bytes(names: list[str]) -> bytes:
+    """The ids' eight bytes each, most significant first."""
+    for name in names:
+        if not _IMAGE_ID.fullmatch(name):
+            raise ValueError(f"{name!r} is not an image id of 16 hex digits (0-9a-f)")
+    return bytes.fromhex("".join(names))
 
 
 def _check_images(source: HexSource) -> None:
-    probes = np.unique(np.linspace(0, len(source) - 1, PROBES).astype(np.int64))
-    missing = [name for name in map(source.name, probes) if not (source.root / name).exists()]
+    probes = np.unique(np.linspace(0, len(source) - 1, PROBES).astype(np.int64)).tolist()
+    missing = [name for name in map(source.name, probes) if file_size(source.root / name) is None]
     if missing:
         raise InputError(
             f"{len(missing)} of {len(probes)} probed training images are not in {source.root}, the first is "

@@ -19,7 +19,7 @@ from src.contracts import Crop
 # Above this an image is refused before it is decoded; Pillow's own limit for a decompression bomb.
 MAX_PIXELS = 178_956_970
 
-Pixels = UInt8[np.ndarray, "h w 3"]
+Pixels = UInt8[np.ndarray, "_ _ 3"]
 
 
 class BrokenImageError(ValueError):
@@ -44,26 +44,26 @@ class CropRange(NamedTuple):
 
 def decode(data: bytes) -> Pixels:
     """The whole image at full resolution, (H, W, 3) RGB. Raises BrokenImageError."""
-    size = _jpeg_size(data)
-    if size is not None:
-        try:
-            return simplejpeg.decode_jpeg(data, "RGB")
-        except ValueError:
-            # The strict decoder refuses files that Pillow can still read whole.
-            return _decode_with_pillow(data)
-    return _decode_with_pillow(data)
+    if _jpeg_size(data) is None:
+        return _decode_with_pillow(data)
+    try:
+        return simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:
+        # The strict decoder refuses files that Pillow can still read whole.
+        return _decode_with_pillow(data)
 
 
 def decode_crop(data: bytes, crop: CropRange, size: int, rng: np.random.Generator) -> Pixels:
     """A random crop, resized to (size, size, 3) RGB.
 
-    A JPEG is decoded at the smallest of libjpeg's scales (1, 1/2, 3/8, 1/4, 1/8) at which the crop is still no
-    smaller than `size`. Raises BrokenImageError.
+    A JPEG is decoded at the smallest of libjpeg's scales (1, 1/2, 3/8, 1/4, 1/8) at which the crop is still
+    no smaller than `size`. Raises BrokenImageError.
     """
     shape = _jpeg_size(data)
     if shape is None:
         pixels = _decode_with_pillow(data)
-        return resize(_cut(pixels, random_box(*pixels.shape[:2], crop, rng)), size)
+        height, width = pixels.shape[:2]
+        return resize(_cut(pixels, random_box(height, width, crop, rng)), size)
     height, width = shape
     box = random_box(height, width, crop, rng)
     try:
@@ -72,12 +72,12 @@ def decode_crop(data: bytes, crop: CropRange, size: int, rng: np.random.Generato
             "RGB",
             min_height=min(height, math.ceil(height * size / box.height)),
             min_width=min(width, math.ceil(width * size / box.width)),
-            # Scales between a half and the whole are slower than the whole: libjpeg-turbo has no SIMD for them.
+            # Between a half and the whole libjpeg-turbo has no SIMD: slower than decoding the whole.
             min_factor=2,
         )
     except ValueError:
         pixels = _decode_with_pillow(data)
-    return resize(_cut(pixels, _scaled(box, pixels.shape[0] / height, pixels.shape[1] / width)), size)
+    return resize(_cut(pixels, _scaled(box, shape, pixels.shape)), size)
 
 
 def random_box(height: int, width: int, crop: CropRange, rng: np.random.Generator) -> Box:
@@ -100,8 +100,8 @@ def random_box(height: int, width: int, crop: CropRange, rng: np.random.Generato
 def crop_query(pixels: Pixels, box: NDArray[np.float64], crop: Crop) -> Pixels:
     """The query inside its box x1, y1, x2, y2 (pixels; NaN for none).
 
-    "pil" rounds the coordinates as the benchmark's example does, "trunc" cuts their fractions off as the released
-    DOLG code does, "none" leaves the image whole. Raises BrokenImageError for a box outside the image.
+    "pil" rounds the coordinates as the benchmark's example does, "trunc" cuts their fractions off as the
+    released DOLG code does, "none" leaves the image whole. Raises BrokenImageError for a box outside it.
     """
     if crop == "none" or np.isnan(box).any():
         return pixels
@@ -128,8 +128,8 @@ def reason(error: Exception) -> str:
 
 
 def resize(pixels: Pixels, size: int) -> Pixels:
-    """Pixels as a square of `size`: linear, or by area where a side shrinks to less than half."""
-    far = max(pixels.shape[:2]) > 2 * size
+    """Pixels as a square of `size`: linear, or by area where both sides shrink to less than half."""
+    far = min(pixels.shape[:2]) > 2 * size
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA if far else cv2.INTER_LINEAR)
 
 
@@ -137,10 +137,16 @@ def _cut(pixels: Pixels, box: Box) -> Pixels:
     return pixels[box.top : box.top + box.height, box.left : box.left + box.width]
 
 
-def _scaled(box: Box, down: float, across: float) -> Box:
-    return Box(
-        int(box.top * down), int(box.left * across), max(1, round(box.height * down)), max(1, round(box.width * across))
-    )
+def _scaled(box: Box, old: tuple[int, int], new: tuple[int, ...]) -> Box:
+    """The box after its image went from `old` to `new` height and width; it stays inside."""
+    top, height = _scaled_span(box.top, box.height, old[0], new[0])
+    left, width = _scaled_span(box.left, box.width, old[1], new[1])
+    return Box(top, left, height, width)
+
+
+def _scaled_span(start: int, length: int, old: int, new: int) -> tuple[int, int]:
+    scaled = max(1, round(length * new / old))
+    return min(round(start * new / old), new - scaled), scaled
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -153,8 +159,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
         return None
     if colourspace in ("CMYK", "YCCK"):
         return None
-    _check_pixels(width, height)
-    return height, width
+    _check_pixels(int(width), int(height))
+    return int(height), int(width)
 
 
 def _decode_with_pillow(data: bytes) -> Pixels:
@@ -163,14 +169,19 @@ def _decode_with_pillow(data: bytes) -> Pixels:
         raise BrokenImageError("zero bytes")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Notes on metadata, palettes and sizes: what matters here either decodes or raises.
+            warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
                 _check_pixels(*image.size)
                 return _rgb(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else "too many pixels"
-        raise BrokenImageError(reason) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except BrokenImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise BrokenImageError("not an image") from error
+    except Image.DecompressionBombError as error:
+        raise BrokenImageError("too many pixels") from error
+    except Exception as error:
+        # Broken files make Pillow's parsers raise almost anything: OSError, SyntaxError, struct.error.
         raise BrokenImageError(str(error) or type(error).__name__) from error
 
 

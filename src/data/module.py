@@ -54,8 +54,10 @@ class LandmarkDataModule(L.LightningDataModule):
         on_error: Literal["error", "skip"] = "error",
     ) -> None:
         super().__init__()
-        if image_size < 1 or batch_size < 1 or workers < 0:
-            raise InputError("data.image_size and data.batch_size must be above 0, data.workers not below 0")
+        if min(image_size, batch_size, eval_batch) < 1 or workers < 0:
+            raise InputError("image_size, batch_size and eval_batch must be above 0, workers not below 0")
+        if max_side is not None and max_side < 1:
+            raise InputError(f"max_side must be above 0 or null, not {max_side}")
         if on_error not in ("error", "skip"):
             raise InputError(f"on_error must be error or skip, not {on_error}")
         if training is not None and len(training) < batch_size:

@@ -20,7 +20,7 @@ CROPS: tuple[Crop, ...] = ("pil", "trunc", "none")
 
 @dataclass(frozen=True)
 class RevisitedLists:
-    """What a `gnd_*.pkl` holds: names without extension, query boxes (Q, 4) in pixels, and the ground truth."""
+    """What a `gnd_*.pkl` holds: names without extension, query boxes (Q, 4) in pixels, ground truth."""
 
     gallery: tuple[str, ...]
     queries: tuple[str, ...]
@@ -32,15 +32,17 @@ class _PlainUnpickler(pickle.Unpickler):
     """Reads plain containers, numbers and strings; a pickle that names any code is refused."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        raise InputError(f"it asks for code ({module_name}.{global_name}); only plain lists and numbers are read")
+        raise InputError(
+            f"it asks for code ({module_name}.{global_name}); only plain lists and numbers are read"
+        )
 
 
 def load_ground_truth(path: str | Path) -> RevisitedLists:
     """Read a ground-truth pickle without running any code in it.
 
     Raises:
-        InputError: no such file, a pickle with code, missing keys, positions outside the gallery, lists of a query
-            that overlap, or duplicate names.
+        InputError: no such file, a pickle with code, missing keys, positions outside the gallery, lists of a
+            query that overlap, a box without pixels, or duplicate names.
     """
     path = Path(path)
     if not path.exists():
@@ -54,7 +56,9 @@ def load_ground_truth(path: str | Path) -> RevisitedLists:
         raise InputError(f"{path} is not a ground-truth pickle ({type(error).__name__})") from error
     try:
         return _parse(raw)
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise InputError(f"{path} is not a Revisited ground truth: {error} is missing") from error
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path} is not a Revisited ground truth: {error}") from error
 
 
@@ -98,7 +102,9 @@ def _file_sizes(root: Path, names: list[str]) -> list[int]:
     sizes = [file_size(root / name) for name in names]
     missing = [name for name, size in zip(names, sizes, strict=True) if size is None]
     if missing:
-        raise InputError(f"{len(missing)} of {len(names)} images are not in {root}, the first is {missing[0]}")
+        raise InputError(
+            f"{len(missing)} of {len(names)} images are not in {root}, the first is {missing[0]}"
+        )
     return [size for size in sizes if size is not None]
 
 
@@ -113,22 +119,38 @@ def _only_ground_truth(root: Path) -> Path:
 def _parse(raw: Any) -> RevisitedLists:
     gallery, queries, entries = tuple(raw["imlist"]), tuple(raw["qimlist"]), raw["gnd"]
     if not gallery or not queries or len(queries) != len(entries):
-        raise ValueError(f"{len(gallery)} gallery images, {len(queries)} queries, {len(entries)} ground truths")
+        raise ValueError(
+            f"{len(gallery)} gallery images, {len(queries)} queries, {len(entries)} ground truths"
+        )
     repeated = [name for name, count in Counter(gallery).items() if count > 1]
     if repeated:
         raise ValueError(f"the gallery lists {repeated[0]} more than once")
-    boxes = np.array([entry.get("bbx") or [np.nan] * 4 for entry in entries], np.float64)
+    boxes = np.array([entry.get("bbx") or [np.nan] * 4 for entry in entries], np.float64).reshape(-1, 4)
+    _check_boxes(boxes, queries)
     ground_truth = GroundTruth(
         easy=_positions(entries, "easy", len(gallery)),
         hard=_positions(entries, "hard", len(gallery)),
         junk=_positions(entries, "junk", len(gallery)),
     )
     _check_disjoint(ground_truth, queries)
-    return RevisitedLists(gallery, queries, boxes.reshape(len(queries), 4), ground_truth)
+    return RevisitedLists(gallery, queries, boxes, ground_truth)
 
 
-def _positions(entries: list[dict[str, Any]], key: Difficulty | str, size: int) -> tuple[NDArray[np.int64], ...]:
-    lists = tuple(np.array(entry[key], np.int64).reshape(-1) for entry in entries)
+def _check_boxes(boxes: NDArray[np.float64], queries: tuple[str, ...]) -> None:
+    x1, y1, x2, y2 = boxes.T
+    sound = np.isfinite(boxes).all(1) & (x1 < x2) & (y1 < y2)
+    for query in np.flatnonzero(~sound & ~np.isnan(boxes).all(1)):
+        raise ValueError(f"query {query} ({queries[query]}) has the box {boxes[query].tolist()}")
+
+
+def _positions(
+    entries: list[dict[str, Any]], key: Difficulty | str, size: int
+) -> tuple[NDArray[np.int64], ...]:
+    raw = [np.asarray(entry[key]).reshape(-1) for entry in entries]
+    for query, part in enumerate(raw):
+        if len(part) and part.dtype.kind not in "iu":
+            raise ValueError(f"query {query} lists {key} positions that are no whole numbers")
+    lists = tuple(part.astype(np.int64) for part in raw)
     for query, part in enumerate(lists):
         outside = part[(part < 0) | (part >= size)]
         if len(outside):
@@ -140,4 +162,6 @@ def _check_disjoint(ground_truth: GroundTruth, queries: tuple[str, ...]) -> None
     for query, parts in enumerate(zip(ground_truth.easy, ground_truth.hard, ground_truth.junk, strict=True)):
         together = np.concatenate(parts)
         if len(np.unique(together)) != len(together):
-            raise ValueError(f"query {query} ({queries[query]}) lists an image in two of easy, hard and junk, or twice")
+            raise ValueError(
+                f"query {query} ({queries[query]}) lists an image in two of easy, hard and junk, or twice"
+            )

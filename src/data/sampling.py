@@ -11,9 +11,9 @@ from torch.utils.data import Sampler
 class EpochSampler(Sampler[tuple[int, int]]):
     """Every sample once an epoch, in an order that follows from (seed, epoch) alone.
 
-    Yields (epoch, position), so that a worker needs no state to know the epoch. The ranks take turns, so that one
-    global batch holds the same samples whatever the number of processes; what does not divide by the ranks is
-    left out of that epoch.
+    Yields (epoch, position), so that a worker needs no state to know the epoch. The ranks take turns, so that
+    one global batch holds the same samples whatever the number of processes; what does not divide by the
+    ranks is left out of that epoch.
 
     Args:
         size: samples there are.

@@ -23,6 +23,8 @@ class Backbone(nn.Module):
         weights: a file with the architecture's tensors, or `package:PACKAGE/FILE` inside an installed package.
         reductions: strides of the local and the global map (DOLG: 16 and 32; res3 and res4 of a ResNet).
         freeze_bn: keep batch-norm statistics and affine parameters as they are, in train mode too.
+        freeze_until: keep everything up to the map with this reduction as it is (2 or 4: the early, costly layers);
+            0 trains all.
 
     Attributes:
         out_channels: channels of the local and the global map.
@@ -40,6 +42,7 @@ class Backbone(nn.Module):
         weights: str | None = None,
         reductions: Sequence[int] = (16, 32),
         freeze_bn: bool = False,
+        freeze_until: int = 0,
     ) -> None:
         super().__init__()
         if not timm.is_model(name):
@@ -47,12 +50,14 @@ class Backbone(nn.Module):
         self.name = name
         self.freeze_bn = freeze_bn
         self.reductions = (int(reductions[0]), int(reductions[1]))
-        indices = _indices(name, self.reductions)
-        self.net = _create(name, pretrained and weights is None, indices)
+        stages = _stages(name)
+        indices = _indices(name, stages, (*self.reductions, freeze_until) if freeze_until else self.reductions)
+        self.net = _create(name, pretrained and weights is None, indices[:2])
         if weights is not None:
             _load_weights(self.net, name, weights)
         channels = self.net.feature_info.channels()
         self.out_channels = (channels[0], channels[-1])
+        self.frozen = _up_to(self.net, stages[freeze_until]) if freeze_until else []
         config = timm.get_pretrained_cfg(name)
         self.mean: tuple[float, ...] = tuple(config.mean) if config else (0.5, 0.5, 0.5)
         self.std: tuple[float, ...] = tuple(config.std) if config else (0.5, 0.5, 0.5)
@@ -71,28 +76,32 @@ class Backbone(nn.Module):
         return Features(local=maps[0], global_=maps[-1])
 
     def train(self, mode: bool = True) -> Backbone:
-        """As nn.Module.train, with the batch norms left in eval mode when `freeze_bn` is set."""
+        """As nn.Module.train, with frozen parts left in eval mode."""
         super().train(mode)
-        if self.freeze_bn:
-            for norm in _batch_norms(self.net):
-                norm.eval()
-                norm.requires_grad_(False)
+        norms = _batch_norms(self.net) if self.freeze_bn else ()
+        for layer in (*self.frozen, *norms):
+            layer.eval()
+            layer.requires_grad_(False)
         return self
 
 
-def _indices(name: str, reductions: tuple[int, int]) -> tuple[int, ...]:
+def _stages(name: str) -> dict[int, str]:
+    """The reduction of each of the network's maps, in order, and the module that gives it."""
     with torch.device("meta"):
         info = timm.create_model(name, pretrained=False, features_only=True).feature_info
-    available = info.reduction()
-    missing = [reduction for reduction in reductions if reduction not in available]
+    return dict(zip(info.reduction(), info.module_name(), strict=True))
+
+
+def _indices(name: str, stages: dict[int, str], reductions: Sequence[int]) -> list[int]:
+    missing = [reduction for reduction in reductions if reduction not in stages]
     if missing:
-        raise InputError(f"backbone {name} has maps with reductions {available}, not {missing}")
-    return tuple(dict.fromkeys(available.index(reduction) for reduction in reductions))
+        raise InputError(f"backbone {name} has maps with reductions {list(stages)}, not {missing}")
+    return [list(stages).index(reduction) for reduction in reductions]
 
 
-def _create(name: str, pretrained: bool, indices: tuple[int, ...]) -> nn.Module:
+def _create(name: str, pretrained: bool, indices: Sequence[int]) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=indices)
+        return timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=tuple(sorted(set(indices))))
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
@@ -137,6 +146,13 @@ def _resolve(weights: str) -> Path:
         return Path(str(importlib.resources.files(package) / file))
     except ModuleNotFoundError:
         raise InputError(f"the package {package} with the backbone's weights is not installed") from None
+
+
+def _up_to(net: nn.Module, last: str) -> list[nn.Module]:
+    """The layers that run before the end of the module called `last`, in order."""
+    layers = [(name, layer) for name, layer in net.named_modules() if not list(layer.children())]
+    end = max(place for place, (name, _) in enumerate(layers) if f"{name}.".startswith(f"{last}."))
+    return [layer for _, layer in layers[: end + 1]]
 
 
 def _batch_norms(module: nn.Module) -> Iterator[nn.Module]:

@@ -12,7 +12,7 @@ from src.results.files import write_bytes
 from src.results.page import write_page
 from src.results.tables import print_table
 
-BASELINE = "ImageNet GeM, untrained"
+BASELINE = "untrained ImageNet GeM"
 
 
 def finish_run(

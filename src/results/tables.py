@@ -115,10 +115,10 @@ class Uncut:
 
 
 def print_table(cards: Sequence[Card], console: Console | None = None) -> None:
-    """Print the tables of `cards` and their notes; columns of figures are never cut."""
+    """Print the mAP table of `cards` and its notes; columns are never cut. mP@k stands on the page."""
     console = console or Console()
     summary = summarize(cards)
-    for table in summary.tables:
+    for table in summary.tables[:1]:
         console.print(Uncut(_rich_table(table)), crop=False)
     for line in _numbered(summary):
         console.print(Text(line), soft_wrap=True)

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The main job on the embedded default: make the demo world, then compare untrained GeM, trained GeM and trained DOLG
+# on landmarks that none of them was trained or selected on. `make demo` runs this.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+out=outputs/demo
+rm -rf "$out"
+
+python -m src.prepare task=demo_world
+python -m src.evaluate experiment=demo_untrained name=demo/untrained
+python -m src.train experiment=demo model=gem method="trained GeM" name=demo/gem
+python -m src.train experiment=demo model=dolg method="trained DOLG" name=demo/dolg
+python -m src.report cards="$out/*/card.json" out="$out"
+echo "open $out/report.html"

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pytest
+
+from src.contracts import Benchmark, InputError, TrainingSet
+from src.data.folder import SplitMode, folder_benchmark, scan_folder, split_folder
+
+MODES = get_args(SplitMode)
+
+
+def fill(root: Path, counts: Mapping[str, int]) -> Path:
+    for landmark, count in counts.items():
+        (root / landmark).mkdir(parents=True)
+        for number in range(count):
+            (root / landmark / f"{number:02d}.jpg").write_bytes(b"x")
+    return root
+
+
+def names_of(part: TrainingSet | Benchmark) -> list[str]:
+    return [part.source.name(row) for row in range(len(part.source))]
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Path:
+    counts = {"arc de triomphe": 20, "été": 15, "寺 🗼": 10, "a=b": 10, "few": 4, "one": 1, "tower": 30}
+    return fill(tmp_path / "town", counts)
+
+
+def test_scan_finds_images_below_landmarks_in_a_stable_order(town: Path) -> None:
+    (town / "tower" / "inside").mkdir()
+    (town / "tower" / "inside" / "x.PNG").write_bytes(b"x")
+    (town / "tower" / "notes.txt").write_text("no image")
+    (town / "lies beside.jpg").write_bytes(b"x")
+    photos = scan_folder(town)
+    assert photos.names == sorted(photos.names)
+    assert len(photos.names) == 91
+    assert "tower/inside/x.PNG" in photos.names
+    assert [name.split("/")[0] for name in photos.names] == photos.landmarks.tolist()
+    assert Counter(photos.landmarks.tolist())["寺 🗼"] == 10
+
+
+def test_hidden_and_empty_folders_and_hidden_files_are_passed_over(town: Path) -> None:
+    before = scan_folder(town).names
+    fill(town, {".ipynb_checkpoints": 3, "tower/.thumbnails": 3, "empty": 0})
+    (town / "tower" / "._00.jpg").write_bytes(b"x")
+    assert scan_folder(town).names == before
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_split_takes_every_photo_once(town: Path, mode: Literal["photos", "landmarks"]) -> None:
+    parts = split_folder(town, mode)
+    names = [name for part in parts for name in names_of(part)]
+    assert sorted(names) == scan_folder(town).names
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_split_follows_from_the_seed(town: Path, mode: Literal["photos", "landmarks"]) -> None:
+    first, again, other = (split_folder(town, mode, seed=seed) for seed in (0, 0, 3))
+    assert [names_of(part) for part in first] == [names_of(part) for part in again]
+    assert [names_of(part) for part in first] != [names_of(part) for part in other]
+    assert first[1].digest == again[1].digest
+
+
+def test_photos_mode_holds_out_a_share_of_each_landmark(town: Path) -> None:
+    training, validation, test = split_folder(town, "photos", 0.2, 0.3)
+    counts = [Counter(name.split("/")[0] for name in names_of(part)) for part in (training, validation, test)]
+    assert [part["tower"] for part in counts] == [15, 6, 9]
+    assert [part["été"] for part in counts] == [8, 3, 4]
+    assert [part["few"] for part in counts] == [4, 0, 0]
+    assert [part["one"] for part in counts] == [1, 0, 0]
+    assert set(counts[1]) <= set(counts[0])
+
+
+def test_adding_a_landmark_leaves_the_photos_of_the_others_where_they_are(town: Path) -> None:
+    before = [set(names_of(part)) for part in split_folder(town, "photos")]
+    fill(town, {"aaa": 12})
+    after = [{name for name in names_of(part) if name[:4] != "aaa/"} for part in split_folder(town, "photos")]
+    assert after == before
+
+
+def test_landmarks_mode_shares_no_landmark(town: Path) -> None:
+    parts = split_folder(town, "landmarks", seed=2)
+    landmarks = [{name.split("/")[0] for name in names_of(part)} for part in parts]
+    assert [len(part) for part in landmarks] == [3, 2, 2]
+    assert len(set.union(*landmarks)) == 7
+
+
+def test_training_labels_and_ids(town: Path) -> None:
+    training, _, _ = split_folder(town, "photos")
+    landmarks = [name.split("/")[0] for name in names_of(training)]
+    assert training.classes[training.labels].tolist() == landmarks
+    assert training.classes.tolist() == sorted(set(landmarks))
+    assert (training.ids.dtype, training.labels.dtype) == (np.uint64, np.int64)
+    assert len(set(training.ids.tolist())) == len(training)
+
+
+def test_folder_benchmark_ground_truth_is_the_folder_structure(town: Path) -> None:
+    benchmark = folder_benchmark(town)
+    names = names_of(benchmark)
+    assert benchmark.name == "town"
+    assert folder_benchmark(town, "mine").name == "mine"
+    for query, positives in enumerate(benchmark.ground_truth.easy):
+        landmark = names[query].split("/")[0]
+        expected = [row for row, name in enumerate(names) if name.split("/")[0] == landmark and row != query]
+        assert positives.tolist() == expected
+
+
+def test_the_current_folder_has_a_name_too(town: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(town)
+    assert folder_benchmark(".").name == "town"
+    assert split_folder(".")[1].name == "town validation photos"
+
+
+@pytest.mark.parametrize(
+    ("counts", "options", "why"),
+    [
+        (None, {}, r"folder not found: .*data\.root"),
+        ({}, {}, "no images in the sub-folders"),
+        ({"a": 0, "b": 0}, {}, "no images in the sub-folders"),
+        ({"a": 10}, {}, "at least 2 landmarks, there are 1"),
+        ({"a": 4, "b": 3}, {}, "no landmark has enough photos"),
+        ({"a": 9, "b": 9}, {"mode": "landmarks"}, "has 2 landmarks: too few"),
+        ({"a": 9}, {"mode": "images"}, r"data\.split must be photos or landmarks, not images"),
+        ({"a": 9}, {"validation": 0}, r"data\.validation_share and data\.test_share"),
+        ({"a": 9}, {"validation": 0.6, "test": 0.4}, r"data\.validation_share and data\.test_share"),
+        ({"abcdef"[row]: 1 for row in range(6)}, {"mode": "landmarks"}, "no landmark has two photos"),
+    ],
+)
+def test_a_folder_that_cannot_be_split_is_one_clear_line(
+    tmp_path: Path, counts: dict[str, int] | None, options: dict[str, Any], why: str
+) -> None:
+    root = tmp_path / "root"
+    if counts is not None:
+        root.mkdir()
+        fill(root, counts)
+    with pytest.raises(InputError, match=why) as error:
+        split_folder(root, **options)
+    assert "\n" not in str(error.value)

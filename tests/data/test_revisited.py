@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from src.contracts import InputError
+from src.data.revisited import load_ground_truth, revisited_benchmark
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+REAL = SHARED / "parity" / "revisited"
+needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="../shared/parity/revisited is not here")
+
+Encode = Callable[..., bytes]
+Photo = Callable[..., NDArray[np.uint8]]
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    return {"bbx": [1.5, 2.0, 30.0, 40.0], "easy": [0], "hard": [1], "junk": [2], **changes}
+
+
+def raw(**changes: Any) -> dict[str, Any]:
+    return {"imlist": ["a", "b", "c", "d e"], "qimlist": ["q"], "gnd": [entry()], **changes}
+
+
+def write(folder: Path, content: Any, name: str = "gnd_test.pkl") -> Path:
+    file = folder / name
+    file.write_bytes(pickle.dumps(content))
+    return file
+
+
+def write_benchmark(folder: Path, jpeg: bytes, **changes: Any) -> Path:
+    content = raw(**changes)
+    (folder / "jpg").mkdir()
+    for name in (*content["imlist"], *content["qimlist"]):
+        (folder / "jpg" / f"{name}.jpg").write_bytes(jpeg)
+    write(folder, content)
+    return folder
+
+
+@needs_real
+@pytest.mark.parametrize(
+    ("name", "gallery", "fractional", "without_easy", "without_junk"),
+    [("roxford5k", 4993, 23, [11, 66], 0), ("rparis6k", 6322, 10, [], 5)],
+)
+def test_the_real_ground_truth_is_read_as_it_is(
+    name: str, gallery: int, fractional: int, without_easy: list[int], without_junk: int
+) -> None:
+    file = REAL / f"gnd_{name}.pkl"
+    lists = load_ground_truth(file)
+    with file.open("rb") as stream:
+        plain = pickle.load(stream, encoding="latin1")
+    assert list(lists.gallery) == plain["imlist"]
+    assert list(lists.queries) == plain["qimlist"]
+    assert (len(lists.gallery), len(lists.queries)) == (gallery, 70)
+    assert lists.boxes.tolist() == [list(query["bbx"]) for query in plain["gnd"]]
+    assert int((lists.boxes % 1).any(1).sum()) == fractional
+    truth = lists.ground_truth
+    for kind in ("easy", "hard", "junk"):
+        for part, query in zip(getattr(truth, kind), plain["gnd"], strict=True):
+            assert part.dtype == np.int64
+            assert part.tolist() == list(query[kind])
+    assert [query for query, part in enumerate(truth.easy) if not len(part)] == without_easy
+    assert sum(not len(part) for part in truth.junk) == without_junk
+
+
+@needs_real
+def test_the_small_real_benchmark_is_read_with_its_images() -> None:
+    root = SHARED / "data" / "rparis6k-mini"
+    if not root.is_dir():
+        pytest.skip("../shared/data/rparis6k-mini is not here")
+    benchmark = revisited_benchmark(root)
+    assert (benchmark.name, benchmark.num_gallery, benchmark.queries.tolist()) == ("rparis6k-mini", 39, [39])
+    assert all(benchmark.source.read(row)[:2] == b"\xff\xd8" for row in range(40))
+
+
+class Malicious:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (f"touch {self.target}",)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_with_code_is_refused_and_the_code_not_run(tmp_path: Path, protocol: int) -> None:
+    target = tmp_path / "ran"
+    file = tmp_path / "gnd_evil.pkl"
+    file.write_bytes(pickle.dumps(raw(imlist=["a", Malicious(target)]), protocol=protocol))
+    with pytest.raises(InputError, match=r"is refused: it asks for code \(.*system\)") as error:
+        load_ground_truth(file)
+    assert not target.exists()
+    assert "\n" not in str(error.value)
+
+
+def test_arrays_in_a_pickle_are_code_too(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="asks for code"):
+        load_ground_truth(write(tmp_path, raw(gnd=[entry(easy=np.array([0]))])))
+
+
+def test_protocol_2_pickles_of_python_2_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "gnd_old.pkl"
+    file.write_bytes(pickle.dumps(raw(), protocol=2))
+    assert load_ground_truth(file).gallery == ("a", "b", "c", "d e")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (raw(gnd=[entry(easy=[4])]), "query 0 lists easy position 4 of a gallery of 4"),
+        (raw(gnd=[entry(junk=[-1])]), "query 0 lists junk position -1"),
+        (raw(gnd=[entry(hard=[0])]), r"query 0 \(q\) lists an image in two"),
+        (raw(gnd=[entry(easy=[0, 0])]), "or twice"),
+        (raw(gnd=[entry(easy=[0.5])]), "no whole numbers"),
+        (raw(gnd=[entry(easy=["a"])]), "no whole numbers"),
+        (raw(gnd=[entry(easy=[2**70])]), "no whole numbers"),
+        (raw(gnd=[entry(bbx=[1, 2, 3])]), "."),
+        (raw(gnd=[entry(bbx=[30, 2, 3, 40])]), r"query 0 \(q\) has the box"),
+        (raw(gnd=[entry(bbx=[0, 0, float("inf"), 40])]), "has the box"),
+        (raw(gnd=[entry(bbx=[float("nan"), 0, 30, 40])]), "has the box"),
+        (raw(gnd=[["easy"]]), "."),
+        (raw(gnd=[]), "4 gallery images, 1 queries, 0 ground truths"),
+        (raw(imlist=[], gnd=[entry()]), "0 gallery images"),
+        (raw(imlist=["a", "b", "a", "c"]), "the gallery lists a more than once"),
+        ({"imlist": ["a"], "gnd": []}, "'qimlist' is missing"),
+        (raw(gnd=[{"easy": [], "hard": []}]), "'junk' is missing"),
+        (["not", "a", "dict"], "."),
+        (3, "."),
+    ],
+)
+def test_wrong_ground_truth_is_one_clear_line(tmp_path: Path, content: Any, why: str) -> None:
+    file = write(tmp_path, content)
+    with pytest.raises(InputError, match=why) as error:
+        load_ground_truth(file)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{file} is not a Revisited ground truth: ")
+
+
+@pytest.mark.parametrize("data", [b"", b"no pickle", pickle.dumps(raw())[:40], b"\x80\x09."])
+def test_a_file_that_is_no_pickle_is_one_clear_line(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "gnd_x.pkl").write_bytes(data)
+    with pytest.raises(InputError, match="is not a ground-truth pickle") as error:
+        load_ground_truth(tmp_path / "gnd_x.pkl")
+    assert "\n" not in str(error.value)
+
+
+def test_no_ground_truth_file_names_the_option(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"not found: .*benchmark\.ground_truth=FILE"):
+        load_ground_truth(tmp_path / "gnd_none.pkl")
+
+
+def test_a_query_without_a_box_is_taken_whole(tmp_path: Path) -> None:
+    without = {key: value for key, value in entry().items() if key != "bbx"}
+    assert np.isnan(load_ground_truth(write(tmp_path, raw(gnd=[without]))).boxes).all()
+
+
+def test_a_benchmark_has_its_queries_after_the_gallery(tmp_path: Path, photo: Photo, encode: Encode) -> None:
+    benchmark = revisited_benchmark(write_benchmark(tmp_path, encode(photo(60, 60))), crop="trunc")
+    assert (benchmark.name, benchmark.crop, benchmark.num_gallery) == ("test", "trunc", 4)
+    assert benchmark.queries.tolist() == [4]
+    assert [benchmark.source.name(row) for row in (3, 4)] == ["jpg/d e.jpg", "jpg/q.jpg"]
+    assert benchmark.boxes.tolist() == [[1.5, 2.0, 30.0, 40.0]]
+
+
+def test_the_digest_changes_with_images_and_ground_truth(
+    tmp_path: Path, photo: Photo, encode: Encode
+) -> None:
+    root = write_benchmark(tmp_path, encode(photo(60, 60)))
+    first = revisited_benchmark(root).digest
+    assert revisited_benchmark(root, crop="none").digest == first
+    write(root, raw(gnd=[entry(easy=[0, 3])]))
+    second = revisited_benchmark(root).digest
+    (root / "jpg" / "a.jpg").write_bytes(encode(photo(61, 60)))
+    assert len({first, second, revisited_benchmark(root).digest}) == 3
+
+
+def test_missing_images_are_counted_and_the_first_named(tmp_path: Path, photo: Photo, encode: Encode) -> None:
+    root = write_benchmark(tmp_path, encode(photo(60, 60)))
+    for name in ("b", "q"):
+        (root / "jpg" / f"{name}.jpg").unlink()
+    with pytest.raises(InputError, match=r"2 of 5 images are not in .*, the first is jpg/b\.jpg"):
+        revisited_benchmark(root)
+
+
+def test_a_folder_with_none_or_two_ground_truths_asks_for_one(
+    tmp_path: Path, photo: Photo, encode: Encode
+) -> None:
+    root = write_benchmark(tmp_path, encode(photo(60, 60)))
+    other = write(root, raw(), "gnd_other.pkl")
+    with pytest.raises(InputError, match=r"2 files gnd_\*\.pkl .*benchmark\.ground_truth=FILE"):
+        revisited_benchmark(root)
+    assert revisited_benchmark(root, ground_truth=other).name == "other"
+    for file in root.glob("*.pkl"):
+        file.unlink()
+    with pytest.raises(InputError, match=r"no gnd_\*\.pkl in"):
+        revisited_benchmark(root)
+
+
+def test_a_missing_folder_and_an_unknown_crop_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"folder not found: .*benchmark\.root"):
+        revisited_benchmark(tmp_path / "none")
+    with pytest.raises(InputError, match="must be one of pil, trunc, none, not round"):
+        revisited_benchmark(tmp_path, crop="round")  # pyright: ignore[reportArgumentType]

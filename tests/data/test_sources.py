@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.data.sources import FolderSource, HexSource, file_size, hash_share, stable_ids
+
+NAMES = ["notre dame/1.jpg", "été/ü ñ.jpg", "寺/🗼.jpg", "a=b,c[1]/x.jpg"]
+
+
+def test_folder_source_reads_names_with_blanks_unicode_and_emoji(tmp_path: Path) -> None:
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    source = FolderSource(tmp_path, NAMES)
+    assert len(source) == 4
+    assert [source.name(row) for row in range(4)] == NAMES
+    assert [source.read(row).decode() for row in range(4)] == NAMES
+    assert source._names.dtype.kind == "S"
+
+
+def test_hex_source_follows_gldv2s_layout(tmp_path: Path) -> None:
+    source = HexSource(tmp_path, "train", np.array([0x00A1B2C3D4E5F607, 2**64 - 1], np.uint64))
+    assert source.name(0) == "train/0/0/a/00a1b2c3d4e5f607.jpg"
+    assert source.name(1) == "train/f/f/f/ffffffffffffffff.jpg"
+    with pytest.raises(OSError, match="No such file"):
+        source.read(0)
+
+
+def test_file_size_is_none_where_there_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "three").write_bytes(b"abc")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    assert file_size(tmp_path / "three") == 3
+    assert file_size(tmp_path / "dangling") is None
+    assert file_size(tmp_path / "three" / "inside a file") is None
+
+
+def test_ids_belong_to_names_not_to_places() -> None:
+    ids = stable_ids(NAMES)
+    assert ids.dtype == np.uint64
+    assert stable_ids(NAMES[::-1]).tolist() == ids.tolist()[::-1]
+    assert stable_ids(NAMES, seed=1).tolist() != ids.tolist()
+    assert len(set(stable_ids([str(number) for number in range(5000)]).tolist())) == 5000
+    assert stable_ids(["landmark/1.jpg"]).tolist() == [6817392550084030613]
+
+
+def test_hash_shares_are_uniform_and_follow_from_id_and_seed() -> None:
+    ids = np.arange(50000, dtype=np.uint64)
+    shares = hash_share(ids, 0)
+    np.testing.assert_allclose(np.histogram(shares, 10, (0, 1))[0], 5000, rtol=0.05)
+    assert shares.min() >= 0
+    assert shares.max() < 1
+    np.testing.assert_array_equal(hash_share(ids[::-1], 0), shares[::-1])
+    assert abs(np.corrcoef(shares, hash_share(ids, 1))[0, 1]) < 0.02
+
+
+def test_hash_share_is_splitmix64() -> None:
+    def splitmix(state: int) -> int:
+        mask = 2**64 - 1
+        x = (state + 0x9E3779B97F4A7C15) & mask
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+        return x ^ (x >> 31)
+
+    ids = [0, 1, 12345, 2**64 - 1]
+    expected = [(splitmix(value) >> 11) / 2**53 for value in ids]
+    assert hash_share(np.array(ids, np.uint64), 0).tolist() == expected

@@ -1,0 +1,328 @@
+"""The entry points on small worlds: train, evaluate, report, resume, and what they refuse."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from src.data.demo_world.write import write_world
+from src.evaluate import main as evaluate
+from src.train import main as train
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    "backbone=r18",
+    "backbone.pretrained=false",
+    "data.image_size=64",
+    "data.batch_size=8",
+    "data.workers=0",
+    "trainer=cpu",
+    "trainer.max_epochs=2",
+    "trainer.log_every_n_steps=1",
+    "optim.optimizer.lr=0.01",
+    "test_scales=[1.0]",
+]
+NARROW = ["model.dim=16", "model.hidden=16"]
+
+
+def config(name: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(
+        tmp_path_factory.mktemp("world") / "demo",
+        train_families=2,
+        validation_families=1,
+        test_families=1,
+        siblings=2,
+        train_views=6,
+        gallery_views=9,
+        validation_distractors=2,
+        test_distractors=3,
+        width=128,
+        height=96,
+        workers=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    run = tmp_path_factory.mktemp("runs") / "dolg"
+    overrides = [f"output_dir={run}", "name=dolg", "data=demo", f"data.root={world}", *SMALL, *NARROW]
+    score = train(config("train", *overrides, "model@baseline=imagenet_gem"))
+    assert score is not None
+    return run, score
+
+
+def card(run: Path) -> dict:
+    return json.loads((run / "card.json").read_text())
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_training_leaves_a_whole_run(trained: tuple[Path, float]) -> None:
+    run, score = trained
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert {"card.json", "config.yaml", "metrics.csv", "report.html", "grids/demo.jpg"} <= names
+    assert {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "baseline/card.json"} <= names
+    assert not [name for name in names if "partial" in name or name.endswith(".part")]
+    validated = [float(row["val/medium"]) for row in metrics(run) if row.get("val/medium")]
+    assert len(validated) == 2
+    assert max(validated) == pytest.approx(score, abs=1e-6)
+    assert [row for row in metrics(run) if row.get("pooling/p")]
+    assert card(run)["protocol"]["selection"] == "demo validation"
+
+
+def test_evaluating_the_checkpoint_gives_the_table_of_the_training(
+    trained: tuple[Path, float], world: Path, tmp_path: Path
+) -> None:
+    run, _ = trained
+    medium = evaluate(
+        config(
+            "evaluate",
+            f"output_dir={tmp_path / 'out'}",
+            f"checkpoint={run / 'checkpoints' / 'best.ckpt'}",
+            f"benchmark.root={world / 'test'}",
+            "scales=[1.0]",
+            "trainer=cpu",
+            "workers=0",
+        )
+    )
+    tested = card(run)["benchmarks"][0]
+    assert medium == pytest.approx(tested["map"]["medium"], abs=1e-6)
+    evaluated = card(tmp_path / "out")
+    assert evaluated["benchmarks"][0]["digest"] == tested["digest"]
+    assert evaluated["checkpoint"]["sha256"] == card(run)["checkpoint"]["sha256"]
+    assert evaluated["protocol"]["selection"] == "demo validation"
+
+
+def test_crop_none_is_labelled(trained: tuple[Path, float], world: Path, tmp_path: Path, capsys) -> None:
+    run, _ = trained
+    options = [f"checkpoint={run / 'checkpoints' / 'best.ckpt'}", f"benchmark.root={world / 'test'}", "crop=none"]
+    evaluate(config("evaluate", f"output_dir={tmp_path}", *options, "scales=[1.0]", "trainer=cpu", "workers=0"))
+    assert "queries not cropped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("split", ["photos", "landmarks"])
+def test_a_folder_of_photographs(photos: Path, tmp_path: Path, split: str, capsys) -> None:
+    options = ["model=gem", "model.dim=16", "margin=cosface", "data=folder", f"data.root={photos}"]
+    options += [f"data.split={split}", "augment=gentle", "data.image_size=64", "fusion=concat"]
+    train(config("train", f"output_dir={tmp_path}", *SMALL, *options))
+    assert f"{photos.name} test {split}" in capsys.readouterr().out
+    assert card(tmp_path)["benchmarks"][0]["difficulties"] == ["medium"]
+
+
+def test_the_untrained_network_on_a_folder(photos: Path, tmp_path: Path) -> None:
+    options = ["model=imagenet_gem", "backbone=efficientnet_lite0", "benchmark=folder", f"benchmark.root={photos}"]
+    medium = evaluate(
+        config("evaluate", f"output_dir={tmp_path}", *options, "scales=[1.0]", "trainer=cpu", "workers=0")
+    )
+    chance = 9 / 59
+    assert medium > 4 * chance
+
+
+def test_real_photographs_in_the_revisited_layout(
+    trained: tuple[Path, float], shared_data: Path, tmp_path: Path
+) -> None:
+    run, _ = trained
+    root = shared_data / "rparis6k-mini"
+    options = [f"checkpoint={run / 'checkpoints' / 'best.ckpt'}", "benchmark=rparis6k", f"benchmark.root={root}"]
+    options += [f"benchmark.ground_truth={root / 'gnd_rparis6k-mini.pkl'}", "scales=[0.5]", "max_side=256"]
+    medium = evaluate(config("evaluate", f"output_dir={tmp_path}", *options, "trainer=cpu", "workers=0"))
+    assert 0 <= medium <= 1
+    assert card(tmp_path)["benchmarks"][0]["gallery"] == 39
+
+
+def command(*overrides: str) -> list[str]:
+    return [sys.executable, "-W", "ignore", "-m", "src.train", *overrides]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"} | extra
+
+
+def test_killed_and_resumed(world: Path, tmp_path: Path) -> None:
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "hydra.run.dir=" + str(tmp_path / "run")]
+    process = subprocess.Popen(
+        command(*options, "trainer.max_epochs=1000"), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
+    )
+    try:
+        wait_until((tmp_path / "run" / "checkpoints" / "last.ckpt").exists, process)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = [row for row in metrics(tmp_path / "run") if row.get("train/loss")]
+    done = max(int(row["epoch"]) for row in before) + 1
+    resumed = subprocess.run(
+        command("resume=true", "hydra.run.dir=" + str(tmp_path / "run"), f"trainer.max_epochs={done + 2}"),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    steps = [int(row["step"]) for row in metrics(tmp_path / "run") if row.get("train/loss")]
+    assert steps == list(range(len(steps)))
+    assert len(steps) == 3 * (done + 2)
+    assert "epoch 1/" not in resumed.stdout
+    assert (tmp_path / "run" / "card.json").exists()
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+    while not condition():
+        assert process.poll() is None, "the training ended before it could be killed"
+        time.sleep(0.05)
+
+
+def test_two_processes_share_the_batch_and_the_benchmark(world: Path, tmp_path: Path) -> None:
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "hydra.run.dir=" + str(tmp_path / "run")]
+    options += ["strategy=ddp_gloo", "trainer.devices=2", "trainer.max_epochs=1"]
+    finished = subprocess.run(
+        command(*options), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=240
+    )
+    assert finished.returncode == 0, finished.stderr
+    run = tmp_path / "run"
+    assert len([row for row in metrics(run) if row.get("train/loss")]) == 3
+    assert finished.stdout.count("page: ") == 1
+    alone = evaluate(
+        config(
+            "evaluate",
+            f"output_dir={tmp_path / 'alone'}",
+            f"checkpoint={run / 'checkpoints' / 'best.ckpt'}",
+            f"benchmark.root={world / 'test'}",
+            "scales=[1.0]",
+            "trainer=cpu",
+            "workers=0",
+        )
+    )
+    assert card(run)["benchmarks"][0]["map"]["medium"] == pytest.approx(alone, abs=1e-6)
+
+
+def refused(main: Callable[[DictConfig], object], cfg: DictConfig, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(cfg)
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_without_data_the_paper_recipe_says_how_to_get_it(tmp_path: Path, capsys) -> None:
+    line = refused(train, config("train", f"output_dir={tmp_path / 'run'}", f"data.root={tmp_path}"), capsys)
+    assert str(tmp_path / "train_clean.csv") in line
+    assert "curl" in line
+    assert "make demo" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_refusals_are_one_line_and_leave_nothing(
+    trained: tuple[Path, float], world: Path, photos: Path, tmp_path: Path, capsys
+) -> None:
+    run, _ = trained
+    best = run / "checkpoints" / "best.ckpt"
+    (tmp_path / "empty").mkdir()
+    folder = ["data=folder", *SMALL]
+    demo = ["data=demo", f"data.root={world}", *SMALL, *NARROW]
+    out = f"output_dir={tmp_path / 'out'}"
+    for main, name, overrides, message in [
+        (train, "train", [*folder, f"data.root={tmp_path / 'gone'}"], "folder not found"),
+        (train, "train", [*folder, f"data.root={tmp_path / 'empty'}"], "no images"),
+        (train, "train", [*folder, f"data.root={photos}", "data.batch_size=1000"], "fewer than one batch"),
+        (train, "train", [*folder], "data.root"),
+        (train, "train", [*demo, "margin.margin=4"], "margin"),
+        (train, "train", [*demo, "backbone.name=resnet9000"], "unknown backbone"),
+        (train, "train", [*demo, "resume=true"], "no run to resume"),
+        (evaluate, "evaluate", [f"checkpoint={tmp_path / 'no.ckpt'}"], "checkpoint not found"),
+        (evaluate, "evaluate", [], "give checkpoint=FILE"),
+        (evaluate, "evaluate", [f"checkpoint={best}", "model=gem"], "not both"),
+        (evaluate, "evaluate", [f"checkpoint={best}", f"benchmark.root={tmp_path / 'x'}"], "folder not found"),
+        (evaluate, "evaluate", [f"checkpoint={best}", f"benchmark.root={tmp_path / 'empty'}"], "no gnd"),
+        (evaluate, "evaluate", [f"checkpoint={best}", "crop=square"], "crop"),
+    ]:
+        assert message in refused(main, config(name, out, *overrides), capsys)
+        assert not (tmp_path / "out").exists()
+
+
+def test_two_runs_in_one_folder_are_refused(trained: tuple[Path, float], world: Path, capsys) -> None:
+    overrides = [f"output_dir={trained[0]}", "data=demo", f"data.root={world}", *SMALL, *NARROW]
+    assert "already holds a run" in refused(train, config("train", *overrides), capsys)
+
+
+def test_another_network_cannot_resume_a_run(trained: tuple[Path, float], world: Path, capsys) -> None:
+    overrides = [f"output_dir={trained[0]}", "data=demo", f"data.root={world}", *SMALL, "model.dim=8", "resume=true"]
+    assert "another architecture" in refused(train, config("train", *overrides), capsys)
+
+
+def test_an_unreadable_image_stops_an_evaluation_unless_it_is_skipped(world: Path, tmp_path: Path, capsys) -> None:
+    import shutil
+
+    broken = tmp_path / "test"
+    shutil.copytree(world / "test", broken)
+    victim = sorted((broken / "jpg").iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:500])
+    options = ["model=imagenet_gem", "backbone=r18", "backbone.pretrained=false", f"benchmark.root={broken}"]
+    options += ["scales=[1.0]", "trainer=cpu", "workers=2"]
+    assert victim.name in refused(evaluate, config("evaluate", f"output_dir={tmp_path / 'a'}", *options), capsys)
+    evaluate(config("evaluate", f"output_dir={tmp_path / 'b'}", *options, "on_error=skip"))
+    assert "1 image skipped" in capsys.readouterr().out
+    assert card(tmp_path / "b")["benchmarks"][0]["bad_images"][0][0] == f"jpg/{victim.name}"
+
+
+def test_a_broken_training_image_is_replaced_and_named(photos: Path, tmp_path: Path, capsys) -> None:
+    import shutil
+
+    shutil.copytree(photos, tmp_path / "photos")
+    for file in (tmp_path / "photos" / "landmark 0").iterdir():
+        file.write_bytes(b"not an image")
+    options = ["model=gem", "model.dim=16", "data=folder", f"data.root={tmp_path / 'photos'}", "on_error=skip"]
+    train(config("train", f"output_dir={tmp_path / 'run'}", *SMALL, *options))
+    with (tmp_path / "run" / "bad_images.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["reason"] for row in rows} == {"not an image"}
+    assert len(rows) == len({row["name"] for row in rows}) == 6
+    assert "6 unreadable training images" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(photos: Path, tmp_path: Path, capsys) -> None:
+    options = ["model=gem", "model.dim=16", "data=folder", f"data.root={photos}", "optim.optimizer.lr=1e30"]
+    line = refused(train, config("train", f"output_dir={tmp_path}", *SMALL, *options), capsys)
+    assert "the loss became" in line
+    assert len(line.split("ids of the batch: ")[1].split()) == 8
+
+
+def test_an_unknown_override_is_named(tmp_path: Path) -> None:
+    finished = subprocess.run(
+        command("margn=arcface", f"hydra.run.dir={tmp_path}"), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode != 0
+    assert "margn" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_help_needs_no_torch() -> None:
+    listing = "import sys, runpy; sys.argv = ['train', '--help']\n"
+    listing += "try: runpy.run_module('src.train', run_name='__main__')\n"
+    listing += "finally: print('heavy:', [m for m in ('torch', 'lightning', 'timm', 'cv2') if m in sys.modules])"
+    finished = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", listing], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert "heavy: []" in finished.stdout
