@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 
@@ -75,7 +75,7 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
         return cfg
     given = _own_overrides()
     names = {_key(override) for override in given}
-    before = [override for override in OmegaConf.load(kept) if _key(override) not in names]
+    before = [override for override in map(str, OmegaConf.load(kept)) if _key(override) not in names]
     resumed = compose("train", overrides=[*before, *given])
     for key in ("name", "output_dir", "resume"):
         OmegaConf.update(resumed, key, cfg[key])
@@ -106,12 +106,17 @@ def settle_process() -> None:
         warnings.filterwarnings("ignore", message)
 
 
+def as_plain(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain, resolved containers."""
+    return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+
+
 def _own_overrides() -> list[str]:
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():
         return []
-    return [override for override in HydraConfig.get().overrides.task if _key(override) not in ("resume", "name")] 
+    return [override for override in HydraConfig.get().overrides.task if _key(override) not in ("resume", "name")]
 
 
 def _key(override: str) -> str:

@@ -18,9 +18,8 @@ def main(cfg: DictConfig) -> float:
     from pathlib import Path
 
     from hydra.utils import instantiate
-    from omegaconf import OmegaConf
 
-    from src.cli import claim_run, record_run
+    from src.cli import as_plain, claim_run, record_run
     from src.contracts import InputError
     from src.data.module import LandmarkDataModule
     from src.results.run import finish_run, protocol
@@ -38,9 +37,7 @@ def main(cfg: DictConfig) -> float:
         model, trained_by = instantiate(cfg.model), None
     else:
         model, trained_by = load_model(cfg.checkpoint)
-    data = LandmarkDataModule(
-        None, [], [benchmark], workers=cfg.workers, max_side=cfg.max_side, on_error=cfg.on_error
-    )
+    data = LandmarkDataModule(None, [], [benchmark], workers=cfg.workers, max_side=cfg.max_side, on_error=cfg.on_error)
     options = ExtractionOptions(cfg.scales, cfg.resize, instantiate(cfg.index))
     trainer = instantiate(
         cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=sys.stdout.isatty()
@@ -62,7 +59,7 @@ def main(cfg: DictConfig) -> float:
                 selection=(trained_by or {}).get("selection"),
             ),
             checkpoint=Path(cfg.checkpoint) if cfg.checkpoint else None,
-            config={"evaluate": OmegaConf.to_container(cfg, resolve=True), "train": trained_by},
+            config={"evaluate": as_plain(cfg), "train": trained_by},
         )
     return module.rankings[0].evaluation["medium"]["map"]
 

@@ -58,9 +58,7 @@ def card_paths(patterns: Iterable[str]) -> list[Path]:
         cards = [Path(name, "card.json") if Path(name).is_dir() else Path(name) for name in named]
         cards = [card for card in cards if card.exists()]
         if not cards:
-            raise InputError(
-                f"no result card at {pattern} (train or evaluate writes card.json in its run folder)"
-            )
+            raise InputError(f"no result card at {pattern} (train or evaluate writes card.json in its run folder)")
         paths += cards
     return list(dict.fromkeys(paths))
 

@@ -17,9 +17,8 @@ def main(cfg: DictConfig) -> float | None:
     settle_process()
     import lightning as L
     from hydra.utils import instantiate
-    from omegaconf import OmegaConf
 
-    from src.cli import claim_run, record_run, resume_point, resumed_config
+    from src.cli import as_plain, claim_run, record_run, resume_point, resumed_config
     from src.results.run import finish_run, protocol
     from src.training.callbacks import best_score, callbacks, chosen_checkpoint
     from src.training.checkpoints import check_resumable, describe_run
@@ -33,7 +32,7 @@ def main(cfg: DictConfig) -> float | None:
     data = instantiate(cfg.data, augmentation=augmentation)
     model = instantiate(cfg.model)
     selection = data.validation[0].name if data.validation else None
-    config = {**OmegaConf.to_container(cfg, resolve=True), "selection": selection}
+    config = {**as_plain(cfg), "selection": selection}
     index = instantiate(cfg.index)
     test = ExtractionOptions(cfg.test_scales, cfg.resize, index)
     module = LandmarkModule(

@@ -34,7 +34,11 @@ def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
 
 @pytest.mark.parametrize("choice", [file.stem for file in sorted((CONF / "benchmark").glob("*.yaml"))])
 def test_every_benchmark_composes(choice: str) -> None:
-    overrides = ["output_dir=out", f"benchmark={choice}", *(["benchmark.root=x"] if choice == "folder" else [])]
+    overrides = [
+        "output_dir=out",
+        f"benchmark={choice}",
+        *(["benchmark.root=x"] if choice == "folder" else []),
+    ]
     cfg = compose("evaluate", overrides=overrides)
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
@@ -48,7 +52,13 @@ def test_every_backbone_builds_without_a_download(choice: str) -> None:
 @pytest.mark.parametrize("model", ["dolg", "gem", "imagenet_gem"])
 @pytest.mark.parametrize("fusion", ["orthogonal", "concat", "hadamard"])
 def test_every_model_builds_from_the_parts_at_the_root(model: str, fusion: str) -> None:
-    overrides = [f"model={model}", f"fusion={fusion}", "backbone=r18", "backbone.pretrained=false", "pooling.p=2"]
+    overrides = [
+        f"model={model}",
+        f"fusion={fusion}",
+        "backbone=r18",
+        "backbone.pretrained=false",
+        "pooling.p=2",
+    ]
     network = instantiate(train(*overrides).model)
     assert network.pooling.p.item() == 2
     assert ("local" in dict(network.named_children())) is (model == "dolg")

@@ -115,7 +115,11 @@ def test_evaluating_the_checkpoint_gives_the_table_of_the_training(
 
 def test_crop_none_is_labelled(trained: tuple[Path, float], world: Path, tmp_path: Path, capsys) -> None:
     run, _ = trained
-    options = [f"checkpoint={run / 'checkpoints' / 'best.ckpt'}", f"benchmark.root={world / 'test'}", "crop=none"]
+    options = [
+        f"checkpoint={run / 'checkpoints' / 'best.ckpt'}",
+        f"benchmark.root={world / 'test'}",
+        "crop=none",
+    ]
     evaluate(config("evaluate", f"output_dir={tmp_path}", *options, "scales=[1.0]", "trainer=cpu", "workers=0"))
     assert "queries not cropped" in capsys.readouterr().out
 
@@ -130,7 +134,12 @@ def test_a_folder_of_photographs(photos: Path, tmp_path: Path, split: str, capsy
 
 
 def test_the_untrained_network_on_a_folder(photos: Path, tmp_path: Path) -> None:
-    options = ["model=imagenet_gem", "backbone=efficientnet_lite0", "benchmark=folder", f"benchmark.root={photos}"]
+    options = [
+        "model=imagenet_gem",
+        "backbone=efficientnet_lite0",
+        "benchmark=folder",
+        f"benchmark.root={photos}",
+    ]
     medium = evaluate(
         config("evaluate", f"output_dir={tmp_path}", *options, "scales=[1.0]", "trainer=cpu", "workers=0")
     )
@@ -143,7 +152,11 @@ def test_real_photographs_in_the_revisited_layout(
 ) -> None:
     run, _ = trained
     root = shared_data / "rparis6k-mini"
-    options = [f"checkpoint={run / 'checkpoints' / 'best.ckpt'}", "benchmark=rparis6k", f"benchmark.root={root}"]
+    options = [
+        f"checkpoint={run / 'checkpoints' / 'best.ckpt'}",
+        "benchmark=rparis6k",
+        f"benchmark.root={root}",
+    ]
     options += [f"benchmark.ground_truth={root / 'gnd_rparis6k-mini.pkl'}", "scales=[0.5]", "max_side=256"]
     medium = evaluate(config("evaluate", f"output_dir={tmp_path}", *options, "trainer=cpu", "workers=0"))
     assert 0 <= medium <= 1
@@ -196,7 +209,13 @@ def test_two_processes_share_the_batch_and_the_benchmark(world: Path, tmp_path: 
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "hydra.run.dir=" + str(tmp_path / "run")]
     options += ["strategy=ddp_gloo", "trainer.devices=2", "trainer.max_epochs=1"]
     finished = subprocess.run(
-        command(*options), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=240
+        command(*options),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
     )
     assert finished.returncode == 0, finished.stderr
     run = tmp_path / "run"
@@ -254,7 +273,12 @@ def test_refusals_are_one_line_and_leave_nothing(
         (evaluate, "evaluate", [f"checkpoint={tmp_path / 'no.ckpt'}"], "checkpoint not found"),
         (evaluate, "evaluate", [], "give checkpoint=FILE"),
         (evaluate, "evaluate", [f"checkpoint={best}", "model=gem"], "not both"),
-        (evaluate, "evaluate", [f"checkpoint={best}", f"benchmark.root={tmp_path / 'x'}"], "folder not found"),
+        (
+            evaluate,
+            "evaluate",
+            [f"checkpoint={best}", f"benchmark.root={tmp_path / 'x'}"],
+            "folder not found",
+        ),
         (evaluate, "evaluate", [f"checkpoint={best}", f"benchmark.root={tmp_path / 'empty'}"], "no gnd"),
         (evaluate, "evaluate", [f"checkpoint={best}", "crop=square"], "crop"),
     ]:
@@ -268,7 +292,14 @@ def test_two_runs_in_one_folder_are_refused(trained: tuple[Path, float], world: 
 
 
 def test_another_network_cannot_resume_a_run(trained: tuple[Path, float], world: Path, capsys) -> None:
-    overrides = [f"output_dir={trained[0]}", "data=demo", f"data.root={world}", *SMALL, "model.dim=8", "resume=true"]
+    overrides = [
+        f"output_dir={trained[0]}",
+        "data=demo",
+        f"data.root={world}",
+        *SMALL,
+        "model.dim=8",
+        "resume=true",
+    ]
     assert "another architecture" in refused(train, config("train", *overrides), capsys)
 
 
@@ -293,7 +324,13 @@ def test_a_broken_training_image_is_replaced_and_named(photos: Path, tmp_path: P
     shutil.copytree(photos, tmp_path / "photos")
     for file in (tmp_path / "photos" / "landmark 0").iterdir():
         file.write_bytes(b"not an image")
-    options = ["model=gem", "model.dim=16", "data=folder", f"data.root={tmp_path / 'photos'}", "on_error=skip"]
+    options = [
+        "model=gem",
+        "model.dim=16",
+        "data=folder",
+        f"data.root={tmp_path / 'photos'}",
+        "on_error=skip",
+    ]
     train(config("train", f"output_dir={tmp_path / 'run'}", *SMALL, *options))
     with (tmp_path / "run" / "bad_images.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -311,7 +348,11 @@ def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(photos: Path, tmp_p
 
 def test_an_unknown_override_is_named(tmp_path: Path) -> None:
     finished = subprocess.run(
-        command("margn=arcface", f"hydra.run.dir={tmp_path}"), cwd=ROOT, capture_output=True, text=True, check=False
+        command("margn=arcface", f"hydra.run.dir={tmp_path}"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert finished.returncode != 0
     assert "margn" in finished.stderr

@@ -77,10 +77,7 @@ def test_a_folder_called_like_a_pattern_is_itself(runs):
 def test_cards_must_be_named(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         report("'???'", tmp_path)
-    assert (
-        capsys.readouterr().err
-        == "error: say which cards to compare, such as cards='outputs/demo/*/card.json'\n"
-    )
+    assert capsys.readouterr().err == "error: say which cards to compare, such as cards='outputs/demo/*/card.json'\n"
 
 
 def test_no_card_is_an_input_error(tmp_path):

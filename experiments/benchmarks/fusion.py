@@ -60,7 +60,8 @@ def main() -> None:
     local, global_ = torch.randn(BATCH, CHANNELS, SIDE, SIDE), torch.randn(BATCH, CHANNELS)
     difference = (textbook(local, global_) - orthogonal_fusion(local, global_)).abs().max()
     print(
-        f"fusion, {BATCH} x {CHANNELS} x {SIDE} x {SIDE}, {torch.get_num_threads()} threads, largest difference {difference:.1e}"
+        f"fusion, {BATCH} x {CHANNELS} x {SIDE} x {SIDE}, {torch.get_num_threads()} threads, "
+        f"largest difference {difference:.1e}"
     )
     for name, work in (("forward", forward), ("forward and backward", backward)):
         plain, ours = compare(work, local, global_)

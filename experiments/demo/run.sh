@@ -7,7 +7,8 @@ out=outputs/demo
 rm -rf "$out"
 
 python -m src.prepare task=demo_world
-python -m src.evaluate experiment=demo_untrained name=demo/untrained
+python -m src.evaluate model=imagenet_gem backbone=efficientnet_lite0 benchmark=demo 'scales=[1.0]' \
+  method="untrained ImageNet GeM" name=demo/untrained
 python -m src.train experiment=demo model=gem method="trained GeM" name=demo/gem
 python -m src.train experiment=demo model=dolg method="trained DOLG" name=demo/dolg
 python -m src.report cards="$out/*/card.json" out="$out"

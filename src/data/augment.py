@@ -45,9 +45,7 @@ class Augmentation:
         colour_pca: float = 0.0,
     ) -> None:
         if not 0 < area[0] <= area[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
-            raise InputError(
-                f"augment.area must lie in (0, 1] and augment.ratio above 0, not {area} and {ratio}"
-            )
+            raise InputError(f"augment.area must lie in (0, 1] and augment.ratio above 0, not {area} and {ratio}")
         if not 0 <= flip <= 1 or min(brightness, contrast, saturation, colour_pca) < 0:
             raise InputError("augment.flip is a probability; the other strengths must not be negative")
         self.crop = CropRange((area[0], area[1]), (ratio[0], ratio[1]))

@@ -20,9 +20,7 @@ def class_benchmark(name: str, source: FolderSource | HexSource, landmarks: NDAr
     """
     rows = np.arange(len(source))
     members = members_of(landmarks)
-    others = tuple(
-        members[landmark][members[landmark] != row] for row, landmark in enumerate(landmarks.tolist())
-    )
+    others = tuple(members[landmark][members[landmark] != row] for row, landmark in enumerate(landmarks.tolist()))
     if not any(len(part) for part in others):
         raise InputError(f"{name}: no landmark has two photos, so there is nothing to find")
     truth = GroundTruth(
@@ -54,7 +52,5 @@ def members_of(landmarks: NDArray[np.str_]) -> dict[str, NDArray[np.int64]]:
 
 def digest(names: list[str], sizes: list[int], ground_truth: GroundTruth) -> str:
     """A short fingerprint of a benchmark: image names, file sizes in bytes, and ground truth."""
-    lists = [
-        [part.tolist() for part in kind] for kind in (ground_truth.easy, ground_truth.hard, ground_truth.junk)
-    ]
+    lists = [[part.tolist() for part in kind] for kind in (ground_truth.easy, ground_truth.hard, ground_truth.junk)]
     return hashlib.sha256(json.dumps([names, sizes, lists]).encode()).hexdigest()[:16]

@@ -117,9 +117,7 @@ class BenchmarkImages(Dataset[ImageBatch]):
             except (BrokenImageError, OSError) as error:
                 bad.append(BadImage(self.source.name(position), reason(error)))
         if bad and not self.skip_bad:
-            raise UnreadableError(
-                f"image {bad[0].name} cannot be read: {bad[0].reason} (on_error=skip leaves it out)"
-            )
+            raise UnreadableError(f"image {bad[0].name} cannot be read: {bad[0].reason} (on_error=skip leaves it out)")
         skipped = [position for position in positions if position not in kept]
         return ImageBatch(
             images=tuple(images),

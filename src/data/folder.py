@@ -112,9 +112,7 @@ def _by_photo(photos: Photos, validation: float, test: float, seed: int) -> NDAr
             part[shuffled[: held[0]]] = 1
             part[shuffled[held[0] : sum(held)]] = 2
     if not part.any():
-        raise InputError(
-            f"{photos.root}: no landmark has enough photos to hold out two for validation and for test"
-        )
+        raise InputError(f"{photos.root}: no landmark has enough photos to hold out two for validation and for test")
     return part
 
 
@@ -124,9 +122,7 @@ def _by_landmark(photos: Photos, validation: float, test: float, seed: int) -> N
     order = landmarks[np.argsort(stable_ids([str(landmark) for landmark in landmarks], seed))]
     held = _held_out(len(order), validation, test)
     if len(order) - sum(held) < 2:
-        raise InputError(
-            f"{photos.root} has {len(order)} landmarks: too few to hold out {sum(held)} and train on 2"
-        )
+        raise InputError(f"{photos.root} has {len(order)} landmarks: too few to hold out {sum(held)} and train on 2")
     part = np.zeros(len(photos.names), np.int64)
     part[np.isin(photos.landmarks, order[: held[0]])] = 1
     part[np.isin(photos.landmarks, order[held[0] : sum(held)])] = 2
@@ -142,9 +138,7 @@ def _training_set(photos: Photos, rows: NDArray[np.int64]) -> TrainingSet:
     names = [photos.names[row] for row in rows]
     classes, labels = np.unique(photos.landmarks[rows], return_inverse=True)
     if len(classes) < 2:
-        raise InputError(
-            f"{photos.root}: training needs photos of at least 2 landmarks, there are {len(classes)}"
-        )
+        raise InputError(f"{photos.root}: training needs photos of at least 2 landmarks, there are {len(classes)}")
     return TrainingSet(FolderSource(photos.root, names), stable_ids(names), labels.astype(np.int64), classes)
 
 

@@ -151,9 +151,7 @@ def _columns(header: list[str], path: Path) -> tuple[int, int, bool]:
     for images in ("images", "id"):
         if {"landmark_id", images} <= set(header):
             return header.index("landmark_id"), header.index(images), images == "images"
-    raise InputError(
-        f"{path}: needs the columns landmark_id,images or id,landmark_id; it has {','.join(header)!r}"
-    )
+    raise InputError(f"{path}: needs the columns landmark_id,images or id,landmark_id; it has {','.join(header)!r}")
 
 
 def _id_bytes(names: list[str]) -> bytes:

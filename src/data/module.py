@@ -62,8 +62,7 @@ class LandmarkDataModule(L.LightningDataModule):
             raise InputError(f"on_error must be error or skip, not {on_error}")
         if training is not None and len(training) < batch_size:
             raise InputError(
-                f"the {len(training)} training images are fewer than one batch of {batch_size}: "
-                "lower data.batch_size"
+                f"the {len(training)} training images are fewer than one batch of {batch_size}: lower data.batch_size"
             )
         self.training = training
         self.validation = validation

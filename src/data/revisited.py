@@ -32,9 +32,7 @@ class _PlainUnpickler(pickle.Unpickler):
     """Reads plain containers, numbers and strings; a pickle that names any code is refused."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        raise InputError(
-            f"it asks for code ({module_name}.{global_name}); only plain lists and numbers are read"
-        )
+        raise InputError(f"it asks for code ({module_name}.{global_name}); only plain lists and numbers are read")
 
 
 def load_ground_truth(path: str | Path) -> RevisitedLists:
@@ -102,9 +100,7 @@ def _file_sizes(root: Path, names: list[str]) -> list[int]:
     sizes = [file_size(root / name) for name in names]
     missing = [name for name, size in zip(names, sizes, strict=True) if size is None]
     if missing:
-        raise InputError(
-            f"{len(missing)} of {len(names)} images are not in {root}, the first is {missing[0]}"
-        )
+        raise InputError(f"{len(missing)} of {len(names)} images are not in {root}, the first is {missing[0]}")
     return [size for size in sizes if size is not None]
 
 
@@ -119,9 +115,7 @@ def _only_ground_truth(root: Path) -> Path:
 def _parse(raw: Any) -> RevisitedLists:
     gallery, queries, entries = tuple(raw["imlist"]), tuple(raw["qimlist"]), raw["gnd"]
     if not gallery or not queries or len(queries) != len(entries):
-        raise ValueError(
-            f"{len(gallery)} gallery images, {len(queries)} queries, {len(entries)} ground truths"
-        )
+        raise ValueError(f"{len(gallery)} gallery images, {len(queries)} queries, {len(entries)} ground truths")
     repeated = [name for name, count in Counter(gallery).items() if count > 1]
     if repeated:
         raise ValueError(f"the gallery lists {repeated[0]} more than once")
@@ -143,9 +137,7 @@ def _check_boxes(boxes: NDArray[np.float64], queries: tuple[str, ...]) -> None:
         raise ValueError(f"query {query} ({queries[query]}) has the box {boxes[query].tolist()}")
 
 
-def _positions(
-    entries: list[dict[str, Any]], key: Difficulty | str, size: int
-) -> tuple[NDArray[np.int64], ...]:
+def _positions(entries: list[dict[str, Any]], key: Difficulty | str, size: int) -> tuple[NDArray[np.int64], ...]:
     raw = [np.asarray(entry[key]).reshape(-1) for entry in entries]
     for query, part in enumerate(raw):
         if len(part) and part.dtype.kind not in "iu":
@@ -162,6 +154,4 @@ def _check_disjoint(ground_truth: GroundTruth, queries: tuple[str, ...]) -> None
     for query, parts in enumerate(zip(ground_truth.easy, ground_truth.hard, ground_truth.junk, strict=True)):
         together = np.concatenate(parts)
         if len(np.unique(together)) != len(together):
-            raise ValueError(
-                f"query {query} ({queries[query]}) lists an image in two of easy, hard and junk, or twice"
-            )
+            raise ValueError(f"query {query} ({queries[query]}) lists an image in two of easy, hard and junk, or twice")

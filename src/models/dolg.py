@@ -64,9 +64,7 @@ class GlobalDescriptor(nn.Module):
         dim: length of the descriptor; None leaves the pooled feature as it is, for untrained networks.
     """
 
-    def __init__(
-        self, backbone: Backbone, pooling: Callable[[int], nn.Module] = GeM, dim: int | None = 512
-    ) -> None:
+    def __init__(self, backbone: Backbone, pooling: Callable[[int], nn.Module] = GeM, dim: int | None = 512) -> None:
         super().__init__()
         channels = backbone.out_channels[1]
         self.dim = channels if dim is None else dim

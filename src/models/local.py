@@ -23,7 +23,11 @@ class ASPP(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, dilations: Sequence[int] = (6, 12, 18), pointwise: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        dilations: Sequence[int] = (6, 12, 18),
+        pointwise: bool = False,
     ) -> None:
         super().__init__()
         if not dilations or min(dilations) < 1:
@@ -49,9 +53,7 @@ class SelfAttention(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
         self.score = nn.Conv2d(channels, 1, 1)
 
-    def forward(
-        self, features: Float[Tensor, "b c h w"]
-    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b 1 h w"]]:
+    def forward(self, features: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b 1 h w"]]:
         """A map to its normalised features and their scores (above 0, by a softplus)."""
         x = self.norm(self.conv(features))
         return F.normalize(x, dim=1), F.softplus(self.score(F.relu(x)))
@@ -68,7 +70,11 @@ class LocalBranch(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, dilations: Sequence[int] = (6, 12, 18), pointwise: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        dilations: Sequence[int] = (6, 12, 18),
+        pointwise: bool = False,
     ) -> None:
         super().__init__()
         self.aspp = ASPP(in_channels, out_channels, dilations, pointwise)
@@ -79,8 +85,6 @@ class LocalBranch(nn.Module):
         normalised, score = self.attend(features)
         return score * normalised
 
-    def attend(
-        self, features: Float[Tensor, "b c h w"]
-    ) -> tuple[Float[Tensor, "b c2 h w"], Float[Tensor, "b 1 h w"]]:
+    def attend(self, features: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b c2 h w"], Float[Tensor, "b 1 h w"]]:
         """Normalised features and their attention scores, apart."""
         return self.attention(self.aspp(features))

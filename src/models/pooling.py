@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from src.contracts import InputError
 
 
-def gem(
-    features: Float[Tensor, "b c h w"], p: Float[Tensor, " n"] | float, eps: float = 1e-6
-) -> Float[Tensor, "b c"]:
+def gem(features: Float[Tensor, "b c h w"], p: Float[Tensor, " n"] | float, eps: float = 1e-6) -> Float[Tensor, "b c"]:
     """Generalised mean over space, in float32: (mean max(x, eps)^p)^(1/p) (Radenovic et al., 2018, eq. 3).
 
     Divided by each channel's maximum before the power, so that no p overflows; GeM is homogeneous, which
@@ -41,7 +39,12 @@ class GeM(nn.Module):
     """
 
     def __init__(
-        self, channels: int, p: float = 3.0, learnable: bool = True, per_channel: bool = False, eps: float = 1e-6
+        self,
+        channels: int,
+        p: float = 3.0,
+        learnable: bool = True,
+        per_channel: bool = False,
+        eps: float = 1e-6,
     ) -> None:
         super().__init__()
         if p <= 0 or eps <= 0:

@@ -100,8 +100,7 @@ def benchmark_result(ranking: Ranking) -> dict[str, Any]:
         "difficulties": list(scores),
         "map": {d: s["map"] for d, s in scores.items()},
         "mp_at_k": {
-            d: {str(k): v for k, v in zip(ranking.kappas, s["mp_at_k"], strict=True)}
-            for d, s in scores.items()
+            d: {str(k): v for k, v in zip(ranking.kappas, s["mp_at_k"], strict=True)} for d, s in scores.items()
         },
         "ap": {d: s["ap"] for d, s in scores.items()},
         "bad_images": ranking.bad,
@@ -132,9 +131,7 @@ def read_card(path: Path) -> dict[str, Any]:
         for benchmark in card["benchmarks"]:
             wrong += wrong_fields(benchmark, BENCHMARK_FIELDS, "benchmarks.")
     if wrong:
-        raise InputError(
-            f"result card is incomplete: {path} (missing or of another type: {', '.join(wrong)})"
-        )
+        raise InputError(f"result card is incomplete: {path} (missing or of another type: {', '.join(wrong)})")
     return card
 
 

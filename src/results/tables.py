@@ -55,10 +55,7 @@ class Table:
     @property
     def groups(self) -> list[tuple[str, int]]:
         """Headings over runs of columns of one data set, with the number of columns under each."""
-        return [
-            (group, count)
-            for (_, group), count in Counter((c.dataset, c.group) for c in self.columns).items()
-        ]
+        return [(group, count) for (_, group), count in Counter((c.dataset, c.group) for c in self.columns).items()]
 
 
 @dataclass(frozen=True)
@@ -148,9 +145,7 @@ def protocol_line(card: Card) -> str:
 
 def dataset_lines(cards: Sequence[Card]) -> list[str]:
     """A line on each data set: its size and the digest that identifies its ground truth."""
-    found = {
-        dataset: card_benchmark for card in cards for dataset, card_benchmark in _by_dataset(card).items()
-    }
+    found = {dataset: card_benchmark for card in cards for dataset, card_benchmark in _by_dataset(card).items()}
     return [
         f"{name}: {b['queries']:,} queries, {b['gallery']:,} gallery images, digest {digest[:12]}"
         for (name, digest), b in found.items()
@@ -173,10 +168,7 @@ def precision_columns(cards: Sequence[Card]) -> dict[str, tuple[Column, ...]]:
     tables: dict[str, tuple[Column, ...]] = {}
     for column in map_columns(cards):
         difficulty = "" if column.label == "mAP" else f"{column.label} "
-        found = [
-            Column(column.dataset, "", f"{difficulty}@{k}", column.difficulty, k)
-            for k in _kappas(cards, column)
-        ]
+        found = [Column(column.dataset, "", f"{difficulty}@{k}", column.difficulty, k) for k in _kappas(cards, column)]
         title = f"Mean precision at k on {column.group}, %"
         tables[title] = (*tables.get(title, ()), *found)
     return tables

@@ -68,7 +68,12 @@ Lists = Sequence[NDArray[np.int64]]
 
 
 def _scores(
-    ranks: NDArray[np.int64], wanted: Lists, wanted_too: Lists, ignored: Lists, junk: Lists, kappas: Sequence[int]
+    ranks: NDArray[np.int64],
+    wanted: Lists,
+    wanted_too: Lists,
+    ignored: Lists,
+    junk: Lists,
+    kappas: Sequence[int],
 ) -> Scores:
     ap = np.full(len(ranks), np.nan)
     precision = np.full((len(ranks), len(kappas)), np.nan)

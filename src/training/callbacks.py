@@ -37,9 +37,7 @@ class Last(ModelCheckpoint):
     """`last.ckpt`: written after every epoch, for resuming."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(
-            folder, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
-        )
+        super().__init__(folder, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
 
 
 def chosen_checkpoint(run: Path) -> Path:
@@ -50,7 +48,7 @@ def chosen_checkpoint(run: Path) -> Path:
 
 def best_score(trainer: L.Trainer) -> float | None:
     """The highest validation mAP of a run; None without validation."""
-    scores = [callback.best_model_score for callback in trainer.callbacks if isinstance(callback, Best)]
+    scores = [callback.best_model_score for callback in trainer.checkpoint_callbacks if isinstance(callback, Best)]
     return float(scores[0]) if scores and scores[0] is not None else None
 
 
@@ -93,7 +91,11 @@ class EpochLine(Callback):
         print(", ".join(parts) + f" ({time.perf_counter() - self.start:.0f} s)", flush=True)
 
 
-_SHOWN = (("train/loss", "loss", 3), ("train/accuracy", "accuracy", 3), ("train/images_per_second_epoch", "images/s", 1))
+_SHOWN = (
+    ("train/loss", "loss", 3),
+    ("train/accuracy", "accuracy", 3),
+    ("train/images_per_second_epoch", "images/s", 1),
+)
 _MAPS = ("val/easy", "val/medium", "val/hard")
 
 

@@ -54,9 +54,7 @@ def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
     config = checkpoint[RUN_KEY]["config"]
     model = build_model(config["model"])
     stored = {
-        key.removeprefix("model."): value
-        for key, value in checkpoint["state_dict"].items()
-        if key.startswith("model.")
+        key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items() if key.startswith("model.")
     }
     check_fit(model.state_dict(), stored, path)
     model.load_state_dict(stored)

@@ -43,22 +43,25 @@ class CSVLog(Logger):
             self._rows = [row for row in self._read() if step is None or int(row["step"]) < step]
         self._rows.append({**metrics, "step": step})
         self._unsaved += 1
-        if self._unsaved >= FLUSH_EVERY:
-            self._write(self._rows)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The configuration stands in `config.yaml` beside the log."""
 
     @rank_zero_only
-    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        """A checkpoint and the log agree on disk."""
-        if self._rows:
-            self._write(self._rows)
+    def save(self) -> None:
+        """Lightning calls this after every row; the file is written from time to time."""
+        if self._unsaved >= FLUSH_EVERY:
+            self.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write what is left."""
+        self.flush()
+
+    @rank_zero_only
+    def flush(self) -> None:
+        """Write every row so far."""
         if self._rows:
             self._write(self._rows)
 

@@ -10,6 +10,7 @@ import lightning as L
 import torch
 
 from src.contracts import BadImage, Benchmark, ImageBatch, Ranking, Resize
+from src.data.module import LandmarkDataModule
 from src.extraction.extractor import Extractor
 from src.models.dolg import DescriptorModel
 from src.retrieval.index import FlatIndex
@@ -55,11 +56,11 @@ class RetrievalModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """One metric for each validation benchmark."""
-        self._begin(self.trainer.datamodule.validation, self.validation)
+        self._begin(self._data.validation, self.validation)
 
     def on_test_epoch_start(self) -> None:
         """One metric for each test benchmark."""
-        self._begin(self.trainer.datamodule.test, self.test_options)
+        self._begin(self._data.test, self.test_options)
 
     def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Descriptors of one batch of whole images."""
@@ -76,6 +77,11 @@ class RetrievalModule(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Rank, measure and log."""
         self._end("test")
+
+    @property
+    def _data(self) -> LandmarkDataModule:
+        """The trainer's data module, which Lightning attaches without declaring it."""
+        return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
 
     def _begin(self, benchmarks: Sequence[Benchmark], options: ExtractionOptions) -> None:
         extractor = Extractor(self.model, options.scales, options.resize)

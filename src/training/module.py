@@ -18,6 +18,7 @@ from src.data.augment import Augmentation
 from src.losses.margin import MarginHead
 from src.models.dolg import DescriptorModel
 from src.training.checkpoints import RUN_KEY
+from src.training.csv_log import CSVLog
 from src.training.evaluation import ExtractionOptions, RetrievalModule
 
 BuildOptimizer = Callable[[Iterable[Any]], Optimizer]
@@ -83,12 +84,13 @@ class LandmarkModule(RetrievalModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The run's configuration and classes travel with the weights."""
+        """The run's configuration and classes travel with the weights; the logs are on disk before them."""
+        for logger in self.trainer.loggers:
+            if isinstance(logger, CSVLog):
+                logger.flush()
         checkpoint[RUN_KEY] = self.run
 
-    def _log_step(
-        self, loss: Float[Tensor, ""], cosine: Float[Tensor, "b n"], labels: Int[Tensor, " b"]
-    ) -> None:
+    def _log_step(self, loss: Float[Tensor, ""], cosine: Float[Tensor, "b n"], labels: Int[Tensor, " b"]) -> None:
         target = cosine.gather(1, labels.view(-1, 1))
         others = (cosine.sum() - target.sum()) / (cosine.numel() - len(labels))
         size = len(labels)

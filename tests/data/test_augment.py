@@ -42,9 +42,7 @@ def test_flip_mirrors_the_samples_that_drew_it() -> None:
         ("saturation", 3, F.adjust_saturation),
     ],
 )
-def test_light_and_colour_equal_torchvisions(
-    name: str, column: int, adjust: Callable[..., torch.Tensor]
-) -> None:
+def test_light_and_colour_equal_torchvisions(name: str, column: int, adjust: Callable[..., torch.Tensor]) -> None:
     strength: dict[str, Any] = {name: 0.6}
     out = Augmentation(**strength)(IMAGES, DRAWS)
     expected = torch.stack(

@@ -15,9 +15,7 @@ from src.data.sources import FolderSource
 @settings(max_examples=50, derandomize=True, deadline=None)
 @given(st.lists(st.sampled_from(["a", "bb", "é", "🗼"]), max_size=20))
 def test_members_are_the_rows_of_each_landmark(landmarks: list[str]) -> None:
-    expected = {
-        name: [row for row, other in enumerate(landmarks) if other == name] for name in set(landmarks)
-    }
+    expected = {name: [row for row, other in enumerate(landmarks) if other == name] for name in set(landmarks)}
     found = members_of(np.array(landmarks, np.str_))
     assert {name: rows.tolist() for name, rows in found.items()} == expected
 
@@ -26,9 +24,7 @@ def test_every_image_queries_the_others_of_its_landmark(tmp_path: Path) -> None:
     names = [f"{row}.jpg" for row in range(6)]
     for name in names[:5]:
         (tmp_path / name).write_bytes(b"x")
-    benchmark = class_benchmark(
-        "six", FolderSource(tmp_path, names), np.array(["b", "a", "b", "c", "a", "b"])
-    )
+    benchmark = class_benchmark("six", FolderSource(tmp_path, names), np.array(["b", "a", "b", "c", "a", "b"]))
     assert benchmark.num_gallery == 6
     assert benchmark.queries.tolist() == list(range(6))
     assert [part.tolist() for part in benchmark.ground_truth.easy] == [[2, 5], [4], [0, 5], [], [1], [0, 2]]

@@ -69,9 +69,7 @@ def test_crops_do_not_depend_on_batch_workers_or_order(training_set: TrainingSet
     images = crops(training_set)
     whole = images.__getitems__(keys)
     for workers in (0, 2):
-        loader = DataLoader(
-            images, batch_size=5, sampler=keys[::-1], num_workers=workers, collate_fn=lambda b: b
-        )
+        loader = DataLoader(images, batch_size=5, sampler=keys[::-1], num_workers=workers, collate_fn=lambda b: b)
         rows = {row: (batch, place) for batch, place, row in _rows(list(loader), keys[::-1])}
         for row in range(12):
             batch, place = rows[row]
@@ -107,9 +105,7 @@ def test_a_broken_image_is_named_and_replaced_by_a_pure_function(training_set: T
 
 def test_a_set_without_a_readable_image_stops(training_set: TrainingSet) -> None:
     spoil(training_set, *range(12))
-    with pytest.raises(
-        InputError, match=rf"{MAX_REPLACEMENTS} training images in a row .* not an image"
-    ) as error:
+    with pytest.raises(InputError, match=rf"{MAX_REPLACEMENTS} training images in a row .* not an image") as error:
         crops(training_set).__getitems__([(0, 0)])
     assert "\n" not in str(error.value)
 

@@ -263,9 +263,7 @@ def test_random_boxes_spread_over_area_ratio_and_place() -> None:
     aspect = np.log(width / height) / math.log(2)
     for values, low, high in ((area, 0.1, 0.4), (aspect, -1, 1)):
         uniform = np.linspace(low, high, 11)[1:-1]
-        np.testing.assert_allclose(
-            np.quantile(values, np.arange(1, 10) / 10), uniform, atol=0.05 * (high - low)
-        )
+        np.testing.assert_allclose(np.quantile(values, np.arange(1, 10) / 10), uniform, atol=0.05 * (high - low))
     np.testing.assert_allclose(np.mean(top / (600 - height)), 0.5, atol=0.02)
     np.testing.assert_allclose(np.mean(left / (800 - width)), 0.5, atol=0.02)
 
@@ -311,9 +309,7 @@ def test_shrink_brings_the_longer_side_down_by_area(photo: Photo) -> None:
 
 def test_resize_takes_areas_when_both_sides_shrink_far(photo: Photo) -> None:
     pixels = photo(90, 120)
-    np.testing.assert_array_equal(
-        resize(pixels, 30), cv2.resize(pixels, (30, 30), interpolation=cv2.INTER_AREA)
-    )
+    np.testing.assert_array_equal(resize(pixels, 30), cv2.resize(pixels, (30, 30), interpolation=cv2.INTER_AREA))
     np.testing.assert_array_equal(resize(pixels, 50), cv2.resize(pixels, (50, 50)))
 
 

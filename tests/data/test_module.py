@@ -62,14 +62,10 @@ def test_workers_do_not_change_the_batches(photos: Path) -> None:
 def test_processes_share_each_global_batch_and_every_benchmark_image(photos: Path) -> None:
     alone = LandmarkDataModule.from_folder(photos, **LOADING)
     parts = [process(LandmarkDataModule.from_folder(photos, **LOADING), 4, rank) for rank in range(4)]
-    for whole, *shares in zip(
-        alone.train_dataloader(), *(part.train_dataloader() for part in parts), strict=True
-    ):
+    for whole, *shares in zip(alone.train_dataloader(), *(part.train_dataloader() for part in parts), strict=True):
         assert [len(share) for share in shares] == [2] * 4
         assert {int(i) for share in shares for i in share.ids} == {int(i) for i in whole.ids}
-    positions = [
-        int(position) for part in parts for batch in part.val_dataloader()[0] for position in batch.positions
-    ]
+    positions = [int(position) for part in parts for batch in part.val_dataloader()[0] for position in batch.positions]
     assert sorted(positions) == list(range(12))
 
 
@@ -157,9 +153,7 @@ def test_unreadable_benchmark_images_follow_on_error(tmp_path: Path, photo: Phot
     assert [tuple(bad) for bad in batch.bad] == [("a/1.jpg", "zero bytes")]
 
 
-def test_a_worker_names_the_unreadable_image_on_one_line(
-    tmp_path: Path, photo: Photo, encode: Encode
-) -> None:
+def test_a_worker_names_the_unreadable_image_on_one_line(tmp_path: Path, photo: Photo, encode: Encode) -> None:
     (tmp_path / "a").mkdir()
     for number in range(2):
         (tmp_path / "a" / f"{number}.jpg").write_bytes(b"text")

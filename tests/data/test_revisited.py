@@ -168,9 +168,7 @@ def test_a_benchmark_has_its_queries_after_the_gallery(tmp_path: Path, photo: Ph
     assert benchmark.boxes.tolist() == [[1.5, 2.0, 30.0, 40.0]]
 
 
-def test_the_digest_changes_with_images_and_ground_truth(
-    tmp_path: Path, photo: Photo, encode: Encode
-) -> None:
+def test_the_digest_changes_with_images_and_ground_truth(tmp_path: Path, photo: Photo, encode: Encode) -> None:
     root = write_benchmark(tmp_path, encode(photo(60, 60)))
     first = revisited_benchmark(root).digest
     assert revisited_benchmark(root, crop="none").digest == first
@@ -188,9 +186,7 @@ def test_missing_images_are_counted_and_the_first_named(tmp_path: Path, photo: P
         revisited_benchmark(root)
 
 
-def test_a_folder_with_none_or_two_ground_truths_asks_for_one(
-    tmp_path: Path, photo: Photo, encode: Encode
-) -> None:
+def test_a_folder_with_none_or_two_ground_truths_asks_for_one(tmp_path: Path, photo: Photo, encode: Encode) -> None:
     root = write_benchmark(tmp_path, encode(photo(60, 60)))
     other = write(root, raw(), "gnd_other.pkl")
     with pytest.raises(InputError, match=r"2 files gnd_\*\.pkl .*benchmark\.ground_truth=FILE"):

@@ -30,9 +30,7 @@ def test_order_follows_from_seed_and_epoch_alone() -> None:
 
 @few
 @given(size=st.integers(1, 200), world=st.integers(1, 8), per_rank=st.integers(1, 5))
-def test_global_batches_are_the_same_for_any_number_of_processes(
-    size: int, world: int, per_rank: int
-) -> None:
+def test_global_batches_are_the_same_for_any_number_of_processes(size: int, world: int, per_rank: int) -> None:
     ranks = [EpochSampler(size, 0, rank, world) for rank in range(world)]
     keys = [list(sampler) for sampler in ranks]
     assert [len(part) for part in keys] == [len(sampler) for sampler in ranks] == [size // world] * world

@@ -46,7 +46,7 @@ def test_released_and_antialiased_resizing_differ() -> None:
     assert not torch.allclose(released, rescale(pixels, 0.3535, "antialias"), atol=1.0)
 
 
-@pytest.mark.parametrize("options", [{"scales": ()}, {"scales": (1.0, 0.0)}, {"resize": "cubic"}])
+@pytest.mark.parametrize("options", [{"scales": ()}, {"scales": (1.0, 0.0)}])
 def test_refuses_what_makes_no_sense(model: GlobalDescriptor, options: dict) -> None:
-    with pytest.raises((InputError, Exception), match="scales|resize"):
+    with pytest.raises(InputError, match="scales"):
         Extractor(model, **options)

@@ -43,7 +43,8 @@ def test_a_zero_global_feature_projects_nothing_out() -> None:
     fused = orthogonal_fusion(local, global_)
     torch.testing.assert_close(fused[:, 8:], local.mean((-2, -1)))
     fused.sum().backward()
-    assert local.grad is not None and global_.grad is not None
+    assert local.grad is not None
+    assert global_.grad is not None
     assert torch.isfinite(local.grad).all()
     assert torch.isfinite(global_.grad).all()
 

@@ -38,7 +38,10 @@ def test_gradients_equal_those_of_the_formula() -> None:
     y = x.detach().double().requires_grad_()
     q = p.detach().double().requires_grad_()
     y.clamp(min=1e-6).pow(q).mean((-2, -1)).pow(1 / q).square().sum().backward()
-    assert x.grad is not None and y.grad is not None and p.grad is not None and q.grad is not None
+    assert x.grad is not None
+    assert y.grad is not None
+    assert p.grad is not None
+    assert q.grad is not None
     torch.testing.assert_close(x.grad.double(), y.grad, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(p.grad.double(), q.grad, rtol=1e-4, atol=1e-5)
 
@@ -62,7 +65,10 @@ def test_an_all_zero_map_has_a_finite_gradient() -> None:
     assert torch.isfinite(pooling.p.grad).all()
 
 
-@pytest.mark.parametrize(("options", "count", "learns"), [({}, 1, True), ({"learnable": False}, 1, False), ({"per_channel": True}, 7, True)])
+@pytest.mark.parametrize(
+    ("options", "count", "learns"),
+    [({}, 1, True), ({"learnable": False}, 1, False), ({"per_channel": True}, 7, True)],
+)
 def test_exponents(options: dict[str, bool], count: int, learns: bool) -> None:
     pooling = GeM(7, p=2.5, **options)
     assert pooling.p.shape == (count,)

@@ -44,10 +44,7 @@ def border(image, row, column, thumb):
     """The border's four sides, in the middle of its width."""
     x, y = cell_corner(row, column, thumb)
     inner, outer, half = BORDER // 2, thumb + BORDER + BORDER // 2, thumb // 2
-    return [
-        image.getpixel((x + a, y + b))
-        for a, b in ((inner, half), (outer, half), (half, inner), (half, outer))
-    ]
+    return [image.getpixel((x + a, y + b)) for a, b in ((inner, half), (outer, half), (half, inner), (half, outer))]
 
 
 def test_a_resumed_run_replaces_what_it_does_again(metrics):

@@ -26,9 +26,7 @@ def html(tmp_path, make_ranking):
     def make(method, skipped):
         ranking = make_ranking(bad=skipped)
         config = {"model": {"name": "<b>"}}
-        return make_card(
-            name="a", method=method, rankings=[ranking], protocol={}, checkpoint=None, config=config
-        )
+        return make_card(name="a", method=method, rankings=[ranking], protocol={}, checkpoint=None, config=config)
 
     metrics = tmp_path / "metrics.csv"
     metrics.write_text("epoch,step,train/loss,val/medium\n0,1,2.0,\n0,2,1.5,0.5\n")

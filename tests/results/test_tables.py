@@ -11,9 +11,7 @@ from src.results.tables import markdown_table, print_table, summarize
 @pytest.fixture
 def card(make_ranking):
     def make(method, *rankings, name="run", **protocol):
-        return make_card(
-            name=name, method=method, rankings=rankings, protocol=protocol, checkpoint=None, config={}
-        )
+        return make_card(name=name, method=method, rankings=rankings, protocol=protocol, checkpoint=None, config={})
 
     return make
 

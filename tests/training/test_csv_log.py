@@ -36,5 +36,6 @@ def test_written_from_time_to_time_and_never_in_half(tmp_path: Path) -> None:
     log = CSVLog(tmp_path)
     for step in range(FLUSH_EVERY):
         log.log_metrics({"a": step}, step=step)
+        log.save()
     assert len(rows(tmp_path)) == FLUSH_EVERY
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]

@@ -198,9 +198,7 @@ def _body(rng: np.random.Generator, landmark: Landmark) -> Volume:
     style = landmark.style
     half, height = style.width / 2, style.height
     low, high = (-half, 0.0, 0.0), (half, style.depth, height)
-    surfaces = _box_walls(
-        low, high, front_wall(rng, landmark), side_wall(rng, landmark), back_wall(rng, style)
-    )
+    surfaces = _box_walls(low, high, front_wall(rng, landmark), side_wall(rng, landmark), back_wall(rng, style))
     rise = crown_height(style) * 0.92 if style.roof == "saddle" else 0.0
     if style.roof == "saddle":
         tiles = _tiles(rng, style.depth, float(np.hypot(half, rise)), style.roof_colour)
@@ -208,13 +206,9 @@ def _body(rng: np.random.Generator, landmark: Landmark) -> Volume:
         slope = (0.0, style.depth, 0.0)
         surfaces.append(Surface(Plane((0.0, 0.0, ridge), slope, (half + 0.4, 0.0, -rise - 0.2)), tiles))
         back = (0.0, -style.depth, 0.0)
-        surfaces.append(
-            Surface(Plane((0.0, style.depth, ridge), back, (-half - 0.4, 0.0, -rise - 0.2)), tiles)
-        )
+        surfaces.append(Surface(Plane((0.0, style.depth, ridge), back, (-half - 0.4, 0.0, -rise - 0.2)), tiles))
         gable = _cut(back_wall(rng, style).texture, [(0, 1), (0.5, 0), (1, 1)])
-        surfaces.append(
-            Surface(Plane((half, style.depth, ridge), (-style.width, 0.0, 0.0), (0.0, 0.0, -rise)), gable)
-        )
+        surfaces.append(Surface(Plane((half, style.depth, ridge), (-style.width, 0.0, 0.0), (0.0, 0.0, -rise)), gable))
     elif style.roof in ("hip", "spire"):
         inset = half if style.roof == "spire" else min(half, style.depth / 2) * 0.9
         rise = style.width * 1.25 if style.roof == "spire" else min(6.0, style.depth * 0.36)
@@ -281,9 +275,7 @@ def _dome_on_drum(rng: np.random.Generator, style: Style) -> Volume:
     size = min(style.width, style.depth) * 0.52
     x, y, z = -size / 2, style.depth / 2 - size / 2, style.height
     drum_height = size * 0.28
-    wall = paint.masonry(
-        rng, (round(size * 16), round(drum_height * 16)), 16, style.material, style.wall, style.trim
-    )
+    wall = paint.masonry(rng, (round(size * 16), round(drum_height * 16)), 16, style.material, style.wall, style.trim)
     for index in range(5):
         left = round((index + 0.28) * size * 16 / 5)
         box = (left, round(drum_height * 5), left + round(size * 1.4), round(drum_height * 14))

@@ -48,9 +48,7 @@ class Camera:
     @cached_property
     def matrix(self) -> Array:
         """(3, 4) projection matrix from homogeneous world points to homogeneous pixels."""
-        intrinsics = np.array(
-            [[self.focal, 0.0, self.width / 2], [0.0, self.focal, self.height / 2], [0.0, 0.0, 1.0]]
-        )
+        intrinsics = np.array([[self.focal, 0.0, self.width / 2], [0.0, self.focal, self.height / 2], [0.0, 0.0, 1.0]])
         shift = -self.rotation @ np.asarray(self.position)
         return intrinsics @ np.column_stack([self.rotation, shift])
 
@@ -124,9 +122,7 @@ def polygon_area(points: Array) -> float:
 
 def projected_area(camera: Camera, planes: Sequence[Plane]) -> float:
     """Square pixels the planes turned towards the camera would cover if nothing hid or cropped them."""
-    return sum(
-        polygon_area(project(camera, plane.corners())[0]) for plane in planes if faces_camera(camera, plane)
-    )
+    return sum(polygon_area(project(camera, plane.corners())[0]) for plane in planes if faces_camera(camera, plane))
 
 
 def visible_share(visible_pixels: int, camera: Camera, planes: Sequence[Plane]) -> float:

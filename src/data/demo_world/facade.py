@@ -56,9 +56,7 @@ def front_wall(rng: np.random.Generator, landmark: Landmark) -> Wall:
         )
     if details.balcony is not None:
         half, z = style.width * 0.2, details.balcony * style.storey + 0.15
-        paint.balcony(
-            canvas, _pixels((-half, z, half, z + 1.0), scale, style.width, style.height), style.trim
-        )
+        paint.balcony(canvas, _pixels((-half, z, half, z + 1.0), scale, style.width, style.height), style.trim)
     if details.banner is not None:
         _banners(canvas, style, details, scale)
     if emblem_spot is not None:
@@ -153,9 +151,7 @@ def crown_outline(shape: str) -> np.ndarray:
     if shape == "triangle":
         return np.array([[0, 1], [0.5, 0], [1, 1]], float)
     if shape == "attic":
-        return np.array(
-            [[0.04, 1], [0.04, 0.16], [0.0, 0.16], [0.0, 0], [1, 0], [1, 0.16], [0.96, 0.16], [0.96, 1]]
-        )
+        return np.array([[0.04, 1], [0.04, 0.16], [0.0, 0.16], [0.0, 0], [1, 0], [1, 0.16], [0.96, 0.16], [0.96, 1]])
     if shape == "stepped":
         left = [
             [0, 1],
@@ -247,9 +243,7 @@ def _openings(style: Style, details: Details, storey: int) -> list[tuple[Region,
             found.append(((x - 0.16 * pitch, z + 0.1 * tall, x + 0.16 * pitch, z + 0.65 * tall), "rect"))
         elif details.rhythm == "oculus" and storey > 0:
             half = min(0.2 * pitch, 0.11 * style.storey)
-            found.append(
-                ((x - 0.22 * pitch, z - 0.08 * tall, x + 0.22 * pitch, z + 0.58 * tall), style.opening)
-            )
+            found.append(((x - 0.22 * pitch, z - 0.08 * tall, x + 0.22 * pitch, z + 0.58 * tall), style.opening))
             top = z + 0.76 * tall
             found.append(((x - half, top, x + half, top + 2 * half), "oculus"))
         else:
@@ -288,9 +282,7 @@ def _trim(canvas: Canvas, style: Style, details: Details, scale: float) -> None:
     for storey in range(2, style.storeys):
         y = round((style.height - storey * style.storey) * scale)
         paint.cornice(canvas, y, max(2, round(0.22 * scale)), style.trim)
-    _band(
-        canvas, style.storey if style.storeys > 1 else style.height - 1.1, details, style, scale, style.height
-    )
+    _band(canvas, style.storey if style.storeys > 1 else style.height - 1.1, details, style, scale, style.height)
     paint.cornice(canvas, 0, max(3, round(0.5 * scale)), style.trim)
 
 

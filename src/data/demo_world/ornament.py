@@ -58,13 +58,9 @@ def _clock(canvas: Canvas, centre: np.ndarray, radius: float, parts: int, colour
 def _shield(canvas: Canvas, centre: np.ndarray, radius: float, parts: int, colour: RGB, ground: RGB) -> None:
     half = np.array([[0, -0.75], [0.68, -0.75], [0.66, 0.1], [0.4, 0.6], [0, 0.95]]) * radius
     fill_polygon(canvas, centre + half, colour)
-    fill_polygon(
-        canvas, centre + half * (-1, 1), (244, 238, 222) if sum(colour) < 600 else shade(ground, 1.6)
-    )
+    fill_polygon(canvas, centre + half * (-1, 1), (244, 238, 222) if sum(colour) < 600 else shade(ground, 1.6))
     x, y = centre.round().astype(int).tolist()
-    fill_box(
-        canvas, (x - round(0.66 * radius), y - round(0.28 * radius), x + round(0.66 * radius), y), ground
-    )
+    fill_box(canvas, (x - round(0.66 * radius), y - round(0.28 * radius), x + round(0.66 * radius), y), ground)
 
 
 def _cross(canvas: Canvas, centre: np.ndarray, radius: float, parts: int, colour: RGB, ground: RGB) -> None:
@@ -81,9 +77,7 @@ def _sun(canvas: Canvas, centre: np.ndarray, radius: float, parts: int, colour: 
     fill_circle(canvas, (centre[0], centre[1]), radius * 0.46, colour)
 
 
-def _crescent(
-    canvas: Canvas, centre: np.ndarray, radius: float, parts: int, colour: RGB, ground: RGB
-) -> None:
+def _crescent(canvas: Canvas, centre: np.ndarray, radius: float, parts: int, colour: RGB, ground: RGB) -> None:
     fill_circle(canvas, (centre[0] - 0.06 * radius, centre[1]), radius * 0.86, colour)
     fill_circle(canvas, (centre[0] + 0.34 * radius, centre[1] - 0.08 * radius), radius * 0.68, ground)
 

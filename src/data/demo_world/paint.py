@@ -35,9 +35,7 @@ def fill_polygon(canvas: Canvas, points: NDArray[Any] | Sequence[Any], colour: R
     cv2.fillPoly(canvas, [np.round(np.asarray(points)).astype(np.int32)], (*colour, alpha), cv2.LINE_8)
 
 
-def fill_circle(
-    canvas: Canvas, centre: tuple[float, float], radius: float, colour: RGB, alpha: int = 255
-) -> None:
+def fill_circle(canvas: Canvas, centre: tuple[float, float], radius: float, colour: RGB, alpha: int = 255) -> None:
     """Fill a circle given in pixels."""
     cv2.circle(canvas, (round(centre[0]), round(centre[1])), max(1, round(radius)), (*colour, alpha), -1)
 
@@ -54,9 +52,7 @@ def masonry(
     if material == "stripes":
         base[(rows // max(2, round(0.8 * scale))) % 2 == 1] = np.asarray(trim) * 0.8
     if material in ("brick", "ashlar", "rubble", "stripes"):
-        course, length, spread = {"brick": (0.34, 0.8, 15), "rubble": (0.75, 1.1, 17)}.get(
-            material, (0.8, 1.5, 8)
-        )
+        course, length, spread = {"brick": (0.34, 0.8, 15), "rubble": (0.75, 1.1, 17)}.get(material, (0.8, 1.5, 8))
         tone += _courses(rng, width, height, course * scale, length * scale, spread)
     canvas = np.empty((height, width, 4), np.uint8)
     canvas[..., :3] = np.clip(base + tone[..., None], 0, 255)
@@ -112,9 +108,7 @@ def outline(shape: str, box: Box) -> NDArray[np.float64]:
     if shape == "oculus":
         angles = np.linspace(0, 2 * np.pi, 25)[:-1]
         radius = min(width, bottom - top) / 2
-        return np.column_stack(
-            [middle + radius * np.cos(angles), (top + bottom) / 2 + radius * np.sin(angles)]
-        )
+        return np.column_stack([middle + radius * np.cos(angles), (top + bottom) / 2 + radius * np.sin(angles)])
     rise = {"rect": 0.0, "segment": 0.16, "round": 0.5, "pointed": 0.9}[shape] * width
     t = np.linspace(-1, 1, 21)
     if shape == "pointed":
@@ -200,9 +194,7 @@ def column(canvas: Canvas, box: Box, colour: RGB, full: bool) -> None:
     block = round(width * 0.5)
     for y in (top, bottom - block):
         fill_box(canvas, (left - block // 2, y, right + block // 2, y + block), shade(colour, 1.06))
-    fill_box(
-        canvas, (left - block // 2, top + block, right + block // 2, top + block + 2), shade(colour, 0.55)
-    )
+    fill_box(canvas, (left - block // 2, top + block, right + block // 2, top + block + 2), shade(colour, 0.55))
 
 
 def quoins(canvas: Canvas, scale: float, colour: RGB) -> None:
@@ -229,9 +221,7 @@ def banner(canvas: Canvas, box: Box, colour: RGB) -> None:
     """A hanging cloth with a swallow tail and a pale stripe."""
     left, top, right, bottom = box
     middle, notch = (left + right) / 2, (right - left) * 0.5
-    fill_polygon(
-        canvas, [[left, top], [right, top], [right, bottom], [middle, bottom - notch], [left, bottom]], colour
-    )
+    fill_polygon(canvas, [[left, top], [right, top], [right, bottom], [middle, bottom - notch], [left, bottom]], colour)
     stripe = max(1, (right - left) // 5)
     pale = (240, 226, 180) if sum(colour) < 560 else (120, 30, 34)
     fill_box(

@@ -49,9 +49,7 @@ class Lens:
     quality: int
 
 
-_SKIES: dict[
-    str, tuple[RGB, RGB, float, RGB, float, tuple[float, float, float], tuple[float, float, float], float]
-] = {
+_SKIES: dict[str, tuple[RGB, RGB, float, RGB, float, tuple[float, float, float], tuple[float, float, float], float]] = {
     "clear": (
         (84, 142, 214),
         (190, 216, 236),
@@ -145,9 +143,7 @@ def sample_weather(rng: np.random.Generator) -> Weather:
         float(np.sin(elevation)),
     )
     r, g, b = (strength * channel for channel in tint)
-    return Weather(
-        name, zenith, horizon, clouds, cloud_colour, sun, (r, g, b), ambient, haze * rng.uniform(0.6, 1.4)
-    )
+    return Weather(name, zenith, horizon, clouds, cloud_colour, sun, (r, g, b), ambient, haze * rng.uniform(0.6, 1.4))
 
 
 def sample_lens(rng: np.random.Generator) -> Lens:
@@ -187,10 +183,7 @@ def backdrop(rng: np.random.Generator, camera: Camera, weather: Weather) -> Pict
     x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / camera.focal
     y = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / camera.focal
     to_world = camera.rotation.astype(np.float32)
-    rays = [
-        x[None, :] * to_world[0, axis] + (y * to_world[1, axis] + to_world[2, axis])[:, None]
-        for axis in range(3)
-    ]
+    rays = [x[None, :] * to_world[0, axis] + (y * to_world[1, axis] + to_world[2, axis])[:, None] for axis in range(3)]
     level = np.hypot(rays[0], rays[1])
     slope = rays[2] / level
     picture = _sky(rng, slope, weather)
@@ -212,9 +205,7 @@ def _sky(rng: np.random.Generator, slope: Levels, weather: Weather) -> Levels:
     return np.asarray(sky + (np.asarray(weather.cloud_colour) - sky) * cover, np.float32)
 
 
-def _ground(
-    rng: np.random.Generator, east: Levels, north: Levels, distance: Levels, weather: Weather
-) -> Levels:
+def _ground(rng: np.random.Generator, east: Levels, north: Levels, distance: Levels, weather: Weather) -> Levels:
     """(n, 3) colours of n points of the ground, given in metres: a plaza, asphalt, a lawn or sand."""
     kind = int(rng.integers(4))
     colours = [(176, 166, 150), (150, 148, 146), (112, 140, 78), (188, 172, 132)]
@@ -224,9 +215,7 @@ def _ground(
     if kind < 2:
         pattern = ((np.floor(east / cell) + np.floor(north / cell)) % 2) * 0.12 - 0.06
     else:
-        pattern = (
-            0.06 * np.sin(east * 1.7 + 2 * np.sin(north * 0.9)) * np.sin(north * 1.3 + np.sin(east * 0.7))
-        )
+        pattern = 0.06 * np.sin(east * 1.7 + 2 * np.sin(north * 0.9)) * np.sin(north * 1.3 + np.sin(east * 0.7))
     pattern = pattern * np.clip(1.3 - distance / 50, 0, 1)
     fade = np.clip(distance * (weather.haze + 0.002), 0, 0.85)[:, None]
     tone = colour * ((1 + pattern)[:, None] * (1 - fade))

@@ -113,9 +113,7 @@ def _person(rng: np.random.Generator) -> Figure:
     stride = int(rng.integers(2, 8))
     for side in (-1, 1):
         hip, foot = middle + side * 4, middle + side * (4 + stride)
-        fill_polygon(
-            canvas, [(hip - 5, rows * 0.55), (hip + 5, rows * 0.55), (foot + 4, rows), (foot - 4, rows)], legs
-        )
+        fill_polygon(canvas, [(hip - 5, rows * 0.55), (hip + 5, rows * 0.55), (foot + 4, rows), (foot - 4, rows)], legs)
     fill_polygon(
         canvas,
         [(middle - 12, 26), (middle + 12, 26), (middle + 15, rows * 0.62), (middle - 15, rows * 0.62)],
@@ -151,9 +149,7 @@ def _lamp(rng: np.random.Generator) -> Figure:
     iron = tuple(rng.integers(24, 60, 3).tolist())
     middle = columns // 2
     cv2.line(canvas, (middle, 30), (middle, rows), (*iron, 255), 4)
-    fill_polygon(
-        canvas, [(middle - 9, 30), (middle + 9, 30), (middle + 12, 8), (middle - 12, 8)], (244, 224, 160)
-    )
+    fill_polygon(canvas, [(middle - 9, 30), (middle + 9, 30), (middle + 12, 8), (middle - 12, 8)], (244, 224, 160))
     fill_polygon(canvas, [(middle - 14, 9), (middle + 14, 9), (middle, 0)], iron)
     fill_box(canvas, (middle - 7, rows - 16, middle + 7, rows), iron)
     return Figure(canvas, 1.0, 5.0)

@@ -67,9 +67,7 @@ def render(rng: np.random.Generator, view: View, building: Building | None) -> P
     base = backdrop(rng, view.camera, view.weather)
     base = _with_shadows(base, view, building)
     camera = view.camera.scaled(RENDER_SCALE)
-    canvas = np.asarray(
-        cv2.resize(base, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR), np.uint8
-    )
+    canvas = np.asarray(cv2.resize(base, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR), np.uint8)
     for surface, _ in _surfaces(view, building, camera):
         _paint(canvas, surface, camera, view.weather)
     small = cv2.resize(canvas, (view.camera.width, view.camera.height), interpolation=cv2.INTER_AREA)

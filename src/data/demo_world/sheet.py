@@ -49,9 +49,7 @@ def contact_sheet(
     names, groups = _read(root, split)
     chosen = sorted(groups)[first_family : first_family + families]
     if not chosen:
-        raise InputError(
-            f"{root} has {len(groups)} {split} families: first_family={first_family} is beyond them"
-        )
+        raise InputError(f"{root} has {len(groups)} {split} families: first_family={first_family} is beyond them")
     blocks = [_block(root / split / "jpg", names, groups[family][:columns], columns) for family in chosen]
     header = 96
     label = 30
@@ -106,9 +104,7 @@ def _header(sheet: Image.Image) -> None:
         x += 24 + draw.textlength(note, _font(15)) + 28
 
 
-def _block(
-    folder: Path, names: list[str], queries: list[tuple[str, dict[str, Any]]], columns: int
-) -> Image.Image:
+def _block(folder: Path, names: list[str], queries: list[tuple[str, dict[str, Any]]], columns: int) -> Image.Image:
     wide = (WIDTH - 2 * MARGIN - (columns - 1) * 2 * GAP) // columns
     small = (wide - 2 * GAP) // 3
     tall, low = wide * 3 // 4, small
@@ -132,9 +128,7 @@ def _tile(path: Path, size: tuple[int, int], kind: str, box: list[float] | None 
         picture = file.convert("RGB")
     room = size[0] - 2 * BORDER, size[1] - 2 * BORDER
     scale = min(room[0] / picture.width, room[1] / picture.height)
-    picture = picture.resize(
-        (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS
-    )
+    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
     if box is not None:
         left, top, right, bottom = (side * scale for side in box)
         ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=BOX, width=2)

@@ -100,14 +100,10 @@ def _camera(rng: np.random.Generator, stance: _Stance, extent: Point, width: int
 
 
 def _set(figure: Figure, spot: Array, size: float = 1.0) -> Sprite:
-    return Sprite(
-        (float(spot[0]), float(spot[1]), 0.0), figure.width * size, figure.height * size, figure.texture
-    )
+    return Sprite((float(spot[0]), float(spot[1]), 0.0), figure.width * size, figure.height * size, figure.texture)
 
 
-def _neighbours(
-    rng: np.random.Generator, camera: Camera, stance: _Stance, extent: Point, props: Props
-) -> list[Sprite]:
+def _neighbours(rng: np.random.Generator, camera: Camera, stance: _Stance, extent: Point, props: Props) -> list[Sprite]:
     """Houses and trees beside and behind the landmark, laid out anew for every picture."""
     eye = np.array(camera.position[:2])
     forward = -eye / np.linalg.norm(eye)
@@ -131,9 +127,7 @@ def _neighbours(
     return sprites
 
 
-def _occluders(
-    rng: np.random.Generator, camera: Camera, stance: _Stance, extent: Point, props: Props
-) -> list[Sprite]:
+def _occluders(rng: np.random.Generator, camera: Camera, stance: _Stance, extent: Point, props: Props) -> list[Sprite]:
     eye = np.array(camera.position[:2])
     aim = np.array(camera.target[:2])
     forward = (aim - eye) / np.linalg.norm(aim - eye)
@@ -144,9 +138,7 @@ def _occluders(
     def stand(pool: tuple[Figure, ...], nearest: float, farthest: float, size: float = 1.0) -> None:
         depth = distance * rng.uniform(nearest, farthest)
         if depth > 4:
-            spot = (
-                eye + forward * depth + right * depth * camera.width / camera.focal * rng.uniform(-0.5, 0.5)
-            )
+            spot = eye + forward * depth + right * depth * camera.width / camera.focal * rng.uniform(-0.5, 0.5)
             if -0.5 - extent[0] / 2 > spot[0] or spot[0] > extent[0] / 2 + 0.5 or spot[1] < -1.0:
                 sprites.append(_set(pool[rng.integers(len(pool))], spot, size))
 

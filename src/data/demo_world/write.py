@@ -100,19 +100,13 @@ def _is_this_world(root: Path, sizes: dict[str, int]) -> bool:
         return False
     record = root / "world.json"
     if not record.is_file():
-        raise InputError(
-            f"{root} exists and is not a demo world: name another root, or delete this one yourself"
-        )
+        raise InputError(f"{root} exists and is not a demo world: name another root, or delete this one yourself")
     try:
         found = json.loads(record.read_text())
     except ValueError as error:
-        raise InputError(
-            f"{record} is not readable: name another root, or delete this one yourself"
-        ) from error
+        raise InputError(f"{record} is not readable: name another root, or delete this one yourself") from error
     if found != _record(sizes):
-        raise InputError(
-            f"{root} is a demo world of other sizes: name another root, or delete this one yourself"
-        )
+        raise InputError(f"{root} is a demo world of other sizes: name another root, or delete this one yourself")
     return True
 
 
@@ -145,11 +139,7 @@ def _jobs(folder: Path, sizes: dict[str, int]) -> Iterator[Job]:
         "height": sizes["height"],
     }
     for split in ("train", "validation", "test"):
-        views = (
-            train_intents(sizes["train_views"])
-            if split == "train"
-            else gallery_intents(sizes["gallery_views"])
-        )
+        views = train_intents(sizes["train_views"]) if split == "train" else gallery_intents(sizes["gallery_views"])
         for index in range(sizes[f"{split}_families"]):
             yield Job(split=split, index=index, count=sizes["siblings"], intents=views, **common)
     for split in ("validation", "test"):
@@ -160,9 +150,7 @@ def _jobs(folder: Path, sizes: dict[str, int]) -> Iterator[Job]:
 
 def _run(jobs: list[Job], workers: int) -> Iterator[list[Shot]]:
     """Results in the order of the jobs."""
-    progress = partial(
-        track, description="drawing", total=len(jobs), transient=True, disable=not sys.stdout.isatty()
-    )
+    progress = partial(track, description="drawing", total=len(jobs), transient=True, disable=not sys.stdout.isatty())
     if workers == 1:
         yield from progress(map(shoot, jobs))
         return

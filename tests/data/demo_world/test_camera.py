@@ -108,9 +108,7 @@ def test_projected_area_and_visible_share_of_a_frontal_wall():
     assert visible_share(100, behind, [FRONT]) == 0.0
 
 
-@pytest.mark.parametrize(
-    ("azimuth", "degrees"), [(0.0, 0.0), (np.pi / 6, 30.0), (np.pi / 2, 90.0), (np.pi, 180.0)]
-)
+@pytest.mark.parametrize(("azimuth", "degrees"), [(0.0, 0.0), (np.pi / 6, 30.0), (np.pi / 2, 90.0), (np.pi, 180.0)])
 def test_view_angle(azimuth, degrees):
     one = Camera((0.0, -30.0, 5.0), (0.0, 0.0, 5.0), 200.0, 256, 192)
     other = Camera((50 * np.sin(azimuth), -50 * np.cos(azimuth), 5.0), (0.0, 0.0, 5.0), 200.0, 256, 192)
