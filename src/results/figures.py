@@ -44,7 +44,7 @@ CHARTS = (
     Chart("Cosine to the class weights", r"(?:.+/)?(?P<label>\w*cosine\w*)"),
     Chart("GeM exponent p", r"(?:.+/)?(?P<label>p)"),
     Chart("Learning rate", r"(?:.+/)?(?P<label>lr|lr-.+|learning_rate)"),
-    Chart("Throughput", r"(?:.+/)?(?P<label>images_per_second)", "images/s"),
+    Chart("Throughput", r"(?:.+/)?(?P<label>images_per_second)(?:_step)?", "images/s"),
 )
 
 

@@ -74,6 +74,20 @@ def test_freeze_bn_keeps_statistics_and_affine_parameters() -> None:
     assert backbone.net.conv1.weight.grad is not None
 
 
+@pytest.mark.parametrize(
+    ("name", "trained"),
+    [("resnet18.tv_in1k", "layer2.0.conv1.weight"), ("tf_efficientnet_lite0.in1k", "blocks.2.0.conv_pw.weight")],
+)
+def test_early_layers_stay_as_they_are(name: str, trained: str) -> None:
+    backbone = Backbone(name, pretrained=False, freeze_until=4).train()
+    before = {key: value.clone() for key, value in backbone.net.state_dict().items()}
+    backbone(torch.randn(4, 3, 64, 64)).global_.sum().backward()
+    learns = [key for key, p in backbone.net.named_parameters() if p.grad is not None]
+    assert learns[0] == trained
+    first = list(before).index(trained)
+    assert all(torch.equal(backbone.net.state_dict()[key], before[key]) for key in list(before)[:first])
+
+
 def test_weights_from_a_file(tmp_path: Path) -> None:
     stored = timm.create_model("resnet18", pretrained=False).state_dict()
     torch.save(stored, tmp_path / "weights.pth")
