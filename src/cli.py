@@ -34,8 +34,7 @@ def one_line_errors(main: Callable[P, T]) -> Callable[P, T]:
             if mistake is None:
                 raise
             _drop_empty_folder(args[0])
-            # From a loader's worker the message arrives as the last line of a traceback.
-            print("error:", str(mistake).splitlines()[-1].split("InputError: ")[-1], file=sys.stderr)
+            print("error:", mistake, file=sys.stderr)
             raise SystemExit(2) from None
 
     return wrapped

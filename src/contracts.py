@@ -62,6 +62,12 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def names(self, ids: NDArray[np.uint64]) -> list[str]:
+        """The names of the images with these ids, in their order."""
+        found = np.flatnonzero(np.isin(self.ids, ids))
+        position = dict(zip(self.ids[found].tolist(), found.tolist(), strict=True))
+        return [self.source.name(position[key]) for key in ids.tolist()]
+
 
 @dataclass(frozen=True)
 class Batch:

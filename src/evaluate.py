@@ -51,13 +51,7 @@ def main(cfg: DictConfig) -> float:
             name=cfg.name,
             method=cfg.method or cfg.name,
             rankings=module.rankings,
-            protocol=protocol(
-                crop=cfg.crop,
-                scales=cfg.scales,
-                resize=cfg.resize,
-                max_side=cfg.max_side,
-                selection=(trained_by or {}).get("selection"),
-            ),
+            protocol=protocol(cfg.crop, cfg.scales, cfg.resize, cfg.max_side, (trained_by or {}).get("selection")),
             checkpoint=Path(cfg.checkpoint) if cfg.checkpoint else None,
             config={"evaluate": as_plain(cfg), "train": trained_by},
         )

@@ -69,13 +69,7 @@ def main(cfg: DictConfig) -> float | None:
             method=cfg.method or cfg.name,
             rankings=module.rankings if data.test else [],
             baseline=reference.rankings if reference else [],
-            protocol=protocol(
-                crop=cfg.crop,
-                scales=cfg.test_scales,
-                resize=cfg.resize,
-                max_side=cfg.max_side,
-                selection=selection,
-            ),
+            protocol=protocol(cfg.crop, cfg.test_scales, cfg.resize, cfg.max_side, selection),
             checkpoint=chosen,
             config=config,
         )

@@ -343,7 +343,25 @@ def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(photos: Path, tmp_p
     options = ["model=gem", "model.dim=16", "data=folder", f"data.root={photos}", "optim.optimizer.lr=1e30"]
     line = refused(train, config("train", f"output_dir={tmp_path}", *SMALL, *options), capsys)
     assert "the loss became" in line
-    assert len(line.split("ids of the batch: ")[1].split()) == 8
+    ids, files = line.split("ids of the batch: ")[1].split("; files: ")
+    assert len(ids.split()) == 8
+    assert all((photos / file).is_file() for file in files.split(", "))
+
+
+@pytest.mark.parametrize(
+    ("options", "file"),
+    [
+        (["logger=tensorboard"], "tensorboard/events*"),
+        (["logger=wandb", "logger.wandb.offline=true"], "wandb/offline-run*/run-*.wandb"),
+        (["logger=none", "trainer.precision=bf16-mixed"], "report.html"),
+    ],
+)
+def test_loggers_and_mixed_precision(photos: Path, tmp_path: Path, options: list[str], file: str) -> None:
+    small = ["model.dim=16", "model.hidden=16", "data=folder", f"data.root={photos}", "margin.margin=0.3"]
+    score = train(config("train", f"output_dir={tmp_path}", *SMALL, *small, "trainer.max_epochs=1", *options))
+    assert score is not None
+    assert list(tmp_path.glob(file))
+    assert (tmp_path / "metrics.csv").exists() is ("logger=none" not in options)
 
 
 def test_an_unknown_override_is_named(tmp_path: Path) -> None:

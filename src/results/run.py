@@ -61,7 +61,7 @@ def finish_run(
 
 
 def protocol(
-    *, crop: str, scales: Sequence[float], resize: str, max_side: int | None, selection: str | None
+    crop: str, scales: Sequence[float], resize: str, max_side: int | None, selection: str | None
 ) -> dict[str, object]:
     """The part of a card without which its figures mean nothing; `selection` names the set that chose the weights."""
     return {

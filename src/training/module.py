@@ -104,9 +104,11 @@ class LandmarkModule(RetrievalModule):
 
     def _not_finite(self, loss: Float[Tensor, ""], batch: Batch) -> str:
         ids = " ".join(f"{int(sample):016x}" for sample in batch.ids)
+        training = self._data.training
+        files = ", ".join(training.names(batch.ids)) if training else ""
         return (
             f"the loss became {loss.item()} at epoch {self.current_epoch}, step {self.global_step}: lower the "
-            f"learning rate or clip the gradient (trainer.gradient_clip_val); ids of the batch: {ids}"
+            f"learning rate or clip the gradient (trainer.gradient_clip_val); ids of the batch: {ids}; files: {files}"
         )
 
 
