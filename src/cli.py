@@ -43,7 +43,7 @@ def one_line_errors(main: Callable[P, T]) -> Callable[P, T]:
 def claim_run(cfg: DictConfig) -> Path:
     """The run's folder. Raises InputError when it holds another run, or nothing to resume."""
     run = Path(cfg.output_dir)
-    if not _main_process():
+    if not main_process():
         return run
     if cfg.get("resume"):
         if not (run / CONFIG).exists():
@@ -55,10 +55,10 @@ def claim_run(cfg: DictConfig) -> Path:
 
 def record_run(run: Path, cfg: DictConfig) -> None:
     """Keep the resolved configuration, and the overrides that made it, in the run's folder."""
-    if not _main_process():
+    if not main_process():
         return
     run.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(_own_overrides()), run / OVERRIDES)
+    OmegaConf.save(OmegaConf.create(_all_overrides(run)), run / OVERRIDES)
     OmegaConf.save(cfg, run / CONFIG, resolve=True)
 
 
@@ -69,13 +69,9 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
 
     if not cfg.resume or not HydraConfig.initialized():
         return cfg
-    kept = Path(cfg.output_dir) / OVERRIDES
-    if not kept.exists():
+    if not (Path(cfg.output_dir) / OVERRIDES).exists():
         return cfg
-    given = _own_overrides()
-    names = {_key(override) for override in given}
-    before = [override for override in map(str, OmegaConf.load(kept)) if _key(override) not in names]
-    resumed = compose("train", overrides=[*before, *given])
+    resumed = compose("train", overrides=_all_overrides(Path(cfg.output_dir)))
     for key in ("name", "output_dir", "resume"):
         OmegaConf.update(resumed, key, cfg[key])
     return resumed
@@ -101,7 +97,7 @@ def settle_process() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*LeafSpec.*", ".*does not have many workers.*"):
+    for message in (".*LeafSpec.*", ".*does not have many workers.*", ".*in eval mode at the start of training.*"):
         warnings.filterwarnings("ignore", message)
 
 
@@ -118,13 +114,25 @@ def _own_overrides() -> list[str]:
     return [override for override in HydraConfig.get().overrides.task if _key(override) not in ("resume", "name")]
 
 
+def _all_overrides(run: Path) -> list[str]:
+    """What the run was started with, what it was resumed with, and what is given now; the last of each name."""
+    given = _own_overrides()
+    kept = run / OVERRIDES
+    before = map(str, OmegaConf.load(kept)) if kept.exists() else ()
+    names = {_key(override) for override in given}
+    return [*(override for override in before if _key(override) not in names), *given]
+
+
 def _key(override: str) -> str:
     return override.split("=", 1)[0].lstrip("+~").split("@")[0]
 
 
-def _main_process() -> bool:
-    """Whether this is the process that writes: Lightning and torchrun number the others."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
+def main_process() -> bool:
+    """Whether this is the process that writes: Lightning, torchrun and Slurm number them all from 0."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    rank: int = rank_zero_only.rank  # pyright: ignore[reportFunctionMemberAccess]
+    return rank == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def _drop_empty_folder(cfg: Any) -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig
 
 from src.cli import one_line_errors, settle_process
+
+if TYPE_CHECKING:
+    from src.contracts import Resize
+
+PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
@@ -24,7 +30,7 @@ def main(cfg: DictConfig) -> float:
     from src.data.module import LandmarkDataModule
     from src.results.run import finish_run, protocol
     from src.training.checkpoints import load_model
-    from src.training.evaluation import ExtractionOptions, RetrievalModule
+    from src.training.evaluation import ExtractionOptions, RetrievalModule, run_test
 
     if (cfg.checkpoint is None) == (cfg.get("model") is None):
         raise InputError(
@@ -32,30 +38,42 @@ def main(cfg: DictConfig) -> float:
             "untrained one; not both"
         )
     run = claim_run(cfg)
-    benchmark = instantiate(cfg.benchmark)()
     if cfg.checkpoint is None:
-        model, trained_by = instantiate(cfg.model), None
+        model, trained_by = instantiate(cfg.model), {}
     else:
         model, trained_by = load_model(cfg.checkpoint)
-    data = LandmarkDataModule(None, [], [benchmark], workers=cfg.workers, max_side=cfg.max_side, on_error=cfg.on_error)
-    options = ExtractionOptions(cfg.scales, cfg.resize, instantiate(cfg.index))
+    scales, resize, max_side = as_tested(cfg, trained_by)
+    benchmark = instantiate(cfg.benchmark)()
+    data = LandmarkDataModule(None, [], [benchmark], workers=cfg.workers, max_side=max_side, on_error=cfg.on_error)
+    options = ExtractionOptions(scales, resize, instantiate(cfg.index))
     trainer = instantiate(
         cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=sys.stdout.isatty()
     )
     record_run(run, cfg)
-    module = RetrievalModule(model, test=options)
-    trainer.test(module, datamodule=data, verbose=False)
+    rankings = run_test(trainer, data, RetrievalModule(model, test=options))
     if trainer.is_global_zero:
         finish_run(
             run,
             name=cfg.name,
             method=cfg.method or cfg.name,
-            rankings=module.rankings,
-            protocol=protocol(cfg.crop, cfg.scales, cfg.resize, cfg.max_side, (trained_by or {}).get("selection")),
+            rankings=rankings,
+            protocol=protocol(scales, resize, max_side, trained_by.get("selection")),
             checkpoint=Path(cfg.checkpoint) if cfg.checkpoint else None,
-            config={"evaluate": as_plain(cfg), "train": trained_by},
+            config={"evaluate": as_plain(cfg), "train": trained_by or None},
         )
-    return module.rankings[0].evaluation["medium"]["map"]
+    return rankings[0].evaluation["medium"]["map"]
+
+
+def as_tested(cfg: DictConfig, trained_by: dict[str, Any]) -> tuple[list[float], Resize, int | None]:
+    """Scales, resize rule and max_side: as given, where `auto` as the checkpoint's run tested, else the paper's."""
+    before = (
+        trained_by.get("test_scales", PAPER_SCALES),
+        trained_by.get("resize", "released"),
+        trained_by.get("data", {}).get("max_side"),
+    )
+    given = (cfg.scales, cfg.resize, cfg.max_side)
+    scales, resize, max_side = (old if new == "auto" else new for new, old in zip(given, before, strict=True))
+    return list(scales), resize, max_side
 
 
 if __name__ == "__main__":

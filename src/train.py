@@ -18,11 +18,11 @@ def main(cfg: DictConfig) -> float | None:
     import lightning as L
     from hydra.utils import instantiate
 
-    from src.cli import as_plain, claim_run, record_run, resume_point, resumed_config
+    from src.cli import as_plain, claim_run, main_process, record_run, resume_point, resumed_config
     from src.results.run import finish_run, protocol
     from src.training.callbacks import best_score, callbacks, chosen_checkpoint
     from src.training.checkpoints import check_resumable, describe_run
-    from src.training.evaluation import ExtractionOptions, RetrievalModule
+    from src.training.evaluation import ExtractionOptions, RetrievalModule, run_test
     from src.training.module import LandmarkModule
 
     cfg = resumed_config(cfg)
@@ -34,6 +34,7 @@ def main(cfg: DictConfig) -> float | None:
     selection = data.validation[0].name if data.validation else None
     config = {**as_plain(cfg), "selection": selection}
     index = instantiate(cfg.index)
+    about = describe_run(config, data.training.classes.tolist())
     test = ExtractionOptions(cfg.test_scales, cfg.resize, index)
     module = LandmarkModule(
         model,
@@ -42,7 +43,7 @@ def main(cfg: DictConfig) -> float | None:
         instantiate(cfg.optim.optimizer),
         instantiate(cfg.optim.schedule),
         head_lr_scale=cfg.optim.head_lr_scale,
-        run=describe_run(config, data.training.classes.tolist()),
+        run=about,
         validation=ExtractionOptions(cfg.scales, cfg.resize, index),
         test=test,
     )
@@ -52,24 +53,24 @@ def main(cfg: DictConfig) -> float | None:
     trainer = instantiate(cfg.trainer, logger=loggers, callbacks=watching, enable_progress_bar=progress)
     last = resume_point(cfg)
     if last:
-        check_resumable(last, module)
+        check_resumable(last, module, about)
+    if main_process():
+        data.check(trainer.world_size)
     record_run(run, cfg)
     trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     chosen = chosen_checkpoint(run)
-    reference = None
-    if data.test:
-        trainer.test(module, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
-        if cfg.get("baseline"):
-            reference = RetrievalModule(instantiate(cfg.baseline), test=test)
-            trainer.test(reference, datamodule=data, verbose=False)
+    rankings, baseline = run_test(trainer, data, module, chosen), []
+    if cfg.get("baseline"):
+        reference = RetrievalModule(instantiate(cfg.baseline), test=test, prefix="baseline/")
+        baseline = run_test(trainer, data, reference)
     if trainer.is_global_zero:
         finish_run(
             run,
             name=cfg.name,
             method=cfg.method or cfg.name,
-            rankings=module.rankings if data.test else [],
-            baseline=reference.rankings if reference else [],
-            protocol=protocol(cfg.crop, cfg.test_scales, cfg.resize, cfg.max_side, selection),
+            rankings=rankings,
+            baseline=baseline,
+            protocol=protocol(cfg.test_scales, cfg.resize, data.max_side, selection),
             checkpoint=chosen,
             config=config,
         )

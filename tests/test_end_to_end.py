@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from src.data.demo_world.write import write_world
 from src.evaluate import main as evaluate
+from src.models.backbone import Backbone
 from src.train import main as train
+from src.training.checkpoints import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -163,40 +167,58 @@ def test_real_photographs_in_the_revisited_layout(
     assert card(tmp_path)["benchmarks"][0]["gallery"] == 39
 
 
-def command(*overrides: str) -> list[str]:
-    return [sys.executable, "-W", "ignore", "-m", "src.train", *overrides]
+def command(*overrides: str, module: str = "src.train") -> list[str]:
+    return [sys.executable, "-W", "ignore", "-m", module, *overrides]
 
 
 def environment(**extra: str) -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1"} | extra
 
 
-def test_killed_and_resumed(world: Path, tmp_path: Path) -> None:
-    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "hydra.run.dir=" + str(tmp_path / "run")]
+def losses(run: Path) -> list[float]:
+    """Training losses in the order of their steps, which must be whole."""
+    rows = [row for row in metrics(run) if row.get("train/loss")]
+    assert [int(row["step"]) for row in rows] == list(range(len(rows)))
+    return [float(row["train/loss"]) for row in rows]
+
+
+def test_killed_twice_it_trains_as_if_nothing_had_happened(world: Path, tmp_path: Path) -> None:
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "data.workers=1", "trainer.max_epochs=8"]
+    unbroken, run = tmp_path / "unbroken", tmp_path / "run"
+    train(config("train", f"output_dir={unbroken}", *options))
+    last = run / "checkpoints" / "last.ckpt"
+    here = f"hydra.run.dir={run}"
+    kill_when(last.exists, command(here, *options))
+    before = last.stat().st_mtime_ns
+    kill_when(lambda: last.stat().st_mtime_ns != before, command(here, "resume=true", "test_scales=[0.5]"))
+    finished = run_command(command(here, "resume=true"))
+    assert finished.returncode == 0, finished.stderr
+    assert "epoch 1/" not in finished.stdout
+    assert losses(run) == pytest.approx(losses(unbroken), rel=1e-4)
+    assert len(losses(run)) == 3 * 8
+    assert card(run)["protocol"]["scales"] == [0.5]
+    best = max(float(row["val/medium"]) for row in metrics(run) if row.get("val/medium"))
+    assert best == pytest.approx(
+        max(float(row["val/medium"]) for row in metrics(unbroken) if row.get("val/medium")), abs=1e-6
+    )
+
+
+def kill_when(condition: Callable[[], bool], arguments: list[str]) -> None:
+    """Start a command and end it with SIGKILL, its loader workers with it, once the condition holds."""
     process = subprocess.Popen(
-        command(*options, "trainer.max_epochs=1000"), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
+        arguments, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        wait_until((tmp_path / "run" / "checkpoints" / "last.ckpt").exists, process)
+        wait_until(condition, process)
     finally:
-        process.send_signal(signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    before = [row for row in metrics(tmp_path / "run") if row.get("train/loss")]
-    done = max(int(row["epoch"]) for row in before) + 1
-    resumed = subprocess.run(
-        command("resume=true", "hydra.run.dir=" + str(tmp_path / "run"), f"trainer.max_epochs={done + 2}"),
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
+
+
+def run_command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=240
     )
-    assert resumed.returncode == 0, resumed.stderr
-    steps = [int(row["step"]) for row in metrics(tmp_path / "run") if row.get("train/loss")]
-    assert steps == list(range(len(steps)))
-    assert len(steps) == 3 * (done + 2)
-    assert "epoch 1/" not in resumed.stdout
-    assert (tmp_path / "run" / "card.json").exists()
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
@@ -205,34 +227,47 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None
         time.sleep(0.05)
 
 
-def test_two_processes_share_the_batch_and_the_benchmark(world: Path, tmp_path: Path) -> None:
-    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "hydra.run.dir=" + str(tmp_path / "run")]
-    options += ["strategy=ddp_gloo", "trainer.devices=2", "trainer.max_epochs=1"]
-    finished = subprocess.run(
-        command(*options),
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
+def test_two_processes_share_the_batch_and_the_benchmark_and_resume(world: Path, tmp_path: Path) -> None:
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    here = f"hydra.run.dir={run}"
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "strategy=ddp_gloo", "trainer.devices=2"]
+    finished = run_command(command(here, *options, "trainer.max_epochs=1"))
     assert finished.returncode == 0, finished.stderr
-    run = tmp_path / "run"
-    assert len([row for row in metrics(run) if row.get("train/loss")]) == 3
     assert finished.stdout.count("page: ") == 1
-    alone = evaluate(
-        config(
-            "evaluate",
-            f"output_dir={tmp_path / 'alone'}",
-            f"checkpoint={run / 'checkpoints' / 'best.ckpt'}",
-            f"benchmark.root={world / 'test'}",
-            "scales=[1.0]",
-            "trainer=cpu",
-            "workers=0",
-        )
-    )
-    assert card(run)["benchmarks"][0]["map"]["medium"] == pytest.approx(alone, abs=1e-6)
+    resumed = run_command(command(here, "resume=true", "trainer.max_epochs=2"))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "epoch 2/2" in resumed.stdout
+    assert len(losses(run)) == 2 * 3
+    checkpoint = f"checkpoint={run / 'checkpoints' / 'best.ckpt'}"
+    root = f"benchmark.root={world / 'test'}"
+    medium = evaluate(config("evaluate", f"output_dir={alone}", checkpoint, root, "trainer=cpu", "workers=0"))
+    assert card(run)["benchmarks"][0]["map"]["medium"] == pytest.approx(medium, abs=1e-6)
+    assert card(alone)["protocol"] == card(run)["protocol"]
+
+
+def test_images_that_any_process_skipped_are_on_the_card(world: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "test"
+    shutil.copytree(world / "test", broken)
+    for victim in sorted((broken / "jpg").iterdir())[:2]:
+        victim.write_bytes(b"")
+    options = ["model=imagenet_gem", "backbone=r18", "backbone.pretrained=false", f"benchmark.root={broken}"]
+    options += ["scales=[0.5]", "trainer=cpu", "trainer.devices=2", "strategy=ddp_gloo", "workers=0", "on_error=skip"]
+    finished = run_command([*command(f"hydra.run.dir={tmp_path / 'run'}", *options, module="src.evaluate")])
+    assert finished.returncode == 0, finished.stderr
+    assert len(card(tmp_path / "run")["benchmarks"][0]["bad_images"]) == 2
+
+
+def test_frozen_layers_stay_as_they_are_through_a_training(photos: Path, tmp_path: Path) -> None:
+    options = ["backbone=efficientnet_lite0", "backbone.freeze_until=4", "model=gem", "model.dim=16", "data=folder"]
+    cfg = config("train", f"output_dir={tmp_path}", *SMALL[2:], *options, f"data.root={photos}", "trainer.max_epochs=1")
+    train(cfg)
+    after, _ = load_model(tmp_path / "checkpoints" / "last.ckpt")
+    moved = {
+        key.split(".")[2] if key.startswith("net.blocks") else "stem"
+        for key, value in Backbone(cfg.backbone.name, weights=cfg.backbone.weights).state_dict().items()
+        if not torch.equal(value, after.backbone.state_dict()[key])
+    }
+    assert moved == {"2", "3", "4", "5", "6"}
 
 
 def refused(main: Callable[[DictConfig], object], cfg: DictConfig, capsys: pytest.CaptureFixture[str]) -> str:
@@ -304,8 +339,6 @@ def test_another_network_cannot_resume_a_run(trained: tuple[Path, float], world:
 
 
 def test_an_unreadable_image_stops_an_evaluation_unless_it_is_skipped(world: Path, tmp_path: Path, capsys) -> None:
-    import shutil
-
     broken = tmp_path / "test"
     shutil.copytree(world / "test", broken)
     victim = sorted((broken / "jpg").iterdir())[0]
@@ -319,8 +352,6 @@ def test_an_unreadable_image_stops_an_evaluation_unless_it_is_skipped(world: Pat
 
 
 def test_a_broken_training_image_is_replaced_and_named(photos: Path, tmp_path: Path, capsys) -> None:
-    import shutil
-
     shutil.copytree(photos, tmp_path / "photos")
     for file in (tmp_path / "photos" / "landmark 0").iterdir():
         file.write_bytes(b"not an image")

@@ -10,8 +10,6 @@ python -m src.prepare task=demo_world
 python -m src.evaluate model=imagenet_gem backbone=efficientnet_lite0 benchmark=demo 'scales=[1.0]' \
   method="untrained ImageNet GeM" name=demo/untrained
 python -m src.train experiment=demo model=gem method="trained GeM" name=demo/gem
-# The pyramid's dilations take the share of the 9 x 9 maps that 6, 12 and 18 take of the paper's 32 x 32.
-python -m src.train experiment=demo model=dolg method="trained DOLG" name=demo/dolg \
-  model.hidden=512 'local.dilations=[2,4,6]'
+python -m src.train experiment=demo method="trained DOLG" name=demo/dolg
 python -m src.report cards="$out/*/card.json" out="$out"
 echo "open $out/report.html"

@@ -65,14 +65,17 @@ class TrainingImages(Dataset[Batch]):
         )
 
     def _sample(self, epoch: int, position: int, bad: list[BadImage]) -> tuple[Pixels, np.ndarray, int]:
-        rng = sample_rng(self.seed, epoch, int(self.training.ids[position]))
+        sample = int(self.training.ids[position])
+        rng = sample_rng(self.seed, epoch, sample)
         draws = rng.random(NUM_DRAWS, np.float32)
-        for _ in range(MAX_REPLACEMENTS):
+        for attempt in range(1, MAX_REPLACEMENTS + 1):
             try:
                 data = self.training.source.read(position)
                 return decode_crop(data, self.crop, self.size, rng), draws, position
             except (BrokenImageError, OSError) as error:
                 bad.append(BadImage(self.training.source.name(position), reason(error)))
+                # A generator of its own: how far the broken image got must not matter.
+                rng = sample_rng(self.seed, epoch, sample, attempt)
                 position = int(rng.integers(len(self.training)))
         raise UnreadableError(
             f"{MAX_REPLACEMENTS} training images in a row could not be read, the last one "
@@ -80,9 +83,9 @@ class TrainingImages(Dataset[Batch]):
         )
 
 
-def sample_rng(seed: int, epoch: int, sample: int) -> np.random.Generator:
-    """The random numbers of one sample in one epoch."""
-    return np.random.default_rng([seed, epoch, sample])
+def sample_rng(seed: int, epoch: int, sample: int, attempt: int = 0) -> np.random.Generator:
+    """The random numbers of one sample in one epoch, and of each attempt to replace it."""
+    return np.random.default_rng([seed, epoch, sample, attempt])
 
 
 class BenchmarkImages(Dataset[ImageBatch]):

@@ -15,6 +15,7 @@ from src.data.datasets import BenchmarkImages, TrainingImages
 from src.data.folder import SplitMode, split_folder
 from src.data.gldv2 import hold_out, load_gldv2
 from src.data.sampling import EpochSampler, RankShard
+from src.data.sources import checked_seed
 
 Benchmarks = Mapping[str, Callable[[], Benchmark] | None]
 
@@ -71,7 +72,7 @@ class LandmarkDataModule(L.LightningDataModule):
         self.image_size = image_size
         self.batch_size = batch_size
         self.workers = workers
-        self.seed = seed
+        self.seed = checked_seed(seed)
         self.max_side = max_side
         self.eval_batch = eval_batch
         self.on_error = on_error
@@ -118,16 +119,34 @@ class LandmarkDataModule(L.LightningDataModule):
         """Landmarks there are in training."""
         return len(self._training.classes)
 
+    @property
+    def batches_per_epoch(self) -> int:
+        """Whole global batches there are in training."""
+        return len(self._training) // self.batch_size
+
+    def check(self, world: int) -> None:
+        """Refuse beforehand what would stop a training later: hours later, where the data are large.
+
+        Raises:
+            InputError: a global batch that `world` processes cannot share, or a validation image that cannot be
+                read (unless `on_error` is "skip").
+        """
+        if self.batch_size % world:
+            raise InputError(f"data.batch_size={self.batch_size} does not divide by {world} processes")
+        if self.on_error == "error":
+            for loader in self.val_dataloader():
+                for _ in loader:
+                    pass
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of this process's share of each global batch; an incomplete last batch is left out."""
         world, rank = self._processes()
-        if self.batch_size % world:
-            raise InputError(f"data.batch_size={self.batch_size} does not divide by {world} processes")
+        epoch = 0 if self.trainer is None else self.trainer.current_epoch
         images = TrainingImages(self._training, self.image_size, self.augmentation.crop, self.seed)
         return DataLoader(
             images,
             batch_size=self.batch_size // world,
-            sampler=EpochSampler(len(images), self.seed, rank, world),
+            sampler=EpochSampler(len(images), self.seed, rank, world, epoch),
             drop_last=True,
             **self._loading(persistent=True),
         )

@@ -76,7 +76,7 @@ def revisited_benchmark(
     """
     root = Path(root)
     if crop not in CROPS:
-        raise InputError(f"benchmark.crop must be one of {', '.join(CROPS)}, not {crop}")
+        raise InputError(f"crop must be one of {', '.join(CROPS)}, not {crop}")
     if not root.is_dir():
         raise InputError(f"benchmark folder not found: {root} (benchmark.root=DIR with jpg/ and gnd_*.pkl)")
     file = Path(ground_truth) if ground_truth else _only_ground_truth(root)

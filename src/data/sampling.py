@@ -19,14 +19,15 @@ class EpochSampler(Sampler[tuple[int, int]]):
         size: samples there are.
         seed: of the order.
         rank, world: this process and how many there are.
+        epoch: the first one; a resumed run's loader starts its workers before Lightning calls `set_epoch`.
     """
 
-    def __init__(self, size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, size: int, seed: int, rank: int = 0, world: int = 1, epoch: int = 0) -> None:
         self.size = size
         self.seed = seed
         self.rank = rank
         self.world = world
-        self.epoch = 0
+        self.epoch = epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -36,9 +37,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return self.size // self.world
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
+        epoch = self.epoch
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
         for position in order[self.rank : len(self) * self.world : self.world]:
-            yield self.epoch, int(position)
+            yield epoch, int(position)
 
 
 class RankShard(Sampler[int]):

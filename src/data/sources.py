@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from src.contracts import InputError
+
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 
@@ -60,9 +62,16 @@ def file_size(path: Path) -> int | None:
         return None
 
 
+def checked_seed(seed: int) -> int:
+    """`seed`. Raises InputError below 0, where numpy and hashing stop."""
+    if seed < 0:
+        raise InputError(f"seed must not be below 0: {seed}")
+    return seed
+
+
 def stable_ids(names: list[str], seed: int = 0) -> NDArray[np.uint64]:
     """A 64-bit id for each name that no machine, order or process changes."""
-    key = seed.to_bytes(8, "little")
+    key = checked_seed(seed).to_bytes(8, "little")
     digests = b"".join(hashlib.blake2b(os.fsencode(name), digest_size=8, key=key).digest() for name in names)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
@@ -70,7 +79,7 @@ def stable_ids(names: list[str], seed: int = 0) -> NDArray[np.uint64]:
 def hash_share(ids: NDArray[np.uint64], seed: int) -> NDArray[np.float64]:
     """A number in [0, 1) for each 64-bit id, by splitmix64's mixing: a split that no order can change."""
     with np.errstate(over="ignore"):
-        x = ids + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1)
+        x = ids + np.uint64(0x9E3779B97F4A7C15) * np.uint64(checked_seed(seed) + 1)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         x = x ^ (x >> np.uint64(31))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,12 +24,20 @@ class Extractor:
         model: a network with a `backbone` that normalises.
         scales: factors of the image's size.
         resize: "released" is plain bilinear, as the released code does; "antialias" filters first.
+        pixels: images of one shape go through the network together as long as they have no more pixels than this at
+            the largest scale; it bounds the memory of a batch, and a single larger image goes alone.
 
     Raises:
         InputError: no scale, a scale that is not above 0, an unknown resize.
     """
 
-    def __init__(self, model: DescriptorModel, scales: Sequence[float] = (1.0,), resize: Resize = "released") -> None:
+    def __init__(
+        self,
+        model: DescriptorModel,
+        scales: Sequence[float] = (1.0,),
+        resize: Resize = "released",
+        pixels: int = 4_194_304,
+    ) -> None:
         if not scales or min(scales) <= 0:
             raise InputError(f"scales must be above 0 and at least one, not {list(scales)}")
         if resize not in ("released", "antialias"):
@@ -37,15 +45,24 @@ class Extractor:
         self.model = model
         self.scales = tuple(float(scale) for scale in scales)
         self.resize: Resize = resize
+        self.pixels = pixels
 
     def __call__(self, images: Sequence[UInt8[Tensor, "_ _ 3"]]) -> Float[Tensor, "b d"]:
-        """RGB images to descriptors, in their order; images of one shape go through the network together."""
-        groups: dict[torch.Size, list[int]] = defaultdict(list)
-        for position, image in enumerate(images):
-            groups[image.shape].append(position)
-        parts = [self._multi_scale(torch.stack([images[i] for i in group])) for group in groups.values()]
-        order = torch.tensor([i for group in groups.values() for i in group], device=parts[0].device)
+        """RGB images to descriptors, in their order."""
+        groups = list(self._groups(images))
+        parts = [self._multi_scale(torch.stack([images[i] for i in group])) for group in groups]
+        order = torch.tensor([i for group in groups for i in group], device=parts[0].device)
         return torch.cat(parts)[order.argsort()]
+
+    def _groups(self, images: Sequence[UInt8[Tensor, "_ _ 3"]]) -> Iterator[list[int]]:
+        """Positions of images of one shape, as many as go through the network together."""
+        shapes: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for position, image in enumerate(images):
+            shapes[image.shape[0], image.shape[1]].append(position)
+        for (height, width), positions in shapes.items():
+            size = max(1, int(self.pixels / (height * width * max(1.0, *self.scales) ** 2)))
+            for start in range(0, len(positions), size):
+                yield positions[start : start + size]
 
     def _multi_scale(self, images: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b d"]:
         pixels = images.permute(0, 3, 1, 2).float()

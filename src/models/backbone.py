@@ -69,6 +69,8 @@ class Backbone(nn.Module):
         self.register_buffer(
             "_shift", (-torch.tensor(self.mean) / torch.tensor(self.std)).view(1, 3, 1, 1), persistent=False
         )
+        # Lightning never calls `train()` before it fits: what is frozen is so from the start.
+        self.train()
 
     def normalise(self, images: Shaped[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """RGB pixels in 0..255, of any dtype, as the float32 input that the weights expect."""
@@ -156,10 +158,15 @@ def _resolve(weights: str) -> Path:
 
 
 def _up_to(net: nn.Module, last: str) -> list[nn.Module]:
-    """The layers that run before the end of the module called `last`, in order."""
-    layers = [(name, layer) for name, layer in net.named_modules() if not list(layer.children())]
-    end = max(place for place, (name, _) in enumerate(layers) if f"{name}.".startswith(f"{last}."))
-    return [layer for _, layer in layers[: end + 1]]
+    """The modules with tensors of their own that run before the end of the module called `last`, in order."""
+    modules = list(net.named_modules())
+    end = max(place for place, (name, _) in enumerate(modules) if f"{name}.".startswith(f"{last}."))
+    return [module for _, module in modules[: end + 1] if any(True for _ in _own_tensors(module))]
+
+
+def _own_tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters(recurse=False)
+    yield from module.buffers(recurse=False)
 
 
 def _batch_norms(module: nn.Module) -> Iterator[nn.Module]:

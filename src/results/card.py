@@ -26,6 +26,9 @@ PACKAGES = {
     "timm": "timm",
     "faiss": "faiss-cpu",
     "numpy": "numpy",
+    "simplejpeg": "simplejpeg",
+    "opencv": "opencv-python-headless",
+    "pillow": "pillow",
 }
 
 Fields = Mapping[str, type | tuple[type, ...]]
@@ -67,9 +70,9 @@ def make_card(
 ) -> dict[str, Any]:
     """The card of a run called `name`, whose table row reads `method`.
 
-    `protocol` says how descriptors were made (crop, scales, resize, image_size) and, under `selection`,
-    the name or names of the sets the checkpoint was selected on. Precisions are fractions in [0, 1], times
-    are seconds; what is not a finite number is null. Raises OSError when the checkpoint cannot be read.
+    `protocol` says how descriptors were made (scales, resize, image_size; the crop is the benchmark's) and, under
+    `selection`, the name or names of the sets the checkpoint was selected on. Precisions are fractions in
+    [0, 1], times are seconds; what is not a finite number is null. Raises OSError when the checkpoint cannot be read.
     """
     card = {
         "format": FORMAT,
@@ -138,7 +141,7 @@ def read_card(path: Path) -> dict[str, Any]:
 def labels(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
     """Short notes on what sets this card's figures on `benchmark` (one of its benchmarks) apart."""
     notes = []
-    if benchmark["boxes"] and crop_of(card, benchmark) == "none":
+    if benchmark["boxes"] and benchmark["crop"] == "none":
         notes.append("queries not cropped")
     if skipped := len(benchmark["bad_images"]):
         notes.append(f"{skipped} image{'s' if skipped > 1 else ''} skipped")
@@ -146,11 +149,6 @@ def labels(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
     if benchmark["name"] in ([selection] if isinstance(selection, str) else selection or ()):
         notes.append("selected on this set")
     return notes
-
-
-def crop_of(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> str:
-    """How queries were cropped: the run's protocol if it says so, otherwise the benchmark's own way."""
-    return card["protocol"].get("crop") or benchmark["crop"]
 
 
 def commit(folder: Path) -> str | None:

@@ -126,12 +126,13 @@ def ranked_grid(ranking: Ranking, *, queries: int = 8, top: int = 10, thumb: int
     difficulty = shown_difficulty(ranking)
     ap = np.asarray(ranking.evaluation[difficulty]["ap"], dtype=np.float64)
     rows = chosen_queries(ap, queries)
-    columns = min(top, ranking.top.shape[1])
+    columns = min(top, int((ranking.top >= 0).sum(1).max()))
     width, height = cell_corner(len(rows), columns + 1, thumb)
     canvas = Image.new("RGB", (width, height), "white")
     for row, query in enumerate(rows.tolist()):
         _describe(canvas, row, thumb, float(ap[query]), ranking.benchmark, query)
-        shown = [int(ranking.benchmark.queries[query]), *ranking.top[query, :columns].tolist()]
+        answers = ranking.top[query, :columns]
+        shown = [int(ranking.benchmark.queries[query]), *answers[answers >= 0].tolist()]
         kinds: list[Kind] = [
             "query",
             *(kind_of(ranking.benchmark, query, p, difficulty) for p in shown[1:]),

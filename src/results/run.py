@@ -60,12 +60,9 @@ def finish_run(
     return page
 
 
-def protocol(
-    crop: str, scales: Sequence[float], resize: str, max_side: int | None, selection: str | None
-) -> dict[str, object]:
+def protocol(scales: Sequence[float], resize: str, max_side: int | None, selection: str | None) -> dict[str, object]:
     """The part of a card without which its figures mean nothing; `selection` names the set that chose the weights."""
     return {
-        "crop": crop,
         "scales": list(scales),
         "resize": resize,
         "image_size": max_side,

@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from src.contracts import DIFFICULTIES
-from src.results.card import crop_of, labels
+from src.results.card import labels
 
 Card = Mapping[str, Any]
 MISSING = "–"  # noqa: RUF001
@@ -238,11 +238,11 @@ def _kappas(cards: Sequence[Card], column: Column) -> list[str]:
     return sorted({k for b in benchmarks for k in b["mp_at_k"].get(column.difficulty, {})}, key=int)
 
 
-def _crops(card: Card) -> str:
-    crops = {b["name"]: crop_of(card, b) for b in card["benchmarks"]}
+def _crops(card: Card) -> str | None:
+    crops = {b["name"]: b["crop"] for b in card["benchmarks"]}
     if len(set(crops.values())) > 1:
         return ", ".join(f"{crop} ({name})" for name, crop in crops.items())
-    return next(iter(crops.values()), card["protocol"].get("crop"))
+    return next(iter(crops.values()), None)
 
 
 def _short(value: object) -> str:

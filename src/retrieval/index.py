@@ -20,15 +20,22 @@ class FlatIndex:
         """Index the gallery, (N, D) float32, L2-normalised. Raises InputError for NaN or infinite values."""
         import faiss
 
-        if not np.isfinite(descriptors).all():
-            raise InputError("a gallery descriptor is not finite: the network gave NaN or infinity")
         self._index = faiss.IndexFlatIP(descriptors.shape[1])
-        self._index.add(np.ascontiguousarray(descriptors, dtype=np.float32))
+        self._index.add(_finite(descriptors, "gallery"))
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Cosines and gallery positions, (Q, k) each, best first; equal cosines in gallery order."""
+        """Cosines and gallery positions, (Q, k) each, best first; equal cosines in gallery order.
+
+        Raises InputError for NaN or infinite values.
+        """
         if self._index is None:
             raise RuntimeError("build the index before searching it")
-        scores, positions = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
+        scores, positions = self._index.search(_finite(queries, "query"), k)
         order = np.lexsort((positions, -scores))
         return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+
+
+def _finite(descriptors: NDArray[np.float32], role: str) -> NDArray[np.float32]:
+    if not np.isfinite(descriptors).all():
+        raise InputError(f"a {role} descriptor is not finite: the network gave NaN or infinity")
+    return np.ascontiguousarray(descriptors, dtype=np.float32)

@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from src.contracts import Evaluation, GroundTruth, InputError, Scores
+from src.contracts import DIFFICULTIES, Difficulty, Evaluation, GroundTruth, InputError, Scores
 from src.retrieval.index import FlatIndex
+
+# Queries ranked at a time.
+QUERIES_AT_ONCE = 256
 
 
 def average_precision(ranks: NDArray[np.int64], positives: int) -> float:
@@ -55,39 +58,48 @@ def revisited_evaluation(
     """
     if len(ranks) != len(ground_truth):
         raise InputError(f"{len(ranks)} ranked lists for {len(ground_truth)} queries")
-    easy, hard, junk = ground_truth.easy, ground_truth.hard, ground_truth.junk
-    empty = (np.empty(0, np.int64),) * len(ground_truth)
+    return mean_scores(
+        [query_scores(ranked, ground_truth, query, kappas) for query, ranked in enumerate(ranks)], kappas
+    )
+
+
+# Average precision and precision at each k of one query; NaN without positives.
+QueryScores = dict[Difficulty, tuple[float, NDArray[np.float64]]]
+
+
+def query_scores(
+    ranked: NDArray[np.int64], ground_truth: GroundTruth, query: int, kappas: Sequence[int]
+) -> QueryScores:
+    """One query's figures: what is positive and what is ignored at each difficulty."""
+    easy, hard, junk = ground_truth.easy[query], ground_truth.hard[query], ground_truth.junk[query]
     return {
-        "easy": _scores(ranks, easy, empty, hard, junk, kappas),
-        "medium": _scores(ranks, easy, hard, empty, junk, kappas),
-        "hard": _scores(ranks, hard, empty, easy, junk, kappas),
+        "easy": _score(ranked, easy, np.concatenate([hard, junk]), kappas),
+        "medium": _score(ranked, np.concatenate([easy, hard]), junk, kappas),
+        "hard": _score(ranked, hard, np.concatenate([easy, junk]), kappas),
     }
 
 
-Lists = Sequence[NDArray[np.int64]]
+def mean_scores(queries: Sequence[QueryScores], kappas: Sequence[int]) -> Evaluation:
+    """Means over the queries that have positives."""
+    return {difficulty: _mean([query[difficulty] for query in queries], len(kappas)) for difficulty in DIFFICULTIES}
 
 
-def _scores(
-    ranks: NDArray[np.int64],
-    wanted: Lists,
-    wanted_too: Lists,
-    ignored: Lists,
-    junk: Lists,
-    kappas: Sequence[int],
-) -> Scores:
-    ap = np.full(len(ranks), np.nan)
-    precision = np.full((len(ranks), len(kappas)), np.nan)
-    for query, ranked in enumerate(ranks):
-        positives = np.concatenate([wanted[query], wanted_too[query]])
-        if not len(positives):
-            continue
-        found = _positive_ranks(ranked, positives, np.concatenate([ignored[query], junk[query]]))
-        ap[query] = average_precision(found, len(positives))
-        precision[query] = precision_at(found, kappas)
+def _mean(queries: Sequence[tuple[float, NDArray[np.float64]]], kappas: int) -> Scores:
+    ap = np.array([query[0] for query in queries], np.float64)
     counted = ~np.isnan(ap)
     if not counted.any():
-        return {"map": float("nan"), "ap": ap, "mp_at_k": np.full(len(kappas), np.nan)}
+        return {"map": float("nan"), "ap": ap, "mp_at_k": np.full(kappas, np.nan)}
+    precision = np.stack([query[1] for query in queries])
     return {"map": float(ap[counted].mean()), "ap": ap, "mp_at_k": precision[counted].mean(0)}
+
+
+def _score(
+    ranked: NDArray[np.int64], positives: NDArray[np.int64], ignored: NDArray[np.int64], kappas: Sequence[int]
+) -> tuple[float, NDArray[np.float64]]:
+    if not len(positives):
+        return float("nan"), np.full(len(kappas), np.nan)
+    found = _positive_ranks(ranked, positives, ignored)
+    return average_precision(found, len(positives)), precision_at(found, kappas)
 
 
 def _positive_ranks(
@@ -112,10 +124,12 @@ class RevisitedMAP(Metric):
         dim: length of the descriptors.
         index: builds an empty index with `build` and `search`.
         kappas: the k of mP@k.
+        top: how many of each query's answers `compute` keeps.
 
-    `compute()` gives `revisited_evaluation`'s result and leaves the ranking in `ranks`, (Q, N), filled up with -1
-    where images were skipped. A skipped image is found by no query, and a skipped query finds nothing: skipping
-    can lower a result, never raise it.
+    `compute()` gives `revisited_evaluation`'s result and leaves the heads of the rankings in `ranks`, (Q, top), -1
+    where there is no further image. A skipped positive counts as not found, and a skipped query finds nothing; a
+    skipped negative no longer stands above a positive. Queries are ranked in chunks, so that memory grows with the
+    gallery and not with its square.
     """
 
     full_state_update = False
@@ -134,6 +148,7 @@ class RevisitedMAP(Metric):
         dim: int,
         index: Callable[[], FlatIndex] = FlatIndex,
         kappas: Sequence[int] = (1, 5, 10),
+        top: int = 100,
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
@@ -143,6 +158,7 @@ class RevisitedMAP(Metric):
         self.dim = dim
         self.index = index
         self.kappas = tuple(kappas)
+        self.top = min(top, num_gallery)
         self.ranks = np.empty((0, 0), np.int64)
         self.add_state("descriptors", default=[], dist_reduce_fx="cat")
         self.add_state("positions", default=[], dist_reduce_fx="cat")
@@ -176,10 +192,16 @@ class RevisitedMAP(Metric):
         asked = np.flatnonzero(known[self.queries])
         index = self.index()
         index.build(table[gallery])
-        self.ranks = np.full((len(self.queries), self.num_gallery), -1, np.int64)
-        found = index.search(table[self.queries[asked]], len(gallery))[1]
-        self.ranks[asked, : len(gallery)] = gallery[found]
-        return revisited_evaluation(self.ranks, self.ground_truth, self.kappas)
+        self.ranks = np.full((len(self.queries), self.top), -1, np.int64)
+        nothing = np.empty(0, np.int64)
+        scores = [query_scores(nothing, self.ground_truth, query, self.kappas) for query in range(len(self.queries))]
+        for start in range(0, len(asked), QUERIES_AT_ONCE):
+            chunk = asked[start : start + QUERIES_AT_ONCE]
+            ranked = gallery[index.search(table[self.queries[chunk]], len(gallery))[1]]
+            self.ranks[chunk, : ranked.shape[1]] = ranked[:, : self.top]
+            for query, found in zip(chunk.tolist(), ranked, strict=True):
+                scores[query] = query_scores(found, self.ground_truth, query, self.kappas)
+        return mean_scores(scores, self.kappas)
 
     def _table(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Descriptors by position, (images, D), and which of them there are."""

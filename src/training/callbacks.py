@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from torch import Tensor
 
 from src.contracts import BadImage, Batch
 
@@ -18,12 +20,13 @@ MONITOR = "val/medium"
 def callbacks(run: Path, *, validates: bool, logs: bool) -> list[Callback]:
     """The callbacks of a training run that writes to `run`."""
     folder = run / "checkpoints"
-    watching: list[Callback] = [Throughput(), EpochLine(), BadImageFile(run), Last(folder)]
-    if validates:
-        watching.append(Best(folder))
+    watching: list[Callback] = [Throughput(), EpochLine(), BadImageFile(run)]
     if logs:
         watching.append(LearningRateMonitor(logging_interval="step"))
-    return watching
+    if validates:
+        watching.append(Best(folder))
+    # After Best, whose score it stores for a run that resumes.
+    return [*watching, Last(folder)]
 
 
 class Best(ModelCheckpoint):
@@ -77,25 +80,29 @@ class EpochLine(Callback):
     """Prints one line after each epoch, for logs that a progress bar would not suit."""
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the epoch's clock."""
+        """Start the epoch's clock and mean."""
         self.start = time.perf_counter()
+        self.losses: list[Tensor] = []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Keep the loss on its device: reading it here would make the device wait."""
+        self.losses.append(outputs["loss"].detach())
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Epoch, loss, speed, and the validation figures where there are any."""
+        """Epoch, mean loss, speed, and the validation figures where there are any."""
         if not trainer.is_global_zero:
             return
         values = trainer.callback_metrics
         parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
+        parts += [f"loss {float(torch.stack(self.losses).mean()):.3f}"] if self.losses else []
         parts += [f"{label} {float(values[key]):.{digits}f}" for key, label, digits in _SHOWN if key in values]
         parts += [f"{key.split('/')[-1]} {100 * float(value):.2f}" for key, value in values.items() if key in _MAPS]
         print(", ".join(parts) + f" ({time.perf_counter() - self.start:.0f} s)", flush=True)
 
 
-_SHOWN = (
-    ("train/loss", "loss", 3),
-    ("train/accuracy", "accuracy", 3),
-    ("train/images_per_second_epoch", "images/s", 1),
-)
+_SHOWN = (("train/images_per_second_epoch", "images/s", 1),)
 _MAPS = ("val/easy", "val/medium", "val/hard")
 
 
@@ -104,7 +111,14 @@ class BadImageFile(Callback):
 
     def __init__(self, run: Path) -> None:
         self.run = run
+        self.path = run / "bad_images.csv"
         self.seen: set[str] = set()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Each process has a file of its own; what a resumed run named before is not named again."""
+        if trainer.global_rank:
+            self.path = self.run / f"bad_images.rank{trainer.global_rank}.csv"
+        self.seen = bad_image_names(self.path)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -113,12 +127,12 @@ class BadImageFile(Callback):
         fresh = [image for image in dict.fromkeys(batch.bad) if image.name not in self.seen]
         if fresh:
             self.seen.update(image.name for image in fresh)
-            append_bad_images(self.run / _rank_file("bad_images.csv", trainer.global_rank), fresh)
+            append_bad_images(self.path, fresh)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say how many there were."""
         if self.seen:
-            print(f"{len(self.seen)} unreadable training images were replaced: {self.run / 'bad_images.csv'}")
+            print(f"{len(self.seen)} unreadable training images were replaced: {self.path}")
 
 
 def append_bad_images(path: Path, images: list[BadImage]) -> None:
@@ -130,6 +144,9 @@ def append_bad_images(path: Path, images: list[BadImage]) -> None:
         writer.writerows(images)
 
 
-def _rank_file(name: str, rank: int) -> str:
-    stem, _, suffix = name.rpartition(".")
-    return name if rank == 0 else f"{stem}.rank{rank}.{suffix}"
+def bad_image_names(path: Path) -> set[str]:
+    """The names in such a csv; none where there is no file."""
+    if not path.exists():
+        return set()
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row["name"] for row in csv.DictReader(file)}

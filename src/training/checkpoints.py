@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,9 +64,25 @@ def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
     return model.eval(), config
 
 
-def check_resumable(path: str | Path, module: nn.Module) -> None:
-    """Raise InputError when a run cannot go on from a checkpoint because its network is another one now."""
-    check_fit(module.state_dict(), read_checkpoint(path)["state_dict"], path)
+def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any]) -> None:
+    """Raise InputError when a run cannot go on from a checkpoint.
+
+    Args:
+        path: its checkpoint.
+        module: what would train on; its tensors must be those of the checkpoint.
+        run: how it describes itself now (`describe_run`). Its classes must be the same, and so must `optim`, which
+            an optimizer takes from the checkpoint whatever is asked for.
+    """
+    checkpoint = read_checkpoint(path)
+    before = checkpoint[RUN_KEY]
+    if list(before["classes"]) != list(run["classes"]):
+        raise InputError(
+            f"{path} was trained on {len(before['classes'])} landmarks that are not the {len(run['classes'])} of "
+            "data.root now: restore the data, or start a new run"
+        )
+    if before["config"].get("optim") != run["config"].get("optim"):
+        raise InputError(f"optim=... cannot change when a run resumes ({path} holds the optimizer): start a new run")
+    check_fit(module.state_dict(), checkpoint["state_dict"], path)
 
 
 def build_model(config: Mapping[str, Any]) -> DescriptorModel:
@@ -94,11 +113,20 @@ def check_fit(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor], path
 
 def _check_targets(config: Any) -> None:
     if isinstance(config, Mapping):
-        target = str(config.get("_target_", "src.models."))
-        if not target.startswith("src.models."):
+        target = config.get("_target_")
+        if target is not None and not _is_part(str(target)):
             raise InputError(f"the checkpoint wants to build {target}, which is no model of this project")
         for value in config.values():
             _check_targets(value)
     elif isinstance(config, (list, tuple)):
         for value in config:
             _check_targets(value)
+
+
+def _is_part(target: str) -> bool:
+    """Whether `target` is a public name that a module directly in src.models defines itself."""
+    match = re.fullmatch(r"(src\.models\.[a-z]\w*)\.([A-Za-z]\w*)", target)
+    if match is None or importlib.util.find_spec(match[1]) is None:
+        return False
+    part = getattr(importlib.import_module(match[1]), match[2], None)
+    return callable(part) and getattr(part, "__module__", None) == match[1]

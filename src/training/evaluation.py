@@ -5,19 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import lightning as L
 import torch
+import torch.distributed as dist
 
-from src.contracts import BadImage, Benchmark, ImageBatch, Ranking, Resize
+from src.contracts import BadImage, Benchmark, ImageBatch, InputError, Ranking, Resize
 from src.data.module import LandmarkDataModule
 from src.extraction.extractor import Extractor
 from src.models.dolg import DescriptorModel
 from src.retrieval.index import FlatIndex
 from src.retrieval.metrics import RevisitedMAP
-
-# How many of each query's answers a ranking keeps, for figures.
-TOP = 100
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class RetrievalModule(L.LightningModule):
     Args:
         model: the descriptor network.
         validation, test: how descriptors are made in `trainer.validate` and `trainer.test`.
+        prefix: before the names of what is logged, such as "baseline/".
 
     After either, `rankings` holds one result a benchmark; the figures are logged as `val/medium` (first benchmark)
     or `val/NAME/medium` (further ones), `test/...` likewise.
@@ -45,12 +45,14 @@ class RetrievalModule(L.LightningModule):
         model: DescriptorModel,
         validation: ExtractionOptions | None = None,
         test: ExtractionOptions | None = None,
+        prefix: str = "",
     ) -> None:
         super().__init__()
         # Convolutions on CPUs, dilated ones above all, and on tensor cores are faster with channels last.
         self.model = model.to(memory_format=torch.channels_last)
         self.validation = validation or ExtractionOptions()
         self.test_options = test or ExtractionOptions()
+        self.prefix = prefix
         self.rankings: list[Ranking] = []
         self._runs: list[_Run] = []
 
@@ -64,11 +66,11 @@ class RetrievalModule(L.LightningModule):
 
     def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Descriptors of one batch of whole images."""
-        self._runs[dataloader_idx].take(batch)
+        self._take(batch, dataloader_idx)
 
     def test_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Descriptors of one batch of whole images."""
-        self._runs[dataloader_idx].take(batch)
+        self._take(batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Rank, measure and log."""
@@ -86,15 +88,40 @@ class RetrievalModule(L.LightningModule):
     def _begin(self, benchmarks: Sequence[Benchmark], options: ExtractionOptions) -> None:
         extractor = Extractor(self.model, options.scales, options.resize)
         self._runs = [_Run(benchmark, extractor, options.index, self.device) for benchmark in benchmarks]
+        self._clock = time.perf_counter()
+
+    def _take(self, batch: ImageBatch, place: int) -> None:
+        """The time since the last batch, loading included, is this benchmark's."""
+        self._runs[place].take(batch)
+        now = time.perf_counter()
+        self._runs[place].seconds += now - self._clock
+        self._clock = now
 
     def _end(self, stage: str) -> None:
         self.rankings = [run.finish() for run in self._runs]
         for place, ranking in enumerate(self.rankings):
-            prefix = stage if place == 0 else f"{stage}/{ranking.benchmark.name.replace(' ', '_')}"
+            prefix = self.prefix + (stage if place == 0 else f"{stage}/{ranking.benchmark.name.replace(' ', '_')}")
             for difficulty in ranking.benchmark.difficulties:
                 value = torch.tensor(ranking.evaluation[difficulty]["map"], dtype=torch.float32)
                 self.log(f"{prefix}/{difficulty}", value.to(self.device), rank_zero_only=False, sync_dist=False)
         self._runs = []
+
+
+def run_test(
+    trainer: L.Trainer, data: LandmarkDataModule, module: RetrievalModule, checkpoint: Path | None = None
+) -> list[Ranking]:
+    """Run the test benchmarks, with the weights of `checkpoint` where one is given; none gives no ranking.
+
+    Raises InputError, which says that a given checkpoint is kept, where an image stops the test.
+    """
+    if not data.test:
+        return []
+    try:
+        trainer.test(module, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    except InputError as error:
+        kept = f"training is done and {checkpoint} is kept, but the test stopped: " if checkpoint else ""
+        raise InputError(f"{kept}{error}") from None
+    return module.rankings
 
 
 class _Run:
@@ -109,7 +136,7 @@ class _Run:
         metric = RevisitedMAP(benchmark.ground_truth, benchmark.num_gallery, benchmark.queries, dim, index)
         self.metric = metric.to(device)
         self.bad: list[BadImage] = []
-        self.start = time.perf_counter()
+        self.seconds = 0.0
 
     def take(self, batch: ImageBatch) -> None:
         if batch.images:
@@ -119,12 +146,21 @@ class _Run:
             self.bad += batch.bad
 
     def finish(self) -> Ranking:
+        start = time.perf_counter()
         evaluation = self.metric.compute()
         return Ranking(
             benchmark=self.benchmark,
             evaluation=evaluation,
             kappas=self.metric.kappas,
-            top=self.metric.ranks[:, :TOP].copy(),
-            bad=tuple(self.bad),
-            seconds=time.perf_counter() - self.start,
+            top=self.metric.ranks,
+            bad=tuple(_of_all_processes(self.bad)),
+            seconds=self.seconds + time.perf_counter() - start,
         )
+
+
+def _of_all_processes(bad: list[BadImage]) -> list[BadImage]:
+    if not (dist.is_available() and dist.is_initialized()):
+        return bad
+    parts: list[list[BadImage]] = [[]] * dist.get_world_size()
+    dist.all_gather_object(parts, bad)
+    return [image for part in parts for image in part]

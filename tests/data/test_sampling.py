@@ -17,6 +17,14 @@ def test_an_epoch_is_a_permutation_with_its_number() -> None:
     assert all(type(position) is int for _, position in keys)
 
 
+def test_an_epoch_that_has_begun_keeps_its_number() -> None:
+    sampler = EpochSampler(10, seed=3, epoch=1)
+    running = iter(sampler)
+    first = next(running)
+    sampler.set_epoch(2)
+    assert {epoch for epoch, _ in [first, *running]} == {1}
+
+
 def test_order_follows_from_seed_and_epoch_alone() -> None:
     def order(seed: int, epoch: int) -> list[tuple[int, int]]:
         sampler = EpochSampler(50, seed)

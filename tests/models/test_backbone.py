@@ -65,7 +65,7 @@ def test_the_packaged_weights_give_the_packages_logits() -> None:
 
 
 def test_freeze_bn_keeps_statistics_and_affine_parameters() -> None:
-    backbone = Backbone("resnet18.tv_in1k", pretrained=False, freeze_bn=True).train()
+    backbone = Backbone("resnet18.tv_in1k", pretrained=False, freeze_bn=True)
     before = {key: value.clone() for key, value in backbone.state_dict().items() if "running" in key}
     backbone(torch.randn(4, 3, 64, 64)).global_.sum().backward()
     after = backbone.state_dict()
@@ -79,7 +79,7 @@ def test_freeze_bn_keeps_statistics_and_affine_parameters() -> None:
     [("resnet18.tv_in1k", "layer2.0.conv1.weight"), ("tf_efficientnet_lite0.in1k", "blocks.2.0.conv_pw.weight")],
 )
 def test_early_layers_stay_as_they_are(name: str, trained: str) -> None:
-    backbone = Backbone(name, pretrained=False, freeze_until=4).train()
+    backbone = Backbone(name, pretrained=False, freeze_until=4)
     before = {key: value.clone() for key, value in backbone.net.state_dict().items()}
     backbone(torch.randn(4, 3, 64, 64)).global_.sum().backward()
     learns = [key for key, p in backbone.net.named_parameters() if p.grad is not None]

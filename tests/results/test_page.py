@@ -95,10 +95,10 @@ def test_a_page_without_figures(tmp_path, make_ranking):
 
 
 def test_a_run_that_was_not_evaluated_has_a_page_without_tables(tmp_path):
-    card = make_card(name="a", method="m", rankings=[], protocol={"crop": "pil"}, checkpoint=None, config={})
+    card = make_card(name="a", method="m", rankings=[], protocol={"resize": "released"}, checkpoint=None, config={})
     text = write_page(tmp_path / "page.html", title="t", cards=[card]).read_text()
     assert "<table" not in text
-    assert "Protocol: crop pil" in text
+    assert "Protocol: resize released" in text
 
 
 def test_outline():

@@ -141,7 +141,7 @@ def test_queries_may_lie_in_the_gallery() -> None:
     assert (metric.ranks[:, 0] == [0, 1]).all()
 
 
-def test_skipping_can_only_lower_a_result(world) -> None:
+def test_what_is_skipped_is_not_found(world) -> None:
     truth, descriptors, queries = world
     metric = RevisitedMAP(truth, 8, queries, 6)
     kept = torch.tensor([0, 1, 2, 4, 5, 6, 7, 8, 9])
@@ -158,6 +158,26 @@ def test_skipping_can_only_lower_a_result(world) -> None:
     assert metric.compute()["medium"]["ap"][1] == 0
 
 
+def test_chunks_and_the_kept_head_do_not_change_the_result(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, descriptors, queries = world
+    monkeypatch.setattr("src.retrieval.metrics.QUERIES_AT_ONCE", 1)
+    metric = RevisitedMAP(truth, 8, queries, 6, top=3)
+    metric.update(descriptors, torch.arange(10))
+    result = metric.compute()
+    for difficulty in DIFFICULTIES:
+        np.testing.assert_allclose(result[difficulty]["ap"], expected(truth, descriptors)[difficulty]["ap"])
+    scores = (descriptors[8:] @ descriptors[:8].T).numpy()
+    assert metric.ranks.tolist() == np.argsort(-scores, axis=1)[:, :3].tolist()
+
+
+def test_no_readable_query_finds_nothing(world) -> None:
+    truth, descriptors, queries = world
+    metric = RevisitedMAP(truth, 8, queries, 6)
+    metric.update(descriptors[:8], torch.arange(8))
+    metric.skip(torch.tensor([8, 9]))
+    assert metric.compute()["medium"]["map"] == 0
+
+
 def test_equal_descriptors_rank_in_gallery_order() -> None:
     same = torch.nn.functional.normalize(torch.ones(6, 4))
     truth = GroundTruth(easy=lists([3]), hard=lists([]), junk=lists([]))
@@ -167,11 +187,12 @@ def test_equal_descriptors_rank_in_gallery_order() -> None:
     assert metric.ranks.tolist() == [[0, 1, 2, 3, 4]]
 
 
-def test_a_descriptor_that_is_not_finite_is_refused(world) -> None:
+@pytest.mark.parametrize(("position", "role"), [(2, "gallery"), (9, "query")])
+def test_a_descriptor_that_is_not_finite_is_refused(world, position: int, role: str) -> None:
     truth, descriptors, queries = world
     metric = RevisitedMAP(truth, 8, queries, 6)
-    metric.update(descriptors.index_fill(0, torch.tensor([2]), float("nan")), torch.arange(10))
-    with pytest.raises(InputError, match="not finite"):
+    metric.update(descriptors.index_fill(0, torch.tensor([position]), float("nan")), torch.arange(10))
+    with pytest.raises(InputError, match=f"a {role} descriptor is not finite"):
         metric.compute()
 
 

@@ -28,6 +28,10 @@ MODEL = {
 }
 
 
+EVIL = ["os.system", "src.models.dolg.torch.os.system", "src.models.dolg.nn", "src.models.dolg.Tensor"]
+EVIL += ["src.models.backbone._read_tensors", "src.models.nowhere.DOLG", "src.models.dolg", "src.cli.settle_process"]
+
+
 def write(path: Path, model: dict | None = None, **changes: object) -> DOLG:
     from functools import partial
 
@@ -62,7 +66,8 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
     write(tmp_path / "format.ckpt", format=99)
     write(tmp_path / "other.ckpt", MODEL | {"hidden": 32})
-    write(tmp_path / "evil.ckpt", MODEL | {"fusion": {"_target_": "os.system", "command": "true"}})
+    for place, target in enumerate(EVIL):
+        write(tmp_path / f"evil{place}.ckpt", MODEL | {"fusion": {"_target_": target, "command": "true"}})
     whole = tmp_path / "whole.ckpt"
     write(whole)
     (tmp_path / "cut.ckpt").write_bytes(whole.read_bytes()[:-2000])
@@ -73,7 +78,7 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
         ("foreign.ckpt", "not a checkpoint of this project"),
         ("format.ckpt", "format 99"),
         ("other.ckpt", "another architecture"),
-        ("evil.ckpt", "wants to build os.system"),
+        *((f"evil{place}.ckpt", f"wants to build {target}") for place, target in enumerate(EVIL)),
     ]:
         with pytest.raises(InputError, match=message) as caught:
             load_model(tmp_path / name)
@@ -95,4 +100,15 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
 def test_a_run_cannot_go_on_with_another_network(tmp_path: Path) -> None:
     write(tmp_path / "a.ckpt")
     with pytest.raises(InputError, match="another architecture"):
-        check_resumable(tmp_path / "a.ckpt", torch.nn.Linear(2, 2))
+        check_resumable(tmp_path / "a.ckpt", torch.nn.Linear(2, 2), describe_run({"model": MODEL}, ["a", "b"]))
+
+
+def test_a_run_cannot_go_on_with_other_classes_or_another_optimizer(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    write(path)
+    for run, message in [
+        (describe_run({"model": MODEL}, ["a", "c"]), "2 landmarks that are not the 2"),
+        (describe_run({"model": MODEL, "optim": {"lr": 1}}, ["a", "b"]), "optim=... cannot change"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            check_resumable(path, torch.nn.Linear(2, 2), run)
