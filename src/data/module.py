@@ -141,7 +141,8 @@ class LandmarkDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of this process's share of each global batch; an incomplete last batch is left out."""
         world, rank = self._processes()
-        epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        # What Lightning will call `set_epoch` with; `current_epoch` still lags behind it where a run resumes.
+        epoch = 0 if self.trainer is None else self.trainer.fit_loop.epoch_progress.current.processed
         images = TrainingImages(self._training, self.image_size, self.augmentation.crop, self.seed)
         return DataLoader(
             images,

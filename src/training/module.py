@@ -20,6 +20,7 @@ from src.models.dolg import DescriptorModel
 from src.training.checkpoints import RUN_KEY
 from src.training.csv_log import CSVLog
 from src.training.evaluation import ExtractionOptions, RetrievalModule
+from src.training.optim import optimizer_steps
 
 BuildOptimizer = Callable[[Iterable[Any]], Optimizer]
 BuildSchedule = Callable[[Optimizer, int], LRScheduler]
@@ -80,8 +81,18 @@ class LandmarkModule(RetrievalModule):
             ]
         )
         optimizer.param_groups[1]["lr"] *= self.head_lr_scale
-        schedule = self.build_schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        schedule = self.build_schedule(optimizer, self._steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _steps(self) -> int:
+        trainer = self.trainer
+        return optimizer_steps(
+            self._data.batches_per_epoch,
+            trainer.max_epochs,
+            trainer.limit_train_batches,
+            trainer.accumulate_grad_batches,
+            trainer.max_steps,
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The run's configuration and classes travel with the weights; the logs are on disk before them."""

@@ -26,7 +26,9 @@ LOADING: dict[str, Any] = {"image_size": 32, "batch_size": 8, "workers": 0, "eva
 def process(data: LandmarkDataModule, world: int, rank: int, epoch: int = 0) -> LandmarkDataModule:
     """The module as one process of several sees it; Lightning would start them all."""
     device = SimpleNamespace(root_device=torch.device("cpu"))
-    trainer = SimpleNamespace(world_size=world, global_rank=rank, strategy=device, current_epoch=epoch)
+    progress = SimpleNamespace(current=SimpleNamespace(processed=epoch))
+    loop = SimpleNamespace(epoch_progress=progress)
+    trainer = SimpleNamespace(world_size=world, global_rank=rank, strategy=device, fit_loop=loop)
     data.trainer = trainer  # pyright: ignore[reportAttributeAccessIssue]
     return data
 

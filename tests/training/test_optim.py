@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from src.errors import InputError
-from src.training.optim import cosine_factor, warmup_cosine
+from src.training.optim import cosine_factor, optimizer_steps, warmup_cosine
 
 
 def test_half_a_cosine() -> None:
@@ -43,3 +43,32 @@ def test_refuses_shares_that_are_none(options: dict[str, float]) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     with pytest.raises(InputError, match="shares"):
         warmup_cosine(optimizer, 10, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"batches": 37, "epochs": 3}, 111),
+        ({"batches": 37, "epochs": 3, "accumulate": 4}, 30),
+        ({"batches": 37, "epochs": 3, "limit": 0.1}, 9),
+        ({"batches": 37, "epochs": 3, "limit": 5}, 15),
+        ({"batches": 3, "epochs": 2, "limit": 5}, 6),
+        ({"batches": 37, "epochs": 3, "most": 100}, 100),
+        ({"batches": 37, "epochs": 3, "most": 200}, 111),
+        ({"batches": 37, "epochs": -1, "most": 50}, 50),
+    ],
+)
+def test_steps_of_a_training(options: dict[str, int], steps: int) -> None:
+    assert optimizer_steps(**options) == steps
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batches": 37, "epochs": -1}, "needs an end"),
+        ({"batches": 37, "epochs": 3, "limit": 0.01}, "leaves none"),
+    ],
+)
+def test_a_training_without_an_end_or_a_batch_is_refused(options: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        optimizer_steps(**options)
