@@ -202,6 +202,18 @@ def test_crops_are_decoded_scaled_where_the_crop_allows_it(
     assert shapes == [(768, 1024), (384, 512), (288, 384), (96, 128), (768, 1024), (192, 256)]
 
 
+@pytest.mark.parametrize("side", [16, 64])
+def test_a_crop_outlives_the_next_image(photo: Photo, encode: Encode, side: int) -> None:
+    """Also one that is not resized: images are decoded into the same memory one after another."""
+    whole = CropRange((1.0, 1.0), (1.0, 1.0))
+    rng = np.random.default_rng(0)
+    crop = decode_crop(encode(photo(64, 64)), whole, side, rng)
+    before = crop.copy()
+    for other in (photo(200, 100), photo(64, 64)):
+        decode_crop(encode(255 - other), whole, side, rng)
+    np.testing.assert_array_equal(crop, before)
+
+
 def test_scaled_crops_are_close_to_crops_of_the_full_decode(photo: Photo, encode: Encode) -> None:
     data = encode(photo(600, 803), quality=95)
     full = by_pillow(data)
