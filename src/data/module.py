@@ -141,13 +141,11 @@ class LandmarkDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of this process's share of each global batch; an incomplete last batch is left out."""
         world, rank = self._processes()
-        # What Lightning will call `set_epoch` with; `current_epoch` still lags behind it where a run resumes.
-        epoch = 0 if self.trainer is None else self.trainer.fit_loop.epoch_progress.current.processed
         images = TrainingImages(self._training, self.image_size, self.augmentation.crop, self.seed)
         return DataLoader(
             images,
             batch_size=self.batch_size // world,
-            sampler=EpochSampler(len(images), self.seed, rank, world, epoch),
+            sampler=EpochSampler(len(images), self.seed, rank, world, self._epoch()),
             drop_last=True,
             **self._loading(persistent=True),
         )
@@ -183,6 +181,12 @@ class LandmarkDataModule(L.LightningDataModule):
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             "collate_fn": _as_is,
         }
+
+    def _epoch(self) -> int:
+        """What Lightning will call `set_epoch` with; `current_epoch` still lags behind it where a run resumes."""
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue]
 
     def _processes(self) -> tuple[int, int]:
         if self.trainer is None:
