@@ -1,12 +1,14 @@
 """Compare runs: `python -m src.report cards='outputs/demo/*/card.json' out=outputs/demo`.
 
-Prints the cards' table and writes OUT/report.html and OUT/table.md. Beside a card, `metrics.csv` gives the
-page its curves and `grids/NAME.jpg` (or .png) its rankings.
+Prints the cards' table and writes OUT/report.html, OUT/table.md and OUT/results.json (the figures and what they mean,
+without the per-query lists). Beside a card, `metrics.csv` gives the page its curves and `grids/NAME.jpg` (or .png) its
+rankings.
 """
 
 from __future__ import annotations
 
 import glob
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from src.errors import InputError
 @one_line_errors
 def main(cfg: DictConfig) -> Path:
     """The path of the page. Raises InputError when there is no card, or one that cannot be read."""
-    from src.results.card import read_card
+    from src.results.card import in_short, read_card
     from src.results.figures import curves_svg
     from src.results.files import write_text
     from src.results.page import write_page
@@ -43,6 +45,7 @@ def main(cfg: DictConfig) -> Path:
 
     out = Path(cfg.out)
     write_text(out / "table.md", markdown_table(cards))
+    write_text(out / "results.json", json.dumps([in_short(card) for card in cards], indent=1) + "\n")
     title = f"Results: {out.resolve().name}"
     page = write_page(out / "report.html", title=title, cards=cards, curves=curves, grids=grids)
     print_table(cards)

@@ -57,6 +57,12 @@ def test_a_report_of_two_runs(runs, tmp_path, capsys):
     assert page == tmp_path / "out" / "report.html"
     printed = capsys.readouterr().out
     assert printed.index("earlier") < printed.index("later")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [(run["method"], run["benchmarks"][0]["map"]) for run in results] == [
+        ("earlier", {"medium": 0.5}),
+        ("later", {"medium": 0.5}),
+    ]
+    assert "ap" not in results[0]["benchmarks"][0]
     html = page.read_text()
     assert "<figcaption>later: Loss</figcaption>" in html
     assert "<figcaption>earlier: toy</figcaption>" in html
@@ -93,4 +99,4 @@ def test_the_command_leaves_nothing_but_its_report(runs, tmp_path):
     done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "50.00" in done.stdout
-    assert sorted(path.name for path in work.iterdir()) == ["report.html", "table.md"]
+    assert sorted(path.name for path in work.iterdir()) == ["report.html", "results.json", "table.md"]

@@ -138,6 +138,14 @@ def read_card(path: Path) -> dict[str, Any]:
     return card
 
 
+def in_short(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A card as an experiment keeps it: without the configuration, and of each benchmark only what a table shows."""
+    kept = ("name", "digest", "queries", "gallery", "crop", "map", "mp_at_k")
+    benchmarks = [{key: benchmark[key] for key in kept} for benchmark in card["benchmarks"]]
+    short = {key: card[key] for key in ("name", "method", "time", "commit", "versions", "protocol")}
+    return {**short, "checkpoint": (card["checkpoint"] or {}).get("sha256"), "benchmarks": benchmarks}
+
+
 def labels(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
     """Short notes on what sets this card's figures on `benchmark` (one of its benchmarks) apart."""
     notes = []
