@@ -6,32 +6,55 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
-from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from src.errors import InputError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CONFIG, OVERRIDES, LAST = "config.yaml", "overrides.yaml", "checkpoints/last.ckpt"
+CONFIG, OVERRIDES, LAST, CARD = "config.yaml", "overrides.yaml", "checkpoints/last.ckpt", "card.json"
+
+
+# Warnings that say nothing to a person: about Lightning's own code, small sets, frozen layers, a folder that a resumed
+# run goes on with, and metrics that every process computes alike.
+HARMLESS = (
+    ".*LeafSpec.*",
+    ".*does not have many workers.*",
+    ".*in eval mode at the start of training.*",
+    ".*is smaller than the logging interval.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*recommended to use .*sync_dist=True.*",
+)
 
 
 def one_line_errors(main: Callable[P, T]) -> Callable[P, T]:
-    """`main` with an InputError, wherever it was raised from, printed as one line; exit code 2."""
+    """`main` with a person's mistake, wherever it was raised from, printed as one line; exit code 2.
+
+    A run that is stopped from outside says how it goes on, and ends with the code of its signal. With
+    HYDRA_FULL_ERROR=1 exceptions keep their tracebacks.
+    """
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
+            _check_given(cast("DictConfig", args[0]))
             return main(*args, **kwargs)
+        except (SystemExit, KeyboardInterrupt) as stop:
+            _drop_empty_folder(args[0])
+            raise SystemExit(_stopped(stop, cast("DictConfig", args[0]))) from None
         except Exception as error:
             mistake = _mistake(error)
-            if mistake is None:
+            if mistake is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             _drop_empty_folder(args[0])
             print("error:", mistake, file=sys.stderr)
@@ -41,14 +64,19 @@ def one_line_errors(main: Callable[P, T]) -> Callable[P, T]:
 
 
 def claim_run(cfg: DictConfig) -> Path:
-    """The run's folder. Raises InputError when it holds another run, or nothing to resume."""
+    """The run's folder. Raises InputError when it holds another run, or nothing to resume, or for a bad name.
+
+    A folder in which nothing was trained or evaluated, since its run was refused, holds no run.
+    """
     run = Path(cfg.output_dir)
     if not main_process():
         return run
+    if not str(cfg.name).strip() or ".." in Path(str(cfg.name)).parts:
+        raise InputError(f"name={cfg.name} is no name for a run: it must not be empty, nor hold '..'")
     if cfg.get("resume"):
         if not (run / CONFIG).exists():
             raise InputError(f"there is no run to resume in {run}: check name=..., or leave resume=true out")
-    elif (run / CONFIG).exists():
+    elif any((run / file).exists() for file in (LAST, CARD)):
         raise InputError(f"{run} already holds a run: choose another name=..., or resume=true where it was training")
     return run
 
@@ -97,7 +125,7 @@ def settle_process() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*LeafSpec.*", ".*does not have many workers.*", ".*in eval mode at the start of training.*"):
+    for message in HARMLESS:
         warnings.filterwarnings("ignore", message)
 
 
@@ -137,16 +165,43 @@ def main_process() -> bool:
 
 def _drop_empty_folder(cfg: Any) -> None:
     """Hydra makes a run's folder before anything is checked; a refused run leaves none behind."""
-    with contextlib.suppress(OSError, Exception):
+    with contextlib.suppress(Exception):
         Path(cfg.output_dir).rmdir()
 
 
-def _mistake(error: BaseException | None) -> Exception | None:
+def _check_given(cfg: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise InputError(f"{missing[0]}=... is needed")
+
+
+def _mistake(error: Exception) -> Exception | None:
     """The mistake behind `error`: Hydra wraps what a constructor raised in an exception of its own."""
-    while error is not None:
-        if isinstance(error, MissingMandatoryValue):
-            return InputError(f"{error.full_key}=... is needed")
-        if isinstance(error, InputError):
-            return error
-        error = error.__cause__
-    return None
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, InputError):
+        cause = cause.__cause__
+    if isinstance(cause, InputError):
+        return cause
+    if isinstance(error, InstantiationException):
+        key = re.search(r"full_key: (\S+)", str(error))
+        return InputError(f"{key[1] if key else 'the configuration'}: {_one_line(error.__cause__ or error)}")
+    return InputError(_one_line(error)) if isinstance(error, OmegaConfBaseException) else None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _stopped(stop: SystemExit | KeyboardInterrupt, cfg: DictConfig) -> int | str | None:
+    """The exit code of a run that ended before its end, after a line that says how it goes on.
+
+    Lightning turns SIGTERM into a SystemExit without a code, and an interrupt into one with code 1.
+    """
+    interrupted = isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt)
+    if isinstance(stop, SystemExit) and stop.code is not None and not interrupted:
+        return stop.code
+    if main_process():
+        last = Path(cfg.output_dir) / LAST
+        on = f": python -m src.train resume=true name={cfg.name} goes on" if last.exists() else ""
+        print(f"stopped{on}", file=sys.stderr)
+    return 130 if interrupted else 143

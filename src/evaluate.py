@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 from src.cli import one_line_errors, settle_process
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from src.contracts import Resize
 
 PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
@@ -29,7 +31,7 @@ def main(cfg: DictConfig) -> float:
     from src.contracts import InputError
     from src.data.module import LandmarkDataModule
     from src.results.run import finish_run, protocol
-    from src.training.checkpoints import load_model
+    from src.training.checkpoints import load_model, selection_of
     from src.training.evaluation import ExtractionOptions, RetrievalModule, run_test
 
     if (cfg.checkpoint is None) == (cfg.get("model") is None):
@@ -49,23 +51,25 @@ def main(cfg: DictConfig) -> float:
     trainer = instantiate(
         cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=sys.stdout.isatty()
     )
-    record_run(run, cfg)
     rankings = run_test(trainer, data, RetrievalModule(model, test=options))
     if trainer.is_global_zero:
+        record_run(run, cfg)
         finish_run(
             run,
             name=cfg.name,
             method=cfg.method or cfg.name,
             rankings=rankings,
-            protocol=protocol(scales, resize, max_side, trained_by.get("selection")),
+            protocol=protocol(scales, resize, max_side, selection_of(cfg.checkpoint) if cfg.checkpoint else {}),
             checkpoint=Path(cfg.checkpoint) if cfg.checkpoint else None,
             config={"evaluate": as_plain(cfg), "train": trained_by or None},
         )
     return rankings[0].evaluation["medium"]["map"]
 
 
-def as_tested(cfg: DictConfig, trained_by: dict[str, Any]) -> tuple[list[float], Resize, int | None]:
+def as_tested(cfg: DictConfig, trained_by: dict[str, Any]) -> tuple[Sequence[float], Resize, int | None]:
     """Scales, resize rule and max_side: as given, where `auto` as the checkpoint's run tested, else the paper's."""
+    from src.extraction.extractor import check_protocol
+
     before = (
         trained_by.get("test_scales", PAPER_SCALES),
         trained_by.get("resize", "released"),
@@ -73,7 +77,8 @@ def as_tested(cfg: DictConfig, trained_by: dict[str, Any]) -> tuple[list[float],
     )
     given = (cfg.scales, cfg.resize, cfg.max_side)
     scales, resize, max_side = (old if new == "auto" else new for new, old in zip(given, before, strict=True))
-    return list(scales), resize, max_side
+    check_protocol(scales, resize)
+    return scales, resize, max_side
 
 
 if __name__ == "__main__":

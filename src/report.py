@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from src.cli import one_line_errors
 from src.errors import InputError
@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> Path:
     from src.results.page import write_page
     from src.results.tables import markdown_table, print_table, row_names
 
-    if OmegaConf.is_missing(cfg, "cards"):
+    if cfg.cards is None:
         raise InputError("say which cards to compare, such as cards='outputs/demo/*/card.json'")
     patterns = [cfg.cards] if isinstance(cfg.cards, str) else list(cfg.cards)
     found = [(read_card(path), path.parent) for path in card_paths(patterns)]

@@ -19,22 +19,23 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from src.cli import as_plain, claim_run, main_process, record_run, resume_point, resumed_config
+    from src.data.sources import checked_seed
     from src.results.run import finish_run, protocol
     from src.training.callbacks import best_score, callbacks, chosen_checkpoint
-    from src.training.checkpoints import check_resumable, describe_run
+    from src.training.checkpoint_io import AtomicCheckpointIO
+    from src.training.checkpoints import check_resumable, describe_run, selection_of
     from src.training.evaluation import ExtractionOptions, RetrievalModule, run_test
-    from src.training.module import LandmarkModule
+    from src.training.module import LandmarkModule, check_trainer
 
     cfg = resumed_config(cfg)
     run = claim_run(cfg)
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    L.seed_everything(checked_seed(cfg.seed), workers=True, verbose=False)
     augmentation = instantiate(cfg.augment)
     data = instantiate(cfg.data, augmentation=augmentation)
     model = instantiate(cfg.model)
-    selection = data.validation[0].name if data.validation else None
-    config = {**as_plain(cfg), "selection": selection}
+    config = as_plain(cfg)
     index = instantiate(cfg.index)
-    about = describe_run(config, data.training.classes.tolist())
+    about = describe_run(config, data.training.classes.tolist(), data.digests())
     test = ExtractionOptions(cfg.test_scales, cfg.resize, index)
     module = LandmarkModule(
         model,
@@ -50,7 +51,9 @@ def main(cfg: DictConfig) -> float | None:
     loggers = list(instantiate(cfg.logger).values())
     watching = callbacks(run, validates=bool(data.validation), logs=bool(loggers))
     progress = sys.stdout.isatty()
-    trainer = instantiate(cfg.trainer, logger=loggers, callbacks=watching, enable_progress_bar=progress)
+    saving = [AtomicCheckpointIO()]
+    check_trainer(cfg.trainer.precision, cfg.trainer.max_epochs, cfg.trainer.max_steps)
+    trainer = instantiate(cfg.trainer, logger=loggers, callbacks=watching, enable_progress_bar=progress, plugins=saving)
     last = resume_point(cfg)
     if last:
         check_resumable(last, module, about)
@@ -70,7 +73,7 @@ def main(cfg: DictConfig) -> float | None:
             method=cfg.method or cfg.name,
             rankings=rankings,
             baseline=baseline,
-            protocol=protocol(cfg.test_scales, cfg.resize, data.max_side, selection),
+            protocol=protocol(cfg.test_scales, cfg.resize, data.max_side, selection_of(chosen)),
             checkpoint=chosen,
             config=config,
         )

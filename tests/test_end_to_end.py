@@ -91,7 +91,7 @@ def test_training_leaves_a_whole_run(trained: tuple[Path, float]) -> None:
     assert len(validated) == 2
     assert max(validated) == pytest.approx(score, abs=1e-6)
     assert [row for row in metrics(run) if row.get("pooling/p")]
-    assert card(run)["protocol"]["selection"] == "demo validation"
+    assert list(card(run)["protocol"]["selection"]) == ["demo validation"]
 
 
 def test_evaluating_the_checkpoint_gives_the_table_of_the_training(
@@ -114,7 +114,7 @@ def test_evaluating_the_checkpoint_gives_the_table_of_the_training(
     evaluated = card(tmp_path / "out")
     assert evaluated["benchmarks"][0]["digest"] == tested["digest"]
     assert evaluated["checkpoint"]["sha256"] == card(run)["checkpoint"]["sha256"]
-    assert evaluated["protocol"]["selection"] == "demo validation"
+    assert evaluated["protocol"]["selection"] == card(run)["protocol"]["selection"]
 
 
 def test_crop_none_is_labelled(trained: tuple[Path, float], world: Path, tmp_path: Path, capsys) -> None:
@@ -228,7 +228,22 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None
         time.sleep(0.05)
 
 
-def test_two_processes_share_the_batch_and_the_benchmark_and_resume(world: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_told_to_stop_says_how_it_goes_on(world: Path, tmp_path: Path) -> None:
+    for name, number, code in [("a", signal.SIGTERM, 143), ("b", signal.SIGINT, 130)]:
+        run = tmp_path / name
+        options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=200", f"hydra.run.dir={run}"]
+        process = subprocess.Popen(
+            command(*options), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        wait_until((run / "checkpoints" / "last.ckpt").exists, process)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert "resume=true name=" in said.strip().splitlines()[-1]
+        assert "Traceback" not in said
+
+
+def test_two_processes_share_the_batch_and_the_benchmark_and_resume(world: Path, tmp_path: Path, capsys) -> None:
     run, alone = tmp_path / "run", tmp_path / "alone"
     here = f"hydra.run.dir={run}"
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "strategy=ddp_gloo", "trainer.devices=2"]
@@ -244,6 +259,11 @@ def test_two_processes_share_the_batch_and_the_benchmark_and_resume(world: Path,
     medium = evaluate(config("evaluate", f"output_dir={alone}", checkpoint, root, "trainer=cpu", "workers=0"))
     assert card(run)["benchmarks"][0]["map"]["medium"] == pytest.approx(medium, abs=1e-6)
     assert card(alone)["protocol"] == card(run)["protocol"]
+    held = [f"output_dir={tmp_path / 'held'}", f"benchmark.root={world / 'validation'}", "benchmark.name=held"]
+    selected = evaluate(config("evaluate", *held, checkpoint, "trainer=cpu", "workers=0"))
+    scores = [float(row["val/medium"]) for row in metrics(run) if row.get("val/medium")]
+    assert selected == pytest.approx(max(scores), abs=1e-6)
+    assert "selected on this set" in capsys.readouterr().out
 
 
 def test_images_that_any_process_skipped_are_on_the_card(world: Path, tmp_path: Path) -> None:
@@ -306,6 +326,20 @@ def test_refusals_are_one_line_and_leave_nothing(
         (train, "train", [*demo, "margin.margin=4"], "margin"),
         (train, "train", [*demo, "backbone.name=resnet9000"], "unknown backbone"),
         (train, "train", [*demo, "resume=true"], "no run to resume"),
+        (train, "train", [*demo, "name=''"], "no name for a run"),
+        (train, "train", [*demo, "name=../x"], "no name for a run"),
+        (train, "train", [*demo, "trainer.max_epochs=abc"], "whole numbers, not abc"),
+        (train, "train", [*demo, "seed=-1"], "seed must be a whole number from 0"),
+        (train, "train", [*demo, "data.batch_size=many"], "data"),
+        (train, "train", [*demo, "trainer.devices=0"], "trainer"),
+        (train, "train", [*demo, "trainer.precision=bf16-true"], "bf16-mixed"),
+        (train, "train", [*demo, "test_scales=[]"], "scales must be a list of numbers"),
+        (train, "train", [*demo, "+data.nosuch=3"], "nosuch"),
+        (train, "train", ["data=demo", f"data.root={tmp_path / 'gone'}"], "src.prepare task=demo_world"),
+        (evaluate, "evaluate", ["model=imagenet_gem", "benchmark=folder"], "benchmark.root=... is needed"),
+        (evaluate, "evaluate", [f"checkpoint={best}", "scales=1.0"], "scales must be a list of numbers"),
+        (evaluate, "evaluate", [f"checkpoint={best}", "scales=[a]"], "scales must be a list of numbers"),
+        (evaluate, "evaluate", [f"checkpoint={best}", f"benchmark.root={world / 'test'}", "max_side=big"], "max_side"),
         (evaluate, "evaluate", [f"checkpoint={tmp_path / 'no.ckpt'}"], "checkpoint not found"),
         (evaluate, "evaluate", [], "give checkpoint=FILE"),
         (evaluate, "evaluate", [f"checkpoint={best}", "model=gem"], "not both"),
@@ -325,6 +359,34 @@ def test_refusals_are_one_line_and_leave_nothing(
 def test_two_runs_in_one_folder_are_refused(trained: tuple[Path, float], world: Path, capsys) -> None:
     overrides = [f"output_dir={trained[0]}", "data=demo", f"data.root={world}", *SMALL, *NARROW]
     assert "already holds a run" in refused(train, config("train", *overrides), capsys)
+
+
+def test_a_refused_run_does_not_take_its_name(world: Path, tmp_path: Path, capsys) -> None:
+    broken = tmp_path / "test"
+    shutil.copytree(world / "test", broken)
+    next((broken / "jpg").iterdir()).write_bytes(b"")
+    untrained = ["model=imagenet_gem", "backbone=r18", "backbone.pretrained=false", "trainer=cpu", "workers=0"]
+    for out, main, name, options in [
+        ("evaluated", evaluate, "evaluate", [*untrained, f"benchmark.root={broken}", "scales=[1.0]"]),
+        ("trained", train, "train", ["data=demo", f"data.root={world}", f"data.test.demo.root={broken}", *SMALL]),
+    ]:
+        options = [f"output_dir={tmp_path / out}", "trainer.max_epochs=1", *options]
+        assert "zero bytes" in refused(main, config(name, *options, *(NARROW if main is train else [])), capsys)
+        main(config(name, *options, "on_error=skip", *(NARROW if main is train else [])))
+        assert "1 image skipped" in capsys.readouterr().out
+
+
+def test_a_run_does_not_go_on_with_another_split(photos: Path, tmp_path: Path, capsys) -> None:
+    options = [f"output_dir={tmp_path}", *SMALL, *NARROW, "data=folder", f"data.root={photos}", "trainer.max_epochs=1"]
+    train(config("train", *options))
+    assert "not those that" in refused(train, config("train", *options, "resume=true", "seed=5"), capsys)
+
+
+def test_one_value_a_channel_is_refused(photos: Path, tmp_path: Path, capsys) -> None:
+    options = [*SMALL, *NARROW, "data=folder", f"data.root={photos}", "data.batch_size=1"]
+    line = refused(train, config("train", f"output_dir={tmp_path / 'a'}", *options, "data.image_size=32"), capsys)
+    assert "raise data.batch_size" in line
+    train(config("train", f"output_dir={tmp_path / 'b'}", *options, "trainer.max_epochs=1"))
 
 
 def test_another_network_cannot_resume_a_run(trained: tuple[Path, float], world: Path, capsys) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 
 from src.contracts import Benchmark, InputError, TrainingSet
@@ -36,10 +37,14 @@ def scan_folder(root: str | Path) -> Photos:
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"folder not found: {root} (data.root=DIR with one sub-folder a landmark)")
-    names = sorted(_walk(root))
+    names, ignored = _walk(root)
+    if ignored:
+        kinds = " ".join(sorted({Path(name).suffix.lower() or "(no suffix)" for name in ignored})[:8])
+        _say(f"{root}: {len(ignored)} files are no images that are read here and are left out ({kinds})")
     if not names:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(f"no images in the sub-folders of {root}: one sub-folder a landmark, files {kinds}")
+    names = sorted(names)
     return Photos(root, names, np.array([name.split("/", 1)[0] for name in names], np.str_))
 
 
@@ -69,6 +74,11 @@ def split_folder(
     divide = _by_photo if mode == "photos" else _by_landmark
     part = divide(photos, validation, test, seed)
     training = _training_set(photos, np.flatnonzero(part == 0))
+    counts = np.bincount(part, minlength=3)
+    _say(
+        f"{photos.root}: {counts[0]} photos of {len(training.classes)} landmarks to train on, {counts[1]} for "
+        f"validation, {counts[2]} for the test"
+    )
     return (
         training,
         _benchmark(photos, np.flatnonzero(part == 1), f"{photos.title} validation {mode}"),
@@ -82,14 +92,21 @@ def folder_benchmark(root: str | Path, name: str | None = None) -> Benchmark:
     return _benchmark(photos, np.arange(len(photos.names)), name or photos.title)
 
 
-def _walk(root: Path) -> list[str]:
-    found = []
+def _walk(root: Path) -> tuple[list[str], list[str]]:
+    """Image files below the sub-folders, and visible files that are none."""
+    found: dict[bool, list[str]] = {True: [], False: []}
     for landmark in (entry.name for entry in os.scandir(root) if entry.is_dir() and _visible(entry.name)):
         for folder, inner, files in os.walk(root / landmark):
             inner[:] = filter(_visible, inner)
             inside = Path(folder).relative_to(root).as_posix()
-            found += [f"{inside}/{file}" for file in files if _visible(file) and _is_image(file)]
-    return found
+            for file in filter(_visible, files):
+                found[_is_image(file)].append(f"{inside}/{file}")
+    return found[True], found[False]
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line)
 
 
 def _visible(name: str) -> bool:
@@ -112,7 +129,9 @@ def _by_photo(photos: Photos, validation: float, test: float, seed: int) -> NDAr
             part[shuffled[: held[0]]] = 1
             part[shuffled[held[0] : sum(held)]] = 2
     if not part.any():
-        raise InputError(f"{photos.root}: no landmark has enough photos to hold out two for validation and for test")
+        raise InputError(
+            f"{photos.root}: no landmark has enough photos, at least 5: 2 for validation, 2 for the test, 1 to train on"
+        )
     return part
 
 

@@ -21,12 +21,19 @@ PROBES = 512
 _IMAGE_ID = re.compile("[0-9a-f]{16}")
 
 
-def load_gldv2(root: str | Path, train_csv: str = "train_clean.csv") -> TrainingSet:
+HINT = (
+    "get it with `curl --create-dirs -o {path} https://s3.amazonaws.com/google-landmark/metadata/{name}` and unpack "
+    "train/images_000.tar to images_499.tar into {root}/train (README, Data); or try `make demo`, which needs no data"
+)
+
+
+def load_gldv2(root: str | Path, train_csv: str = "train_clean.csv", hint: str = HINT) -> TrainingSet:
     """The training images of `root`: `train/a/b/c/ID.jpg` with the labels of a csv.
 
     Args:
         root: the folder that holds the csv and `train/`.
         train_csv: `train_clean.csv` (landmark_id,images) or Kaggle's `train.csv` (id,landmark_id).
+        hint: what the message says where there is no csv; {root}, {path} and {name} are filled in.
 
     Returns:
         Ids ascending; classes are the landmark ids in ascending order, labels their positions.
@@ -39,9 +46,7 @@ def load_gldv2(root: str | Path, train_csv: str = "train_clean.csv") -> Training
     path = root / train_csv
     if not path.is_file():
         raise InputError(
-            f"GLDv2 not found: {path} is missing. Get it with `curl --create-dirs -o {path} "
-            f"https://s3.amazonaws.com/google-landmark/metadata/{train_csv}` and unpack train/images_000.tar "
-            f"to images_499.tar into {root / 'train'} (README, Data); or try `make demo`, which needs no data"
+            f"training data not found: {path} is missing; {hint.format(root=root, path=path, name=train_csv)}"
         )
     ids, landmarks = read_labels(path)
     order = np.argsort(ids)

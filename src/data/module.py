@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import lightning as L
+import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from src.contracts import Batch, Benchmark, ImageBatch, InputError, TrainingSet
 from src.data.augment import Augmentation
 from src.data.datasets import BenchmarkImages, TrainingImages
 from src.data.folder import SplitMode, split_folder
-from src.data.gldv2 import hold_out, load_gldv2
+from src.data.gldv2 import HINT, hold_out, load_gldv2
 from src.data.sampling import EpochSampler, RankShard
 from src.data.sources import checked_seed
 
@@ -57,8 +60,8 @@ class LandmarkDataModule(L.LightningDataModule):
         super().__init__()
         if min(image_size, batch_size, eval_batch) < 1 or workers < 0:
             raise InputError("image_size, batch_size and eval_batch must be above 0, workers not below 0")
-        if max_side is not None and max_side < 1:
-            raise InputError(f"max_side must be above 0 or null, not {max_side}")
+        if max_side is not None and (not isinstance(max_side, int) or max_side < 1):
+            raise InputError(f"max_side must be a whole number above 0 or null, not {max_side}")
         if on_error not in ("error", "skip"):
             raise InputError(f"on_error must be error or skip, not {on_error}")
         if training is not None and len(training) < batch_size:
@@ -85,14 +88,15 @@ class LandmarkDataModule(L.LightningDataModule):
         holdout: float = 0.2,
         validation: Benchmarks | None = None,
         test: Benchmarks | None = None,
+        hint: str = HINT,
         **loading: Any,
     ) -> Self:
         """Google Landmarks v2 (see `load_gldv2`).
 
         `holdout` is the share of images set aside and ranked for validation (see `hold_out`); 0 trains on
-        everything and leaves validation to the benchmarks given.
+        everything and leaves validation to the benchmarks given. `hint` says how to get what is not there.
         """
-        training = load_gldv2(root, train_csv)
+        training = load_gldv2(root, train_csv, hint)
         own = []
         if holdout:
             training, held = hold_out(training, holdout, seed=loading.get("seed", 0))
@@ -124,17 +128,28 @@ class LandmarkDataModule(L.LightningDataModule):
         """Whole global batches there are in training."""
         return len(self._training) // self.batch_size
 
+    def digests(self) -> dict[str, Any]:
+        """Fingerprints of the training images with their labels, and of each benchmark by its name."""
+        training = hashlib.blake2b(digest_size=8)
+        for part in (self._training.ids, self._training.labels):
+            training.update(np.ascontiguousarray(part).data)
+        return {
+            "training": training.hexdigest(),
+            "validation": {benchmark.name: benchmark.digest for benchmark in self.validation},
+            "test": {benchmark.name: benchmark.digest for benchmark in self.test},
+        }
+
     def check(self, world: int) -> None:
         """Refuse beforehand what would stop a training later: hours later, where the data are large.
 
         Raises:
-            InputError: a global batch that `world` processes cannot share, or a validation image that cannot be
-                read (unless `on_error` is "skip").
+            InputError: a global batch that `world` processes cannot share, or a validation or test image that
+                cannot be read (unless `on_error` is "skip").
         """
         if self.batch_size % world:
             raise InputError(f"data.batch_size={self.batch_size} does not divide by {world} processes")
         if self.on_error == "error":
-            for loader in self.val_dataloader():
+            for loader in (*self.val_dataloader(), *self.test_dataloader()):
                 for _ in loader:
                     pass
 
@@ -157,6 +172,12 @@ class LandmarkDataModule(L.LightningDataModule):
     def test_dataloader(self) -> list[DataLoader[ImageBatch]]:
         """A loader for each test benchmark."""
         return [self._images(benchmark) for benchmark in self.test]
+
+    def transfer_batch_to_device(
+        self, batch: Batch | ImageBatch, device: torch.device, dataloader_idx: int
+    ) -> Batch | ImageBatch:
+        """Lightning's own transfer waits for the copy, even from page-locked memory."""
+        return batch.to(device, non_blocking=device.type == "cuda")
 
     @property
     def _training(self) -> TrainingSet:

@@ -61,7 +61,11 @@ def load_ground_truth(path: str | Path) -> RevisitedLists:
 
 
 def revisited_benchmark(
-    root: str | Path, ground_truth: str | Path | None = None, name: str | None = None, crop: Crop = "pil"
+    root: str | Path,
+    ground_truth: str | Path | None = None,
+    name: str | None = None,
+    crop: Crop = "pil",
+    hint: str = "benchmark.root=DIR with jpg/ and gnd_*.pkl",
 ) -> Benchmark:
     """A benchmark in the Revisited layout.
 
@@ -70,6 +74,7 @@ def revisited_benchmark(
         ground_truth: its file; by default the one `gnd_*.pkl` in `root`.
         name: what results call it; by default the ground truth's name without `gnd_`.
         crop: how queries are cut to their boxes (see `crop_query`).
+        hint: what the message says where there is no such folder.
 
     Raises:
         InputError: a missing folder, file or image, or a crop rule that does not exist.
@@ -78,7 +83,7 @@ def revisited_benchmark(
     if crop not in CROPS:
         raise InputError(f"crop must be one of {', '.join(CROPS)}, not {crop}")
     if not root.is_dir():
-        raise InputError(f"benchmark folder not found: {root} (benchmark.root=DIR with jpg/ and gnd_*.pkl)")
+        raise InputError(f"benchmark folder not found: {root} ({hint})")
     file = Path(ground_truth) if ground_truth else _only_ground_truth(root)
     lists = load_ground_truth(file)
     names = [f"jpg/{image}.jpg" for image in (*lists.gallery, *lists.queries)]

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from src.contracts import InputError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".jp2", ".bmp", ".gif", ".tif", ".tiff"}
+)
 
 
 class FolderSource:
@@ -64,8 +66,8 @@ def file_size(path: Path) -> int | None:
 
 def checked_seed(seed: int) -> int:
     """`seed`. Raises InputError below 0, where numpy and hashing stop."""
-    if seed < 0:
-        raise InputError(f"seed must not be below 0: {seed}")
+    if not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed must be a whole number from 0, not {seed}")
     return seed
 
 

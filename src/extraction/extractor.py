@@ -38,10 +38,7 @@ class Extractor:
         resize: Resize = "released",
         pixels: int = 4_194_304,
     ) -> None:
-        if not scales or min(scales) <= 0:
-            raise InputError(f"scales must be above 0 and at least one, not {list(scales)}")
-        if resize not in ("released", "antialias"):
-            raise InputError(f"resize must be released or antialias, not {resize}")
+        check_protocol(scales, resize)
         self.model = model
         self.scales = tuple(float(scale) for scale in scales)
         self.resize: Resize = resize
@@ -71,6 +68,15 @@ class Extractor:
 
     def _single_scale(self, pixels: Float[Tensor, "b 3 h w"], scale: float) -> Float[Tensor, "b d"]:
         return self.model(self.model.backbone.normalise(rescale(pixels, scale, self.resize)))
+
+
+def check_protocol(scales: object, resize: object) -> None:
+    """Raise InputError for scales that are no list of numbers above 0, or an unknown resize."""
+    numbers = isinstance(scales, Sequence) and all(isinstance(scale, int | float) and scale > 0 for scale in scales)
+    if not numbers or not scales:
+        raise InputError(f"scales must be a list of numbers above 0, such as [0.7071,1.0], not {scales}")
+    if resize not in ("released", "antialias"):
+        raise InputError(f"resize must be released or antialias, not {resize}")
 
 
 def rescale(pixels: Float[Tensor, "b 3 h w"], scale: float, resize: Resize) -> Float[Tensor, "b 3 h2 w2"]:

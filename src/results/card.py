@@ -71,7 +71,7 @@ def make_card(
     """The card of a run called `name`, whose table row reads `method`.
 
     `protocol` says how descriptors were made (scales, resize, image_size; the crop is the benchmark's) and, under
-    `selection`, the name or names of the sets the checkpoint was selected on. Precisions are fractions in
+    `selection`, the digests, by name, of the sets the checkpoint was selected on. Precisions are fractions in
     [0, 1], times are seconds; what is not a finite number is null. Raises OSError when the checkpoint cannot be read.
     """
     card = {
@@ -153,8 +153,7 @@ def labels(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
         notes.append("queries not cropped")
     if skipped := len(benchmark["bad_images"]):
         notes.append(f"{skipped} image{'s' if skipped > 1 else ''} skipped")
-    selection = card["protocol"].get("selection")
-    if benchmark["name"] in ([selection] if isinstance(selection, str) else selection or ()):
+    if benchmark["digest"] in card["protocol"].get("selection", {}).values():
         notes.append("selected on this set")
     return notes
 

@@ -66,7 +66,9 @@ def _small(data: bytes, side: int) -> tuple[Image.Image, float]:
     with Image.open(io.BytesIO(data)) as image:
         longest = max(image.size)
         image.draft("RGB", (side, side))
-        small = image.convert("RGB")
+        # Pillow clips 16 bits to 8 where it should scale them.
+        deep = image.mode.startswith("I")
+        small = (Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if deep else image).convert("RGB")
     scale = side / longest
     size = [max(1, round(edge * side / max(small.size))) for edge in small.size]
     return small.resize((size[0], size[1]), Image.Resampling.LANCZOS, reducing_gap=2.0), scale

@@ -7,8 +7,11 @@ from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write `text` as UTF-8 beside `path`, then rename it into place; folders are made as needed."""
-    return write_bytes(path, text.encode())
+    """Write `text` as UTF-8 beside `path`, then rename it into place; folders are made as needed.
+
+    File names that are not UTF-8 come as lone surrogates, which are written as escapes.
+    """
+    return write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_bytes(path: Path, data: bytes) -> Path:

@@ -36,7 +36,7 @@ def finish_run(
     )
     cards = [card]
     if baseline:
-        untrained = {**protocol, "selection": None}
+        untrained = {**protocol, "selection": {}}
         reference = make_card(
             name=f"{name}/baseline",
             method=BASELINE,
@@ -60,11 +60,13 @@ def finish_run(
     return page
 
 
-def protocol(scales: Sequence[float], resize: str, max_side: int | None, selection: str | None) -> dict[str, object]:
-    """The part of a card without which its figures mean nothing; `selection` names the set that chose the weights."""
+def protocol(
+    scales: Sequence[float], resize: str, max_side: int | None, selection: Mapping[str, str]
+) -> dict[str, object]:
+    """The part of a card without which its figures mean nothing; `selection` are the sets that chose the weights."""
     return {
         "scales": list(scales),
         "resize": resize,
         "image_size": max_side,
-        "selection": selection,
+        "selection": dict(selection),
     }

@@ -139,7 +139,7 @@ def protocol_line(card: Card) -> str:
     """How the card's figures were made, in one line: crop, scales, resize, image size, then the rest."""
     protocol = {"crop": _crops(card), **{key: card["protocol"].get(key) for key in KNOWN_PROTOCOL[1:]}}
     protocol |= {key: value for key, value in card["protocol"].items() if key not in KNOWN_PROTOCOL}
-    said = {key: value for key, value in protocol.items() if value is not None}
+    said = {key: value for key, value in protocol.items() if value not in (None, {})}
     return "; ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in said.items())
 
 
@@ -246,7 +246,7 @@ def _crops(card: Card) -> str | None:
 
 
 def _short(value: object) -> str:
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | Mapping):
         return ", ".join(_short(item) for item in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

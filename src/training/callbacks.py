@@ -138,7 +138,7 @@ class BadImageFile(Callback):
 def append_bad_images(path: Path, images: list[BadImage]) -> None:
     """Add rows name,reason to a csv, with its header when it is new."""
     new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
+    with path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerows([("name", "reason")] if new else [])
         writer.writerows(images)
@@ -148,5 +148,5 @@ def bad_image_names(path: Path) -> set[str]:
     """The names in such a csv; none where there is no file."""
     if not path.exists():
         return set()
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         return {row["name"] for row in csv.DictReader(file)}

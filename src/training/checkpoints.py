@@ -21,9 +21,9 @@ RUN_KEY = "dolg_run"
 FORMAT = 1
 
 
-def describe_run(config: Mapping[str, Any], classes: list[str]) -> dict[str, Any]:
-    """What travels in a checkpoint: the resolved configuration and the landmark of each class."""
-    return {"format": FORMAT, "config": dict(config), "classes": classes}
+def describe_run(config: Mapping[str, Any], classes: list[str], data: Mapping[str, Any]) -> dict[str, Any]:
+    """What travels in a checkpoint: the resolved configuration, each class's landmark, and digests of the data."""
+    return {"format": FORMAT, "config": dict(config), "classes": classes, "data": dict(data)}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -42,8 +42,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     run = checkpoint.get(RUN_KEY) if isinstance(checkpoint, dict) else None
     if run is None:
         raise InputError(f"{path} is not a checkpoint of this project: it does not say which model it holds")
-    if run["format"] != FORMAT:
-        raise InputError(f"{path} has checkpoint format {run['format']}, this version reads {FORMAT}")
+    if run.get("format") != FORMAT:
+        raise InputError(f"{path} has checkpoint format {run.get('format')}, this version reads {FORMAT}")
     return checkpoint
 
 
@@ -64,6 +64,13 @@ def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
     return model.eval(), config
 
 
+def selection_of(path: str | Path) -> dict[str, str]:
+    """Digests, by name, of the benchmarks that a checkpoint was selected on; a run's last one was not."""
+    if Path(path).name == "last.ckpt":
+        return {}
+    return dict(read_checkpoint(path)[RUN_KEY]["data"]["validation"])
+
+
 def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any]) -> None:
     """Raise InputError when a run cannot go on from a checkpoint.
 
@@ -71,7 +78,8 @@ def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any])
         path: its checkpoint.
         module: what would train on; its tensors must be those of the checkpoint.
         run: how it describes itself now (`describe_run`). Its classes must be the same, and so must `optim`, which
-            an optimizer takes from the checkpoint whatever is asked for.
+            an optimizer takes from the checkpoint whatever is asked for. Its training and validation images must be
+            the same, or what was trained on could be tested on, and scores of two sets be compared.
     """
     checkpoint = read_checkpoint(path)
     before = checkpoint[RUN_KEY]
@@ -79,6 +87,11 @@ def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any])
         raise InputError(
             f"{path} was trained on {len(before['classes'])} landmarks that are not the {len(run['classes'])} of "
             "data.root now: restore the data, or start a new run"
+        )
+    if any(before["data"][part] != run["data"][part] for part in ("training", "validation")):
+        raise InputError(
+            f"the training or validation images are not those that {path} was trained with: give the seed and data.* "
+            "it was started with and restore its files, or start a new run"
         )
     if before["config"].get("optim") != run["config"].get("optim"):
         raise InputError(f"optim=... cannot change when a run resumes ({path} holds the optimizer): start a new run")

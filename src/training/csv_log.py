@@ -17,14 +17,16 @@ FLUSH_EVERY = 50
 class CSVLog(Logger):
     """`metrics.csv` in a run's folder: a row for each logging call, a column for each metric, `step` among them.
 
-    On resuming, rows of steps that are run again are replaced. The file is written aside and renamed.
+    On resuming, rows of steps that are run again are replaced. New rows are appended; only a new column has the whole
+    file written anew, aside and then renamed.
     """
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
-        self._rows: list[dict[str, Any]] | None = None
-        self._unsaved = 0
+        self._started = False
+        self._columns: list[str] = []
+        self._unsaved: list[dict[str, Any]] = []
 
     @property
     def name(self) -> str:
@@ -39,10 +41,9 @@ class CSVLog(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Add a row."""
-        if self._rows is None:
-            self._rows = [row for row in self._read() if step is None or int(row["step"]) < step]
-        self._rows.append({**metrics, "step": step})
-        self._unsaved += 1
+        if not self._started:
+            self._start(step)
+        self._unsaved.append({**metrics, "step": step})
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -51,7 +52,7 @@ class CSVLog(Logger):
     @rank_zero_only
     def save(self) -> None:
         """Lightning calls this after every row; the file is written from time to time."""
-        if self._unsaved >= FLUSH_EVERY:
+        if len(self._unsaved) >= FLUSH_EVERY:
             self.flush()
 
     @rank_zero_only
@@ -62,17 +63,32 @@ class CSVLog(Logger):
     @rank_zero_only
     def flush(self) -> None:
         """Write every row so far."""
-        if self._rows:
-            self._write(self._rows)
+        if not self._unsaved:
+            return
+        columns = sorted({*self._columns, *(key for row in self._unsaved for key in row)})
+        if columns == self._columns:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, columns).writerows(self._unsaved)
+        else:
+            self._write([*self._read(), *self._unsaved], columns)
+        self._unsaved = []
+
+    def _start(self, step: int | None) -> None:
+        """Drop the rows of steps that a resumed run runs again."""
+        self._started = True
+        before = self._read()
+        kept = [row for row in before if step is None or int(row["step"]) < step]
+        if before:
+            self._write(kept, list(before[0]))
 
     def _read(self) -> list[dict[str, Any]]:
+        """The rows on disk; a last one that a kill cut short is no row."""
         if not self.path.exists():
             return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        text = self.path.read_bytes().decode("utf-8")
+        return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
-    def _write(self, rows: list[dict[str, Any]]) -> None:
-        columns = sorted({key for row in rows for key in row})
+    def _write(self, rows: list[dict[str, Any]], columns: list[str]) -> None:
         aside = self.path.with_suffix(".csv.partial")
         aside.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("w", newline="", encoding="utf-8") as file:
@@ -80,4 +96,4 @@ class CSVLog(Logger):
             writer.writeheader()
             writer.writerows(rows)
         os.replace(aside, self.path)
-        self._unsaved = 0
+        self._columns = columns

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from src.contracts import BadImage, Benchmark, ImageBatch, InputError, Ranking, Resize
 from src.data.module import LandmarkDataModule
-from src.extraction.extractor import Extractor
+from src.extraction.extractor import Extractor, check_protocol
 from src.models.dolg import DescriptorModel
 from src.retrieval.index import FlatIndex
 from src.retrieval.metrics import RevisitedMAP
@@ -26,6 +26,9 @@ class ExtractionOptions:
     scales: Sequence[float] = (1.0,)
     resize: Resize = "released"
     index: Callable[[], FlatIndex] = FlatIndex
+
+    def __post_init__(self) -> None:
+        check_protocol(self.scales, self.resize)
 
 
 class RetrievalModule(L.LightningModule):
@@ -57,7 +60,10 @@ class RetrievalModule(L.LightningModule):
         self._runs: list[_Run] = []
 
     def on_validation_epoch_start(self) -> None:
-        """One metric for each validation benchmark."""
+        """One metric for each validation benchmark, and one network: batch norm's statistics differ by process."""
+        if dist.is_available() and dist.is_initialized():
+            for buffer in self.model.buffers():
+                dist.broadcast(buffer, src=0)
         self._begin(self._data.validation, self.validation)
 
     def on_test_epoch_start(self) -> None:

@@ -22,6 +22,8 @@ from src.training.csv_log import CSVLog
 from src.training.evaluation import ExtractionOptions, RetrievalModule
 from src.training.optim import optimizer_steps
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
 BuildOptimizer = Callable[[Iterable[Any]], Optimizer]
 BuildSchedule = Callable[[Optimizer, int], LRScheduler]
 
@@ -63,12 +65,22 @@ class LandmarkModule(RetrievalModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         """Margin loss of one batch. Raises InputError naming the batch's ids when it is not finite."""
         images = self.model.backbone.normalise(self.augmentation(batch.images, batch.draws))
-        cosine = self.head.cosine(self.model(images))
+        cosine = self.head.cosine(self._descriptors(images))
         loss = F.cross_entropy(self.head.logits(cosine, batch.labels), batch.labels)
         if not torch.isfinite(loss):
             raise InputError(self._not_finite(loss, batch))
         self._log_step(loss.detach(), cosine.detach(), batch.labels)
         return loss
+
+    def _descriptors(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        try:
+            return self.model(images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                "batch normalisation needs more than one value a channel: raise data.batch_size or data.image_size"
+            ) from error
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Two parameter groups (pretrained backbone, everything new) and a schedule by steps."""
@@ -121,6 +133,17 @@ class LandmarkModule(RetrievalModule):
             f"the loss became {loss.item()} at epoch {self.current_epoch}, step {self.global_step}: lower the "
             f"learning rate or clip the gradient (trainer.gradient_clip_val); ids of the batch: {ids}; files: {files}"
         )
+
+
+def check_trainer(precision: object, max_epochs: object, max_steps: object) -> None:
+    """Raise InputError for what Lightning would take and stumble over later.
+
+    A "true" half precision would take float32 from GeM, fusion and head, where the cosines need it.
+    """
+    if not isinstance(max_epochs, int | None) or not isinstance(max_steps, int):
+        raise InputError(f"trainer.max_epochs and .max_steps are whole numbers, not {max_epochs} and {max_steps}")
+    if str(precision) not in PRECISIONS:
+        raise InputError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, not {precision}")
 
 
 def backbone_in_order(model: DescriptorModel) -> list[torch.nn.Parameter]:

@@ -70,10 +70,14 @@ def test_a_failed_write_leaves_the_old_card_and_nothing_else(tmp_path, make_rank
     before = path.read_bytes()
     with pytest.raises(TypeError):
         write_card(card_of(make_ranking(), config={"model": object()}), path)
-    with pytest.raises(UnicodeEncodeError):
-        write_card(card_of(make_ranking(), config={"name": "\ud800"}), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_that_is_not_utf_8_is_escaped(tmp_path, make_ranking):
+    bad = (BadImage("caf\udce9.jpg", "zero bytes"),)
+    path = write_card(card_of(make_ranking(bad=bad)), tmp_path / "card.json")
+    assert read_card(path)["benchmarks"][0]["bad_images"] == [["caf\udce9.jpg", "zero bytes"]]
 
 
 def spoil(card, **changes):
@@ -110,11 +114,17 @@ def test_a_missing_card_and_a_folder_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("crop", "boxes", "protocol", "skipped", "expected"),
     [
-        ("pil", 1, {"selection": "validation"}, 0, []),
+        ("pil", 1, {"selection": {"validation": "1" * 16}}, 0, []),
         ("none", 1, {}, 0, ["queries not cropped"]),
         ("none", 0, {}, 0, []),
-        ("pil", 1, {"selection": "toy"}, 1, ["1 image skipped", "selected on this set"]),
-        ("pil", 1, {"selection": ["other", "toy"]}, 3, ["3 images skipped", "selected on this set"]),
+        ("pil", 1, {"selection": {"toy": "0123456789abcdef"}}, 1, ["1 image skipped", "selected on this set"]),
+        (
+            "pil",
+            1,
+            {"selection": {"other": "1" * 16, "same": "0123456789abcdef"}},
+            3,
+            ["3 images skipped", "selected on this set"],
+        ),
     ],
 )
 def test_labels(make_ranking, crop, boxes, protocol, skipped, expected):

@@ -18,12 +18,12 @@ def card(make_ranking):
 
 @pytest.fixture
 def two(card, make_ranking):
-    protocol = {"scales": [0.70710678, 1.0], "resize": "released", "image_size": 1024, "selection": "val"}
+    protocol = {"scales": [0.70710678, 1.0], "resize": "released", "image_size": 1024, "selection": {"val": "1" * 16}}
     first = card("DOLG", make_ranking(), make_ranking("one", difficulties=("medium",)), **protocol)
     second = card(
         "GeM",
         make_ranking(maps=(0.95, 0.75, 0.4), bad=(BadImage("a", "b"),)),
-        **(protocol | {"selection": "toy"}),
+        **(protocol | {"selection": {"toy": "0123456789abcdef"}}),
     )
     return [first, second]
 

@@ -10,7 +10,15 @@ import torch
 
 from src.errors import InputError
 from src.models.dolg import DOLG
-from src.training.checkpoints import RUN_KEY, check_resumable, describe_run, load_model, read_checkpoint
+from src.training.checkpoint_io import AtomicCheckpointIO
+from src.training.checkpoints import (
+    RUN_KEY,
+    check_resumable,
+    describe_run,
+    load_model,
+    read_checkpoint,
+    selection_of,
+)
 
 MODEL = {
     "_target_": "src.models.dolg.DOLG",
@@ -28,6 +36,7 @@ MODEL = {
 }
 
 
+DATA = {"training": "1" * 16, "validation": {"held out": "2" * 16}, "test": {"toy": "3" * 16}}
 EVIL = ["os.system", "src.models.dolg.torch.os.system", "src.models.dolg.nn", "src.models.dolg.Tensor"]
 EVIL += ["src.models.backbone._read_tensors", "src.models.nowhere.DOLG", "src.models.dolg", "src.cli.settle_process"]
 
@@ -47,7 +56,7 @@ def write(path: Path, model: dict | None = None, **changes: object) -> DOLG:
         dim=8,
     )
     state = {f"model.{key}": value for key, value in network.state_dict().items()}
-    run = describe_run({"model": model or MODEL}, ["a", "b"])
+    run = describe_run({"model": model or MODEL}, ["a", "b"], DATA)
     torch.save({"state_dict": state | {"head.weight": torch.zeros(2, 8)}, RUN_KEY: run | changes}, path)
     return network.eval()
 
@@ -97,18 +106,35 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     assert not Path("/tmp/should_not_exist_dolg").exists()
 
 
+def test_what_a_checkpoint_was_selected_on_travels_with_it(tmp_path: Path) -> None:
+    for name in ("best.ckpt", "moved.ckpt", "last.ckpt"):
+        write(tmp_path / name)
+    assert selection_of(tmp_path / "best.ckpt") == selection_of(tmp_path / "moved.ckpt") == DATA["validation"]
+    assert selection_of(tmp_path / "last.ckpt") == {}
+
+
+def test_a_write_that_fails_leaves_the_checkpoint_that_stood_there(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
+    with pytest.raises(AttributeError, match="pickle"):
+        AtomicCheckpointIO().save_checkpoint({"epoch": 2, "code": lambda: None}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+
+
 def test_a_run_cannot_go_on_with_another_network(tmp_path: Path) -> None:
     write(tmp_path / "a.ckpt")
     with pytest.raises(InputError, match="another architecture"):
-        check_resumable(tmp_path / "a.ckpt", torch.nn.Linear(2, 2), describe_run({"model": MODEL}, ["a", "b"]))
+        check_resumable(tmp_path / "a.ckpt", torch.nn.Linear(2, 2), describe_run({"model": MODEL}, ["a", "b"], DATA))
 
 
 def test_a_run_cannot_go_on_with_other_classes_or_another_optimizer(tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
     write(path)
     for run, message in [
-        (describe_run({"model": MODEL}, ["a", "c"]), "2 landmarks that are not the 2"),
-        (describe_run({"model": MODEL, "optim": {"lr": 1}}, ["a", "b"]), "optim=... cannot change"),
+        (describe_run({"model": MODEL}, ["a", "c"], DATA), "2 landmarks that are not the 2"),
+        (describe_run({"model": MODEL}, ["a", "b"], DATA | {"training": "4" * 16}), "not those that"),
+        (describe_run({"model": MODEL}, ["a", "b"], DATA | {"validation": {}}), "not those that"),
+        (describe_run({"model": MODEL, "optim": {"lr": 1}}, ["a", "b"], DATA), "optim=... cannot change"),
     ]:
         with pytest.raises(InputError, match=message):
             check_resumable(path, torch.nn.Linear(2, 2), run)

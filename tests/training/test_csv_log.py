@@ -32,6 +32,32 @@ def test_a_resumed_run_replaces_only_the_steps_it_runs_again(tmp_path: Path) -> 
     assert [row["a"] for row in rows(tmp_path)] == ["0", "1", "2", "30"]
 
 
+def test_a_row_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
+    first = CSVLog(tmp_path)
+    for step in range(3):
+        first.log_metrics({"a": step, "z": 5}, step=step)
+    first.finalize("killed")
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(path.read_bytes()[:-3])
+    second = CSVLog(tmp_path)
+    second.log_metrics({"a": 7, "z": 5}, step=3)
+    second.finalize("success")
+    assert [row["a"] for row in rows(tmp_path)] == ["0", "1", "7"]
+
+
+def test_rows_are_appended_until_a_column_is_new(tmp_path: Path) -> None:
+    log = CSVLog(tmp_path)
+    log.log_metrics({"a": 0}, step=0)
+    log.flush()
+    before = (tmp_path / "metrics.csv").stat().st_ino
+    log.log_metrics({"a": 1}, step=1)
+    log.flush()
+    assert (tmp_path / "metrics.csv").stat().st_ino == before
+    log.log_metrics({"b": 2}, step=2)
+    log.finalize("success")
+    assert [(row["a"], row["b"]) for row in rows(tmp_path)] == [("0", ""), ("1", ""), ("", "2")]
+
+
 def test_written_from_time_to_time_and_never_in_half(tmp_path: Path) -> None:
     log = CSVLog(tmp_path)
     for step in range(FLUSH_EVERY):
