@@ -10,6 +10,7 @@ from pathlib import Path
 import lightning as L
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from src.contracts import BadImage, Benchmark, ImageBatch, InputError, Ranking, Resize
 from src.data.module import LandmarkDataModule
@@ -60,10 +61,8 @@ class RetrievalModule(L.LightningModule):
         self._runs: list[_Run] = []
 
     def on_validation_epoch_start(self) -> None:
-        """One metric for each validation benchmark, and one network: batch norm's statistics differ by process."""
-        if dist.is_available() and dist.is_initialized():
-            for buffer in self.model.buffers():
-                dist.broadcast(buffer, src=0)
+        """One metric for each validation benchmark, and one network in all processes."""
+        share_buffers(self.model)
         self._begin(self._data.validation, self.validation)
 
     def on_test_epoch_start(self) -> None:
@@ -128,6 +127,13 @@ def run_test(
         kept = f"training is done and {checkpoint} is kept, but the test stopped: " if checkpoint else ""
         raise InputError(f"{kept}{error}") from None
     return module.rankings
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the buffers of the first: batch norm's statistics differ until DDP's next forward pass."""
+    if dist.is_available() and dist.is_initialized():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 class _Run:
