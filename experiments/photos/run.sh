@@ -6,3 +6,4 @@ cd "$(dirname "$0")/../.."
 python -m src.train experiment=photos data.root="$1" name=photos
 python -m src.evaluate checkpoint=outputs/photos/checkpoints/best.ckpt benchmark=rparis6k benchmark.root="$2" \
   benchmark.ground_truth="$3" max_side=512 'scales=[0.7071,1.0,1.4142]' name=photos_on_paris
+python -m src.report 'cards=[outputs/photos/baseline,outputs/photos,outputs/photos_on_paris]' out=outputs/photos_all
