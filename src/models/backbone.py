@@ -1,18 +1,21 @@
-"""Pretrained convolutional backbones that give two feature maps in named roles."""
+"""Pretrained backbones that give two feature maps in named roles."""
 
 from __future__ import annotations
 
-import importlib.resources
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from src.contracts import Features, InputError
+from src.models.anatomy import Stage, by_reduction, ends, stages, working_parts
+from src.models.weights import read_file, some, tensors_of
 
 
 class Backbone(nn.Module):
@@ -21,19 +24,23 @@ class Backbone(nn.Module):
     Args:
         name: timm architecture with its weight tag pinned, e.g. "resnet50.tv_in1k".
         pretrained: download the tag's weights (needs the network once; ignored when `weights` is given).
-        weights: a file with the architecture's tensors, or `package:PACKAGE/FILE` inside an installed package.
+        weights: a file with the architecture's tensors: a path, `package:PACKAGE/FILE` or `hf://OWNER/NAME/FILE`.
         reductions: strides of the local and the global map (DOLG: 16 and 32; res3 and res4 of a ResNet).
+        depths: for transformers with one stride, the blocks (from 0) that give the local and the global map.
         freeze_bn: keep batch-norm statistics and affine parameters as they are, in train mode too.
-        freeze_until: keep everything up to the map with this reduction as it is (2 or 4: the early, costly layers);
-            0 trains all.
+        freeze_until: keep everything up to the map with this reduction as it is (2 or 4: the early, costly layers), of
+            a transformer with one stride its first blocks, as many; 0 trains all.
+        drop_path: largest probability of stochastic depth, where the architecture has it.
+        options: further arguments of `timm.create_model`.
 
     Attributes:
         out_channels: channels of the local and the global map.
         reductions: strides of the local and the global map.
         mean, std: the colour statistics the weights were trained with, for pixels in [0, 1].
+        licence: of the tag's weights, as timm states it; None where it does not.
 
     Raises:
-        InputError: unknown name, no map with that reduction, weights that cannot be had or do not fit.
+        InputError: unknown name, no map with that reduction or depth, weights that cannot be had or do not fit.
     """
 
     def __init__(
@@ -42,25 +49,30 @@ class Backbone(nn.Module):
         pretrained: bool = True,
         weights: str | None = None,
         reductions: Sequence[int] = (16, 32),
+        depths: Sequence[int] | None = None,
         freeze_bn: bool = False,
         freeze_until: int = 0,
+        drop_path: float = 0.0,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not timm.is_model(name):
             raise InputError(f"unknown backbone {name!r}: take a name from timm.list_models()")
         self.name = name
         self.freeze_bn = freeze_bn
-        self.reductions = (int(reductions[0]), int(reductions[1]))
-        stages = _stages(name)
-        indices = _indices(name, stages, (*self.reductions, freeze_until) if freeze_until else self.reductions)
-        self.net = _create(name, pretrained and weights is None, indices[:2])
-        if weights is not None:
-            _load_weights(self.net, name, weights)
+        options = {**(options or {}), **({"drop_path_rate": drop_path} if drop_path else {})}
+        self._stages = stages(name, options)
+        self._picks = _picks(name, self._stages, tuple(reductions), depths)
+        self.net = _create(name, pretrained, weights, sorted(set(self._picks)), options)
         info: FeatureInfo = self.net.feature_info  # pyright: ignore[reportAssignmentType]
-        channels = info.channels()
-        self.out_channels = (channels[0], channels[-1])
-        self.frozen = _up_to(self.net, stages[freeze_until]) if freeze_until else []
+        channels = dict(zip(sorted(set(self._picks)), info.channels(), strict=True))
+        self.out_channels = (channels[self._picks[0]], channels[self._picks[1]])
+        self.reductions = (self._stages[self._picks[0]].reduction, self._stages[self._picks[1]].reduction)
+        self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
+        self._patch = _patch(self.net)
+        self.frozen = self._up_to(freeze_until) if freeze_until else []
         config = timm.get_pretrained_cfg(name)
+        self.licence: str | None = config.license if config else None
         self.mean: tuple[float, ...] = tuple(config.mean) if config else (0.5, 0.5, 0.5)
         self.std: tuple[float, ...] = tuple(config.std) if config else (0.5, 0.5, 0.5)
         self._scale: Tensor
@@ -81,96 +93,103 @@ class Backbone(nn.Module):
         return pixels.permute(0, 3, 1, 2)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Features:
-        """Normalised images to the two maps."""
+        """Normalised images to the two maps; images that no whole number of patches covers are padded with zeros."""
+        height, width = images.shape[-2:]
+        if height % self._patch or width % self._patch:
+            images = F.pad(images, (0, -width % self._patch, 0, -height % self._patch))
         maps = self.net(images)
-        return Features(local=maps[0], global_=maps[-1])
+        if self._channels_last:
+            maps = [x.permute(0, 3, 1, 2) for x in maps]
+        # The maps come in the order of the network, once each.
+        local, global_ = self._picks
+        return Features(local=maps[0 if local <= global_ else -1], global_=maps[-1 if local <= global_ else 0])
 
     def train(self, mode: bool = True) -> Backbone:
         """As nn.Module.train, with frozen parts left in eval mode."""
         super().train(mode)
-        norms = _batch_norms(self.net) if self.freeze_bn else ()
-        for layer in (*self.frozen, *norms):
-            layer.eval()
-            layer.requires_grad_(False)
+        norms = _batch_norms(self.net) if self.freeze_bn else []
+        for part in (*self.frozen, *norms):
+            part.training = False
+            for parameter in part.parameters(recurse=False):
+                parameter.requires_grad_(False)
         return self
 
+    def levels(self) -> list[list[nn.Parameter]]:
+        """The parameters from input to output in groups, one a stage or block, for rates that grow with depth."""
+        modules = list(self.net.modules())
+        bounds = ends(self.net, self._stages)
+        bounds[-1] = len(modules) - 1
+        groups = []
+        for start, end in zip([0, *(bound + 1 for bound in bounds[:-1])], bounds, strict=True):
+            groups.append([p for module in modules[start : end + 1] for p in module.parameters(recurse=False)])
+        return groups
 
-def _stages(name: str) -> dict[int, str]:
-    """The reduction of each of the network's maps, in order, and the module that gives it."""
-    with torch.device("meta"):
-        info: FeatureInfo = timm.create_model(name, pretrained=False, features_only=True).feature_info  # pyright: ignore[reportAssignmentType]
-    return dict(zip(info.reduction(), info.module_name(), strict=True))
+    def _up_to(self, freeze_until: int) -> list[nn.Module]:
+        """The parts that run up to the end of a stage."""
+        single = len({stage.reduction for stage in self._stages}) == 1
+        last = freeze_until - 1 if single else by_reduction(self.name, self._stages, (freeze_until,))[0]
+        bounds = ends(self.net, self._stages)
+        if not 0 <= last < len(bounds):
+            raise InputError(f"backbone.freeze_until={freeze_until} is beyond the {len(bounds)} stages of {self.name}")
+        return working_parts(list(self.net.modules())[: bounds[last] + 1])
 
 
-def _indices(name: str, stages: dict[int, str], reductions: Sequence[int]) -> list[int]:
-    missing = [reduction for reduction in reductions if reduction not in stages]
-    if missing:
-        raise InputError(f"backbone {name} has maps with reductions {list(stages)}, not {missing}")
-    return [list(stages).index(reduction) for reduction in reductions]
+def _picks(name: str, found: list[Stage], reductions: tuple[int, ...], depths: Sequence[int] | None) -> tuple[int, int]:
+    """Positions of the stages that give the local and the global map."""
+    if depths is None:
+        local, global_ = by_reduction(name, found, (int(reductions[0]), int(reductions[1])))
+        return local, global_
+    if len(depths) != 2 or not all(0 <= depth < len(found) for depth in depths):
+        raise InputError(
+            f"backbone.depths must be two of the {len(found)} blocks of {name}, from 0, not {list(depths)}"
+        )
+    return int(depths[0]), int(depths[1])
 
 
-def _create(name: str, pretrained: bool, indices: Sequence[int]) -> nn.Module:
+def _create(
+    name: str, pretrained: bool, weights: str | None, indices: Sequence[int], options: Mapping[str, Any]
+) -> nn.Module:
+    # timm warns of the classifier's tensors, which a network of features does not take.
+    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
+    given = {"pretrained_cfg_overlay": {"state_dict": _fitting(name, weights)}} if weights is not None else {}
     try:
         return timm.create_model(
-            name, pretrained=pretrained, features_only=True, out_indices=tuple(sorted(set(indices)))
+            name,
+            pretrained=pretrained or weights is not None,
+            features_only=True,
+            out_indices=tuple(indices),
+            **given,
+            **options,
         )
     except (OSError, RuntimeError) as error:
-        if not pretrained:
+        if not pretrained or weights is not None:
             raise
         raise InputError(
             f"the weights of {name} could not be downloaded ({type(error).__name__}): connect to the network, "
-            "or give backbone.weights=FILE, or backbone.pretrained=false"
+            "give backbone.weights=FILE or backbone.pretrained=false, or take backbone=efficientnet_lite0, whose "
+            "weights are installed"
         ) from error
 
 
-def _load_weights(net: nn.Module, name: str, weights: str) -> None:
-    """Load a file's tensors into `net`, by key, or in order where the keys are another library's."""
-    stored = _read_tensors(_resolve(weights))
+def _fitting(name: str, weights: str) -> dict[str, Tensor]:
+    """A file's tensors under the architecture's names: by key, or in order where the keys are another library's."""
+    stored = tensors_of(read_file(weights), weights)
     full = timm.create_model(name, pretrained=False).state_dict()
     if stored.keys() != full.keys():
-        stored = _in_order(stored, full, weights, name)
+        if len(stored) != len(full):
+            raise InputError(f"{weights} has {len(stored)} tensors and {name} has {len(full)}: not its weights")
+        stored = dict(zip(full, stored.values(), strict=True))
     wrong = [key for key, value in full.items() if stored[key].shape != value.shape]
     if wrong:
-        raise InputError(f"{weights} does not fit {name}: {len(wrong)} tensors have another shape ({wrong[0]})")
-    net.load_state_dict({key: stored[key] for key in net.state_dict()})
+        raise InputError(f"{weights} does not fit {name}: {len(wrong)} tensors have another shape ({some(wrong)})")
+    return stored
 
 
-def _in_order(stored: dict[str, Tensor], full: dict[str, Tensor], weights: str, name: str) -> dict[str, Tensor]:
-    if len(stored) != len(full):
-        raise InputError(f"{weights} has {len(stored)} tensors and {name} has {len(full)}: not its weights")
-    return dict(zip(full, stored.values(), strict=True))
+def _patch(net: nn.Module) -> int:
+    """Pixels a side that a transformer cuts its input into; 1 for networks of convolutions."""
+    sizes: list[Any] = [module.patch_size for module in net.modules() if hasattr(module, "patch_size")]
+    return int(sizes[0][0]) if sizes else 1
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"backbone weights not found: {path}") from None
-    except Exception as error:
-        raise InputError(f"{path} is not a file of tensors ({type(error).__name__})") from error
-
-
-def _resolve(weights: str) -> Path:
-    if not weights.startswith("package:"):
-        return Path(weights)
-    package, _, file = weights.removeprefix("package:").partition("/")
-    try:
-        return Path(str(importlib.resources.files(package) / file))
-    except ModuleNotFoundError:
-        raise InputError(f"the package {package} with the backbone's weights is not installed") from None
-
-
-def _up_to(net: nn.Module, last: str) -> list[nn.Module]:
-    """The modules with tensors of their own that run before the end of the module called `last`, in order."""
-    modules = list(net.named_modules())
-    end = max(place for place, (name, _) in enumerate(modules) if f"{name}.".startswith(f"{last}."))
-    return [module for _, module in modules[: end + 1] if any(True for _ in _own_tensors(module))]
-
-
-def _own_tensors(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters(recurse=False)
-    yield from module.buffers(recurse=False)
-
-
-def _batch_norms(module: nn.Module) -> Iterator[nn.Module]:
-    return (layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm))
+def _batch_norms(module: nn.Module) -> list[nn.Module]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
