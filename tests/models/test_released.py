@@ -1,0 +1,138 @@
+"""The released network against values computed with independent reference code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from models.released_weights import state_dict
+from torch import Tensor
+
+from src.data.images import crop_query, decode
+from src.data.revisited import load_ground_truth
+from src.errors import InputError
+from src.extraction.extractor import Extractor
+from src.models.released import load_released, read_released
+
+KINDS = ["r50_aspp", "r50_noaspp", "r101_aspp", "r101_noaspp"]
+SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_every_stage_equals_the_released_networks(kind: str, parity: Path) -> None:
+    model = load_released(state_dict(parity, kind))
+    assert not model.training
+    expected = np.load(parity / "dolg" / f"{kind}.npz")
+    for height, width in [(224, 224), (192, 320)]:
+        rng = np.random.default_rng([0, height, width])
+        images = torch.from_numpy(rng.standard_normal((2, 3, height, width)).astype(np.float32))
+        features = model.backbone(images)
+        normalised, score = model.local.attend(features.local)
+        found = {
+            "res3_mean": features.local.mean((2, 3)),
+            "res4_mean": features.global_.mean((2, 3)),
+            "attention": score,
+            "local_mean": (score * normalised).mean((2, 3)),
+            "global": model.fc_global(model.pooling(features.global_)),
+            "descriptor": model(images),
+        }
+        for name, value in found.items():
+            reference = expected[f"{height}x{width}/{name}"]
+            assert np.abs(value.numpy() - reference).max() / np.abs(reference).max() < 1e-4, name
+
+
+@torch.no_grad()
+def test_the_whole_pipeline_from_photograph_to_descriptor(parity: Path, shared_data: Path) -> None:
+    root = shared_data / "rparis6k-mini"
+    lists = load_ground_truth(root / "gnd_rparis6k-mini.pkl")
+    boxes = dict(zip(lists.queries, lists.boxes, strict=True))
+    expected = np.load(parity / "dolg" / "pipeline_r50_noaspp.npz")
+    model = load_released(state_dict(parity, "r50_noaspp"))
+    names = sorted({key.partition("/")[0] for key in expected.files})
+    assert len(names) == 4
+    for name in names:
+        pixels = decode((root / "jpg" / f"{name}.jpg").read_bytes())
+        if name in boxes:
+            pixels = crop_query(pixels, boxes[name], "trunc")
+        image = torch.from_numpy(pixels)
+        for scale, reference in zip(SCALES, expected[f"{name}/scales"], strict=True):
+            assert (Extractor(model, [scale])([image])[0].numpy() @ reference) > 0.99999
+        assert (Extractor(model, SCALES)([image])[0].numpy() @ expected[f"{name}/descriptor"]) > 0.99999
+
+
+def test_the_head_comes_along(parity: Path) -> None:
+    stored = state_dict(parity, "r50_noaspp")
+    released = read_released({f"module.{key}": value for key, value in stored.items()})
+    assert torch.equal(released.centres, stored["desc_cls.weight"])
+    assert torch.equal(released.mean_cosine, stored["desc_cls.t"])
+    first = released.model["backbone.net.conv1.weight"]
+    assert torch.equal(first[:, [2, 1, 0]], stored["globalmodel.stem.conv.weight"])
+
+
+def without(stored: dict[str, Tensor], *keys: str) -> dict[str, Tensor]:
+    return {key: value for key, value in stored.items() if key not in keys}
+
+
+def test_what_is_not_the_released_network_is_refused_with_its_keys(parity: Path) -> None:
+    stored = state_dict(parity, "r50_aspp")
+    half = dict(list(stored.items())[: len(stored) // 2])
+    deep = {f"globalmodel.s3.b{block}.f.a.weight": torch.zeros(1) for block in range(1, 37)}
+    nan = stored | {"fc.bias": torch.full((512,), float("nan"))}
+    for wrong, message in [
+        (without(stored, "fc_t.bias", "fc.bias"), r"2 missing \(fc.bias, fc_t.bias\)"),
+        (stored | {"extra.weight": torch.zeros(1)}, r"1 unknown \(extra.weight\)"),
+        (half, "missing"),
+        (stored | deep, "36 blocks"),
+        (nan, "not finite, in fc.bias"),
+        (stored | {"fc.bias": torch.zeros(3)}, "another shape.*fc.bias"),
+        ({"a": torch.zeros(1)}, "no released DOLG checkpoint"),
+    ]:
+        with pytest.raises(InputError, match=message) as caught:
+            load_released(wrong)
+        assert "\n" not in str(caught.value)
+
+
+class _Code:
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, (str(self.witness),))
+
+
+def test_files_are_read_and_code_in_them_is_not_run(parity: Path, tmp_path: Path) -> None:
+    stored = state_dict(parity, "r50_noaspp")
+    torch.save({"epoch": 3, "model_state": stored, "cfg": "MODEL:"}, tmp_path / "weights.pyth")
+    assert load_released(tmp_path / "weights.pyth").dim == 512
+    witness = tmp_path / "witness"
+    with (tmp_path / "evil.pyth").open("wb") as file:
+        pickle.dump({"model_state": _Code(witness)}, file)
+    torch.save({"model_state": _Code(witness)}, tmp_path / "evil_too.pyth")
+    for name in ("evil.pyth", "evil_too.pyth"):
+        with pytest.raises(InputError, match="is refused"):
+            load_released(tmp_path / name)
+    assert not witness.exists()
+    (tmp_path / "text.pyth").write_text("text")
+    for name, message in [("gone.pyth", "not found"), ("text.pyth", "text.pyth is"), ("hf://one/two", "OWNER/NAME")]:
+        with pytest.raises(InputError, match=message):
+            load_released(name if name.startswith("hf:") else tmp_path / name)
+
+
+def test_the_hub_is_asked_for_its_file(monkeypatch: pytest.MonkeyPatch, parity: Path, tmp_path: Path) -> None:
+    """A stand-in for the hub's own library, which would go to the network."""
+    torch.save(state_dict(parity, "r50_noaspp"), tmp_path / "r50.pt")
+    asked = []
+    hub = type(sys)("huggingface_hub")
+    hub.hf_hub_download = lambda repository, file: asked.append((repository, file)) or str(tmp_path / "r50.pt")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    assert load_released("hf://someone/DOLG/weights/r50.pt").dim == 512
+    assert asked == [("someone/DOLG", "weights/r50.pt")]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match=r"pip install -e '\.\[hub\]'"):
+        load_released("hf://someone/DOLG/weights/r50.pt")
