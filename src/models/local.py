@@ -47,13 +47,13 @@ class ASPP(nn.Module):
 class SelfAttention(nn.Module):
     """L2-normalised features, each weighted by a score of its own (DOLG, figure 3)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 1)
+        self.conv = nn.Conv2d(in_channels, channels, 1)
         self.norm = nn.BatchNorm2d(channels)
         self.score = nn.Conv2d(channels, 1, 1)
 
-    def forward(self, features: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b 1 h w"]]:
+    def forward(self, features: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b c2 h w"], Float[Tensor, "b 1 h w"]]:
         """A map to its normalised features and their scores (above 0, by a softplus)."""
         x = self.norm(self.conv(features))
         return F.normalize(x, dim=1), F.softplus(self.score(F.relu(x)))
@@ -65,6 +65,8 @@ class LocalBranch(nn.Module):
     Args:
         in_channels: channels of the backbone's local map.
         out_channels: channels of f_l, those of the global feature f_g.
+        aspp: multi-scale context before the attention; the released yaml trains without it.
+        attention: weight normalised features by their scores; without it f_l is the map as it is.
         dilations: of the pyramid's 3x3 convolutions.
         pointwise: the released code's further 1x1 branch.
     """
@@ -73,18 +75,27 @@ class LocalBranch(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
+        aspp: bool = True,
+        attention: bool = True,
         dilations: Sequence[int] = (6, 12, 18),
         pointwise: bool = False,
     ) -> None:
         super().__init__()
-        self.aspp = ASPP(in_channels, out_channels, dilations, pointwise)
-        self.attention = SelfAttention(out_channels)
+        self.aspp = ASPP(in_channels, out_channels, dilations, pointwise) if aspp else None
+        channels = out_channels if aspp else in_channels
+        self.attention = SelfAttention(channels, out_channels) if attention else None
+        self.project = nn.Conv2d(channels, out_channels, 1) if not (aspp or attention) else None
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:
         """Backbone map to local features: score times normalised feature at every position."""
         normalised, score = self.attend(features)
-        return score * normalised
+        return normalised if score is None else score * normalised
 
-    def attend(self, features: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b c2 h w"], Float[Tensor, "b 1 h w"]]:
-        """Normalised features and their attention scores, apart."""
-        return self.attention(self.aspp(features))
+    def attend(
+        self, features: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b c2 h w"], Float[Tensor, "b 1 h w"] | None]:
+        """Normalised features and their attention scores, apart; without attention, the map and no scores."""
+        x = features if self.aspp is None else self.aspp(features)
+        if self.attention is not None:
+            return self.attention(x)
+        return (x if self.project is None else self.project(x)), None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from src.errors import InputError
 from src.models.fusion import concat_fusion, hadamard_fusion, orthogonal_fusion
 
 
@@ -68,3 +71,25 @@ def test_concat_and_hadamard() -> None:
 def test_float32_whatever_comes_in(fusion) -> None:
     fused = fusion(torch.randn(2, 8, 3, 4).bfloat16(), torch.randn(2, 8).bfloat16())
     assert fused.dtype == torch.float32
+
+
+def test_gem_pools_the_orthogonal_map() -> None:
+    local, global_ = torch.randn(2, 6, 4, 5), torch.randn(2, 6)
+    expected = []
+    for image, g in zip(local.double(), global_.double(), strict=True):
+        flat = image.flatten(1).T
+        rows = flat - (flat @ g)[:, None] / (g @ g) * g
+        expected.append(torch.cat([g, (rows.clamp(min=1e-6) ** 3).mean(0) ** (1 / 3)]))
+    found = orthogonal_fusion(local, global_, pool="gem").double()
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-5)
+    pooled = (local.double().clamp(min=1e-6) ** 3).mean((-2, -1)) ** (1 / 3)
+    torch.testing.assert_close(hadamard_fusion(local, global_, "gem").double(), pooled * global_, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        concat_fusion(local, global_, "gem").double(), torch.cat([global_.double(), pooled], 1), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("fusion", [orthogonal_fusion, concat_fusion, hadamard_fusion])
+def test_another_pooling_is_refused(fusion: Callable[..., torch.Tensor]) -> None:
+    with pytest.raises(InputError, match=r"fusion\.pool"):
+        fusion(torch.randn(1, 4, 2, 2), torch.randn(1, 4), pool="max")

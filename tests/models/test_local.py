@@ -37,6 +37,7 @@ def test_local_feature_is_score_times_unit_feature() -> None:
     branch = LocalBranch(5, 8).eval()
     x = torch.randn(2, 5, 4, 6)
     normalised, score = branch.attend(x)
+    assert score is not None
     torch.testing.assert_close(normalised.norm(dim=1), torch.ones(2, 4, 6))
     assert score.shape == (2, 1, 4, 6)
     assert (score > 0).all()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.errors import InputError
-from src.models.pooling import GeM, gem
+from src.models.pooling import RMAC, AvgPool, GeM, MaxPool, gem, rmac_regions
 
 
 def reference(x: np.ndarray, p: float, eps: float = 1e-6) -> np.ndarray:
@@ -88,3 +88,32 @@ def test_per_channel_exponents_act_on_their_own_channel() -> None:
 def test_refuses_what_makes_no_sense(options: dict[str, float]) -> None:
     with pytest.raises(InputError, match="GeM needs"):
         GeM(3, **options)
+
+
+def test_average_and_maximum() -> None:
+    x = torch.randn(2, 5, 7, 6)
+    torch.testing.assert_close(AvgPool(5)(x), x.mean((-2, -1)))
+    torch.testing.assert_close(MaxPool(5)(x), x.amax((-2, -1)))
+
+
+def test_regions_lie_inside_and_cover_the_map() -> None:
+    for height, width in [(1, 1), (7, 7), (5, 9), (12, 8), (1, 6), (30, 4)]:
+        for top, left, side in rmac_regions(height, width, 3):
+            assert 0 <= top <= height - side
+            assert 0 <= left <= width - side
+        largest = [(t, x) for t, x, side in rmac_regions(height, width, 1) if side == min(height, width)]
+        covered = {t + i for t, _ in largest for i in range(min(height, width))}
+        assert height > width or covered == set(range(height))
+    assert [len(rmac_regions(8, 8, level)) for level in (1, 2, 3)] == [1, 1 + 4, 1 + 4 + 9]
+
+
+def test_rmac_sums_normalised_maxima() -> None:
+    x = torch.rand(2, 3, 6, 9)
+    expected = torch.nn.functional.normalize(x.amax((-2, -1)))
+    for top, left, side in rmac_regions(6, 9, 2):
+        expected = expected + torch.nn.functional.normalize(
+            x[:, :, top : top + side, left : left + side].amax((-2, -1))
+        )
+    torch.testing.assert_close(RMAC(3, levels=2)(x), expected)
+    with pytest.raises(InputError, match="level"):
+        RMAC(3, levels=0)
