@@ -1,30 +1,120 @@
-"""Margin heads against values in float64 from an independent reference."""
+"""Margin heads against values from an independent reference, and their common duties."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from src.errors import InputError
-from src.losses.margin import ArcFace, CosFace, MarginHead
+from src.losses.margin import (
+    ArcFace,
+    CosFace,
+    CurricularFace,
+    DynamicArcFace,
+    MarginHead,
+    Softmax,
+    SubCenterArcFace,
+    dynamic_margins,
+)
 
-HEADS = [ArcFace, CosFace]
+SIZES = torch.tensor([1, 2, 30, 400, 5, 6, 7, 8, 9, 10])
+HEADS = {
+    "arcface": ArcFace,
+    "cosface": CosFace,
+    "curricularface": CurricularFace,
+    "subcenter": SubCenterArcFace,
+    "dynamic": DynamicArcFace,
+    "softmax": Softmax,
+}
+heads = pytest.mark.parametrize("head", [pytest.param(head, id=name) for name, head in HEADS.items()])
 
 
-@pytest.mark.parametrize(("head", "key"), [(ArcFace, "arcface_m015_s30"), (CosFace, "cosface_m015_s30")])
-def test_equals_the_reference(head: type[MarginHead], key: str, parity: Path) -> None:
+def reference(parity: Path) -> tuple[dict[str, np.ndarray], Tensor, Tensor]:
     stored = np.load(parity / "dolg" / "margins.npz")
-    layer = head(512, 100, margin=0.15, scale=30)
+    return stored, torch.from_numpy(stored["features"]).float(), torch.from_numpy(stored["targets"])
+
+
+def filled(head: MarginHead, weight: np.ndarray) -> MarginHead:
     with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(stored["weight"]))
-    logits = layer(torch.from_numpy(stored["features"]).float(), torch.from_numpy(stored["targets"]))
-    error = np.abs(logits.detach().numpy() - stored[key]).max(1)
+        head.weight.copy_(torch.from_numpy(weight))
+    return head
+
+
+def check(logits: Tensor, expected: np.ndarray) -> None:
+    """Rows 0 and 1 have the target cosines +1 and -1, where float32 is coarse."""
+    error = np.abs(logits.detach().numpy() - expected).max(1)
     assert error[:2].max() < 5e-3
     assert error[2:].max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("head", "key"),
+    [
+        (ArcFace, "arcface_m015_s30"),
+        (CosFace, "cosface_m015_s30"),
+        (partial(SubCenterArcFace, centres=1), "arcface_m015_s30"),
+        (partial(DynamicArcFace, margin=0.15, max_margin=0.15, class_sizes=torch.arange(1, 101)), "arcface_m015_s30"),
+    ],
+)
+def test_equals_the_reference(head: type[MarginHead], key: str, parity: Path) -> None:
+    stored, features, targets = reference(parity)
+    check(filled(head(512, 100), stored["weight"])(features, targets), stored[key])
+
+
+def test_softmax_is_the_scaled_cosine(parity: Path) -> None:
+    stored, features, targets = reference(parity)
+    check(filled(Softmax(512, 100), stored["weight"])(features, targets), 30 * stored["cosine"])
+
+
+def test_curricularface_is_the_released_head_over_two_calls(parity: Path) -> None:
+    stored, features, targets = reference(parity)
+    head = filled(CurricularFace(512, 100), stored["weight"])
+    for call in (1, 2):
+        check(head(features, targets), stored[f"official_call{call}"])
+        np.testing.assert_allclose(head.mean_cosine.numpy(), stored[f"official_t_after{call}"], rtol=1e-5)
+    head.eval()(features, targets)
+    np.testing.assert_allclose(head.mean_cosine.numpy(), stored["official_t_after2"], rtol=1e-5)
+
+
+def test_curricularface_weighs_a_hard_negative_by_the_mean_cosine() -> None:
+    head = CurricularFace(2, 3, margin=0.5, scale=1)
+    angles = [0.3, 0.6, 1.5]
+    head.weight.data = torch.tensor([[math.cos(angle), math.sin(angle)] for angle in angles])
+    head.mean_cosine.fill_(0.4)
+    logits = head.eval()(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))[0]
+    hard, easy = math.cos(0.6), math.cos(1.5)
+    assert hard > math.cos(0.3 + 0.5) > easy
+    expected = [math.cos(0.8), hard * (0.4 + hard), easy]
+    torch.testing.assert_close(logits, torch.tensor(expected))
+
+
+def test_the_nearest_centre_of_a_class_counts() -> None:
+    head = SubCenterArcFace(4, 3, centres=2, margin=0.0, scale=1)
+    x = torch.randn(5, 4)
+    every = torch.nn.functional.cosine_similarity(x[:, None], head.weight[None], dim=-1)
+    expected = torch.stack([every[:, [2 * c, 2 * c + 1]].max(1).values for c in range(3)], 1)
+    torch.testing.assert_close(head.cosine(x), expected)
+
+
+def test_small_classes_get_large_margins() -> None:
+    margins = dynamic_margins(SIZES.float(), 0.05, 0.5, 0.25)
+    assert margins[0].item() == pytest.approx(0.5)
+    assert margins[3].item() == pytest.approx(0.05)
+    for size, margin in zip(SIZES.tolist(), margins.tolist(), strict=True):
+        share = (size**-0.25 - 400**-0.25) / (1 - 400**-0.25)
+        assert margin == pytest.approx(0.05 + 0.45 * share, abs=1e-6)
+    assert torch.isfinite(dynamic_margins(torch.full((4,), 7.0), 0.05, 0.5, 0.25)).all()
+    head = DynamicArcFace(8, 10, class_sizes=SIZES, scale=1)
+    x, labels = torch.randn(10, 8), torch.arange(10)
+    cosine = head.cosine(x).double()
+    expected = torch.cos(torch.acos(cosine.diagonal()) + margins.double())
+    torch.testing.assert_close(head(x, labels).double().diagonal(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_arcface_is_cos_of_the_widened_angle() -> None:
@@ -37,10 +127,10 @@ def test_arcface_is_cos_of_the_widened_angle() -> None:
     torch.testing.assert_close(head(x, labels).double(), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@heads
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_finite_value_and_gradient_at_the_poles(head: type[MarginHead], sign: float) -> None:
-    layer = head(16, 4)
+    layer = head(16, 10, class_sizes=SIZES)
     x = (sign * layer.weight.detach()[:1]).clone().requires_grad_()
     loss = torch.nn.functional.cross_entropy(layer(x, torch.tensor([0])), torch.tensor([0]))
     loss.backward()
@@ -51,15 +141,18 @@ def test_finite_value_and_gradient_at_the_poles(head: type[MarginHead], sign: fl
     assert torch.isfinite(layer.weight.grad).all()
 
 
-@pytest.mark.parametrize("head", HEADS)
+@heads
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_same_logits_under_autocast(head: type[MarginHead], dtype: torch.dtype) -> None:
-    layer = head(32, 10)
-    x, labels = torch.randn(4, 32), torch.tensor([0, 3, 5, 9])
+def test_same_logits_and_finite_gradients_under_autocast(head: type[MarginHead], dtype: torch.dtype) -> None:
+    layer = head(32, 10, class_sizes=SIZES).eval()
+    x, labels = torch.randn(4, 32, requires_grad=True), torch.tensor([0, 3, 5, 9])
     with torch.autocast("cpu", dtype):
         logits = layer(x, labels)
+        torch.nn.functional.cross_entropy(logits, labels).backward()
     assert logits.dtype == torch.float32
-    torch.testing.assert_close(logits, layer(x, labels))
+    torch.testing.assert_close(logits, layer(x, labels), rtol=0, atol=1e-3)
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
 
 
 def test_a_zero_descriptor_is_finite() -> None:
@@ -79,16 +172,22 @@ def test_weights_are_initialised_the_same_way_each_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("head", "options"),
     [
-        {"dim": 0, "num_classes": 5},
-        {"dim": 8, "num_classes": 1},
-        {"dim": 8, "num_classes": 5, "margin": 3.2},
-        {"dim": 8, "num_classes": 5, "margin": -0.1},
-        {"dim": 8, "num_classes": 5, "scale": 0},
+        *((head, {"dim": 0, "num_classes": 10}) for head in HEADS.values()),
+        *((head, {"dim": 8, "num_classes": 1}) for head in HEADS.values()),
+        *((head, {"dim": 8, "num_classes": 10, "scale": 0}) for head in HEADS.values()),
+        *((head, {"dim": 8, "num_classes": 10, "margin": 3.2}) for head in HEADS.values() if head is not Softmax),
+        *((head, {"dim": 8, "num_classes": 10, "margin": -0.1}) for head in HEADS.values() if head is not Softmax),
+        (CurricularFace, {"dim": 8, "num_classes": 10, "momentum": 0}),
+        (SubCenterArcFace, {"dim": 8, "num_classes": 10, "centres": 0}),
+        (DynamicArcFace, {"dim": 8, "num_classes": 10, "class_sizes": None}),
+        (DynamicArcFace, {"dim": 8, "num_classes": 10, "class_sizes": SIZES[:3]}),
+        (DynamicArcFace, {"dim": 8, "num_classes": 10, "max_margin": 4}),
+        (DynamicArcFace, {"dim": 8, "num_classes": 10, "power": 0}),
     ],
 )
-@pytest.mark.parametrize("head", HEADS)
 def test_refuses_what_makes_no_sense(head: type[MarginHead], options: dict[str, float]) -> None:
+    sizes = {"class_sizes": SIZES} if head is DynamicArcFace and options["num_classes"] == 10 else {}
     with pytest.raises(InputError):
-        head(**options)
+        head(**{**sizes, **options})
