@@ -59,6 +59,13 @@ class TrainingSet:
     labels: NDArray[np.int64]
     classes: NDArray[np.str_]
 
+    def __post_init__(self) -> None:
+        """Raise InputError for a label that is no class."""
+        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+            raise InputError(
+                f"labels {self.labels.min()} to {self.labels.max()} do not fit {len(self.classes)} classes, from 0"
+            )
+
     def __len__(self) -> int:
         return len(self.ids)
 

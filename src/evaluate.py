@@ -23,15 +23,13 @@ PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
 def main(cfg: DictConfig) -> float:
     """Run `cfg.benchmark` and return its Medium mAP."""
     settle_process()
-    from pathlib import Path
-
     from hydra.utils import instantiate
 
     from src.cli import as_plain, claim_run, record_run
     from src.contracts import InputError
     from src.data.module import LandmarkDataModule
     from src.results.run import finish_run, protocol
-    from src.training.checkpoints import load_model, selection_of
+    from src.training.checkpoints import load_model, selection_of, tensor_file
     from src.training.evaluation import ExtractionOptions, RetrievalModule, run_test
 
     if (cfg.checkpoint is None) == (cfg.get("model") is None):
@@ -60,8 +58,8 @@ def main(cfg: DictConfig) -> float:
             method=cfg.method or cfg.name,
             rankings=rankings,
             protocol=protocol(scales, resize, max_side, selection_of(cfg.checkpoint) if cfg.checkpoint else {}),
-            checkpoint=Path(cfg.checkpoint) if cfg.checkpoint else None,
-            config={"evaluate": as_plain(cfg), "train": trained_by or None},
+            checkpoint=tensor_file(cfg.checkpoint) if cfg.checkpoint else None,
+            config={"evaluate": as_plain(cfg), "train": trained_by or None, "licence": model.backbone.licence},
         )
     return rankings[0].evaluation["medium"]["map"]
 

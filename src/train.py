@@ -18,53 +18,39 @@ def main(cfg: DictConfig) -> float | None:
     import lightning as L
     from hydra.utils import instantiate
 
-    from src.cli import as_plain, claim_run, main_process, record_run, resume_point, resumed_config
+    from src.assemble import assemble
+    from src.cli import claim_run, main_process, record_run, resume_point, resumed_config
     from src.data.sources import checked_seed
     from src.results.run import finish_run, protocol
     from src.training.callbacks import best_score, callbacks, chosen_checkpoint
     from src.training.checkpoint_io import AtomicCheckpointIO
-    from src.training.checkpoints import check_resumable, describe_run, selection_of
-    from src.training.evaluation import ExtractionOptions, RetrievalModule, run_test
-    from src.training.module import LandmarkModule, check_trainer
+    from src.training.checkpoints import check_resumable, selection_of
+    from src.training.evaluation import RetrievalModule, run_test
 
     cfg = resumed_config(cfg)
     run = claim_run(cfg)
     L.seed_everything(checked_seed(cfg.seed), workers=True, verbose=False)
-    augmentation = instantiate(cfg.augment)
-    data = instantiate(cfg.data, augmentation=augmentation)
-    model = instantiate(cfg.model)
-    config = as_plain(cfg)
-    index = instantiate(cfg.index)
-    about = describe_run(config, data.training.classes.tolist(), data.digests())
-    test = ExtractionOptions(cfg.test_scales, cfg.resize, index)
-    module = LandmarkModule(
-        model,
-        instantiate(cfg.margin, dim=model.dim, num_classes=data.num_classes),
-        augmentation,
-        instantiate(cfg.optim.optimizer),
-        instantiate(cfg.optim.schedule),
-        head_lr_scale=cfg.optim.head_lr_scale,
-        run=about,
-        validation=ExtractionOptions(cfg.scales, cfg.resize, index),
-        test=test,
-    )
+    data, module, config = assemble(cfg)
     loggers = list(instantiate(cfg.logger).values())
-    watching = callbacks(run, validates=bool(data.validation), logs=bool(loggers))
-    progress = sys.stdout.isatty()
-    saving = [AtomicCheckpointIO()]
-    check_trainer(cfg.trainer.precision, cfg.trainer.max_epochs, cfg.trainer.max_steps)
-    trainer = instantiate(cfg.trainer, logger=loggers, callbacks=watching, enable_progress_bar=progress, plugins=saving)
+    trainer = instantiate(
+        cfg.trainer,
+        logger=loggers,
+        callbacks=callbacks(run, validates=bool(data.validation), logs=bool(loggers), ema=cfg.ema),
+        plugins=[AtomicCheckpointIO()],
+        enable_progress_bar=sys.stdout.isatty(),
+    )
     last = resume_point(cfg)
     if last:
-        check_resumable(last, module, about)
+        check_resumable(last, module, module.run)
     if main_process():
         data.check(trainer.world_size)
+        print(f"backbone {cfg.backbone.name}, licence of its weights: {config['licence'] or 'not stated'}")
     record_run(run, cfg)
     trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     chosen = chosen_checkpoint(run)
     rankings, baseline = run_test(trainer, data, module, chosen), []
     if cfg.get("baseline"):
-        reference = RetrievalModule(instantiate(cfg.baseline), test=test, prefix="baseline/")
+        reference = RetrievalModule(instantiate(cfg.baseline), test=module.test_options, prefix="baseline/")
         baseline = run_test(trainer, data, reference)
     if trainer.is_global_zero:
         finish_run(

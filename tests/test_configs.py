@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+
+from src.models.dolg import DOLG
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 GROUPS = ["backbone", "pooling", "local", "fusion", "model", "margin", "data", "augment", "optim", "trainer"]
@@ -28,7 +31,9 @@ def train(*overrides: str) -> DictConfig:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
-    cfg = train(f"{group}={choice}", *(["data.root=photos"] if "photos" in choice or choice == "folder" else []))
+    needed = ["data.root=photos"] if choice in ("photos", "folder") else []
+    needed += ["weights=before.ckpt"] if choice.endswith("_finish") else []
+    cfg = train(f"{group}={choice}", *needed)
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
@@ -43,10 +48,54 @@ def test_every_benchmark_composes(choice: str) -> None:
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
+def step(*overrides: str) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Network and head after the backward pass of one batch, two images that no patch divides."""
+    cfg = train("backbone.pretrained=false", "backbone.weights=null", "model.hidden=16", "model.dim=8", *overrides)
+    model = instantiate(cfg.model).train()
+    head = instantiate(cfg.margin, dim=8, num_classes=3, class_sizes=torch.tensor([2, 9, 100]))
+    labels = torch.tensor([0, 2])
+    torch.nn.functional.cross_entropy(head(model(torch.randn(2, 3, 75, 101)), labels), labels).backward()
+    return model, head
+
+
 @pytest.mark.parametrize("choice", [file.stem for file in sorted((CONF / "backbone").glob("*.yaml"))])
-def test_every_backbone_builds_without_a_download(choice: str) -> None:
-    cfg = train(f"backbone={choice}", "backbone.pretrained=false", "backbone.weights=null")
-    assert instantiate(cfg.backbone).reductions == (16, 32)
+def test_every_backbone_builds_and_steps_without_a_download(choice: str) -> None:
+    """Every trained tensor has a gradient: DDP stops where one has none."""
+    model, _ = step(f"backbone={choice}")
+    assert isinstance(model, DOLG)
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert model.backbone.licence
+    levels = [p for level in model.backbone.levels() for p in level]
+    assert {id(p) for p in levels} == {id(p) for p in model.backbone.parameters()}
+    assert len(levels) == len(list(model.backbone.parameters()))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *(["margin=" + file.stem] for file in sorted((CONF / "margin").glob("*.yaml"))),
+        *(["pooling=" + file.stem] for file in sorted((CONF / "pooling").glob("*.yaml"))),
+        *(
+            [f"fusion={name}", f"fusion.pool={pool}"]
+            for name in ("orthogonal", "concat", "hadamard")
+            for pool in ("avg", "gem")
+        ),
+        *(
+            [f"local.aspp={aspp}", f"local.attention={attention}"]
+            for aspp in ("true", "false")
+            for attention in ("true", "false")
+        ),
+        ["pooling.learnable=true", "pooling.per_channel=true"],
+        ["backbone.reductions=[8,32]"],
+        ["backbone.reductions=[32,32]"],
+        ["local.dilations=[2,4]", "local.pointwise=true"],
+    ],
+)
+def test_every_ablation_builds_and_steps(overrides: list[str]) -> None:
+    model, head = step("backbone=r18", *overrides)
+    parameters = [*model.named_parameters(), *head.named_parameters()]
+    assert not [name for name, p in parameters if p.requires_grad and p.grad is None]
+    assert all(torch.isfinite(p.grad).all() for _, p in parameters if p.grad is not None)
 
 
 @pytest.mark.parametrize("model", ["dolg", "gem", "imagenet_gem"])
@@ -72,6 +121,30 @@ def test_the_paper_is_the_default() -> None:
     assert (cfg.margin.margin, cfg.margin.scale) == (0.15, 30)
     assert cfg.backbone.name == "resnet50.tv_in1k"
     assert list(cfg.test_scales) == [0.3535, 0.5, 0.7071, 1.0, 1.4142]
+
+
+@pytest.mark.parametrize("name", ["dolg_r50", "dolg_r101"])
+def test_the_paper_has_a_recipe_of_its_own(name: str) -> None:
+    cfg, plain = train(f"experiment={name}"), train(f"backbone={name.removeprefix('dolg_')}")
+    assert cfg == plain
+
+
+@pytest.mark.parametrize("name", ["dolg_r50_released", "dolg_r101_released"])
+def test_the_released_yaml_has_a_recipe(name: str) -> None:
+    cfg = train(f"experiment={name}")
+    assert (cfg.data.image_size, cfg.data.batch_size, cfg.data.holdout) == (224, 64, 0)
+    assert (cfg.optim.optimizer.lr, cfg.optim.optimizer.nesterov, cfg.optim.schedule.warmup) == (0.01, True, 0.05)
+    assert cfg.margin._target_.endswith("CurricularFace")
+    assert (cfg.local.aspp, cfg.pooling.learnable, cfg.crop) == (False, True, "trunc")
+    assert (cfg.augment.flip, cfg.augment.colour_pca) == (0.5, 0.1)
+    assert cfg.backbone.name.startswith(f"resnet{name.split('_')[1][1:]}.")
+
+
+def test_the_last_epochs_see_larger_images() -> None:
+    first, last = train("experiment=dolg_modern"), train("experiment=dolg_modern_finish", "weights=x")
+    assert last.data.image_size > first.data.image_size
+    assert last.model == first.model
+    assert (last.ema, last.trainer.precision, last.backbone.name) == (0.9999, "bf16-mixed", first.backbone.name)
 
 
 def test_eight_devices_need_nothing_else() -> None:

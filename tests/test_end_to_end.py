@@ -266,6 +266,34 @@ def test_two_processes_share_the_batch_and_the_benchmark_and_resume(world: Path,
     assert "selected on this set" in capsys.readouterr().out
 
 
+def test_a_head_spread_over_two_processes_trains_like_one(world: Path, tmp_path: Path) -> None:
+    """Also from a checkpoint that the other number of processes wrote; the checkpoint holds the whole head."""
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "class_parallel=true", "trainer.gradient_clip_val=5"]
+    options += ["backbone.freeze_bn=true", "trainer.max_epochs=2", "local.attention=false"]
+    two = ["strategy=ddp_gloo", "trainer.devices=2"]
+    whole, parts = tmp_path / "one", tmp_path / "two"
+    for run, extra in [(whole, []), (parts, two)]:
+        done = run_command(command(f"hydra.run.dir={run}", *options, *extra))
+        assert done.returncode == 0, done.stderr
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-3)
+    kept = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (whole, parts)]
+    assert kept[0]["state_dict"]["head.weight"].shape == kept[1]["state_dict"]["head.weight"].shape == (4, 16)
+    momenta = [state_of(checkpoint) for checkpoint in kept]
+    for found in ((c["state_dict"]["head.weight"] for c in kept), momenta):
+        one, other = found
+        torch.testing.assert_close(other, one, rtol=1e-2, atol=1e-3)
+    for run, extra in [(whole, two), (parts, ["strategy=auto", "trainer.devices=1"])]:
+        done = run_command(command(f"hydra.run.dir={run}", "resume=true", "trainer.max_epochs=3", *extra))
+        assert done.returncode == 0, done.stderr
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-2)
+    assert len(losses(parts)) == 9
+
+
+def state_of(checkpoint: dict) -> torch.Tensor:
+    """The momentum of the head's weight."""
+    return checkpoint["optimizer_states"][0]["state"][checkpoint["dolg_head_place"]]["momentum_buffer"]
+
+
 def test_images_that_any_process_skipped_are_on_the_card(world: Path, tmp_path: Path) -> None:
     broken = tmp_path / "test"
     shutil.copytree(world / "test", broken)
@@ -276,6 +304,37 @@ def test_images_that_any_process_skipped_are_on_the_card(world: Path, tmp_path: 
     finished = run_command([*command(f"hydra.run.dir={tmp_path / 'run'}", *options, module="src.evaluate")])
     assert finished.returncode == 0, finished.stderr
     assert len(card(tmp_path / "run")["benchmarks"][0]["bad_images"]) == 2
+
+
+def test_a_warm_start_with_averaged_weights_and_the_other_options(
+    trained: tuple[Path, float], world: Path, tmp_path: Path, capsys
+) -> None:
+    before = trained[0] / "checkpoints" / "best.ckpt"
+    options = [f"output_dir={tmp_path}", "data=demo", f"data.root={world}", *SMALL, *NARROW, "data.image_size=96"]
+    options += [f"weights={before}", "ema=0.9", "trainer.precision=bf16-mixed"]
+    options += ["optim.groups.layer_decay=0.5", "optim.groups.decay_norms=false", "trainer.accumulate_grad_batches=2"]
+    train(config("train", *options, "trainer.max_epochs=1"))
+    said = capsys.readouterr().out
+    assert "and the head's class centres" in said
+    assert "licence of its weights: bsd-3-clause" in said
+    assert card(tmp_path)["config"]["licence"] == "bsd-3-clause"
+    train(config("train", *options, "trainer.max_epochs=2", "resume=true"))
+    stored = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    averaged, current = stored["state_dict"], stored["current_model_state"]
+    assert averaged.keys() == current.keys()
+    assert not torch.equal(averaged["model.fc.weight"], current["model.fc.weight"])
+    assert {group["name"] for group in stored["optimizer_states"][0]["param_groups"]} >= {"level0", "new_flat"}
+    model, _ = load_model(tmp_path / "checkpoints" / "last.ckpt")
+    assert torch.equal(model.state_dict()["fc.weight"], averaged["model.fc.weight"])
+
+
+def test_a_compiled_training_pass_gives_the_same_losses(world: Path, tmp_path: Path) -> None:
+    """As commands: the checker of shape annotations, which tests put around every function, cannot be compiled."""
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=1"]
+    for name, compiler in [("plain", "null"), ("compiled", "aot_eager")]:
+        done = run_command(command(f"hydra.run.dir={tmp_path / name}", *options, f"compiler={compiler}"))
+        assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-3)
 
 
 def test_frozen_layers_stay_as_they_are_through_a_training(photos: Path, tmp_path: Path) -> None:
@@ -327,6 +386,10 @@ def test_refusals_are_one_line_and_leave_nothing(
         (train, "train", [*demo, "backbone.name=resnet9000"], "unknown backbone"),
         (train, "train", [*demo, "resume=true"], "no run to resume"),
         (train, "train", [*demo, "name=''"], "no name for a run"),
+        (train, "train", [*demo, "class_parallel=true", "margin=curricularface"], "does not work with CurricularFace"),
+        (train, "train", [*demo, "class_parallel=true", "ema=0.9"], "neither ema"),
+        (train, "train", [*demo, "ema=2"], "between 0 and 1"),
+        (train, "train", [*demo, "data.batch_size=1"], "raise data.batch_size"),
         (train, "train", [*demo, "name=../x"], "no name for a run"),
         (train, "train", [*demo, "trainer.max_epochs=abc"], "whole numbers, not abc"),
         (train, "train", [*demo, "seed=-1"], "seed must be a whole number from 0"),
@@ -382,11 +445,10 @@ def test_a_run_does_not_go_on_with_another_split(photos: Path, tmp_path: Path, c
     assert "not those that" in refused(train, config("train", *options, "resume=true", "seed=5"), capsys)
 
 
-def test_one_value_a_channel_is_refused(photos: Path, tmp_path: Path, capsys) -> None:
-    options = [*SMALL, *NARROW, "data=folder", f"data.root={photos}", "data.batch_size=1"]
-    line = refused(train, config("train", f"output_dir={tmp_path / 'a'}", *options, "data.image_size=32"), capsys)
-    assert "raise data.batch_size" in line
-    train(config("train", f"output_dir={tmp_path / 'b'}", *options, "trainer.max_epochs=1"))
+def test_two_images_of_one_cell_a_map_train(photos: Path, tmp_path: Path) -> None:
+    options = [*SMALL, *NARROW, "data=folder", f"data.root={photos}", "data.batch_size=2", "data.image_size=32"]
+    train(config("train", f"output_dir={tmp_path}", *options, "trainer.max_epochs=1", "trainer.limit_train_batches=3"))
+    assert len(metrics(tmp_path)) >= 3
 
 
 def test_another_network_cannot_resume_a_run(trained: tuple[Path, float], world: Path, capsys) -> None:

@@ -124,6 +124,16 @@ class LandmarkDataModule(L.LightningDataModule):
         return len(self._training.classes)
 
     @property
+    def classes(self) -> list[str]:
+        """The landmark of each class."""
+        return self._training.classes.tolist()
+
+    @property
+    def class_sizes(self) -> torch.Tensor:
+        """(num_classes,) training images of each landmark."""
+        return torch.bincount(torch.from_numpy(self._training.labels), minlength=self.num_classes)
+
+    @property
     def batches_per_epoch(self) -> int:
         """Whole global batches there are in training."""
         return len(self._training) // self.batch_size
@@ -148,6 +158,8 @@ class LandmarkDataModule(L.LightningDataModule):
         """
         if self.batch_size % world:
             raise InputError(f"data.batch_size={self.batch_size} does not divide by {world} processes")
+        if self.batch_size // world < 2:
+            raise InputError("batch normalisation wants at least 2 images a process: raise data.batch_size")
         if self.on_error == "error":
             for loader in (*self.val_dataloader(), *self.test_dataloader()):
                 for _ in loader:

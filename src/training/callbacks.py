@@ -9,24 +9,33 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from torch import Tensor
 
-from src.contracts import BadImage, Batch
+from src.contracts import BadImage, Batch, InputError
 
 MONITOR = "val/medium"
 
 
-def callbacks(run: Path, *, validates: bool, logs: bool) -> list[Callback]:
-    """The callbacks of a training run that writes to `run`."""
+def callbacks(run: Path, *, validates: bool, logs: bool, ema: float | None = None) -> list[Callback]:
+    """The callbacks of a training run that writes to `run`; `ema` is the decay of averaged weights, None for none."""
     folder = run / "checkpoints"
     watching: list[Callback] = [Throughput(), EpochLine(), BadImageFile(run)]
+    if ema is not None:
+        watching.append(averaging(ema))
     if logs:
         watching.append(LearningRateMonitor(logging_interval="step"))
     if validates:
         watching.append(Best(folder))
     # After Best, whose score it stores for a run that resumes.
     return [*watching, Last(folder)]
+
+
+def averaging(decay: float) -> EMAWeightAveraging:
+    """Validates, saves and ends with an exponential moving average of the weights. Raises InputError outside (0, 1)."""
+    if not isinstance(decay, float) or not 0 < decay < 1:
+        raise InputError(f"ema must lie between 0 and 1, such as 0.999, not {decay}")
+    return EMAWeightAveraging(decay=decay)
 
 
 class Best(ModelCheckpoint):

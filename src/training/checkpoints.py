@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import pickle
 import re
 from collections.abc import Mapping
@@ -15,10 +16,13 @@ from torch import Tensor, nn
 
 from src.contracts import InputError
 from src.models.dolg import DescriptorModel
+from src.models.weights import read_file
 
 # The entry of a Lightning checkpoint in which a run describes itself.
 RUN_KEY = "dolg_run"
 FORMAT = 1
+# What an exported folder holds.
+TENSORS, ABOUT = "model.safetensors", "model.json"
 
 
 def describe_run(config: Mapping[str, Any], classes: list[str], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,12 +31,14 @@ def describe_run(config: Mapping[str, Any], classes: list[str], data: Mapping[st
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content, read without running any code in it.
+    """A checkpoint's content, or that of an exported folder, read without running any code in it.
 
     Raises:
         InputError: no such file, damaged, or not written by this project.
     """
     path = Path(path)
+    if (path / ABOUT).is_file():
+        return _read_exported(path)
     if not path.is_file():
         raise InputError(f"checkpoint not found: {path}")
     try:
@@ -42,9 +48,29 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     run = checkpoint.get(RUN_KEY) if isinstance(checkpoint, dict) else None
     if run is None:
         raise InputError(f"{path} is not a checkpoint of this project: it does not say which model it holds")
+    _check_format(run, path)
+    return checkpoint
+
+
+def tensor_file(path: str | Path) -> Path:
+    """The file whose digest identifies a checkpoint or an exported folder."""
+    return Path(path) / TENSORS if Path(path).is_dir() else Path(path)
+
+
+def _read_exported(folder: Path) -> dict[str, Any]:
+    try:
+        run = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{folder / ABOUT} is not JSON: {error}") from error
+    if not isinstance(run, dict):
+        raise InputError(f"{folder / ABOUT} does not describe a model")
+    _check_format(run, folder)
+    return {"state_dict": read_file(folder / TENSORS), RUN_KEY: run}
+
+
+def _check_format(run: Mapping[str, Any], path: Path) -> None:
     if run.get("format") != FORMAT:
         raise InputError(f"{path} has checkpoint format {run.get('format')}, this version reads {FORMAT}")
-    return checkpoint
 
 
 def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:

@@ -1,13 +1,52 @@
-"""Learning-rate schedules by steps, and how many steps a training takes."""
+"""Parameter groups, learning-rate schedules by steps, and how many steps a training takes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from src.contracts import InputError
+
+
+def parameter_groups(
+    backbone: Sequence[Sequence[nn.Parameter]],
+    new: Sequence[nn.Parameter],
+    head_lr_scale: float = 1.0,
+    layer_decay: float = 1.0,
+    decay_norms: bool = True,
+) -> list[dict[str, Any]]:
+    """Groups for an optimizer, each with the factor `lr_scale` on the learning rate; frozen parameters are left out.
+
+    Args:
+        backbone: parameters from input to output, one list a level.
+        new: everything that was not pretrained.
+        head_lr_scale: factor of `new`.
+        layer_decay: each level's factor is this share of the next one's; 1 for one rate.
+        decay_norms: False takes weight decay from norms and biases (parameters of one dimension).
+
+    Raises:
+        InputError: a factor that is not above 0, or a layer decay above 1.
+    """
+    if head_lr_scale <= 0 or not 0 < layer_decay <= 1:
+        raise InputError(
+            f"optim.head_lr_scale must be above 0 and optim.layer_decay in (0, 1], not {head_lr_scale}, {layer_decay}"
+        )
+    levels = [("backbone", [p for level in backbone for p in level], 1.0)]
+    if layer_decay < 1:
+        levels = [(f"level{i}", list(ps), layer_decay ** (len(backbone) - i)) for i, ps in enumerate(backbone)]
+    groups = []
+    for name, parameters, scale in [*levels, ("new", list(new), head_lr_scale)]:
+        trained = [p for p in parameters if p.requires_grad]
+        decayed = [p for p in trained if decay_norms or p.ndim > 1]
+        flat = [p for p in trained if not decay_norms and p.ndim <= 1]
+        groups += [{"params": decayed, "name": name, "lr_scale": scale}] if decayed else []
+        groups += [{"params": flat, "name": f"{name}_flat", "lr_scale": scale, "weight_decay": 0.0}] if flat else []
+    return groups
 
 
 def warmup_cosine(optimizer: Optimizer, steps: int, warmup: float = 0.0, final: float = 0.0) -> LambdaLR:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from src.errors import InputError
-from src.training.optim import cosine_factor, optimizer_steps, warmup_cosine
+from src.training.optim import cosine_factor, optimizer_steps, parameter_groups, warmup_cosine
 
 
 def test_half_a_cosine() -> None:
@@ -72,3 +72,38 @@ def test_steps_of_a_training(options: dict[str, int], steps: int) -> None:
 def test_a_training_without_an_end_or_a_batch_is_refused(options: dict[str, int], message: str) -> None:
     with pytest.raises(InputError, match=message):
         optimizer_steps(**options)
+
+
+def layers() -> tuple[list[list[torch.nn.Parameter]], list[torch.nn.Parameter]]:
+    """Three levels of a matrix and a bias each, the first of them frozen, and a new matrix and bias."""
+    levels = [[torch.nn.Parameter(torch.zeros(2, 2)), torch.nn.Parameter(torch.zeros(2))] for _ in range(4)]
+    for parameter in levels[0]:
+        parameter.requires_grad_(False)
+    return levels[:3], levels[3]
+
+
+def test_one_rate_for_the_backbone_and_one_for_what_is_new() -> None:
+    backbone, new = layers()
+    groups = parameter_groups(backbone, new, head_lr_scale=4)
+    assert [(g["name"], g["lr_scale"], len(g["params"])) for g in groups] == [("backbone", 1, 4), ("new", 4, 2)]
+    assert all("weight_decay" not in group for group in groups)
+
+
+def test_rates_grow_with_depth_and_norms_are_spared() -> None:
+    backbone, new = layers()
+    groups = parameter_groups(backbone, new, layer_decay=0.5, decay_norms=False)
+    found = {group["name"]: (group["lr_scale"], group.get("weight_decay"), len(group["params"])) for group in groups}
+    assert found == {
+        "level1": (0.25, None, 1),
+        "level1_flat": (0.25, 0.0, 1),
+        "level2": (0.5, None, 1),
+        "level2_flat": (0.5, 0.0, 1),
+        "new": (1.0, None, 1),
+        "new_flat": (1.0, 0.0, 1),
+    }
+
+
+@pytest.mark.parametrize("options", [{"head_lr_scale": 0}, {"layer_decay": 0}, {"layer_decay": 1.5}])
+def test_factors_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="layer_decay"):
+        parameter_groups(*layers(), **options)

@@ -1,0 +1,94 @@
+"""Exported folders give the descriptors of what they were made from; weights start another training."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from models.released_weights import state_dict
+from training.test_checkpoints import DATA, write
+
+from src.errors import InputError
+from src.losses.margin import ArcFace, CurricularFace
+from src.models.released import load_released, read_released, released_network
+from src.training.checkpoints import load_model, selection_of, tensor_file
+from src.training.exported import export_checkpoint, export_released
+from src.training.warm_start import warm_start
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_checkpoint_as_a_folder(tmp_path: Path) -> None:
+    network = write(tmp_path / "best.ckpt")
+    folder = export_checkpoint(tmp_path / "best.ckpt", tmp_path / "a" / "model")
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    loaded, config = load_model(folder)
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(loaded(x), network(x))
+    assert config["model"]["dim"] == 8
+    assert selection_of(folder) == DATA["validation"]
+    assert tensor_file(folder) == folder / "model.safetensors"
+    assert json.loads((folder / "model.json").read_text())["classes"] == ["a", "b"]
+    with pytest.raises(InputError, match="not empty"):
+        export_checkpoint(tmp_path / "best.ckpt", folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 99}'])
+def test_a_folder_that_does_not_say_what_it_holds_is_refused(tmp_path: Path, text: str) -> None:
+    write(tmp_path / "best.ckpt")
+    folder = export_checkpoint(tmp_path / "best.ckpt", tmp_path / "model")
+    (folder / "model.json").write_text(text)
+    with pytest.raises(InputError):
+        load_model(folder)
+
+
+def test_the_command_exports_released_weights(parity: Path, tmp_path: Path) -> None:
+    torch.save({"model_state": state_dict(parity, "r50_noaspp")}, tmp_path / "weights.pyth")
+
+    def export(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-W", "ignore", "-m", "src.export", *options, "--out", str(tmp_path / "my model")]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    for options in ([], ["--released", str(tmp_path / "gone.pyth")]):
+        refused = export(*options)
+        assert refused.returncode == 2
+        assert refused.stderr.startswith("error: ")
+        assert len(refused.stderr.splitlines()) == 1
+    done = export("--released", str(tmp_path / "weights.pyth"))
+    assert done.returncode == 0, done.stderr
+    loaded, _ = load_model(tmp_path / "my model")
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), load_released(tmp_path / "weights.pyth")(x))
+
+
+def test_training_starts_from_released_weights_and_their_head(parity: Path, tmp_path: Path, capsys) -> None:
+    stored = state_dict(parity, "r50_noaspp") | {"desc_cls.t": torch.tensor([0.3])}
+    torch.save({"model_state": stored}, tmp_path / "weights.pyth")
+    exported = export_released(read_released(tmp_path / "weights.pyth"), tmp_path / "model")
+    model, head = released_network("resnet50.tv_in1k", aspp=False), CurricularFace(512, 100)
+    for source in (tmp_path / "weights.pyth", exported):
+        warm_start(model, head, str(source), [str(i) for i in range(100)])
+        assert torch.equal(model.state_dict()["fc.bias"], stored["fc.bias"])
+    assert torch.equal(head.weight, stored["desc_cls.weight"])
+    assert head.mean_cosine.item() == pytest.approx(0.3)
+    other = ArcFace(512, 7)
+    before = other.weight.clone()
+    warm_start(model, other, str(tmp_path / "weights.pyth"), [str(i) for i in range(7)])
+    assert torch.equal(other.weight, before)
+    assert "the head starts anew" in capsys.readouterr().out
+    with pytest.raises(InputError, match="another architecture"):
+        warm_start(released_network("resnet50.tv_in1k", aspp=True), head, str(tmp_path / "weights.pyth"), [])
+
+
+def test_the_head_goes_along_only_to_the_same_landmarks(tmp_path: Path) -> None:
+    network = write(tmp_path / "a.ckpt")
+    for classes, same in [(["a", "b"], True), (["a", "c"], False)]:
+        head = ArcFace(8, 2)
+        warm_start(network, head, str(tmp_path / "a.ckpt"), classes)
+        assert bool((head.weight == 0).all()) is same
