@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from src.errors import InputError
-from src.models.local import ASPP, LocalBranch
+from src.models.local import ASPP, DilatedConv, LocalBranch
 
 
 @pytest.mark.parametrize("pointwise", [False, True])
@@ -48,3 +48,27 @@ def test_local_feature_is_score_times_unit_feature() -> None:
 def test_refuses_dilations_that_make_no_sense(dilations: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="dilations"):
         ASPP(4, 8, dilations)
+
+
+@pytest.mark.parametrize("size", [(14, 14), (1, 1), (3, 40), (7, 12), (32, 32), (13, 6)])
+@pytest.mark.parametrize("dilation", [1, 6, 12, 18])
+def test_leaving_out_what_only_sees_padding_is_exact(size: tuple[int, int], dilation: int) -> None:
+    conv = DilatedConv(3, 4, dilation).double()
+    plain = torch.nn.Conv2d(3, 4, 3, padding=dilation, dilation=dilation).double()
+    plain.load_state_dict(conv.state_dict())
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    for ours, theirs in zip(
+        [conv(x), *torch.autograd.grad(conv(x).square().sum(), [x, conv.weight, conv.bias])],
+        [plain(x), *torch.autograd.grad(plain(x).square().sum(), [x, plain.weight, plain.bias])],
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_context_and_attention_can_be_left_out() -> None:
+    x = torch.randn(2, 5, 4, 6)
+    for aspp, attention in [(False, True), (True, False), (False, False)]:
+        branch = LocalBranch(5, 8, aspp=aspp, attention=attention).eval()
+        assert branch(x).shape == (2, 8, 4, 6)
+        assert (branch.attend(x)[1] is not None) is attention
+    assert (LocalBranch(5, 8, attention=False)(x) >= 0).all()
