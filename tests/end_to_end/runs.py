@@ -1,0 +1,95 @@
+"""What these tests share: small settings, commands, and what a run leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "backbone=r18",
+    "backbone.pretrained=false",
+    "data.image_size=64",
+    "data.batch_size=8",
+    "data.workers=0",
+    "trainer=cpu",
+    "trainer.max_epochs=2",
+    "trainer.log_every_n_steps=1",
+    "optim.optimizer.lr=0.01",
+    "test_scales=[1.0]",
+]
+NARROW = ["model.dim=16", "model.hidden=16"]
+
+
+def config(name: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
+def card(run: Path) -> dict:
+    return json.loads((run / "card.json").read_text())
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def losses(run: Path) -> list[float]:
+    """Training losses in the order of their steps, which must be whole."""
+    rows = [row for row in metrics(run) if row.get("train/loss")]
+    assert [int(row["step"]) for row in rows] == list(range(len(rows)))
+    return [float(row["train/loss"]) for row in rows]
+
+
+def command(*overrides: str, module: str = "src.train") -> list[str]:
+    return [sys.executable, "-W", "ignore", "-m", module, *overrides]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"} | extra
+
+
+def run_command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=240
+    )
+
+
+def kill_when(condition: Callable[[], bool], arguments: list[str]) -> None:
+    """Start a command and end it with SIGKILL, its loader workers with it, once the condition holds."""
+    process = subprocess.Popen(
+        arguments, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        wait_until(condition, process)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+    while not condition():
+        assert process.poll() is None, "the training ended before it could be killed"
+        time.sleep(0.05)
+
+
+def refused(main: Callable[[DictConfig], object], cfg: DictConfig, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(cfg)
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]

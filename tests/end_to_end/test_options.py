@@ -1,0 +1,72 @@
+"""Training options, by what they leave in a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from end_to_end.runs import (
+    NARROW,
+    SMALL,
+    card,
+    command,
+    config,
+    losses,
+    metrics,
+    run_command,
+)
+
+from src.models.backbone import Backbone
+from src.train import main as train
+from src.training.checkpoints import load_model
+
+
+def test_a_warm_start_with_averaged_weights_and_the_other_options(
+    trained: tuple[Path, float], world: Path, tmp_path: Path, capsys
+) -> None:
+    before = trained[0] / "checkpoints" / "best.ckpt"
+    options = [f"output_dir={tmp_path}", "data=demo", f"data.root={world}", *SMALL, *NARROW, "data.image_size=96"]
+    options += [f"weights={before}", "ema=0.9", "trainer.precision=bf16-mixed"]
+    options += ["optim.groups.layer_decay=0.5", "optim.groups.decay_norms=false", "trainer.accumulate_grad_batches=2"]
+    train(config("train", *options, "trainer.max_epochs=1"))
+    said = capsys.readouterr().out
+    assert "and the head's class centres" in said
+    assert "licence of its weights: bsd-3-clause" in said
+    assert card(tmp_path)["config"]["licence"] == "bsd-3-clause"
+    train(config("train", *options, "trainer.max_epochs=2", "resume=true"))
+    stored = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    averaged, current = stored["state_dict"], stored["current_model_state"]
+    assert averaged.keys() == current.keys()
+    assert not torch.equal(averaged["model.fc.weight"], current["model.fc.weight"])
+    assert {group["name"] for group in stored["optimizer_states"][0]["param_groups"]} >= {"level0", "new_flat"}
+    model, _ = load_model(tmp_path / "checkpoints" / "last.ckpt")
+    assert torch.equal(model.state_dict()["fc.weight"], averaged["model.fc.weight"])
+
+
+def test_a_compiled_training_pass_gives_the_same_losses(world: Path, tmp_path: Path) -> None:
+    """As commands: the checker of shape annotations, which tests put around every function, cannot be compiled."""
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=1"]
+    for name, compiler in [("plain", "null"), ("compiled", "aot_eager")]:
+        done = run_command(command(f"hydra.run.dir={tmp_path / name}", *options, f"compiler={compiler}"))
+        assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-3)
+
+
+def test_frozen_layers_stay_as_they_are_through_a_training(photos: Path, tmp_path: Path) -> None:
+    options = ["backbone=efficientnet_lite0", "backbone.freeze_until=4", "model=gem", "model.dim=16", "data=folder"]
+    cfg = config("train", f"output_dir={tmp_path}", *SMALL[2:], *options, f"data.root={photos}", "trainer.max_epochs=1")
+    train(cfg)
+    after, _ = load_model(tmp_path / "checkpoints" / "last.ckpt")
+    moved = {
+        key.split(".")[2] if key.startswith("net.blocks") else "stem"
+        for key, value in Backbone(cfg.backbone.name, weights=cfg.backbone.weights).state_dict().items()
+        if not torch.equal(value, after.backbone.state_dict()[key])
+    }
+    assert moved == {"2", "3", "4", "5", "6"}
+
+
+def test_two_images_of_one_cell_a_map_train(photos: Path, tmp_path: Path) -> None:
+    options = [*SMALL, *NARROW, "data=folder", f"data.root={photos}", "data.batch_size=2", "data.image_size=32"]
+    train(config("train", f"output_dir={tmp_path}", *options, "trainer.max_epochs=1", "trainer.limit_train_batches=3"))
+    assert len(metrics(tmp_path)) >= 3

@@ -1,0 +1,84 @@
+"""Several processes give what one gives."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from end_to_end.runs import (
+    NARROW,
+    SMALL,
+    card,
+    command,
+    config,
+    losses,
+    metrics,
+    run_command,
+)
+
+from src.evaluate import main as evaluate
+
+
+def test_two_processes_share_the_batch_and_the_benchmark_and_resume(world: Path, tmp_path: Path, capsys) -> None:
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    here = f"hydra.run.dir={run}"
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "strategy=ddp_gloo", "trainer.devices=2"]
+    finished = run_command(command(here, *options, "trainer.max_epochs=1"))
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("page: ") == 1
+    resumed = run_command(command(here, "resume=true", "trainer.max_epochs=2"))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "epoch 2/2" in resumed.stdout
+    assert len(losses(run)) == 2 * 3
+    checkpoint = f"checkpoint={run / 'checkpoints' / 'best.ckpt'}"
+    root = f"benchmark.root={world / 'test'}"
+    medium = evaluate(config("evaluate", f"output_dir={alone}", checkpoint, root, "trainer=cpu", "workers=0"))
+    assert card(run)["benchmarks"][0]["map"]["medium"] == pytest.approx(medium, abs=1e-6)
+    assert card(alone)["protocol"] == card(run)["protocol"]
+    held = [f"output_dir={tmp_path / 'held'}", f"benchmark.root={world / 'validation'}", "benchmark.name=held"]
+    selected = evaluate(config("evaluate", *held, checkpoint, "trainer=cpu", "workers=0"))
+    scores = [float(row["val/medium"]) for row in metrics(run) if row.get("val/medium")]
+    assert selected == pytest.approx(max(scores), abs=1e-6)
+    assert "selected on this set" in capsys.readouterr().out
+
+
+def test_a_head_spread_over_two_processes_trains_like_one(world: Path, tmp_path: Path) -> None:
+    """Also from a checkpoint that the other number of processes wrote; the checkpoint holds the whole head."""
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "class_parallel=true", "trainer.gradient_clip_val=5"]
+    options += ["backbone.freeze_bn=true", "trainer.max_epochs=2", "local.attention=false"]
+    two = ["strategy=ddp_gloo", "trainer.devices=2"]
+    whole, parts = tmp_path / "one", tmp_path / "two"
+    for run, extra in [(whole, []), (parts, two)]:
+        done = run_command(command(f"hydra.run.dir={run}", *options, *extra))
+        assert done.returncode == 0, done.stderr
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-3)
+    kept = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (whole, parts)]
+    assert kept[0]["state_dict"]["head.weight"].shape == kept[1]["state_dict"]["head.weight"].shape == (4, 16)
+    momenta = [state_of(checkpoint) for checkpoint in kept]
+    for found in ((c["state_dict"]["head.weight"] for c in kept), momenta):
+        one, other = found
+        torch.testing.assert_close(other, one, rtol=1e-2, atol=1e-3)
+    for run, extra in [(whole, two), (parts, ["strategy=auto", "trainer.devices=1"])]:
+        done = run_command(command(f"hydra.run.dir={run}", "resume=true", "trainer.max_epochs=3", *extra))
+        assert done.returncode == 0, done.stderr
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-2)
+    assert len(losses(parts)) == 9
+
+
+def state_of(checkpoint: dict) -> torch.Tensor:
+    """The momentum of the head's weight."""
+    return checkpoint["optimizer_states"][0]["state"][checkpoint["dolg_head_place"]]["momentum_buffer"]
+
+
+def test_images_that_any_process_skipped_are_on_the_card(world: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "test"
+    shutil.copytree(world / "test", broken)
+    for victim in sorted((broken / "jpg").iterdir())[:2]:
+        victim.write_bytes(b"")
+    options = ["model=imagenet_gem", "backbone=r18", "backbone.pretrained=false", f"benchmark.root={broken}"]
+    options += ["scales=[0.5]", "trainer=cpu", "trainer.devices=2", "strategy=ddp_gloo", "workers=0", "on_error=skip"]
+    finished = run_command([*command(f"hydra.run.dir={tmp_path / 'run'}", *options, module="src.evaluate")])
+    assert finished.returncode == 0, finished.stderr
+    assert len(card(tmp_path / "run")["benchmarks"][0]["bad_images"]) == 2

@@ -1,0 +1,120 @@
+"""A person's mistakes: one line each, and nothing left behind."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from end_to_end.runs import (
+    NARROW,
+    ROOT,
+    SMALL,
+    command,
+    config,
+    refused,
+)
+
+from src.evaluate import main as evaluate
+from src.train import main as train
+
+
+def test_without_data_the_paper_recipe_says_how_to_get_it(tmp_path: Path, capsys) -> None:
+    line = refused(train, config("train", f"output_dir={tmp_path / 'run'}", f"data.root={tmp_path}"), capsys)
+    assert str(tmp_path / "train_clean.csv") in line
+    assert "curl" in line
+    assert "make demo" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_refusals_are_one_line_and_leave_nothing(
+    trained: tuple[Path, float], world: Path, photos: Path, tmp_path: Path, capsys
+) -> None:
+    run, _ = trained
+    best = run / "checkpoints" / "best.ckpt"
+    (tmp_path / "empty").mkdir()
+    folder = ["data=folder", *SMALL]
+    demo = ["data=demo", f"data.root={world}", *SMALL, *NARROW]
+    out = f"output_dir={tmp_path / 'out'}"
+    for main, name, overrides, message in [
+        (train, "train", [*folder, f"data.root={tmp_path / 'gone'}"], "folder not found"),
+        (train, "train", [*folder, f"data.root={tmp_path / 'empty'}"], "no images"),
+        (train, "train", [*folder, f"data.root={photos}", "data.batch_size=1000"], "fewer than one batch"),
+        (train, "train", [*folder], "data.root"),
+        (train, "train", [*demo, "margin.margin=4"], "margin"),
+        (train, "train", [*demo, "backbone.name=resnet9000"], "unknown backbone"),
+        (train, "train", [*demo, "resume=true"], "no run to resume"),
+        (train, "train", [*demo, "name=''"], "no name for a run"),
+        (train, "train", [*demo, "class_parallel=true", "margin=curricularface"], "does not work with CurricularFace"),
+        (train, "train", [*demo, "class_parallel=true", "ema=0.9"], "neither ema"),
+        (train, "train", [*demo, "ema=2"], "between 0 and 1"),
+        (train, "train", [*demo, "data.batch_size=1"], "raise data.batch_size"),
+        (train, "train", [*demo, "name=../x"], "no name for a run"),
+        (train, "train", [*demo, "trainer.max_epochs=abc"], "whole numbers, not abc"),
+        (train, "train", [*demo, "seed=-1"], "seed must be a whole number from 0"),
+        (train, "train", [*demo, "data.batch_size=many"], "data"),
+        (train, "train", [*demo, "trainer.devices=0"], "trainer"),
+        (train, "train", [*demo, "trainer.precision=bf16-true"], "bf16-mixed"),
+        (train, "train", [*demo, "test_scales=[]"], "scales must be a list of numbers"),
+        (train, "train", [*demo, "+data.nosuch=3"], "nosuch"),
+        (train, "train", ["data=demo", f"data.root={tmp_path / 'gone'}"], "src.prepare task=demo_world"),
+        (evaluate, "evaluate", ["model=imagenet_gem", "benchmark=folder"], "benchmark.root=... is needed"),
+        (evaluate, "evaluate", [f"checkpoint={best}", "scales=1.0"], "scales must be a list of numbers"),
+        (evaluate, "evaluate", [f"checkpoint={best}", "scales=[a]"], "scales must be a list of numbers"),
+        (evaluate, "evaluate", [f"checkpoint={best}", f"benchmark.root={world / 'test'}", "max_side=big"], "max_side"),
+        (evaluate, "evaluate", [f"checkpoint={tmp_path / 'no.ckpt'}"], "checkpoint not found"),
+        (evaluate, "evaluate", [], "give checkpoint=FILE"),
+        (evaluate, "evaluate", [f"checkpoint={best}", "model=gem"], "not both"),
+        (
+            evaluate,
+            "evaluate",
+            [f"checkpoint={best}", f"benchmark.root={tmp_path / 'x'}"],
+            "folder not found",
+        ),
+        (evaluate, "evaluate", [f"checkpoint={best}", f"benchmark.root={tmp_path / 'empty'}"], "no gnd"),
+        (evaluate, "evaluate", [f"checkpoint={best}", "crop=square"], "crop"),
+    ]:
+        assert message in refused(main, config(name, out, *overrides), capsys)
+        assert not (tmp_path / "out").exists()
+
+
+def test_two_runs_in_one_folder_are_refused(trained: tuple[Path, float], world: Path, capsys) -> None:
+    overrides = [f"output_dir={trained[0]}", "data=demo", f"data.root={world}", *SMALL, *NARROW]
+    assert "already holds a run" in refused(train, config("train", *overrides), capsys)
+
+
+def test_a_refused_run_does_not_take_its_name(world: Path, tmp_path: Path, capsys) -> None:
+    broken = tmp_path / "test"
+    shutil.copytree(world / "test", broken)
+    next((broken / "jpg").iterdir()).write_bytes(b"")
+    untrained = ["model=imagenet_gem", "backbone=r18", "backbone.pretrained=false", "trainer=cpu", "workers=0"]
+    for out, main, name, options in [
+        ("evaluated", evaluate, "evaluate", [*untrained, f"benchmark.root={broken}", "scales=[1.0]"]),
+        ("trained", train, "train", ["data=demo", f"data.root={world}", f"data.test.demo.root={broken}", *SMALL]),
+    ]:
+        options = [f"output_dir={tmp_path / out}", "trainer.max_epochs=1", *options]
+        assert "zero bytes" in refused(main, config(name, *options, *(NARROW if main is train else [])), capsys)
+        main(config(name, *options, "on_error=skip", *(NARROW if main is train else [])))
+        assert "1 image skipped" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(photos: Path, tmp_path: Path, capsys) -> None:
+    options = ["model=gem", "model.dim=16", "data=folder", f"data.root={photos}", "optim.optimizer.lr=1e30"]
+    line = refused(train, config("train", f"output_dir={tmp_path}", *SMALL, *options), capsys)
+    assert "the loss became" in line
+    ids, files = line.split("ids of the batch: ")[1].split("; files: ")
+    assert len(ids.split()) == 8
+    assert all((photos / file).is_file() for file in files.split(", "))
+
+
+def test_an_unknown_override_is_named(tmp_path: Path) -> None:
+    finished = subprocess.run(
+        command("margn=arcface", f"hydra.run.dir={tmp_path}"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode != 0
+    assert "margn" in finished.stderr
+    assert "Traceback" not in finished.stderr

@@ -1,0 +1,166 @@
+"""Train, evaluate: what a run prints and leaves."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from end_to_end.runs import (
+    ROOT,
+    SMALL,
+    card,
+    config,
+    metrics,
+    refused,
+)
+
+from src.evaluate import main as evaluate
+from src.train import main as train
+
+
+def test_training_leaves_a_whole_run(trained: tuple[Path, float]) -> None:
+    run, score = trained
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert {"card.json", "config.yaml", "metrics.csv", "report.html", "grids/demo.jpg"} <= names
+    assert {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "baseline/card.json"} <= names
+    assert not [name for name in names if "partial" in name or name.endswith(".part")]
+    validated = [float(row["val/medium"]) for row in metrics(run) if row.get("val/medium")]
+    assert len(validated) == 2
+    assert max(validated) == pytest.approx(score, abs=1e-6)
+    assert [row for row in metrics(run) if row.get("pooling/p")]
+    assert list(card(run)["protocol"]["selection"]) == ["demo validation"]
+
+
+def test_evaluating_the_checkpoint_gives_the_table_of_the_training(
+    trained: tuple[Path, float], world: Path, tmp_path: Path
+) -> None:
+    run, _ = trained
+    medium = evaluate(
+        config(
+            "evaluate",
+            f"output_dir={tmp_path / 'out'}",
+            f"checkpoint={run / 'checkpoints' / 'best.ckpt'}",
+            f"benchmark.root={world / 'test'}",
+            "scales=[1.0]",
+            "trainer=cpu",
+            "workers=0",
+        )
+    )
+    tested = card(run)["benchmarks"][0]
+    assert medium == pytest.approx(tested["map"]["medium"], abs=1e-6)
+    evaluated = card(tmp_path / "out")
+    assert evaluated["benchmarks"][0]["digest"] == tested["digest"]
+    assert evaluated["checkpoint"]["sha256"] == card(run)["checkpoint"]["sha256"]
+    assert evaluated["protocol"]["selection"] == card(run)["protocol"]["selection"]
+
+
+def test_crop_none_is_labelled(trained: tuple[Path, float], world: Path, tmp_path: Path, capsys) -> None:
+    run, _ = trained
+    options = [
+        f"checkpoint={run / 'checkpoints' / 'best.ckpt'}",
+        f"benchmark.root={world / 'test'}",
+        "crop=none",
+    ]
+    evaluate(config("evaluate", f"output_dir={tmp_path}", *options, "scales=[1.0]", "trainer=cpu", "workers=0"))
+    assert "queries not cropped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("split", ["photos", "landmarks"])
+def test_a_folder_of_photographs(photos: Path, tmp_path: Path, split: str, capsys) -> None:
+    options = ["model=gem", "model.dim=16", "margin=cosface", "data=folder", f"data.root={photos}"]
+    options += [f"data.split={split}", "augment=gentle", "data.image_size=64", "fusion=concat"]
+    train(config("train", f"output_dir={tmp_path}", *SMALL, *options))
+    assert f"{photos.name} test {split}" in capsys.readouterr().out
+    assert card(tmp_path)["benchmarks"][0]["difficulties"] == ["medium"]
+
+
+def test_the_untrained_network_on_a_folder(photos: Path, tmp_path: Path) -> None:
+    options = [
+        "model=imagenet_gem",
+        "backbone=efficientnet_lite0",
+        "benchmark=folder",
+        f"benchmark.root={photos}",
+    ]
+    medium = evaluate(
+        config("evaluate", f"output_dir={tmp_path}", *options, "scales=[1.0]", "trainer=cpu", "workers=0")
+    )
+    chance = 9 / 59
+    assert medium > 4 * chance
+
+
+def test_real_photographs_in_the_revisited_layout(
+    trained: tuple[Path, float], shared_data: Path, tmp_path: Path
+) -> None:
+    run, _ = trained
+    root = shared_data / "rparis6k-mini"
+    options = [
+        f"checkpoint={run / 'checkpoints' / 'best.ckpt'}",
+        "benchmark=rparis6k",
+        f"benchmark.root={root}",
+    ]
+    options += [f"benchmark.ground_truth={root / 'gnd_rparis6k-mini.pkl'}", "scales=[0.5]", "max_side=256"]
+    medium = evaluate(config("evaluate", f"output_dir={tmp_path}", *options, "trainer=cpu", "workers=0"))
+    assert 0 <= medium <= 1
+    assert card(tmp_path)["benchmarks"][0]["gallery"] == 39
+
+
+def test_an_unreadable_image_stops_an_evaluation_unless_it_is_skipped(world: Path, tmp_path: Path, capsys) -> None:
+    broken = tmp_path / "test"
+    shutil.copytree(world / "test", broken)
+    victim = sorted((broken / "jpg").iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:500])
+    options = ["model=imagenet_gem", "backbone=r18", "backbone.pretrained=false", f"benchmark.root={broken}"]
+    options += ["scales=[1.0]", "trainer=cpu", "workers=2"]
+    assert victim.name in refused(evaluate, config("evaluate", f"output_dir={tmp_path / 'a'}", *options), capsys)
+    evaluate(config("evaluate", f"output_dir={tmp_path / 'b'}", *options, "on_error=skip"))
+    assert "1 image skipped" in capsys.readouterr().out
+    assert card(tmp_path / "b")["benchmarks"][0]["bad_images"][0][0] == f"jpg/{victim.name}"
+
+
+def test_a_broken_training_image_is_replaced_and_named(photos: Path, tmp_path: Path, capsys) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    for file in (tmp_path / "photos" / "landmark 0").iterdir():
+        file.write_bytes(b"not an image")
+    options = [
+        "model=gem",
+        "model.dim=16",
+        "data=folder",
+        f"data.root={tmp_path / 'photos'}",
+        "on_error=skip",
+    ]
+    train(config("train", f"output_dir={tmp_path / 'run'}", *SMALL, *options))
+    with (tmp_path / "run" / "bad_images.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["reason"] for row in rows} == {"not an image"}
+    assert len(rows) == len({row["name"] for row in rows}) == 6
+    assert "6 unreadable training images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "file"),
+    [
+        (["logger=tensorboard"], "tensorboard/events*"),
+        (["logger=wandb", "logger.wandb.offline=true"], "wandb/offline-run*/run-*.wandb"),
+        (["logger=none", "trainer.precision=bf16-mixed"], "report.html"),
+    ],
+)
+def test_loggers_and_mixed_precision(photos: Path, tmp_path: Path, options: list[str], file: str) -> None:
+    small = ["model.dim=16", "model.hidden=16", "data=folder", f"data.root={photos}", "margin.margin=0.3"]
+    score = train(config("train", f"output_dir={tmp_path}", *SMALL, *small, "trainer.max_epochs=1", *options))
+    assert score is not None
+    assert list(tmp_path.glob(file))
+    assert (tmp_path / "metrics.csv").exists() is ("logger=none" not in options)
+
+
+def test_help_needs_no_torch() -> None:
+    listing = "import sys, runpy; sys.argv = ['train', '--help']\n"
+    listing += "try: runpy.run_module('src.train', run_name='__main__')\n"
+    listing += "finally: print('heavy:', [m for m in ('torch', 'lightning', 'timm', 'cv2') if m in sys.modules])"
+    finished = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", listing], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert "heavy: []" in finished.stdout

@@ -1,0 +1,81 @@
+"""Runs that are killed, told to stop, or resumed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from end_to_end.runs import (
+    NARROW,
+    ROOT,
+    SMALL,
+    card,
+    command,
+    config,
+    environment,
+    kill_when,
+    losses,
+    metrics,
+    refused,
+    run_command,
+    wait_until,
+)
+
+from src.train import main as train
+
+
+def test_killed_twice_it_trains_as_if_nothing_had_happened(world: Path, tmp_path: Path) -> None:
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "data.workers=1", "trainer.max_epochs=8"]
+    unbroken, run = tmp_path / "unbroken", tmp_path / "run"
+    whole = run_command(command(f"hydra.run.dir={unbroken}", *options))
+    assert whole.returncode == 0, whole.stderr
+    last = run / "checkpoints" / "last.ckpt"
+    here = f"hydra.run.dir={run}"
+    kill_when(last.exists, command(here, *options))
+    before = last.stat().st_mtime_ns
+    kill_when(lambda: last.stat().st_mtime_ns != before, command(here, "resume=true", "test_scales=[0.5]"))
+    finished = run_command(command(here, "resume=true"))
+    assert finished.returncode == 0, finished.stderr
+    assert "epoch 1/" not in finished.stdout
+    assert losses(run) == pytest.approx(losses(unbroken), rel=1e-6)
+    assert len(losses(run)) == 3 * 8
+    assert card(run)["protocol"]["scales"] == [0.5]
+    best = max(float(row["val/medium"]) for row in metrics(run) if row.get("val/medium"))
+    assert best == pytest.approx(
+        max(float(row["val/medium"]) for row in metrics(unbroken) if row.get("val/medium")), abs=1e-6
+    )
+
+
+def test_a_run_that_is_told_to_stop_says_how_it_goes_on(world: Path, tmp_path: Path) -> None:
+    for name, number, code in [("a", signal.SIGTERM, 143), ("b", signal.SIGINT, 130)]:
+        run = tmp_path / name
+        options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=200", f"hydra.run.dir={run}"]
+        process = subprocess.Popen(
+            command(*options), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        wait_until((run / "checkpoints" / "last.ckpt").exists, process)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert "resume=true name=" in said.strip().splitlines()[-1]
+        assert "Traceback" not in said
+
+
+def test_a_run_does_not_go_on_with_another_split(photos: Path, tmp_path: Path, capsys) -> None:
+    options = [f"output_dir={tmp_path}", *SMALL, *NARROW, "data=folder", f"data.root={photos}", "trainer.max_epochs=1"]
+    train(config("train", *options))
+    assert "not those that" in refused(train, config("train", *options, "resume=true", "seed=5"), capsys)
+
+
+def test_another_network_cannot_resume_a_run(trained: tuple[Path, float], world: Path, capsys) -> None:
+    overrides = [
+        f"output_dir={trained[0]}",
+        "data=demo",
+        f"data.root={world}",
+        *SMALL,
+        "model.dim=8",
+        "resume=true",
+    ]
+    assert "another architecture" in refused(train, config("train", *overrides), capsys)
