@@ -1,38 +1,48 @@
-"""What a training configuration describes, built: data, network, head, and the module that trains them."""
+"""What configurations describe, built: data, network, head, the module that trains them; how a checkpoint is tested."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from src.cli import as_plain
-from src.contracts import InputError
+from src.contracts import InputError, Resize
 from src.data.module import LandmarkDataModule
+from src.extraction.extractor import check_protocol
 from src.losses.class_parallel import ClassParallel
 from src.training.checkpoints import describe_run
 from src.training.evaluation import ExtractionOptions
 from src.training.module import LandmarkModule, check_trainer
 from src.training.warm_start import warm_start
 
+# The paper's five (Yang et al., ICCV 2021, section 4.1).
+PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
 
-def assemble(cfg: DictConfig) -> tuple[LandmarkDataModule, LandmarkModule, dict[str, Any]]:
-    """Data module, training module, and the configuration as results keep it. Raises InputError as their parts do."""
+
+def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule, LandmarkModule, dict[str, Any]]:
+    """Data module, training module, and the configuration as results keep it.
+
+    Where a checkpoint is `resumed`, or `weights` are given, no pretrained backbone is fetched besides.
+    Raises InputError as the parts do.
+    """
     check_trainer(cfg.trainer.precision, cfg.trainer.max_epochs, cfg.trainer.max_steps)
     index = instantiate(cfg.index)
     validation = ExtractionOptions(cfg.scales, cfg.resize, index)
     test = ExtractionOptions(cfg.test_scales, cfg.resize, index)
     augmentation = instantiate(cfg.augment)
     data: LandmarkDataModule = instantiate(cfg.data, augmentation=augmentation)
-    model = instantiate(cfg.model)
+    model = instantiate(_without_pretrained(cfg) if resumed or cfg.weights is not None else cfg.model)
     head = instantiate(cfg.margin, dim=model.dim, num_classes=data.num_classes, class_sizes=data.class_sizes)
     config = {**as_plain(cfg), "licence": model.backbone.licence}
     about = describe_run(config, data.classes, data.digests())
     spread = ClassParallel(head, cfg.sample_rate) if cfg.class_parallel else None
     if spread and (cfg.ema is not None or str(cfg.trainer.precision) == "16-mixed"):
         raise InputError("class_parallel=true goes with neither ema nor trainer.precision=16-mixed: take bf16-mixed")
-    if cfg.weights is not None:
+    if cfg.weights is not None and not resumed:
         warm_start(model, head, cfg.weights, about["classes"])
     module = LandmarkModule(
         model,
@@ -48,3 +58,23 @@ def assemble(cfg: DictConfig) -> tuple[LandmarkDataModule, LandmarkModule, dict[
         test=test,
     )
     return data, module, config
+
+
+def as_tested(cfg: DictConfig, trained_by: dict[str, Any]) -> tuple[Sequence[float], Resize, int | None]:
+    """Scales, resize rule and max_side: as given, where `auto` as the checkpoint's run tested, else the paper's."""
+    before = (
+        trained_by.get("test_scales", PAPER_SCALES),
+        trained_by.get("resize", "released"),
+        trained_by.get("data", {}).get("max_side"),
+    )
+    given = (cfg.scales, cfg.resize, cfg.max_side)
+    scales, resize, max_side = (old if new == "auto" else new for new, old in zip(given, before, strict=True))
+    check_protocol(scales, resize)
+    return scales, resize, max_side
+
+
+def _without_pretrained(cfg: DictConfig) -> DictConfig:
+    """The model's configuration with a backbone that starts from nothing: other weights fill it."""
+    plain = copy.deepcopy(cfg)
+    plain.backbone.update({"pretrained": False, "weights": None})
+    return plain.model

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig
 
 from src.cli import one_line_errors, settle_process
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from src.contracts import Resize
-
-PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
@@ -25,6 +17,7 @@ def main(cfg: DictConfig) -> float:
     settle_process()
     from hydra.utils import instantiate
 
+    from src.assemble import as_tested
     from src.cli import as_plain, claim_run, record_run
     from src.contracts import InputError
     from src.data.module import LandmarkDataModule
@@ -50,6 +43,7 @@ def main(cfg: DictConfig) -> float:
         cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=sys.stdout.isatty()
     )
     rankings = run_test(trainer, data, RetrievalModule(model, test=options))
+    selection = selection_of(cfg.checkpoint) if cfg.checkpoint else {}
     if trainer.is_global_zero:
         record_run(run, cfg)
         finish_run(
@@ -57,26 +51,11 @@ def main(cfg: DictConfig) -> float:
             name=cfg.name,
             method=cfg.method or cfg.name,
             rankings=rankings,
-            protocol=protocol(scales, resize, max_side, selection_of(cfg.checkpoint) if cfg.checkpoint else {}),
+            protocol=protocol(scales, resize, max_side, selection, cfg.trainer.precision),
             checkpoint=tensor_file(cfg.checkpoint) if cfg.checkpoint else None,
             config={"evaluate": as_plain(cfg), "train": trained_by or None, "licence": model.backbone.licence},
         )
     return rankings[0].evaluation["medium"]["map"]
-
-
-def as_tested(cfg: DictConfig, trained_by: dict[str, Any]) -> tuple[Sequence[float], Resize, int | None]:
-    """Scales, resize rule and max_side: as given, where `auto` as the checkpoint's run tested, else the paper's."""
-    from src.extraction.extractor import check_protocol
-
-    before = (
-        trained_by.get("test_scales", PAPER_SCALES),
-        trained_by.get("resize", "released"),
-        trained_by.get("data", {}).get("max_side"),
-    )
-    given = (cfg.scales, cfg.resize, cfg.max_side)
-    scales, resize, max_side = (old if new == "auto" else new for new, old in zip(given, before, strict=True))
-    check_protocol(scales, resize)
-    return scales, resize, max_side
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ def main(cfg: DictConfig) -> float | None:
     cfg = resumed_config(cfg)
     run = claim_run(cfg)
     L.seed_everything(checked_seed(cfg.seed), workers=True, verbose=False)
-    data, module, config = assemble(cfg)
+    last = resume_point(cfg)
+    data, module, config = assemble(cfg, resumed=last is not None)
     loggers = list(instantiate(cfg.logger).values())
     trainer = instantiate(
         cfg.trainer,
@@ -39,7 +40,6 @@ def main(cfg: DictConfig) -> float | None:
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=sys.stdout.isatty(),
     )
-    last = resume_point(cfg)
     if last:
         check_resumable(last, module, module.run)
     if main_process():
@@ -59,7 +59,7 @@ def main(cfg: DictConfig) -> float | None:
             method=cfg.method or cfg.name,
             rankings=rankings,
             baseline=baseline,
-            protocol=protocol(cfg.test_scales, cfg.resize, data.max_side, selection_of(chosen)),
+            protocol=protocol(cfg.test_scales, cfg.resize, data.max_side, selection_of(chosen), cfg.trainer.precision),
             checkpoint=chosen,
             config=config,
         )

@@ -89,10 +89,11 @@ def test_every_backbone_builds_and_steps_without_a_download(choice: str) -> None
         ["backbone.reductions=[8,32]"],
         ["backbone.reductions=[32,32]"],
         ["local.dilations=[2,4]", "local.pointwise=true"],
+        ["backbone=efficientnet_lite0", "backbone.reductions=[8,16]"],
     ],
 )
 def test_every_ablation_builds_and_steps(overrides: list[str]) -> None:
-    model, head = step("backbone=r18", *overrides)
+    model, head = step(*(overrides if overrides[0].startswith("backbone=") else ["backbone=r18", *overrides]))
     parameters = [*model.named_parameters(), *head.named_parameters()]
     assert not [name for name, p in parameters if p.requires_grad and p.grad is None]
     assert all(torch.isfinite(p.grad).all() for _, p in parameters if p.grad is not None)

@@ -49,7 +49,7 @@ class ClassParallel:
     """Spreads a head's weight over processes and computes its loss there.
 
     Args:
-        head: ArcFace, CosFace, sub-centre ArcFace or Softmax; `shard` cuts its weight down to this process's classes.
+        head: ArcFace, CosFace, sub-centre ArcFace or Softmax; `split` cuts its weight down to this process's classes.
         sample_rate: share of its classes that each process compares with in a step, the batch's own always among
             them; 1 for all.
 
@@ -89,18 +89,24 @@ class ClassParallel:
         shards = [Shard(rank, self.shard.world, self.shard.classes) for rank in range(self.shard.world)]
         if self.shard.world == 1:
             return part
-        parts = [torch.empty_like(part) for _ in shards] if self.shard.rank == 0 else None
-        dist.gather(part.contiguous(), parts, dst=0)
-        if parts is None:
+        if self.shard.rank:
+            dist.send(part.contiguous(), 0)
             return None
-        rows = [(shard.end - shard.start) * self.rows for shard in shards]
-        return torch.cat([piece[:count].cpu() for piece, count in zip(parts, rows, strict=True)])
+        # One shard at a time, and then to the host: the whole may not fit on one device.
+        arriving, pieces = torch.empty_like(part), []
+        for shard in shards:
+            if shard.rank:
+                dist.recv(arriving, shard.rank)
+            piece = arriving if shard.rank else part
+            pieces.append(piece[: (shard.end - shard.start) * self.rows].cpu().clone())
+        return torch.cat(pieces)
 
     def loss(self, descriptors: Float[Tensor, "b d"], labels: Int[Tensor, " b"], step: int) -> HeadLoss:
         """The mean margin loss over the batches of all processes, the same on each; they must be equally large.
 
         Gradients are those that data parallelism averages to the whole batch's: the descriptors' come times the number
-        of processes, the weight's as they are. `step` decides which classes are sampled.
+        of processes, the weight's as they are. `step` decides, with the seed, which classes are sampled; what is logged
+        is of these.
         """
         with torch.autocast(descriptors.device.type, enabled=False):
             everyone = _Gather.apply(descriptors.float(), self.shard.world, self.shard.rank)
@@ -142,10 +148,11 @@ class ClassParallel:
         if self.sample_rate == 1:
             return torch.arange(count, device=labels.device)
         inside = labels[(labels >= self.shard.start) & (labels < self.shard.end)] - self.shard.start
-        generator = torch.Generator().manual_seed(step * self.shard.world + self.shard.rank)
+        seed = torch.initial_seed() + step * self.shard.world + self.shard.rank
+        generator = torch.Generator().manual_seed(seed % 2**63)
         chance = torch.rand(count, generator=generator).to(labels.device)
         chance[inside] = 2.0
-        number = max(int(self.sample_rate * count), len(inside.unique()), 1)
+        number = max(int(self.sample_rate * count), len(inside.unique()), min(2, count))
         return chance.topk(number).indices.sort().values
 
     def _rows_of(self, classes: Int[Tensor, " c"]) -> Float[Tensor, "r d"]:
@@ -177,7 +184,7 @@ class ClassParallel:
             loss=value,
             accuracy=(target >= best).float().mean(),
             target_cosine=target.mean(),
-            nontarget_cosine=(total - target.sum()) / (count - len(target)),
+            nontarget_cosine=(total - target.sum()) / (count - len(target)).clamp(min=1),
         )
 
 

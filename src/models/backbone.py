@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from src.contracts import Features, InputError
 from src.models.anatomy import Stage, by_reduction, ends, stages, working_parts
-from src.models.weights import read_file, some, tensors_of
+from src.models.weights import check_finite, read_file, some, tensors_of
 
 
 class Backbone(nn.Module):
@@ -70,7 +70,7 @@ class Backbone(nn.Module):
         self.reductions = (self._stages[self._picks[0]].reduction, self._stages[self._picks[1]].reduction)
         self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
         self._patch = _patch(self.net)
-        self.frozen = self._up_to(freeze_until) if freeze_until else []
+        self.frozen = [*(self._up_to(freeze_until) if freeze_until else []), *self._unused()]
         config = timm.get_pretrained_cfg(name)
         self.licence: str | None = config.license if config else None
         self.mean: tuple[float, ...] = tuple(config.mean) if config else (0.5, 0.5, 0.5)
@@ -124,6 +124,10 @@ class Backbone(nn.Module):
             groups.append([p for module in modules[start : end + 1] for p in module.parameters(recurse=False)])
         return groups
 
+    def _unused(self) -> list[nn.Module]:
+        """The parts beyond the last map that is taken, which some of timm's networks keep: nothing trains them."""
+        return working_parts(list(self.net.modules())[ends(self.net, self._stages)[max(self._picks)] + 1 :])
+
     def _up_to(self, freeze_until: int) -> list[nn.Module]:
         """The parts that run up to the end of a stage."""
         single = len({stage.reduction for stage in self._stages}) == 1
@@ -174,12 +178,17 @@ def _create(
 def _fitting(name: str, weights: str) -> dict[str, Tensor]:
     """A file's tensors under the architecture's names: by key, or in order where the keys are another library's."""
     stored = tensors_of(read_file(weights), weights)
+    check_finite(stored, weights)
     full = timm.create_model(name, pretrained=False).state_dict()
     if stored.keys() != full.keys():
         if len(stored) != len(full):
             raise InputError(f"{weights} has {len(stored)} tensors and {name} has {len(full)}: not its weights")
         stored = dict(zip(full, stored.values(), strict=True))
     wrong = [key for key, value in full.items() if stored[key].shape != value.shape]
+    classifier = getattr(timm.get_pretrained_cfg(name), "classifier", None) or "no classifier"
+    if wrong and all(key.startswith(classifier) for key in wrong):
+        # Of other classes: features do not need it.
+        return stored | {key: full[key] for key in wrong}
     if wrong:
         raise InputError(f"{weights} does not fit {name}: {len(wrong)} tensors have another shape ({some(wrong)})")
     return stored

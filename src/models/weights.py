@@ -94,7 +94,7 @@ def _in_package(name: str) -> Path:
     package, _, file = name.partition("/")
     try:
         return Path(str(importlib.resources.files(package) / file))
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, TypeError, ValueError):
         raise InputError(f"the package {package} with the weights is not installed") from None
 
 

@@ -61,7 +61,7 @@ def finish_run(
 
 
 def protocol(
-    scales: Sequence[float], resize: str, max_side: int | None, selection: Mapping[str, str]
+    scales: Sequence[float], resize: str, max_side: int | None, selection: Mapping[str, str], precision: str
 ) -> dict[str, object]:
     """The part of a card without which its figures mean nothing; `selection` are the sets that chose the weights."""
     return {
@@ -69,4 +69,6 @@ def protocol(
         "resize": resize,
         "image_size": max_side,
         "selection": dict(selection),
+        # float32 goes without saying.
+        "precision": None if precision == "32-true" else precision,
     }

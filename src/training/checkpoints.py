@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,25 @@ from src.models.weights import read_file
 # The entry of a Lightning checkpoint in which a run describes itself.
 RUN_KEY = "dolg_run"
 FORMAT = 1
+# What a stored configuration may build; everything in it is plain otherwise.
+PARTS = frozenset(
+    f"src.models.{name}"
+    for name in (
+        "dolg.DOLG",
+        "dolg.GlobalDescriptor",
+        "backbone.Backbone",
+        "local.LocalBranch",
+        "pooling.GeM",
+        "pooling.AvgPool",
+        "pooling.MaxPool",
+        "pooling.RMAC",
+        "fusion.orthogonal_fusion",
+        "fusion.concat_fusion",
+        "fusion.hadamard_fusion",
+    )
+)
+# What an optimizer's state is tied to, and so a run that resumes.
+FIXED = ("optim", "ema", "backbone.freeze_until", "backbone.freeze_bn", "pooling.learnable")
 # What an exported folder holds.
 TENSORS, ABOUT = "model.safetensors", "model.json"
 
@@ -71,6 +87,16 @@ def _read_exported(folder: Path) -> dict[str, Any]:
 def _check_format(run: Mapping[str, Any], path: Path) -> None:
     if run.get("format") != FORMAT:
         raise InputError(f"{path} has checkpoint format {run.get('format')}, this version reads {FORMAT}")
+    missing = [key for key in ("config.model.backbone.name", "classes", "data.validation") if _at(run, key) is None]
+    if missing:
+        raise InputError(f"{path} does not say what it holds: {', '.join(missing)} is missing")
+
+
+def _at(config: Any, key: str) -> Any:
+    """The value below a dotted key; None where there is none."""
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, Mapping) else None
+    return config
 
 
 def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
@@ -92,9 +118,8 @@ def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
 
 def selection_of(path: str | Path) -> dict[str, str]:
     """Digests, by name, of the benchmarks that a checkpoint was selected on; a run's last one was not."""
-    if Path(path).name == "last.ckpt":
-        return {}
-    return dict(read_checkpoint(path)[RUN_KEY]["data"]["validation"])
+    run = read_checkpoint(path)[RUN_KEY]
+    return {} if Path(path).name == "last.ckpt" or not run.get("selected", True) else dict(run["data"]["validation"])
 
 
 def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any]) -> None:
@@ -119,8 +144,11 @@ def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any])
             f"the training or validation images are not those that {path} was trained with: give the seed and data.* "
             "it was started with and restore its files, or start a new run"
         )
-    if before["config"].get("optim") != run["config"].get("optim"):
-        raise InputError(f"optim=... cannot change when a run resumes ({path} holds the optimizer): start a new run")
+    for key in FIXED:
+        if _at(before["config"], key) != _at(run["config"], key):
+            raise InputError(
+                f"{key}=... cannot change when a run resumes ({path} holds the optimizer): start a new run"
+            )
     check_fit(module.state_dict(), checkpoint["state_dict"], path)
 
 
@@ -131,9 +159,7 @@ def build_model(config: Mapping[str, Any]) -> DescriptorModel:
     """
     from hydra.utils import instantiate
 
-    _check_targets(config)
-    backbone = {**config["backbone"], "pretrained": False, "weights": None}
-    return instantiate({**config, "backbone": backbone})
+    return instantiate(_checked(config))
 
 
 def check_fit(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor], path: str | Path) -> None:
@@ -150,22 +176,24 @@ def check_fit(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor], path
         )
 
 
-def _check_targets(config: Any) -> None:
+def _checked(config: Any) -> Any:
+    """A stored configuration that builds parts of this project alone, and downloads nothing.
+
+    Raises InputError for another target, for an interpolation, which Hydra would resolve into anything, and for
+    options of a backbone that are no plain numbers.
+    """
     if isinstance(config, Mapping):
         target = config.get("_target_")
-        if target is not None and not _is_part(str(target)):
+        if target is not None and target not in PARTS:
             raise InputError(f"the checkpoint wants to build {target}, which is no model of this project")
-        for value in config.values():
-            _check_targets(value)
-    elif isinstance(config, (list, tuple)):
-        for value in config:
-            _check_targets(value)
-
-
-def _is_part(target: str) -> bool:
-    """Whether `target` is a public name that a module directly in src.models defines itself."""
-    match = re.fullmatch(r"(src\.models\.[a-z]\w*)\.([A-Za-z]\w*)", target)
-    if match is None or importlib.util.find_spec(match[1]) is None:
-        return False
-    part = getattr(importlib.import_module(match[1]), match[2], None)
-    return callable(part) and getattr(part, "__module__", None) == match[1]
+        inside = {_checked(key): _checked(value) for key, value in config.items()}
+        if target != "src.models.backbone.Backbone":
+            return inside
+        if any(not isinstance(value, bool | int | float) for value in (inside.get("options") or {}).values()):
+            raise InputError(f"the checkpoint wants a backbone with the options {inside['options']}")
+        return {**inside, "pretrained": False, "weights": None}
+    if isinstance(config, list | tuple):
+        return [_checked(value) for value in config]
+    if isinstance(config, str) and "${" in config:
+        raise InputError(f"the checkpoint's configuration is not resolved: {config}")
+    return config

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from src.contracts import InputError
 from src.models.released import Released, released_config
-from src.training.checkpoints import ABOUT, RUN_KEY, TENSORS, describe_run, load_model, read_checkpoint
+from src.training.checkpoints import ABOUT, RUN_KEY, TENSORS, describe_run, load_model, read_checkpoint, selection_of
 
 NOTHING_KNOWN: dict[str, Any] = {"training": None, "validation": {}, "test": {}}
 
@@ -23,7 +23,8 @@ def export_checkpoint(path: str | Path, out: str | Path) -> Path:
     """Write a run's checkpoint as a folder; nothing of its optimizer goes along. Raises InputError as `load_model`."""
     load_model(path)
     checkpoint = read_checkpoint(path)
-    return _write(Path(out), checkpoint["state_dict"], checkpoint[RUN_KEY])
+    about = {**checkpoint[RUN_KEY], "selected": bool(selection_of(path))}
+    return _write(Path(out), checkpoint["state_dict"], about)
 
 
 def export_released(released: Released, out: str | Path) -> Path:

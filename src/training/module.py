@@ -126,6 +126,11 @@ class LandmarkModule(RetrievalModule):
         if self.class_parallel is not None:
             self.class_parallel.scatter_checkpoint(checkpoint, HEAD_WEIGHT, checkpoint[HEAD_PLACE])
 
+    def on_fit_start(self) -> None:
+        """Each process drops other paths: all began with one seed, so that their networks are the same."""
+        if self.global_rank:
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
+
     def setup(self, stage: str) -> None:
         """Spread the head, now that the processes are there, and keep it out of what DDP shares."""
         if self.class_parallel is not None:

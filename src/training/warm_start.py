@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.losses.margin import CurricularFace, MarginHead
 from src.models.dolg import DescriptorModel
@@ -38,23 +38,16 @@ def warm_start(model: DescriptorModel, head: MarginHead, source: str, classes: S
     own = _below(tensors, "model.") or dict(tensors)
     check_fit(model.state_dict(), own, source)
     model.load_state_dict(own)
-    centres = _below(tensors, "head.")
-    same = _classes_of(stored) in ([], list(classes)) and _fits(head, centres)
-    if same:
-        head.load_state_dict(centres)
-    _say(source, same)
+    known = _classes_of(stored)
+    why = "it has none" if known is None else "" if known in ([], list(classes)) else "its landmarks are others"
+    _take_centres(head, _below(tensors, "head."), source, why)
 
 
 def _from_released(model: DescriptorModel, head: MarginHead, tensors: dict[str, Tensor], source: str) -> None:
     released = read_released(tensors, source)
     check_fit(model.state_dict(), released.model, source)
     model.load_state_dict(released.model)
-    same = head.weight.shape == released.centres.shape
-    if same:
-        head.weight.data.copy_(released.centres)
-    if same and isinstance(head, CurricularFace):
-        head.mean_cosine.copy_(released.mean_cosine)
-    _say(source, same)
+    _take_centres(head, {"weight": released.centres, "mean_cosine": released.mean_cosine}, source, "")
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -66,12 +59,21 @@ def _classes_of(stored: Any) -> list[str] | None:
     return list(run["classes"]) if run else None
 
 
-def _fits(head: nn.Module, centres: dict[str, Tensor]) -> bool:
-    own = head.state_dict()
-    return own.keys() == centres.keys() and all(own[key].shape == centres[key].shape for key in own)
+def _take_centres(head: MarginHead, stored: Mapping[str, Tensor], source: str, why_not: str) -> None:
+    """Copy class centres, and the running mean where both heads have one, unless there is a reason not to."""
+    weight = stored.get("weight")
+    if not why_not and (weight is None or weight.shape != head.weight.shape):
+        why_not = "its shape is another"
+    if not why_not and weight is not None:
+        head.weight.data.copy_(weight)
+        if isinstance(head, CurricularFace) and "mean_cosine" in stored:
+            head.mean_cosine.copy_(stored["mean_cosine"])
+    _say(
+        f"weights from {source}; "
+        + (f"its head is not taken: {why_not}" if why_not else "and the head's class centres")
+    )
 
 
 @rank_zero_only
-def _say(source: str, same: bool) -> None:
-    how = "and the head's class centres" if same else "the head starts anew, for its classes are others"
-    print(f"weights from {source}; {how}")
+def _say(line: str) -> None:
+    print(line)

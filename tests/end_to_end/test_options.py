@@ -17,6 +17,7 @@ from end_to_end.runs import (
     run_command,
 )
 
+from src.evaluate import main as evaluate
 from src.models.backbone import Backbone
 from src.train import main as train
 from src.training.checkpoints import load_model
@@ -40,6 +41,12 @@ def test_a_warm_start_with_averaged_weights_and_the_other_options(
     assert averaged.keys() == current.keys()
     assert not torch.equal(averaged["model.fc.weight"], current["model.fc.weight"])
     assert {group["name"] for group in stored["optimizer_states"][0]["param_groups"]} >= {"level0", "new_flat"}
+    best = [f"checkpoint={tmp_path / 'checkpoints' / 'best.ckpt'}", f"benchmark.root={world / 'test'}"]
+    medium = evaluate(
+        config("evaluate", f"output_dir={tmp_path / 'again'}", *best, "trainer=cpu", "trainer.precision=bf16-mixed")
+    )
+    assert "precision bf16-mixed" in capsys.readouterr().out
+    assert card(tmp_path)["benchmarks"][0]["map"]["medium"] == pytest.approx(medium, abs=1e-6)
     model, _ = load_model(tmp_path / "checkpoints" / "last.ckpt")
     assert torch.equal(model.state_dict()["fc.weight"], averaged["model.fc.weight"])
 

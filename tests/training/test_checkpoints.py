@@ -94,6 +94,22 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pooling": "${oc.create:{_target_:builtins.print,_args_:[ran]}}"},
+        {"${oc.env:HOME}": 1},
+        {"backbone": {**MODEL["backbone"], "options": {"checkpoint_path": "/etc/passwd"}}},
+        {"pooling": {"_target_": "src.models.weights.read_file", "source": "hf://a/b/c"}},
+    ],
+)
+def test_a_configuration_can_call_nothing_else(tmp_path: Path, change: dict, capsys) -> None:
+    write(tmp_path / "a.ckpt", {**MODEL, **change})
+    with pytest.raises(InputError):
+        load_model(tmp_path / "a.ckpt")
+    assert "ran" not in capsys.readouterr().out
+
+
 class _Code:
     def __reduce__(self) -> tuple:
         return (Path.touch, (Path("/tmp/should_not_exist_dolg"),))
@@ -135,6 +151,8 @@ def test_a_run_cannot_go_on_with_other_classes_or_another_optimizer(tmp_path: Pa
         (describe_run({"model": MODEL}, ["a", "b"], DATA | {"training": "4" * 16}), "not those that"),
         (describe_run({"model": MODEL}, ["a", "b"], DATA | {"validation": {}}), "not those that"),
         (describe_run({"model": MODEL, "optim": {"lr": 1}}, ["a", "b"], DATA), "optim=... cannot change"),
+        (describe_run({"model": MODEL, "ema": 0.9}, ["a", "b"], DATA), "ema=... cannot change"),
+        (describe_run({"model": MODEL, "backbone": {"freeze_bn": True}}, ["a", "b"], DATA), "freeze_bn=... cannot"),
     ]:
         with pytest.raises(InputError, match=message):
             check_resumable(path, torch.nn.Linear(2, 2), run)

@@ -81,9 +81,32 @@ def test_training_starts_from_released_weights_and_their_head(parity: Path, tmp_
     before = other.weight.clone()
     warm_start(model, other, str(tmp_path / "weights.pyth"), [str(i) for i in range(7)])
     assert torch.equal(other.weight, before)
-    assert "the head starts anew" in capsys.readouterr().out
+    assert "its head is not taken: its shape is another" in capsys.readouterr().out
     with pytest.raises(InputError, match="another architecture"):
         warm_start(released_network("resnet50.tv_in1k", aspp=True), head, str(tmp_path / "weights.pyth"), [])
+
+
+def test_the_centres_go_along_to_another_margin(tmp_path: Path) -> None:
+    network = write(tmp_path / "a.ckpt")
+    head = CurricularFace(8, 2)
+    warm_start(network, head, str(tmp_path / "a.ckpt"), ["a", "b"])
+    assert (head.weight == 0).all()
+
+
+def test_the_export_of_a_last_checkpoint_was_not_selected(tmp_path: Path) -> None:
+    write(tmp_path / "last.ckpt")
+    assert selection_of(export_checkpoint(tmp_path / "last.ckpt", tmp_path / "model")) == {}
+
+
+@pytest.mark.parametrize("missing", ["classes", "data", "config"])
+def test_a_folder_that_lacks_a_part_says_which(tmp_path: Path, missing: str) -> None:
+    write(tmp_path / "best.ckpt")
+    folder = export_checkpoint(tmp_path / "best.ckpt", tmp_path / "model")
+    about = json.loads((folder / "model.json").read_text())
+    del about[missing]
+    (folder / "model.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=missing):
+        load_model(folder)
 
 
 def test_the_head_goes_along_only_to_the_same_landmarks(tmp_path: Path) -> None:
