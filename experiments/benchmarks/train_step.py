@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from experiments.benchmarks.fusion import textbook
 from src.losses.margin import ArcFace
 from src.models.backbone import Backbone
 from src.models.dolg import DOLG
@@ -32,16 +33,6 @@ STEPS = ((224, 16), (512, 2))
 MAPS = ((14, 16), (32, 2))
 
 Step = Callable[[], None]
-
-
-def textbook_fusion(local: Tensor, global_: Tensor) -> Tensor:
-    """Equations 3 to 5 of the paper, map by map."""
-    flat = local.flatten(2)
-    dot = torch.bmm(global_[:, None], flat)
-    projection = torch.bmm(global_[:, :, None], dot) / global_.square().sum(1).view(-1, 1, 1)
-    orthogonal = (flat - projection).view_as(local)
-    spread = global_[:, :, None, None].expand_as(local)
-    return torch.cat([spread, orthogonal], 1).mean((2, 3))
 
 
 def as_textbook(module: nn.Module) -> nn.Module:
@@ -63,7 +54,7 @@ def whole_steps(size: int, batch: int) -> dict[str, Step]:
     ours = DOLG(Backbone("resnet50.tv_in1k", pretrained=False)).to(memory_format=torch.channels_last)
     plain = as_textbook(ours)
     assert isinstance(plain, DOLG)
-    plain.fusion = textbook_fusion
+    plain.fusion = textbook
     images = torch.randn(batch, size, size, 3).permute(0, 3, 1, 2)
     labels = torch.randint(0, CLASSES, (batch,))
     return {
@@ -99,7 +90,7 @@ def branch_steps(side: int, batch: int) -> dict[str, Step]:
         return run
 
     return {
-        "textbook": step(as_textbook(ours), textbook_fusion, maps.contiguous()),
+        "textbook": step(as_textbook(ours), textbook, maps.contiguous()),
         "ours": step(ours, orthogonal_fusion, maps),
     }
 
