@@ -201,7 +201,8 @@ def _stopped(stop: SystemExit | KeyboardInterrupt, cfg: DictConfig) -> int | str
     if isinstance(stop, SystemExit) and stop.code is not None and not interrupted:
         return stop.code
     if main_process():
-        last = Path(cfg.output_dir) / LAST
-        on = f": python -m src.train resume=true name={cfg.name} goes on" if last.exists() else ""
+        run = OmegaConf.select(cfg, "output_dir")
+        begun = run is not None and (Path(run) / LAST).exists()
+        on = f": python -m src.train resume=true name={cfg.name} goes on" if begun else ""
         print(f"stopped{on}", file=sys.stderr)
     return 130 if interrupted else 143

@@ -40,7 +40,9 @@ def scan_folder(root: str | Path) -> Photos:
     names, ignored = _walk(root)
     if ignored:
         kinds = " ".join(sorted({Path(name).suffix.lower() or "(no suffix)" for name in ignored})[:8])
-        _say(f"{root}: {len(ignored)} files are no images that are read here and are left out ({kinds})")
+        rank_zero_only(print)(
+            f"{root}: {len(ignored)} files are no images that are read here and are left out ({kinds})"
+        )
     if not names:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(f"no images in the sub-folders of {root}: one sub-folder a landmark, files {kinds}")
@@ -75,7 +77,7 @@ def split_folder(
     part = divide(photos, validation, test, seed)
     training = _training_set(photos, np.flatnonzero(part == 0))
     counts = np.bincount(part, minlength=3)
-    _say(
+    rank_zero_only(print)(
         f"{photos.root}: {counts[0]} photos of {len(training.classes)} landmarks to train on, {counts[1]} for "
         f"validation, {counts[2]} for the test"
     )
@@ -102,11 +104,6 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
             for file in filter(_visible, files):
                 found[_is_image(file)].append(f"{inside}/{file}")
     return found[True], found[False]
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line)
 
 
 def _visible(name: str) -> bool:

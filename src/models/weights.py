@@ -71,6 +71,11 @@ def tensors_of(stored: Any, source: object) -> dict[str, Tensor]:
     return tensors
 
 
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
 def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
     """Raise InputError naming the tensors that hold NaN or infinity."""
     wrong = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from src.contracts import InputError
 from src.models.dolg import DescriptorModel
-from src.models.weights import read_file
+from src.models.weights import below, read_file
 
 # The entry of a Lightning checkpoint in which a run describes itself.
 RUN_KEY = "dolg_run"
@@ -108,9 +108,7 @@ def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
     checkpoint = read_checkpoint(path)
     config = checkpoint[RUN_KEY]["config"]
     model = build_model(config["model"])
-    stored = {
-        key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items() if key.startswith("model.")
-    }
+    stored = below(checkpoint["state_dict"], "model.")
     check_fit(model.state_dict(), stored, path)
     model.load_state_dict(stored)
     return model.eval(), config
@@ -130,7 +128,8 @@ def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any])
         module: what would train on; its tensors must be those of the checkpoint.
         run: how it describes itself now (`describe_run`). Its classes must be the same, and so must `optim`, which
             an optimizer takes from the checkpoint whatever is asked for. Its training and validation images must be
-            the same, or what was trained on could be tested on, and scores of two sets be compared.
+            the same, or what was trained on could be tested on, and scores of two sets be compared. So must be
+            whatever else decides which parameters the optimizer holds (`FIXED`).
     """
     checkpoint = read_checkpoint(path)
     before = checkpoint[RUN_KEY]

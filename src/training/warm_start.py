@@ -12,7 +12,7 @@ from torch import Tensor
 from src.losses.margin import CurricularFace, MarginHead
 from src.models.dolg import DescriptorModel
 from src.models.released import is_released, read_released
-from src.models.weights import check_finite, read_file, tensors_of
+from src.models.weights import below, check_finite, read_file, tensors_of
 from src.training.checkpoints import RUN_KEY, check_fit, read_checkpoint
 
 
@@ -35,12 +35,10 @@ def warm_start(model: DescriptorModel, head: MarginHead, source: str, classes: S
         _from_released(model, head, tensors, source)
         return
     check_finite(tensors, source)
-    own = _below(tensors, "model.") or dict(tensors)
+    own = below(tensors, "model.") or dict(tensors)
     check_fit(model.state_dict(), own, source)
     model.load_state_dict(own)
-    known = _classes_of(stored)
-    why = "it has none" if known is None else "" if known in ([], list(classes)) else "its landmarks are others"
-    _take_centres(head, _below(tensors, "head."), source, why)
+    _take_centres(head, below(tensors, "head."), source, _why_not(_classes_of(stored), classes))
 
 
 def _from_released(model: DescriptorModel, head: MarginHead, tensors: dict[str, Tensor], source: str) -> None:
@@ -50,13 +48,16 @@ def _from_released(model: DescriptorModel, head: MarginHead, tensors: dict[str, 
     _take_centres(head, {"weight": released.centres, "mean_cosine": released.mean_cosine}, source, "")
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
 def _classes_of(stored: Any) -> list[str] | None:
     run = stored.get(RUN_KEY) if isinstance(stored, dict) else None
     return list(run["classes"]) if run else None
+
+
+def _why_not(known: list[str] | None, classes: Sequence[str]) -> str:
+    """Why class centres of landmarks `known` (empty where nobody says) do not stand for `classes`; empty if they do."""
+    if known is None:
+        return "it does not say which landmarks"
+    return "" if known in ([], list(classes)) else "its landmarks are others"
 
 
 def _take_centres(head: MarginHead, stored: Mapping[str, Tensor], source: str, why_not: str) -> None:
@@ -68,12 +69,5 @@ def _take_centres(head: MarginHead, stored: Mapping[str, Tensor], source: str, w
         head.weight.data.copy_(weight)
         if isinstance(head, CurricularFace) and "mean_cosine" in stored:
             head.mean_cosine.copy_(stored["mean_cosine"])
-    _say(
-        f"weights from {source}; "
-        + (f"its head is not taken: {why_not}" if why_not else "and the head's class centres")
-    )
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line)
+    head_too = f"its head is not taken: {why_not}" if why_not else "and the head's class centres"
+    rank_zero_only(print)(f"weights from {source}; {head_too}")

@@ -79,3 +79,23 @@ def test_another_network_cannot_resume_a_run(trained: tuple[Path, float], world:
         "resume=true",
     ]
     assert "another architecture" in refused(train, config("train", *overrides), capsys)
+
+
+def test_an_interrupted_preparation_leaves_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "world"
+    process = subprocess.Popen(
+        command(f"root={root}", module="src.prepare"),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until(lambda: any(tmp_path.glob(".world*/train/*/*/*/*.jpg")), process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert said.strip().splitlines()[-1] == "stopped"
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
