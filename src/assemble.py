@@ -43,7 +43,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     if spread and (cfg.ema is not None or str(cfg.trainer.precision) == "16-mixed"):
         raise InputError("class_parallel=true goes with neither ema nor trainer.precision=16-mixed: take bf16-mixed")
     if cfg.weights is not None and not resumed:
-        warm_start(model, head, cfg.weights, about["classes"])
+        warm_start(model, head, cfg.weights, about["classes"], cfg.weights_parts)
     module = LandmarkModule(
         model,
         head,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.contracts import Ranking
 from src.results.card import make_card, write_card
 from src.results.figures import curves_svg, ranked_grid
-from src.results.files import write_bytes
+from src.results.files import write_bytes, write_text
 from src.results.page import write_page
 from src.results.tables import print_table
 
@@ -26,7 +27,7 @@ def finish_run(
     config: Mapping[str, object],
     baseline: Sequence[Ranking] = (),
 ) -> Path:
-    """Write `card.json`, `grids/BENCHMARK.jpg` and `report.html` to `run`, and print the table.
+    """Write `card.json`, `rankings/BENCHMARK.json`, `grids/BENCHMARK.jpg` and `report.html` to `run`; print the table.
 
     `baseline` are the rankings of the untrained reference on the same benchmarks; its card goes to
     `baseline/card.json` and its row stands above the run's. Returns the page's path.
@@ -48,9 +49,11 @@ def finish_run(
         write_card(reference, run / "baseline" / "card.json")
         cards = [reference, card]
     write_card(card, run / "card.json")
+    for ranking in rankings:
+        write_text(run / "rankings" / f"{file_name(ranking)}.json", ranked_names(ranking))
     grids = [(ranking.benchmark.name, ranked_grid(ranking)) for ranking in rankings]
-    for title, image in grids:
-        write_bytes(run / "grids" / f"{title.replace('/', '_')}.jpg", image)
+    for ranking, (_, image) in zip(rankings, grids, strict=True):
+        write_bytes(run / "grids" / f"{file_name(ranking)}.jpg", image)
     metrics = run / "metrics.csv"
     curves = curves_svg(metrics) if metrics.exists() else ()
     page = write_page(run / "report.html", title=name, cards=cards, curves=curves, grids=grids)
@@ -58,6 +61,21 @@ def finish_run(
         print_table(cards)
     print(f"page: {page}")
     return page
+
+
+def ranked_names(ranking: Ranking) -> str:
+    """JSON: for each query's name, the names of its first answers, best first."""
+    name = ranking.benchmark.source.name
+    queries = ranking.benchmark.queries.tolist()
+    return json.dumps(
+        {name(q): [name(a) for a in row.tolist() if a >= 0] for q, row in zip(queries, ranking.top, strict=True)},
+        indent=0,
+    )
+
+
+def file_name(ranking: Ranking) -> str:
+    """The benchmark's name as that of a file."""
+    return ranking.benchmark.name.replace("/", "_")
 
 
 def protocol(

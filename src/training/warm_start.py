@@ -9,14 +9,17 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
+from src.contracts import InputError
 from src.losses.margin import CurricularFace, MarginHead
 from src.models.dolg import DescriptorModel
-from src.models.released import is_released, read_released
+from src.models.released import Released, is_released, read_released
 from src.models.weights import below, check_finite, read_file, tensors_of
 from src.training.checkpoints import RUN_KEY, check_fit, read_checkpoint
 
 
-def warm_start(model: DescriptorModel, head: MarginHead, source: str, classes: Sequence[str]) -> None:
+def warm_start(
+    model: DescriptorModel, head: MarginHead, source: str, classes: Sequence[str], parts: Sequence[str] | None = None
+) -> None:
     """Fill a network, and where it fits its head, from `source`; prints what the head starts from.
 
     Args:
@@ -25,27 +28,42 @@ def warm_start(model: DescriptorModel, head: MarginHead, source: str, classes: S
             released weights, but as many; otherwise it stays as it was made.
         source: see `src.models.weights.locate`.
         classes: the landmark of each class.
+        parts: take these parts of the network only, such as backbone and pooling, from whatever network they are of;
+            the rest and the head stay as they were made.
 
     Raises:
-        InputError: as `read_file`, or tensors of another architecture.
+        InputError: as `read_file`, tensors of another architecture, or no such part.
     """
     stored = read_checkpoint(source) if Path(source).is_dir() else read_file(source)
     tensors = tensors_of(stored, source)
     if is_released(tensors):
-        _from_released(model, head, tensors, source)
+        released = read_released(tensors, source)
+        own, head_too, why_not = released.model, _centres_of(released), ""
+    else:
+        check_finite(tensors, source)
+        own, head_too = below(tensors, "model.") or dict(tensors), below(tensors, "head.")
+        why_not = _why_not(_classes_of(stored), classes)
+    if parts is not None:
+        _take_parts(model, own, source, parts)
         return
-    check_finite(tensors, source)
-    own = below(tensors, "model.") or dict(tensors)
     check_fit(model.state_dict(), own, source)
     model.load_state_dict(own)
-    _take_centres(head, below(tensors, "head."), source, _why_not(_classes_of(stored), classes))
+    _take_centres(head, head_too, source, why_not)
 
 
-def _from_released(model: DescriptorModel, head: MarginHead, tensors: dict[str, Tensor], source: str) -> None:
-    released = read_released(tensors, source)
-    check_fit(model.state_dict(), released.model, source)
-    model.load_state_dict(released.model)
-    _take_centres(head, {"weight": released.centres, "mean_cosine": released.mean_cosine}, source, "")
+def _take_parts(model: DescriptorModel, tensors: Mapping[str, Tensor], source: str, parts: Sequence[str]) -> None:
+    there = dict(model.named_children())
+    for name in parts:
+        if name not in there:
+            raise InputError(f"weights_parts={name}: the network has no such part, but {', '.join(there)}")
+        part = below(tensors, f"{name}.")
+        check_fit(there[name].state_dict(), part, f"{source} ({name})")
+        there[name].load_state_dict(part)
+    rank_zero_only(print)(f"weights from {source}: {', '.join(parts)}; all else starts anew")
+
+
+def _centres_of(released: Released) -> dict[str, Tensor]:
+    return {"weight": released.centres, "mean_cosine": released.mean_cosine}
 
 
 def _classes_of(stored: Any) -> list[str] | None:
