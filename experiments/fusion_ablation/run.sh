@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=outputs/fusion_ablation
-# Two runs at a time, a core each.
+# Three runs at a time, a thread each.
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 train() { # SEED NAME OVERRIDES...
@@ -16,16 +16,16 @@ train() { # SEED NAME OVERRIDES...
 
 seed() { # SEED: the common start, then the four settings
   local seed=$1
-  train "$seed" start model=gem optim.optimizer.lr=0.05 method="start (seed $seed)"
+  train "$seed" start model=gem optim.optimizer.lr=0.05
   local common=(weights="$out/$seed/start/checkpoints/best.ckpt" 'weights_parts=[backbone,pooling]')
-  train "$seed" global model=gem method="global only (seed $seed)" "${common[@]}"
+  train "$seed" global model=gem "${common[@]}"
   for fusion in orthogonal concat hadamard; do
-    train "$seed" "$fusion" fusion="$fusion" method="$fusion (seed $seed)" "${common[@]}"
+    train "$seed" "$fusion" fusion="$fusion" "${common[@]}"
   done
 }
 
 python -m src.prepare task=demo_world root=data/demo_world_320 call.width=320 call.height=240
 export -f train seed
 export out
-printf '%s\n' 0 1 2 | xargs -P 2 -I {} bash -euo pipefail -c 'seed {}'
+printf '%s\n' 0 1 2 | xargs -P 3 -I {} bash -euo pipefail -c 'seed {}'
 python experiments/fusion_ablation/compare.py "$out" data/demo_world_320/families.json
