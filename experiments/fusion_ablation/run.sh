@@ -28,4 +28,4 @@ python -m src.prepare task=demo_world root=data/demo_world_320 call.width=320 ca
 export -f train seed
 export out
 printf '%s\n' 0 1 2 | xargs -P 3 -I {} bash -euo pipefail -c 'seed {}'
-python experiments/fusion_ablation/compare.py "$out" data/demo_world_320/families.json
+PYTHONPATH=. python experiments/fusion_ablation/compare.py "$out" data/demo_world_320

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -78,8 +77,14 @@ class ASPP(nn.Module):
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:
         """A map to a map of the same size, after a ReLU."""
-        pooled = F.relu(self.pool(features.mean((-2, -1), keepdim=True))).expand(-1, -1, *features.shape[-2:])
-        return F.relu(self.project(torch.cat([pooled, *(branch(features) for branch in self.branches)], dim=1)))
+        pooled = F.relu(self.pool(features.mean((-2, -1), keepdim=True)))
+        # Each branch is projected on its own and added: no joined map is held, and the pooled branch, the same at every
+        # position, is projected once.
+        first, *shares = self.project.weight.split(pooled.shape[1], dim=1)
+        total = F.conv2d(pooled, first, self.project.bias)
+        for branch, share in zip(self.branches, shares, strict=True):
+            total = total + F.conv2d(branch(features), share)
+        return F.relu(total)
 
 
 class SelfAttention(nn.Module):

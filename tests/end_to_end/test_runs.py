@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from end_to_end.runs import (
     ROOT,
@@ -18,14 +20,16 @@ from end_to_end.runs import (
     refused,
 )
 
+from src.data.revisited import load_ground_truth
 from src.evaluate import main as evaluate
+from src.retrieval.metrics import revisited_evaluation
 from src.train import main as train
 
 
 def test_training_leaves_a_whole_run(trained: tuple[Path, float]) -> None:
     run, score = trained
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-    assert {"card.json", "config.yaml", "metrics.csv", "report.html", "grids/demo.jpg"} <= names
+    assert {"card.json", "config.yaml", "metrics.csv", "report.html", "grids/demo.jpg", "rankings/demo.json"} <= names
     assert {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "baseline/card.json"} <= names
     assert not [name for name in names if "partial" in name or name.endswith(".part")]
     validated = [float(row["val/medium"]) for row in metrics(run) if row.get("val/medium")]
@@ -33,6 +37,18 @@ def test_training_leaves_a_whole_run(trained: tuple[Path, float]) -> None:
     assert max(validated) == pytest.approx(score, abs=1e-6)
     assert [row for row in metrics(run) if row.get("pooling/p")]
     assert list(card(run)["protocol"]["selection"]) == ["demo validation"]
+
+
+def test_a_run_keeps_the_names_it_ranked(trained: tuple[Path, float], world: Path) -> None:
+    run, _ = trained
+    ranked = json.loads((run / "rankings" / "demo.json").read_text())
+    lists = load_ground_truth(world / "test" / "gnd_test.pkl")
+    assert list(ranked) == [f"jpg/{name}.jpg" for name in lists.queries]
+    answers = np.array([[lists.gallery.index(Path(name).stem) for name in names] for names in ranked.values()])
+    evaluation = revisited_evaluation(answers, lists.ground_truth)
+    # The gallery of this world is shorter than the head of a ranking that is kept.
+    assert answers.shape[1] == len(lists.gallery)
+    assert evaluation["medium"]["map"] == pytest.approx(card(run)["benchmarks"][0]["map"]["medium"], abs=1e-9)
 
 
 def test_evaluating_the_checkpoint_gives_the_table_of_the_training(

@@ -115,3 +115,18 @@ def test_the_head_goes_along_only_to_the_same_landmarks(tmp_path: Path) -> None:
         head = ArcFace(8, 2)
         warm_start(network, head, str(tmp_path / "a.ckpt"), classes)
         assert bool((head.weight == 0).all()) is same
+
+
+def test_parts_of_one_network_start_another(tmp_path: Path, capsys) -> None:
+    trained = write(tmp_path / "a.ckpt")
+    other = write(tmp_path / "b.ckpt")
+    head, before = ArcFace(8, 2), {key: value.clone() for key, value in other.state_dict().items()}
+    centres = head.weight.clone()
+    warm_start(other, head, str(tmp_path / "a.ckpt"), ["a", "b"], ["backbone"])
+    for key, value in other.state_dict().items():
+        taken = trained.state_dict()[key] if key.startswith("backbone.") else before[key]
+        assert torch.equal(value, taken), key
+    assert torch.equal(head.weight, centres)
+    assert "backbone; all else starts anew" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"weights_parts=neck: the network has no such part, but backbone"):
+        warm_start(other, head, str(tmp_path / "a.ckpt"), ["a", "b"], ["neck"])
