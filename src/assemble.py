@@ -14,6 +14,7 @@ from src.contracts import InputError, Resize
 from src.data.module import LandmarkDataModule
 from src.extraction.extractor import check_protocol
 from src.losses.class_parallel import ClassParallel
+from src.models.backbone import without_weights
 from src.training.checkpoints import describe_run
 from src.training.evaluation import ExtractionOptions
 from src.training.module import LandmarkModule, check_trainer
@@ -76,5 +77,5 @@ def as_tested(cfg: DictConfig, trained_by: dict[str, Any]) -> tuple[Sequence[flo
 def _without_pretrained(cfg: DictConfig) -> DictConfig:
     """The model's configuration with a backbone that starts from nothing: other weights fill it."""
     plain = copy.deepcopy(cfg)
-    plain.backbone.update({"pretrained": False, "weights": None})
+    plain.backbone.update(without_weights(cfg.backbone))
     return plain.model

