@@ -156,7 +156,8 @@ class Benchmark:
 
     The first `num_gallery` images of `source` are the gallery; `queries` are the positions of the query
     images, which may lie in the gallery (then each query is junk to itself). `boxes` are the queries' crop
-    boxes x1, y1, x2, y2 in pixels, NaN where there is none. `difficulties` are those that mean something.
+    boxes x1, y1, x2, y2 in pixels, NaN where there is none. `difficulties` are those that mean something; `release`
+    says which release of the photographs it is, where that is known.
     """
 
     name: str
@@ -168,6 +169,7 @@ class Benchmark:
     crop: Crop
     digest: str
     difficulties: tuple[Difficulty, ...] = DIFFICULTIES
+    release: str | None = None
 
 
 class Scores(TypedDict):

@@ -23,9 +23,9 @@ from src.errors import InputError
 @one_line_errors
 def main(cfg: DictConfig) -> Path:
     """The path of the page. Raises InputError when there is no card, or one that cannot be read."""
+    from src.files import write_text
     from src.results.card import in_short, read_card
     from src.results.figures import curves_svg
-    from src.results.files import write_text
     from src.results.page import write_page
     from src.results.tables import markdown_table, print_table, row_names
 

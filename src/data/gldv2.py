@@ -22,8 +22,7 @@ _IMAGE_ID = re.compile("[0-9a-f]{16}")
 
 
 HINT = (
-    "get it with `curl --create-dirs -o {path} https://s3.amazonaws.com/google-landmark/metadata/{name}` and unpack "
-    "train/images_000.tar to images_499.tar into {root}/train (README, Data); or try `make demo`, which needs no data"
+    "`python -m src.prepare task=gldv2 root={root}` fetches it (README, Data); or try `make demo`, which needs no data"
 )
 
 
@@ -33,7 +32,7 @@ def load_gldv2(root: str | Path, train_csv: str = "train_clean.csv", hint: str =
     Args:
         root: the folder that holds the csv and `train/`.
         train_csv: `train_clean.csv` (landmark_id,images) or Kaggle's `train.csv` (id,landmark_id).
-        hint: what the message says where there is no csv; {root}, {path} and {name} are filled in.
+        hint: what the message says where there is no csv; {root} is filled in.
 
     Returns:
         Ids ascending; classes are the landmark ids in ascending order, labels their positions.
@@ -45,9 +44,7 @@ def load_gldv2(root: str | Path, train_csv: str = "train_clean.csv", hint: str =
     root = Path(root)
     path = root / train_csv
     if not path.is_file():
-        raise InputError(
-            f"training data not found: {path} is missing; {hint.format(root=root, path=path, name=train_csv)}"
-        )
+        raise InputError(f"training data not found: {path} is missing; {hint.format(root=root)}")
     ids, landmarks = read_labels(path)
     order = np.argsort(ids)
     ids, landmarks = ids[order], landmarks[order]

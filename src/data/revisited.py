@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections import Counter
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from src.contracts import Benchmark, Crop, Difficulty, GroundTruth, InputError
 from src.data.classes import digest
 from src.data.sources import FolderSource, file_size
 
+# Which release of the photographs a folder holds.
+RELEASE = "release.json"
 CROPS: tuple[Crop, ...] = ("pil", "trunc", "none")
 
 
@@ -98,7 +101,18 @@ def revisited_benchmark(
         ground_truth=lists.ground_truth,
         crop=crop,
         digest=digest(names, sizes, lists.ground_truth),
+        release=_release(root / RELEASE),
     )
+
+
+def _release(path: Path) -> str | None:
+    """What preparation noted of the photographs' origin; None where they came another way."""
+    if not path.exists():
+        return None
+    try:
+        return str(json.loads(path.read_text())["release"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} does not say which release this is: delete it if you do not know") from error
 
 
 def _file_sizes(root: Path, names: list[str]) -> list[int]:

@@ -17,7 +17,7 @@ import numpy as np
 
 import src
 from src.contracts import InputError, Ranking
-from src.results.files import write_text
+from src.files import write_text
 
 FORMAT = 1
 PACKAGES = {
@@ -100,6 +100,7 @@ def benchmark_result(ranking: Ranking) -> dict[str, Any]:
         "boxes": int(np.isfinite(benchmark.boxes).all(axis=1).sum()),
         "gallery": benchmark.num_gallery,
         "crop": benchmark.crop,
+        **({"release": benchmark.release} if benchmark.release else {}),
         "difficulties": list(scores),
         "map": {d: s["map"] for d, s in scores.items()},
         "mp_at_k": {
@@ -140,8 +141,8 @@ def read_card(path: Path) -> dict[str, Any]:
 
 def in_short(card: Mapping[str, Any]) -> dict[str, Any]:
     """A card as an experiment keeps it: without the configuration, and of each benchmark only what a table shows."""
-    kept = ("name", "digest", "queries", "gallery", "crop", "map", "mp_at_k")
-    benchmarks = [{key: benchmark[key] for key in kept} for benchmark in card["benchmarks"]]
+    kept = ("name", "digest", "queries", "gallery", "crop", "release", "map", "mp_at_k")
+    benchmarks = [{key: benchmark[key] for key in kept if key in benchmark} for benchmark in card["benchmarks"]]
     short = {key: card[key] for key in ("name", "method", "time", "commit", "versions", "protocol")}
     return {**short, "checkpoint": (card["checkpoint"] or {}).get("sha256"), "benchmarks": benchmarks}
 

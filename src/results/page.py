@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from src.files import write_text
 from src.results.cells import COLOURS, SIGNS, Kind
-from src.results.files import write_text
 from src.results.tables import protocol_line, row_names, summarize
 
 MEANINGS: dict[Kind, str] = {

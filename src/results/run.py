@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.contracts import Ranking
+from src.files import write_bytes, write_text
 from src.results.card import make_card, write_card
 from src.results.figures import curves_svg, ranked_grid
-from src.results.files import write_bytes, write_text
 from src.results.page import write_page
 from src.results.tables import print_table
 

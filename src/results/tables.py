@@ -148,6 +148,7 @@ def dataset_lines(cards: Sequence[Card]) -> list[str]:
     found = {dataset: card_benchmark for card in cards for dataset, card_benchmark in _by_dataset(card).items()}
     return [
         f"{name}: {b['queries']:,} queries, {b['gallery']:,} gallery images, digest {digest[:12]}"
+        + (f", photographs: {b['release']}" if b.get("release") else "")
         for (name, digest), b in found.items()
     ]
 

@@ -116,7 +116,7 @@ def test_duplicate_ids_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("root", [".", "missing"])
 def test_missing_data_names_the_path_and_the_ways_on(tmp_path: Path, root: str) -> None:
-    with pytest.raises(InputError, match=r"train_clean\.csv is missing.*curl.*make demo") as error:
+    with pytest.raises(InputError, match=r"train_clean\.csv is missing.*task=gldv2.*make demo") as error:
         load_gldv2(tmp_path / root)
     assert "\n" not in str(error.value)
 

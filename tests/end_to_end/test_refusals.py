@@ -22,7 +22,7 @@ from src.train import main as train
 def test_without_data_the_paper_recipe_says_how_to_get_it(tmp_path: Path, capsys) -> None:
     line = refused(train, config("train", f"output_dir={tmp_path / 'run'}", f"data.root={tmp_path}"), capsys)
     assert str(tmp_path / "train_clean.csv") in line
-    assert "curl" in line
+    assert "task=gldv2" in line
     assert "make demo" in line
     assert not (tmp_path / "run").exists()
 

@@ -1,12 +1,14 @@
 import hashlib
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from src.contracts import BadImage, InputError
-from src.results.card import commit, labels, make_card, read_card, write_card
+from src.results.card import commit, in_short, labels, make_card, read_card, write_card
+from src.results.tables import dataset_lines
 
 
 def card_of(*rankings, checkpoint=None, config=None, **protocol):
@@ -44,6 +46,14 @@ def test_a_card_holds_the_figures_of_the_difficulties_that_mean_something(make_r
         "bad_images": [["folder/a.jpg", "truncated"]],
         "seconds": 2.5,
     }
+
+
+def test_a_known_release_of_the_photographs_is_kept(make_ranking):
+    ranking = make_ranking()
+    ranking = replace(ranking, benchmark=replace(ranking.benchmark, release="v1, faces blurred"))
+    card = card_of(ranking)
+    assert in_short(card)["benchmarks"][0]["release"] == "v1, faces blurred"
+    assert dataset_lines([card])[0].endswith(", photographs: v1, faces blurred")
 
 
 def test_what_is_not_finite_is_null(tmp_path, make_ranking):

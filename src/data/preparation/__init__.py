@@ -1,0 +1,1 @@
+"""Data on disk before training: fetched, verified, unpacked."""

@@ -1,0 +1,208 @@
+"""Many published files in parallel: run, verify, status."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, get_args
+
+import httpx
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from src.data.preparation.lock import preparing
+from src.data.preparation.transfer import Patience, Remote, Stopped, md5_of, published_md5, transfer
+from src.errors import InputError
+
+Mode = Literal["run", "verify", "status"]
+# Room that stays free beside what is fetched, in bytes.
+SPARE = 100_000_000
+DAMAGED = ".damaged"
+
+
+def fetch(
+    remotes: Sequence[Remote], root: Path, mode: Mode = "run", parallel: int = 4, patience: Patience | None = None
+) -> None:
+    """Bring published files below `root`, or look at what is there.
+
+    Args:
+        remotes: the files.
+        root: the folder that is held while files arrive, and whose disk must have room.
+        mode: `run` fetches what is missing; `verify` compares what is there with the published md5 sums and renames
+            what is damaged, so that the next run fetches it anew; `status` says what is there, without the network.
+        parallel: transfers at a time.
+        patience: with servers.
+
+    Raises:
+        InputError: no such mode, no room, a folder that another process prepares or that cannot be written; after all
+            the others were tried, files that could not be had; files that are missing or damaged in `verify`.
+    """
+    if mode not in get_args(Mode):
+        raise InputError(f"mode={mode} is none of {', '.join(get_args(Mode))}")
+    if parallel < 1:
+        raise InputError(f"parallel must be at least 1, not {parallel}")
+    if mode == "status":
+        print_status(remotes)
+        return
+    with preparing(root), _client(parallel) as client:
+        work = _run if mode == "run" else _verify
+        work(client, remotes, root, parallel, patience or Patience())
+
+
+def print_status(remotes: Sequence[Remote]) -> None:
+    """How many files are there, in part there, and missing, and their bytes."""
+    whole = [remote.path for remote in remotes if remote.path.exists()]
+    parts = [remote.part for remote in remotes if not remote.path.exists() and remote.part.exists()]
+    missing = [remote.path.name for remote in remotes if not remote.path.exists()]
+    print(f"{len(whole)} of {len(remotes)} files are there, {decimal(_bytes(whole))}")
+    if parts:
+        print(f"{len(parts)} in part, {decimal(_bytes(parts))}: " + _some([path.stem for path in parts]))
+    if missing:
+        print(f"{len(missing)} missing: {_some(missing)}")
+
+
+def _run(client: httpx.Client, remotes: Sequence[Remote], root: Path, parallel: int, patience: Patience) -> None:
+    wanted = [remote for remote in remotes if not remote.path.exists()]
+    if not wanted:
+        print(f"all {len(remotes)} files are there")
+        return
+    with ThreadPoolExecutor(parallel) as pool:
+        sizes = list(pool.map(lambda remote: _size_of(client, remote.url), wanted))
+    _check_room(root, sum(sizes) - _bytes(remote.part for remote in wanted))
+    with _Bar(sum(sizes), _bytes(remote.part for remote in wanted)) as bar:
+
+        def bring(remote: Remote, stop: threading.Event) -> None:
+            transfer(client, remote, patience, stop, bar.advance)
+            bar.done(remote)
+
+        failed = _all(bring, wanted, parallel)
+    if failed:
+        raise InputError(
+            f"{len(failed)} of {len(wanted)} files could not be fetched, the first: {failed[0]}; the same command "
+            "fetches what is missing"
+        )
+    print(f"{len(wanted)} files fetched, all {len(remotes)} are there")
+
+
+def _verify(client: httpx.Client, remotes: Sequence[Remote], root: Path, parallel: int, patience: Patience) -> None:
+    missing = [remote.path.name for remote in remotes if not remote.path.exists()]
+    wanted = [remote for remote in remotes if remote.md5_url and remote.path.exists()]
+    damaged: list[str] = []
+
+    def compare(remote: Remote, stop: threading.Event) -> None:
+        sums = remote.path.with_name(f"{remote.path.name}.md5")
+        transfer(client, Remote(str(remote.md5_url), sums), patience, stop)
+        expected = published_md5(sums.read_text(errors="replace"), str(remote.md5_url))
+        sums.unlink()
+        if md5_of(remote.path) != expected:
+            os.replace(remote.path, f"{remote.path}{DAMAGED}")
+            damaged.append(remote.path.name)
+
+    failed = _all(compare, wanted, parallel)
+    print(f"{len(wanted) - len(damaged) - len(failed)} of {len(wanted)} files are as published")
+    problems = [
+        *([f"{len(missing)} missing ({_some(missing)})"] if missing else []),
+        *([f"{len(damaged)} damaged, renamed to NAME{DAMAGED} ({_some(sorted(damaged))})"] if damaged else []),
+        *([f"{len(failed)} could not be compared ({failed[0]})"] if failed else []),
+    ]
+    if problems:
+        raise InputError(f"{'; '.join(problems)}; mode=run fetches what is missing")
+
+
+def _all(work: Callable[[Remote, threading.Event], None], remotes: Sequence[Remote], parallel: int) -> list[str]:
+    """Do `work` on every file; what went wrong, without stopping for it. A full disk stops all, an interrupt too."""
+    stop = threading.Event()
+    failed: list[str] = []
+    with ThreadPoolExecutor(parallel) as pool:
+        jobs = [pool.submit(work, remote, stop) for remote in remotes]
+        try:
+            for job in jobs:
+                _settle(job, failed)
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return failed
+
+
+def _settle(job: Future[None], failed: list[str]) -> None:
+    try:
+        job.result()
+    except InputError as error:
+        failed.append(str(error))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError("the disk is full: what has arrived is kept; make room, then run again") from error
+        raise InputError(f"{error.filename or 'the disk'}: {error.strerror or error}") from error
+    except Stopped:
+        pass
+
+
+def _size_of(client: httpx.Client, url: str) -> int:
+    """Bytes of a remote file; 0 where the server does not say."""
+    try:
+        response = client.head(url, headers={"Accept-Encoding": "identity"})
+    except httpx.HTTPError:
+        return 0
+    return int(response.headers.get("content-length", 0)) if response.status_code == 200 else 0
+
+
+def _check_room(root: Path, needed: int) -> None:
+    free = shutil.disk_usage(root).free
+    if free < needed + SPARE:
+        raise InputError(
+            f"{root} has {decimal(free)} free, and {decimal(needed)} are to come: make room, or fetch less"
+        )
+
+
+def _client(parallel: int) -> httpx.Client:
+    return httpx.Client(
+        follow_redirects=True,
+        timeout=httpx.Timeout(60, connect=20),
+        limits=httpx.Limits(max_connections=parallel + 1),
+    )
+
+
+def _bytes(paths: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in paths if path.exists())
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+class _Bar:
+    """Bytes, rate and time left on a terminal; elsewhere a line for each file."""
+
+    def __init__(self, total: int, held: int) -> None:
+        columns = (
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[last]}"),
+        )
+        self._progress = Progress(*columns, disable=not sys.stdout.isatty(), transient=True)
+        self._task = self._progress.add_task("", total=total or None, completed=held, last="")
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self, count: int) -> None:
+        self._progress.advance(self._task, count)
+
+    def done(self, remote: Remote) -> None:
+        self._progress.update(self._task, last=remote.path.name)
+        if self._progress.disable:
+            print(remote.path.name, flush=True)

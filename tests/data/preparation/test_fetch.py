@@ -1,0 +1,144 @@
+"""Many files: what is missing is fetched, what is damaged found, and nothing else touched."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from src.data.preparation import fetch as module
+from src.data.preparation.fetch import fetch
+from src.data.preparation.lock import preparing
+from src.data.preparation.published import ARCHIVES, fetch_gldv2, gldv2_files, numbers
+from src.data.preparation.transfer import Patience
+from src.errors import InputError
+
+AT_ONCE = Patience(retries=3, pause=0.0)
+
+
+@pytest.fixture
+def gldv2(server):
+    """The test split's files, small, on the server."""
+    for remote in gldv2_files(Path(), "test", "all", server.url):
+        path = remote.url.removeprefix(server.url)
+        server.add(path, os.urandom(5000), md5=(remote.md5_url or "").removeprefix(server.url) or None)
+    return server
+
+
+def get(server, root: Path, mode="run", archives: object = "0-4") -> None:
+    fetch(gldv2_files(root, "test", archives, server.url), root, mode, 3, AT_ONCE)
+
+
+def test_the_split_arrives_as_published(gldv2, tmp_path: Path, capsys) -> None:
+    fetch_gldv2(tmp_path / "root", "test", base_url=f"{gldv2.url}/")
+    root = tmp_path / "root"
+    names = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    assert names == [
+        ".preparing.lock",
+        "recognition_solution_v2.1.csv",
+        "retrieval_solution_v2.1.csv",
+        "test.csv",
+        *(f"test/images_{n:03}.tar" for n in range(20)),
+    ]
+    assert (root / "test" / "images_007.tar").read_bytes() == gldv2.files["/test/images_007.tar"]
+    assert "23 files fetched, all 23 are there" in capsys.readouterr().out
+
+
+def test_a_second_run_does_only_what_is_missing(gldv2, tmp_path: Path, capsys) -> None:
+    gldv2.faults["/test/images_002.tar"] += [404]
+    with pytest.raises(InputError, match=r"1 of 8 files could not be fetched, the first: .*images_002.tar"):
+        get(gldv2, tmp_path)
+    gldv2.asked.clear()
+    get(gldv2, tmp_path)
+    assert {path for path, _ in gldv2.asked} == {"/test/images_002.tar", "/md5sum/test/md5.images_002.txt"}
+    get(gldv2, tmp_path)
+    assert "all 8 files are there" in capsys.readouterr().out
+
+
+def test_verify_finds_what_is_damaged_or_missing(gldv2, tmp_path: Path, capsys) -> None:
+    get(gldv2, tmp_path)
+    get(gldv2, tmp_path, "verify")
+    assert "5 of 5 files are as published" in capsys.readouterr().out
+    (tmp_path / "test" / "images_001.tar").write_bytes(b"x" * 5000)
+    (tmp_path / "test" / "images_003.tar").unlink()
+    with pytest.raises(InputError, match=r"1 missing \(images_003.tar\); 1 damaged, .*\(images_001.tar\)"):
+        get(gldv2, tmp_path, "verify")
+    assert (tmp_path / "test" / "images_001.tar.damaged").exists()
+    get(gldv2, tmp_path)
+    get(gldv2, tmp_path, "verify")
+    assert not list(tmp_path.rglob("*.md5*"))
+
+
+def test_status_needs_no_network(gldv2, tmp_path: Path, capsys) -> None:
+    gldv2.faults["/test/images_001.tar"] += ["cut", 404]
+    with pytest.raises(InputError):
+        get(gldv2, tmp_path)
+    gldv2.asked.clear()
+    capsys.readouterr()
+    get(gldv2, tmp_path, "status", archives="0-6")
+    out = capsys.readouterr().out
+    assert "7 of 10 files are there, 35.0 kB" in out
+    assert "1 in part, 2.5 kB: images_001.tar" in out
+    assert "3 missing: images_001.tar, images_005.tar, images_006.tar" in out
+    assert gldv2.asked == []
+
+
+def test_no_room_is_said_before_anything_is_fetched(gldv2, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "SPARE", 10**18)
+    with pytest.raises(InputError, match=r"40.0 kB are to come: make room"):
+        get(gldv2, tmp_path)
+    assert gldv2.asked == []
+
+
+def test_two_processes_do_not_prepare_one_folder(gldv2, tmp_path: Path) -> None:
+    with preparing(tmp_path), pytest.raises(InputError, match="another process is preparing"):
+        get(gldv2, tmp_path)
+    get(gldv2, tmp_path)
+
+
+def test_a_folder_that_cannot_be_written(gldv2, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write to"):
+        get(gldv2, tmp_path / "file" / "root")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("all", [0, 1, 2, 3]),
+        ("none", []),
+        (None, []),
+        (2, [2]),
+        ("1-3", [1, 2, 3]),
+        ([3, "0-1"], [0, 1, 3]),
+        ("0,2", [0, 2]),
+    ],
+)
+def test_the_archives_that_are_meant(given: object, expected: list[int]) -> None:
+    assert numbers(given, 4) == expected
+    if expected:
+        assert numbers([n + 1 for n in expected], 4, first=1) == [n + 1 for n in expected]
+
+
+@pytest.mark.parametrize("given", ["4", "3-1", "0-4", "-1", "x", "", 1.5])
+def test_archives_there_are_not(given: object) -> None:
+    with pytest.raises(InputError, match="archives="):
+        numbers(given, 4)
+
+
+def test_settings_that_make_no_sense(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="split=val is none of train, index, test"):
+        gldv2_files(tmp_path, "val", "all", "http://host")
+    with pytest.raises(InputError, match="mode=go is none of"):
+        fetch([], tmp_path, "go")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="parallel"):
+        fetch([], tmp_path, "run", 0)
+
+
+def test_the_published_addresses(tmp_path: Path) -> None:
+    files = gldv2_files(tmp_path, "train", [499], "https://s3.amazonaws.com/google-landmark/")
+    assert files[-1].url == "https://s3.amazonaws.com/google-landmark/train/images_499.tar"
+    assert files[-1].md5_url == "https://s3.amazonaws.com/google-landmark/md5sum/train/md5.images_499.txt"
+    assert files[0].url == "https://s3.amazonaws.com/google-landmark/metadata/train_clean.csv"
+    assert ARCHIVES == {"train": 500, "index": 100, "test": 20}

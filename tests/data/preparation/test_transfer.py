@@ -1,0 +1,142 @@
+"""Transfers over connections that break, from servers that err."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from src.data.preparation.transfer import Patience, Remote, Stopped, transfer
+from src.errors import InputError
+
+DATA = os.urandom(3_000_000)
+AT_ONCE = Patience(retries=3, pause=0.0)
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    with httpx.Client(timeout=10) as client:
+        yield client
+
+
+def remote(server, folder: Path, md5: bool = True) -> Remote:
+    server.add("/a.tar", DATA, md5="/a.md5")
+    return Remote(f"{server.url}/a.tar", folder / "deep" / "a.tar", f"{server.url}/a.md5" if md5 else None)
+
+
+def bring(client: httpx.Client, it: Remote) -> int:
+    """Transfer it; the bytes that progress was told of."""
+    told: list[int] = []
+    transfer(client, it, AT_ONCE, threading.Event(), told.append)
+    assert [path.name for path in it.path.parent.iterdir()] == ["a.tar"]
+    assert it.path.read_bytes() == DATA
+    return sum(told)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [],
+        ["cut"],
+        ["cut", "cut", "cut", "cut", "cut", "cut"],
+        [503, 500, 429],
+        ["cut", "whole"],
+        ["garbled"],
+        ["cut", "garbled"],
+        ["silent"],
+        ["cut", 503, "cut", "silent"],
+    ],
+)
+def test_whatever_happens_on_the_way_the_file_is_whole(server, client, tmp_path: Path, faults: list) -> None:
+    # Without a checksum nobody can tell wrong bytes.
+    for md5 in (True, False) if "garbled" not in faults else (True,):
+        it = remote(server, tmp_path / str(md5), md5)
+        server.faults["/a.tar"] += faults
+        assert bring(client, it) == len(DATA)
+        assert not server.faults["/a.tar"]
+
+
+def test_a_cut_transfer_goes_on_where_it_broke(server, client, tmp_path: Path) -> None:
+    it = remote(server, tmp_path)
+    server.faults["/a.tar"] += ["cut", "cut"]
+    bring(client, it)
+    half = len(DATA) // 2
+    assert server.ranges("/a.tar") == ["", f"bytes={half}-", f"bytes={half + half // 2}-"]
+
+
+def test_what_is_there_is_not_asked_for(server, client, tmp_path: Path) -> None:
+    it = remote(server, tmp_path)
+    bring(client, it)
+    server.asked.clear()
+    bring(client, it)
+    assert server.asked == []
+
+
+def test_a_file_that_changed_meanwhile_comes_from_the_beginning(server, client, tmp_path: Path) -> None:
+    it = remote(server, tmp_path, md5=False)
+    server.add("/a.tar", b"old" * 999_999)
+    server.faults["/a.tar"] += ["cut", 404]
+    with pytest.raises(InputError, match="404"):
+        bring(client, it)
+    assert it.part.stat().st_size > 0
+    server.add("/a.tar", DATA)
+    assert bring(client, it) == len(DATA) - len(b"old" * 999_999) // 2
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(server, client, tmp_path: Path) -> None:
+    it = remote(server, tmp_path)
+    it.part.parent.mkdir(parents=True)
+    it.part.write_bytes(DATA + b"more")
+    bring(client, it)
+
+
+def test_a_part_without_version_or_checksum_is_not_trusted(server, client, tmp_path: Path) -> None:
+    it = remote(server, tmp_path, md5=False)
+    it.part.parent.mkdir()
+    it.part.write_bytes(b"what is this?")
+    bring(client, it)
+    assert server.ranges("/a.tar") == [""]
+
+
+@pytest.mark.parametrize(
+    ("faults", "message"),
+    [
+        ([404], "answers 404 .not found.; check base_url"),
+        ([403], "answers 403"),
+        ([503] * 4, "gave up after 4 tries .the server answers 503"),
+        (["garbled", "garbled"], "2 times with a wrong md5"),
+    ],
+)
+def test_what_cannot_be_mended_is_said(server, client, tmp_path: Path, faults: list, message: str) -> None:
+    it = remote(server, tmp_path)
+    server.faults["/a.tar"] += faults
+    with pytest.raises(InputError, match=message):
+        bring(client, it)
+    assert not it.path.exists()
+
+
+def test_a_checksum_file_that_holds_none(server, client, tmp_path: Path) -> None:
+    it = remote(server, tmp_path)
+    server.files["/a.md5"] = b"<html>not here</html>"
+    with pytest.raises(InputError, match="holds no md5 sum"):
+        bring(client, it)
+
+
+@pytest.mark.parametrize("url", ["ftp://host/a.tar", "nonsense", "http://127.0.0.1:1/a.tar"])
+def test_addresses_that_lead_nowhere(client, tmp_path: Path, url: str) -> None:
+    with pytest.raises(InputError, match=r"check base_url|gave up after 4 tries"):
+        transfer(client, Remote(url, tmp_path / "a.tar"), AT_ONCE, threading.Event())
+
+
+def test_a_stopped_transfer_keeps_what_arrived(server, client, tmp_path: Path) -> None:
+    it = remote(server, tmp_path)
+    stop = threading.Event()
+    with pytest.raises(Stopped):
+        transfer(client, it, AT_ONCE, stop, lambda _: stop.set())
+    assert 0 < it.part.stat().st_size < len(DATA)
+    bring(client, it)
+    assert len(server.ranges("/a.tar")) == 2
