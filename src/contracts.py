@@ -37,6 +37,10 @@ class ImageSource(Protocol):
         """The name a person would look for: a path relative to the root."""
         ...
 
+    def size(self, position: int) -> int:
+        """How many bytes the encoded image has; 0 where it is not there."""
+        ...
+
     def read(self, position: int) -> bytes:
         """The encoded bytes. Raises OSError when they cannot be read."""
         ...

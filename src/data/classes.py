@@ -8,11 +8,10 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
-from src.contracts import Benchmark, GroundTruth, InputError
-from src.data.sources import FolderSource, HexSource, file_size
+from src.contracts import Benchmark, GroundTruth, ImageSource, InputError
 
 
-def class_benchmark(name: str, source: FolderSource | HexSource, landmarks: NDArray[np.str_]) -> Benchmark:
+def class_benchmark(name: str, source: ImageSource, landmarks: NDArray[np.str_]) -> Benchmark:
     """The images of `source`, labelled with their landmarks, as queries and gallery at once.
 
     Each query is junk to itself; there is one difficulty only, reported as Medium.
@@ -37,7 +36,7 @@ def class_benchmark(name: str, source: FolderSource | HexSource, landmarks: NDAr
         boxes=np.full((len(rows), 4), np.nan),
         ground_truth=truth,
         crop="none",
-        digest=digest(names, [file_size(source.root / file) or 0 for file in names], truth),
+        digest=digest(names, [source.size(row) for row in range(len(source))], truth),
         difficulties=("medium",),
     )
 

@@ -1,4 +1,4 @@
-"""Google Landmarks v2 in its published, unpacked layout (Weyand et al., CVPR 2020)."""
+"""Google Landmarks v2 as it is published, in its archives or unpacked (Weyand et al., CVPR 2020)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from src.contracts import Benchmark, InputError, TrainingSet
 from src.data.classes import class_benchmark
 from src.data.sources import HexSource, file_size, hash_share
+from src.data.tar_source import TarSource
 
 # How many files are looked for before training starts; all of 1.58 million would take minutes.
 PROBES = 512
@@ -26,13 +28,20 @@ HINT = (
 )
 
 
-def load_gldv2(root: str | Path, train_csv: str = "train_clean.csv", hint: str = HINT) -> TrainingSet:
-    """The training images of `root`: `train/a/b/c/ID.jpg` with the labels of a csv.
+Kind = Literal["auto", "folder", "tar"]
+
+
+def load_gldv2(
+    root: str | Path, train_csv: str = "train_clean.csv", hint: str = HINT, kind: Kind = "auto"
+) -> TrainingSet:
+    """The training images of `root`, unpacked or in their archives, with the labels of a csv.
 
     Args:
         root: the folder that holds the csv and `train/`.
         train_csv: `train_clean.csv` (landmark_id,images) or Kaggle's `train.csv` (id,landmark_id).
         hint: what the message says where there is no csv; {root} is filled in.
+        kind: `folder` reads `train/a/b/c/ID.jpg`, `tar` the archives `train/*.tar`, `auto` the folder where there is
+            one.
 
     Returns:
         Ids ascending; classes are the landmark ids in ascending order, labels their positions.
@@ -52,9 +61,7 @@ def load_gldv2(root: str | Path, train_csv: str = "train_clean.csv", hint: str =
     if len(repeated):
         raise InputError(f"{path}: the image id {int(ids[repeated[0]]):016x} is listed more than once")
     classes, labels = np.unique(landmarks, return_inverse=True)
-    source = HexSource(root, "train", ids)
-    _check_images(source)
-    return TrainingSet(source, ids, labels.astype(np.int64), classes.astype(np.str_))
+    return TrainingSet(_source(root, "train", ids, kind), ids, labels.astype(np.int64), classes.astype(np.str_))
 
 
 def hold_out(
@@ -76,15 +83,15 @@ def hold_out(
     """
     if not 0 < share < 1:
         raise InputError(f"data.holdout must be above 0 and below 1, not {share}")
-    assert isinstance(training.source, HexSource)
-    root = training.source.root
+    source = training.source
+    assert isinstance(source, HexSource | TarSource)
     position = hash_share(training.ids, seed)
     held = position < share
     kept = np.bincount(training.labels[~held], minlength=len(training.classes)) > 0
     held &= kept[training.labels]
     rest = np.flatnonzero(~held)
     remaining = TrainingSet(
-        HexSource(root, "train", training.ids[rest]),
+        source.take(rest),
         training.ids[rest],
         training.labels[rest],
         training.classes,
@@ -92,7 +99,7 @@ def hold_out(
     chosen = _validation_rows(np.flatnonzero(held), training.labels, position, landmarks, photos)
     return remaining, class_benchmark(
         f"gldv2 held-out {share:g}",
-        HexSource(root, "train", training.ids[chosen]),
+        source.take(chosen),
         training.classes[training.labels[chosen]],
     )
 
@@ -162,6 +169,17 @@ def _id_bytes(names: list[str]) -> bytes:
         if not _IMAGE_ID.fullmatch(name):
             raise ValueError(f"{name!r} is not an image id of 16 hex digits (0-9a-f)")
     return bytes.fromhex("".join(names))
+
+
+def _source(root: Path, split: str, ids: NDArray[np.uint64], kind: Kind) -> HexSource | TarSource:
+    if kind not in get_args(Kind):
+        raise InputError(f"data.source={kind} is none of {', '.join(get_args(Kind))}")
+    unpacked = any((root / split / digit).is_dir() for digit in "0123456789abcdef")
+    if kind == "tar" or (kind == "auto" and not unpacked and any((root / split).glob("*.tar"))):
+        return TarSource(root, split, ids)
+    source = HexSource(root, split, ids)
+    _check_images(source)
+    return source
 
 
 def _check_images(source: HexSource) -> None:

@@ -16,7 +16,7 @@ from src.contracts import Batch, Benchmark, ImageBatch, InputError, TrainingSet
 from src.data.augment import Augmentation
 from src.data.datasets import BenchmarkImages, TrainingImages
 from src.data.folder import SplitMode, split_folder
-from src.data.gldv2 import HINT, hold_out, load_gldv2
+from src.data.gldv2 import HINT, Kind, hold_out, load_gldv2
 from src.data.sampling import EpochSampler, RankShard
 from src.data.sources import checked_seed
 
@@ -89,14 +89,16 @@ class LandmarkDataModule(L.LightningDataModule):
         validation: Benchmarks | None = None,
         test: Benchmarks | None = None,
         hint: str = HINT,
+        source: Kind = "auto",
         **loading: Any,
     ) -> Self:
         """Google Landmarks v2 (see `load_gldv2`).
 
         `holdout` is the share of images set aside and ranked for validation (see `hold_out`); 0 trains on
-        everything and leaves validation to the benchmarks given. `hint` says how to get what is not there.
+        everything and leaves validation to the benchmarks given. `hint` says how to get what is not there;
+        `source` is `load_gldv2`'s kind.
         """
-        training = load_gldv2(root, train_csv, hint)
+        training = load_gldv2(root, train_csv, hint, source)
         own = []
         if holdout:
             training, held = hold_out(training, holdout, seed=loading.get("seed", 0))

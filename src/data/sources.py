@@ -30,6 +30,10 @@ class FolderSource:
         """The file's path relative to the root."""
         return os.fsdecode(self._names[position])
 
+    def size(self, position: int) -> int:
+        """Bytes of the file; 0 where there is none."""
+        return file_size(self.root / self.name(position)) or 0
+
     def read(self, position: int) -> bytes:
         """The file's bytes."""
         return (self.root / self.name(position)).read_bytes()
@@ -48,12 +52,25 @@ class HexSource:
 
     def name(self, position: int) -> str:
         """`split/a/b/c/ID.jpg`."""
-        name = f"{int(self.ids[position]):016x}"
-        return f"{self.split}/{name[0]}/{name[1]}/{name[2]}/{name}.jpg"
+        return gldv2_name(self.split, int(self.ids[position]))
+
+    def size(self, position: int) -> int:
+        """Bytes of the file; 0 where there is none."""
+        return file_size(self.root / self.name(position)) or 0
 
     def read(self, position: int) -> bytes:
         """The file's bytes."""
         return (self.root / self.name(position)).read_bytes()
+
+    def take(self, rows: NDArray[np.int64]) -> HexSource:
+        """Some of the images, in that order."""
+        return HexSource(self.root, self.split, self.ids[rows])
+
+
+def gldv2_name(split: str, number: int) -> str:
+    """`split/a/b/c/ID.jpg`: an image's path, a b c being the first three of its 16 hex digits."""
+    name = f"{number:016x}"
+    return f"{split}/{name[0]}/{name[1]}/{name[2]}/{name}.jpg"
 
 
 def file_size(path: Path) -> int | None:

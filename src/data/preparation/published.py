@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from src.data.preparation.fetch import Mode, fetch
+from src.data.preparation.tar_index import index_archives
 from src.data.preparation.transfer import Remote
 from src.errors import InputError
 
@@ -37,15 +39,20 @@ def fetch_gldv2(
     split: str,
     archives: object = "all",
     base_url: str = "https://s3.amazonaws.com/google-landmark/",
-    mode: Mode = "run",
+    mode: Mode | Literal["index"] = "run",
     parallel: int = 4,
 ) -> None:
     """Google Landmarks v2: the csv files of a split below `root`, its archives as `root/SPLIT/images_XXX.tar`.
 
-    Raises InputError for a split or archives there are not, and as `fetch`.
+    What was fetched is indexed, so that training reads it as it is; `index` does that alone.
+    Raises InputError for a split or archives there are not, and as `fetch` and `index_archives`.
     """
     root = Path(root)
-    fetch(gldv2_files(root, split, archives, base_url), root, mode, parallel)
+    files = gldv2_files(root, split, archives, base_url)
+    if mode != "index":
+        fetch(files, root, mode, parallel)
+    if mode == "index" or (mode == "run" and any((root / split).glob("*.tar"))):
+        index_archives(root / split, parallel)
 
 
 def gldv2_files(root: Path, split: str, archives: object, base_url: str) -> list[Remote]:

@@ -1,0 +1,185 @@
+"""An index of GLDv2's archives: where each image lies, so that nothing is unpacked.
+
+`SPLIT/.index/parts/ARCHIVE.npz` is one archive's part, kept while its size and date stay; `SPLIT/.index/TAG/` holds the
+whole, sorted by id, as plain numpy files that are memory-mapped; `SPLIT/.index/current.json` names it and comes last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from src.data.preparation.lock import preparing
+from src.errors import InputError
+from src.files import write_text
+
+FORMAT = 1
+FOLDER, CURRENT = ".index", "current.json"
+# id: 16 hex digits as a number; archive: position in the list of archives; offset and size in bytes.
+COLUMNS = {"id": np.uint64, "archive": np.uint16, "offset": np.int64, "size": np.int64}
+BLOCK = 512
+
+_IMAGE = re.compile(r"([0-9a-f]{16})\.jpg")
+
+Table = dict[str, NDArray[Any]]
+
+
+def index_archives(folder: str | Path, workers: int = 4) -> Path:
+    """Index the tar archives of a folder and return the index's path; archives that are indexed are not read again.
+
+    Raises InputError for no archives, one that is damaged, cut short or unsafe, an image that lies in two of them, a
+    folder that cannot be written or that another process prepares.
+    """
+    folder = Path(folder)
+    archives = sorted(folder.glob("*.tar"))
+    if not archives:
+        raise InputError(f"there are no archives in {folder} to index")
+    with preparing(folder):
+        stale = [path for path in archives if _kept(path) is None]
+        for _ in _indexed(stale, min(workers, len(stale))):
+            pass
+        return _join(folder, archives)
+
+
+def archive_stamps(archives: Sequence[Path]) -> list[list[Any]]:
+    """Name, size and date of each archive: what an index is valid for."""
+    return [[path.name, (stat := path.stat()).st_size, stat.st_mtime_ns] for path in archives]
+
+
+def read_headers(archive: Path) -> Table:
+    """Ids, offsets and sizes of an archive's images, in its order; files that are no GLDv2 images are passed over.
+
+    Raises InputError for an archive that is damaged or cut short, and for links, devices, and names that are absolute
+    or lead out.
+    """
+    ids: list[int] = []
+    offsets: list[int] = []
+    sizes: list[int] = []
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            while (member := tar.next()) is not None:
+                match = _IMAGE.fullmatch(PurePosixPath(_safe(member, archive)).name)
+                if member.isfile() and match:
+                    ids.append(int(match[1], 16))
+                    offsets.append(member.offset_data)
+                    sizes.append(member.size)
+                # The library keeps every header otherwise.
+                tar.members = []  # pyright: ignore[reportAttributeAccessIssue]
+            end = tar.offset
+        with archive.open("rb") as file:
+            file.seek(end)
+            if file.read(BLOCK) != bytes(BLOCK):
+                raise InputError(f"{archive} is cut short or damaged after {len(ids)} images: fetch it again")
+    except (tarfile.TarError, EOFError) as error:
+        raise InputError(f"{archive} is no whole tar archive ({error}): fetch it again") from error
+    except OSError as error:
+        raise InputError(f"{archive} cannot be read: {error.strerror}") from error
+    return {"id": np.array(ids, np.uint64), "offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)}
+
+
+def _safe(member: tarfile.TarInfo, archive: Path) -> str:
+    name = PurePosixPath(member.name)
+    if not (member.isfile() or member.isdir()) or name.is_absolute() or ".." in name.parts:
+        raise InputError(f"{archive} holds {member.name!r}, which is no plain file inside it: refused")
+    return member.name
+
+
+def _indexed(archives: list[Path], workers: int) -> Iterator[None]:
+    quiet = not sys.stdout.isatty()
+    progress = partial(track, description="indexing", total=len(archives), transient=True, disable=quiet)
+    if workers <= 1:
+        yield from progress(map(_index_one, archives))
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        yield from progress(pool.map(_index_one, archives))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _index_one(archive: Path) -> None:
+    """Write an archive's part; its stamp is taken first, so that an archive that changes meanwhile is read again."""
+    (stamp,) = archive_stamps([archive])
+    part = _part(archive)
+    aside = part.with_name(f".{part.name}.{os.getpid()}.part")
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as file:
+            table = read_headers(archive)
+            np.savez(file, stamp=json.dumps([FORMAT, *stamp]), allow_pickle=False, **table)
+        os.replace(aside, part)
+    except OSError as error:
+        raise InputError(f"{part} cannot be written: {error.strerror}") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _part(archive: Path) -> Path:
+    return archive.parent / FOLDER / "parts" / f"{archive.stem}.npz"
+
+
+def _kept(archive: Path) -> Table | None:
+    """An archive's part; None where there is none, or where it is of another state of the archive."""
+    try:
+        with np.load(_part(archive), allow_pickle=False) as part:
+            if json.loads(str(part["stamp"])) != [FORMAT, *archive_stamps([archive])[0]]:
+                return None
+            return {name: part[name] for name in ("id", "offset", "size")}
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+
+
+def _join(folder: Path, archives: list[Path]) -> Path:
+    """The archives' parts as one sorted table."""
+    stamps = archive_stamps(archives)
+    tag = hashlib.blake2b(json.dumps([FORMAT, stamps]).encode(), digest_size=8).hexdigest()
+    home = folder / FOLDER / tag
+    if not home.is_dir():
+        table = _table(archives)
+        aside = home.with_name(f".{tag}.partial")
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            aside.mkdir(parents=True)
+            for name, column in table.items():
+                np.save(aside / f"{name}.npy", column)
+            os.replace(aside, home)
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise InputError(f"{home} cannot be written: {error.strerror}") from error
+    write_text(folder / FOLDER / CURRENT, json.dumps({"format": FORMAT, "tag": tag, "archives": stamps}))
+    for old in (folder / FOLDER).iterdir():
+        if old.is_dir() and old.name not in (tag, "parts"):
+            shutil.rmtree(old)
+    print(f"{folder}: {len(np.load(home / 'id.npy', mmap_mode='r')):,} images in {len(archives)} archives are indexed")
+    return home
+
+
+def _table(archives: list[Path]) -> Table:
+    parts = [_kept(archive) for archive in archives]
+    if None in parts:
+        raise InputError(f"{archives[parts.index(None)]} changed while it was indexed: run again")
+    found = [part for part in parts if part is not None]
+    table: Table = {name: np.concatenate([part[name] for part in found]) for name in ("id", "offset", "size")}
+    table["archive"] = np.repeat(np.arange(len(found)), [len(part["id"]) for part in found])
+    order = np.argsort(table["id"], kind="stable")
+    table = {name: table[name][order].astype(kind) for name, kind in COLUMNS.items()}
+    repeated = np.flatnonzero(table["id"][1:] == table["id"][:-1])
+    if len(repeated):
+        first, second = (archives[n].name for n in table["archive"][repeated[0] : repeated[0] + 2].tolist())
+        raise InputError(f"the image {int(table['id'][repeated[0]]):016x} lies in {first} and again in {second}")
+    return table

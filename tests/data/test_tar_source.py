@@ -1,0 +1,193 @@
+"""GLDv2's archives, indexed and read where they lie, against their unpacked tree and the library's own reader."""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.data.datasets import TrainingImages
+from src.data.gldv2 import hold_out, load_gldv2
+from src.data.images import CropRange
+from src.data.preparation.lock import preparing
+from src.data.preparation.tar_index import index_archives, read_headers
+from src.data.tar_source import TarSource
+from src.errors import InputError
+
+
+def pack(folder: Path, archives: int = 3) -> list[Path]:
+    """The unpacked tree of `folder` in archives, as published; the tree is removed."""
+    files = sorted(folder.glob("?/?/?/*.jpg"))
+    paths = [folder / f"images_{number:03}.tar" for number in range(archives)]
+    for number, path in enumerate(paths):
+        with tarfile.open(path, "w:") as tar:
+            for file in files[number::archives]:
+                tar.add(file, str(file.relative_to(folder)))
+    for child in folder.iterdir():
+        if child.is_dir():
+            shutil.rmtree(child)
+    return paths
+
+
+def add(path: Path, name: str, data: bytes = b"x", kind: bytes = tarfile.REGTYPE) -> None:
+    with tarfile.open(path, "a:" if path.exists() else "w:") as tar:
+        member = tarfile.TarInfo(name)
+        member.type, member.size, member.linkname = kind, len(data) if kind == tarfile.REGTYPE else 0, "other"
+        tar.addfile(member, io.BytesIO(data) if kind == tarfile.REGTYPE else None)
+
+
+@pytest.fixture
+def packed(gldv2: Path) -> Path:
+    pack(gldv2 / "train")
+    index_archives(gldv2 / "train", workers=1)
+    return gldv2
+
+
+def test_archives_and_tree_give_the_same_bytes(gldv2: Path, tmp_path: Path) -> None:
+    tree = load_gldv2(gldv2)
+    shutil.copytree(gldv2, tmp_path / "packed", dirs_exist_ok=True)
+    pack(tmp_path / "packed" / "train")
+    index_archives(tmp_path / "packed" / "train", workers=2)
+    packed = load_gldv2(tmp_path / "packed")
+    assert isinstance(packed.source, TarSource)
+    np.testing.assert_array_equal(packed.ids, tree.ids)
+    for row in range(len(tree)):
+        assert packed.source.name(row) == tree.source.name(row)
+        assert packed.source.read(row) == tree.source.read(row)
+        assert packed.source.size(row) == tree.source.size(row)
+    ours, theirs = (hold_out(part, 0.4, landmarks=3) for part in (packed, tree))
+    np.testing.assert_array_equal(ours[0].ids, theirs[0].ids)
+    assert ours[1].digest == theirs[1].digest
+    crops = [TrainingImages(part, 32, CropRange(), 0) for part in (packed, tree)]
+    keys = [(1, row) for row in range(10)]
+    np.testing.assert_array_equal(*(part.__getitems__(keys).images.numpy() for part in crops))
+
+
+def test_offsets_are_those_of_the_library(packed: Path) -> None:
+    for path in (packed / "train").glob("*.tar"):
+        with tarfile.open(path) as tar:
+            expected = [(int(Path(m.name).stem, 16), m.offset_data, m.size) for m in tar if m.isfile()]
+        table = read_headers(path)
+        assert list(zip(*(table[name].tolist() for name in ("id", "offset", "size")), strict=True)) == expected
+
+
+def test_a_second_run_reads_only_what_changed(packed: Path, monkeypatch, capsys) -> None:
+    from src.data.preparation import tar_index
+
+    read: list[str] = []
+    original = tar_index.read_headers
+    monkeypatch.setattr(tar_index, "read_headers", lambda path: read.append(path.name) or original(path))
+    index_archives(packed / "train", workers=1)
+    assert read == []
+    add(packed / "train" / "images_001.tar", f"a/b/c/{'abc'.ljust(16, '0')}.jpg")
+    training = packed / "train"
+    with pytest.raises(InputError, match=r"not those that were indexed: .*mode=index"):
+        load_gldv2(packed)
+    index_archives(training, workers=1)
+    assert read == ["images_001.tar"]
+    assert "31 images in 3 archives are indexed" in capsys.readouterr().out
+    assert len(load_gldv2(packed)) == 30
+    # The tables of earlier states go.
+    assert len([path for path in (training / ".index").iterdir() if path.is_dir()]) == 2
+
+
+def test_an_archive_touched_later_is_noticed(packed: Path) -> None:
+    path = packed / "train" / "images_000.tar"
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    with pytest.raises(InputError, match="not those that were indexed"):
+        load_gldv2(packed)
+
+
+@pytest.mark.parametrize("cut", [100, 511, 512, 1024, 3000])
+def test_an_archive_cut_short_anywhere_is_refused(packed: Path, cut: int) -> None:
+    path = packed / "train" / "images_002.tar"
+    # The library pads archives with zeros to a multiple of 10,240; the end is where these begin.
+    with tarfile.open(path) as tar:
+        end = max(m.offset_data + -(-m.size // 512) * 512 for m in tar)
+    os.truncate(path, end + 512 - cut)
+    with pytest.raises(InputError, match=r"images_002.tar .*fetch it again"):
+        index_archives(packed / "train", workers=1)
+    assert not list((packed / "train" / ".index").rglob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("../x/aaaaaaaaaaaaaaaa.jpg", tarfile.REGTYPE),
+        ("/a/a/a/aaaaaaaaaaaaaaaa.jpg", tarfile.REGTYPE),
+        ("a/a/a/aaaaaaaaaaaaaaaa.jpg", tarfile.SYMTYPE),
+        ("a/a/a/aaaaaaaaaaaaaaaa.jpg", tarfile.LNKTYPE),
+        ("a/a/a/aaaaaaaaaaaaaaaa.jpg", tarfile.CHRTYPE),
+    ],
+)
+def test_what_does_not_belong_into_an_archive_is_refused(tmp_path: Path, name: str, kind: bytes) -> None:
+    add(tmp_path / "images_000.tar", name, kind=kind)
+    with pytest.raises(InputError, match="no plain file inside it: refused"):
+        index_archives(tmp_path)
+
+
+def test_other_files_are_passed_over(tmp_path: Path) -> None:
+    for name in ("README.txt", "a/a/a/notes.jpg", "a/a/a/AAAAAAAAAAAAAAAA.jpg", f"f/f/f/{'f' * 16}.jpg"):
+        add(tmp_path / "images_000.tar", name)
+    home = index_archives(tmp_path)
+    assert np.load(home / "id.npy").tolist() == [2**64 - 1]
+
+
+def test_refusals(packed: Path, tmp_path: Path, gldv2: Path) -> None:
+    folder = packed / "train"
+    with pytest.raises(InputError, match="no archives in"):
+        index_archives(tmp_path / "nothing")
+    (tmp_path / "a.tar").write_bytes(b"no tar" * 1000)
+    with pytest.raises(InputError, match="no whole tar archive"):
+        index_archives(tmp_path)
+    with preparing(folder), pytest.raises(InputError, match="another process"):
+        index_archives(folder)
+    with pytest.raises(InputError, match=r"1 of 1 listed images lie in none of the 3 archives .*0000000000000001"):
+        TarSource(packed, "train", np.array([1], np.uint64))
+    with pytest.raises(InputError, match=r"data.source=zip is none of auto, folder, tar"):
+        load_gldv2(packed, kind="zip")  # pyright: ignore[reportArgumentType]
+    for text in ("{", "[]", json.dumps({"format": 0}), json.dumps({"format": 1, "tag": "gone", "archives": []})):
+        (folder / ".index" / "current.json").write_text(text)
+        with pytest.raises(InputError, match="mode=index"):
+            load_gldv2(packed)
+    shutil.rmtree(folder / ".index")
+    with pytest.raises(InputError, match=r"have no index: .*mode=index"):
+        load_gldv2(packed)
+
+
+def test_an_image_in_two_archives_is_refused(packed: Path) -> None:
+    name = load_gldv2(packed).source.name(4)
+    shutil.copy(packed / "train" / "images_001.tar", packed / "train" / "images_009.tar")
+    with pytest.raises(InputError, match=r"lies in images_001.tar and again in images_009.tar"):
+        index_archives(packed / "train", workers=1)
+    assert name.startswith("train/")
+
+
+def test_an_archive_that_shrinks_while_it_is_read_is_a_read_error(packed: Path) -> None:
+    source = load_gldv2(packed).source
+    for path in (packed / "train").glob("*.tar"):
+        os.truncate(path, 100)
+    with pytest.raises(OSError, match="ends before train/"):
+        source.read(0)
+
+
+def _first_bytes(source: TarSource) -> list[bytes]:
+    return [source.read(row)[-20:] for row in range(len(source))]
+
+
+def test_other_processes_read_on_their_own(packed: Path) -> None:
+    source = load_gldv2(packed).source
+    assert isinstance(source, TarSource)
+    expected = _first_bytes(source)
+    assert _first_bytes(pickle.loads(pickle.dumps(source))) == expected
+    assert len(pickle.dumps(source)) < 1000
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        assert pool.map(_first_bytes, [source, source.take(np.arange(3))]) == [expected, expected[:3]]
