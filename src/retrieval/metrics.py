@@ -1,8 +1,9 @@
-"""Mean average precision by the Revisited Oxford and Paris protocol (Radenovic et al., CVPR 2018)."""
+"""Figures of rankings: Revisited Oxford and Paris (Radenovic et al., CVPR 2018), GLDv2 (Weyand et al., CVPR 2020)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence, Set
 
 import numpy as np
 import torch
@@ -109,6 +110,52 @@ def _positive_ranks(
     at = np.flatnonzero(np.isin(ranked, positives))
     skipped = np.flatnonzero(np.isin(ranked, ignored))
     return at - np.searchsorted(skipped, at)
+
+
+def gldv2_map_at_k(predictions: Mapping[str, Sequence[str]], solution: Mapping[str, Set[str]], k: int = 100) -> float:
+    """GLDv2 retrieval's mAP@k: precision at each hit among the first k, over min(positives, k).
+
+    Args:
+        predictions: for each query its answers, best first. An answer that comes again counts for nothing but keeps its
+            rank; a query without answers scores 0, one that is not in the solution is left out.
+        solution: for each query the images that show its landmark.
+        k: how many answers count.
+
+    Raises:
+        InputError: no query, or one without positives.
+    """
+    if not solution or not all(solution.values()):
+        raise InputError("a GLDv2 retrieval solution needs queries, and positives for each")
+    return sum(_precision_sum(predictions.get(q, ())[:k], p) / min(len(p), k) for q, p in solution.items()) / len(
+        solution
+    )
+
+
+def _precision_sum(answers: Sequence[str], positives: Set[str]) -> float:
+    first = {answer: rank for rank, answer in reversed(list(enumerate(answers, start=1)))}
+    hits = sorted(first[answer] for answer in first.keys() & positives)
+    return sum(found / rank for found, rank in enumerate(hits, start=1))
+
+
+def global_average_precision(predictions: Mapping[str, tuple[int, float]], solution: Mapping[str, Set[int]]) -> float:
+    """GLDv2 recognition's GAP, or micro-AP: one list of all images' answers, by confidence.
+
+    Args:
+        predictions: for some images a landmark and its score; those that are not in the solution are left out. Equal
+            scores stand in the order of image, then landmark.
+        solution: for each image the landmarks it shows; empty for images of none, for which every answer is wrong.
+
+    Raises:
+        InputError: a solution in which no image shows a landmark, or a score that is no number.
+    """
+    shown = sum(1 for landmarks in solution.values() if landmarks)
+    if not shown:
+        raise InputError("in this GLDv2 recognition solution no image shows a landmark")
+    answers = sorted((-score, image, landmark) for image, (landmark, score) in predictions.items() if image in solution)
+    if any(math.isnan(score) for score, _, _ in answers):
+        raise InputError("a recognition score is not a number")
+    hits = [rank for rank, (_, image, landmark) in enumerate(answers, start=1) if landmark in solution[image]]
+    return sum(found / rank for found, rank in enumerate(hits, start=1)) / shown
 
 
 class RevisitedMAP(Metric):
