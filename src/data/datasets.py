@@ -20,6 +20,7 @@ from src.data.images import (
     reason,
     shrink,
 )
+from src.data.sources import read_patiently
 
 # How many replacements are tried before a training set is called unreadable.
 MAX_REPLACEMENTS = 20
@@ -70,7 +71,7 @@ class TrainingImages(Dataset[Batch]):
         draws = rng.random(NUM_DRAWS, np.float32)
         for attempt in range(1, MAX_REPLACEMENTS + 1):
             try:
-                data = self.training.source.read(position)
+                data = read_patiently(self.training.source, position)
                 return decode_crop(data, self.crop, self.size, rng), draws, position
             except (BrokenImageError, OSError) as error:
                 bad.append(BadImage(self.training.source.name(position), reason(error)))
@@ -130,5 +131,5 @@ class BenchmarkImages(Dataset[ImageBatch]):
         )
 
     def _pixels(self, position: int) -> Pixels:
-        pixels = crop_query(decode(self.source.read(position)), self.boxes[position], self.crop)
+        pixels = crop_query(decode(read_patiently(self.source, position)), self.boxes[position], self.crop)
         return shrink(pixels, self.max_side)

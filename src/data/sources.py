@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -9,11 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from src.contracts import InputError
+from src.contracts import ImageSource, InputError
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".jp2", ".bmp", ".gif", ".tif", ".tiff"}
 )
+
+
+# Errors of a disk or of a network file system that may pass.
+PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EREMOTEIO})
+READ_TRIES = 3
 
 
 class FolderSource:
@@ -65,6 +71,20 @@ class HexSource:
     def take(self, rows: NDArray[np.int64]) -> HexSource:
         """Some of the images, in that order."""
         return HexSource(self.root, self.split, self.ids[rows])
+
+
+def read_patiently(source: ImageSource, position: int) -> bytes:
+    """`source.read`, tried again where the disk or the network behind it failed for a moment.
+
+    Raises OSError when it keeps failing, and at once where the file is not there or may not be read.
+    """
+    for _ in range(READ_TRIES - 1):
+        try:
+            return source.read(position)
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+    return source.read(position)
 
 
 def gldv2_name(split: str, number: int) -> str:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from src.data.sources import FolderSource, HexSource, file_size, hash_share, stable_ids
+from src.data.sources import FolderSource, HexSource, file_size, hash_share, read_patiently, stable_ids
 
 NAMES = ["notre dame/1.jpg", "été/ü ñ.jpg", "寺/🗼.jpg", "a=b,c[1]/x.jpg"]
 
@@ -27,6 +28,40 @@ def test_hex_source_follows_gldv2s_layout(tmp_path: Path) -> None:
     assert source.name(1) == "train/f/f/f/ffffffffffffffff.jpg"
     with pytest.raises(OSError, match="No such file"):
         source.read(0)
+
+
+class Flaky:
+    """Fails with these errors, one a read, then gives its bytes."""
+
+    def __init__(self, *errors: int) -> None:
+        self.errors = list(errors)
+
+    def __len__(self) -> int:
+        return 1
+
+    def name(self, position: int) -> str:
+        return "a.jpg"
+
+    def size(self, position: int) -> int:
+        return 4
+
+    def read(self, position: int) -> bytes:
+        if self.errors:
+            raise OSError(self.errors.pop(0), "no luck")
+        return b"data"
+
+
+@pytest.mark.parametrize("errors", [(), (errno.EIO,), (errno.ESTALE, errno.EIO)])
+def test_a_read_error_that_passes_is_survived(errors: tuple[int, ...]) -> None:
+    assert read_patiently(Flaky(*errors), 0) == b"data"
+
+
+@pytest.mark.parametrize(("errors", "left"), [((errno.EIO,) * 4, 1), ((errno.ENOENT,) * 3, 2)])
+def test_a_read_error_that_stays_is_reported(errors: tuple[int, ...], left: int) -> None:
+    source = Flaky(*errors)
+    with pytest.raises(OSError, match="no luck"):
+        read_patiently(source, 0)
+    assert len(source.errors) == left
 
 
 def test_file_size_is_none_where_there_is_no_file(tmp_path: Path) -> None:
