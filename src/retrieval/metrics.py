@@ -126,9 +126,8 @@ def gldv2_map_at_k(predictions: Mapping[str, Sequence[str]], solution: Mapping[s
     """
     if not solution or not all(solution.values()):
         raise InputError("a GLDv2 retrieval solution needs queries, and positives for each")
-    return sum(_precision_sum(predictions.get(q, ())[:k], p) / min(len(p), k) for q, p in solution.items()) / len(
-        solution
-    )
+    scores = [_precision_sum(predictions.get(query, ())[:k], p) / min(len(p), k) for query, p in solution.items()]
+    return sum(scores) / len(scores)
 
 
 def _precision_sum(answers: Sequence[str], positives: Set[str]) -> float:
