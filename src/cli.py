@@ -157,9 +157,10 @@ def _key(override: str) -> str:
 
 def main_process() -> bool:
     """Whether this is the process that writes: Lightning, torchrun and Slurm number them all from 0."""
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-
-    rank: int = rank_zero_only.rank  # pyright: ignore[reportFunctionMemberAccess]
+    # Loading Lightning to ask it takes seconds, which a command that does without it would spend on stopping.
+    lightning = sys.modules.get("lightning.fabric.utilities.rank_zero")
+    given = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    rank = lightning.rank_zero_only.rank if lightning else int(next(filter(None, given), 0))
     return rank == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
@@ -204,5 +205,7 @@ def _stopped(stop: SystemExit | KeyboardInterrupt, cfg: DictConfig) -> int | str
         run = OmegaConf.select(cfg, "output_dir")
         begun = run is not None and (Path(run) / LAST).exists()
         on = f": python -m src.train resume=true name={cfg.name} goes on" if begun else ""
+        if run is None:
+            on = ": the same command does what is left"
         print(f"stopped{on}", file=sys.stderr)
     return 130 if interrupted else 143

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from web_server import server as server
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Three ways of fusion and the global branch alone, three seeds, on the demo world at 320 x 240. For each seed a GeM
 # network is trained first; all four settings start from its backbone and pooling, with new layers and a new head, so
-# that none has to learn what a building is and all have seen the same pictures. About two hours on two cores.
+# that none has to learn what a building is and all have seen the same pictures. About 80 minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=outputs/fusion_ablation

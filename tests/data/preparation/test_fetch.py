@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from archives import tar
 
 from src.data.preparation import fetch as module
 from src.data.preparation.fetch import fetch
 from src.data.preparation.lock import preparing
 from src.data.preparation.published import ARCHIVES, fetch_gldv2, gldv2_files, numbers
 from src.data.preparation.transfer import Patience
+from src.data.tar_source import TarSource
 from src.errors import InputError
 
 AT_ONCE = Patience(retries=3, pause=0.0)
@@ -31,18 +34,28 @@ def get(server, root: Path, mode="run", archives: object = "0-4") -> None:
 
 
 def test_the_split_arrives_as_published(gldv2, tmp_path: Path, capsys) -> None:
+    for n in range(20):
+        gldv2.add(
+            f"/test/images_{n:03}.tar", tar({f"{n:016x}.jpg": b"image"}), md5=f"/md5sum/test/md5.images_{n:03}.txt"
+        )
     fetch_gldv2(tmp_path / "root", "test", base_url=f"{gldv2.url}/")
     root = tmp_path / "root"
-    names = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    names = sorted(
+        str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and ".index" not in path.parts
+    )
     assert names == [
         ".preparing.lock",
         "recognition_solution_v2.1.csv",
         "retrieval_solution_v2.1.csv",
         "test.csv",
+        "test/.preparing.lock",
         *(f"test/images_{n:03}.tar" for n in range(20)),
     ]
     assert (root / "test" / "images_007.tar").read_bytes() == gldv2.files["/test/images_007.tar"]
-    assert "23 files fetched, all 23 are there" in capsys.readouterr().out
+    assert "23 files fetched, all 23 are there" in (said := capsys.readouterr().out)
+    assert "20 images in 20 archives are indexed" in said
+    index = TarSource(root, "test", np.arange(20, dtype=np.uint64))
+    assert index.read(7) == b"image"
 
 
 def test_a_second_run_does_only_what_is_missing(gldv2, tmp_path: Path, capsys) -> None:

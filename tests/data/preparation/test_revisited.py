@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 import tarfile
 from pathlib import Path
 
 import pytest
+from archives import tar
 
 from src.data.preparation.revisited import PHOTOS, fetch_benchmark, fetch_distractors, unpack
 from src.data.revisited import revisited_benchmark
@@ -21,24 +21,9 @@ TRUTH = {
 }
 
 
-def tar(files: dict[str, bytes], **odd: bytes) -> bytes:
-    """A compressed archive of files; `odd` adds a member of that type."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-        for name, kind in odd.items():
-            member = tarfile.TarInfo(name)
-            member.type, member.linkname = kind, "/etc/passwd"
-            archive.addfile(member)
-    return out.getvalue()
-
-
 def test_paris_in_two_archives_becomes_one_folder(server, tmp_path: Path, capsys) -> None:
-    server.add("/paris_1-v1.tgz", tar({"paris/defense/paris_defense_000605.jpg": b"a"}))
-    server.add("/paris_2-v1.tgz", tar({"paris/louvre/paris_louvre_000001.jpg": b"b"}))
+    server.add("/paris_1-v1.tgz", tar({"paris/defense/paris_defense_000605.jpg": b"a"}, "gz"))
+    server.add("/paris_2-v1.tgz", tar({"paris/louvre/paris_louvre_000001.jpg": b"b"}, "gz"))
     server.add("/gnd/rparis6k/gnd_rparis6k.pkl", b"truth")
     fetch_benchmark(tmp_path, "rparis6k", server.url, f"{server.url}/gnd/")
     assert {path.name: path.read_bytes() for path in (tmp_path / "jpg").iterdir()} == {
@@ -63,7 +48,7 @@ def test_paris_in_two_archives_becomes_one_folder(server, tmp_path: Path, capsys
 
 
 def test_a_damaged_archive_leaves_no_folder(server, tmp_path: Path) -> None:
-    whole = tar({"oxford_000001.jpg": b"a" * 10_000})
+    whole = tar({"oxford_000001.jpg": b"a" * 10_000}, "gz")
     server.add("/oxbuild_images-v1.tgz", whole[: len(whole) // 2])
     server.add("/gnd/roxford5k/gnd_roxford5k.pkl", b"truth")
     with pytest.raises(InputError, match=r"oxbuild_images-v1.tgz is damaged .*: delete it and run again"):
@@ -78,7 +63,7 @@ def test_a_damaged_archive_leaves_no_folder(server, tmp_path: Path) -> None:
 def test_distractors_are_unpacked_one_archive_after_another(server, tmp_path: Path) -> None:
     server.add("/revisitop1m.txt", b"1/a.jpg\n2/b.jpg\n")
     for number, name in [(1, "1/a.jpg"), (2, "2/b.jpg")]:
-        server.add(f"/jpg/revisitop1m.{number}.tar.gz", tar({name: name.encode()}))
+        server.add(f"/jpg/revisitop1m.{number}.tar.gz", tar({name: name.encode()}, "gz"))
     server.faults["/jpg/revisitop1m.2.tar.gz"] += [404]
     with pytest.raises(InputError, match="1 of 3 files"):
         fetch_distractors(tmp_path, "1-2", server.url)
@@ -93,7 +78,7 @@ def test_distractors_are_unpacked_one_archive_after_another(server, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["../out.jpg", "/etc/out.jpg", "a/../../out.jpg"])
 def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / "a.tgz").write_bytes(tar({name: b"x"}))
+    (tmp_path / "a.tgz").write_bytes(tar({name: b"x"}, "gz"))
     for flat in (True, False):
         with pytest.raises(InputError, match="which is no file inside it: refused"):
             unpack(tmp_path / "a.tgz", tmp_path / "in", flat)
@@ -102,6 +87,6 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
-    (tmp_path / "a.tgz").write_bytes(tar({}, link=kind))
+    (tmp_path / "a.tgz").write_bytes(tar({}, "gz", link=kind))
     with pytest.raises(InputError, match="no file inside it"):
         unpack(tmp_path / "a.tgz", tmp_path / "in", flat=False)
