@@ -54,6 +54,8 @@ def load_gldv2(
     path = root / train_csv
     if not path.is_file():
         raise InputError(f"training data not found: {path} is missing; {hint.format(root=root)}")
+    if path.name.startswith("index_"):
+        raise InputError(f"{path} labels the index images, whose landmark ids are others than those of training")
     ids, landmarks = read_labels(path)
     order = np.argsort(ids)
     ids, landmarks = ids[order], landmarks[order]

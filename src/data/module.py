@@ -17,7 +17,8 @@ from src.data.augment import Augmentation
 from src.data.datasets import BenchmarkImages, TrainingImages
 from src.data.folder import SplitMode, split_folder
 from src.data.gldv2 import HINT, Kind, hold_out, load_gldv2
-from src.data.sampling import EpochSampler, RankShard
+from src.data.sampling import EpochSampler, RankShard, draw_chances
+from src.data.selection import capped, keep, of_categories, without_images, without_landmarks
 from src.data.sources import checked_seed
 
 Benchmarks = Mapping[str, Callable[[], Benchmark] | None]
@@ -38,6 +39,8 @@ class LandmarkDataModule(L.LightningDataModule):
         max_side: in evaluation, larger images are shrunk to this many pixels; None keeps them.
         eval_batch: images that extraction decodes at a time.
         on_error: "error" stops an evaluation at an unreadable image, "skip" leaves it out.
+        sampling: "uniform" draws each training image once an epoch; "balanced" as many draws, each landmark alike;
+            "sqrt" between them, a landmark by the square root of its images.
 
     Raises:
         InputError: sizes that do not fit.
@@ -56,6 +59,7 @@ class LandmarkDataModule(L.LightningDataModule):
         max_side: int | None = None,
         eval_batch: int = 16,
         on_error: Literal["error", "skip"] = "error",
+        sampling: str = "uniform",
     ) -> None:
         super().__init__()
         if min(image_size, batch_size, eval_batch) < 1 or workers < 0:
@@ -69,6 +73,7 @@ class LandmarkDataModule(L.LightningDataModule):
                 f"the {len(training)} training images are fewer than one batch of {batch_size}: lower data.batch_size"
             )
         self.training = training
+        self._chances = None if training is None else draw_chances(training.labels, sampling)
         self.validation = validation
         self.test = test
         self.augmentation = augmentation or Augmentation()
@@ -90,18 +95,32 @@ class LandmarkDataModule(L.LightningDataModule):
         test: Benchmarks | None = None,
         hint: str = HINT,
         source: Kind = "auto",
+        exclude_landmarks: str | Path | None = None,
+        exclude_images: str | Path | None = None,
+        categories: Mapping[str, object] | None = None,
+        category_csv: str = "train_label_to_hierarchical.csv",
+        cap: int | None = None,
         **loading: Any,
     ) -> Self:
         """Google Landmarks v2 (see `load_gldv2`).
 
         `holdout` is the share of images set aside and ranked for validation (see `hold_out`); 0 trains on
         everything and leaves validation to the benchmarks given. `hint` says how to get what is not there;
-        `source` is `load_gldv2`'s kind.
+        `source` is `load_gldv2`'s kind. Before the split, landmarks and images that files list are left out, landmarks
+        of other `categories` (column to value or values of `category_csv`), and what goes beyond `cap` images of each.
         """
-        training = load_gldv2(root, train_csv, hint, source)
+        training, seed = load_gldv2(root, train_csv, hint, source), loading.get("seed", 0)
+        if exclude_landmarks:
+            training = keep(training, without_landmarks(training, exclude_landmarks))
+        if exclude_images:
+            training = keep(training, without_images(training, exclude_images))
+        if categories:
+            training = keep(training, of_categories(training, Path(root) / category_csv, categories))
+        if cap is not None:
+            training = keep(training, capped(training, cap, seed))
         own = []
         if holdout:
-            training, held = hold_out(training, holdout, seed=loading.get("seed", 0))
+            training, held = hold_out(training, holdout, seed=seed)
             own.append(held)
         return cls(training, own + _built(validation), _built(test), **loading)
 
@@ -174,7 +193,7 @@ class LandmarkDataModule(L.LightningDataModule):
         return DataLoader(
             images,
             batch_size=self.batch_size // world,
-            sampler=EpochSampler(len(images), self.seed, rank, world, self._epoch()),
+            sampler=EpochSampler(len(images), self.seed, rank, world, self._epoch(), self._chances),
             drop_last=True,
             **self._loading(persistent=True),
         )

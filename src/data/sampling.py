@@ -5,11 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
+
+from src.contracts import InputError
+
+# How a class's share of the draws grows with its images: with their number, not at all, with its square root.
+SAMPLING = {"uniform": 1.0, "balanced": 0.0, "sqrt": 0.5}
+
+
+def draw_chances(labels: NDArray[np.int64], sampling: str) -> NDArray[np.float64] | None:
+    """Each sample's chance of being drawn, (N,), summing to 1; None where each is drawn once instead.
+
+    Raises InputError for a rule there is not.
+    """
+    if sampling not in SAMPLING:
+        raise InputError(f"data.sampling={sampling} is none of {', '.join(SAMPLING)}")
+    if sampling == "uniform":
+        return None
+    chances = np.bincount(labels).astype(np.float64)[labels] ** (SAMPLING[sampling] - 1)
+    return chances / chances.sum()
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Every sample once an epoch, in an order that follows from (seed, epoch) alone.
+    """Every sample once an epoch, or as many draws by given chances, as follows from (seed, epoch) alone.
 
     Yields (epoch, position), so that a worker needs no state to know the epoch. The ranks take turns, so that
     one global batch holds the same samples whatever the number of processes; what does not divide by the
@@ -20,14 +39,24 @@ class EpochSampler(Sampler[tuple[int, int]]):
         seed: of the order.
         rank, world: this process and how many there are.
         epoch: the first one; a resumed run's loader starts its workers before Lightning calls `set_epoch`.
+        chances: each sample's chance of being the next draw, (size,); None draws each once.
     """
 
-    def __init__(self, size: int, seed: int, rank: int = 0, world: int = 1, epoch: int = 0) -> None:
+    def __init__(
+        self,
+        size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        epoch: int = 0,
+        chances: NDArray[np.float64] | None = None,
+    ) -> None:
         self.size = size
         self.seed = seed
         self.rank = rank
         self.world = world
         self.epoch = epoch
+        self.chances = chances
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -38,7 +67,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch = self.epoch
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(self.size) if self.chances is None else rng.choice(self.size, self.size, p=self.chances)
         for position in order[self.rank : len(self) * self.world : self.world]:
             yield epoch, int(position)
 
