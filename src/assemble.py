@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.cli import as_plain
 from src.contracts import InputError, Resize
@@ -77,5 +77,7 @@ def as_tested(cfg: DictConfig, trained_by: dict[str, Any]) -> tuple[Sequence[flo
 def _without_pretrained(cfg: DictConfig) -> DictConfig:
     """The model's configuration with a backbone that starts from nothing: other weights fill it."""
     plain = copy.deepcopy(cfg)
-    plain.backbone.update(without_weights(cfg.backbone))
+    # The licence is kept by name, which a configuration need not have.
+    OmegaConf.set_struct(plain, False)
+    plain.backbone = without_weights(as_plain(cfg.backbone))
     return plain.model
