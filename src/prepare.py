@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
@@ -14,6 +17,8 @@ def main(cfg: DictConfig) -> None:
     """Run the task's call."""
     from hydra.utils import instantiate
 
+    # Told to stop, a preparation ends as after an interrupt: in order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     instantiate(cfg.call)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ IMAGE_SUFFIXES = frozenset(
 # Errors of a disk or of a network file system that may pass.
 PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EREMOTEIO})
 READ_TRIES = 3
+PAUSE = 0.1  # seconds
 
 
 class FolderSource:
@@ -84,6 +86,7 @@ def read_patiently(source: ImageSource, position: int) -> bytes:
         except OSError as error:
             if error.errno not in PASSING:
                 raise
+            time.sleep(PAUSE)
     return source.read(position)
 
 

@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.contracts import InputError
-from src.data.preparation.tar_index import COLUMNS, CURRENT, FOLDER, FORMAT, archive_stamps
+from src.data.preparation.tar_index import CURRENT, FOLDER, FORMAT, archive_stamps, open_table
 from src.data.sources import gldv2_name
 
 
 class TarSource:
     """Images of a split by their ids, read at random from indexed archives.
 
-    The index is memory-mapped, so that all processes share it; each opens an archive when it first reads from it.
+    The index is memory-mapped, so that all processes share it. An archive is opened for each read: that costs
+    microseconds, and no process holds hundreds of files, or one that has gone stale.
 
     Args:
         root: holds `SPLIT/*.tar`, indexed by `index_archives`.
@@ -41,10 +42,9 @@ class TarSource:
             missing = np.flatnonzero(~there)
             raise InputError(
                 f"{len(missing):,} of {len(ids):,} listed images lie in none of the {len(self._archives)} archives of "
-                f"{self.root / split}, the first is {int(ids[missing[0]]):016x}: fetch the other archives, or list "
-                "only images that are there"
+                f"{self.root / split}, the first is {int(ids[missing[0]]):016x}: fetch the other archives and "
+                "index them (mode=index), or list only images that are there"
             )
-        self._files: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,30 +61,26 @@ class TarSource:
         """The image's bytes. Raises OSError where the archive ends before it."""
         row = self._rows[position]
         size, offset = self.size(position), int(self._table["offset"][row])
-        data = os.pread(self._file(int(self._table["archive"][row])), size, offset)
+        archive = self._archives[int(self._table["archive"][row])]
+        file = os.open(self.root / self.split / archive, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(file, size, offset)
+        finally:
+            os.close(file)
         if len(data) != size:
-            raise OSError(f"{self._archives[self._table['archive'][row]]} ends before {self.name(position)}")
+            raise OSError(f"{archive} ends before {self.name(position)}")
         return data
 
     def take(self, rows: NDArray[np.int64]) -> TarSource:
         """Some of the images, in that order."""
         return TarSource(self.root, self.split, self.ids[rows])
 
-    def _file(self, archive: int) -> int:
-        if archive not in self._files:
-            self._files[archive] = os.open(self.root / self.split / self._archives[archive], os.O_RDONLY | os.O_CLOEXEC)
-        return self._files[archive]
-
     def __getstate__(self) -> dict[str, Any]:
-        """To another process go the names: open files and mapped memory do not."""
+        """To another process go the names: mapped memory does not."""
         return {"root": self.root, "split": self.split, "ids": self.ids}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)
-
-    def __del__(self) -> None:
-        for file in getattr(self, "_files", {}).values():
-            os.close(file)
 
 
 def _open_index(root: Path, split: str) -> tuple[list[str], dict[str, NDArray[Any]]]:
@@ -95,12 +91,13 @@ def _open_index(root: Path, split: str) -> tuple[list[str], dict[str, NDArray[An
         about = json.loads((folder / FOLDER / CURRENT).read_text())
         if about["format"] != FORMAT:
             raise ValueError
-        home = folder / FOLDER / about["tag"]
-        table = {name: np.load(home / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in COLUMNS}
+        table = open_table(folder / FOLDER / about["tag"])
+        archives = [str(name) for name, _, _ in about["archives"]]
+        same = about["archives"] == archive_stamps([folder / name for name in archives])
     except FileNotFoundError:
-        raise InputError(f"the archives of {folder} have no index: {how}") from None
-    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"the archives of {folder} have no index, or are gone: {how}") from None
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
         raise InputError(f"the index of {folder} cannot be read: {how} anew") from None
-    if about["archives"] != archive_stamps(sorted(folder.glob("*.tar"))):
+    if not same:
         raise InputError(f"the archives of {folder} are not those that were indexed: {how} anew")
-    return [name for name, _, _ in about["archives"]], table
+    return archives, table

@@ -113,7 +113,7 @@ def test_an_archive_cut_short_anywhere_is_refused(packed: Path, cut: int) -> Non
     with tarfile.open(path) as tar:
         end = max(m.offset_data + -(-m.size // 512) * 512 for m in tar)
     os.truncate(path, end + 512 - cut)
-    with pytest.raises(InputError, match=r"images_002.tar .*fetch it again"):
+    with pytest.raises(InputError, match=r"images_002.tar .*delete it, and"):
         index_archives(packed / "train", workers=1)
     assert not list((packed / "train" / ".index").rglob(".*"))
 
@@ -159,8 +159,37 @@ def test_refusals(packed: Path, tmp_path: Path, gldv2: Path) -> None:
         with pytest.raises(InputError, match="mode=index"):
             load_gldv2(packed)
     shutil.rmtree(folder / ".index")
-    with pytest.raises(InputError, match=r"have no index: .*mode=index"):
+    with pytest.raises(InputError, match=r"have no index, or are gone: .*mode=index"):
         load_gldv2(packed)
+
+
+@pytest.mark.parametrize("name", ["id", "offset"])
+def test_a_damaged_index_is_made_anew(packed: Path, name: str) -> None:
+    folder = packed / "train"
+    (column,) = (folder / ".index").glob(f"*/{name}.npy")
+    os.truncate(column, column.stat().st_size - 8)
+    (part,) = (folder / ".index").glob("parts/images_001.npz")
+    os.truncate(part, 100)
+    with pytest.raises(InputError, match="mode=index"):
+        load_gldv2(packed)
+    index_archives(folder, workers=1)
+    assert load_gldv2(packed).source.read(3)[:2] == b"\xff\xd8"
+
+
+def test_a_hole_and_a_second_archive_behind_the_first_are_noticed(packed: Path) -> None:
+    path = packed / "train" / "images_000.tar"
+    whole = path.read_bytes()
+    with tarfile.open(path) as tar:
+        second = tar.getmembers()[1].offset
+    for damaged in (whole[:second] + bytes(len(whole) - second), whole + whole):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="cut short or damaged"):
+            index_archives(packed / "train", workers=1)
+
+
+def test_more_archives_than_are_indexed_do_no_harm(packed: Path) -> None:
+    (packed / "train" / "images_009.tar").write_bytes(b"still arriving")
+    assert len(load_gldv2(packed)) == 30
 
 
 def test_an_image_in_two_archives_is_refused(packed: Path) -> None:

@@ -17,7 +17,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from src.data.preparation.lock import preparing
-from src.data.preparation.transfer import Patience, Remote, Stopped, md5_of, published_md5, transfer
+from src.data.preparation.transfer import Patience, Remote, Stopped, expected_md5, md5_of, transfer
 from src.errors import InputError
 
 Mode = Literal["run", "verify", "status"]
@@ -74,8 +74,12 @@ def _run(client: httpx.Client, remotes: Sequence[Remote], root: Path, parallel: 
         return
     with ThreadPoolExecutor(parallel) as pool:
         sizes = list(pool.map(lambda remote: _size_of(client, remote.url), wanted))
-    _check_room(root, sum(sizes) - _bytes(remote.part for remote in wanted))
-    with _Bar(sum(sizes), _bytes(remote.part for remote in wanted)) as bar:
+    if not any(size is not None for size in sizes):
+        host = httpx.URL(wanted[0].url).host
+        raise InputError(f"{host or wanted[0].url} cannot be reached: check the network, or base_url=...")
+    held = [_bytes([remote.part]) for remote in wanted]
+    _check_room(root, sum(max(0, (size or 0) - there) for size, there in zip(sizes, held, strict=True)))
+    with _Bar(sum(size or 0 for size in sizes), sum(held)) as bar:
 
         def bring(remote: Remote, stop: threading.Event) -> None:
             transfer(client, remote, patience, stop, bar.advance)
@@ -96,16 +100,15 @@ def _verify(client: httpx.Client, remotes: Sequence[Remote], root: Path, paralle
     damaged: list[str] = []
 
     def compare(remote: Remote, stop: threading.Event) -> None:
-        sums = remote.path.with_name(f"{remote.path.name}.md5")
-        transfer(client, Remote(str(remote.md5_url), sums), patience, stop)
-        expected = published_md5(sums.read_text(errors="replace"), str(remote.md5_url))
-        sums.unlink()
-        if md5_of(remote.path) != expected:
+        if md5_of(remote.path) != expected_md5(client, remote, patience, stop):
             os.replace(remote.path, f"{remote.path}{DAMAGED}")
             damaged.append(remote.path.name)
 
     failed = _all(compare, wanted, parallel)
-    print(f"{len(wanted) - len(damaged) - len(failed)} of {len(wanted)} files are as published")
+    if wanted:
+        print(f"{len(wanted) - len(damaged) - len(failed)} of {len(wanted)} files are as published")
+    else:
+        print("no md5 sums are published for what is there")
     problems = [
         *([f"{len(missing)} missing ({_some(missing)})"] if missing else []),
         *([f"{len(damaged)} damaged, renamed to NAME{DAMAGED} ({_some(sorted(damaged))})"] if damaged else []),
@@ -144,12 +147,14 @@ def _settle(job: Future[None], failed: list[str]) -> None:
         pass
 
 
-def _size_of(client: httpx.Client, url: str) -> int:
-    """Bytes of a remote file; 0 where the server does not say."""
+def _size_of(client: httpx.Client, url: str) -> int | None:
+    """Bytes of a remote file; 0 where the server does not say, None where there is no server."""
     try:
         response = client.head(url, headers={"Accept-Encoding": "identity"})
+    except httpx.InvalidURL as error:
+        raise InputError(f"{url}: {error}; check base_url=...") from error
     except httpx.HTTPError:
-        return 0
+        return None
     return int(response.headers.get("content-length", 0)) if response.status_code == 200 else 0
 
 
@@ -164,7 +169,8 @@ def _check_room(root: Path, needed: int) -> None:
 def _client(parallel: int) -> httpx.Client:
     return httpx.Client(
         follow_redirects=True,
-        timeout=httpx.Timeout(60, connect=20),
+        # A silent server must not keep an interrupted run waiting; what arrived is kept, and asked for again.
+        timeout=httpx.Timeout(60, connect=20, read=15),
         limits=httpx.Limits(max_connections=parallel + 1),
     )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from src.data.preparation.fetch import Mode, fetch
 from src.data.preparation.tar_index import index_archives
 from src.data.preparation.transfer import Remote
 from src.errors import InputError
 
+MODES = (*get_args(Mode), "index")
 # Archives of each split, and the csv files that go with it, relative to the published root.
 ARCHIVES = {"train": 500, "index": 100, "test": 20}
 TABLES = {
@@ -47,8 +48,11 @@ def fetch_gldv2(
     What was fetched is indexed, so that training reads it as it is; `index` does that alone.
     Raises InputError for a split or archives there are not, and as `fetch` and `index_archives`.
     """
+    if mode not in MODES:
+        raise InputError(f"mode={mode} is none of {', '.join(MODES)}")
     root = Path(root)
     files = gldv2_files(root, split, archives, base_url)
+    # The index is made of what is there.
     if mode != "index":
         fetch(files, root, mode, parallel)
     if mode == "index" or (mode == "run" and any((root / split).glob("*.tar"))):

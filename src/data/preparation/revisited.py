@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -61,6 +62,10 @@ def fetch_benchmark(
     archives = [Remote(f"{base}/{archive}", root / archive) for archive in photos.archives]
     unpacked = (root / "jpg").is_dir()
     fetch([truth, *([] if unpacked else archives)], root, mode, parallel)
+    if mode == "run" and unpacked:
+        # Of a run that was killed between the last two steps.
+        for archive in archives:
+            archive.path.unlink(missing_ok=True)
     if mode != "run" or unpacked:
         return
     with preparing(root):
@@ -114,10 +119,14 @@ def unpack(archive: Path, folder: Path, flat: bool) -> None:
             for member in tar:
                 if not member.isdir():
                     _write_member(tar, member, folder, flat)
-    except (tarfile.TarError, EOFError, OSError) as error:
+            # Only at its very end does a compressed file say whether its bytes are right.
+            while tar.fileobj is not None and tar.fileobj.read(1 << 20):
+                pass
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        reason = " ".join(str(error).split())
         if isinstance(error, OSError) and error.errno:
             raise InputError(f"{archive.name} could not be unpacked: {error.strerror}") from error
-        raise InputError(f"{archive} is damaged ({error}): delete it and run again") from error
+        raise InputError(f"{archive} is damaged ({reason}): delete it and run again") from error
 
 
 def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, flat: bool) -> None:
@@ -128,5 +137,7 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, f
     target.parent.mkdir(parents=True, exist_ok=True)
     source = tar.extractfile(member)
     assert source is not None
-    with source, target.open("wb") as file:
+    aside = target.with_name(f".{target.name}.part")
+    with source, aside.open("wb") as file:
         shutil.copyfileobj(source, file)
+    os.replace(aside, target)

@@ -13,10 +13,12 @@ import re
 import shutil
 import sys
 import tarfile
+import threading
+import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,6 +35,9 @@ FOLDER, CURRENT = ".index", "current.json"
 # id: 16 hex digits as a number; archive: position in the list of archives; offset and size in bytes.
 COLUMNS = {"id": np.uint64, "archive": np.uint16, "offset": np.int64, "size": np.int64}
 BLOCK = 512
+# An archive ends with two blocks of zeros, filled up to a record of 20 blocks.
+LONGEST_END = 22 * BLOCK
+MEND = "delete it, and `python -m src.prepare task=gldv2` fetches it again"
 
 _IMAGE = re.compile(r"([0-9a-f]{16})\.jpg")
 
@@ -46,7 +51,7 @@ def index_archives(folder: str | Path, workers: int = 4) -> Path:
     folder that cannot be written or that another process prepares.
     """
     folder = Path(folder)
-    archives = sorted(folder.glob("*.tar"))
+    archives = sorted(path for path in folder.glob("*.tar") if path.is_file())
     if not archives:
         raise InputError(f"there are no archives in {folder} to index")
     with preparing(folder):
@@ -83,10 +88,11 @@ def read_headers(archive: Path) -> Table:
             end = tar.offset
         with archive.open("rb") as file:
             file.seek(end)
-            if file.read(BLOCK) != bytes(BLOCK):
-                raise InputError(f"{archive} is cut short or damaged after {len(ids)} images: fetch it again")
+            rest = file.read(LONGEST_END + 1)
+        if not BLOCK <= len(rest) <= LONGEST_END or any(rest):
+            raise InputError(f"{archive} is cut short or damaged after {len(ids)} images: {MEND}")
     except (tarfile.TarError, EOFError) as error:
-        raise InputError(f"{archive} is no whole tar archive ({error}): fetch it again") from error
+        raise InputError(f"{archive} is no whole tar archive ({error}): {MEND}") from error
     except OSError as error:
         raise InputError(f"{archive} cannot be read: {error.strerror}") from error
     return {"id": np.array(ids, np.uint64), "offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)}
@@ -94,7 +100,7 @@ def read_headers(archive: Path) -> Table:
 
 def _safe(member: tarfile.TarInfo, archive: Path) -> str:
     name = PurePosixPath(member.name)
-    if not (member.isfile() or member.isdir()) or name.is_absolute() or ".." in name.parts:
+    if not (member.isfile() or member.isdir()) or member.issparse() or name.is_absolute() or ".." in name.parts:
         raise InputError(f"{archive} holds {member.name!r}, which is no plain file inside it: refused")
     return member.name
 
@@ -105,11 +111,23 @@ def _indexed(archives: list[Path], workers: int) -> Iterator[None]:
     if workers <= 1:
         yield from progress(map(_index_one, archives))
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
     try:
         yield from progress(pool.map(_index_one, archives))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A worker whose main process was killed would wait for work for ever."""
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _index_one(archive: Path) -> None:
@@ -124,7 +142,7 @@ def _index_one(archive: Path) -> None:
             np.savez(file, stamp=json.dumps([FORMAT, *stamp]), allow_pickle=False, **table)
         os.replace(aside, part)
     except OSError as error:
-        raise InputError(f"{part} cannot be written: {error.strerror}") from error
+        raise InputError(f"{part} cannot be written: {error.strerror or error}") from error
     finally:
         aside.unlink(missing_ok=True)
 
@@ -136,11 +154,11 @@ def _part(archive: Path) -> Path:
 def _kept(archive: Path) -> Table | None:
     """An archive's part; None where there is none, or where it is of another state of the archive."""
     try:
-        with np.load(_part(archive), allow_pickle=False) as part:
+        with _part(archive).open("rb") as file, np.load(file, allow_pickle=False) as part:
             if json.loads(str(part["stamp"])) != [FORMAT, *archive_stamps([archive])[0]]:
                 return None
             return {name: part[name] for name in ("id", "offset", "size")}
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 
@@ -149,7 +167,7 @@ def _join(folder: Path, archives: list[Path]) -> Path:
     stamps = archive_stamps(archives)
     tag = hashlib.blake2b(json.dumps([FORMAT, stamps]).encode(), digest_size=8).hexdigest()
     home = folder / FOLDER / tag
-    if not home.is_dir():
+    if not _whole(home):
         table = _table(archives)
         aside = home.with_name(f".{tag}.partial")
         shutil.rmtree(aside, ignore_errors=True)
@@ -157,16 +175,32 @@ def _join(folder: Path, archives: list[Path]) -> Path:
             aside.mkdir(parents=True)
             for name, column in table.items():
                 np.save(aside / f"{name}.npy", column)
+            shutil.rmtree(home, ignore_errors=True)
             os.replace(aside, home)
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
-            raise InputError(f"{home} cannot be written: {error.strerror}") from error
+            raise InputError(f"{home} cannot be written: {error.strerror or error}") from error
     write_text(folder / FOLDER / CURRENT, json.dumps({"format": FORMAT, "tag": tag, "archives": stamps}))
     for old in (folder / FOLDER).iterdir():
         if old.is_dir() and old.name not in (tag, "parts"):
             shutil.rmtree(old)
     print(f"{folder}: {len(np.load(home / 'id.npy', mmap_mode='r')):,} images in {len(archives)} archives are indexed")
     return home
+
+
+def open_table(home: Path) -> Table:
+    """An index's columns, memory-mapped. Raises OSError or ValueError where they are damaged."""
+    table = {name: np.load(home / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in COLUMNS}
+    if len({len(column) for column in table.values()}) != 1:
+        raise ValueError("columns of several lengths")
+    return table
+
+
+def _whole(home: Path) -> bool:
+    try:
+        return bool(open_table(home))
+    except (OSError, ValueError, EOFError):
+        return False
 
 
 def _table(archives: list[Path]) -> Table:

@@ -82,7 +82,7 @@ def transfer(
     if remote.path.exists():
         return
     remote.path.parent.mkdir(parents=True, exist_ok=True)
-    expected = _expected_md5(client, remote, patience, stop)
+    expected = expected_md5(client, remote, patience, stop)
     for _ in range(CHECKSUM_TRIES):
         _persist(lambda: _receive(client, remote, stop, advance, verified=bool(expected)), remote, patience, stop)
         if expected is None or md5_of(remote.part) == expected:
@@ -99,7 +99,7 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def published_md5(text: str, url: str) -> str:
+def _sum_in(text: str, url: str) -> str:
     """The sum in a published md5 file, `SUM  NAME`. Raises InputError when there is none."""
     word = (text.split() or [""])[0].lower()
     if not re.fullmatch("[0-9a-f]{32}", word):
@@ -107,7 +107,8 @@ def published_md5(text: str, url: str) -> str:
     return word
 
 
-def _expected_md5(client: httpx.Client, remote: Remote, patience: Patience, stop: threading.Event) -> str | None:
+def expected_md5(client: httpx.Client, remote: Remote, patience: Patience, stop: threading.Event) -> str | None:
+    """The published sum of a remote file; None where none is published. Raises as `transfer`."""
     url = remote.md5_url
     if url is None:
         return None
@@ -119,7 +120,7 @@ def _expected_md5(client: httpx.Client, remote: Remote, patience: Patience, stop
         texts.append(response.text)
 
     _persist(ask, remote, patience, stop)
-    return published_md5(texts[-1], url)
+    return _sum_in(texts[-1], url)
 
 
 def _persist(work: Callable[[], None], remote: Remote, patience: Patience, stop: threading.Event) -> None:
@@ -159,10 +160,15 @@ def _receive(
         headers |= {"Range": f"bytes={held}-", **({"If-Range": version} if version else {})}
     with client.stream("GET", remote.url, headers=headers) as response:
         if response.status_code == 416:
+            if response.headers.get("content-range", "") == f"bytes */{held}":
+                return
             advance(-_drop(remote))
             raise _Passing("the server has less of it than has arrived")
         _check_status(response, remote.url)
         start = _start(response)
+        if start and version and _version(response) != version:
+            advance(-_drop(remote))
+            raise _Passing("the file has changed meanwhile")
         if start != held:
             # The range was ignored, or the file has changed since: it comes from the beginning.
             advance(-_drop(remote))

@@ -143,6 +143,11 @@ def test_archives_there_are_not(given: object) -> None:
 def test_settings_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="split=val is none of train, index, test"):
         gldv2_files(tmp_path, "val", "all", "http://host")
+    with pytest.raises(InputError, match="mode=go is none of run, verify, status, index"):
+        fetch_gldv2(tmp_path, "train", mode="go")  # pyright: ignore[reportArgumentType]
+    for url, message in [("http://127.0.0.1:1", "127.0.0.1 cannot be reached"), ("http://host:80a", "base_url")]:
+        with pytest.raises(InputError, match=message):
+            fetch_gldv2(tmp_path, "train", "none", url)
     with pytest.raises(InputError, match="mode=go is none of"):
         fetch([], tmp_path, "go")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="parallel"):

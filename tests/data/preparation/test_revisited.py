@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -74,6 +75,15 @@ def test_distractors_are_unpacked_one_archive_after_another(server, tmp_path: Pa
     server.asked.clear()
     fetch_distractors(tmp_path, "1-2", server.url)
     assert server.asked == []
+
+
+def test_a_wrong_byte_anywhere_in_a_compressed_archive_is_noticed(tmp_path: Path) -> None:
+    whole = tar({f"{n}.jpg": os.urandom(3000) for n in range(10)}, "gz")
+    for place in range(20, len(whole), len(whole) // 40):
+        (tmp_path / "a.tgz").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(InputError, match=r"a.tgz") as error:
+            unpack(tmp_path / "a.tgz", tmp_path / "in", flat=True)
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["../out.jpg", "/etc/out.jpg", "a/../../out.jpg"])

@@ -140,3 +140,21 @@ def test_a_stopped_transfer_keeps_what_arrived(server, client, tmp_path: Path) -
     assert 0 < it.part.stat().st_size < len(DATA)
     bring(client, it)
     assert len(server.ranges("/a.tar")) == 2
+
+
+def test_a_part_that_is_whole_is_not_fetched_again(server, client, tmp_path: Path) -> None:
+    it = remote(server, tmp_path)
+    it.part.parent.mkdir(parents=True)
+    it.part.write_bytes(DATA)
+    bring(client, it)
+    assert server.ranges("/a.tar") == [f"bytes={len(DATA)}-"]
+
+
+def test_a_server_that_ignores_if_range_does_not_mix_versions(server, client, tmp_path: Path) -> None:
+    it = remote(server, tmp_path, md5=False)
+    it.part.parent.mkdir(parents=True)
+    it.part.write_bytes(b"old" * 1000)
+    it.version.write_text('"old"')
+    server.faults["/a.tar"] += ["blind"]
+    bring(client, it)
+    assert server.ranges("/a.tar") == ["bytes=3000-", ""]
