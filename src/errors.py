@@ -1,5 +1,13 @@
-"""The one exception that entry points turn into one line; apart from contracts, which are heavy to import."""
+"""The one exception that entry points turn into one line, and how it names many; contracts are heavy to import."""
+
+from collections.abc import Sequence
 
 
 class InputError(ValueError):
     """Something a person must mend: entry points print its one line and exit with code 2, without a traceback."""
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many there are beyond."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 
 from src.contracts import Benchmark, InputError, TrainingSet
 from src.data.classes import class_benchmark
+from src.data.gldv2_tables import id_bytes, id_numbers, long_fields
+from src.data.selection import places
 from src.data.sources import HexSource, file_size, hash_share
 from src.data.tar_source import TarSource
 
 # How many files are looked for before training starts; all of 1.58 million would take minutes.
 PROBES = 512
-
-_IMAGE_ID = re.compile("[0-9a-f]{16}")
 
 
 HINT = (
@@ -115,8 +114,7 @@ def _validation_rows(
 ) -> NDArray[np.int64]:
     """Of the held-out rows, those of the first `landmarks` landmarks with two or more, `photos` each."""
     held = held[np.lexsort((position[held], labels[held]))]
-    first = np.searchsorted(labels[held], labels[held])
-    place = np.arange(len(held)) - first
+    place = places(labels[held])
     counts = np.bincount(labels[held], minlength=labels.max() + 1)
     able = held[counts[labels[held]] >= 2]
     order = np.unique(labels[able])
@@ -126,15 +124,11 @@ def _validation_rows(
 
 def read_labels(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Image ids (uint64 of their 16 hex digits) and landmark ids of either csv, in the file's order."""
-    # A landmark's images are one field, which may be longer than the csv module takes unless told otherwise.
-    limit = csv.field_size_limit(2**31 - 1)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file, long_fields():
             return _parse_rows(csv.reader(file), path)
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a csv file: {error}") from error
-    finally:
-        csv.field_size_limit(limit)
 
 
 def _parse_rows(rows: Iterator[list[str]], path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
@@ -145,7 +139,7 @@ def _parse_rows(rows: Iterator[list[str]], path: Path) -> tuple[NDArray[np.uint6
             continue
         try:
             names = row[images].split() if several else [row[images].strip()]
-            ids += _id_bytes(names)
+            ids += id_bytes(names)
             landmarks.append(int(row[landmark]))
             counts.append(len(names))
         except IndexError:
@@ -154,7 +148,7 @@ def _parse_rows(rows: Iterator[list[str]], path: Path) -> tuple[NDArray[np.uint6
             raise InputError(f"{path}, row {number}: {error}") from error
     if not ids:
         raise InputError(f"{path} lists no images")
-    return np.frombuffer(ids, ">u8").astype(np.uint64), np.repeat(np.array(landmarks), np.array(counts))
+    return id_numbers(ids), np.repeat(np.array(landmarks), np.array(counts))
 
 
 def _columns(header: list[str], path: Path) -> tuple[int, int, bool]:
@@ -163,14 +157,6 @@ def _columns(header: list[str], path: Path) -> tuple[int, int, bool]:
         if {"landmark_id", images} <= set(header):
             return header.index("landmark_id"), header.index(images), images == "images"
     raise InputError(f"{path}: needs the columns landmark_id,images or id,landmark_id; it has {','.join(header)!r}")
-
-
-def _id_bytes(names: list[str]) -> bytes:
-    """The ids' eight bytes each, most significant first."""
-    for name in names:
-        if not _IMAGE_ID.fullmatch(name):
-            raise ValueError(f"{name!r} is not an image id of 16 hex digits (0-9a-f)")
-    return bytes.fromhex("".join(names))
 
 
 def _source(root: Path, split: str, ids: NDArray[np.uint64], kind: Kind) -> HexSource | TarSource:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from src.contracts import InputError
+from src.data.gldv2_tables import long_fields
 
 USAGES = ("Public", "Private", "Ignored")
 
@@ -41,9 +42,8 @@ def _rows(path: Path, answers: str) -> Iterator[tuple[str, str, str]]:
     """Each row's id, answers and usage."""
     columns = ("id", answers, "Usage")
     seen: set[str] = set()
-    limit = csv.field_size_limit(2**31 - 1)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file, long_fields():
             rows = csv.DictReader(file)
             if not set(columns) <= set(rows.fieldnames or ()):
                 raise InputError(f"{path}: needs the columns {','.join(columns)}; it has {rows.fieldnames or 'none'}")
@@ -57,5 +57,3 @@ def _rows(path: Path, answers: str) -> Iterator[tuple[str, str, str]]:
                 yield name, answer, usage
     except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as a solution: {error}") from error
-    finally:
-        csv.field_size_limit(limit)

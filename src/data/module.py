@@ -18,7 +18,7 @@ from src.data.datasets import BenchmarkImages, TrainingImages
 from src.data.folder import SplitMode, split_folder
 from src.data.gldv2 import HINT, Kind, hold_out, load_gldv2
 from src.data.sampling import EpochSampler, RankShard, draw_chances
-from src.data.selection import capped, keep, of_categories, without_images, without_landmarks
+from src.data.selection import select
 from src.data.sources import checked_seed
 
 Benchmarks = Mapping[str, Callable[[], Benchmark] | None]
@@ -110,14 +110,8 @@ class LandmarkDataModule(L.LightningDataModule):
         of other `categories` (column to value or values of `category_csv`), and what goes beyond `cap` images of each.
         """
         training, seed = load_gldv2(root, train_csv, hint, source), loading.get("seed", 0)
-        if exclude_landmarks:
-            training = keep(training, without_landmarks(training, exclude_landmarks))
-        if exclude_images:
-            training = keep(training, without_images(training, exclude_images))
-        if categories:
-            training = keep(training, of_categories(training, Path(root) / category_csv, categories))
-        if cap is not None:
-            training = keep(training, capped(training, cap, seed))
+        table = Path(root) / category_csv
+        training = select(training, exclude_landmarks, exclude_images, categories, table, cap, seed)
         own = []
         if holdout:
             training, held = hold_out(training, holdout, seed=seed)

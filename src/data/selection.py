@@ -10,8 +10,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.contracts import InputError, TrainingSet
+from src.data.gldv2_tables import id_bytes, id_numbers
 from src.data.sources import HexSource, hash_share
 from src.data.tar_source import TarSource
+
+
+def select(
+    training: TrainingSet,
+    exclude_landmarks: str | Path | None = None,
+    exclude_images: str | Path | None = None,
+    categories: Mapping[str, object] | None = None,
+    category_csv: str | Path = "",
+    cap: int | None = None,
+    seed: int = 0,
+) -> TrainingSet:
+    """What is left after landmarks and images that files list, landmarks of other categories, and then a cap.
+
+    Raises InputError as the functions below, and when nothing is left.
+    """
+    rows = np.ones(len(training), np.bool_)
+    if exclude_landmarks:
+        rows &= without_landmarks(training, exclude_landmarks)
+    if exclude_images:
+        rows &= without_images(training, exclude_images)
+    if categories:
+        rows &= of_categories(training, category_csv, categories)
+    training = training if rows.all() else keep(training, rows)
+    return training if cap is None else keep(training, capped(training, cap, seed))
 
 
 def keep(training: TrainingSet, rows: NDArray[np.bool_]) -> TrainingSet:
@@ -35,11 +60,10 @@ def without_landmarks(training: TrainingSet, path: str | Path) -> NDArray[np.boo
 
 def without_images(training: TrainingSet, path: str | Path) -> NDArray[np.bool_]:
     """The images other than those a file lists, 16 hex digits a line. Raises InputError for another line."""
-    lines = _lines(path)
     try:
-        listed = np.array([int(line, 16) for line in lines if len(line) == 16 or _refuse(line)], np.uint64)
+        listed = id_numbers(id_bytes(_lines(path)))
     except ValueError as error:
-        raise InputError(f"{path}: {error}; each line is an image id of 16 hex digits") from error
+        raise InputError(f"{path}: {error}") from error
     return ~np.isin(training.ids, listed)
 
 
@@ -72,11 +96,14 @@ def capped(training: TrainingSet, most: int, seed: int) -> NDArray[np.bool_]:
     if most < 1:
         raise InputError(f"data.cap must be at least 1, not {most}")
     order = np.lexsort((hash_share(training.ids, seed), training.labels))
-    labels = training.labels[order]
-    place = np.arange(len(order)) - np.searchsorted(labels, labels)
     rows = np.zeros(len(order), np.bool_)
-    rows[order[place < most]] = True
+    rows[order[places(training.labels[order]) < most]] = True
     return rows
+
+
+def places(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of ascending labels, each one's place among those of its class, from 0."""
+    return np.arange(len(labels)) - np.searchsorted(labels, labels)
 
 
 def _lines(path: str | Path) -> list[str]:
@@ -86,7 +113,3 @@ def _lines(path: str | Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as a list: {error}") from error
     return [line for line in (line.split("#")[0].strip() for line in text.splitlines()) if line]
-
-
-def _refuse(line: str) -> bool:
-    raise ValueError(f"{line!r} is no image id")

@@ -14,8 +14,9 @@ from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 
 from src.contracts import Features, InputError
+from src.errors import some
 from src.models.anatomy import Stage, by_reduction, ends, stages, working_parts
-from src.models.weights import check_finite, read_file, some, tensors_of
+from src.models.weights import check_finite, read_file, tensors_of
 
 
 class Backbone(nn.Module):
@@ -208,7 +209,7 @@ def _fitting(name: str, weights: str) -> dict[str, Tensor]:
         # Of other classes: features do not need it.
         return stored | {key: full[key] for key in wrong}
     if wrong:
-        raise InputError(f"{weights} does not fit {name}: {len(wrong)} tensors have another shape ({some(wrong)})")
+        raise InputError(f"{weights} does not fit {name}: {len(wrong)} tensors have another shape ({some(wrong, 8)})")
     return stored
 
 

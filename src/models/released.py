@@ -12,11 +12,12 @@ from typing import Any
 from torch import Tensor
 
 from src.contracts import InputError
+from src.errors import some
 from src.models.backbone import Backbone
 from src.models.dolg import DOLG
 from src.models.local import LocalBranch
 from src.models.pooling import GeM
-from src.models.weights import check_finite, read_file, some, tensors_of
+from src.models.weights import check_finite, read_file, tensors_of
 
 # Residual blocks of each stage: what tells the networks of the family apart.
 BLOCKS = {"resnet50.tv_in1k": (3, 4, 6, 3), "resnet101.tv_in1k": (3, 4, 23, 3)}
@@ -155,7 +156,9 @@ def _check_keys(stored: Mapping[str, Tensor], expected: set[str], name: str) -> 
     missing, unknown = sorted(expected - stored.keys()), sorted(stored.keys() - expected)
     if missing or unknown:
         parts = [
-            f"{len(keys)} {what} ({some(keys)})" for keys, what in ((missing, "missing"), (unknown, "unknown")) if keys
+            f"{len(keys)} {what} ({some(keys, 8)})"
+            for keys, what in ((missing, "missing"), (unknown, "unknown"))
+            if keys
         ]
         raise InputError(f"{name} does not hold the released network's tensors: {'; '.join(parts)}")
 
@@ -163,4 +166,4 @@ def _check_keys(stored: Mapping[str, Tensor], expected: set[str], name: str) -> 
 def _check_shapes(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str) -> None:
     wrong = [key for key, value in expected.items() if stored[key].shape != value.shape]
     if wrong:
-        raise InputError(f"{name} has tensors of another shape than the released network's: {some(wrong)}")
+        raise InputError(f"{name} has tensors of another shape than the released network's: {some(wrong, 8)}")

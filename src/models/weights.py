@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from src.contracts import InputError
+from src.errors import some
 
 
 def locate(source: str | Path) -> Path:
@@ -80,13 +81,7 @@ def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
     """Raise InputError naming the tensors that hold NaN or infinity."""
     wrong = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if wrong:
-        raise InputError(f"{source} holds values that are not finite, in {some(wrong)}")
-
-
-def some(names: list[str], most: int = 8) -> str:
-    """The first names, and how many there are beyond."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+        raise InputError(f"{source} holds values that are not finite, in {some(wrong, 8)}")
 
 
 def _bare(name: str) -> str:

@@ -5,21 +5,17 @@ import json
 import os
 import pickle
 import shutil
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
 from src.contracts import InputError
 from src.data.demo_world.sheet import contact_sheet
 from src.data.demo_world.shoot import Job, Shot, gallery_intents, one_thread, shoot, train_intents
+from src.data.parallel import over_processes
 
 __all__ = ["contact_sheet", "write_world"]
 
@@ -117,7 +113,7 @@ def _record(sizes: dict[str, int]) -> dict[str, Any]:
 def _write(folder: Path, sizes: dict[str, int], workers: int) -> str:
     jobs = list(_jobs(folder, sizes))
     shots: dict[str, list[Shot]] = defaultdict(list)
-    for job, found in zip(jobs, _run(jobs, workers), strict=True):
+    for job, found in zip(jobs, over_processes(shoot, jobs, workers, "drawing", one_thread), strict=True):
         shots[job.split].extend(found)
     families: dict[str, dict[str, str]] = {"train": _write_training(folder, shots["train"], sizes["seed"])}
     for split in ("validation", "test"):
@@ -146,19 +142,6 @@ def _jobs(folder: Path, sizes: dict[str, int]) -> Iterator[Job]:
         total = sizes[f"{split}_distractors"]
         for start in range(0, total, DISTRACTORS_A_JOB):
             yield Job(split=split, index=start, count=min(DISTRACTORS_A_JOB, total - start), **common)
-
-
-def _run(jobs: list[Job], workers: int) -> Iterator[list[Shot]]:
-    """Results in the order of the jobs."""
-    progress = partial(track, description="drawing", total=len(jobs), transient=True, disable=not sys.stdout.isatty())
-    if workers == 1:
-        yield from progress(map(shoot, jobs))
-        return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=one_thread)
-    try:
-        yield from progress(pool.map(shoot, jobs))
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _write_training(folder: Path, shots: list[Shot], seed: int) -> dict[str, str]:

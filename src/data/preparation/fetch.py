@@ -18,7 +18,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from src.data.preparation.lock import preparing
 from src.data.preparation.transfer import Patience, Remote, Stopped, expected_md5, md5_of, transfer
-from src.errors import InputError
+from src.errors import InputError, some
 
 Mode = Literal["run", "verify", "status"]
 # Room that stays free beside what is fetched, in bytes.
@@ -27,7 +27,12 @@ DAMAGED = ".damaged"
 
 
 def fetch(
-    remotes: Sequence[Remote], root: Path, mode: Mode = "run", parallel: int = 4, patience: Patience | None = None
+    remotes: Sequence[Remote],
+    root: Path,
+    mode: Mode = "run",
+    parallel: int = 4,
+    finish: Callable[[], None] = lambda: None,
+    patience: Patience | None = None,
 ) -> None:
     """Bring published files below `root`, or look at what is there.
 
@@ -37,6 +42,7 @@ def fetch(
         mode: `run` fetches what is missing; `verify` compares what is there with the published md5 sums and renames
             what is damaged, so that the next run fetches it anew; `status` says what is there, without the network.
         parallel: transfers at a time.
+        finish: what `run` does with the files once all are there, while the folder is still held.
         patience: with servers.
 
     Raises:
@@ -51,8 +57,11 @@ def fetch(
         print_status(remotes)
         return
     with preparing(root), _client(parallel) as client:
-        work = _run if mode == "run" else _verify
-        work(client, remotes, root, parallel, patience or Patience())
+        if mode == "verify":
+            _verify(client, remotes, parallel, patience or Patience())
+            return
+        _run(client, remotes, root, parallel, patience or Patience())
+        finish()
 
 
 def print_status(remotes: Sequence[Remote]) -> None:
@@ -62,9 +71,9 @@ def print_status(remotes: Sequence[Remote]) -> None:
     missing = [remote.path.name for remote in remotes if not remote.path.exists()]
     print(f"{len(whole)} of {len(remotes)} files are there, {decimal(_bytes(whole))}")
     if parts:
-        print(f"{len(parts)} in part, {decimal(_bytes(parts))}: " + _some([path.stem for path in parts]))
+        print(f"{len(parts)} in part, {decimal(_bytes(parts))}: " + some([path.stem for path in parts]))
     if missing:
-        print(f"{len(missing)} missing: {_some(missing)}")
+        print(f"{len(missing)} missing: {some(missing)}")
 
 
 def _run(client: httpx.Client, remotes: Sequence[Remote], root: Path, parallel: int, patience: Patience) -> None:
@@ -94,7 +103,7 @@ def _run(client: httpx.Client, remotes: Sequence[Remote], root: Path, parallel: 
     print(f"{len(wanted)} files fetched, all {len(remotes)} are there")
 
 
-def _verify(client: httpx.Client, remotes: Sequence[Remote], root: Path, parallel: int, patience: Patience) -> None:
+def _verify(client: httpx.Client, remotes: Sequence[Remote], parallel: int, patience: Patience) -> None:
     missing = [remote.path.name for remote in remotes if not remote.path.exists()]
     wanted = [remote for remote in remotes if remote.md5_url and remote.path.exists()]
     damaged: list[str] = []
@@ -110,8 +119,8 @@ def _verify(client: httpx.Client, remotes: Sequence[Remote], root: Path, paralle
     else:
         print("no md5 sums are published for what is there")
     problems = [
-        *([f"{len(missing)} missing ({_some(missing)})"] if missing else []),
-        *([f"{len(damaged)} damaged, renamed to NAME{DAMAGED} ({_some(sorted(damaged))})"] if damaged else []),
+        *([f"{len(missing)} missing ({some(missing)})"] if missing else []),
+        *([f"{len(damaged)} damaged, renamed to NAME{DAMAGED} ({some(sorted(damaged))})"] if damaged else []),
         *([f"{len(failed)} could not be compared ({failed[0]})"] if failed else []),
     ]
     if problems:
@@ -177,11 +186,6 @@ def _client(parallel: int) -> httpx.Client:
 
 def _bytes(paths: Iterable[Path]) -> int:
     return sum(path.stat().st_size for path in paths if path.exists())
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 class _Bar:

@@ -25,6 +25,8 @@ def preparing(root: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise InputError(f"another process is preparing {root}: wait for it, or stop it") from None
+        except OSError as error:
+            raise InputError(f"{root} cannot be locked ({error.strerror}): take a local disk") from error
         yield

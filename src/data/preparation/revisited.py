@@ -8,15 +8,15 @@ import shutil
 import tarfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from src.data.preparation.fetch import Mode, fetch
-from src.data.preparation.lock import preparing
+from src.data.preparation.members import safe_name
 from src.data.preparation.published import numbers
 from src.data.preparation.transfer import Remote
 from src.data.revisited import RELEASE
 from src.errors import InputError
-from src.files import write_text
+from src.files import write_bytes, write_text
 
 GROUND_TRUTH_URL = "http://cmp.felk.cvut.cz/revisitop/data/datasets/"
 DISTRACTORS = 100
@@ -60,25 +60,22 @@ def fetch_benchmark(
     base = (base_url or photos.base_url).rstrip("/")
     truth = Remote(f"{ground_truth_url.rstrip('/')}/{name}/gnd_{name}.pkl", root / f"gnd_{name}.pkl")
     archives = [Remote(f"{base}/{archive}", root / archive) for archive in photos.archives]
-    unpacked = (root / "jpg").is_dir()
-    fetch([truth, *([] if unpacked else archives)], root, mode, parallel)
-    if mode == "run" and unpacked:
-        # Of a run that was killed between the last two steps.
+    home = root / "jpg"
+
+    def finish() -> None:
+        if not home.is_dir():
+            aside = root / ".jpg.partial"
+            shutil.rmtree(aside, ignore_errors=True)
+            for archive in archives:
+                unpack(archive.path, aside, flat=True)
+            about = {"release": photos.release, "archives": [archive.url for archive in archives]}
+            write_text(root / RELEASE, json.dumps(about, indent=1) + "\n")
+            os.replace(aside, home)
+            print(f"{home}: {sum(1 for _ in home.iterdir())} images")
         for archive in archives:
             archive.path.unlink(missing_ok=True)
-    if mode != "run" or unpacked:
-        return
-    with preparing(root):
-        aside = root / ".jpg.partial"
-        shutil.rmtree(aside, ignore_errors=True)
-        for archive in archives:
-            unpack(archive.path, aside, flat=True)
-        about = {"release": photos.release, "archives": [archive.url for archive in archives]}
-        write_text(root / RELEASE, json.dumps(about, indent=1) + "\n")
-        os.replace(aside, root / "jpg")
-        for archive in archives:
-            archive.path.unlink()
-    print(f"{root / 'jpg'}: {sum(1 for _ in (root / 'jpg').iterdir())} images")
+
+    fetch([truth, *([] if home.is_dir() else archives)], root, mode, parallel, finish)
 
 
 def fetch_distractors(
@@ -97,14 +94,15 @@ def fetch_distractors(
     done = root / "unpacked"
     left = [n for n in numbers(archives, DISTRACTORS, first=1) if not (done / str(n)).exists()]
     tars = {n: Remote(f"{base}/jpg/revisitop1m.{n}.tar.gz", root / f"revisitop1m.{n}.tar.gz") for n in left}
-    fetch([Remote(f"{base}/revisitop1m.txt", root / "revisitop1m.txt"), *tars.values()], root, mode, parallel)
-    if mode != "run":
-        return
-    with preparing(root):
+    names = Remote(f"{base}/revisitop1m.txt", root / "revisitop1m.txt")
+
+    def finish() -> None:
         for number, tar in tars.items():
             unpack(tar.path, root / "jpg", flat=False)
             write_text(done / str(number), "")
             tar.path.unlink()
+
+    fetch([names, *tars.values()], root, mode, parallel, finish)
 
 
 def unpack(archive: Path, folder: Path, flat: bool) -> None:
@@ -113,12 +111,13 @@ def unpack(archive: Path, folder: Path, flat: bool) -> None:
     Raises InputError for an archive that is damaged or cut short, for names that lead out of the folder, and for
     links and devices.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
-                if not member.isdir():
-                    _write_member(tar, member, folder, flat)
+                name = safe_name(member, archive)
+                file = tar.extractfile(member)
+                if file is not None:
+                    write_bytes(folder / (name.name if flat else name), file.read())
             # Only at its very end does a compressed file say whether its bytes are right.
             while tar.fileobj is not None and tar.fileobj.read(1 << 20):
                 pass
@@ -127,17 +126,3 @@ def unpack(archive: Path, folder: Path, flat: bool) -> None:
         if isinstance(error, OSError) and error.errno:
             raise InputError(f"{archive.name} could not be unpacked: {error.strerror}") from error
         raise InputError(f"{archive} is damaged ({reason}): delete it and run again") from error
-
-
-def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, flat: bool) -> None:
-    name = PurePosixPath(member.name)
-    if not member.isfile() or name.is_absolute() or ".." in name.parts:
-        raise InputError(f"{tar.name} holds {member.name!r}, which is no file inside it: refused")
-    target = folder / (name.name if flat else name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source = tar.extractfile(member)
-    assert source is not None
-    aside = target.with_name(f".{target.name}.part")
-    with source, aside.open("wb") as file:
-        shutil.copyfileobj(source, file)
-    os.replace(aside, target)

@@ -7,28 +7,25 @@ whole, sorted by id, as plain numpy files that are memory-mapped; `SPLIT/.index/
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
-import sys
 import tarfile
-import threading
 import zipfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context, parent_process
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
+from src.data.parallel import over_processes
 from src.data.preparation.lock import preparing
+from src.data.preparation.members import safe_name
 from src.errors import InputError
-from src.files import write_text
+from src.files import write_bytes, write_text
 
 FORMAT = 1
 FOLDER, CURRENT = ".index", "current.json"
@@ -56,7 +53,7 @@ def index_archives(folder: str | Path, workers: int = 4) -> Path:
         raise InputError(f"there are no archives in {folder} to index")
     with preparing(folder):
         stale = [path for path in archives if _kept(path) is None]
-        for _ in _indexed(stale, min(workers, len(stale))):
+        for _ in over_processes(_index_one, stale, min(workers, len(stale)), "indexing"):
             pass
         return _join(folder, archives)
 
@@ -78,7 +75,7 @@ def read_headers(archive: Path) -> Table:
     try:
         with tarfile.open(archive, "r:") as tar:
             while (member := tar.next()) is not None:
-                match = _IMAGE.fullmatch(PurePosixPath(_safe(member, archive)).name)
+                match = _IMAGE.fullmatch(safe_name(member, archive).name)
                 if member.isfile() and match:
                     ids.append(int(match[1], 16))
                     offsets.append(member.offset_data)
@@ -98,53 +95,15 @@ def read_headers(archive: Path) -> Table:
     return {"id": np.array(ids, np.uint64), "offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)}
 
 
-def _safe(member: tarfile.TarInfo, archive: Path) -> str:
-    name = PurePosixPath(member.name)
-    if not (member.isfile() or member.isdir()) or member.issparse() or name.is_absolute() or ".." in name.parts:
-        raise InputError(f"{archive} holds {member.name!r}, which is no plain file inside it: refused")
-    return member.name
-
-
-def _indexed(archives: list[Path], workers: int) -> Iterator[None]:
-    quiet = not sys.stdout.isatty()
-    progress = partial(track, description="indexing", total=len(archives), transient=True, disable=quiet)
-    if workers <= 1:
-        yield from progress(map(_index_one, archives))
-        return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
-    try:
-        yield from progress(pool.map(_index_one, archives))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """A worker whose main process was killed would wait for work for ever."""
-
-    def wait() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 def _index_one(archive: Path) -> None:
     """Write an archive's part; its stamp is taken first, so that an archive that changes meanwhile is read again."""
     (stamp,) = archive_stamps([archive])
-    part = _part(archive)
-    aside = part.with_name(f".{part.name}.{os.getpid()}.part")
+    data = io.BytesIO()
+    np.savez(data, stamp=json.dumps([FORMAT, *stamp]), allow_pickle=False, **read_headers(archive))
     try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            table = read_headers(archive)
-            np.savez(file, stamp=json.dumps([FORMAT, *stamp]), allow_pickle=False, **table)
-        os.replace(aside, part)
+        write_bytes(_part(archive), data.getvalue())
     except OSError as error:
-        raise InputError(f"{part} cannot be written: {error.strerror or error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
+        raise InputError(f"{_part(archive)} cannot be written: {error.strerror or error}") from error
 
 
 def _part(archive: Path) -> Path:

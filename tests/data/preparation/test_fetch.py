@@ -30,7 +30,7 @@ def gldv2(server):
 
 
 def get(server, root: Path, mode="run", archives: object = "0-4") -> None:
-    fetch(gldv2_files(root, "test", archives, server.url), root, mode, 3, AT_ONCE)
+    fetch(gldv2_files(root, "test", archives, server.url), root, mode, 3, patience=AT_ONCE)
 
 
 def test_the_split_arrives_as_published(gldv2, tmp_path: Path, capsys) -> None:

@@ -1,0 +1,49 @@
+"""Work over several processes that end with the one that started them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context, parent_process
+from typing import TypeVar
+
+from rich.progress import track
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+def over_processes(
+    work: Callable[[J], R], jobs: Sequence[J], workers: int, what: str, settle: Callable[[], None] | None = None
+) -> Iterator[R]:
+    """The results of `work`, a function at the top of a module, in the order of the jobs.
+
+    With a bar called `what` on a terminal; one worker is this process itself. `settle` is called in each worker first.
+    """
+    bar = partial(track, description=what, total=len(jobs), transient=True, disable=not sys.stdout.isatty())
+    if workers <= 1:
+        yield from bar(map(work, jobs))
+        return
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(settle,))
+    try:
+        yield from bar(pool.map(work, jobs))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(settle: Callable[[], None] | None) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if settle is not None:
+        settle()
+
+
+def _end_with_parent() -> None:
+    """A worker whose main process was killed would wait for work for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
