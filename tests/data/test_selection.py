@@ -45,7 +45,7 @@ def test_listed_images_are_left_out(training: TrainingSet, tmp_path: Path) -> No
     assert "30" not in left.classes
 
 
-@pytest.mark.parametrize("line", ["123", "z" * 16, "00a1b2c3d4e5f607.jpg"])
+@pytest.mark.parametrize("line", ["123", "z" * 16, "00a1b2c3d4e5f607.jpg", "0x00000000000001", "+000000000000001"])
 def test_a_list_of_other_things_is_refused(training: TrainingSet, tmp_path: Path, line: str) -> None:
     (tmp_path / "list.txt").write_text(line)
     with pytest.raises(InputError, match="16 hex digits"):
