@@ -36,7 +36,14 @@ def main(cfg: DictConfig) -> float | None:
     trainer = instantiate(
         cfg.trainer,
         logger=loggers,
-        callbacks=callbacks(run, validates=bool(data.validation), logs=bool(loggers), ema=cfg.ema),
+        callbacks=callbacks(
+            run,
+            validates=bool(data.validation),
+            logs=bool(loggers),
+            ema=cfg.ema,
+            minutes=cfg.checkpoint_minutes,
+            steps=cfg.checkpoint_steps,
+        ),
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=sys.stdout.isatty(),
     )

@@ -17,6 +17,7 @@ from src.data.augment import Augmentation
 from src.data.datasets import BenchmarkImages, TrainingImages
 from src.data.folder import SplitMode, split_folder
 from src.data.gldv2 import HINT, Kind, hold_out, load_gldv2
+from src.data.loader import EpochLoader
 from src.data.sampling import EpochSampler, RankShard, draw_chances
 from src.data.selection import select
 from src.data.sources import checked_seed
@@ -180,11 +181,11 @@ class LandmarkDataModule(L.LightningDataModule):
                 for _ in loader:
                     pass
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> EpochLoader:
         """Batches of this process's share of each global batch; an incomplete last batch is left out."""
         world, rank = self._processes()
         images = TrainingImages(self._training, self.image_size, self.augmentation.crop, self.seed)
-        return DataLoader(
+        return EpochLoader(
             images,
             batch_size=self.batch_size // world,
             sampler=EpochSampler(len(images), self.seed, rank, world, self._epoch(), self._chances),

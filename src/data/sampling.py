@@ -57,19 +57,31 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.world = world
         self.epoch = epoch
         self.chances = chances
+        self._resumed = (epoch, 0)
+
+    @property
+    def start(self) -> int:
+        """Samples of this epoch that were drawn before the run was resumed, by all ranks together."""
+        epoch, samples = self._resumed
+        return samples if epoch == self.epoch else 0
+
+    def resume(self, epoch: int, samples: int) -> None:
+        """Leave out, in that epoch, the first `samples` of all ranks together."""
+        self._resumed = (epoch, samples)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
+        """Of a whole epoch, also where a part of it is left."""
         return self.size // self.world
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self.epoch
+        epoch, start = self.epoch, self.start
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(self.size) if self.chances is None else rng.choice(self.size, self.size, p=self.chances)
-        for position in order[self.rank : len(self) * self.world : self.world]:
+        for position in order[start + self.rank : len(self) * self.world : self.world]:
             yield epoch, int(position)
 
 

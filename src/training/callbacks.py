@@ -16,10 +16,23 @@ from torch import Tensor
 from src.contracts import BadImage, Batch, InputError
 
 MONITOR = "val/medium"
+BEST, LAST = "best.ckpt", "last.ckpt"
 
 
-def callbacks(run: Path, *, validates: bool, logs: bool, ema: float | None = None) -> list[Callback]:
-    """The callbacks of a training run that writes to `run`; `ema` is the decay of averaged weights, None for none."""
+def callbacks(
+    run: Path,
+    *,
+    validates: bool,
+    logs: bool,
+    ema: float | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+) -> list[Callback]:
+    """The callbacks of a training run that writes to `run`.
+
+    `ema` is the decay of averaged weights, None for none; `minutes` and `steps` say how often a checkpoint is written
+    within an epoch (see `Within`).
+    """
     folder = run / "checkpoints"
     watching: list[Callback] = [Throughput(), EpochLine(), BadImageFile(run)]
     if ema is not None:
@@ -29,7 +42,7 @@ def callbacks(run: Path, *, validates: bool, logs: bool, ema: float | None = Non
     if validates:
         watching.append(Best(folder))
     # After Best, whose score it stores for a run that resumes.
-    return [*watching, Last(folder)]
+    return [*watching, Last(folder), Within(folder, minutes, steps)]
 
 
 class Averaging(EMAWeightAveraging):
@@ -58,20 +71,66 @@ class Best(ModelCheckpoint):
     """`best.ckpt`: the epoch with the highest validation mAP."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "best", monitor=MONITOR, mode="max", enable_version_counter=False)
+        super().__init__(folder, Path(BEST).stem, monitor=MONITOR, mode="max", enable_version_counter=False)
 
 
 class Last(ModelCheckpoint):
     """`last.ckpt`: written after every epoch, for resuming."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
+        super().__init__(
+            folder, Path(LAST).stem, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
+        )
+
+
+class Within(Callback):
+    """`last.ckpt` within an epoch as well: every so many minutes, or optimizer steps, or both; None for not.
+
+    Raises InputError for numbers that are not above 0.
+    """
+
+    # Optimizer steps between two looks at the clock, about which all processes must agree.
+    LOOK = 10
+
+    def __init__(self, folder: Path, minutes: float | None, steps: int | None) -> None:
+        if any(every is not None and not every > 0 for every in (minutes, steps)):
+            raise InputError(f"checkpoint_minutes={minutes} and checkpoint_steps={steps} must be above 0, or null")
+        self.path = folder / LAST
+        self.minutes = minutes
+        self.steps = steps
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The clock starts with training, and again with each checkpoint."""
+        self.step = trainer.global_step
+        self.start = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Save after an optimizer step, since gradients that are gathered over several batches are not kept.
+
+        After an epoch's last batch `Last` does.
+        """
+        if trainer.global_step == self.step or trainer.is_last_batch:
+            return
+        self.step = trainer.global_step
+        if self._due_by_steps() or self._due_by_clock(trainer):
+            trainer.save_checkpoint(self.path, weights_only=False)
+            self.start = time.monotonic()
+
+    def _due_by_steps(self) -> bool:
+        return self.steps is not None and self.step % self.steps == 0
+
+    def _due_by_clock(self, trainer: L.Trainer) -> bool:
+        if self.minutes is None or self.step % self.LOOK:
+            return False
+        return trainer.strategy.broadcast(time.monotonic() - self.start > 60 * self.minutes)
 
 
 def chosen_checkpoint(run: Path) -> Path:
     """The checkpoint that stands for a run: the best on validation, or the last where nothing validated."""
-    best = run / "checkpoints" / "best.ckpt"
-    return best if best.exists() else best.with_name("last.ckpt")
+    best = run / "checkpoints" / BEST
+    return best if best.exists() else best.with_name(LAST)
 
 
 def best_score(trainer: L.Trainer) -> float | None:
@@ -104,10 +163,14 @@ class Throughput(Callback):
 class EpochLine(Callback):
     """Prints one line after each epoch, for logs that a progress bar would not suit."""
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the epoch's clock and mean."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lightning does not say that an epoch begins which a resumed run is in the middle of."""
         self.start = time.perf_counter()
         self.losses: list[Tensor] = []
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the epoch's clock and mean."""
+        self.on_train_start(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int

@@ -38,6 +38,8 @@ PARTS = frozenset(
 )
 # What an optimizer's state is tied to, and so a run that resumes.
 FIXED = ("optim", "ema", "backbone.freeze_until", "backbone.freeze_bn", "pooling.learnable")
+# What the order of an epoch's samples follows from, and so a run that resumes in the middle of one.
+WITHIN_AN_EPOCH = ("seed", "data.batch_size", "data.sampling")
 # What an exported folder holds.
 TENSORS, ABOUT = "model.safetensors", "model.json"
 
@@ -144,12 +146,18 @@ def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any])
             f"the training or validation images are not those that {path} was trained with: give the seed and data.* "
             "it was started with and restore its files, or start a new run"
         )
-    for key in FIXED:
+    fixed = dict.fromkeys(FIXED, "holds the optimizer")
+    if _within_an_epoch(checkpoint):
+        fixed |= dict.fromkeys(WITHIN_AN_EPOCH, "was written in the middle of an epoch")
+    for key, why in fixed.items():
         if _at(before["config"], key) != _at(run["config"], key):
-            raise InputError(
-                f"{key}=... cannot change when a run resumes ({path} holds the optimizer): start a new run"
-            )
+            raise InputError(f"{key}=... cannot change when a run resumes ({path} {why}): start a new run")
     check_fit(module.state_dict(), checkpoint["state_dict"], path)
+
+
+def _within_an_epoch(checkpoint: Mapping[str, Any]) -> bool:
+    epochs = _at(checkpoint, "loops.fit_loop.epoch_progress.current") or {}
+    return epochs.get("processed") != epochs.get("started")
 
 
 def build_model(config: Mapping[str, Any]) -> DescriptorModel:

@@ -27,6 +27,7 @@ class CSVLog(Logger):
         self._started = False
         self._columns: list[str] = []
         self._unsaved: list[dict[str, Any]] = []
+        self._wait = FLUSH_EVERY
 
     @property
     def name(self) -> str:
@@ -52,8 +53,17 @@ class CSVLog(Logger):
     @rank_zero_only
     def save(self) -> None:
         """Lightning calls this after every row; the file is written from time to time."""
-        if len(self._unsaved) >= FLUSH_EVERY:
+        if len(self._unsaved) >= self._wait:
             self.flush()
+
+    @rank_zero_only
+    def settle(self) -> None:
+        """A checkpoint is being written: what it will not run again must be on disk.
+
+        Within an epoch that includes the row of its own step, which Lightning logs just afterwards.
+        """
+        self.flush()
+        self._wait = 1
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -71,7 +81,7 @@ class CSVLog(Logger):
                 csv.DictWriter(file, columns).writerows(self._unsaved)
         else:
             self._write([*self._read(), *self._unsaved], columns)
-        self._unsaved = []
+        self._unsaved, self._wait = [], FLUSH_EVERY
 
     def _start(self, step: int | None) -> None:
         """Drop the rows of steps that a resumed run runs again."""

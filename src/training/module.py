@@ -115,7 +115,7 @@ class LandmarkModule(RetrievalModule):
         """
         for logger in self.trainer.loggers:
             if isinstance(logger, CSVLog):
-                logger.flush()
+                logger.settle()
         checkpoint[RUN_KEY] = self.run
         checkpoint[HEAD_PLACE] = self._head_place()
         if self.class_parallel is not None:

@@ -13,6 +13,7 @@ from end_to_end.runs import (
     card,
     command,
     config,
+    kill_when,
     losses,
     metrics,
     run_command,
@@ -25,11 +26,10 @@ def test_two_processes_share_the_batch_and_the_benchmark_and_resume(world: Path,
     run, alone = tmp_path / "run", tmp_path / "alone"
     here = f"hydra.run.dir={run}"
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "strategy=ddp_gloo", "trainer.devices=2"]
-    finished = run_command(command(here, *options, "trainer.max_epochs=1"))
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count("page: ") == 1
-    resumed = run_command(command(here, "resume=true", "trainer.max_epochs=2"))
+    kill_when((run / "checkpoints" / "last.ckpt").exists, command(here, *options, "checkpoint_steps=1"))
+    resumed = run_command(command(here, "resume=true"))
     assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.count("page: ") == 1
     assert "epoch 2/2" in resumed.stdout
     assert len(losses(run)) == 2 * 3
     checkpoint = f"checkpoint={run / 'checkpoints' / 'best.ckpt'}"

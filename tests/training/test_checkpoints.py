@@ -156,3 +156,15 @@ def test_a_run_cannot_go_on_with_other_classes_or_another_optimizer(tmp_path: Pa
     ]:
         with pytest.raises(InputError, match=message):
             check_resumable(path, torch.nn.Linear(2, 2), run)
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_in_the_middle_of_an_epoch_its_order_cannot_change(tmp_path: Path, within: bool) -> None:
+    path = tmp_path / "a.ckpt"
+    write(path)
+    progress = {"fit_loop": {"epoch_progress": {"current": {"started": 2, "processed": 1 if within else 2}}}}
+    torch.save(torch.load(path, weights_only=True) | {"loops": progress}, path)
+    for changed in ({"seed": 3}, {"data": {"batch_size": 4}}, {"data": {"sampling": "balanced"}}):
+        run = describe_run({"model": MODEL} | changed, ["a", "b"], DATA)
+        with pytest.raises(InputError, match="in the middle of an epoch" if within else "another architecture"):
+            check_resumable(path, torch.nn.Linear(2, 2), run)
