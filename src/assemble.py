@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from src.cli import as_plain
-from src.contracts import InputError, Resize
+from src.contracts import InputError, Orientation, Resize
 from src.data.module import LandmarkDataModule
 from src.extraction.extractor import check_protocol
 from src.losses.class_parallel import ClassParallel
@@ -61,17 +61,18 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     return data, module, config
 
 
-def as_tested(cfg: DictConfig, trained_by: dict[str, Any]) -> tuple[Sequence[float], Resize, int | None]:
-    """Scales, resize rule and max_side: as given, where `auto` as the checkpoint's run tested, else the paper's."""
+def as_tested(cfg: DictConfig, trained_by: dict[str, Any]) -> tuple[Sequence[float], Resize, int | None, Orientation]:
+    """Scales, resize rule, max_side and orientation: as given, or as the checkpoint's run tested, else the paper's."""
     before = (
         trained_by.get("test_scales", PAPER_SCALES),
         trained_by.get("resize", "released"),
         trained_by.get("data", {}).get("max_side"),
+        trained_by.get("data", {}).get("orientation", "exif"),
     )
-    given = (cfg.scales, cfg.resize, cfg.max_side)
-    scales, resize, max_side = (old if new == "auto" else new for new, old in zip(given, before, strict=True))
+    given = (cfg.scales, cfg.resize, cfg.max_side, cfg.orientation)
+    scales, resize, max_side, orientation = (a if b == "auto" else b for a, b in zip(before, given, strict=True))
     check_protocol(scales, resize)
-    return scales, resize, max_side
+    return scales, resize, max_side, orientation
 
 
 def _without_pretrained(cfg: DictConfig) -> DictConfig:

@@ -16,6 +16,7 @@ from src.errors import InputError as InputError
 
 Crop = Literal["pil", "trunc", "none"]
 Resize = Literal["released", "antialias"]
+Orientation = Literal["exif", "ignore"]
 Difficulty = Literal["easy", "medium", "hard"]
 DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard")
 

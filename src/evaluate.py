@@ -35,9 +35,10 @@ def main(cfg: DictConfig) -> float:
         model, trained_by = instantiate(cfg.model), {}
     else:
         model, trained_by = load_model(cfg.checkpoint)
-    scales, resize, max_side = as_tested(cfg, trained_by)
+    scales, resize, max_side, orientation = as_tested(cfg, trained_by)
     benchmark = instantiate(cfg.benchmark)()
-    data = LandmarkDataModule(None, [], [benchmark], workers=cfg.workers, max_side=max_side, on_error=cfg.on_error)
+    reading = {"max_side": max_side, "orientation": orientation, "on_error": cfg.on_error}
+    data = LandmarkDataModule(None, [], [benchmark], workers=cfg.workers, **reading)
     options = ExtractionOptions(scales, resize, instantiate(cfg.index))
     trainer = instantiate(
         cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=sys.stdout.isatty()
@@ -51,7 +52,7 @@ def main(cfg: DictConfig) -> float:
             name=cfg.name,
             method=cfg.method or cfg.name,
             rankings=rankings,
-            protocol=protocol(scales, resize, max_side, selection, cfg.trainer.precision),
+            protocol=protocol(scales, resize, max_side, selection, cfg.trainer.precision, orientation),
             checkpoint=tensor_file(cfg.checkpoint) if cfg.checkpoint else None,
             config={"evaluate": as_plain(cfg), "train": trained_by or None, "licence": model.backbone.licence},
         )

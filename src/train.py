@@ -66,7 +66,14 @@ def main(cfg: DictConfig) -> float | None:
             method=cfg.method or cfg.name,
             rankings=rankings,
             baseline=baseline,
-            protocol=protocol(cfg.test_scales, cfg.resize, data.max_side, selection_of(chosen), cfg.trainer.precision),
+            protocol=protocol(
+                cfg.test_scales,
+                cfg.resize,
+                data.max_side,
+                selection_of(chosen),
+                cfg.trainer.precision,
+                data.reading.orientation,
+            ),
             checkpoint=chosen,
             config=config,
         )

@@ -8,12 +8,24 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from src.contracts import BadImage, Batch, Benchmark, Crop, ImageBatch, ImageSource, InputError, TrainingSet
+from src.contracts import (
+    BadImage,
+    Batch,
+    Benchmark,
+    Crop,
+    ImageBatch,
+    ImageSource,
+    InputError,
+    Orientation,
+    TrainingSet,
+)
 from src.data.augment import NUM_DRAWS
 from src.data.images import (
+    READ_ALL,
     BrokenImageError,
     CropRange,
     Pixels,
+    Reading,
     crop_query,
     decode,
     decode_crop,
@@ -40,8 +52,11 @@ class TrainingImages(Dataset[Batch]):
     (seed, epoch, sample id): workers, ranks and resumes cannot change them.
     """
 
-    def __init__(self, training: TrainingSet, size: int, crop: CropRange, seed: int) -> None:
+    def __init__(
+        self, training: TrainingSet, size: int, crop: CropRange, seed: int, reading: Reading = READ_ALL
+    ) -> None:
         self.training = training
+        self.reading = reading
         self.size = size
         self.crop = crop
         self.seed = seed
@@ -72,7 +87,7 @@ class TrainingImages(Dataset[Batch]):
         for attempt in range(1, MAX_REPLACEMENTS + 1):
             try:
                 data = read_patiently(self.training.source, position)
-                return decode_crop(data, self.crop, self.size, rng), draws, position
+                return decode_crop(data, self.crop, self.size, rng, self.reading), draws, position
             except (BrokenImageError, OSError) as error:
                 bad.append(BadImage(self.training.source.name(position), reason(error)))
                 # A generator of its own: how far the broken image got must not matter.
@@ -96,9 +111,17 @@ class BenchmarkImages(Dataset[ImageBatch]):
         benchmark: its images, queries and crop rule.
         max_side: images larger than this are shrunk to it (by area) after the crop; None keeps every pixel.
         skip_bad: leave unreadable images out (they are listed in the batch) where an error is the rule.
+        orientation: "exif" turns images upright as they state, "ignore" takes them as they are stored.
     """
 
-    def __init__(self, benchmark: Benchmark, max_side: int | None = None, skip_bad: bool = False) -> None:
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        max_side: int | None = None,
+        skip_bad: bool = False,
+        orientation: Orientation = "exif",
+    ) -> None:
+        self.orientation: Orientation = orientation
         self.source: ImageSource = benchmark.source
         self.crop: Crop = benchmark.crop
         self.max_side = max_side
@@ -131,5 +154,5 @@ class BenchmarkImages(Dataset[ImageBatch]):
         )
 
     def _pixels(self, position: int) -> Pixels:
-        pixels = crop_query(decode(read_patiently(self.source, position)), self.boxes[position], self.crop)
-        return shrink(pixels, self.max_side)
+        pixels = decode(read_patiently(self.source, position), self.orientation)
+        return shrink(crop_query(pixels, self.boxes[position], self.crop), self.max_side)

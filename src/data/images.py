@@ -15,7 +15,8 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from src.contracts import Crop
+from src.contracts import Crop, Orientation
+from src.data.orientation import image_orientation, jpeg_orientation, upright
 
 # Above this an image is refused before it is decoded; Pillow's own limit for a decompression bomb.
 MAX_PIXELS = 178_956_970
@@ -64,36 +65,53 @@ class CropRange(NamedTuple):
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
 
-def decode(data: bytes) -> Pixels:
-    """The whole image at full resolution, (H, W, 3) RGB. Raises BrokenImageError."""
+class Reading(NamedTuple):
+    """How training images are read: turned upright or as they are stored, and the least side in pixels."""
+
+    orientation: Orientation = "exif"
+    min_side: int = 1
+
+
+READ_ALL = Reading()
+
+
+def decode(data: bytes, orientation: Orientation = "exif") -> Pixels:
+    """The whole image at full resolution, (H, W, 3) RGB, upright or as it is stored. Raises BrokenImageError."""
     if _jpeg_size(data) is None:
-        return _decode_with_pillow(data)
+        return np.ascontiguousarray(_decode_with_pillow(data, orientation))
     try:
-        return simplejpeg.decode_jpeg(data, "RGB")
+        pixels = simplejpeg.decode_jpeg(data, "RGB")
     except ValueError:
         # The strict decoder refuses files that Pillow can still read whole.
-        return _decode_with_pillow(data)
+        return np.ascontiguousarray(_decode_with_pillow(data, orientation))
+    return np.ascontiguousarray(upright(pixels, _stated(data, orientation)))
 
 
-def decode_crop(data: bytes, crop: CropRange, size: int, rng: np.random.Generator) -> Pixels:
+def decode_crop(
+    data: bytes, crop: CropRange, size: int, rng: np.random.Generator, reading: Reading = READ_ALL
+) -> Pixels:
     """A random crop, resized to (size, size, 3) RGB.
 
     A JPEG is decoded at the smallest of libjpeg's scales (1, 1/2, 3/8, 1/4, 1/8) at which the crop is still
-    no smaller than `size`. Raises BrokenImageError.
+    no smaller than `size`. Raises BrokenImageError, also for an image with a side below `reading.min_side`.
     """
     shape = _jpeg_size(data)
     if shape is None:
-        pixels = _decode_with_pillow(data)
+        pixels = _decode_with_pillow(data, reading.orientation)
         height, width = pixels.shape[:2]
+        _check_sides(height, width, reading.min_side)
         return resize(_cut(pixels, random_box(height, width, crop, rng)), size)
-    height, width = shape
+    _check_sides(*shape, reading.min_side)
+    turn = _stated(data, reading.orientation)
+    height, width = shape[::-1] if turn >= 5 else shape
     box = random_box(height, width, crop, rng)
+    least = min(height, math.ceil(height * size / box.height)), min(width, math.ceil(width * size / box.width))
     try:
         pixels = simplejpeg.decode_jpeg(
             data,
             "RGB",
-            min_height=min(height, math.ceil(height * size / box.height)),
-            min_width=min(width, math.ceil(width * size / box.width)),
+            min_height=least[turn >= 5],
+            min_width=least[turn < 5],
             # Between a half and the whole libjpeg-turbo has no SIMD: slower than decoding the whole.
             min_factor=2,
             # Less exact by about a grey level, which training does not see.
@@ -101,9 +119,10 @@ def decode_crop(data: bytes, crop: CropRange, size: int, rng: np.random.Generato
             fastupsample=True,
             buffer=_scratch(3 * height * width),
         )
+        pixels = upright(pixels, turn)
     except ValueError:
-        pixels = _decode_with_pillow(data)
-    return resize(_cut(pixels, _scaled(box, shape, pixels.shape)), size)
+        pixels = _decode_with_pillow(data, reading.orientation)
+    return resize(_cut(pixels, _scaled(box, (height, width), pixels.shape)), size)
 
 
 def random_box(height: int, width: int, crop: CropRange, rng: np.random.Generator) -> Box:
@@ -156,6 +175,9 @@ def reason(error: Exception) -> str:
 def resize(pixels: Pixels, size: int) -> Pixels:
     """Pixels as a square of `size`: linear, or by area where both sides shrink to less than half."""
     far = min(pixels.shape[:2]) > 2 * size
+    # OpenCV takes rows with gaps between them, and refuses mirrored or turned ones.
+    if pixels.strides[1:] != (3, 1) or pixels.strides[0] < 0:
+        pixels = np.ascontiguousarray(pixels)
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA if far else cv2.INTER_LINEAR)
 
 
@@ -189,8 +211,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     return int(height), int(width)
 
 
-def _decode_with_pillow(data: bytes) -> Pixels:
-    """Everything else: other formats, CMYK, 16 bits, palettes, the first frame of an animation."""
+def _decode_with_pillow(data: bytes, orientation: Orientation) -> Pixels:
+    """Everything else: other formats, CMYK, 16 bits, palettes, the first frame of an animation; may be a view."""
     if not data:
         raise BrokenImageError("zero bytes")
     try:
@@ -199,7 +221,9 @@ def _decode_with_pillow(data: bytes) -> Pixels:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
                 _check_pixels(*image.size)
-                return _rgb(image)
+                pixels = _rgb(image)
+                # Asked after loading, since TIFF images are turned by it.
+                return upright(pixels, image_orientation(image)) if orientation == "exif" else pixels
     except BrokenImageError:
         raise
     except UnidentifiedImageError as error:
@@ -219,6 +243,15 @@ def _rgb(image: Image.Image) -> Pixels:
 
 def _from_16_bits(grey: NDArray[np.integer]) -> Pixels:
     return np.repeat((np.clip(grey, 0, 65535) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _stated(data: bytes, orientation: Orientation) -> int:
+    return jpeg_orientation(data) if orientation == "exif" else 1
+
+
+def _check_sides(height: int, width: int, least: int) -> None:
+    if min(height, width) < least:
+        raise BrokenImageError(f"{width} x {height} pixels, below the limit of {least} a side")
 
 
 def _check_pixels(width: int, height: int) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import lightning as L
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from src.contracts import Batch, Benchmark, ImageBatch, InputError, TrainingSet
+from src.contracts import Batch, Benchmark, ImageBatch, InputError, Orientation, TrainingSet
 from src.data.augment import Augmentation
 from src.data.datasets import BenchmarkImages, TrainingImages
 from src.data.folder import SplitMode, split_folder
 from src.data.gldv2 import HINT, Kind, hold_out, load_gldv2
+from src.data.images import Reading
 from src.data.loader import EpochLoader
 from src.data.sampling import EpochSampler, RankShard, draw_chances
 from src.data.selection import select
@@ -42,6 +43,8 @@ class LandmarkDataModule(L.LightningDataModule):
         on_error: "error" stops an evaluation at an unreadable image, "skip" leaves it out.
         sampling: "uniform" draws each training image once an epoch; "balanced" as many draws, each landmark alike;
             "sqrt" between them, a landmark by the square root of its images.
+        orientation: "exif" turns images upright as they state, "ignore" takes them as they are stored.
+        min_side: training images with a side of fewer pixels count as broken.
 
     Raises:
         InputError: sizes that do not fit.
@@ -61,6 +64,8 @@ class LandmarkDataModule(L.LightningDataModule):
         eval_batch: int = 16,
         on_error: Literal["error", "skip"] = "error",
         sampling: str = "uniform",
+        orientation: Orientation = "exif",
+        min_side: int = 16,
     ) -> None:
         super().__init__()
         if min(image_size, batch_size, eval_batch) < 1 or workers < 0:
@@ -69,6 +74,8 @@ class LandmarkDataModule(L.LightningDataModule):
             raise InputError(f"max_side must be a whole number above 0 or null, not {max_side}")
         if on_error not in ("error", "skip"):
             raise InputError(f"on_error must be error or skip, not {on_error}")
+        if orientation not in get_args(Orientation):
+            raise InputError(f"orientation must be {' or '.join(get_args(Orientation))}, not {orientation}")
         if training is not None and len(training) < batch_size:
             raise InputError(
                 f"the {len(training)} training images are fewer than one batch of {batch_size}: lower data.batch_size"
@@ -85,6 +92,7 @@ class LandmarkDataModule(L.LightningDataModule):
         self.max_side = max_side
         self.eval_batch = eval_batch
         self.on_error = on_error
+        self.reading = Reading(orientation, min_side)
 
     @classmethod
     def from_gldv2(
@@ -184,7 +192,7 @@ class LandmarkDataModule(L.LightningDataModule):
     def train_dataloader(self) -> EpochLoader:
         """Batches of this process's share of each global batch; an incomplete last batch is left out."""
         world, rank = self._processes()
-        images = TrainingImages(self._training, self.image_size, self.augmentation.crop, self.seed)
+        images = TrainingImages(self._training, self.image_size, self.augmentation.crop, self.seed, self.reading)
         return EpochLoader(
             images,
             batch_size=self.batch_size // world,
@@ -215,7 +223,7 @@ class LandmarkDataModule(L.LightningDataModule):
 
     def _images(self, benchmark: Benchmark) -> DataLoader[ImageBatch]:
         world, rank = self._processes()
-        images = BenchmarkImages(benchmark, self.max_side, skip_bad=self.on_error == "skip")
+        images = BenchmarkImages(benchmark, self.max_side, self.on_error == "skip", self.reading.orientation)
         return DataLoader(
             images,
             batch_size=self.eval_batch,

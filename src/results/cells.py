@@ -6,7 +6,7 @@ import io
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from src.contracts import Benchmark, Difficulty
 
@@ -69,6 +69,7 @@ def _small(data: bytes, side: int) -> tuple[Image.Image, float]:
         # Pillow clips 16 bits to 8 where it should scale them.
         deep = image.mode.startswith("I")
         small = (Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if deep else image).convert("RGB")
+        ImageOps.exif_transpose(small, in_place=True)
     scale = side / longest
     size = [max(1, round(edge * side / max(small.size))) for edge in small.size]
     return small.resize((size[0], size[1]), Image.Resampling.LANCZOS, reducing_gap=2.0), scale

@@ -79,7 +79,12 @@ def file_name(ranking: Ranking) -> str:
 
 
 def protocol(
-    scales: Sequence[float], resize: str, max_side: int | None, selection: Mapping[str, str], precision: str
+    scales: Sequence[float],
+    resize: str,
+    max_side: int | None,
+    selection: Mapping[str, str],
+    precision: str,
+    orientation: str = "exif",
 ) -> dict[str, object]:
     """The part of a card without which its figures mean nothing; `selection` are the sets that chose the weights."""
     return {
@@ -87,6 +92,7 @@ def protocol(
         "resize": resize,
         "image_size": max_side,
         "selection": dict(selection),
-        # float32 goes without saying.
+        # float32 goes without saying, and so do upright photographs.
         "precision": None if precision == "32-true" else precision,
+        "orientation": None if orientation == "exif" else orientation,
     }

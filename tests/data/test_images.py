@@ -14,13 +14,14 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from src.data import images
 from src.data.images import (
     Box,
     BrokenImageError,
     CropRange,
+    Reading,
     crop_query,
     decode,
     decode_crop,
@@ -329,3 +330,55 @@ def test_reasons_are_one_short_line() -> None:
     assert reason(FileNotFoundError(2, "No such file or directory", "a.jpg")) == "No such file or directory"
     assert reason(BrokenImageError("two\n lines")) == "two lines"
     assert reason(OSError()) == "OSError"
+
+
+def turned(pixels: Pixels, orientation: int, kind: str = "JPEG") -> bytes:
+    """Pixels as a camera held sideways stores them, with the tag that says so."""
+    image = Image.fromarray(pixels)
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, kind, quality=95, exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_turned_upright_as_pillow_turns_them(photo: Photo, orientation: int, kind: str) -> None:
+    data = turned(photo(60, 90), orientation, kind)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB")).astype(int)
+    found = decode(data)
+    assert found.shape == expected.shape
+    assert found.flags.c_contiguous
+    assert np.abs(found - expected).max() <= 4
+    if kind != "TIFF":  # Pillow turns TIFF images as it reads them.
+        assert decode(data, "ignore").shape == (60, 90, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_crops_of_turned_photographs_are_crops_of_upright_ones(
+    photo: Photo, encode: Encode, orientation: int, kind: str
+) -> None:
+    data = turned(photo(320, 448), orientation, kind)
+    straight = encode(decode(data), kind, quality=95)
+    for seed in range(8):
+        difference = crop_of(data, 32, seed).astype(int) - crop_of(straight, 32, seed)
+        assert np.abs(difference).mean() < 1
+
+
+def test_damaged_metadata_do_not_matter(photo: Photo) -> None:
+    data = turned(photo(40, 50), 6)
+    place = data.index(b"Exif\0\0") + 6
+    spoilt = data[:place] + b"\xff" * 12 + data[place + 12 :]
+    assert decode(spoilt).shape == (40, 50, 3)
+
+
+def test_tiny_images_are_broken_where_a_least_side_is_asked_for(photo: Photo, encode: Encode) -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("JPEG", "PNG"):
+        data = encode(photo(15, 200), kind)
+        assert decode_crop(data, CropRange(), 8, rng).shape == (8, 8, 3)
+        with pytest.raises(BrokenImageError, match="200 x 15 pixels, below the limit of 16 a side"):
+            decode_crop(data, CropRange(), 8, rng, Reading(min_side=16))
