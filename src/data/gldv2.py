@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-from array import array
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,7 +10,7 @@ from numpy.typing import NDArray
 
 from src.contracts import Benchmark, InputError, TrainingSet
 from src.data.classes import class_benchmark
-from src.data.gldv2_tables import id_bytes, id_numbers, long_fields
+from src.data.gldv2_tables import check_unique, read_ids, read_labels
 from src.data.selection import places
 from src.data.sources import HexSource, file_size, hash_share
 from src.data.tar_source import TarSource
@@ -28,6 +25,9 @@ HINT = (
 
 
 Kind = Literal["auto", "folder", "tar"]
+OTHER_LABELS = "their landmark ids are another label space than that of the training images, and do not mix with it"
+# The file that lists a split's images; those of training are in the csv that is trained on.
+LISTS = {"train": None, "index": "index.csv", "test": "test.csv"}
 
 
 def load_gldv2(
@@ -54,15 +54,19 @@ def load_gldv2(
     if not path.is_file():
         raise InputError(f"training data not found: {path} is missing; {hint.format(root=root)}")
     if path.name.startswith("index_"):
-        raise InputError(f"{path} labels the index images, whose landmark ids are others than those of training")
+        raise InputError(f"{path} labels index images: {OTHER_LABELS}")
     ids, landmarks = read_labels(path)
     order = np.argsort(ids)
     ids, landmarks = ids[order], landmarks[order]
-    repeated = np.flatnonzero(ids[1:] == ids[:-1])
-    if len(repeated):
-        raise InputError(f"{path}: the image id {int(ids[repeated[0]]):016x} is listed more than once")
+    check_unique(ids, path)
     classes, labels = np.unique(landmarks, return_inverse=True)
-    return TrainingSet(_source(root, "train", ids, kind), ids, labels.astype(np.int64), classes.astype(np.str_))
+    try:
+        source = image_source(root, "train", ids, kind)
+    except InputError:
+        if _of_index(root, ids):
+            raise InputError(f"{path} labels index images: {OTHER_LABELS}") from None
+        raise
+    return TrainingSet(source, ids, labels.astype(np.int64), classes.astype(np.str_))
 
 
 def hold_out(
@@ -122,44 +126,28 @@ def _validation_rows(
     return held[np.isin(labels[held], order[::step][:landmarks]) & (place < photos)]
 
 
-def read_labels(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Image ids (uint64 of their 16 hex digits) and landmark ids of either csv, in the file's order."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file, long_fields():
-            return _parse_rows(csv.reader(file), path)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a csv file: {error}") from error
+def listed_ids(root: str | Path, split: str, train_csv: str = "train_clean.csv") -> NDArray[np.uint64]:
+    """The ids of a split's images, ascending: those of `train_csv`, or of `index.csv` or `test.csv`.
+
+    Raises InputError for a split or list there is not, another header, an id that is not 16 hex digits or comes twice.
+    """
+    if split not in LISTS:
+        raise InputError(f"split={split} is none of {', '.join(LISTS)}")
+    path = Path(root) / (LISTS[split] or train_csv)
+    if not path.is_file():
+        raise InputError(f"{path} is missing; {HINT.format(root=root)}")
+    ids = read_labels(path)[0] if split == "train" else read_ids(path)
+    ids = np.sort(ids)
+    check_unique(ids, path)
+    return ids
 
 
-def _parse_rows(rows: Iterator[list[str]], path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    landmark, images, several = _columns([column.strip() for column in next(rows, [])], path)
-    ids, landmarks, counts = bytearray(), array("q"), array("q")
-    for number, row in enumerate(rows, start=2):
-        if not row:
-            continue
-        try:
-            names = row[images].split() if several else [row[images].strip()]
-            ids += id_bytes(names)
-            landmarks.append(int(row[landmark]))
-            counts.append(len(names))
-        except IndexError:
-            raise InputError(f"{path}, row {number}: it has fewer columns than the header") from None
-        except (ValueError, OverflowError) as error:
-            raise InputError(f"{path}, row {number}: {error}") from error
-    if not ids:
-        raise InputError(f"{path} lists no images")
-    return id_numbers(ids), np.repeat(np.array(landmarks), np.array(counts))
+def image_source(root: str | Path, split: str, ids: NDArray[np.uint64], kind: Kind = "auto") -> HexSource | TarSource:
+    """The images of a split with these ids, in the order of the ids, unpacked or in their archives.
 
-
-def _columns(header: list[str], path: Path) -> tuple[int, int, bool]:
-    """Positions of the landmark and of its images, and whether a row lists several of them."""
-    for images in ("images", "id"):
-        if {"landmark_id", images} <= set(header):
-            return header.index("landmark_id"), header.index(images), images == "images"
-    raise InputError(f"{path}: needs the columns landmark_id,images or id,landmark_id; it has {','.join(header)!r}")
-
-
-def _source(root: Path, split: str, ids: NDArray[np.uint64], kind: Kind) -> HexSource | TarSource:
+    Raises InputError for another kind, or images that are not there.
+    """
+    root = Path(root)
     if kind not in get_args(Kind):
         raise InputError(f"data.source={kind} is none of {', '.join(get_args(Kind))}")
     unpacked = any((root / split / digit).is_dir() for digit in "0123456789abcdef")
@@ -170,11 +158,16 @@ def _source(root: Path, split: str, ids: NDArray[np.uint64], kind: Kind) -> HexS
     return source
 
 
+def _of_index(root: Path, ids: NDArray[np.uint64]) -> bool:
+    """Whether these ids, of images that training has not, are ids of the index."""
+    return (root / "index.csv").is_file() and bool(np.isin(ids, read_ids(root / "index.csv")).any())
+
+
 def _check_images(source: HexSource) -> None:
     probes = np.unique(np.linspace(0, len(source) - 1, PROBES).astype(np.int64)).tolist()
     missing = [name for name in map(source.name, probes) if file_size(source.root / name) is None]
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(probes)} probed training images are not in {source.root}, the first is "
+            f"{len(missing)} of {len(probes)} probed {source.split} images are not in {source.root}, the first is "
             f"{missing[0]}: unpack all the archives the csv lists, or list only the images that are there"
         )

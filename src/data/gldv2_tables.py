@@ -1,14 +1,18 @@
-"""What GLDv2's csv files have in common: very long fields, and image ids of 16 hex digits."""
+"""GLDv2's csv files of images: very long fields, and image ids of 16 hex digits."""
 
 from __future__ import annotations
 
 import csv
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from src.errors import InputError
 
 _IMAGE_ID = re.compile("[0-9a-f]{16}")
 
@@ -34,3 +38,74 @@ def id_bytes(names: Sequence[str]) -> bytes:
 def id_numbers(data: bytes | bytearray) -> NDArray[np.uint64]:
     """What `id_bytes` gave, as numbers."""
     return np.frombuffer(data, ">u8").astype(np.uint64)
+
+
+def check_unique(ids: NDArray[np.uint64], path: Path) -> None:
+    """Raise InputError where ascending ids have one twice."""
+    repeated = np.flatnonzero(ids[1:] == ids[:-1])
+    if len(repeated):
+        raise InputError(f"{path}: the image id {int(ids[repeated[0]]):016x} is listed more than once")
+
+
+def read_labels(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Image ids (uint64 of their 16 hex digits) and landmark ids of either csv, in the file's order."""
+    with _rows(path) as rows:
+        return _parse_rows(rows, path)
+
+
+def read_ids(path: Path) -> NDArray[np.uint64]:
+    """The ids in the column `id` of `index.csv` or `test.csv`, in the file's order.
+
+    Raises InputError for another header, no rows, or an id that is not 16 hex digits.
+    """
+    with _rows(path) as rows:
+        header = [column.strip() for column in next(rows, [])]
+        if "id" not in header:
+            raise InputError(f"{path}: needs the column id; it has {','.join(header)!r}")
+        place = header.index("id")
+        try:
+            data = id_bytes([row[place].strip() for row in rows if row])
+        except (ValueError, IndexError) as error:
+            raise InputError(f"{path}: {error}") from error
+    if not data:
+        raise InputError(f"{path} lists no images")
+    return id_numbers(data)
+
+
+@contextmanager
+def _rows(path: Path) -> Iterator[Iterator[list[str]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file, long_fields():
+            yield csv.reader(file)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a csv file: {error}") from error
+
+
+def _parse_rows(rows: Iterator[list[str]], path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    landmark, images, several = _columns([column.strip() for column in next(rows, [])], path)
+    ids, landmarks, counts = bytearray(), array("q"), array("q")
+    for number, row in enumerate(rows, start=2):
+        if not row:
+            continue
+        try:
+            names = row[images].split() if several else [row[images].strip()]
+            ids += id_bytes(names)
+            landmarks.append(int(row[landmark]))
+            counts.append(len(names))
+        except IndexError:
+            raise InputError(f"{path}, row {number}: it has fewer columns than the header") from None
+        except (ValueError, OverflowError) as error:
+            raise InputError(f"{path}, row {number}: {error}") from error
+    if not ids:
+        raise InputError(f"{path} lists no images")
+    return id_numbers(ids), np.repeat(np.array(landmarks), np.array(counts))
+
+
+def _columns(header: list[str], path: Path) -> tuple[int, int, bool]:
+    """Positions of the landmark and of its images, and whether a row lists several of them."""
+    for images in ("images", "id"):
+        if {"landmark_id", images} <= set(header):
+            return header.index("landmark_id"), header.index(images), images == "images"
+    raise InputError(f"{path}: needs the columns landmark_id,images or id,landmark_id; it has {','.join(header)!r}")

@@ -77,7 +77,7 @@ READ_ALL = Reading()
 
 def decode(data: bytes, orientation: Orientation = "exif") -> Pixels:
     """The whole image at full resolution, (H, W, 3) RGB, upright or as it is stored. Raises BrokenImageError."""
-    if _jpeg_size(data) is None:
+    if jpeg_size(data) is None:
         return np.ascontiguousarray(_decode_with_pillow(data, orientation))
     try:
         pixels = simplejpeg.decode_jpeg(data, "RGB")
@@ -95,13 +95,13 @@ def decode_crop(
     A JPEG is decoded at the smallest of libjpeg's scales (1, 1/2, 3/8, 1/4, 1/8) at which the crop is still
     no smaller than `size`. Raises BrokenImageError, also for an image with a side below `reading.min_side`.
     """
-    shape = _jpeg_size(data)
+    shape = jpeg_size(data)
     if shape is None:
         pixels = _decode_with_pillow(data, reading.orientation)
         height, width = pixels.shape[:2]
-        _check_sides(height, width, reading.min_side)
+        check_sides(height, width, reading.min_side)
         return resize(_cut(pixels, random_box(height, width, crop, rng)), size)
-    _check_sides(*shape, reading.min_side)
+    check_sides(*shape, reading.min_side)
     turn = _stated(data, reading.orientation)
     height, width = shape[::-1] if turn >= 5 else shape
     box = random_box(height, width, crop, rng)
@@ -197,7 +197,7 @@ def _scaled_span(start: int, length: int, old: int, new: int) -> tuple[int, int]
     return min(round(start * new / old), new - scaled), scaled
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Height and width of a JPEG that libjpeg-turbo can give as RGB; None for everything else."""
     if data[:2] != b"\xff\xd8":
         return None
@@ -249,7 +249,7 @@ def _stated(data: bytes, orientation: Orientation) -> int:
     return jpeg_orientation(data) if orientation == "exif" else 1
 
 
-def _check_sides(height: int, width: int, least: int) -> None:
+def check_sides(height: int, width: int, least: int) -> None:
     if min(height, width) < least:
         raise BrokenImageError(f"{width} x {height} pixels, below the limit of {least} a side")
 

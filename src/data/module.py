@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -105,7 +105,7 @@ class LandmarkDataModule(L.LightningDataModule):
         hint: str = HINT,
         source: Kind = "auto",
         exclude_landmarks: str | Path | None = None,
-        exclude_images: str | Path | None = None,
+        exclude_images: str | Path | Sequence[str | Path] | None = None,
         categories: Mapping[str, object] | None = None,
         category_csv: str = "train_label_to_hierarchical.csv",
         cap: int | None = None,

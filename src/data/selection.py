@@ -18,7 +18,7 @@ from src.data.tar_source import TarSource
 def select(
     training: TrainingSet,
     exclude_landmarks: str | Path | None = None,
-    exclude_images: str | Path | None = None,
+    exclude_images: str | Path | Sequence[str | Path] | None = None,
     categories: Mapping[str, object] | None = None,
     category_csv: str | Path = "",
     cap: int | None = None,
@@ -26,13 +26,15 @@ def select(
 ) -> TrainingSet:
     """What is left after landmarks and images that files list, landmarks of other categories, and then a cap.
 
+    Of images there may be several lists, such as a scan's and one's own.
+
     Raises InputError as the functions below, and when nothing is left.
     """
     rows = np.ones(len(training), np.bool_)
     if exclude_landmarks:
         rows &= without_landmarks(training, exclude_landmarks)
-    if exclude_images:
-        rows &= without_images(training, exclude_images)
+    for path in [exclude_images] if isinstance(exclude_images, str | Path) else exclude_images or ():
+        rows &= without_images(training, path)
     if categories:
         rows &= of_categories(training, category_csv, categories)
     training = training if rows.all() else keep(training, rows)

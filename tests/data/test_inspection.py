@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from src.data.images import Reading
+from src.data.inspection import Finding, inspect
+
+Encode = Callable[..., bytes]
+Photo = Callable[..., NDArray[np.uint8]]
+READING = Reading(min_side=16)
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def sideways(image: Image.Image) -> bytes:
+    exif = image.getexif()
+    exif[0x0112] = 6
+    return saved(image, "JPEG", exif=exif)
+
+
+def test_nothing_is_said_of_a_sound_jpeg(photo: Photo, encode: Encode) -> None:
+    assert inspect(encode(photo(40, 50)), READING) is None
+    assert inspect(encode(photo(40, 50), mode="L"), READING) is None
+
+
+def test_what_cannot_be_used_has_a_reason(photo: Photo, encode: Encode) -> None:
+    whole = encode(photo(400, 500), quality=95)
+    for data, why in [
+        (b"", "zero bytes"),
+        (b"<html>404</html>", "not an image"),
+        (whole[: len(whole) // 2], "truncated"),
+        (encode(photo(12, 50)), "50 x 12 pixels, below the limit of 16 a side"),
+        (encode(photo(12, 50), "PNG"), "50 x 12 pixels, below the limit of 16 a side"),
+    ]:
+        finding = inspect(data, READING)
+        assert finding is not None
+        assert not finding.used
+        assert why in finding.reason
+
+
+def test_what_is_odd_is_used_and_named(photo: Photo, encode: Encode) -> None:
+    image = Image.fromarray(photo(40, 50))
+    deep = Image.fromarray(np.full((40, 50), 40_000, np.uint16))
+    moving = saved(image, "GIF", save_all=True, append_images=[image.rotate(9)])
+    for data, why in [
+        (encode(photo(40, 50), mode="CMYK"), "CMYK, converted to RGB"),
+        (saved(image, "WEBP"), "WEBP, read all the same"),
+        (saved(deep, "PNG"), "PNG, read all the same, 16 bits, of which the upper 8 are taken"),
+        (moving, "GIF, read all the same, animated, its first frame is taken"),
+        (sideways(image), "turned upright (EXIF orientation 6)"),
+    ]:
+        assert inspect(data, READING) == Finding(why, used=True)
+    assert inspect(sideways(image), Reading("ignore")) is None
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.5, 0.9, 0.99])
+def test_a_jpeg_cut_anywhere_is_found(photo: Photo, encode: Encode, cut: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    data = encode(noise, quality=95)
+    finding = inspect(data[: int(cut * len(data))], READING)
+    assert finding is not None
+    assert not finding.used
