@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.utils import instantiate
@@ -15,6 +15,7 @@ from src.data.module import LandmarkDataModule
 from src.extraction.extractor import check_protocol
 from src.losses.class_parallel import ClassParallel
 from src.models.backbone import without_weights
+from src.results.run import protocol
 from src.training.checkpoints import describe_run
 from src.training.evaluation import ExtractionOptions
 from src.training.module import LandmarkModule, check_trainer
@@ -59,6 +60,12 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
         test=test,
     )
     return data, module, config
+
+
+def trained_protocol(cfg: DictConfig, data: LandmarkDataModule, selection: Mapping[str, str]) -> dict[str, object]:
+    """How a training run tests, with the sets that chose its weights."""
+    reading = data.reading.orientation
+    return protocol(cfg.test_scales, cfg.resize, data.max_side, selection, cfg.trainer.precision, reading)
 
 
 def as_tested(cfg: DictConfig, trained_by: dict[str, Any]) -> tuple[Sequence[float], Resize, int | None, Orientation]:

@@ -17,8 +17,12 @@ from src.errors import InputError as InputError
 Crop = Literal["pil", "trunc", "none"]
 Resize = Literal["released", "antialias"]
 Orientation = Literal["exif", "ignore"]
-Difficulty = Literal["easy", "medium", "hard"]
+# What a benchmark has figures for: the difficulties of Revisited Oxford and Paris, or the halves of GLDv2's solutions.
+Difficulty = Literal["easy", "medium", "hard", "public", "private"]
 DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard")
+USAGES: tuple[Difficulty, ...] = ("public", "private")
+# The figure itself: Revisited mAP, GLDv2 retrieval's mAP@100, GLDv2 recognition's global average precision.
+Measure = Literal["mAP", "mAP@100", "GAP"]
 
 
 class BadImage(NamedTuple):
@@ -175,6 +179,22 @@ class Benchmark:
     digest: str
     difficulties: tuple[Difficulty, ...] = DIFFICULTIES
     release: str | None = None
+    measure: Measure = "mAP"
+
+
+@dataclass(frozen=True)
+class GLDv2Benchmark(Benchmark):
+    """A benchmark of Google Landmarks v2, whose queries are Public, Private or, counting for nothing, neither.
+
+    `usages` says which each query is. For recognition, `landmarks` are those of the gallery's images, `shown` those
+    that each query shows, and a query's answer is the landmark whose cosines, summed over the `neighbours` nearest
+    gallery images, are highest.
+    """
+
+    usages: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
+    landmarks: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    shown: tuple[frozenset[int], ...] = ()
+    neighbours: int = 0
 
 
 class Scores(TypedDict):
@@ -190,7 +210,10 @@ Evaluation = dict[Difficulty, Scores]
 
 @dataclass(frozen=True)
 class Ranking:
-    """What a benchmark run gave: its figures and the head of each query's ranking."""
+    """What a benchmark run gave: its figures, the head of each query's ranking and, of recognition, each answer.
+
+    `answers` are (query, landmark, score), for the queries that have one.
+    """
 
     benchmark: Benchmark
     evaluation: Evaluation
@@ -198,3 +221,4 @@ class Ranking:
     top: NDArray[np.int64]
     bad: tuple[BadImage, ...] = ()
     seconds: float = field(default=0.0, compare=False)
+    answers: tuple[tuple[int, int, float], ...] = ()

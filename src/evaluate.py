@@ -13,7 +13,7 @@ from src.cli import one_line_errors, settle_process
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
 @one_line_errors
 def main(cfg: DictConfig) -> float:
-    """Run `cfg.benchmark` and return its Medium mAP."""
+    """Run `cfg.benchmark` and return its first figure: Medium mAP, or of GLDv2 the Public one."""
     settle_process()
     from hydra.utils import instantiate
 
@@ -21,8 +21,9 @@ def main(cfg: DictConfig) -> float:
     from src.cli import as_plain, claim_run, record_run
     from src.contracts import InputError
     from src.data.module import LandmarkDataModule
+    from src.results.figures import shown_difficulty
     from src.results.run import finish_run, protocol
-    from src.training.checkpoints import load_model, selection_of, tensor_file
+    from src.training.checkpoints import load_model, read_run, selection_of, tensor_file, trained_on
     from src.training.evaluation import ExtractionOptions, RetrievalModule, run_test
 
     if (cfg.checkpoint is None) == (cfg.get("model") is None):
@@ -54,9 +55,10 @@ def main(cfg: DictConfig) -> float:
             rankings=rankings,
             protocol=protocol(scales, resize, max_side, selection, cfg.trainer.precision, orientation),
             checkpoint=tensor_file(cfg.checkpoint) if cfg.checkpoint else None,
+            training=trained_on(read_run(cfg.checkpoint)) if cfg.checkpoint else None,
             config={"evaluate": as_plain(cfg), "train": trained_by or None, "licence": model.backbone.licence},
         )
-    return rankings[0].evaluation["medium"]["map"]
+    return rankings[0].evaluation[shown_difficulty(rankings[0])]["map"]
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ def main(cfg: DictConfig) -> float | None:
     import lightning as L
     from hydra.utils import instantiate
 
-    from src.assemble import assemble
+    from src.assemble import assemble, trained_protocol
     from src.cli import claim_run, main_process, record_run, resume_point, resumed_config
     from src.data.sources import checked_seed
-    from src.results.run import finish_run, protocol
+    from src.results.run import finish_run
     from src.training.callbacks import best_score, callbacks, chosen_checkpoint
     from src.training.checkpoint_io import AtomicCheckpointIO
-    from src.training.checkpoints import check_resumable, selection_of
+    from src.training.checkpoints import check_resumable, selection_of, trained_on
     from src.training.evaluation import RetrievalModule, run_test
 
     cfg = resumed_config(cfg)
@@ -41,8 +41,7 @@ def main(cfg: DictConfig) -> float | None:
             validates=bool(data.validation),
             logs=bool(loggers),
             ema=cfg.ema,
-            minutes=cfg.checkpoint_minutes,
-            steps=cfg.checkpoint_steps,
+            every=(cfg.checkpoint_minutes, cfg.checkpoint_steps),
         ),
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=sys.stdout.isatty(),
@@ -66,14 +65,8 @@ def main(cfg: DictConfig) -> float | None:
             method=cfg.method or cfg.name,
             rankings=rankings,
             baseline=baseline,
-            protocol=protocol(
-                cfg.test_scales,
-                cfg.resize,
-                data.max_side,
-                selection_of(chosen),
-                cfg.trainer.precision,
-                data.reading.orientation,
-            ),
+            protocol=trained_protocol(cfg, data, selection_of(chosen)),
+            training=trained_on(module.run),
             checkpoint=chosen,
             config=config,
         )

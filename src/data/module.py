@@ -163,12 +163,13 @@ class LandmarkDataModule(L.LightningDataModule):
         return len(self._training) // self.batch_size
 
     def digests(self) -> dict[str, Any]:
-        """Fingerprints of the training images with their labels, and of each benchmark by its name."""
+        """Fingerprints of the training images with their labels, their number, and each benchmark's by its name."""
         training = hashlib.blake2b(digest_size=8)
         for part in (self._training.ids, self._training.labels):
             training.update(np.ascontiguousarray(part).data)
         return {
             "training": training.hexdigest(),
+            "images": len(self._training),
             "validation": {benchmark.name: benchmark.digest for benchmark in self.validation},
             "test": {benchmark.name: benchmark.digest for benchmark in self.test},
         }

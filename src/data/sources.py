@@ -75,6 +75,36 @@ class HexSource:
         return HexSource(self.root, self.split, self.ids[rows])
 
 
+class JoinedSource:
+    """The images of one source, and behind them those of another."""
+
+    def __init__(self, first: ImageSource, second: ImageSource) -> None:
+        self.first = first
+        self.second = second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def name(self, position: int) -> str:
+        """As its own source names the image."""
+        source, place = self._at(position)
+        return source.name(place)
+
+    def size(self, position: int) -> int:
+        """Bytes of the image; 0 where there is none."""
+        source, place = self._at(position)
+        return source.size(place)
+
+    def read(self, position: int) -> bytes:
+        """The image's bytes."""
+        source, place = self._at(position)
+        return source.read(place)
+
+    def _at(self, position: int) -> tuple[ImageSource, int]:
+        before = len(self.first)
+        return (self.first, position) if position < before else (self.second, position - before)
+
+
 def read_patiently(source: ImageSource, position: int) -> bytes:
     """`source.read`, tried again where the disk or the network behind it failed for a moment.
 

@@ -67,12 +67,14 @@ def make_card(
     protocol: Mapping[str, object],
     checkpoint: Path | None,
     config: Mapping[str, object],
+    training: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """The card of a run called `name`, whose table row reads `method`.
 
     `protocol` says how descriptors were made (scales, resize, image_size; the crop is the benchmark's) and, under
-    `selection`, the digests, by name, of the sets the checkpoint was selected on. Precisions are fractions in
-    [0, 1], times are seconds; what is not a finite number is null. Raises OSError when the checkpoint cannot be read.
+    `selection`, the digests, by name, of the sets the checkpoint was selected on; `training` is what it was trained on
+    (see `trained_on`). Precisions are fractions in [0, 1], times are seconds; what is not a finite number is null.
+    Raises OSError when the checkpoint cannot be read.
     """
     card = {
         "format": FORMAT,
@@ -82,6 +84,7 @@ def make_card(
         "commit": commit(Path(__file__).parents[2]),
         "versions": versions(),
         "checkpoint": None if checkpoint is None else {"path": str(checkpoint), "sha256": sha256(checkpoint)},
+        "training": training,
         "protocol": protocol,
         "config": config,
         "benchmarks": [benchmark_result(ranking) for ranking in rankings],
@@ -101,6 +104,7 @@ def benchmark_result(ranking: Ranking) -> dict[str, Any]:
         "gallery": benchmark.num_gallery,
         "crop": benchmark.crop,
         **({"release": benchmark.release} if benchmark.release else {}),
+        "measure": benchmark.measure,
         "difficulties": list(scores),
         "map": {d: s["map"] for d, s in scores.items()},
         "mp_at_k": {
@@ -141,7 +145,7 @@ def read_card(path: Path) -> dict[str, Any]:
 
 def in_short(card: Mapping[str, Any]) -> dict[str, Any]:
     """A card as an experiment keeps it: without the configuration, and of each benchmark only what a table shows."""
-    kept = ("name", "digest", "queries", "gallery", "crop", "release", "map", "mp_at_k")
+    kept = ("name", "digest", "queries", "gallery", "crop", "release", "measure", "map", "mp_at_k")
     benchmarks = [{key: benchmark[key] for key in kept if key in benchmark} for benchmark in card["benchmarks"]]
     short = {key: card[key] for key in ("name", "method", "time", "commit", "versions", "protocol")}
     return {**short, "checkpoint": (card["checkpoint"] or {}).get("sha256"), "benchmarks": benchmarks}

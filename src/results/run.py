@@ -11,6 +11,7 @@ from src.files import write_bytes, write_text
 from src.results.card import make_card, write_card
 from src.results.figures import curves_svg, ranked_grid
 from src.results.page import write_page
+from src.results.submission import submission
 from src.results.tables import print_table
 
 BASELINE = "untrained ImageNet GeM"
@@ -25,15 +26,24 @@ def finish_run(
     protocol: Mapping[str, object],
     checkpoint: Path | None,
     config: Mapping[str, object],
+    training: Mapping[str, object] | None = None,
     baseline: Sequence[Ranking] = (),
 ) -> Path:
     """Write `card.json`, `rankings/BENCHMARK.json`, `grids/BENCHMARK.jpg` and `report.html` to `run`; print the table.
+
+    Of GLDv2's own evaluations also `submissions/BENCHMARK.csv`.
 
     `baseline` are the rankings of the untrained reference on the same benchmarks; its card goes to
     `baseline/card.json` and its row stands above the run's. Returns the page's path.
     """
     card = make_card(
-        name=name, method=method, rankings=rankings, protocol=protocol, checkpoint=checkpoint, config=config
+        name=name,
+        method=method,
+        rankings=rankings,
+        protocol=protocol,
+        checkpoint=checkpoint,
+        config=config,
+        training=training,
     )
     cards = [card]
     if baseline:
@@ -51,6 +61,8 @@ def finish_run(
     write_card(card, run / "card.json")
     for ranking in rankings:
         write_text(run / "rankings" / f"{file_name(ranking)}.json", ranked_names(ranking))
+        if ranking.benchmark.measure != "mAP":
+            write_text(run / "submissions" / f"{file_name(ranking)}.csv", submission(ranking))
     grids = [(ranking.benchmark.name, ranked_grid(ranking)) for ranking in rankings]
     for ranking, (_, image) in zip(rankings, grids, strict=True):
         write_bytes(run / "grids" / f"{file_name(ranking)}.jpg", image)

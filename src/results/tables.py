@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from src.contracts import DIFFICULTIES
+from src.contracts import DIFFICULTIES, USAGES
 from src.results.card import labels
 
 Card = Mapping[str, Any]
@@ -158,8 +158,8 @@ def map_columns(cards: Sequence[Card]) -> tuple[Column, ...]:
     difficulties = _difficulties(cards)
     names = _dataset_names(list(difficulties))
     return tuple(
-        Column(dataset, names[dataset], "mAP" if len(found) == 1 else difficulty, difficulty)
-        for dataset, found in difficulties.items()
+        Column(dataset, names[dataset], _label(difficulty, measure, alone=len(found) == 1), difficulty)
+        for dataset, (measure, found) in difficulties.items()
         for difficulty in found
     )
 
@@ -220,12 +220,23 @@ def _by_dataset(card: Card) -> dict[tuple[str, str], Mapping[str, Any]]:
     return {(b["name"], b["digest"]): b for b in card["benchmarks"]}
 
 
-def _difficulties(cards: Sequence[Card]) -> dict[tuple[str, str], list[str]]:
+def _difficulties(cards: Sequence[Card]) -> dict[tuple[str, str], tuple[str, list[str]]]:
+    """Each data set's measure, and what it has figures for."""
     found: dict[tuple[str, str], set[str]] = {}
+    measures: dict[tuple[str, str], str] = {}
     for card in cards:
         for dataset, benchmark in _by_dataset(card).items():
             found.setdefault(dataset, set()).update(benchmark["difficulties"])
-    return {dataset: [d for d in DIFFICULTIES if d in present] for dataset, present in found.items()}
+            # Cards of before there were others do not name it.
+            measures[dataset] = benchmark.get("measure", "mAP")
+    order = (*DIFFICULTIES, *USAGES)
+    return {dataset: (measures[dataset], [d for d in order if d in present]) for dataset, present in found.items()}
+
+
+def _label(difficulty: str, measure: str, alone: bool) -> str:
+    if measure == "mAP":
+        return measure if alone else difficulty
+    return f"{difficulty} {measure}"
 
 
 def _dataset_names(datasets: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:

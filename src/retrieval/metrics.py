@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from torch import Tensor
-from torchmetrics import Metric
 
 from src.contracts import DIFFICULTIES, Difficulty, Evaluation, GroundTruth, InputError, Scores
+from src.retrieval.descriptors import DescriptorMetric
 from src.retrieval.index import FlatIndex
-
-# Queries ranked at a time.
-QUERIES_AT_ONCE = 256
 
 
 def average_precision(ranks: NDArray[np.int64], positives: int) -> float:
@@ -126,14 +121,16 @@ def gldv2_map_at_k(predictions: Mapping[str, Sequence[str]], solution: Mapping[s
     """
     if not solution or not all(solution.values()):
         raise InputError("a GLDv2 retrieval solution needs queries, and positives for each")
-    scores = [_precision_sum(predictions.get(query, ())[:k], p) / min(len(p), k) for query, p in solution.items()]
+    scores = [average_precision_at(predictions.get(query, ()), p, k) for query, p in solution.items()]
     return sum(scores) / len(scores)
 
 
-def _precision_sum(answers: Sequence[str], positives: Set[str]) -> float:
+def average_precision_at(answers: Sequence[str], positives: Set[str], k: int) -> float:
+    """One query's part of `gldv2_map_at_k`: precision at each hit among the first k, over min(positives, k)."""
+    answers = answers[:k]
     first = {answer: rank for rank, answer in reversed(list(enumerate(answers, start=1)))}
     hits = sorted(first[answer] for answer in first.keys() & positives)
-    return sum(found / rank for found, rank in enumerate(hits, start=1))
+    return sum(found / rank for found, rank in enumerate(hits, start=1)) / min(len(positives), k)
 
 
 def global_average_precision(predictions: Mapping[str, tuple[int, float]], solution: Mapping[str, Set[int]]) -> float:
@@ -157,34 +154,17 @@ def global_average_precision(predictions: Mapping[str, tuple[int, float]], solut
     return sum(found / rank for found, rank in enumerate(hits, start=1)) / shown
 
 
-class RevisitedMAP(Metric):
-    """Revisited mAP of descriptors that arrive in any order, from any number of processes.
-
-    Positions are those of the benchmark's images: the first `num_gallery` are the gallery, `queries` are the
-    positions of the queries. A position that comes again (a sampler's padding) counts once.
+class RevisitedMAP(DescriptorMetric):
+    """Revisited mAP of a benchmark's descriptors.
 
     Args:
         ground_truth: positives and junk of every query.
-        num_gallery: images in the gallery.
-        queries: (Q,) positions of the query images.
-        dim: length of the descriptors.
-        index: builds an empty index with `build` and `search`.
+        num_gallery, queries, dim, index, top: as for `DescriptorMetric`.
         kappas: the k of mP@k.
-        top: how many of each query's answers `compute` keeps.
 
-    `compute()` gives `revisited_evaluation`'s result and leaves the heads of the rankings in `ranks`, (Q, top), -1
-    where there is no further image. A skipped positive counts as not found, and a skipped query finds nothing; a
-    skipped negative no longer stands above a positive. Queries are ranked in chunks, so that memory grows with the
-    gallery and not with its square.
+    `compute()` gives `revisited_evaluation`'s result. A skipped positive counts as not found, and a skipped query finds
+    nothing; a skipped negative no longer stands above a positive.
     """
-
-    full_state_update = False
-    is_differentiable = False
-    higher_is_better = True
-
-    descriptors: list[Tensor]
-    positions: list[Tensor]
-    skipped: list[Tensor]
 
     def __init__(
         self,
@@ -195,77 +175,17 @@ class RevisitedMAP(Metric):
         index: Callable[[], FlatIndex] = FlatIndex,
         kappas: Sequence[int] = (1, 5, 10),
         top: int = 100,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(num_gallery, queries, dim, index, top, **kwargs)
         self.ground_truth = ground_truth
-        self.num_gallery = num_gallery
-        self.queries = queries
-        self.dim = dim
-        self.index = index
         self.kappas = tuple(kappas)
-        self.top = min(top, num_gallery)
-        self.ranks = np.empty((0, 0), np.int64)
-        self.add_state("descriptors", default=[], dist_reduce_fx="cat")
-        self.add_state("positions", default=[], dist_reduce_fx="cat")
-        self.add_state("skipped", default=[], dist_reduce_fx="cat")
-        self._start_lists()
-
-    def reset(self) -> None:
-        """Forget every descriptor."""
-        super().reset()
-        self._start_lists()
-
-    def _start_lists(self) -> None:
-        """A process that no image fell to still takes part in the gathering, with lists of the right shape."""
-        self.descriptors.append(torch.empty(0, self.dim, device=self.device))
-        self.positions.append(torch.empty(0, dtype=torch.int64, device=self.device))
-        self.skipped.append(torch.empty(0, dtype=torch.int64, device=self.device))
-
-    def update(self, descriptors: Float[Tensor, "b d"], positions: Int[Tensor, " b"]) -> None:
-        """Take a batch of descriptors and their positions in the benchmark's image list."""
-        self.descriptors.append(descriptors.detach().float())
-        self.positions.append(positions)
-
-    def skip(self, positions: Int[Tensor, " b"]) -> None:
-        """Take note of images that could not be read."""
-        self.skipped.append(positions)
 
     def compute(self) -> Evaluation:
         """Rank the gallery for each query and measure it. Raises InputError when images are missing."""
-        table, known = self._table()
-        gallery = np.flatnonzero(known[: self.num_gallery])
-        asked = np.flatnonzero(known[self.queries])
-        index = self.index()
-        index.build(table[gallery])
-        self.ranks = np.full((len(self.queries), self.top), -1, np.int64)
         nothing = np.empty(0, np.int64)
         scores = [query_scores(nothing, self.ground_truth, query, self.kappas) for query in range(len(self.queries))]
-        for start in range(0, len(asked), QUERIES_AT_ONCE):
-            chunk = asked[start : start + QUERIES_AT_ONCE]
-            ranked = gallery[index.search(table[self.queries[chunk]], len(gallery))[1]]
-            self.ranks[chunk, : ranked.shape[1]] = ranked[:, : self.top]
-            for query, found in zip(chunk.tolist(), ranked, strict=True):
+        for rows, ranked, _ in self.rankings():
+            for query, found in zip(rows.tolist(), ranked, strict=True):
                 scores[query] = query_scores(found, self.ground_truth, query, self.kappas)
         return mean_scores(scores, self.kappas)
-
-    def _table(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Descriptors by position, (images, D), and which of them there are."""
-        size = max(self.num_gallery, int(self.queries.max()) + 1)
-        positions = _cat(self.positions).cpu().numpy()
-        missing = np.setdiff1d(np.arange(size), np.concatenate([positions, _cat(self.skipped).cpu().numpy()]))
-        if len(missing):
-            raise InputError(f"{len(missing)} of {size} images have no descriptor (first: position {missing[0]})")
-        if not len(positions):
-            raise InputError(f"none of the {size} images could be read")
-        descriptors = _cat(self.descriptors).cpu().numpy()
-        table = np.zeros((size, descriptors.shape[1]), np.float32)
-        table[positions] = descriptors
-        known = np.zeros(size, np.bool_)
-        known[positions] = True
-        return table, known
-
-
-def _cat(state: list[Tensor] | Tensor) -> Tensor:
-    """A list state is already one tensor after it was gathered from several processes."""
-    return state if isinstance(state, Tensor) else torch.cat(state)

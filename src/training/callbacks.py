@@ -25,12 +25,11 @@ def callbacks(
     validates: bool,
     logs: bool,
     ema: float | None = None,
-    minutes: float | None = None,
-    steps: int | None = None,
+    every: tuple[float | None, int | None] = (None, None),
 ) -> list[Callback]:
     """The callbacks of a training run that writes to `run`.
 
-    `ema` is the decay of averaged weights, None for none; `minutes` and `steps` say how often a checkpoint is written
+    `ema` is the decay of averaged weights, None for none; `every` so many minutes, or steps, a checkpoint is written
     within an epoch (see `Within`).
     """
     folder = run / "checkpoints"
@@ -42,7 +41,7 @@ def callbacks(
     if validates:
         watching.append(Best(folder))
     # After Best, whose score it stores for a run that resumes.
-    return [*watching, Last(folder), Within(folder, minutes, steps)]
+    return [*watching, Last(folder), Within(folder, *every)]
 
 
 class Averaging(EMAWeightAveraging):

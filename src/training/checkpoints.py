@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from collections.abc import Mapping
@@ -117,10 +118,27 @@ def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
     return model.eval(), config
 
 
+def read_run(path: str | Path) -> dict[str, Any]:
+    """How the run behind a checkpoint describes itself (see `describe_run`). Raises InputError as `read_checkpoint`."""
+    return read_checkpoint(path)[RUN_KEY]
+
+
 def selection_of(path: str | Path) -> dict[str, str]:
     """Digests, by name, of the benchmarks that a checkpoint was selected on; a run's last one was not."""
-    run = read_checkpoint(path)[RUN_KEY]
+    run = read_run(path)
     return {} if Path(path).name == "last.ckpt" or not run.get("selected", True) else dict(run["data"]["validation"])
+
+
+def trained_on(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint's weights were trained on: images, landmarks, and digests of the list and of the class map."""
+    classes = hashlib.blake2b("\n".join(run["classes"]).encode(), digest_size=8).hexdigest()
+    data = run["data"]
+    return {
+        "images": data.get("images"),
+        "landmarks": len(run["classes"]),
+        "list": data.get("training"),
+        "classes": classes,
+    }
 
 
 def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any]) -> None:

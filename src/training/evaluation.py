@@ -12,10 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from src.contracts import BadImage, Benchmark, ImageBatch, InputError, Ranking, Resize
+from src.contracts import BadImage, Benchmark, GLDv2Benchmark, ImageBatch, InputError, Ranking, Resize
 from src.data.module import LandmarkDataModule
 from src.extraction.extractor import Extractor, check_protocol
 from src.models.dolg import DescriptorModel
+from src.retrieval.gldv2 import GLDv2Metric
 from src.retrieval.index import FlatIndex
 from src.retrieval.metrics import RevisitedMAP
 
@@ -144,9 +145,7 @@ class _Run:
     ) -> None:
         self.benchmark = benchmark
         self.extractor = extractor
-        dim = extractor.model.dim
-        metric = RevisitedMAP(benchmark.ground_truth, benchmark.num_gallery, benchmark.queries, dim, index)
-        self.metric = metric.to(device)
+        self.metric = metric_of(benchmark, extractor.model.dim, index).to(device)
         self.bad: list[BadImage] = []
         self.seconds = 0.0
 
@@ -167,7 +166,15 @@ class _Run:
             top=self.metric.ranks,
             bad=tuple(_of_all_processes(self.bad)),
             seconds=self.seconds + time.perf_counter() - start,
+            answers=self.metric.answers if isinstance(self.metric, GLDv2Metric) else (),
         )
+
+
+def metric_of(benchmark: Benchmark, dim: int, index: Callable[[], FlatIndex]) -> RevisitedMAP | GLDv2Metric:
+    """What measures this benchmark."""
+    if isinstance(benchmark, GLDv2Benchmark):
+        return GLDv2Metric(benchmark, dim, index)
+    return RevisitedMAP(benchmark.ground_truth, benchmark.num_gallery, benchmark.queries, dim, index)
 
 
 def _of_all_processes(bad: list[BadImage]) -> list[BadImage]:

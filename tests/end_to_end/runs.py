@@ -16,6 +16,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from src.training.checkpoints import read_checkpoint
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "backbone=r18",
@@ -93,3 +95,9 @@ def refused(main: Callable[[DictConfig], object], cfg: DictConfig, capsys: pytes
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     return lines[0]
+
+
+def samples_drawn(checkpoint: Path) -> int:
+    """How far into an epoch a checkpoint was written."""
+    loops = read_checkpoint(checkpoint)["loops"]
+    return loops["fit_loop"]["state_dict"]["combined_loader"][0]["samples"]

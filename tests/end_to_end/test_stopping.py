@@ -20,11 +20,11 @@ from end_to_end.runs import (
     metrics,
     refused,
     run_command,
+    samples_drawn,
     wait_until,
 )
 
 from src.train import main as train
-from src.training.checkpoints import read_checkpoint
 
 
 def test_killed_twice_it_trains_as_if_nothing_had_happened(world: Path, tmp_path: Path) -> None:
@@ -48,11 +48,6 @@ def test_killed_twice_it_trains_as_if_nothing_had_happened(world: Path, tmp_path
     assert best == pytest.approx(
         max(float(row["val/medium"]) for row in metrics(unbroken) if row.get("val/medium")), abs=1e-6
     )
-
-
-def samples_drawn(checkpoint: Path) -> int:
-    loops = read_checkpoint(checkpoint)["loops"]
-    return loops["fit_loop"]["state_dict"]["combined_loader"][0]["samples"]
 
 
 def test_a_run_that_is_told_to_stop_says_how_it_goes_on(world: Path, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def test_a_card_holds_the_figures_of_the_difficulties_that_mean_something(make_r
         "boxes": 1,
         "gallery": 8,
         "crop": "pil",
+        "measure": "mAP",
         "difficulties": ["medium"],
         "map": {"medium": 0.75},
         "mp_at_k": {"medium": {"1": 1.0, "5": 0.625}},

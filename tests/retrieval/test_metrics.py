@@ -160,7 +160,7 @@ def test_what_is_skipped_is_not_found(world) -> None:
 
 def test_chunks_and_the_kept_head_do_not_change_the_result(world, monkeypatch: pytest.MonkeyPatch) -> None:
     truth, descriptors, queries = world
-    monkeypatch.setattr("src.retrieval.metrics.QUERIES_AT_ONCE", 1)
+    monkeypatch.setattr("src.retrieval.descriptors.QUERIES_AT_ONCE", 1)
     metric = RevisitedMAP(truth, 8, queries, 6, top=3)
     metric.update(descriptors, torch.arange(10))
     result = metric.compute()

@@ -1,0 +1,96 @@
+"""GLDv2's own evaluations, read from lists and solutions in the published form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.contracts import GLDv2Benchmark
+from src.data.gldv2_benchmarks import gldv2_recognition, gldv2_retrieval
+from src.errors import InputError
+
+INDEX = [f"{number:016x}" for number in (0xA0 << 56, 0xB1 << 56, 0xC2 << 56, 0xD3 << 56)]
+TEST = [f"{number:016x}" for number in (5, 9, 0x77 << 50, 0xFF << 56)]
+
+
+def store(root: Path, split: str, ids: list[str]) -> None:
+    for name in ids:
+        file = root / split / name[0] / name[1] / name[2] / f"{name}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(name.encode())
+
+
+@pytest.fixture
+def published(gldv2: Path) -> Path:
+    """Training images of landmarks 7, 30 and 200, four index images, four test images, and both solutions."""
+    store(gldv2, "index", INDEX)
+    store(gldv2, "test", TEST)
+    (gldv2 / "index.csv").write_text("id\n" + "".join(f"{name}\n" for name in reversed(INDEX)))
+    (gldv2 / "retrieval_solution_v2.1.csv").write_text(
+        "id,images,Usage\n"
+        f"{TEST[2]},{INDEX[3]} {INDEX[0]},Private\n"
+        f"{TEST[0]},None,Ignored\n"
+        f"{TEST[1]},{INDEX[1]},Public\n"
+    )
+    (gldv2 / "recognition_solution_v2.1.csv").write_text(
+        "id,landmarks,Usage\n"
+        f"{TEST[0]},,Public\n{TEST[1]},30 9999,Public\n{TEST[3]},7 200,Private\n{TEST[2]},,Ignored\n"
+    )
+    return gldv2
+
+
+def test_retrieval_has_the_index_as_gallery_and_counted_test_images_as_queries(published: Path) -> None:
+    benchmark = gldv2_retrieval(published)
+    names = [Path(benchmark.source.name(position)).stem for position in range(len(benchmark.source))]
+    assert names == [*INDEX, TEST[1], TEST[2]]
+    assert [benchmark.source.read(position).decode() for position in range(6)] == names
+    assert benchmark.source.size(5) == 16
+    assert benchmark.num_gallery == 4
+    assert benchmark.queries.tolist() == [4, 5]
+    assert benchmark.usages.tolist() == ["public", "private"]
+    assert [part.tolist() for part in benchmark.ground_truth.easy] == [[1], [0, 3]]
+    assert benchmark.difficulties == ("public", "private")
+    assert benchmark.measure == "mAP@100"
+
+
+def test_a_submission_may_name_what_counts_for_nothing(published: Path) -> None:
+    benchmark = gldv2_retrieval(published, ignored=True)
+    assert benchmark.usages.tolist() == ["ignored", "public", "private"]
+    assert benchmark.difficulties == ("public", "private")
+    assert benchmark.digest != gldv2_retrieval(published).digest
+
+
+def test_recognition_has_the_training_images_with_their_landmarks_as_gallery(published: Path) -> None:
+    benchmark = gldv2_recognition(published, neighbours=3)
+    assert isinstance(benchmark, GLDv2Benchmark)
+    assert benchmark.num_gallery == len(benchmark.landmarks) == 30
+    assert np.bincount(benchmark.landmarks)[[7, 30, 200]].tolist() == [10, 10, 10]
+    assert benchmark.usages.tolist() == ["public", "public", "private"]
+    assert benchmark.shown == (frozenset(), frozenset({30, 9999}), frozenset({7, 200}))
+    positives = [sorted(set(benchmark.landmarks[part].tolist())) for part in benchmark.ground_truth.easy]
+    assert positives == [[], [30], [7, 200]]
+    assert benchmark.measure == "GAP"
+    assert benchmark.neighbours == 3
+
+
+def test_what_is_wrong_with_the_lists_is_said(published: Path) -> None:
+    retrieval, recognition = (published / f"{task}_solution_v2.1.csv" for task in ("retrieval", "recognition"))
+    whole = retrieval.read_text()
+    for text, message in [
+        (whole.replace(INDEX[1], "0" * 16), "the positive 0000000000000000 is not in index.csv"),
+        (whole.replace(INDEX[1], "None"), f"the query {TEST[1]} counts but has no positives"),
+        (whole.replace(INDEX[1], "nonsense"), "'nonsense' is not an image id"),
+        (whole.replace(TEST[1], "123"), "'123' is not an image id"),
+        ("id,images,Usage\n" + f"{TEST[0]},None,Ignored\n", "no query that counts"),
+    ]:
+        retrieval.write_text(text)
+        with pytest.raises(InputError, match=message):
+            gldv2_retrieval(published)
+    with pytest.raises(InputError, match=r"benchmark\.neighbours must be"):
+        gldv2_recognition(published, neighbours=0)
+    for path, call in [(retrieval, gldv2_retrieval), (recognition, gldv2_recognition)]:
+        path.unlink()
+        with pytest.raises(InputError, match=r"solution_v2\.1\.csv is missing; .*split=test"):
+            call(published)

@@ -1,0 +1,131 @@
+"""From descriptors to GLDv2's figures, against plain loops over a full sort."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from src.contracts import GLDv2Benchmark, GroundTruth, Measure
+from src.errors import InputError
+from src.retrieval.gldv2 import GLDv2Metric, voted
+
+GALLERY, QUERIES, DIM = 40, 12, 8
+NOTHING = np.empty(0, np.int64)
+
+
+class Named:
+    """Only names: metrics read no image."""
+
+    def __len__(self) -> int:
+        return GALLERY + QUERIES
+
+    def name(self, position: int) -> str:
+        return f"test/0/0/0/{position:016x}.jpg"
+
+    def size(self, position: int) -> int:
+        return 0
+
+    def read(self, position: int) -> bytes:
+        raise OSError
+
+
+def benchmark(measure: Measure, neighbours: int = 0) -> GLDv2Benchmark:
+    rng = np.random.default_rng(3)
+    landmarks = rng.integers(0, 6, GALLERY)
+    # Every fourth query shows nothing; of recognition that counts, of retrieval there is no such query.
+    shown = [frozenset() if measure == "GAP" and q % 4 == 3 else frozenset({q % 6}) for q in range(QUERIES)]
+    positives = tuple(np.flatnonzero(np.isin(landmarks, list(one))) for one in shown)
+    return GLDv2Benchmark(
+        name="toy",
+        source=Named(),
+        num_gallery=GALLERY,
+        queries=np.arange(GALLERY, GALLERY + QUERIES),
+        boxes=np.full((QUERIES, 4), np.nan),
+        ground_truth=GroundTruth(positives, (NOTHING,) * QUERIES, (NOTHING,) * QUERIES),
+        crop="none",
+        digest="0" * 16,
+        difficulties=("public", "private"),
+        measure=measure,
+        usages=np.array(["public", "private", "private", "ignored"] * 3),
+        landmarks=landmarks.astype(np.int64),
+        shown=tuple(shown),
+        neighbours=neighbours,
+    )
+
+
+@pytest.fixture
+def descriptors() -> Tensor:
+    return F.normalize(torch.randn(GALLERY + QUERIES, DIM, generator=torch.Generator().manual_seed(5)))
+
+
+def filled(metric: GLDv2Metric, descriptors: Tensor, skipped: tuple[int, ...] = ()) -> GLDv2Metric:
+    order = torch.randperm(len(descriptors), generator=torch.Generator().manual_seed(1))
+    kept = order[~torch.isin(order, torch.tensor(skipped, dtype=torch.int64))]
+    for part in kept.split(7):
+        metric.update(descriptors[part], part)
+    metric.skip(torch.tensor(skipped, dtype=torch.int64))
+    return metric
+
+
+def test_retrieval_is_mean_ap_of_a_full_sort(descriptors: Tensor) -> None:
+    task = benchmark("mAP@100")
+    found = filled(GLDv2Metric(task, DIM), descriptors).compute()
+    cosines = (descriptors[GALLERY:] @ descriptors[:GALLERY].T).numpy()
+    for usage in ("public", "private"):
+        aps = []
+        for query in np.flatnonzero(task.usages == usage).tolist():
+            hit = np.isin(np.argsort(-cosines[query]), task.ground_truth.easy[query])
+            precision = np.cumsum(hit) / np.arange(1, GALLERY + 1)
+            aps.append(precision[hit].sum() / hit.sum())
+        assert found[usage]["map"] == pytest.approx(np.mean(aps), abs=1e-9)
+        own = found[usage]["ap"]
+        assert own[~np.isnan(own)] == pytest.approx(aps)
+
+
+@pytest.mark.parametrize("neighbours", [1, 3, 7])
+def test_recognition_is_gap_of_the_votes(descriptors: Tensor, neighbours: int) -> None:
+    task = benchmark("GAP", neighbours)
+    metric = filled(GLDv2Metric(task, DIM), descriptors)
+    found = metric.compute()
+    cosines = (descriptors[GALLERY:] @ descriptors[:GALLERY].T).numpy()
+    answers = []
+    for query in range(QUERIES):
+        sums = dict.fromkeys(range(6), 0.0)
+        for image in np.argsort(-cosines[query])[:neighbours]:
+            sums[int(task.landmarks[image])] += float(cosines[query, image])
+        answers.append(max(sums.items(), key=lambda pair: pair[1]))
+    assert [landmark for _, landmark, _ in metric.answers] == [landmark for landmark, _ in answers]
+    assert [score for _, _, score in metric.answers] == pytest.approx([score for _, score in answers], abs=1e-5)
+    for usage in ("public", "private"):
+        rows = sorted(np.flatnonzero(task.usages == usage).tolist(), key=lambda query: -answers[query][1])
+        right = [answers[query][0] in task.shown[query] for query in rows]
+        expected = sum(sum(right[: n + 1]) / (n + 1) for n in range(len(rows)) if right[n])
+        expected /= sum(bool(task.shown[query]) for query in rows)
+        assert found[usage]["map"] == pytest.approx(expected, abs=1e-9)
+    assert metric.ranks.shape == (QUERIES, neighbours)
+
+
+def test_a_skipped_query_has_no_answer_and_scores_nothing(descriptors: Tensor) -> None:
+    task = benchmark("GAP", 3)
+    whole, metric = GLDv2Metric(task, DIM), GLDv2Metric(task, DIM)
+    before = filled(whole, descriptors).compute()
+    after = filled(metric, descriptors, skipped=(GALLERY, 2)).compute()
+    assert [query for query, _, _ in metric.answers] == list(range(1, QUERIES))
+    assert (metric.ranks[0] == -1).all()
+    assert after["public"]["map"] <= before["public"]["map"]
+    retrieval = filled(GLDv2Metric(benchmark("mAP@100"), DIM), descriptors, skipped=(GALLERY,)).compute()
+    assert retrieval["public"]["ap"][0] == 0
+
+
+def test_missing_images_are_an_error(descriptors: Tensor) -> None:
+    metric = GLDv2Metric(benchmark("mAP@100"), DIM)
+    metric.update(descriptors[:50], torch.arange(50))
+    with pytest.raises(InputError, match="2 of 52 images have no descriptor"):
+        metric.compute()
+
+
+def test_of_equal_votes_the_lower_landmark_wins() -> None:
+    assert voted(np.array([9, 4, 4, 9]), np.array([0.5, 0.25, 0.5, 0.25], np.float32)) == (4, 0.75)
