@@ -2,11 +2,11 @@
 
     PYTHONPATH=. python experiments/benchmarks/gldv2_scale.py [--root DIR] [--images N] [--archives N] [--landmarks N]
 
-Made-up data of the real form: 1,580,470 small JPEGs in 500 archives with `train_clean.csv` of 81,313 landmarks, written
-once below `--root` (some 4 GB, a few minutes) and used again. Printed are the time of `src.prepare mode=index`, the time
+Made-up data of the real form: 1,580,470 small JPEGs in 500 archives with `train_clean.csv` of 81,313 landmarks,
+written once below `--root` (some 4 GB, a minute) and used again. Printed are the time of `src.prepare mode=index`, that
 from `python -m src.train` to the first batch with the index present, the memory of the main process and of a loader
-worker over 100,000 samples, and images per second of `TarSource` beside unpacked files and beside reading archives from
-end to end, both with what the system caches and without.
+worker over 100,000 samples, and images per second of `TarSource` beside unpacked files and beside reading archives
+from end to end, both with what the system caches and without.
 """
 
 from __future__ import annotations
@@ -128,7 +128,9 @@ def stopping_trainer(**options: object):
     from lightning.pytorch.callbacks import Callback
 
     class Stop(Callback):
-        def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+        def on_train_batch_start(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
+        ) -> None:
             print("first batch", file=sys.stderr, flush=True)
             os._exit(0)
 

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.contracts import Benchmark, InputError, TrainingSet
+from src.data.archive_source import ArchiveSource
 from src.data.classes import class_benchmark
 from src.data.gldv2_tables import check_unique, read_ids, read_labels
+from src.data.packed_source import PackedSource
 from src.data.selection import places
 from src.data.sources import HexSource, file_size, hash_share
 from src.data.tar_source import TarSource
@@ -24,7 +26,7 @@ HINT = (
 )
 
 
-Kind = Literal["auto", "folder", "tar"]
+Kind = Literal["auto", "folder", "tar", "packed"]
 OTHER_LABELS = "their landmark ids are another label space than that of the training images, and do not mix with it"
 # The file that lists a split's images; those of training are in the csv that is trained on.
 LISTS = {"train": None, "index": "index.csv", "test": "test.csv"}
@@ -40,7 +42,7 @@ def load_gldv2(
         train_csv: `train_clean.csv` (landmark_id,images) or Kaggle's `train.csv` (id,landmark_id).
         hint: what the message says where there is no csv; {root} is filled in.
         kind: `folder` reads `train/a/b/c/ID.jpg`, `tar` the archives `train/*.tar`, `auto` the folder where there is
-            one.
+            one; `packed` what `task=pack` wrote.
 
     Returns:
         Ids ascending; classes are the landmark ids in ascending order, labels their positions.
@@ -89,7 +91,7 @@ def hold_out(
     if not 0 < share < 1:
         raise InputError(f"data.holdout must be above 0 and below 1, not {share}")
     source = training.source
-    assert isinstance(source, HexSource | TarSource)
+    assert isinstance(source, HexSource | ArchiveSource)
     position = hash_share(training.ids, seed)
     held = position < share
     kept = np.bincount(training.labels[~held], minlength=len(training.classes)) > 0
@@ -142,14 +144,18 @@ def listed_ids(root: str | Path, split: str, train_csv: str = "train_clean.csv")
     return ids
 
 
-def image_source(root: str | Path, split: str, ids: NDArray[np.uint64], kind: Kind = "auto") -> HexSource | TarSource:
-    """The images of a split with these ids, in the order of the ids, unpacked or in their archives.
+def image_source(
+    root: str | Path, split: str, ids: NDArray[np.uint64], kind: Kind = "auto"
+) -> HexSource | ArchiveSource:
+    """The images of a split with these ids, in the order of the ids, unpacked, in their archives, or packed.
 
     Raises InputError for another kind, or images that are not there.
     """
     root = Path(root)
     if kind not in get_args(Kind):
         raise InputError(f"data.source={kind} is none of {', '.join(get_args(Kind))}")
+    if kind == "packed":
+        return PackedSource(root, split, ids)
     unpacked = any((root / split / digit).is_dir() for digit in "0123456789abcdef")
     if kind == "tar" or (kind == "auto" and not unpacked and any((root / split).glob("*.tar"))):
         return TarSource(root, split, ids)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.contracts import InputError, TrainingSet
+from src.data.archive_source import ArchiveSource
 from src.data.gldv2_tables import id_bytes, id_numbers
 from src.data.sources import HexSource, hash_share
-from src.data.tar_source import TarSource
 
 
 def select(
@@ -51,7 +51,7 @@ def keep(training: TrainingSet, rows: NDArray[np.bool_]) -> TrainingSet:
     chosen = np.flatnonzero(rows)
     there, labels = np.unique(training.labels[chosen], return_inverse=True)
     source = training.source
-    assert isinstance(source, HexSource | TarSource)
+    assert isinstance(source, HexSource | ArchiveSource)
     return TrainingSet(source.take(chosen), training.ids[chosen], labels.astype(np.int64), training.classes[there])
 
 

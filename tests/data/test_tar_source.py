@@ -150,7 +150,7 @@ def test_refusals(packed: Path, tmp_path: Path, gldv2: Path) -> None:
         index_archives(tmp_path)
     with preparing(folder), pytest.raises(InputError, match="another process"):
         index_archives(folder)
-    with pytest.raises(InputError, match=r"1 of 1 listed images lie in none of the 3 archives .*0000000000000001"):
+    with pytest.raises(InputError, match=r"1 of 1 listed images lie in none of the 3 files .*0000000000000001"):
         TarSource(packed, "train", np.array([1], np.uint64))
     with pytest.raises(InputError, match=r"data.source=zip is none of auto, folder, tar"):
         load_gldv2(packed, kind="zip")  # pyright: ignore[reportArgumentType]

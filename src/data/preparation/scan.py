@@ -16,13 +16,13 @@ from typing import NamedTuple
 import numpy as np
 
 from src.contracts import ImageSource, Orientation
+from src.data.archive_source import ArchiveSource
 from src.data.gldv2 import Kind, image_source, listed_ids
 from src.data.images import Reading, reason
 from src.data.inspection import Finding, inspect
 from src.data.parallel import over_processes
 from src.data.preparation.lock import preparing
 from src.data.sources import HexSource, read_patiently
-from src.data.tar_source import TarSource
 from src.errors import InputError
 from src.files import write_text
 
@@ -34,7 +34,7 @@ TABLE, SKIP_LIST = "bad_images.csv", "skip_list.txt"
 class _Chunk(NamedTuple):
     """Images to inspect, and the file that is there once that is done."""
 
-    source: HexSource | TarSource
+    source: HexSource | ArchiveSource
     reading: Reading
     part: Path
 
@@ -75,7 +75,7 @@ def scan_gldv2(
     return home / SKIP_LIST
 
 
-def _chunks(images: HexSource | TarSource, reading: Reading, home: Path) -> list[_Chunk]:
+def _chunks(images: HexSource | ArchiveSource, reading: Reading, home: Path) -> list[_Chunk]:
     tag = hashlib.blake2b(images.ids.tobytes() + json.dumps([CHUNK, *reading]).encode(), digest_size=8).hexdigest()
     rows = np.arange(len(images))
     return [

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from src.data.archive_source import Table, open_table, save_table
 from src.data.parallel import over_processes
 from src.data.preparation.lock import preparing
 from src.data.preparation.members import safe_name
@@ -29,16 +29,12 @@ from src.files import write_bytes, write_text
 
 FORMAT = 1
 FOLDER, CURRENT = ".index", "current.json"
-# id: 16 hex digits as a number; archive: position in the list of archives; offset and size in bytes.
-COLUMNS = {"id": np.uint64, "archive": np.uint16, "offset": np.int64, "size": np.int64}
 BLOCK = 512
 # An archive ends with two blocks of zeros, filled up to a record of 20 blocks.
 LONGEST_END = 22 * BLOCK
 MEND = "delete it, and `python -m src.prepare task=gldv2` fetches it again"
 
 _IMAGE = re.compile(r"([0-9a-f]{16})\.jpg")
-
-Table = dict[str, NDArray[Any]]
 
 
 def index_archives(folder: str | Path, workers: int = 4) -> Path:
@@ -132,8 +128,7 @@ def _join(folder: Path, archives: list[Path]) -> Path:
         shutil.rmtree(aside, ignore_errors=True)
         try:
             aside.mkdir(parents=True)
-            for name, column in table.items():
-                np.save(aside / f"{name}.npy", column)
+            save_table(aside, table)
             shutil.rmtree(home, ignore_errors=True)
             os.replace(aside, home)
         except OSError as error:
@@ -145,14 +140,6 @@ def _join(folder: Path, archives: list[Path]) -> Path:
             shutil.rmtree(old)
     print(f"{folder}: {len(np.load(home / 'id.npy', mmap_mode='r')):,} images in {len(archives)} archives are indexed")
     return home
-
-
-def open_table(home: Path) -> Table:
-    """An index's columns, memory-mapped. Raises OSError or ValueError where they are damaged."""
-    table = {name: np.load(home / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in COLUMNS}
-    if len({len(column) for column in table.values()}) != 1:
-        raise ValueError("columns of several lengths")
-    return table
 
 
 def _whole(home: Path) -> bool:
@@ -170,7 +157,7 @@ def _table(archives: list[Path]) -> Table:
     table: Table = {name: np.concatenate([part[name] for part in found]) for name in ("id", "offset", "size")}
     table["archive"] = np.repeat(np.arange(len(found)), [len(part["id"]) for part in found])
     order = np.argsort(table["id"], kind="stable")
-    table = {name: table[name][order].astype(kind) for name, kind in COLUMNS.items()}
+    table = {name: column[order] for name, column in table.items()}
     repeated = np.flatnonzero(table["id"][1:] == table["id"][:-1])
     if len(repeated):
         first, second = (archives[n].name for n in table["archive"][repeated[0] : repeated[0] + 2].tolist())

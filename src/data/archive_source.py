@@ -1,0 +1,107 @@
+"""Images of a split read at random out of large files where they lie, by a memory-mapped table of where each is."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.contracts import InputError
+from src.data.sources import gldv2_name
+
+# Of each image, by ascending id: its id, the position of its file, and where it starts and how long it is, in bytes.
+COLUMNS = {"id": np.uint64, "archive": np.uint16, "offset": np.int64, "size": np.int64}
+
+Table = dict[str, NDArray[Any]]
+
+
+class ArchiveSource(ABC):
+    """Images by their ids, out of files that `open_files` knows.
+
+    The table is memory-mapped, so that all processes share it. A file is opened for each read: that costs
+    microseconds, and no process holds hundreds of files, or one that has gone stale.
+
+    Args:
+        root: the data set's folder.
+        split: train, index or test.
+        ids: the images, in the order of their positions.
+
+    Raises:
+        InputError: as `open_files`, or ids that lie in no file.
+    """
+
+    def __init__(self, root: str | Path, split: str, ids: NDArray[np.uint64]) -> None:
+        self.root = Path(root)
+        self.split = split
+        self.ids = ids
+        self.folder, self._files, self._table = self.open_files()
+        known = self._table["id"]
+        self._rows = np.searchsorted(known, ids)
+        there = known[np.minimum(self._rows, len(known) - 1)] == ids if len(known) else np.zeros(len(ids), np.bool_)
+        if not there.all():
+            missing = np.flatnonzero(~there)
+            raise InputError(
+                f"{len(missing):,} of {len(ids):,} listed images lie in none of the {len(self._files)} files of "
+                f"{self.folder}, the first is {int(ids[missing[0]]):016x}: {self.advice}"
+            )
+
+    # What helps where an image lies in none of the files.
+    advice = "list only images that are there"
+
+    @abstractmethod
+    def open_files(self) -> tuple[Path, list[str], Table]:
+        """The folder, the files' names, and the table. Raises InputError where they are not there or do not fit."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def name(self, position: int) -> str:
+        """`split/a/b/c/ID.jpg`, as unpacked."""
+        return gldv2_name(self.split, int(self.ids[position]))
+
+    def size(self, position: int) -> int:
+        """Bytes of the image."""
+        return int(self._table["size"][self._rows[position]])
+
+    def read(self, position: int) -> bytes:
+        """The image's bytes. Raises OSError where the file ends before it."""
+        row = self._rows[position]
+        size, offset = self.size(position), int(self._table["offset"][row])
+        name = self._files[int(self._table["archive"][row])]
+        file = os.open(self.folder / name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(file, size, offset)
+        finally:
+            os.close(file)
+        if len(data) != size:
+            raise OSError(f"{name} ends before {self.name(position)}")
+        return data
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Some of the images, in that order."""
+        return type(self)(self.root, self.split, self.ids[rows])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """To another process go the names: mapped memory does not."""
+        return {"root": self.root, "split": self.split, "ids": self.ids}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+
+def open_table(home: Path) -> Table:
+    """A table's columns, memory-mapped. Raises OSError or ValueError where they are damaged."""
+    table = {name: np.load(home / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in COLUMNS}
+    if len({len(column) for column in table.values()}) != 1:
+        raise ValueError("columns of several lengths")
+    return table
+
+
+def save_table(home: Path, table: Table) -> None:
+    """Write a table's columns into a folder. Raises OSError."""
+    for name, kind in COLUMNS.items():
+        np.save(home / f"{name}.npy", table[name].astype(kind))

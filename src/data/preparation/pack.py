@@ -1,0 +1,202 @@
+"""Write a split's images, made smaller, in LitData's chunk format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from src.contracts import Orientation
+from src.data.archive_source import ArchiveSource, save_table
+from src.data.gldv2 import Kind, image_source, listed_ids
+from src.data.images import BrokenImageError, decode, reason, shrink
+from src.data.packed_source import LIST, TABLE, packed_folder
+from src.data.parallel import over_processes
+from src.data.preparation.lock import preparing
+from src.data.sources import HexSource, file_size, read_patiently
+from src.errors import InputError
+from src.files import write_text
+
+# Images of a chunk: some 60 MB of 640-pixel photographs, which LitData fetches at once.
+CHUNK = 600
+# Images whose packed sizes foretell the space that all of them take, and how much more than that must be free.
+PROBES, RESERVE = 64, 1.1
+# LitData's layout of {"id": str, "image": bytes}: the lengths of both, then both.
+LENGTHS = struct.Struct("<II")
+ID_BYTES = 16
+
+
+class _Job(NamedTuple):
+    """Images to pack, and the chunk that is there once that is done; beside it stands what LitData says of it."""
+
+    source: HexSource | ArchiveSource
+    size: int
+    quality: int
+    orientation: Orientation
+    chunk: Path
+
+
+def pack_gldv2(
+    root: str | Path,
+    size: int = 640,
+    quality: int = 90,
+    train_csv: str = "train_clean.csv",
+    source: Kind = "auto",
+    orientation: Orientation = "exif",
+    workers: int | None = None,
+) -> Path:
+    """Pack the images of `train_csv` below `root/packed/train`, by ascending id; packing that was stopped goes on.
+
+    Larger images are brought down to `size` pixels on their longer side by area, turned upright, and written as JPEGs
+    of that `quality`; JPEGs that are small enough already, and what cannot be read, keep their bytes, so that training
+    meets the same images. `workers` are all cores by default.
+
+    Returns the folder. Raises InputError for settings or lists that do not hold, images that are not there, too little
+    space, a folder that cannot be written or that another process prepares, and where LitData is not installed.
+    """
+    _check(size, quality)
+    root = Path(root)
+    images = image_source(root, "train", listed_ids(root, "train", train_csv), source)
+    folder = packed_folder(root, "train")
+    with preparing(folder):
+        jobs = _jobs(images, size, quality, orientation, folder)
+        left = [job for job in jobs if not _done(job)]
+        _check_space(left, folder)
+        try:
+            _drop_others(folder, jobs)
+            for _ in over_processes(_pack, left, min(workers or os.cpu_count() or 1, len(left)), "packing"):
+                pass
+            _join(folder, jobs)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
+    total = sum(job.chunk.stat().st_size for job in jobs)
+    print(
+        f"{folder}: {len(images):,} images in {len(jobs)} chunks, {total / 1e9:.2f} GB; data.source=packed reads them"
+    )
+    return folder
+
+
+def packed_bytes(data: bytes, size: int, quality: int, orientation: Orientation) -> bytes:
+    """An image's bytes as they are packed."""
+    try:
+        pixels = decode(data, orientation)
+    except BrokenImageError:
+        return data
+    if max(pixels.shape[:2]) <= size and data[:2] == b"\xff\xd8":
+        return data
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(shrink(pixels, size)), quality, colorsubsampling="420")
+
+
+def _check(size: int, quality: int) -> None:
+    if not isinstance(size, int) or size < 1 or not isinstance(quality, int) or not 1 <= quality <= 100:
+        raise InputError(f"size must be above 0 and quality from 1 to 100, not {size} and {quality}")
+    try:
+        import litdata  # noqa: F401
+    except ImportError:
+        raise InputError("packing needs LitData: pip install -e '.[pack]'") from None
+
+
+def _jobs(
+    images: HexSource | ArchiveSource, size: int, quality: int, orientation: Orientation, folder: Path
+) -> list[_Job]:
+    """A chunk's name says what is in it, so that one of other images or settings is never taken for it."""
+    rows = np.arange(len(images))
+    about = json.dumps([size, quality, orientation, images.split]).encode()
+    jobs = []
+    for number, start in enumerate(range(0, len(images), CHUNK)):
+        part = images.take(rows[start : start + CHUNK])
+        tag = hashlib.blake2b(about + part.ids.tobytes(), digest_size=6).hexdigest()
+        jobs.append(_Job(part, size, quality, orientation, folder / f"chunk-{number:05}-{tag}.bin"))
+    return jobs
+
+
+def _done(job: _Job) -> bool:
+    about = job.chunk.with_suffix(".json")
+    return about.exists() and file_size(job.chunk) == json.loads(about.read_text())["chunks"][0]["chunk_bytes"]
+
+
+def _check_space(jobs: list[_Job], folder: Path) -> None:
+    """Raise InputError where what is left to pack will hardly fit, judged by some of its images."""
+    total = sum(len(job.source) for job in jobs)
+    if not total:
+        return
+    probes = [jobs[n * len(jobs) // PROBES] for n in range(PROBES)] if len(jobs) > PROBES else jobs
+    sizes = [len(_packed(job, len(job.source) // 2)) for job in probes]
+    wanted, free = RESERVE * total * sum(sizes) / len(sizes), shutil.disk_usage(folder).free
+    if wanted > free:
+        raise InputError(f"packing takes some {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {folder}")
+
+
+def _packed(job: _Job, position: int) -> bytes:
+    try:
+        data = read_patiently(job.source, position)
+    except OSError as error:
+        raise InputError(f"{job.source.name(position)} cannot be read: {reason(error)}") from error
+    return packed_bytes(data, job.size, job.quality, job.orientation)
+
+
+def _pack(job: _Job) -> None:
+    """One chunk, written aside; what LitData says of it comes last."""
+    from litdata.streaming.writer import BinaryWriter
+
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory(dir=job.chunk.parent, prefix=".pack-") as aside:
+        writer = BinaryWriter(aside, chunk_size=len(job.source))
+        for position in range(len(job.source)):
+            writer.add_item(position, {"id": f"{int(job.source.ids[position]):016x}", "image": _packed(job, position)})
+        writer.done()
+        writer.merge()
+        about = json.loads((Path(aside) / "index.json").read_text())
+        (chunk,) = about["chunks"]
+        os.replace(Path(aside) / chunk["filename"], job.chunk)
+    chunk["filename"] = job.chunk.name
+    about["config"]["chunk_size"] = CHUNK
+    write_text(job.chunk.with_suffix(".json"), json.dumps({"chunks": [chunk], "config": about["config"]}))
+
+
+def _drop_others(folder: Path, jobs: list[_Job]) -> None:
+    """Chunks of other images or settings, the list and table of them, and what a kill left."""
+    kept = {job.chunk.stem for job in jobs}
+    for path in folder.iterdir():
+        if path.name.startswith((".pack-", TABLE)):
+            shutil.rmtree(path)
+        elif path.name == LIST or (path.name.startswith("chunk-") and path.stem not in kept):
+            path.unlink()
+
+
+def _join(folder: Path, jobs: list[_Job]) -> None:
+    """LitData's list of all chunks, and the table of where each image lies."""
+    parts = [json.loads(job.chunk.with_suffix(".json").read_text()) for job in jobs]
+    ids, offsets, sizes = (np.concatenate(column) for column in zip(*map(_layout, jobs), strict=True))
+    archive = np.repeat(np.arange(len(jobs)), [len(job.source) for job in jobs])
+    chunks = [chunk for part in parts for chunk in part["chunks"]]
+    write_text(folder / LIST, json.dumps({"chunks": chunks, "config": parts[0]["config"]}))
+    aside = folder / f"{TABLE}.part"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    save_table(aside, {"id": ids, "archive": archive, "offset": offsets, "size": sizes})
+    os.replace(aside, folder / TABLE)
+
+
+def _layout(job: _Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids, offsets and sizes of a chunk's images. Raises InputError for a chunk that does not hold what it should."""
+    with job.chunk.open("rb") as file:
+        count = int.from_bytes(file.read(4), "little")
+        starts = np.frombuffer(file.read(4 * (count + 1)), "<u4").astype(np.int64)
+        sizes = np.empty(count, np.int64)
+        for row, start in enumerate(starts[:-1].tolist()):
+            file.seek(start)
+            name, sizes[row] = LENGTHS.unpack(file.read(LENGTHS.size))
+            same = count == len(job.source) and int(file.read(name), 16) == int(job.source.ids[row])
+            if not same or start + LENGTHS.size + ID_BYTES + sizes[row] != starts[row + 1]:
+                raise InputError(f"{job.chunk} is damaged: delete it, and pack again")
+    return job.source.ids, starts[:-1] + LENGTHS.size + ID_BYTES, sizes

@@ -1,0 +1,127 @@
+"""Packed images are the same training set in fewer pixels."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import litdata
+import numpy as np
+import pytest
+from archives import tar
+from numpy.typing import NDArray
+
+from src.data.gldv2 import load_gldv2
+from src.data.images import decode
+from src.data.packed_source import PackedSource
+from src.data.preparation import pack
+from src.data.preparation.pack import pack_gldv2, packed_bytes
+from src.data.preparation.tar_index import index_archives
+from src.errors import InputError
+
+Encode = Callable[..., bytes]
+Photo = Callable[..., NDArray[np.uint8]]
+
+
+@pytest.fixture
+def large(gldv2: Path, photo: Photo, encode: Encode, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The small set with photographs of several sizes, one of them broken, in chunks of seven."""
+    monkeypatch.setattr(pack, "CHUNK", 7)
+    files = sorted((gldv2 / "train").rglob("*.jpg"))
+    for number, file in enumerate(files):
+        file.write_bytes(encode(photo(60 + 3 * number, 90, number), quality=92))
+    files[-1].write_bytes(b"no image")
+    return gldv2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_sources_give_the_same_ids_in_the_same_order(large: Path, workers: int) -> None:
+    folder = pack_gldv2(large, size=64, workers=workers)
+    unpacked, packed = (load_gldv2(large, kind=kind) for kind in ("folder", "packed"))
+    images = {f"{f.relative_to(large / 'train')}": f.read_bytes() for f in (large / "train").rglob("*.jpg")}
+    (large / "train" / "images_000.tar").write_bytes(tar(images))
+    index_archives(large / "train", 1)
+    archived = load_gldv2(large, kind="tar")
+    for other in (packed, archived):
+        assert other.ids.tolist() == unpacked.ids.tolist()
+        assert other.labels.tolist() == unpacked.labels.tolist()
+        names = [[one.source.name(row) for row in range(len(one))] for one in (other, unpacked)]
+        assert names[0] == names[1]
+    for row in range(len(packed)):
+        data = unpacked.source.read(row)
+        assert packed.source.read(row) == packed_bytes(data, 64, 90, "exif")
+        assert packed.source.size(row) == len(packed.source.read(row))
+    assert len(list(folder.glob("*.bin"))) == 5
+
+
+def test_litdata_reads_what_was_packed(large: Path) -> None:
+    folder = pack_gldv2(large, size=64, workers=1)
+    data = litdata.StreamingDataset(str(folder))
+    training = load_gldv2(large, kind="packed")
+    assert len(data) == len(training)
+    for row in (0, 13, 29):
+        assert data[row]["id"] == f"{int(training.ids[row]):016x}"
+        assert bytes(data[row]["image"]) == training.source.read(row)
+
+
+def test_images_are_brought_down_and_never_up(photo: Photo, encode: Encode) -> None:
+    big, small = encode(photo(300, 400), quality=95), encode(photo(30, 40), quality=95)
+    assert decode(packed_bytes(big, 200, 90, "exif")).shape == (150, 200, 3)
+    assert packed_bytes(small, 200, 90, "exif") == small
+    assert packed_bytes(encode(photo(30, 40), "PNG"), 200, 90, "exif")[:2] == b"\xff\xd8"
+    assert packed_bytes(b"no image", 200, 90, "exif") == b"no image"
+
+
+def test_only_what_is_missing_is_packed_again(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = pack_gldv2(large, size=64, workers=1)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("chunk-*")}
+    gone = sorted(folder.glob("chunk-*.json"))[2]
+    gone.unlink()
+    (folder / ".pack-left").mkdir()
+    pack_gldv2(large, size=64, workers=1)
+    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("chunk-*")}
+    assert {name for name in before if before[name] != after[name]} == {gone.name, gone.with_suffix(".bin").name}
+    assert not (folder / ".pack-left").exists()
+    pack_gldv2(large, size=32, workers=1)
+    assert not before.keys() & {path.name for path in folder.glob("chunk-*")}
+    assert len(load_gldv2(large, kind="packed")) == 30
+
+
+def test_what_cannot_be_packed_or_read_is_said(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for options, message in [
+        ({"size": 0}, "size must be above 0"),
+        ({"quality": 101}, "quality from 1 to 100"),
+        ({"train_csv": "none.csv"}, r"none\.csv is missing"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            pack_gldv2(large, **options)
+    with pytest.raises(InputError, match="task=pack"):
+        load_gldv2(large, kind="packed")
+    usage = shutil.disk_usage(large)
+    monkeypatch.setattr(pack.shutil, "disk_usage", lambda _: usage._replace(free=10))
+    with pytest.raises(InputError, match=r"packing takes some 0\.0 GB, and 0\.0 GB are free"):
+        pack_gldv2(large, size=64)
+    assert not list((large / "packed").rglob("*.bin"))
+
+
+def test_damage_to_what_was_packed_is_found(large: Path) -> None:
+    folder = pack_gldv2(large, size=64, workers=1)
+    chunk = sorted(folder.glob("*.bin"))[1]
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[:-5])
+    with pytest.raises(InputError, match="is not as it was packed"):
+        load_gldv2(large, kind="packed")
+    pack_gldv2(large, size=64, workers=1)
+    assert chunk.read_bytes() == whole
+    chunk.write_bytes(whole[:50] + b"f" * 10 + whole[60:])
+    with pytest.raises(InputError, match="is damaged: delete it, and pack again"):
+        pack_gldv2(large, size=64, workers=1)
+    chunk.write_bytes(whole)
+    (folder / "index.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_gldv2(large, kind="packed")
+    pack_gldv2(large, size=64, workers=1)
+    ids = load_gldv2(large, kind="packed").ids
+    with pytest.raises(InputError, match="1 of 31 listed images lie in none of the 5 files"):
+        PackedSource(large, "train", np.append(ids, np.uint64(1)))
