@@ -15,6 +15,7 @@ from src.data.gldv2_tables import check_unique, read_ids, read_labels
 from src.data.packed_source import PackedSource
 from src.data.selection import places
 from src.data.sources import HexSource, file_size, hash_share
+from src.data.streamed_source import StreamedSource
 from src.data.tar_source import TarSource
 
 # How many files are looked for before training starts; all of 1.58 million would take minutes.
@@ -33,7 +34,12 @@ LISTS = {"train": None, "index": "index.csv", "test": "test.csv"}
 
 
 def load_gldv2(
-    root: str | Path, train_csv: str = "train_clean.csv", hint: str = HINT, kind: Kind = "auto"
+    root: str | Path,
+    train_csv: str = "train_clean.csv",
+    hint: str = HINT,
+    kind: Kind = "auto",
+    packed_url: str | None = None,
+    cache_gb: float = 50.0,
 ) -> TrainingSet:
     """The training images of `root`, unpacked or in their archives, with the labels of a csv.
 
@@ -43,6 +49,8 @@ def load_gldv2(
         hint: what the message says where there is no csv; {root} is filled in.
         kind: `folder` reads `train/a/b/c/ID.jpg`, `tar` the archives `train/*.tar`, `auto` the folder where there is
             one; `packed` what `task=pack` wrote.
+        packed_url, cache_gb: where packed images lie in an object store, and how much of it is kept (see
+            `StreamedSource`); then `kind` means nothing.
 
     Returns:
         Ids ascending; classes are the landmark ids in ascending order, labels their positions.
@@ -63,7 +71,10 @@ def load_gldv2(
     check_unique(ids, path)
     classes, labels = np.unique(landmarks, return_inverse=True)
     try:
-        source = image_source(root, "train", ids, kind)
+        if packed_url:
+            source = StreamedSource(root, "train", ids, packed_url, cache_gb)
+        else:
+            source = image_source(root, "train", ids, kind)
     except InputError:
         if _of_index(root, ids):
             raise InputError(f"{path} labels index images: {OTHER_LABELS}") from None

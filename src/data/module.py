@@ -22,6 +22,7 @@ from src.data.loader import EpochLoader
 from src.data.sampling import EpochSampler, RankShard, draw_chances
 from src.data.selection import select
 from src.data.sources import checked_seed
+from src.data.streamed_source import StreamedSource
 
 Benchmarks = Mapping[str, Callable[[], Benchmark] | None]
 
@@ -82,6 +83,8 @@ class LandmarkDataModule(L.LightningDataModule):
             )
         self.training = training
         self._chances = None if training is None else draw_chances(training.labels, sampling)
+        source = None if training is None else training.source
+        self._groups = source.groups if isinstance(source, StreamedSource) else None
         self.validation = validation
         self.test = test
         self.augmentation = augmentation or Augmentation()
@@ -109,16 +112,24 @@ class LandmarkDataModule(L.LightningDataModule):
         categories: Mapping[str, object] | None = None,
         category_csv: str = "train_label_to_hierarchical.csv",
         cap: int | None = None,
+        packed_url: str | None = None,
+        cache_gb: float = 50.0,
         **loading: Any,
     ) -> Self:
         """Google Landmarks v2 (see `load_gldv2`).
 
         `holdout` is the share of images set aside and ranked for validation (see `hold_out`); 0 trains on
-        everything and leaves validation to the benchmarks given. `hint` says how to get what is not there;
-        `source` is `load_gldv2`'s kind. Before the split, landmarks and images that files list are left out, landmarks
-        of other `categories` (column to value or values of `category_csv`), and what goes beyond `cap` images of each.
+        everything and leaves validation to the benchmarks given. `hint` says how to get what is not there; `source` is
+        `load_gldv2`'s kind, `packed_url` and `cache_gb` are its own. Before the split, landmarks and images that files
+        list are left out, landmarks of other `categories` (column to value or values of `category_csv`), and what goes
+        beyond `cap` images of each.
         """
-        training, seed = load_gldv2(root, train_csv, hint, source), loading.get("seed", 0)
+        if packed_url and (holdout or loading.get("sampling", "uniform") != "uniform"):
+            raise InputError(
+                "data.packed_url goes with data.holdout=0 and data.sampling=uniform: other images lie in all chunks"
+            )
+        training = load_gldv2(root, train_csv, hint, source, packed_url, cache_gb)
+        seed = loading.get("seed", 0)
         table = Path(root) / category_csv
         training = select(training, exclude_landmarks, exclude_images, categories, table, cap, seed)
         own = []
@@ -197,7 +208,7 @@ class LandmarkDataModule(L.LightningDataModule):
         return EpochLoader(
             images,
             batch_size=self.batch_size // world,
-            sampler=EpochSampler(len(images), self.seed, rank, world, self._epoch(), self._chances),
+            sampler=EpochSampler(len(images), self.seed, rank, world, self._epoch(), self._chances, self._groups),
             drop_last=True,
             **self._loading(persistent=True),
         )

@@ -13,6 +13,9 @@ from src.contracts import InputError
 # How a class's share of the draws grows with its images: with their number, not at all, with its square root.
 SAMPLING = {"uniform": 1.0, "balanced": 0.0, "sqrt": 0.5}
 
+# Chunks whose samples are mixed, where whole chunks are fetched.
+WINDOW = 16
+
 
 def draw_chances(labels: NDArray[np.int64], sampling: str) -> NDArray[np.float64] | None:
     """Each sample's chance of being drawn, (N,), summing to 1; None where each is drawn once instead.
@@ -40,6 +43,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank, world: this process and how many there are.
         epoch: the first one; a resumed run's loader starts its workers before Lightning calls `set_epoch`.
         chances: each sample's chance of being the next draw, (size,); None draws each once.
+        groups: the chunk that each sample lies in, (size,), where whole chunks are fetched: then chunks are shuffled,
+            and samples among those of `WINDOW` chunks. None shuffles over all samples.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         world: int = 1,
         epoch: int = 0,
         chances: NDArray[np.float64] | None = None,
+        groups: NDArray[np.int64] | None = None,
     ) -> None:
         self.size = size
         self.seed = seed
@@ -57,6 +63,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.world = world
         self.epoch = epoch
         self.chances = chances
+        self.groups = groups
         self._resumed = (epoch, 0)
 
     @property
@@ -80,9 +87,22 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, start = self.epoch, self.start
         rng = np.random.default_rng([self.seed, epoch])
-        order = rng.permutation(self.size) if self.chances is None else rng.choice(self.size, self.size, p=self.chances)
+        order = self._order(rng)
         for position in order[start + self.rank : len(self) * self.world : self.world]:
             yield epoch, int(position)
+
+    def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        if self.chances is not None:
+            return rng.choice(self.size, self.size, p=self.chances)
+        if self.groups is not None:
+            return _by_windows(self.groups, rng)
+        return rng.permutation(self.size)
+
+
+def _by_windows(groups: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Positions window by window, each of `WINDOW` random chunks, in random order within it."""
+    window = rng.permutation(groups.max() + 1)[groups] // WINDOW
+    return np.lexsort((rng.random(len(groups)), window))
 
 
 class RankShard(Sampler[int]):

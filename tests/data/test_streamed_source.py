@@ -1,0 +1,95 @@
+"""Packed images from a store of objects, chunk by chunk."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from src.contracts import TrainingSet
+from src.data.gldv2 import load_gldv2
+from src.data.module import LandmarkDataModule
+from src.data.preparation import pack
+from src.data.preparation.pack import pack_gldv2
+from src.data.sampling import EpochSampler
+from src.data.streamed_source import StreamedSource
+from src.errors import InputError
+
+URL = "memory://bucket/packed/train"
+
+
+@pytest.fixture
+def stored(gldv2: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The small set's images, packed in chunks of four, in memory alone."""
+    monkeypatch.setattr(pack, "CHUNK", 4)
+    folder = pack_gldv2(gldv2, workers=1)
+    store = fsspec.filesystem("memory")
+    store.put(str(folder), "/bucket/packed/train", recursive=True)
+    yield gldv2
+    store.rm("/bucket", recursive=True)
+
+
+def streamed(root: Path, **options: float) -> tuple[TrainingSet, StreamedSource]:
+    training = load_gldv2(root, packed_url=URL, **options)
+    assert isinstance(training.source, StreamedSource)
+    return training, training.source
+
+
+def test_the_same_images_under_the_same_ids_as_from_disk(stored: Path) -> None:
+    training, source = streamed(stored)
+    local = load_gldv2(stored, kind="packed")
+    assert training.ids.tolist() == local.ids.tolist()
+    copied = pickle.loads(pickle.dumps(source))
+    for row in (29, 0, 13):
+        assert source.read(row) == copied.read(row) == local.source.read(row)
+        assert source.name(row) == local.source.name(row)
+    assert source.groups.tolist() == [row // 4 for row in range(30)]
+    assert source.take(np.array([9, 2])).groups.tolist() == [2, 0]
+
+
+def test_chunks_are_fetched_once_and_old_ones_dropped(stored: Path) -> None:
+    _, source = streamed(stored)
+    source.read(0)
+    (chunk,) = source.folder.glob("*.bin")
+    size = chunk.stat().st_size
+    fsspec.filesystem("memory").rm(f"/bucket/packed/train/{chunk.name}")
+    assert source.read(1)
+    _, narrow = streamed(stored, cache_gb=2.5 * size / 1e9)
+    for row in (4, 8, 12, 16):
+        narrow.read(row)
+    assert 1 <= len(list(source.folder.glob("*.bin"))) <= 3
+    with pytest.raises(OSError, match=r"chunk-00000"):
+        narrow.read(0)
+
+
+def test_an_epoch_goes_window_by_window(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.data.sampling.WINDOW", 2)
+    groups = np.arange(40) // 5
+    orders = [[row for _, row in EpochSampler(40, 3, epoch=epoch, groups=groups)] for epoch in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == list(range(40))
+    for start in range(0, 40, 10):
+        assert len({int(groups[row]) for row in orders[0][start : start + 10]}) == 2
+    assert orders[0][:10] != sorted(orders[0][:10])
+    shares = [[row for _, row in EpochSampler(40, 3, rank, 2, groups=groups)] for rank in range(2)]
+    assert [row for pair in zip(*shares, strict=True) for row in pair] == orders[0]
+
+
+def test_training_batches_come_from_the_store(stored: Path) -> None:
+    options = {"packed_url": URL, "batch_size": 8, "image_size": 16, "workers": 0}
+    data = LandmarkDataModule.from_gldv2(stored, holdout=0, **options)
+    ids = [int(sample) for batch in data.train_dataloader() for sample in batch.ids]
+    assert len(set(ids)) == len(ids) == 24
+    for refused in ({"holdout": 0.2}, {"holdout": 0, "sampling": "balanced"}):
+        with pytest.raises(InputError, match=r"data\.packed_url goes with data\.holdout=0"):
+            LandmarkDataModule.from_gldv2(stored, **options, **refused)
+
+
+@pytest.mark.parametrize("url", ["memory://nothing/here", "nonsense://bucket", "/not/there"])
+def test_a_place_without_packed_images_is_said(gldv2: Path, url: str) -> None:
+    with pytest.raises(InputError, match="cannot be read as packed images"):
+        load_gldv2(gldv2, packed_url=url)
