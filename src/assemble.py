@@ -56,6 +56,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
         group=instantiate(cfg.optim.groups),
         compiler=cfg.compiler,
         run=about,
+        max_steps=cfg.trainer.max_steps,
         validation=validation,
         test=test,
     )

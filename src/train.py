@@ -35,6 +35,7 @@ def main(cfg: DictConfig) -> float | None:
     loggers = list(instantiate(cfg.logger).values())
     trainer = instantiate(
         cfg.trainer,
+        max_steps=-1,
         logger=loggers,
         callbacks=callbacks(
             run,
@@ -42,6 +43,7 @@ def main(cfg: DictConfig) -> float | None:
             logs=bool(loggers),
             ema=cfg.ema,
             every=(cfg.checkpoint_minutes, cfg.checkpoint_steps),
+            max_steps=cfg.trainer.max_steps,
         ),
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=sys.stdout.isatty(),

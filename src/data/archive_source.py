@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -82,8 +83,16 @@ class ArchiveSource(ABC):
         return data
 
     def take(self, rows: NDArray[np.int64]) -> Self:
-        """Some of the images, in that order."""
-        return type(self)(self.root, self.split, self.ids[rows])
+        """Some of the images, in that order; table and files are shared."""
+        part = copy.copy(self)
+        part.ids, part._rows = self.ids[rows], self._rows[rows]
+        return part
+
+    def __copy__(self) -> Self:
+        """Not by way of the state for another process, which opens everything anew."""
+        part = type(self).__new__(type(self))
+        vars(part).update(vars(self))
+        return part
 
     def __getstate__(self) -> dict[str, Any]:
         """To another process go the names: mapped memory does not."""

@@ -156,11 +156,11 @@ def listed_ids(root: str | Path, split: str, train_csv: str = "train_clean.csv")
 
 
 def image_source(
-    root: str | Path, split: str, ids: NDArray[np.uint64], kind: Kind = "auto"
+    root: str | Path, split: str, ids: NDArray[np.uint64], kind: Kind = "auto", probe: bool = True
 ) -> HexSource | ArchiveSource:
     """The images of a split with these ids, in the order of the ids, unpacked, in their archives, or packed.
 
-    Raises InputError for another kind, or images that are not there.
+    Raises InputError for another kind, or images that are not there; of an unpacked tree `probe` looks for some.
     """
     root = Path(root)
     if kind not in get_args(Kind):
@@ -171,13 +171,14 @@ def image_source(
     if kind == "tar" or (kind == "auto" and not unpacked and any((root / split).glob("*.tar"))):
         return TarSource(root, split, ids)
     source = HexSource(root, split, ids)
-    _check_images(source)
+    if probe:
+        _check_images(source)
     return source
 
 
 def _of_index(root: Path, ids: NDArray[np.uint64]) -> bool:
-    """Whether these ids, of images that training has not, are ids of the index."""
-    return (root / "index.csv").is_file() and bool(np.isin(ids, read_ids(root / "index.csv")).any())
+    """Whether most of these ids, of images that training has not, are ids of the index."""
+    return (root / "index.csv").is_file() and bool(np.isin(ids, read_ids(root / "index.csv")).mean() > 0.5)
 
 
 def _check_images(source: HexSource) -> None:

@@ -75,6 +75,9 @@ def gldv2_recognition(
         raise InputError(f"benchmark.neighbours must be a whole number above 0, not {neighbours}")
     training = load_gldv2(root, train_csv, kind=source)
     queries, usages, shown = _queries(read_recognition_solution(_solution(root, RECOGNITION)), ignored)
+    for usage in dict.fromkeys(usages.tolist()):
+        if usage in USAGES and not any(one for one, of in zip(shown, usages, strict=True) if of == usage):
+            raise InputError(f"{root / RECOGNITION}: no {usage} image shows a landmark, so that there is no GAP")
     landmarks = training.classes.astype(np.int64)[training.labels]
     members = members_of(landmarks.astype(np.str_))
     positives = tuple(np.sort(np.concatenate([NOTHING, *(members.get(str(s), NOTHING) for s in one)])) for one in shown)
@@ -108,8 +111,8 @@ def _queries(
         if ignored or usage.lower() in USAGES
         for query, answer in answers.items()
     ]
-    if not rows:
-        raise InputError("the solution has no query that counts")
+    if not any(usage in USAGES for _, usage, _ in rows):
+        raise InputError("the solution has no query that counts, Public or Private")
     rows.sort(key=lambda row: row[0])
     try:
         ids = id_numbers(id_bytes([query for query, _, _ in rows]))
@@ -137,14 +140,20 @@ def _benchmark(
     gallery: tuple[str, NDArray[np.uint64]],
     queries: tuple[NDArray[np.uint64], NDArray[np.str_]],
     positives: tuple[NDArray[np.int64], ...],
+    shown: tuple[frozenset[int], ...] = (),
+    landmarks: NDArray[np.int64] = NOTHING,
     **about: object,
 ) -> GLDv2Benchmark:
+    if kind == "packed":
+        raise InputError("benchmark.source=packed: only training images are packed; take auto, tar or folder")
     (split, known), (asked, usages) = gallery, queries
     source = JoinedSource(image_source(root, split, known, kind), image_source(root, "test", asked, kind))
     none = (NOTHING,) * len(asked)
     digest = hashlib.sha256()
     for part in (known, asked, usages.astype("S7"), np.array([len(part) for part in positives]), *positives):
         digest.update(np.ascontiguousarray(part).data)
+    # Of recognition also what is not found in the gallery, and what the gallery shows.
+    digest.update(repr(([sorted(one) for one in shown], landmarks.tolist())).encode())
     return GLDv2Benchmark(
         source=source,
         num_gallery=len(known),
@@ -155,5 +164,7 @@ def _benchmark(
         digest=digest.hexdigest()[:16],
         difficulties=tuple(usage for usage in USAGES if (usages == usage).any()),
         usages=usages,
+        shown=shown,
+        landmarks=landmarks,
         **about,  # pyright: ignore[reportArgumentType]
     )

@@ -28,7 +28,10 @@ def inspect(data: bytes, reading: Reading) -> Finding | None:
         _read(data, reading)
     except BrokenImageError as error:
         return Finding(reason(error), used=False)
-    odd = ", ".join(_oddities(data, reading))
+    try:
+        odd = ", ".join(_oddities(data, reading))
+    except Exception:  # Broken metadata make Pillow raise nearly anything; the pixels were whole.
+        odd = "its metadata cannot be read"
     return Finding(odd, used=True) if odd else None
 
 

@@ -19,6 +19,7 @@ from src.data.folder import SplitMode, split_folder
 from src.data.gldv2 import HINT, Kind, hold_out, load_gldv2
 from src.data.images import Reading
 from src.data.loader import EpochLoader
+from src.data.packed_source import PackedSource
 from src.data.sampling import EpochSampler, RankShard, draw_chances
 from src.data.selection import select
 from src.data.sources import checked_seed
@@ -71,6 +72,8 @@ class LandmarkDataModule(L.LightningDataModule):
         super().__init__()
         if min(image_size, batch_size, eval_batch) < 1 or workers < 0:
             raise InputError("image_size, batch_size and eval_batch must be above 0, workers not below 0")
+        if not isinstance(min_side, int):
+            raise InputError(f"data.min_side must be a whole number, not {min_side}")
         if max_side is not None and (not isinstance(max_side, int) or max_side < 1):
             raise InputError(f"max_side must be a whole number above 0 or null, not {max_side}")
         if on_error not in ("error", "skip"):
@@ -85,6 +88,8 @@ class LandmarkDataModule(L.LightningDataModule):
         self._chances = None if training is None else draw_chances(training.labels, sampling)
         source = None if training is None else training.source
         self._groups = source.groups if isinstance(source, StreamedSource) else None
+        if isinstance(source, PackedSource | StreamedSource) and source.orientation != orientation:
+            raise InputError(f"the images were packed with orientation={source.orientation}, not {orientation}")
         self.validation = validation
         self.test = test
         self.augmentation = augmentation or Augmentation()

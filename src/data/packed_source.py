@@ -18,7 +18,10 @@ def packed_folder(root: Path, split: str) -> Path:
 
 
 class PackedSource(ArchiveSource):
-    """Images of `root/packed/SPLIT`, packed by `pack_gldv2`; the same ids in the same order as unpacked."""
+    """Images of `root/packed/SPLIT`, packed by `pack_gldv2`; the same ids in the same order as unpacked.
+
+    `orientation` is how they were packed, "exif" or "ignore".
+    """
 
     advice = "pack them again, or list only images that are there"
 
@@ -27,7 +30,8 @@ class PackedSource(ArchiveSource):
         folder = packed_folder(self.root, self.split)
         how = f"`python -m src.prepare task=pack root={self.root}`"
         try:
-            chunks = json.loads((folder / LIST).read_text())["chunks"]
+            listed = json.loads((folder / LIST).read_text())
+            chunks, self.orientation = listed["chunks"], str(listed["packed"]["orientation"])
             table = open_table(folder / TABLE)
             files = {str(chunk["filename"]): int(chunk["chunk_bytes"]) for chunk in chunks}
             wrong = [name for name, size in files.items() if (folder / name).stat().st_size != size]

@@ -7,11 +7,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 from rich.progress import track
+
+from src.errors import InputError
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -31,6 +34,10 @@ def over_processes(
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(settle,))
     try:
         yield from bar(pool.map(work, jobs))
+    except BrokenProcessPool:
+        raise InputError(
+            f"{what}: a worker was killed, perhaps for want of memory: the same command goes on, take fewer workers"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -47,7 +47,9 @@ class StreamedSource(ArchiveSource):
         """Fetches LitData's list and the table; chunks are fetched when they are read."""
         try:
             listed = self._fetched(LIST)
-            files = [str(chunk["filename"]) for chunk in json.loads(listed)["chunks"]]
+            about = json.loads(listed)
+            self.orientation = str(about["packed"]["orientation"])
+            files = [str(chunk["filename"]) for chunk in about["chunks"]]
             folder = Path(self.root) / CACHE / hashlib.blake2b(listed, digest_size=8).hexdigest()
             for name in COLUMNS:
                 place = folder / TABLE / f"{name}.npy"
@@ -73,10 +75,6 @@ class StreamedSource(ArchiveSource):
             except FileNotFoundError:
                 continue
         raise OSError(f"{name} is dropped faster than it is read: raise data.cache_gb")
-
-    def take(self, rows: NDArray[np.int64]) -> Self:
-        """Some of the images, in that order."""
-        return type(self)(self.root, self.split, self.ids[rows], self.url, self.cache_gb)
 
     def __getstate__(self) -> dict[str, Any]:
         """As `ArchiveSource`."""

@@ -28,8 +28,12 @@ class TarSource(ArchiveSource):
             same = about["archives"] == archive_stamps([folder / name for name in archives])
         except FileNotFoundError:
             raise InputError(f"the archives of {folder} have no index, or are gone: {how}") from None
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
-            raise InputError(f"the index of {folder} cannot be read: {how} anew") from None
+        except OSError as error:
+            raise InputError(f"the index of {folder} cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, EOFError):
+            raise InputError(f"the index of {folder} is damaged: {how} anew") from None
+        # What a scan that goes on compares.
+        self.stamp = str(about["tag"]) if same else None
         if not same:
             raise InputError(f"the archives of {folder} are not those that were indexed: {how} anew")
         return folder, archives, table

@@ -26,14 +26,17 @@ def callbacks(
     logs: bool,
     ema: float | None = None,
     every: tuple[float | None, int | None] = (None, None),
+    max_steps: int = -1,
 ) -> list[Callback]:
     """The callbacks of a training run that writes to `run`.
 
     `ema` is the decay of averaged weights, None for none; `every` so many minutes, or steps, a checkpoint is written
-    within an epoch (see `Within`).
+    within an epoch (see `Within`); `max_steps` ends training, -1 does not.
     """
     folder = run / "checkpoints"
     watching: list[Callback] = [Throughput(), EpochLine(), BadImageFile(run)]
+    if max_steps >= 0:
+        watching.append(StopAt(max_steps))
     if ema is not None:
         watching.append(Averaging(ema))
     if logs:
@@ -82,6 +85,26 @@ class Last(ModelCheckpoint):
         )
 
 
+class StopAt(Callback):
+    """Ends training after so many optimizer steps.
+
+    Lightning's own `max_steps` takes every checkpoint for one within an epoch, and a run that resumes skips one.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A run that is resumed may have got there."""
+        trainer.should_stop = trainer.should_stop or trainer.global_step >= self.steps
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """All processes count alike."""
+        self.on_train_start(trainer, pl_module)
+
+
 class Within(Callback):
     """`last.ckpt` within an epoch as well: every so many minutes, or optimizer steps, or both; None for not.
 
@@ -92,8 +115,11 @@ class Within(Callback):
     LOOK = 10
 
     def __init__(self, folder: Path, minutes: float | None, steps: int | None) -> None:
-        if any(every is not None and not every > 0 for every in (minutes, steps)):
-            raise InputError(f"checkpoint_minutes={minutes} and checkpoint_steps={steps} must be above 0, or null")
+        sound = minutes is None or (isinstance(minutes, int | float) and minutes > 0)
+        if not sound or not (steps is None or (isinstance(steps, int) and steps > 0)):
+            raise InputError(
+                f"checkpoint_minutes={minutes} must be a number, checkpoint_steps={steps} a whole one, above 0, or null"
+            )
         self.path = folder / LAST
         self.minutes = minutes
         self.steps = steps
@@ -110,9 +136,9 @@ class Within(Callback):
 
         After an epoch's last batch `Last` does.
         """
-        if trainer.global_step == self.step or trainer.is_last_batch:
+        stepped, self.step = trainer.global_step != self.step, trainer.global_step
+        if not stepped or trainer.is_last_batch:
             return
-        self.step = trainer.global_step
         if self._due_by_steps() or self._due_by_clock(trainer):
             trainer.save_checkpoint(self.path, weights_only=False)
             self.start = time.monotonic()

@@ -38,7 +38,7 @@ PARTS = frozenset(
     )
 )
 # What an optimizer's state is tied to, and so a run that resumes.
-FIXED = ("optim", "ema", "backbone.freeze_until", "backbone.freeze_bn", "pooling.learnable")
+FIXED = ("optim", "ema", "backbone.freeze_until", "backbone.freeze_bn", "pooling.learnable", "trainer.max_steps")
 # What the order of an epoch's samples follows from, and so a run that resumes in the middle of one.
 WITHIN_AN_EPOCH = ("seed", "data.batch_size", "data.sampling", "data.packed_url")
 # What an exported folder holds.

@@ -44,6 +44,7 @@ class LandmarkModule(RetrievalModule):
         group: makes parameter groups of the backbone's levels and everything new (see `parameter_groups`).
         compiler: backend of torch.compile for the training pass, such as "inductor"; None runs it as it is.
         run: what a checkpoint says of its run (plain values and tensors only).
+        max_steps: optimizer steps after which training ends, by which the schedule ends too; -1 sets no end.
         validation, test: how descriptors are made (see RetrievalModule).
     """
 
@@ -58,6 +59,7 @@ class LandmarkModule(RetrievalModule):
         group: Callable[..., list[dict[str, Any]]] = parameter_groups,
         compiler: str | None = None,
         run: Mapping[str, Any] | None = None,
+        max_steps: int = -1,
         validation: ExtractionOptions | None = None,
         test: ExtractionOptions | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class LandmarkModule(RetrievalModule):
         self.class_parallel = class_parallel
         self.group = group
         self.run = dict(run or {})
+        self.max_steps = max_steps
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         """Margin loss of one batch. Raises InputError naming the batch's ids when it is not finite."""
@@ -105,7 +108,7 @@ class LandmarkModule(RetrievalModule):
             trainer.max_epochs,
             trainer.limit_train_batches,
             trainer.accumulate_grad_batches,
-            trainer.max_steps,
+            self.max_steps,
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -180,7 +183,7 @@ def check_trainer(precision: object, max_epochs: object, max_steps: object) -> N
 
     A "true" half precision would take float32 from GeM, fusion and head, where the cosines need it.
     """
-    if not isinstance(max_epochs, int | None) or not isinstance(max_steps, int):
+    if not isinstance(max_epochs, int) or not isinstance(max_steps, int):
         raise InputError(f"trainer.max_epochs and .max_steps are whole numbers, not {max_epochs} and {max_steps}")
     if str(precision) not in PRECISIONS:
         raise InputError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, not {precision}")

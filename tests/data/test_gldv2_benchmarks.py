@@ -9,6 +9,7 @@ import pytest
 
 from src.contracts import GLDv2Benchmark
 from src.data.gldv2_benchmarks import gldv2_recognition, gldv2_retrieval
+from src.data.preparation.pack import pack_gldv2
 from src.errors import InputError
 
 INDEX = [f"{number:016x}" for number in (0xA0 << 56, 0xB1 << 56, 0xC2 << 56, 0xD3 << 56)]
@@ -94,3 +95,28 @@ def test_what_is_wrong_with_the_lists_is_said(published: Path) -> None:
         path.unlink()
         with pytest.raises(InputError, match=r"solution_v2\.1\.csv is missing; .*split=test"):
             call(published)
+
+
+def test_what_could_only_fail_after_hours_is_refused_beforehand(published: Path) -> None:
+    for build in (gldv2_retrieval, gldv2_recognition):
+        with pytest.raises(InputError, match="only training images are packed"):
+            build(published, source="packed") if build is gldv2_retrieval else _packed_recognition(published)
+    solution = published / "recognition_solution_v2.1.csv"
+    solution.write_text(solution.read_text().replace("7 200", ""))
+    with pytest.raises(InputError, match="no private image shows a landmark"):
+        gldv2_recognition(published)
+    solution.write_text(f"id,landmarks,Usage\n{TEST[0]},7,Ignored\n")
+    with pytest.raises(InputError, match="no query that counts, Public or Private"):
+        gldv2_recognition(published, ignored=True)
+
+
+def _packed_recognition(root: Path) -> GLDv2Benchmark:
+    pack_gldv2(root, workers=1)
+    return gldv2_recognition(root, source="packed")
+
+
+def test_the_digest_covers_answers_that_the_gallery_does_not_show(published: Path) -> None:
+    before = gldv2_recognition(published).digest
+    solution = published / "recognition_solution_v2.1.csv"
+    solution.write_text(solution.read_text().replace("30 9999", "30 9998"))
+    assert gldv2_recognition(published).digest != before

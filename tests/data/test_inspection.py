@@ -71,3 +71,12 @@ def test_a_jpeg_cut_anywhere_is_found(photo: Photo, encode: Encode, cut: float) 
     finding = inspect(data[: int(cut * len(data))], READING)
     assert finding is not None
     assert not finding.used
+
+
+def test_metadata_that_break_pillow_are_odd_and_no_more(photo: Photo) -> None:
+    data = saved(Image.fromarray(photo(40, 50)), "TIFF")
+    first = int.from_bytes(data[4:8], "little")
+    end = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
+    # A page behind the first that has no tags: Pillow stumbles as it counts the pages.
+    spoilt = data[:end] + len(data).to_bytes(4, "little") + data[end + 4 :] + bytes(6)
+    assert inspect(spoilt, READING) == Finding("its metadata cannot be read", used=True)

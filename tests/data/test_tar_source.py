@@ -220,3 +220,14 @@ def test_other_processes_read_on_their_own(packed: Path) -> None:
     assert len(pickle.dumps(source)) < 1000
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         assert pool.map(_first_bytes, [source, source.take(np.arange(3))]) == [expected, expected[:3]]
+
+
+def test_parts_share_the_table_and_its_files(packed: Path, gldv2: Path) -> None:
+    """A part for each chunk of millions of images must not hold files of its own."""
+    training = load_gldv2(gldv2, kind="tar")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    parts = [training.source.take(np.array([row])) for row in range(len(training))]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert [part.read(0) for part in parts] == [training.source.read(row) for row in range(len(training))]
+    again = pickle.loads(pickle.dumps(parts[7]))
+    assert again.name(0) == parts[7].name(0) == training.source.name(7)

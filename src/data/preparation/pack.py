@@ -22,6 +22,7 @@ from src.data.images import BrokenImageError, decode, reason, shrink
 from src.data.packed_source import LIST, TABLE, packed_folder
 from src.data.parallel import over_processes
 from src.data.preparation.lock import preparing
+from src.data.preparation.scan import check_settings
 from src.data.sources import HexSource, file_size, read_patiently
 from src.errors import InputError
 from src.files import write_text
@@ -30,6 +31,8 @@ from src.files import write_text
 CHUNK = 600
 # Images whose packed sizes foretell the space that all of them take, and how much more than that must be free.
 PROBES, RESERVE = 64, 1.1
+# Where the shorter side would come below this, which training takes for broken, an image keeps its bytes.
+THIN = 16
 # LitData's layout of {"id": str, "image": bytes}: the lengths of both, then both.
 LENGTHS = struct.Struct("<II")
 ID_BYTES = 16
@@ -57,21 +60,22 @@ def pack_gldv2(
     """Pack the images of `train_csv` below `root/packed/train`, by ascending id; packing that was stopped goes on.
 
     Larger images are brought down to `size` pixels on their longer side by area, turned upright, and written as JPEGs
-    of that `quality`; JPEGs that are small enough already, and what cannot be read, keep their bytes, so that training
-    meets the same images. `workers` are all cores by default.
+    of that `quality`; JPEGs that are small enough already, long thin images, and what cannot be read keep their bytes,
+    so that training meets the same images. `workers` are all cores by default.
 
     Returns the folder. Raises InputError for settings or lists that do not hold, images that are not there, too little
     space, a folder that cannot be written or that another process prepares, and where LitData is not installed.
     """
-    _check(size, quality)
+    _check(size, quality, source)
+    check_settings(orientation, workers)
     root = Path(root)
     images = image_source(root, "train", listed_ids(root, "train", train_csv), source)
     folder = packed_folder(root, "train")
     with preparing(folder):
         jobs = _jobs(images, size, quality, orientation, folder)
         left = [job for job in jobs if not _done(job)]
-        _check_space(left, folder)
         try:
+            _check_space(left, jobs, folder)
             _drop_others(folder, jobs)
             for _ in over_processes(_pack, left, min(workers or os.cpu_count() or 1, len(left)), "packing"):
                 pass
@@ -91,12 +95,15 @@ def packed_bytes(data: bytes, size: int, quality: int, orientation: Orientation)
         pixels = decode(data, orientation)
     except BrokenImageError:
         return data
-    if max(pixels.shape[:2]) <= size and data[:2] == b"\xff\xd8":
+    shorter, longer = sorted(pixels.shape[:2])
+    if (longer <= size and data[:2] == b"\xff\xd8") or shorter * size < THIN * longer:
         return data
     return simplejpeg.encode_jpeg(np.ascontiguousarray(shrink(pixels, size)), quality, colorsubsampling="420")
 
 
-def _check(size: int, quality: int) -> None:
+def _check(size: int, quality: int, source: Kind) -> None:
+    if source == "packed":
+        raise InputError("source=packed: what is packed cannot be packed again; take auto, tar or folder")
     if not isinstance(size, int) or size < 1 or not isinstance(quality, int) or not 1 <= quality <= 100:
         raise InputError(f"size must be above 0 and quality from 1 to 100, not {size} and {quality}")
     try:
@@ -120,18 +127,22 @@ def _jobs(
 
 
 def _done(job: _Job) -> bool:
-    about = job.chunk.with_suffix(".json")
-    return about.exists() and file_size(job.chunk) == json.loads(about.read_text())["chunks"][0]["chunk_bytes"]
+    try:
+        about = json.loads(job.chunk.with_suffix(".json").read_text())
+        return file_size(job.chunk) == about["chunks"][0]["chunk_bytes"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return False
 
 
-def _check_space(jobs: list[_Job], folder: Path) -> None:
+def _check_space(left: list[_Job], jobs: list[_Job], folder: Path) -> None:
     """Raise InputError where what is left to pack will hardly fit, judged by some of its images."""
-    total = sum(len(job.source) for job in jobs)
+    total = sum(len(job.source) for job in left)
     if not total:
         return
-    probes = [jobs[n * len(jobs) // PROBES] for n in range(PROBES)] if len(jobs) > PROBES else jobs
+    probes = [left[n * len(left) // PROBES] for n in range(PROBES)] if len(left) > PROBES else left
     sizes = [len(_packed(job, len(job.source) // 2)) for job in probes]
-    wanted, free = RESERVE * total * sum(sizes) / len(sizes), shutil.disk_usage(folder).free
+    dropped = sum(path.stat().st_size for path in _others(folder, jobs) if path.is_file())
+    wanted, free = RESERVE * total * sum(sizes) / len(sizes), shutil.disk_usage(folder).free + dropped
     if wanted > free:
         raise InputError(f"packing takes some {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {folder}")
 
@@ -163,14 +174,19 @@ def _pack(job: _Job) -> None:
     write_text(job.chunk.with_suffix(".json"), json.dumps({"chunks": [chunk], "config": about["config"]}))
 
 
-def _drop_others(folder: Path, jobs: list[_Job]) -> None:
-    """Chunks of other images or settings, the list and table of them, and what a kill left."""
+def _others(folder: Path, jobs: list[_Job]) -> list[Path]:
+    """Chunks of other images or settings, the list and table of all, and what a kill left."""
     kept = {job.chunk.stem for job in jobs}
-    for path in folder.iterdir():
-        if path.name.startswith((".pack-", TABLE)):
-            shutil.rmtree(path)
-        elif path.name == LIST or (path.name.startswith("chunk-") and path.stem not in kept):
-            path.unlink()
+    return [
+        path
+        for path in folder.iterdir()
+        if path.name.startswith((".pack-", TABLE, LIST)) or (path.name.startswith("chunk-") and path.stem not in kept)
+    ]
+
+
+def _drop_others(folder: Path, jobs: list[_Job]) -> None:
+    for path in _others(folder, jobs):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _join(folder: Path, jobs: list[_Job]) -> None:
@@ -179,7 +195,8 @@ def _join(folder: Path, jobs: list[_Job]) -> None:
     ids, offsets, sizes = (np.concatenate(column) for column in zip(*map(_layout, jobs), strict=True))
     archive = np.repeat(np.arange(len(jobs)), [len(job.source) for job in jobs])
     chunks = [chunk for part in parts for chunk in part["chunks"]]
-    write_text(folder / LIST, json.dumps({"chunks": chunks, "config": parts[0]["config"]}))
+    about = {key: getattr(jobs[0], key) for key in ("size", "quality", "orientation")}
+    write_text(folder / LIST, json.dumps({"chunks": chunks, "config": parts[0]["config"], "packed": about}))
     aside = folder / f"{TABLE}.part"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()

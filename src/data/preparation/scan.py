@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 
@@ -29,6 +29,15 @@ from src.files import write_text
 # Images between two marks from which a scan that was stopped goes on.
 CHUNK = 2000
 TABLE, SKIP_LIST = "bad_images.csv", "skip_list.txt"
+
+
+def check_settings(orientation: object, workers: object, **sizes: object) -> None:
+    """Raise InputError for an orientation there is not, or numbers that are not whole and above 0."""
+    if orientation not in get_args(Orientation):
+        raise InputError(f"orientation must be {' or '.join(get_args(Orientation))}, not {orientation}")
+    for name, value in {"workers": 1 if workers is None else workers, **sizes}.items():
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} must be a whole number above 0, not {value}")
 
 
 class _Chunk(NamedTuple):
@@ -57,11 +66,14 @@ def scan_gldv2(
     Returns the skip list's path. Raises InputError for a split, list or images that are not there, and a folder that
     cannot be written or that another process prepares.
     """
+    check_settings(orientation, workers, min_side=min_side)
     root = Path(root)
-    images = image_source(root, split, listed_ids(root, split, train_csv), source)
+    images = image_source(root, split, listed_ids(root, split, train_csv), source, probe=False)
     home = root / split
     with preparing(home):
         chunks = _chunks(images, Reading(orientation, min_side), home)
+        for other in set(home.glob(".scan-*")) - {chunks[0].part.parent}:
+            shutil.rmtree(other, ignore_errors=True)
         left = [chunk for chunk in chunks if not chunk.part.exists()]
         try:
             for _ in over_processes(_scan, left, min(workers or os.cpu_count() or 1, len(left)), "scanning"):
@@ -76,7 +88,8 @@ def scan_gldv2(
 
 
 def _chunks(images: HexSource | ArchiveSource, reading: Reading, home: Path) -> list[_Chunk]:
-    tag = hashlib.blake2b(images.ids.tobytes() + json.dumps([CHUNK, *reading]).encode(), digest_size=8).hexdigest()
+    about = json.dumps([CHUNK, *reading, getattr(images, "stamp", None)])
+    tag = hashlib.blake2b(images.ids.tobytes() + about.encode(), digest_size=8).hexdigest()
     rows = np.arange(len(images))
     return [
         _Chunk(images.take(rows[start : start + CHUNK]), reading, home / f".scan-{tag}" / f"{start:09}.csv")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from src.data.gldv2 import load_gldv2
 from src.data.images import decode
+from src.data.module import LandmarkDataModule
 from src.data.packed_source import PackedSource
 from src.data.preparation import pack
 from src.data.preparation.pack import pack_gldv2, packed_bytes
@@ -125,3 +126,32 @@ def test_damage_to_what_was_packed_is_found(large: Path) -> None:
     ids = load_gldv2(large, kind="packed").ids
     with pytest.raises(InputError, match="1 of 31 listed images lie in none of the 5 files"):
         PackedSource(large, "train", np.append(ids, np.uint64(1)))
+
+
+def test_how_they_were_turned_must_be_how_they_are_read(large: Path) -> None:
+    pack_gldv2(large, size=64, orientation="ignore", workers=1)
+    reading = {"source": "packed", "holdout": 0, "batch_size": 4}
+    with pytest.raises(InputError, match="packed with orientation=ignore, not exif"):
+        LandmarkDataModule.from_gldv2(large, **reading)
+    assert LandmarkDataModule.from_gldv2(large, orientation="ignore", **reading).num_classes == 3
+
+
+def test_long_thin_images_keep_their_bytes(photo: Photo, encode: Encode) -> None:
+    panorama = encode(photo(20, 900))
+    assert packed_bytes(panorama, 640, 90, "exif") == panorama
+
+
+def test_settings_that_mean_nothing_leave_what_was_packed(large: Path) -> None:
+    folder = pack_gldv2(large, size=64, workers=1)
+    before = sorted(path.name for path in folder.iterdir())
+    for options, message in [
+        ({"source": "packed"}, "cannot be packed again"),
+        ({"orientation": "up"}, "orientation must be exif or ignore"),
+        ({"workers": 0}, "workers must be a whole number above 0"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            pack_gldv2(large, size=32, **options)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    next(folder.glob("chunk-*.json")).write_text("")
+    pack_gldv2(large, size=64, workers=1)
+    assert len(load_gldv2(large, kind="packed")) == 30

@@ -109,3 +109,14 @@ def test_a_list_of_index_images_is_refused_for_training_by_its_contents(gldv2: P
     (gldv2 / "mine.csv").write_text("id,landmark_id\n" + "".join(f"{name},5\n" for name in ids))
     with pytest.raises(InputError, match=r"mine\.csv labels index images: their landmark ids are another label space"):
         load_gldv2(gldv2, "mine.csv")
+
+
+def test_missing_files_are_findings_and_other_scans_leave_nothing(gldv2: Path) -> None:
+    files = sorted((gldv2 / "train").rglob("*.jpg"))
+    files[0].unlink()
+    (gldv2 / "train" / ".scan-0123").mkdir()
+    assert scan_gldv2(gldv2, workers=1).read_text() == f"{files[0].stem}  # No such file or directory\n"
+    assert not list((gldv2 / "train").glob(".scan-*"))
+    for options in ({"orientation": "up"}, {"min_side": 0}, {"workers": "many"}):
+        with pytest.raises(InputError, match="must be"):
+            scan_gldv2(gldv2, **options)
