@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from src.contracts import Batch, Benchmark, ImageBatch, InputError, Orientation, TrainingSet
+from src.contracts import Batch, Benchmark, ImageBatch, ImageSource, InputError, Orientation, TrainingSet
 from src.data.augment import Augmentation
 from src.data.datasets import BenchmarkImages, TrainingImages
 from src.data.folder import SplitMode, split_folder
@@ -72,14 +72,10 @@ class LandmarkDataModule(L.LightningDataModule):
         super().__init__()
         if min(image_size, batch_size, eval_batch) < 1 or workers < 0:
             raise InputError("image_size, batch_size and eval_batch must be above 0, workers not below 0")
-        if not isinstance(min_side, int):
-            raise InputError(f"data.min_side must be a whole number, not {min_side}")
         if max_side is not None and (not isinstance(max_side, int) or max_side < 1):
             raise InputError(f"max_side must be a whole number above 0 or null, not {max_side}")
         if on_error not in ("error", "skip"):
             raise InputError(f"on_error must be error or skip, not {on_error}")
-        if orientation not in get_args(Orientation):
-            raise InputError(f"orientation must be {' or '.join(get_args(Orientation))}, not {orientation}")
         if training is not None and len(training) < batch_size:
             raise InputError(
                 f"the {len(training)} training images are fewer than one batch of {batch_size}: lower data.batch_size"
@@ -88,8 +84,7 @@ class LandmarkDataModule(L.LightningDataModule):
         self._chances = None if training is None else draw_chances(training.labels, sampling)
         source = None if training is None else training.source
         self._groups = source.groups if isinstance(source, StreamedSource) else None
-        if isinstance(source, PackedSource | StreamedSource) and source.orientation != orientation:
-            raise InputError(f"the images were packed with orientation={source.orientation}, not {orientation}")
+        self.reading = _reading(source, orientation, min_side)
         self.validation = validation
         self.test = test
         self.augmentation = augmentation or Augmentation()
@@ -100,7 +95,6 @@ class LandmarkDataModule(L.LightningDataModule):
         self.max_side = max_side
         self.eval_batch = eval_batch
         self.on_error = on_error
-        self.reading = Reading(orientation, min_side)
 
     @classmethod
     def from_gldv2(
@@ -266,6 +260,17 @@ class LandmarkDataModule(L.LightningDataModule):
         if self.trainer is None:
             return 1, 0
         return self.trainer.world_size, self.trainer.global_rank
+
+
+def _reading(source: ImageSource | None, orientation: Orientation, min_side: int) -> Reading:
+    """How images are read. Raises InputError for what means nothing, or is not how they were packed."""
+    if orientation not in get_args(Orientation):
+        raise InputError(f"orientation must be {' or '.join(get_args(Orientation))}, not {orientation}")
+    if not isinstance(min_side, int):
+        raise InputError(f"data.min_side must be a whole number, not {min_side}")
+    if isinstance(source, PackedSource | StreamedSource) and source.orientation != orientation:
+        raise InputError(f"the images were packed with orientation={source.orientation}, not {orientation}")
+    return Reading(orientation, min_side)
 
 
 def _built(benchmarks: Benchmarks | None) -> list[Benchmark]:
