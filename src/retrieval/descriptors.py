@@ -97,7 +97,8 @@ class DescriptorMetric(Metric):
         gallery = np.flatnonzero(known[: self.num_gallery])
         asked = np.flatnonzero(known[self.queries])
         index = self.index()
-        index.build(table[gallery])
+        # The gallery stands first in the table: where all of it is known, no copy is made.
+        index.build(table[: self.num_gallery] if len(gallery) == self.num_gallery else table[gallery])
         self.ranks = np.full((len(self.queries), self.top), -1, np.int64)
         for start in range(0, len(asked), QUERIES_AT_ONCE):
             chunk = asked[start : start + QUERIES_AT_ONCE]
