@@ -23,7 +23,8 @@ PROBES = 512
 
 
 HINT = (
-    "`python -m src.prepare task=gldv2 root={root}` fetches it (README, Data); or try `make demo`, which needs no data"
+    "`python -m src.prepare task=gldv2 root={root}` fetches it (README, Training on GLDv2); or try `make demo`, which "
+    "needs no data"
 )
 
 

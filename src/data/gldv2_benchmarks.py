@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.contracts import USAGES, GLDv2Benchmark, GroundTruth, InputError
+from src.data.archive_source import ArchiveSource
 from src.data.classes import members_of
 from src.data.gldv2 import HINT, Kind, image_source, listed_ids, load_gldv2
 from src.data.gldv2_solutions import read_recognition_solution, read_retrieval_solution
 from src.data.gldv2_tables import id_bytes, id_numbers
-from src.data.sources import JoinedSource
+from src.data.sources import HexSource, JoinedSource
 
 RETRIEVAL, RECOGNITION = "retrieval_solution_v2.1.csv", "recognition_solution_v2.1.csv"
 NOTHING = np.empty(0, np.int64)
@@ -38,7 +39,7 @@ def gldv2_retrieval(
         InputError: a missing or wrong list, images that are not there, a positive that is not in the index, a counted
             query without positives.
     """
-    root = Path(root)
+    root = _published(root, source)
     gallery = listed_ids(root, "index")
     solution = read_retrieval_solution(_solution(root, RETRIEVAL))
     queries, usages, answers = _queries(solution, ignored)
@@ -46,7 +47,8 @@ def gldv2_retrieval(
     if empty:
         raise InputError(f"{root / RETRIEVAL}: the query {empty[0]} counts but has no positives")
     positives = tuple(_places(images, gallery, root / RETRIEVAL) for images in answers)
-    return _benchmark(root, source, ("index", gallery), (queries, usages), positives, name=name, measure="mAP@100")
+    images = image_source(root, "index", gallery, source), image_source(root, "test", queries, source)
+    return _benchmark(*images, usages, positives, name=name, measure="mAP@100")
 
 
 def gldv2_recognition(
@@ -70,7 +72,7 @@ def gldv2_recognition(
     Raises:
         InputError: a missing or wrong list, images that are not there, `neighbours` below 1.
     """
-    root = Path(root)
+    root = _published(root, source)
     if not isinstance(neighbours, int) or neighbours < 1:
         raise InputError(f"benchmark.neighbours must be a whole number above 0, not {neighbours}")
     training = load_gldv2(root, train_csv, kind=source)
@@ -81,11 +83,11 @@ def gldv2_recognition(
     landmarks = training.classes.astype(np.int64)[training.labels]
     members = members_of(landmarks.astype(np.str_))
     positives = tuple(np.sort(np.concatenate([NOTHING, *(members.get(str(s), NOTHING) for s in one)])) for one in shown)
+    assert isinstance(training.source, HexSource | ArchiveSource)
     return _benchmark(
-        root,
-        source,
-        ("train", training.ids),
-        (queries, usages),
+        training.source,
+        image_source(root, "test", queries, source),
+        usages,
         positives,
         name=f"{name}_top{neighbours}",
         measure="GAP",
@@ -93,6 +95,12 @@ def gldv2_recognition(
         shown=tuple(shown),
         neighbours=neighbours,
     )
+
+
+def _published(root: str | Path, source: Kind) -> Path:
+    if source == "packed":
+        raise InputError("benchmark.source=packed: only training images are packed; take auto, tar or folder")
+    return Path(root)
 
 
 def _solution(root: Path, name: str) -> Path:
@@ -135,30 +143,26 @@ def _places(images: Collection[str], gallery: NDArray[np.uint64], path: Path) ->
 
 
 def _benchmark(
-    root: Path,
-    kind: Kind,
-    gallery: tuple[str, NDArray[np.uint64]],
-    queries: tuple[NDArray[np.uint64], NDArray[np.str_]],
+    gallery: HexSource | ArchiveSource,
+    queries: HexSource | ArchiveSource,
+    usages: NDArray[np.str_],
     positives: tuple[NDArray[np.int64], ...],
     shown: tuple[frozenset[int], ...] = (),
     landmarks: NDArray[np.int64] = NOTHING,
     **about: object,
 ) -> GLDv2Benchmark:
-    if kind == "packed":
-        raise InputError("benchmark.source=packed: only training images are packed; take auto, tar or folder")
-    (split, known), (asked, usages) = gallery, queries
-    source = JoinedSource(image_source(root, split, known, kind), image_source(root, "test", asked, kind))
-    none = (NOTHING,) * len(asked)
+    none = (NOTHING,) * len(queries)
+    counts = np.array([len(part) for part in positives])
     digest = hashlib.sha256()
-    for part in (known, asked, usages.astype("S7"), np.array([len(part) for part in positives]), *positives):
+    for part in (gallery.ids, queries.ids, usages.astype("S7"), landmarks, counts, *positives):
         digest.update(np.ascontiguousarray(part).data)
-    # Of recognition also what is not found in the gallery, and what the gallery shows.
-    digest.update(repr(([sorted(one) for one in shown], landmarks.tolist())).encode())
+    # Of recognition also what the gallery does not show.
+    digest.update(repr([sorted(one) for one in shown]).encode())
     return GLDv2Benchmark(
-        source=source,
-        num_gallery=len(known),
-        queries=np.arange(len(known), len(source)),
-        boxes=np.full((len(asked), 4), np.nan),
+        source=JoinedSource(gallery, queries),
+        num_gallery=len(gallery),
+        queries=np.arange(len(gallery), len(gallery) + len(queries)),
+        boxes=np.full((len(queries), 4), np.nan),
         ground_truth=GroundTruth(easy=positives, hard=none, junk=none),
         crop="none",
         digest=digest.hexdigest()[:16],

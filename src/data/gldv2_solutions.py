@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from src.contracts import InputError
-from src.data.gldv2_tables import long_fields
+from src.data.gldv2_tables import open_csv
 
 USAGES = ("Public", "Private", "Ignored")
 
@@ -42,18 +42,15 @@ def _rows(path: Path, answers: str) -> Iterator[tuple[str, str, str]]:
     """Each row's id, answers and usage."""
     columns = ("id", answers, "Usage")
     seen: set[str] = set()
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file, long_fields():
-            rows = csv.DictReader(file)
-            if not set(columns) <= set(rows.fieldnames or ()):
-                raise InputError(f"{path}: needs the columns {','.join(columns)}; it has {rows.fieldnames or 'none'}")
-            for row in rows:
-                name, answer, usage = (str(row[column] or "").strip() for column in columns)
-                if usage not in USAGES:
-                    raise InputError(f"{path}, image {name}: the usage {usage!r} is none of {', '.join(USAGES)}")
-                if name in seen:
-                    raise InputError(f"{path}: the image {name} is listed more than once")
-                seen.add(name)
-                yield name, answer, usage
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a solution: {error}") from error
+    with open_csv(path) as file:
+        rows = csv.DictReader(file)
+        if not set(columns) <= set(rows.fieldnames or ()):
+            raise InputError(f"{path}: needs the columns {','.join(columns)}; it has {rows.fieldnames or 'none'}")
+        for row in rows:
+            name, answer, usage = (str(row[column] or "").strip() for column in columns)
+            if usage not in USAGES:
+                raise InputError(f"{path}, image {name}: the usage {usage!r} is none of {', '.join(USAGES)}")
+            if name in seen:
+                raise InputError(f"{path}: the image {name} is listed more than once")
+            seen.add(name)
+            yield name, answer, usage

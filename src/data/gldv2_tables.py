@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ _IMAGE_ID = re.compile("[0-9a-f]{16}")
 
 
 @contextmanager
-def long_fields() -> Iterator[None]:
+def _long_fields() -> Iterator[None]:
     """A landmark's images are one field, which may be longer than the csv module takes unless told otherwise."""
     limit = csv.field_size_limit(2**31 - 1)
     try:
@@ -49,8 +50,8 @@ def check_unique(ids: NDArray[np.uint64], path: Path) -> None:
 
 def read_labels(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Image ids (uint64 of their 16 hex digits) and landmark ids of either csv, in the file's order."""
-    with _rows(path) as rows:
-        return _parse_rows(rows, path)
+    with open_csv(path) as file:
+        return _parse_rows(csv.reader(file), path)
 
 
 def read_ids(path: Path) -> NDArray[np.uint64]:
@@ -58,7 +59,8 @@ def read_ids(path: Path) -> NDArray[np.uint64]:
 
     Raises InputError for another header, no rows, or an id that is not 16 hex digits.
     """
-    with _rows(path) as rows:
+    with open_csv(path) as file:
+        rows = csv.reader(file)
         header = [column.strip() for column in next(rows, [])]
         if "id" not in header:
             raise InputError(f"{path}: needs the column id; it has {','.join(header)!r}")
@@ -73,10 +75,11 @@ def read_ids(path: Path) -> NDArray[np.uint64]:
 
 
 @contextmanager
-def _rows(path: Path) -> Iterator[Iterator[list[str]]]:
+def open_csv(path: Path) -> Iterator[TextIO]:
+    """A csv file to read, whose fields may be very long. Raises InputError, while it is read, where it is none."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file, long_fields():
-            yield csv.reader(file)
+        with path.open(newline="", encoding="utf-8-sig") as file, _long_fields():
+            yield file
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:

@@ -6,7 +6,7 @@ import io
 import math
 import threading
 import warnings
-from typing import NamedTuple
+from typing import NamedTuple, cast, get_args
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from src.contracts import Crop, Orientation
+from src.contracts import Crop, InputError, Orientation
 from src.data.orientation import image_orientation, jpeg_orientation, upright
 
 # Above this an image is refused before it is decoded; Pillow's own limit for a decompression bomb.
@@ -73,6 +73,15 @@ class Reading(NamedTuple):
 
 
 READ_ALL = Reading()
+
+
+def checked_reading(orientation: object, min_side: object) -> Reading:
+    """Both as one. Raises InputError for an orientation there is not, or a side that is no whole number above 0."""
+    if orientation not in get_args(Orientation):
+        raise InputError(f"orientation must be {' or '.join(get_args(Orientation))}, not {orientation}")
+    if not isinstance(min_side, int) or min_side < 1:
+        raise InputError(f"min_side must be a whole number above 0, not {min_side}")
+    return Reading(cast("Orientation", orientation), min_side)
 
 
 def decode(data: bytes, orientation: Orientation = "exif") -> Pixels:

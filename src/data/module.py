@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import lightning as L
 import numpy as np
@@ -17,7 +17,7 @@ from src.data.augment import Augmentation
 from src.data.datasets import BenchmarkImages, TrainingImages
 from src.data.folder import SplitMode, split_folder
 from src.data.gldv2 import HINT, Kind, hold_out, load_gldv2
-from src.data.images import Reading
+from src.data.images import checked_reading
 from src.data.loader import EpochLoader
 from src.data.packed_source import PackedSource
 from src.data.sampling import EpochSampler, RankShard, draw_chances
@@ -84,7 +84,8 @@ class LandmarkDataModule(L.LightningDataModule):
         self._chances = None if training is None else draw_chances(training.labels, sampling)
         source = None if training is None else training.source
         self._groups = source.groups if isinstance(source, StreamedSource) else None
-        self.reading = _reading(source, orientation, min_side)
+        self.reading = checked_reading(orientation, min_side)
+        _check_packed(source, orientation)
         self.validation = validation
         self.test = test
         self.augmentation = augmentation or Augmentation()
@@ -262,15 +263,10 @@ class LandmarkDataModule(L.LightningDataModule):
         return self.trainer.world_size, self.trainer.global_rank
 
 
-def _reading(source: ImageSource | None, orientation: Orientation, min_side: int) -> Reading:
-    """How images are read. Raises InputError for what means nothing, or is not how they were packed."""
-    if orientation not in get_args(Orientation):
-        raise InputError(f"orientation must be {' or '.join(get_args(Orientation))}, not {orientation}")
-    if not isinstance(min_side, int):
-        raise InputError(f"data.min_side must be a whole number, not {min_side}")
+def _check_packed(source: ImageSource | None, orientation: Orientation) -> None:
+    """Raise InputError for images that were packed otherwise than they are to be read."""
     if isinstance(source, PackedSource | StreamedSource) and source.orientation != orientation:
         raise InputError(f"the images were packed with orientation={source.orientation}, not {orientation}")
-    return Reading(orientation, min_side)
 
 
 def _built(benchmarks: Benchmarks | None) -> list[Benchmark]:

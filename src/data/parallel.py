@@ -20,14 +20,25 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 
+def checked_workers(workers: int | None) -> int:
+    """So many, or all cores for None. Raises InputError for what is no whole number above 0."""
+    if workers is None:
+        return os.cpu_count() or 1
+    if not isinstance(workers, int) or workers < 1:
+        raise InputError(f"workers must be a whole number above 0, not {workers}")
+    return workers
+
+
 def over_processes(
     work: Callable[[J], R], jobs: Sequence[J], workers: int, what: str, settle: Callable[[], None] | None = None
 ) -> Iterator[R]:
     """The results of `work`, a function at the top of a module, in the order of the jobs.
 
-    With a bar called `what` on a terminal; one worker is this process itself. `settle` is called in each worker first.
+    With a bar called `what` on a terminal; one worker is this process itself, and there are no more than jobs. `settle`
+    is called in each worker first. Raises InputError where a worker was killed.
     """
     bar = partial(track, description=what, total=len(jobs), transient=True, disable=not sys.stdout.isatty())
+    workers = min(workers, len(jobs))
     if workers <= 1:
         yield from bar(map(work, jobs))
         return

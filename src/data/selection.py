@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from src.contracts import InputError, TrainingSet
 from src.data.archive_source import ArchiveSource
-from src.data.gldv2_tables import id_bytes, id_numbers
+from src.data.gldv2_tables import id_bytes, id_numbers, open_csv
 from src.data.sources import HexSource, hash_share
 
 
@@ -75,11 +75,8 @@ def of_categories(training: TrainingSet, path: str | Path, wanted: Mapping[str, 
     Raises InputError for no such file, a column it does not have, or a value that no landmark has.
     """
     path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    with open_csv(path) as file:
+        rows = list(csv.DictReader(file))
     found = np.ones(len(training.classes), np.bool_)
     for column, value in wanted.items():
         values = {str(v) for v in value} if isinstance(value, Sequence) and not isinstance(value, str) else {str(value)}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,22 +86,27 @@ class StreamedSource(ArchiveSource):
         place = self.folder / name
         if place.exists():
             return
-        with (self.folder / f".{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._locked(name):
             if not place.exists():
                 write_bytes(place, self._fetched(name))
-        self._drop_old(place)
+        # One process at a time, or one would ask for the size of what another has just dropped.
+        with self._locked(CACHE):
+            self._drop_old(place)
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        with (self.folder / f".{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _drop_old(self, newest: Path) -> None:
         """Forget the chunks that were fetched longest ago, as far as there are too many bytes."""
-        there = [(path, path.stat()) for path in self.folder.glob("*.bin") if path != newest]
-        there.sort(key=lambda pair: pair[1].st_mtime_ns)
-        excess = sum(stat.st_size for _, stat in there) + newest.stat().st_size - self.cache_gb * 1e9
-        for path, stat in there:
-            if excess <= 0:
-                break
-            path.unlink(missing_ok=True)
-            excess -= stat.st_size
+        there = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in self.folder.glob("*.bin"))
+        excess = sum(size for _, size, _ in there) - self.cache_gb * 1e9
+        for _, size, path in there:
+            if excess > 0 and path != newest:
+                path.unlink()
+                excess -= size
 
     def _fetched(self, name: str) -> bytes:
         try:

@@ -18,11 +18,10 @@ import simplejpeg
 from src.contracts import Orientation
 from src.data.archive_source import ArchiveSource, save_table
 from src.data.gldv2 import Kind, image_source, listed_ids
-from src.data.images import BrokenImageError, decode, reason, shrink
+from src.data.images import BrokenImageError, checked_reading, decode, reason, shrink
 from src.data.packed_source import LIST, TABLE, packed_folder
-from src.data.parallel import over_processes
+from src.data.parallel import checked_workers, over_processes
 from src.data.preparation.lock import preparing
-from src.data.preparation.scan import check_settings
 from src.data.sources import HexSource, file_size, read_patiently
 from src.errors import InputError
 from src.files import write_text
@@ -67,7 +66,7 @@ def pack_gldv2(
     space, a folder that cannot be written or that another process prepares, and where LitData is not installed.
     """
     _check(size, quality, source)
-    check_settings(orientation, workers)
+    orientation, workers = checked_reading(orientation, THIN).orientation, checked_workers(workers)
     root = Path(root)
     images = image_source(root, "train", listed_ids(root, "train", train_csv), source)
     folder = packed_folder(root, "train")
@@ -77,7 +76,7 @@ def pack_gldv2(
         try:
             _check_space(left, jobs, folder)
             _drop_others(folder, jobs)
-            for _ in over_processes(_pack, left, min(workers or os.cpu_count() or 1, len(left)), "packing"):
+            for _ in over_processes(_pack, left, workers, "packing"):
                 pass
             _join(folder, jobs)
         except OSError as error:
@@ -206,14 +205,17 @@ def _join(folder: Path, jobs: list[_Job]) -> None:
 
 def _layout(job: _Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ids, offsets and sizes of a chunk's images. Raises InputError for a chunk that does not hold what it should."""
-    with job.chunk.open("rb") as file:
-        count = int.from_bytes(file.read(4), "little")
-        starts = np.frombuffer(file.read(4 * (count + 1)), "<u4").astype(np.int64)
-        sizes = np.empty(count, np.int64)
-        for row, start in enumerate(starts[:-1].tolist()):
-            file.seek(start)
-            name, sizes[row] = LENGTHS.unpack(file.read(LENGTHS.size))
-            same = count == len(job.source) and int(file.read(name), 16) == int(job.source.ids[row])
-            if not same or start + LENGTHS.size + ID_BYTES + sizes[row] != starts[row + 1]:
-                raise InputError(f"{job.chunk} is damaged: delete it, and pack again")
-    return job.source.ids, starts[:-1] + LENGTHS.size + ID_BYTES, sizes
+    data = job.chunk.read_bytes()
+    try:
+        (count,) = struct.unpack_from("<I", data)
+        starts = np.frombuffer(data, "<u4", count + 1, offset=4).astype(np.int64)
+        lengths = [LENGTHS.unpack_from(data, start) for start in starts[:-1].tolist()]
+    except (struct.error, ValueError):
+        raise InputError(f"{job.chunk} is damaged: delete it, and pack again") from None
+    sizes = np.array([size for _, size in lengths], np.int64)
+    places = starts[:-1] + LENGTHS.size
+    names = [data[place : place + ID_BYTES].decode("latin-1") for place in places.tolist()]
+    whole = np.array_equal(places + ID_BYTES + sizes, starts[1:]) and all(name == ID_BYTES for name, _ in lengths)
+    if not whole or names != [f"{sample:016x}" for sample in job.source.ids.tolist()]:
+        raise InputError(f"{job.chunk} is damaged: delete it, and pack again")
+    return job.source.ids, places + ID_BYTES, sizes

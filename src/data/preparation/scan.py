@@ -6,21 +6,20 @@ import csv
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 
 from src.contracts import ImageSource, Orientation
 from src.data.archive_source import ArchiveSource
 from src.data.gldv2 import Kind, image_source, listed_ids
-from src.data.images import Reading, reason
+from src.data.images import Reading, checked_reading, reason
 from src.data.inspection import Finding, inspect
-from src.data.parallel import over_processes
+from src.data.parallel import checked_workers, over_processes
 from src.data.preparation.lock import preparing
 from src.data.sources import HexSource, read_patiently
 from src.errors import InputError
@@ -29,15 +28,6 @@ from src.files import write_text
 # Images between two marks from which a scan that was stopped goes on.
 CHUNK = 2000
 TABLE, SKIP_LIST = "bad_images.csv", "skip_list.txt"
-
-
-def check_settings(orientation: object, workers: object, **sizes: object) -> None:
-    """Raise InputError for an orientation there is not, or numbers that are not whole and above 0."""
-    if orientation not in get_args(Orientation):
-        raise InputError(f"orientation must be {' or '.join(get_args(Orientation))}, not {orientation}")
-    for name, value in {"workers": 1 if workers is None else workers, **sizes}.items():
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} must be a whole number above 0, not {value}")
 
 
 class _Chunk(NamedTuple):
@@ -66,17 +56,17 @@ def scan_gldv2(
     Returns the skip list's path. Raises InputError for a split, list or images that are not there, and a folder that
     cannot be written or that another process prepares.
     """
-    check_settings(orientation, workers, min_side=min_side)
+    reading, workers = checked_reading(orientation, min_side), checked_workers(workers)
     root = Path(root)
     images = image_source(root, split, listed_ids(root, split, train_csv), source, probe=False)
     home = root / split
     with preparing(home):
-        chunks = _chunks(images, Reading(orientation, min_side), home)
+        chunks = _chunks(images, reading, home)
         for other in set(home.glob(".scan-*")) - {chunks[0].part.parent}:
             shutil.rmtree(other, ignore_errors=True)
         left = [chunk for chunk in chunks if not chunk.part.exists()]
         try:
-            for _ in over_processes(_scan, left, min(workers or os.cpu_count() or 1, len(left)), "scanning"):
+            for _ in over_processes(_scan, left, workers, "scanning"):
                 pass
             found = [row for chunk in chunks for row in csv.reader(io.StringIO(chunk.part.read_text()))]
             _write(home, found)

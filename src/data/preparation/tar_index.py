@@ -49,7 +49,7 @@ def index_archives(folder: str | Path, workers: int = 4) -> Path:
         raise InputError(f"there are no archives in {folder} to index")
     with preparing(folder):
         stale = [path for path in archives if _kept(path) is None]
-        for _ in over_processes(_index_one, stale, min(workers, len(stale)), "indexing"):
+        for _ in over_processes(_index_one, stale, workers, "indexing"):
             pass
         return _join(folder, archives)
 
