@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol, TypedDict, runtime_checkable
 
@@ -57,6 +57,62 @@ class Features:
 
     local: Float[Tensor, "b c1 h1 w1"]
     global_: Float[Tensor, "b c2 h2 w2"]
+
+
+@dataclass(frozen=True)
+class LocalMaps:
+    """Local features of one batch on their grid: L2-normalised, and how much attention each place deserves (> 0)."""
+
+    features: Float[Tensor, "b d h w"]
+    scores: Float[Tensor, "b 1 h w"]
+
+
+@dataclass(frozen=True)
+class LocalFeatures:
+    """Local features of one image, strongest first.
+
+    `keypoints` are x, y in pixels of the image as it was described (cropped and shrunk, not rescaled), of that `shape`
+    (height, width); `sizes` the sides of the patches described, in the same pixels; `descriptors` are L2-normalised.
+    """
+
+    keypoints: NDArray[np.float32]
+    sizes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    descriptors: NDArray[np.floating]
+    shape: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """A query's first answers, for a re-ranker: gallery positions, best first, and their scores, (k,) each.
+
+    `query_descriptor` is (D,) and `descriptors` are those of the answers, (k, D). `local` gives the local features of
+    the image at a position of the benchmark's images, the query's own being `query_image`.
+    """
+
+    query_image: int
+    positions: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    query_descriptor: NDArray[np.float32]
+    descriptors: NDArray[np.float32]
+    local: Callable[[int], LocalFeatures]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+class Reranker(Protocol):
+    """Orders a query's first answers anew."""
+
+    depth: int
+    """How many first answers it looks at."""
+
+    def __call__(self, shortlist: Shortlist) -> NDArray[np.int64]:
+        """The new order: a permutation of 0..k-1, best first."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -212,7 +268,9 @@ Evaluation = dict[Difficulty, Scores]
 class Ranking:
     """What a benchmark run gave: its figures, the head of each query's ranking and, of recognition, each answer.
 
-    `answers` are (query, landmark, score), for the queries that have one.
+    `answers` are (query, landmark, score), for the queries that have one. `notes` say what sets the figures apart from
+    others of the benchmark, `stages` what made and ranked the descriptors, `costs` what that took (seconds an image and
+    a query, bytes an image); `before` are the heads before re-ranking.
     """
 
     benchmark: Benchmark
@@ -222,3 +280,7 @@ class Ranking:
     bad: tuple[BadImage, ...] = ()
     seconds: float = field(default=0.0, compare=False)
     answers: tuple[tuple[int, int, float], ...] = ()
+    notes: tuple[str, ...] = ()
+    stages: Mapping[str, object] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict, compare=False)
+    before: NDArray[np.int64] | None = None
