@@ -104,14 +104,19 @@ class Shortlist:
         return len(self.positions)
 
 
+@runtime_checkable
 class Reranker(Protocol):
-    """Orders a query's first answers anew."""
+    """Orders the `depth` first answers of a query anew; `local` says whether it asks for their local features."""
 
     depth: int
-    """How many first answers it looks at."""
+    local: bool
 
     def __call__(self, shortlist: Shortlist) -> NDArray[np.int64]:
         """The new order: a permutation of 0..k-1, best first."""
+        ...
+
+    def describe(self) -> dict[str, object]:
+        """What decides the order, in plain values."""
         ...
 
 
@@ -222,7 +227,8 @@ class Benchmark:
     The first `num_gallery` images of `source` are the gallery; `queries` are the positions of the query
     images, which may lie in the gallery (then each query is junk to itself). `boxes` are the queries' crop
     boxes x1, y1, x2, y2 in pixels, NaN where there is none. `difficulties` are those that mean something; `release`
-    says which release of the photographs it is, where that is known.
+    says which release of the photographs it is, where that is known; `notes` what sets it apart from the published
+    benchmark, to be printed beside every figure of it.
     """
 
     name: str
@@ -236,6 +242,7 @@ class Benchmark:
     difficulties: tuple[Difficulty, ...] = DIFFICULTIES
     release: str | None = None
     measure: Measure = "mAP"
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -270,7 +277,8 @@ class Ranking:
 
     `answers` are (query, landmark, score), for the queries that have one. `notes` say what sets the figures apart from
     others of the benchmark, `stages` what made and ranked the descriptors, `costs` what that took (seconds an image and
-    a query, bytes an image); `before` are the heads before re-ranking.
+    a query, bytes an image); `before` are the heads before re-ranking, `curves` the mean interpolated precision at
+    recall 0, 0.01, ..., 1.
     """
 
     benchmark: Benchmark
@@ -284,3 +292,4 @@ class Ranking:
     stages: Mapping[str, object] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict, compare=False)
     before: NDArray[np.int64] | None = None
+    curves: Mapping[Difficulty, NDArray[np.float64]] = field(default_factory=dict)

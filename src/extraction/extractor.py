@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from src.contracts import InputError, Resize
+from src.extraction.buckets import ShapeBuckets
 from src.models.dolg import DescriptorModel
 
 
@@ -46,23 +46,20 @@ class Extractor:
 
     def __call__(self, images: Sequence[UInt8[Tensor, "_ _ 3"]]) -> Float[Tensor, "b d"]:
         """RGB images to descriptors, in their order."""
-        groups = list(self._groups(images))
-        parts = [self._multi_scale(torch.stack([images[i] for i in group])) for group in groups]
-        order = torch.tensor([i for group in groups for i in group], device=parts[0].device)
+        buckets = self.buckets()
+        groups = [group for i, image in enumerate(images) for group in buckets.add(i, image)]
+        groups += buckets.rest()
+        parts = [self.together([image for _, image in group]) for group in groups]
+        order = torch.tensor([key for group in groups for key, _ in group], device=parts[0].device)
         return torch.cat(parts)[order.argsort()]
 
-    def _groups(self, images: Sequence[UInt8[Tensor, "_ _ 3"]]) -> Iterator[list[int]]:
-        """Positions of images of one shape, as many as go through the network together."""
-        shapes: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for position, image in enumerate(images):
-            shapes[image.shape[0], image.shape[1]].append(position)
-        for (height, width), positions in shapes.items():
-            size = max(1, int(self.pixels / (height * width * max(1.0, *self.scales) ** 2)))
-            for start in range(0, len(positions), size):
-                yield positions[start : start + size]
+    def buckets(self) -> ShapeBuckets:
+        """What gathers images into groups for `together`."""
+        return ShapeBuckets(self.pixels / max(1.0, *self.scales) ** 2)
 
-    def _multi_scale(self, images: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b d"]:
-        pixels = images.permute(0, 3, 1, 2).float()
+    def together(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> Float[Tensor, "b d"]:
+        """Images of one shape to descriptors, in one pass a scale."""
+        pixels = torch.stack(list(images)).permute(0, 3, 1, 2).float()
         single = [F.normalize(self._single_scale(pixels, scale)) for scale in self.scales]
         return F.normalize(torch.stack(single).mean(0))
 

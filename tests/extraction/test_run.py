@@ -1,0 +1,229 @@
+"""Descriptors and local features of a whole benchmark, kept on disk and gone on with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+
+from src.contracts import Benchmark, InputError, LocalFeatures
+from src.data.folder import folder_benchmark
+from src.extraction.descriptors import DescriptorSink
+from src.extraction.extractor import Extractor
+from src.extraction.local_store import LocalSink
+from src.extraction.run import Images, extract
+from src.extraction.store import DescriptorStore, fingerprint, time_spent
+from src.models.backbone import Backbone
+from src.models.dolg import GlobalDescriptor
+
+# Of Lightning itself, and of reading in the main process.
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def model() -> GlobalDescriptor:
+    torch.manual_seed(0)
+    return GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), dim=16).eval()
+
+
+@pytest.fixture(scope="module")
+def benchmark(photos: Path) -> Benchmark:
+    return folder_benchmark(photos)
+
+
+def trainer() -> L.Trainer:
+    return L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, devices=1)
+
+
+def sink(root: Path, benchmark: Benchmark, model: GlobalDescriptor, **about: object) -> DescriptorSink:
+    return DescriptorSink(root, benchmark, Extractor(model, (0.5, 1.0)), about)
+
+
+class Counting(Extractor):
+    """Counts the images it describes."""
+
+    def __init__(self, model: GlobalDescriptor) -> None:
+        super().__init__(model)
+        self.count = 0
+
+    def together(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+        self.count += len(images)
+        return super().together(images)
+
+
+def test_descriptors_are_those_of_the_images_one_by_one(
+    tmp_path: Path, benchmark: Benchmark, model: GlobalDescriptor
+) -> None:
+    made = sink(tmp_path, benchmark, model)
+    assert extract(trainer(), benchmark, made, Images()) == ()
+    assert made.store.known.all()
+    images = Images().of(benchmark)
+    with torch.no_grad():
+        for position in (0, 17, 59):
+            expected = Extractor(model, (0.5, 1.0))(images.__getitems__([position]).images)
+            np.testing.assert_allclose(made.store.descriptors[position], expected[0].numpy(), rtol=1e-3, atol=1e-5)
+    count, seconds = time_spent(made.folder)
+    assert count == 60
+    assert seconds > 0
+    about = json.loads((made.folder / "about.json").read_text())
+    assert about["scales"] == [0.5, 1.0]
+    assert about["digest"] == benchmark.digest
+
+
+def test_what_is_there_is_not_made_again(tmp_path: Path, benchmark: Benchmark, model: GlobalDescriptor) -> None:
+    first = Counting(model)
+    part = DescriptorSink(tmp_path, benchmark, first, {})
+    part.create()
+    part.store.put(np.arange(50), torch.ones(50, 16))
+    extract(trainer(), benchmark, part, Images())
+    assert first.count == 10
+    assert (part.store.descriptors[:50] == 1).all()
+    again = Counting(model)
+    extract(trainer(), benchmark, DescriptorSink(tmp_path, benchmark, again, {}), Images())
+    assert again.count == 0
+
+
+def test_anything_that_changes_the_descriptors_is_another_store(
+    tmp_path: Path, benchmark: Benchmark, model: GlobalDescriptor
+) -> None:
+    torch.manual_seed(1)
+    other = GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), dim=16)
+    folders = {
+        sink(tmp_path, benchmark, model).folder,
+        sink(tmp_path, benchmark, other).folder,
+        sink(tmp_path, benchmark, model, max_side=64).folder,
+        DescriptorSink(tmp_path, benchmark, Extractor(model, (0.5, 1.0), "antialias"), {}).folder,
+    }
+    assert len(folders) == 4
+    assert sink(tmp_path, benchmark, model).folder in folders
+
+
+def test_the_fingerprint_is_of_weights_not_of_objects(model: GlobalDescriptor) -> None:
+    torch.manual_seed(1)
+    copy = GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), dim=16)
+    assert fingerprint(copy) != fingerprint(model)
+    copy.load_state_dict(model.state_dict())
+    assert fingerprint(copy) == fingerprint(model)
+
+
+def test_an_unreadable_image_stops_and_what_was_made_is_kept(
+    tmp_path: Path, photos: Path, model: GlobalDescriptor
+) -> None:
+    root = tmp_path / "photos"
+    for file in sorted(photos.glob("landmark 0/*.jpg")):
+        (root / "a").mkdir(parents=True, exist_ok=True)
+        (root / "a" / file.name).write_bytes(file.read_bytes())
+    (root / "a" / "05.jpg").write_bytes(b"no image")
+    benchmark = folder_benchmark(root)
+    made = DescriptorSink(tmp_path / "store", benchmark, Extractor(model, pixels=1), {})
+    with pytest.raises(InputError, match=r"a/05\.jpg cannot be read"):
+        extract(trainer(), benchmark, made, Images(batch=2))
+    assert np.flatnonzero(made.store.known).tolist() == [0, 1, 2, 3]
+    bad = extract(trainer(), benchmark, made, Images(batch=2, skip_bad=True))
+    assert [image.name for image in bad] == ["a/05.jpg"]
+    assert made.store.missing().tolist() == [5]
+
+
+def test_refuses_what_is_not_finite_and_damaged_files(tmp_path: Path) -> None:
+    DescriptorStore.create(tmp_path / "s", 4, 2, {"a": 1})
+    store = DescriptorStore(tmp_path / "s", 4, 2)
+    rows = torch.tensor([[0.0, 1.0], [float("nan"), 0.0]])
+    with pytest.raises(InputError, match="NaN or infinity for the image at position 3"):
+        store.put(np.array([1, 3]), rows)
+    assert store.missing().tolist() == [0, 1, 2, 3]
+    with pytest.raises(InputError, match=r"has shape \(4, 2\), not \(5, 2\)"):
+        DescriptorStore(tmp_path / "s", 5, 2)
+    (tmp_path / "s" / "known.npy").write_bytes(b"half")
+    with pytest.raises(InputError, match="is damaged: delete"):
+        DescriptorStore(tmp_path / "s", 4, 2)
+
+
+class Corners:
+    """Four features an image, its first pixel in them."""
+
+    model = None
+
+    def __call__(self, images: Sequence[torch.Tensor]) -> list[LocalFeatures]:
+        return [self.of(image) for image in images]
+
+    def of(self, image: torch.Tensor) -> LocalFeatures:
+        height, width = image.shape[:2]
+        points = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float32)
+        values = np.full((4, 8), float(image[0, 0, 0]), np.float16)
+        return LocalFeatures(points, np.ones(4, np.float32), np.arange(4, dtype=np.float32), values, (height, width))
+
+    def describe(self) -> dict[str, object]:
+        return {"features": "corners"}
+
+
+def test_local_features_of_the_images_that_are_wanted(tmp_path: Path, benchmark: Benchmark) -> None:
+    made = LocalSink(tmp_path, benchmark, Corners(), {})
+    made.wanted = np.array([3, 40])
+    extract(trainer(), benchmark, made, Images())
+    made.wanted = np.array([3, 40, 41])
+    assert made.missing().tolist() == [41]
+    image = Images().of(benchmark).__getitems__([40]).images[0]
+    features = made.features(40)
+    assert features.shape == (96, 112)
+    np.testing.assert_array_equal(features.keypoints[3], [112, 96])
+    np.testing.assert_array_equal(features.descriptors, np.full((4, 8), float(image[0, 0, 0])))
+    next(made.folder.glob("*/0000003.safetensors")).write_bytes(b"half")
+    with pytest.raises(InputError, match="is damaged: delete it"):
+        made.features(3)
+
+
+PROCESS = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import lightning as L, numpy as np, torch
+from pathlib import Path
+from src.data.folder import folder_benchmark
+from src.extraction.descriptors import DescriptorSink
+from src.extraction.extractor import Extractor
+from src.extraction.run import Images, extract
+from src.models.backbone import Backbone
+from src.models.dolg import GlobalDescriptor
+from lightning.pytorch.strategies import DDPStrategy
+
+photos, root = sys.argv[1:3]
+torch.manual_seed(0)
+model = GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), dim=16).eval()
+benchmark = folder_benchmark(photos)
+trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                    use_distributed_sampler=False, devices=2, strategy=DDPStrategy(process_group_backend="gloo"))
+sink = DescriptorSink(root, benchmark, Extractor(model, (0.5, 1.0)), {})
+extract(trainer, benchmark, sink, Images(batch=4))
+print(trainer.global_rank, int(sink.store.known.sum()))
+"""
+
+
+def test_two_processes_share_the_images(tmp_path: Path, photos: Path, benchmark: Benchmark) -> None:
+    script = tmp_path / "process.py"
+    script.write_text(PROCESS)
+    done = subprocess.run(
+        [sys.executable, str(script), str(photos), str(tmp_path / "two")],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=200,
+    )
+    assert "0 60" in done.stdout
+    torch.manual_seed(0)
+    model = GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), dim=16).eval()
+    one = sink(tmp_path / "one", benchmark, model)
+    extract(trainer(), benchmark, one, Images())
+    two = sink(tmp_path / "two", benchmark, model)
+    assert two.store.known.all()
+    np.testing.assert_allclose(two.store.descriptors, one.store.descriptors, atol=1e-5)
+    assert time_spent(two.folder)[0] == 60
