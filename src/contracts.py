@@ -242,6 +242,7 @@ class Benchmark:
     difficulties: tuple[Difficulty, ...] = DIFFICULTIES
     release: str | None = None
     measure: Measure = "mAP"
+    families: NDArray[np.str_] | None = None
     notes: tuple[str, ...] = ()
 
 

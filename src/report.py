@@ -1,8 +1,9 @@
 """Compare runs: `python -m src.report cards='outputs/demo/*/card.json' out=outputs/demo`.
 
-Prints the cards' table and writes OUT/report.html, OUT/table.md and OUT/results.json (the figures and what they mean,
-without the per-query lists). Beside a card, `metrics.csv` gives the page its curves and `grids/NAME.jpg` (or .png) its
-rankings.
+Prints the cards' tables and writes OUT/report.html, OUT/table.md, OUT/table.tex and OUT/results.json (the figures and
+what they mean, without the per-query lists); what charts the cards have also go to OUT/figures. Beside a card,
+`metrics.csv` gives the page its curves, `grids/NAME.jpg` (or .png) its rankings and `pictures/` its other pictures.
+`against=NAME` compares with one row instead of the best, `published=true` adds the rows of the paper's table.
 """
 
 from __future__ import annotations
@@ -25,9 +26,16 @@ def main(cfg: DictConfig) -> Path:
     """The path of the page. Raises InputError when there is no card, or one that cannot be read."""
     from src.files import write_text
     from src.results.card import in_short, read_card
-    from src.results.figures import curves_svg
+    from src.results.card_charts import chart_sections, write_charts
     from src.results.page import write_page
-    from src.results.tables import markdown_table, print_table, row_names
+    from src.results.pictures import read_pictures
+    from src.results.published import published_summary
+    from src.results.tables.columns import row_names
+    from src.results.tables.latex import to_latex
+    from src.results.tables.markdown import to_markdown
+    from src.results.tables.summary import summarize
+    from src.results.tables.terminal import print_tables
+    from src.results.training_curves import curves_svg
 
     if cfg.cards is None:
         raise InputError("say which cards to compare, such as cards='outputs/demo/*/card.json'")
@@ -35,20 +43,37 @@ def main(cfg: DictConfig) -> Path:
     found = [(read_card(path), path.parent) for path in card_paths(patterns)]
     found.sort(key=lambda pair: pair[0]["time"])
     cards = [card for card, _ in found]
+    summaries = [
+        summarize(cards, None if cfg.against is None else str(cfg.against)),
+        *([published_summary()] if cfg.published else []),
+    ]
+    charts = chart_sections(cards)
     curves: list[tuple[str, str]] = []
     grids: list[tuple[str, bytes]] = []
+    pictures: list[tuple[str, bytes]] = []
     for name, (_, folder) in zip(row_names(cards), found, strict=True):
         metrics = folder / "metrics.csv"
         if metrics.exists():
             curves += [(f"{name}: {title}", svg) for title, svg in curves_svg(metrics)]
         grids += [(f"{name}: {path.stem}", path.read_bytes()) for path in grid_paths(folder)]
+        pictures += [(f"{name}: {title}", image) for title, image in read_pictures(folder)]
 
     out = Path(cfg.out)
-    write_text(out / "table.md", markdown_table(cards))
+    write_text(out / "table.md", to_markdown(summaries))
+    write_text(out / "table.tex", to_latex(summaries))
     write_text(out / "results.json", json.dumps([in_short(card) for card in cards], indent=1) + "\n")
-    title = f"Results: {out.resolve().name}"
-    page = write_page(out / "report.html", title=title, cards=cards, curves=curves, grids=grids)
-    print_table(cards)
+    write_charts(out / "figures", charts)
+    page = write_page(
+        out / "report.html",
+        title=f"Results: {out.resolve().name}",
+        cards=cards,
+        summaries=summaries,
+        curves=curves,
+        charts=charts,
+        grids=grids,
+        pictures=pictures,
+    )
+    print_tables(summaries)
     return page
 
 

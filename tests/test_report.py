@@ -11,11 +11,12 @@ from PIL import Image
 from src.errors import InputError
 from src.report import card_paths, main
 from src.results.card import make_card
+from src.results.pictures import write_pictures
 
 PROJECT = Path(__file__).parents[1]
 
 
-def write_run(folder, method, time):
+def write_run(folder, method, time, **more):
     card = make_card(
         name=folder.name, method=method, rankings=[], protocol={"image_size": 64}, checkpoint=None, config={}
     )
@@ -30,6 +31,7 @@ def write_run(folder, method, time):
         "map": {"medium": 0.5},
         "mp_at_k": {"medium": {"1": 1.0}},
         "ap": {"medium": [0.5]},
+        **more,
         "bad_images": [],
         "seconds": 0.1,
     }
@@ -47,9 +49,9 @@ def runs(tmp_path):
     return tmp_path / "runs"
 
 
-def report(cards, out):
+def report(cards, out, *options):
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        return main(compose("report", overrides=[f"cards={cards}", f"out={out}"]))
+        return main(compose("report", overrides=[f"cards={cards}", f"out={out}", *options]))
 
 
 def test_a_report_of_two_runs(runs, tmp_path, capsys):
@@ -67,7 +69,56 @@ def test_a_report_of_two_runs(runs, tmp_path, capsys):
     assert "<figcaption>later: Loss</figcaption>" in html
     assert "<figcaption>earlier: toy</figcaption>" in html
     table = (tmp_path / "out" / "table.md").read_text()
-    assert "| earlier | **50.00** |\n| later | **50.00** |" in table
+    assert "| earlier | **50.00** (–) |\n| later | **50.00** (–) |" in table  # noqa: RUF001
+    assert "Published" not in table
+    assert r"earlier & \textbf{50.00} \\" in (tmp_path / "out" / "table.tex").read_text()
+
+
+def test_all_that_cards_say_of_what_made_them_is_reported(tmp_path, capsys):
+    recall = [1 - step / 200 for step in range(101)]
+    for name, seconds, notes in (("a", 0.02, []), ("b", 0.2, ["oracle shortlist"])):
+        write_run(
+            tmp_path / name,
+            f"method {name}",
+            f"2025-01-01T00:00:0{len(notes)}+00:00",
+            notes=notes,
+            stages={"rerank": "spatial"} if notes else {},
+            costs={"image_seconds": seconds},
+            precision_recall={"medium": recall},
+            lookalikes=seconds,
+            ap={"medium": [0.4, 0.6, None]},
+        )
+    write_pictures(tmp_path / "b", [("matches of query 1", b"\xff\xd8")])
+    out = tmp_path / "out"
+    html = report(tmp_path / "*" / "card.json", out, "published=true", "against=a").read_text()
+    printed = capsys.readouterr().out
+    table, latex = (out / "table.md").read_text(), (out / "table.tex").read_text()
+    for text in (html, printed, table, latex):
+        assert "oracle shortlist" in text
+        assert "rerank spatial" in text
+        assert "Difference to method a, percentage points" in text
+        assert "What it costs" in text
+        assert "Look-alike siblings among the wrong" in text
+        assert "Published, on ROxford5k / RParis6k (not measured here)" in text
+        assert "R101-DELG + SP, GLDv2-clean" in text
+    assert "Precision and recall, chart: toy" in html
+    assert "Accuracy and cost, chart: toy: mAP against time per image" in html
+    assert 'alt="method b: matches of query 1"' in html
+    assert sorted(path.name for path in (out / "figures").iterdir()) == [
+        "accuracy_and_cost_toy_map_against_time_per_image.svg",
+        "precision_and_recall_toy.svg",
+    ]
+    (short,) = json.loads((out / "results.json").read_text())[1]["benchmarks"]
+    assert short["map_interval_95"] == {"medium": [0.4, 0.6]}
+    assert (short["notes"], short["stages"]) == (["oracle shortlist"], {"rerank": "spatial"})
+    assert (short["costs"], short["lookalikes"]) == ({"image_seconds": 0.2}, 0.2)
+
+
+def test_against_must_name_a_row(runs, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        report(runs / "*", tmp_path / "out", "against=3")
+    assert capsys.readouterr().err.startswith("error: against=3 names no row: it is the method or the run of one")
+    assert not (tmp_path / "out").exists()
 
 
 def test_cards_by_list_folder_and_file_are_each_taken_once(runs):
@@ -99,4 +150,4 @@ def test_the_command_leaves_nothing_but_its_report(runs, tmp_path):
     done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "50.00" in done.stdout
-    assert sorted(path.name for path in work.iterdir()) == ["report.html", "results.json", "table.md"]
+    assert sorted(path.name for path in work.iterdir()) == ["report.html", "results.json", "table.md", "table.tex"]

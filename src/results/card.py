@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-import src
 from src.contracts import InputError, Ranking
 from src.files import write_text
+from src.results.bootstrap import interval
+from src.results.lookalikes import lookalikes
+from src.results.provenance import commit, sha256, versions
 
 FORMAT = 1
-PACKAGES = {
-    "torch": "torch",
-    "lightning": "lightning",
-    "timm": "timm",
-    "faiss": "faiss-cpu",
-    "numpy": "numpy",
-    "simplejpeg": "simplejpeg",
-    "opencv": "opencv-python-headless",
-    "pillow": "pillow",
-}
-
 Fields = Mapping[str, type | tuple[type, ...]]
 CARD_FIELDS: Fields = {
     "name": str,
@@ -57,6 +44,18 @@ BENCHMARK_FIELDS: Fields = {
     "bad_images": list,
     "seconds": (int, float),
 }
+# What a card may say besides: cards of before did not, and most runs have nothing to say.
+EXTRA_FIELDS: Fields = {
+    "notes": list,
+    "stages": dict,
+    "costs": dict,
+    "precision_recall": dict,
+    "map_interval_95": dict,
+    "lookalikes": (int, float, type(None)),
+}
+# What a table shows, and an experiment therefore keeps.
+SHOWN = ("name", "digest", "queries", "gallery", "crop", "release", "measure", "map", "mp_at_k")
+SHOWN_EXTRA = ("stages", "costs", "lookalikes")
 
 
 def make_card(
@@ -96,7 +95,14 @@ def benchmark_result(ranking: Ranking) -> dict[str, Any]:
     """One benchmark's part of the card; of the figures, only the difficulties that mean something."""
     benchmark = ranking.benchmark
     scores = {d: ranking.evaluation[d] for d in benchmark.difficulties if d in ranking.evaluation}
-    return {
+    extras = {
+        "notes": (*benchmark.notes, *ranking.notes),
+        "stages": ranking.stages,
+        "costs": ranking.costs,
+        "lookalikes": lookalikes(ranking),
+        "precision_recall": {d: curve for d, curve in ranking.curves.items() if d in scores},
+    }
+    result = {
         "name": benchmark.name,
         "digest": benchmark.digest,
         "queries": len(benchmark.queries),
@@ -113,7 +119,23 @@ def benchmark_result(ranking: Ranking) -> dict[str, Any]:
         "ap": {d: s["ap"] for d, s in scores.items()},
         "bad_images": ranking.bad,
         "seconds": ranking.seconds,
+        **{key: value for key, value in extras.items() if value not in (None, (), {})},
     }
+    intervals = map_intervals(result)
+    return {**result, **({"map_interval_95": intervals} if intervals else {})}
+
+
+def map_intervals(benchmark: Mapping[str, Any]) -> dict[str, list[float] | None]:
+    """By difficulty, the 95 % interval of the figure in `map`, low and high (`bootstrap.interval`).
+
+    Null for fewer than two queries. GAP, which is no mean over queries, has none.
+    """
+    if benchmark.get("measure") == "GAP":
+        return {}
+    if "map_interval_95" in benchmark:
+        return benchmark["map_interval_95"]
+    found = {difficulty: interval(ap) for difficulty, ap in benchmark["ap"].items()}
+    return {d: [low, high] if math.isfinite(low) else None for d, (low, high) in found.items()}
 
 
 def write_card(card: Mapping[str, Any], path: Path) -> Path:
@@ -138,6 +160,8 @@ def read_card(path: Path) -> dict[str, Any]:
     if not wrong:
         for benchmark in card["benchmarks"]:
             wrong += wrong_fields(benchmark, BENCHMARK_FIELDS, "benchmarks.")
+            extras = {k: kind for k, kind in EXTRA_FIELDS.items() if isinstance(benchmark, dict) and k in benchmark}
+            wrong += wrong_fields(benchmark, extras, "benchmarks.")
     if wrong:
         raise InputError(f"result card is incomplete: {path} (missing or of another type: {', '.join(wrong)})")
     return card
@@ -145,8 +169,15 @@ def read_card(path: Path) -> dict[str, Any]:
 
 def in_short(card: Mapping[str, Any]) -> dict[str, Any]:
     """A card as an experiment keeps it: without the configuration, and of each benchmark only what a table shows."""
-    kept = ("name", "digest", "queries", "gallery", "crop", "release", "measure", "map", "mp_at_k")
-    benchmarks = [{key: benchmark[key] for key in kept if key in benchmark} for benchmark in card["benchmarks"]]
+    benchmarks = [
+        {
+            **{key: benchmark[key] for key in SHOWN if key in benchmark},
+            "map_interval_95": map_intervals(benchmark),
+            "notes": labels(card, benchmark),
+            **{key: benchmark[key] for key in SHOWN_EXTRA if key in benchmark},
+        }
+        for benchmark in card["benchmarks"]
+    ]
     short = {key: card[key] for key in ("name", "method", "time", "commit", "versions", "protocol")}
     return {**short, "checkpoint": (card["checkpoint"] or {}).get("sha256"), "benchmarks": benchmarks}
 
@@ -160,30 +191,7 @@ def labels(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
         notes.append(f"{skipped} image{'s' if skipped > 1 else ''} skipped")
     if benchmark["digest"] in card["protocol"].get("selection", {}).values():
         notes.append("selected on this set")
-    return notes
-
-
-def commit(folder: Path) -> str | None:
-    """The git commit of the checkout rooted at `folder`, "+changes" when dirty; None outside of one."""
-    try:
-        root, head = _git(folder, "rev-parse", "--show-toplevel", "HEAD").splitlines()
-        if not folder.samefile(root):
-            return None
-        return head + ("+changes" if _git(folder, "status", "--porcelain") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def versions() -> dict[str, str | None]:
-    """Versions of python, of what the figures depend on, and of this project; None when not installed."""
-    installed = {name: _version(package) for name, package in PACKAGES.items()}
-    return {"python": platform.python_version(), **installed, "dolg-lab": src.__version__}
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return list(dict.fromkeys([*notes, *benchmark.get("notes", ())]))
 
 
 def plain(value: Any) -> Any:
@@ -212,15 +220,3 @@ def wrong_fields(record: object, fields: Fields, prefix: str = "") -> list[str]:
 
 def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout

@@ -12,8 +12,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from src.files import write_text
+from src.results.card_charts import Chart, ChartSection
 from src.results.cells import COLOURS, SIGNS, Kind
-from src.results.tables import protocol_line, row_names, summarize
+from src.results.tables.columns import row_names
+from src.results.tables.model import Summary
+from src.results.tables.protocol import protocol_line
 
 MEANINGS: dict[Kind, str] = {
     "query": "the query, with its crop box",
@@ -28,12 +31,16 @@ def write_page(
     *,
     title: str,
     cards: Sequence[dict[str, Any]],
+    summaries: Sequence[Summary],
     curves: Sequence[tuple[str, str]] = (),
+    charts: Sequence[ChartSection] = (),
     grids: Sequence[tuple[str, bytes]] = (),
+    pictures: Sequence[tuple[str, bytes]] = (),
 ) -> Path:
-    """Write the page at `path` in one step: tables, curves (title, SVG) and grids (title, JPEG or PNG).
+    """Write the page at `path` in one step: a section a summary, charts, training curves, grids and other pictures.
 
-    Text from the cards is escaped; an SVG is placed as it is, and should come from `curves_svg`.
+    `curves` are titles with SVG, `grids` and `pictures` titles with a JPEG or PNG. Text is escaped; an SVG is placed as
+    it is, and should come from our own charts.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -42,13 +49,19 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"outline": lambda value: "\n".join(outline(value)), "protocol": protocol_line}
+    environment.filters |= {
+        "outline": lambda value: "\n".join(outline(value)),
+        "protocol": protocol_line,
+        "markup": Markup,
+    }
+    training = ChartSection("Training", "", tuple(Chart(name, svg) for name, svg in curves))
     html = environment.get_template("page.html.j2").render(
         title=title,
         runs=list(zip(row_names(cards), cards, strict=True)),
-        summary=summarize(cards),
-        curves=[(name, Markup(svg)) for name, svg in curves],
+        summaries=summaries,
+        sections=[*charts, *([training] if curves else [])],
         grids=[(name, data_uri(image)) for name, image in grids],
+        pictures=[(name, data_uri(image)) for name, image in pictures],
         legend=[(COLOURS[kind], SIGNS[kind], meaning) for kind, meaning in MEANINGS.items()],
     )
     return write_text(path, html)

@@ -8,11 +8,15 @@ from pathlib import Path
 
 from src.contracts import Ranking
 from src.files import write_bytes, write_text
-from src.results.card import make_card, write_card
-from src.results.figures import curves_svg, ranked_grid
+from src.results.card import labels, make_card, write_card
+from src.results.card_charts import chart_sections, write_charts
+from src.results.figures import ranked_grid
 from src.results.page import write_page
+from src.results.pictures import write_pictures
 from src.results.submission import submission
-from src.results.tables import print_table
+from src.results.tables.summary import summarize
+from src.results.tables.terminal import print_tables
+from src.results.training_curves import curves_svg
 
 BASELINE = "untrained ImageNet GeM"
 
@@ -28,10 +32,12 @@ def finish_run(
     config: Mapping[str, object],
     training: Mapping[str, object] | None = None,
     baseline: Sequence[Ranking] = (),
+    pictures: Sequence[tuple[str, bytes]] = (),
 ) -> Path:
     """Write `card.json`, `rankings/BENCHMARK.json`, `grids/BENCHMARK.jpg` and `report.html` to `run`; print the table.
 
-    Of GLDv2's own evaluations also `submissions/BENCHMARK.csv`.
+    Of GLDv2's own evaluations also `submissions/BENCHMARK.csv`, of curves in the rankings `figures/*.svg`, and of
+    `pictures` (titles and JPEGs) `pictures/NN.jpg`.
 
     `baseline` are the rankings of the untrained reference on the same benchmarks; its card goes to
     `baseline/card.json` and its row stands above the run's. Returns the page's path.
@@ -63,14 +69,27 @@ def finish_run(
         write_text(run / "rankings" / f"{file_name(ranking)}.json", ranked_names(ranking))
         if ranking.benchmark.measure != "mAP":
             write_text(run / "submissions" / f"{file_name(ranking)}.csv", submission(ranking))
-    grids = [(ranking.benchmark.name, ranked_grid(ranking)) for ranking in rankings]
-    for ranking, (_, image) in zip(rankings, grids, strict=True):
+    notes = [labels(card, part) for part in card["benchmarks"]]
+    images = [ranked_grid(ranking, notes=said) for ranking, said in zip(rankings, notes, strict=True)]
+    for ranking, image in zip(rankings, images, strict=True):
         write_bytes(run / "grids" / f"{file_name(ranking)}.jpg", image)
+    write_pictures(run, pictures)
+    charts = chart_sections(cards)
+    write_charts(run / "figures", charts)
     metrics = run / "metrics.csv"
-    curves = curves_svg(metrics) if metrics.exists() else ()
-    page = write_page(run / "report.html", title=name, cards=cards, curves=curves, grids=grids)
+    summary = summarize(cards)
+    page = write_page(
+        run / "report.html",
+        title=name,
+        cards=cards,
+        summaries=[summary],
+        curves=curves_svg(metrics) if metrics.exists() else (),
+        charts=charts,
+        grids=[(ranking.benchmark.name, image) for ranking, image in zip(rankings, images, strict=True)],
+        pictures=pictures,
+    )
     if rankings:
-        print_table(cards)
+        print_tables([summary])
     print(f"page: {page}")
     return page
 

@@ -1,5 +1,6 @@
 import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from src.contracts import (
     Ranking,
     Scores,
 )
+from src.results.card import make_card
 
 NO_BOX = (np.nan,) * 4
 
@@ -82,5 +84,15 @@ def make_ranking() -> Callable[..., Ranking]:
         }
         top = np.array([[1, 0, 2, 3, 4], [4, 6, 5, 7, 1]])
         return Ranking(benchmark, evaluation, (1, 5), top, bad, seconds=2.5)
+
+    return make
+
+
+@pytest.fixture
+def make_card_of() -> Callable[..., dict[str, Any]]:
+    """A factory of cards: the method, the rankings, and the run's name and the protocol as keywords."""
+
+    def make(method: str, *rankings: Ranking, name: str = "run", **protocol: object) -> dict[str, Any]:
+        return make_card(name=name, method=method, rankings=rankings, protocol=protocol, checkpoint=None, config={})
 
     return make

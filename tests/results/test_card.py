@@ -4,11 +4,14 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from src.contracts import BadImage, InputError
-from src.results.card import commit, in_short, labels, make_card, read_card, write_card
-from src.results.tables import dataset_lines
+from src.results.bootstrap import interval
+from src.results.card import in_short, labels, make_card, map_intervals, read_card, write_card
+from src.results.provenance import commit
+from src.results.tables.protocol import dataset_lines
 
 
 def card_of(*rankings, checkpoint=None, config=None, **protocol):
@@ -46,7 +49,54 @@ def test_a_card_holds_the_figures_of_the_difficulties_that_mean_something(make_r
         "ap": {"medium": [0.75, None]},
         "bad_images": [["folder/a.jpg", "truncated"]],
         "seconds": 2.5,
+        "map_interval_95": {"medium": None},
     }
+
+
+def full(ranking):
+    """A ranking that says all there is to say."""
+    return replace(
+        ranking,
+        notes=("oracle shortlist", "queries not cropped"),
+        stages={"index": "flat", "rerank": {"spatial": {"depth": 100}}},
+        costs={"image_seconds": 0.5, "query_seconds": np.float32(0.25), "image_bytes": 2048},
+        curves={"medium": np.linspace(1, 0, 101), "easy": np.full(101, np.nan)},
+    )
+
+
+def test_a_card_holds_notes_stages_costs_and_curves(tmp_path, make_ranking):
+    card = card_of(full(make_ranking(difficulties=("easy", "medium"))))
+    (benchmark,) = read_card(write_card(card, tmp_path / "card.json"))["benchmarks"]
+    assert benchmark["notes"] == ["oracle shortlist", "queries not cropped"]
+    assert benchmark["stages"] == {"index": "flat", "rerank": {"spatial": {"depth": 100}}}
+    assert benchmark["costs"] == {"image_seconds": 0.5, "query_seconds": 0.25, "image_bytes": 2048}
+    assert benchmark["precision_recall"]["medium"] == pytest.approx(np.linspace(1, 0, 101))
+    assert benchmark["precision_recall"]["easy"] == [None] * 101
+
+
+def test_curves_of_difficulties_that_mean_nothing_are_left_out(make_ranking):
+    (benchmark,) = card_of(full(make_ranking(difficulties=("medium",))))["benchmarks"]
+    assert list(benchmark["precision_recall"]) == ["medium"]
+
+
+def test_a_card_in_short_keeps_what_tables_show_and_the_intervals(make_ranking):
+    ranking = full(make_ranking(difficulties=("medium",), crop="none"))
+    ranking.evaluation["medium"]["ap"] = np.array([0.2, 0.8])
+    card = card_of(ranking)
+    (short,) = in_short(card)["benchmarks"]
+    assert short["notes"] == ["queries not cropped", "oracle shortlist"]
+    assert short["map_interval_95"] == {"medium": [0.2, 0.8]}
+    assert short["stages"] == card["benchmarks"][0]["stages"]
+    assert short["costs"] == card["benchmarks"][0]["costs"]
+    assert not {"ap", "precision_recall", "bad_images"} & set(short)
+
+
+def test_a_card_of_before_has_its_intervals_by_its_queries():
+    ap = {"easy": [0.1, 0.5, None, 0.9], "medium": [0.5, None, None, None]}
+    found = map_intervals({"ap": ap})
+    assert found == {"easy": list(interval([0.1, 0.5, 0.9])), "medium": None}
+    assert map_intervals({"ap": ap, "measure": "mAP@100"}) == found
+    assert map_intervals({"ap": ap, "measure": "GAP"}) == {}
 
 
 def test_a_known_release_of_the_photographs_is_kept(make_ranking):
@@ -105,6 +155,8 @@ def spoil(card, **changes):
         (lambda card: spoil(card, method=None), "method"),
         (lambda card: spoil(card, benchmarks=[{"name": "toy"}]), r"benchmarks\.digest"),
         (lambda card: spoil(card, benchmarks=["toy"]), r"benchmarks\.name"),
+        (lambda card: spoil(card, benchmarks=[{**card["benchmarks"][0], "notes": "oracle"}]), r"benchmarks\.notes"),
+        (lambda card: spoil(card, benchmarks=[{**card["benchmarks"][0], "costs": [1]}]), r"benchmarks\.costs"),
     ],
 )
 def test_what_is_not_a_card_is_refused_in_one_line(tmp_path, make_ranking, text, reason):

@@ -11,7 +11,8 @@ import pytest
 from src.contracts import Evaluation, Measure, Ranking, Scores
 from src.results.card import make_card
 from src.results.submission import submission
-from src.results.tables import markdown_table
+from src.results.tables.markdown import to_markdown
+from src.results.tables.summary import summarize
 
 MakeRanking = Callable[..., Ranking]
 
@@ -41,6 +42,6 @@ def test_recognition_names_a_landmark_and_its_score(gldv2_ranking: Callable[...,
 def test_columns_name_the_measure_where_it_is_not_map(gldv2_ranking: Callable[..., Ranking]) -> None:
     rankings = [gldv2_ranking("GAP")]
     card = make_card(name="run", method="DOLG", rankings=rankings, protocol={}, checkpoint=None, config={})
-    table = markdown_table([card])
+    table = to_markdown([summarize([card])])
     assert "| method | toy public GAP | toy private GAP |\n" in table
     assert "| DOLG | 25.00 | 12.50 |\n" in table

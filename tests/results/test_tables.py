@@ -1,26 +1,25 @@
-import io
+"""What tables say, and how a terminal and Markdown show it."""
 
+import io
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from rich.console import Console
 
 from src.contracts import BadImage
-from src.results.card import make_card
-from src.results.tables import markdown_table, print_table, summarize
+from src.results.bootstrap import interval
+from src.results.tables.columns import row_names
+from src.results.tables.markdown import to_markdown
+from src.results.tables.summary import summarize
+from src.results.tables.terminal import print_tables
 
 
 @pytest.fixture
-def card(make_ranking):
-    def make(method, *rankings, name="run", **protocol):
-        return make_card(name=name, method=method, rankings=rankings, protocol=protocol, checkpoint=None, config={})
-
-    return make
-
-
-@pytest.fixture
-def two(card, make_ranking):
+def two(make_card_of, make_ranking):
     protocol = {"scales": [0.70710678, 1.0], "resize": "released", "image_size": 1024, "selection": {"val": "1" * 16}}
-    first = card("DOLG", make_ranking(), make_ranking("one", difficulties=("medium",)), **protocol)
-    second = card(
+    first = make_card_of("DOLG", make_ranking(), make_ranking("one", difficulties=("medium",)), **protocol)
+    second = make_card_of(
         "GeM",
         make_ranking(maps=(0.95, 0.75, 0.4), bad=(BadImage("a", "b"),)),
         **(protocol | {"selection": {"toy": "0123456789abcdef"}}),
@@ -28,23 +27,37 @@ def two(card, make_ranking):
     return [first, second]
 
 
+def with_ap(ranking, *ap):
+    for scores in ranking.evaluation.values():
+        scores["ap"] = np.array(ap)
+        scores["map"] = float(np.nanmean(ap))
+    return ranking
+
+
 def test_markdown_exactly(two):
     assert (
-        markdown_table(two)
+        to_markdown([summarize(two)])
         == """\
 **Mean average precision, %**
 
 | method | toy easy | toy medium | toy hard | one mAP |
 | --- | ---: | ---: | ---: | ---: |
-| DOLG [1] | 90.00 | **75.00** | **50.00** | 75.00 |
-| GeM [2] | **95.00** [3] [4] | **75.00** [3] [4] | 40.00 [3] [4] | – |
+| DOLG [1] | 90.00 (–) | **75.00** (–) | **50.00** (–) | 75.00 (–) |
+| GeM [2] | **95.00** (–) [3,4] | **75.00** (–) [3,4] | 40.00 (–) [3,4] | – |
+
+**Difference to the best of each column, percentage points**
+
+| method | toy easy | toy medium | toy hard |
+| --- | ---: | ---: | ---: |
+| DOLG [1] | −5.00 (–) | best | best |
+| GeM [2] | best [3,4] | 0.00 (–) [3,4] | −10.00 (–) [3,4] |
 
 **Mean precision at k on toy, %**
 
 | method | easy @1 | easy @5 | medium @1 | medium @5 | hard @1 | hard @5 |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
 | DOLG [1] | **100.0** | **62.5** | **100.0** | **62.5** | **100.0** | **62.5** |
-| GeM [2] | **100.0** [3] [4] | **62.5** [3] [4] | **100.0** [3] [4] | **62.5** [3] [4] | **100.0** [3] [4] | **62.5** [3] [4] |
+| GeM [2] | **100.0** [3,4] | **62.5** [3,4] | **100.0** [3,4] | **62.5** [3,4] | **100.0** [3,4] | **62.5** [3,4] |
 
 **Mean precision at k on one, %**
 
@@ -53,52 +66,111 @@ def test_markdown_exactly(two):
 | DOLG [1] | 100.0 | 62.5 |
 | GeM [2] | – | – |
 
-[1] crop pil; scales 0.7071, 1; resize released; image size 1024; selection val
+[1] selection val
 
-[2] crop pil; scales 0.7071, 1; resize released; image size 1024; selection toy
+[2] selection toy
 
 [3] 1 image skipped
 
 [4] selected on this set
 
+Protocol, the same in all rows: crop pil; scales 0.7071, 1; resize released; image size 1024
+
+With each mAP stands its 95 % interval: percentile bootstrap over the queries, 2,000 draws.
+
+Differences are paired: both rows are drawn with the same queries. One whose interval holds 0 may be chance.
+
 toy: 2 queries, 8 gallery images, digest 0123456789ab
 
 one: 2 queries, 8 gallery images, digest 0123456789ab
-"""  # noqa: E501, RUF001
+"""  # noqa: RUF001
     )
 
 
-def test_one_row_has_no_best_and_a_plain_protocol_line(card, make_ranking):
-    text = markdown_table([card("DOLG", make_ranking(), scales=[1.0])])
-    assert "| DOLG | 90.00 | 75.00 | 50.00 |" in text
-    assert "Protocol: crop pil; scales 1\n" in text
+def test_each_map_has_its_interval(make_card_of, make_ranking):
+    ap = [0.2, 0.9, 0.4, 0.6]
+    low, high = interval(ap)
+    (table, *_) = summarize([make_card_of("A", with_ap(make_ranking(), *ap))]).tables
+    ((_, cells),) = table.rows
+    assert [(cell.text, cell.below) for cell in cells] == [("52.50", f"{100 * low:.1f}–{100 * high:.1f}")] * 3  # noqa: RUF001
 
 
-def test_crops_that_differ_between_sets_are_named(card, make_ranking):
-    cards = [card("DOLG", make_ranking(), make_ranking("other", crop="none"))]
-    summary = summarize(cards)
-    assert summary.lines[0] == "Protocol: crop pil (toy), none (other)"
-    assert summary.notes == ("queries not cropped",)
-
-
-def test_sets_of_one_name_and_other_contents_have_columns_of_their_own(card, make_ranking):
-    cards = [card("A", make_ranking()), card("B", make_ranking(digest="fedcba9876543210"))]
-    assert summarize(cards).tables[0].groups == [("toy (012345)", 3), ("toy (fedcba)", 3)]
-
-
-def test_methods_of_one_name_are_told_apart_by_run(card, make_ranking):
-    cards = [card("DOLG", make_ranking(), name=name) for name in ("seed0", "seed1")]
-    assert [heading.text for heading, _ in summarize(cards).tables[0].rows] == [
-        "DOLG (seed0)",
-        "DOLG (seed1)",
+def test_gap_is_no_mean_and_has_no_interval(make_card_of, make_ranking):
+    ranking = with_ap(make_ranking(difficulties=("medium",)), 0.2, 0.8)
+    ranking = replace(ranking, benchmark=replace(ranking.benchmark, measure="GAP"))
+    summary = summarize([make_card_of("A", ranking), make_card_of("B", ranking)])
+    assert [table.title for table in summary.tables][:2] == [
+        "Mean average precision, %",
+        "Mean precision at k on toy, %",
     ]
+    assert [cells[0].below for _, cells in summary.tables[0].rows] == ["", ""]
+    assert "no mean over queries" in summary.lines[-2]
 
 
-def test_a_figure_left_out_is_a_dash_and_never_the_best(card, make_ranking):
-    cards = [card(m, make_ranking(maps=(easy, 0.5, 0.5))) for m, easy in (("A", float("nan")), ("B", 0.1))]
+def test_one_row_has_no_best_and_a_plain_protocol_line(make_card_of, make_ranking):
+    text = to_markdown([summarize([make_card_of("DOLG", make_ranking(), scales=[1.0])])])
+    assert "| DOLG | 90.00 (–) | 75.00 (–) | 50.00 (–) |" in text  # noqa: RUF001
+    assert "Protocol: crop pil; scales 1\n" in text
+    assert "Difference" not in text
+
+
+def test_sets_of_one_name_and_other_contents_have_columns_of_their_own(make_card_of, make_ranking):
+    cards = [make_card_of("A", make_ranking()), make_card_of("B", make_ranking(digest="fedcba9876543210"))]
+    (table, *_) = summarize(cards).tables
+    assert table.groups == [("toy (012345)", 3), ("toy (fedcba)", 3)]
+
+
+def test_methods_of_one_name_are_told_apart_by_run_and_then_by_number(make_card_of):
+    cards = [make_card_of("DOLG", name=name) for name in ("seed0", "seed1", "seed1")]
+    assert row_names(cards) == ["DOLG (seed0)", "DOLG (seed1) #1", "DOLG (seed1) #2"]
+
+
+def test_a_figure_left_out_is_a_dash_and_never_the_best(make_card_of, make_ranking):
+    cards = [make_card_of(m, make_ranking(maps=(easy, 0.5, 0.5))) for m, easy in (("A", float("nan")), ("B", 0.1))]
     (_, first), (_, second) = summarize(cards).tables[0].rows
-    assert (first[0].text, first[0].best) == ("–", False)  # noqa: RUF001
+    assert (first[0].text, first[0].best, first[0].below) == ("–", False, "")  # noqa: RUF001
     assert (second[0].text, second[0].best) == ("10.00", False)
+
+
+def test_notes_of_a_ranking_stand_at_all_its_figures(make_card_of, make_ranking):
+    noted = replace(make_ranking(), notes=("oracle shortlist", "subset: 39 of 6,322 gallery images"))
+    summary = summarize([make_card_of("A", make_ranking()), make_card_of("B", noted)])
+    assert list(summary.notes.values()) == ["oracle shortlist", "subset: 39 of 6,322 gallery images"]
+    for table in summary.tables:
+        (_, plain), (_, marked) = table.rows
+        assert {cell.notes for cell in plain} == {()}
+        assert {cell.notes for cell in marked} == {("1", "2")}
+
+
+def test_costs_and_lookalikes_have_tables_of_their_own(make_card_of, make_ranking):
+    costs = {"image_seconds": 0.0345, "query_seconds": 1.25, "image_bytes": 2048.0}
+    cards = [
+        make_card_of("A", replace(make_ranking(), costs=costs)),
+        make_card_of("B", replace(make_ranking(), costs={"image_bytes": 512})),
+        make_card_of("C", make_ranking()),
+    ]
+    cards[1]["benchmarks"][0]["lookalikes"] = 0.125
+    text = to_markdown([summarize(cards)])
+    assert (
+        """\
+**What it costs**
+
+| method | toy ms per image | toy ms per query | toy bytes per image |
+| --- | ---: | ---: | ---: |
+| A | 34.5 | 1,250 | 2,048 |
+| B | – | – | 512 |
+| C | – | – | – |
+
+**Look-alike siblings among the wrong answers in the first ten, %**
+
+| method | toy look-alikes |
+| --- | ---: |
+| A | – |
+| B | 12.5 |
+| C | – |
+"""  # noqa: RUF001
+        in text
+    )
 
 
 @pytest.mark.parametrize("width", [20, 80, 500])
@@ -106,14 +178,16 @@ def test_a_figure_left_out_is_a_dash_and_never_the_best(card, make_ranking):
 def test_no_console_is_too_narrow(two, width, terminal):
     two[0]["method"] = "DOLG [bold] " + "x" * 60
     file = io.StringIO()
-    print_table(two, Console(file=file, width=width, force_terminal=terminal, color_system=None))
+    print_tables([summarize(two)], Console(file=file, width=width, force_terminal=terminal, color_system=None))
     lines = [" ".join(line.split()) for line in file.getvalue().splitlines()]
     if not terminal:
         assert f"{two[0]['method']} [1] 90.00 75.00 50.00 75.00" in lines
-        assert "GeM [2] 95.00 [3] [4] 75.00 [3] [4] 40.00 [3] [4] –" in lines  # noqa: RUF001
-    assert "[2] crop pil; scales 0.7071, 1; resize released; image size 1024; selection toy" in lines
+        assert "GeM [2] 95.00 [3,4] 75.00 [3,4] 40.00 [3,4] –" in lines  # noqa: RUF001
+        assert f"{two[0]['method']} [1] −5.00 best best" in lines  # noqa: RUF001
+    assert "[2] selection toy" in lines
     assert "…" not in file.getvalue()
+    assert "Mean precision at k" not in file.getvalue()
 
 
-def test_markdown_is_safe_from_names(card, make_ranking):
-    assert "| a\\|b &lt;script> |" in markdown_table([card("a|b <script>", make_ranking())])
+def test_markdown_is_safe_from_names(make_card_of, make_ranking):
+    assert "| a\\|b &lt;script> |" in to_markdown([summarize([make_card_of("a|b <script>", make_ranking())])])

@@ -1,0 +1,1 @@
+"""Cards as tables: what they say, and how each medium shows it."""

@@ -1,0 +1,92 @@
+"""How far rows are apart."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from src.contracts import InputError
+from src.results.bootstrap import difference
+from src.results.tables.differences import difference_table
+from src.results.tables.model import Cell, Footnotes
+
+
+@pytest.fixture
+def table_of():
+    def make(cards, against=None):
+        return difference_table(cards, [Cell(card["method"]) for card in cards], Footnotes(), against)
+
+    return make
+
+
+@pytest.fixture
+def measured(make_card_of, make_ranking):
+    def make(method, *ap, digest="0" * 16, name="run"):
+        ranking = make_ranking(difficulties=("medium",), digest=digest)
+        ranking.evaluation["medium"].update(ap=np.array(ap), map=float(np.nanmean(ap)))
+        return make_card_of(method, ranking, name=name)
+
+    return make
+
+
+def texts(table):
+    return {heading.text: [(cell.text, cell.below) for cell in cells] for heading, cells in table.rows}
+
+
+def signed(value, decimals):
+    return f"{100 * value:+.{decimals}f}".replace("-", "−")  # noqa: RUF001
+
+
+def test_all_are_compared_with_the_best(measured, table_of):
+    best, other = [0.9, 0.5, 0.8, 0.6], [0.7, 0.6, 0.3, 0.5]
+    table = table_of([measured("A", *other), measured("B", *best), measured("C", *best)])
+    mean, low, high = difference(other, best)
+    assert table.title == "Difference to the best of each column, percentage points"
+    assert texts(table) == {
+        "A": [(signed(mean, 2), f"{signed(low, 1)} to {signed(high, 1)}")],
+        "B": [("best", "")],
+        "C": [("0.00", "0.0 to 0.0")],
+    }
+
+
+def test_against_a_row_of_ones_choice(measured, table_of):
+    cards = [measured("A", 0.1, 0.2, name="run/a"), measured("B", 0.5, 0.4, name="run/b")]
+    for against in ("A", "run/a"):
+        table = table_of(cards, against)
+        assert table.title == "Difference to A, percentage points"
+        assert texts(table)["A"] == [("reference", "")]
+        assert texts(table)["B"][0][0] == "+30.00"
+
+
+@pytest.mark.parametrize(("against", "reason"), [("nobody", "names no row: it is"), ("A", "names 2 rows: it is")])
+def test_against_must_name_one_row(measured, table_of, against, reason):
+    cards = [measured("A", 0.1, 0.2, name="run/a"), measured("A", 0.5, 0.4, name="run/b")]
+    with pytest.raises(InputError, match=f"against={against} {reason}.* such as run/a, run/b"):
+        table_of(cards, against)
+
+
+def test_other_contents_and_other_queries_are_no_pair(measured, table_of):
+    assert table_of([measured("A", 0.1, 0.2), measured("B", 0.5, 0.4, digest="1" * 16)]) is None
+    assert table_of([measured("A", 0.1, 0.2), measured("B", 0.5, 0.4, 0.3)]) is None
+    table = table_of([measured("A", 0.1, 0.2), measured("B", 0.5, 0.4, 0.3), measured("C", 0.3, 0.4, 0.2)])
+    assert texts(table)["A"] == [("–", "")]  # noqa: RUF001
+    assert texts(table)["B"] == [("best", "")]
+
+
+def test_one_query_has_a_difference_without_an_interval(measured, table_of):
+    table = table_of([measured("A", 0.1, np.nan), measured("B", 0.5, np.nan)])
+    assert texts(table)["A"] == [("−40.00", "–")]  # noqa: RUF001
+
+
+def test_a_single_row_and_gap_have_no_differences(measured, table_of, make_card_of, make_ranking):
+    assert table_of([measured("A", 0.1, 0.2)]) is None
+    assert table_of([measured("A", 0.1, 0.2)], "A") is None
+    ranking = make_ranking()
+    ranking = replace(ranking, benchmark=replace(ranking.benchmark, measure="GAP"))
+    assert table_of([make_card_of("A", ranking), make_card_of("B", ranking)]) is None
+
+
+def test_columns_without_a_pair_are_left_out(make_card_of, make_ranking, table_of):
+    cards = [make_card_of("A", make_ranking(), make_ranking("other")), make_card_of("B", make_ranking())]
+    assert table_of(cards).groups == [("toy", 3)]
+    assert table_of(cards, "B").groups == [("toy", 3)]

@@ -1,0 +1,33 @@
+"""Pictures with titles, beside a run."""
+
+import pytest
+
+from src.contracts import InputError
+from src.results.pictures import read_pictures, write_pictures
+
+
+def test_pictures_keep_their_titles_and_their_order(tmp_path):
+    pictures = [(f"query {number}: façade", bytes([number])) for number in range(11)]
+    write_pictures(tmp_path, pictures)
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir())[:2] == ["01.jpg", "02.jpg"]
+    assert read_pictures(tmp_path) == pictures
+
+
+def test_no_pictures_leave_nothing(tmp_path):
+    write_pictures(tmp_path, [])
+    assert list(tmp_path.iterdir()) == []
+    assert read_pictures(tmp_path) == []
+
+
+def test_a_picture_without_a_title_goes_by_its_name(tmp_path):
+    write_pictures(tmp_path, [("first", b"1")])
+    (tmp_path / "pictures" / "own.jpg").write_bytes(b"2")
+    assert read_pictures(tmp_path) == [("first", b"1"), ("own", b"2")]
+
+
+@pytest.mark.parametrize("text", ["{", '["a"]'])
+def test_titles_that_cannot_be_read_are_an_input_error(tmp_path, text):
+    write_pictures(tmp_path, [("first", b"1")])
+    (tmp_path / "pictures" / "titles.json").write_text(text)
+    with pytest.raises(InputError, match=r"titles of pictures are n.*titles\.json"):
+        read_pictures(tmp_path)

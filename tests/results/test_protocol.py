@@ -1,0 +1,61 @@
+"""What is said of how figures were made."""
+
+from dataclasses import replace
+
+from src.results.tables.protocol import protocol_line, protocol_lines
+from src.results.tables.summary import summarize
+
+
+def staged(ranking, **stages):
+    return replace(ranking, stages=stages)
+
+
+def test_crops_that_differ_between_sets_are_named(make_card_of, make_ranking):
+    summary = summarize([make_card_of("DOLG", make_ranking(), make_ranking("other", crop="none"))])
+    assert summary.lines[0] == "Protocol: crop pil (toy), none (other)"
+    assert list(summary.notes.values()) == ["queries not cropped"]
+
+
+def test_stages_stand_behind_the_protocol(make_card_of, make_ranking):
+    stages = {
+        "index": "flat",
+        "post": ["whitening", {"alpha_qe": {"neighbours": 10, "alpha": 3.0}}],
+        "rerank": {"spatial": {"depth": 100, "model": "affine", "top_down": True}},
+        "aggregate": None,
+    }
+    assert protocol_line(make_card_of("DOLG", staged(make_ranking(), **stages), scales=[1.0])) == (
+        "crop pil; scales 1; index flat; post whitening, alpha qe (neighbours 10, alpha 3); "
+        "rerank spatial (depth 100, model affine, top down yes)"
+    )
+
+
+def test_rows_say_only_what_others_do_not(make_card_of, make_ranking):
+    cards = [
+        make_card_of("A", staged(make_ranking(), index="flat"), scales=[1.0], precision=None),
+        make_card_of("B", staged(make_ranking(), index="hnsw"), scales=[1.0], precision="bf16-mixed", image_size=1024),
+        make_card_of("C", staged(make_ranking(), index="flat", rerank="spatial"), scales=[1.0]),
+    ]
+    shared, own = protocol_lines(cards)
+    assert shared == "crop pil; scales 1"
+    assert own == [
+        "index flat; image size unlimited; precision 32-true; rerank none",
+        "index hnsw; image size 1024; precision bf16-mixed; rerank none",
+        "index flat; image size unlimited; precision 32-true; rerank spatial",
+    ]
+
+
+def test_stages_that_differ_between_sets_are_named(make_card_of, make_ranking):
+    card = make_card_of("A", staged(make_ranking(), rerank="spatial"), make_ranking("other"))
+    assert protocol_line(card) == "crop pil; rerank spatial (toy), none (other)"
+
+
+def test_equal_rows_share_all_and_rows_of_equal_remainder_a_note(make_card_of, make_ranking):
+    cards = [make_card_of(name, staged(make_ranking(), index="flat"), scales=[1.0]) for name in "AB"]
+    assert protocol_lines(cards) == ("crop pil; scales 1; index flat", ["", ""])
+    cards.append(make_card_of("C", make_ranking(), scales=[1.0]))
+    assert [heading.notes for heading, _ in summarize(cards).tables[0].rows] == [("1",), ("1",), ("2",)]
+
+
+def test_a_run_without_benchmarks_has_a_protocol_too(make_card_of, make_ranking):
+    shared, own = protocol_lines([make_card_of("A", scales=[1.0]), make_card_of("B", make_ranking(), scales=[1.0])])
+    assert (shared, own) == ("scales 1", ["crop –", "crop pil"])  # noqa: RUF001

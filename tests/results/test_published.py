@@ -1,0 +1,60 @@
+"""The published rows, read against the facts they were taken from."""
+
+import re
+
+import pytest
+
+from src.results.published import ROWS, SOURCES, published_summary
+from src.results.tables.markdown import to_markdown
+from src.results.tables.summary import summarize
+
+
+@pytest.fixture
+def facts(shared_data):
+    """Method, Medium and Hard figures and source of each row of the table of facts."""
+    file = shared_data.parent / "facts.md"
+    if not file.exists():
+        pytest.skip("../shared/facts.md is not here")
+    section = file.read_text().split("## 4.")[1].split("## 5.")[0]
+    lines = [line for line in section.splitlines() if re.match(r"\| .*\d\d\.\d\d", line)]
+    return [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
+
+
+def test_every_row_is_that_of_the_facts(facts):
+    assert len(ROWS) == len(facts) == 19
+    for row, (method, medium, hard, source) in zip(ROWS, facts, strict=True):
+        assert row.medium == tuple(map(float, medium.split("/"))), method
+        assert row.hard == tuple(map(float, hard.split("/"))), method
+        assert row.method.split(",")[0] in method
+        assert (f"({row.family})" in method) == (len(row.family) == 1), method
+        assert {"paper": "paper table 1", "README": "released README [C]", "issue [I]": "[I]"}[row.source] == source
+        cropped = {None: None, "queries not cropped": "not cropped", "queries cropped": ", cropped"}[row.remark]
+        assert cropped in method if cropped else "cropped" not in method
+
+
+def test_rows_that_share_a_name_differ_in_what_is_printed():
+    (table,) = published_summary().tables
+    printed = [(heading.text, cells[-1].text) for heading, cells in table.rows]
+    assert len(set(printed)) == len(printed)
+
+
+def test_sources_are_footnotes_and_the_best_is_marked_among_themselves():
+    summary = published_summary()
+    (table,) = summary.tables
+    assert dict(zip("abc", SOURCES.values(), strict=True)) == summary.notes
+    assert [sum(cell.best for cell in column) for column in zip(*(cells for _, cells in table.rows), strict=True)] == [
+        *[1] * 8,
+        0,
+    ]
+    assert table.groups == [("Medium", 4), ("Hard", 4), ("", 1)]
+
+
+def test_published_rows_never_stand_among_measured_ones(make_card_of, make_ranking):
+    cards = [make_card_of("A", make_ranking(maps=(0.99, 0.99, 0.99))), make_card_of("B", make_ranking())]
+    measured, published = to_markdown([summarize(cards), published_summary()]).split("## Published, on ")
+    assert "| A | **99.00** (–) |" in measured  # noqa: RUF001
+    assert "R101-DELG" not in measured
+    assert published.startswith("ROxford5k / RParis6k (not measured here)\n")
+    assert "| CGD EffB3, distilled | **85.48** |" in published
+    assert "issue [I] [c] |" in published
+    assert "[c] quoted from an issue thread, not from a publication\n" in published

@@ -1,0 +1,84 @@
+from xml.etree import ElementTree
+
+import pytest
+
+from src.contracts import InputError
+from src.results.series import read_series
+from src.results.training_curves import curves_svg
+
+METRICS = """\
+epoch,step,train/loss,train/target_cosine,val/toy/easy,val/toy/hard,val/toy/medium,pooling/p,lr-AdamW
+0,9,8.0,0.1,,,,3.0,0.1
+0,19,6.0,,,,,,0.1
+0,19,,,0.5,0.1,0.3,,
+1,29,5.0,0.3,,,,nan,0.1
+1,39,99.0,,,,,,
+epoch,step,train/loss,train/nontarget_cosine,val/toy/easy,val/toy/hard,val/toy/medium,train/images_per_second
+1,29,4.0,0.0,,,,250
+1,35,3.0,,,,,260
+2,45,2.0,,0.7,0.2,0.4
+"""
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text(METRICS)
+    return path
+
+
+def test_a_resumed_run_replaces_what_it_does_again(metrics):
+    series = read_series(metrics)
+    assert (series["train/loss"].steps, series["train/loss"].values) == ([9, 19, 29, 35, 45], [8, 6, 4, 3, 2])
+    assert (series["val/toy/medium"].steps, series["val/toy/medium"].values) == ([19, 45], [0.3, 0.4])
+    assert series["pooling/p"].values == [3.0]
+    assert series["train/images_per_second"].values == [250, 260]
+
+
+def test_curves_have_a_chart_for_each_group_with_data(metrics):
+    titles = [title for title, _ in curves_svg(metrics)]
+    assert titles == [
+        "Loss",
+        "Validation mAP, toy",
+        "Cosine to the class weights",
+        "GeM exponent p",
+        "Learning rate",
+        "Throughput",
+    ]
+
+
+def test_curves_are_elements_in_the_colour_of_the_page_and_the_same_each_time(metrics):
+    curves = curves_svg(metrics)
+    assert curves == curves_svg(metrics)
+    for _, svg in curves:
+        assert svg.startswith("<svg")
+        assert "currentColor" in svg
+        ElementTree.fromstring(svg.replace("xlink:href", "href"))
+    legend = dict(curves)["Validation mAP, toy"]
+    assert legend.index(">easy<") < legend.index(">medium<") < legend.index(">hard<")
+
+
+def test_several_benchmarks_have_a_chart_each_and_one_point_is_a_marker(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,step,val/a/medium,validation/b/medium,val/medium\n0,5,0.5,0.6,0.7\n")
+    curves = curves_svg(path)
+    assert [t for t, _ in curves] == ["Validation mAP, a", "Validation mAP, b", "Validation mAP"]
+    assert all("stroke-linejoin" in svg and "<use" in svg for _, svg in curves)
+
+
+def test_a_long_curve_is_thinned(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,train/loss\n" + "".join(f"{step},{step % 7}\n" for step in range(50_000)))
+    ((_, svg),) = curves_svg(path)
+    assert len(svg) < 60_000
+
+
+def test_no_metrics_no_curves(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,step,other\n0,1,2\n")
+    assert curves_svg(path) == []
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="step"):
+        curves_svg(path)
+    with pytest.raises(InputError, match="not found"):
+        curves_svg(tmp_path / "absent.csv")
