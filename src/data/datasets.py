@@ -107,6 +107,9 @@ def sample_rng(seed: int, epoch: int, sample: int, attempt: int = 0) -> np.rando
 class BenchmarkImages(Dataset[ImageBatch]):
     """The images of a benchmark at full resolution: gallery whole, queries cropped to their boxes.
 
+    Crop, then scale: the box is cut out of the photo as it is stored on disk, `max_side` shrinks what was cut out, and
+    the extractor's scales are factors of that.
+
     Args:
         benchmark: its images, queries and crop rule.
         max_side: images larger than this are shrunk to it (by area) after the crop; None keeps every pixel.

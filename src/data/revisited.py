@@ -1,66 +1,24 @@
-"""Revisited Oxford and Paris: ground truth, images and query boxes (Radenovic et al., CVPR 2018)."""
+"""Revisited Oxford and Paris, also with the million distractors (Radenovic et al., CVPR 2018)."""
 
 from __future__ import annotations
 
 import json
-import pickle
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.contracts import Benchmark, Crop, Difficulty, GroundTruth, InputError
+from src.contracts import Benchmark, Crop, ImageSource, InputError
 from src.data.classes import digest
-from src.data.sources import FolderSource, file_size
+from src.data.distractors import Distractors, load_distractors, with_distractors
+from src.data.ground_truth import RevisitedLists, load_ground_truth, queries_of_the_gallery, reduced
+from src.data.presence import file_sizes, require_all
+from src.data.sources import FolderSource, encoded
 
 # Which release of the photographs a folder holds.
 RELEASE = "release.json"
 CROPS: tuple[Crop, ...] = ("pil", "trunc", "none")
-
-
-@dataclass(frozen=True)
-class RevisitedLists:
-    """What a `gnd_*.pkl` holds: names without extension, query boxes (Q, 4) in pixels, ground truth."""
-
-    gallery: tuple[str, ...]
-    queries: tuple[str, ...]
-    boxes: NDArray[np.float64]
-    ground_truth: GroundTruth
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads plain containers, numbers and strings; a pickle that names any code is refused."""
-
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        raise InputError(f"it asks for code ({module_name}.{global_name}); only plain lists and numbers are read")
-
-
-def load_ground_truth(path: str | Path) -> RevisitedLists:
-    """Read a ground-truth pickle without running any code in it.
-
-    Raises:
-        InputError: no such file, a pickle with code, missing keys, positions outside the gallery, lists of a
-            query that overlap, a box without pixels, or duplicate names.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"ground truth not found: {path} (benchmark.ground_truth=FILE)")
-    try:
-        with path.open("rb") as file:
-            raw = _PlainUnpickler(file, encoding="latin1").load()
-    except InputError as error:
-        raise InputError(f"{path} is refused: {error}") from None
-    except Exception as error:
-        raise InputError(f"{path} is not a ground-truth pickle ({type(error).__name__})") from error
-    try:
-        return _parse(raw)
-    except KeyError as error:
-        raise InputError(f"{path} is not a Revisited ground truth: {error} is missing") from error
-    except (AttributeError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{path} is not a Revisited ground truth: {error}") from error
 
 
 def revisited_benchmark(
@@ -69,40 +27,108 @@ def revisited_benchmark(
     name: str | None = None,
     crop: Crop = "pil",
     hint: str = "benchmark.root=DIR with jpg/ and gnd_*.pkl",
+    distractors: str | Path | None = None,
+    subset: bool = False,
+    families: str | Path | None = None,
 ) -> Benchmark:
-    """A benchmark in the Revisited layout.
+    """A benchmark in the Revisited layout: the gallery, distractors behind it, then the queries.
 
     Args:
         root: folder with `jpg/NAME.jpg` and the ground truth.
         ground_truth: its file; by default the one `gnd_*.pkl` in `root`.
-        name: what results call it; by default the ground truth's name without `gnd_`.
-        crop: how queries are cut to their boxes (see `crop_query`).
+        name: what results call it; by default the ground truth's name without `gnd_`, then `+1M` with the distractors.
+        crop: how queries are cut to their boxes (see `crop_query`), which comes before `max_side` and the scales.
         hint: what the message says where there is no such folder.
+        distractors: a folder of images that answer no query (see `load_distractors`).
+        subset: evaluate the images that are there: the others leave gallery, queries and ground truth, and the
+            benchmark's notes count what is left. A query without positives left has no AP and is in no mean.
+        families: a JSON file, where there is one, that says of which set of look-alike landmarks each image's is.
 
     Raises:
-        InputError: a missing folder, file or image, or a crop rule that does not exist.
+        InputError: a missing folder or file, images that are not there, queries of which none has a positive, or a crop
+            rule that does not exist.
     """
     root = Path(root)
     if crop not in CROPS:
         raise InputError(f"crop must be one of {', '.join(CROPS)}, not {crop}")
+    if not isinstance(subset, bool):
+        raise InputError(f"subset must be true or false, not {subset}")
     if not root.is_dir():
         raise InputError(f"benchmark folder not found: {root} ({hint})")
     file = Path(ground_truth) if ground_truth else _only_ground_truth(root)
-    lists = load_ground_truth(file)
-    names = [f"jpg/{image}.jpg" for image in (*lists.gallery, *lists.queries)]
-    sizes = _file_sizes(root, names)
-    gallery, queries = len(lists.gallery), len(lists.queries)
-    return Benchmark(
-        name=name or file.stem.removeprefix("gnd_"),
+    listed = load_ground_truth(file)
+    lists, sizes = _on_disk(root, listed, subset)
+    if not any(len(part) for part in (*lists.ground_truth.easy, *lists.ground_truth.hard)):
+        there = ", ".join(f"{count:,} of {total:,} {what}" for count, total, what in _counts(listed, lists, None))
+        raise InputError(f"nothing can be found: no query of {file.name} has a positive ({there} are in {root})")
+    others = load_distractors(distractors, subset) if distractors else None
+    names, gallery = _photos(lists), len(lists.gallery)
+    benchmark = Benchmark(
+        name=name or file.stem.removeprefix("gnd_") + (others.suffix if others else ""),
         source=FolderSource(root, names),
         num_gallery=gallery,
-        queries=np.arange(gallery, gallery + queries),
+        queries=np.arange(gallery, len(names)),
         boxes=lists.boxes,
         ground_truth=lists.ground_truth,
         crop=crop,
         digest=digest(names, sizes, lists.ground_truth),
         release=_release(root / RELEASE),
+        notes=_notes(listed, lists, others),
     )
+    whole = with_distractors(benchmark, others) if others else benchmark
+    return (
+        replace(whole, families=_families(Path(families), whole.source))
+        if families and Path(families).exists()
+        else whole
+    )
+
+
+def _on_disk(root: Path, listed: RevisitedLists, subset: bool) -> tuple[RevisitedLists, list[int]]:
+    """The lists, reduced to what is there if `subset`, and the bytes of their images."""
+    names = encoded(_photos(listed))
+    sizes = file_sizes(root, names)
+    if not subset:
+        require_all(root, names, sizes, "subset=true evaluates what is there")
+    there = sizes >= 0
+    gallery = len(listed.gallery)
+    return reduced(listed, there[:gallery], there[gallery:]), sizes[there].tolist()
+
+
+def _photos(lists: RevisitedLists) -> list[str]:
+    return [f"jpg/{image}.jpg" for image in (*lists.gallery, *lists.queries)]
+
+
+def _counts(listed: RevisitedLists, lists: RevisitedLists, others: Distractors | None) -> list[tuple[int, int, str]]:
+    """How many images there are, of how many that are listed."""
+    return [
+        (len(lists.gallery), len(listed.gallery), "gallery images"),
+        *([(len(others.source), others.listed, "distractors")] if others else []),
+        (len(lists.queries), len(listed.queries), "queries"),
+    ]
+
+
+def _notes(listed: RevisitedLists, lists: RevisitedLists, others: Distractors | None) -> tuple[str, ...]:
+    """What sets the figures apart from those of the benchmark as published."""
+    notes = []
+    counts = _counts(listed, lists, others)
+    if any(count < total for count, total, _ in counts):
+        notes.append("subset: " + ", ".join(f"{count:,} of {total:,} {what}" for count, total, what in counts))
+    if others and not others.published:
+        notes.append(f"a list of {others.listed:,} distractors, not the published one")
+    if found := queries_of_the_gallery(lists):
+        notes.append(f"{len(found):,} of {len(lists.queries):,} queries are in the gallery and no junk to themselves")
+    return tuple(notes)
+
+
+def _families(path: Path, source: ImageSource) -> NDArray[np.str_]:
+    """Each image's family, by the last part of its name; "" where the file does not name it."""
+    try:
+        known = {name: family for split in json.loads(path.read_text()).values() for name, family in split.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path} does not name families of look-alikes: benchmark.families=null goes without"
+        ) from error
+    return np.array([known.get(Path(source.name(position)).stem, "") for position in range(len(source))], np.str_)
 
 
 def _release(path: Path) -> str | None:
@@ -115,62 +141,9 @@ def _release(path: Path) -> str | None:
         raise InputError(f"{path} does not say which release this is: delete it if you do not know") from error
 
 
-def _file_sizes(root: Path, names: list[str]) -> list[int]:
-    sizes = [file_size(root / name) for name in names]
-    missing = [name for name, size in zip(names, sizes, strict=True) if size is None]
-    if missing:
-        raise InputError(f"{len(missing)} of {len(names)} images are not in {root}, the first is {missing[0]}")
-    return [size for size in sizes if size is not None]
-
-
 def _only_ground_truth(root: Path) -> Path:
     found = sorted(root.glob("gnd_*.pkl"))
     if len(found) != 1:
         what = "no gnd_*.pkl" if not found else f"{len(found)} files gnd_*.pkl"
         raise InputError(f"{what} in {root}: name one with benchmark.ground_truth=FILE")
     return found[0]
-
-
-def _parse(raw: Any) -> RevisitedLists:
-    gallery, queries, entries = tuple(raw["imlist"]), tuple(raw["qimlist"]), raw["gnd"]
-    if not gallery or not queries or len(queries) != len(entries):
-        raise ValueError(f"{len(gallery)} gallery images, {len(queries)} queries, {len(entries)} ground truths")
-    repeated = [name for name, count in Counter(gallery).items() if count > 1]
-    if repeated:
-        raise ValueError(f"the gallery lists {repeated[0]} more than once")
-    boxes = np.array([entry.get("bbx") or [np.nan] * 4 for entry in entries], np.float64).reshape(-1, 4)
-    _check_boxes(boxes, queries)
-    ground_truth = GroundTruth(
-        easy=_positions(entries, "easy", len(gallery)),
-        hard=_positions(entries, "hard", len(gallery)),
-        junk=_positions(entries, "junk", len(gallery)),
-    )
-    _check_disjoint(ground_truth, queries)
-    return RevisitedLists(gallery, queries, boxes, ground_truth)
-
-
-def _check_boxes(boxes: NDArray[np.float64], queries: tuple[str, ...]) -> None:
-    x1, y1, x2, y2 = boxes.T
-    sound = np.isfinite(boxes).all(1) & (x1 < x2) & (y1 < y2)
-    for query in np.flatnonzero(~sound & ~np.isnan(boxes).all(1)):
-        raise ValueError(f"query {query} ({queries[query]}) has the box {boxes[query].tolist()}")
-
-
-def _positions(entries: list[dict[str, Any]], key: Difficulty | str, size: int) -> tuple[NDArray[np.int64], ...]:
-    raw = [np.asarray(entry[key]).reshape(-1) for entry in entries]
-    for query, part in enumerate(raw):
-        if len(part) and part.dtype.kind not in "iu":
-            raise ValueError(f"query {query} lists {key} positions that are no whole numbers")
-    lists = tuple(part.astype(np.int64) for part in raw)
-    for query, part in enumerate(lists):
-        outside = part[(part < 0) | (part >= size)]
-        if len(outside):
-            raise ValueError(f"query {query} lists {key} position {outside[0]} of a gallery of {size}")
-    return lists
-
-
-def _check_disjoint(ground_truth: GroundTruth, queries: tuple[str, ...]) -> None:
-    for query, parts in enumerate(zip(ground_truth.easy, ground_truth.hard, ground_truth.junk, strict=True)):
-        together = np.concatenate(parts)
-        if len(np.unique(together)) != len(together):
-            raise ValueError(f"query {query} ({queries[query]}) lists an image in two of easy, hard and junk, or twice")

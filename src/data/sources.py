@@ -6,6 +6,9 @@ import errno
 import hashlib
 import os
 import time
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +30,9 @@ PAUSE = 0.1  # seconds
 class FolderSource:
     """Files under a root, by relative path, kept as fixed-width bytes (one array, not a list of strings)."""
 
-    def __init__(self, root: str | Path, names: list[str]) -> None:
+    def __init__(self, root: str | Path, names: list[str] | NDArray[np.bytes_]) -> None:
         self.root = Path(root)
-        self._names = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
+        self._names = encoded(names) if isinstance(names, list) else names
 
     def __len__(self) -> int:
         return len(self._names)
@@ -45,6 +48,10 @@ class FolderSource:
     def read(self, position: int) -> bytes:
         """The file's bytes."""
         return (self.root / self.name(position)).read_bytes()
+
+    def take(self, rows: NDArray[np.int64]) -> FolderSource:
+        """Some of the images, in that order."""
+        return FolderSource(self.root, self._names[rows])
 
 
 class HexSource:
@@ -76,14 +83,14 @@ class HexSource:
 
 
 class JoinedSource:
-    """The images of one source, and behind them those of another."""
+    """The images of several sources, one source behind the other."""
 
-    def __init__(self, first: ImageSource, second: ImageSource) -> None:
-        self.first = first
-        self.second = second
+    def __init__(self, *parts: ImageSource) -> None:
+        self.parts = parts
+        self._ends = list(accumulate(len(part) for part in parts))
 
     def __len__(self) -> int:
-        return len(self.first) + len(self.second)
+        return self._ends[-1]
 
     def name(self, position: int) -> str:
         """As its own source names the image."""
@@ -101,8 +108,10 @@ class JoinedSource:
         return source.read(place)
 
     def _at(self, position: int) -> tuple[ImageSource, int]:
-        before = len(self.first)
-        return (self.first, position) if position < before else (self.second, position - before)
+        part = bisect_right(self._ends, position)
+        if not 0 <= position < len(self):
+            raise IndexError(f"position {position} of {len(self)} images")
+        return self.parts[part], position - (self._ends[part - 1] if part else 0)
 
 
 def read_patiently(source: ImageSource, position: int) -> bytes:
@@ -124,6 +133,11 @@ def gldv2_name(split: str, number: int) -> str:
     """`split/a/b/c/ID.jpg`: an image's path, a b c being the first three of its 16 hex digits."""
     name = f"{number:016x}"
     return f"{split}/{name[0]}/{name[1]}/{name[2]}/{name}.jpg"
+
+
+def encoded(names: Sequence[str]) -> NDArray[np.bytes_]:
+    """Names as the file system has them, in one array of fixed width."""
+    return np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
 
 
 def file_size(path: Path) -> int | None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -10,8 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from src.contracts import InputError
-from src.data.revisited import load_ground_truth, revisited_benchmark
+from src.contracts import Benchmark, InputError
+from src.data.ground_truth import load_ground_truth
+from src.data.revisited import revisited_benchmark
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 REAL = SHARED / "parity" / "revisited"
@@ -99,9 +102,10 @@ def test_a_pickle_with_code_is_refused_and_the_code_not_run(tmp_path: Path, prot
     assert "\n" not in str(error.value)
 
 
-def test_arrays_in_a_pickle_are_code_too(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="asks for code"):
-        load_ground_truth(write(tmp_path, raw(gnd=[entry(easy=np.array([0]))])))
+@pytest.mark.parametrize("positions", [np.array([0]), [np.int64(0)]])
+def test_arrays_in_a_pickle_are_code_too_and_the_way_out_is_named(tmp_path: Path, positions: Any) -> None:
+    with pytest.raises(InputError, match=r"asks for code \(numpy.*become plain with \.tolist\(\)$"):
+        load_ground_truth(write(tmp_path, raw(gnd=[entry(easy=positions)])))
 
 
 def test_protocol_2_pickles_of_python_2_are_read(tmp_path: Path) -> None:
@@ -118,20 +122,29 @@ def test_protocol_2_pickles_of_python_2_are_read(tmp_path: Path) -> None:
         (raw(gnd=[entry(hard=[0])]), r"query 0 \(q\) lists an image in two"),
         (raw(gnd=[entry(easy=[0, 0])]), "or twice"),
         (raw(gnd=[entry(easy=[0.5])]), "no whole numbers"),
+        (raw(gnd=[entry(easy=[0.0, 3.0])]), r"query 0 lists easy positions that are no whole numbers \(float64\)"),
+        (raw(gnd=[entry(junk=[True])]), r"no whole numbers \(bool\)"),
+        (raw(gnd=[entry(junk=None)]), "no whole numbers"),
         (raw(gnd=[entry(easy=["a"])]), "no whole numbers"),
         (raw(gnd=[entry(easy=[2**70])]), "no whole numbers"),
-        (raw(gnd=[entry(bbx=[1, 2, 3])]), "."),
+        (raw(gnd=[entry(bbx=[1, 2, 3])]), r"the box \[1, 2, 3\] is not x1, y1, x2, y2"),
+        (raw(gnd=[entry(bbx=[[1, 2], [3, 4], [5, 6], [7, 8]])]), "is not x1, y1, x2, y2"),
+        (raw(gnd=[entry(bbx="1 2 3 4")]), "is not x1, y1, x2, y2"),
         (raw(gnd=[entry(bbx=[30, 2, 3, 40])]), r"query 0 \(q\) has the box"),
         (raw(gnd=[entry(bbx=[0, 0, float("inf"), 40])]), "has the box"),
         (raw(gnd=[entry(bbx=[float("nan"), 0, 30, 40])]), "has the box"),
-        (raw(gnd=[["easy"]]), "."),
+        (raw(gnd=[["easy"]]), r"query 0 \(q\) has a list for a ground truth"),
+        (raw(gnd=3), "."),
         (raw(gnd=[]), "4 gallery images, 1 queries, 0 ground truths"),
         (raw(imlist=[], gnd=[entry()]), "0 gallery images"),
-        (raw(imlist=["a", "b", "a", "c"]), "the gallery lists a more than once"),
+        (raw(imlist=["a", "b", "a", "c"]), "imlist lists names more than once: a"),
+        (raw(qimlist=["q", "q"], gnd=[entry(), entry()]), "qimlist lists names more than once: q"),
+        (raw(imlist=["a", "b", 3, "c"]), "imlist is no list of names"),
+        (raw(qimlist="q"), "qimlist is no list of names"),
         ({"imlist": ["a"], "gnd": []}, "'qimlist' is missing"),
         (raw(gnd=[{"easy": [], "hard": []}]), "'junk' is missing"),
-        (["not", "a", "dict"], "."),
-        (3, "."),
+        (["not", "a", "dict"], "it holds a list, not a dict of imlist, qimlist and gnd"),
+        (3, "it holds a int"),
     ],
 )
 def test_wrong_ground_truth_is_one_clear_line(tmp_path: Path, content: Any, why: str) -> None:
@@ -178,12 +191,114 @@ def test_the_digest_changes_with_images_and_ground_truth(tmp_path: Path, photo: 
     assert len({first, second, revisited_benchmark(root).digest}) == 3
 
 
-def test_missing_images_are_counted_and_the_first_named(tmp_path: Path, photo: Photo, encode: Encode) -> None:
-    root = write_benchmark(tmp_path, encode(photo(60, 60)))
-    for name in ("b", "q"):
+def without(root: Path, *names: str) -> Path:
+    for name in names:
         (root / "jpg" / f"{name}.jpg").unlink()
-    with pytest.raises(InputError, match=r"2 of 5 images are not in .*, the first is jpg/b\.jpg"):
+    return root
+
+
+def test_missing_images_are_counted_and_the_first_named(tmp_path: Path, photo: Photo, encode: Encode) -> None:
+    root = write_benchmark(tmp_path, encode(photo(60, 60)), imlist=list("abcdefg"))
+    without(root, *"bcdefg", "q")
+    first = r"jpg/b\.jpg, jpg/c\.jpg, jpg/d\.jpg, jpg/e\.jpg, jpg/f\.jpg and 2 more"
+    with pytest.raises(InputError, match=rf"^7 of 8 images are not in .*: {first} \(subset=true ") as error:
         revisited_benchmark(root)
+    assert "\n" not in str(error.value)
+
+
+def test_a_subset_is_what_is_there(tmp_path: Path, photo: Photo, encode: Encode) -> None:
+    """Against the names: each list of each query names what it named, less what is gone."""
+    rng = np.random.default_rng(3)
+    gallery, queries = [f"g{i}" for i in range(30)], [f"q{i}" for i in range(6)]
+    shuffled = [rng.permutation(30)[:20].tolist() for _ in queries]
+    truth = [entry(bbx=[i, 0, 9, 9], easy=rows[:6], hard=rows[6:13], junk=rows[13:]) for i, rows in enumerate(shuffled)]
+    root = write_benchmark(tmp_path, encode(photo(60, 60)), imlist=gallery, qimlist=queries, gnd=truth)
+    gone = {f"g{i}" for i in rng.permutation(30)[:17]} | {"q0", "q4"}
+    without(root, *gone)
+    benchmark = revisited_benchmark(root, subset=True)
+    left = [Path(benchmark.source.name(row)).stem for row in range(len(benchmark.source))]
+    assert left == [name for name in gallery + queries if name not in gone]
+    assert (benchmark.num_gallery, benchmark.queries.tolist()) == (13, [13, 14, 15, 16])
+    assert benchmark.boxes[:, 0].tolist() == [1, 2, 3, 5]
+    for kind in ("easy", "hard", "junk"):
+        for part, query in zip(getattr(benchmark.ground_truth, kind), (1, 2, 3, 5), strict=True):
+            assert part.dtype == np.int64
+            named = [gallery[row] for row in truth[query][kind]]
+            assert [left[row] for row in part] == [name for name in named if name not in gone]
+    assert benchmark.notes == ("subset: 13 of 30 gallery images, 4 of 6 queries",)
+    assert benchmark.digest == digest_of_parts(benchmark)
+
+
+def digest_of_parts(benchmark: Benchmark) -> str:
+    """The digest as the first benchmarks had it: what is evaluated, whatever was listed."""
+    truth, source = benchmark.ground_truth, benchmark.source
+    rows = range(len(source))
+    lists = [[part.tolist() for part in kind] for kind in (truth.easy, truth.hard, truth.junk)]
+    text = json.dumps([[source.name(row) for row in rows], [source.size(row) for row in rows], lists])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_a_whole_subset_is_the_benchmark_itself(tmp_path: Path, photo: Photo, encode: Encode) -> None:
+    root = write_benchmark(tmp_path, encode(photo(60, 60)))
+    whole, subset = revisited_benchmark(root), revisited_benchmark(root, subset=True)
+    assert (whole.notes, subset.notes) == ((), ())
+    assert whole.digest == subset.digest == digest_of_parts(whole)
+
+
+def test_a_query_left_without_positives_stays_and_one_without_its_photo_goes(
+    tmp_path: Path, photo: Photo, encode: Encode
+) -> None:
+    truth = [entry(easy=[0], hard=[]), entry(easy=[1], hard=[2], junk=[]), entry()]
+    root = write_benchmark(tmp_path, encode(photo(60, 60)), qimlist=["p", "q", "r"], gnd=truth)
+    without(root, "a", "r")
+    benchmark = revisited_benchmark(root, subset=True)
+    assert benchmark.notes == ("subset: 3 of 4 gallery images, 2 of 3 queries",)
+    assert [part.tolist() for part in benchmark.ground_truth.easy] == [[], [0]]
+    assert [part.tolist() for part in benchmark.ground_truth.hard] == [[], [1]]
+
+
+@pytest.mark.parametrize(
+    ("gone", "left"),
+    [
+        (["q"], "4 of 4 gallery images, 0 of 1 queries"),
+        (["a", "b", "c", "d e"], "0 of 4 gallery images, 1 of 1 queries"),
+        (["a", "b"], "2 of 4 gallery images, 1 of 1 queries"),
+    ],
+)
+def test_a_subset_in_which_nothing_can_be_found_is_refused(
+    tmp_path: Path, photo: Photo, encode: Encode, gone: list[str], left: str
+) -> None:
+    root = without(write_benchmark(tmp_path, encode(photo(60, 60))), *gone)
+    with pytest.raises(InputError, match=rf"nothing can be found: no query of gnd_test\.pkl .*\({left} are in "):
+        revisited_benchmark(root, subset=True)
+
+
+def test_subset_is_true_or_false(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"subset must be true or false, not no$"):
+        revisited_benchmark(tmp_path, subset="no")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_query_that_the_gallery_holds_is_noted_unless_it_is_junk_to_itself(
+    tmp_path: Path, photo: Photo, encode: Encode
+) -> None:
+    truth = [entry(easy=[1], hard=[], junk=[]), entry(easy=[0], hard=[3], junk=[1]), entry()]
+    root = write_benchmark(tmp_path, encode(photo(60, 60)), qimlist=["a", "b", "q"], gnd=truth)
+    noted = "1 of 3 queries are in the gallery and no junk to themselves"
+    assert revisited_benchmark(root).notes == (noted,)
+
+
+@needs_real
+def test_a_few_photos_of_the_real_benchmark_are_that_subset(shared_data: Path) -> None:
+    """The small benchmark was cut out of the large one by others: same photos, same lists."""
+    small = revisited_benchmark(shared_data / "rparis6k-mini")
+    subset = revisited_benchmark(shared_data / "rparis6k-mini", REAL / "gnd_rparis6k.pkl", crop="trunc", subset=True)
+    assert subset.notes == ("subset: 39 of 6,322 gallery images, 1 of 70 queries",)
+    assert (subset.name, subset.boxes.tolist()) == ("rparis6k", small.boxes.tolist())
+    names = [[one.source.name(row) for row in range(40)] for one in (small, subset)]
+    assert sorted(names[0]) == sorted(names[1])
+    for kind in ("easy", "hard", "junk"):
+        parts = [getattr(one.ground_truth, kind)[0] for one in (small, subset)]
+        assert {names[0][row] for row in parts[0]} == {names[1][row] for row in parts[1]}
 
 
 def test_a_folder_with_none_or_two_ground_truths_asks_for_one(tmp_path: Path, photo: Photo, encode: Encode) -> None:

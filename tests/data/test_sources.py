@@ -6,7 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.sources import FolderSource, HexSource, file_size, hash_share, read_patiently, stable_ids
+from src.data.sources import (
+    FolderSource,
+    HexSource,
+    JoinedSource,
+    encoded,
+    file_size,
+    hash_share,
+    read_patiently,
+    stable_ids,
+)
 
 NAMES = ["notre dame/1.jpg", "été/ü ñ.jpg", "寺/🗼.jpg", "a=b,c[1]/x.jpg"]
 
@@ -20,6 +29,25 @@ def test_folder_source_reads_names_with_blanks_unicode_and_emoji(tmp_path: Path)
     assert [source.name(row) for row in range(4)] == NAMES
     assert [source.read(row).decode() for row in range(4)] == NAMES
     assert source._names.dtype.kind == "S"
+
+
+def test_joined_sources_are_one_behind_the_other_empty_ones_too(tmp_path: Path) -> None:
+    for number in range(6):
+        (tmp_path / f"{number}.jpg").write_bytes(b"x" * (number + 1))
+    names = [[f"{number}.jpg" for number in part] for part in ([], [0, 1], [], [2], [3, 4, 5], [])]
+    joined = JoinedSource(*(FolderSource(tmp_path, encoded(part)) for part in names))
+    assert len(joined) == 6
+    assert [joined.name(row) for row in range(6)] == [f"{number}.jpg" for number in range(6)]
+    assert [joined.size(row) for row in range(6)] == [1, 2, 3, 4, 5, 6]
+    assert joined.read(4) == b"xxxxx"
+    for outside in (-1, 6):
+        with pytest.raises(IndexError, match="of 6 images"):
+            joined.name(outside)
+
+
+def test_some_images_of_a_folder_are_taken_in_order(tmp_path: Path) -> None:
+    source = FolderSource(tmp_path, NAMES).take(np.array([3, 1]))
+    assert [source.name(row) for row in range(len(source))] == [NAMES[3], NAMES[1]]
 
 
 def test_hex_source_follows_gldv2s_layout(tmp_path: Path) -> None:

@@ -1,0 +1,419 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
+from scipy.io import savemat
+from scipy.sparse import csc_matrix
+
+from src.contracts import Benchmark, GroundTruth, InputError
+from src.data.classes import class_benchmark
+from src.data.sources import FolderSource, JoinedSource
+from src.extraction import foreign
+from src.extraction.foreign import read_descriptors
+
+# Seven of the gallery, one of them a distractor of another root, and two queries.
+GALLERY = ["jpg/été à.jpg", "jpg/b.jpg", "jpg/c.v2.jpg", "jpg/d.jpg", "jpg/e.jpg", "jpg/f.jpg"]
+FURTHER = ["others/jpg/0a/0aff.png"]
+QUERIES = ["jpg/p.jpg", "jpg/q.jpg"]
+IMAGES = GALLERY + FURTHER + QUERIES
+DIM = 5
+
+
+def benchmark_of(gallery: list[str], queries: list[str]) -> Benchmark:
+    none = (np.empty(0, np.int64),) * len(queries)
+    return Benchmark(
+        name="small",
+        source=JoinedSource(FolderSource("x", gallery), FolderSource("x", queries)),
+        num_gallery=len(gallery),
+        queries=np.arange(len(gallery), len(gallery) + len(queries)),
+        boxes=np.full((len(queries), 4), np.nan),
+        ground_truth=GroundTruth(none, none, none),
+        crop="pil",
+        digest="",
+    )
+
+
+@pytest.fixture
+def benchmark() -> Benchmark:
+    return benchmark_of(GALLERY + FURTHER, QUERIES)
+
+
+@pytest.fixture
+def raw() -> NDArray[np.float64]:
+    """Descriptors of any length, a row an image."""
+    return np.random.default_rng(0).normal(size=(len(IMAGES), DIM)) * 7
+
+
+def unit(rows: NDArray[Any]) -> NDArray[np.float32]:
+    """One row after the other."""
+    return np.array([row / np.sqrt(sum(float(x) ** 2 for x in row)) for row in rows], np.float32)
+
+
+def save_npy(path: Path, rows: NDArray[Any]) -> Path:
+    np.save(path, rows)
+    return path
+
+
+def write_names(path: Path, names: list[str]) -> Path:
+    path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    return path
+
+
+def save_matlab(path: Path, **tables: Any) -> Path:
+    savemat(path, tables)
+    return path
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, ">f4", np.int8])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_in_the_benchmarks_order(
+    tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64], kind: Any, order: Any
+) -> None:
+    rows = np.asarray(raw, kind, order=order)
+    given = read_descriptors(save_npy(tmp_path / "d.npy", rows), benchmark)
+    assert given.descriptors.dtype == np.float32
+    np.testing.assert_allclose(given.descriptors, unit(rows), rtol=0, atol=1e-7)
+    assert (given.normalised, given.note) == (False, "descriptors of d.npy, normalised here")
+
+
+def test_normalised_descriptors_keep_every_bit(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
+    rows = torch.nn.functional.normalize(torch.from_numpy(raw.astype(np.float32))).numpy()
+    given = read_descriptors(save_npy(tmp_path / "d.npy", rows), benchmark)
+    np.testing.assert_array_equal(given.descriptors, rows)
+    assert (given.normalised, given.note) == (True, "descriptors of d.npy")
+    assert given.descriptors.flags.writeable
+
+
+def test_rounding_to_half_precision_is_mended_and_not_held_against_anyone(
+    tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]
+) -> None:
+    rows = unit(raw).astype(np.float16)
+    given = read_descriptors(save_npy(tmp_path / "d.npy", rows), benchmark)
+    assert given.normalised
+    np.testing.assert_allclose(np.linalg.norm(given.descriptors, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(given.descriptors, unit(rows), atol=1e-7)
+
+
+def test_huge_and_tiny_numbers_have_a_direction(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
+    rows = raw.astype(np.float32)
+    rows[0] *= np.float32(1e36)
+    rows[1] *= np.float32(1e-36)
+    given = read_descriptors(save_npy(tmp_path / "d.npy", rows), benchmark)
+    np.testing.assert_allclose(given.descriptors, unit(raw), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_large_files_are_mapped_and_not_read_whole(
+    tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64], exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreign, "LARGE", 8)
+    monkeypatch.setattr(foreign, "AT_ONCE", 12)
+    rows = unit(raw) if exact else raw
+    given = read_descriptors(save_npy(tmp_path / "d.npy", rows), benchmark)
+    assert isinstance(given.descriptors, np.memmap)
+    assert given.normalised is exact
+    # The file itself, or a temporary one.
+    assert (given.descriptors.filename == tmp_path / "d.npy") is exact
+    np.testing.assert_allclose(given.descriptors, unit(raw), rtol=0, atol=1e-7)
+    aligned = read_descriptors(
+        save_npy(tmp_path / "e.npy", rows[::-1]), benchmark, write_names(tmp_path / "e.txt", IMAGES[::-1])
+    )
+    np.testing.assert_array_equal(aligned.descriptors, given.descriptors)
+
+
+def test_no_room_for_a_copy_is_said_before_it_is_made(
+    tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreign, "LARGE", 8)
+    monkeypatch.setattr(foreign.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 9})())
+    path = save_npy(tmp_path / "d.npy", raw)
+    with pytest.raises(InputError, match=r"0\.0 GB of descriptors do not fit into .*: name another folder in TMPDIR"):
+        read_descriptors(path, benchmark)
+
+
+FORMS = {
+    "paths": IMAGES,
+    "stems": ["été à", "b", "c.v2", "d", "e", "f", "0aff", "p", "q"],
+    "files": [name.rpartition("/")[2] for name in IMAGES],
+    "without extension": [name.rpartition(".")[0] for name in IMAGES],
+    "elsewhere": [f"/data/set/{name}" for name in IMAGES],
+    "another extension": [f"{name.rpartition('.')[0]}.PNG" for name in IMAGES],
+    "as the list has it": [*GALLERY, "0a/0aff.png", *QUERIES],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_are_found_by_name_and_others_ignored(
+    tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64], form: str
+) -> None:
+    order = np.random.default_rng(1).permutation(len(IMAGES) + 3)
+    rows = np.concatenate([raw, np.full((3, DIM), np.nan)])[order]
+    names = np.array([*FORMS[form], "x.jpg", "jpg/c", "y"], object)[order].tolist()
+    path = save_npy(tmp_path / "d.npy", rows)
+    named = read_descriptors(path, benchmark, write_names(tmp_path / "names of mine", names))
+    np.testing.assert_allclose(named.descriptors, unit(raw), rtol=0, atol=1e-7)
+    write_names(tmp_path / "d.txt", names)
+    beside = read_descriptors(str(path), benchmark)
+    np.testing.assert_array_equal(beside.descriptors, named.descriptors)
+
+
+def test_a_list_of_names_may_have_been_made_anywhere(
+    tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]
+) -> None:
+    path = save_npy(tmp_path / "d.npy", raw[::-1])
+    (tmp_path / "d.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*IMAGES[::-1], "", " "]).encode())
+    np.testing.assert_allclose(read_descriptors(path, benchmark).descriptors, unit(raw), atol=1e-7)
+
+
+def test_whole_paths_go_before_shorter_names(tmp_path: Path) -> None:
+    gallery = ["a/1.jpg", "b/1.jpg", "c/2.jpg"]
+    benchmark = benchmark_of(gallery, ["q/3.jpg"])
+    rows = np.eye(4, 6)
+    names = write_names(tmp_path / "d.txt", ["b/1.jpg", "3", "a/1.jpg", "2.jpg"])
+    given = read_descriptors(save_npy(tmp_path / "d.npy", rows), benchmark, names)
+    np.testing.assert_array_equal(given.descriptors, rows[[2, 0, 3, 1]])
+
+
+def test_names_that_fit_two_images_are_refused_both_ways(tmp_path: Path) -> None:
+    path = save_npy(tmp_path / "d.npy", np.eye(3))
+    benchmark = benchmark_of(["a/1.jpg", "b/1.jpg"], ["q/3.jpg"])
+    write_names(tmp_path / "d.txt", ["a/1.jpg", "1", "3"])
+    with pytest.raises(InputError, match=r"for small: 1 of 3 images cannot be told apart by these names: b/1\.jpg \("):
+        read_descriptors(path, benchmark)
+    write_names(tmp_path / "d.txt", ["x/1.jpg", "y/1.jpg", "3"])
+    with pytest.raises(InputError, match=r"1 of 3 images cannot be told apart by these names: a/1\.jpg"):
+        read_descriptors(path, benchmark_of(["a/1.jpg", "a/2.jpg"], ["q/3.jpg"]))
+    write_names(tmp_path / "d.txt", ["a/1.jpg", "a/2.jpg", "3"])
+    with pytest.raises(InputError, match=r"2 of 3 images .*: a/1\.jpg, a/1\.jpg .*keep the benchmark's order"):
+        read_descriptors(path, benchmark_of(["a/1.jpg", "a/2.jpg"], ["a/1.jpg"]))
+
+
+def test_missing_and_repeated_names_are_counted_and_named(
+    tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]
+) -> None:
+    path = save_npy(tmp_path / "d.npy", raw)
+    names = write_names(tmp_path / "d.txt", [f"{name}{'x' * (name > 'jpg/c')}" for name in IMAGES])
+    first = r"jpg/été à\.jpg, jpg/c\.v2\.jpg, jpg/d\.jpg, jpg/e\.jpg, jpg/f\.jpg and 3 more"
+    with pytest.raises(InputError, match=rf"d\.npy for small: 8 of 9 images are not listed: {first}$"):
+        read_descriptors(path, benchmark)
+    write_names(names, [*IMAGES[:-2], "jpg/b.jpg", "jpg/b.jpg"])
+    with pytest.raises(InputError, match=r" names are listed more than once: jpg/b\.jpg$"):
+        read_descriptors(path, benchmark)
+    write_names(names, IMAGES[1:])
+    with pytest.raises(InputError, match=r"d\.npy has 9 descriptors, and 8 names are listed for them$"):
+        read_descriptors(path, benchmark)
+    with pytest.raises(InputError, match=r"the names of descriptors cannot be read: .*none\.txt \(No such file"):
+        read_descriptors(path, benchmark, tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dim", [3, 7, 9, 11])
+def test_the_authors_matlab_layout_and_its_transpose(
+    tmp_path: Path, benchmark: Benchmark, dim: int, transposed: bool
+) -> None:
+    raw = np.random.default_rng(2).normal(size=(9, dim))
+    gallery, queries = (raw[:7], raw[7:]) if transposed else (raw[:7].T, raw[7:].T)
+    path = save_matlab(tmp_path / "d.mat", X=gallery, Q=queries, other="text")
+    np.testing.assert_allclose(read_descriptors(path, benchmark).descriptors, unit(raw), rtol=0, atol=1e-7)
+
+
+def test_matlab_tables_that_fit_both_ways_are_columns(tmp_path: Path) -> None:
+    raw = np.random.default_rng(2).normal(size=(4, 2))
+    path = save_matlab(tmp_path / "d.mat", X=raw[:2].T, Q=raw[2:].T)
+    given = read_descriptors(path, benchmark_of(["a", "b"], ["p", "q"]))
+    np.testing.assert_allclose(given.descriptors, unit(raw), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_matlab_tables_with_names(
+    tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64], transposed: bool
+) -> None:
+    order = [8, 3, 1, 0, 7, 2, 4, 6, 5]
+    parts = raw[order[:6]], raw[order[6:]]
+    path = save_matlab(
+        tmp_path / "d.mat", **{key: part if transposed else part.T for key, part in zip("XQ", parts, strict=True)}
+    )
+    write_names(tmp_path / "d.txt", [IMAGES[row] for row in order])
+    np.testing.assert_allclose(read_descriptors(path, benchmark).descriptors, unit(raw), rtol=0, atol=1e-7)
+
+
+def test_safetensors_apart_or_together(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
+    apart, together = tmp_path / "apart.safetensors", tmp_path / "together.safetensors"
+    save_file({"gallery": raw[:7].astype(np.float32), "queries": raw[7:], "temperature": np.ones(1)}, apart)
+    save_file({"descriptors": raw}, together)
+    for path in (apart, together):
+        np.testing.assert_allclose(read_descriptors(path, benchmark).descriptors, unit(raw), rtol=0, atol=2e-7)
+
+
+def test_safetensors_bring_their_own_names(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
+    path = tmp_path / "d.safetensors"
+    stored = raw[::-1].copy()
+    save_file({"descriptors": stored}, path, metadata={"names": json.dumps(IMAGES[::-1])})
+    # What lies beside it is of less weight, and what is asked for of more.
+    write_names(tmp_path / "d.txt", IMAGES)
+    np.testing.assert_allclose(read_descriptors(path, benchmark).descriptors, unit(raw), rtol=0, atol=1e-7)
+    asked = read_descriptors(path, benchmark, tmp_path / "d.txt")
+    np.testing.assert_allclose(asked.descriptors, unit(stored), rtol=0, atol=1e-7)
+
+
+def test_safetensors_of_bfloat16(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
+    rounded = torch.from_numpy(raw).bfloat16()
+    save_torch({"descriptors": rounded}, tmp_path / "d.safetensors")
+    given = read_descriptors(tmp_path / "d.safetensors", benchmark)
+    np.testing.assert_allclose(given.descriptors, unit(rounded.double().numpy()), rtol=0, atol=1e-7)
+
+
+def test_a_benchmark_whose_queries_are_in_the_gallery(tmp_path: Path) -> None:
+    source = FolderSource(tmp_path, ["x/1.jpg", "x/2.jpg", "y/1.jpg"])
+    benchmark = class_benchmark("classes", source, np.array(["x", "x", "y"]))
+    rows = np.eye(3, 4)
+    np.testing.assert_array_equal(read_descriptors(save_npy(tmp_path / "d.npy", rows), benchmark).descriptors, rows)
+    path = save_matlab(tmp_path / "d.mat", X=rows.T)
+    np.testing.assert_array_equal(read_descriptors(path, benchmark).descriptors, rows)
+    write_names(tmp_path / "d.txt", ["y/1", "x/1", "x/2"])
+    given = read_descriptors(tmp_path / "d.npy", benchmark)
+    np.testing.assert_array_equal(given.descriptors, rows[[1, 2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "why"),
+    [
+        (np.nan, 1, r"1 of 9 descriptors are not finite: jpg/été à\.jpg$"),
+        (-np.inf, 7, r"7 of 9 descriptors are not finite: .*jpg/e\.jpg and 2 more$"),
+        (0, 9, r"9 of 9 descriptors are zero, which has no direction: jpg/été à\.jpg, .* and 4 more$"),
+    ],
+)
+def test_rows_without_a_direction_are_counted_and_named(
+    tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64], value: float, count: int, why: str
+) -> None:
+    raw[:count] *= 0 if value == 0 else 1
+    raw[:count, 2] = value
+    path = save_npy(tmp_path / "d.npy", raw)
+    with pytest.raises(InputError, match=why) as error:
+        read_descriptors(path, benchmark)
+    assert "\n" not in str(error.value)
+
+
+ORDER = r"for the 9 images of small, 7 in the gallery and then 2 queries \(d\.txt beside it may say which is which"
+
+
+@pytest.mark.parametrize(
+    ("tables", "why"),
+    [
+        ({"X": np.ones((5, 7)), "Q": np.ones((5, 3))}, f"has 7 and 3 descriptors {ORDER}"),
+        ({"X": np.ones((8, 5)), "Q": np.ones((2, 5))}, f"has 8 and 2 descriptors {ORDER}"),
+        ({"X": np.ones((5, 7))}, f"has 7 descriptors {ORDER}"),
+        ({"X": np.ones((5, 7)), "Q": np.ones((4, 2))}, "gallery's descriptors have 5 dimensions, the queries' 4"),
+        ({"Q": np.ones((5, 2))}, "lacks X, the gallery's descriptors as columns"),
+        ({"X": np.ones((5, 7)), "Q": "text"}, "Q is <U4 of shape"),
+        ({"X": csc_matrix(np.ones((5, 7))), "Q": np.ones((5, 2))}, "X is csc_"),
+        ({"X": np.ones((5, 7)) * 1j, "Q": np.ones((5, 2))}, "X is complex128 of shape"),
+        ({"X": np.ones((5, 7)), "Q": np.empty((0, 0))}, r"Q is float64 of shape \(0, 0\), where a table of numbers"),
+    ],
+)
+def test_wrong_matlab_tables_are_one_clear_line(
+    tmp_path: Path, benchmark: Benchmark, tables: dict[str, Any], why: str
+) -> None:
+    path = save_matlab(tmp_path / "d.mat", **tables)
+    with pytest.raises(InputError, match=why) as error:
+        read_descriptors(path, benchmark)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "why"),
+    [
+        ({"gallery": np.ones((7, 5))}, None, "must hold either descriptors, or gallery and queries; it holds gallery"),
+        ({"a": np.ones((7, 5)), "b": np.ones(3)}, None, "it holds a, b$"),
+        ({"descriptors": np.ones((9, 5)), "queries": np.ones((2, 5))}, None, "it holds descriptors, queries"),
+        ({"gallery": np.ones((7, 5)), "queries": np.ones((2, 6))}, None, "have 5 dimensions, the queries' 6"),
+        ({"gallery": np.ones((6, 5)), "queries": np.ones((3, 5))}, None, f"has 6 and 3 descriptors {ORDER}"),
+        ({"descriptors": np.ones((9, 5), np.bool_)}, None, "descriptors is bool of shape"),
+        ({"descriptors": np.ones((9, 5))}, {"names": "a b"}, "the names in its metadata are not a JSON list of names"),
+        ({"descriptors": np.ones((9, 5))}, {"names": "[1]"}, "not a JSON list of names"),
+        ({"descriptors": np.ones((9, 5))}, {"names": "[]"}, "has 9 descriptors, and 0 names are listed"),
+    ],
+)
+def test_wrong_safetensors_are_one_clear_line(
+    tmp_path: Path, benchmark: Benchmark, tensors: dict[str, Any], metadata: dict[str, str] | None, why: str
+) -> None:
+    save_file(tensors, tmp_path / "d.safetensors", metadata=metadata)
+    with pytest.raises(InputError, match=why) as error:
+        read_descriptors(tmp_path / "d.safetensors", benchmark)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("array", "why"),
+    [
+        (np.ones((10, 5)), f"has 10 descriptors {ORDER}"),
+        (np.ones((5, 9)), f"has 5 descriptors {ORDER}"),
+        (np.ones(9), r"the array is float64 of shape \(9,\), where a table of numbers"),
+        (np.ones((9, 5, 1)), r"of shape \(9, 5, 1\)"),
+        (np.ones((9, 5), np.complex64), "the array is complex64"),
+        (np.full((9, 5), "a"), "the array is <U1"),
+        (np.full((9, 5), {"a": 1}, object), "holds pickled objects, which are not read: save a plain float32 array"),
+        (np.ones((0, 5)), "."),
+        (np.ones((9, 0)), "."),
+    ],
+)
+def test_wrong_arrays_are_one_clear_line(tmp_path: Path, benchmark: Benchmark, array: NDArray[Any], why: str) -> None:
+    np.save(tmp_path / "d.npy", array, allow_pickle=True)
+    with pytest.raises(InputError, match=why) as error:
+        read_descriptors(tmp_path / "d.npy", benchmark)
+    assert "\n" not in str(error.value)
+
+
+MATLAB_73 = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM" + bytes(384) + b"\x89HDF\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("d.npy", b"\x80\x04]\x94(K\x01K\x02K\x03e.", r"is not a \.npy file that can be read \(the magic string"),
+        ("d.npy", b"", r"is not a \.npy file that can be read"),
+        ("d.npy", b"\x93NUMPY\x01\x00\x10\x00garbage", r"is not a \.npy file that can be read"),
+        ("d.mat", MATLAB_73, r"is of MATLAB v7\.3 \(HDF5\), which is not read: save it as v7, or as \.npy"),
+        ("d.mat", b"no matlab" * 100, "is not a MATLAB file that can be read"),
+        ("d.mat", b"", "is not a MATLAB file that can be read"),
+        ("d.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00garbage!", "is not a safetensors file that can be read"),
+        ("d.safetensors", b"", "is not a safetensors file that can be read"),
+        ("d.csv", b"1,2", r"read from \.npy, \.mat and \.safetensors, not from d\.csv"),
+        ("d", b"", r"not from d$"),
+    ],
+)
+def test_a_file_of_another_kind_is_one_clear_line(
+    tmp_path: Path, benchmark: Benchmark, name: str, data: bytes, why: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=why) as error:
+        read_descriptors(tmp_path / name, benchmark)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_cut_short_is_one_clear_line(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
+    save_file({"descriptors": raw}, tmp_path / "d.safetensors")
+    for path in (
+        save_npy(tmp_path / "d.npy", raw),
+        save_matlab(tmp_path / "d.mat", X=raw[:7].T, Q=raw[7:].T),
+        tmp_path / "d.safetensors",
+    ):
+        path.write_bytes(path.read_bytes()[:-40])
+        with pytest.raises(InputError, match="that can be read") as error:
+            read_descriptors(path, benchmark)
+        assert "\n" not in str(error.value)
+
+
+def test_no_file_and_a_folder_are_said(tmp_path: Path, benchmark: Benchmark) -> None:
+    with pytest.raises(InputError, match=r"descriptors not found: .*d\.npy$"):
+        read_descriptors(tmp_path / "d.npy", benchmark)
+    with pytest.raises(InputError, match=r"is a folder: descriptors are read from a \.npy, \.mat or \.safetensors"):
+        read_descriptors(tmp_path, benchmark)
