@@ -1,0 +1,1 @@
+"""Local features of an image made into something that can be searched for."""

@@ -1,0 +1,90 @@
+"""Refinement from neighbours against a plain loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from src.contracts import Shortlist
+from src.errors import InputError
+from src.retrieval.rerank.neighbours import Neighbours, refined
+
+
+def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def shortlist(descriptors: NDArray[np.float32], query: NDArray[np.float32]) -> Shortlist:
+    """Answers in the order they stand in."""
+    k = len(descriptors)
+
+    def no_local(position: int) -> None:
+        raise AssertionError(f"local features of {position} were asked for")
+
+    return Shortlist(0, np.arange(k) + 100, (descriptors @ query).astype(np.float32), query, descriptors, no_local)
+
+
+def refined_by_hand(x: NDArray[np.float64], neighbours: int, beta: float) -> NDArray[np.float64]:
+    rows = []
+    for i, own in enumerate(x):
+        total, weight = own.copy(), 1.0
+        others = sorted((j for j in range(len(x)) if j != i), key=lambda j: (-(own @ x[j]), j))
+        for j in others[:neighbours]:
+            total += beta * max(own @ x[j], 0) * x[j]
+            weight += beta * max(own @ x[j], 0)
+        rows.append(total / weight)
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize(("k", "neighbours", "beta"), [(50, 9, 0.15), (50, 1, 1.0), (5, 9, 0.15), (2, 1, 0.15)])
+def test_equals_a_loop(k: int, neighbours: int, beta: float) -> None:
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        x, query = unit(rng.standard_normal((k, 12)) + 0.3), unit(rng.standard_normal(12) + 0.3)
+        expected = refined_by_hand(x.astype(np.float64), neighbours, beta)
+        np.testing.assert_allclose(refined(x, neighbours, beta), expected, atol=1e-6)
+        direct = expected @ query
+        first = sorted(range(k), key=lambda i: -direct[i])[: neighbours + 1]
+        expanded = np.array([max(expected[i][d] for i in first) for d in range(12)])
+        scores = (direct + expected @ expanded) / 2
+        order = Neighbours(k, neighbours, beta)(shortlist(x, query))
+        assert sorted(order.tolist()) == list(range(k))
+        assert (np.diff(scores[order]) < 1e-6).all()
+
+
+def test_an_image_with_many_like_it_passes_a_lone_one() -> None:
+    """A lone image is a little nearer to the query than the views of a landmark, which agree with one another."""
+    rng = np.random.default_rng(0)
+    query = np.eye(8)[0]
+    views = unit(query + 0.9 * np.eye(8)[1] + 0.1 * rng.standard_normal((6, 8)))
+    lone = unit(query + 0.8 * np.eye(8)[2])[None]
+    answers = shortlist(np.concatenate([lone, views]), query.astype(np.float32))
+    assert answers.scores.argmax() == 0
+    assert Neighbours()(answers)[-1] == 0
+
+
+def test_equals_stay_in_their_order() -> None:
+    axes = np.eye(5, dtype=np.float32)
+    descriptors = np.stack([axes[1], axes[2], axes[0], axes[3], np.zeros(5, np.float32)])
+    query = axes[0]
+    # The expanded query is 1 along every axis that an answer has.
+    assert Neighbours()(shortlist(descriptors, query)).tolist() == [2, 0, 1, 3, 4]
+
+
+def test_no_answer_one_and_no_query() -> None:
+    query = np.array([1, 0], np.float32)
+    reranker = Neighbours()
+    assert reranker(shortlist(np.empty((0, 2), np.float32), query)).tolist() == []
+    assert reranker(shortlist(query[None], query)).tolist() == [0]
+    assert reranker(shortlist(np.zeros((3, 2), np.float32), np.zeros(2, np.float32))).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("settings", [{"depth": 0}, {"neighbours": 0}, {"beta": -0.1}, {"beta": float("nan")}])
+def test_settings_without_meaning_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=r"^rerank\.depth and neighbours are at least 1 and beta is not negative"):
+        Neighbours(**settings)
+
+
+def test_what_a_card_says_of_it() -> None:
+    assert Neighbours().describe() == {"rerank": "neighbours", "depth": 400, "neighbours": 9, "beta": 0.15}
