@@ -13,6 +13,9 @@ from src.contracts import InputError, Resize
 from src.extraction.buckets import ShapeBuckets
 from src.models.dolg import DescriptorModel
 
+# The paper's five (Yang et al., ICCV 2021, section 4.1).
+PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
+
 
 class Extractor:
     """Images of any shape to L2-normalised multi-scale descriptors.

@@ -104,6 +104,11 @@ class LocalSink:
         """Kept beside the features."""
         add_time(self.folder, images, seconds)
 
+    def bytes_each(self) -> float:
+        """Mean bytes on disk of the images that are there."""
+        sizes = [file.stat().st_size for file in self.folder.glob("*/*.safetensors")]
+        return sum(sizes) / len(sizes) if sizes else 0.0
+
     def _file(self, position: int) -> Path:
         return self.folder / f"{position // 1000:04}" / f"{position:07}.safetensors"
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from src.contracts import InputError
+from src.contracts import Benchmark, InputError
 from src.files import write_text
 
 # What a store's folder holds: (images, D) float32, which images there are, how they were made, and how long that took.
@@ -80,6 +80,25 @@ class DescriptorStore:
             raise InputError(f"the network gave NaN or infinity for the image at position {positions[bad][0]}")
         self._rows[positions] = rows
         self._known[positions] = True
+
+
+def read_store(folder: Path, benchmark: Benchmark, model: str | None = None) -> DescriptorStore:
+    """The descriptors that an earlier evaluation kept in `folder`.
+
+    Raises InputError where they are of other images than the benchmark's, or were not made by the network with the
+    fingerprint `model`, if one is named.
+    """
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        digest, made_by, name = about["digest"], about["model"], about["benchmark"]
+        dim = np.load(folder / DESCRIPTORS, mmap_mode="r", allow_pickle=False).shape[1]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{folder} holds no descriptors that an evaluation kept") from error
+    if digest != benchmark.digest:
+        raise InputError(f"{folder} holds descriptors of {name} (digest {digest}), not of {benchmark.name}'s images")
+    if model is not None and made_by != model:
+        raise InputError(f"{folder} was made with another network than the one given: its about.json says which")
+    return DescriptorStore(folder, len(benchmark.source), dim)
 
 
 def add_time(folder: Path, images: int, seconds: float) -> None:

@@ -111,15 +111,18 @@ def file_name(ranking: Ranking) -> str:
 
 def protocol(
     scales: Sequence[float],
-    resize: str,
+    resize: str | None,
     max_side: int | None,
     selection: Mapping[str, str],
     precision: str,
     orientation: str = "exif",
 ) -> dict[str, object]:
-    """The part of a card without which its figures mean nothing; `selection` are the sets that chose the weights."""
+    """The part of a card without which its figures mean nothing; `selection` are the sets that chose the weights.
+
+    Of methods that rescale no image, `scales` are empty and there is no `resize`.
+    """
     return {
-        "scales": list(scales),
+        "scales": list(scales) or None,
         "resize": resize,
         "image_size": max_side,
         "selection": dict(selection),

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
 from src.contracts import InputError
-from src.retrieval.index import FlatIndex
+from src.retrieval.index import FlatIndex, Index
+from src.retrieval.ranking import Ranked, gallery_ranking
 
-# Queries ranked at a time.
-QUERIES_AT_ONCE = 256
+# Batches that become one message between processes.
+BATCHES_AT_ONCE = 256
 
-# Some queries (rows of `queries`), and for each the gallery positions found, best first, and their cosines.
-Found = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+# Descriptors by position, (images, D), and which of them there are.
+Table = tuple[NDArray[np.float32], NDArray[np.bool_]]
+# Some images' positions and their descriptors; or, which ends what a process has, the positions it skipped.
+Part = tuple[NDArray[np.int64], NDArray[np.float32]] | NDArray[np.int64]
 
 
 class DescriptorMetric(Metric):
@@ -32,10 +36,11 @@ class DescriptorMetric(Metric):
         num_gallery: images in the gallery.
         queries: (Q,) positions of the query images.
         dim: length of the descriptors.
-        index: builds an empty index with `build` and `search`.
+        index: makes the gallery's index; an exact one is not built, since `exact_ranking` needs none.
         top: how many of each query's answers `compute` keeps.
 
-    `compute()` leaves the heads of the rankings in `ranks`, (Q, top), -1 where there is no further image.
+    The first of several processes ranks, and all have the result. `compute()` leaves it in `ranked`, and in `ranks` the
+    heads, (Q, top), -1 where there is no further image. It lets go of the descriptors: after it comes `reset()`.
     """
 
     full_state_update = False
@@ -51,80 +56,109 @@ class DescriptorMetric(Metric):
         num_gallery: int,
         queries: NDArray[np.int64],
         dim: int,
-        index: Callable[[], FlatIndex] = FlatIndex,
+        index: Callable[[], Index] = FlatIndex,
         top: int = 100,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # torchmetrics would give every process all descriptors, twice.
+        super().__init__(sync_on_compute=False, **kwargs)
         self.num_gallery = num_gallery
         self.queries = queries
         self.dim = dim
         self.index = index
         self.top = min(top, num_gallery)
-        self.ranks = np.empty((0, 0), np.int64)
+        self.ranked: Ranked | None = None
         self.add_state("descriptors", default=[], dist_reduce_fx="cat")
         self.add_state("positions", default=[], dist_reduce_fx="cat")
         self.add_state("skipped", default=[], dist_reduce_fx="cat")
-        self._start_lists()
 
-    def reset(self) -> None:
-        """Forget every descriptor."""
-        super().reset()
-        self._start_lists()
-
-    def _start_lists(self) -> None:
-        """A process that no image fell to still takes part in the gathering, with lists of the right shape."""
-        self.descriptors.append(torch.empty(0, self.dim, device=self.device))
-        self.positions.append(torch.empty(0, dtype=torch.int64, device=self.device))
-        self.skipped.append(torch.empty(0, dtype=torch.int64, device=self.device))
+    @property
+    def ranks(self) -> NDArray[np.int64]:
+        """The heads of the rankings that `compute` made."""
+        return np.empty((0, 0), np.int64) if self.ranked is None else self.ranked.heads
 
     def update(self, descriptors: Float[Tensor, "b d"], positions: Int[Tensor, " b"]) -> None:
         """Take a batch of descriptors and their positions in the benchmark's image list."""
-        self.descriptors.append(descriptors.detach().float())
-        self.positions.append(positions)
+        self.descriptors.append(descriptors.detach().float().cpu())
+        self.positions.append(positions.cpu())
 
     def skip(self, positions: Int[Tensor, " b"]) -> None:
         """Take note of images that could not be read."""
-        self.skipped.append(positions)
+        self.skipped.append(positions.cpu())
 
-    def rankings(self, most: int | None = None) -> Iterator[Found]:
-        """The first `most` gallery images of every query that could be read, and `ranks` on the way.
+    def ranking(self, labelled: Sequence[NDArray[np.int64]]) -> Ranked:
+        """The ranking of every query, in all processes; of one that could not be read nothing is found.
 
-        Queries are ranked in chunks, so that memory grows with the gallery and not with its square.
-        Raises InputError when images are missing.
+        Raises InputError when images are missing and for what ranking refuses.
         """
-        table, known = self._table()
-        gallery = np.flatnonzero(known[: self.num_gallery])
-        asked = np.flatnonzero(known[self.queries])
-        index = self.index()
-        # The gallery stands first in the table: where all of it is known, no copy is made.
-        index.build(table[: self.num_gallery] if len(gallery) == self.num_gallery else table[gallery])
-        self.ranks = np.full((len(self.queries), self.top), -1, np.int64)
-        for start in range(0, len(asked), QUERIES_AT_ONCE):
-            chunk = asked[start : start + QUERIES_AT_ONCE]
-            scores, found = index.search(table[self.queries[chunk]], min(most or len(gallery), len(gallery)))
-            ranked = gallery[found]
-            head = ranked[:, : self.top]
-            self.ranks[chunk, : head.shape[1]] = head
-            yield chunk, ranked, scores
+        outcome: list[Ranked | InputError | None] = [None]
+        if distributed() and dist.get_rank():
+            for part in self._own_parts():
+                dist.send_object_list([part], dst=0)
+        else:
+            try:
+                outcome = [self._ranked(labelled)]
+            except InputError as error:
+                outcome = [error]
+        if distributed():
+            dist.broadcast_object_list(outcome, src=0)
+        match outcome[0]:
+            case Ranked() as ranked:
+                self.ranked = ranked
+                return ranked
+            case error:
+                assert error is not None
+                raise error
 
-    def _table(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Descriptors by position, (images, D), and which of them there are."""
+    def _ranked(self, labelled: Sequence[NDArray[np.int64]]) -> Ranked:
+        table, known = self._table()
+        gallery, there = table[: self.num_gallery], known[: self.num_gallery]
+        asked = known[self.queries]
+        return gallery_ranking(gallery, table[self.queries], labelled, self.top, there, asked, self.index())
+
+    def _table(self) -> Table:
+        """What all processes took, in the first of them."""
         size = max(self.num_gallery, int(self.queries.max()) + 1)
-        positions = _cat(self.positions).cpu().numpy()
-        missing = np.setdiff1d(np.arange(size), np.concatenate([positions, _cat(self.skipped).cpu().numpy()]))
+        table = np.zeros((size, self.dim), np.float32)
+        known, skipped = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
+        # Everything sent is received before anything is refused, or the others would wait.
+        for part in self._parts():
+            if isinstance(part, tuple):
+                table[part[0]], known[part[0]] = part[1], True
+            else:
+                skipped[part] = True
+        missing = np.flatnonzero(~(known | skipped))
         if len(missing):
             raise InputError(f"{len(missing)} of {size} images have no descriptor (first: position {missing[0]})")
-        if not len(positions):
+        if not known.any():
             raise InputError(f"none of the {size} images could be read")
-        descriptors = _cat(self.descriptors).cpu().numpy()
-        table = np.zeros((size, descriptors.shape[1]), np.float32)
-        table[positions] = descriptors
-        known = np.zeros(size, np.bool_)
-        known[positions] = True
         return table, known
 
+    def _parts(self) -> Iterator[Part]:
+        """The parts of all processes, one after the other."""
+        yield from self._own_parts()
+        for source in range(1, dist.get_world_size() if distributed() else 1):
+            box: list[Part | None] = [None]
+            while not isinstance(box[0], np.ndarray):
+                dist.recv_object_list(box, src=source)
+                assert box[0] is not None
+                yield box[0]
 
-def _cat(state: list[Tensor] | Tensor) -> Tensor:
-    """A list state is already one tensor after it was gathered from several processes."""
-    return state if isinstance(state, Tensor) else torch.cat(state)
+    def _own_parts(self) -> Iterator[Part]:
+        """What this process took, which it lets go of: descriptors, and at the end the images it skipped."""
+        while self.positions:
+            count = min(BATCHES_AT_ONCE, len(self.positions))
+            yield _last(self.positions, count), _last(self.descriptors, count)
+        yield _last(self.skipped, len(self.skipped)) if self.skipped else np.empty(0, np.int64)
+
+
+def distributed() -> bool:
+    """Whether several processes work together."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def _last(parts: list[Tensor], count: int) -> NDArray[Any]:
+    """The last `count` parts as one, taken off the list."""
+    joined = torch.cat(parts[-count:]).numpy()
+    del parts[-count:]
+    return joined

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from src.contracts import DIFFICULTIES, Difficulty, Evaluation, GroundTruth, InputError, Scores
 from src.retrieval.descriptors import DescriptorMetric
-from src.retrieval.index import FlatIndex
+from src.retrieval.index import FlatIndex, Index
+from src.retrieval.ranking import Ranked, ranks_in
 
 
 def average_precision(ranks: NDArray[np.int64], positives: int) -> float:
@@ -54,57 +55,92 @@ def revisited_evaluation(
     """
     if len(ranks) != len(ground_truth):
         raise InputError(f"{len(ranks)} ranked lists for {len(ground_truth)} queries")
-    return mean_scores(
-        [query_scores(ranked, ground_truth, query, kappas) for query, ranked in enumerate(ranks)], kappas
-    )
+    found = [ranks_in(ranked, labelled) for ranked, labelled in zip(ranks, labelled_of(ground_truth), strict=True)]
+    return _evaluation(found, ground_truth, kappas)
 
 
-# Average precision and precision at each k of one query; NaN without positives.
-QueryScores = dict[Difficulty, tuple[float, NDArray[np.float64]]]
+def labelled_of(ground_truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
+    """For each query the gallery positions that its ground truth speaks of: easy, hard and junk, in this order."""
+    kinds = zip(ground_truth.easy, ground_truth.hard, ground_truth.junk, strict=True)
+    return tuple(np.concatenate(parts) for parts in kinds)
 
 
-def query_scores(
-    ranked: NDArray[np.int64], ground_truth: GroundTruth, query: int, kappas: Sequence[int]
-) -> QueryScores:
-    """One query's figures: what is positive and what is ignored at each difficulty."""
-    easy, hard, junk = ground_truth.easy[query], ground_truth.hard[query], ground_truth.junk[query]
-    return {
-        "easy": _score(ranked, easy, np.concatenate([hard, junk]), kappas),
-        "medium": _score(ranked, np.concatenate([easy, hard]), junk, kappas),
-        "hard": _score(ranked, hard, np.concatenate([easy, junk]), kappas),
-    }
+def evaluation_of(ranked: Ranked, ground_truth: GroundTruth, kappas: Sequence[int] = (1, 5, 10)) -> Evaluation:
+    """Easy, Medium and Hard figures, as `revisited_evaluation` gives them, from the ranks of the labelled images.
+
+    Raises ValueError for rankings whose labelled images are not `labelled_of(ground_truth)`.
+    """
+    return _evaluation(_ranks_of(ranked, ground_truth), ground_truth, kappas)
 
 
-def mean_scores(queries: Sequence[QueryScores], kappas: Sequence[int]) -> Evaluation:
+def scores_at(
+    difficulty: Difficulty, ranked: Ranked, ground_truth: GroundTruth, kappas: Sequence[int] = (1, 5, 10)
+) -> Scores:
+    """One difficulty's figures of `evaluation_of`, for rankings that are another at each difficulty."""
+    return _scores(difficulty, _ranks_of(ranked, ground_truth), ground_truth, kappas)
+
+
+def positive_ranks(difficulty: Difficulty, ranked: Ranked, ground_truth: GroundTruth) -> list[NDArray[np.int64]]:
+    """For each query the ascending 0-based ranks of the positives found, ignored images taken out of the list."""
+    return _positive_ranks(difficulty, _ranks_of(ranked, ground_truth), ground_truth)
+
+
+def positive_counts(difficulty: Difficulty, ground_truth: GroundTruth) -> list[int]:
+    """How many positives each query has, found or not."""
+    return [part.stop - part.start for part in _positive_parts(difficulty, ground_truth)]
+
+
+def ignored_of(difficulty: Difficulty, ground_truth: GroundTruth) -> list[NDArray[np.int64]]:
+    """For each query the gallery positions that count neither way."""
+    parts = _positive_parts(difficulty, ground_truth)
+    return [np.delete(own, part) for own, part in zip(labelled_of(ground_truth), parts, strict=True)]
+
+
+def _positive_parts(difficulty: Difficulty, ground_truth: GroundTruth) -> list[slice]:
+    """Which part of each query's labelled images, easy, hard, junk, is positive; the rest is ignored."""
+    sizes = [(len(easy), len(hard)) for easy, hard in zip(ground_truth.easy, ground_truth.hard, strict=True)]
+    return [
+        slice(easy if difficulty == "hard" else 0, easy if difficulty == "easy" else easy + hard)
+        for easy, hard in sizes
+    ]
+
+
+def _ranks_of(ranked: Ranked, ground_truth: GroundTruth) -> Sequence[NDArray[np.int64]]:
+    expected = labelled_of(ground_truth)
+    if len(ranked) != len(expected) or not all(map(np.array_equal, ranked.labelled, expected)):
+        raise ValueError("these rankings were made for another ground truth")
+    return ranked.ranks
+
+
+def _evaluation(ranks: Sequence[NDArray[np.int64]], ground_truth: GroundTruth, kappas: Sequence[int]) -> Evaluation:
+    return {difficulty: _scores(difficulty, ranks, ground_truth, kappas) for difficulty in DIFFICULTIES}
+
+
+def _scores(
+    difficulty: Difficulty, ranks: Sequence[NDArray[np.int64]], ground_truth: GroundTruth, kappas: Sequence[int]
+) -> Scores:
     """Means over the queries that have positives."""
-    return {difficulty: _mean([query[difficulty] for query in queries], len(kappas)) for difficulty in DIFFICULTIES}
-
-
-def _mean(queries: Sequence[tuple[float, NDArray[np.float64]]], kappas: int) -> Scores:
-    ap = np.array([query[0] for query in queries], np.float64)
-    counted = ~np.isnan(ap)
-    if not counted.any():
-        return {"map": float("nan"), "ap": ap, "mp_at_k": np.full(kappas, np.nan)}
-    precision = np.stack([query[1] for query in queries])
-    return {"map": float(ap[counted].mean()), "ap": ap, "mp_at_k": precision[counted].mean(0)}
-
-
-def _score(
-    ranked: NDArray[np.int64], positives: NDArray[np.int64], ignored: NDArray[np.int64], kappas: Sequence[int]
-) -> tuple[float, NDArray[np.float64]]:
-    if not len(positives):
-        return float("nan"), np.full(len(kappas), np.nan)
-    found = _positive_ranks(ranked, positives, ignored)
-    return average_precision(found, len(positives)), precision_at(found, kappas)
+    counts = positive_counts(difficulty, ground_truth)
+    found = _positive_ranks(difficulty, ranks, ground_truth)
+    pairs = list(zip(found, counts, strict=True))
+    ap = np.array([average_precision(own, count) if count else np.nan for own, count in pairs], np.float64)
+    precision = [precision_at(own, kappas) for own, count in pairs if count]
+    if not precision:
+        return {"map": float("nan"), "ap": ap, "mp_at_k": np.full(len(kappas), np.nan)}
+    return {"map": float(np.nanmean(ap)), "ap": ap, "mp_at_k": np.mean(precision, axis=0)}
 
 
 def _positive_ranks(
-    ranked: NDArray[np.int64], positives: NDArray[np.int64], ignored: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """0-based ranks of the positives, each lowered by the ignored images ranked before it."""
-    at = np.flatnonzero(np.isin(ranked, positives))
-    skipped = np.flatnonzero(np.isin(ranked, ignored))
-    return at - np.searchsorted(skipped, at)
+    difficulty: Difficulty, ranks: Sequence[NDArray[np.int64]], ground_truth: GroundTruth
+) -> list[NDArray[np.int64]]:
+    parts = _positive_parts(difficulty, ground_truth)
+    return [_lowered(own[part], np.delete(own, part)) for own, part in zip(ranks, parts, strict=True)]
+
+
+def _lowered(positives: NDArray[np.int64], ignored: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ascending ranks of the positives found, each lowered by the ignored images ranked before it; -1 is not found."""
+    found = np.sort(positives[positives >= 0])
+    return found - np.searchsorted(np.sort(ignored[ignored >= 0]), found)
 
 
 def gldv2_map_at_k(predictions: Mapping[str, Sequence[str]], solution: Mapping[str, Set[str]], k: int = 100) -> float:
@@ -162,7 +198,7 @@ class RevisitedMAP(DescriptorMetric):
         num_gallery, queries, dim, index, top: as for `DescriptorMetric`.
         kappas: the k of mP@k.
 
-    `compute()` gives `revisited_evaluation`'s result. A skipped positive counts as not found, and a skipped query finds
+    `compute()` gives `evaluation_of`'s result. A skipped positive counts as not found, and a skipped query finds
     nothing; a skipped negative no longer stands above a positive.
     """
 
@@ -172,7 +208,7 @@ class RevisitedMAP(DescriptorMetric):
         num_gallery: int,
         queries: NDArray[np.int64],
         dim: int,
-        index: Callable[[], FlatIndex] = FlatIndex,
+        index: Callable[[], Index] = FlatIndex,
         kappas: Sequence[int] = (1, 5, 10),
         top: int = 100,
         **kwargs: Any,
@@ -183,9 +219,4 @@ class RevisitedMAP(DescriptorMetric):
 
     def compute(self) -> Evaluation:
         """Rank the gallery for each query and measure it. Raises InputError when images are missing."""
-        nothing = np.empty(0, np.int64)
-        scores = [query_scores(nothing, self.ground_truth, query, self.kappas) for query in range(len(self.queries))]
-        for rows, ranked, _ in self.rankings():
-            for query, found in zip(rows.tolist(), ranked, strict=True):
-                scores[query] = query_scores(found, self.ground_truth, query, self.kappas)
-        return mean_scores(scores, self.kappas)
+        return evaluation_of(self.ranking(labelled_of(self.ground_truth)), self.ground_truth, self.kappas)

@@ -1,15 +1,70 @@
-"""The flat index against a full stable sort."""
+"""Every kind of index against a full stable sort in numpy, its files, and what it refuses."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hydra.utils import instantiate
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
 
 from src.errors import InputError
-from src.retrieval.index import FlatIndex
+from src.retrieval.index import FlatIndex, Index, recall
+from src.retrieval.index_codes import OPQIndex
+from src.retrieval.index_graph import HNSWIndex
+from src.retrieval.index_inverted import IVFFlatIndex, IVFPQIndex
+
+CONF = Path(__file__).resolve().parents[2] / "conf" / "index"
+Table = NDArray[np.float32]
+DIM = 32
+
+# Each kind with settings fit for the small gallery, and the least share of the first 10 answers that it must find.
+KINDS: dict[str, tuple[Callable[[], Index], float]] = {
+    "flat": (FlatIndex, 1.0),
+    "ivf_flat": (lambda: IVFFlatIndex(lists=30, probes=8), 0.98),
+    "ivf_pq": (lambda: IVFPQIndex(lists=30, probes=8, code_bytes=12, bits=6), 0.75),
+    "hnsw": (lambda: HNSWIndex(m=16, ef_construction=40, ef_search=64), 0.99),
+    "opq_pq": (lambda: OPQIndex(code_bytes=12, bits=6, iterations=3), 0.7),
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-def test_equals_a_stable_sort_of_the_full_product() -> None:
+def rows(table: NDArray[np.floating]) -> Table:
+    return (table / np.linalg.norm(table, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Table, Table]:
+    """1,500 descriptors around 40 centres and 40 queries near some of them."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((40, DIM))
+    gallery = centres[rng.integers(0, 40, 1500)] + 0.6 * rng.standard_normal((1500, DIM))
+    queries = gallery[rng.integers(0, 1500, 40)] + 0.4 * rng.standard_normal((40, DIM))
+    return rows(gallery), rows(queries)
+
+
+@pytest.fixture(scope="module")
+def built(data: tuple[Table, Table]) -> dict[str, Index]:
+    indexes = {kind: make() for kind, (make, _) in KINDS.items()}
+    for index in indexes.values():
+        index.build(data[0])
+    return indexes
+
+
+def stable_sort(gallery: Table, queries: Table) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Every cosine, and the positions by falling cosine."""
+    cosines = queries.astype(np.float64) @ gallery.T.astype(np.float64)
+    return cosines, np.argsort(-cosines, axis=1, kind="stable")
+
+
+def test_flat_equals_a_stable_sort_of_the_full_product() -> None:
     rng = np.random.default_rng(0)
     gallery = rng.standard_normal((50, 8)).astype(np.float32)
     gallery[10:20] = gallery[0]
@@ -23,6 +78,404 @@ def test_equals_a_stable_sort_of_the_full_product() -> None:
     np.testing.assert_allclose(scores, np.take_along_axis(product, expected, 1), atol=1e-5)
 
 
-def test_refuses_what_is_not_finite() -> None:
-    with pytest.raises(InputError, match="not finite"):
-        FlatIndex().build(np.array([[1.0, np.inf]], np.float32))
+@every_kind
+def test_finds_its_share_of_the_nearest(kind: str, data: tuple[Table, Table], built: dict[str, Index]) -> None:
+    exact = stable_sort(*data)[1]
+    scores, positions = built[kind].search(data[1], 10)
+    assert scores.shape == positions.shape == (40, 10)
+    assert (scores.dtype, positions.dtype) == (np.float32, np.int64)
+    assert (np.diff(scores, axis=1) <= 0).all()
+    assert recall(positions, exact, 10) >= KINDS[kind][1]
+    assert len(built[kind]) == 1500
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf_flat", "hnsw"])
+def test_scores_of_whole_descriptors_are_their_cosines(
+    kind: str, data: tuple[Table, Table], built: dict[str, Index]
+) -> None:
+    scores, positions = built[kind].search(data[1], 10)
+    np.testing.assert_allclose(scores, np.take_along_axis(stable_sort(*data)[0], positions, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ivf_pq", "opq_pq"])
+def test_scores_of_codes_are_near_the_cosines(kind: str, data: tuple[Table, Table], built: dict[str, Index]) -> None:
+    scores, positions = built[kind].search(data[1], 10)
+    np.testing.assert_allclose(scores, np.take_along_axis(stable_sort(*data)[0], positions, 1), atol=0.15)
+
+
+def test_ivf_that_looks_into_every_list_is_exact(data: tuple[Table, Table]) -> None:
+    index = IVFFlatIndex(lists=30, probes=1000)
+    index.build(data[0])
+    positions = index.search(data[1], 1500)[1]
+    cosines, order = stable_sort(*data)
+    assert (np.sort(positions) == np.arange(1500)).all()
+    # Cosines that float32 cannot tell apart may change places.
+    expected = np.take_along_axis(cosines, order, 1)
+    np.testing.assert_allclose(np.take_along_axis(cosines, positions, 1), expected, atol=1e-6)
+
+
+def test_more_probes_can_be_asked_of_a_built_index(data: tuple[Table, Table]) -> None:
+    exact = stable_sort(*data)[1]
+    index = IVFFlatIndex(lists=30, probes=1)
+    index.build(data[0])
+    few = recall(index.search(data[1], 10)[1], exact, 10)
+    index.probes = 30
+    assert few < recall(index.search(data[1], 10)[1], exact, 10) == 1
+
+
+@every_kind
+def test_the_same_descriptors_give_the_same_index(
+    kind: str, data: tuple[Table, Table], built: dict[str, Index], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "gallery.npy", data[0])
+    again = KINDS[kind][0]()
+    again.build(np.load(tmp_path / "gallery.npy", mmap_mode="r"))
+    for ours, theirs in zip(again.search(data[1], 20), built[kind].search(data[1], 20), strict=True):
+        assert (ours == theirs).all()
+
+
+def test_a_gallery_added_in_parts_is_the_same(
+    data: tuple[Table, Table], built: dict[str, Index], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("index", "index_training"):
+        monkeypatch.setattr(f"src.retrieval.{module}.ROWS_AT_ONCE", 400)
+    again = KINDS["ivf_pq"][0]()
+    again.build(data[0])
+    assert (again.search(data[1], 20)[1] == built["ivf_pq"].search(data[1], 20)[1]).all()
+
+
+@every_kind
+def test_equal_scores_stand_in_gallery_order_also_where_the_list_ends(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    gallery = rows(rng.standard_normal((600, 8)))
+    gallery[rng.permutation(600)[:60]] = gallery[7]
+    make = {
+        "ivf_flat": lambda: IVFFlatIndex(lists=4, probes=4),
+        "ivf_pq": lambda: IVFPQIndex(lists=4, probes=4, code_bytes=8),
+        "opq_pq": lambda: OPQIndex(code_bytes=8, iterations=2),
+    }.get(kind, KINDS[kind][0])
+    index = make()
+    index.build(gallery)
+    scores, positions = index.search(np.repeat(gallery[7:8], 3, 0), 25)
+    same = np.flatnonzero((gallery == gallery[7]).all(1))
+    assert (scores == scores[0, 0]).all()
+    assert (positions == same[:25]).all()
+
+
+@every_kind
+def test_more_answers_than_images_are_filled_up(kind: str, data: tuple[Table, Table], built: dict[str, Index]) -> None:
+    scores, positions = built[kind].search(data[1][:2], 1600)
+    missing = positions == -1
+    assert missing[:, 1500:].all()
+    assert (missing == np.isneginf(scores)).all()
+    for row in positions:
+        assert len(np.unique(row[row >= 0])) == (row >= 0).sum() > 100
+
+
+def test_no_gallery_and_no_query() -> None:
+    empty, one = np.empty((0, 4), np.float32), np.ones((1, 4), np.float32)
+    index = FlatIndex()
+    index.build(empty)
+    scores, positions = index.search(one, 2)
+    assert np.isneginf(scores).all()
+    assert (positions == -1).all()
+    index.build(one)
+    assert index.search(empty, 3)[1].shape == (0, 3)
+    assert index.search(one, 3)[1].tolist() == [[0, -1, -1]]
+
+
+SMALL: list[tuple[int, Callable[[], Index]]] = [
+    (1, IVFFlatIndex),
+    (1, HNSWIndex),
+    (16, lambda: IVFPQIndex(code_bytes=8, bits=4)),
+    (32, lambda: OPQIndex(code_bytes=8, bits=4, iterations=2)),
+    (39, lambda: IVFFlatIndex(lists=39)),
+    (300, lambda: IVFPQIndex(code_bytes=8)),
+    (300, lambda: OPQIndex(code_bytes=8, iterations=2)),
+]
+
+
+@pytest.mark.parametrize(("images", "make"), SMALL)
+@pytest.mark.parametrize("alike", [False, True])
+def test_small_galleries_are_indexed_and_faiss_says_nothing(
+    images: int, make: Callable[[], Index], alike: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gallery = rows(np.random.default_rng(0).standard_normal((images, DIM)))
+    if alike:
+        gallery[:] = gallery[0]
+    index = make()
+    index.build(gallery)
+    score, position = index.search(gallery[:1], 1)
+    assert position.tolist() == [[0]]
+    assert 0.5 < score[0, 0] < 1.1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_lists_are_the_square_root_of_the_gallery_where_training_allows() -> None:
+    gallery = rows(np.random.default_rng(0).standard_normal((2500, 4)))
+    sizes = []
+    for sample in (2500, 400, 10):
+        index = IVFFlatIndex(training_sample=sample)
+        index.build(gallery)
+        sizes.append(round((index.bytes_per_vector * 2500 - 2500 * (16 + 8)) / 16))
+    assert sizes == [50, 10, 1]
+
+
+@every_kind
+def test_saved_loaded_and_mapped_answer_alike(
+    kind: str, data: tuple[Table, Table], built: dict[str, Index], tmp_path: Path
+) -> None:
+    path = tmp_path / "new" / "an index"
+    built[kind].save(path)
+    assert sorted(os.listdir(path.parent)) == ["an index", "an index.json"]
+    expected = built[kind].search(data[1], 30)
+    for mmap in (False, True):
+        index = KINDS[kind][0]()
+        index.load(path, mmap=mmap, dim=DIM)
+        for ours, theirs in zip(index.search(data[1], 30), expected, strict=True):
+            assert (ours == theirs).all()
+        assert (len(index), index.bytes_per_vector) == (1500, built[kind].bytes_per_vector)
+        assert mmap == (str(path) in Path("/proc/self/maps").read_text())
+    # The file holds what the memory does, with headers and sizes of lists beside it.
+    assert 0 <= path.stat().st_size - 1500 * built[kind].bytes_per_vector < 600
+
+
+@every_kind
+def test_an_index_can_be_saved_where_it_was_mapped_from(
+    kind: str, data: tuple[Table, Table], built: dict[str, Index], tmp_path: Path
+) -> None:
+    path = tmp_path / "index"
+    built[kind].save(path)
+    mapped = KINDS[kind][0]()
+    mapped.load(path, mmap=True)
+    built[kind].save(path)
+    assert (mapped.search(data[1], 5)[1] == built[kind].search(data[1], 5)[1]).all()
+    with pytest.raises(InputError, match=r"mapped from its file: copy that file"):
+        mapped.save(path)
+    mapped.build(data[0])
+    mapped.save(path)
+    assert path.is_file()
+
+
+def test_search_settings_may_change_with_a_loaded_index(data: tuple[Table, Table], tmp_path: Path) -> None:
+    index = IVFFlatIndex(lists=30, probes=1)
+    index.build(data[0])
+    index.save(tmp_path / "index")
+    wider = IVFFlatIndex(lists=30, probes=30, depth=7)
+    wider.load(tmp_path / "index")
+    assert recall(wider.search(data[1], 10)[1], stable_sort(*data)[1], 10) == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (FlatIndex, r"index of the kind ivf_flat, not flat: ask for that one"),
+        (lambda: IVFFlatIndex(lists=31, seed=1), r"built with lists=30, not 31 and seed=0, not 1: build it again"),
+        (IVFFlatIndex, r"built with lists=30, not None: build it again or ask for the same"),
+    ],
+)
+def test_another_index_is_refused(
+    other: Callable[[], Index], message: str, built: dict[str, Index], tmp_path: Path
+) -> None:
+    built["ivf_flat"].save(tmp_path / "index")
+    index = other()
+    with pytest.raises(InputError, match=message):
+        index.load(tmp_path / "index")
+    with pytest.raises(RuntimeError, match=r"build the index"):
+        index.search(np.ones((1, DIM), np.float32), 1)
+
+
+def test_descriptors_of_another_size_are_refused(built: dict[str, Index], tmp_path: Path) -> None:
+    built["flat"].save(tmp_path / "index")
+    with pytest.raises(InputError, match=r"indexes descriptors of 32 values, not 512: build it again"):
+        FlatIndex().load(tmp_path / "index", dim=512)
+    with pytest.raises(InputError, match=r"queries have 8 values each, the gallery's descriptors 32"):
+        built["flat"].search(np.ones((1, 8), np.float32), 1)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@every_kind
+def test_a_file_cut_short_is_refused(kind: str, mmap: bool, built: dict[str, Index], tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    built[kind].save(path)
+    whole = path.read_bytes()
+    for length in (0, 30, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"index is damaged: build the index again"):
+            KINDS[kind][0]().load(path, mmap=mmap)
+
+
+def test_a_flipped_byte_is_refused(built: dict[str, Index], tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    built["hnsw"].save(path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"index is damaged: build the index again"):
+        KINDS["hnsw"][0]().load(path)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_file_that_is_no_index_is_refused(mmap: bool, built: dict[str, Index], tmp_path: Path) -> None:
+    path, beside = tmp_path / "index", tmp_path / "index.json"
+    built["flat"].save(path)
+    path.write_bytes(b"nonsense" * 9)
+    known = json.loads(beside.read_text()) | {"bytes": 72}
+    beside.write_text(json.dumps(known | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}))
+    with pytest.raises(InputError, match=r"index is damaged: build the index again"):
+        FlatIndex().load(path, mmap=mmap)
+
+
+def test_a_json_of_another_index_is_refused(built: dict[str, Index], tmp_path: Path) -> None:
+    path, beside = tmp_path / "index", tmp_path / "index.json"
+    built["flat"].save(path)
+    beside.write_text(json.dumps(json.loads(beside.read_text()) | {"count": 3}))
+    with pytest.raises(InputError, match=r"index is damaged: build the index again"):
+        FlatIndex().load(path)
+
+
+def test_what_is_not_there_or_not_whole_is_refused(built: dict[str, Index], tmp_path: Path) -> None:
+    path, beside = tmp_path / "index", tmp_path / "index.json"
+    with pytest.raises(InputError, match=r"index: there is no index: build one and save it there"):
+        FlatIndex().load(path)
+    built["flat"].save(path)
+    for text in ("{", "[]", '{"kind": "flat"}', "\udcff"):
+        beside.write_bytes(text.encode(errors="surrogateescape"))
+        with pytest.raises(InputError, match=r"index.json is damaged: build the index again"):
+            FlatIndex().load(path)
+    beside.unlink()
+    with pytest.raises(InputError, match=r"index.json cannot be read, so the index was not saved whole"):
+        FlatIndex().load(path)
+
+
+def test_a_name_that_faiss_cannot_take_is_refused(built: dict[str, Index], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"faiss takes UTF-8 names only, rename the folder or file"):
+        built["flat"].save(tmp_path / os.fsdecode(b"\xff"))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_without_room_leaves_what_was_there(
+    data: tuple[Table, Table], built: dict[str, Index], tmp_path: Path
+) -> None:
+    path = tmp_path / "index"
+    small = FlatIndex()
+    small.build(data[0][:10])
+    small.save(path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"index cannot be written: is there room on the disk\?"):
+            built["flat"].save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(os.listdir(tmp_path)) == ["index", "index.json"]
+    small.load(path)
+    assert len(small) == 10
+
+
+@every_kind
+def test_refuses_what_is_not_finite(kind: str, data: tuple[Table, Table], built: dict[str, Index]) -> None:
+    for value in (np.nan, np.inf):
+        gallery = data[0].copy()
+        gallery[-1, 3] = value
+        with pytest.raises(InputError, match=r"a gallery descriptor is not finite"):
+            KINDS[kind][0]().build(gallery)
+        with pytest.raises(InputError, match=r"a query descriptor is not finite"):
+            built[kind].search(gallery[-1:], 1)
+
+
+@every_kind
+def test_nothing_is_searched_saved_or_weighed_before_it_is_built(kind: str, tmp_path: Path) -> None:
+    index = KINDS[kind][0]()
+    assert len(index) == 0
+    with pytest.raises(RuntimeError, match=r"build the index before searching it"):
+        index.search(np.ones((1, 4), np.float32), 1)
+    with pytest.raises(RuntimeError, match=r"build the index"):
+        index.save(tmp_path / "index")
+    with pytest.raises(RuntimeError, match=r"build the index"):
+        _ = index.bytes_per_vector
+
+
+@every_kind
+def test_the_config_of_its_name_makes_the_kind_with_its_defaults(kind: str) -> None:
+    index = instantiate(OmegaConf.load(CONF / f"{kind}.yaml"))()
+    plain = type(KINDS[kind][0]())()
+    assert index.kind == kind
+    assert vars(index) == vars(plain)
+
+
+def test_only_flat_is_exact_and_has_no_depth() -> None:
+    indexes = [make() for make, _ in KINDS.values()]
+    assert [index.exact for index in indexes] == [True, False, False, False, False]
+    assert [index.depth for index in indexes] == [None, 1000, 1000, 1000, 1000]
+    assert [index.kind for index in indexes] == list(KINDS)
+
+
+def test_refuses_shapes_and_numbers_of_answers(built: dict[str, Index]) -> None:
+    with pytest.raises(InputError, match=r"query descriptors must be a table of one row each, not of shape \(32,\)"):
+        built["flat"].search(np.ones(32, np.float32), 1)
+    with pytest.raises(InputError, match=r"at least one answer must be asked for, not 0"):
+        built["flat"].search(np.ones((1, 32), np.float32), 0)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (IVFFlatIndex(lists=101), r"ivf_flat: 101 lists cannot be trained on 100 descriptors: lower index.lists"),
+        (IVFFlatIndex(lists=60, training_sample=50), r"60 lists cannot be trained on 50 descriptors"),
+        (IVFPQIndex(code_bytes=8), r"ivf_pq: codes of 8 bits a part are trained on at least 256 .* here are 100"),
+        (OPQIndex(code_bytes=8), r"opq_pq: codes of 8 bits a part are trained on at least 256 descriptors"),
+        (
+            OPQIndex(code_bytes=5),
+            r"opq_pq: codes of 5 bytes, 8 bits a part, do not cut descriptors of 32",
+        ),
+        (IVFPQIndex(code_bytes=3, bits=5), r"ivf_pq: codes of 3 bytes, 5 bits a part, do not cut descriptors of 32"),
+    ],
+)
+def test_a_gallery_that_does_not_fit_the_settings_is_refused(index: Index, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        index.build(rows(np.random.default_rng(0).standard_normal((100, 32))))
+    assert len(index) == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: IVFFlatIndex(lists=0), r"index.lists must be a whole number of at least 1, not 0"),
+        (lambda: IVFFlatIndex(probes=0), r"index.probes must be a whole number of at least 1, not 0"),
+        (lambda: IVFPQIndex(code_bytes=0), r"index.code_bytes must be a whole number of at least 1, not 0"),
+        (lambda: IVFPQIndex(bits=13), r"index.bits must lie in 4 to 12, not 13"),
+        (lambda: IVFPQIndex(training_sample=0), r"index.training_sample must be"),
+        (lambda: OPQIndex(iterations=0), r"index.iterations must be"),
+        (lambda: OPQIndex(bits=3), r"index.bits must lie in 4 to 12, not 3"),
+        (lambda: OPQIndex(seed=-1), r"index.seed must be a whole number of at least 0, not -1"),
+        (lambda: HNSWIndex(m=1), r"index.m must be a whole number of at least 2, not 1"),
+        (lambda: HNSWIndex(ef_search=0), r"index.ef_search must be"),
+        (lambda: HNSWIndex(depth=0), r"index.depth must be"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make: Callable[[], Index], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_recall_is_the_mean_share_found() -> None:
+    rng = np.random.default_rng(0)
+    exact = np.stack([rng.permutation(60)[:20] for _ in range(9)])
+    approximate = np.stack([rng.permutation(60)[:25] for _ in range(9)])
+    approximate[:, 17:] = -1
+    for k in (1, 10, 20):
+        shares = [
+            len(set(ours[:k].tolist()) & set(best[:k].tolist())) / k
+            for ours, best in zip(approximate, exact, strict=True)
+        ]
+        assert recall(approximate, exact, k) == pytest.approx(np.mean(shares))
+
+
+def test_recall_counts_the_answers_there_are() -> None:
+    exact = np.array([[4, 2, -1], [-1, -1, -1], [0, 1, 2]])
+    approximate = np.array([[2, 4, -1], [5, -1, -1], [3, 2, -1]])
+    assert recall(approximate, exact, 3) == pytest.approx((1 + 1 / 3) / 2)
+    assert np.isnan(recall(approximate[1:2], exact[1:2], 3))
+    with pytest.raises(InputError, match=r"recall@4 needs 4 answers a query, not lists of \(3, 3\) and \(3, 3\)"):
+        recall(approximate, exact, 4)

@@ -10,7 +10,7 @@ from src.results.tables.model import MISSING, Card
 
 KNOWN = ("crop", "scales", "resize", "image_size")
 # What goes without saying, until another row says something else.
-UNSAID = {"crop": MISSING, "image_size": "unlimited", "precision": "32-true", "orientation": "exif"}
+UNSAID = {"crop": MISSING, "image_size": "unlimited", "precision": "32-true", "orientation": "exif", "index": "exact"}
 
 
 def protocol_line(card: Card) -> str:
@@ -35,7 +35,7 @@ def protocol_parts(card: Card) -> dict[str, str]:
     parts |= {key: short(value) for key, value in given.items() if key not in KNOWN}
     stages = {b["name"]: b.get("stages", {}) for b in card["benchmarks"]}
     for stage in dict.fromkeys(key for found in stages.values() for key in found):
-        parts[stage] = _per_dataset({name: _worded(found.get(stage)) for name, found in stages.items()})
+        parts[stage] = _per_dataset({name: _worded(found.get(stage), stage) for name, found in stages.items()})
     return {key: text for key, text in parts.items() if text}
 
 
@@ -58,10 +58,14 @@ def short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _worded(value: object) -> str:
-    """A stage's value; of a mapping its names with their values."""
+def _worded(value: object, stage: str = "") -> str:
+    """A stage's value; of a mapping its names with their values, without digests and what is not set."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{str(key).replace('_', ' ')} {_within(item)}" for key, item in value.items())
+        said = {key: item for key, item in value.items() if item is not None and not str(key).endswith("digest")}
+        return ", ".join(
+            _within(item) if key in (stage, "kind") else f"{str(key).replace('_', ' ')} {_within(item)}"
+            for key, item in said.items()
+        )
     if isinstance(value, list | tuple):
         return ", ".join(_within(item) for item in value)
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else short(value)

@@ -1,0 +1,119 @@
+"""What an evaluation's configuration describes, built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from src.assemble import as_tested
+from src.contracts import InputError
+from src.evaluation.evaluator import Evaluator, Given
+from src.evaluation.method import Method
+from src.extraction.extractor import Extractor
+from src.extraction.folding import folded
+from src.extraction.local_store import LocalExtractor
+from src.extraction.run import Images
+from src.models.dolg import DescriptorModel
+from src.results.run import protocol
+from src.training.checkpoints import load_model, read_run, selection_of, tensor_file, trained_on
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An evaluation that is ready to run, and what its result card says besides: see `make_card`."""
+
+    evaluator: Evaluator
+    protocol: Mapping[str, object]
+    checkpoint: Path | None = None
+    training: Mapping[str, object] | None = None
+    trained_by: Mapping[str, Any] = field(default_factory=dict)
+    licence: str | None = None
+
+
+def assemble_evaluation(cfg: DictConfig) -> Plan:
+    """Build network, trainer and method of `conf/evaluate.yaml`. Raises InputError as the parts do."""
+    _check_sources(cfg)
+    model, trained_by = _network(cfg)
+    scales, resize, max_side, orientation = as_tested(cfg, trained_by)
+    method = Method(
+        index=instantiate(cfg.index),
+        post={name: instantiate(step) for name, step in (cfg.get("post") or {}).items()},
+        rerank=None if cfg.get("rerank") is None else instantiate(cfg.rerank),
+        aggregate=None if cfg.get("aggregate") is None else instantiate(cfg.aggregate),
+        oracle=cfg.oracle,
+    )
+    described = model is not None and cfg.descriptors is None and method.aggregate is None
+    evaluator = Evaluator(
+        trainer=instantiate(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False),
+        images=Images(max_side, cfg.on_error == "skip", orientation, cfg.workers),
+        store=Path(cfg.store),
+        method=method,
+        extractor=None if model is None else Extractor(model, scales, resize),
+        local=_local(cfg, model) if method.local else None,
+        learn_on=None if cfg.get("learn_on") is None else instantiate(cfg.learn_on)(),
+        given=None if cfg.descriptors is None else Given(Path(cfg.descriptors), cfg.names and Path(cfg.names)),
+        precision=str(cfg.trainer.precision),
+    )
+    checkpoint = cfg.checkpoint
+    return Plan(
+        evaluator,
+        protocol(
+            scales if described else (),
+            resize if described else None,
+            max_side,
+            selection_of(checkpoint) if checkpoint else {},
+            cfg.trainer.precision,
+            orientation,
+        ),
+        checkpoint=tensor_file(checkpoint) if checkpoint else None,
+        training=trained_on(read_run(checkpoint)) if checkpoint else None,
+        trained_by=trained_by,
+        licence=None if model is None else model.backbone.licence,
+    )
+
+
+def _check_sources(cfg: DictConfig) -> None:
+    """Raise InputError unless there is one thing to evaluate."""
+    if cfg.on_error not in ("error", "skip"):
+        raise InputError(f"on_error must be error or skip, not {cfg.on_error}")
+    if cfg.checkpoint is not None and cfg.get("model") is not None:
+        raise InputError("give checkpoint=FILE, which carries its own model, or model=NAME; not both")
+    alone = cfg.get("aggregate") is not None and _without_network(cfg)
+    if cfg.checkpoint is None and cfg.get("model") is None and cfg.descriptors is None and not alone:
+        raise InputError(
+            "give checkpoint=FILE, or model=imagenet_gem backbone=NAME for an untrained network, descriptors=FILE for "
+            "ready ones, or aggregate=asmk features=rootsift for no network at all"
+        )
+    if cfg.names is not None and cfg.descriptors is None:
+        raise InputError("names=FILE goes with descriptors=FILE")
+    if cfg.descriptors is not None and cfg.get("aggregate") is not None:
+        raise InputError("aggregate=asmk ranks by local features, not by descriptors=FILE")
+
+
+def _network(cfg: DictConfig) -> tuple[DescriptorModel | None, dict[str, Any]]:
+    """The network, lean and in eval mode, and the configuration of the run that trained it."""
+    if cfg.checkpoint is None:
+        model, trained_by = (None if cfg.get("model") is None else instantiate(cfg.model)), {}
+    else:
+        model, trained_by = load_model(cfg.checkpoint)
+    if model is None:
+        return None, trained_by
+    # Convolutions on CPUs, dilated ones above all, and on tensor cores are faster with channels last.
+    return folded(model.to(memory_format=torch.channels_last)), trained_by
+
+
+def _local(cfg: DictConfig, model: DescriptorModel | None) -> LocalExtractor | None:
+    """What makes local features; None where they would come from a network and there is none."""
+    if model is None and not _without_network(cfg):
+        return None
+    return instantiate(cfg.features)(model)
+
+
+def _without_network(cfg: DictConfig) -> bool:
+    return str(cfg.features._target_).endswith("RootSIFT")

@@ -1,0 +1,1 @@
+"""From a benchmark and a network, or anyone's descriptors, to figures: extraction, post-processing, ranking."""

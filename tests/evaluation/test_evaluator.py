@@ -1,0 +1,223 @@
+"""Whole evaluations against plain loops over the same descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from src.contracts import Benchmark, GroundTruth, InputError, LocalFeatures, Ranking, Shortlist
+from src.data.folder import folder_benchmark
+from src.evaluation.evaluator import ORACLE, Evaluator, Given
+from src.evaluation.method import Method
+from src.extraction.run import Images
+from src.retrieval.aggregate.asmk import ASMK
+from src.retrieval.index_inverted import IVFFlatIndex
+from src.retrieval.metrics import revisited_evaluation
+from src.retrieval.post.expansion import AlphaQE
+from src.retrieval.post.whitening import Whitening
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*")
+
+
+def normalised(rows: NDArray[np.floating]) -> NDArray[np.float32]:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def benchmark(photos: Path) -> Benchmark:
+    """Fifty gallery photos and ten queries, with easy, hard and junk images of the query's landmark."""
+    found = folder_benchmark(photos)
+    queries = np.arange(50, 60)
+    rng = np.random.default_rng(0)
+    parts = [np.split(rng.permutation(50)[:9], (3, 6)) for _ in queries]
+    easy, hard, junk = (tuple(part[kind] for part in parts) for kind in range(3))
+    return replace(
+        found,
+        num_gallery=50,
+        queries=queries,
+        boxes=np.full((10, 4), np.nan),
+        ground_truth=GroundTruth(easy, hard, junk),
+        difficulties=("easy", "medium", "hard"),
+    )
+
+
+@pytest.fixture(scope="module")
+def table() -> NDArray[np.float32]:
+    return normalised(np.random.default_rng(1).standard_normal((60, 16)))
+
+
+@pytest.fixture
+def given(tmp_path: Path, table: NDArray[np.float32]) -> Given:
+    np.save(tmp_path / "theirs.npy", table)
+    return Given(tmp_path / "theirs.npy")
+
+
+def evaluate(store: Path, benchmark: Benchmark, method: Method, **options: object) -> Ranking:
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    ranking = Evaluator(trainer, Images(), store, method, **options).run(benchmark)
+    assert ranking is not None
+    return ranking
+
+
+def maps(ranking: Ranking) -> dict[str, float]:
+    return {difficulty: scores["map"] for difficulty, scores in ranking.evaluation.items()}
+
+
+def expected(table: NDArray[np.float32], truth: GroundTruth) -> Mapping[str, object]:
+    order = np.argsort(-(table[50:].astype(np.float64) @ table[:50].T), axis=1, kind="stable")
+    return revisited_evaluation(order, truth)
+
+
+def test_anyones_descriptors_by_the_same_protocol(
+    tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: Given
+) -> None:
+    ranking = evaluate(tmp_path, benchmark, Method(), given=given)
+    reference = expected(table, benchmark.ground_truth)
+    assert maps(ranking) == pytest.approx({d: reference[d]["map"] for d in reference}, abs=1e-12)
+    np.testing.assert_allclose(ranking.evaluation["hard"]["mp_at_k"], reference["hard"]["mp_at_k"])
+    assert ranking.stages == {"descriptors": "descriptors of theirs.npy"}
+    assert ranking.costs["image_bytes"] == 64
+    assert ranking.curves["medium"].shape == (101,)
+    assert ranking.before is None
+
+
+def test_an_index_that_looks_everywhere_gives_the_exact_figures_and_says_what_it_is(
+    tmp_path: Path, benchmark: Benchmark, given: Given
+) -> None:
+    exact = evaluate(tmp_path, benchmark, Method(), given=given)
+    whole = evaluate(tmp_path, benchmark, Method(index=lambda: IVFFlatIndex(lists=4, probes=4)), given=given)
+    assert maps(whole) == pytest.approx(maps(exact), abs=1e-12)
+    assert whole.stages["index"]["recall@10"] == 1
+    assert any("lower bound" in note for note in whole.notes)
+    narrow = evaluate(tmp_path, benchmark, Method(index=lambda: IVFFlatIndex(lists=4, probes=1)), given=given)
+    assert narrow.stages["index"]["recall@10"] < 1
+    assert maps(narrow)["medium"] < maps(exact)["medium"]
+
+
+def test_steps_are_done_in_their_order_and_learned_on_other_images(
+    tmp_path: Path, benchmark: Benchmark, photos: Path, table: NDArray[np.float32], given: Given
+) -> None:
+    other = replace(benchmark, name="other", digest="another set")
+    steps = {"whitening": Whitening(dim=4, shrink=0.1), "alpha_qe": AlphaQE(neighbours=3)}
+    ranking = evaluate(tmp_path, benchmark, Method(post=steps), given=given, learn_on=other)
+    by_hand = Whitening(dim=4, shrink=0.1)
+    by_hand.learn(table, np.empty((0, 2), np.int64), "other", "another set")
+    gallery, queries = AlphaQE(neighbours=3)(*by_hand(table[:50], table[50:]))
+    reference = expected(np.concatenate([gallery, queries]), benchmark.ground_truth)
+    assert maps(ranking) == pytest.approx({d: reference[d]["map"] for d in reference}, abs=1e-12)
+    assert [step.get("learned_on") for step in ranking.stages["post"]] == ["other", None]
+    assert ranking.notes == ()
+    Method(post=steps).save(tmp_path)
+    again = {"whitening": Whitening(matrix=tmp_path / "whitening.safetensors")}
+    assert again["whitening"].learned_on == ("other", "another set")
+
+
+def test_what_was_learned_on_the_tested_set_is_labelled(tmp_path: Path, benchmark: Benchmark, given: Given) -> None:
+    steps = {"whitening": Whitening(shrink=0.1)}
+    ranking = evaluate(tmp_path, benchmark, Method(post=steps), given=given, learn_on=benchmark)
+    assert ranking.notes == ("whitening learned on this set",)
+    with pytest.raises(InputError, match=r"there is no whitening yet: give post\.whitening\.matrix=FILE"):
+        evaluate(tmp_path, benchmark, Method(post={"whitening": Whitening()}), given=given)
+
+
+class Worst:
+    """Turns a shortlist round."""
+
+    local = False
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+
+    def __call__(self, shortlist: Shortlist) -> NDArray[np.int64]:
+        assert (np.diff(shortlist.scores) <= 0).all()
+        np.testing.assert_allclose(shortlist.descriptors @ shortlist.query_descriptor, shortlist.scores, atol=1e-6)
+        return np.arange(len(shortlist))[::-1]
+
+    def describe(self) -> dict[str, object]:
+        return {"rerank": "worst", "depth": self.depth}
+
+
+def test_a_reranker_orders_the_first_answers_anew(
+    tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: Given
+) -> None:
+    ranking = evaluate(tmp_path, benchmark, Method(rerank=Worst(7)), given=given)
+    order = np.argsort(-(table[50:].astype(np.float64) @ table[:50].T), axis=1, kind="stable")
+    turned = np.concatenate([order[:, :7][:, ::-1], order[:, 7:]], axis=1)
+    reference = revisited_evaluation(turned, benchmark.ground_truth)
+    assert maps(ranking) == pytest.approx({d: reference[d]["map"] for d in reference}, abs=1e-12)
+    np.testing.assert_array_equal(ranking.top, turned)
+    np.testing.assert_array_equal(ranking.before, order)
+
+
+def test_an_oracles_shortlist_has_no_junk_and_is_labelled(
+    tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: Given
+) -> None:
+    ranking = evaluate(tmp_path, benchmark, Method(rerank=Worst(7), oracle=True), given=given)
+    truth = benchmark.ground_truth
+    order = np.argsort(-(table[50:].astype(np.float64) @ table[:50].T), axis=1, kind="stable")
+    for difficulty, ignored in (("medium", [truth.junk]), ("hard", [truth.junk, truth.easy])):
+        clean = [
+            row[~np.isin(row, np.concatenate([part[query] for part in ignored]))] for query, row in enumerate(order)
+        ]
+        turned = np.stack([np.concatenate([row[:7][::-1], row[7:]]) for row in clean])
+        reference = revisited_evaluation(turned, truth)
+        assert maps(ranking)[difficulty] == pytest.approx(reference[difficulty]["map"], abs=1e-12)
+    assert ranking.notes == (ORACLE,)
+
+
+class Words:
+    """Local features of each photo: three of its own landmark's and two of nobody's."""
+
+    model = None
+
+    def __call__(self, images: list[torch.Tensor]) -> list[LocalFeatures]:
+        return [self.of(image) for image in images]
+
+    def of(self, image: torch.Tensor) -> LocalFeatures:
+        seed = int(image.float().mean())
+        own = np.random.default_rng(int(image[::30, ::30].float().std()))
+        rows = np.concatenate([own.standard_normal((3, 32)), np.random.default_rng(seed).standard_normal((2, 32))])
+        points = np.zeros((5, 2), np.float32)
+        return LocalFeatures(points, points[:, 0], points[:, 0], normalised(rows), (96, 112))
+
+    def describe(self) -> dict[str, object]:
+        return {"features": "words"}
+
+
+def test_aggregated_local_features_rank_the_whole_gallery(tmp_path: Path, benchmark: Benchmark) -> None:
+    method = Method(aggregate=ASMK(words=16, dim=32))
+    other = replace(benchmark, name="other", digest="another set")
+    ranking = evaluate(tmp_path, benchmark, method, local=Words(), learn_on=other)
+    by_hand = ASMK(words=16, dim=32)
+    images = [Words().of(Images().of(benchmark).__getitems__([i]).images[0]).descriptors for i in range(60)]
+    by_hand.learn(iter(images), "other", "another set")
+    by_hand.build(enumerate(images[:50]))
+    order = np.stack([by_hand.rank(query, 50)[0] for query in images[50:]])
+    np.testing.assert_array_equal(ranking.top, order)
+    assert ranking.costs["image_bytes"] == by_hand.bytes_per_image
+    assert ranking.stages["features"] == {"features": "words"}
+    assert ranking.stages["aggregate"]["learned_on"] == "other"
+    with pytest.raises(InputError, match=r"this asks for local features"):
+        evaluate(tmp_path, benchmark, method, learn_on=other)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"oracle": True}, r"oracle=true is about a re-ranker's answers"),
+        ({"aggregate": True, "post": {"alpha_qe": AlphaQE()}}, r"post=\.\.\. and index=\.\.\. are about descriptors"),
+        ({"aggregate": True, "rerank": Worst(3)}, r"has no descriptors to re-rank with"),
+    ],
+)
+def test_refuses_parts_that_do_not_go_together(parts: dict, message: str) -> None:
+    if parts.get("aggregate"):
+        parts = parts | {"aggregate": ASMK()}
+    with pytest.raises(InputError, match=message):
+        Method(**parts)
