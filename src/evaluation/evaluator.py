@@ -116,6 +116,11 @@ class Evaluator:
             stages={"features": self.local.describe()},
         )
 
+    def kept_features(self, benchmark: Benchmark) -> Callable[[int], LocalFeatures]:
+        """The local features that are there already, by position."""
+        assert self.local is not None
+        return LocalSink(self.store, benchmark, self.local, self._about()).features
+
     def _describe(self, benchmark: Benchmark) -> Described:
         """What the method's search wants of a benchmark's images."""
         return self.features(benchmark) if self.method.aggregate else self._descriptors(benchmark)

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-import lightning as L
 import numpy as np
 from numpy.typing import NDArray
 
-from src.contracts import Benchmark, InputError, LocalFeatures, TrainingSet
+from src.contracts import Benchmark, InputError, TrainingSet
 from src.data.preparation.lock import preparing
+from src.evaluation.describer import Describer
 from src.evaluation.overlap_files import IMAGES, LANDMARKS, SHEET, Audit, write_audit
 from src.evaluation.overlap_search import Pairs, Rule, nearest, verified
 from src.evaluation.overlap_sets import as_benchmark, probes_of
 from src.extraction.descriptors import DescriptorSink
-from src.extraction.extractor import Extractor
-from src.extraction.local_store import LocalExtractor, LocalSink
-from src.extraction.run import Images, extract
 from src.results.provenance import versions
+from src.retrieval.rerank.spatial import Spatial
 
 CAUTION = (
     "a detector's findings: it misses images that share too little with every probe, and may take a look-alike for the "
@@ -29,43 +26,11 @@ CAUTION = (
 )
 
 
-@dataclass(frozen=True)
-class Describer:
-    """Describes sets of images in all processes of a trainer, and finds in `store` what it described before."""
-
-    trainer: L.Trainer
-    images: Images
-    store: Path
-    extractor: Extractor
-    local: LocalExtractor
-
-    @property
-    def about(self) -> dict[str, object]:
-        """What decides descriptors beside network and scales, as evaluation has it."""
-        reading = {"max_side": self.images.max_side, "orientation": self.images.orientation}
-        return {**reading, "precision": self.trainer.precision}
-
-    def descriptors(self, benchmark: Benchmark) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(N, D) descriptors, mapped from a file, and (N,) which there are."""
-        sink = DescriptorSink(self.store, benchmark, self.extractor, self.about)
-        bad = extract(self.trainer, benchmark, sink, self.images)
-        if bad and self.trainer.is_global_zero:
-            print(f"{benchmark.name}: {len(bad):,} images cannot be read and are left out, the first is {bad[0].name}")
-        return sink.store.descriptors, sink.store.known
-
-    def features(self, benchmark: Benchmark, wanted: NDArray[np.int64]) -> Callable[[int], LocalFeatures]:
-        """Local features of the images at the wanted positions, by position."""
-        sink = LocalSink(self.store, benchmark, self.local, self.about)
-        sink.wanted = wanted
-        extract(self.trainer, benchmark, sink, self.images)
-        return sink.features
-
-
 def find_overlap(
     training: TrainingSet,
     benchmarks: Sequence[Callable[[], Benchmark] | None],
     describer: Describer,
-    verify: Callable[[LocalFeatures, LocalFeatures], Any],
+    spatial: Spatial,
     rule: Rule,
     out: str | Path,
 ) -> Audit | None:
@@ -95,10 +60,10 @@ def find_overlap(
         overlaps = [
             overlap
             for number, (features, own) in enumerate(zip(local, pairs, strict=True))
-            for overlap in verified(own, features, images, verify, rule.inliers, number)
+            for overlap in verified(own, features, images, spatial, rule.inliers, number)
         ]
         audit = Audit(training, gallery, tuple(sets), tuple(overlaps), rule.images)
-        write_audit(out, audit, _about(audit, describer, verify, rule, probes, pairs))
+        write_audit(out, audit, _about(audit, describer, spatial, rule, probes, pairs))
         _say(audit, out, pairs)
     return audit
 
@@ -120,7 +85,7 @@ def _nearest(
 def _about(
     audit: Audit,
     describer: Describer,
-    verify: Any,
+    spatial: Spatial,
     rule: Rule,
     probes: Sequence[NDArray[np.int64]],
     pairs: Sequence[Pairs],
@@ -138,7 +103,7 @@ def _about(
         ],
         "descriptors": {key: value for key, value in sink.about.items() if key not in apart},
         "features": describer.local.describe(),
-        "verification": verify.describe(),
+        "verification": {key: value for key, value in spatial.describe().items() if key not in ("rerank", "depth")},
         "found": {"landmarks": len(audit.by_landmark()), "images": len({o.image for o in audit.overlaps})},
         "caution": CAUTION,
         "versions": versions(),

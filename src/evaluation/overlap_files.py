@@ -67,13 +67,15 @@ def best_of_images(overlaps: Iterable[Overlap]) -> dict[int, Overlap]:
 
 
 def write_audit(out: Path, audit: Audit, about: Mapping[str, object]) -> None:
-    """Write table, lists, contact sheets, and `about`, which comes last; sheets of an earlier audit go.
+    """Write table, lists, contact sheets, and `about` last, so that it stands beside a whole audit alone.
+
+    Sheets of an earlier audit go.
 
     Raises InputError when the folder cannot be written.
     """
     try:
-        for sheet in out.glob(SHEETS):
-            sheet.unlink()
+        for file in (out / ABOUT, *out.glob(SHEETS)):
+            file.unlink(missing_ok=True)
         sheets = contact_sheets(sheet_rows(audit), _heading(audit))
         for number, sheet in enumerate(sheets, 1):
             write_bytes(out / (SHEET if number == 1 else SHEET.replace(".", f"_{number}.")), sheet)
@@ -120,41 +122,48 @@ def image_list(audit: Audit) -> str:
 def sheet_rows(audit: Audit) -> list[SheetRow]:
     """The rows of the contact sheets, by landmark, best first.
 
-    Beside a probe stand images that match this very probe. Those of a landmark that match others only follow in rows
-    of their own, up to `ROWS_EACH`.
+    Beside a probe stand images that match this very probe: first the probe that most images of the landmark match, then
+    the one that most of the others match, up to `ROWS_EACH` rows.
     """
     rows = []
     for label, overlaps in audit.by_landmark().items():
-        total, left = len(best_of_images(overlaps)), list(overlaps)
-        shown = 0
-        for _ in range(ROWS_EACH):
+        left = overlaps
+        for last in range(ROWS_EACH, 0, -1):
+            beside = _most_beside_a_probe(left)
+            drawn = {overlap.image for overlap in beside}
+            left = [overlap for overlap in left if overlap.image not in drawn]
+            rows.append(_row(audit, label, len(best_of_images(overlaps)), beside, left if last == 1 else ()))
             if not left:
                 break
-            first = left[0]
-            beside = [o for o in left if (o.benchmark, o.probe) == (first.benchmark, first.probe)][:COLUMNS]
-            drawn = {o.image for o in beside}
-            left = [o for o in left if o.image not in drawn]
-            shown += len(drawn)
-            rows.append((label, total, shown, beside))
-    return [_row(audit, *row) for row in rows]
+    return rows
 
 
-def _row(audit: Audit, label: int, total: int, shown: int, beside: Sequence[Overlap]) -> SheetRow:
-    benchmark = audit.benchmarks[beside[0].benchmark]
-    probe = beside[0].probe
+def _most_beside_a_probe(overlaps: Sequence[Overlap]) -> list[Overlap]:
+    """Of overlaps, best first, those of the probe with most of them, as many as a row takes."""
+    probes: dict[tuple[int, int], list[Overlap]] = {}
+    for overlap in overlaps:
+        probes.setdefault((overlap.benchmark, overlap.probe), []).append(overlap)
+    return max(probes.values(), key=lambda those: min(len(those), COLUMNS))[:COLUMNS]
+
+
+def _row(audit: Audit, label: int, total: int, beside: Sequence[Overlap], unseen: Sequence[Overlap]) -> SheetRow:
+    benchmark, probe = audit.benchmarks[beside[0].benchmark], beside[0].probe
     query = np.flatnonzero(benchmark.queries == probe)
-    box = query_box(benchmark, int(query[0])) if len(query) else None
-    # A crop box is drawn on the query's own picture; a probe that is in the gallery has none.
-    kind = "query" if len(query) else "positive"
-    of_all = f"{int((audit.training.labels == label).sum())} in training"
-    notes = (benchmark.name, f"{total} found, {of_all}", f"shown up to {shown} of {total}")
+    name = audit.gallery.source.name
+    notes = [benchmark.name, f"{total} of {np.count_nonzero(audit.training.labels == label)} images match"]
+    if unseen:
+        notes.append(f"{len(best_of_images(unseen))} of them not shown")
     return SheetRow(
         title=str(audit.training.classes[label]),
-        notes=notes,
-        probe=Picture(benchmark, probe, f"{kind} of {benchmark.name}", benchmark.source.name(probe), box),
-        images=tuple(
-            Picture(audit.gallery, o.image, f"{o.inliers} inliers", audit.gallery.source.name(o.image)) for o in beside
+        notes=tuple(notes),
+        probe=Picture(
+            benchmark,
+            probe,
+            "query" if len(query) else "positive",
+            benchmark.source.name(probe),
+            query_box(benchmark, int(query[0])) if len(query) else None,
         ),
+        images=tuple(Picture(audit.gallery, o.image, f"{o.inliers} inliers", name(o.image)) for o in beside),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from src.contracts import InputError, LocalFeatures
 from src.evaluation.overlap_files import Overlap
 from src.evaluation.overlap_sets import PROBES
 from src.retrieval.ranking import exact_ranking
+from src.retrieval.rerank.spatial import Spatial
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def verified(
     pairs: Pairs,
     probes: Callable[[int], LocalFeatures],
     images: Callable[[int], LocalFeatures],
-    verify: Callable[[LocalFeatures, LocalFeatures], Any],
+    spatial: Spatial,
     inliers: int,
     benchmark: int = 0,
 ) -> list[Overlap]:
@@ -89,7 +90,7 @@ def verified(
     rows = zip(pairs.probes.tolist(), pairs.images.tolist(), pairs.cosines.tolist(), strict=True)
     bar = track(rows, "comparing", len(pairs.probes), transient=True, disable=not sys.stdout.isatty())
     counted = (
-        Overlap(benchmark, probe, image, cosine, len(verify(probes(probe), images(image))))
+        Overlap(benchmark, probe, image, cosine, spatial.verified(probes(probe), images(image)).count)
         for probe, image, cosine in bar
     )
     return [overlap for overlap in counted if overlap.inliers >= inliers]

@@ -7,8 +7,11 @@ import torch
 
 from src.contracts import Benchmark, Ranking
 from src.evaluation.evaluator import Evaluator
+from src.extraction.extractor import Extractor
 from src.results.attention import attention_overlay
 from src.results.figures import chosen_queries, shown_difficulty
+from src.results.matches import match_figure
+from src.retrieval.rerank.spatial import Spatial
 
 Picture = tuple[str, bytes]
 
@@ -17,16 +20,49 @@ def pictures_of(evaluator: Evaluator, ranking: Ranking, count: int) -> list[Pict
     """Titles and JPEGs for `count` queries, from the best AP to the worst; main process alone."""
     ap = np.asarray(ranking.evaluation[shown_difficulty(ranking)]["ap"], np.float64)
     queries = chosen_queries(ap, count).tolist() if count else []
-    return [_attention(evaluator, ranking.benchmark, query) for query in queries if evaluator.extractor]
+    pictures = []
+    for query in queries:
+        if isinstance(evaluator.method.rerank, Spatial):
+            pictures += _matches(evaluator, evaluator.method.rerank, ranking, query)
+        if evaluator.extractor is not None:
+            pictures += _attention(evaluator, evaluator.extractor, ranking.benchmark, query)
+    return pictures
 
 
-def _attention(evaluator: Evaluator, benchmark: Benchmark, query: int) -> Picture:
-    """A query's attention scores over the photo, as it was described, at its own size."""
-    assert evaluator.extractor is not None
-    model = evaluator.extractor.model
+def _matches(evaluator: Evaluator, spatial: Spatial, ranking: Ranking, query: int) -> list[Picture]:
+    """The query and the answer that re-ranking put first, with the matches that one transformation explains."""
+    benchmark = ranking.benchmark
+    image = int(benchmark.queries[query])
+    answers = [int(p) for p in ranking.top[query, :2] if p >= 0 and p != image]
+    if not answers:
+        return []
+    features = evaluator.kept_features(benchmark)
+    ours, theirs = features(image), features(answers[0])
+    match = spatial.verified(ours, theirs)
+    rows = match.matches[match.inlier]
+    names = [benchmark.source.name(position) for position in (image, answers[0])]
+    picture = match_figure(
+        _pixels(evaluator, benchmark, image),
+        _pixels(evaluator, benchmark, answers[0]),
+        ours.keypoints[rows[:, 0]],
+        theirs.keypoints[rows[:, 1]],
+        f"{match.count} inliers of {len(match.matches)} matches",
+    )
+    return [(f"Matches of {names[0]} and {names[1]}", picture)]
+
+
+def _attention(evaluator: Evaluator, extractor: Extractor, benchmark: Benchmark, query: int) -> list[Picture]:
+    """The network's scores over the query as it was described, at its own size."""
+    model = extractor.model
     position = int(benchmark.queries[query])
-    image = evaluator.images.of(benchmark).__getitems__([position]).images[0]
+    image = _pixels(evaluator, benchmark, position)
+    device = next(model.parameters()).device
     with torch.inference_mode():
-        maps = model.local_maps(model.backbone.normalise(image.permute(2, 0, 1)[None]))
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+        maps = model.local_maps(model.backbone.normalise(pixels))
     title = f"Attention in {benchmark.source.name(position)}"
-    return title, attention_overlay(image.numpy(), maps.scores[0, 0].float().numpy())
+    return [(title, attention_overlay(image, maps.scores[0, 0].float().cpu().numpy()))]
+
+
+def _pixels(evaluator: Evaluator, benchmark: Benchmark, position: int) -> np.ndarray:
+    return evaluator.images.of(benchmark).__getitems__([position]).images[0].numpy()
