@@ -15,6 +15,7 @@ from src.data.module import LandmarkDataModule
 from src.extraction.extractor import check_protocol
 from src.losses.class_parallel import ClassParallel
 from src.models.backbone import without_weights
+from src.models.delg import DELG
 from src.results.run import protocol
 from src.training.checkpoints import describe_run
 from src.training.evaluation import ExtractionOptions
@@ -39,19 +40,23 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     data: LandmarkDataModule = instantiate(cfg.data, augmentation=augmentation)
     model = instantiate(_without_pretrained(cfg) if resumed or cfg.weights is not None else cfg.model)
     head = instantiate(cfg.margin, dim=model.dim, num_classes=data.num_classes, class_sizes=data.class_sizes)
+    auxiliary = None
+    if isinstance(model, DELG):
+        auxiliary = instantiate(cfg.auxiliary, channels=model.backbone.out_channels[0], num_classes=data.num_classes)
     config = {**as_plain(cfg), "licence": model.backbone.licence}
     about = describe_run(config, data.classes, data.digests())
     spread = ClassParallel(head, cfg.sample_rate) if cfg.class_parallel else None
     if spread and (cfg.ema is not None or str(cfg.trainer.precision) == "16-mixed"):
         raise InputError("class_parallel=true goes with neither ema nor trainer.precision=16-mixed: take bf16-mixed")
     if cfg.weights is not None and not resumed:
-        warm_start(model, head, cfg.weights, about["classes"], cfg.weights_parts)
+        warm_start(model, head, cfg.weights, about["classes"], cfg.weights_parts, auxiliary)
     module = LandmarkModule(
         model,
         head,
         augmentation,
         instantiate(cfg.optim.optimizer),
         instantiate(cfg.optim.schedule),
+        auxiliary=auxiliary,
         class_parallel=spread,
         group=instantiate(cfg.optim.groups),
         compiler=cfg.compiler,

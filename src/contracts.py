@@ -61,7 +61,7 @@ class Features:
 
 @dataclass(frozen=True)
 class LocalMaps:
-    """Local features of one batch on their grid: L2-normalised, and how much attention each place deserves (> 0)."""
+    """Local features of one batch on their grid: L2-normalised, and how much attention each place deserves (from 0)."""
 
     features: Float[Tensor, "b d h w"]
     scores: Float[Tensor, "b 1 h w"]

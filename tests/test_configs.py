@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from src.models.delg import DELG
 from src.models.dolg import DOLG
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -63,6 +64,8 @@ def test_every_backbone_builds_and_steps_without_a_download(choice: str) -> None
     """Every trained tensor has a gradient: DDP stops where one has none."""
     model, _ = step(f"backbone={choice}")
     assert isinstance(model, DOLG)
+    maps = DELG(model.backbone, dim=8).eval().local_maps(torch.randn(1, 3, 75, 101))
+    assert maps.features.shape[:2] == (1, 128)
     assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert model.backbone.licence
     levels = [p for level in model.backbone.levels() for p in level]
@@ -99,7 +102,7 @@ def test_every_ablation_builds_and_steps(overrides: list[str]) -> None:
     assert all(torch.isfinite(p.grad).all() for _, p in parameters if p.grad is not None)
 
 
-@pytest.mark.parametrize("model", ["dolg", "gem", "imagenet_gem"])
+@pytest.mark.parametrize("model", ["dolg", "gem", "imagenet_gem", "delg"])
 @pytest.mark.parametrize("fusion", ["orthogonal", "concat", "hadamard"])
 def test_every_model_builds_from_the_parts_at_the_root(model: str, fusion: str) -> None:
     overrides = [
@@ -111,7 +114,20 @@ def test_every_model_builds_from_the_parts_at_the_root(model: str, fusion: str) 
     ]
     network = instantiate(train(*overrides).model)
     assert network.pooling.p.item() == 2
-    assert ("local" in dict(network.named_children())) is (model == "dolg")
+    assert ("local" in dict(network.named_children())) is (model in ("dolg", "delg"))
+
+
+@pytest.mark.parametrize(("model", "backbone"), [("delg", "r18"), ("delg_small", "efficientnet_lite0")])
+def test_a_local_head_steps_with_its_losses(model: str, backbone: str) -> None:
+    cfg = train(f"model={model}", f"backbone={backbone}", "backbone.pretrained=false", "backbone.weights=null")
+    network = instantiate(cfg.model, dim=8).train()
+    auxiliary = instantiate(cfg.auxiliary, channels=network.backbone.out_channels[0], num_classes=3)
+    assert (auxiliary.reconstruction, auxiliary.attention) == (10, 1)
+    assert network.local.relu is (model == "delg")
+    descriptors, local = network.training_features(torch.randn(2, 3, 75, 101))
+    (descriptors.square().sum() + auxiliary(*local, torch.tensor([0, 2])).loss).backward()
+    parameters = [*network.named_parameters(), *auxiliary.named_parameters()]
+    assert not [name for name, p in parameters if p.requires_grad and p.grad is None]
 
 
 def test_the_paper_is_the_default() -> None:
@@ -139,6 +155,24 @@ def test_the_released_yaml_has_a_recipe(name: str) -> None:
     assert (cfg.local.aspp, cfg.pooling.learnable, cfg.crop) == (False, True, "trunc")
     assert (cfg.augment.flip, cfg.augment.colour_pca) == (0.5, 0.1)
     assert cfg.backbone.name.startswith(f"resnet{name.split('_')[1][1:]}.")
+
+
+@pytest.mark.parametrize("backbone", ["r50", "r101"])
+def test_delg_is_trained_on_the_budget_of_dolg(backbone: str) -> None:
+    dolg = train(f"experiment=dolg_{backbone}", "margin={margin:0.1,scale:45.25}", "optim.optimizer.lr=0.01")
+    cfg = train(f"experiment=delg_{backbone}")
+    for part in ("backbone", "augment", "margin", "optim"):
+        assert cfg[part] == dolg[part]
+    assert (cfg.data.image_size, cfg.data.batch_size, cfg.trainer.max_epochs) == (512, 128, 100)
+    assert (cfg.trainer.gradient_clip_val, cfg.max_side, cfg.model.dim) == (10, 1024, 2048)
+    assert list(cfg.test_scales) == [0.7071, 1.0, 1.4142]
+
+
+def test_delg_has_the_demos_budget() -> None:
+    delg, dolg = train("experiment=delg_demo"), train("experiment=demo")
+    for part in ("data", "optim", "trainer", "backbone", "pooling", "margin"):
+        assert delg[part] == dolg[part]
+    assert delg.model.local.code == 128
 
 
 def test_the_last_epochs_see_larger_images() -> None:

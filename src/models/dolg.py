@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from src.contracts import Features, InputError
+from src.contracts import Features, InputError, LocalMaps
 from src.models.backbone import Backbone
 from src.models.fusion import orthogonal_fusion
 from src.models.local import LocalBranch
@@ -31,13 +32,13 @@ class DOLG(nn.Module):
         self,
         backbone: Backbone,
         pooling: Callable[[int], nn.Module] = GeM,
-        local: Callable[[int, int], nn.Module] = LocalBranch,
+        local: Callable[[int, int], LocalBranch] = LocalBranch,
         fusion: Callable[[Tensor, Tensor], Tensor] = orthogonal_fusion,
         hidden: int = 1024,
         dim: int = 512,
     ) -> None:
         super().__init__()
-        _check_sizes(hidden=hidden, dim=dim)
+        check_sizes(hidden=hidden, dim=dim)
         local_channels, global_channels = backbone.out_channels
         self.dim = dim
         self.backbone = backbone
@@ -54,12 +55,19 @@ class DOLG(nn.Module):
         global_ = linear32(self.fc_global, self.pooling(features.global_))
         return linear32(self.fc, self.fusion(self.local(features.local), global_))
 
+    def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
+        """Normalised images to the local branch's features and attention scores; see `maps_by_norm` without any."""
+        features, scores = self.local.attend(self.backbone(images).local)
+        if scores is None:
+            return maps_by_norm(features)
+        return LocalMaps(features=F.normalize(features.float(), dim=1), scores=scores.float())
+
 
 class GlobalDescriptor(nn.Module):
     """Backbone, pooling and a fully connected layer: the global-only baseline (family B).
 
     Args:
-        backbone: gives the global map; its local map is not used.
+        backbone: gives the global map, and the map of local features.
         pooling: builds the pooling from the channels of its map.
         dim: length of the descriptor; None leaves the pooled feature as it is, for untrained networks.
     """
@@ -68,19 +76,37 @@ class GlobalDescriptor(nn.Module):
         super().__init__()
         channels = backbone.out_channels[1]
         self.dim = channels if dim is None else dim
-        _check_sizes(dim=self.dim)
+        check_sizes(dim=self.dim)
         self.backbone = backbone
         self.pooling = pooling(channels)
         self.fc = None if dim is None else nn.Linear(channels, dim)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Normalised images to descriptors, float32, not L2-normalised."""
-        features: Features = self.backbone(images)
-        pooled = self.pooling(features.global_)
+        return self.describe(self.backbone(images).global_)
+
+    def describe(self, global_: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """The backbone's global map to descriptors."""
+        pooled = self.pooling(global_)
         return pooled if self.fc is None else linear32(self.fc, pooled)
 
+    def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
+        """Normalised images to the backbone's local map, as `maps_by_norm` reads it."""
+        return maps_by_norm(self.backbone(images).local)
 
+
+# DELG is a GlobalDescriptor with a local head.
 DescriptorModel = DOLG | GlobalDescriptor
+
+
+def maps_by_norm(features: Float[Tensor, "b c h w"]) -> LocalMaps:
+    """A map as local features, float32: where nothing was learnt to score them, their L2 norms do.
+
+    So do those of HOW (Tolias et al., ECCV 2020). A place without any activation keeps a zero vector, and
+    scores 0.
+    """
+    features = features.float()
+    return LocalMaps(features=F.normalize(features, dim=1), scores=features.norm(dim=1, keepdim=True))
 
 
 def linear32(layer: nn.Linear, x: Float[Tensor, "b i"]) -> Float[Tensor, "b o"]:
@@ -89,7 +115,7 @@ def linear32(layer: nn.Linear, x: Float[Tensor, "b i"]) -> Float[Tensor, "b o"]:
         return layer(x.float())
 
 
-def _check_sizes(**sizes: int) -> None:
+def check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise InputError(f"model.{name} must be at least 1, not {size}")

@@ -26,6 +26,8 @@ PARTS = frozenset(
     for name in (
         "dolg.DOLG",
         "dolg.GlobalDescriptor",
+        "delg.DELG",
+        "delg.LocalHead",
         "backbone.Backbone",
         "local.LocalBranch",
         "pooling.GeM",

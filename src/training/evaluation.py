@@ -17,7 +17,7 @@ from src.data.module import LandmarkDataModule
 from src.extraction.extractor import Extractor, check_protocol
 from src.models.dolg import DescriptorModel
 from src.retrieval.gldv2 import GLDv2Metric
-from src.retrieval.index import FlatIndex
+from src.retrieval.index import FlatIndex, Index
 from src.retrieval.metrics import RevisitedMAP
 
 
@@ -27,7 +27,7 @@ class ExtractionOptions:
 
     scales: Sequence[float] = (1.0,)
     resize: Resize = "released"
-    index: Callable[[], FlatIndex] = FlatIndex
+    index: Callable[[], Index] = FlatIndex
 
     def __post_init__(self) -> None:
         check_protocol(self.scales, self.resize)
@@ -141,7 +141,7 @@ class _Run:
     """One benchmark while its images come in."""
 
     def __init__(
-        self, benchmark: Benchmark, extractor: Extractor, index: Callable[[], FlatIndex], device: torch.device
+        self, benchmark: Benchmark, extractor: Extractor, index: Callable[[], Index], device: torch.device
     ) -> None:
         self.benchmark = benchmark
         self.extractor = extractor
@@ -170,7 +170,7 @@ class _Run:
         )
 
 
-def metric_of(benchmark: Benchmark, dim: int, index: Callable[[], FlatIndex]) -> RevisitedMAP | GLDv2Metric:
+def metric_of(benchmark: Benchmark, dim: int, index: Callable[[], Index]) -> RevisitedMAP | GLDv2Metric:
     """What measures this benchmark."""
     if isinstance(benchmark, GLDv2Benchmark):
         return GLDv2Metric(benchmark, dim, index)

@@ -8,15 +8,18 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from src.contracts import Batch, InputError
 from src.data.augment import Augmentation
 from src.losses.class_parallel import ClassParallel
+from src.losses.local import LocalLoss, LocalTerms
 from src.losses.margin import HeadLoss, MarginHead
+from src.models.delg import DELG
 from src.models.dolg import DescriptorModel
 from src.training.checkpoints import RUN_KEY
 from src.training.csv_log import CSVLog
@@ -40,6 +43,7 @@ class LandmarkModule(RetrievalModule):
         augmentation: what happens to a batch on its device.
         optimizer: builds the optimizer from parameter groups.
         schedule: builds the learning-rate schedule from the optimizer and the number of steps.
+        auxiliary: losses of the model's local head, which a DELG has; None trains none.
         class_parallel: spreads `head` over the processes; None keeps all of it on each.
         group: makes parameter groups of the backbone's levels and everything new (see `parameter_groups`).
         compiler: backend of torch.compile for the training pass, such as "inductor"; None runs it as it is.
@@ -55,6 +59,7 @@ class LandmarkModule(RetrievalModule):
         augmentation: Augmentation,
         optimizer: BuildOptimizer,
         schedule: BuildSchedule,
+        auxiliary: LocalLoss | None = None,
         class_parallel: ClassParallel | None = None,
         group: Callable[..., list[dict[str, Any]]] = parameter_groups,
         compiler: str | None = None,
@@ -65,11 +70,15 @@ class LandmarkModule(RetrievalModule):
     ) -> None:
         super().__init__(model, validation, test)
         self.head = head
+        self.auxiliary = auxiliary
         # Of the training pass alone: whole images come in every shape. The bound method is no submodule, so that the
         # state keeps its names.
-        self.describe: Callable[[Tensor], Tensor] = model.forward
+        self.describe: Callable[[Tensor], Any] = model.forward
+        if auxiliary is not None:
+            assert isinstance(model, DELG), "only a DELG has a local head to train"
+            self.describe = model.training_features
         if compiler is not None:
-            self.describe = torch.compile(model.forward, backend=compiler, dynamic=False)
+            self.describe = torch.compile(self.describe, backend=compiler, dynamic=False)
         self.augmentation = augmentation
         self.build_optimizer = optimizer
         self.build_schedule = schedule
@@ -79,17 +88,21 @@ class LandmarkModule(RetrievalModule):
         self.max_steps = max_steps
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
-        """Margin loss of one batch. Raises InputError naming the batch's ids when it is not finite."""
+        """Margin loss of one batch, and a local head's. Raises InputError naming the batch's ids when not finite."""
         images = self.model.backbone.normalise(self.augmentation(batch.images, batch.draws))
-        descriptors = self.describe(images)
-        if self.class_parallel is None:
-            result = self.head.loss(descriptors, batch.labels)
+        if self.auxiliary is None:
+            result = self._margin_loss(self.describe(images), batch)
+            loss = result.loss
         else:
-            result = self.class_parallel.loss(descriptors, batch.labels, self.global_step)
-        if not torch.isfinite(result.loss):
-            raise InputError(self._not_finite(result.loss, batch))
-        self._log_step(result, len(batch))
-        return result.loss
+            descriptors, local = self.describe(images)
+            result = self._margin_loss(descriptors, batch)
+            terms = self.auxiliary(*local, batch.labels)
+            loss = result.loss + terms.loss
+            self._log_local(result, terms, len(batch))
+        if not torch.isfinite(loss):
+            raise InputError(self._not_finite(loss, batch))
+        self._log_step(loss, result, len(batch))
+        return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Groups of the pretrained backbone and of everything new, and a schedule by steps."""
@@ -146,11 +159,32 @@ class LandmarkModule(RetrievalModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """The norm is that of the whole network, also where the head is spread over processes."""
-        if self.class_parallel is None or not gradient_clip_val or gradient_clip_algorithm == "value":
+        """The norm is that of the whole network, also where the head is spread over processes.
+
+        A local head has a norm of its own: its losses change the backbone's step no more than its gradient.
+        """
+        plain = self.auxiliary is None and self.class_parallel is None
+        if plain or not gradient_clip_val or gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        local = self._local_parameters()
+        others = [p for p in self.parameters() if p not in local]
+        clip_grad_norm_(local, gradient_clip_val)
+        if self.class_parallel is None:
+            clip_grad_norm_(others, gradient_clip_val)
         else:
-            self.class_parallel.clip(list(self.parameters()), gradient_clip_val)
+            self.class_parallel.clip(others, gradient_clip_val)
+
+    def _local_parameters(self) -> set[nn.Parameter]:
+        """What only the losses of a local head train."""
+        if self.auxiliary is None or not isinstance(self.model, DELG):
+            return set()
+        return {*self.model.local.parameters(), *self.auxiliary.parameters()}
+
+    def _margin_loss(self, descriptors: Float[Tensor, "b d"], batch: Batch) -> HeadLoss:
+        if self.class_parallel is None:
+            return self.head.loss(descriptors, batch.labels)
+        return self.class_parallel.loss(descriptors, batch.labels, self.global_step)
 
     def _head_place(self) -> int:
         """The position of the head's weight among the optimizer's parameters."""
@@ -159,8 +193,13 @@ class LandmarkModule(RetrievalModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         return next(place for place, p in enumerate(parameters) if p is self.head.weight)
 
-    def _log_step(self, result: HeadLoss, size: int) -> None:
-        self.log("train/loss", result.loss.detach(), prog_bar=True, batch_size=size)
+    def _log_local(self, result: HeadLoss, terms: LocalTerms, size: int) -> None:
+        self.log("train/margin_loss", result.loss.detach(), batch_size=size)
+        self.log("train/reconstruction_loss", terms.reconstruction, batch_size=size)
+        self.log("train/attention_loss", terms.attention, batch_size=size)
+
+    def _log_step(self, loss: Float[Tensor, ""], result: HeadLoss, size: int) -> None:
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
         self.log("train/accuracy", result.accuracy, batch_size=size)
         self.log("train/target_cosine", result.target_cosine, batch_size=size)
         self.log("train/nontarget_cosine", result.nontarget_cosine, batch_size=size)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from torch import Tensor
+from torch import Tensor, nn
 
 from src.contracts import InputError
 from src.losses.margin import CurricularFace, MarginHead
@@ -18,7 +18,12 @@ from src.training.checkpoints import RUN_KEY, check_fit, read_checkpoint
 
 
 def warm_start(
-    model: DescriptorModel, head: MarginHead, source: str, classes: Sequence[str], parts: Sequence[str] | None = None
+    model: DescriptorModel,
+    head: MarginHead,
+    source: str,
+    classes: Sequence[str],
+    parts: Sequence[str] | None = None,
+    auxiliary: nn.Module | None = None,
 ) -> None:
     """Fill a network, and where it fits its head, from `source`; prints what the head starts from.
 
@@ -30,6 +35,7 @@ def warm_start(
         classes: the landmark of each class.
         parts: take these parts of the network only, such as backbone and pooling, from whatever network they are of;
             the rest and the head stay as they were made.
+        auxiliary: what else the classes train, such as the classifier of a local head; taken as the head is.
 
     Raises:
         InputError: as `read_file`, tensors of another architecture, or no such part.
@@ -49,6 +55,8 @@ def warm_start(
     check_fit(model.state_dict(), own, source)
     model.load_state_dict(own)
     _take_centres(head, head_too, source, why_not)
+    if auxiliary is not None and not why_not:
+        _take_auxiliary(auxiliary, below(tensors, "auxiliary."))
 
 
 def _take_parts(model: DescriptorModel, tensors: Mapping[str, Tensor], source: str, parts: Sequence[str]) -> None:
@@ -60,6 +68,13 @@ def _take_parts(model: DescriptorModel, tensors: Mapping[str, Tensor], source: s
         check_fit(there[name].state_dict(), part, f"{source} ({name})")
         there[name].load_state_dict(part)
     rank_zero_only(print)(f"weights from {source}: {', '.join(parts)}; all else starts anew")
+
+
+def _take_auxiliary(auxiliary: nn.Module, stored: Mapping[str, Tensor]) -> None:
+    """Copy what is stored in the same shape; networks without a local head store nothing."""
+    own = auxiliary.state_dict()
+    fitting = {key: value for key, value in stored.items() if key in own and own[key].shape == value.shape}
+    auxiliary.load_state_dict(own | fitting)
 
 
 def _centres_of(released: Released) -> dict[str, Tensor]:

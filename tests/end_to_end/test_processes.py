@@ -21,17 +21,25 @@ from end_to_end.runs import (
 
 from src.evaluate import main as evaluate
 
+# A network whose every part has to have a gradient, the local head's classifier among them.
+LOCAL = ["model=delg", "model.dim=16", "model.local.code=8", "model.local.hidden=8"]
+TERMS = ("margin", "reconstruction", "attention")
+
 
 def test_two_processes_share_the_batch_and_the_benchmark_and_resume(world: Path, tmp_path: Path, capsys) -> None:
     run, alone = tmp_path / "run", tmp_path / "alone"
     here = f"hydra.run.dir={run}"
-    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "strategy=ddp_gloo", "trainer.devices=2"]
+    options = ["data=demo", f"data.root={world}", *SMALL, *LOCAL, "strategy=ddp_gloo", "trainer.devices=2"]
     kill_when((run / "checkpoints" / "last.ckpt").exists, command(here, *options, "checkpoint_steps=1"))
     resumed = run_command(command(here, "resume=true"))
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.count("page: ") == 1
     assert "epoch 2/2" in resumed.stdout
     assert len(losses(run)) == 2 * 3
+    for row in metrics(run):
+        if row["train/loss"]:
+            margin, error, attention = (float(row[f"train/{name}_loss"]) for name in TERMS)
+            assert float(row["train/loss"]) == pytest.approx(margin + 10 * error + attention, rel=1e-4)
     checkpoint = f"checkpoint={run / 'checkpoints' / 'best.ckpt'}"
     root = f"benchmark.root={world / 'test'}"
     medium = evaluate(config("evaluate", f"output_dir={alone}", checkpoint, root, "trainer=cpu", "workers=0"))

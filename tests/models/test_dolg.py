@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from src.errors import InputError
 from src.models.backbone import Backbone
-from src.models.dolg import DOLG, GlobalDescriptor
+from src.models.dolg import DOLG, GlobalDescriptor, maps_by_norm
 from src.models.fusion import concat_fusion, hadamard_fusion
+from src.models.local import LocalBranch
 
 
 def r18() -> Backbone:
@@ -79,3 +82,39 @@ def test_descriptors_stay_float32_under_autocast(dtype: torch.dtype) -> None:
 def test_refuses_sizes_below_one(sizes: dict[str, int]) -> None:
     with pytest.raises(InputError, match="at least 1"):
         DOLG(r18(), **sizes)
+
+
+def test_local_maps_are_what_attention_weighs() -> None:
+    model = DOLG(r18(), hidden=16, dim=8).eval()
+    x = torch.randn(2, 3, 96, 64)
+    maps = model.local_maps(x)
+    assert maps.features.shape == (2, 16, 6, 4)
+    torch.testing.assert_close(maps.features.norm(dim=1), torch.ones(2, 6, 4))
+    torch.testing.assert_close(maps.features * maps.scores, model.local(model.backbone(x).local))
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_local_maps_stay_float32_under_autocast(attention: bool) -> None:
+    model = DOLG(r18(), local=partial(LocalBranch, attention=attention), hidden=16, dim=8).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = model.local_maps(torch.randn(1, 3, 64, 64))
+    assert maps.features.dtype == maps.scores.dtype == torch.float32
+    torch.testing.assert_close(maps.features.norm(dim=1), torch.ones(1, 4, 4))
+
+
+def test_without_attention_the_norms_are_the_scores() -> None:
+    x = torch.randn(2, 3, 64, 96)
+    dolg = DOLG(r18(), local=partial(LocalBranch, attention=False), hidden=16, dim=8).eval()
+    gem = GlobalDescriptor(dolg.backbone, dim=None).eval()
+    for model, expected in [(dolg, dolg.local(dolg.backbone(x).local)), (gem, gem.backbone(x).local)]:
+        maps = model.local_maps(x)
+        torch.testing.assert_close(maps.scores[:, 0], expected.square().sum(1).sqrt())
+        torch.testing.assert_close(maps.features * maps.scores, expected)
+
+
+def test_a_place_without_activation_has_no_feature_and_no_score() -> None:
+    map_ = torch.zeros(1, 3, 1, 2)
+    map_[0, :, 0, 1] = torch.tensor([3.0, 0.0, -4.0])
+    maps = maps_by_norm(map_)
+    torch.testing.assert_close(maps.scores, torch.tensor([[[[0.0, 5.0]]]]))
+    torch.testing.assert_close(maps.features[0, :, 0], torch.tensor([[0.0, 0.6], [0.0, 0.0], [0.0, -0.8]]))

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from src.errors import InputError
+from src.losses.local import LocalLoss
+from src.losses.margin import ArcFace
+from src.models.backbone import Backbone
+from src.models.delg import DELG, LocalHead
 from src.models.dolg import DOLG
+from src.models.fusion import concat_fusion
+from src.models.pooling import GeM
 from src.training.checkpoint_io import AtomicCheckpointIO
 from src.training.checkpoints import (
     RUN_KEY,
@@ -35,6 +42,13 @@ MODEL = {
     "dim": 8,
 }
 
+DELG_MODEL = {
+    "_target_": "src.models.delg.DELG",
+    "backbone": MODEL["backbone"],
+    "pooling": {"_target_": "src.models.pooling.GeM", "_partial_": True},
+    "local": {"_target_": "src.models.delg.LocalHead", "_partial_": True, "code": 6, "hidden": 4},
+    "dim": 8,
+}
 
 DATA = {"training": "1" * 16, "validation": {"held out": "2" * 16}, "test": {"toy": "3" * 16}}
 EVIL = ["os.system", "src.models.dolg.torch.os.system", "src.models.dolg.nn", "src.models.dolg.Tensor"]
@@ -42,12 +56,6 @@ EVIL += ["src.models.backbone._read_tensors", "src.models.nowhere.DOLG", "src.mo
 
 
 def write(path: Path, model: dict | None = None, **changes: object) -> DOLG:
-    from functools import partial
-
-    from src.models.backbone import Backbone
-    from src.models.fusion import concat_fusion
-    from src.models.pooling import GeM
-
     network = DOLG(
         Backbone("resnet18.tv_in1k", pretrained=False),
         partial(GeM, p=2.5),
@@ -68,6 +76,24 @@ def test_the_network_comes_back_without_a_download(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(x), network(x))
     assert not loaded.training
     assert config["model"]["dim"] == 8
+
+
+def write_delg(path: Path) -> DELG:
+    """A run of a network with a local head, as its training module holds it."""
+    network = DELG(Backbone("resnet18.tv_in1k", pretrained=False), local=partial(LocalHead, code=6, hidden=4), dim=8)
+    state = {f"model.{key}": value for key, value in network.state_dict().items()}
+    state |= {f"head.{key}": value for key, value in ArcFace(8, 2).state_dict().items()}
+    state |= {f"auxiliary.{key}": value for key, value in LocalLoss(256, 2).state_dict().items()}
+    torch.save({"state_dict": state, RUN_KEY: describe_run({"model": DELG_MODEL}, ["a", "b"], DATA)}, path)
+    return network.eval()
+
+
+def test_a_network_with_a_local_head_comes_back_without_what_trained_it(tmp_path: Path) -> None:
+    network = write_delg(tmp_path / "a.ckpt")
+    loaded, _ = load_model(tmp_path / "a.ckpt")
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(loaded(x), network(x))
+    torch.testing.assert_close(vars(loaded.local_maps(x)), vars(network.local_maps(x)))
 
 
 def test_refusals_are_one_line(tmp_path: Path) -> None:

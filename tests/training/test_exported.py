@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from models.released_weights import state_dict
-from training.test_checkpoints import DATA, write
+from training.test_checkpoints import DATA, write, write_delg
 
 from src.errors import InputError
+from src.losses.local import LocalLoss
 from src.losses.margin import ArcFace, CurricularFace
 from src.models.released import load_released, read_released, released_network
 from src.training.checkpoints import load_model, selection_of, tensor_file
@@ -130,3 +131,29 @@ def test_parts_of_one_network_start_another(tmp_path: Path, capsys) -> None:
     assert "backbone; all else starts anew" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"weights_parts=neck: the network has no such part, but backbone"):
         warm_start(other, head, str(tmp_path / "a.ckpt"), ["a", "b"], ["neck"])
+
+
+def test_a_local_head_and_its_classifier_go_along(tmp_path: Path) -> None:
+    network = write_delg(tmp_path / "a.ckpt")
+    stored = torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"]["auxiliary.classifier.weight"]
+    folder = export_checkpoint(tmp_path / "a.ckpt", tmp_path / "model")
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(vars(load_model(folder)[0].local_maps(x)), vars(network.local_maps(x)))
+    for source, classes, same in [
+        (tmp_path / "a.ckpt", ["a", "b"], True),
+        (folder, ["a", "b"], True),
+        (folder, ["a", "c"], False),
+    ]:
+        auxiliary = LocalLoss(256, 2)
+        warm_start(network, ArcFace(8, 2), str(source), classes, auxiliary=auxiliary)
+        assert torch.equal(auxiliary.classifier.weight, stored) is same
+
+
+def test_the_parts_of_a_local_head_are_named(tmp_path: Path) -> None:
+    trained, other = write_delg(tmp_path / "a.ckpt"), write_delg(tmp_path / "b.ckpt")
+    warm_start(other, ArcFace(8, 2), str(tmp_path / "a.ckpt"), ["a", "b"], ["local"], LocalLoss(256, 2))
+    same = [key for key, value in other.state_dict().items() if torch.equal(value, trained.state_dict()[key])]
+    assert {"local.encoder.weight", "local.decoder.weight", "local.attention.0.weight"} <= set(same)
+    assert "fc.weight" not in same
+    with pytest.raises(InputError, match=r"no such part, but backbone, pooling, fc, local"):
+        warm_start(other, ArcFace(8, 2), str(tmp_path / "a.ckpt"), ["a", "b"], ["aspp"])
