@@ -13,6 +13,8 @@ from omegaconf import DictConfig
 
 from src.assemble import as_tested
 from src.contracts import InputError
+from src.data.datasets import check_whole_images
+from src.data.images import checked_reading
 from src.evaluation.evaluator import Evaluator, Given
 from src.evaluation.method import Method
 from src.extraction.extractor import Extractor
@@ -41,6 +43,8 @@ def assemble_evaluation(cfg: DictConfig) -> Plan:
     _check_sources(cfg)
     model, trained_by = _network(cfg)
     scales, resize, max_side, orientation = as_tested(cfg, trained_by)
+    check_whole_images(max_side, cfg.on_error)
+    checked_reading(orientation, 1)
     method = Method(
         index=instantiate(cfg.index),
         post={name: instantiate(step) for name, step in (cfg.get("post") or {}).items()},
@@ -80,8 +84,6 @@ def assemble_evaluation(cfg: DictConfig) -> Plan:
 
 def _check_sources(cfg: DictConfig) -> None:
     """Raise InputError unless there is one thing to evaluate."""
-    if cfg.on_error not in ("error", "skip"):
-        raise InputError(f"on_error must be error or skip, not {cfg.on_error}")
     if cfg.checkpoint is not None and cfg.get("model") is not None:
         raise InputError("give checkpoint=FILE, which carries its own model, or model=NAME; not both")
     alone = cfg.get("aggregate") is not None and _without_network(cfg)
@@ -105,7 +107,9 @@ def _network(cfg: DictConfig) -> tuple[DescriptorModel | None, dict[str, Any]]:
     if model is None:
         return None, trained_by
     # Convolutions on CPUs, dilated ones above all, and on tensor cores are faster with channels last.
-    return folded(model.to(memory_format=torch.channels_last)), trained_by
+    model = model.eval().to(memory_format=torch.channels_last)
+    # In half precision a folded network rounds otherwise than the one that was validated.
+    return (folded(model) if str(cfg.trainer.precision) == "32-true" else model), trained_by
 
 
 def _local(cfg: DictConfig, model: DescriptorModel | None) -> LocalExtractor | None:

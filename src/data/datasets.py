@@ -159,3 +159,11 @@ class BenchmarkImages(Dataset[ImageBatch]):
     def _pixels(self, position: int) -> Pixels:
         pixels = decode(read_patiently(self.source, position), self.orientation)
         return shrink(crop_query(pixels, self.boxes[position], self.crop), self.max_side)
+
+
+def check_whole_images(max_side: object, on_error: object) -> None:
+    """Raise InputError for a limit of pixels, or a rule for unreadable images, that there is not."""
+    if max_side is not None and (not isinstance(max_side, int) or max_side < 1):
+        raise InputError(f"max_side must be a whole number above 0 or null, not {max_side}")
+    if on_error not in ("error", "skip"):
+        raise InputError(f"on_error must be error or skip, not {on_error}")

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from src.contracts import Batch, Benchmark, ImageBatch, ImageSource, InputError, Orientation, TrainingSet
 from src.data.augment import Augmentation
-from src.data.datasets import BenchmarkImages, TrainingImages
+from src.data.datasets import BenchmarkImages, TrainingImages, check_whole_images
 from src.data.folder import SplitMode, split_folder
 from src.data.gldv2 import HINT, Kind, hold_out, load_gldv2
 from src.data.images import checked_reading
@@ -72,10 +72,7 @@ class LandmarkDataModule(L.LightningDataModule):
         super().__init__()
         if min(image_size, batch_size, eval_batch) < 1 or workers < 0:
             raise InputError("image_size, batch_size and eval_batch must be above 0, workers not below 0")
-        if max_side is not None and (not isinstance(max_side, int) or max_side < 1):
-            raise InputError(f"max_side must be a whole number above 0 or null, not {max_side}")
-        if on_error not in ("error", "skip"):
-            raise InputError(f"on_error must be error or skip, not {on_error}")
+        check_whole_images(max_side, on_error)
         if training is not None and len(training) < batch_size:
             raise InputError(
                 f"the {len(training)} training images are fewer than one batch of {batch_size}: lower data.batch_size"

@@ -123,8 +123,10 @@ class Extraction(L.LightningModule):
 
     def on_predict_end(self) -> None:
         """Take what still waits."""
-        for group in self._buckets.rest():
-            self.sink.take(group)
+        # Lightning sets the precision for `predict_step` alone.
+        with self.trainer.precision_plugin.forward_context():
+            for group in self._buckets.rest():
+                self.sink.take(group)
         parts: list[Any] = [(self._bad, self._taken, time.perf_counter() - self._clock)]
         if dist.is_available() and dist.is_initialized():
             mine, parts = parts[0], [None] * dist.get_world_size()

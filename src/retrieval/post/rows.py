@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.contracts import InputError
-from src.retrieval.products import read_only_mapping
+from src.retrieval.products import mapping_of
 
 # Galleries of more bytes than this go to a temporary file.
 IN_MEMORY = 4 * 2**30
@@ -27,7 +27,7 @@ def chunks(rows: int, dim: int, size: int = CHUNK) -> Iterator[slice]:
 
 def parts(gallery: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     """The rows chunk by chunk; of a read-only memory map, no pages are held for longer than their chunk."""
-    mapping = read_only_mapping(gallery)
+    mapping = mapping_of(gallery)
     for rows in chunks(*gallery.shape):
         yield gallery[rows]
         if mapping is not None:
