@@ -40,6 +40,7 @@ class DescriptorSink:
             "model": fingerprint(extractor.model),
             "scales": list(extractor.scales),
             "resize": extractor.resize,
+            "torch": torch.__version__,
             **about,
         }
         self.folder = store_folder(root, benchmark.name, self.about)

@@ -31,12 +31,14 @@ SMALL = [
     "optim.optimizer.lr=0.01",
     "test_scales=[1.0]",
 ]
+# Descriptors of other tests, and of other code, are not to be found again.
+OWN_STORE = ["store=${output_dir}/descriptors"]
 NARROW = ["model.dim=16", "model.hidden=16"]
 
 
 def config(name: str, *overrides: str) -> DictConfig:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(name, overrides=list(overrides))
+        return compose(name, overrides=[*OWN_STORE, *overrides] if name == "evaluate" else list(overrides))
 
 
 def card(run: Path) -> dict:
@@ -56,7 +58,8 @@ def losses(run: Path) -> list[float]:
 
 
 def command(*overrides: str, module: str = "src.train") -> list[str]:
-    return [sys.executable, "-W", "ignore", "-m", module, *overrides]
+    own = OWN_STORE if module == "src.evaluate" else []
+    return [sys.executable, "-W", "ignore", "-m", module, *own, *overrides]
 
 
 def environment(**extra: str) -> dict[str, str]:
