@@ -100,6 +100,8 @@ def _check_sources(cfg: DictConfig) -> None:
 
 def _network(cfg: DictConfig) -> tuple[DescriptorModel | None, dict[str, Any]]:
     """The network, lean and in eval mode, and the configuration of the run that trained it."""
+    # Layers that no weights fill are the same in all processes, and in the next evaluation.
+    torch.manual_seed(0)
     if cfg.checkpoint is None:
         model, trained_by = (None if cfg.get("model") is None else instantiate(cfg.model)), {}
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -44,7 +45,7 @@ class Spatial:
     def __init__(
         self,
         depth: int = 100,
-        kind: Kind = "affine",
+        kind: object = "affine",
         residual: float = 20.0,
         iterations: int = 1000,
         ratio: float = 1.0,
@@ -58,7 +59,7 @@ class Spatial:
             )
         self.depth = depth
         self.local = True
-        self.kind: Kind = kind
+        self.kind = cast("Kind", kind)
         self.residual = residual
         self.iterations = iterations
         self.ratio = ratio
