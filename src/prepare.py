@@ -8,13 +8,14 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from src.cli import one_line_errors
+from src.cli import one_line_errors, settle_process
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="prepare")
 @one_line_errors
 def main(cfg: DictConfig) -> None:
     """Run the task's call."""
+    settle_process()
     from hydra.utils import instantiate
 
     # Told to stop, a preparation ends as after an interrupt: in order.

@@ -119,7 +119,7 @@ def _say(audit: Audit, out: Path, pairs: Sequence[Pairs]) -> None:
             f"images): {len(own.probes):,} pairs compared"
         )
     print(CAUTION)
-    if not audit.overlaps:
+    if not audit.by_landmark():
         return
     print(f"look at {out / SHEET}")
     if audit.ids_listed:

@@ -150,7 +150,7 @@ def _row(audit: Audit, label: int, total: int, beside: Sequence[Overlap], unseen
     benchmark, probe = audit.benchmarks[beside[0].benchmark], beside[0].probe
     query = np.flatnonzero(benchmark.queries == probe)
     name = audit.gallery.source.name
-    notes = [benchmark.name, f"{total} of {np.count_nonzero(audit.training.labels == label)} images match"]
+    notes = [benchmark.name, f"{total} of {np.count_nonzero(audit.training.labels == label)} match"]
     if unseen:
         notes.append(f"{len(best_of_images(unseen))} of them not shown")
     return SheetRow(

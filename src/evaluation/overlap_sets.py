@@ -46,7 +46,7 @@ def as_benchmark(training: TrainingSet) -> Benchmark:
     fingerprint = hashlib.sha256(np.ascontiguousarray(training.ids).data)
     fingerprint.update(_sizes(training.source).data)
     return Benchmark(
-        name="training images",
+        name="training",
         source=training.source,
         num_gallery=len(training),
         queries=np.empty(0, np.int64),

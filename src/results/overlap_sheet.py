@@ -14,7 +14,7 @@ from src.results.drawing import beginning, ending, font, jpeg
 # Images beside a probe, and rows on a page.
 COLUMNS, ROWS = 6, 6
 THUMB, BORDER, GAP = 160, 4, 10
-TEXT_WIDTH, LABEL_HEIGHT, PROBE_GAP, HEADER = 170, 42, 14, 40
+TEXT_WIDTH, LABEL_HEIGHT, PROBE_GAP, HEADER = 190, 42, 14, 40
 SIDE = THUMB + 2 * BORDER
 
 

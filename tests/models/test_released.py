@@ -34,6 +34,7 @@ def test_every_stage_equals_the_released_networks(kind: str, parity: Path) -> No
         images = torch.from_numpy(rng.standard_normal((2, 3, height, width)).astype(np.float32))
         features = model.backbone(images)
         normalised, score = model.local.attend(features.local)
+        assert score is not None
         found = {
             "res3_mean": features.local.mean((2, 3)),
             "res4_mean": features.global_.mean((2, 3)),

@@ -59,7 +59,7 @@ class Spatial:
             )
         self.depth = depth
         self.local = True
-        self.kind = cast("Kind", kind)
+        self.kind: Kind = cast("Kind", kind)
         self.residual = residual
         self.iterations = iterations
         self.ratio = ratio
