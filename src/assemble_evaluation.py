@@ -15,6 +15,7 @@ from src.assemble import as_tested
 from src.contracts import InputError
 from src.data.datasets import check_whole_images
 from src.data.images import checked_reading
+from src.evaluation.describer import Describer
 from src.evaluation.evaluator import Evaluator, Given
 from src.evaluation.method import Method
 from src.extraction.extractor import Extractor
@@ -53,16 +54,18 @@ def assemble_evaluation(cfg: DictConfig) -> Plan:
         oracle=cfg.oracle,
     )
     described = model is not None and cfg.descriptors is None and method.aggregate is None
-    evaluator = Evaluator(
+    describer = Describer(
         trainer=instantiate(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False),
         images=Images(max_side, cfg.on_error == "skip", orientation, cfg.workers),
         store=Path(cfg.store),
-        method=method,
         extractor=None if model is None else Extractor(model, scales, resize),
         local=_local(cfg, model) if method.local else None,
+    )
+    evaluator = Evaluator(
+        describer,
+        method,
         learn_on=None if cfg.get("learn_on") is None else instantiate(cfg.learn_on)(),
         given=None if cfg.descriptors is None else Given(Path(cfg.descriptors), cfg.names and Path(cfg.names)),
-        precision=str(cfg.trainer.precision),
     )
     checkpoint = cfg.checkpoint
     return Plan(

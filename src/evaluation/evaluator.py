@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import lightning as L
 import numpy as np
-from numpy.typing import NDArray
 
-from src.contracts import BadImage, Benchmark, Difficulty, InputError, LocalFeatures, Ranking
+from src.contracts import Benchmark, Difficulty, Ranking
+from src.evaluation.describer import Described, Describer, no_features
 from src.evaluation.figures import figures_of
 from src.evaluation.learning import check_learning, learned_here, matching_pairs, wants_to_learn, whitenings
 from src.evaluation.method import KEPT, Method
 from src.evaluation.search import Searched, rerank, search_by_descriptors, search_by_local_features, shortlisted
-from src.extraction.descriptors import DescriptorSink
-from src.extraction.extractor import Extractor
 from src.extraction.foreign import read_descriptors
-from src.extraction.local_store import LocalExtractor, LocalSink
-from src.extraction.run import Images, Sink, extract
-from src.extraction.store import fingerprint, read_store, time_spent
+from src.extraction.store import fingerprint, read_store
 from src.retrieval.ranking import Ranked
 
 ORACLE = "oracle shortlist: junk was taken out with the ground truth before re-ranking"
@@ -36,48 +30,22 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Described:
-    """What is there of a benchmark's images: which of them, those that could not be read, and what one took.
-
-    `descriptors` are (images, D) where there are any, `features` those of the image at a position.
-    """
-
-    known: NDArray[np.bool_]
-    bad: tuple[BadImage, ...] = ()
-    seconds: float = 0.0
-    bytes: float = 0.0
-    descriptors: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    features: Callable[[int], LocalFeatures] | None = None
-    stages: dict[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Evaluator:
     """Describes a benchmark's images, ranks its gallery, and measures the ranking.
 
     Args:
-        trainer: whose processes describe the images; the main one ranks.
-        images: how images are read.
-        store: folder in which descriptors are kept, and found again.
+        describer: makes descriptors and local features; its trainer's main process ranks.
         method: what happens to descriptors.
-        extractor: makes descriptors; None where only local features are wanted, or descriptors are given.
-        local: makes local features, where the method asks for them.
         learn_on: images from which whitening or a codebook is learned, where no file has them.
-        given: descriptors to measure instead of the extractor's.
-        precision: of the network's passes, which keeps descriptors apart.
+        given: descriptors to measure instead of the describer's.
 
     Raises InputError where something is to be learned and there is nothing to learn it from.
     """
 
-    trainer: L.Trainer
-    images: Images
-    store: Path
+    describer: Describer
     method: Method = field(default_factory=Method)
-    extractor: Extractor | None = None
-    local: LocalExtractor | None = None
     learn_on: Benchmark | None = None
     given: Given | None = None
-    precision: str = "32-true"
 
     def __post_init__(self) -> None:
         check_learning(self.method, self.learn_on)
@@ -90,75 +58,40 @@ class Evaluator:
         start = time.perf_counter()
         described = self._describe(benchmark)
         self._learn()
-        found = self._search(described, benchmark) if self.trainer.is_global_zero else None
+        found = self._search(described, benchmark) if self.describer.main else None
         looked_at = self._shortlists(found, benchmark)
         if found is None:
             return None
         return self._measure(found, described, looked_at, benchmark, start)
 
-    def features(self, benchmark: Benchmark, wanted: NDArray[np.int64] | None = None) -> Described:
-        """Local features of a benchmark's images, or of those at some positions; to be called in all processes."""
-        if self.local is None:
-            raise InputError("this asks for local features: give features=rootsift, or a network")
-        sink = LocalSink(self.store, benchmark, self.local, self._about())
-        if wanted is not None:
-            sink.wanted = wanted
-        bad = self._extract(benchmark, sink)
-        known = np.zeros(len(benchmark.source), np.bool_)
-        known[sink.wanted] = True
-        known[sink.missing()] = False
-        return Described(
-            known,
-            bad,
-            _seconds_each(sink.folder),
-            sink.bytes_each(),
-            features=sink.features,
-            stages={"features": self.local.describe()},
-        )
-
-    def kept_features(self, benchmark: Benchmark) -> Callable[[int], LocalFeatures]:
-        """The local features that are there already, by position."""
-        assert self.local is not None
-        return LocalSink(self.store, benchmark, self.local, self._about()).features
-
     def _describe(self, benchmark: Benchmark) -> Described:
         """What the method's search wants of a benchmark's images."""
-        return self.features(benchmark) if self.method.aggregate else self._descriptors(benchmark)
-
-    def _descriptors(self, benchmark: Benchmark) -> Described:
-        if self.given is not None:
-            return self._given(self.given, benchmark)
-        if self.extractor is None:
-            raise InputError("there is no network to describe the images with: give checkpoint=FILE or model=NAME")
-        sink = DescriptorSink(self.store, benchmark, self.extractor, self._about())
-        bad = self._extract(benchmark, sink)
-        store = sink.store
-        return Described(store.known, bad, _seconds_each(sink.folder), descriptors=store.descriptors)
+        if self.method.aggregate is not None:
+            return self.describer.features(benchmark)
+        return self.describer.descriptors(benchmark) if self.given is None else self._given(self.given, benchmark)
 
     def _given(self, given: Given, benchmark: Benchmark) -> Described:
         """Descriptors from a file, or from a folder that an evaluation kept; other processes do not want them."""
-        if not self.trainer.is_global_zero:
+        if not self.describer.main:
             return Described(np.ones(len(benchmark.source), np.bool_))
         if given.file.is_dir():
-            store = read_store(given.file, benchmark, self.extractor and fingerprint(self.extractor.model))
+            extractor = self.describer.extractor
+            store = read_store(given.file, benchmark, extractor and fingerprint(extractor.model))
             return Described(store.known, descriptors=store.descriptors, stages={"descriptors": given.file.name})
         found = read_descriptors(given.file, benchmark, given.names)
         known = np.ones(len(benchmark.source), np.bool_)
         return Described(known, descriptors=found.descriptors, stages={"descriptors": found.note})
-
-    def _extract(self, benchmark: Benchmark, sink: Sink) -> tuple[BadImage, ...]:
-        return extract(self.trainer, benchmark, sink, self.images)
 
     def _learn(self) -> None:
         """Learn what the method still has to; the other set's images are described by all processes."""
         if self.learn_on is None or not wants_to_learn(self.method):
             return
         described = self._describe(self.learn_on)
-        if not self.trainer.is_global_zero:
+        if not self.describer.main:
             return
         name, digest = self.learn_on.name, self.learn_on.digest
         if self.method.aggregate is not None:
-            features = _of(described)
+            features = described.features
             there = np.flatnonzero(described.known).tolist()
             self.method.aggregate.learn((features(position).descriptors for position in there), name, digest)
         descriptors, pairs = described.descriptors, matching_pairs(self.learn_on)
@@ -170,7 +103,7 @@ class Evaluator:
         if self.method.aggregate is None:
             return search_by_descriptors(described.descriptors, described.known, benchmark, self.method)
         kept = self.method.kept(benchmark)
-        return search_by_local_features(_of(described), described.known, benchmark, self.method.aggregate, kept)
+        return search_by_local_features(described.features, described.known, benchmark, self.method.aggregate, kept)
 
     def _shortlists(self, found: Searched | None, benchmark: Benchmark) -> Described | None:
         """Local features of the images that the re-ranker will look at, where it looks at any."""
@@ -178,7 +111,7 @@ class Evaluator:
         if reranker is None or not reranker.local:
             return None
         wanted = None if found is None else shortlisted(found, benchmark, reranker, self.method.oracle)
-        return self.features(benchmark, self.trainer.strategy.broadcast(wanted))
+        return self.describer.features(benchmark, self.describer.trainer.strategy.broadcast(wanted))
 
     def _measure(
         self, found: Searched, described: Described, looked_at: Described | None, benchmark: Benchmark, start: float
@@ -190,7 +123,7 @@ class Evaluator:
         clock = time.perf_counter()
         if reranker is not None:
             stages["rerank"] = reranker.describe()
-            local = _of(looked_at) if looked_at else _no_features
+            local = looked_at.features if looked_at else no_features
             if self.method.oracle:
                 notes.append(ORACLE)
                 rankings = {d: rerank(found, benchmark, reranker, local, d) for d in benchmark.difficulties}
@@ -220,25 +153,3 @@ class Evaluator:
             before=None if reranker is None else found.ranked.heads[:, :KEPT],
             curves=figures.curves,
         )
-
-    def _about(self) -> dict[str, object]:
-        """What decides descriptors beside network and scales."""
-        return {
-            "max_side": self.images.max_side,
-            "orientation": self.images.orientation,
-            "precision": self.precision,
-        }
-
-
-def _of(described: Described) -> Callable[[int], LocalFeatures]:
-    assert described.features is not None
-    return described.features
-
-
-def _no_features(position: int) -> LocalFeatures:
-    raise RuntimeError("this re-ranker said that it looks at no local features")
-
-
-def _seconds_each(folder: Path) -> float:
-    images, seconds = time_spent(folder)
-    return seconds / images if images else 0.0

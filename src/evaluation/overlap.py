@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from src.contracts import Benchmark, InputError, TrainingSet
 from src.data.preparation.lock import preparing
-from src.evaluation.describer import Describer
+from src.evaluation.describer import Described, Describer
 from src.evaluation.overlap_files import IMAGES, LANDMARKS, SHEET, Audit, write_audit
 from src.evaluation.overlap_search import Pairs, Rule, nearest, verified
 from src.evaluation.overlap_sets import as_benchmark, probes_of
-from src.extraction.descriptors import DescriptorSink
 from src.results.provenance import versions
 from src.retrieval.rerank.spatial import Spatial
 
@@ -50,12 +49,12 @@ def find_overlap(
     for benchmark, found in zip(sets, probes, strict=True):
         if not len(found):
             raise InputError(f"{benchmark.name} has no image to compare with (probes={list(rule.probes)})")
-    with preparing(out) if describer.trainer.is_global_zero else nullcontext():
+    with preparing(out) if describer.main else nullcontext():
         gallery = as_benchmark(training)
         pairs = _nearest(describer, gallery, sets, probes, rule)
-        local = [describer.features(b, np.unique(p.probes)) for b, p in zip(sets, pairs, strict=True)]
-        images = describer.features(gallery, np.unique(np.concatenate([p.images for p in pairs])))
-        if not describer.trainer.is_global_zero:
+        local = [describer.features(b, np.unique(p.probes)).features for b, p in zip(sets, pairs, strict=True)]
+        images = describer.features(gallery, np.unique(np.concatenate([p.images for p in pairs]))).features
+        if not describer.main:
             return None
         overlaps = [
             overlap
@@ -72,14 +71,22 @@ def _nearest(
     describer: Describer, gallery: Benchmark, sets: Sequence[Benchmark], probes: Sequence[NDArray[np.int64]], rule: Rule
 ) -> list[Pairs]:
     """The pairs to be compared of each benchmark, the same in all processes."""
-    descriptors, known = describer.descriptors(gallery)
+    own = _described(describer, gallery)
     pairs = []
     for benchmark, positions in zip(sets, probes, strict=True):
-        others, there = describer.descriptors(benchmark)
-        if describer.trainer.is_global_zero:
-            readable = positions[there[positions]]
-            pairs.append(nearest(descriptors, known, np.array(others[readable]), readable, rule))
+        others = _described(describer, benchmark)
+        if describer.main:
+            readable = positions[others.known[positions]]
+            rows = np.array(others.descriptors[readable])
+            pairs.append(nearest(own.descriptors, own.known, rows, readable, rule))
     return describer.trainer.strategy.broadcast(pairs)
+
+
+def _described(describer: Describer, benchmark: Benchmark) -> Described:
+    found = describer.descriptors(benchmark)
+    if found.bad and describer.main:
+        print(f"{benchmark.name}: {len(found.bad):,} images cannot be read and are left out ({found.bad[0].name})")
+    return found
 
 
 def _about(
@@ -91,7 +98,7 @@ def _about(
     pairs: Sequence[Pairs],
 ) -> dict[str, object]:
     """How an audit was made, in plain values."""
-    sink = DescriptorSink(describer.store, audit.gallery, describer.extractor, describer.about)
+    sink = describer.sink(audit.gallery)
     apart = ("benchmark", "digest", "crop")
     training = {"images": len(audit.training), "landmarks": len(audit.training.classes), "digest": audit.gallery.digest}
     return {
@@ -102,7 +109,7 @@ def _about(
             for b, own, p in zip(audit.benchmarks, probes, pairs, strict=True)
         ],
         "descriptors": {key: value for key, value in sink.about.items() if key not in apart},
-        "features": describer.local.describe(),
+        "features": describer.local.describe() if describer.local else None,
         "verification": {key: value for key, value in spatial.describe().items() if key not in ("rerank", "depth")},
         "found": {"landmarks": len(audit.by_landmark()), "images": len({o.image for o in audit.overlaps})},
         "caution": CAUTION,

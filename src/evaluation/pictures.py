@@ -24,8 +24,8 @@ def pictures_of(evaluator: Evaluator, ranking: Ranking, count: int) -> list[Pict
     for query in queries:
         if isinstance(evaluator.method.rerank, Spatial):
             pictures += _matches(evaluator, evaluator.method.rerank, ranking, query)
-        if evaluator.extractor is not None:
-            pictures += _attention(evaluator, evaluator.extractor, ranking.benchmark, query)
+        if evaluator.describer.extractor is not None:
+            pictures += _attention(evaluator, evaluator.describer.extractor, ranking.benchmark, query)
     return pictures
 
 
@@ -36,7 +36,7 @@ def _matches(evaluator: Evaluator, spatial: Spatial, ranking: Ranking, query: in
     answers = [int(p) for p in ranking.top[query, :2] if p >= 0 and p != image]
     if not answers:
         return []
-    features = evaluator.kept_features(benchmark)
+    features = evaluator.describer.kept_features(benchmark)
     ours, theirs = features(image), features(answers[0])
     match = spatial.verified(ours, theirs)
     rows = match.matches[match.inlier]
@@ -65,4 +65,4 @@ def _attention(evaluator: Evaluator, extractor: Extractor, benchmark: Benchmark,
 
 
 def _pixels(evaluator: Evaluator, benchmark: Benchmark, position: int) -> np.ndarray:
-    return evaluator.images.of(benchmark).__getitems__([position]).images[0].numpy()
+    return evaluator.describer.images.of(benchmark).__getitems__([position]).images[0].numpy()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from src.contracts import Benchmark, GroundTruth, InputError, LocalFeatures, Ranking, Shortlist
 from src.data.folder import folder_benchmark
+from src.evaluation.describer import Describer
 from src.evaluation.evaluator import ORACLE, Evaluator, Given
 from src.evaluation.method import Method
 from src.extraction.run import Images
@@ -61,7 +62,8 @@ def given(tmp_path: Path, table: NDArray[np.float32]) -> Given:
 
 def evaluate(store: Path, benchmark: Benchmark, method: Method, **options: object) -> Ranking:
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    ranking = Evaluator(trainer, Images(), store, method, **options).run(benchmark)
+    describer = Describer(trainer, Images(), store, local=options.pop("local", None))
+    ranking = Evaluator(describer, method, **options).run(benchmark)
     assert ranking is not None
     return ranking
 
