@@ -22,7 +22,7 @@ spatial=(rerank=spatial rerank.residual=6)
 network=(features=network features.max_features=300 'features.scales=[0.5,0.7071,1.0,1.4142]')
 of() { echo "checkpoint=$out/trained_$1/checkpoints/best.ckpt"; }
 evaluate() { # NAME METHOD OPTIONS...
-  python -m src.evaluate name="paper_table/$1" method="$2" benchmark=demo 'scales=[1.0]' store="$out/descriptors" "${@:3}"
+  python -m src.evaluate name="paper_table/$1" method="'$2'" benchmark=demo 'scales=[1.0]' store="$out/descriptors" "${@:3}"
 }
 evaluate a1_rootsift "(A) RootSIFT-ASMK" features=rootsift aggregate=asmk "${validation[@]}"
 evaluate a2_rootsift_sp "(A) RootSIFT-ASMK + SP" features=rootsift aggregate=asmk "${validation[@]}" "${spatial[@]}"

@@ -15,6 +15,7 @@ from torchmetrics import Metric
 
 from src.contracts import InputError
 from src.retrieval.index import FlatIndex, Index
+from src.retrieval.products import rows_at
 from src.retrieval.ranking import Ranked, gallery_ranking
 
 # Batches that become one message between processes.
@@ -113,8 +114,8 @@ class DescriptorMetric(Metric):
     def _ranked(self, labelled: Sequence[NDArray[np.int64]]) -> Ranked:
         table, known = self._table()
         gallery, there = table[: self.num_gallery], known[: self.num_gallery]
-        asked = known[self.queries]
-        return gallery_ranking(gallery, table[self.queries], labelled, self.top, there, asked, self.index())
+        queries, asked = rows_at(table, self.queries), known[self.queries]
+        return gallery_ranking(gallery, queries, labelled, self.top, there, asked, self.index())
 
     def _table(self) -> Table:
         """What all processes took, in the first of them."""

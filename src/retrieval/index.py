@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,8 @@ from src.retrieval.index_files import Header, read_index, write_index
 
 # Rows checked, or added to an index, at a time.
 ROWS_AT_ONCE = 65_536
+# Values of all queries together, for each thread, from which a matrix product is the faster way (faiss's own measure).
+PRODUCT_FROM = 800
 
 
 class Index(ABC):
@@ -25,7 +28,7 @@ class Index(ABC):
 
     Attributes:
         kind: the name of this kind of index in the configs and in its files.
-        exact: whether an answer can be missing, or its score be an approximation.
+        exact: no answer is missing, and every score is the cosine.
         depth: how many answers an evaluation asks of an approximate index; None of an exact one, for it has them all.
     """
 
@@ -77,8 +80,7 @@ class Index(ABC):
         scores = np.full((len(queries), k), -np.inf, np.float32)
         positions = np.full((len(queries), k), -1, np.int64)
         if len(self):
-            self._prepare(index)
-            _search(index, np.ascontiguousarray(queries, np.float32), scores, positions)
+            self._fill(np.ascontiguousarray(queries, np.float32), scores, positions)
         return scores, positions
 
     def save(self, path: Path) -> None:
@@ -117,8 +119,25 @@ class Index(ABC):
     def _bytes(self, index: Any) -> int:
         """Bytes that the index takes in memory."""
 
-    def _prepare(self, index: Any) -> None:  # noqa: B027
-        """Set what a search needs; nothing, for most."""
+    def _ask(self, index: Any, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """What faiss answers, after setting what a search needs."""
+        return index.search(queries, k)
+
+    def _fill(self, queries: NDArray[np.float32], scores: NDArray[np.float32], positions: NDArray[np.int64]) -> None:
+        """Put the first k answers of every query into `scores` and `positions`, (Q, k)."""
+        k = min(scores.shape[1], len(self))
+        rows, width = np.arange(len(queries)), min(k + 1, len(self))
+        while len(rows):
+            found, places = self._ask(self._index, queries[rows], width)
+            found[places < 0] = -np.inf
+            order = np.lexsort((places, -found))
+            found, places = np.take_along_axis(found, order, 1), np.take_along_axis(places, order, 1)
+            scores[rows, :k], positions[rows, :k] = found[:, :k], places[:, :k]
+            if width == len(self):
+                break
+            # Of equal scores faiss keeps any: while they go on beyond the k-th, one that stands earlier may be missing.
+            rows = rows[(found[:, k - 1] == found[:, -1]) & (places[:, -1] >= 0)]
+            width = min(2 * width, len(self))
 
 
 class FlatIndex(Index):
@@ -137,6 +156,30 @@ class FlatIndex(Index):
 
     def _bytes(self, index: Any) -> int:
         return 4 * index.d * index.ntotal
+
+    def _ask(self, index: Any, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """By a matrix product where there are queries enough.
+
+        faiss 1.15 takes products from 128,000 values on, a measure for dozens of threads: on two, the 70 queries of a
+        benchmark took it 14 times as long as a product (its issue 4925).
+        """
+        import faiss
+
+        usual = _usual_threshold()
+        if queries.size >= PRODUCT_FROM * faiss.omp_get_max_threads():
+            faiss.cvar.distance_compute_blas_threshold = 1
+        try:
+            return index.search(queries, k)
+        finally:
+            faiss.cvar.distance_compute_blas_threshold = usual
+
+
+@cache
+def _usual_threshold() -> int:
+    """What faiss came with: read once, since searches in other threads may have changed it for a moment."""
+    import faiss
+
+    return faiss.cvar.distance_compute_blas_threshold
 
 
 def recall(approximate: NDArray[np.int64], exact: NDArray[np.int64], k: int) -> float:
@@ -160,25 +203,6 @@ def check_whole(least: int, **values: object) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or value < least:
             raise InputError(f"index.{name} must be a whole number of at least {least}, not {value!r}")
-
-
-def _search(
-    index: Any, queries: NDArray[np.float32], scores: NDArray[np.float32], positions: NDArray[np.int64]
-) -> None:
-    """Fill the first k answers of every query into `scores` and `positions`, (Q, k)."""
-    k = min(scores.shape[1], index.ntotal)
-    rows, width = np.arange(len(queries)), min(k + 1, index.ntotal)
-    while len(rows):
-        found, places = index.search(queries[rows], width)
-        found[places < 0] = -np.inf
-        order = np.lexsort((places, -found))
-        found, places = np.take_along_axis(found, order, 1), np.take_along_axis(places, order, 1)
-        scores[rows, :k], positions[rows, :k] = found[:, :k], places[:, :k]
-        if width == index.ntotal:
-            break
-        # Of equal scores faiss keeps any: while they go on beyond the k-th, one that stands earlier may be missing.
-        rows = rows[(found[:, k - 1] == found[:, -1]) & (places[:, -1] >= 0)]
-        width = min(2 * width, index.ntotal)
 
 
 def _check_finite(descriptors: NDArray[np.float32], role: str) -> None:

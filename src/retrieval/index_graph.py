@@ -59,5 +59,6 @@ class HNSWIndex(Index):
         links = 4 * graph.neighbors.size() + 8 * graph.offsets.size() + 4 * graph.levels.size()
         return 4 * index.d * index.ntotal + links
 
-    def _prepare(self, index: Any) -> None:
+    def _ask(self, index: Any, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         index.hnsw.efSearch = self.ef_search
+        return super()._ask(index, queries, k)

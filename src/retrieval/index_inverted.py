@@ -78,8 +78,9 @@ class InvertedIndex(Index):
         # Beside its code each entry has its position, 8 bytes.
         return (index.code_size + 8) * index.ntotal + 4 * index.d * index.nlist
 
-    def _prepare(self, index: Any) -> None:
+    def _ask(self, index: Any, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         index.nprobe = min(self.probes, index.nlist)
+        return super()._ask(index, queries, k)
 
 
 class IVFFlatIndex(InvertedIndex):

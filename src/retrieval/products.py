@@ -25,12 +25,12 @@ class InnerProducts:
     two descriptors, and on nothing else.
 
     Args:
-        gallery: (N, D), any floating type; of a read-only memory map, no pages are held for longer than they are read.
+        gallery: (N, D), any floating type; of a memory-mapped file, pages are held for as long as they are read.
     """
 
     def __init__(self, gallery: NDArray[np.floating]) -> None:
         self.gallery = gallery
-        self._mapping = read_only_mapping(gallery)
+        self._mapping = mapping_of(gallery)
         dim = gallery.shape[1]
         self._rows = torch.empty((max(1, VALUES // dim), dim), dtype=torch.float64)
 
@@ -84,9 +84,11 @@ def rows_at(table: NDArray[np.floating], positions: NDArray[np.int64]) -> NDArra
     return table[positions]
 
 
-def read_only_mapping(array: NDArray[np.generic]) -> mmap.mmap | None:
+def mapping_of(array: NDArray[np.generic]) -> mmap.mmap | None:
     """The memory map that an array is a part of, if its pages can be let go of and read again."""
-    base: object = array
+    base, mode = array, "c"
     while isinstance(base, np.ndarray):
+        mode = base.mode if isinstance(base, np.memmap) else mode
         base = base.base
-    return base if isinstance(base, mmap.mmap) and memoryview(base).readonly and hasattr(base, "madvise") else None
+    # Of a copy on write ("c"), changed pages are nowhere else.
+    return base if isinstance(base, mmap.mmap) and mode != "c" and hasattr(base, "madvise") else None

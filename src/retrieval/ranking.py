@@ -16,8 +16,8 @@ from src.retrieval.index import Index
 from src.retrieval.products import InnerProducts, exact_queries, rows_at
 
 QUERIES_AT_ONCE = 512
-# Gallery images compared at a time; the first fewer, since all of them are candidates for the head.
-TILE, FIRST_TILE = 16_384, 256
+# Gallery images compared at a time, and scores; the first few, since all of them are candidates for the head.
+TILE, SCORES, FIRST_TILE = 16_384, 2**21, 256
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _check(
         outside = positions[(positions < 0) | (positions >= len(gallery))]
         if len(outside):
             raise InputError(
-                f"the ground truth of query {query} (from 0) speaks of image {outside[0]}; the gallery has {len(gallery)}"
+                f"ground truth of query {query} names image {outside[0]} (from 0), but the gallery has {len(gallery)}"
             )
 
 
@@ -227,7 +227,7 @@ def _rank(
     # Comparing one tile's scores and multiplying the next go side by side.
     with ThreadPoolExecutor(1) as beside:
         compared: Future[None] | None = None
-        for tile in _tiles(len(present)):
+        for tile in _tiles(len(present), min(TILE, SCORES // len(queries))):
             scores = products(queries, present[tile]).numpy()
             if compared is not None:
                 compared.result()
@@ -253,11 +253,11 @@ def _compare(
         standing.take(row, start)
 
 
-def _tiles(count: int) -> Iterator[slice]:
+def _tiles(count: int, largest: int) -> Iterator[slice]:
     start, size = 0, FIRST_TILE
     while start < count:
         yield slice(start, min(start + size, count))
-        start, size = start + size, min(2 * size, TILE)
+        start, size = start + size, min(2 * size, largest)
 
 
 @dataclass

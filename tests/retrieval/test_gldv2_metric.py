@@ -11,6 +11,7 @@ from torch import Tensor
 from src.contracts import GLDv2Benchmark, GroundTruth, Measure
 from src.errors import InputError
 from src.retrieval.gldv2 import GLDv2Metric, voted
+from src.retrieval.index_inverted import IVFFlatIndex
 
 GALLERY, QUERIES, DIM = 40, 12, 8
 NOTHING = np.empty(0, np.int64)
@@ -118,6 +119,18 @@ def test_a_skipped_query_has_no_answer_and_scores_nothing(descriptors: Tensor) -
     assert after["public"]["map"] <= before["public"]["map"]
     retrieval = filled(GLDv2Metric(benchmark("mAP@100"), DIM), descriptors, skipped=(GALLERY,)).compute()
     assert retrieval["public"]["ap"][0] == 0
+
+
+@pytest.mark.parametrize("measure", ["GAP", "mAP@100"])
+def test_an_index_that_misses_nothing_changes_nothing(descriptors: Tensor, measure: Measure) -> None:
+    task = benchmark(measure, 3)
+    exact, metric = GLDv2Metric(task, DIM), GLDv2Metric(task, DIM, lambda: IVFFlatIndex(2, probes=2))
+    expected, found = (filled(one, descriptors, skipped=(GALLERY, 2)).compute() for one in (exact, metric))
+    assert metric.ranks.tolist() == exact.ranks.tolist()
+    assert [answer[:2] for answer in metric.answers] == [answer[:2] for answer in exact.answers]
+    for usage in ("public", "private"):
+        assert found[usage]["map"] == expected[usage]["map"]
+        np.testing.assert_array_equal(found[usage]["ap"], expected[usage]["ap"])
 
 
 def test_missing_images_are_an_error(descriptors: Tensor) -> None:

@@ -9,6 +9,7 @@ import resource
 from collections.abc import Callable
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from hydra.utils import instantiate
@@ -76,6 +77,18 @@ def test_flat_equals_a_stable_sort_of_the_full_product() -> None:
     expected = np.argsort(-np.round(product, 4), axis=1, kind="stable")
     assert (positions == expected).all()
     np.testing.assert_allclose(scores, np.take_along_axis(product, expected, 1), atol=1e-5)
+
+
+def test_flat_answers_many_queries_as_it_answers_one_and_leaves_faiss_as_it_was(
+    data: tuple[Table, Table], built: dict[str, Index]
+) -> None:
+    usual = faiss.cvar.distance_compute_blas_threshold
+    scores, positions = built["flat"].search(np.tile(data[1], (3, 1)), 20)
+    for query, own_scores, own in zip(np.tile(data[1], (3, 1)), scores, positions, strict=True):
+        few = built["flat"].search(query[None], 20)
+        assert (few[1] == own).all()
+        np.testing.assert_allclose(few[0][0], own_scores, atol=1e-6)
+    assert faiss.cvar.distance_compute_blas_threshold == usual
 
 
 @every_kind

@@ -16,7 +16,19 @@ from hypothesis import strategies as st
 from src.contracts import DIFFICULTIES, GroundTruth
 from src.data.revisited import load_ground_truth
 from src.errors import InputError
-from src.retrieval.metrics import RevisitedMAP, revisited_evaluation
+from src.retrieval.index import FlatIndex
+from src.retrieval.index_inverted import IVFFlatIndex
+from src.retrieval.metrics import (
+    RevisitedMAP,
+    evaluation_of,
+    ignored_of,
+    labelled_of,
+    positive_counts,
+    positive_ranks,
+    revisited_evaluation,
+    scores_at,
+)
+from src.retrieval.ranking import listed_ranking
 
 
 def lists(*parts: list[int]) -> tuple[np.ndarray, ...]:
@@ -96,6 +108,48 @@ def test_another_number_of_queries_is_refused() -> None:
         revisited_evaluation(np.zeros((1, 3), np.int64), GroundTruth(lists([], []), lists([], []), lists([], [])))
 
 
+@settings(derandomize=True, deadline=None, max_examples=30)
+@given(data=st.data())
+def test_ranks_of_what_is_labelled_are_enough(data: st.DataObject) -> None:
+    size, asked = data.draw(st.integers(3, 40)), data.draw(st.integers(1, 4))
+    kinds = [data.draw(st.lists(st.sampled_from("ehjn"), min_size=size, max_size=size)) for _ in range(asked)]
+    rankings = [data.draw(st.permutations(range(size)))[: data.draw(st.integers(0, size))] for _ in kinds]
+    of = {letter: lists(*([i for i, k in enumerate(kind) if k == letter] for kind in kinds)) for letter in "ehjn"}
+    truth = GroundTruth(of["e"], of["h"], of["j"])
+    found = [(np.array(ranking, np.int64), np.zeros(len(ranking), np.float32)) for ranking in rankings]
+    ranked = listed_ranking(found, labelled_of(truth), 1)
+    result = evaluation_of(ranked, truth, (1, 4))
+    for query, ranking in enumerate(rankings):
+        one = GroundTruth(truth.easy[query : query + 1], truth.hard[query : query + 1], truth.junk[query : query + 1])
+        alone = revisited_evaluation(np.array([ranking], np.int64), one, (1, 4))
+        for difficulty in DIFFICULTIES:
+            np.testing.assert_array_equal(result[difficulty]["ap"][query], alone[difficulty]["ap"][0])
+    for difficulty in DIFFICULTIES:
+        scores = scores_at(difficulty, ranked, truth, (1, 4))
+        for figure in ("map", "ap", "mp_at_k"):
+            np.testing.assert_array_equal(result[difficulty][figure], scores[figure])
+
+
+def test_positives_are_ranked_among_what_counts() -> None:
+    truth = GroundTruth(easy=lists([4], []), hard=lists([1, 9], []), junk=lists([7, 0], [3]))
+    ranking = (np.array([7, 4, 2, 1, 0, 5]), np.zeros(6, np.float32))
+    ranked = listed_ranking([ranking, ranking], labelled_of(truth), 3)
+    expected = {"easy": ([[0], []], [1, 0]), "medium": ([[0, 2], []], [3, 0]), "hard": ([[1], []], [2, 0])}
+    for difficulty in DIFFICULTIES:
+        ranks, counts = expected[difficulty]
+        assert [own.tolist() for own in positive_ranks(difficulty, ranked, truth)] == ranks
+        assert positive_counts(difficulty, truth) == counts
+    assert [own.tolist() for own in ignored_of("hard", truth)] == [[4, 7, 0], [3]]
+
+
+def test_rankings_for_another_ground_truth_are_refused() -> None:
+    truth = GroundTruth(easy=lists([4]), hard=lists([1]), junk=lists([]))
+    other = GroundTruth(easy=lists([4]), hard=lists([2]), junk=lists([]))
+    ranked = listed_ranking([(np.arange(5), np.zeros(5, np.float32))], labelled_of(truth), 3)
+    with pytest.raises(ValueError, match="made for another ground truth"):
+        evaluation_of(ranked, other)
+
+
 @pytest.fixture
 def world() -> tuple[GroundTruth, torch.Tensor, np.ndarray]:
     """Eight gallery images and two queries, with descriptors that rank them imperfectly."""
@@ -160,14 +214,37 @@ def test_what_is_skipped_is_not_found(world) -> None:
 
 def test_chunks_and_the_kept_head_do_not_change_the_result(world, monkeypatch: pytest.MonkeyPatch) -> None:
     truth, descriptors, queries = world
-    monkeypatch.setattr("src.retrieval.descriptors.QUERIES_AT_ONCE", 1)
+    monkeypatch.setattr("src.retrieval.ranking.QUERIES_AT_ONCE", 1)
+    monkeypatch.setattr("src.retrieval.descriptors.BATCHES_AT_ONCE", 2)
     metric = RevisitedMAP(truth, 8, queries, 6, top=3)
-    metric.update(descriptors, torch.arange(10))
+    for rows in torch.arange(10).split(3):
+        metric.update(descriptors[rows], rows)
     result = metric.compute()
     for difficulty in DIFFICULTIES:
         np.testing.assert_allclose(result[difficulty]["ap"], expected(truth, descriptors)[difficulty]["ap"])
     scores = (descriptors[8:] @ descriptors[:8].T).numpy()
     assert metric.ranks.tolist() == np.argsort(-scores, axis=1)[:, :3].tolist()
+
+
+def test_what_an_approximate_index_does_not_find_counts_as_missed(world) -> None:
+    truth, descriptors, queries = world
+    exact, whole, shallow = (
+        RevisitedMAP(truth, 8, queries, 6, index)
+        for index in (FlatIndex, lambda: IVFFlatIndex(2, probes=2), lambda: IVFFlatIndex(2, probes=2, depth=2))
+    )
+    kept = torch.tensor([0, 1, 2, 4, 5, 6, 7, 8, 9])
+    results = []
+    for metric in (exact, whole, shallow):
+        metric.update(descriptors[kept], kept)
+        metric.skip(torch.tensor([3]))
+        results.append(metric.compute())
+    assert whole.ranks.tolist() == exact.ranks.tolist()
+    assert shallow.ranks.tolist() == [[*row[:2], *[-1] * 6] for row in exact.ranks.tolist()]
+    for difficulty in DIFFICULTIES:
+        np.testing.assert_array_equal(results[1][difficulty]["ap"], results[0][difficulty]["ap"])
+    scores = (descriptors[8:] @ descriptors[kept[:7]].T).numpy()
+    found = kept.numpy()[np.argsort(-scores, axis=1)[:, :2]]
+    assert results[2]["medium"]["map"] == revisited_evaluation(found, truth)["medium"]["map"]
 
 
 def test_no_readable_query_finds_nothing(world) -> None:
@@ -199,39 +276,54 @@ def test_a_descriptor_that_is_not_finite_is_refused(world, position: int, role: 
 SCRIPT = """
 import json, sys
 import numpy as np, torch, torch.distributed as dist
-from src.contracts import GroundTruth
+from src.contracts import GroundTruth, InputError
 from src.retrieval.metrics import RevisitedMAP
 rank, init, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method="file://" + init, rank=rank, world_size=2)
 a = lambda *parts: tuple(np.array(p, np.int64) for p in parts)
 truth = GroundTruth(a([0, 3], [5]), a([4], [6, 7]), a([1], []))
 x = torch.nn.functional.normalize(torch.randn(10, 6, generator=torch.Generator().manual_seed(5)))
-metric = RevisitedMAP(truth, 8, np.array([8, 9]), 6)
-rows = json.loads(sys.argv[4 + rank])
-if rows:
-    metric.update(x[rows], torch.tensor(rows))
-if rank:
-    metric.skip(torch.tensor([2]))
-result = metric.compute()
-print(json.dumps({d: result[d]["map"] for d in result}), file=open(out + str(rank), "w"))
+metric, said = RevisitedMAP(truth, 8, np.array([8, 9]), 6), []
+for shares, skipped in json.loads(sys.argv[4]):
+    metric.reset()
+    for rows in torch.tensor(shares[rank], dtype=torch.int64).split(2):
+        metric.update(x[rows], rows)
+    if rank:
+        metric.skip(torch.tensor(skipped, dtype=torch.int64))
+    try:
+        result = metric.compute()
+        ranks = [own.tolist() for own in metric.ranked.ranks]
+        said.append([{d: result[d]["map"] for d in result}, metric.ranks.tolist(), ranks])
+    except InputError as error:
+        said.append(str(error))
+print(json.dumps(said), file=open(out + str(rank), "w"))
 dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("shares", [("[0,1,3,4,9]", "[5,6,7,8,8,0]"), ("[0,1,3,4,9,5,6,7,8]", "[]")])
-def test_two_processes_equal_one(shares: tuple[str, str], tmp_path: Path, world) -> None:
+def test_two_processes_equal_one(tmp_path: Path, world) -> None:
     truth, descriptors, queries = world
     metric = RevisitedMAP(truth, 8, queries, 6)
     kept = torch.tensor([0, 1, 3, 4, 5, 6, 7, 8, 9])
     metric.update(descriptors[kept], kept)
     metric.skip(torch.tensor([2]))
     single = metric.compute()
+    assert metric.ranked is not None
+    one = [
+        {d: single[d]["map"] for d in DIFFICULTIES},
+        metric.ranks.tolist(),
+        [r.tolist() for r in metric.ranked.ranks],
+    ]
+    cases = [
+        (([0, 1, 3, 4, 9], [5, 6, 7, 8, 8, 0]), [2]),
+        (([0, 1, 3, 4, 9, 5, 6, 7, 8], []), [2]),
+        (([0, 1, 3, 4, 9], [5, 6, 7, 8]), []),
+    ]
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT]
-    arguments = [str(tmp_path / "init"), str(tmp_path / "out"), *shares]
+    places = [str(tmp_path / "init"), str(tmp_path / "out")]
     root = Path(__file__).resolve().parents[2]
-    both = [subprocess.Popen([*command, str(rank), *arguments], cwd=root) for rank in range(2)]
+    both = [subprocess.Popen([*command, str(rank), *places, json.dumps(cases)], cwd=root) for rank in range(2)]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
     for rank in range(2):
-        result = json.loads((tmp_path / f"out{rank}").read_text())
-        for difficulty in DIFFICULTIES:
-            assert result[difficulty] == pytest.approx(single[difficulty]["map"], abs=1e-6)
+        said = json.loads((tmp_path / f"out{rank}").read_text())
+        assert said == [one, one, "1 of 10 images have no descriptor (first: position 2)"]

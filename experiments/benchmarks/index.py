@@ -1,0 +1,157 @@
+"""Indexes of made-up descriptors, 512-d: time to build, memory, speed and recall, beside the exact answers.
+
+    PYTHONPATH=. python experiments/benchmarks/index.py [--images N] [--small N] [--queries N]
+
+Descriptors lie around centres, 50 to a centre, and vary along 512 directions of falling strength that no axis follows;
+a query is another draw near one of them. `flat`, `ivf_flat` and `ivf_pq` index all images, `hnsw` and `opq_pq` the
+first `--small`, for they take hours for a million. Plain numpy (a product and a partial sort for each part of the
+gallery) gives the exact answers. Queries are answered all together, 100 answers each. What is written lies in the
+system's temporary folder and is removed at the end (some 5 GB for a million images).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from src.retrieval.index import FlatIndex, Index, recall
+from src.retrieval.index_codes import OPQIndex
+from src.retrieval.index_graph import HNSWIndex
+from src.retrieval.index_inverted import IVFFlatIndex, IVFPQIndex
+
+Table = NDArray[np.float32]
+SEED, DIM, K = 0, 512, 100
+PER_CENTRE = 50
+# How far members lie from their centre, and queries from a member, beside how far centres lie from each other.
+SPREAD, DISTANCE = 0.7, 0.7
+ROWS = 65_536
+WIDTHS = (10, 9, 10, 9, 15, 10, 8, 8)
+
+# An index, and the setting that is varied in searching it with its values.
+Kind = tuple[Callable[[], Index], str, tuple[int, ...]]
+LARGE: tuple[Kind, ...] = (
+    (FlatIndex, "", (0,)),
+    (IVFFlatIndex, "probes", (8, 32, 128)),
+    (IVFPQIndex, "probes", (8, 32, 128)),
+)
+SMALL: tuple[Kind, ...] = ((FlatIndex, "", (0,)), (HNSWIndex, "ef_search", (128, 512)), (OPQIndex, "", (0,)))
+
+
+def main() -> None:
+    """Make the data, index, search, print."""
+    parser = argparse.ArgumentParser(description="Indexes of made-up descriptors.")
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--small", type=int, default=100_000)
+    parser.add_argument("--queries", type=int, default=500)
+    options = parser.parse_args()
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        gallery, queries = make(Path(folder), options.images, options.queries)
+        print(
+            f"{options.images:,} x {DIM} around {centres(options.images):,} centres, {options.queries:,} queries, "
+            f"{faiss.omp_get_max_threads()} threads, faiss {faiss.__version__}; made in {since(start):.0f} s\n"
+        )
+        print(row("", "images", "build", "bytes a", "mapped", "", "queries", "recall", "recall"))
+        print(row("", "", "s", "vector", "in ms", "", "a second", "@10", "@100"))
+        for kinds, images in ((LARGE, options.images), (SMALL, options.small)):
+            compare(kinds, gallery[:images], queries, Path(folder))
+    print(f"\nall of it: {since(start):.0f} s")
+
+
+def compare(kinds: tuple[Kind, ...], gallery: Table, queries: Table, folder: Path) -> None:
+    """Rows for each kind and way to search it; numpy's exact answers first."""
+    start = time.perf_counter()
+    exact = plain(gallery, queries)
+    images = f"{len(gallery):,}"
+    print(row("numpy", images, "", f"{4 * DIM:,}", "", "", f"{len(queries) / since(start):,.1f}", "1.000", "1.000"))
+    for make_index, varied, values in kinds:
+        index = make_index()
+        path = folder / index.kind
+        start = time.perf_counter()
+        index.build(gallery)
+        built = since(start)
+        index.save(path)
+        start = time.perf_counter()
+        make_index().load(path, mmap=True)
+        mapped = 1000 * since(start)
+        first = (index.kind, images, f"{built:.1f}", f"{index.bytes_per_vector:,.1f}", f"{mapped:.1f}")
+        for value in values:
+            if varied:
+                setattr(index, varied, value)
+            start = time.perf_counter()
+            found = index.search(queries, K)[1]
+            speed = f"{len(queries) / since(start):,.1f}"
+            way = f"{varied} {value}" if varied else ""
+            print(row(*first, way, speed, *(f"{recall(found, exact, k):.3f}" for k in (10, K))), flush=True)
+            first = ("",) * len(first)
+        if index.settings:
+            print("          " + ", ".join(f"{name} {value}" for name, value in index.settings.items()))
+        path.unlink()
+
+
+def row(*cells: str) -> str:
+    """A line of the table."""
+    return f"{cells[0]:<9}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells[1:], WIDTHS, strict=True))
+
+
+def centres(images: int) -> int:
+    """How many centres there are."""
+    return max(1, images // PER_CENTRE)
+
+
+def make(folder: Path, images: int, count: int) -> tuple[Table, Table]:
+    """The gallery, memory-mapped, and the queries; L2-normalised."""
+    rng = np.random.default_rng(SEED)
+    turned = np.linalg.qr(rng.standard_normal((DIM, DIM)))[0]
+    directions = (turned * (1 + np.arange(DIM))[:, None] ** -0.5).astype(np.float32)
+    middles = drawn(rng, centres(images), directions)
+    gallery = np.lib.format.open_memmap(folder / "gallery.npy", "w+", np.float32, (images, DIM))
+    asked = rng.choice(images, count, replace=False)
+    queries = np.empty((count, DIM), np.float32)
+    for start in range(0, images, ROWS):
+        rows = min(ROWS, images - start)
+        members = middles[rng.integers(0, len(middles), rows)] + SPREAD * drawn(rng, rows, directions)
+        gallery[start : start + rows] = normalised(members)
+        here = np.flatnonzero((asked >= start) & (asked < start + rows))
+        queries[here] = members[asked[here] - start] + DISTANCE * drawn(rng, len(here), directions)
+    return gallery, normalised(queries)
+
+
+def drawn(rng: np.random.Generator, rows: int, directions: Table) -> Table:
+    """Normal draws along the directions, each with its strength."""
+    return rng.standard_normal((rows, DIM), np.float32) @ directions
+
+
+def normalised(table: NDArray[np.floating]) -> Table:
+    """Rows of length 1."""
+    return (table / np.linalg.norm(table, axis=1, keepdims=True)).astype(np.float32, copy=False)
+
+
+def plain(gallery: Table, queries: Table) -> NDArray[np.int64]:
+    """The first K answers of every query, by numpy alone."""
+    best = np.empty((len(queries), 0), np.float32)
+    places = np.empty((len(queries), 0), np.int64)
+    for start in range(0, len(gallery), ROWS):
+        scores = queries @ gallery[start : start + ROWS].T
+        top = np.argpartition(-scores, min(K, scores.shape[1]) - 1, axis=1)[:, :K]
+        best = np.concatenate([best, np.take_along_axis(scores, top, 1)], 1)
+        places = np.concatenate([places, top + start], 1)
+        order = np.argsort(-best, axis=1, kind="stable")[:, :K]
+        best, places = np.take_along_axis(best, order, 1), np.take_along_axis(places, order, 1)
+    return places
+
+
+def since(start: float) -> float:
+    """Seconds since then."""
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""Rankings against a full stable sort of exact products, whatever the gallery's parts, and what is made of them."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from src.errors import InputError
+from src.retrieval.index import FlatIndex
+from src.retrieval.index_inverted import IVFFlatIndex
+from src.retrieval.products import mapping_of, on_grid, rows_at
+from src.retrieval.ranking import (
+    Ranked,
+    exact_ranking,
+    gallery_ranking,
+    index_ranking,
+    listed_ranking,
+    ranks_in,
+    reranked,
+)
+
+Array = NDArray[np.floating]
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts so small that a gallery of some hundred images has many."""
+    monkeypatch.setattr("src.retrieval.products.VALUES", 40)
+    monkeypatch.setattr("src.retrieval.ranking.FIRST_TILE", 2)
+    monkeypatch.setattr("src.retrieval.ranking.TILE", 33)
+    monkeypatch.setattr("src.retrieval.ranking.QUERIES_AT_ONCE", 3)
+
+
+def whole(*, images: int = 300, queries: int = 8, dim: int = 6, seed: int = 0) -> tuple[Array, Array]:
+    """Descriptors of small whole numbers: every product is exact, and many are equal."""
+    rng = np.random.default_rng(seed)
+    values = [rng.integers(-3, 4, (count, dim)).astype(np.float32) for count in (images, queries)]
+    return values[0], values[1]
+
+
+def some(gallery: Array, queries: Array, count: int = 9) -> list[NDArray[np.int64]]:
+    rng = np.random.default_rng(1)
+    return [rng.permutation(len(gallery))[: count * (query % 4)] for query in range(len(queries))]
+
+
+def check(ranked: Ranked, scores: Array, labelled: list[NDArray[np.int64]], top: int, known: NDArray[np.bool_]) -> None:
+    """The ranking is the stable sort of these scores, (Q, N), without what is not known."""
+    for query, own in enumerate(scores):
+        order = [image for image in np.argsort(-own, kind="stable").tolist() if known[image]]
+        head = order[:top]
+        assert ranked.heads[query].tolist() == head + [-1] * (top - len(head))
+        assert ranked.scores[query].tolist() == [own[image] for image in head] + [-math.inf] * (top - len(head))
+        expected = [order.index(image) if known[image] else -1 for image in labelled[query].tolist()]
+        assert ranked.ranks[query].tolist() == expected
+        assert ranked.labelled[query] is labelled[query]
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("top", [1, 7, 400])
+@pytest.mark.parametrize("share", [1.0, 0.6])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+def test_equals_a_full_stable_sort(top: int, share: float, dtype: type[np.floating]) -> None:
+    gallery, queries = whole()
+    labelled = some(gallery, queries)
+    known = np.random.default_rng(2).random(len(gallery)) < share
+    ranked = exact_ranking(gallery.astype(dtype), queries, labelled, top, None if share == 1 else known)
+    check(ranked, queries @ gallery.T, labelled, top, known if share < 1 else np.ones(len(gallery), np.bool_))
+
+
+@pytest.mark.usefixtures("small_parts")
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(data=st.data())
+def test_equals_a_full_stable_sort_at_every_size(data: st.DataObject) -> None:
+    images, asked = data.draw(st.integers(1, 90)), data.draw(st.integers(1, 7))
+    gallery, queries = whole(images=images, queries=asked, dim=data.draw(st.integers(1, 50)), seed=images)
+    labelled = [np.array(data.draw(st.lists(st.integers(0, images - 1), max_size=8)), np.int64) for _ in queries]
+    known = np.array(data.draw(st.lists(st.booleans(), min_size=images, max_size=images)))
+    top = data.draw(st.integers(1, 20))
+    check(exact_ranking(gallery, queries, labelled, top, known), queries @ gallery.T, labelled, top, known)
+
+
+def test_equal_descriptors_tie_wherever_they_stand() -> None:
+    rng = np.random.default_rng(0)
+    gallery = rng.standard_normal((5000, 37)).astype(np.float32)
+    gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+    copies = np.sort(rng.permutation(5000)[:600])
+    gallery[copies] = gallery[copies[0]]
+    for asked in (1, 2, 5, 64):
+        queries = np.concatenate([gallery[copies[:1]], gallery[:asked]])[:asked]
+        ranked = exact_ranking(gallery, queries, [copies] * asked, 5)
+        for ranks in ranked.ranks:
+            assert (np.diff(ranks) == 1).all()
+        assert ranked.heads[0].tolist() == copies[:5].tolist()
+        assert len(set(ranked.scores[0].tolist())) == 1
+
+
+def test_neither_threads_nor_parts_nor_company_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    gallery = rng.standard_normal((3000, 70)).astype(np.float32)
+    queries = rng.standard_normal((9, 70)).astype(np.float32)
+    labelled = some(gallery, queries, 40)
+    threads = torch.get_num_threads()
+    results = []
+    for count, values in ((1, 2**18), (2, 7000), (3, 2**10)):
+        torch.set_num_threads(count)
+        monkeypatch.setattr("src.retrieval.products.VALUES", values)
+        results.append(exact_ranking(gallery, queries, labelled, 50))
+    torch.set_num_threads(threads)
+    alone = [exact_ranking(gallery, queries[q : q + 1], labelled[q : q + 1], 50) for q in range(9)]
+    for result in results[1:]:
+        assert (result.heads == results[0].heads).all()
+        assert (result.scores == results[0].scores).all()
+        assert all(map(np.array_equal, result.ranks, results[0].ranks))
+    assert all((one.scores[0] == own).all() for one, own in zip(alone, results[0].scores, strict=True))
+    assert all((one.ranks[0] == own).all() for one, own in zip(alone, results[0].ranks, strict=True))
+
+
+@pytest.mark.parametrize("length", [1.0, 0.714, 1e-12, 3e9])
+@pytest.mark.parametrize("power", [1, 9])
+def test_sums_of_products_on_the_grid_do_not_round(length: float, power: int) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((2, 512)) ** power
+    rows = (length * rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    one, other = on_grid(torch.from_numpy(rows.astype(np.float64))).numpy()
+    exact = sum(Fraction(a) * Fraction(b) for a, b in zip(one.tolist(), other.tolist(), strict=True))
+    for _ in range(20):
+        order = rng.permutation(512)
+        assert Fraction(float(np.cumsum(one[order] * other[order])[-1])) == exact
+    true = sum(Fraction(a) * Fraction(b) for a, b in zip(*rows.tolist(), strict=True))
+    assert abs(float(exact - true)) < 2**-24 * length**2
+
+
+def test_zeros_are_on_the_grid() -> None:
+    assert (on_grid(torch.zeros(3, 4, dtype=torch.float64)) == 0).all()
+    gallery = np.zeros((3, 4), np.float32)
+    ranked = exact_ranking(gallery, gallery[:1], [np.array([2, 0])], 2)
+    assert ranked.heads.tolist() == [[0, 1]]
+    assert ranked.ranks[0].tolist() == [2, 0]
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_a_mapped_gallery_ranks_alike_and_keeps_what_was_changed(tmp_path: Path, mode: str) -> None:
+    gallery, queries = whole()
+    np.save(tmp_path / "gallery.npy", np.zeros_like(gallery) if mode == "c" else gallery)
+    mapped = np.load(tmp_path / "gallery.npy", mmap_mode=mode)  # pyright: ignore[reportArgumentType]
+    if mode == "c":
+        mapped[:] = gallery
+    labelled = [positions[positions < 200] - 0 for positions in some(gallery, queries)]
+    ranked = exact_ranking(np.asarray(mapped)[:200], queries, labelled, 5)
+    check(ranked, queries @ gallery[:200].T, labelled, 5, np.ones(200, np.bool_))
+    assert (mapped == gallery).all()
+    assert (mapping_of(np.asarray(mapped)[3:9]) is None) == (mode == "c")
+    assert mapping_of(gallery) is None
+
+
+def test_rows_at_consecutive_positions_are_no_copy() -> None:
+    table = np.arange(12.0).reshape(6, 2)
+    assert np.shares_memory(rows_at(table, np.arange(2, 5)), table)
+    for positions in ([], [1, 3], [2, 1, 0], [1, 1, 3], [4]):
+        assert rows_at(table, np.array(positions, np.int64)).tolist() == table[np.array(positions, np.int64)].tolist()
+
+
+def test_where_there_is_nothing_nothing_is_found() -> None:
+    gallery, queries = whole(images=5, queries=2)
+    labelled = [np.array([4, 1]), np.empty(0, np.int64)]
+    for table, known in ((gallery, np.zeros(5, np.bool_)), (gallery[:0], None)):
+        ranked = exact_ranking(table, queries, labelled if known is not None else [labelled[1]] * 2, 3, known)
+        assert (ranked.heads == -1).all()
+        assert np.isneginf(ranked.scores).all()
+        assert all((ranks == -1).all() for ranks in ranked.ranks)
+    assert len(exact_ranking(gallery, queries[:0], [], 3)) == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused(value: float) -> None:
+    gallery, queries = whole(images=40)
+    nobody = some(gallery, queries, 0)
+    spoiled = gallery.copy()
+    spoiled[31, 2] = value
+    with pytest.raises(InputError, match="a gallery descriptor is not finite"):
+        exact_ranking(spoiled, queries, nobody, 3)
+    with pytest.raises(InputError, match="a query descriptor is not finite"):
+        exact_ranking(gallery, spoiled[30:32], nobody[:2], 3)
+    # What could not be read may hold anything.
+    known = np.arange(40) != 31
+    check(exact_ranking(spoiled, queries, nobody, 3, known), queries @ gallery.T, nobody, 3, known)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    gallery, queries = whole(images=40, queries=2)
+    nothing = np.empty(0, np.int64)
+    with pytest.raises(InputError, match="query descriptors have 5 values, those of the gallery 6"):
+        exact_ranking(gallery, queries[:, :5], [nothing] * 2, 3)
+    with pytest.raises(InputError, match="ground truth of 3 queries for descriptors of 2"):
+        exact_ranking(gallery, queries, [nothing] * 3, 3)
+    with pytest.raises(InputError, match="39 marks of what is known for a gallery of 40 images"):
+        exact_ranking(gallery, queries, [nothing] * 2, 3, np.ones(39, np.bool_))
+    for outside in (40, -1):
+        with pytest.raises(
+            InputError, match=rf"ground truth of query 1 names image {outside} \(from 0\), but the gallery has 40"
+        ):
+            exact_ranking(gallery, queries, [nothing, np.array([3, outside])], 3)
+
+
+def test_lists_are_kept_as_far_as_they_go() -> None:
+    lists = [([5, 2, 9], [0.5, 0.25, 0.125]), ([7, -1, -1], [1.0, 3.0, 3.0]), ([], [])]
+    labelled = [np.array([9, 4, 5, 9]), np.array([7]), np.array([7])]
+    found = ((np.array(p, np.int64), np.array(s, np.float32)) for p, s in lists)
+    ranked = listed_ranking(found, labelled, 2)
+    assert ranked.heads.tolist() == [[5, 2], [7, -1], [-1, -1]]
+    assert ranked.scores.tolist() == [[0.5, 0.25], [1.0, -math.inf], [-math.inf, -math.inf]]
+    assert [ranks.tolist() for ranks in ranked.ranks] == [[2, -1, 0, 2], [0], [-1]]
+    assert ranks_in(np.array([3, 1]), np.empty(0, np.int64)).tolist() == []
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_what_an_index_finds_is_ranked_as_far_as_it_was_asked() -> None:
+    gallery, queries = whole()
+    labelled = some(gallery, queries)
+    exact = exact_ranking(gallery, queries, labelled, 20)
+    index = FlatIndex()
+    index.build(gallery)
+    found = index_ranking(index, queries, labelled, 20, 50)
+    assert (found.heads == exact.heads).all()
+    assert (found.scores == exact.scores).all()
+    for ranks, own in zip(found.ranks, exact.ranks, strict=True):
+        assert ranks.tolist() == np.where(own < 50, own, -1).tolist()
+
+
+@pytest.mark.parametrize("index", [FlatIndex(), IVFFlatIndex(lists=4, probes=4, depth=300)])
+def test_unknown_images_and_queries_are_left_out_of_every_kind_of_ranking(index: FlatIndex | IVFFlatIndex) -> None:
+    rng = np.random.default_rng(0)
+    gallery = rng.standard_normal((300, 8)).astype(np.float32)
+    gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+    queries = gallery[:6] + np.float32(0.01)
+    known, asked = rng.random(300) < 0.7, np.array([True, False, True, True, False, True])
+    gallery[~known], queries[~asked] = np.nan, np.nan
+    labelled = some(gallery, queries)
+    ranked = gallery_ranking(gallery, queries, labelled, 4, known, asked, index)
+    for query, own in enumerate(labelled):
+        scores = np.nan_to_num(gallery.astype(np.float64)) @ np.nan_to_num(queries[query].astype(np.float64))
+        order = [image for image in np.argsort(-scores, kind="stable").tolist() if known[image] and asked[query]]
+        assert ranked.heads[query].tolist() == (order[:4] or [-1] * 4)
+        assert ranked.ranks[query].tolist() == [order.index(i) if i in order else -1 for i in own.tolist()]
+
+
+def test_a_new_order_moves_what_it_orders() -> None:
+    gallery, queries = whole(images=30, queries=3)
+    labelled = [np.arange(30)] * 3
+    before = exact_ranking(gallery, queries, labelled, 10)
+    order = np.array([2, 0, 3, 1])
+    after = reranked(before, {1: order})
+    assert after.heads[1].tolist() == [*before.heads[1, order], *before.heads[1, 4:]]
+    assert after.scores[1].tolist() == [*before.scores[1, order], *before.scores[1, 4:]]
+    full = np.argsort(before.ranks[1])
+    assert np.argsort(after.ranks[1]).tolist() == [*full[order], *full[4:]]
+    for query in (0, 2):
+        assert after.ranks[query].tolist() == before.ranks[query].tolist()
+        assert after.heads[query].tolist() == before.heads[query].tolist()
+    assert before.heads[1].tolist() == full[:10].tolist()
+
+
+@pytest.mark.parametrize("order", [[0, 0, 1], [1, 2], list(range(11)), [0, 1, 2, 3, 4]])
+def test_an_order_of_anything_else_is_refused(order: list[int]) -> None:
+    gallery, queries = whole(images=4, queries=1)
+    ranked = exact_ranking(gallery, queries, [np.empty(0, np.int64)], 10)
+    with pytest.raises(ValueError, match="no new order of the first images of query 0"):
+        reranked(ranked, {0: np.array(order)})
