@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torchvision.ops import nms
 
 from src.contracts import InputError, LocalFeatures
-from src.extraction.extractor import check_protocol, rescale
+from src.extraction.extractor import check_protocol
 from src.models.dolg import DescriptorModel
 
 # DELG's seven, of its released R50 configuration (Cao et al., ECCV 2020).
@@ -37,7 +38,7 @@ class NetworkLocalFeatures:
 
     Args:
         model: a network with `local_maps`.
-        scales: factors of the image's size.
+        scales: factors of the image's size, which is then rounded to whole cells.
         max_features: how many are kept of an image.
         threshold: least score that counts; scores are the network's own, and no two networks' compare.
         overlap: intersection over union of two patches above which the weaker one goes; 1 keeps all.
@@ -52,7 +53,7 @@ class NetworkLocalFeatures:
         scales: Sequence[float] = DELG_SCALES,
         max_features: int = 1000,
         threshold: float = 0.0,
-        overlap: float = 0.5,
+        overlap: float = 0.2,
     ) -> None:
         check_protocol(scales, "released")
         if model is None:
@@ -97,6 +98,7 @@ class NetworkLocalFeatures:
         return {
             "features": "network",
             "scales": list(self.scales),
+            "sides": "whole cells",
             "max_features": self.max_features,
             "threshold": self.threshold,
             "overlap": self.overlap,
@@ -104,9 +106,9 @@ class NetworkLocalFeatures:
 
     def _level(self, pixels: Float[Tensor, "b 3 h w"], scale: float) -> Level:
         height, width = pixels.shape[-2:]
-        maps = self.model.local_maps(self.model.backbone.normalise(rescale(pixels, scale, "released")))
+        backbone = self.model.backbone
+        maps = self.model.local_maps(backbone.normalise(in_cells(pixels, scale, backbone.reductions[0])))
         rows, columns = maps.scores.shape[-2:]
-        # A cell stands for its share of the image, whatever the network's padding.
         cell = height / rows, width / columns
         y = (torch.arange(rows, device=pixels.device) + 0.5) * cell[0] - 0.5
         x = (torch.arange(columns, device=pixels.device) + 0.5) * cell[1] - 0.5
@@ -127,3 +129,15 @@ class NetworkLocalFeatures:
         # The scores given to it are ranks: equal ones would come in any order.
         ranks = -torch.arange(len(order), device=scores.device, dtype=torch.float32)
         return order[nms(boxes, ranks, self.overlap)[: self.max_features]]
+
+
+def in_cells(pixels: Float[Tensor, "b 3 h w"], scale: float, stride: int) -> Float[Tensor, "b 3 h2 w2"]:
+    """Images at about `scale`, bilinear, with sides of whole cells of the local map: multiples of `stride`, at least 1.
+
+    A map of any other size looks beyond the image, by how much and on which side depending on the size and on the
+    network's kind of padding, so that cells of two scales would not be where they seem to be.
+    """
+    height, width = (stride * max(1, round(side * scale / stride)) for side in pixels.shape[-2:])
+    if (height, width) == tuple(pixels.shape[-2:]):
+        return pixels
+    return F.interpolate(pixels, size=(height, width), mode="bilinear", align_corners=False)

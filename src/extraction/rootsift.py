@@ -22,6 +22,8 @@ class RootSIFT:
         model: nothing; a network's local features are made from one.
         max_features: how many are kept of an image, the strongest.
         contrast: least contrast of a keypoint, as OpenCV counts it.
+        upright: describe every patch as it stands, instead of turned to its main gradient: photos of buildings are
+            taken upright, and what differs by its direction alone is told apart.
 
     Raises:
         InputError: settings out of range.
@@ -29,13 +31,16 @@ class RootSIFT:
 
     model = None
 
-    def __init__(self, model: object = None, max_features: int = 2000, contrast: float = 0.04) -> None:
+    def __init__(
+        self, model: object = None, max_features: int = 2000, contrast: float = 0.04, upright: bool = True
+    ) -> None:
         if max_features < 1 or contrast < 0:
             raise InputError(
                 f"features.max_features is at least 1, features.contrast at least 0, not {max_features} and {contrast}"
             )
         self.max_features = max_features
         self.contrast = float(contrast)
+        self.upright = upright
 
     def __call__(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> list[LocalFeatures]:
         """RGB images to their local features; an image without a keypoint has none."""
@@ -44,20 +49,36 @@ class RootSIFT:
 
     def describe(self) -> dict[str, object]:
         """What a result card says of it."""
-        return {"features": "rootsift", "max_features": self.max_features, "contrast": self.contrast}
+        return {
+            "features": "rootsift",
+            "max_features": self.max_features,
+            "contrast": self.contrast,
+            "upright": self.upright,
+        }
 
     def _of(self, detector: cv2.Feature2D, image: UInt8[np.ndarray, "h w 3"]) -> LocalFeatures:
-        points, rows = detector.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
-        strengths = np.array([point.response for point in points], np.float32)
-        kept = np.argsort(-strengths, kind="stable")[: self.max_features].tolist()
-        shape = (int(image.shape[0]), int(image.shape[1]))
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        points = strongest(detector.detect(grey, None), self.max_features, self.upright)
+        rows = detector.compute(grey, points)[1] if points else np.empty((0, DIM), np.float32)
         return LocalFeatures(
-            keypoints=np.array([points[i].pt for i in kept], np.float32).reshape(-1, 2),
-            sizes=np.array([points[i].size for i in kept], np.float32),
-            scores=strengths[kept],
-            descriptors=root(rows[kept] if kept else np.empty((0, DIM), np.float32)).astype(np.float16),
-            shape=shape,
+            keypoints=np.array([point.pt for point in points], np.float32).reshape(-1, 2),
+            sizes=np.array([point.size for point in points], np.float32),
+            scores=np.array([point.response for point in points], np.float32),
+            descriptors=root(rows).astype(np.float16),
+            shape=(int(image.shape[0]), int(image.shape[1])),
         )
+
+
+def strongest(points: Sequence[cv2.KeyPoint], count: int, upright: bool) -> list[cv2.KeyPoint]:
+    """Up to `count` keypoints of highest response; equal ones by place, size and angle, in which no two are the same.
+
+    OpenCV gives a keypoint once for each of its main gradients. Upright ones have angle 0, and come once.
+    """
+    if upright:
+        for point in points:
+            point.angle = 0.0
+        points = list({(point.pt, point.size): point for point in points}.values())
+    return sorted(points, key=lambda point: (-point.response, point.pt, point.size, point.angle))[:count]
 
 
 def root(rows: Float[np.ndarray, "n d"]) -> NDArray[np.float32]:

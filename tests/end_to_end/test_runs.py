@@ -124,6 +124,47 @@ def test_real_photographs_in_the_revisited_layout(
     assert card(tmp_path)["benchmarks"][0]["gallery"] == 39
 
 
+def test_verified_answers_on_real_photographs_are_of_the_query_and_are_drawn(shared_data: Path, tmp_path: Path) -> None:
+    root = shared_data / "rparis6k-mini"
+    options = ["model=imagenet_gem", "backbone=efficientnet_lite0", "benchmark=rparis6k", f"benchmark.root={root}"]
+    options += [f"benchmark.ground_truth={root / 'gnd_rparis6k-mini.pkl'}", "scales=[0.5]", "max_side=640", "workers=0"]
+    options += ["rerank=spatial", "rerank.residual=8", "features=rootsift", "pictures=1", "trainer=cpu"]
+    evaluate(config("evaluate", f"output_dir={tmp_path}", *options))
+    benchmark = card(tmp_path)["benchmarks"][0]
+    assert benchmark["mp_at_k"]["medium"]["1"] == 1
+    assert benchmark["stages"]["rerank"]["rerank"] == "spatial"
+    titles = json.loads((tmp_path / "pictures" / "titles.json").read_text())
+    assert any("Matches of jpg/" in title for title in titles.values())
+    assert len(list((tmp_path / "pictures").glob("*.jpg"))) == 2
+
+
+def test_every_family_ranks_the_same_world(trained: tuple[Path, float], world: Path, tmp_path: Path, capsys) -> None:
+    """(A) aggregated and verified, (C) verified, and descriptors that were whitened and refined."""
+    checkpoint = f"checkpoint={trained[0] / 'checkpoints' / 'best.ckpt'}"
+    common = [f"benchmark.root={world / 'test'}", "scales=[1.0]", "trainer=cpu", "workers=0", "pictures=0"]
+    learned = ["benchmark@learn_on=demo", f"learn_on.root={world / 'validation'}", "learn_on.name=validation"]
+    network = ["features.scales=[1.0,2.0]", "features.max_features=50"]
+    families = {
+        "asmk": ["features=rootsift", "aggregate=asmk", "aggregate.words=32", *learned, "rerank=spatial"],
+        "verified": [checkpoint, "rerank=spatial", "oracle=true", *network],
+        "whitened": [checkpoint, "post=[whitening,alpha_qe]", "post.whitening.shrink=0.5", *learned],
+        "indexed": [checkpoint, "index=hnsw", "rerank=neighbours"],
+    }
+    for name, options in families.items():
+        evaluate(config("evaluate", f"output_dir={tmp_path / name}", f"name={name}", *common, *options))
+        result = card(tmp_path / name)["benchmarks"][0]
+        assert 0 < result["map"]["medium"] <= 1
+        assert result["costs"]["image_bytes"] > 0
+        assert 0 <= result["lookalikes"] <= 1
+    said = capsys.readouterr().out
+    assert "oracle shortlist" in said
+    assert "a lower bound" in said
+    assert "learned on validation" in said
+    assert (tmp_path / "asmk" / "codebook.safetensors").is_file()
+    again = [checkpoint, "post=[whitening]", f"post.whitening.matrix={tmp_path / 'whitened' / 'whitening.safetensors'}"]
+    evaluate(config("evaluate", f"output_dir={tmp_path / 'again'}", *common, *again))
+
+
 def test_an_unreadable_image_stops_an_evaluation_unless_it_is_skipped(world: Path, tmp_path: Path, capsys) -> None:
     broken = tmp_path / "test"
     shutil.copytree(world / "test", broken)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from src.contracts import InputError, LocalMaps
-from src.extraction.local_features import NetworkLocalFeatures
+from src.extraction.local_features import NetworkLocalFeatures, in_cells
 from src.extraction.rootsift import RootSIFT, root
 from src.models.dolg import GlobalDescriptor
 
@@ -18,6 +18,8 @@ class Grid(GlobalDescriptor):
     """A network whose local map is the image in cells of 8 pixels: scores are means, features colours."""
 
     class Plain(nn.Module):
+        reductions = (8, 16)
+
         def normalise(self, images: torch.Tensor) -> torch.Tensor:
             return images / 255
 
@@ -91,17 +93,86 @@ def test_refuses_no_network_and_no_features() -> None:
         RootSIFT(contrast=-1.0)
 
 
+@pytest.mark.parametrize("shape", [(64, 96), (70, 101), (3, 200), (1, 1)])
+@pytest.mark.parametrize("scale", [0.25, 1.0, 1.4142])
+def test_cells_cover_the_image_from_edge_to_edge(shape: tuple[int, int], scale: float) -> None:
+    (found,) = NetworkLocalFeatures(Grid(), (scale,), max_features=10_000, threshold=-1.0, overlap=1.0)(
+        [torch.full((*shape, 3), 9, dtype=torch.uint8)]
+    )
+    for axis, side in ((0, shape[1]), (1, shape[0])):
+        places = np.unique(found.keypoints[:, axis].round(3))
+        assert len(places) == max(1, round(side * scale / 8))
+        # The first cell begins where the image does, half a pixel before its first pixel's middle.
+        cell = side / len(places)
+        np.testing.assert_allclose(places, -0.5 + cell * (np.arange(len(places)) + 0.5), atol=1e-3)
+
+
+def test_a_size_of_whole_cells_is_left_alone_and_others_are_opencvs_linear() -> None:
+    pixels = picture(64, 96).permute(2, 0, 1)[None].float()
+    assert in_cells(pixels, 1.0, 16) is pixels
+    resized = in_cells(pixels, 0.7071, 16)
+    assert resized.shape == (1, 3, 48, 64)
+    reference = cv2.resize(pixels[0].permute(1, 2, 0).numpy(), (64, 48), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(resized[0].permute(1, 2, 0), reference, atol=1e-2)
+
+
+def texture(height: int, width: int) -> torch.Tensor:
+    rng = np.random.default_rng(5)
+    noise = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3)).astype(np.float32), (0, 0), 2.5)
+    return torch.from_numpy(np.clip(6 * (noise - 127) + 127, 0, 255).astype(np.uint8))
+
+
 def test_rootsift_is_opencvs_sift_under_a_root_strongest_first() -> None:
-    image = picture(256, 320)
-    (found,) = RootSIFT(max_features=20)([image])
+    image = texture(128, 160)
+    (found,) = RootSIFT(upright=False)([image])
     points, rows = cv2.SIFT_create().detectAndCompute(cv2.cvtColor(image.numpy(), cv2.COLOR_RGB2GRAY), None)
-    strongest = sorted(range(len(points)), key=lambda i: -points[i].response)[:20]
-    assert len(points) > 20
+    strongest = sorted(range(len(points)), key=lambda i: (-points[i].response, points[i].pt, points[i].angle))
+    assert len(points) > 50
     np.testing.assert_allclose(found.keypoints, [points[i].pt for i in strongest])
+    np.testing.assert_allclose(found.sizes, [points[i].size for i in strongest])
     np.testing.assert_allclose(found.scores, [points[i].response for i in strongest])
     expected = np.stack([np.sqrt(rows[i] / rows[i].sum()) for i in strongest])
     np.testing.assert_allclose(found.descriptors, expected, atol=1e-3)
     np.testing.assert_allclose(np.linalg.norm(found.descriptors.astype(np.float32), axis=1), 1, atol=1e-2)
+    (few,) = RootSIFT(max_features=20, upright=False)([image])
+    np.testing.assert_array_equal(few.keypoints, found.keypoints[:20])
+
+
+def test_upright_rootsift_has_every_place_once_described_as_it_stands() -> None:
+    image = texture(128, 160)
+    (found,) = RootSIFT(max_features=1000)([image])
+    grey = cv2.cvtColor(image.numpy(), cv2.COLOR_RGB2GRAY)
+    detector = cv2.SIFT_create()
+    points = detector.detect(grey, None)
+    for point in points:
+        point.angle = 0.0
+    points, rows = detector.compute(grey, points)
+    expected = {(*p.pt, p.size): np.sqrt(row / row.sum()) for p, row in zip(points, rows, strict=True)}
+    assert len(found) == len(expected) < len(points)
+    places = zip(found.keypoints.tolist(), found.sizes.tolist(), strict=True)
+    np.testing.assert_allclose(found.descriptors, [expected[x, y, size] for (x, y), size in places], atol=1e-3)
+    assert (np.diff(found.scores) <= 0).all()
+
+
+def test_rootsift_is_the_same_again_with_other_threads() -> None:
+    image, before = texture(200, 300), cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(1)
+        (alone,) = RootSIFT()([image])
+        cv2.setNumThreads(4)
+        (together,) = RootSIFT()([image])
+    finally:
+        cv2.setNumThreads(before)
+    assert len(alone) > 100
+    np.testing.assert_array_equal(alone.keypoints, together.keypoints)
+    np.testing.assert_array_equal(alone.descriptors, together.descriptors)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (5, 5)])
+def test_images_too_small_for_rootsift_have_none(shape: tuple[int, int]) -> None:
+    (found,) = RootSIFT()([torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)])
+    assert len(found) == 0
+    assert found.shape == shape
 
 
 def test_a_blank_image_has_no_rootsift() -> None:

@@ -33,8 +33,8 @@ class Spatial:
     Args:
         depth: how many answers are verified.
         kind: the transformation that is fitted, "affine" or "homography".
-        residual: distance in pixels of the answer's image up to which a match agrees.
-        iterations: of RANSAC at most.
+        residual: distance in pixels, in both images, up to which a match agrees.
+        iterations: samples that RANSAC draws.
         ratio: of the distances to the nearest and second nearest descriptor, at most so much; 1 asks for nothing.
         least: least cosine of matched descriptors.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -43,6 +45,26 @@ def test_nothing_matches_nothing() -> None:
     assert mutual_matches(some, some[:1], ratio=0.5).tolist() == [[0, 0]]
 
 
+@pytest.mark.parametrize("ratio", [1.0, 0.95])
+def test_any_number_and_any_precision_match_as_in_a_loop(ratio: float) -> None:
+    """More rows than are compared at a time, some of them copies, which match once."""
+    rng = np.random.default_rng(4)
+    code = unit(rng.standard_normal((1200, 16)))
+    code[700] = code[3]
+    a, b = code.astype(np.float16), unit(code[rng.permutation(1200)[:900]] + 0.1).astype(np.float16)
+    cosines = a.astype(np.float32) @ b.astype(np.float32).T
+    nearest, back = cosines.argmax(1), cosines.argmax(0)
+    expected = [[i, int(j)] for i, j in enumerate(nearest) if back[j] == i]
+    if ratio < 1:
+        two = np.sort(np.sqrt(np.maximum(2 - 2 * cosines, 0)), 1)[:, :2]
+        expected = [[i, j] for i, j in expected if two[i, 0] <= ratio * two[i, 1]]
+    found = mutual_matches(a, b, ratio)
+    assert len(expected) > 100
+    # Another order of summation may turn what is equal to the last bit.
+    assert len(set(map(tuple, found.tolist())) ^ set(map(tuple, expected))) <= 2
+    assert len(np.unique(found[:, 0])) == len(np.unique(found[:, 1])) == len(found)
+
+
 @pytest.mark.parametrize("kind", ["affine", "homography"])
 @pytest.mark.parametrize("wrong", [0.0, 0.5, 0.8])
 def test_finds_the_matches_that_one_transformation_explains(kind: str, wrong: float) -> None:
@@ -78,6 +100,59 @@ def test_too_little_or_nothing_sensible_has_no_inlier(kind: str) -> None:
         assert found.shape == (len(a),), case
         assert not found.any(), case
         assert transformation is None, case
+
+
+def matched(transformation: NDArray[np.float64], a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Within 20 pixels both ways, a match at a time."""
+    inverse, found = np.linalg.inv(transformation), []
+    for p, q in zip(np.c_[a, np.ones(len(a))], np.c_[b, np.ones(len(b))], strict=True):
+        there, back = transformation @ p, inverse @ q
+        found.append(max(np.hypot(*(there[:2] / there[2] - q[:2])), np.hypot(*(back[:2] / back[2] - p[:2]))) <= 20)
+    return np.array(found, np.bool_)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_supports_at_least_what_the_best_of_all_samples_does(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a = rng.uniform(0, 500, (16, 2))
+    b = 1.3 * a + rng.normal(0, 6, (16, 2))
+    b[:9] = rng.uniform(0, 500, (9, 2))
+    best = 0
+    for sample in itertools.combinations(range(16), 3):
+        p, q = (np.c_[x[list(sample)], np.ones(3)].T for x in (a, b))
+        transformation = q @ np.linalg.inv(p)
+        stretch = np.linalg.svd(transformation[:2, :2], compute_uv=False)
+        sensible = np.linalg.det(transformation) > 0 and stretch[0] <= 4 * stretch[1]
+        if sensible and 1 / 25 <= stretch[0] * stretch[1] <= 25:
+            best = max(best, int(matched(transformation, a, b).sum()))
+    found, transformation = inliers(a, b)
+    assert transformation is not None
+    assert found.sum() >= best >= 7
+    np.testing.assert_array_equal(found, matched(transformation, a, b))
+
+
+def test_everything_near_one_spot_of_the_other_photo_is_no_agreement() -> None:
+    """A transformation to the spot brings every point to within the residual, one way."""
+    rng = np.random.default_rng(3)
+    wide, spot = rng.uniform(0, 1000, (60, 2)), 500 + rng.uniform(-12, 12, (60, 2))
+    for a, b in ((wide, spot), (spot, wide)):
+        assert inliers(a, b)[0].sum() <= 4
+
+
+def test_a_homography_follows_a_facade_that_turns_away() -> None:
+    rng = np.random.default_rng(5)
+    a = rng.uniform(-400, 400, (150, 2))
+    # The right side is twice as far away as the left.
+    true = np.array([[0.9, 0.05, 30.0], [0.1, 1.0, -20.0], [8e-4, 1e-4, 1.0]])
+    images = np.c_[a, np.ones(150)] @ true.T
+    b = images[:, :2] / images[:, 2:] + rng.normal(0, 1, (150, 2))
+    b[:60] = rng.uniform(-400, 400, (60, 2))
+    found, transformation = inliers(a, b, "homography", residual=6.0)
+    assert transformation is not None
+    assert found[60:].mean() > 0.97
+    assert found[:60].mean() < 0.1
+    np.testing.assert_allclose(transformation / transformation[2, 2], true, rtol=0.1, atol=1.0)
+    assert found.sum() > 1.5 * inliers(a, b, "affine", residual=6.0)[0].sum()
 
 
 def scene(rng: np.random.Generator, shared: int, others: int, code: NDArray[np.floating]) -> LocalFeatures:
