@@ -19,7 +19,7 @@ from src.evaluation.describer import Describer
 from src.evaluation.evaluator import Evaluator, Given
 from src.evaluation.method import Method
 from src.extraction.extractor import Extractor
-from src.extraction.folding import folded
+from src.extraction.folding import for_inference
 from src.extraction.local_store import LocalExtractor
 from src.extraction.run import Images
 from src.models.dolg import DescriptorModel
@@ -42,7 +42,8 @@ class Plan:
 def assemble_evaluation(cfg: DictConfig) -> Plan:
     """Build network, trainer and method of `conf/evaluate.yaml`. Raises InputError as the parts do."""
     _check_sources(cfg)
-    model, trained_by = _network(cfg)
+    model, trained_by = _loaded(cfg.checkpoint, cfg.get("model"))
+    model = None if model is None else for_inference(model, str(cfg.trainer.precision))
     scales, resize, max_side, orientation = as_tested(cfg, trained_by)
     check_whole_images(max_side, cfg.on_error)
     checked_reading(orientation, 1)
@@ -101,20 +102,25 @@ def _check_sources(cfg: DictConfig) -> None:
         raise InputError("aggregate=asmk ranks by local features, not by descriptors=FILE")
 
 
-def _network(cfg: DictConfig) -> tuple[DescriptorModel | None, dict[str, Any]]:
-    """The network, lean and in eval mode, and the configuration of the run that trained it."""
+def network(checkpoint: str | Path | None, model: Mapping[str, Any] | None) -> DescriptorModel:
+    """The network of a checkpoint or, without one, the one that a configuration describes.
+
+    The configuration is built here and no earlier: pretrained weights are not fetched beside a checkpoint.
+    Raises InputError as `load_model` and the model do, and where there is neither.
+    """
+    found, _ = _loaded(checkpoint, model)
+    if found is None:
+        raise InputError("there is no network to describe the images with: give checkpoint=FILE or model=NAME")
+    return found
+
+
+def _loaded(checkpoint: object, model: Mapping[str, Any] | None) -> tuple[DescriptorModel | None, dict[str, Any]]:
+    """The network, where there is one, and the configuration of the run that trained it."""
     # Layers that no weights fill are the same in all processes, and in the next evaluation.
     torch.manual_seed(0)
-    if cfg.checkpoint is None:
-        model, trained_by = (None if cfg.get("model") is None else instantiate(cfg.model)), {}
-    else:
-        model, trained_by = load_model(cfg.checkpoint)
-    if model is None:
-        return None, trained_by
-    # Convolutions on CPUs, dilated ones above all, and on tensor cores are faster with channels last.
-    model = model.eval().to(memory_format=torch.channels_last)
-    # In half precision a folded network rounds otherwise than the one that was validated.
-    return (folded(model) if str(cfg.trainer.precision) == "32-true" else model), trained_by
+    if checkpoint is not None:
+        return load_model(str(checkpoint))
+    return (None if model is None else instantiate(model)), {}
 
 
 def _local(cfg: DictConfig, model: DescriptorModel | None) -> LocalExtractor | None:

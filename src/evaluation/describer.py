@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import numpy as np
@@ -15,13 +14,12 @@ from src.contracts import BadImage, Benchmark, InputError, LocalFeatures, Resize
 from src.data.datasets import check_whole_images
 from src.data.images import checked_reading
 from src.extraction.descriptors import DescriptorSink
-from src.extraction.extractor import Extractor
-from src.extraction.folding import folded
+from src.extraction.extractor import Extractor, check_protocol
+from src.extraction.folding import for_inference
 from src.extraction.local_store import LocalExtractor, LocalSink
 from src.extraction.run import Images, extract
 from src.extraction.store import time_spent
 from src.models.dolg import DescriptorModel
-from src.training.checkpoints import load_model
 
 
 def no_features(position: int) -> LocalFeatures:
@@ -116,21 +114,6 @@ def seconds_each(folder: Path) -> float:
     return seconds / images if images else 0.0
 
 
-def network(checkpoint: str | Path | None, model: Mapping[str, Any] | None) -> DescriptorModel:
-    """The network of a checkpoint or, without one, the one that a configuration describes.
-
-    The configuration is built here and no earlier: pretrained weights are not fetched beside a checkpoint.
-    Raises InputError as `load_model` and the model do, and where there is neither.
-    """
-    from hydra.utils import instantiate
-
-    if checkpoint is not None:
-        return load_model(checkpoint)[0]
-    if model is None:
-        raise InputError("there is no network to describe the images with: give checkpoint=FILE or model=NAME")
-    return instantiate(model)
-
-
 def make_describer(
     trainer: L.Trainer,
     network: DescriptorModel,
@@ -147,11 +130,12 @@ def make_describer(
 
     Raises InputError for values that make no sense.
     """
+    check_protocol(scales, resize)
     check_whole_images(max_side, on_error)
     if not isinstance(workers, int) or workers < 0:
         raise InputError(f"workers must be a whole number from 0, not {workers}")
     reading = checked_reading(orientation, 1)
-    lean = folded(network)
+    lean = for_inference(network, str(trainer.precision))
     local = features if isinstance(features, LocalExtractor) else features(lean)
     images = Images(max_side, on_error == "skip", reading.orientation, workers)
     return Describer(trainer, images, Path(store), Extractor(lean, scales, resize), local)

@@ -14,11 +14,12 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
+from src.assemble_evaluation import network
 from src.contracts import Benchmark, GroundTruth, InputError, LocalFeatures, TrainingSet
 from src.data.folder import folder_benchmark
 from src.data.selection import select
 from src.data.sources import HexSource
-from src.evaluation.describer import make_describer, network
+from src.evaluation.describer import make_describer
 from src.evaluation.overlap import find_overlap
 from src.evaluation.overlap_files import (
     COLUMNS,
