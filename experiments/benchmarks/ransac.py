@@ -29,7 +29,7 @@ from src.retrieval.rerank.verification import Kind, inliers
 RESIDUAL, ITERATIONS, CONFIDENCE = 20.0, 1000, 0.999
 TRIALS, MATCHES, NOISE, SIZE = 20, 200, 4.0, np.array([1024, 768])
 SHARES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
-PHOTOS = Path("/work/shared/data/rparis6k-mini/jpg")
+PHOTOS = Path(__file__).resolve().parents[3] / "shared/data/rparis6k-mini/jpg"
 
 Points = NDArray[np.float64]
 Verify = Callable[[Points, Points], NDArray[np.bool_]]
