@@ -27,7 +27,7 @@ class HNSWIndex(Index):
 
     kind = "hnsw"
 
-    def __init__(self, m: int = 32, ef_construction: int = 100, ef_search: int = 128, depth: int = 1000) -> None:
+    def __init__(self, m: int = 32, ef_construction: int = 200, ef_search: int = 128, depth: int = 1000) -> None:
         super().__init__()
         check_whole(2, m=m)
         check_whole(1, ef_construction=ef_construction, ef_search=ef_search, depth=depth)
