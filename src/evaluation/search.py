@@ -77,7 +77,9 @@ def search_by_local_features(
     def lists() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         for image in benchmark.queries.tolist():
             if known[image]:
-                yield aggregate.rank(features(image).descriptors, benchmark.num_gallery)
+                positions, scores = aggregate.rank(features(image).descriptors, benchmark.num_gallery)
+                kept_there = known[positions]
+                yield positions[kept_there], scores[kept_there]
             else:
                 yield np.empty(0, np.int64), np.empty(0, np.float32)
 

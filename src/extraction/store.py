@@ -85,8 +85,8 @@ class DescriptorStore:
 def read_store(folder: Path, benchmark: Benchmark, model: str | None = None) -> DescriptorStore:
     """The descriptors that an earlier evaluation kept in `folder`.
 
-    Raises InputError where they are of other images than the benchmark's, or were not made by the network with the
-    fingerprint `model`, if one is named.
+    Raises InputError where they are of other images than the benchmark's, were not made by the network with the
+    fingerprint `model`, if one is named, or are not all there.
     """
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
@@ -98,7 +98,14 @@ def read_store(folder: Path, benchmark: Benchmark, model: str | None = None) -> 
         raise InputError(f"{folder} holds descriptors of {name} (digest {digest}), not of {benchmark.name}'s images")
     if model is not None and made_by != model:
         raise InputError(f"{folder} was made with another network than the one given: its about.json says which")
-    return DescriptorStore(folder, len(benchmark.source), dim)
+    store = DescriptorStore(folder, len(benchmark.source), dim)
+    if len(missing := store.missing()):
+        first = benchmark.source.name(int(missing[0]))
+        raise InputError(
+            f"{folder} has no descriptor of {len(missing):,} of {len(benchmark.source):,} images ({first}): let the "
+            "evaluation that makes them end first"
+        )
+    return store
 
 
 def add_time(folder: Path, images: int, seconds: float) -> None:

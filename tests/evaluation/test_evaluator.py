@@ -17,7 +17,9 @@ from src.data.folder import folder_benchmark
 from src.evaluation.describer import Describer
 from src.evaluation.evaluator import ORACLE, Evaluator, Given
 from src.evaluation.method import Method
+from src.evaluation.search import search_by_local_features
 from src.extraction.run import Images
+from src.extraction.store import DescriptorStore, read_store
 from src.retrieval.aggregate.asmk import ASMK
 from src.retrieval.index_inverted import IVFFlatIndex
 from src.retrieval.metrics import revisited_evaluation
@@ -212,6 +214,32 @@ def test_aggregated_local_features_rank_the_whole_gallery(tmp_path: Path, benchm
     assert stage(ranking, "aggregate")["learned_on"] == "other"
     with pytest.raises(InputError, match=r"this asks for local features"):
         evaluate(tmp_path, benchmark, method, learn_on=other)
+
+
+def test_images_without_local_features_are_in_no_aggregated_ranking(benchmark: Benchmark) -> None:
+    rows = {i: Words().of(Images().of(benchmark).__getitems__([i]).images[0]) for i in range(60)}
+    aggregate = ASMK(words=16, dim=32)
+    aggregate.learn((rows[i].descriptors for i in range(60)), "other", "another set")
+    known = np.ones(60, np.bool_)
+    known[[3, 55]] = False
+    found = search_by_local_features(rows.__getitem__, known, benchmark, aggregate, 50).ranked
+    assert 3 not in found.heads
+    assert (found.heads[5] == -1).all()
+    for labelled, ranks in zip(found.labelled, found.ranks, strict=True):
+        assert (ranks[labelled == 3] == -1).all()
+    assert (np.concatenate(found.ranks[:5]) >= 0).any()
+
+
+def test_a_kept_store_must_be_whole_and_of_these_images(tmp_path: Path, benchmark: Benchmark) -> None:
+    about = {"benchmark": benchmark.name, "digest": benchmark.digest, "model": "one"}
+    DescriptorStore.create(tmp_path / "kept", 60, 16, about)
+    given = Given(tmp_path / "kept")
+    with pytest.raises(InputError, match=r"no descriptor of 60 of 60 images"):
+        evaluate(tmp_path, benchmark, Method(), given=given)
+    with pytest.raises(InputError, match=r"not of other's images"):
+        evaluate(tmp_path, replace(benchmark, name="other", digest="another set"), Method(), given=given)
+    with pytest.raises(InputError, match=r"made with another network"):
+        read_store(given.file, benchmark, "two")
 
 
 @pytest.mark.parametrize(
