@@ -9,8 +9,9 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from src.errors import InputError
-from src.report import card_paths, main
+from src.report import main
 from src.results.card import make_card
+from src.results.comparison import card_paths
 from src.results.pictures import write_pictures
 
 PROJECT = Path(__file__).parents[1]

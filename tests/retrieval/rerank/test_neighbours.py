@@ -5,24 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from retrieval.rerank.shortlists import shortlist, unit
 
-from src.contracts import Shortlist
 from src.errors import InputError
 from src.retrieval.rerank.neighbours import Neighbours, refined
-
-
-def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
-    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
-
-
-def shortlist(descriptors: NDArray[np.float32], query: NDArray[np.float32]) -> Shortlist:
-    """Answers in the order they stand in."""
-    k = len(descriptors)
-
-    def no_local(position: int) -> None:
-        raise AssertionError(f"local features of {position} were asked for")
-
-    return Shortlist(0, np.arange(k) + 100, (descriptors @ query).astype(np.float32), query, descriptors, no_local)
 
 
 def refined_by_hand(x: NDArray[np.float64], neighbours: int, beta: float) -> NDArray[np.float64]:
