@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.contracts import Benchmark, Difficulty, Evaluation, GLDv2Benchmark
-from src.retrieval.curves import mean_precision_at_recalls
 from src.retrieval.gldv2 import gldv2_figures
-from src.retrieval.metrics import positive_counts, positive_ranks, scores_at
+from src.retrieval.metrics import curve_at, scores_at
 from src.retrieval.ranking import Ranked
 
 KAPPAS = (1, 5, 10)
@@ -35,8 +34,5 @@ def figures_of(benchmark: Benchmark, rankings: Mapping[Difficulty, Ranked]) -> F
     truth = benchmark.ground_truth
     return Figures(
         evaluation={d: scores_at(d, ranked, truth, KAPPAS) for d, ranked in rankings.items()},
-        curves={
-            d: mean_precision_at_recalls(positive_ranks(d, ranked, truth), positive_counts(d, truth))
-            for d, ranked in rankings.items()
-        },
+        curves={d: curve_at(d, ranked, truth) for d, ranked in rankings.items()},
     )

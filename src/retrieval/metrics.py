@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.contracts import DIFFICULTIES, Difficulty, Evaluation, GroundTruth, InputError, Scores
+from src.retrieval.curves import mean_precision_at_recalls
 from src.retrieval.descriptors import DescriptorMetric
 from src.retrieval.index import FlatIndex, Index
 from src.retrieval.ranking import Ranked, ranks_in
@@ -78,6 +79,12 @@ def scores_at(
 ) -> Scores:
     """One difficulty's figures of `evaluation_of`, for rankings that are another at each difficulty."""
     return _scores(difficulty, _ranks_of(ranked, ground_truth), ground_truth, kappas)
+
+
+def curve_at(difficulty: Difficulty, ranked: Ranked, ground_truth: GroundTruth) -> NDArray[np.float64]:
+    """One difficulty's mean precision at recall 0, 0.01, ..., 1, (101,); see `precision_at_recalls`."""
+    ranks = positive_ranks(difficulty, ranked, ground_truth)
+    return mean_precision_at_recalls(ranks, positive_counts(difficulty, ground_truth))
 
 
 def positive_ranks(difficulty: Difficulty, ranked: Ranked, ground_truth: GroundTruth) -> list[NDArray[np.int64]]:
@@ -220,3 +227,9 @@ class RevisitedMAP(DescriptorMetric):
     def compute(self) -> Evaluation:
         """Rank the gallery for each query and measure it. Raises InputError when images are missing."""
         return evaluation_of(self.ranking(labelled_of(self.ground_truth)), self.ground_truth, self.kappas)
+
+    @property
+    def curves(self) -> dict[Difficulty, NDArray[np.float64]]:
+        """Mean precision against recall of the ranking that `compute` made, by difficulty."""
+        ranked = self.ranked
+        return {d: curve_at(d, ranked, self.ground_truth) for d in DIFFICULTIES} if ranked else {}

@@ -159,14 +159,22 @@ class _Run:
     def finish(self) -> Ranking:
         start = time.perf_counter()
         evaluation = self.metric.compute()
+        searched = time.perf_counter() - start
+        processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         return Ranking(
             benchmark=self.benchmark,
             evaluation=evaluation,
             kappas=self.metric.kappas,
             top=self.metric.ranks,
             bad=tuple(_of_all_processes(self.bad)),
-            seconds=self.seconds + time.perf_counter() - start,
+            seconds=self.seconds + searched,
             answers=self.metric.answers if isinstance(self.metric, GLDv2Metric) else (),
+            costs={
+                "image_seconds": self.seconds * processes / len(self.benchmark.source),
+                "query_seconds": searched / len(self.benchmark.queries),
+                "image_bytes": 4.0 * self.extractor.model.dim,
+            },
+            curves=self.metric.curves if isinstance(self.metric, RevisitedMAP) else {},
         )
 
 

@@ -69,7 +69,11 @@ def test_evaluating_the_checkpoint_gives_the_table_of_the_training(
     tested = card(run)["benchmarks"][0]
     assert medium == pytest.approx(tested["map"]["medium"], abs=1e-6)
     evaluated = card(tmp_path / "out")
-    assert evaluated["benchmarks"][0]["digest"] == tested["digest"]
+    again = evaluated["benchmarks"][0]
+    assert again["digest"] == tested["digest"]
+    assert again["precision_recall"]["medium"] == pytest.approx(tested["precision_recall"]["medium"], abs=1e-6)
+    assert again["costs"]["image_bytes"] == tested["costs"]["image_bytes"] == 4 * 16
+    assert min(tested["costs"].values()) > 0
     assert evaluated["checkpoint"]["sha256"] == card(run)["checkpoint"]["sha256"]
     assert evaluated["protocol"]["selection"] == card(run)["protocol"]["selection"]
 
