@@ -56,6 +56,8 @@ class Evaluator:
         Raises InputError for images that cannot be read, and for what a part of the method refuses.
         """
         start = time.perf_counter()
+        for step in whitenings(self.method):
+            step.check_network(self._network)
         described = self._describe(benchmark)
         self._learn()
         found = self._search(described, benchmark) if self.describer.main else None
@@ -63,6 +65,12 @@ class Evaluator:
         if found is None:
             return None
         return self._measure(found, described, looked_at, benchmark, start)
+
+    @property
+    def _network(self) -> str:
+        """Fingerprint of what describes the images; empty where a file has the descriptors."""
+        extractor = self.describer.extractor
+        return fingerprint(extractor.model) if extractor and self.given is None else ""
 
     def _describe(self, benchmark: Benchmark) -> Described:
         """What the method's search wants of a benchmark's images."""
@@ -97,7 +105,7 @@ class Evaluator:
         descriptors, pairs = described.descriptors, matching_pairs(self.learn_on)
         for step in whitenings(self.method):
             if step.learned_on is None:
-                step.learn(descriptors, pairs, name, digest)
+                step.learn(descriptors, pairs, name, digest, self._network)
 
     def _search(self, described: Described, benchmark: Benchmark) -> Searched:
         if self.method.aggregate is None:

@@ -31,25 +31,25 @@ class InnerProducts:
     def __init__(self, gallery: NDArray[np.floating]) -> None:
         self.gallery = gallery
         self._mapping = mapping_of(gallery)
-        dim = gallery.shape[1]
-        self._rows = torch.empty((max(1, VALUES // dim), dim), dtype=torch.float64)
 
     def __call__(self, queries: Float64[Tensor, "q d"], positions: NDArray[np.int64]) -> Float32[Tensor, "q n"]:
-        """Products of `on_grid` queries with the gallery's rows at n positions.
+        """Products of `on_grid` queries with the gallery's rows at n positions; several threads may ask at once.
 
         Raises InputError for a gallery row with NaN or infinity.
         """
+        dim = self.gallery.shape[1]
+        held = torch.empty((min(len(positions), max(1, VALUES // dim)), dim), dtype=torch.float64)
         products = torch.empty(len(queries), len(positions))
-        for start in range(0, len(positions), len(self._rows)):
-            rows = self._load(positions[start : start + len(self._rows)])
+        for start in range(0, len(positions), max(1, len(held))):
+            rows = self._load(positions[start : start + len(held)], held)
             products[:, start : start + len(rows)] = queries @ rows.T
         # One value that is not finite leaves no finite product, and no finite sum.
         if not torch.isfinite(products.sum()):
             raise InputError("a gallery descriptor is not finite: the network gave NaN or infinity")
         return products
 
-    def _load(self, positions: NDArray[np.int64]) -> Float64[Tensor, "n d"]:
-        rows = self._rows[: len(positions)]
+    def _load(self, positions: NDArray[np.int64], held: Float64[Tensor, "m d"]) -> Float64[Tensor, "n d"]:
+        rows = held[: len(positions)]
         rows.numpy()[:] = rows_at(self.gallery, positions)
         if self._mapping is not None:
             self._mapping.madvise(mmap.MADV_DONTNEED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from src.contracts import InputError
 from src.retrieval.index import Index
 from src.retrieval.products import InnerProducts, exact_queries, rows_at
+from src.retrieval.threads import side_by_side
 
 QUERIES_AT_ONCE = 512
 # Gallery images compared at a time, and scores; the first few, since all of them are candidates for the head.
@@ -224,16 +224,13 @@ def _rank(
     for query, places in enumerate(wanted):
         found = places[places >= 0]
         standings.append(_Standing(found, products(queries[query : query + 1], present[found])[0].numpy()))
-    # Comparing one tile's scores and multiplying the next go side by side.
-    with ThreadPoolExecutor(1) as beside:
-        compared: Future[None] | None = None
-        for tile in _tiles(len(present), min(TILE, SCORES // len(queries))):
-            scores = products(queries, present[tile]).numpy()
-            if compared is not None:
-                compared.result()
-            compared = beside.submit(_compare, scores, present[tile], tile.start, heads, standings)
-        if compared is not None:
-            compared.result()
+
+    def scores_of(tile: slice) -> NDArray[np.float32]:
+        return products(queries, present[tile]).numpy()
+
+    tiles = list(_tiles(len(present), min(TILE, SCORES // len(queries))))
+    for tile, scores in zip(tiles, side_by_side(scores_of, tiles), strict=True):
+        _compare(scores, present[tile], tile.start, heads, standings)
     ranks = [places.copy() for places in wanted]
     for own, standing in zip(ranks, standings, strict=True):
         own[own >= 0] = standing.before

@@ -167,6 +167,10 @@ def test_every_family_ranks_the_same_world(trained: tuple[Path, float], world: P
     assert (tmp_path / "asmk" / "codebook.safetensors").is_file()
     again = [checkpoint, "post=[whitening]", f"post.whitening.matrix={tmp_path / 'whitened' / 'whitening.safetensors'}"]
     evaluate(config("evaluate", f"output_dir={tmp_path / 'again'}", *common, *again))
+    other = ["model=imagenet_gem", "backbone=r18", "backbone.pretrained=false", *again[1:]]
+    assert "another network" in refused(
+        evaluate, config("evaluate", f"output_dir={tmp_path / 'b'}", *common, *other), capsys
+    )
 
 
 def test_an_unreadable_image_stops_an_evaluation_unless_it_is_skipped(world: Path, tmp_path: Path, capsys) -> None:

@@ -21,7 +21,7 @@ class Projection:
     """A learned whitening, x -> projection (x - mean), and where it is from.
 
     `mean` is (D,), `projection` (d, D), both float64, the most varying directions first; `name` and `digest` are those
-    of the set it was learned on.
+    of the set it was learned on, `network` the fingerprint of what described it, empty where that is not known.
     """
 
     mean: NDArray[np.float64]
@@ -30,6 +30,7 @@ class Projection:
     shrink: float
     name: str
     digest: str
+    network: str = ""
 
     def __call__(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, D) to (N, d), L2-normalised; a row of zeros stays zeros."""
@@ -79,13 +80,21 @@ class Whitening:
         """Name and digest of the set it was learned on."""
         return (self.learned.name, self.learned.digest) if self.learned else None
 
-    def learn(self, descriptors: NDArray[np.float32], pairs: NDArray[np.int64], name: str, digest: str) -> None:
+    def learn(
+        self,
+        descriptors: NDArray[np.float32],
+        pairs: NDArray[np.int64],
+        name: str,
+        digest: str,
+        network: str = "",
+    ) -> None:
         """Learn from a set of images of known name and digest; rows of zeros are left out, with their pairs.
 
         Args:
             descriptors: (N, D), L2-normalised.
             pairs: (P, 2) positions of images that match; only "supervised" looks at them.
             name, digest: of the set.
+            network: fingerprint of what described it, where that is known.
 
         Raises:
             InputError: more dimensions wanted than there are, too few images or pairs for them, no pair, descriptors
@@ -117,7 +126,7 @@ class Whitening:
                     f"the {len(matching)} matching pairs of {name} do not differ in each of {images.shape[1]} "
                     f"dimensions: learn on more, or set post.whitening.shrink=0.1"
                 )
-        self.learned = Projection(mean, projection[:dim], self.kind, float(self.shrink), name, digest)
+        self.learned = Projection(mean, projection[:dim], self.kind, float(self.shrink), name, digest, network)
 
     def __call__(
         self,
@@ -142,6 +151,15 @@ class Whitening:
         whitened = assembled(len(gallery), dim, map(self.learned, parts(gallery)))
         return whitened, self.learned(queries)
 
+    def check_network(self, network: str) -> None:
+        """Raise InputError where it was learned on descriptors of another network than that of this fingerprint."""
+        learned = self.learned
+        if learned and learned.network and network and learned.network != network:
+            raise InputError(
+                f"the whitening learned on {learned.name} is for another network's descriptors: learn one for this "
+                "network (benchmark@learn_on=NAME, and no post.whitening.matrix)"
+            )
+
     def save(self, path: str | Path) -> Path:
         """Write what was learned as safetensors: `mean`, `projection`, and in the metadata what they are."""
         from safetensors.numpy import save
@@ -151,7 +169,8 @@ class Whitening:
         kept = self.learned
         tensors = {"mean": kept.mean, "projection": np.ascontiguousarray(kept.projection)}
         metadata = {"kind": kept.kind, "dim": str(len(kept.projection)), "shrink": repr(kept.shrink)}
-        return write_bytes(Path(path), save(tensors, metadata | {"name": kept.name, "digest": kept.digest}))
+        origin = {"name": kept.name, "digest": kept.digest, "network": kept.network}
+        return write_bytes(Path(path), save(tensors, metadata | origin))
 
     def describe(self) -> dict[str, object]:
         """What a result card says of it."""
@@ -179,8 +198,8 @@ def read(path: Path, kind: str | None = None, dim: int | None = None) -> Project
         with safe_open(path, framework="numpy") as file:
             about = file.metadata() or {}
             mean, projection = file.get_tensor("mean"), file.get_tensor("projection")
-        shrink = float(about["shrink"])
-        learned = Projection(mean, projection, about["kind"], shrink, about["name"], about["digest"])
+        origin = about["name"], about["digest"], about["network"]
+        learned = Projection(mean, projection, about["kind"], float(about["shrink"]), *origin)
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(f"{path} is damaged, or no whitening matrix ({type(error).__name__})") from error
     whole = mean.dtype == projection.dtype == np.float64 and projection.ndim == 2

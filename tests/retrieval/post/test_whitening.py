@@ -27,7 +27,7 @@ def correlated(count: int = 400, dim: int = 12, seed: int = 0) -> NDArray[np.flo
 
 def learned(descriptors: NDArray[np.float32], pairs: NDArray[np.int64] = NO_PAIRS, **settings: object) -> Whitening:
     whitening = Whitening(**settings)
-    whitening.learn(descriptors, pairs, "demo validation", "ab12")
+    whitening.learn(descriptors, pairs, "demo validation", "ab12", "this network")
     return whitening
 
 
@@ -181,6 +181,15 @@ def test_saved_is_loaded(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(projection_of(cut).projection, projection_of(whitening).projection[:4])
 
 
+def test_it_is_refused_for_another_network(tmp_path: Path) -> None:
+    loaded = Whitening(matrix=learned(correlated()).save(tmp_path / "whitening.safetensors"))
+    loaded.check_network("this network")
+    loaded.check_network("")
+    Whitening().check_network("another")
+    with pytest.raises(InputError, match="learned on demo validation is for another network's descriptors"):
+        loaded.check_network("another")
+
+
 def test_without_a_matrix_it_says_what_to_give(tmp_path: Path) -> None:
     rows = correlated()
     whitening = Whitening()
@@ -236,7 +245,7 @@ def test_other_descriptors_are_refused() -> None:
 def test_a_bad_matrix_file_is_refused(tmp_path: Path) -> None:
     good = learned(correlated()).save(tmp_path / "good")
     tensors = load_file(good)
-    about = {"kind": "pca", "shrink": "0.0", "name": "set", "digest": "ab"}
+    about = {"kind": "pca", "shrink": "0.0", "name": "set", "digest": "ab", "network": ""}
     (tmp_path / "cut").write_bytes(good.read_bytes()[:-8])
     (tmp_path / "text").write_text("whitening")
     save_file(tensors, tmp_path / "nameless")
