@@ -19,7 +19,7 @@ for landmark in "$photos"/*/; do
   number=$((number + 1))
 done
 
-options=(data.root="$out/photos/train" model@baseline=null data.test_share=0.05)
+options=(data.root="$out/photos/train" baseline=null data.test_share=0.05)
 train gem photos "${options[@]}" model=gem
 train delg photos "${options[@]}" model=delg_small model.dim=512 auxiliary.attention=30 auxiliary.reconstruction=1
 train dolg photos "${options[@]}"
