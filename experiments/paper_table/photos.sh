@@ -29,6 +29,8 @@ learned=(benchmark@learn_on=rparis6k learn_on.root="$other" learn_on.ground_trut
 spatial=(rerank=spatial rerank.depth=20 rerank.residual=8)
 network=(features=network features.max_features=500 'features.scales=[0.5,0.7071,1.0,1.4142]')
 verified=(rerank=spatial rerank.depth=20 rerank.residual=16 rerank.least=0.8)
+backbone=efficientnet_lite0 delg=()
 families
+report "$out/[a-d]*/card.json"
 cp "$out/table.md" "$here/photos_table.md"
 cp "$out/results.json" "$here/photos_results.json"

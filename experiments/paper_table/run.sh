@@ -21,6 +21,8 @@ learned=(benchmark@learn_on=demo learn_on.root=data/demo_world/validation learn_
 spatial=(rerank=spatial rerank.residual=6)
 network=(features=network features.max_features=300 'features.scales=[0.5,0.7071,1.0,1.4142]')
 verified=(rerank=spatial rerank.residual=16 rerank.least=0.8)
+backbone=efficientnet_lite0 delg=()
 families
+report "$out/[a-d]*/card.json"
 cp "$out/table.md" "$out/results.json" "$here/"
 rm -rf "$here/figures" && cp -r "$out/figures" "$here/figures"

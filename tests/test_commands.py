@@ -1,0 +1,72 @@
+"""Every command that README and experiments write composes: no override there is out of date."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = re.compile(r"python -m (src\.(?:train|evaluate|report|prepare)\b[^`\n]*(?:\\\n[^`\n]*)*)")
+TEXTS = [ROOT / "README.md", *sorted((ROOT / "experiments").glob("*/README.md"))]
+SCRIPTS = [path for path in sorted((ROOT / "experiments").glob("*/*.sh")) if path.name != "families.sh"]
+# What a script asks for, in the order in which it does.
+ARGUMENTS = {"photos.sh": ["photos", "paris", "gnd.pkl"], "real.sh": ["gem.ckpt", "delg.ckpt", "dolg.ckpt"]}
+RECORDER = """#!/bin/sh
+line=$(printf '%s\\037' "$@")
+printf '%s\\n' "$line" >> "$RECORD"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _hydra() -> Iterator[None]:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+def check(words: list[str]) -> None:
+    """Compose one command, given from its module on; options such as --multirun are Hydra's."""
+    module, *overrides = words
+    compose(module.removeprefix("src."), overrides=[word for word in overrides if not word.startswith("-")])
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_in_a_text_composes(text: Path) -> None:
+    commands = COMMAND.findall(text.read_text())
+    assert commands or text.parent != ROOT
+    for command in commands:
+        check(shlex.split(command.replace("\\\n", " "), comments=True))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_of_a_script_composes(script: Path, tmp_path: Path) -> None:
+    """The script runs in a copy of its folder, with a `python` that notes what it is asked for, and does nothing."""
+    shutil.copytree(script.parent, tmp_path / "experiments" / script.parent.name)
+    tools, record = tmp_path / "tools", tmp_path / "record"
+    tools.mkdir()
+    for name, content in (("python", RECORDER), ("cp", "#!/bin/sh\n")):
+        (tools / name).write_text(content)
+        (tools / name).chmod(0o755)
+    for landmark in ("opera", "rotonde"):
+        (tmp_path / "photos" / landmark).mkdir(parents=True)
+    folder, name = script.relative_to(ROOT).parts[-2:]
+    arguments = ARGUMENTS["photos.sh"] if folder == "photos" else ARGUMENTS.get(name, [])
+    subprocess.run(
+        ["bash", f"experiments/{folder}/{name}", *arguments],
+        cwd=tmp_path,
+        env={"PATH": f"{tools}:/usr/bin:/bin", "RECORD": str(record)},
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    asked = [line.split("\037")[:-1] for line in record.read_text().splitlines()]
+    commands = [words[1:] for words in asked if words[:1] == ["-m"]]
+    assert commands
+    for words in commands:
+        check(words)
