@@ -86,7 +86,7 @@ def test_all_that_cards_say_of_what_made_them_is_reported(tmp_path, capsys):
             stages={"rerank": "spatial"} if notes else {},
             costs={"image_seconds": seconds},
             precision_recall={"medium": recall},
-            lookalikes=seconds,
+            lookalikes={"wrong": 4.0, "siblings": seconds},
             ap={"medium": [0.4, 0.6, None]},
         )
     write_pictures(tmp_path / "b", [("matches of query 1", b"\xff\xd8")])
@@ -99,7 +99,7 @@ def test_all_that_cards_say_of_what_made_them_is_reported(tmp_path, capsys):
         assert "rerank spatial" in text
         assert "Difference to method a, percentage points" in text
         assert "What it costs" in text
-        assert "Look-alike siblings among the wrong" in text
+        assert "Wrong answers in the first ten, a query" in text
         assert "Published, on ROxford5k / RParis6k (not measured here)" in text
         assert "R101-DELG + SP, GLDv2-clean" in text
     assert "Precision and recall, chart: toy" in html
@@ -112,7 +112,7 @@ def test_all_that_cards_say_of_what_made_them_is_reported(tmp_path, capsys):
     (short,) = json.loads((out / "results.json").read_text())[1]["benchmarks"]
     assert short["map_interval_95"] == {"medium": [0.4, 0.6]}
     assert (short["notes"], short["stages"]) == (["oracle shortlist"], {"rerank": "spatial"})
-    assert (short["costs"], short["lookalikes"]) == ({"image_seconds": 0.2}, 0.2)
+    assert (short["costs"], short["lookalikes"]) == ({"image_seconds": 0.2}, {"wrong": 4.0, "siblings": 0.2})
 
 
 def test_against_must_name_a_row(runs, tmp_path, capsys):

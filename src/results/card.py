@@ -51,7 +51,7 @@ EXTRA_FIELDS: Fields = {
     "costs": dict,
     "precision_recall": dict,
     "map_interval_95": dict,
-    "lookalikes": (int, float, type(None)),
+    "lookalikes": dict,
 }
 # What a table shows, and an experiment therefore keeps.
 SHOWN = ("name", "digest", "queries", "gallery", "crop", "release", "measure", "map", "mp_at_k")

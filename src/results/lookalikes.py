@@ -9,19 +9,22 @@ from src.contracts import Ranking
 FIRST = 10
 
 
-def lookalikes(ranking: Ranking) -> float | None:
-    """Of the wrong answers among every query's first ten, the share whose landmark is of the query's family.
+def lookalikes(ranking: Ranking) -> dict[str, float] | None:
+    """Wrong answers among a query's first ten, and those whose landmark is of the query's family: means a query.
 
-    Wrong is what the ground truth names neither positive nor junk. None where families are not known, or nothing is
-    wrong.
+    Wrong is what the ground truth names neither positive nor junk. Returns {"wrong", "siblings"}; None where families
+    are not known.
     """
-    families, truth = ranking.benchmark.families, ranking.benchmark.ground_truth
+    benchmark = ranking.benchmark
+    families, truth = benchmark.families, benchmark.ground_truth
     if families is None:
         return None
-    siblings: list[bool] = []
-    for query, image in enumerate(ranking.benchmark.queries.tolist()):
+    wrong_ones, siblings = 0, 0
+    for query, image in enumerate(benchmark.queries.tolist()):
         head = ranking.top[query, :FIRST]
         named = np.concatenate([truth.easy[query], truth.hard[query], truth.junk[query], [-1, image]])
         wrong = head[~np.isin(head, named)]
-        siblings += (families[wrong] == families[image]).tolist() if families[image] else [False] * len(wrong)
-    return float(np.mean(siblings)) if siblings else None
+        wrong_ones += len(wrong)
+        siblings += int(np.sum(families[wrong] == families[image])) if families[image] else 0
+    queries = len(benchmark.queries)
+    return {"wrong": wrong_ones / queries, "siblings": siblings / queries}

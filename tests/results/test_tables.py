@@ -149,7 +149,8 @@ def test_costs_and_lookalikes_have_tables_of_their_own(make_card_of, make_rankin
         make_card_of("B", replace(make_ranking(), costs={"image_bytes": 512})),
         make_card_of("C", make_ranking()),
     ]
-    cards[1]["benchmarks"][0]["lookalikes"] = 0.125
+    cards[1]["benchmarks"][0]["lookalikes"] = {"wrong": 2.5, "siblings": 0.75}
+    cards[2]["benchmarks"][0]["lookalikes"] = {"wrong": 0.0, "siblings": 0.0}
     text = to_markdown([summarize(cards)])
     assert (
         """\
@@ -161,13 +162,13 @@ def test_costs_and_lookalikes_have_tables_of_their_own(make_card_of, make_rankin
 | B | – | – | 512 |
 | C | – | – | – |
 
-**Look-alike siblings among the wrong answers in the first ten, %**
+**Wrong answers in the first ten, a query, and look-alike siblings among them**
 
-| method | toy look-alikes |
-| --- | ---: |
-| A | – |
-| B | 12.5 |
-| C | – |
+| method | toy wrong | toy look-alikes | toy share, % |
+| --- | ---: | ---: | ---: |
+| A | – | – | – |
+| B | 2.50 | 0.75 | 30.0 |
+| C | 0.00 | 0.00 | – |
 """  # noqa: RUF001
         in text
     )

@@ -15,6 +15,7 @@ COSTS = {
     "query_seconds": ("ms per query", 1000.0),
     "image_bytes": ("bytes per image", 1.0),
 }
+LOOKALIKES = "Wrong answers in the first ten, a query, and look-alike siblings among them"
 TIMES = "Times hold for the machine of each run."
 
 
@@ -33,17 +34,26 @@ def cost_table(cards: Sequence[Card], headings: Sequence[Cell]) -> Table | None:
 
 
 def lookalike_table(cards: Sequence[Card], headings: Sequence[Cell], notes: Footnotes) -> Table | None:
-    """The share of wrong answers that show a look-alike; None where no card counts them."""
+    """Wrong answers, those that show a look-alike, and their share; None where no card counts them."""
     columns: list[Column] = []
     rows: list[list[Cell]] = [[] for _ in cards]
     for dataset, name in dataset_names(cards).items():
-        shares = [_part(card, dataset).get("lookalikes") for card in cards]
-        if any(share is not None for share in shares):
-            columns.append(Column(dataset, name, "look-alikes"))
-            for row, card, share in zip(rows, cards, shares, strict=True):
-                marks = () if share is None else cell_notes(card, dataset, notes)
-                row.append(Cell(MISSING if share is None else f"{100 * share:.1f}", marks))
-    return _table("Look-alike siblings among the wrong answers in the first ten, %", columns, headings, rows)
+        counts = [_part(card, dataset).get("lookalikes") for card in cards]
+        if any(counts):
+            columns += [Column(dataset, name, label) for label in ("wrong", "look-alikes", "share, %")]
+            for row, card, count in zip(rows, cards, counts, strict=True):
+                marks = cell_notes(card, dataset, notes) if count else ()
+                row += [Cell(text, marks) for text in _counted(count)]
+    return _table(
+        "Wrong answers in the first ten, a query, and look-alike siblings among them", columns, headings, rows
+    )
+
+
+def _counted(count: Mapping[str, float] | None) -> tuple[str, str, str]:
+    if not count:
+        return MISSING, MISSING, MISSING
+    wrong, siblings = count["wrong"], count["siblings"]
+    return f"{wrong:.2f}", f"{siblings:.2f}", f"{100 * siblings / wrong:.1f}" if wrong else MISSING
 
 
 def readable(value: float) -> str:
