@@ -5,6 +5,7 @@
 #   spatial        verification of RootSIFT's matches
 #   network        the network's own local features
 #   verified       verification of their matches
+#   nearer         the same for DOLG's features, where otherwise
 #   backbone       of the untrained rows
 #   delg           how DELG reads images, where otherwise
 # and that fills trained[gem], trained[delg] and trained[dolg] with checkpoints: by `train`, or with given ones.
@@ -35,7 +36,7 @@ families() {
   evaluate c1_rootsift_sp "(C) GeM, RootSIFT + SP" "${gem[@]}" features=rootsift "${spatial[@]}"
   evaluate c2_delg_sp "(C) DELG + SP" "${delg[@]}" "${network[@]}" "${verified[@]}"
   evaluate d1_dolg "DOLG" "${dolg[@]}"
-  evaluate d2_dolg_sp "DOLG + SP" "${dolg[@]}" "${network[@]}" "${verified[@]}"
+  evaluate d2_dolg_sp "DOLG + SP" "${dolg[@]}" "${network[@]}" "${verified[@]}" "${nearer[@]}"
   evaluate d3_dolg_diffusion "DOLG, diffusion" "${dolg[@]}" rerank=diffusion rerank.neighbours=10
   evaluate d4_dolg_neighbours "DOLG, neighbours" "${dolg[@]}" rerank=neighbours
 }

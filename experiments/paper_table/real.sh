@@ -11,7 +11,7 @@ trained=([gem]=$gem [delg]=$delg_checkpoint [dolg]=$dolg)
 backbone=r50
 # DELG's own scales (its released R50 configuration); DOLG and GeM take the paper's five.
 delg=('scales=[0.7071,1.0,1.4142]')
-spatial=(rerank=spatial) network=(features=network) verified=(rerank=spatial)
+spatial=(rerank=spatial) network=(features=network) verified=(rerank=spatial) nearer=()
 for set in roxford5k rparis6k; do
   name=paper_table_real/$set${MILLION:+_1m}
   out=outputs/$name
