@@ -37,7 +37,7 @@ class Rule:
     probes: Sequence[str] = PROBES
     candidates: int = 20
     threshold: float = 0.0
-    inliers: int = 20
+    inliers: int = 15
     images: int = 1
 
     def __post_init__(self) -> None:
