@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import lightning as L
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from src.cli import as_plain
 from src.contracts import InputError, Orientation, Resize
+from src.dashboard.callback import Dashboard
+from src.dashboard.wandb_log import WandbLog
 from src.data.module import LandmarkDataModule
 from src.extraction.extractor import check_protocol
 from src.losses.class_parallel import ClassParallel
 from src.models.backbone import without_weights
 from src.models.delg import DELG
 from src.results.run import protocol
+from src.training.callbacks import callbacks
+from src.training.checkpoint_io import AtomicCheckpointIO
 from src.training.checkpoints import describe_run
 from src.training.evaluation import ExtractionOptions
 from src.training.module import LandmarkModule, check_trainer
+from src.training.optim import lr_factor
 from src.training.warm_start import warm_start
 
 # The paper's five (Yang et al., ICCV 2021, section 4.1).
@@ -45,6 +53,8 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
         auxiliary = instantiate(cfg.auxiliary, channels=model.backbone.out_channels[0], num_classes=data.num_classes)
     config = {**as_plain(cfg), "licence": model.backbone.licence}
     about = describe_run(config, data.classes, data.digests())
+    batch = data.batch_size * cfg.trainer.accumulate_grad_batches
+    factor = lr_factor(cfg.optim.scaling.rule, batch, cfg.optim.scaling.batch)
     spread = ClassParallel(head, cfg.sample_rate) if cfg.class_parallel else None
     if spread and (cfg.ema is not None or str(cfg.trainer.precision) == "16-mixed"):
         raise InputError("class_parallel=true goes with neither ema nor trainer.precision=16-mixed: take bf16-mixed")
@@ -54,7 +64,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
         model,
         head,
         augmentation,
-        instantiate(cfg.optim.optimizer),
+        instantiate(cfg.optim.optimizer, lr=cfg.optim.optimizer.lr * factor),
         instantiate(cfg.optim.schedule),
         auxiliary=auxiliary,
         class_parallel=spread,
@@ -66,6 +76,27 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
         test=test,
     )
     return data, module, config
+
+
+def build_trainer(cfg: DictConfig, run: Path, validates: bool) -> L.Trainer:
+    """The trainer of a run that writes to `run`, with its loggers and callbacks."""
+    loggers = list(instantiate(cfg.logger).values())
+    watching = callbacks(
+        run,
+        validates=validates,
+        logs=bool(loggers),
+        ema=cfg.ema,
+        every=(cfg.checkpoint_minutes, cfg.checkpoint_steps),
+        max_steps=cfg.trainer.max_steps,
+    )
+    return instantiate(
+        cfg.trainer,
+        max_steps=-1,
+        logger=loggers,
+        callbacks=[*(Dashboard(log) for log in loggers if isinstance(log, WandbLog)), *watching],
+        plugins=[AtomicCheckpointIO()],
+        enable_progress_bar=sys.stdout.isatty(),
+    )
 
 
 def trained_protocol(cfg: DictConfig, data: LandmarkDataModule, selection: Mapping[str, str]) -> dict[str, object]:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.errors import InputError
+from src.training.together import peer_is_gone
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -107,12 +108,13 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
 
 def resume_point(cfg: DictConfig) -> Path | None:
     """The checkpoint to continue from; None starts at the beginning."""
-    last = Path(cfg.output_dir) / LAST
     if not cfg.resume:
         return None
-    if not last.exists():
+    from src.training.checkpoint_io import last_sound
+
+    last = last_sound((Path(cfg.output_dir) / LAST).parent)
+    if last is None:
         print(f"no checkpoint in {cfg.output_dir} yet: training starts at the beginning")
-        return None
     return last
 
 
@@ -155,6 +157,14 @@ def _key(override: str) -> str:
     return override.split("=", 1)[0].lstrip("+~").split("@")[0]
 
 
+def in_sweep() -> bool:
+    """Whether this process is to run a job of a Hydra multirun."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 def main_process() -> bool:
     """Whether this is the process that writes: Lightning, torchrun and Slurm number them all from 0."""
     # Loading Lightning to ask it takes seconds, which a command that does without it would spend on stopping.
@@ -183,6 +193,8 @@ def _mistake(error: Exception) -> Exception | None:
         cause = cause.__cause__
     if isinstance(cause, InputError):
         return cause
+    if peer_is_gone(error):
+        return InputError("another process of this run ended: what it said stands above; resume=true goes on")
     if isinstance(error, InstantiationException):
         key = re.search(r"full_key: (\S+)", str(error))
         return InputError(f"{key[1] if key else 'the configuration'}: {_one_line(error.__cause__ or error)}")
@@ -201,11 +213,15 @@ def _stopped(stop: SystemExit | KeyboardInterrupt, cfg: DictConfig) -> int | str
     interrupted = isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt)
     if isinstance(stop, SystemExit) and stop.code is not None and not interrupted:
         return stop.code
-    if main_process():
-        run = OmegaConf.select(cfg, "output_dir")
-        begun = run is not None and (Path(run) / LAST).exists()
-        on = f": python -m src.train resume=true name={cfg.name} goes on" if begun else ""
-        if run is None:
-            on = ": the same command does what is left"
-        print(f"stopped{on}", file=sys.stderr)
+    if not main_process():
+        # Another code would have the process that started this one killed before it has said what follows.
+        return 0
+    run = OmegaConf.select(cfg, "output_dir")
+    begun = run is not None and (Path(run) / LAST).exists()
+    on = f": python -m src.train resume=true name={cfg.name} goes on" if begun else ""
+    if run is None:
+        on = ": the same command does what is left"
+    elif in_sweep():
+        on = f": the same command with name={cfg.name} goes on"
+    print(f"stopped{on}", file=sys.stderr)
     return 130 if interrupted else 143

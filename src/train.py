@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import hydra
 from omegaconf import DictConfig
 
-from src.cli import one_line_errors, settle_process
+from src.cli import in_sweep, one_line_errors, settle_process
+from src.sweeps.multirun import sweep_job
+from src.training.together import watch_parent
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -15,45 +15,36 @@ from src.cli import one_line_errors, settle_process
 def main(cfg: DictConfig) -> float | None:
     """Fit, test the chosen checkpoint once, report; returns the best validation Medium mAP."""
     settle_process()
+    if in_sweep():
+        return sweep_job(cfg)
+    watch_parent()
     import lightning as L
     from hydra.utils import instantiate
 
-    from src.assemble import assemble, trained_protocol
-    from src.cli import claim_run, main_process, record_run, resume_point, resumed_config
+    from src.assemble import assemble, build_trainer, trained_protocol
+    from src.cli import CARD, claim_run, main_process, record_run, resume_point, resumed_config
+    from src.dashboard.wandb_log import WandbLog
     from src.data.sources import checked_seed
     from src.results.run import finish_run
-    from src.training.callbacks import best_score, callbacks, chosen_checkpoint
-    from src.training.checkpoint_io import AtomicCheckpointIO
     from src.training.checkpoints import check_resumable, selection_of, trained_on
     from src.training.evaluation import RetrievalModule, run_test
+    from src.training.saving import best_score, checkpoints_of, chosen_checkpoint
 
     cfg = resumed_config(cfg)
     run = claim_run(cfg)
     L.seed_everything(checked_seed(cfg.seed), workers=True, verbose=False)
     last = resume_point(cfg)
     data, module, config = assemble(cfg, resumed=last is not None)
-    loggers = list(instantiate(cfg.logger).values())
-    trainer = instantiate(
-        cfg.trainer,
-        max_steps=-1,
-        logger=loggers,
-        callbacks=callbacks(
-            run,
-            validates=bool(data.validation),
-            logs=bool(loggers),
-            ema=cfg.ema,
-            every=(cfg.checkpoint_minutes, cfg.checkpoint_steps),
-            max_steps=cfg.trainer.max_steps,
-        ),
-        plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=sys.stdout.isatty(),
-    )
+    trainer = build_trainer(cfg, run, validates=bool(data.validation))
     if last:
         check_resumable(last, module, module.run)
     if main_process():
         data.check(trainer.world_size)
         print(f"backbone {cfg.backbone.name}, licence of its weights: {config['licence'] or 'not stated'}")
     record_run(run, cfg)
+    boards = [log for log in trainer.loggers if isinstance(log, WandbLog)]
+    for board in boards:
+        board.log_config(config)
     trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     chosen = chosen_checkpoint(run)
     rankings, baseline = run_test(trainer, data, module, chosen), []
@@ -68,10 +59,12 @@ def main(cfg: DictConfig) -> float | None:
             rankings=rankings,
             baseline=baseline,
             protocol=trained_protocol(cfg, data, selection_of(chosen)),
-            training=trained_on(module.run),
+            training={**trained_on(module.run), "validation_map": best_score(trainer)},
             checkpoint=chosen,
             config=config,
         )
+        for board in boards:
+            board.log_results(run / CARD, checkpoints_of(run))
     return best_score(trainer)
 
 

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from rankings import make_card_of as make_card_of
+from rankings import make_ranking as make_ranking
 from web_server import server as server
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -230,9 +230,13 @@ class LandmarkDataModule(L.LightningDataModule):
             raise InputError("there is no training data here: this data module evaluates only")
         return self.training
 
+    def images_of(self, benchmark: Benchmark) -> BenchmarkImages:
+        """A benchmark's images as they are read here."""
+        return BenchmarkImages(benchmark, self.max_side, self.on_error == "skip", self.reading.orientation)
+
     def _images(self, benchmark: Benchmark) -> DataLoader[ImageBatch]:
         world, rank = self._processes()
-        images = BenchmarkImages(benchmark, self.max_side, self.on_error == "skip", self.reading.orientation)
+        images = self.images_of(benchmark)
         return DataLoader(
             images,
             batch_size=self.eval_batch,

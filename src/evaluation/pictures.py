@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from src.contracts import Benchmark, Ranking
 from src.evaluation.evaluator import Evaluator
+from src.extraction.attention import attention_scores
 from src.extraction.extractor import Extractor
 from src.results.attention import attention_overlay
 from src.results.figures import chosen_queries, shown_difficulty
@@ -53,15 +53,10 @@ def _matches(evaluator: Evaluator, spatial: Spatial, ranking: Ranking, query: in
 
 def _attention(evaluator: Evaluator, extractor: Extractor, benchmark: Benchmark, query: int) -> list[Picture]:
     """The network's scores over the query as it was described, at its own size."""
-    model = extractor.model
     position = int(benchmark.queries[query])
     image = _pixels(evaluator, benchmark, position)
-    device = next(model.parameters()).device
-    with torch.inference_mode():
-        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
-        maps = model.local_maps(model.backbone.normalise(pixels))
     title = f"Attention in {benchmark.source.name(position)}"
-    return [(title, attention_overlay(image, maps.scores[0, 0].float().cpu().numpy()))]
+    return [(title, attention_overlay(image, attention_scores(extractor.model, image)))]
 
 
 def _pixels(evaluator: Evaluator, benchmark: Benchmark, position: int) -> np.ndarray:

@@ -49,9 +49,10 @@ class Row:
 
 
 def ranked_grid(
-    ranking: Ranking, *, queries: int = 8, top: int = 10, thumb: int = 112, notes: Sequence[str] = ()
+    ranking: Ranking, *, queries: int | Sequence[int] = 8, top: int = 10, thumb: int = 112, notes: Sequence[str] = ()
 ) -> bytes:
-    """A JPEG of queries, evenly chosen from the best AP to the worst, each with its `top` first images.
+    """A JPEG of queries, so many evenly chosen from the best AP to the worst or those given, each with its `top` first
+    images.
 
     Every cell is `thumb` pixels square inside its border: blue for the query (its crop box drawn, if it was
     cropped), green for positives, red for negatives, grey for junk, the query's own image included, all
@@ -60,7 +61,8 @@ def ranked_grid(
     """
     difficulty = shown_difficulty(ranking)
     ap = np.asarray(ranking.evaluation[difficulty]["ap"], dtype=np.float64)
-    rows = [row for query in chosen_queries(ap, queries).tolist() for row in _rows(ranking, query, float(ap[query]))]
+    chosen = chosen_queries(ap, queries).tolist() if isinstance(queries, int) else queries
+    rows = [row for query in chosen for row in _rows(ranking, query, float(ap[query]))]
     columns = min(top, max(int((row.answers >= 0).sum()) for row in rows))
     layout = Layout(thumb, 1 if ranking.before is None else 2, NOTE_HEIGHT if notes else 0)
     canvas = Image.new("RGB", layout.corner(len(rows), columns + 1), "white")

@@ -100,7 +100,7 @@ class LandmarkModule(RetrievalModule):
             loss = result.loss + terms.loss
             self._log_local(result, terms, len(batch))
         if not torch.isfinite(loss):
-            raise InputError(self._not_finite(loss, batch))
+            raise NotFiniteError(self._not_finite(loss, batch))
         self._log_step(loss, result, len(batch))
         return loss
 
@@ -215,6 +215,10 @@ class LandmarkModule(RetrievalModule):
             f"the loss became {loss.item()} at epoch {self.current_epoch}, step {self.global_step}: lower the "
             f"learning rate or clip the gradient (trainer.gradient_clip_val); ids of the batch: {ids}; files: {files}"
         )
+
+
+class NotFiniteError(InputError):
+    """A loss that is not a number: the run stops at this batch."""
 
 
 def check_trainer(precision: object, max_epochs: object, max_steps: object) -> None:

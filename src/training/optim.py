@@ -63,6 +63,18 @@ def warmup_cosine(optimizer: Optimizer, steps: int, warmup: float = 0.0, final: 
     return LambdaLR(optimizer, lambda step: cosine_factor(step, steps, round(steps * warmup), final))
 
 
+def lr_factor(rule: object, batch: int, reference: object) -> float:
+    """Factor on the learning rate of a recipe made for the global batch `reference`, where `batch` is another.
+
+    "linear": batch / reference (Goyal et al., 2017); "sqrt": its square root (Krizhevsky, 2014); None: 1.
+    Raises InputError for another rule, or a reference that is no batch.
+    """
+    if rule not in (None, "linear", "sqrt") or not isinstance(reference, int) or reference < 1:
+        raise InputError(f"optim.scaling has rule linear, sqrt or null and a batch from 1, not {rule} and {reference}")
+    ratio = batch / reference
+    return 1.0 if rule is None else ratio if rule == "linear" else math.sqrt(ratio)
+
+
 def cosine_factor(step: int, steps: int, warmup: int, final: float) -> float:
     """The learning rate at a step, as a share of its peak."""
     if step < warmup:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from end_to_end.runs import (
     NARROW,
+    ROOT,
     SMALL,
     card,
     command,
     config,
+    environment,
     kill_when,
     losses,
     metrics,
     run_command,
+    wait_until,
 )
 
 from src.evaluate import main as evaluate
@@ -90,3 +97,41 @@ def test_images_that_any_process_skipped_are_on_the_card(world: Path, tmp_path: 
     finished = run_command([*command(f"hydra.run.dir={tmp_path / 'run'}", *options, module="src.evaluate")])
     assert finished.returncode == 0, finished.stderr
     assert len(card(tmp_path / "run")["benchmarks"][0]["bad_images"]) == 2
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_dies_ends_the_other_within_a_minute(world: Path, tmp_path: Path, victim: int) -> None:
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "strategy=ddp_gloo", "trainer.devices=2"]
+    run = [f"hydra.run.dir={tmp_path}", "trainer.max_epochs=200"]
+    process = subprocess.Popen(
+        command(*options, *run),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        wait_until((tmp_path / "checkpoints" / "last.ckpt").exists, process)
+        (child,) = children(process.pid)
+        os.kill([process.pid, child][victim], signal.SIGKILL)
+        _, said = process.communicate(timeout=60)
+        # The pipe closes when the last of them is gone.
+        assert process.returncode != 0
+        assert "Traceback" not in said
+        if victim:
+            assert "another process of this run ended" in said
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def children(parent: int) -> list[int]:
+    """Processes that another one started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(") ")[2].split()
+            found += [int(stat.parent.name)] if int(fields[1]) == parent else []
+    return found

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import torch
 from end_to_end.runs import (
     NARROW,
     ROOT,
@@ -102,8 +103,13 @@ def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(photos: Path, tmp_p
     options = ["model=gem", "model.dim=16", "data=folder", f"data.root={photos}", "optim.optimizer.lr=1e30"]
     line = refused(train, config("train", f"output_dir={tmp_path}", *SMALL, *options), capsys)
     assert "the loss became" in line
-    ids, files = line.split("ids of the batch: ")[1].split("; files: ")
+    ids, rest = line.split("ids of the batch: ")[1].split("; files: ")
+    files, kept = rest.split("; the batch and the weights are in ")
     assert len(ids.split()) == 8
+    evidence = torch.load(kept, weights_only=True)
+    assert evidence["batch"]["ids"] == ids.split()
+    assert evidence["batch"]["images"].shape == (8, 64, 64, 3)
+    assert "head.weight" in evidence["state_dict"]
     assert all((photos / file).is_file() for file in files.split(", "))
 
 

@@ -25,6 +25,7 @@ from end_to_end.runs import (
 )
 
 from src.train import main as train
+from src.training.checkpoints import read_checkpoint
 
 
 def test_killed_twice_it_trains_as_if_nothing_had_happened(world: Path, tmp_path: Path) -> None:
@@ -52,19 +53,34 @@ def test_killed_twice_it_trains_as_if_nothing_had_happened(world: Path, tmp_path
     )
 
 
-def test_a_run_that_is_told_to_stop_says_how_it_goes_on(world: Path, tmp_path: Path) -> None:
-    for name, number, code in [("a", signal.SIGTERM, 143), ("b", signal.SIGINT, 130)]:
-        run = tmp_path / name
-        options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=200", f"hydra.run.dir={run}"]
-        process = subprocess.Popen(
-            command(*options), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        wait_until((run / "checkpoints" / "last.ckpt").exists, process)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == code
-        assert "resume=true name=" in said.strip().splitlines()[-1]
-        assert "Traceback" not in said
+TWO = ["strategy=ddp_gloo", "trainer.devices=2", "data.batch_size=4"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "processes"),
+    [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, []), (signal.SIGUSR1, 143, []), (signal.SIGTERM, 143, TWO)],
+)
+def test_a_run_that_is_told_to_stop_keeps_its_steps_and_says_how_it_goes_on(
+    world: Path, tmp_path: Path, number: signal.Signals, code: int, processes: list[str]
+) -> None:
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=200", "data.batch_size=2"]
+    process = subprocess.Popen(
+        command(*options, *processes, f"hydra.run.dir={tmp_path}"),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(last.exists, process)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert "resume=true name=" in said.strip().splitlines()[-1]
+    assert "Traceback" not in said
+    if number != signal.SIGINT:
+        assert read_checkpoint(last)["global_step"] == len(losses(tmp_path))
 
 
 def test_a_run_does_not_go_on_with_another_split(photos: Path, tmp_path: Path, capsys) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from src.errors import InputError
-from src.training.optim import cosine_factor, optimizer_steps, parameter_groups, warmup_cosine
+from src.training.optim import cosine_factor, lr_factor, optimizer_steps, parameter_groups, warmup_cosine
 
 
 def test_half_a_cosine() -> None:
@@ -107,3 +107,15 @@ def test_rates_grow_with_depth_and_norms_are_spared() -> None:
 def test_factors_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(InputError, match="layer_decay"):
         parameter_groups(*layers(), **options)
+
+
+@pytest.mark.parametrize(("rule", "factor"), [(None, 1.0), ("linear", 4.0), ("sqrt", 2.0)])
+def test_the_learning_rate_follows_the_global_batch_where_it_is_asked_to(rule, factor) -> None:
+    assert lr_factor(rule, 512, 128) == factor
+    assert lr_factor(rule, 128, 128) == 1.0
+
+
+@pytest.mark.parametrize(("rule", "reference"), [("square", 128), ("linear", 0), ("sqrt", 1.5)])
+def test_another_rule_or_no_batch_is_refused(rule, reference) -> None:
+    with pytest.raises(InputError, match="linear, sqrt or null"):
+        lr_factor(rule, 512, reference)

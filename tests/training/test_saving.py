@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from src.contracts import Batch
 from src.errors import InputError
-from src.training.callbacks import StopAt, Within
+from src.training.saving import StopAt, Within
 
 BATCHES = 5
 

@@ -1,3 +1,5 @@
+"""Rankings and cards made on the spot, as fixtures."""
+
 import io
 from collections.abc import Callable, Sequence
 from typing import Any

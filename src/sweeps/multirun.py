@@ -1,0 +1,77 @@
+"""Hydra's side of a sweep: what differs between its jobs, each of which is a training in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from src.files import write_text
+
+# Written before the first job, which may start on another machine: the keys that differ.
+SWEEP = "sweep.json"
+# What a run's place follows from, which its job gets anew.
+OWN = ("name", "group", "resume")
+
+
+def sweep_job(cfg: DictConfig) -> float | None:
+    """Run this process's job (see `run_job`); returns its best validation mAP, which a sweeper may go by."""
+    from src.sweeps.job import run_job
+
+    hydra = HydraConfig.get()
+    sweep = Path(hydra.sweep.dir)
+    given = dict(_parts(override) for override in hydra.overrides.task)
+    swept = {key: given[key] for key in json.loads((sweep / SWEEP).read_text())["swept"] if key in given}
+    folder = job_folder(int(hydra.job.num), swept)
+    overrides = [override for override in hydra.overrides.task if _parts(override)[0] not in OWN]
+    return run_job(sweep / folder, f"{cfg.name}/{folder}", str(cfg.name), overrides, swept)
+
+
+class SweepReport(Callback):
+    """Notes what a sweep varies before its first job, and draws the comparison after its last."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Write `sweep.json`."""
+        parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        swept = [override.get_key_element() for override in parsed if override.is_sweep_override()]
+        write_text(Path(config.hydra.sweep.dir) / SWEEP, json.dumps({"swept": swept}) + "\n")
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Draw `comparison.svg` where there is anything to compare, and say where the table is."""
+        # A run that is no sweep does without what draws.
+        from src.sweeps.chart import write_comparison
+        from src.sweeps.table import TABLE, read_jobs
+
+        sweep = Path(config.hydra.sweep.dir)
+        jobs = read_jobs(sweep)
+        failed = sum(job.status != "done" for job in jobs)
+        write_comparison(jobs, sweep)
+        print(f"{len(jobs)} jobs, {failed} failed: {sweep / TABLE}")
+
+
+def job_folder(number: int, swept: Mapping[str, str]) -> str:
+    """A job's folder: its number, and what differs, such as `3_margin-0.15_p-2`."""
+    return "_".join([str(number), *(f"{label}-{_plain(swept[key])}" for key, label in labels(list(swept)).items())])
+
+
+def labels(keys: Sequence[str]) -> dict[str, str]:
+    """The last name of each dotted key, or the whole where two end alike."""
+    last = {key: key.lstrip("+").rsplit(".", 1)[-1] for key in keys}
+    return {key: label if list(last.values()).count(label) == 1 else key.lstrip("+") for key, label in last.items()}
+
+
+def _parts(override: str) -> tuple[str, str]:
+    key, _, value = override.partition("=")
+    return key, value
+
+
+def _plain(value: str) -> str:
+    """What a folder's name, an override and a shell take as it is."""
+    return re.sub(r"[^A-Za-z0-9.+-]+", "-", value).strip("-") or "empty"

@@ -1,0 +1,76 @@
+"""The W&B log: its id, its axis, and a server or a key that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import wandb
+from dashboard.wandb_file import history, records
+
+from src.contracts import InputError
+from src.dashboard import wandb_log
+from src.dashboard.wandb_log import STEP, WandbLog, run_id
+
+# Port 9 of this machine discards, where anything listens at all.
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def _own_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", NOWHERE)
+    yield
+    wandb.finish()
+    wandb.teardown()
+
+
+def logged(folder: Path) -> list[Path]:
+    return sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
+
+
+def test_a_resumed_run_is_the_same_one_on_the_same_axis(tmp_path):
+    for step in (3, 7):
+        log = WandbLog(tmp_path, offline=True, project="dolg", name="a run", group="a sweep")
+        log.log_metrics({"val/medium": 0.5 + step / 100, "train/loss": 1 / step}, step=step)
+        log.finalize("success")
+        wandb.finish()
+    files = logged(tmp_path)
+    runs = [r.run for file in files for r in records(file) if r.WhichOneof("record_type") == "run"]
+    assert {(run.run_id, run.display_name, run.run_group) for run in runs} == {(run_id(tmp_path), "a run", "a sweep")}
+    assert [row[STEP] for file in files for row in history(file)] == [3, 7]
+    metrics = {r.metric.name: r.metric for r in records(files[0]) if r.WhichOneof("record_type") == "metric"}
+    assert metrics["val/medium"].summary.max
+    assert metrics["train/loss"].summary.min
+    assert metrics["val/medium"].step_metric == STEP
+
+
+def test_a_server_that_is_not_there_does_not_stop_a_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(wandb_log, "PATIENCE", 1)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    log = WandbLog(tmp_path, project="dolg")
+    log.log_metrics({"train/loss": 2.0}, step=1)
+    log.finalize("success")
+    wandb.finish()
+    said = capsys.readouterr().err
+    assert "W&B cannot be reached" in said
+    assert "wandb sync" in said
+    (file,) = logged(tmp_path)
+    assert history(file)[0]["train/loss"] == 2.0
+
+
+@pytest.mark.parametrize("key", ["short", None])
+def test_a_key_that_is_wrong_or_missing_is_one_line(tmp_path, monkeypatch, key):
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+    log = WandbLog(tmp_path, project="dolg")
+    with pytest.raises(InputError, match=r"W&B refuses the key \(.*\): `wandb login`, or logger.wandb.offline=true"):
+        log.log_metrics({"train/loss": 2.0}, step=1)
+
+
+def test_two_folders_are_two_runs(tmp_path):
+    assert run_id(tmp_path / "a") != run_id(tmp_path / "b")
+    assert run_id(tmp_path / "a") == run_id(tmp_path / "a")

@@ -1,0 +1,56 @@
+"""A Hydra multirun: every job a training of its own, also over several processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from end_to_end.runs import NARROW, SMALL, card, command, losses, run_command
+
+DEMO = [*SMALL, *NARROW, "trainer.max_epochs=1", "data=demo"]
+
+
+def rows(sweep: Path) -> list[dict[str, str]]:
+    with (sweep / "sweep.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_jobs_of_two_processes_train_and_a_failed_one_does_not_end_the_sweep(world: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    options = [*DEMO, f"data.root={world}", "strategy=ddp_gloo", "trainer.devices=2", "name=trial"]
+    options += ["logger=wandb", "logger.wandb.offline=true"]
+    asked = command("-m", f"hydra.sweep.dir={sweep}", *options, "margin.margin=4,0.1,0.2")
+    done = run_command(asked)
+    assert done.returncode == 0, done.stderr
+    assert [row["job"] for row in rows(sweep)] == ["0_margin-4", "1_margin-0.1", "2_margin-0.2"]
+    assert [row["status"] for row in rows(sweep)] == ["failed", "done", "done"]
+    assert "margin must be in" in rows(sweep)[0]["reason"]
+    assert "3 jobs, 1 failed" in done.stdout
+    # No process but the first of each job prints, and none runs the sweep again.
+    assert done.stdout.count("page: ") == 2
+    for row in rows(sweep)[1:]:
+        run = sweep / row["job"]
+        assert card(run)["name"] == f"trial/{row['job']}"
+        assert card(run)["config"]["margin"]["margin"] == float(row["margin.margin"])
+        assert float(row["validation"]) == pytest.approx(100 * card(run)["training"]["validation_map"], abs=0.01)
+        assert len(losses(run)) == 3
+        assert len(list((run / "wandb").glob("offline-run-*"))) == 1
+        assert card(run)["config"]["group"] == "trial"
+    assert (sweep / "comparison.svg").is_file()
+    assert not [path for path in sweep.iterdir() if path.name.isdigit()]
+
+    before = (sweep / "2_margin-0.2" / "card.json").stat().st_mtime_ns
+    again = run_command(asked)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("page: ") == 0
+    assert (sweep / "2_margin-0.2" / "card.json").stat().st_mtime_ns == before
+    assert json.loads((sweep / "sweep.json").read_text()) == {"swept": ["margin.margin"]}
+
+
+def test_a_sweep_over_an_unknown_key_is_one_clear_line(tmp_path: Path) -> None:
+    done = run_command(command("-m", f"hydra.sweep.dir={tmp_path / 's'}", *DEMO, "margn=1,2"))
+    assert done.returncode != 0
+    assert "margn" in done.stderr
+    assert "Traceback" not in done.stderr

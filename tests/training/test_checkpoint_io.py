@@ -1,0 +1,67 @@
+"""Checkpoints on disks that are full, and files that are damaged."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.contracts import InputError
+from src.training.checkpoint_io import AtomicCheckpointIO, last_sound
+from src.training.checkpoints import RUN_KEY, describe_run
+
+CONFIG = {"model": {"backbone": {"name": "resnet18"}}}
+
+
+def write(path: Path, epoch: int) -> None:
+    run = describe_run(CONFIG, ["a"], {"validation": {"v": "0"}})
+    AtomicCheckpointIO().save_checkpoint({"epoch": epoch, "weights": torch.ones(5000) * epoch, RUN_KEY: run}, path)
+
+
+def epoch_of(path: Path | None) -> int:
+    assert path is not None
+    return torch.load(path, weights_only=True)["epoch"]
+
+
+def test_a_full_disk_leaves_the_checkpoint_that_stood_there_and_says_so(tmp_path):
+    path = tmp_path / "last.ckpt"
+    write(path, 1)
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"last\.ckpt cannot be written \(.+\): the one before is kept"):
+            write(path, 2)
+        with pytest.raises(InputError, match="there is none before it"):
+            write(tmp_path / "best.ckpt", 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert epoch_of(path) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
+    assert last_sound(tmp_path) is None
+    write(tmp_path / "last.ckpt", 1)
+    assert epoch_of(last_sound(tmp_path)) == 1
+    write(tmp_path / "last.ckpt", 2)
+    assert epoch_of(last_sound(tmp_path)) == 2
+    data = (tmp_path / "last.ckpt").read_bytes()
+    middle = len(data) // 2
+    flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    for damaged in (data[:-100], data[:100], b"", flipped):
+        (tmp_path / "last.ckpt").write_bytes(damaged)
+        capsys.readouterr()
+        assert epoch_of(last_sound(tmp_path)) == 1
+        assert "last.ckpt is damaged: going on from the one before, previous.ckpt" in capsys.readouterr().out
+    (tmp_path / "last.ckpt").unlink()
+    assert epoch_of(last_sound(tmp_path)) == 1
+
+
+def test_only_of_the_last_is_the_one_before_kept(tmp_path):
+    for epoch in (1, 2):
+        write(tmp_path / "best.ckpt", epoch)
+    assert [file.name for file in tmp_path.iterdir()] == ["best.ckpt"]
