@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = re.compile(r"python -m (src\.(?:train|evaluate|report|prepare)\b[^`\n]*(?:\\\n[^`\n]*)*)")
@@ -31,9 +33,15 @@ def _hydra() -> Iterator[None]:
 
 
 def check(words: list[str]) -> None:
-    """Compose one command, given from its module on; options such as --multirun are Hydra's."""
-    module, *overrides = words
-    compose(module.removeprefix("src."), overrides=[word for word in overrides if not word.startswith("-")])
+    """Compose one command, given from its module on: each job of a multirun."""
+    module, *rest = words
+    overrides = [word for word in rest if not word.startswith("-")]
+    jobs = [overrides]
+    if "-m" in rest:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        jobs = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+    for job in jobs:
+        compose(module.removeprefix("src."), overrides=list(job))
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
