@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -116,6 +116,12 @@ def resume_point(cfg: DictConfig) -> Path | None:
     if last is None:
         print(f"no checkpoint in {cfg.output_dir} yet: training starts at the beginning")
     return last
+
+
+def tell(changed: Sequence[str]) -> None:
+    """Say what a resumed run does otherwise than before."""
+    if changed and main_process():
+        print("resumed with other settings:", "; ".join(changed))
 
 
 def settle_process() -> None:

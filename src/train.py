@@ -22,11 +22,11 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from src.assemble import assemble, build_trainer, trained_protocol
-    from src.cli import CARD, claim_run, main_process, record_run, resume_point, resumed_config
+    from src.cli import CARD, claim_run, main_process, record_run, resume_point, resumed_config, tell
     from src.dashboard.wandb_log import WandbLog
     from src.data.sources import checked_seed
     from src.results.run import finish_run
-    from src.training.checkpoints import check_resumable, selection_of, trained_on
+    from src.training.checkpoints import changes, check_resumable, selection_of, trained_on
     from src.training.evaluation import RetrievalModule, run_test
     from src.training.saving import best_score, checkpoints_of, chosen_checkpoint
 
@@ -38,6 +38,7 @@ def main(cfg: DictConfig) -> float | None:
     trainer = build_trainer(cfg, run, validates=bool(data.validation))
     if last:
         check_resumable(last, module, module.run)
+        tell(changes(last, module.run))
     if main_process():
         data.check(trainer.world_size)
         print(f"backbone {cfg.backbone.name}, licence of its weights: {config['licence'] or 'not stated'}")

@@ -43,6 +43,8 @@ PARTS = frozenset(
 FIXED = ("optim", "ema", "backbone.freeze_until", "backbone.freeze_bn", "pooling.learnable", "trainer.max_steps")
 # What the order of an epoch's samples follows from, and so a run that resumes in the middle of one.
 WITHIN_AN_EPOCH = ("seed", "data.batch_size", "data.sampling", "data.packed_url")
+# What differs whenever a run resumes, and copies of what the groups at the root say.
+UNTOLD = ("name", "output_dir", "resume", "group", "logger", "model.", "data.augmentation")
 # What an exported folder holds.
 TENSORS, ABOUT = "model.safetensors", "model.json"
 
@@ -173,6 +175,22 @@ def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any])
         if _at(before["config"], key) != _at(run["config"], key):
             raise InputError(f"{key}=... cannot change when a run resumes ({path} {why}): start a new run")
     check_fit(module.state_dict(), checkpoint["state_dict"], path)
+
+
+def changes(path: str | Path, run: Mapping[str, Any]) -> list[str]:
+    """What a run that goes on from a checkpoint is asked to do otherwise than before, such as "seed: 0 -> 1"."""
+    before, now = (_flat(about["config"]) for about in (read_run(path), run))
+    keys = [key for key in {**before, **now} if not key.startswith(UNTOLD)]
+    return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        inside = isinstance(value, Mapping) and value
+        found |= _flat(value, f"{prefix}{key}.") if inside else {f"{prefix}{key}": value}
+    return found
 
 
 def _within_an_epoch(checkpoint: Mapping[str, Any]) -> bool:

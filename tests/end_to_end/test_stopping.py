@@ -42,8 +42,9 @@ def test_killed_twice_it_trains_as_if_nothing_had_happened(world: Path, tmp_path
     # Within the first epoch; then, since there is no other cause to write one, at its end.
     changed = ["test_scales=[0.5]", "checkpoint_steps=null"]
     kill_when(lambda: last.stat().st_mtime_ns != before, command(here, "resume=true", *changed))
-    finished = run_command(command(here, "resume=true"))
+    finished = run_command(command(here, "resume=true", "checkpoint_minutes=5"))
     assert finished.returncode == 0, finished.stderr
+    assert "resumed with other settings: checkpoint_minutes: 30 -> 5\n" in finished.stdout
     assert losses(run) == pytest.approx(losses(unbroken), rel=1e-6)
     assert len(losses(run)) == 20
     assert card(run)["protocol"]["scales"] == [0.5]

@@ -20,6 +20,7 @@ from src.models.pooling import GeM
 from src.training.checkpoint_io import AtomicCheckpointIO
 from src.training.checkpoints import (
     RUN_KEY,
+    changes,
     check_resumable,
     describe_run,
     load_model,
@@ -194,3 +195,14 @@ def test_in_the_middle_of_an_epoch_its_order_cannot_change(tmp_path: Path, withi
         run = describe_run({"model": MODEL} | changed, ["a", "b"], DATA)
         with pytest.raises(InputError, match="in the middle of an epoch" if within else "another architecture"):
             check_resumable(path, torch.nn.Linear(2, 2), run)
+
+
+def test_what_a_resumed_run_does_otherwise_is_named(tmp_path: Path) -> None:
+    model = {"backbone": {"name": "resnet18"}}
+    before = {"model": model, "name": "a", "seed": 0, "optim": {"lr": 0.1, "steps": [1, 2]}, "gone": 1, "empty": {}}
+    now = {"model": model, "name": "b", "seed": 1, "optim": {"lr": 0.1, "steps": [1, 3]}, "empty": {}, "new": None}
+    path = tmp_path / "last.ckpt"
+    torch.save({RUN_KEY: describe_run(before, ["a"], DATA)}, path)
+    found = changes(path, describe_run(now, ["a"], DATA))
+    assert found == ["seed: 0 -> 1", "optim.steps: [1, 2] -> [1, 3]", "gone: 1 -> None"]
+    assert changes(path, describe_run(before, ["a"], DATA)) == []
