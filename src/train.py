@@ -60,7 +60,8 @@ def main(cfg: DictConfig) -> float | None:
             rankings=rankings,
             baseline=baseline,
             protocol=trained_protocol(cfg, data, selection_of(chosen)),
-            training={**trained_on(module.run), "validation_map": best_score(trainer)},
+            training=trained_on(module.run),
+            validation_map=best_score(trainer),
             checkpoint=chosen,
             config=config,
         )

@@ -67,12 +67,14 @@ def make_card(
     checkpoint: Path | None,
     config: Mapping[str, object],
     training: Mapping[str, object] | None = None,
+    validation_map: float | None = None,
 ) -> dict[str, Any]:
     """The card of a run called `name`, whose table row reads `method`.
 
     `protocol` says how descriptors were made (scales, resize, image_size; the crop is the benchmark's) and, under
     `selection`, the digests, by name, of the sets the checkpoint was selected on; `training` is what it was trained on
-    (see `trained_on`). Precisions are fractions in [0, 1], times are seconds; what is not a finite number is null.
+    (see `trained_on`), `validation_map` the best figure of the benchmark that chose it. Precisions are fractions in
+    [0, 1], times are seconds; what is not a finite number is null.
     Raises OSError when the checkpoint cannot be read.
     """
     card = {
@@ -84,6 +86,7 @@ def make_card(
         "versions": versions(),
         "checkpoint": None if checkpoint is None else {"path": str(checkpoint), "sha256": sha256(checkpoint)},
         "training": training,
+        "validation_map": validation_map,
         "protocol": protocol,
         "config": config,
         "benchmarks": [benchmark_result(ranking) for ranking in rankings],

@@ -31,6 +31,7 @@ def finish_run(
     checkpoint: Path | None,
     config: Mapping[str, object],
     training: Mapping[str, object] | None = None,
+    validation_map: float | None = None,
     baseline: Sequence[Ranking] = (),
     pictures: Sequence[tuple[str, bytes]] = (),
 ) -> Path:
@@ -50,6 +51,7 @@ def finish_run(
         checkpoint=checkpoint,
         config=config,
         training=training,
+        validation_map=validation_map,
     )
     cards = [card]
     if baseline:

@@ -50,7 +50,7 @@ def read_job(folder: Path) -> Job:
         for difficulty, value in part["map"].items()
         if value is not None
     }
-    return Job(**job, score=(card["training"] or {}).get("validation_map"), tests=tests)
+    return Job(**job, score=card.get("validation_map"), tests=tests)
 
 
 def read_jobs(sweep: Path) -> list[Job]:

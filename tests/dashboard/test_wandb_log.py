@@ -24,6 +24,11 @@ def _own_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_BASE_URL", NOWHERE)
     yield
+    end()
+
+
+def end() -> None:
+    """W&B's service has written everything when it has ended itself."""
     wandb.finish()
     wandb.teardown()
 
@@ -37,7 +42,7 @@ def test_a_resumed_run_is_the_same_one_on_the_same_axis(tmp_path):
         log = WandbLog(tmp_path, offline=True, project="dolg", name="a run", group="a sweep")
         log.log_metrics({"val/medium": 0.5 + step / 100, "train/loss": 1 / step}, step=step)
         log.finalize("success")
-        wandb.finish()
+        end()
     files = logged(tmp_path)
     runs = [r.run for file in files for r in records(file) if r.WhichOneof("record_type") == "run"]
     assert {(run.run_id, run.display_name, run.run_group) for run in runs} == {(run_id(tmp_path), "a run", "a sweep")}
@@ -54,7 +59,7 @@ def test_a_server_that_is_not_there_does_not_stop_a_training(tmp_path, monkeypat
     log = WandbLog(tmp_path, project="dolg")
     log.log_metrics({"train/loss": 2.0}, step=1)
     log.finalize("success")
-    wandb.finish()
+    end()
     said = capsys.readouterr().err
     assert "W&B cannot be reached" in said
     assert "wandb sync" in said

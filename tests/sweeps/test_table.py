@@ -25,7 +25,7 @@ def add_job(make_card_of, make_ranking):
         write_text(folder / "job.json", json.dumps({**about, "swept": swept}))
         if score is not None:
             card = make_card_of("DOLG", make_ranking(maps=(0.9, 0.75, 0.5)))
-            card["training"] = {"validation_map": score}
+            card["validation_map"] = score
             write_card(card, folder / "card.json")
 
     return add
