@@ -16,10 +16,11 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from src.assemble_evaluation import assemble_evaluation
-    from src.cli import as_plain, claim_run, record_run
+    from src.cli import as_plain
     from src.evaluation.pictures import pictures_of
     from src.results.figures import shown_difficulty
     from src.results.run import finish_run
+    from src.run_folder import claim_run, record_run
 
     run = claim_run(cfg)
     plan = assemble_evaluation(cfg)

@@ -6,8 +6,8 @@ import hydra
 from omegaconf import DictConfig
 
 from src.cli import in_sweep, one_line_errors, settle_process
+from src.processes import main_process, watch_parent
 from src.sweeps.multirun import sweep_job
-from src.training.together import watch_parent
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -22,10 +22,10 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from src.assemble import assemble, build_trainer, trained_protocol
-    from src.cli import CARD, claim_run, main_process, record_run, resume_point, resumed_config, tell
     from src.dashboard.wandb_log import WandbLog
     from src.data.sources import checked_seed
     from src.results.run import finish_run
+    from src.run_folder import CARD, claim_run, record_run, resume_point, resumed_config, tell
     from src.training.checkpoints import changes, check_resumable, selection_of, trained_on
     from src.training.evaluation import RetrievalModule, run_test
     from src.training.saving import best_score, checkpoints_of, chosen_checkpoint

@@ -38,6 +38,13 @@ def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
+@pytest.mark.parametrize("choice", [file.stem for file in sorted((CONF / "experiment").glob("*.yaml"))])
+def test_a_recipe_says_which_batch_its_learning_rate_is_for(choice: str) -> None:
+    """By which optim.scaling.rule scales it to another."""
+    cfg = train(f"experiment={choice}", *(["weights=before.ckpt"] if choice.endswith("_finish") else []))
+    assert cfg.optim.scaling.batch == cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
+
+
 @pytest.mark.parametrize("choice", [file.stem for file in sorted((CONF / "benchmark").glob("*.yaml"))])
 def test_every_benchmark_composes(choice: str) -> None:
     overrides = [

@@ -28,7 +28,8 @@ COLUMNS: list[str | int] = ["query", "AP, %", "answers", "attention"]
 class Dashboard(Callback):
     """After each validation, of each benchmark: a table of queries, and the mean precision at every recall.
 
-    The first process draws, and the others wait for it at their next step.
+    The first process draws, and the others wait for it at their next step. Where weights are averaged, attention is
+    that of the current ones, which Lightning has put back by then.
     """
 
     def __init__(self, board: WandbLog) -> None:

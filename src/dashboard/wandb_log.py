@@ -46,7 +46,7 @@ class WandbLog(WandbLogger):
         self.folder = Path(folder)
         self.checkpoints = checkpoints
         # Pictures in tables wait here for `wandb sync`, and not in the home folder.
-        os.environ.setdefault("WANDB_DATA_DIR", str(self.folder / "wandb"))
+        os.environ.setdefault("WANDB_DATA_DIR", str((self.folder / "wandb").resolve()))
         own = wandb.Settings(init_timeout=PATIENCE, silent=True, console="off")
         super().__init__(save_dir=self.folder, offline=offline, id=None, settings=own, **settings)
         # W&B took it away, and says so of each run.

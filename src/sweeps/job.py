@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from src.cli import CARD, LAST
 from src.files import write_text
+from src.run_folder import CARD, LAST
 from src.sweeps.table import JOB, read_job, write_table
 
 # What would make a job one process of another group: its launcher's, or the scheduler's that started the sweep.
 OUTER = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
+# Exit codes of a run that was told to stop: by SIGINT or SIGTERM, before it could say so or after.
+STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 
 
 def run_job(folder: Path, name: str, group: str, overrides: Sequence[str], swept: Mapping[str, str]) -> float | None:
     """Train in `folder` by `python -m src.train`, as a run called `name` of the sweep `group`.
 
     A job that was done before is left as it is, one that was stopped goes on from its last checkpoint. What became of
-    it stands in `folder/job.json` and in the sweep's table; a failure ends the job and not the sweep.
+    it stands in `folder/job.json` and in the sweep's table; a failure ends the job and not the sweep. A job that was
+    told to stop, itself or through this process, ends the sweep with SystemExit.
 
     Args:
         overrides: the job's own, `name` apart.
@@ -33,6 +37,8 @@ def run_job(folder: Path, name: str, group: str, overrides: Sequence[str], swept
     if not (folder / CARD).is_file():
         resumed = ["resume=true"] if (folder / LAST).is_file() else []
         code, said = _train([*overrides, *resumed, f"name='{name}'", f"group='{group}'", f"hydra.run.dir='{folder}'"])
+        if code in STOPPED:
+            raise SystemExit
         if code:
             status, reason = "failed", said or f"exit code {code}"
             print(f"{name} failed ({reason}): the sweep goes on", file=sys.stderr)
@@ -45,12 +51,15 @@ def _train(overrides: Sequence[str]) -> tuple[int, str]:
     """Exit code, and the last line of the errors, which are passed on as they come."""
     command = [sys.executable, "-m", "src.train", *overrides]
     with subprocess.Popen(command, env=own_environment(os.environ), stderr=subprocess.PIPE, text=True) as process:
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         last = ""
         assert process.stderr is not None
         for line in process.stderr:
             sys.stderr.write(line)
             last = line.strip() or last
-        return process.wait(), last.removeprefix("error: ")
+        code = process.wait()
+        signal.signal(signal.SIGTERM, before)
+    return code, last.removeprefix("error: ")
 
 
 def own_environment(outer: Mapping[str, str]) -> dict[str, str]:

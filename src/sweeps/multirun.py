@@ -47,21 +47,24 @@ class SweepReport(Callback):
         """Draw `comparison.svg` where there is anything to compare, and say where the table is."""
         # A run that is no sweep does without what draws.
         from src.sweeps.chart import write_comparison
-        from src.sweeps.table import TABLE, read_jobs
+        from src.sweeps.table import read_jobs, write_table
 
         sweep = Path(config.hydra.sweep.dir)
         jobs = read_jobs(sweep)
         failed = sum(job.status != "done" for job in jobs)
         write_comparison(jobs, sweep)
-        print(f"{len(jobs)} jobs, {failed} failed: {sweep / TABLE}")
+        # Of two jobs that ended together, either may have written the table without the other.
+        print(f"{len(jobs)} jobs, {failed} failed: {write_table(sweep)}")
 
 
 def job_folder(number: int, swept: Mapping[str, str]) -> str:
     """A job's folder: its number, and what differs, such as `3_margin-0.15_p-2`."""
-    return "_".join([str(number), *(f"{label}-{_plain(swept[key])}" for key, label in labels(list(swept)).items())])
+    return "_".join(
+        [str(number), *(f"{label}-{_plain(swept[key])}" for key, label in short_names(list(swept)).items())]
+    )
 
 
-def labels(keys: Sequence[str]) -> dict[str, str]:
+def short_names(keys: Sequence[str]) -> dict[str, str]:
     """The last name of each dotted key, or the whole where two end alike."""
     last = {key: key.lstrip("+").rsplit(".", 1)[-1] for key in keys}
     return {key: label if list(last.values()).count(label) == 1 else key.lstrip("+") for key, label in last.items()}

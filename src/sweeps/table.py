@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from src.cli import CARD
 from src.files import write_text
 from src.results.card import read_card
+from src.run_folder import CARD
 
 JOB, TABLE = "job.json", "sweep.csv"
 

@@ -43,7 +43,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             aside.unlink(missing_ok=True)
             raise
         if path.name == LAST and path.exists():
-            os.replace(path, path.with_name(PREVIOUS))
+            _keep(path, path.with_name(PREVIOUS))
         os.replace(aside, path)
 
 
@@ -54,6 +54,15 @@ def last_sound(folder: Path) -> Path | None:
         rank_zero_only(print)(f"{found[0]} is damaged: going on from the one before, {found[1].name}")
         return found[1]
     return found[0] if found else None
+
+
+def _keep(path: Path, before: Path) -> None:
+    """Another name for the file, so that a kill at any moment leaves `path`; a move where a disk has no hard links."""
+    before.unlink(missing_ok=True)
+    try:
+        os.link(path, before)
+    except OSError:
+        os.replace(path, before)
 
 
 def _sound(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,26 @@ def run_command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=240
     )
+
+
+@contextlib.contextmanager
+def started(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A command whose errors are kept; its processes are gone afterwards, whatever happened."""
+    process = subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def kill_when(condition: Callable[[], bool], arguments: list[str]) -> None:

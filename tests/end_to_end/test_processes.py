@@ -6,23 +6,21 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from end_to_end.runs import (
     NARROW,
-    ROOT,
     SMALL,
     card,
     command,
     config,
-    environment,
     kill_when,
     losses,
     metrics,
     run_command,
+    started,
     wait_until,
 )
 
@@ -103,16 +101,7 @@ def test_images_that_any_process_skipped_are_on_the_card(world: Path, tmp_path: 
 def test_a_process_that_dies_ends_the_other_within_a_minute(world: Path, tmp_path: Path, victim: int) -> None:
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "strategy=ddp_gloo", "trainer.devices=2"]
     run = [f"hydra.run.dir={tmp_path}", "trainer.max_epochs=200"]
-    process = subprocess.Popen(
-        command(*options, *run),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
+    with started(command(*options, *run)) as process:
         wait_until((tmp_path / "checkpoints" / "last.ckpt").exists, process)
         (child,) = children(process.pid)
         os.kill([process.pid, child][victim], signal.SIGKILL)
@@ -122,9 +111,6 @@ def test_a_process_that_dies_ends_the_other_within_a_minute(world: Path, tmp_pat
         assert "Traceback" not in said
         if victim:
             assert "another process of this run ended" in said
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def children(parent: int) -> list[int]:

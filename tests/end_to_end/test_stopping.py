@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 from end_to_end.runs import (
     NARROW,
-    ROOT,
     SMALL,
     card,
     command,
     config,
-    environment,
     kill_when,
     losses,
     metrics,
     refused,
     run_command,
     samples_drawn,
+    started,
     wait_until,
 )
 
@@ -66,17 +64,10 @@ def test_a_run_that_is_told_to_stop_keeps_its_steps_and_says_how_it_goes_on(
 ) -> None:
     last = tmp_path / "checkpoints" / "last.ckpt"
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=200", "data.batch_size=2"]
-    process = subprocess.Popen(
-        command(*options, *processes, f"hydra.run.dir={tmp_path}"),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_until(last.exists, process)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=120)
+    with started(command(*options, *processes, f"hydra.run.dir={tmp_path}")) as process:
+        wait_until(last.exists, process)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == code
     assert "resume=true name=" in said.strip().splitlines()[-1]
     assert "Traceback" not in said
@@ -104,18 +95,10 @@ def test_another_network_cannot_resume_a_run(trained: tuple[Path, float], world:
 
 def test_an_interrupted_preparation_leaves_nothing(tmp_path: Path) -> None:
     root = tmp_path / "world"
-    process = subprocess.Popen(
-        command(f"root={root}", module="src.prepare"),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    wait_until(lambda: any(tmp_path.glob(".world*/train/*/*/*/*.jpg")), process)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    with started(command(f"root={root}", module="src.prepare")) as process:
+        wait_until(lambda: any(tmp_path.glob(".world*/train/*/*/*/*.jpg")), process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert said.strip().splitlines()[-1] == "stopped: the same command does what is left"
     assert "Traceback" not in said

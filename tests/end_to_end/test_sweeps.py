@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from pathlib import Path
 
 import pytest
-from end_to_end.runs import NARROW, SMALL, card, command, losses, run_command
+from end_to_end.runs import NARROW, SMALL, card, command, losses, run_command, started, wait_until
+
+from src.training.checkpoints import read_checkpoint
 
 DEMO = [*SMALL, *NARROW, "trainer.max_epochs=1", "data=demo"]
 
@@ -47,6 +50,26 @@ def test_jobs_of_two_processes_train_and_a_failed_one_does_not_end_the_sweep(wor
     assert again.stdout.count("page: ") == 0
     assert (sweep / "2_margin-0.2" / "card.json").stat().st_mtime_ns == before
     assert json.loads((sweep / "sweep.json").read_text()) == {"swept": ["margin.margin"]}
+
+
+def test_a_sweep_that_is_told_to_stop_goes_on_where_it_was(world: Path, tmp_path: Path) -> None:
+    sweep, folders = tmp_path / "sweep", ["0_seed-1", "1_seed-2"]
+    options = [*DEMO, f"data.root={world}", "name=trial", "data.batch_size=2", "trainer.max_epochs=3", "seed=1,2"]
+    asked = command("-m", f"hydra.sweep.dir={sweep}", *options)
+    last = sweep / folders[0] / "checkpoints" / "last.ckpt"
+    with started(asked) as process:
+        wait_until(last.exists, process)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert "Traceback" not in said
+    assert said.strip().splitlines()[-1] == "stopped: the same command with name=trial goes on"
+    assert not list(sweep.glob("*/job.json"))
+    kept = read_checkpoint(last)["global_step"]
+    done = run_command(asked)
+    assert done.returncode == 0, done.stderr
+    assert [(row["job"], row["status"]) for row in rows(sweep)] == [(name, "done") for name in folders]
+    assert len(losses(sweep / folders[0])) == 36 > kept > 0
 
 
 def test_a_sweep_over_an_unknown_key_is_one_clear_line(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """How a job is named, and what it keeps of the process that starts it."""
 
 from src.sweeps.job import own_environment
-from src.sweeps.multirun import job_folder, labels
+from src.sweeps.multirun import job_folder, short_names
 
 
 def test_a_folder_says_what_differs_in_letters_that_need_no_quotes():
@@ -12,7 +12,7 @@ def test_a_folder_says_what_differs_in_letters_that_need_no_quotes():
 
 
 def test_keys_that_end_alike_are_named_in_full():
-    assert labels(["pooling.p", "fusion.p", "seed"]) == {
+    assert short_names(["pooling.p", "fusion.p", "seed"]) == {
         "pooling.p": "pooling.p",
         "fusion.p": "fusion.p",
         "seed": "seed",

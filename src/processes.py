@@ -1,14 +1,24 @@
-"""Processes of one run end together: a dead one must not leave the others waiting for it."""
+"""The processes of one run: which of them writes, and how they end together."""
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 
 # What gloo and NCCL say of a peer that is gone.
 GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
 SECONDS = 2.0
+
+
+def main_process() -> bool:
+    """Whether this is the process that writes: Lightning, torchrun and Slurm number them all from 0."""
+    # Loading Lightning to ask it takes seconds, which a command that does without it would spend on stopping.
+    lightning = sys.modules.get("lightning.fabric.utilities.rank_zero")
+    given = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    rank = lightning.rank_zero_only.rank if lightning else int(next(filter(None, given), 0))
+    return rank == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def watch_parent() -> None:

@@ -1,0 +1,95 @@
+"""A run's folder: whose it is, what it was started with, and where it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from src.errors import InputError
+from src.processes import main_process
+
+CONFIG, OVERRIDES, CARD = "config.yaml", "overrides.yaml", "card.json"
+LAST = "checkpoints/last.ckpt"
+
+
+def claim_run(cfg: DictConfig) -> Path:
+    """The run's folder. Raises InputError when it holds another run, or nothing to resume, or for a bad name.
+
+    A folder in which nothing was trained or evaluated, since its run was refused, holds no run.
+    """
+    run = Path(cfg.output_dir)
+    if not main_process():
+        return run
+    if not str(cfg.name).strip() or ".." in Path(str(cfg.name)).parts:
+        raise InputError(f"name={cfg.name} is no name for a run: it must not be empty, nor hold '..'")
+    if cfg.get("resume"):
+        if not (run / CONFIG).exists():
+            raise InputError(f"there is no run to resume in {run}: check name=..., or leave resume=true out")
+    elif any((run / file).exists() for file in (LAST, CARD)):
+        raise InputError(f"{run} already holds a run: choose another name=..., or resume=true where it was training")
+    return run
+
+
+def record_run(run: Path, cfg: DictConfig) -> None:
+    """Keep the resolved configuration, and the overrides that made it, in the run's folder."""
+    if not main_process():
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(_all_overrides(run)), run / OVERRIDES)
+    OmegaConf.save(cfg, run / CONFIG, resolve=True)
+
+
+def resumed_config(cfg: DictConfig) -> DictConfig:
+    """When resuming, the run's own overrides with those given now on top; otherwise `cfg`."""
+    from hydra import compose
+    from hydra.core.hydra_config import HydraConfig
+
+    if not cfg.resume or not HydraConfig.initialized():
+        return cfg
+    if not (Path(cfg.output_dir) / OVERRIDES).exists():
+        return cfg
+    resumed = compose("train", overrides=_all_overrides(Path(cfg.output_dir)))
+    for key in ("name", "output_dir", "resume"):
+        OmegaConf.update(resumed, key, cfg[key])
+    return resumed
+
+
+def resume_point(cfg: DictConfig) -> Path | None:
+    """The checkpoint to continue from; None starts at the beginning."""
+    if not cfg.resume:
+        return None
+    from src.training.checkpoint_io import last_sound
+
+    last = last_sound((Path(cfg.output_dir) / LAST).parent)
+    if last is None:
+        print(f"no checkpoint in {cfg.output_dir} yet: training starts at the beginning")
+    return last
+
+
+def tell(changed: Sequence[str]) -> None:
+    """Say what a resumed run does otherwise than before."""
+    if changed and main_process():
+        print("resumed with other settings:", "; ".join(changed))
+
+
+def _own_overrides() -> list[str]:
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return []
+    return [override for override in HydraConfig.get().overrides.task if _key(override) not in ("resume", "name")]
+
+
+def _all_overrides(run: Path) -> list[str]:
+    """What the run was started with, what it was resumed with, and what is given now; the last of each name."""
+    given = _own_overrides()
+    kept = run / OVERRIDES
+    before = map(str, OmegaConf.load(kept)) if kept.exists() else ()
+    names = {_key(override) for override in given}
+    return [*(override for override in before if _key(override) not in names), *given]
+
+
+def _key(override: str) -> str:
+    return override.split("=", 1)[0].lstrip("+~").split("@")[0]
