@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import InputError
+from src.files import write_text
 from src.processes import main_process
 
 CONFIG, OVERRIDES, CARD = "config.yaml", "overrides.yaml", "card.json"
@@ -36,9 +37,8 @@ def record_run(run: Path, cfg: DictConfig) -> None:
     """Keep the resolved configuration, and the overrides that made it, in the run's folder."""
     if not main_process():
         return
-    run.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(_all_overrides(run)), run / OVERRIDES)
-    OmegaConf.save(cfg, run / CONFIG, resolve=True)
+    write_text(run / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(_all_overrides(run))))
+    write_text(run / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
 
 
 def resumed_config(cfg: DictConfig) -> DictConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -143,9 +144,13 @@ class LandmarkModule(RetrievalModule):
             self.class_parallel.scatter_checkpoint(checkpoint, HEAD_WEIGHT, checkpoint[HEAD_PLACE])
 
     def on_fit_start(self) -> None:
-        """Each process drops other paths: all began with one seed, so that their networks are the same."""
-        if self.global_rank:
-            torch.manual_seed(torch.initial_seed() + self.global_rank)
+        """Keep the run's seed, which all processes began with, so that their networks are the same."""
+        self._seed = torch.initial_seed()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """What a step drops at random follows from its number and its process, so that a resumed run drops the same."""
+        place = np.random.SeedSequence([self._seed, self.current_epoch, batch_idx, self.global_rank])
+        torch.manual_seed(int(place.generate_state(1, np.uint64)[0]))
 
     def setup(self, stage: str) -> None:
         """Spread the head, now that the processes are there, and keep it out of what DDP shares."""

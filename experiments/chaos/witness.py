@@ -1,0 +1,28 @@
+"""A data module that writes down which samples each step was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from src.contracts import Batch, ImageBatch
+from src.data.module import LandmarkDataModule
+
+FILE = "samples.{rank}.txt"
+
+
+class WitnessedData(LandmarkDataModule):
+    """Adds a line to a file of each process before each training step: epoch, optimizer step, ids of the batch."""
+
+    def __init__(self, *args, witness: str, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.folder = Path(witness)
+
+    def on_after_batch_transfer(self, batch: Batch | ImageBatch, dataloader_idx: int) -> Batch | ImageBatch:
+        """Lightning calls this as a step begins, and not for what is read ahead."""
+        trainer = self.trainer
+        if trainer is not None and trainer.training and isinstance(batch, Batch):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            ids = " ".join(f"{int(sample):016x}" for sample in batch.ids)
+            with (self.folder / FILE.format(rank=trainer.global_rank)).open("a") as file:
+                file.write(f"{trainer.current_epoch} {trainer.global_step} {ids}\n")
+        return batch

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Margin x GeM p on the demo world, three seeds each, chosen on the validation landmarks. Stopped, it goes on where it was.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+name=margin_gem_sweep
+here=experiments/$name
+[ -d data/demo_world ] || python -m src.prepare task=demo_world
+
+# p stays where it is put: learned, all three would end near one another.
+python -m src.train -m experiment=demo data.image_size=112 pooling.learnable=false data.test.demo=null name=$name \
+  margin.margin=0.05,0.15,0.3 pooling.p=1,3,6 seed=0,1,2
+cp outputs/$name/comparison.svg outputs/$name/sweep.csv "$here/"
+python $here/chosen.py outputs/$name/sweep.csv
