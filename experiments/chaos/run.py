@@ -1,8 +1,8 @@
 """Is anything lost when a training is killed? `python experiments/chaos/run.py [--kills 20] [overrides of src.train]`.
 
 A short training is made once without a break, and once while it is killed at random moments (SIGKILL, with its loader
-workers, its further processes and whatever it writes) and resumed each time. Final weights and optimizer must be equal bit
-by bit, a step that was made again must have drawn the samples that it drew before, and an epoch each sample once.
+workers, its further processes and whatever it writes) and resumed each time. Final weights and optimizer must be equal
+bit by bit, a step that was made again must have drawn the samples that it drew before, and an epoch each sample once.
 Exit code 1 where they are not.
 """
 
