@@ -1,4 +1,4 @@
-"""The sweep's cells, the best on validation, and how it and the paper's do on test: `chosen.py outputs/NAME/sweep.csv`."""
+"""The sweep's cells, the best on validation, and its test figures beside the paper's."""
 
 from __future__ import annotations
 
