@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from src.files import write_text
@@ -16,8 +18,8 @@ from src.sweeps.table import JOB, read_job, write_table
 
 # What would make a job one process of another group: its launcher's, or the scheduler's that started the sweep.
 OUTER = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
-# Exit codes of a run that was told to stop: by SIGINT or SIGTERM, before it could say so or after.
-STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
+# Exit codes of a run that was told to stop, before it could say so or after.
+STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM, -signal.SIGUSR1, -signal.SIGUSR2)
 
 
 def run_job(folder: Path, name: str, group: str, overrides: Sequence[str], swept: Mapping[str, str]) -> float | None:
@@ -48,18 +50,45 @@ def run_job(folder: Path, name: str, group: str, overrides: Sequence[str], swept
 
 
 def _train(overrides: Sequence[str]) -> tuple[int, str]:
-    """Exit code, and the last line of the errors, which are passed on as they come."""
+    """Exit code, and the last line of the errors, which are passed on as they come.
+
+    Whatever ends this process's wait, such as a launcher's signal that the job's time is up, stops the training, which
+    writes a checkpoint first.
+    """
     command = [sys.executable, "-m", "src.train", *overrides]
     with subprocess.Popen(command, env=own_environment(os.environ), stderr=subprocess.PIPE, text=True) as process:
-        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        last = ""
-        assert process.stderr is not None
-        for line in process.stderr:
-            sys.stderr.write(line)
-            last = line.strip() or last
-        code = process.wait()
+        try:
+            with _passed_on(process):
+                last = _echo(process)
+        except BaseException:
+            process.terminate()
+            _echo(process)
+            raise
+    return process.returncode, last.removeprefix("error: ")
+
+
+def _echo(process: subprocess.Popen[str]) -> str:
+    """Pass the errors of a process on until it ends; the last line."""
+    last = ""
+    assert process.stderr is not None
+    for line in process.stderr:
+        sys.stderr.write(line)
+        last = line.strip() or last
+    process.wait()
+    return last
+
+
+@contextlib.contextmanager
+def _passed_on(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Hand SIGTERM on to a process; in a launcher's thread there are no signals to take."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        yield
+    finally:
         signal.signal(signal.SIGTERM, before)
-    return code, last.removeprefix("error: ")
 
 
 def own_environment(outer: Mapping[str, str]) -> dict[str, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -77,3 +79,37 @@ def test_a_sweep_over_an_unknown_key_is_one_clear_line(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "margn" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_job_that_its_launcher_takes_away_is_queued_again_and_goes_on(world: Path, tmp_path: Path) -> None:
+    """By submitit's local executor, whose signal is the one that Slurm sends before it takes a job's nodes."""
+    sweep, last = tmp_path / "sweep", tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt"
+    options = [*DEMO, f"data.root={world}", "name=trial", "data.batch_size=2", "trainer.max_epochs=3"]
+    with started(command("-m", f"hydra.sweep.dir={sweep}", *options, "hydra/launcher=submitit_local")) as process:
+        wait_until(last.exists, process)
+        (job,) = processes_of("submitit.core._submit", str(sweep))
+        os.kill(job, signal.SIGUSR2)
+        _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert [(row["job"], row["status"]) for row in rows(sweep)] == [("0", "done")]
+    assert len(losses(sweep / "0")) == 36
+    (log,) = sweep.glob(".submitit/*/*_0_log.out")
+    assert "Requeued job" in log.with_suffix(".err").read_text() + log.read_text()
+
+
+def test_jobs_run_side_by_side(world: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    options = [*DEMO, f"data.root={world}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    done = run_command(command("-m", f"hydra.sweep.dir={sweep}", *options, "seed=1,2"))
+    assert done.returncode == 0, done.stderr
+    assert [(row["job"], row["status"]) for row in rows(sweep)] == [("0_seed-1", "done"), ("1_seed-2", "done")]
+
+
+def processes_of(*words: str) -> list[int]:
+    """Processes that were started with all of these words."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            started_with = (folder / "cmdline").read_text().replace("\0", " ")
+            found += [int(folder.name)] if all(word in started_with for word in words) else []
+    return found
