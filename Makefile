@@ -2,16 +2,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RAY := .venv-ray
 READY := $(VENV)/.ready
 ARGS ?=
 
 # Sleeping instead of spinning threads: several times faster on shared CPUs, and beside loader workers.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test lint types train evaluate sweep bench clean
+.PHONY: help setup demo test test-ray lint types train evaluate sweep bench clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY) ## make .venv and install the pinned packages
 
@@ -25,6 +26,15 @@ demo: $(READY) ## make the demo world, train GeM and DOLG on it, compare them wi
 
 test: lint types ## lint, types and tests
 	$(BIN)/python -m pytest $(ARGS)
+
+test-ray: $(RAY)/.ready ## the Ray launcher, in an environment of its own: it asks for an older cloudpickle than joblib
+	$(RAY)/bin/python -m pytest tests/end_to_end/test_ray.py $(ARGS)
+
+$(RAY)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(RAY)
+	grep -vE '^(cloudpickle|joblib)==' constraints.txt > $(RAY)/constraints.txt
+	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check -c $(RAY)/constraints.txt -e '.[dev,ray]'
+	touch $@
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .
