@@ -21,10 +21,12 @@ from src.extraction.extractor import check_protocol
 from src.losses.class_parallel import ClassParallel
 from src.models.backbone import without_weights
 from src.models.delg import DELG
+from src.processes import launched
 from src.results.run import protocol
 from src.training.callbacks import callbacks
 from src.training.checkpoint_io import AtomicCheckpointIO
 from src.training.checkpoints import describe_run
+from src.training.devices import check_devices
 from src.training.evaluation import ExtractionOptions
 from src.training.module import LandmarkModule, check_trainer
 from src.training.optim import lr_factor
@@ -89,7 +91,7 @@ def build_trainer(cfg: DictConfig, run: Path, validates: bool) -> L.Trainer:
         every=(cfg.checkpoint_minutes, cfg.checkpoint_steps),
         max_steps=cfg.trainer.max_steps,
     )
-    return instantiate(
+    return make_trainer(
         cfg.trainer,
         max_steps=-1,
         logger=loggers,
@@ -97,6 +99,13 @@ def build_trainer(cfg: DictConfig, run: Path, validates: bool) -> L.Trainer:
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=sys.stdout.isatty(),
     )
+
+
+def make_trainer(options: DictConfig, **more: Any) -> L.Trainer:
+    """The trainer of `conf/trainer`, over torchrun's processes where there are any. Raises InputError for no GPU."""
+    at = launched()
+    check_devices(options.accelerator, at.get("devices", options.devices))
+    return instantiate(options, **at, **more)
 
 
 def trained_protocol(cfg: DictConfig, data: LandmarkDataModule, selection: Mapping[str, str]) -> dict[str, object]:

@@ -11,7 +11,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from src.assemble import as_tested
+from src.assemble import as_tested, make_trainer
 from src.contracts import InputError
 from src.data.datasets import check_whole_images
 from src.data.images import checked_reading
@@ -56,7 +56,7 @@ def assemble_evaluation(cfg: DictConfig) -> Plan:
     )
     described = model is not None and cfg.descriptors is None and method.aggregate is None
     describer = Describer(
-        trainer=instantiate(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False),
+        trainer=make_trainer(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False),
         images=Images(max_side, cfg.on_error == "skip", orientation, cfg.workers),
         store=Path(cfg.store),
         extractor=None if model is None else Extractor(model, scales, resize),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import logging
 import os
@@ -13,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
-from hydra.errors import InstantiationException
+import hydra
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -36,6 +38,32 @@ HARMLESS = (
 )
 
 
+# Marks an environment in which this module asked Hydra for whole errors, to shorten them itself.
+ONE_LINE = "DOLG_ONE_LINE_ERRORS"
+# What a person's machine is in the way with.
+REFUSED_BY_SYSTEM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
+
+
+def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..., T]]:
+    """`hydra.main` over a configuration of `conf`, whose own errors are one line too (see `one_line_errors`)."""
+
+    def decorate(main: Callable[[DictConfig], T]) -> Callable[..., T]:
+        task = hydra.main(version_base="1.3", config_path="../conf", config_name=config)(one_line_errors(main))
+
+        @functools.wraps(main)
+        def run(*given: DictConfig) -> T:
+            if not _whole_errors():
+                os.environ |= {ONE_LINE: "1", "HYDRA_FULL_ERROR": "1"}
+            try:
+                return task(*given)
+            except Exception as error:
+                raise _exit_of(error) from None
+
+        return run
+
+    return decorate
+
+
 def one_line_errors(main: Callable[P, T]) -> Callable[P, T]:
     """`main` with a person's mistake, wherever it was raised from, printed as one line; exit code 2.
 
@@ -52,12 +80,9 @@ def one_line_errors(main: Callable[P, T]) -> Callable[P, T]:
             _drop_empty_folder(args[0])
             raise SystemExit(_stopped(stop, cast("DictConfig", args[0]))) from None
         except Exception as error:
-            mistake = _mistake(error)
-            if mistake is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
-                raise
+            stop = _exit_of(error)
             _drop_empty_folder(args[0])
-            print("error:", mistake, file=sys.stderr)
-            raise SystemExit(2) from None
+            raise stop from None
 
     return wrapped
 
@@ -100,6 +125,19 @@ def _check_given(cfg: DictConfig) -> None:
         raise InputError(f"{missing[0]}=... is needed")
 
 
+def _exit_of(error: Exception) -> SystemExit:
+    """Print a mistake; the end of the process. Raises `error` itself where it is none, or whole errors are wanted."""
+    mistake = _mistake(error)
+    if mistake is None or _whole_errors():
+        raise error
+    print("error:", mistake, file=sys.stderr)
+    return SystemExit(2)
+
+
+def _whole_errors() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR") == "1" and ONE_LINE not in os.environ
+
+
 def _mistake(error: Exception) -> Exception | None:
     """The mistake behind `error`: Hydra wraps what a constructor raised in an exception of its own."""
     cause: BaseException | None = error
@@ -112,11 +150,14 @@ def _mistake(error: Exception) -> Exception | None:
     if isinstance(error, InstantiationException):
         key = re.search(r"full_key: (\S+)", str(error))
         return InputError(f"{key[1] if key else 'the configuration'}: {_one_line(error.__cause__ or error)}")
-    return InputError(_one_line(error)) if isinstance(error, OmegaConfBaseException) else None
+    if isinstance(error, OSError) and error.errno in REFUSED_BY_SYSTEM:
+        return InputError(f"{error.filename or 'a file'}: {error.strerror}")
+    return InputError(_one_line(error)) if isinstance(error, OmegaConfBaseException | HydraException) else None
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """What it says, without the places where Hydra looked."""
+    return " ".join(str(error).partition("Config search path")[0].split()) or type(error).__name__
 
 
 def _stopped(stop: SystemExit | KeyboardInterrupt, cfg: DictConfig) -> int | str | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hydra
 from omegaconf import DictConfig
 
-from src.cli import one_line_errors, settle_process
+from src.cli import hydra_main, settle_process
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
-@one_line_errors
+@hydra_main("evaluate")
 def main(cfg: DictConfig) -> float | None:
     """Run `cfg.benchmark` and return its first figure: Medium mAP, or of GLDv2 the Public one."""
     settle_process()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 
-import hydra
 from omegaconf import DictConfig
 
-from src.cli import one_line_errors, settle_process
+from src.cli import hydra_main, settle_process
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="prepare")
-@one_line_errors
+@hydra_main("prepare")
 def main(cfg: DictConfig) -> None:
     """Run the task's call."""
     settle_process()

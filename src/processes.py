@@ -21,6 +21,19 @@ def main_process() -> bool:
     return rank == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
+def launched() -> dict[str, int]:
+    """`trainer.devices` and `trainer.num_nodes` as torchrun has it, whatever is asked for; nothing without torchrun."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return {}
+    local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    return {"devices": local, "num_nodes": world // local}
+
+
+def started_apart() -> bool:
+    """Whether something else started the processes of this run, so that each has a clock of its own."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1
+
+
 def watch_parent() -> None:
     """End this process soon after the one that started it, where Lightning started it.
 

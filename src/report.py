@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
-from src.cli import one_line_errors
+from src.cli import hydra_main
 from src.errors import InputError
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="report")
-@one_line_errors
+@hydra_main("report")
 def main(cfg: DictConfig) -> Path:
     """The path of the page. Raises InputError when there is no card, or one that cannot be read."""
     from src.results.comparison import compare_runs

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.errors import InputError
 from src.files import write_text
-from src.processes import main_process
+from src.processes import main_process, started_apart
 
 CONFIG, OVERRIDES, CARD = "config.yaml", "overrides.yaml", "card.json"
 LAST = "checkpoints/last.ckpt"
@@ -21,6 +21,8 @@ def claim_run(cfg: DictConfig) -> Path:
     A folder in which nothing was trained or evaluated, since its run was refused, holds no run.
     """
     run = Path(cfg.output_dir)
+    if started_apart() and not _named():
+        raise InputError("torchrun and srun start processes that must agree on a folder: give the run a name=...")
     if not main_process():
         return run
     if not str(cfg.name).strip() or ".." in Path(str(cfg.name)).parts:
@@ -72,6 +74,16 @@ def tell(changed: Sequence[str]) -> None:
     """Say what a resumed run does otherwise than before."""
     if changed and main_process():
         print("resumed with other settings:", "; ".join(changed))
+
+
+def _named() -> bool:
+    """Whether the run's folder does not hang on the clock."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return True
+    given = HydraConfig.get().overrides
+    return any(_key(override) in ("name", "hydra.run.dir", "output_dir") for override in (*given.task, *given.hydra))
 
 
 def _own_overrides() -> list[str]:

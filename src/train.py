@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hydra
 from omegaconf import DictConfig
 
-from src.cli import in_sweep, one_line_errors, settle_process
+from src.cli import hydra_main, in_sweep, settle_process
 from src.processes import main_process, watch_parent
 from src.sweeps.multirun import sweep_job
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
-@one_line_errors
+@hydra_main("train")
 def main(cfg: DictConfig) -> float | None:
     """Fit, test the chosen checkpoint once, report; returns the best validation Medium mAP."""
     settle_process()

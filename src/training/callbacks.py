@@ -74,11 +74,12 @@ class EpochLine(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Epoch, mean loss, speed, and the validation figures where there are any."""
+        loss = trainer.strategy.reduce(torch.stack(self.losses).mean()) if self.losses else None
         if not trainer.is_global_zero:
             return
         values = trainer.callback_metrics
         parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
-        parts += [f"loss {float(torch.stack(self.losses).mean()):.3f}"] if self.losses else []
+        parts += [] if loss is None else [f"loss {float(loss):.3f}"]
         parts += [f"{label} {float(values[key]):.{digits}f}" for key, label, digits in _SHOWN if key in values]
         parts += [f"{key.split('/')[-1]} {100 * float(value):.2f}" for key, value in values.items() if key in _MAPS]
         print(", ".join(parts) + f" ({time.perf_counter() - self.start:.0f} s)", flush=True)

@@ -92,17 +92,16 @@ class LandmarkModule(RetrievalModule):
         """Margin loss of one batch, and a local head's. Raises InputError naming the batch's ids when not finite."""
         images = self.model.backbone.normalise(self.augmentation(batch.images, batch.draws))
         if self.auxiliary is None:
-            result = self._margin_loss(self.describe(images), batch)
+            result, terms = self._margin_loss(self.describe(images), batch), None
             loss = result.loss
         else:
             descriptors, local = self.describe(images)
             result = self._margin_loss(descriptors, batch)
             terms = self.auxiliary(*local, batch.labels)
             loss = result.loss + terms.loss
-            self._log_local(result, terms, len(batch))
         if not torch.isfinite(loss):
             raise NotFiniteError(self._not_finite(loss, batch))
-        self._log_step(loss, result, len(batch))
+        self._log_step(_step_figures(loss, result, terms), len(batch))
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -198,16 +197,11 @@ class LandmarkModule(RetrievalModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         return next(place for place, p in enumerate(parameters) if p is self.head.weight)
 
-    def _log_local(self, result: HeadLoss, terms: LocalTerms, size: int) -> None:
-        self.log("train/margin_loss", result.loss.detach(), batch_size=size)
-        self.log("train/reconstruction_loss", terms.reconstruction, batch_size=size)
-        self.log("train/attention_loss", terms.attention, batch_size=size)
-
-    def _log_step(self, loss: Float[Tensor, ""], result: HeadLoss, size: int) -> None:
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
-        self.log("train/accuracy", result.accuracy, batch_size=size)
-        self.log("train/target_cosine", result.target_cosine, batch_size=size)
-        self.log("train/nontarget_cosine", result.nontarget_cosine, batch_size=size)
+    def _log_step(self, figures: dict[str, Tensor], size: int) -> None:
+        """Means over the processes, by one exchange for all of them."""
+        values = self.trainer.strategy.reduce(torch.stack([value.detach().float() for value in figures.values()]))
+        for name, value in zip(figures, values, strict=True):
+            self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=size)
         exponent = getattr(self.model.pooling, "p", None)
         if exponent is not None:
             self.log("pooling/p", exponent.detach().mean(), batch_size=size)
@@ -220,6 +214,20 @@ class LandmarkModule(RetrievalModule):
             f"the loss became {loss.item()} at epoch {self.current_epoch}, step {self.global_step}: lower the "
             f"learning rate or clip the gradient (trainer.gradient_clip_val); ids of the batch: {ids}; files: {files}"
         )
+
+
+def _step_figures(loss: Float[Tensor, ""], result: HeadLoss, terms: LocalTerms | None) -> dict[str, Tensor]:
+    """What a step shows of its batch, and of a local head."""
+    shown = {
+        "loss": loss,
+        "accuracy": result.accuracy,
+        "target_cosine": result.target_cosine,
+        "nontarget_cosine": result.nontarget_cosine,
+    }
+    if terms is None:
+        return shown
+    local = {"reconstruction_loss": terms.reconstruction, "attention_loss": terms.attention}
+    return {**shown, "margin_loss": result.loss, **local}
 
 
 class NotFiniteError(InputError):

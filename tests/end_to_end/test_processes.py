@@ -6,6 +6,8 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,3 +123,46 @@ def children(parent: int) -> list[int]:
             fields = stat.read_text().rpartition(") ")[2].split()
             found += [int(stat.parent.name)] if int(fields[1]) == parent else []
     return found
+
+
+# Whatever is drawn or counted in each process apart is left out: then two processes are one, but for rounding.
+ALIKE = ["backbone.freeze_bn=true", "local.attention=false", "trainer.max_epochs=7", "trainer.max_steps=20"]
+
+
+@pytest.fixture(scope="module")
+def alone(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty steps of one process."""
+    run = tmp_path_factory.mktemp("alone")
+    done = run_command(command(f"hydra.run.dir={run}", "data=demo", f"data.root={world}", *SMALL, *NARROW, *ALIKE))
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_two_processes_train_and_measure_as_one_does(alone: Path, world: Path, tmp_path: Path) -> None:
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, *ALIKE, "strategy=ddp_gloo", "trainer.devices=2"]
+    done = run_command(command(f"hydra.run.dir={tmp_path}", *options))
+    assert done.returncode == 0, done.stderr
+    assert len(losses(tmp_path)) == 20
+    assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-4)
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_torchrun_needs_no_configuration(alone: Path, world: Path, tmp_path: Path, nodes: int) -> None:
+    """Two processes of one node, and one of each of two nodes on the loopback device."""
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, *ALIKE, f"hydra.run.dir={tmp_path}"]
+    port = f"--master-port={free_port()}"
+    node = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", f"--nproc-per-node={2 // nodes}"]
+    at = ([f"--nnodes={nodes}", f"--node-rank={rank}", "--master-addr=127.0.0.1", port] for rank in range(nodes))
+    with contextlib.ExitStack() as stack:
+        agents = [stack.enter_context(started([*node, *place, "-m", "src.train", *options])) for place in at]
+        said = [agent.communicate(timeout=200)[1] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0] * nodes, said
+    assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-4)
+    assert card(tmp_path)["benchmarks"]
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

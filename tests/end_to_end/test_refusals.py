@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
+import pytest
 import torch
 from end_to_end.runs import (
     NARROW,
-    ROOT,
     SMALL,
     command,
     config,
     refused,
+    run_command,
 )
 
 from src.evaluate import main as evaluate
@@ -113,14 +113,29 @@ def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(photos: Path, tmp_p
     assert all((photos / file).is_file() for file in files.split(", "))
 
 
-def test_an_unknown_override_is_named(tmp_path: Path) -> None:
-    finished = subprocess.run(
-        command("margn=arcface", f"hydra.run.dir={tmp_path}"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode != 0
-    assert "margn" in finished.stderr
-    assert "Traceback" not in finished.stderr
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["margn=arcface"], "Could not override 'margn'"),
+        (["-m", "margn=1,2"], "Could not override 'margn'"),
+        (["strategy=ddp_nccl"], "Could not find 'strategy/ddp_nccl' Available options in 'strategy': auto ddp"),
+        (["x=[1"], "[1"),
+        (["hydra.run.dir=FILE/run"], "FILE/run: Not a directory"),
+        (["-m", "seed=1,2", "hydra.sweep.dir=FILE/run"], "FILE/run: Not a directory"),
+    ],
+)
+def test_what_hydra_or_the_system_refuses_is_one_line(tmp_path: Path, overrides: list[str], said: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    done = run_command(command(*(override.replace("FILE", str(file)) for override in overrides)))
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert said.replace("FILE", str(file)) in line
+
+
+def test_processes_that_torchrun_starts_are_given_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    done = run_command(command("data=demo", *SMALL))
+    assert done.returncode == 2
+    assert "give the run a name=" in done.stderr

@@ -109,6 +109,7 @@ def test_the_untrained_network_on_a_folder(photos: Path, tmp_path: Path) -> None
         config("evaluate", f"output_dir={tmp_path}", *options, "scales=[1.0]", "trainer=cpu", "workers=0")
     )
     chance = 9 / 59
+    assert medium is not None
     assert medium > 4 * chance
 
 
@@ -124,6 +125,7 @@ def test_real_photographs_in_the_revisited_layout(
     ]
     options += [f"benchmark.ground_truth={root / 'gnd_rparis6k-mini.pkl'}", "scales=[0.5]", "max_side=256"]
     medium = evaluate(config("evaluate", f"output_dir={tmp_path}", *options, "trainer=cpu", "workers=0"))
+    assert medium is not None
     assert 0 <= medium <= 1
     assert card(tmp_path)["benchmarks"][0]["gallery"] == 39
 

@@ -74,13 +74,6 @@ def test_a_sweep_that_is_told_to_stop_goes_on_where_it_was(world: Path, tmp_path
     assert len(losses(sweep / folders[0])) == 36 > kept > 0
 
 
-def test_a_sweep_over_an_unknown_key_is_one_clear_line(tmp_path: Path) -> None:
-    done = run_command(command("-m", f"hydra.sweep.dir={tmp_path / 's'}", *DEMO, "margn=1,2"))
-    assert done.returncode != 0
-    assert "margn" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_a_job_that_its_launcher_takes_away_is_queued_again_and_goes_on(world: Path, tmp_path: Path) -> None:
     """By submitit's local executor, whose signal is the one that Slurm sends before it takes a job's nodes."""
     sweep, last = tmp_path / "sweep", tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt"

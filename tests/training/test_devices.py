@@ -1,0 +1,43 @@
+"""Devices that are asked for and not there."""
+
+import pytest
+import torch
+
+from src.contracts import InputError
+from src.processes import launched
+from src.training.devices import check_devices
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Pretends that this machine has so many."""
+    return lambda count: monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
+
+
+def test_more_gpus_than_there_are_and_none_at_all_are_refused(gpus):
+    gpus(4)
+    with pytest.raises(InputError, match=r"devices=8, but this machine has 4 GPUs"):
+        check_devices("auto", 8)
+    check_devices("gpu", 4)
+    check_devices("gpu", -1)
+    check_devices("cpu", 8)
+    gpus(0)
+    with pytest.raises(InputError, match=r"no GPU .* trainer=cpu"):
+        check_devices("gpu", "auto")
+
+
+def test_a_run_that_takes_to_the_cpu_says_so(gpus, capsys):
+    gpus(0)
+    check_devices("auto", 1)
+    check_devices("cpu", 2)
+    assert capsys.readouterr().out == ""
+    check_devices("auto", 2)
+    assert "2 processes on the CPU" in capsys.readouterr().out
+
+
+def test_torchrun_says_how_many_processes_there_are(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    monkeypatch.setenv("WORLD_SIZE", "32")
+    assert launched() == {}
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert launched() == {"devices": 8, "num_nodes": 4}
