@@ -20,8 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.errors import InputError
+from src.locks import release_all
 from src.processes import main_process, peer_is_gone
-from src.run_folder import LAST
+from src.run_folder import LAST, drop_empty_run
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -77,12 +78,14 @@ def one_line_errors(main: Callable[P, T]) -> Callable[P, T]:
             _check_given(cast("DictConfig", args[0]))
             return main(*args, **kwargs)
         except (SystemExit, KeyboardInterrupt) as stop:
-            _drop_empty_folder(args[0])
+            _drop_empty(args[0])
             raise SystemExit(_stopped(stop, cast("DictConfig", args[0]))) from None
         except Exception as error:
             stop = _exit_of(error)
-            _drop_empty_folder(args[0])
+            _drop_empty(args[0])
             raise stop from None
+        finally:
+            release_all()
 
     return wrapped
 
@@ -113,10 +116,9 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def _drop_empty_folder(cfg: Any) -> None:
-    """Hydra makes a run's folder before anything is checked; a refused run leaves none behind."""
+def _drop_empty(cfg: Any) -> None:
     with contextlib.suppress(Exception):
-        Path(cfg.output_dir).rmdir()
+        drop_empty_run(Path(cfg.output_dir))
 
 
 def _check_given(cfg: DictConfig) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 # What gloo and NCCL say of a peer that is gone.
 GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
 SECONDS = 2.0
+# Set in the environment of a sweep's job.
+STOP_WITH_PARENT = "DOLG_STOP_WITH_PARENT"
 
 
 def main_process() -> bool:
@@ -35,13 +39,15 @@ def started_apart() -> bool:
 
 
 def watch_parent() -> None:
-    """End this process soon after the one that started it, where Lightning started it.
+    """End this process soon after the one that started it, where Lightning or a sweep did.
 
-    It would wait in a collective operation for ever; the other way round, Lightning watches.
+    One of several would wait in a collective operation for ever; the other way round, Lightning watches. A sweep's job
+    is told to stop, and writes a checkpoint: beside its successor it would be two runs in one folder.
     """
-    if os.environ.get("LOCAL_RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" in os.environ:
-        return
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True, name="parent-watch").start()
+    if os.environ.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" not in os.environ:
+        _watch(lambda: os._exit(1))
+    elif os.environ.get(STOP_WITH_PARENT):
+        _watch(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def peer_is_gone(error: BaseException) -> bool:
@@ -49,8 +55,13 @@ def peer_is_gone(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in GONE)
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(SECONDS)
-    # No exception in a thread ends a process that waits in a collective operation.
-    os._exit(1)
+def _watch(end: Callable[[], None]) -> None:
+    """Call `end` once the parent is gone. No exception in a thread ends a process that waits in a collective."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(SECONDS)
+        end()
+
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()

@@ -9,10 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.errors import InputError
 from src.files import write_text
+from src.locks import held, hold
 from src.processes import main_process, started_apart
 
 CONFIG, OVERRIDES, CARD = "config.yaml", "overrides.yaml", "card.json"
 LAST = "checkpoints/last.ckpt"
+# Held by the process that writes to the folder, and how many seconds its predecessor has to end.
+LOCK, PATIENCE = ".lock", 30.0
 
 
 def claim_run(cfg: DictConfig) -> Path:
@@ -27,12 +30,22 @@ def claim_run(cfg: DictConfig) -> Path:
         return run
     if not str(cfg.name).strip() or ".." in Path(str(cfg.name)).parts:
         raise InputError(f"name={cfg.name} is no name for a run: it must not be empty, nor hold '..'")
+    # Who resumes may have killed what still ends.
+    if not hold(run / LOCK, PATIENCE if cfg.get("resume") else 0):
+        raise InputError(f"another process trains in {run}: choose another name=..., or stop it first")
     if cfg.get("resume"):
         if not (run / CONFIG).exists():
             raise InputError(f"there is no run to resume in {run}: check name=..., or leave resume=true out")
     elif any((run / file).exists() for file in (LAST, CARD)):
         raise InputError(f"{run} already holds a run: choose another name=..., or resume=true where it was training")
     return run
+
+
+def drop_empty_run(run: Path) -> None:
+    """Remove the folder of a run that was refused, which Hydra makes before anything is checked; no other."""
+    if held(run / LOCK) and [path.name for path in run.iterdir()] == [LOCK]:
+        (run / LOCK).unlink()
+    run.rmdir()
 
 
 def record_run(run: Path, cfg: DictConfig) -> None:

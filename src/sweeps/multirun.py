@@ -31,7 +31,7 @@ def sweep_job(cfg: DictConfig) -> float | None:
     swept = {key: given[key] for key in json.loads((sweep / SWEEP).read_text())["swept"] if key in given}
     folder = job_folder(int(hydra.job.num), swept)
     overrides = [override for override in hydra.overrides.task if _parts(override)[0] not in OWN]
-    return run_job(sweep / folder, f"{cfg.name}/{folder}", str(cfg.name), overrides, swept)
+    return run_job(sweep / folder, f"{cfg.name}/{folder}", str(cfg.name), overrides, swept).score
 
 
 class SweepReport(Callback):

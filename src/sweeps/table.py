@@ -23,8 +23,8 @@ class Job:
     Attributes:
         folder: its run's.
         swept: what differs between the jobs: overrides by key.
-        status: "done" or "failed".
-        reason: why it failed.
+        status: "done", "failed", or "pruned" by a search.
+        reason: why it is not done.
         score: best validation mAP, a fraction; None where nothing validated.
         tests: mAP by benchmark and difficulty, fractions.
     """
@@ -60,7 +60,7 @@ def read_jobs(sweep: Path) -> list[Job]:
 
 
 def write_table(sweep: Path) -> Path:
-    """Write `sweep.csv`: folder, what differs, status, mAP on validation and test in percent, why it failed."""
+    """Write `sweep.csv`: folder, what differs, status, mAP on validation and test in percent, why it is not done."""
     jobs = read_jobs(sweep)
     keys = list(dict.fromkeys(key for job in jobs for key in job.swept))
     tests = list(dict.fromkeys(name for job in jobs for name in job.tests))

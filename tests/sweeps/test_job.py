@@ -1,7 +1,7 @@
 """How a job is named, and what it keeps of the process that starts it."""
 
-from src.sweeps.job import own_environment
 from src.sweeps.multirun import job_folder, short_names
+from src.sweeps.process import own_environment
 
 
 def test_a_folder_says_what_differs_in_letters_that_need_no_quotes():
@@ -21,4 +21,4 @@ def test_keys_that_end_alike_are_named_in_full():
 
 def test_a_job_numbers_its_processes_anew():
     outer = {"PATH": "/bin", "LOCAL_RANK": "3", "SLURM_NTASKS": "4", "MASTER_PORT": "1", "WANDB_MODE": "offline"}
-    assert own_environment(outer) == {"PATH": "/bin", "WANDB_MODE": "offline"}
+    assert own_environment(outer) == {"PATH": "/bin", "WANDB_MODE": "offline", "DOLG_STOP_WITH_PARENT": "1"}

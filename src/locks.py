@@ -1,0 +1,60 @@
+"""Files that one process at a time holds; a process that ends, however, holds none."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+# Handles by file. Closed where this process forks, since the fork would hold them beyond its end.
+_HELD: dict[Path, int] = {}
+
+
+def hold(path: Path, seconds: float = 0.0) -> bool:
+    """Hold the file at `path`, made as needed, until this process ends or lets go of it.
+
+    False where another process holds it, still after so many `seconds`. On a disk without locks nothing is refused.
+    """
+    if held(path):
+        return True
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    end = time.monotonic() + seconds
+    while not _locked(handle):
+        if time.monotonic() >= end:
+            os.close(handle)
+            return False
+        time.sleep(0.1)
+    _HELD[path.absolute()] = handle
+    return True
+
+
+def held(path: Path) -> bool:
+    """Whether this process holds a file."""
+    return path.absolute() in _HELD
+
+
+def release(path: Path) -> None:
+    """Let go of a file."""
+    os.close(_HELD.pop(path.absolute()))
+
+
+def release_all() -> None:
+    """Let go of every file."""
+    for path in list(_HELD):
+        release(path)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # No locks here.
+        return True
+    return True
+
+
+os.register_at_fork(after_in_child=release_all)

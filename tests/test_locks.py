@@ -1,0 +1,45 @@
+"""A file that one process at a time holds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from src.locks import held, hold, release
+
+TAKE = "import sys; from pathlib import Path; from src.locks import hold; print(hold(Path(sys.argv[1])), flush=True); "
+
+
+def other(path: Path, then: str = "") -> subprocess.Popen[str]:
+    """Another process that takes the file, says whether it did, and goes on."""
+    return subprocess.Popen([sys.executable, "-c", TAKE + then, str(path)], stdout=subprocess.PIPE, text=True)
+
+
+def test_another_process_is_refused_until_it_is_released(tmp_path):
+    path = tmp_path / "run" / ".lock"
+    assert hold(path)
+    assert hold(path)
+    assert other(path).communicate()[0].strip() == "False"
+    release(path)
+    assert not held(path)
+    assert other(path).communicate()[0].strip() == "True"
+
+
+def test_a_killed_process_holds_nothing_though_its_fork_lives_on(tmp_path):
+    path = tmp_path / ".lock"
+    fork = "import os, time; child = os.fork(); print(child, flush=True) if child else None; time.sleep(60)"
+    with other(path, fork) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "True"
+        child = int(process.stdout.readline())
+        assert not hold(path)
+        process.kill()
+        process.wait()
+        try:
+            assert hold(path)
+        finally:
+            release(path)
+            os.kill(child, signal.SIGKILL)
