@@ -48,6 +48,8 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     test = ExtractionOptions(cfg.test_scales, cfg.resize, index)
     augmentation = instantiate(cfg.augment)
     data: LandmarkDataModule = instantiate(cfg.data, augmentation=augmentation)
+    if not cfg.test:
+        data.test = []
     model = instantiate(_without_pretrained(cfg) if resumed or cfg.weights is not None else cfg.model)
     head = instantiate(cfg.margin, dim=model.dim, num_classes=data.num_classes, class_sizes=data.class_sizes)
     auxiliary = None

@@ -15,17 +15,28 @@ PAPER: Cell = ("0.15", "3")
 
 
 def main(table: Path) -> None:
-    """Print both tables."""
+    """Print the cells, the means over each setting alone, and the test figures of what was chosen."""
     cells = read_cells(table)
     print("| margin | p | validation mAP Medium, %, mean ± deviation over seeds |\n|---|---|---:|")
     for (margin, p), jobs in cells.items():
-        print(f"| {margin} | {p} | {spread([score for _, score in jobs])} |")
-    best = max(cells, key=lambda cell: mean(score for _, score in cells[cell]))
+        print(f"| {margin} | {p} | {spread(scores(jobs))} |")
+    print("\n| setting | validation mAP Medium, %, mean ± standard error |\n|---|---:|")
+    for place, name in enumerate(("margin", "p")):
+        for value in dict.fromkeys(cell[place] for cell in cells):
+            found = [score for cell, jobs in cells.items() if cell[place] == value for score in scores(jobs)]
+            print(f"| {name} {value} | {mean(found):.2f} ± {stdev(found) / len(found) ** 0.5:.2f} |")
+    best = max(cells, key=lambda cell: mean(scores(cells[cell])))
     print("\n| setting | margin | p | test mAP Medium, % | Hard, % |\n|---|---|---|---:|---:|")
-    for label, cell in (("chosen on validation", best), ("the paper's", PAPER)):
+    for cell in dict.fromkeys((best, PAPER)):
+        label = " and ".join(["chosen on validation"] * (cell == best) + ["the paper's"] * (cell == PAPER))
         maps = [test(table.parent / job) for job, _ in cells[cell]]
         figures = (spread([100 * found[difficulty] for found in maps]) for difficulty in ("medium", "hard"))
         print(f"| {label} | {' | '.join((*cell, *figures))} |")
+
+
+def scores(jobs: list[tuple[str, float]]) -> list[float]:
+    """Validation mAP of a cell's jobs."""
+    return [score for _, score in jobs]
 
 
 def read_cells(table: Path) -> dict[Cell, list[tuple[str, float]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -69,7 +69,19 @@ def thinned(series: Series) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def frame(across: str, up: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
     """An empty chart of `size` inches, its axes named."""
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots()
+    return figure, _named(figure.subplots(), across, up)
+
+
+def frame_row(across: Sequence[str], up: str) -> tuple[Figure, list[Axes]]:
+    """Empty charts beside one another, on one scale of values."""
+    figure = Figure(figsize=(2.6 * len(across), 2.4), layout="constrained")
+    row = figure.subplots(1, len(across), sharey=True, squeeze=False)[0]
+    return figure, [
+        _named(axes, name, "" if place else up) for place, (axes, name) in enumerate(zip(row, across, strict=True))
+    ]
+
+
+def _named(axes: Axes, across: str, up: str) -> Axes:
     axes.set_xlabel(across, color=INK)
     axes.set_ylabel(up, color=INK)
     axes.tick_params(color=INK, labelcolor=INK)
@@ -78,7 +90,7 @@ def frame(across: str, up: str, size: tuple[float, float]) -> tuple[Figure, Axes
     axes.spines[["left", "bottom"]].set_color(INK)
     for axis in (axes.xaxis, axes.yaxis):
         axis.get_offset_text().set_color(INK)
-    return figure, axes
+    return axes
 
 
 def svg_of(figure: Figure) -> str:

@@ -1,0 +1,42 @@
+"""A search whose worker is killed, and which another one ends."""
+
+from __future__ import annotations
+
+import csv
+import signal
+from pathlib import Path
+
+from end_to_end.runs import NARROW, SMALL, card, command, losses, run_command, started, wait_until
+
+
+def test_a_killed_search_goes_on_with_the_trial_it_was_at(world: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "data.batch_size=2", "trainer.max_epochs=2"]
+    asked = command(f"hydra.run.dir={study}", "trials=2", "search.p=null", module="src.tune")
+    asked += ["--", *options]
+    with started(asked) as process:
+        wait_until(lambda: any(study.glob("0_*/checkpoints/last.ckpt")), process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        done = run_command(asked)
+    assert done.returncode == 0, done.stderr
+    with (study / "sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["done", "done"]
+    for row in rows:
+        run = study / row["job"]
+        assert card(run)["config"]["margin"]["margin"] == float(row["margin.margin"])
+        assert card(run)["config"]["group"] == "study"
+        # Chosen by validation: no trial sees the test set.
+        assert card(run)["benchmarks"] == []
+        assert len(losses(run)) == 24
+    best = max(float(row["validation"]) for row in rows)
+    assert f"best of 2 trials ({study / 'sweep.csv'}): {best:.2f} with margin.margin=" in done.stdout
+    assert (study / "search.svg").is_file()
+
+
+def test_a_search_over_what_no_training_knows_is_one_line(tmp_path: Path) -> None:
+    asked = command(f"hydra.run.dir={tmp_path / 'study'}", "search.p.key=poling.p", module="src.tune")
+    done = run_command(asked)
+    assert done.returncode == 2
+    assert done.stderr == "error: Could not override 'poling.p'. To append to your config use +poling.p=1.0\n"

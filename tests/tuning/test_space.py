@@ -1,0 +1,81 @@
+"""What a search varies, and how a command line says what its trials are given."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from src.errors import InputError
+from src.tuning.command import with_train
+from src.tuning.space import Dimension, read_space
+
+
+def test_values_are_of_their_range_and_kind_and_the_same_when_asked_again():
+    space = read_space(
+        {
+            "batch": {"key": "data.batch_size", "low": 2, "high": 5},
+            "lr": {"key": "optim.optimizer.lr", "low": 0.001, "high": 0.1, "log": True},
+            "fusion": {"key": "fusion", "choices": ["concat", "orthogonal"]},
+            "left_out": None,
+        }
+    )
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    seen = []
+    for _ in range(100):
+        trial = study.ask()
+        batch, rate, fusion = values = [part.suggest(trial) for part in space]
+        assert isinstance(batch, int)
+        assert batch in range(2, 6)
+        assert 0.001 <= float(rate) <= 0.1
+        assert fusion in ("concat", "orthogonal")
+        assert [part.suggest(trial) for part in space] == values
+        seen.append(values)
+    assert {batch for batch, *_ in seen} == {2, 3, 4, 5}
+    # Alike over the powers of ten: half below their middle.
+    assert sum(rate < 0.01 for _, rate, _ in seen) in range(30, 71)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"key": "x"},
+        {"key": "x", "low": 1},
+        {"key": "x", "low": 2, "high": 1},
+        {"key": "x", "low": 0, "high": 1, "log": True},
+        {"key": "x", "low": 0, "high": 1, "choices": [1]},
+        {"low": 0, "high": 1},
+        {"key": "x", "low": 0, "high": 1, "steps": 4},
+    ],
+)
+def test_an_entry_that_says_too_little_or_too_much_is_refused(entry):
+    with pytest.raises(InputError, match=r"search"):
+        read_space({"name": entry})
+
+
+def test_a_search_over_nothing_or_over_one_thing_twice_is_refused():
+    with pytest.raises(InputError, match=r"none"):
+        read_space({"name": None})
+    with pytest.raises(InputError, match=r"'x', 'x'"):
+        read_space({name: {"key": "x", "low": 0, "high": 1} for name in "ab"})
+
+
+def test_an_example_is_one_of_the_values():
+    assert Dimension("x", choices=("b", "c")).example() == "b"
+    assert Dimension("x", 0.5, 1).example() == 0.5
+
+
+@pytest.mark.parametrize(
+    "override", ["a=1", "a='b c'", r'method="a \"b\" c\\"', r"a=\d", "a=[1,'x']", "a={b:c}", "a=b\\"]
+)
+def test_what_stands_behind_the_dashes_reaches_the_trials_as_it_is(override):
+    given = with_train(["tune", "trials=3", "--", override, "b=2"])
+    assert given[:2] == ["tune", "trials=3"]
+    (parsed,) = OverridesParser.create().parse_overrides(given[2:])
+    assert parsed.value() == [override, "b=2"]
+
+
+def test_a_search_may_give_its_trials_nothing():
+    assert with_train(["tune", "x=1"]) == ["tune", "x=1"]
+    assert with_train(["tune", "--"]) == ["tune", "train=[]"]

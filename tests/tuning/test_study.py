@@ -1,0 +1,121 @@
+"""A study on disk: who works on which trial, and what outlives a process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from src.errors import InputError
+from src.tuning.space import Dimension
+from src.tuning.study import SharedStudy
+from src.tuning.trial import Watch
+
+SPACE = (Dimension("x", 0.0, 1.0), Dimension("kind", choices=("a", "b")))
+
+
+def open_study(folder: Path, space=SPACE, train=("experiment=demo",), pruner=None) -> SharedStudy:
+    sampler = partial(optuna.samplers.TPESampler, n_startup_trials=2)
+    return SharedStudy(folder, space, train, sampler, pruner or optuna.pruners.NopPruner(), seed=3)
+
+
+def values(study: SharedStudy, count: int) -> list[dict]:
+    """Those of `count` trials, each told how far its x is from a half."""
+    found = []
+    for _ in range(count):
+        trial = study.next(100)
+        assert trial is not None
+        found.append(dict(trial.params))
+        study.done(trial, TrialState.COMPLETE, 1 - abs(trial.params["x"] - 0.5))
+    return found
+
+
+def test_a_study_goes_on_as_if_it_had_not_been_stopped(tmp_path):
+    whole = values(open_study(tmp_path / "whole"), 6)
+    parts = [values(open_study(tmp_path / "parts"), 1) for _ in range(6)]
+    assert [part for (part,) in parts] == whole
+    assert len({trial["x"] for trial in whole}) == 6
+    best = open_study(tmp_path / "parts").best
+    assert best is not None
+    assert best.params == min(whole, key=lambda trial: abs(trial["x"] - 0.5))
+
+
+def test_there_are_as_many_trials_as_asked_for(tmp_path):
+    study = open_study(tmp_path)
+    trial = study.next(2)
+    assert trial is not None
+    study.done(trial, TrialState.FAIL)
+    trial = study.next(2)
+    assert trial is not None
+    study.done(trial, TrialState.COMPLETE, 0.5)
+    assert study.next(2) is None
+    assert study.next(3) is not None
+
+
+TAKE = """
+import sys
+sys.path[:0] = ["tests"]
+from pathlib import Path
+from tuning.test_study import open_study
+print(open_study(Path(sys.argv[1])).next(100).number, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_trial_is_one_processs_until_that_is_gone(tmp_path):
+    take = [sys.executable, "-W", "ignore", "-c", TAKE, str(tmp_path)]
+    with subprocess.Popen(take, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline().strip() == "0"
+        study = open_study(tmp_path)
+        mine = study.next(100)
+        assert mine is not None
+        assert mine.number == 1
+        study.done(mine, TrialState.COMPLETE, 0.1)
+        other.kill()
+        other.wait()
+        taken = study.next(100)
+        assert taken is not None
+        assert taken.number == 0
+        assert taken.params == study.trials[0].params
+        study.done(taken, TrialState.COMPLETE, 0.2)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
+
+
+def test_another_search_in_the_same_folder_is_refused(tmp_path):
+    open_study(tmp_path)
+    open_study(tmp_path)
+    with pytest.raises(InputError, match=r"another train, .*experiment=demo.*another name="):
+        open_study(tmp_path, train=())
+    with pytest.raises(InputError, match=r"another space"):
+        open_study(tmp_path, SPACE[:1])
+
+
+def metrics(path: Path, *maps: float) -> None:
+    path.write_text("epoch,step,train/loss,val/medium\n" + "".join(f"{i},{i},1.0,{m}\n" for i, m in enumerate(maps)))
+
+
+def test_a_trial_is_given_up_when_its_figure_falls_behind_the_others(tmp_path):
+    study = open_study(tmp_path, pruner=optuna.pruners.MedianPruner(n_startup_trials=1))
+    first = study.next(9)
+    assert first is not None
+    metrics(tmp_path / "first.csv", 0.5, 0.6)
+    assert Watch(study, first, tmp_path / "first.csv")() == ""
+    study.done(first, TrialState.COMPLETE, 0.6)
+    second = study.next(9)
+    assert second is not None
+    path = tmp_path / "second.csv"
+    watch = Watch(study, second, path)
+    assert watch() == ""
+    metrics(path, 0.55)
+    assert watch() == ""
+    assert watch() == ""
+    # Gone on with by another process, which must not report anew what is known.
+    metrics(path, 0.55, 0.4)
+    assert Watch(study, second, path)() == "pruned after validation 2: 40.00"
+    assert study.trials[1].intermediate_values == {0: 0.55, 1: 0.4}
