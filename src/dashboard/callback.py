@@ -9,9 +9,11 @@ from typing import Any
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
+from numpy.typing import NDArray
 from PIL import Image
 
 from src.contracts import Ranking
+from src.dashboard.histograms import EDGES, cosine_histograms
 from src.dashboard.wandb_log import STEP, WandbLog
 from src.data.datasets import BenchmarkImages
 from src.extraction.attention import attention_scores
@@ -19,6 +21,8 @@ from src.models.dolg import DescriptorModel
 from src.results.attention import attention_overlay
 from src.results.figures import chosen_queries, ranked_grid, shown_difficulty
 from src.training.evaluation import RetrievalModule
+from src.training.gradients import is_logged
+from src.training.module import LandmarkModule
 
 # Queries in a validation's table, from the best AP to the worst, and what stands in a row.
 QUERIES = 4
@@ -26,7 +30,8 @@ COLUMNS: list[str | int] = ["query", "AP, %", "answers", "attention"]
 
 
 class Dashboard(Callback):
-    """After each validation, of each benchmark: a table of queries, and the mean precision at every recall.
+    """At each logged step, how the cosines of targets and others lie; after each validation, of each benchmark, a table
+    of queries, and the mean precision at every recall.
 
     The first process draws, and the others wait for it at their next step. Where weights are averaged, attention is
     that of the current ones, which Lightning has put back by then.
@@ -34,6 +39,17 @@ class Dashboard(Callback):
 
     def __init__(self, board: WandbLog) -> None:
         self.board = board
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the cosines of the first process, which are of its part of the batch or of the classes."""
+        step = trainer.global_step - 1
+        if not trainer.is_global_zero or not isinstance(pl_module, LandmarkModule) or pl_module.cosines is None:
+            return
+        if is_logged(trainer, step):
+            counts = zip(("target", "nontarget"), cosine_histograms(*pl_module.cosines), strict=True)
+            self.board.experiment.log({f"cosines/{name}": _histogram(count) for name, count in counts} | {STEP: step})
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the rankings that the module holds."""
@@ -63,6 +79,12 @@ def query_rows(
         pixels = found[0].numpy() if found else None
         attention = None if pixels is None else attention_overlay(pixels, attention_scores(model, pixels))
         yield images.source.name(position), score, ranked_grid(ranking, queries=[query]), attention
+
+
+def _histogram(counts: NDArray[np.int64]) -> Any:
+    import wandb
+
+    return wandb.Histogram(np_histogram=(counts, EDGES))
 
 
 def _table(rows: Iterator[tuple[str, float | None, bytes, bytes | None]]) -> Any:

@@ -118,18 +118,21 @@ class ClassParallel:
             value = _CrossEntropy.apply(logits, at)
             return self._result(value, cosine.detach(), target.detach(), at)
 
-    def clip(self, parameters: list[nn.Parameter], most: float) -> Float[Tensor, ""]:
-        """Scale gradients so that the norm over replicated parameters and all shards is at most `most`; the norm."""
+    def norm(self, parameters: list[nn.Parameter]) -> Float[Tensor, ""]:
+        """The norm of the gradients of replicated parameters and all shards; the head need not be in `parameters`."""
         shared = [p.grad for p in parameters if p.grad is not None and p is not self.head.weight]
         total = torch.stack([grad.float().square().sum() for grad in shared]).sum()
         own = self.head.weight.grad
         if own is not None:
             total = total + _summed(own.float().square().sum())
-        norm = total.sqrt()
-        scale = (most / (norm + 1e-6)).clamp(max=1)
-        for grad in (*shared, *([own] if own is not None else [])):
-            grad.mul_(scale.to(grad.dtype))
-        return norm
+        return total.sqrt()
+
+    def clip(self, parameters: list[nn.Parameter], most: float) -> None:
+        """Scale gradients so that their norm is at most `most`."""
+        scale = (most / (self.norm(parameters) + 1e-6)).clamp(max=1)
+        for p in {*parameters, self.head.weight}:
+            if p.grad is not None:
+                p.grad.mul_(scale.to(p.grad.dtype))
 
     def gather_checkpoint(self, checkpoint: dict[str, Any], key: str, place: int) -> None:
         """Put the whole weight and its optimizer state, which all processes hold in parts, into a checkpoint."""
@@ -185,6 +188,8 @@ class ClassParallel:
             accuracy=(target >= best).float().mean(),
             target_cosine=target.mean(),
             nontarget_cosine=(total - target.sum()) / (count - len(target)).clamp(min=1),
+            cosine=cosine,
+            at=at,
         )
 
 

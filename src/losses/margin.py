@@ -51,12 +51,18 @@ def dynamic_margins(class_sizes: Float[Tensor, " n"], low: float, high: float, p
 
 @dataclass(frozen=True)
 class HeadLoss:
-    """A batch's loss, with gradient; the share of targets with the highest cosine; mean cosines before the margin."""
+    """A batch's loss, with gradient; the share of targets with the highest cosine; mean cosines before the margin.
+
+    `cosine` are all of them, before the margin and without gradient, and `at` the column of each target: -1 where its
+    class is another process's.
+    """
 
     loss: Float[Tensor, ""]
     accuracy: Float[Tensor, ""]
     target_cosine: Float[Tensor, ""]
     nontarget_cosine: Float[Tensor, ""]
+    cosine: Float[Tensor, "b c"]
+    at: Int[Tensor, " b"]
 
 
 class MarginHead(nn.Module):
@@ -109,6 +115,8 @@ class MarginHead(nn.Module):
             accuracy=(cosine.argmax(1) == labels).float().mean(),
             target_cosine=target.mean(),
             nontarget_cosine=(cosine.sum() - target.sum()) / (cosine.numel() - len(labels)),
+            cosine=cosine,
+            at=labels,
         )
 
     def cosine(

@@ -15,6 +15,7 @@ from src.contracts import Batch
 from src.training.averaging import Averaging
 from src.training.bad_images import BadImageFile
 from src.training.evidence import KeepBatch
+from src.training.gradients import GradientNorm
 from src.training.saving import LAST, Best, Last, StopAt, Within
 from src.training.stopping import StopOnSignal
 from src.training.throughput import Throughput
@@ -47,7 +48,7 @@ def callbacks(
     if ema is not None:
         watching.append(Averaging(ema))
     if logs:
-        watching.append(LearningRateMonitor(logging_interval="step"))
+        watching += [LearningRateMonitor(logging_interval="step"), GradientNorm()]
     if validates:
         watching.append(Best(folder))
     # After Best, whose score it stores for a run that resumes.

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -87,6 +87,8 @@ class LandmarkModule(RetrievalModule):
         self.group = group
         self.run = dict(run or {})
         self.max_steps = max_steps
+        # Of the last step (see HeadLoss), for whoever wants to look at them.
+        self.cosines: tuple[Tensor, Tensor] | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         """Margin loss of one batch, and a local head's. Raises InputError naming the batch's ids when not finite."""
@@ -102,6 +104,7 @@ class LandmarkModule(RetrievalModule):
         if not torch.isfinite(loss):
             raise NotFiniteError(self._not_finite(loss, batch))
         self._log_step(_step_figures(loss, result, terms), len(batch))
+        self.cosines = result.cosine, result.at
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -178,6 +181,13 @@ class LandmarkModule(RetrievalModule):
             clip_grad_norm_(others, gradient_clip_val)
         else:
             self.class_parallel.clip(others, gradient_clip_val)
+
+    def gradient_norm(self) -> Float[Tensor, ""]:
+        """Of all parameters, the head's over all processes; every process must ask."""
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        if self.class_parallel is not None:
+            return self.class_parallel.norm(parameters)
+        return get_total_norm([p.grad for p in parameters if p.grad is not None])
 
     def _local_parameters(self) -> set[nn.Parameter]:
         """What only the losses of a local head train."""

@@ -16,10 +16,24 @@ def test_a_run_shows_its_curves_queries_results_and_checkpoints(world: Path, tmp
     (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     rows = history(file)
     logged = {key for row in rows for key in row}
-    curves = {"train/loss", "pooling/p", "train/data_wait_share", "train/memory_gib", "train/images_per_second_epoch"}
+    curves = {
+        "train/gradient_norm",
+        "train/loss",
+        "pooling/p",
+        "train/data_wait_share",
+        "train/memory_gib",
+        "train/images_per_second_epoch",
+    }
     assert curves <= logged
     maps = [row["val/medium"] for row in rows if "val/medium" in row]
     assert maps == [float(row["val/medium"]) for row in metrics(tmp_path) if row.get("val/medium")]
+
+    histograms = [row for row in rows if "cosines/target/values" in row]
+    assert [row["trainer/global_step"] for row in histograms] == list(range(6))
+    for row in histograms:
+        # Eight descriptors beside four classes.
+        assert sum(row["cosines/target/values"]) == 8
+        assert sum(row["cosines/nontarget/values"]) == 8 * 3
 
     name = "val/demo_validation"
     tables = [row for row in rows if f"{name}/queries/path" in row]

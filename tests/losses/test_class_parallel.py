@@ -39,7 +39,8 @@ mine = slice(rank * 3, rank * 3 + 3)
 result = parallel.loss(model(stored["x"][mine]), stored["labels"][mine], step=0)
 result.loss.backward()
 grads = {"layer": layer.weight.grad.clone(), "weight": parallel.whole_of(head.weight.grad)}
-norm = parallel.clip([*layer.parameters(), head.weight], 0.1)
+norm = parallel.norm([*layer.parameters(), head.weight])
+parallel.clip([*layer.parameters(), head.weight], 0.1)
 found = {
     "loss": result.loss.detach(),
     "accuracy": result.accuracy,
