@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMAND = re.compile(r"python -m (src\.(?:train|evaluate|report|prepare)\b[^`\n]*(?:\\\n[^`\n]*)*)")
+COMMAND = re.compile(r"python -m (src\.(?:train|tune|evaluate|report|prepare)\b[^`\n]*(?:\\\n[^`\n]*)*)")
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "experiments").glob("*/README.md"))]
 SCRIPTS = [path for path in sorted((ROOT / "experiments").glob("*/*.sh")) if path.name != "families.sh"]
 # What a script asks for, in the order in which it does.
@@ -35,6 +36,10 @@ def _hydra() -> Iterator[None]:
 def check(words: list[str]) -> None:
     """Compose one command, given from its module on: each job of a multirun."""
     module, *rest = words
+    if "--" in rest:
+        place = rest.index("--")
+        check(["src.train", *rest[place + 1 :]])
+        rest = rest[:place]
     overrides = [word for word in rest if not word.startswith("-")]
     jobs = [overrides]
     if "-m" in rest:
@@ -78,3 +83,12 @@ def test_every_command_of_a_script_composes(script: Path, tmp_path: Path) -> Non
     assert commands
     for words in commands:
         check(words)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "experiments").glob("wandb_sweep/*.yaml")), ids=lambda path: path.name)
+def test_what_an_agent_of_wandb_calls_composes(file: Path) -> None:
+    sweep = yaml.safe_load(file.read_text())
+    assert (ROOT / sweep["program"]).is_file()
+    fixed = [word for word in sweep["command"] if "=" in word]
+    for end in ("min", "max"):
+        check(["src.train", *fixed, *(f"{key}={range_[end]}" for key, range_ in sweep["parameters"].items())])

@@ -115,10 +115,10 @@ class WandbLog(WandbLogger):
 
 
 def run_id(folder: Path) -> str:
-    """The W&B id that a run's folder holds; a new one where it holds none."""
+    """The W&B id that a run's folder holds; where it holds none, one that an agent of W&B gives, or a new one."""
     path = folder / ID_FILE
     if not path.exists():
-        write_text(path, secrets.token_hex(8) + "\n")
+        write_text(path, os.environ.get("WANDB_RUN_ID", secrets.token_hex(8)) + "\n")
     return path.read_text().strip()
 
 

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from src.processes import STOP_WITH_PARENT
 
-# What would make a job one process of another group: its launcher's, or the scheduler's that started the sweep.
+# What would make a job one process of another group, its launcher's or the scheduler's that started the sweep, or
+# another run on W&B.
 OUTER = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
+OUTER += ("WANDB_RUN_ID",)
 TORCHRUN = ("TORCHELASTIC_", "LOCAL_WORLD_SIZE", "ROLE_", "GROUP_WORLD_SIZE")
 # Exit codes of a run that was told to stop, before it could say so or after.
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM, -signal.SIGUSR1, -signal.SIGUSR2)

@@ -79,3 +79,10 @@ def test_a_key_that_is_wrong_or_missing_is_one_line(tmp_path, monkeypatch, key):
 def test_two_folders_are_two_runs(tmp_path):
     assert run_id(tmp_path / "a") != run_id(tmp_path / "b")
     assert run_id(tmp_path / "a") == run_id(tmp_path / "a")
+
+
+def test_an_agents_run_is_the_one_that_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "given")
+    assert run_id(tmp_path) == "given"
+    monkeypatch.setenv("WANDB_RUN_ID", "another")
+    assert run_id(tmp_path) == "given"

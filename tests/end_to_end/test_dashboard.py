@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from dashboard.wandb_file import history, records
 from end_to_end.runs import NARROW, SMALL, card, command, metrics, run_command
+
+from src.dashboard.workspace import SECTIONS
 
 
 def test_a_run_shows_its_curves_queries_results_and_checkpoints(world: Path, tmp_path: Path) -> None:
@@ -25,6 +28,7 @@ def test_a_run_shows_its_curves_queries_results_and_checkpoints(world: Path, tmp
         "train/images_per_second_epoch",
     }
     assert curves <= logged
+    check_workspace(logged)
     maps = [row["val/medium"] for row in rows if "val/medium" in row]
     assert maps == [float(row["val/medium"]) for row in metrics(tmp_path) if row.get("val/medium")]
 
@@ -58,3 +62,12 @@ def test_a_run_shows_its_curves_queries_results_and_checkpoints(world: Path, tmp
         for item in r.summary.update
     }
     assert summary["result/demo/medium"] == card(tmp_path)["benchmarks"][0]["map"]["medium"]
+
+
+def check_workspace(logged: set[str]) -> None:
+    """Every chart of the project's page shows something that a run logs."""
+    for panel in (panel for section in SECTIONS.values() for panel in section):
+        shown = [*panel.metrics, *(key for key in logged if panel.pattern and re.fullmatch(panel.pattern, key))]
+        assert shown, panel
+        for metric in shown:
+            assert metric in logged or f"{metric}/values" in logged, panel
