@@ -7,7 +7,7 @@ here=experiments/$name
 [ -d data/demo_world ] || python -m src.prepare task=demo_world
 
 # p stays where it is put: learned, all three would end near one another.
-python -m src.train -m experiment=demo data.image_size=112 pooling.learnable=false data.test.demo=null name=$name \
+python -m src.train -m experiment=demo data.image_size=112 pooling.learnable=false test=false name=$name \
   margin.margin=0.05,0.15,0.3 pooling.p=1,3,6 seed=0,1,2
 cp outputs/$name/comparison.svg outputs/$name/sweep.csv "$here/"
 python $here/chosen.py outputs/$name/sweep.csv
