@@ -41,6 +41,8 @@ HARMLESS = (
 
 # Marks an environment in which this module asked Hydra for whole errors, to shorten them itself.
 ONE_LINE = "DOLG_ONE_LINE_ERRORS"
+# What Hydra says of GROUP=null.
+NO_OPTION = "Config group override must be a string or a list"
 # What a person's machine is in the way with.
 REFUSED_BY_SYSTEM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 
@@ -152,6 +154,8 @@ def _mistake(error: Exception) -> Exception | None:
     if isinstance(error, InstantiationException):
         key = re.search(r"full_key: (\S+)", str(error))
         return InputError(f"{key[1] if key else 'the configuration'}: {_one_line(error.__cause__ or error)}")
+    if isinstance(error, ValueError) and str(error).startswith(NO_OPTION):
+        return InputError("a config group cannot be null: leave that override out, or take the group out with ~GROUP")
     if isinstance(error, OSError) and error.errno in REFUSED_BY_SYSTEM:
         return InputError(f"{error.filename or 'a file'}: {error.strerror}")
     return InputError(_one_line(error)) if isinstance(error, OmegaConfBaseException | HydraException) else None

@@ -5,12 +5,14 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from src.cli import hydra_main, settle_process
+from src.processes import watch_parent
 
 
 @hydra_main("evaluate")
 def main(cfg: DictConfig) -> float | None:
     """Run `cfg.benchmark` and return its first figure: Medium mAP, or of GLDv2 the Public one."""
     settle_process()
+    watch_parent()
     from hydra.utils import instantiate
 
     from src.assemble_evaluation import assemble_evaluation

@@ -23,6 +23,8 @@ SUMMARIES = {"val/easy": "max", "val/medium": "max", "val/hard": "max", "train/l
 ID_FILE = "wandb_id"
 # Seconds in which the server has to answer before the run is kept on this machine instead.
 PATIENCE = 30
+# Seconds in which it has to take, at the end, what is left to send; `wandb sync` sends the rest.
+END_PATIENCE = 600
 
 
 class WandbLog(WandbLogger):
@@ -47,7 +49,7 @@ class WandbLog(WandbLogger):
         self.checkpoints = checkpoints
         # Pictures in tables wait here for `wandb sync`, and not in the home folder.
         os.environ.setdefault("WANDB_DATA_DIR", str((self.folder / "wandb").resolve()))
-        own = wandb.Settings(init_timeout=PATIENCE, silent=True, console="off")
+        own = wandb.Settings(init_timeout=PATIENCE, finish_timeout=END_PATIENCE, silent=True, console="off")
         super().__init__(save_dir=self.folder, offline=offline, id=None, settings=own, **settings)
         # W&B took it away, and says so of each run.
         self._wandb_init.pop("anonymous")

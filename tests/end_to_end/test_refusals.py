@@ -120,6 +120,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(photos: Path, tmp_p
         (["-m", "margn=1,2"], "Could not override 'margn'"),
         (["strategy=ddp_nccl"], "Could not find 'strategy/ddp_nccl' Available options in 'strategy': auto ddp"),
         (["x=[1"], "[1"),
+        (["margin=null"], "~GROUP"),
         (["hydra.run.dir=FILE/run"], "FILE/run: Not a directory"),
         (["-m", "seed=1,2", "hydra.sweep.dir=FILE/run"], "FILE/run: Not a directory"),
     ],
