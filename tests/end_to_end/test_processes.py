@@ -38,7 +38,7 @@ def test_two_processes_share_the_batch_and_the_benchmark_and_resume(world: Path,
     here = f"hydra.run.dir={run}"
     options = ["data=demo", f"data.root={world}", *SMALL, *LOCAL, "strategy=ddp_gloo", "trainer.devices=2"]
     # Of 23 test images one process has 12, in two batches, and the other 11, in one.
-    options += ["data.eval_batch=11"]
+    options += ["+data.eval_batch=11"]
     kill_when((run / "checkpoints" / "last.ckpt").exists, command(here, *options, "checkpoint_steps=1"))
     resumed = run_command(command(here, "resume=true"))
     assert resumed.returncode == 0, resumed.stderr
