@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.errors import InputError
 from src.locks import release_all
-from src.processes import main_process, peer_is_gone
+from src.processes import PEER_GONE, main_process, peer_is_gone
 from src.run_folder import LAST, drop_empty_run
 
 P = ParamSpec("P")
@@ -150,7 +150,7 @@ def _mistake(error: Exception) -> Exception | None:
     if isinstance(cause, InputError):
         return cause
     if peer_is_gone(error):
-        return InputError("another process of this run ended: what it said stands above; resume=true goes on")
+        return InputError(f"{PEER_GONE}: what it said stands above; resume=true goes on")
     if isinstance(error, InstantiationException):
         key = re.search(r"full_key: (\S+)", str(error))
         return InputError(f"{key[1] if key else 'the configuration'}: {_one_line(error.__cause__ or error)}")
@@ -182,7 +182,7 @@ def _stopped(stop: SystemExit | KeyboardInterrupt, cfg: DictConfig) -> int | str
     on = f": python -m src.train resume=true name={cfg.name} goes on" if begun else ""
     if run is None:
         on = ": the same command does what is left"
-    elif in_sweep():
+    elif in_sweep() or "search" in cfg:
         on = f": the same command with name={cfg.name} goes on"
     print(f"stopped{on}", file=sys.stderr)
     return 130 if interrupted else 143

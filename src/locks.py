@@ -7,21 +7,24 @@ import os
 import time
 from pathlib import Path
 
+from src.errors import InputError
+
 # Handles by file. Closed where this process forks, since the fork would hold them beyond its end.
 _HELD: dict[Path, int] = {}
 
 
-def hold(path: Path, seconds: float = 0.0) -> bool:
+def hold(path: Path, seconds: float = 0.0, needed: bool = False) -> bool:
     """Hold the file at `path`, made as needed, until this process ends or lets go of it.
 
-    False where another process holds it, still after so many `seconds`. On a disk without locks nothing is refused.
+    False where another process holds it, still after so many `seconds`. On a disk without locks nothing is refused;
+    raises InputError there where the lock is `needed`.
     """
     if held(path):
         return True
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     end = time.monotonic() + seconds
-    while not _locked(handle):
+    while not _locked(handle, needed):
         if time.monotonic() >= end:
             os.close(handle)
             return False
@@ -46,14 +49,15 @@ def release_all() -> None:
         release(path)
 
 
-def _locked(handle: int) -> bool:
+def _locked(handle: int, needed: bool) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:
+    except OSError as error:
         # No locks here.
-        return True
+        if needed:
+            raise InputError(f"this disk has no file locks ({error.strerror}): put the folder on another one") from None
     return True
 
 

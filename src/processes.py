@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 # What gloo and NCCL say of a peer that is gone.
 GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
 SECONDS = 2.0
 # Set in the environment of a sweep's job.
 STOP_WITH_PARENT = "DOLG_STOP_WITH_PARENT"
+# Set in the environment of whatever a sweep's launcher starts.
+STARTER = "DOLG_SWEEP_STARTER"
+PEER_GONE = "another process of this run ended"
 
 
 def main_process() -> bool:
@@ -36,6 +42,30 @@ def launched() -> dict[str, int]:
 def started_apart() -> bool:
     """Whether something else started the processes of this run, so that each has a clock of its own."""
     return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1
+
+
+def note_starter() -> None:
+    """Say in the environment which process starts a sweep, for those that its launcher makes."""
+    os.environ[STARTER] = json.dumps([socket.gethostname(), os.getpid(), _born(os.getpid())])
+
+
+def starter_is_gone() -> bool:
+    """Whether the process that started this one's sweep has ended, as far as this machine can say.
+
+    What a scheduler runs outlives the command that queued it.
+    """
+    if STARTER not in os.environ or "SLURM_JOB_ID" in os.environ:
+        return False
+    host, number, born = json.loads(os.environ[STARTER])
+    return host == socket.gethostname() and _born(number) != born
+
+
+def _born(number: int) -> str | None:
+    """When a process was started, in its system's words; None of one that is not there, or not to be asked."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(") ")[2].split()[19]
+    except OSError:
+        return None
 
 
 def watch_parent() -> None:

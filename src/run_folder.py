@@ -26,15 +26,16 @@ def claim_run(cfg: DictConfig) -> Path:
     run = Path(cfg.output_dir)
     if started_apart() and not _named():
         raise InputError("torchrun and srun start processes that must agree on a folder: give the run a name=...")
-    if not main_process():
-        return run
     if not str(cfg.name).strip() or ".." in Path(str(cfg.name)).parts:
         raise InputError(f"name={cfg.name} is no name for a run: it must not be empty, nor hold '..'")
+    resume = cfg.get("resume", False)
+    if resume not in (True, False, "auto"):
+        raise InputError(f"resume must be true, false or auto, not {resume}")
     # Who resumes may have killed what still ends.
-    if not hold(run / LOCK, PATIENCE if cfg.get("resume") else 0):
+    if main_process() and not hold(run / LOCK, PATIENCE if resume else 0):
         raise InputError(f"another process trains in {run}: choose another name=..., or stop it first")
-    if cfg.get("resume"):
-        if not (run / CONFIG).exists():
+    if resume:
+        if resume is True and not (run / CONFIG).exists():
             raise InputError(f"there is no run to resume in {run}: check name=..., or leave resume=true out")
     elif any((run / file).exists() for file in (LAST, CARD)):
         raise InputError(f"{run} already holds a run: choose another name=..., or resume=true where it was training")
@@ -78,7 +79,7 @@ def resume_point(cfg: DictConfig) -> Path | None:
     from src.training.checkpoint_io import last_sound
 
     last = last_sound((Path(cfg.output_dir) / LAST).parent)
-    if last is None:
+    if last is None and (Path(cfg.output_dir) / CONFIG).exists():
         print(f"no checkpoint in {cfg.output_dir} yet: training starts at the beginning")
     return last
 

@@ -25,13 +25,13 @@ def main(cfg: DictConfig) -> float:
     from src.cli import as_plain
     from src.data.sources import checked_seed
     from src.tuning.search import run_search
-    from src.tuning.space import read_space
+    from src.tuning.space import override, read_space
     from src.tuning.study import SharedStudy
 
     train = [str(override) for override in cfg.train]
     space = read_space(as_plain(cfg.search))
     # What no training takes is said before one starts.
-    compose("train", overrides=[*train, *(f"{part.key}={part.example()}" for part in space)])
+    compose("train", overrides=[*train, *(override(part.key, part.example()) for part in space)])
     study = SharedStudy(
         Path(cfg.output_dir), space, train, instantiate(cfg.sampler), instantiate(cfg.pruner), checked_seed(cfg.seed)
     )

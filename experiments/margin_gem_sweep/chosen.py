@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import subprocess
 import sys
@@ -25,6 +26,12 @@ def main(table: Path) -> None:
         for value in dict.fromkeys(cell[place] for cell in cells):
             found = [score for cell, jobs in cells.items() if cell[place] == value for score in scores(jobs)]
             print(f"| {name} {value} | {mean(found):.2f} ± {stdev(found) / len(found) ** 0.5:.2f} |")
+    print("\n| difference | of pairs with the same seed and other setting, mean ± standard error |\n|---|---:|")
+    for place, name in enumerate(("margin", "p")):
+        values = list(dict.fromkeys(cell[place] for cell in cells))
+        for one, other in itertools.combinations(values, 2):
+            gaps = differences(cells, place, one, other)
+            print(f"| {name} {other} - {one} | {mean(gaps):.2f} ± {stdev(gaps) / len(gaps) ** 0.5:.2f} |")
     best = max(cells, key=lambda cell: mean(scores(cells[cell])))
     print("\n| setting | margin | p | test mAP Medium, % | Hard, % |\n|---|---|---|---:|---:|")
     for cell in dict.fromkeys((best, PAPER)):
@@ -32,6 +39,16 @@ def main(table: Path) -> None:
         maps = [test(table.parent / job) for job, _ in cells[cell]]
         figures = (spread([100 * found[difficulty] for found in maps]) for difficulty in ("medium", "hard"))
         print(f"| {label} | {' | '.join((*cell, *figures))} |")
+
+
+def differences(cells: dict[Cell, list[tuple[str, float]]], place: int, one: str, other: str) -> list[float]:
+    """Validation mAP with `other` minus that with `one` at a place of the cells, seed by seed."""
+    gaps = []
+    for cell, jobs in cells.items():
+        if cell[place] == one:
+            beside = (other, cell[1]) if place == 0 else (cell[0], other)
+            gaps += [b - a for a, b in zip(scores(jobs), scores(cells[beside]), strict=True)]
+    return gaps
 
 
 def scores(jobs: list[tuple[str, float]]) -> list[float]:

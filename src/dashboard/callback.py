@@ -39,15 +39,21 @@ class Dashboard(Callback):
 
     def __init__(self, board: WandbLog) -> None:
         self.board = board
+        self.step = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A run that is resumed has made steps."""
+        self.step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log the cosines of the first process, which are of its part of the batch or of the classes."""
-        step = trainer.global_step - 1
-        if not trainer.is_global_zero or not isinstance(pl_module, LandmarkModule) or pl_module.cosines is None:
+        stepped, self.step = trainer.global_step != self.step, trainer.global_step
+        step = self.step - 1
+        if not stepped or not trainer.is_global_zero or not is_logged(trainer, step):
             return
-        if is_logged(trainer, step):
+        if isinstance(pl_module, LandmarkModule) and pl_module.cosines is not None:
             counts = zip(("target", "nontarget"), cosine_histograms(*pl_module.cosines), strict=True)
             self.board.experiment.log({f"cosines/{name}": _histogram(count) for name, count in counts} | {STEP: step})
 

@@ -24,5 +24,6 @@ def cosine_histograms(cosine: Tensor, at: Tensor) -> tuple[NDArray[np.int64], ND
 
 
 def _counts(values: Tensor) -> NDArray[np.int64]:
-    counted = torch.histc(values.float().clamp(-1, 1), BINS, -1, 1)
-    return counted.round().long().cpu().numpy()
+    # torch.histc is refused on GPUs where only deterministic operations are allowed.
+    places = ((values.float() + 1) * (BINS / 2)).long().clamp(0, BINS - 1)
+    return torch.bincount(places.flatten(), minlength=BINS).cpu().numpy()

@@ -7,10 +7,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from src.errors import InputError
 from src.files import write_text
-from src.run_folder import CARD, LAST
+from src.locks import hold, release
+from src.run_folder import CARD, LAST, LOCK
 from src.sweeps.process import STOPPED, train
 from src.sweeps.table import JOB, Job, read_job, write_table
+
+# Seconds in which a training that was told to stop has ended: a validation may come first.
+PATIENCE = 900.0
 
 
 def run_job(
@@ -31,6 +36,8 @@ def run_job(
         overrides: the job's own, `name` apart.
         swept: those that differ between the jobs.
         prune: why the job is not worth going on with, asked every second; nothing while it is.
+
+    Raises InputError for a folder in which another process goes on training.
     """
     if (folder / JOB).is_file() and read_job(folder).status == "pruned":
         return read_job(folder)
@@ -52,6 +59,10 @@ def _train(folder: Path, overrides: Sequence[str], prune: Callable[[], str]) -> 
         why[0] = prune()
         return bool(why[0])
 
+    # Of a sweep that was killed, what still trains here ends soon: it watches the process that started it.
+    if not hold(folder / LOCK, PATIENCE):
+        raise InputError(f"another process trains in {folder}: is this sweep running twice?")
+    release(folder / LOCK)
     resumed = ["resume=true"] if (folder / LAST).is_file() else []
     code, said = train([*overrides, *resumed, f"hydra.run.dir='{folder}'"], stop)
     if not code:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,8 +15,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from src.files import write_text
+from src.processes import note_starter, started_apart
 
-# Written before the first job, which may start on another machine: the keys that differ.
+# Written before the first job, which may start on another machine: the keys that differ, and what was asked for.
 SWEEP = "sweep.json"
 # What a run's place follows from, which its job gets anew.
 OWN = ("name", "group", "resume")
@@ -38,10 +40,20 @@ class SweepReport(Callback):
     """Notes what a sweep varies before its first job, and draws the comparison after its last."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write `sweep.json`."""
-        parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-        swept = [override.get_key_element() for override in parsed if override.is_sweep_override()]
-        write_text(Path(config.hydra.sweep.dir) / SWEEP, json.dumps({"swept": swept}) + "\n")
+        """Write `sweep.json`; end with a line on a sweep that several processes would run, or that is another one."""
+        if started_apart():
+            refuse("start a sweep once, without torchrun or srun: its jobs start their own processes")
+        note_starter()
+        given = [override for override in map(str, config.hydra.overrides.task) if _parts(override)[0] not in OWN]
+        parsed = OverridesParser.create().parse_overrides(given)
+        about = {
+            "swept": [override.get_key_element() for override in parsed if override.is_sweep_override()],
+            "overrides": given,
+        }
+        path = Path(config.hydra.sweep.dir) / SWEEP
+        if path.exists() and (before := json.loads(path.read_text())) != about:
+            refuse(f"{path.parent} holds another sweep ({' '.join(before['overrides'])}): choose another name=...")
+        write_text(path, json.dumps(about, indent=1) + "\n")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Draw `comparison.svg` where there is anything to compare, and say where the table is."""
@@ -55,6 +67,12 @@ class SweepReport(Callback):
         write_comparison(jobs, sweep)
         # Of two jobs that ended together, either may have written the table without the other.
         print(f"{len(jobs)} jobs, {failed} failed: {write_table(sweep)}")
+
+
+def refuse(mistake: str) -> NoReturn:
+    """End before the first job: of an exception, Hydra makes a warning."""
+    print("error:", mistake, file=sys.stderr)
+    raise SystemExit(2)
 
 
 def job_folder(number: int, swept: Mapping[str, str]) -> str:

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
 
-from src.processes import STOP_WITH_PARENT
+from src.processes import PEER_GONE, STOP_WITH_PARENT, starter_is_gone
 
 # What would make a job one process of another group, its launcher's or the scheduler's that started the sweep, or
 # another run on W&B.
@@ -27,7 +28,8 @@ def train(overrides: Sequence[str], stop: Callable[[], bool] = lambda: False) ->
     """Run `python -m src.train` with `overrides`; exit code, and the last line of its errors, which are passed on.
 
     When `stop` is true, which is asked every second, the training is told to stop, and writes a checkpoint first. So it
-    is when something ends this process's wait, such as a launcher's signal that the time is up.
+    is when something ends this process's wait, such as a launcher's signal that the time is up. Raises SystemExit where
+    this process is told to stop, or the one that started the sweep is gone, once the training has ended.
     """
     command = [sys.executable, "-m", "src.train", *overrides]
     with subprocess.Popen(command, env=own_environment(os.environ), stderr=subprocess.PIPE, text=True) as process:
@@ -35,8 +37,8 @@ def train(overrides: Sequence[str], stop: Callable[[], bool] = lambda: False) ->
         echo = threading.Thread(target=_echo, args=(process, said))
         echo.start()
         try:
-            with _passed_on(process):
-                _wait(process, stop)
+            with _passed_on(process) as told:
+                _wait(process, lambda: stop() or starter_is_gone())
         except KeyboardInterrupt:
             # The training has had it too.
             raise
@@ -46,6 +48,8 @@ def train(overrides: Sequence[str], stop: Callable[[], bool] = lambda: False) ->
         finally:
             process.wait()
             echo.join()
+    if told or starter_is_gone():
+        raise SystemExit
     return process.returncode, said[0].removeprefix("error: ")
 
 
@@ -74,21 +78,30 @@ def _wait(process: subprocess.Popen[str], stop: Callable[[], bool]) -> None:
 
 
 def _echo(process: subprocess.Popen[str], said: list[str]) -> None:
-    """Pass the errors of a process on, and keep the last line."""
+    """Pass the errors of a process on, and keep the line that says most: the first error of a process that failed for
+    itself, else the last line."""
     assert process.stderr is not None
+    errors: list[str] = []
     for line in process.stderr:
         sys.stderr.write(line)
-        said[0] = line.strip() or said[0]
+        errors += [line.strip()] if line.startswith("error: ") and PEER_GONE not in line else []
+        said[0] = errors[0] if errors else line.strip() or said[0]
 
 
 @contextlib.contextmanager
-def _passed_on(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Hand SIGTERM on to a process; in a launcher's thread there are no signals to take."""
+def _passed_on(process: subprocess.Popen[str]) -> Iterator[list[bool]]:
+    """Hand SIGTERM on to a process, and note that it came; in a launcher's thread there are no signals to take."""
+    told: list[bool] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield told
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        told.append(True)
+        process.terminate()
+
+    before = signal.signal(signal.SIGTERM, tell)
     try:
-        yield
+        yield told
     finally:
         signal.signal(signal.SIGTERM, before)

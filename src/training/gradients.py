@@ -21,4 +21,4 @@ class GradientNorm(Callback):
 def is_logged(trainer: L.Trainer, step: int) -> bool:
     """Whether Lightning will log an optimizer step, counted from 0."""
     every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-    return (step + 1) % every == 0
+    return every > 0 and (step + 1) % every == 0

@@ -10,8 +10,6 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from src.contracts import Batch
-
 # What systems send before they end a job: a request to end, and Slurm's and submitit's warnings of a preemption.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -38,7 +36,7 @@ class StopOnSignal(Callback):
             signal.signal(number, self._ask)
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """After an epoch's last step the epoch is finished first, with its validation and its checkpoint."""
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
@@ -48,7 +46,7 @@ class StopOnSignal(Callback):
             self.saved = True
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Lightning logs a step after the hooks of its end."""
         if self.saved:
@@ -56,6 +54,11 @@ class StopOnSignal(Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The epoch before has its checkpoint, which is written after every hook of its end."""
+        if self._agreed(trainer):
+            raise SystemExit
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Told during the last validation, which no further epoch follows: training is done, and its test is left."""
         if self._agreed(trainer):
             raise SystemExit
 

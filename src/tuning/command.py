@@ -11,11 +11,11 @@ def with_train(arguments: Sequence[str]) -> list[str]:
     if "--" not in arguments:
         return list(arguments)
     place = list(arguments).index("--")
-    listed = ",".join(_quoted(override) for override in arguments[place + 1 :])
+    listed = ",".join(quoted(override) for override in arguments[place + 1 :])
     return [*arguments[:place], f"train=[{listed}]"]
 
 
-def _quoted(override: str) -> str:
+def quoted(override: str) -> str:
     """As Hydra reads it: backslashes stand for themselves but before a quote."""
     escaped = re.sub(r'(\\*)"', r'\1\1\\"', override)
     return '"' + re.sub(r"(\\+)$", r"\1\1", escaped) + '"'

@@ -21,7 +21,11 @@ def run_search(study: SharedStudy, train: Sequence[str], trials: int) -> float:
         write_chart(study.trials, study.space, study.folder)
         figure = job.reason if job.score is None else f"{100 * job.score:.2f}"
         print(f"trial {job.folder.name}: {figure}{_so_far(study)}", flush=True)
+    if study.running:
+        print(f"{study.running} trials are still run by other processes")
     best, table = study.best, write_table(study.folder)
+    if best is None and study.running:
+        raise InputError("there is no result yet")
     if best is None or best.value is None:
         raise InputError(f"none of the {len(study.trials)} trials came to a result: {table} says why")
     settings = " ".join(f"{key}={value}" for key, value in best.params.items())

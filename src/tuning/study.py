@@ -68,6 +68,11 @@ class SharedStudy:
         return self.study.get_trials(deepcopy=False)
 
     @property
+    def running(self) -> int:
+        """Trials that other processes are at."""
+        return sum(trial.state == TrialState.RUNNING for trial in self.trials)
+
+    @property
     def best(self) -> optuna.trial.FrozenTrial | None:
         """The finished trial with the highest mAP."""
         done = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
@@ -95,10 +100,11 @@ class SharedStudy:
 
     def done(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
         """Tell how a trial ended, and let go of it."""
-        self.study.tell(trial, value, state)
         lock = self._lock(trial.number)
-        lock.unlink()
-        release(lock)
+        with self._alone():
+            self.study.tell(trial, value, state)
+            lock.unlink()
+            release(lock)
 
     def _lock(self, number: int) -> Path:
         return self.folder / f".trial-{number}.lock"
@@ -106,7 +112,7 @@ class SharedStudy:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         lock = self.folder / LOCK
-        if not hold(lock, PATIENCE):
+        if not hold(lock, PATIENCE, needed=True):
             raise InputError(f"another process has held {lock} for {PATIENCE:.0f} s: is it stopped?")
         try:
             yield

@@ -13,6 +13,7 @@ from src.sweeps.job import run_job
 from src.sweeps.multirun import job_folder
 from src.sweeps.table import Job
 from src.training.saving import MONITOR
+from src.tuning.space import override
 from src.tuning.study import SharedStudy
 
 
@@ -27,7 +28,7 @@ def run_trial(study: SharedStudy, trial: Trial, train: Sequence[str]) -> Job:
     swept = {key: str(value) for key, value in values.items()}
     name = f"{study.folder.name}/{folder.name}"
     # A search chooses by validation: what it does not choose stays untested.
-    overrides = [*train, "test=false", *(f"{key}={value}" for key, value in swept.items())]
+    overrides = [*train, "test=false", *(override(key, value) for key, value in values.items())]
     watch = Watch(study, trial, folder / "metrics.csv")
     job = run_job(folder, name, study.folder.name, overrides, swept, watch)
     if job.status == "done" and job.score is None:

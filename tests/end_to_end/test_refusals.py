@@ -46,6 +46,7 @@ def test_refusals_are_one_line_and_leave_nothing(
         (train, "train", [*demo, "backbone.name=resnet9000"], "unknown backbone"),
         (train, "train", [*demo, "resume=true"], "no run to resume"),
         (train, "train", [*demo, "name=''"], "no name for a run"),
+        (train, "train", [*demo, "resume=maybe"], "true, false or auto"),
         (train, "train", [*demo, "class_parallel=true", "margin=curricularface"], "does not work with CurricularFace"),
         (train, "train", [*demo, "class_parallel=true", "ema=0.9"], "neither ema"),
         (train, "train", [*demo, "ema=2"], "between 0 and 1"),

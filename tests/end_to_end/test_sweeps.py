@@ -7,6 +7,8 @@ import csv
 import json
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,7 +53,10 @@ def test_jobs_of_two_processes_train_and_a_failed_one_does_not_end_the_sweep(wor
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("page: ") == 0
     assert (sweep / "2_margin-0.2" / "card.json").stat().st_mtime_ns == before
-    assert json.loads((sweep / "sweep.json").read_text()) == {"swept": ["margin.margin"]}
+    assert json.loads((sweep / "sweep.json").read_text())["swept"] == ["margin.margin"]
+    other = run_command([*asked, "pooling.p=5"])
+    assert other.returncode == 2
+    assert "holds another sweep" in other.stderr
 
 
 def test_a_sweep_that_is_told_to_stop_goes_on_where_it_was(world: Path, tmp_path: Path) -> None:
@@ -90,12 +95,32 @@ def test_a_job_that_its_launcher_takes_away_is_queued_again_and_goes_on(world: P
     assert "Requeued job" in log.with_suffix(".err").read_text() + log.read_text()
 
 
-def test_jobs_run_side_by_side(world: Path, tmp_path: Path) -> None:
+def test_jobs_run_side_by_side_and_end_with_their_sweep(world: Path, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
-    options = [*DEMO, f"data.root={world}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    done = run_command(command("-m", f"hydra.sweep.dir={sweep}", *options, "seed=1,2"))
+    options = [*DEMO, f"data.root={world}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "data.batch_size=2"]
+    asked = command("-m", f"hydra.sweep.dir={sweep}", *options, "seed=1,2", "name=side")
+    with started(asked) as process:
+        wait_until(lambda: any(sweep.glob("*/checkpoints/last.ckpt")), process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        wait_for(lambda: not processes_of("src.train", "name='side/"))
+    done = run_command(asked)
     assert done.returncode == 0, done.stderr
     assert [(row["job"], row["status"]) for row in rows(sweep)] == [("0_seed-1", "done"), ("1_seed-2", "done")]
+
+
+def test_a_sweep_is_started_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    done = run_command(command("-m", f"hydra.sweep.dir={tmp_path / 'sweep'}", *DEMO, "seed=1,2"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: start a sweep once")
+    assert not list(tmp_path.glob("sweep/*"))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Until it holds; the test's own time limit is the end."""
+    while not condition():
+        time.sleep(0.2)
 
 
 def processes_of(*words: str) -> list[int]:

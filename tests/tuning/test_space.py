@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from src.errors import InputError
 from src.tuning.command import with_train
-from src.tuning.space import Dimension, read_space
+from src.tuning.space import Dimension, override, read_space
 
 
 def test_values_are_of_their_range_and_kind_and_the_same_when_asked_again():
@@ -59,6 +59,12 @@ def test_a_search_over_nothing_or_over_one_thing_twice_is_refused():
         read_space({"name": None})
     with pytest.raises(InputError, match=r"'x', 'x'"):
         read_space({name: {"key": "x", "low": 0, "high": 1} for name in "ab"})
+
+
+@pytest.mark.parametrize("value", [None, True, 3, 1e-05, "r50", "a b", "it's", "null"])
+def test_a_value_reaches_a_training_as_what_it_is(value):
+    (parsed,) = OverridesParser.create().parse_overrides([override("ema", value)])
+    assert parsed.value() == value
 
 
 def test_an_example_is_one_of_the_values():
