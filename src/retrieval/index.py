@@ -64,9 +64,12 @@ class Index(ABC):
         self._index = self._make(descriptors)
         self._mapped = False
 
-    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def search(
+        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Cosines and gallery positions, (Q, k) each, best first; equal cosines in gallery order.
 
+        Only `allowed` descriptors, (N,), are looked at, where that is given.
         Where there is no k-th answer the cosine is -inf and the position -1. Kinds that store codes give the cosine
         with what the code stands for. Raises InputError for NaN or infinite values, k below 1, and descriptors of
         another size than the gallery's.
@@ -80,7 +83,7 @@ class Index(ABC):
         scores = np.full((len(queries), k), -np.inf, np.float32)
         positions = np.full((len(queries), k), -1, np.int64)
         if len(self):
-            self._fill(np.ascontiguousarray(queries, np.float32), scores, positions)
+            self._fill(np.ascontiguousarray(queries, np.float32), scores, positions, _selection(allowed))
         return scores, positions
 
     def save(self, path: Path) -> None:
@@ -119,16 +122,30 @@ class Index(ABC):
     def _bytes(self, index: Any) -> int:
         """Bytes that the index takes in memory."""
 
-    def _ask(self, index: Any, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def _ask(
+        self, index: Any, queries: NDArray[np.float32], k: int, selection: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """What faiss answers, after setting what a search needs."""
-        return index.search(queries, k)
+        return index.search(queries, k, params=None if selection is None else self._parameters(index, selection))
 
-    def _fill(self, queries: NDArray[np.float32], scores: NDArray[np.float32], positions: NDArray[np.int64]) -> None:
+    def _parameters(self, index: Any, selection: Any) -> Any:
+        """Of a search among some: what replaces the index's own settings."""
+        import faiss
+
+        return faiss.SearchParameters(sel=selection)  # pyright: ignore[reportCallIssue]
+
+    def _fill(
+        self,
+        queries: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        positions: NDArray[np.int64],
+        selection: Any,
+    ) -> None:
         """Put the first k answers of every query into `scores` and `positions`, (Q, k)."""
         k = min(scores.shape[1], len(self))
         rows, width = np.arange(len(queries)), min(k + 1, len(self))
         while len(rows):
-            found, places = self._ask(self._index, queries[rows], width)
+            found, places = self._ask(self._index, queries[rows], width, selection)
             found[places < 0] = -np.inf
             order = np.lexsort((places, -found))
             found, places = np.take_along_axis(found, order, 1), np.take_along_axis(places, order, 1)
@@ -157,7 +174,9 @@ class FlatIndex(Index):
     def _bytes(self, index: Any) -> int:
         return 4 * index.d * index.ntotal
 
-    def _ask(self, index: Any, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def _ask(
+        self, index: Any, queries: NDArray[np.float32], k: int, selection: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """By a matrix product where there are queries enough.
 
         faiss 1.15 takes products from 128,000 values on, a measure for dozens of threads: on two, the 70 queries of a
@@ -169,7 +188,7 @@ class FlatIndex(Index):
         if queries.size >= PRODUCT_FROM * faiss.omp_get_max_threads():
             faiss.cvar.distance_compute_blas_threshold = 1
         try:
-            return index.search(queries, k)
+            return super()._ask(index, queries, k, selection)
         finally:
             faiss.cvar.distance_compute_blas_threshold = usual
 
@@ -196,6 +215,15 @@ def recall(approximate: NDArray[np.int64], exact: NDArray[np.int64], k: int) -> 
     hits = (np.isin(first + wanted, (first + found)[found >= 0]) & (wanted >= 0)).sum(1)
     counts = (wanted >= 0).sum(1)
     return float((hits[counts > 0] / counts[counts > 0]).mean()) if counts.any() else math.nan
+
+
+def _selection(allowed: NDArray[np.bool_] | None) -> Any:
+    import faiss
+
+    if allowed is None:
+        return None
+    # faiss keeps the array that it is given.
+    return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # pyright: ignore[reportCallIssue]
 
 
 def check_whole(least: int, **values: object) -> None:

@@ -59,6 +59,14 @@ class HNSWIndex(Index):
         links = 4 * graph.neighbors.size() + 8 * graph.offsets.size() + 4 * graph.levels.size()
         return 4 * index.d * index.ntotal + links
 
-    def _ask(self, index: Any, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def _ask(
+        self, index: Any, queries: NDArray[np.float32], k: int, selection: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         index.hnsw.efSearch = self.ef_search
-        return super()._ask(index, queries, k)
+        return super()._ask(index, queries, k, selection)
+
+    def _parameters(self, index: Any, selection: Any) -> Any:
+        import faiss
+
+        kind: Any = faiss.SearchParametersHNSW  # pyright: ignore[reportAttributeAccessIssue]
+        return kind(sel=selection, efSearch=self.ef_search)

@@ -78,9 +78,17 @@ class InvertedIndex(Index):
         # Beside its code each entry has its position, 8 bytes.
         return (index.code_size + 8) * index.ntotal + 4 * index.d * index.nlist
 
-    def _ask(self, index: Any, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def _ask(
+        self, index: Any, queries: NDArray[np.float32], k: int, selection: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         index.nprobe = min(self.probes, index.nlist)
-        return super()._ask(index, queries, k)
+        return super()._ask(index, queries, k, selection)
+
+    def _parameters(self, index: Any, selection: Any) -> Any:
+        import faiss
+
+        kind: Any = faiss.SearchParametersIVF
+        return kind(sel=selection, nprobe=index.nprobe)
 
 
 class IVFFlatIndex(InvertedIndex):

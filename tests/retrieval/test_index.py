@@ -492,3 +492,17 @@ def test_recall_counts_the_answers_there_are() -> None:
     assert np.isnan(recall(approximate[1:2], exact[1:2], 3))
     with pytest.raises(InputError, match=r"recall@4 needs 4 answers a query, not lists of \(3, 3\) and \(3, 3\)"):
         recall(approximate, exact, 4)
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf_flat", "hnsw"])
+def test_a_search_among_some_finds_these_alone(kind: str, data: tuple[Table, Table], built: dict[str, Index]) -> None:
+    gallery, queries = data
+    allowed = np.zeros(len(gallery), np.bool_)
+    # All near the queries, so that the approximate kinds come by.
+    allowed[np.unique(np.argsort(-(queries @ gallery.T), axis=1)[:, :3])] = True
+    scores, positions = built[kind].search(queries, 3, allowed)
+    assert allowed[positions[positions >= 0]].all()
+    assert (positions[:, 0] == (queries @ gallery.T).argmax(1)).mean() >= 0.95
+    everything, _ = built[kind].search(queries, 3)
+    np.testing.assert_allclose(scores, everything, rtol=1e-4, atol=2e-2)
+    assert (built["flat"].search(queries, int(allowed.sum()) + 1, allowed)[1][:, -1] == -1).all()

@@ -1,0 +1,33 @@
+"""A few small photos, and a network that describes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.library.model import Ready, ready_model
+
+
+@pytest.fixture(scope="session")
+def ready() -> Ready:
+    return ready_model("efficientnet_lite0", max_side=64)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six photos of as many patterns, in two sub-folders, one with an odd name."""
+    root = tmp_path / "photos"
+    for number in range(6):
+        name = f"{'a' if number < 3 else 'b c'}/photo {number} = '\"é🙂\n.jpg" if number == 2 else f"a/{number}.jpg"
+        save(root / name, number)
+    return root
+
+
+def save(path: Path, seed: int, cell: int = 12) -> None:
+    """A pattern of 6 x 4 cells of so many pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blocks = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), np.uint8)
+    Image.fromarray(blocks.repeat(cell, 0).repeat(cell, 1)).save(path)

@@ -1,0 +1,200 @@
+"""A library: what it finds, what it keeps through changes and kills, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from library.conftest import save
+
+from src.contracts import InputError
+from src.library.catalogue import FILE, Photo
+from src.library.embedding import embed
+from src.library.library import Library
+from src.library.model import Ready
+from src.library.photos import File, find_photos, of_shard
+from src.library.query import describe_queries
+
+IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": 4, "scales": [1.0], "max_side": 64}
+
+
+def unit(*rows: list[float]) -> np.ndarray:
+    table = np.array(rows, np.float32)
+    return table / np.linalg.norm(table, axis=1, keepdims=True)
+
+
+def photo(name: str, **metadata: str) -> Photo:
+    return Photo(name, 1, 1, (2, 3), metadata=metadata)
+
+
+def names(answers: list) -> list[str]:
+    return [answer.photo.name for answer in answers]
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    library = Library.open(tmp_path / "library", IDENTITY)
+    library.add(
+        [photo("a", year="1900"), photo("b", year="1900", place="x"), photo("c")],
+        unit([1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]),
+    )
+    return library
+
+
+def test_answers_are_exact_cosines_best_first(library):
+    (answers,) = library.search(unit([1, 0.1, 0, 0]), 3)
+    assert names(answers) == ["a", "b", "c"]
+    np.testing.assert_allclose([answer.cosine for answer in answers], [0.99504, 0.77395, 0.0], atol=1e-5)
+    assert answers[1].photo.metadata == {"year": "1900", "place": "x"}
+
+
+def test_only_what_passes_the_filters_is_found(library):
+    query = unit([0, 0, 1, 0])
+    assert sorted(names(library.search(query, 9, {"year": "1900"})[0])) == ["a", "b"]
+    assert names(library.search(query, 9, {"year": "1900", "place": "x"})[0]) == ["b"]
+    assert library.search(query, 9, {"place": "y"}) == [[]]
+    with pytest.raises(InputError, match=r"no photo has colour: the columns are place, year"):
+        library.search(query, 9, {"colour": "red"})
+
+
+def test_added_changed_and_removed_without_building_anew(library):
+    query = unit([0, 0, 0, 1])
+    library.add([photo("d"), photo("a")], unit([0, 0, 0, 1], [0, 0, 0.2, 1]))
+    assert names(library.search(query, 2)[0]) == ["d", "a"]
+    assert len(library) == 4
+    # What it was given before stays where nothing new is said.
+    assert library.search(query, 2)[0][1].photo.metadata == {"year": "1900"}
+    assert library.remove(["d", "nobody"]) == 1
+    assert names(library.search(query, 9)[0])[0] == "a"
+    library.note_bad([Photo("a", 2, 2, reason="zero bytes")])
+    assert sorted(names(library.search(query, 9)[0])) == ["b", "c"]
+    assert [(bad.name, bad.reason) for bad in library.catalogue.bad()] == [("a", "zero bytes")]
+
+
+def test_who_reads_sees_what_another_adds_and_takes_out(library):
+    reader = Library(library.folder)
+    query = unit([0, 0, 0, 1])
+    assert len(reader) == 3
+    with library.writing():
+        library.add([photo("d")], unit([0, 0, 0, 1]))
+    assert names(reader.search(query, 1)[0]) == ["d"]
+    with library.writing():
+        library.remove(["a", "b", "c"])
+    assert len(list((library.folder / "segments").glob("*.flat"))) == 1
+    assert names(reader.search(query, 9)[0]) == ["d"]
+
+
+def test_a_segment_that_no_catalogue_knows_counts_for_nothing(library, monkeypatch):
+    """As a kill between the two leaves it."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("src.library.catalogue.Change.put", killed)
+        with pytest.raises(KeyboardInterrupt):
+            library.add([photo("d")], unit([0, 0, 0, 1]))
+    again = Library(library.folder)
+    assert len(again) == 3
+    assert names(again.search(unit([0, 0, 0, 1]), 9)[0]) == ["a", "b", "c"]
+    with again.writing():
+        pass
+    assert len(list((library.folder / "segments").glob("*.flat"))) == 1
+
+
+def test_another_model_another_format_or_no_library_is_refused(library, tmp_path):
+    for key, value in (("model", "n"), ("dim", 5), ("scales", [0.5]), ("max_side", 65)):
+        with pytest.raises(InputError, match=rf"was made by M \({key}"):
+            Library(library.folder, {**IDENTITY, key: value})
+    with pytest.raises(InputError, match=r"no library in"):
+        Library(tmp_path / "nothing")
+    (tmp_path / FILE).write_bytes(b"no database at all, but long enough to be read as one")
+    with pytest.raises(InputError, match=r"damaged"):
+        Library(tmp_path)
+
+
+def test_one_process_writes(library):
+    with library.writing():
+        pid = os.fork()
+        if not pid:
+            try:
+                with Library(library.folder).writing():
+                    os._exit(1)
+            except InputError:
+                os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_photos_are_found_by_themselves_and_only_what_changed_is_described(ready: Ready, folder: Path, tmp_path: Path):
+    (folder / "a" / "text.jpg").write_text("no image")
+    (folder / "a" / "empty.png").touch()
+    outside = tmp_path / "outside.jpg"
+    save(outside, 9)
+    (folder / "a" / "link.jpg").symlink_to(outside)
+    library = Library.open(tmp_path / "library", ready.identity)
+    files = find_photos([str(folder)])
+    assert len(files) == 8
+    outcome = embed(library, ready, files)
+    assert (outcome.added, outcome.known) == (6, 0)
+    assert {Path(bad.name).name: bad.reason for bad in outcome.bad} == {
+        "text.jpg": "not an image",
+        "empty.png": "zero bytes",
+    }
+    photos = [file for file in files if Path(file.name).name not in ("text.jpg", "empty.png")]
+    for file, (best, *_) in zip(photos, library.search(describe_queries(ready, photos), 3), strict=True):
+        assert best.photo.name == file.name
+        assert best.cosine == pytest.approx(1, abs=1e-5)
+        assert best.photo.shape == (43, 64)
+
+    save(Path(photos[0].name), 77)
+    os.utime(photos[0].name, ns=(1, 1))
+    again = embed(library, ready, find_photos([str(folder)]))
+    assert (again.added, again.known, len(again.bad), len(library)) == (1, 7, 0, 6)
+
+
+def test_shards_share_the_photos(folder: Path):
+    files = find_photos([str(folder)])
+    parts = [of_shard(files, f"{number}/3") for number in (1, 2, 3)]
+    assert sorted(file.name for part in parts for file in part) == sorted(file.name for file in files)
+    for wrong in ("0/3", "4/3", "1", "a/b"):
+        with pytest.raises(InputError, match=r"--shard wants i/n"):
+            of_shard(files, wrong)
+
+
+def test_places_that_are_not_there_or_hold_nothing_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match=r"no such file"):
+        find_photos([str(tmp_path / "gone")])
+    with pytest.raises(InputError, match=r"no photos in"):
+        find_photos([str(tmp_path)])
+
+
+def test_an_object_stores_photos_are_found_and_read():
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    store.pipe("/bucket/photos/a.jpg", b"one")
+    store.pipe("/bucket/photos/readme.txt", b"two")
+    try:
+        (found,) = find_photos(["memory://bucket/photos"])
+        assert found.name == "memory:///bucket/photos/a.jpg" or found.name == "memory://bucket/photos/a.jpg"
+        assert (found.size, found.read()) == (3, b"one")
+        store.pipe("/bucket/photos/a.jpg", b"new")
+        assert find_photos(["memory://bucket/photos"]) != [found]
+    finally:
+        store.rm("/bucket", recursive=True)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 0, 5), (-1, 0, 5, 5), (0, 0, 73, 48), (5, 5, 4, 9), (0, 0, 0.2, 0.2)])
+def test_a_box_outside_the_photo_is_refused(ready: Ready, folder: Path, box):
+    file = find_photos([str(folder)])[0]
+    with pytest.raises(InputError, match=r"is not inside .* of 72 x 48 pixels"):
+        describe_queries(ready, [file], box)
+
+
+def test_a_photo_that_is_none_cannot_ask(ready: Ready, tmp_path: Path):
+    path = tmp_path / "a.jpg"
+    path.write_text("text")
+    with pytest.raises(InputError, match=r"a\.jpg cannot be read: not an image"):
+        describe_queries(ready, [File(str(path), 4, 1)])
