@@ -17,17 +17,16 @@ def main(
     library: Annotated[str, typer.Option(help="The library's folder; made where there is none.")],
     model: Annotated[str | None, typer.Option(help=MODEL)] = None,
     scales: Annotated[str, typer.Option(help="Scales of each photo, such as 0.7071,1,1.4142.")] = "1",
-    max_side: Annotated[int, typer.Option(help="Photos are shrunk to so many pixels.")] = 1024,
+    max_side: Annotated[int, typer.Option(help="Photos are shrunk to so many pixels.", min=1)] = 1024,
     metadata: Annotated[str | None, typer.Option(help="A CSV with a column `file` and any others.")] = None,
-    shard: Annotated[str | None, typer.Option(help="Take the i-th of n shares only: i/n.")] = None,
     threads: Annotated[int, typer.Option(help="Threads that read and decode.")] = 2,
     plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
 ) -> None:
     """Only photos that are new or changed are described; stopped, the same command goes on."""
-    from src.library.run import Request, embed_places
+    from src.library.command import Request, embed_places
 
     try:
-        embed_places(Request(places, library, model, scales, max_side, metadata, shard, threads), plan)
+        embed_places(Request(places, library, model, scales, max_side, metadata, threads), plan)
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None

@@ -42,6 +42,14 @@ def claim_run(cfg: DictConfig) -> Path:
     return run
 
 
+def in_sweep() -> bool:
+    """Whether this process is to run a job of a Hydra multirun."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 def drop_empty_run(run: Path) -> None:
     """Remove the folder of a run that was refused, which Hydra makes before anything is checked; no other."""
     if held(run / LOCK) and [path.name for path in run.iterdir()] == [LOCK]:

@@ -30,7 +30,7 @@ def main(
     try:
         found = Library(library)
         ready = ready_model(found.identity["source"], found.identity["scales"], found.identity["max_side"])
-        found = Library(library, ready.identity)
+        found.check(ready.identity)
         files = find_photos(queries)
         descriptors = describe_queries(ready, files, None if box is None else read_box(box))
         answers = found.search(descriptors, top, read_filters(where or []))
@@ -39,7 +39,7 @@ def main(
         raise typer.Exit(2) from None
     pairs = [(file.name, answer) for file, answer in zip(files, answers, strict=True)]
     if as_json:
-        typer.echo(json.dumps([as_data(*pair) for pair in pairs], indent=1, ensure_ascii=False))
+        typer.echo(json.dumps([as_data(*pair) for pair in pairs], indent=1))
         return
     for pair in pairs:
         Console().print(table_of(*pair))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from src.cli import hydra_main, in_sweep, settle_process
+from src.cli import hydra_main, settle_process
 from src.processes import main_process, watch_parent
+from src.run_folder import in_sweep
 from src.sweeps.multirun import sweep_job
 
 

@@ -24,8 +24,9 @@ def main(cfg: DictConfig) -> float:
 
     from src.cli import as_plain
     from src.data.sources import checked_seed
+    from src.sweeps.overrides import override
     from src.tuning.search import run_search
-    from src.tuning.space import override, read_space
+    from src.tuning.space import read_space
     from src.tuning.study import SharedStudy
 
     train = [str(override) for override in cfg.train]

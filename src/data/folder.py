@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from src.contracts import Benchmark, InputError, TrainingSet
 from src.data.classes import class_benchmark, members_of
-from src.data.sources import IMAGE_SUFFIXES, FolderSource, stable_ids
+from src.data.sources import IMAGE_SUFFIXES, FolderSource, is_image, stable_ids, visible
 
 SplitMode = Literal["photos", "landmarks"]
 
@@ -97,22 +97,13 @@ def folder_benchmark(root: str | Path, name: str | None = None) -> Benchmark:
 def _walk(root: Path) -> tuple[list[str], list[str]]:
     """Image files below the sub-folders, and visible files that are none."""
     found: dict[bool, list[str]] = {True: [], False: []}
-    for landmark in (entry.name for entry in os.scandir(root) if entry.is_dir() and _visible(entry.name)):
+    for landmark in (entry.name for entry in os.scandir(root) if entry.is_dir() and visible(entry.name)):
         for folder, inner, files in os.walk(root / landmark):
-            inner[:] = filter(_visible, inner)
+            inner[:] = filter(visible, inner)
             inside = Path(folder).relative_to(root).as_posix()
-            for file in filter(_visible, files):
-                found[_is_image(file)].append(f"{inside}/{file}")
+            for file in filter(visible, files):
+                found[is_image(file)].append(f"{inside}/{file}")
     return found[True], found[False]
-
-
-def _visible(name: str) -> bool:
-    """Hidden names are what tools leave behind: previews, checkpoints, macOS's `._NAME.jpg`, no images."""
-    return not name.startswith(".")
-
-
-def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _by_photo(photos: Photos, validation: float, test: float, seed: int) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -115,18 +115,33 @@ class JoinedSource:
 
 
 def read_patiently(source: ImageSource, position: int) -> bytes:
-    """`source.read`, tried again where the disk or the network behind it failed for a moment.
+    """`source.read`, tried again as `patiently` does."""
+    return patiently(lambda: source.read(position))
+
+
+def patiently(read: Callable[[], bytes]) -> bytes:
+    """What `read` gives, asked again where the disk or the network behind it failed for a moment.
 
     Raises OSError when it keeps failing, and at once where the file is not there or may not be read.
     """
     for _ in range(READ_TRIES - 1):
         try:
-            return source.read(position)
+            return read()
         except OSError as error:
             if error.errno not in PASSING:
                 raise
             time.sleep(PAUSE)
-    return source.read(position)
+    return read()
+
+
+def visible(name: str) -> bool:
+    """Hidden names are what tools leave behind: previews, checkpoints, macOS's `._NAME.jpg`, no images."""
+    return not name.startswith(".")
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def gldv2_name(split: str, number: int) -> str:

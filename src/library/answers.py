@@ -14,7 +14,7 @@ from src.library.library import Answer
 
 def table_of(query: str, answers: Sequence[Answer]) -> Table:
     """A query's answers, best first, with the columns that any of them has."""
-    table = Table(title=Text(query), title_justify="left")
+    table = Table(title=Text(printable(query)), title_justify="left")
     columns = list(dict.fromkeys(key for answer in answers for key in answer.photo.metadata))
     for name in ("", "cosine", "photo", *columns):
         table.add_column(name, justify="right" if name in ("", "cosine") else "left", overflow="fold")
@@ -28,13 +28,13 @@ def table_of(query: str, answers: Sequence[Answer]) -> Table:
 def as_data(query: str, answers: Sequence[Answer]) -> dict[str, Any]:
     """The same as plain values."""
     return {
-        "query": printable(query),
+        "query": query,
         "score": "cosine",
         "answers": [
             {
                 "rank": rank,
                 "cosine": round(answer.cosine, 6),
-                "photo": printable(answer.photo.name),
+                "photo": answer.photo.name,
                 "there": _there(answer),
                 "metadata": dict(answer.photo.metadata),
             }

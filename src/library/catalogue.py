@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,15 +120,11 @@ class Catalogue:
         table = np.array(rows, np.int64).reshape(-1, 2)
         return table[:, 0].copy(), table[:, 1].copy()
 
-    def photos(self, ids: Sequence[int]) -> list[Photo]:
-        """Photos by their ids, in that order; those that are gone are left out."""
-        found = {}
-        for chunk in _chunks(list(ids)):
-            marks = ",".join("?" * len(chunk))
-            for row in self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE id IN ({marks})", chunk):
-                photo = _photo(row)
-                found[photo.id] = photo
-        return [found[number] for number in ids if number in found]
+    def photos(self, ids: Iterable[int]) -> dict[int, Photo]:
+        """Photos by their ids; those that are gone are left out."""
+        asked = json.dumps(list(ids))
+        rows = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE id IN (SELECT value FROM json_each(?))", (asked,))
+        return {row[-1]: _photo(row) for row in rows}
 
     def bad(self) -> Iterator[Photo]:
         """Photos that could not be read."""
@@ -181,12 +177,16 @@ class Change:
             if photo.metadata:
                 self.describe(photo.name, photo.metadata)
 
-    def describe(self, name: str, metadata: Mapping[str, str]) -> bool:
-        """Give a photo metadata instead of those it had; whether it is there."""
+    def describe(self, name: str, metadata: Mapping[str, str]) -> None:
+        """Give a photo metadata instead of those it had; nothing where it is not there."""
         text = json.dumps(dict(metadata), ensure_ascii=False)
-        return bool(
-            self._db.execute("UPDATE photo SET metadata = ? WHERE name = ?", (text, os.fsencode(name))).rowcount
-        )
+        self._db.execute("UPDATE photo SET metadata = ? WHERE name = ?", (text, os.fsencode(name)))
+
+    def forget(self, first: int, last: int) -> int:
+        """Drop the descriptors with keys from `first` to `last`, so that their photos count as changed; how many."""
+        return self._db.execute(
+            "UPDATE photo SET key = NULL, size = -1 WHERE key BETWEEN ? AND ?", (first, last)
+        ).rowcount
 
     def remove(self, names: Iterable[str]) -> int:
         """Take photos out; how many were there."""
@@ -206,10 +206,4 @@ def _photo(row: tuple[Any, ...]) -> Photo:
 
 def _connect(path: Path) -> sqlite3.Connection:
     # Transactions are begun where they are needed: see Catalogue.change.
-    db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-    return db
-
-
-def _chunks(ids: list[int], size: int = 500) -> Iterator[list[int]]:
-    for start in range(0, len(ids), size):
-        yield [int(number) for number in ids[start : start + size]]
+    return sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -46,7 +46,6 @@ def embed(
     ready: Ready,
     files: Sequence[File],
     threads: int = 2,
-    metadata: Mapping[str, Mapping[str, str]] | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Outcome:
     """Describe the files that are new or changed and keep them in the library.
@@ -54,12 +53,11 @@ def embed(
     What was described is kept now and then, so that a process that is stopped goes on from there.
 
     Args:
-        metadata: columns by a file's name.
         progress: told how many files more are done.
     """
     todo = changed_files(library, files)
     outcome = Outcome(known=len(files) - len(todo))
-    waiting = _Waiting(library, metadata or {}, outcome)
+    waiting = _Waiting(library, outcome)
     buckets = ready.extractor.buckets()
     shrunk = ready.identity["max_side"]
     try:
@@ -111,9 +109,8 @@ def _read(file: File, max_side: int) -> NDArray[np.uint8] | str:
 class _Waiting:
     """Photos that are described, and not yet kept."""
 
-    def __init__(self, library: Library, metadata: Mapping[str, Mapping[str, str]], outcome: Outcome) -> None:
+    def __init__(self, library: Library, outcome: Outcome) -> None:
         self.library = library
-        self.metadata = metadata
         self.outcome = outcome
         self.photos: list[Photo] = []
         self.descriptors: list[NDArray[np.float32]] = []
@@ -125,12 +122,12 @@ class _Waiting:
             if not np.isfinite(descriptor).all():
                 self.bad(files[place], "the network gave no finite descriptor")
                 continue
-            self.photos.append(self._photo(files[place], shape=(int(image.shape[0]), int(image.shape[1]))))
+            self.photos.append(_photo(files[place], shape=(int(image.shape[0]), int(image.shape[1]))))
             self.descriptors.append(descriptor)
         self._perhaps()
 
     def bad(self, file: File, why: str) -> None:
-        self.broken.append(self._photo(file, reason=why))
+        self.broken.append(_photo(file, reason=why))
         self._perhaps()
 
     def keep(self) -> None:
@@ -146,5 +143,6 @@ class _Waiting:
         if len(self.photos) + len(self.broken) >= KEEP_EVERY or time.monotonic() - self.since > KEEP_SECONDS:
             self.keep()
 
-    def _photo(self, file: File, shape: tuple[int, int] | None = None, reason: str | None = None) -> Photo:
-        return Photo(file.name, file.size, file.changed, shape, reason, self.metadata.get(file.name, {}))
+
+def _photo(file: File, shape: tuple[int, int] | None = None, reason: str | None = None) -> Photo:
+    return Photo(file.name, file.size, file.changed, shape, reason)

@@ -34,7 +34,8 @@ class Library:
 
     Args:
         folder: where it is.
-        identity: of the model whose descriptors it shall take and be asked with (see `ready_model`); None looks only.
+        identity: of the model whose descriptors it shall take and be asked with (see `ready_model`); None for `check`
+            later.
 
     Raises InputError where there is none, or one that another model made.
     """
@@ -44,7 +45,7 @@ class Library:
         self.catalogue = Catalogue(self.folder)
         self.identity: dict[str, Any] = self.catalogue.about("identity")
         if identity is not None:
-            self._check(identity)
+            self.check(identity)
         self.store = SegmentStore(self.folder, self.identity["dim"])
         self._version = -1
         self._keys, self._ids = np.empty(0, np.int64), np.empty(0, np.int64)
@@ -55,6 +56,24 @@ class Library:
         if not (Path(folder) / FILE).exists():
             Catalogue.create(Path(folder), {"identity": dict(identity)}).close()
         return cls(folder, identity)
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Raise InputError for another model than the one that made the library."""
+        for key in IDENTITY:
+            if self.identity[key] != identity[key]:
+                raise InputError(
+                    f"{self.folder} was made by {self.identity['title']} ({key} {self.identity[key]}), not by "
+                    f"{identity['title']} ({key} {identity[key]}): give the same --model, --scales and --max-side, or "
+                    "another --library"
+                )
+
+    def forget_damaged(self) -> int:
+        """Have the photos count as changed whose descriptors cannot be read from disk; how many they are."""
+        damaged = self.store.damaged(self.catalogue.keys()[0])
+        with self.catalogue.change() as change:
+            lost = sum(change.forget(first, last) for first, last in damaged)
+        self._version = -1
+        return lost
 
     def __len__(self) -> int:
         """Photos that can be found."""
@@ -107,7 +126,7 @@ class Library:
                 raise
             return self.search(queries, count, filters)
         numbers = ids[np.searchsorted(keys, found)]
-        photos = {photo.id: photo for photo in self.catalogue.photos(np.unique(numbers).tolist())}
+        photos = self.catalogue.photos(np.unique(numbers).tolist())
         return [
             [Answer(photos[n], float(c)) for n, c in zip(row.tolist(), line, strict=True) if n in photos]
             for row, line in zip(numbers, cosines, strict=True)
@@ -117,7 +136,7 @@ class Library:
     def writing(self) -> Iterator[None]:
         """While one process writes, another one does not. Raises InputError where one does."""
         lock = self.folder / LOCK
-        if not hold(lock):
+        if not hold(lock, needed=True):
             raise InputError(f"another process writes to {self.folder}: wait for it to end")
         try:
             yield
@@ -131,15 +150,6 @@ class Library:
         if version != self._version:
             self._keys, self._ids = self.catalogue.keys()
             self._version = version
-
-    def _check(self, identity: Mapping[str, Any]) -> None:
-        for key in IDENTITY:
-            if self.identity[key] != identity[key]:
-                raise InputError(
-                    f"{self.folder} was made by {self.identity['title']} ({key} {self.identity[key]}), not by "
-                    f"{identity['title']} ({key} {identity[key]}): give the same --model, --scales and --max-side, or "
-                    "another --library"
-                )
 
     def _check_columns(self, filters: Mapping[str, str]) -> None:
         known = self.catalogue.columns()

@@ -26,11 +26,11 @@ def read_metadata(path: str | Path, files: Sequence[File]) -> tuple[dict[str, di
             rows = [{key: value or "" for key, value in row.items() if key is not None} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from error
-    ends = _ends(files)
+    named = _named(files, {row[KEY].strip("/") for row in rows})
     found: dict[str, dict[str, str]] = {}
     missing = 0
     for row in rows:
-        names = ends.get(row.pop(KEY).strip("/"), [])
+        names = named.get(row.pop(KEY).strip("/"), [])
         if len(names) > 1:
             raise InputError(
                 f"{path}: {len(names)} photos are called {Path(names[0]).name}, such as {names[0]}: write more "
@@ -41,11 +41,12 @@ def read_metadata(path: str | Path, files: Sequence[File]) -> tuple[dict[str, di
     return found, missing
 
 
-def _ends(files: Sequence[File]) -> dict[str, list[str]]:
-    """Files by each end of their path that begins with a name."""
-    ends: dict[str, list[str]] = {}
+def _named(files: Sequence[File], wanted: set[str]) -> dict[str, list[str]]:
+    """Files by those ends of their paths, from a whole name on, that are `wanted`."""
+    named: dict[str, list[str]] = {}
     for file in files:
         parts = file.name.strip("/").split("/")
-        for start in range(len(parts)):
-            ends.setdefault("/".join(parts[start:]), []).append(file.name)
-    return ends
+        for end in ("/".join(parts[start:]) for start in range(len(parts))):
+            if end in wanted:
+                named.setdefault(end, []).append(file.name)
+    return named

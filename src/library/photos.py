@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
+import numpy as np
 
 from src.contracts import InputError
-from src.data.sources import IMAGE_SUFFIXES
+from src.data.sources import IMAGE_SUFFIXES, is_image, patiently, stable_ids, visible
 
 
 @dataclass(frozen=True)
@@ -23,34 +23,27 @@ class File:
     changed: int
 
     def read(self) -> bytes:
-        """Its bytes. Raises OSError when they cannot be read."""
-        if "://" in self.name:
-            with fsspec.open(self.name, "rb") as file:
-                return file.read()  # pyright: ignore[reportAttributeAccessIssue]
-        return Path(self.name).read_bytes()
+        """Its bytes. Raises OSError when they cannot be read, also a moment later."""
+        return patiently(self._read_once)
+
+    def _read_once(self) -> bytes:
+        if "://" not in self.name:
+            return Path(self.name).read_bytes()
+        with fsspec.open(self.name, "rb") as file:
+            return file.read()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def find_photos(places: Sequence[str]) -> list[File]:
     """Every photo below folders and prefixes, and the files named themselves, in the order of their names.
 
-    Links inside a folder are not followed out of it. Raises InputError for a place that is not there, and where there
-    is no photo at all.
+    Hidden files and folders are what tools leave, and are left out; links inside a folder are not followed out of it.
+    Raises InputError for a place that is not there, and where there is no photo at all.
     """
     files = {file.name: file for place in places for file in _below(place)}
     if not files:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(f"no photos in {', '.join(places)}: files {kinds}")
     return [files[name] for name in sorted(files)]
-
-
-def of_shard(files: Sequence[File], shard: str | None) -> list[File]:
-    """The share "i/n" of the files, the same on every machine; all without one. Raises InputError for no such share."""
-    if shard is None:
-        return list(files)
-    number, _, count = shard.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise InputError(f"--shard wants i/n with i from 1 to n, such as 1/4, not {shard}")
-    return [file for file in files if _hash(file.name) % int(count) == int(number) - 1]
 
 
 def _below(place: str) -> Iterator[File]:
@@ -68,10 +61,9 @@ def _below(place: str) -> Iterator[File]:
 
 def _of_folder(root: Path) -> Iterator[File]:
     for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(folder, name)
-            if _is_photo(name) and path.is_file() and (not path.is_symlink() or path.resolve().is_relative_to(root)):
+        folders[:] = sorted(filter(visible, folders))
+        for path in (Path(folder, name) for name in sorted(names) if _is_photo(name)):
+            if path.is_file() and path.resolve().is_relative_to(root):
                 yield _file(path)
 
 
@@ -82,7 +74,7 @@ def _of_store(prefix: str) -> Iterator[File]:
     except (ImportError, OSError, ValueError) as error:
         raise InputError(f"{prefix} cannot be listed: {error}") from error
     for name, about in sorted(found.items()):
-        if _is_photo(name):
+        if _is_photo(name.rpartition("/")[2]):
             yield File(system.unstrip_protocol(name), int(about.get("size") or 0), _changed(about))
 
 
@@ -90,7 +82,7 @@ def _changed(about: dict[str, object]) -> int:
     """A number that is another one when the object is."""
     for key in ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created"):
         if about.get(key) is not None:
-            return _hash(str(about[key])) >> 1
+            return int(stable_ids([str(about[key])])[0] >> np.uint64(1))
     return 0
 
 
@@ -100,8 +92,4 @@ def _file(path: Path) -> File:
 
 
 def _is_photo(name: str) -> bool:
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(os.fsencode(text), digest_size=8).digest(), "little")
+    return visible(name) and is_image(name)

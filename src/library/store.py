@@ -58,6 +58,16 @@ class SegmentStore:
             scores, found = _merged(k, (scores, found), (more, np.where(places >= 0, places + first, -1)))
         return scores, found
 
+    def damaged(self, keys: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """The first and the last key of each segment that some of `keys` are in, and that cannot be read."""
+        found = []
+        for number in np.unique(keys >> ROW_BITS).tolist():
+            try:
+                self._segment(number)
+            except InputError:
+                found.append((number << ROW_BITS, (number + 1 << ROW_BITS) - 1))
+        return found
+
     def sweep(self, keys: NDArray[np.int64]) -> int:
         """Delete the segments of which no key is in use; how many. Who still reads them keeps what it has open."""
         used = set(np.unique(keys >> ROW_BITS).tolist())
@@ -73,7 +83,7 @@ class SegmentStore:
             try:
                 index.load(self.folder / f"{number:08d}.flat", mmap=True, dim=self.dim)
             except InputError as error:
-                raise InputError(f"{error} (`library check` says what is lost; embedding again restores it)") from None
+                raise InputError(f"{error} (embed the photos again: what it held is described anew)") from None
             self._open[number] = index
         return self._open[number]
 

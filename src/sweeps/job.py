@@ -11,6 +11,7 @@ from src.errors import InputError
 from src.files import write_text
 from src.locks import hold, release
 from src.run_folder import CARD, LAST, LOCK
+from src.sweeps.overrides import override
 from src.sweeps.process import STOPPED, train
 from src.sweeps.table import JOB, Job, read_job, write_table
 
@@ -43,7 +44,7 @@ def run_job(
         return read_job(folder)
     status, reason = "done", ""
     if not (folder / CARD).is_file():
-        status, reason = _train(folder, [*overrides, f"name='{name}'", f"group='{group}'"], prune)
+        status, reason = _train(folder, [*overrides, override("name", name), override("group", group)], prune)
     if status == "failed":
         print(f"{name} failed ({reason}): the sweep goes on", file=sys.stderr)
     write_text(folder / JOB, json.dumps({"status": status, "reason": reason, "swept": dict(swept)}, indent=1) + "\n")
@@ -64,7 +65,7 @@ def _train(folder: Path, overrides: Sequence[str], prune: Callable[[], str]) -> 
         raise InputError(f"another process trains in {folder}: is this sweep running twice?")
     release(folder / LOCK)
     resumed = ["resume=true"] if (folder / LAST).is_file() else []
-    code, said = train([*overrides, *resumed, f"hydra.run.dir='{folder}'"], stop)
+    code, said = train([*overrides, *resumed, override("hydra.run.dir", str(folder))], stop)
     if not code:
         return "done", ""
     if code not in STOPPED:

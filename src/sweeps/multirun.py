@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +14,7 @@ from omegaconf import DictConfig
 
 from src.files import write_text
 from src.processes import note_starter, started_apart
+from src.sweeps.names import job_folder
 
 # Written before the first job, which may start on another machine: the keys that differ, and what was asked for.
 SWEEP = "sweep.json"
@@ -75,24 +74,6 @@ def refuse(mistake: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def job_folder(number: int, swept: Mapping[str, str]) -> str:
-    """A job's folder: its number, and what differs, such as `3_margin-0.15_p-2`."""
-    return "_".join(
-        [str(number), *(f"{label}-{_plain(swept[key])}" for key, label in short_names(list(swept)).items())]
-    )
-
-
-def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """The last name of each dotted key, or the whole where two end alike."""
-    last = {key: key.lstrip("+").rsplit(".", 1)[-1] for key in keys}
-    return {key: label if list(last.values()).count(label) == 1 else key.lstrip("+") for key, label in last.items()}
-
-
 def _parts(override: str) -> tuple[str, str]:
     key, _, value = override.partition("=")
     return key, value
-
-
-def _plain(value: str) -> str:
-    """What a folder's name, an override and a shell take as it is."""
-    return re.sub(r"[^A-Za-z0-9.+-]+", "-", value).strip("-") or "empty"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+
+from src.sweeps.overrides import quoted
 
 
 def with_train(arguments: Sequence[str]) -> list[str]:
@@ -13,9 +14,3 @@ def with_train(arguments: Sequence[str]) -> list[str]:
     place = list(arguments).index("--")
     listed = ",".join(quoted(override) for override in arguments[place + 1 :])
     return [*arguments[:place], f"train=[{listed}]"]
-
-
-def quoted(override: str) -> str:
-    """As Hydra reads it: backslashes stand for themselves but before a quote."""
-    escaped = re.sub(r'(\\*)"', r'\1\1\\"', override)
-    return '"' + re.sub(r"(\\+)$", r"\1\1", escaped) + '"'

@@ -9,16 +9,7 @@ from typing import Any, cast
 from optuna.trial import Trial
 
 from src.errors import InputError
-from src.tuning.command import quoted
-
-Value = str | bool | int | float | None
-
-
-def override(key: str, value: Value) -> str:
-    """`key=value` as Hydra reads it."""
-    if value is None or isinstance(value, bool):
-        return f"{key}={'null' if value is None else str(value).lower()}"
-    return f"{key}={quoted(value) if isinstance(value, str) else value}"
+from src.sweeps.overrides import Value
 
 
 @dataclass(frozen=True)

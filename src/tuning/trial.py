@@ -10,10 +10,10 @@ from optuna.trial import Trial, TrialState
 from src.contracts import InputError
 from src.results.series import read_series
 from src.sweeps.job import run_job
-from src.sweeps.multirun import job_folder
+from src.sweeps.names import job_folder
+from src.sweeps.overrides import override
 from src.sweeps.table import Job
 from src.training.saving import MONITOR
-from src.tuning.space import override
 from src.tuning.study import SharedStudy
 
 
@@ -51,6 +51,7 @@ class Watch:
         self.seen = 0.0
         before = next(known for known in study.trials if known.number == trial.number)
         self.known = len(before.intermediate_values)
+        self.last = 0.0
 
     def __call__(self) -> str:
         if not self.report() or not self.trial.should_prune():

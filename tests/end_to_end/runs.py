@@ -95,14 +95,8 @@ def started(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 def kill_when(condition: Callable[[], bool], arguments: list[str]) -> None:
     """Start a command and end it with SIGKILL, its loader workers with it, once the condition holds."""
-    process = subprocess.Popen(
-        arguments, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
+    with started(arguments) as process:
         wait_until(condition, process)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:

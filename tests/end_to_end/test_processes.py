@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import sys
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from end_to_end.runs import (
     started,
     wait_until,
 )
+from end_to_end.system import children, free_port
 
 from src.evaluate import main as evaluate
 
@@ -117,16 +117,6 @@ def test_a_process_that_dies_ends_the_other_within_a_minute(world: Path, tmp_pat
             assert "another process of this run ended" in said
 
 
-def children(parent: int) -> list[int]:
-    """Processes that another one started."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(") ")[2].split()
-            found += [int(stat.parent.name)] if int(fields[1]) == parent else []
-    return found
-
-
 # Whatever is drawn or counted in each process apart is left out: then two processes are one, but for rounding.
 ALIKE = ["backbone.freeze_bn=true", "local.attention=false", "trainer.max_epochs=7", "trainer.max_steps=20"]
 
@@ -161,10 +151,3 @@ def test_torchrun_needs_no_configuration(alone: Path, world: Path, tmp_path: Pat
     assert [agent.returncode for agent in agents] == [0] * nodes, said
     assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-4)
     assert card(tmp_path)["benchmarks"]
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]

@@ -118,7 +118,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(photos: Path, tmp_p
     ("overrides", "said"),
     [
         (["margn=arcface"], "Could not override 'margn'"),
-        (["-m", "margn=1,2"], "Could not override 'margn'"),
+        (["-m", "margn=1,2", "hydra.sweep.dir=FOLDER"], "Could not override 'margn'"),
         (["strategy=ddp_nccl"], "Could not find 'strategy/ddp_nccl' Available options in 'strategy': auto ddp"),
         (["x=[1"], "[1"),
         (["margin=null"], "~GROUP"),
@@ -129,7 +129,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(photos: Path, tmp_p
 def test_what_hydra_or_the_system_refuses_is_one_line(tmp_path: Path, overrides: list[str], said: str) -> None:
     file = tmp_path / "file"
     file.touch()
-    done = run_command(command(*(override.replace("FILE", str(file)) for override in overrides)))
+    done = run_command(
+        command(*(override.replace("FILE", str(file)).replace("FOLDER", str(tmp_path / "x")) for override in overrides))
+    )
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ")

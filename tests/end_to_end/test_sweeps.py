@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from end_to_end.runs import NARROW, SMALL, card, command, losses, run_command, started, wait_until
+from end_to_end.system import processes_of, wait_for
 
 from src.training.checkpoints import read_checkpoint
 
@@ -115,19 +113,3 @@ def test_a_sweep_is_started_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert done.returncode == 2
     assert done.stderr.startswith("error: start a sweep once")
     assert not list(tmp_path.glob("sweep/*"))
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Until it holds; the test's own time limit is the end."""
-    while not condition():
-        time.sleep(0.2)
-
-
-def processes_of(*words: str) -> list[int]:
-    """Processes that were started with all of these words."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            started_with = (folder / "cmdline").read_text().replace("\0", " ")
-            found += [int(folder.name)] if all(word in started_with for word in words) else []
-    return found

@@ -20,9 +20,8 @@ def ready() -> Ready:
 def folder(tmp_path: Path) -> Path:
     """Six photos of as many patterns, in two sub-folders, one with an odd name."""
     root = tmp_path / "photos"
-    for number in range(6):
-        name = f"{'a' if number < 3 else 'b c'}/photo {number} = '\"é🙂\n.jpg" if number == 2 else f"a/{number}.jpg"
-        save(root / name, number)
+    for number, name in enumerate(("a/0", "a/1", "a/photo = '\"é🙂\n", "b c/3", "b c/4", "b c/5")):
+        save(root / f"{name}.jpg", number)
     return root
 
 

@@ -14,7 +14,7 @@ from src.library.catalogue import FILE, Photo
 from src.library.embedding import embed
 from src.library.library import Library
 from src.library.model import Ready
-from src.library.photos import File, find_photos, of_shard
+from src.library.photos import File, find_photos
 from src.library.query import describe_queries
 
 IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": 4, "scales": [1.0], "max_side": 64}
@@ -104,6 +104,25 @@ def test_a_segment_that_no_catalogue_knows_counts_for_nothing(library, monkeypat
     assert len(list((library.folder / "segments").glob("*.flat"))) == 1
 
 
+def test_photos_of_a_damaged_segment_are_described_anew(ready: Ready, folder: Path, tmp_path: Path):
+    files = find_photos([str(folder)])
+    library = Library.open(tmp_path / "library", ready.identity)
+    embed(library, ready, files[:2])
+    embed(library, ready, files[2:])
+    with library.catalogue.change() as change:
+        change.describe(files[0].name, {"year": "1900"})
+    (tmp_path / "library" / "segments" / "00000001.flat").write_bytes(b"cut short")
+    again = Library(tmp_path / "library", ready.identity)
+    queries = describe_queries(ready, files[:1])
+    with pytest.raises(InputError, match=r"embed the photos again"):
+        again.search(queries, 1)
+    assert again.forget_damaged() == 2
+    assert again.forget_damaged() == 0
+    assert embed(again, ready, files).added == 2
+    ((best,),) = again.search(queries, 1)
+    assert (best.photo.name, best.photo.metadata) == (files[0].name, {"year": "1900"})
+
+
 def test_another_model_another_format_or_no_library_is_refused(library, tmp_path):
     for key, value in (("model", "n"), ("dim", 5), ("scales", [0.5]), ("max_side", 65)):
         with pytest.raises(InputError, match=rf"was made by M \({key}"):
@@ -133,6 +152,8 @@ def test_photos_are_found_by_themselves_and_only_what_changed_is_described(ready
     outside = tmp_path / "outside.jpg"
     save(outside, 9)
     (folder / "a" / "link.jpg").symlink_to(outside)
+    save(folder / "a" / "._0.jpg", 10)
+    save(folder / ".thumbnails" / "0.jpg", 11)
     library = Library.open(tmp_path / "library", ready.identity)
     files = find_photos([str(folder)])
     assert len(files) == 8
@@ -152,15 +173,6 @@ def test_photos_are_found_by_themselves_and_only_what_changed_is_described(ready
     os.utime(photos[0].name, ns=(1, 1))
     again = embed(library, ready, find_photos([str(folder)]))
     assert (again.added, again.known, len(again.bad), len(library)) == (1, 7, 0, 6)
-
-
-def test_shards_share_the_photos(folder: Path):
-    files = find_photos([str(folder)])
-    parts = [of_shard(files, f"{number}/3") for number in (1, 2, 3)]
-    assert sorted(file.name for part in parts for file in part) == sorted(file.name for file in files)
-    for wrong in ("0/3", "4/3", "1", "a/b"):
-        with pytest.raises(InputError, match=r"--shard wants i/n"):
-            of_shard(files, wrong)
 
 
 def test_places_that_are_not_there_or_hold_nothing_are_refused(tmp_path: Path):

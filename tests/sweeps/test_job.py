@@ -1,6 +1,6 @@
 """How a job is named, and what it keeps of the process that starts it."""
 
-from src.sweeps.multirun import job_folder, short_names
+from src.sweeps.names import job_folder, short_names
 from src.sweeps.process import own_environment
 
 

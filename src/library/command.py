@@ -18,7 +18,7 @@ from src.library.embedding import Outcome, changed_files, described, embed, read
 from src.library.library import Library
 from src.library.metadata import read_metadata
 from src.library.model import Ready, ready_model
-from src.library.photos import File, find_photos, of_shard
+from src.library.photos import File, find_photos
 
 # Photos that a plan describes to know how long one takes.
 TRIED = 8
@@ -34,13 +34,12 @@ class Request:
     scales: str
     max_side: int
     metadata: str | None
-    shard: str | None
     threads: int
 
 
 def embed_places(asked: Request, plan: bool = False) -> Outcome | None:
     """Find, describe and keep; with `plan` only say what that would take. Raises InputError for a person's mistake."""
-    files = of_shard(find_photos(asked.places), asked.shard)
+    files = find_photos(asked.places)
     metadata, strangers = read_metadata(asked.metadata, files) if asked.metadata else ({}, 0)
     if strangers:
         print(f"{asked.metadata}: {strangers} rows name no photo here")
@@ -51,9 +50,10 @@ def embed_places(asked: Request, plan: bool = False) -> Outcome | None:
         return None
     library = Library.open(asked.library, ready.identity)
     with library.writing():
-        todo = changed_files(library, files)
-        with progress_bar(len(todo)) as advance:
-            outcome = embed(library, ready, files, asked.threads, metadata, advance)
+        if lost := library.forget_damaged():
+            print(f"the descriptors of {lost} photos are damaged or gone, and are made anew")
+        with progress_bar(len(changed_files(library, files))) as advance:
+            outcome = embed(library, ready, files, asked.threads, advance)
         _join(library, metadata)
     for photo in outcome.bad:
         print(f"left out: {photo.name!r}: {photo.reason}")
@@ -81,7 +81,7 @@ def _source(asked: Request) -> str | None:
 
 
 def _join(library: Library, metadata: dict[str, dict[str, str]]) -> None:
-    """Photos that were there get their columns too."""
+    """Give photos their columns, whether they were there before or not."""
     with library.catalogue.change() as change:
         for name, columns in metadata.items():
             change.describe(name, columns)

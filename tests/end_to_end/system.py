@@ -1,0 +1,38 @@
+"""What the machine says of processes and ports."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+
+def children(parent: int) -> list[int]:
+    """Processes that another one started."""
+    return [number for number, stat in _of_each("stat") if int(stat.rpartition(") ")[2].split()[1]) == parent]
+
+
+def processes_of(*words: str) -> list[int]:
+    """Processes that were started with all of these words."""
+    return [number for number, line in _of_each("cmdline") if all(word in line.replace("\0", " ") for word in words)]
+
+
+def _of_each(file: str) -> Iterator[tuple[int, str]]:
+    for path in Path("/proc").glob(f"[0-9]*/{file}"):
+        with contextlib.suppress(OSError):
+            yield int(path.parent.name), path.read_text()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Until it holds; the test's own time limit is the end."""
+    while not condition():
+        time.sleep(0.2)
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

@@ -1,0 +1,26 @@
+"""The networks that a library takes by name."""
+
+from __future__ import annotations
+
+from end_to_end.runs import config
+from hydra.utils import instantiate
+
+from src.extraction.store import fingerprint
+from src.library import model
+from src.library.model import Ready
+
+
+def test_the_packaged_network_is_the_configurations(ready: Ready) -> None:
+    cfg = config("evaluate", "output_dir=out", "model=imagenet_gem", "backbone=efficientnet_lite0")
+    assert fingerprint(instantiate(cfg.model)) == ready.identity["model"]
+
+
+def test_dinov2_is_the_configurations(monkeypatch) -> None:
+    """Its weights cannot be had here: by what is asked for."""
+    cfg = config("evaluate", "output_dir=out", "model=imagenet_gem", "backbone=vit_small_patch14_dinov2")
+    asked = {}
+    monkeypatch.setattr(model, "Backbone", lambda name, **options: asked.update(options, name=name))
+    build, _ = model.PRETRAINED["dinov2"]
+    build()
+    assert asked["name"] == cfg.backbone.name
+    assert asked == {**asked, "depths": tuple(cfg.backbone.depths), "options": dict(cfg.backbone.options)}

@@ -1,0 +1,37 @@
+"""Every kind of index with settings for a small gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from src.retrieval.index import FlatIndex, Index
+from src.retrieval.index_codes import OPQIndex
+from src.retrieval.index_graph import HNSWIndex
+from src.retrieval.index_inverted import IVFFlatIndex, IVFPQIndex
+
+Table = NDArray[np.float32]
+DIM = 32
+
+# Each kind with settings fit for the small gallery, and the least share of the first 10 answers that it must find.
+KINDS: dict[str, tuple[Callable[[], Index], float]] = {
+    "flat": (FlatIndex, 1.0),
+    "ivf_flat": (lambda: IVFFlatIndex(lists=30, probes=8), 0.98),
+    "ivf_pq": (lambda: IVFPQIndex(lists=30, probes=8, code_bytes=12, bits=6), 0.75),
+    "hnsw": (lambda: HNSWIndex(m=16, ef_construction=40, ef_search=64), 0.99),
+    "opq_pq": (lambda: OPQIndex(code_bytes=12, bits=6, iterations=3), 0.7),
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def rows(table: NDArray[np.floating]) -> Table:
+    return (table / np.linalg.norm(table, axis=1, keepdims=True)).astype(np.float32)
+
+
+def stable_sort(gallery: Table, queries: Table) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Every cosine, and the positions by falling cosine."""
+    cosines = queries.astype(np.float64) @ gallery.T.astype(np.float64)
+    return cosines, np.argsort(-cosines, axis=1, kind="stable")

@@ -1,0 +1,170 @@
+"""Indexes on disk: what is saved comes back, and what is damaged, cut or another's is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from retrieval.indexes import DIM, KINDS, Table, every_kind, stable_sort
+
+from src.errors import InputError
+from src.retrieval.index import FlatIndex, Index, recall
+from src.retrieval.index_inverted import IVFFlatIndex
+
+
+@every_kind
+def test_saved_loaded_and_mapped_answer_alike(
+    kind: str, data: tuple[Table, Table], built: dict[str, Index], tmp_path: Path
+) -> None:
+    path = tmp_path / "new" / "an index"
+    built[kind].save(path)
+    assert sorted(os.listdir(path.parent)) == ["an index", "an index.json"]
+    expected = built[kind].search(data[1], 30)
+    for mmap in (False, True):
+        index = KINDS[kind][0]()
+        index.load(path, mmap=mmap, dim=DIM)
+        for ours, theirs in zip(index.search(data[1], 30), expected, strict=True):
+            assert (ours == theirs).all()
+        assert (len(index), index.bytes_per_vector) == (1500, built[kind].bytes_per_vector)
+        assert mmap == (str(path) in Path("/proc/self/maps").read_text())
+    # The file holds what the memory does, with headers and sizes of lists beside it.
+    assert 0 <= path.stat().st_size - 1500 * built[kind].bytes_per_vector < 600
+
+
+@every_kind
+def test_an_index_can_be_saved_where_it_was_mapped_from(
+    kind: str, data: tuple[Table, Table], built: dict[str, Index], tmp_path: Path
+) -> None:
+    path = tmp_path / "index"
+    built[kind].save(path)
+    mapped = KINDS[kind][0]()
+    mapped.load(path, mmap=True)
+    built[kind].save(path)
+    assert (mapped.search(data[1], 5)[1] == built[kind].search(data[1], 5)[1]).all()
+    with pytest.raises(InputError, match=r"mapped from its file: copy that file"):
+        mapped.save(path)
+    mapped.build(data[0])
+    mapped.save(path)
+    assert path.is_file()
+
+
+def test_search_settings_may_change_with_a_loaded_index(data: tuple[Table, Table], tmp_path: Path) -> None:
+    index = IVFFlatIndex(lists=30, probes=1)
+    index.build(data[0])
+    index.save(tmp_path / "index")
+    wider = IVFFlatIndex(lists=30, probes=30, depth=7)
+    wider.load(tmp_path / "index")
+    assert recall(wider.search(data[1], 10)[1], stable_sort(*data)[1], 10) == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (FlatIndex, r"index of the kind ivf_flat, not flat: ask for that one"),
+        (lambda: IVFFlatIndex(lists=31, seed=1), r"built with lists=30, not 31 and seed=0, not 1: build it again"),
+        (IVFFlatIndex, r"built with lists=30, not None: build it again or ask for the same"),
+    ],
+)
+def test_another_index_is_refused(
+    other: Callable[[], Index], message: str, built: dict[str, Index], tmp_path: Path
+) -> None:
+    built["ivf_flat"].save(tmp_path / "index")
+    index = other()
+    with pytest.raises(InputError, match=message):
+        index.load(tmp_path / "index")
+    with pytest.raises(RuntimeError, match=r"build the index"):
+        index.search(np.ones((1, DIM), np.float32), 1)
+
+
+def test_descriptors_of_another_size_are_refused(built: dict[str, Index], tmp_path: Path) -> None:
+    built["flat"].save(tmp_path / "index")
+    with pytest.raises(InputError, match=r"indexes descriptors of 32 values, not 512: build it again"):
+        FlatIndex().load(tmp_path / "index", dim=512)
+    with pytest.raises(InputError, match=r"queries have 8 values each, the gallery's descriptors 32"):
+        built["flat"].search(np.ones((1, 8), np.float32), 1)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@every_kind
+def test_a_file_cut_short_is_refused(kind: str, mmap: bool, built: dict[str, Index], tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    built[kind].save(path)
+    whole = path.read_bytes()
+    for length in (0, 30, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"index is damaged: build the index again"):
+            KINDS[kind][0]().load(path, mmap=mmap)
+
+
+def test_a_flipped_byte_is_refused(built: dict[str, Index], tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    built["hnsw"].save(path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"index is damaged: build the index again"):
+        KINDS["hnsw"][0]().load(path)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_file_that_is_no_index_is_refused(mmap: bool, built: dict[str, Index], tmp_path: Path) -> None:
+    path, beside = tmp_path / "index", tmp_path / "index.json"
+    built["flat"].save(path)
+    path.write_bytes(b"nonsense" * 9)
+    known = json.loads(beside.read_text()) | {"bytes": 72}
+    beside.write_text(json.dumps(known | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}))
+    with pytest.raises(InputError, match=r"index is damaged: build the index again"):
+        FlatIndex().load(path, mmap=mmap)
+
+
+def test_a_json_of_another_index_is_refused(built: dict[str, Index], tmp_path: Path) -> None:
+    path, beside = tmp_path / "index", tmp_path / "index.json"
+    built["flat"].save(path)
+    beside.write_text(json.dumps(json.loads(beside.read_text()) | {"count": 3}))
+    with pytest.raises(InputError, match=r"index is damaged: build the index again"):
+        FlatIndex().load(path)
+
+
+def test_what_is_not_there_or_not_whole_is_refused(built: dict[str, Index], tmp_path: Path) -> None:
+    path, beside = tmp_path / "index", tmp_path / "index.json"
+    with pytest.raises(InputError, match=r"index: there is no index: build one and save it there"):
+        FlatIndex().load(path)
+    built["flat"].save(path)
+    for text in ("{", "[]", '{"kind": "flat"}', "\udcff"):
+        beside.write_bytes(text.encode(errors="surrogateescape"))
+        with pytest.raises(InputError, match=r"index.json is damaged: build the index again"):
+            FlatIndex().load(path)
+    beside.unlink()
+    with pytest.raises(InputError, match=r"index.json cannot be read, so the index was not saved whole"):
+        FlatIndex().load(path)
+
+
+def test_a_name_that_faiss_cannot_take_is_refused(built: dict[str, Index], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"faiss takes UTF-8 names only, rename the folder or file"):
+        built["flat"].save(tmp_path / os.fsdecode(b"\xff"))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_without_room_leaves_what_was_there(
+    data: tuple[Table, Table], built: dict[str, Index], tmp_path: Path
+) -> None:
+    path = tmp_path / "index"
+    small = FlatIndex()
+    small.build(data[0][:10])
+    small.save(path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"index cannot be written: is there room on the disk\?"):
+            built["flat"].save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(os.listdir(tmp_path)) == ["index", "index.json"]
+    small.load(path)
+    assert len(small) == 10
