@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.contracts import InputError
+from src.library.changes import Change
+from src.library.contents import Contents, Photo, Segment
 
 FILE = "catalogue.sqlite"
-FORMAT = 1
+FORMAT = 2
 # Seconds to wait for another process's transaction.
 PATIENCE = 60.0
 SCHEMA = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE segment (number INTEGER PRIMARY KEY AUTOINCREMENT, size INTEGER NOT NULL, kind TEXT NOT NULL);
+CREATE TABLE dead (key INTEGER PRIMARY KEY);
 CREATE TABLE photo (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name BLOB NOT NULL UNIQUE,
@@ -37,30 +40,11 @@ CREATE TABLE photo (
     reason TEXT,
     metadata TEXT NOT NULL DEFAULT '{}'
 );
+CREATE TRIGGER died AFTER UPDATE OF key ON photo WHEN OLD.key IS NOT NULL AND OLD.key IS NOT NEW.key
+    BEGIN INSERT INTO dead VALUES (OLD.key); END;
+CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
+    BEGIN INSERT INTO dead VALUES (OLD.key); END;
 """
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A photo as it was read.
-
-    Attributes:
-        name: absolute path, or address.
-        size: of the file, in bytes.
-        changed: when the file was changed last, in nanoseconds since 1970.
-        shape: height and width in pixels, as described; None of one that could not be read.
-        reason: why it could not be read; nothing where it could.
-        metadata: columns of a catalogue that was joined.
-        id: its number in the library; None before it is there.
-    """
-
-    name: str
-    size: int
-    changed: int
-    shape: tuple[int, int] | None = None
-    reason: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    id: int | None = None
 
 
 class Catalogue:
@@ -114,17 +98,26 @@ class Catalogue:
         rows = self._db.execute("SELECT name, size, changed FROM photo")
         return {os.fsdecode(name): (size, changed) for name, size, changed in rows}
 
-    def keys(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(n,) keys in the store of all descriptors, ascending, and (n,) the photo of each."""
-        rows = self._db.execute("SELECT key, id FROM photo WHERE key IS NOT NULL ORDER BY key").fetchall()
-        table = np.array(rows, np.int64).reshape(-1, 2)
-        return table[:, 0].copy(), table[:, 1].copy()
+    def contents(self) -> Contents:
+        """What a search looks at."""
+        segments = {number: Segment(size, kind) for number, size, kind in self._db.execute("SELECT * FROM segment")}
+        return Contents(segments, self._numbers("SELECT key FROM dead ORDER BY key"))
 
-    def photos(self, ids: Iterable[int]) -> dict[int, Photo]:
-        """Photos by their ids; those that are gone are left out."""
-        asked = json.dumps(list(ids))
-        rows = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE id IN (SELECT value FROM json_each(?))", (asked,))
+    def next_segment(self) -> int:
+        """The number that the next segment shall have; no two ever have the same."""
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segment'").fetchone()
+        return 1 if row is None else int(row[0]) + 1
+
+    def photos(self, keys: Iterable[int]) -> dict[int, Photo]:
+        """Photos by the keys of their descriptors; those that are gone are left out."""
+        asked = json.dumps(list(keys))
+        rows = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE key IN (SELECT value FROM json_each(?))", (asked,))
         return {row[-1]: _photo(row) for row in rows}
+
+    def find(self, number: int) -> Photo | None:
+        """The photo of that number."""
+        row = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE id = ?", (number,)).fetchone()
+        return None if row is None else _photo(row)
 
     def bad(self) -> Iterator[Photo]:
         """Photos that could not be read."""
@@ -132,11 +125,10 @@ class Catalogue:
             yield _photo(row)
 
     def matching(self, filters: Mapping[str, str]) -> NDArray[np.int64]:
-        """Ids of the photos whose metadata have all of these values, ascending."""
+        """Keys of the descriptors of the photos whose metadata have all of these values, ascending."""
         where = " AND ".join("json_extract(metadata, ?) = ?" for _ in filters) or "TRUE"
         values = [part for key, value in filters.items() for part in (f'$."{key}"', value)]
-        rows = self._db.execute(f"SELECT id FROM photo WHERE key IS NOT NULL AND {where} ORDER BY id", values)
-        return np.array([row[0] for row in rows], np.int64)
+        return self._numbers(f"SELECT key FROM photo WHERE key IS NOT NULL AND {where} ORDER BY key", values)
 
     def columns(self) -> list[str]:
         """Names of the metadata that any photo has."""
@@ -150,56 +142,18 @@ class Catalogue:
             self._db.execute("BEGIN IMMEDIATE")
             yield Change(self._db)
 
+    def _numbers(self, query: str, values: Sequence[object] = ()) -> NDArray[np.int64]:
+        return np.fromiter((row[0] for row in self._db.execute(query, values)), np.int64)
+
     def _path(self) -> str:
         return str(self._db.execute("PRAGMA database_list").fetchone()[2])
 
 
-class Change:
-    """What a transaction does."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def put(self, photos: Iterable[Photo], keys: Iterable[int | None]) -> None:
-        """Add photos, or describe them anew, each with its descriptor's key in the store; None of one without.
-
-        A photo that was there keeps its number and, where it is given none, its metadata.
-        """
-        for photo, key in zip(photos, keys, strict=True):
-            height, width = photo.shape or (None, None)
-            values = (os.fsencode(photo.name), photo.size, photo.changed, width, height, key, photo.reason)
-            self._db.execute(
-                "INSERT INTO photo (name, size, changed, width, height, key, reason) VALUES (?, ?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT (name) DO UPDATE SET size = excluded.size, changed = excluded.changed, "
-                "width = excluded.width, height = excluded.height, key = excluded.key, reason = excluded.reason",
-                values,
-            )
-            if photo.metadata:
-                self.describe(photo.name, photo.metadata)
-
-    def describe(self, name: str, metadata: Mapping[str, str]) -> None:
-        """Give a photo metadata instead of those it had; nothing where it is not there."""
-        text = json.dumps(dict(metadata), ensure_ascii=False)
-        self._db.execute("UPDATE photo SET metadata = ? WHERE name = ?", (text, os.fsencode(name)))
-
-    def forget(self, first: int, last: int) -> int:
-        """Drop the descriptors with keys from `first` to `last`, so that their photos count as changed; how many."""
-        return self._db.execute(
-            "UPDATE photo SET key = NULL, size = -1 WHERE key BETWEEN ? AND ?", (first, last)
-        ).rowcount
-
-    def remove(self, names: Iterable[str]) -> int:
-        """Take photos out; how many were there."""
-        return sum(
-            self._db.execute("DELETE FROM photo WHERE name = ?", (os.fsencode(name),)).rowcount for name in names
-        )
-
-
-COLUMNS = "name, size, changed, height, width, reason, metadata, id"
+COLUMNS = "name, size, changed, height, width, reason, metadata, id, key"
 
 
 def _photo(row: tuple[Any, ...]) -> Photo:
-    name, size, changed, height, width, reason, metadata, number = row
+    name, size, changed, height, width, reason, metadata, number, _ = row
     shape = None if height is None else (height, width)
     return Photo(os.fsdecode(name), size, changed, shape, reason, json.loads(metadata), number)
 

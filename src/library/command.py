@@ -35,6 +35,7 @@ class Request:
     max_side: int
     metadata: str | None
     threads: int
+    store: str | None = None
 
 
 def embed_places(asked: Request, plan: bool = False) -> Outcome | None:
@@ -48,7 +49,7 @@ def embed_places(asked: Request, plan: bool = False) -> Outcome | None:
     if plan:
         _tell_plan(asked, ready, files)
         return None
-    library = Library.open(asked.library, ready.identity)
+    library = Library.open(asked.library, ready.identity, asked.store)
     with library.writing():
         if lost := library.forget_damaged():
             print(f"the descriptors of {lost} photos are damaged or gone, and are made anew")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from src.data.images import BrokenImageError, decode, reason, shrink
 from src.extraction.buckets import Group
-from src.library.catalogue import Photo
+from src.library.contents import Photo
 from src.library.library import Library
 from src.library.model import Ready
 from src.library.photos import File

@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.contracts import InputError
-from src.library.catalogue import FILE, Catalogue, Photo
-from src.library.store import SegmentStore
+from src.library.catalogue import FILE, Catalogue
+from src.library.changes import Change
+from src.library.contents import Contents, Photo, Segment, key_of
+from src.library.stores.choice import check_store, open_store, store_options
+from src.library.stores.compaction import crowded
 from src.locks import hold, release
 
 LOCK = ".lock"
@@ -46,16 +49,36 @@ class Library:
         self.identity: dict[str, Any] = self.catalogue.about("identity")
         if identity is not None:
             self.check(identity)
-        self.store = SegmentStore(self.folder, self.identity["dim"])
+        self.store = open_store(self.folder, self.identity["dim"], self.catalogue.about("store"))
         self._version = -1
-        self._keys, self._ids = np.empty(0, np.int64), np.empty(0, np.int64)
+        self._contents = Contents({}, np.empty(0, np.int64))
 
     @classmethod
-    def open(cls, folder: str | Path, identity: Mapping[str, Any]) -> Library:
-        """The library in `folder`, made where there is none. Raises InputError as the library does."""
-        if not (Path(folder) / FILE).exists():
-            Catalogue.create(Path(folder), {"identity": dict(identity)}).close()
-        return cls(folder, identity)
+    def open(cls, folder: str | Path, identity: Mapping[str, Any], store: str | None = None) -> Library:
+        """The library in `folder`, made where there is none.
+
+        Args:
+            store: where its descriptors lie: see `stores.choice`; None for what it has, or flat segments.
+
+        Raises InputError as the library does, and where its descriptors lie elsewhere.
+        """
+        path = Path(folder) / FILE
+        fresh = not path.exists()
+        if fresh:
+            make_library(Path(folder), identity, store)
+        try:
+            library = cls(folder, identity)
+        except InputError:
+            if fresh:
+                path.unlink()
+            raise
+        check_store(library.catalogue.about("store"), store, library.folder)
+        return library
+
+    def close(self) -> None:
+        """Let go of its files."""
+        self.store.close()
+        self.catalogue.close()
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Raise InputError for another model than the one that made the library."""
@@ -69,39 +92,41 @@ class Library:
 
     def forget_damaged(self) -> int:
         """Have the photos count as changed whose descriptors cannot be read from disk; how many they are."""
-        damaged = self.store.damaged(self.catalogue.keys()[0])
-        with self.catalogue.change() as change:
-            lost = sum(change.forget(first, last) for first, last in damaged)
-        self._version = -1
-        return lost
+        damaged = self.store.damaged(self.contents())
+        with self._change() as change:
+            return sum(change.drop_segment(number) for number in damaged)
 
     def __len__(self) -> int:
         """Photos that can be found."""
-        self._refresh()
-        return len(self._ids)
+        return len(self.contents())
+
+    def contents(self) -> Contents:
+        """What there is, with what other processes have changed."""
+        version = self.catalogue.version()
+        if version != self._version:
+            self._contents, self._version = self.catalogue.contents(), version
+        return self._contents
 
     def add(self, photos: Sequence[Photo], descriptors: NDArray[np.float32]) -> None:
         """Add photos with their descriptors, (n, dim), or put these in the place of older ones; all of them or none."""
         if not len(photos):
             return
-        keys = self.store.write(descriptors)
-        with self.catalogue.change() as change:
-            change.put(photos, keys.tolist())
-        self._version = -1
+        number, segment = self._write(descriptors)
+        with self._change() as change:
+            change.add_segment(number, segment)
+            change.put(photos, range(key_of(number), key_of(number, segment.size)))
+        self._tidy()
 
     def note_bad(self, photos: Iterable[Photo]) -> None:
         """Keep which photos could not be read, and why; an older descriptor of theirs is dropped."""
         found = list(photos)
-        with self.catalogue.change() as change:
+        with self._change() as change:
             change.put(found, [None] * len(found))
-        self._version = -1
 
     def remove(self, names: Iterable[str]) -> int:
         """Take photos out by name; how many were there."""
-        with self.catalogue.change() as change:
-            count = change.remove(names)
-        self._version = -1
-        return count
+        with self._change() as change:
+            return change.remove(names)
 
     def search(
         self, queries: NDArray[np.float32], count: int = 20, filters: Mapping[str, str] | None = None
@@ -110,26 +135,23 @@ class Library:
 
         Raises InputError for a column that no photo has.
         """
-        self._refresh()
-        keys, ids = self._keys, self._ids
-        if filters:
-            self._check_columns(filters)
-            keep = np.isin(ids, self.catalogue.matching(filters))
-            keys, ids = keys[keep], ids[keep]
-        if not len(keys):
+        contents = self.contents()
+        version = self._version
+        allowed = self._allowed(filters) if filters else None
+        most = min(count, len(contents) if allowed is None else len(allowed))
+        if not most:
             return [[] for _ in queries]
         try:
-            cosines, found = self.store.search(queries, min(count, len(keys)), keys)
+            cosines, keys = self.store.search(queries, most, contents, allowed)
         except InputError:
             # Another process may have taken out what was looked for.
-            if self.catalogue.version() == self._version:
+            if self.catalogue.version() == version:
                 raise
             return self.search(queries, count, filters)
-        numbers = ids[np.searchsorted(keys, found)]
-        photos = self.catalogue.photos(np.unique(numbers).tolist())
+        photos = self.catalogue.photos(np.unique(keys).tolist())
         return [
-            [Answer(photos[n], float(c)) for n, c in zip(row.tolist(), line, strict=True) if n in photos]
-            for row, line in zip(numbers, cosines, strict=True)
+            [Answer(photos[key], float(c)) for key, c in zip(row.tolist(), line, strict=True) if key in photos]
+            for row, line in zip(keys, cosines, strict=True)
         ]
 
     @contextmanager
@@ -139,20 +161,50 @@ class Library:
         if not hold(lock, needed=True):
             raise InputError(f"another process writes to {self.folder}: wait for it to end")
         try:
+            self.store.sweep(self.contents())
             yield
-            self.store.sweep(self.catalogue.keys()[0])
+            self._tidy()
+            self.store.sweep(self.contents())
         finally:
             release(lock)
 
-    def _refresh(self) -> None:
-        """Take in what other processes have changed."""
-        version = self.catalogue.version()
-        if version != self._version:
-            self._keys, self._ids = self.catalogue.keys()
-            self._version = version
+    @contextmanager
+    def _change(self) -> Iterator[Change]:
+        with self.catalogue.change() as change:
+            yield change
+        # What this process changes, its own catalogue does not count.
+        self._version = -1
 
-    def _check_columns(self, filters: Mapping[str, str]) -> None:
+    def _write(self, descriptors: NDArray[np.float32]) -> tuple[int, Segment]:
+        number = self.catalogue.next_segment()
+        return number, Segment(len(descriptors), self.store.write(number, descriptors))
+
+    def _tidy(self) -> None:
+        while numbers := crowded(self.contents()):
+            self._make_one(numbers)
+
+    def _make_one(self, numbers: Sequence[int]) -> None:
+        """Write what counts of some segments as one."""
+        live = {number: self.contents().live_rows(number) for number in numbers}
+        old = np.concatenate([rows + key_of(number) for number, rows in live.items()])
+        with_rows = [self.store.rows(number, rows) for number, rows in live.items() if len(rows)]
+        made = self._write(np.concatenate(with_rows)) if with_rows else None
+        with self._change() as change:
+            if made is not None:
+                number, segment = made
+                change.add_segment(number, segment)
+                change.move(old, np.arange(key_of(number), key_of(number, segment.size)))
+            for gone in numbers:
+                change.drop_segment(gone)
+
+    def _allowed(self, filters: Mapping[str, str]) -> NDArray[np.int64]:
         known = self.catalogue.columns()
         for column in filters:
             if column not in known:
                 raise InputError(f"no photo has {column}: the columns are {', '.join(known) or 'none'} (--metadata)")
+        return self.catalogue.matching(filters)
+
+
+def make_library(folder: Path, identity: Mapping[str, Any], store: str | None = None) -> None:
+    """An empty library in `folder`: see `Library.open`."""
+    Catalogue.create(folder, {"identity": dict(identity), "store": store_options(store)}).close()

@@ -163,6 +163,13 @@ class FlatIndex(Index):
     kind = "flat"
     exact = True
 
+    def descriptors(self) -> NDArray[np.float32]:
+        """What is indexed, (N, D): a view, of the file where it is mapped."""
+        import faiss
+
+        index = self._built()
+        return faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
+
     def _make(self, descriptors: NDArray[np.float32]) -> Any:
         import faiss
 

@@ -10,7 +10,8 @@ import pytest
 from library.conftest import save
 
 from src.contracts import InputError
-from src.library.catalogue import FILE, Photo
+from src.library.catalogue import FILE
+from src.library.contents import Photo
 from src.library.embedding import embed
 from src.library.library import Library
 from src.library.model import Ready

@@ -1,0 +1,1 @@
+"""Where a library's descriptors lie, and how they are searched."""

@@ -1,0 +1,165 @@
+"""Descriptors in files of faiss that never change: each addition is a segment, which a search reads where it lies.
+
+A segment is written aside and renamed before the catalogue speaks of it; what the catalogue does not know counts for
+nothing. So a process that is killed leaves no half-added photo, and who reads goes on while another adds.
+
+Whole descriptors are always there. Over a large segment there may be an approximate index too, which proposes answers
+whose cosines are then taken from the whole descriptors.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.contracts import InputError
+from src.library.contents import Contents, key_of, rows_in
+from src.retrieval.index import FlatIndex, Index
+from src.retrieval.index_graph import HNSWIndex
+from src.retrieval.index_inverted import IVFPQIndex
+
+FOLDER = "segments"
+NAME = re.compile(r"(\d{8})\.\w+(\.json)?")
+KINDS = ("flat", "ivf_pq", "hnsw")
+# Descriptors of a segment from which an approximate index is worth its while.
+INDEXED_FROM = 20_000
+# An approximate index is asked for so many times the answers, and so many at least.
+MORE, LEAST = 10, 200
+# Of fewer photos that pass a filter than this share, all are looked at.
+FEW = 0.05
+CODE_BYTES = 64
+
+Found = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+class SegmentStore:
+    """The segments of a library in a folder.
+
+    Args:
+        folder: the library's.
+        dim: length of its descriptors.
+        kind: of the index over large segments.
+    """
+
+    def __init__(self, folder: Path, dim: int, kind: str = "flat") -> None:
+        self.folder = folder / FOLDER
+        self.dim = dim
+        self.kind = kind
+        self._open: dict[tuple[int, str], Index] = {}
+
+    def write(self, number: int, descriptors: NDArray[np.float32]) -> str:
+        """As `Store.write`."""
+        whole = FlatIndex()
+        whole.build(descriptors)
+        whole.save(self._path(number, "flat"))
+        if self.kind == "flat" or len(descriptors) < INDEXED_FROM:
+            return "flat"
+        index = _index(self.kind, self.dim)
+        index.build(descriptors)
+        index.save(self._path(number, self.kind))
+        return self.kind
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None = None
+    ) -> Found:
+        """As `Store.search`. Raises InputError for a segment that is damaged or gone."""
+        best = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
+        for number in contents.segments:
+            mask = _mask(contents, number, allowed)
+            if mask is None or mask.any():
+                best = _merged(k, best, self._search_one(queries, k, number, contents.segments[number].kind, mask))
+        return best
+
+    def rows(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """As `Store.rows`. Raises InputError for a segment that is damaged or gone."""
+        return self._flat(number).descriptors()[rows]
+
+    def damaged(self, contents: Contents) -> list[int]:
+        """As `Store.damaged`."""
+        return [number for number, segment in contents.segments.items() if not self._whole(number, segment.kind)]
+
+    def sweep(self, contents: Contents) -> None:
+        """Delete the files of other segments. Who still reads them keeps what it has open."""
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
+            found = NAME.fullmatch(path.name)
+            if found and int(found[1]) not in contents.segments:
+                path.unlink(missing_ok=True)
+        self._open = {key: index for key, index in self._open.items() if key[0] in contents.segments}
+
+    def close(self) -> None:
+        """As `Store.close`."""
+        self._open.clear()
+
+    def _search_one(
+        self, queries: NDArray[np.float32], k: int, number: int, kind: str, mask: NDArray[np.bool_] | None
+    ) -> Found:
+        whole = self._flat(number)
+        if kind == "flat" or (mask is not None and mask.mean() < FEW):
+            cosines, rows = whole.search(queries, k, mask)
+        else:
+            proposed = self._segment(number, kind).search(queries, min(len(whole), max(LEAST, MORE * k)), mask)[1]
+            cosines, rows = _rescored(queries, k, proposed, whole.descriptors())
+        return cosines, np.where(rows >= 0, rows + key_of(number), -1)
+
+    def _flat(self, number: int) -> FlatIndex:
+        index = self._segment(number, "flat")
+        assert isinstance(index, FlatIndex)
+        return index
+
+    def _segment(self, number: int, kind: str) -> Index:
+        if (number, kind) not in self._open:
+            index = _index(kind, self.dim)
+            try:
+                index.load(self._path(number, kind), mmap=True, dim=self.dim)
+            except InputError as error:
+                raise InputError(f"{error} (embed the photos again: what it held is described anew)") from None
+            self._open[number, kind] = index
+        return self._open[number, kind]
+
+    def _whole(self, number: int, kind: str) -> bool:
+        try:
+            self._segment(number, "flat")
+            self._segment(number, kind)
+        except InputError:
+            return False
+        return True
+
+    def _path(self, number: int, kind: str) -> Path:
+        return self.folder / f"{number:08d}.{kind}"
+
+
+def _index(kind: str, dim: int) -> Index:
+    if kind == "ivf_pq":
+        return IVFPQIndex(code_bytes=max(size for size in range(1, CODE_BYTES + 1) if dim % size == 0))
+    return HNSWIndex() if kind == "hnsw" else FlatIndex()
+
+
+def _mask(contents: Contents, number: int, allowed: NDArray[np.int64] | None) -> NDArray[np.bool_] | None:
+    """Which rows of a segment are looked at; None for all."""
+    dead = contents.dead_rows(number)
+    if allowed is None and not len(dead):
+        return None
+    mask = np.full(contents.segments[number].size, allowed is None)
+    if allowed is not None:
+        mask[rows_in(allowed, number)] = True
+    mask[dead] = False
+    return mask
+
+
+def _rescored(
+    queries: NDArray[np.float32], k: int, proposed: NDArray[np.int64], descriptors: NDArray[np.float32]
+) -> Found:
+    """The best k of the proposed rows, (Q, n), -1 for none, by their cosines."""
+    cosines = np.stack([descriptors[rows] @ query for rows, query in zip(proposed, queries, strict=True)])
+    cosines[proposed < 0] = -np.inf
+    return _merged(k, (cosines, proposed))
+
+
+def _merged(k: int, *parts: Found) -> Found:
+    """The best k of several answers; of equal scores the one added first."""
+    scores, keys = (np.concatenate(together, axis=1) for together in zip(*parts, strict=True))
+    order = np.lexsort((keys, -scores))[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(keys, order, 1)
