@@ -22,18 +22,16 @@ def main(
     from rich.console import Console
 
     from src.library.answers import as_data, table_of
-    from src.library.library import Library
-    from src.library.model import ready_model
+    from src.library.finder import Finder
     from src.library.photos import find_photos
-    from src.library.query import describe_queries, read_box
+    from src.library.query import photo_pixels, read_box
 
     try:
-        found = Library(library)
-        ready = ready_model(found.identity["source"], found.identity["scales"], found.identity["max_side"])
-        found.check(ready.identity)
+        finder = Finder(library)
         files = find_photos(queries)
-        descriptors = describe_queries(ready, files, None if box is None else read_box(box))
-        answers = found.search(descriptors, top, read_filters(where or []))
+        part = None if box is None else read_box(box)
+        pixels = [photo_pixels(file.name, finder.max_side, part) for file in files]
+        answers = finder.search(pixels, top, read_filters(where or []))
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None

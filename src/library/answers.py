@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from src.library.library import Answer
+from src.library.answer import Answer
 
 
 def table_of(query: str, answers: Sequence[Answer]) -> Table:
@@ -20,7 +19,7 @@ def table_of(query: str, answers: Sequence[Answer]) -> Table:
         table.add_column(name, justify="right" if name in ("", "cosine") else "left", overflow="fold")
     for rank, answer in enumerate(answers, 1):
         shown = (printable(answer.photo.metadata.get(key, "")) for key in columns)
-        name = printable(answer.photo.name) + ("" if _there(answer) else " (gone)")
+        name = printable(answer.photo.name) + ("" if answer.there else " (gone)")
         table.add_row(str(rank), f"{answer.cosine:.3f}", Text(name), *map(Text, shown))
     return table
 
@@ -35,7 +34,7 @@ def as_data(query: str, answers: Sequence[Answer]) -> dict[str, Any]:
                 "rank": rank,
                 "cosine": round(answer.cosine, 6),
                 "photo": answer.photo.name,
-                "there": _there(answer),
+                "there": answer.there,
                 "metadata": dict(answer.photo.metadata),
             }
             for rank, answer in enumerate(answers, 1)
@@ -46,7 +45,3 @@ def as_data(query: str, answers: Sequence[Answer]) -> dict[str, Any]:
 def printable(text: str) -> str:
     """A name with what a terminal would act on, and what is no Unicode, as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
-def _there(answer: Answer) -> bool:
-    return "://" in answer.photo.name or Path(answer.photo.name).is_file()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.contracts import InputError
+from src.library.answer import Answer
 from src.library.catalogue import FILE, Catalogue
 from src.library.changes import Change
 from src.library.contents import Contents, Photo, Segment, key_of
@@ -22,14 +22,6 @@ from src.locks import hold, release
 LOCK = ".lock"
 # What of a model's identity must be the library's.
 IDENTITY = ("model", "dim", "scales", "max_side")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A photo that a search found, and the cosine of its descriptor and the query's."""
-
-    photo: Photo
-    cosine: float
 
 
 class Library:

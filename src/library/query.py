@@ -1,39 +1,37 @@
-"""Photos that ask: read, cut to a box, described."""
+"""Photos that ask: read, cut to a box, shrunk."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from src.contracts import InputError
 from src.data.images import BrokenImageError, crop_query, decode, reason, shrink
-from src.library.model import Ready
 from src.library.photos import File
 
 Box = tuple[float, float, float, float]
 
 
-def describe_queries(ready: Ready, files: Sequence[File], box: Box | None = None) -> NDArray[np.float32]:
-    """Descriptors of photos, (n, dim), of what is inside the box x1, y1, x2, y2 (pixels) where one is given.
+def photo_pixels(name: str, max_side: int, box: Box | None = None) -> NDArray[np.uint8]:
+    """Pixels of a photo's file or address, as `query_pixels`. Raises InputError as that, and where it is not there."""
+    try:
+        data = File(name, 0, 0).read()
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {reason(error)}") from error
+    return query_pixels(data, name, max_side, box)
+
+
+def query_pixels(data: bytes, name: str, max_side: int, box: Box | None = None) -> NDArray[np.uint8]:
+    """An encoded photo's pixels, (H, W, 3): inside the box x1, y1, x2, y2 (pixels) where one is given, then shrunk.
 
     Raises InputError for a photo that cannot be read and for a box that is not inside it.
     """
-    images = [torch.from_numpy(query_pixels(file, box, ready.identity["max_side"])) for file in files]
-    with torch.inference_mode():
-        return ready.extractor(images).float().cpu().numpy()
-
-
-def query_pixels(file: File, box: Box | None, max_side: int) -> NDArray[np.uint8]:
-    """A query's pixels, (H, W, 3), cut and then shrunk. Raises InputError as `describe_queries`."""
     try:
-        pixels = decode(file.read())
-    except (BrokenImageError, OSError) as error:
-        raise InputError(f"{file.name} cannot be read: {reason(error)}") from error
+        pixels = decode(data)
+    except BrokenImageError as error:
+        raise InputError(f"{name} cannot be read: {reason(error)}") from error
     if box is not None:
-        _check_box(box, pixels.shape[:2], file.name)
+        _check_box(box, pixels.shape[:2], name)
         pixels = crop_query(pixels, np.array(box, np.float64), "pil")
     return shrink(pixels, max_side)
 
@@ -43,7 +41,7 @@ def read_box(text: str) -> Box:
     try:
         x1, y1, x2, y2 = (float(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"--box wants x1,y1,x2,y2 in pixels, not {text}") from None
+        raise InputError(f"a box is x1,y1,x2,y2 in pixels, not {text}") from None
     return x1, y1, x2, y2
 
 

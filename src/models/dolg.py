@@ -51,9 +51,13 @@ class DOLG(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Normalised images to descriptors, float32, not L2-normalised."""
+        return linear32(self.fc, self.fused(images))
+
+    def fused(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c"]:
+        """Normalised images to what the descriptor is made of, f_g first."""
         features: Features = self.backbone(images)
         global_ = linear32(self.fc_global, self.pooling(features.global_))
-        return linear32(self.fc, self.fusion(self.local(features.local), global_))
+        return self.fusion(self.local(features.local), global_)
 
     def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
         """Normalised images to the local branch's features and attention scores; see `maps_by_norm` without any."""

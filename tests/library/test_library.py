@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from library.conftest import save
 
 from src.contracts import InputError
 from src.library.catalogue import FILE
 from src.library.contents import Photo
 from src.library.embedding import embed
+from src.library.finder import Finder
 from src.library.library import Library
 from src.library.model import Ready
-from src.library.photos import File, find_photos
-from src.library.query import describe_queries
+from src.library.photos import find_photos
+from src.library.query import photo_pixels
 
 IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": 4, "scales": [1.0], "max_side": 64}
 
@@ -28,6 +30,10 @@ def unit(*rows: list[float]) -> np.ndarray:
 
 def photo(name: str, **metadata: str) -> Photo:
     return Photo(name, 1, 1, (2, 3), metadata=metadata)
+
+
+def describe(ready: Ready, name: str) -> np.ndarray:
+    return ready.extractor([torch.from_numpy(photo_pixels(name, 64))]).detach().numpy()
 
 
 def names(answers: list) -> list[str]:
@@ -114,13 +120,13 @@ def test_photos_of_a_damaged_segment_are_described_anew(ready: Ready, folder: Pa
         change.describe(files[0].name, {"year": "1900"})
     (tmp_path / "library" / "segments" / "00000001.flat").write_bytes(b"cut short")
     again = Library(tmp_path / "library", ready.identity)
-    queries = describe_queries(ready, files[:1])
+    query = describe(ready, files[0].name)
     with pytest.raises(InputError, match=r"embed the photos again"):
-        again.search(queries, 1)
+        again.search(query, 1)
     assert again.forget_damaged() == 2
     assert again.forget_damaged() == 0
     assert embed(again, ready, files).added == 2
-    ((best,),) = again.search(queries, 1)
+    ((best,),) = again.search(query, 1)
     assert (best.photo.name, best.photo.metadata) == (files[0].name, {"year": "1900"})
 
 
@@ -165,7 +171,9 @@ def test_photos_are_found_by_themselves_and_only_what_changed_is_described(ready
         "empty.png": "zero bytes",
     }
     photos = [file for file in files if Path(file.name).name not in ("text.jpg", "empty.png")]
-    for file, (best, *_) in zip(photos, library.search(describe_queries(ready, photos), 3), strict=True):
+    finder = Finder(library.folder)
+    found = finder.search([photo_pixels(file.name, 64) for file in photos], 3)
+    for file, (best, *_) in zip(photos, found, strict=True):
         assert best.photo.name == file.name
         assert best.cosine == pytest.approx(1, abs=1e-5)
         assert best.photo.shape == (43, 64)
@@ -200,14 +208,15 @@ def test_an_object_stores_photos_are_found_and_read():
 
 
 @pytest.mark.parametrize("box", [(0, 0, 0, 5), (-1, 0, 5, 5), (0, 0, 73, 48), (5, 5, 4, 9), (0, 0, 0.2, 0.2)])
-def test_a_box_outside_the_photo_is_refused(ready: Ready, folder: Path, box):
-    file = find_photos([str(folder)])[0]
+def test_a_box_outside_the_photo_is_refused(folder: Path, box):
     with pytest.raises(InputError, match=r"is not inside .* of 72 x 48 pixels"):
-        describe_queries(ready, [file], box)
+        photo_pixels(str(folder / "a" / "0.jpg"), 64, box)
 
 
-def test_a_photo_that_is_none_cannot_ask(ready: Ready, tmp_path: Path):
+def test_a_photo_that_is_none_cannot_ask(tmp_path: Path):
     path = tmp_path / "a.jpg"
+    with pytest.raises(InputError, match=r"a\.jpg cannot be read: No such file"):
+        photo_pixels(str(path), 64)
     path.write_text("text")
     with pytest.raises(InputError, match=r"a\.jpg cannot be read: not an image"):
-        describe_queries(ready, [File(str(path), 4, 1)])
+        photo_pixels(str(path), 64)
