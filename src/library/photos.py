@@ -54,7 +54,7 @@ def _below(place: str) -> Iterator[File]:
     if path.is_dir():
         yield from _of_folder(path.resolve())
     elif path.is_file():
-        yield _file(path.absolute())
+        yield _file(path.parent.resolve() / path.name)
     else:
         raise InputError(f"{place}: no such file or folder")
 
