@@ -36,6 +36,7 @@ class Request:
     metadata: str | None
     threads: int
     store: str | None = None
+    backend: str = "torch"
 
 
 def embed_places(asked: Request, plan: bool = False) -> Outcome | None:
@@ -44,7 +45,7 @@ def embed_places(asked: Request, plan: bool = False) -> Outcome | None:
     metadata, strangers = read_metadata(asked.metadata, files) if asked.metadata else ({}, 0)
     if strangers:
         print(f"{asked.metadata}: {strangers} rows name no photo here")
-    ready = ready_model(_source(asked), _numbers(asked.scales), asked.max_side)
+    ready = ready_model(_source(asked), _numbers(asked.scales), asked.max_side, asked.backend)
     print(f"model: {ready.title}")
     if plan:
         _tell_plan(asked, ready, files)

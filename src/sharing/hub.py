@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import httpx
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
@@ -13,6 +14,8 @@ from src.training.checkpoints import ABOUT, TENSORS
 
 PREFIX = "hf://"
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
+# What the hub's client raises, of httpx and of its own, for what a person can mend.
+FAILURES = (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError)
 
 
 def is_hub_folder(source: str) -> bool:
@@ -32,7 +35,7 @@ def fetch(source: str, further: str | None = None, api: HfApi | None = None) -> 
     wanted = [ABOUT, TENSORS, *([further] if further else [])]
     try:
         folder = Path((api or HfApi()).snapshot_download(name, allow_patterns=wanted))
-    except Exception as error:
+    except FAILURES as error:
         raise InputError(f"{PREFIX}{name} could not be had: {why(error)}") from error
     if not all((folder / file).is_file() for file in (ABOUT, TENSORS)):
         raise InputError(f"{PREFIX}{name} holds no {ABOUT} and {TENSORS}: no model that `python -m src.export` wrote")
@@ -45,10 +48,11 @@ def push(folder: str | Path, name: str, private: bool = False, api: HfApi | None
     Raises InputError for another name, without a token, and where the hub refuses.
     """
     api = api or HfApi()
+    checked_name(name)
     try:
-        api.create_repo(checked_name(name), private=private, exist_ok=True)
+        api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Model written by python -m src.export")
-    except Exception as error:
+    except FAILURES as error:
         raise InputError(f"{name} could not be pushed ({folder} is written): {why(error)}") from error
     return f"{api.endpoint}/{name}"
 
