@@ -31,6 +31,10 @@ class BrokenImageError(ValueError):
     """Bytes that are no usable image; the message is the reason."""
 
 
+class TooLargeError(BrokenImageError):
+    """More pixels than are decoded."""
+
+
 class _Scratch(threading.local):
     """Memory that one decoded image after another is written to: fresh pages cost a quarter of the decoding."""
 
@@ -230,7 +234,7 @@ def _decode_with_pillow(data: bytes, orientation: Orientation) -> Pixels:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
                 _check_pixels(*image.size)
-                pixels = _rgb(image)
+                pixels = rgb(image)
                 # Asked after loading, since TIFF images are turned by it.
                 return upright(pixels, image_orientation(image)) if orientation == "exif" else pixels
     except BrokenImageError:
@@ -238,13 +242,14 @@ def _decode_with_pillow(data: bytes, orientation: Orientation) -> Pixels:
     except UnidentifiedImageError as error:
         raise BrokenImageError("not an image") from error
     except Image.DecompressionBombError as error:
-        raise BrokenImageError("too many pixels") from error
+        raise TooLargeError("too many pixels") from error
     except Exception as error:
         # Broken files make Pillow's parsers raise almost anything: OSError, SyntaxError, struct.error.
         raise BrokenImageError(str(error) or type(error).__name__) from error
 
 
-def _rgb(image: Image.Image) -> Pixels:
+def rgb(image: Image.Image) -> Pixels:
+    """An image of any mode as RGB."""
     if image.mode.startswith("I"):
         return _from_16_bits(np.asarray(image))
     return np.array(image.convert("RGB"), dtype=np.uint8)
@@ -265,4 +270,4 @@ def check_sides(height: int, width: int, least: int) -> None:
 
 def _check_pixels(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise BrokenImageError(f"{width} x {height} pixels, above the limit of {MAX_PIXELS}")
+        raise TooLargeError(f"{width} x {height} pixels, above the limit of {MAX_PIXELS}")

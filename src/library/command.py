@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -14,11 +15,12 @@ from rich.progress import Progress
 
 from src.contracts import InputError
 from src.library.catalogue import FILE, Catalogue
-from src.library.embedding import Outcome, changed_files, described, embed, read
+from src.library.embedding import described, embed, read
 from src.library.library import Library
+from src.library.listing import Listing
 from src.library.metadata import read_metadata
 from src.library.model import Ready, ready_model
-from src.library.photos import File, find_photos
+from src.library.photos import File
 
 # Photos that a plan describes to know how long one takes.
 TRIED = 8
@@ -38,37 +40,54 @@ class Request:
     store: str | None = None
 
 
-def embed_places(asked: Request, plan: bool = False) -> Outcome | None:
+def embed_places(asked: Request, plan: bool = False) -> None:
     """Find, describe and keep; with `plan` only say what that would take. Raises InputError for a person's mistake."""
-    files = find_photos(asked.places)
-    metadata, strangers = read_metadata(asked.metadata, files) if asked.metadata else ({}, 0)
-    if strangers:
-        print(f"{asked.metadata}: {strangers} rows name no photo here")
-    ready = ready_model(_source(asked), _numbers(asked.scales), asked.max_side)
-    print(f"model: {ready.title}")
-    if plan:
-        _tell_plan(asked, ready, files)
-        return None
+    with closing(Listing(asked.places)) as files:
+        strangers = sum(name is None for name, _ in _rows(asked, files))
+        if strangers:
+            print(f"{asked.metadata}: {strangers} rows name no photo here")
+        ready = ready_model(_source(asked), _numbers(asked.scales), asked.max_side)
+        print(f"model: {ready.title}")
+        if plan:
+            _tell_plan(asked, ready, files)
+        else:
+            _embed(asked, ready, files)
+
+
+def _embed(asked: Request, ready: Ready, files: Listing) -> None:
     library = Library.open(asked.library, ready.identity, asked.store)
-    with library.writing():
+    with closing(library), library.writing():
         if lost := library.forget_damaged():
             print(f"the descriptors of {lost} photos are damaged or gone, and are made anew")
-        with progress_bar(len(changed_files(library, files))) as advance:
-            outcome = embed(library, ready, files, asked.threads, advance)
-        _join(library, metadata)
-    for photo in outcome.bad:
-        print(f"left out: {photo.name!r}: {photo.reason}")
-    left = f", {len(outcome.bad)} could not be read" if outcome.bad else ""
-    print(f"{outcome.added} photos described, {outcome.known} were there{left}: {len(library)} in {asked.library}")
-    return outcome
+        files.compare(library.folder)
+        todo = files.changed_count()
+        with progress_bar(todo) as told:
+            outcome = embed(library, ready, files.changed(), asked.threads, told)
+        with library.catalogue.change() as change:
+            for name, columns in _rows(asked, files):
+                if name is not None:
+                    change.describe(name, columns)
+        left = f", {outcome.bad} could not be read" if outcome.bad else ""
+        known = len(files) - todo
+        print(f"{outcome.added} photos described, {known} were there{left}: {len(library)} in {asked.library}")
+
+
+def _rows(asked: Request, files: Listing) -> Iterator[tuple[str | None, dict[str, str]]]:
+    return iter(()) if asked.metadata is None else read_metadata(asked.metadata, files.ending)
 
 
 @contextmanager
-def progress_bar(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar in the terminal, and what moves it."""
+def progress_bar(total: int) -> Iterator[Callable[[File, str | None], None]]:
+    """A bar in the terminal, and what moves it; photos that cannot be read are listed above it."""
     with Progress(console=Console(stderr=True), disable=not total) as bar:
         task = bar.add_task("describing", total=total)
-        yield lambda count: bar.advance(task, count)
+
+        def told(file: File, reason: str | None) -> None:
+            bar.advance(task)
+            if reason is not None:
+                print(f"left out: {file.name!r}: {reason}")
+
+        yield told
 
 
 def _source(asked: Request) -> str | None:
@@ -81,25 +100,20 @@ def _source(asked: Request) -> str | None:
     return asked.model
 
 
-def _join(library: Library, metadata: dict[str, dict[str, str]]) -> None:
-    """Give photos their columns, whether they were there before or not."""
-    with library.catalogue.change() as change:
-        for name, columns in metadata.items():
-            change.describe(name, columns)
-
-
-def _tell_plan(asked: Request, ready: Ready, files: Sequence[File]) -> None:
-    there = (Path(asked.library) / FILE).exists()
-    todo = changed_files(Library(asked.library, ready.identity), files) if there else list(files)
-    sample = todo[:: max(1, len(todo) // TRIED)][:TRIED]
+def _tell_plan(asked: Request, ready: Ready, files: Listing) -> None:
+    if (Path(asked.library) / FILE).exists():
+        Library(asked.library, ready.identity).close()
+    files.compare(Path(asked.library))
+    todo = files.changed_count()
+    sample = list(islice(files.changed(every=max(1, todo // TRIED)), TRIED))
     start = time.perf_counter()
     for place, (_, pixels) in enumerate(read(sample, asked.max_side, asked.threads)):
         if not isinstance(pixels, str):
             described(ready, [(place, torch.from_numpy(pixels))])
-    seconds = (time.perf_counter() - start) / max(1, len(sample)) * len(todo)
-    size = len(todo) * (4 * ready.identity["dim"] + 300)
+    seconds = (time.perf_counter() - start) / max(1, len(sample)) * todo
+    size = todo * (4 * ready.identity["dim"] + 300)
     print(
-        f"{len(files)} photos ({sum(file.size for file in files) / 1e9:.2f} GB), {len(todo)} of them to be described: "
+        f"{len(files)} photos ({files.bytes / 1e9:.2f} GB), {todo} of them to be described: "
         f"about {seconds / 60:.1f} minutes here, by {len(sample)} that were tried, and {size / 1e6:.1f} MB in "
         f"{asked.library}"
     )

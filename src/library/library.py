@@ -16,7 +16,7 @@ from src.library.catalogue import FILE, Catalogue
 from src.library.changes import Change
 from src.library.contents import Contents, Photo, Segment, key_of
 from src.library.stores.choice import check_store, open_store, store_options
-from src.library.stores.compaction import crowded
+from src.library.stores.compaction import crowded, few_enough
 from src.locks import hold, release
 
 LOCK = ".lock"
@@ -108,6 +108,13 @@ class Library:
             change.add_segment(number, segment)
             change.put(photos, range(key_of(number), key_of(number, segment.size)))
         self._tidy()
+
+    def compact(self) -> None:
+        """Make as few segments as there can be, the kind of index that the library has over each."""
+        numbers = list(self.contents().segments)
+        while part := few_enough(self.contents(), numbers):
+            self._make_one(part)
+            numbers = numbers[len(part) :]
 
     def note_bad(self, photos: Iterable[Photo]) -> None:
         """Keep which photos could not be read, and why; an older descriptor of theirs is dropped."""

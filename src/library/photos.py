@@ -34,19 +34,27 @@ class File:
 
 
 def find_photos(places: Sequence[str]) -> list[File]:
-    """Every photo below folders and prefixes, and the files named themselves, in the order of their names.
+    """A few photos: every one that `files_below` finds, in the order of their names.
 
-    Hidden files and folders are what tools leave, and are left out; links inside a folder are not followed out of it.
     Raises InputError for a place that is not there, and where there is no photo at all.
     """
-    files = {file.name: file for place in places for file in _below(place)}
+    files = {file.name: file for place in places for file in files_below(place)}
     if not files:
-        kinds = " ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"no photos in {', '.join(places)}: files {kinds}")
+        raise nothing_found(places)
     return [files[name] for name in sorted(files)]
 
 
-def _below(place: str) -> Iterator[File]:
+def nothing_found(places: Sequence[str]) -> InputError:
+    """What a person hears where there is no photo."""
+    return InputError(f"no photos in {', '.join(places)}: files {' '.join(sorted(IMAGE_SUFFIXES))}")
+
+
+def files_below(place: str) -> Iterator[File]:
+    """Every photo below a folder or prefix, or the file itself.
+
+    Hidden files and folders are what tools leave, and are left out; links inside a folder are not followed out of it.
+    Raises InputError for a place that is not there.
+    """
     if "://" in place:
         yield from _of_store(place)
         return

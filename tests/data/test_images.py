@@ -264,7 +264,9 @@ def test_random_boxes_lie_inside_with_area_and_ratio_in_range(
     if min(height, width) > 100 and 1 / 1.3 < width / height < 1.3 and low * height * width > 1e4:
         slack = 1 / box.height + 1 / box.width
         assert 3 / 4 * (1 - slack) <= box.width / box.height <= 4 / 3 * (1 + slack)
-        assert box.height * box.width <= height * width * (crop.area[1] + 0.01)
+        # What stands in for ten tries that did not fit reaches from one border to the other.
+        largest = box.height == height or box.width == width
+        assert largest or box.height * box.width <= height * width * (crop.area[1] + 0.01)
         assert box.height * box.width >= height * width * crop.area[0] * (1 - slack) or crop.area[0] > 0.7
 
 

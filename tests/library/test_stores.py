@@ -134,7 +134,15 @@ def test_many_small_additions_become_few_segments(tmp_path: Path, monkeypatch: p
     assert len(library.contents().segments) <= 8
     assert len(list((library.folder / "segments").glob("*.flat"))) == len(library.contents().segments)
     query = unit(1, 99)
-    assert [a.photo.name for a in library.search(query, 40)[0]] == [name for name, _ in plain.best(query[0], 40)]
+    found = [name for name, _ in plain.best(query[0], 40)]
+    assert [a.photo.name for a in library.search(query, 40)[0]] == found
+    monkeypatch.setattr(compaction, "LARGEST", 25)
+    with library.writing():
+        library.compact()
+    sizes = [segment.size for segment in library.contents().segments.values()]
+    assert sum(sizes) == 40
+    assert len(sizes) < 8
+    assert [a.photo.name for a in library.search(query, 40)[0]] == found
 
 
 def test_milvus_lite_is_for_one_process(tmp_path: Path) -> None:
