@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from src.contracts import Crop, InputError, Orientation
+from src.data.heic import heic_pixels, is_heic, open_heic
 from src.data.orientation import image_orientation, jpeg_orientation, upright
 
 # Above this an image is refused before it is decoded; Pillow's own limit for a decompression bomb.
@@ -228,6 +229,8 @@ def _decode_with_pillow(data: bytes, orientation: Orientation) -> Pixels:
     """Everything else: other formats, CMYK, 16 bits, palettes, the first frame of an animation; may be a view."""
     if not data:
         raise BrokenImageError("zero bytes")
+    if is_heic(data):
+        return _decode_heic(data)
     try:
         with warnings.catch_warnings():
             # Notes on metadata, palettes and sizes: what matters here either decodes or raises.
@@ -245,6 +248,18 @@ def _decode_with_pillow(data: bytes, orientation: Orientation) -> Pixels:
         raise TooLargeError("too many pixels") from error
     except Exception as error:
         # Broken files make Pillow's parsers raise almost anything: OSError, SyntaxError, struct.error.
+        raise BrokenImageError(str(error) or type(error).__name__) from error
+
+
+def _decode_heic(data: bytes) -> Pixels:
+    try:
+        image = open_heic(data)
+        _check_pixels(*image.size)
+        return heic_pixels(image)
+    except BrokenImageError:
+        raise
+    except Exception as error:
+        # As above; libheif's errors are ValueError, RuntimeError, EOFError.
         raise BrokenImageError(str(error) or type(error).__name__) from error
 
 

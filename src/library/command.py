@@ -24,6 +24,8 @@ from src.library.photos import File
 
 # Photos that a plan describes to know how long one takes.
 TRIED = 8
+# Kinds of other files that are named.
+KINDS = 6
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ class Request:
 def embed_places(asked: Request, plan: bool = False) -> None:
     """Find, describe and keep; with `plan` only say what that would take. Raises InputError for a person's mistake."""
     with closing(Listing(asked.places)) as files:
+        if files.others:
+            kinds = ", ".join(f"{count} {suffix}" for suffix, count in files.others.most_common(KINDS))
+            print(f"left out: {files.others.total()} files that are no photos by their names ({kinds})")
         strangers = sum(name is None for name, _ in _rows(asked, files))
         if strangers:
             print(f"{asked.metadata}: {strangers} rows name no photo here")

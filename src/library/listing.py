@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -26,15 +27,19 @@ WHERE known.name IS NULL OR known.size != file.size OR known.changed != file.cha
 class Listing:
     """Every photo below folders and prefixes, and the files named themselves, in the order of their names.
 
+    Attributes:
+        others: how many files were left out since they are no photos by their names, by the ends of these.
+
     Raises InputError for a place that is not there, and where there is no photo at all.
     """
 
     def __init__(self, places: Sequence[str]) -> None:
+        self.others: Counter[str] = Counter()
         self._folder = tempfile.TemporaryDirectory(prefix="listing-")
         self._db = sqlite3.connect(Path(self._folder.name) / "files.sqlite", isolation_level=None)
         self._db.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {SCHEMA}")
         try:
-            self._fill(file for place in places for file in files_below(place))
+            self._fill(file for place in places for file in files_below(place, self._skipped))
             if not len(self):
                 raise nothing_found(places)
         except InputError:
@@ -86,6 +91,9 @@ class Listing:
         self._db.execute("DROP TABLE IF EXISTS todo")
         self._db.execute(f"CREATE TABLE todo AS SELECT file.name, file.size, file.changed {CHANGED} ORDER BY file.name")
         return _files(self._db.execute("SELECT * FROM todo WHERE (rowid - 1) % ? = 0 ORDER BY rowid", (every,)))
+
+    def _skipped(self, name: str) -> None:
+        self.others[Path(name).suffix.lower() or "no suffix"] += 1
 
     def _fill(self, files: Iterable[File]) -> None:
         rows = ((os.fsencode(f.name), f.size, f.changed, os.fsencode(f.name.rpartition("/")[2])) for f in files)

@@ -166,6 +166,8 @@ def test_one_process_writes(library):
 def test_photos_are_found_by_themselves_and_only_what_changed_is_described(ready: Ready, folder: Path, tmp_path: Path):
     (folder / "a" / "text.jpg").write_text("no image")
     (folder / "a" / "empty.png").touch()
+    (folder / "a" / "notes.txt").touch()
+    (folder / "b c" / "drawing.SVG").write_text("<svg/>")
     outside = tmp_path / "outside.jpg"
     save(outside, 9)
     (folder / "a" / "link.jpg").symlink_to(outside)
@@ -175,6 +177,7 @@ def test_photos_are_found_by_themselves_and_only_what_changed_is_described(ready
     files = find_photos([str(folder)])
     with closing(Listing([str(folder)])) as listing:
         assert files == list(listing)
+        assert listing.others == {".svg": 1, ".txt": 1}
     assert len(files) == 8
     outcome = embed(library, ready, files)
     assert (outcome.added, outcome.bad) == (6, 2)
