@@ -126,6 +126,20 @@ class Catalogue:
         rows = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE id IN (SELECT value FROM json_each(?))", (asked,))
         return {row[-1]: _photo(row) for row in rows}
 
+    def pages(self, size: int = 4096) -> Iterator[list[tuple[Photo, int | None]]]:
+        """All photos by their numbers, so many at a time, each with its descriptor's key; None of one without."""
+        last = 0
+        asked = f"SELECT key, {COLUMNS} FROM photo WHERE id > ? ORDER BY id LIMIT ?"
+        while rows := self._db.execute(asked, (last, size)).fetchall():
+            yield [(_photo(row[1:]), row[0]) for row in rows]
+            last = rows[-1][-1]
+
+    def find(self, name: str) -> tuple[Photo, int | None] | None:
+        """A photo by its name, and its descriptor's key, as in `pages`; None where it is not there."""
+        asked = f"SELECT key, {COLUMNS} FROM photo WHERE name = ?"
+        row = self._db.execute(asked, (os.fsencode(name),)).fetchone()
+        return None if row is None else (_photo(row[1:]), row[0])
+
     def bad(self) -> Iterator[Photo]:
         """Photos that could not be read."""
         for row in self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE reason IS NOT NULL ORDER BY name"):

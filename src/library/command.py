@@ -18,7 +18,7 @@ from src.library.embedding import Outcome, changed_files, described, embed, read
 from src.library.library import Library
 from src.library.metadata import read_metadata
 from src.library.model import Ready, ready_model
-from src.library.photos import File, find_photos
+from src.library.photos import File, find_photos, of_shard
 
 # Photos that a plan describes to know how long one takes.
 TRIED = 8
@@ -35,6 +35,7 @@ class Request:
     max_side: int
     metadata: str | None
     threads: int
+    shard: str | None = None
 
 
 def embed_places(asked: Request, plan: bool = False) -> Outcome | None:
@@ -43,6 +44,9 @@ def embed_places(asked: Request, plan: bool = False) -> Outcome | None:
     metadata, strangers = read_metadata(asked.metadata, files) if asked.metadata else ({}, 0)
     if strangers:
         print(f"{asked.metadata}: {strangers} rows name no photo here")
+    if asked.shard is not None:
+        # After the table was read, whose rows may name any of the photos.
+        files = of_shard(files, asked.shard)
     ready = ready_model(_source(asked), _numbers(asked.scales), asked.max_side)
     print(f"model: {ready.title}")
     if plan:

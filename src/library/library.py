@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.contracts import InputError
-from src.library.catalogue import FILE, Catalogue, Photo
+from src.library.catalogue import FILE, Catalogue, Change, Photo
 from src.library.store import SegmentStore
 from src.locks import hold, release
 
@@ -131,6 +131,15 @@ class Library:
             [Answer(photos[n], float(c)) for n, c in zip(row.tolist(), line, strict=True) if n in photos]
             for row, line in zip(numbers, cosines, strict=True)
         ]
+
+    @contextmanager
+    def change(self) -> Iterator[Change]:
+        """A transaction on the catalogue, which this library's next search knows of."""
+        try:
+            with self.catalogue.change() as change:
+                yield change
+        finally:
+            self._version = -1
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -46,6 +46,18 @@ def find_photos(places: Sequence[str]) -> list[File]:
     return [files[name] for name in sorted(files)]
 
 
+def of_shard(files: Sequence[File], shard: str) -> list[File]:
+    """The files of part "i/n" of n, from 1: which part a file is in follows from its whole name alone.
+
+    Raises InputError for what is no such part.
+    """
+    part, _, parts = shard.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise InputError(f"--shard wants i/n, such as 1/4 to 4/4 on four machines, not {shard}")
+    mine = stable_ids([file.name for file in files]) % np.uint64(int(parts)) == int(part) - 1
+    return [files[place] for place in np.flatnonzero(mine).tolist()]
+
+
 def _below(place: str) -> Iterator[File]:
     if "://" in place:
         yield from _of_store(place)

@@ -58,6 +58,15 @@ class SegmentStore:
             scores, found = _merged(k, (scores, found), (more, np.where(places >= 0, places + first, -1)))
         return scores, found
 
+    def read(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The descriptors with these keys, in their order, (n, dim). Raises InputError as `search`."""
+        found = np.empty((len(keys), self.dim), np.float32)
+        numbers = keys >> ROW_BITS
+        for number in np.unique(numbers).tolist():
+            own = np.flatnonzero(numbers == number)
+            found[own] = self._segment(number).descriptors(keys[own] - (number << ROW_BITS))
+        return found
+
     def damaged(self, keys: NDArray[np.int64]) -> list[tuple[int, int]]:
         """The first and the last key of each segment that some of `keys` are in, and that cannot be read."""
         found = []

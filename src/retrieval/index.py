@@ -163,6 +163,10 @@ class FlatIndex(Index):
     kind = "flat"
     exact = True
 
+    def descriptors(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The descriptors at some positions, (n, D)."""
+        return self._built().reconstruct_batch(np.ascontiguousarray(positions))
+
     def _make(self, descriptors: NDArray[np.float32]) -> Any:
         import faiss
 
