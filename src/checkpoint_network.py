@@ -51,7 +51,7 @@ def baseline_of(cfg: DictConfig, rankings: Sequence[Ranking]) -> Baseline:
     if not _from_checkpoint(cfg.baseline):
         return Baseline(rankings)
     run = read_checkpoint(cfg.weights)[RUN_KEY]
-    method = f"before: {run['config'].get('name') or Path(cfg.weights).name}"
+    method = f"{run['config'].get('name') or Path(cfg.weights).name} (before)"
     return Baseline(rankings, method, tensor_file(cfg.weights), selection_of(cfg.weights), trained_on(run))
 
 

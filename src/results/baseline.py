@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,15 +33,23 @@ class Baseline:
 def gain(baseline: Baseline, before: Ranking, after: Ranking) -> str:
     """A line: mAP of a benchmark before and after, and the gain with its paired bootstrap interval over the queries.
 
-    Of Revisited benchmarks that is the Medium one, of others the first.
+    Of Revisited benchmarks that is the Medium one, of others the first. Measures without a figure for each query have
+    no interval.
     """
-    difficulties = after.benchmark.difficulties
-    shown = "medium" if "medium" in difficulties else difficulties[0]
+    benchmark = after.benchmark
+    shown = "medium" if "medium" in benchmark.difficulties else benchmark.difficulties[0]
     old, new = before.evaluation[shown], after.evaluation[shown]
-    mean, low, high = (100 * value for value in difference(new["ap"], old["ap"]))
-    verdict = "better" if low > 0 else "not better" if high < 0 or mean <= 0 else "perhaps better, perhaps by chance"
-    measure, name, queries = after.benchmark.measure, after.benchmark.name, len(after.benchmark.queries)
+    points = 100 * (new["map"] - old["map"])
+    _, low, high = (100 * value for value in difference(new["ap"], old["ap"]))
+    interval = "no interval" if math.isnan(low) else f"95 % interval {low:+.2f} to {high:+.2f}"
     return (
-        f"{name}: {verdict} than {baseline.method}: {measure} {100 * old['map']:.2f} -> {100 * new['map']:.2f} %, "
-        f"a gain of {mean:+.2f} points (95 % interval {low:+.2f} to {high:+.2f}, {queries} queries)"
+        f"{benchmark.name}: {_verdict(points, low)} than {baseline.method}: {benchmark.measure} "
+        f"{100 * old['map']:.2f} -> {100 * new['map']:.2f} %, {points:+.2f} points ({interval}, "
+        f"{len(benchmark.queries)} queries)"
     )
+
+
+def _verdict(points: float, low: float) -> str:
+    if points <= 0:
+        return "not better"
+    return "better" if low > 0 else "perhaps better, perhaps by chance,"
