@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,14 +29,22 @@ def with_network(cfg: DictConfig, last: Path | None) -> DictConfig:
     """The configuration with the network of `weights`, where that is asked for (`model=from_checkpoint`).
 
     Each part stands in its group at the root, with what `cfg` has there on top. A run that goes on from its `last`
-    checkpoint has the network of that one. Raises InputError for weights that do not describe a network.
+    checkpoint has the network of that one. Raises InputError for weights that do not describe a network, and where they
+    are gone and are to be tested.
     """
-    if not _from_checkpoint(cfg.model):
+    taken, tested = _from_checkpoint(cfg.model), cfg.test and _from_checkpoint(cfg.get("baseline") or {})
+    if not (taken or tested):
         return cfg
-    source = last or cfg.weights
-    if source is None:
+    if cfg.weights is None:
         raise InputError("model=from_checkpoint takes the network of weights=CHECKPOINT, which is not given")
-    network = safe_config(read_run(source)["config"]["model"])
+    if tested:
+        # After the training: better that it is missed now.
+        read_run(cfg.weights)
+    return _placed(cfg, read_run(last or cfg.weights)["config"]["model"]) if taken else cfg
+
+
+def _placed(cfg: DictConfig, stored: Mapping[str, Any]) -> DictConfig:
+    network = safe_config(stored)
     whole = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
     assert isinstance(whole, DictConfig)
     for part in PARTS:
@@ -55,5 +64,5 @@ def baseline_of(cfg: DictConfig, rankings: Sequence[Ranking]) -> Baseline:
     return Baseline(rankings, method, tensor_file(cfg.weights), selection_of(cfg.weights), trained_on(run))
 
 
-def _from_checkpoint(model: DictConfig) -> bool:
+def _from_checkpoint(model: Mapping[Any, Any]) -> bool:
     return model.get("_target_") == FROM_CHECKPOINT

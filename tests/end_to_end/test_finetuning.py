@@ -74,10 +74,11 @@ def map_of(checkpoint: Path, root: Path) -> float:
 
 def test_a_run_that_goes_on_has_its_own_network(trained: tuple[Path, float]) -> None:
     last = trained[0] / "checkpoints" / "last.ckpt"
-    cfg = config("train", "output_dir=out", "experiment=finetune", "weights=gone.ckpt", "data.root=x")
-    assert with_network(cfg, last).backbone.name == "resnet18.tv_in1k"
-    with pytest.raises(InputError, match=r"checkpoint not found: gone\.ckpt"):
-        with_network(cfg, None)
+    options = ["output_dir=out", "experiment=finetune", "weights=gone.ckpt", "data.root=x"]
+    assert with_network(config("train", *options, "test=false"), last).backbone.name == "resnet18.tv_in1k"
+    for begun in (last, None):
+        with pytest.raises(InputError, match=r"checkpoint not found: gone\.ckpt"):
+            with_network(config("train", *options), begun)
 
 
 def test_a_checkpoint_cannot_have_other_code_built(trained: tuple[Path, float], tmp_path: Path) -> None:

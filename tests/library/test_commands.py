@@ -61,12 +61,6 @@ def test_a_folder_is_embedded_and_searched_with_its_catalogue(folder: Path, tmp_
     assert "a/0.jpg" in shown.stdout.splitlines()[0]
     assert "1900" not in shown.stdout
 
-    told = run("library", "info", "--library", library)
-    assert "photos: 6" in told.stdout, told.stderr
-    named = run("library", "label", "--library", library, "--column", "year", "--out", str(tmp_path / "labels.csv"))
-    assert "unknown" in named.stdout, named.stderr
-    assert len((tmp_path / "labels.csv").read_text().splitlines()) > 4
-
 
 @pytest.mark.parametrize(
     ("module", "arguments", "said"),
