@@ -24,7 +24,7 @@ from PIL import Image
 
 from src.data.images import decode, shrink
 from src.library.contents import Photo
-from src.library.embedding import embed
+from src.library.describing import embed
 from src.library.finder import Finder
 from src.library.library import Library
 from src.library.model import PRETRAINED, Ready, ready_model

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from library.conftest import save
+from library.conftest import describe, save
 
 from src.contracts import InputError
 from src.library.catalogue import FILE
 from src.library.contents import Photo
-from src.library.embedding import embed
+from src.library.describing import embed
 from src.library.finder import Finder
 from src.library.library import Library
 from src.library.listing import Listing
@@ -32,10 +31,6 @@ def unit(*rows: list[float]) -> np.ndarray:
 
 def photo(name: str, **metadata: str) -> Photo:
     return Photo(name, 1, 1, (2, 3), metadata=metadata)
-
-
-def describe(ready: Ready, name: str) -> np.ndarray:
-    return ready.extractor([torch.from_numpy(photo_pixels(name, 64))]).detach().numpy()
 
 
 def changed(library: Library, folder: Path) -> list[File]:
@@ -72,6 +67,10 @@ def test_only_what_passes_the_filters_is_found(library):
     assert sorted(names(library.search(query, 9, {"year": "1900"})[0])) == ["a", "b"]
     assert names(library.search(query, 9, {"year": "1900", "place": "x"})[0]) == ["b"]
     assert library.search(query, 9, {"place": "y"}) == [[]]
+    odd = """ o"d'd $.[0] 🙂"""
+    library.add([photo("d", **{odd: odd})], unit([0, 0, 0, 1]))
+    assert names(library.search(query, 9, {odd: odd})[0]) == ["d"]
+    library.remove(["d"])
     with pytest.raises(InputError, match=r"no photo has colour: the columns are place, year"):
         library.search(query, 9, {"colour": "red"})
 

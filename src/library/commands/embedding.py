@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from src.contracts import InputError
 from src.library.catalogue import FILE, Catalogue
-from src.library.embedding import described, embed, read
+from src.library.describing import described, embed, read
 from src.library.library import Library
 from src.library.listing import Listing
 from src.library.metadata import read_metadata
@@ -39,12 +39,13 @@ class Request:
     max_side: int
     metadata: str | None
     threads: int
+    shard: str | None = None
     store: str | None = None
 
 
 def embed_places(asked: Request, plan: bool = False) -> None:
     """Find, describe and keep; with `plan` only say what that would take. Raises InputError for a person's mistake."""
-    with closing(Listing(asked.places)) as files:
+    with closing(Listing(asked.places, asked.shard)) as files:
         if files.others:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in files.others.most_common(KINDS))
             print(f"left out: {files.others.total()} files that are no photos by their names ({kinds})")
@@ -64,6 +65,8 @@ def _embed(asked: Request, ready: Ready, files: Listing) -> None:
     with closing(library), library.writing():
         if lost := library.forget_damaged():
             print(f"the descriptors of {lost} photos are damaged or gone, and are made anew")
+        if asked.store is not None:
+            library.use_index(asked.store)
         files.compare(library.folder)
         todo = files.changed_count()
         with progress_bar(todo) as told:
