@@ -26,7 +26,7 @@ def main(
     html: Annotated[str | None, typer.Option(help="Write a page with thumbnails to this file.")] = None,
 ) -> None:
     """Print the photos whose descriptors are nearest, with the cosine of each."""
-    from src.library.searching import Request, search_photos
+    from src.library.commands.searching import Request, search_photos
 
     try:
         search_photos(Request(queries, library, top, box, where or (), least, rerank, explain, as_json, html, backend))

@@ -38,8 +38,7 @@ def table_of(found: Found) -> Table:
     folder = common_folder(found.answers)
     rows = [dict(_cells(*pair, folder)) for pair in zip(found.answers, found.reasons, strict=True)]
     columns = [key for key in dict.fromkeys(key for row in rows for key in row) if _tells(key, rows)]
-    table = Table(title=Text(printable(found.query)), title_justify="left", caption_justify="left")
-    table.caption = Text(f"in {printable(folder)}") if folder else None
+    table = Table()
     table.add_column("", justify="right")
     for name in columns:
         table.add_column(Text(printable(name)), justify="right" if name in NUMBERS else "left", overflow="fold")
@@ -63,7 +62,9 @@ def printable(text: str) -> str:
 def common_folder(answers: Sequence[Answer]) -> str:
     """The folder, with its last /, that all photos are below; empty where there is none."""
     folders = [answer.photo.name.rpartition("/")[0] + "/" for answer in answers] or [""]
-    shared = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(min(folders), max(folders))))
+    shared = "".join(
+        a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(min(folders), max(folders), strict=False))
+    )
     return shared[: shared.rfind("/") + 1]
 
 

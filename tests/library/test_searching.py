@@ -15,14 +15,14 @@ from src.extraction.extractor import Extractor
 from src.extraction.similarity import parts_of, similarity_terms
 from src.library.answer import Answer
 from src.library.answers import common_folder
+from src.library.commands.searching import Request, search_photos
 from src.library.contents import Photo
-from src.library.embedding import embed
+from src.library.describing import embed
 from src.library.finder import Finder
 from src.library.library import Library
 from src.library.model import Ready
 from src.library.photos import find_photos
 from src.library.query import photo_pixels
-from src.library.searching import Request, search_photos
 from src.models.backbone import Backbone
 from src.models.dolg import DOLG
 

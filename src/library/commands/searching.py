@@ -12,7 +12,7 @@ from rich.console import Console
 
 from src.contracts import InputError
 from src.library.answer import Answer
-from src.library.answers import Found, as_data, printable, table_of
+from src.library.answers import Found, as_data, common_folder, printable, table_of
 from src.library.explanation import Explanation
 from src.library.finder import Finder
 from src.library.page import write_page
@@ -81,6 +81,8 @@ def _tell(asked: Request, found: Sequence[Found]) -> None:
         return
     for one in found:
         if one.answers:
+            folder = common_folder(one.answers)
+            print(printable(one.query) + (f", answers in {printable(folder)}" if folder else ""))
             Console().print(table_of(one))
         else:
             print(f"{printable(one.query)}: no photo passes{_conditions(asked)}")
