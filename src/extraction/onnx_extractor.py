@@ -65,7 +65,7 @@ class OnnxExtractor(Extractor):
         session: Session,
         scales: Sequence[float] = (1.0,),
         resize: Resize = "released",
-        pixels: int = 4_194_304,
+        pixels: int | None = None,
     ) -> None:
         super().__init__(model, scales, resize, pixels)
         if session.about["normalisation"] != "inside":
