@@ -65,5 +65,5 @@ def _jpeg(name: str, side: int, size: int, changed: int) -> bytes:
     except InputError:
         raise gone() from None
     held = io.BytesIO()
-    Image.fromarray(pixels).save(held, "JPEG", quality=85)
+    Image.fromarray(pixels).save(held, "JPEG", quality=90)
     return held.getvalue()
