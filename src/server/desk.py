@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import IO
 
 import numpy as np
@@ -20,7 +21,7 @@ from src.library.finder import Finder
 from src.library.library import Library
 from src.library.query import Box, query_pixels
 from src.server.additions import add_photo, remove_photo, safe_name
-from src.server.limits import Gate, read_header
+from src.server.limits import Places, Worker, read_header
 from src.server.marks import marks_zip
 from src.server.pictures import Pictures, check_unchanged, gone
 from src.server.settings import Settings
@@ -41,9 +42,10 @@ class Desk:
         self.finder = finder
         self.settings = settings
         self.pictures = Pictures()
-        self._searches = Gate("searches", WAITING_SEARCHES)
-        self._changes = Gate("changes", WAITING_CHANGES)
-        self._exports = Gate("exports", WAITING_CHANGES)
+        self._searches = Worker("searches", WAITING_SEARCHES)
+        self._changes = Places("changes", WAITING_CHANGES + 1)
+        self._writer = Lock()
+        self._exports = Worker("exports", WAITING_CHANGES)
 
     @property
     def folder(self) -> Path:
@@ -55,10 +57,13 @@ class Desk:
     ) -> tuple[NDArray[np.float32], list[Answer]]:
         """The query's descriptor, (dim,), and its answers. Raises InputError and HTTPException."""
         read_header(data, self.settings.max_pixels)
-        with self._searches:
+
+        def work() -> tuple[NDArray[np.float32], list[Answer]]:
             pixels, descriptor = self._described(data, box)
             answers = self.finder.search_described(descriptor, [pixels], count, filters, verify)
-        return descriptor[0], answers[0]
+            return descriptor[0], answers[0]
+
+        return self._searches(work)
 
     def rerank(
         self,
@@ -69,20 +74,22 @@ class Desk:
         filters: Mapping[str, str],
     ) -> list[Answer]:
         """See `search_marked`."""
-        with self._searches:
-            return search_marked(self.finder.library, query, right, wrong, count, filters)
+        return self._searches(lambda: search_marked(self.finder.library, query, right, wrong, count, filters))
 
     def explain(self, data: bytes, box: Box | None, number: int) -> Explanation:
         """Why a photo is found for a query. Raises InputError and HTTPException."""
         read_header(data, self.settings.max_pixels)
         photo = self.photo(number)
         check_unchanged(photo)
-        with self._searches:
+
+        def work() -> Explanation:
             pixels = query_pixels(data, "the photo", self.finder.max_side, box)
             try:
                 return self.finder.explain(pixels, Answer(photo, 0.0))
             except InputError:
                 raise gone() from None
+
+        return self._searches(work)
 
     def photo(self, number: int) -> Photo:
         """The photo of that number. Raises HTTPException 404 where there is none."""
@@ -95,8 +102,7 @@ class Desk:
         """Keep and describe a photo. Raises InputError and HTTPException."""
         self._check_writable()
         header = read_header(data, self.settings.max_pixels)
-        with self._searches:
-            pixels, descriptor = self._described(data, None)
+        pixels, descriptor = self._searches(lambda: self._described(data, None))
         with self._writing() as library:
             return add_photo(
                 library, data, safe_name(name, header.suffix), (pixels.shape[0], pixels.shape[1]), descriptor, metadata
@@ -114,8 +120,7 @@ class Desk:
     ) -> IO[bytes]:
         """See `marks_zip`. Raises HTTPException."""
         photos = [[self.photo(number) for number in numbers] for numbers in (right, wrong)]
-        with self._exports:
-            return marks_zip(name, query, *photos)
+        return self._exports(lambda: marks_zip(name, query, *photos))
 
     def _check_writable(self) -> None:
         if self.settings.read_only:
@@ -130,7 +135,7 @@ class Desk:
 
     @contextmanager
     def _writing(self) -> Iterator[Library]:
-        with self._changes, ExitStack() as stack:
+        with self._changes, self._writer, ExitStack() as stack:
             library = Library(self.folder, self.finder.library.identity)
             stack.callback(library.close)
             try:

@@ -7,11 +7,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from fastapi import HTTPException
 from PIL import Image, UnidentifiedImageError
+
+T = TypeVar("T")
 
 # Formats that are read, and what their files are called. Pillow knows more, some of which start other programs.
 FORMATS = {
@@ -29,27 +32,44 @@ FORMATS = {
 CLIENTS = 10_000
 
 
-class Gate:
-    """Lets one in at a time, and only so many wait: `with gate:` raises a 503 for one more.
+class Places:
+    """So many may be within: `with places:` raises HTTPException 503 for one more.
 
     Args:
-        what: comes through, for the message.
-        waiting: how many may stand before it.
+        what: they are, for the message.
+        count: of them.
+    """
+
+    def __init__(self, what: str, count: int) -> None:
+        self._what = what
+        self._free = threading.Semaphore(count)
+
+    def __enter__(self) -> None:
+        if not self._free.acquire(blocking=False):
+            raise HTTPException(503, f"too many {self._what} at once: try again in a moment", {"Retry-After": "2"})
+
+    def __exit__(self, *error: object) -> None:
+        self._free.release()
+
+
+class Worker:
+    """Does what it is given, one after another, in a thread of its own.
+
+    The network always runs in one thread: every thread that it ran in would keep threads and memory of its own.
+
+    Args:
+        what: it does, for the message.
+        waiting: how much may wait.
     """
 
     def __init__(self, what: str, waiting: int) -> None:
-        self._what = what
-        self._places = threading.Semaphore(waiting + 1)
-        self._inside = threading.Lock()
+        self._places = Places(what, waiting + 1)
+        self._thread = ThreadPoolExecutor(1, what)
 
-    def __enter__(self) -> None:
-        if not self._places.acquire(blocking=False):
-            raise HTTPException(503, f"too many {self._what} at once: try again in a moment", {"Retry-After": "2"})
-        self._inside.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self._inside.release()
-        self._places.release()
+    def __call__(self, work: Callable[[], T]) -> T:
+        """What `work` gives. Raises what that raises, and HTTPException 503 where too much waits."""
+        with self._places:
+            return self._thread.submit(work).result()
 
 
 class Rate:

@@ -12,7 +12,7 @@ from PIL import Image
 from src.errors import InputError
 from src.library.contents import Photo
 from src.library.query import photo_pixels
-from src.server.limits import Gate
+from src.server.limits import Worker
 
 # Longer sides in pixels, small pictures that are kept, 20 KB each, and requests that may wait.
 SMALL, LARGE = 360, 1600
@@ -23,20 +23,18 @@ class Pictures:
     """JPEGs of photos, made one at a time."""
 
     def __init__(self) -> None:
-        self._gate = Gate("pictures", WAITING)
+        self._worker = Worker("pictures", WAITING)
         self._small = lru_cache(KEPT)(_jpeg)
 
     def small(self, photo: Photo) -> bytes:
         """A thumbnail. Raises HTTPException 410 for a photo that is gone, or another than was described."""
         check_unchanged(photo)
-        with self._gate:
-            return self._small(photo.name, SMALL, photo.size, photo.changed)
+        return self._worker(lambda: self._small(photo.name, SMALL, photo.size, photo.changed))
 
     def large(self, photo: Photo) -> bytes:
         """The photo for a screen. Raises as `small`."""
         check_unchanged(photo)
-        with self._gate:
-            return _jpeg(photo.name, LARGE, photo.size, photo.changed)
+        return self._worker(lambda: _jpeg(photo.name, LARGE, photo.size, photo.changed))
 
 
 def check_unchanged(photo: Photo) -> None:

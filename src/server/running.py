@@ -16,14 +16,15 @@ from src.server.settings import Settings
 
 # Connections that the system holds for the server, and seconds that it keeps an idle one, or waits when it ends.
 BACKLOG, IDLE, ENDING = 128, 10, 5
+OPEN = "warning: everyone who reaches this address can search the library, and change it: --token, --read-only"
 
 
 def run(library: str, host: str, port: int, settings: Settings) -> None:
     """Serve until interrupted. Raises InputError for an address that cannot be had, or no such library."""
     with closing(_listening(host, port)) as listening:
-        app = build_app(Finder(library), settings)
         if settings.token is None and not _loopback(host):
-            typer.echo("warning: everyone who reaches this address can change the library: --token", err=True)
+            typer.echo(OPEN, err=True)
+        app = build_app(Finder(library), settings)
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"http://{shown}:{listening.getsockname()[1]}/")
         config = uvicorn.Config(

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from server.conftest import Start
 
-from src.server.limits import Gate, Rate
+from src.server.limits import Rate, Worker
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>'
 
@@ -217,28 +217,33 @@ def test_the_rate_comes_back_evenly_and_is_each_clients_own() -> None:
 
 
 def test_of_many_only_some_wait() -> None:
-    gate, inside, leave = Gate("searches", 1), threading.Event(), threading.Event()
+    worker, leave, done = Worker("searches", 1), threading.Event(), []
 
     def stay() -> None:
-        with gate:
-            inside.set()
-            leave.wait(10)
+        done.append(threading.get_ident())
+        leave.wait(10)
 
-    first = threading.Thread(target=stay)
-    first.start()
-    inside.wait(10)
-    second = threading.Thread(target=stay)
-    second.start()
-    while gate._places._value:
+    both = [threading.Thread(target=worker, args=(stay,)) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    while worker._places._free._value:
         pass
     with pytest.raises(HTTPException, match=r"too many searches at once") as refused:
-        gate.__enter__()
+        worker(stay)
     assert refused.value.status_code == 503
     leave.set()
-    first.join()
-    second.join()
-    with gate:
-        pass
+    for thread in both:
+        thread.join()
+    # One after another, in the same thread, and there is room again.
+    assert len(done) == 2
+    assert len({*done, worker(threading.get_ident)}) == 1
+
+
+def test_what_a_worker_raises_is_raised() -> None:
+    worker = Worker("searches", 1)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            worker(lambda: 1 // 0)
 
 
 def test_a_large_photo_is_shrunk_and_a_small_one_found(client: TestClient) -> None:
