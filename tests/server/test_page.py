@@ -256,7 +256,7 @@ def test_a_phone(visit: Open, photo: Path, scheme: str) -> None:
     searched(page, "12 answers")
     page.locator(".toggles .right").first.tap()
     searched(page, "Ordered anew by 1 mark")
-    fits = "document.documentElement.scrollWidth <= innerWidth"
+    fits = "document.documentElement.scrollWidth <= 390"
     assert page.evaluate(fits)
     small = """[...document.querySelectorAll('button, select, summary, label.button, #query input, #marks input')]
         .filter((e) => e.checkVisibility() && !e.classList.contains('hidden') && e.type !== 'checkbox')
@@ -264,7 +264,7 @@ def test_a_phone(visit: Open, photo: Path, scheme: str) -> None:
     assert page.evaluate(small) == []
     page.locator(".shot").first.tap()
     expect(page.get_by_text("agree on one transformation")).to_be_visible()
-    assert page.evaluate("document.querySelector('#detail').scrollWidth <= innerWidth")
+    assert page.evaluate("document.querySelector('#detail').scrollWidth <= 390")
     assert page.evaluate(fits)
 
 
