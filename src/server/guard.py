@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import math
@@ -24,6 +25,8 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 RUNNING = 64
 # A picture counts as this much of a search: a page of answers shows many.
 PICTURE = 0.05
+# Seconds that a client may be silent in the middle of a request.
+PATIENCE = 20.0
 # Bytes of a form besides its photo.
 FIELDS = 1_000_000
 HEADERS = {
@@ -46,8 +49,9 @@ class Guard:
     - A request without the token, where there is one; too many of one client; too many at once.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, patience: float = PATIENCE) -> None:
         self._app = app
+        self._patience = patience
         self._token = settings.token
         self._names = {"localhost", *(name.lower() for name in (socket.gethostname(), *settings.names))}
         self._rate = Rate(settings.rate)
@@ -60,12 +64,13 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, status, taken = time.monotonic(), 500, 0
+        start, status, taken, whole = time.monotonic(), 500, 0, False
 
         async def received() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
+            nonlocal taken, whole
+            # Who waits for the end of a connection may wait long.
+            message = await receive() if whole else await self._soon(receive)
+            taken, whole = taken + len(message.get("body", b"")), not message.get("more_body", False)
             self._check_size(taken)
             return message
 
@@ -103,12 +108,19 @@ class Guard:
             return
         if self._token is not None and not _carries(headers, self._token):
             raise HTTPException(401, "this server asks for its token", {"WWW-Authenticate": "Bearer"})
-        self._check_size(int(headers.get("content-length", "0")))
+        size = headers.get("content-length", "")
+        self._check_size(int(size) if size.isdecimal() else 0)
         client = scope["client"][0] if scope.get("client") else "unknown"
         seconds = self._rate.wait(client, PICTURE if method in SAFE else 1.0)
         if seconds:
             wait = math.ceil(seconds)
             raise HTTPException(429, f"too many requests: try again in {wait} s", {"Retry-After": str(wait)})
+
+    async def _soon(self, receive: Receive) -> Message:
+        try:
+            return await asyncio.wait_for(receive(), self._patience)
+        except TimeoutError:
+            raise HTTPException(408, "the rest of this request did not come: send it again") from None
 
     def _check_size(self, size: int) -> None:
         if size > self._most:

@@ -52,7 +52,7 @@ def image(desk: AtDesk, id: Id) -> Jpeg:
     return Jpeg(desk.pictures.large(desk.photo(id)), headers=KEPT)
 
 
-@router.post("/photos", status_code=201, responses=errors(400, 413, 422, 507, *GUARDED))
+@router.post("/photos", status_code=201, responses=errors(400, 408, 413, 422, 507, *GUARDED))
 def add(
     desk: AtDesk,
     photo: Upload,
@@ -65,11 +65,14 @@ def add(
 
 @router.delete("/photos/{id}", responses=errors(404, 422, *GUARDED))
 def remove(desk: AtDesk, id: Id) -> models.Removed:
-    """Take a photo out of the library. Its file is deleted only where it was added here."""
+    """Take a photo out of the library. Its file is deleted only where it was added here.
+
+    Of a folder that was embedded, the next `src.embed` of that folder takes the photo in again.
+    """
     return models.Removed(id=id, deleted=desk.remove(id))
 
 
-@router.post("/marks/export", response_class=Zip, responses=errors(400, 404, 410, 413, 422, *GUARDED))
+@router.post("/marks/export", response_class=Zip, responses=errors(400, 404, 410, 408, 413, 422, *GUARDED))
 def export(
     desk: AtDesk,
     name: Annotated[str, Form(min_length=1, max_length=200, description="What the photos show.")],

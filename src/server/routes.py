@@ -13,6 +13,7 @@ REASONS = {
     401: "The token is missing or wrong.",
     403: "Not from there, or not on this server.",
     404: "No such photo.",
+    408: "The rest of the request did not come.",
     410: "The photo's file is gone, or another than was described.",
     413: "Too many bytes or pixels.",
     422: "A field is missing or of another kind.",

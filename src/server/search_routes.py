@@ -15,7 +15,7 @@ from src.server.shown import shown_answers, shown_explanation
 router = APIRouter(prefix="/api", tags=["search"])
 
 
-@router.post("/search", responses=errors(400, 413, 422, *GUARDED))
+@router.post("/search", responses=errors(400, 408, 413, 422, *GUARDED))
 def search(
     desk: AtDesk,
     photo: Upload,
@@ -33,7 +33,7 @@ def search(
     )
 
 
-@router.post("/rerank", responses=errors(400, 413, 422, *GUARDED))
+@router.post("/rerank", responses=errors(400, 408, 413, 422, *GUARDED))
 def rerank(desk: AtDesk, asked: models.Rerank) -> models.Found:
     """Search again with the query moved towards what was marked right and away from what was marked wrong.
 
@@ -49,7 +49,7 @@ def rerank(desk: AtDesk, asked: models.Rerank) -> models.Found:
     )
 
 
-@router.post("/explain", responses=errors(400, 404, 410, 413, 422, *GUARDED))
+@router.post("/explain", responses=errors(400, 404, 410, 408, 413, 422, *GUARDED))
 def explain(
     desk: AtDesk,
     photo: Upload,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from src.library.catalogue import FILE
 from src.serve import main
 
 app = typer.Typer()
@@ -51,3 +55,21 @@ def test_a_token_that_no_header_carries_is_refused(tmp_path: Path) -> None:
         == "error: --token wants ASCII without blanks at its ends\n"
     )
     assert serve("--library", str(tmp_path), "--host", "no such host", "--port", "0")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("format", 1, "is a library of format 1, this version reads 2: embed it anew"),
+        ("identity", {"model": "another"}, "(model another), not by"),
+    ],
+)
+def test_a_library_of_another_version_or_model_is_said(own: Path, key: str, value: object, expected: str) -> None:
+    with closing(sqlite3.connect(own / FILE)) as db, db:
+        (old,) = db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
+        new = json.loads(old) | value if isinstance(value, dict) else value
+        db.execute("UPDATE about SET value = ? WHERE key = ?", (json.dumps(new), key))
+    code, said = serve("--library", str(own), "--port", "0")
+    assert code == 2
+    assert expected in said
+    assert said.count("\n") == 1

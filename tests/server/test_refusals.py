@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import shutil
 import struct
 import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from server.conftest import Start
 
+from src.server.guard import Guard
 from src.server.limits import Rate, Worker
+from src.server.metrics import Metrics
+from src.server.settings import Settings
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>'
 
@@ -214,6 +219,29 @@ def test_the_rate_comes_back_evenly_and_is_each_clients_own() -> None:
     now = 1.0
     assert rate.wait("a") == 0
     assert rate.wait("a", 0.05) == pytest.approx(0.05)
+
+
+def test_a_client_that_falls_silent_is_not_waited_for() -> None:
+    sent: list[dict] = []
+    parts = iter([{"type": "http.request", "body": b"half", "more_body": True}])
+
+    async def app(scope: dict, receive: Callable, send: Callable) -> None:
+        while True:
+            await receive()
+
+    async def receive() -> dict:
+        for part in parts:
+            return part
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")], "client": ("a", 1)}
+    asyncio.run(Guard(app, Settings(), Metrics(int), patience=0.01)(scope, receive, send))
+    assert sent[0]["status"] == 408
+    assert b"did not come" in sent[1]["body"]
 
 
 def test_of_many_only_some_wait() -> None:
