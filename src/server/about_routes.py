@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from src.server import models
-from src.server.routes import GUARDED, AtDesk, errors
+from src.server.routes import GUARDED, TOKEN, AtDesk, errors
 
 router = APIRouter(prefix="/api", tags=["server"])
 
@@ -26,7 +26,7 @@ async def health() -> models.Health:
     return models.Health(status="ok")
 
 
-@router.get("/library", responses=errors(*GUARDED))
+@router.get("/library", dependencies=TOKEN, responses=errors(*GUARDED))
 def library(desk: AtDesk) -> models.About:
     """Say what the library holds, which columns it can be filtered by, and what this server allows."""
     held, settings = desk.finder.library, desk.settings
@@ -43,7 +43,7 @@ def library(desk: AtDesk) -> models.About:
     )
 
 
-@router.get("/metrics", response_class=Prometheus, responses=errors(*GUARDED))
+@router.get("/metrics", dependencies=TOKEN, response_class=Prometheus, responses=errors(*GUARDED))
 def metrics(request: Request) -> Prometheus:
     """Counters in Prometheus's text format."""
     return Prometheus(request.app.state.metrics.text())

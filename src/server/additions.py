@@ -38,14 +38,14 @@ def add_photo(
     path = _free(_folder(library), name)
     try:
         write_bytes(path, data)
-        about = path.stat()
-        library.add([Photo(str(path), about.st_size, about.st_mtime_ns, shape, metadata=metadata)], descriptor)
+        try:
+            about = path.stat()
+            library.add([Photo(str(path), about.st_size, about.st_mtime_ns, shape, metadata=metadata)], descriptor)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
     except OSError as error:
-        path.unlink(missing_ok=True)
         raise HTTPException(507, f"the photo cannot be kept: {error.strerror}") from None
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
     kept = library.catalogue.named(str(path))
     assert kept is not None
     return kept

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from src import __version__
 from src.library.finder import Finder
-from src.server import about_routes, page_routes, photo_routes, search_routes
+from src.server import about_routes, api_page, page_routes, photo_routes, search_routes
 from src.server.desk import Desk
 from src.server.errors import add_handlers
 from src.server.guard import Guard
@@ -34,7 +34,7 @@ def build_app(finder: Finder, settings: Settings) -> FastAPI:
     metrics = Metrics(finder.library.__len__)
     app.state.desk = Desk(finder, settings)
     app.state.metrics = metrics
-    for part in (search_routes, photo_routes, about_routes, page_routes):
+    for part in (search_routes, photo_routes, about_routes, page_routes, api_page):
         app.include_router(part.router)
     add_handlers(app, finder.library.folder)
     app.add_middleware(Guard, settings=settings, metrics=metrics)

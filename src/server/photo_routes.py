@@ -12,10 +12,10 @@ from src.server.additions import safe_name
 from src.server.forms import read_metadata
 from src.server.limits import read_header
 from src.server.marks import folder_name, in_chunks
-from src.server.routes import GUARDED, AtDesk, Upload, checked_bytes, errors
+from src.server.routes import GUARDED, TOKEN, AtDesk, Upload, checked_bytes, errors
 from src.server.shown import shown_photo
 
-router = APIRouter(prefix="/api", tags=["photos"])
+router = APIRouter(prefix="/api", tags=["photos"], dependencies=TOKEN)
 
 Id = Annotated[int, Path(ge=1, le=models.LARGEST, description="A photo's number in the library.")]
 Numbers = Annotated[list[models.Number], Form(max_length=models.MOST_MARKS)]

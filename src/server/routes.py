@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Depends, File, Form, HTTPException, Request, UploadFile
+from fastapi.security import HTTPBearer
 
 from src.server.desk import Desk
 
@@ -43,6 +44,8 @@ def checked_bytes(photo: UploadFile, most: int) -> bytes:
     return photo.file.read()
 
 
+# For the description alone: the guard asks for the token, before a body is read.
+TOKEN = [Depends(HTTPBearer(auto_error=False, description="Where the server has a token."))]
 AtDesk = Annotated[Desk, Depends(_desk)]
 Upload = Annotated[UploadFile, File(description="An image file: JPEG, PNG, WebP, AVIF, JPEG 2000, TIFF, GIF or BMP.")]
 BoxField = Annotated[str, Form(description="Only this part: x1,y1,x2,y2 in pixels of the upright photo.")]

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Form
 
 from src.server import models
 from src.server.forms import as_text, read_descriptor, read_part, read_where
-from src.server.routes import GUARDED, AtDesk, BoxField, Upload, WhereField, checked_bytes, errors
+from src.server.routes import GUARDED, TOKEN, AtDesk, BoxField, Upload, WhereField, checked_bytes, errors
 from src.server.shown import shown_answers, shown_explanation
 
-router = APIRouter(prefix="/api", tags=["search"])
+router = APIRouter(prefix="/api", tags=["search"], dependencies=TOKEN)
 
 
 @router.post("/search", responses=errors(400, 408, 413, 422, *GUARDED))

@@ -90,6 +90,24 @@ def test_what_cannot_be_added_leaves_nothing(own: Path, start: Start) -> None:
     assert client.get("/api/library").json()["photos"] == 12
 
 
+def test_a_disk_that_does_not_take_it_leaves_the_library_whole(own: Path, start: Start) -> None:
+    client = start()
+    (own / "photos").write_text("in the way")
+    refused = add(client, png(0), "a.png")
+    assert refused.status_code == 507
+    assert refused.json()["error"] == "the photo cannot be kept: File exists"
+    (own / "photos").unlink()
+    # Nor does a file stay without its descriptor.
+    (own / "segments").rename(own / "away")
+    (own / "segments").write_text("in the way")
+    assert add(client, png(0), "a.png").status_code == 507
+    assert not list((own / "photos").iterdir())
+    (own / "segments").unlink()
+    (own / "away").rename(own / "segments")
+    assert add(client, png(0), "a.png").status_code == 201
+    assert len(found(client, png(1), 20)) == 13
+
+
 def test_a_server_that_only_searches(client: TestClient) -> None:
     for refused in (add(client, png(0), "a.png"), client.delete("/api/photos/1")):
         assert refused.status_code == 403

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 
 import numpy as np
@@ -112,6 +113,17 @@ def test_the_library_is_described(client: TestClient) -> None:
     text = client.get("/api/metrics").text
     assert "dolg_library_photos 12.0" in text
     assert 'dolg_requests_total{method="GET",route="/api/library",status="200"}' in text
+
+
+def test_the_documentation_says_what_every_operation_takes(client: TestClient) -> None:
+    page = html.unescape(client.get("/api").text)
+    described = client.get("/api/openapi.json").json()
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            assert f"<code>{method.upper()} {path}</code>" in page
+            assert operation["description"].splitlines()[0] in page
+    for field in ("photo", "box", "verify", "metadata", "descriptor", "where"):
+        assert f"<dt><code>{field}</code>" in page
 
 
 def _file(finder: Finder, number: int) -> bytes:
