@@ -21,6 +21,7 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from src.assemble import assemble, build_trainer, trained_protocol
+    from src.checkpoint_network import baseline_of, with_network
     from src.dashboard.wandb_log import WandbLog
     from src.data.sources import checked_seed
     from src.results.run import finish_run
@@ -33,6 +34,7 @@ def main(cfg: DictConfig) -> float | None:
     run = claim_run(cfg)
     L.seed_everything(checked_seed(cfg.seed), workers=True, verbose=False)
     last = resume_point(cfg)
+    cfg = with_network(cfg, last)
     data, module, config = assemble(cfg, resumed=last is not None)
     trainer = build_trainer(cfg, run, validates=bool(data.validation))
     if last:
@@ -47,10 +49,10 @@ def main(cfg: DictConfig) -> float | None:
         board.log_config(config)
     trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     chosen = chosen_checkpoint(run)
-    rankings, baseline = run_test(trainer, data, module, chosen), []
-    if cfg.get("baseline"):
+    rankings, baseline = run_test(trainer, data, module, chosen), None
+    if cfg.get("baseline") and data.test:
         reference = RetrievalModule(instantiate(cfg.baseline), test=module.test_options, prefix="baseline/")
-        baseline = run_test(trainer, data, reference)
+        baseline = baseline_of(cfg, run_test(trainer, data, reference))
     if trainer.is_global_zero:
         finish_run(
             run,

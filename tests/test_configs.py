@@ -30,18 +30,22 @@ def train(*overrides: str) -> DictConfig:
     return compose("train", overrides=["output_dir=out", "name=test", *overrides])
 
 
+def weights_for(choice: str) -> list[str]:
+    """What a recipe that goes on from a checkpoint asks for."""
+    return ["weights=before.ckpt"] if choice == "finetune" or choice.endswith("_finish") else []
+
+
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
-    needed = ["data.root=photos"] if choice in ("photos", "folder") else []
-    needed += ["weights=before.ckpt"] if choice.endswith("_finish") else []
-    cfg = train(f"{group}={choice}", *needed)
+    needed = ["data.root=photos"] if choice in ("photos", "folder", "finetune") else []
+    cfg = train(f"{group}={choice}", *needed, *weights_for(choice))
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
 @pytest.mark.parametrize("choice", [file.stem for file in sorted((CONF / "experiment").glob("*.yaml"))])
 def test_a_recipe_says_which_batch_its_learning_rate_is_for(choice: str) -> None:
     """By which optim.scaling.rule scales it to another."""
-    cfg = train(f"experiment={choice}", *(["weights=before.ckpt"] if choice.endswith("_finish") else []))
+    cfg = train(f"experiment={choice}", *weights_for(choice))
     assert cfg.optim.scaling.batch == cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
 
 

@@ -29,7 +29,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from src.library.command import Request, embed_places
+from src.library.commands.embedding import Request, embed_places
 from src.library.finder import Finder
 from src.library.query import query_pixels
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from src.contracts import Crop, InputError, Orientation
+from src.data.heic import heic_pixels, is_heic, open_heic
 from src.data.orientation import image_orientation, jpeg_orientation, upright
 
 # Above this an image is refused before it is decoded; Pillow's own limit for a decompression bomb.
@@ -29,6 +30,10 @@ Pixels = UInt8[np.ndarray, "_ _ 3"]
 
 class BrokenImageError(ValueError):
     """Bytes that are no usable image; the message is the reason."""
+
+
+class TooLargeError(BrokenImageError):
+    """More pixels than are decoded."""
 
 
 class _Scratch(threading.local):
@@ -224,13 +229,15 @@ def _decode_with_pillow(data: bytes, orientation: Orientation) -> Pixels:
     """Everything else: other formats, CMYK, 16 bits, palettes, the first frame of an animation; may be a view."""
     if not data:
         raise BrokenImageError("zero bytes")
+    if is_heic(data):
+        return _decode_heic(data)
     try:
         with warnings.catch_warnings():
             # Notes on metadata, palettes and sizes: what matters here either decodes or raises.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
                 _check_pixels(*image.size)
-                pixels = _rgb(image)
+                pixels = rgb(image)
                 # Asked after loading, since TIFF images are turned by it.
                 return upright(pixels, image_orientation(image)) if orientation == "exif" else pixels
     except BrokenImageError:
@@ -238,13 +245,26 @@ def _decode_with_pillow(data: bytes, orientation: Orientation) -> Pixels:
     except UnidentifiedImageError as error:
         raise BrokenImageError("not an image") from error
     except Image.DecompressionBombError as error:
-        raise BrokenImageError("too many pixels") from error
+        raise TooLargeError("too many pixels") from error
     except Exception as error:
         # Broken files make Pillow's parsers raise almost anything: OSError, SyntaxError, struct.error.
         raise BrokenImageError(str(error) or type(error).__name__) from error
 
 
-def _rgb(image: Image.Image) -> Pixels:
+def _decode_heic(data: bytes) -> Pixels:
+    try:
+        image = open_heic(data)
+        _check_pixels(*image.size)
+        return heic_pixels(image)
+    except BrokenImageError:
+        raise
+    except Exception as error:
+        # As above; libheif's errors are ValueError, RuntimeError, EOFError.
+        raise BrokenImageError(str(error) or type(error).__name__) from error
+
+
+def rgb(image: Image.Image) -> Pixels:
+    """An image of any mode as RGB."""
     if image.mode.startswith("I"):
         return _from_16_bits(np.asarray(image))
     return np.array(image.convert("RGB"), dtype=np.uint8)
@@ -265,4 +285,4 @@ def check_sides(height: int, width: int, least: int) -> None:
 
 def _check_pixels(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise BrokenImageError(f"{width} x {height} pixels, above the limit of {MAX_PIXELS}")
+        raise TooLargeError(f"{width} x {height} pixels, above the limit of {MAX_PIXELS}")

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from src.contracts import ImageSource, InputError
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".jp2", ".bmp", ".gif", ".tif", ".tiff"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".jp2", ".bmp", ".gif"}
+    | {".tif", ".tiff"}
 )
 
 

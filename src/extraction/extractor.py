@@ -15,6 +15,8 @@ from src.models.dolg import DescriptorModel
 
 # The paper's five (Yang et al., ICCV 2021, section 4.1).
 PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
+# Pixels of a batch: what is larger leaves a CPU's caches and is slower for it (experiments/benchmarks/library.py).
+CPU_PIXELS, GPU_PIXELS = 600_000, 4_194_304
 
 
 class Extractor:
@@ -28,7 +30,8 @@ class Extractor:
         scales: factors of the image's size.
         resize: "released" is plain bilinear, as the released code does; "antialias" filters first.
         pixels: images of one shape go through the network together as long as they have no more pixels than this at
-            the largest scale; it bounds the memory of a batch, and a single larger image goes alone.
+            the largest scale; it bounds the memory of a batch, and a single larger image goes alone. None for what is
+            fast where the network is.
 
     Raises:
         InputError: no scale, a scale that is not above 0, an unknown resize.
@@ -39,7 +42,7 @@ class Extractor:
         model: DescriptorModel,
         scales: Sequence[float] = (1.0,),
         resize: Resize = "released",
-        pixels: int = 4_194_304,
+        pixels: int | None = None,
     ) -> None:
         check_protocol(scales, resize)
         self.model = model
@@ -58,7 +61,9 @@ class Extractor:
 
     def buckets(self) -> ShapeBuckets:
         """What gathers images into groups for `together`."""
-        return ShapeBuckets(self.pixels / max(1.0, *self.scales) ** 2)
+        device = next(self.model.parameters()).device.type
+        pixels = (CPU_PIXELS if device == "cpu" else GPU_PIXELS) if self.pixels is None else self.pixels
+        return ShapeBuckets(pixels / max(1.0, *self.scales) ** 2)
 
     def together(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> Float[Tensor, "b d"]:
         """Images of one shape to descriptors, in one pass a scale."""

@@ -93,11 +93,6 @@ class Catalogue:
         """Changes whenever another process changed the library."""
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
-    def known(self) -> dict[str, tuple[int, int]]:
-        """Size and time of change of each photo, by its name, whether it could be read or not."""
-        rows = self._db.execute("SELECT name, size, changed FROM photo")
-        return {os.fsdecode(name): (size, changed) for name, size, changed in rows}
-
     def contents(self) -> Contents:
         """What a search looks at."""
         segments = {number: Segment(size, kind) for number, size, kind in self._db.execute("SELECT * FROM segment")}
@@ -119,16 +114,25 @@ class Catalogue:
         row = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE id = ?", (number,)).fetchone()
         return None if row is None else _photo(row)
 
-    def named(self, name: str) -> Photo | None:
-        """The photo of that name."""
-        row = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE name = ?", (os.fsencode(name),)).fetchone()
-        return None if row is None else _photo(row)
-
     def keys(self, numbers: Iterable[int]) -> list[int]:
         """Keys of the descriptors of the photos of those numbers, ascending; some may have none."""
         asked = json.dumps(list(numbers))
         query = "SELECT key FROM photo WHERE key IS NOT NULL AND id IN (SELECT value FROM json_each(?)) ORDER BY key"
         return [row[0] for row in self._db.execute(query, (asked,))]
+
+    def named(self, name: str) -> tuple[Photo, int | None] | None:
+        """A photo by its name, and its descriptor's key; None where it is not there."""
+        row = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE name = ?", (os.fsencode(name),)).fetchone()
+        return None if row is None else (_photo(row), row[-1])
+
+    def pages(self, size: int = 4096) -> Iterator[list[tuple[Photo, int | None]]]:
+        """All photos by their numbers, so many at a time, each with its descriptor's key; None of one without."""
+        last = 0
+        asked = f"SELECT {COLUMNS} FROM photo WHERE id > ? ORDER BY id LIMIT ?"
+        while rows := self._db.execute(asked, (last, size)).fetchall():
+            page = [(_photo(row), row[-1]) for row in rows]
+            yield page
+            last = page[-1][0].id or 0
 
     def bad(self) -> Iterator[Photo]:
         """Photos that could not be read."""
@@ -137,8 +141,9 @@ class Catalogue:
 
     def matching(self, filters: Mapping[str, str]) -> NDArray[np.int64]:
         """Keys of the descriptors of the photos whose metadata have all of these values, ascending."""
-        where = " AND ".join("json_extract(metadata, ?) = ?" for _ in filters) or "TRUE"
-        values = [part for key, value in filters.items() for part in (f'$."{key}"', value)]
+        same = "EXISTS (SELECT 1 FROM json_each(metadata) AS m WHERE m.key = ? AND m.value = ?)"
+        where = " AND ".join([same] * len(filters)) or "TRUE"
+        values = [part for pair in filters.items() for part in pair]
         return self._numbers(f"SELECT key FROM photo WHERE key IS NOT NULL AND {where} ORDER BY key", values)
 
     def columns(self) -> list[str]:

@@ -41,6 +41,10 @@ class Change:
         text = json.dumps(dict(metadata), ensure_ascii=False)
         self._db.execute("UPDATE photo SET metadata = ? WHERE name = ?", (text, os.fsencode(name)))
 
+    def say(self, key: str, value: object) -> None:
+        """Have the library say something else about itself."""
+        self._db.execute("UPDATE about SET value = ? WHERE key = ?", (json.dumps(value), key))
+
     def add_segment(self, number: int, segment: Segment) -> None:
         """Have a segment, which is on disk, belong to the library."""
         self._db.execute("INSERT INTO segment VALUES (?, ?, ?)", (number, *segment))

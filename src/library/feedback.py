@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 
 from src.contracts import InputError
 from src.library.answer import Answer
-from src.library.contents import ROW_BITS, Photo
+from src.library.contents import Photo
 from src.library.library import Library
 
 # How much the query, what was right and what was wrong count.
 ALPHA, BETA, GAMMA = 1.0, 0.75, 0.15
-ROW_MASK = (1 << ROW_BITS) - 1
 
 Described = tuple[Photo, NDArray[np.float32]]
 
@@ -70,11 +69,12 @@ def _described(library: Library, numbers: Sequence[int]) -> dict[int, Described]
     """Photos and their descriptors, by number, of those that have one."""
     keys = library.catalogue.keys(numbers)
     try:
-        found = {key: library.store.rows(key >> ROW_BITS, np.array([key & ROW_MASK]))[0] for key in keys}
+        rows = library.descriptors(np.array(keys, np.int64))
     except InputError:
         # Another process may have written them elsewhere.
         if library.catalogue.keys(numbers) == keys:
             raise
         return _described(library, numbers)
+    found = dict(zip(keys, rows, strict=True))
     photos = library.catalogue.photos(keys)
     return {photo.id: (photo, found[key]) for key, photo in photos.items() if photo.id is not None}

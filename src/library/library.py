@@ -14,9 +14,9 @@ from src.contracts import InputError
 from src.library.answer import Answer
 from src.library.catalogue import FILE, Catalogue
 from src.library.changes import Change
-from src.library.contents import Contents, Photo, Segment, key_of
+from src.library.contents import ROW_BITS, Contents, Photo, Segment, key_of
 from src.library.stores.choice import check_store, open_store, store_options
-from src.library.stores.compaction import crowded
+from src.library.stores.compaction import crowded, few_enough
 from src.locks import hold, release
 
 LOCK = ".lock"
@@ -85,7 +85,7 @@ class Library:
     def forget_damaged(self) -> int:
         """Have the photos count as changed whose descriptors cannot be read from disk; how many they are."""
         damaged = self.store.damaged(self.contents())
-        with self._change() as change:
+        with self.change() as change:
             return sum(change.drop_segment(number) for number in damaged)
 
     def __len__(self) -> int:
@@ -104,20 +104,37 @@ class Library:
         if not len(photos):
             return
         number, segment = self._write(descriptors)
-        with self._change() as change:
+        with self.change() as change:
             change.add_segment(number, segment)
             change.put(photos, range(key_of(number), key_of(number, segment.size)))
         self._tidy()
 
+    def compact(self) -> None:
+        """Make as few segments as there can be, the kind of index that the library has over each."""
+        numbers = list(self.contents().segments)
+        while part := few_enough(self.contents(), numbers):
+            self._make_one(part)
+            numbers = numbers[len(part) :]
+
+    def use_index(self, kind: str) -> None:
+        """Have another kind of index over many descriptors that lie in faiss's files; nothing where it is that one."""
+        options = store_options(kind)
+        if options["kind"] == self.catalogue.about("store")["kind"]:
+            return
+        with self.change() as change:
+            change.say("store", options)
+        self.store = open_store(self.folder, self.identity["dim"], options)
+        self.compact()
+
     def note_bad(self, photos: Iterable[Photo]) -> None:
         """Keep which photos could not be read, and why; an older descriptor of theirs is dropped."""
         found = list(photos)
-        with self._change() as change:
+        with self.change() as change:
             change.put(found, [None] * len(found))
 
     def remove(self, names: Iterable[str]) -> int:
         """Take photos out by name; how many were there."""
-        with self._change() as change:
+        with self.change() as change:
             return change.remove(names)
 
     def search(
@@ -146,6 +163,43 @@ class Library:
             for row, line in zip(keys, cosines, strict=True)
         ]
 
+    def keys(self) -> NDArray[np.int64]:
+        """Keys of all descriptors, (n,), ascending."""
+        contents = self.contents()
+        parts = [contents.live_rows(number) + key_of(number) for number in sorted(contents.segments)]
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+    def descriptors(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The descriptors with these keys, (n, dim), in their order. Raises InputError where one cannot be read."""
+        found = np.empty((len(keys), self.identity["dim"]), np.float32)
+        numbers = keys >> ROW_BITS
+        for number in np.unique(numbers).tolist():
+            own = np.flatnonzero(numbers == number)
+            found[own] = self.store.rows(number, keys[own] - key_of(number))
+        return found
+
+    def nearest(
+        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Cosines and keys, (Q, k) each, of the nearest of the `allowed` keys, which are ascending."""
+        return self.store.search(queries, k, self.contents(), allowed)
+
+    @contextmanager
+    def change(self) -> Iterator[Change]:
+        """A transaction on the catalogue, which this library's next search knows of."""
+        try:
+            with self.catalogue.change() as change:
+                yield change
+        finally:
+            # What this process changes, its own catalogue does not count.
+            self._version = -1
+
+    def keep(self, change: Change, descriptors: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Write descriptors, (n, dim), as part of a change; their keys, (n,)."""
+        number, segment = self._write(descriptors)
+        change.add_segment(number, segment)
+        return np.arange(key_of(number), key_of(number, segment.size))
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """While one process writes, another one does not. Raises InputError where one does."""
@@ -159,13 +213,6 @@ class Library:
             self.store.sweep(self.contents())
         finally:
             release(lock)
-
-    @contextmanager
-    def _change(self) -> Iterator[Change]:
-        with self.catalogue.change() as change:
-            yield change
-        # What this process changes, its own catalogue does not count.
-        self._version = -1
 
     def _write(self, descriptors: NDArray[np.float32]) -> tuple[int, Segment]:
         number = self.catalogue.next_segment()
@@ -181,7 +228,7 @@ class Library:
         old = np.concatenate([rows + key_of(number) for number, rows in live.items()])
         with_rows = [self.store.rows(number, rows) for number, rows in live.items() if len(rows)]
         made = self._write(np.concatenate(with_rows)) if with_rows else None
-        with self._change() as change:
+        with self.change() as change:
             if made is not None:
                 number, segment = made
                 change.add_segment(number, segment)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,48 +34,66 @@ class File:
 
 
 def find_photos(places: Sequence[str]) -> list[File]:
-    """Every photo below folders and prefixes, and the files named themselves, in the order of their names.
+    """A few photos: every one that `files_below` finds, in the order of their names.
 
-    Hidden files and folders are what tools leave, and are left out; links inside a folder are not followed out of it.
     Raises InputError for a place that is not there, and where there is no photo at all.
     """
-    files = {file.name: file for place in places for file in _below(place)}
+    files = {file.name: file for place in places for file in files_below(place)}
     if not files:
-        kinds = " ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"no photos in {', '.join(places)}: files {kinds}")
+        raise nothing_found(places)
     return [files[name] for name in sorted(files)]
 
 
-def _below(place: str) -> Iterator[File]:
+def nothing_found(places: Sequence[str]) -> InputError:
+    """What a person hears where there is no photo."""
+    return InputError(f"no photos in {', '.join(places)}: files {' '.join(sorted(IMAGE_SUFFIXES))}")
+
+
+def files_below(place: str, skipped: Callable[[str], None] = lambda name: None) -> Iterator[File]:
+    """Every photo below a folder or prefix, or the file itself.
+
+    Hidden files and folders are what tools leave, and are left out; links inside a folder are not followed out of it.
+
+    Args:
+        skipped: told the names of other files that are no photos by their names.
+
+    Raises InputError for a place that is not there.
+    """
     if "://" in place:
-        yield from _of_store(place)
+        yield from _of_store(place, skipped)
         return
     path = Path(place)
     if path.is_dir():
-        yield from _of_folder(path.resolve())
+        yield from _of_folder(path.resolve(), skipped)
     elif path.is_file():
-        yield _file(path.absolute())
+        yield _file(path.parent.resolve() / path.name)
     else:
         raise InputError(f"{place}: no such file or folder")
 
 
-def _of_folder(root: Path) -> Iterator[File]:
+def _of_folder(root: Path, skipped: Callable[[str], None]) -> Iterator[File]:
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(filter(visible, folders))
-        for path in (Path(folder, name) for name in sorted(names) if _is_photo(name)):
-            if path.is_file() and path.resolve().is_relative_to(root):
+        for name in sorted(filter(visible, names)):
+            path = Path(folder, name)
+            if not is_image(name):
+                skipped(name)
+            elif path.is_file() and path.resolve().is_relative_to(root):
                 yield _file(path)
 
 
-def _of_store(prefix: str) -> Iterator[File]:
+def _of_store(prefix: str, skipped: Callable[[str], None]) -> Iterator[File]:
     try:
         system, root = fsspec.core.url_to_fs(prefix)
         found = system.find(root, detail=True)
     except (ImportError, OSError, ValueError) as error:
         raise InputError(f"{prefix} cannot be listed: {error}") from error
     for name, about in sorted(found.items()):
-        if _is_photo(name.rpartition("/")[2]):
+        last = name.rpartition("/")[2]
+        if is_image(last) and visible(last):
             yield File(system.unstrip_protocol(name), int(about.get("size") or 0), _changed(about))
+        elif visible(last):
+            skipped(last)
 
 
 def _changed(about: dict[str, object]) -> int:
@@ -89,7 +107,3 @@ def _changed(about: dict[str, object]) -> int:
 def _file(path: Path) -> File:
     about = path.stat()
     return File(str(path), about.st_size, about.st_mtime_ns)
-
-
-def _is_photo(name: str) -> bool:
-    return visible(name) and is_image(name)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from src.contracts import InputError
 from src.data.images import BrokenImageError, crop_query, decode, reason, shrink
+from src.data.scans import decode_shrunk
 from src.library.photos import File
 
 Box = tuple[float, float, float, float]
@@ -27,13 +28,13 @@ def query_pixels(data: bytes, name: str, max_side: int, box: Box | None = None) 
     Raises InputError for a photo that cannot be read and for a box that is not inside it.
     """
     try:
+        if box is None:
+            return decode_shrunk(data, max_side)
         pixels = decode(data)
     except BrokenImageError as error:
         raise InputError(f"{name} cannot be read: {reason(error)}") from error
-    if box is not None:
-        _check_box(box, pixels.shape[:2], name)
-        pixels = crop_query(pixels, np.array(box, np.float64), "pil")
-    return shrink(pixels, max_side)
+    _check_box(box, pixels.shape[:2], name)
+    return shrink(crop_query(pixels, np.array(box, np.float64), "pil"), max_side)
 
 
 def read_box(text: str) -> Box:

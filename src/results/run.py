@@ -8,6 +8,7 @@ from pathlib import Path
 
 from src.contracts import Ranking
 from src.files import write_bytes, write_text
+from src.results.baseline import Baseline, gain
 from src.results.card import labels, make_card, write_card
 from src.results.card_charts import chart_sections, write_charts
 from src.results.figures import ranked_grid
@@ -17,8 +18,6 @@ from src.results.submission import submission
 from src.results.tables.summary import summarize
 from src.results.tables.terminal import print_tables
 from src.results.training_curves import curves_svg
-
-BASELINE = "untrained ImageNet GeM"
 
 
 def finish_run(
@@ -32,7 +31,7 @@ def finish_run(
     config: Mapping[str, object],
     training: Mapping[str, object] | None = None,
     validation_map: float | None = None,
-    baseline: Sequence[Ranking] = (),
+    baseline: Baseline | None = None,
     pictures: Sequence[tuple[str, bytes]] = (),
 ) -> Path:
     """Write `card.json`, `rankings/BENCHMARK.json`, `grids/BENCHMARK.jpg` and `report.html` to `run`; print the table.
@@ -40,8 +39,8 @@ def finish_run(
     Of GLDv2's own evaluations also `submissions/BENCHMARK.csv`, of curves in the rankings `figures/*.svg`, and of
     `pictures` (titles and JPEGs) `pictures/NN.jpg`.
 
-    `baseline` are the rankings of the untrained reference on the same benchmarks; its card goes to
-    `baseline/card.json` and its row stands above the run's. Returns the page's path.
+    The card of the `baseline` goes to `baseline/card.json`, its row stands above the run's, and the gain is printed.
+    Returns the page's path.
     """
     card = make_card(
         name=name,
@@ -55,14 +54,14 @@ def finish_run(
     )
     cards = [card]
     if baseline:
-        untrained = {**protocol, "selection": {}}
         reference = make_card(
             name=f"{name}/baseline",
-            method=BASELINE,
-            rankings=baseline,
-            protocol=untrained,
-            checkpoint=None,
+            method=baseline.method,
+            rankings=baseline.rankings,
+            protocol={**protocol, "selection": dict(baseline.selection)},
+            checkpoint=baseline.checkpoint,
             config=config,
+            training=baseline.training,
         )
         write_card(reference, run / "baseline" / "card.json")
         cards = [reference, card]
@@ -92,6 +91,9 @@ def finish_run(
     )
     if rankings:
         print_tables([summary])
+    if baseline:
+        for before, after in zip(baseline.rankings, rankings, strict=True):
+            print(gain(baseline, before, after))
     print(f"page: {page}")
     return page
 

@@ -48,7 +48,7 @@ def add_photo(
         raise HTTPException(507, f"the photo cannot be kept: {error.strerror}") from None
     kept = library.catalogue.named(str(path))
     assert kept is not None
-    return kept
+    return kept[0]
 
 
 def remove_photo(library: Library, photo: Photo) -> bool:

@@ -122,6 +122,11 @@ def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
     return model.eval(), config
 
 
+def trained_network(path: str | Path) -> DescriptorModel:
+    """The trained network of a checkpoint alone. Raises InputError as `load_model`."""
+    return load_model(path)[0]
+
+
 def read_run(path: str | Path) -> dict[str, Any]:
     """How the run behind a checkpoint describes itself (see `describe_run`). Raises InputError as `read_checkpoint`."""
     return read_checkpoint(path)[RUN_KEY]
@@ -205,7 +210,7 @@ def build_model(config: Mapping[str, Any]) -> DescriptorModel:
     """
     from hydra.utils import instantiate
 
-    return instantiate(_checked(config))
+    return instantiate(safe_config(config))
 
 
 def check_fit(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor], path: str | Path) -> None:
@@ -222,7 +227,7 @@ def check_fit(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor], path
         )
 
 
-def _checked(config: Any) -> Any:
+def safe_config(config: Any) -> Any:
     """A stored configuration that builds parts of this project alone, and downloads nothing.
 
     Raises InputError for another target, for an interpolation, which Hydra would resolve into anything, and for
@@ -232,14 +237,14 @@ def _checked(config: Any) -> Any:
         target = config.get("_target_")
         if target is not None and target not in PARTS:
             raise InputError(f"the checkpoint wants to build {target}, which is no model of this project")
-        inside = {_checked(key): _checked(value) for key, value in config.items()}
+        inside = {safe_config(key): safe_config(value) for key, value in config.items()}
         if target != "src.models.backbone.Backbone":
             return inside
         if any(not isinstance(value, bool | int | float) for value in (inside.get("options") or {}).values()):
             raise InputError(f"the checkpoint wants a backbone with the options {inside['options']}")
         return without_weights(inside)
     if isinstance(config, list | tuple):
-        return [_checked(value) for value in config]
+        return [safe_config(value) for value in config]
     if isinstance(config, str) and "${" in config:
         raise InputError(f"the checkpoint's configuration is not resolved: {config}")
     return config

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from src.library.model import Ready, ready_model
+from src.library.query import photo_pixels
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +32,7 @@ def save(path: Path, seed: int, cell: int = 12) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     blocks = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), np.uint8)
     Image.fromarray(blocks.repeat(cell, 0).repeat(cell, 1)).save(path)
+
+
+def describe(ready: Ready, name: str) -> np.ndarray:
+    return ready.extractor([torch.from_numpy(photo_pixels(name, 64))]).detach().numpy()

@@ -70,6 +70,7 @@ def test_a_folder_is_embedded_and_searched_with_its_catalogue(folder: Path, tmp_
         ("embed", ["FOLDER", "--library", "LIBRARY", "--scales", "a"], "--scales wants numbers"),
         ("embed", ["FOLDER", "--library", "LIBRARY", "--metadata", "NOTHING"], "cannot be read as a table"),
         ("search", ["FOLDER", "--library", "LIBRARY"], "no library in"),
+        ("library", ["duplicates", "--library", "LIBRARY"], "no library in"),
     ],
 )
 def test_a_mistake_is_one_line(folder: Path, tmp_path: Path, module: str, arguments: list[str], said: str) -> None:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from library.conftest import save
+from library.conftest import describe, save
 
 from src.contracts import InputError
 from src.library.catalogue import FILE
 from src.library.contents import Photo
-from src.library.embedding import embed
+from src.library.describing import embed
 from src.library.finder import Finder
 from src.library.library import Library
+from src.library.listing import Listing
 from src.library.model import Ready
-from src.library.photos import find_photos
+from src.library.photos import File, find_photos
 from src.library.query import photo_pixels
 
 IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": 4, "scales": [1.0], "max_side": 64}
@@ -32,8 +33,12 @@ def photo(name: str, **metadata: str) -> Photo:
     return Photo(name, 1, 1, (2, 3), metadata=metadata)
 
 
-def describe(ready: Ready, name: str) -> np.ndarray:
-    return ready.extractor([torch.from_numpy(photo_pixels(name, 64))]).detach().numpy()
+def changed(library: Library, folder: Path) -> list[File]:
+    with closing(Listing([str(folder)])) as listing:
+        listing.compare(library.folder)
+        files = list(listing.changed())
+        assert len(files) == listing.changed_count()
+        return files
 
 
 def names(answers: list) -> list[str]:
@@ -62,6 +67,10 @@ def test_only_what_passes_the_filters_is_found(library):
     assert sorted(names(library.search(query, 9, {"year": "1900"})[0])) == ["a", "b"]
     assert names(library.search(query, 9, {"year": "1900", "place": "x"})[0]) == ["b"]
     assert library.search(query, 9, {"place": "y"}) == [[]]
+    odd = """ o"d'd $.[0] 🙂"""
+    library.add([photo("d", **{odd: odd})], unit([0, 0, 0, 1]))
+    assert names(library.search(query, 9, {odd: odd})[0]) == ["d"]
+    library.remove(["d"])
     with pytest.raises(InputError, match=r"no photo has colour: the columns are place, year"):
         library.search(query, 9, {"colour": "red"})
 
@@ -125,7 +134,7 @@ def test_photos_of_a_damaged_segment_are_described_anew(ready: Ready, folder: Pa
         again.search(query, 1)
     assert again.forget_damaged() == 2
     assert again.forget_damaged() == 0
-    assert embed(again, ready, files).added == 2
+    assert embed(again, ready, changed(again, folder)).added == 2
     ((best,),) = again.search(query, 1)
     assert (best.photo.name, best.photo.metadata) == (files[0].name, {"year": "1900"})
 
@@ -156,6 +165,8 @@ def test_one_process_writes(library):
 def test_photos_are_found_by_themselves_and_only_what_changed_is_described(ready: Ready, folder: Path, tmp_path: Path):
     (folder / "a" / "text.jpg").write_text("no image")
     (folder / "a" / "empty.png").touch()
+    (folder / "a" / "notes.txt").touch()
+    (folder / "b c" / "drawing.SVG").write_text("<svg/>")
     outside = tmp_path / "outside.jpg"
     save(outside, 9)
     (folder / "a" / "link.jpg").symlink_to(outside)
@@ -163,10 +174,13 @@ def test_photos_are_found_by_themselves_and_only_what_changed_is_described(ready
     save(folder / ".thumbnails" / "0.jpg", 11)
     library = Library.open(tmp_path / "library", ready.identity)
     files = find_photos([str(folder)])
+    with closing(Listing([str(folder)])) as listing:
+        assert files == list(listing)
+        assert listing.others == {".svg": 1, ".txt": 1}
     assert len(files) == 8
     outcome = embed(library, ready, files)
-    assert (outcome.added, outcome.known) == (6, 0)
-    assert {Path(bad.name).name: bad.reason for bad in outcome.bad} == {
+    assert (outcome.added, outcome.bad) == (6, 2)
+    assert {Path(bad.name).name: bad.reason for bad in library.catalogue.bad()} == {
         "text.jpg": "not an image",
         "empty.png": "zero bytes",
     }
@@ -180,8 +194,10 @@ def test_photos_are_found_by_themselves_and_only_what_changed_is_described(ready
 
     save(Path(photos[0].name), 77)
     os.utime(photos[0].name, ns=(1, 1))
-    again = embed(library, ready, find_photos([str(folder)]))
-    assert (again.added, again.known, len(again.bad), len(library)) == (1, 7, 0, 6)
+    again = changed(library, folder)
+    assert [file.name for file in again] == [photos[0].name]
+    assert embed(library, ready, again).added == 1
+    assert len(library) == 6
 
 
 def test_places_that_are_not_there_or_hold_nothing_are_refused(tmp_path: Path):
@@ -189,6 +205,8 @@ def test_places_that_are_not_there_or_hold_nothing_are_refused(tmp_path: Path):
         find_photos([str(tmp_path / "gone")])
     with pytest.raises(InputError, match=r"no photos in"):
         find_photos([str(tmp_path)])
+    with pytest.raises(InputError, match=r"no photos in"):
+        Listing([str(tmp_path)])
 
 
 def test_an_object_stores_photos_are_found_and_read():

@@ -114,13 +114,31 @@ def test_descriptors_come_back_as_they_were_given(library: Library) -> None:
 
 def test_a_library_keeps_its_descriptors_where_they_are(library: Library, tmp_path: Path) -> None:
     kept = library.catalogue.about("store")
-    other = "hnsw" if kept["kind"] != "hnsw" else "flat"
+    other = "milvus" if kept["kind"] != "milvus" else "flat"
     library.close()
     with pytest.raises(InputError, match=rf"keeps its descriptors in .*, not {other}"):
         Library.open(tmp_path / "library", IDENTITY, other)
     with pytest.raises(InputError, match=r"--store is flat, ivf_pq, hnsw, milvus or the address"):
         Library.open(tmp_path / "another", IDENTITY, "elastic")
     assert not (tmp_path / "another").exists()
+
+
+def test_another_index_answers_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "INDEXED_FROM", 300)
+    Library.open(tmp_path / "library", IDENTITY).close()
+    library = Library.open(tmp_path / "library", IDENTITY, "hnsw")
+    with library.writing():
+        library.add(photos(0, 400), unit(400, 0))
+        wanted = library.search(unit(3, 9), 5)
+        for kind in ("hnsw", "ivf_pq", "flat"):
+            library.use_index(kind)
+            assert [segment.kind for segment in library.contents().segments.values()] == [kind]
+            for found, row in zip(library.search(unit(3, 9), 5), wanted, strict=True):
+                assert [answer.photo for answer in found] == [answer.photo for answer in row]
+                np.testing.assert_allclose([a.cosine for a in found], [a.cosine for a in row], atol=1e-6)
+    library.close()
+    assert {path.suffix for path in (tmp_path / "library" / "segments").iterdir()} == {".flat", ".json"}
+    assert Library(tmp_path / "library").catalogue.about("store") == {"kind": "flat"}
 
 
 def test_many_small_additions_become_few_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +152,15 @@ def test_many_small_additions_become_few_segments(tmp_path: Path, monkeypatch: p
     assert len(library.contents().segments) <= 8
     assert len(list((library.folder / "segments").glob("*.flat"))) == len(library.contents().segments)
     query = unit(1, 99)
-    assert [a.photo.name for a in library.search(query, 40)[0]] == [name for name, _ in plain.best(query[0], 40)]
+    found = [name for name, _ in plain.best(query[0], 40)]
+    assert [a.photo.name for a in library.search(query, 40)[0]] == found
+    monkeypatch.setattr(compaction, "LARGEST", 25)
+    with library.writing():
+        library.compact()
+    sizes = [segment.size for segment in library.contents().segments.values()]
+    assert sum(sizes) == 40
+    assert len(sizes) < 8
+    assert [a.photo.name for a in library.search(query, 40)[0]] == found
 
 
 def test_milvus_lite_is_for_one_process(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from src.results.baseline import Baseline
 from src.results.run import finish_run
 
 
@@ -61,7 +62,7 @@ def test_a_run_with_nothing_to_add_leaves_no_empty_folders(tmp_path, make_rankin
 
 
 def test_the_baseline_is_compared(tmp_path, make_ranking, capsys):
-    finish(tmp_path, [make_ranking(maps=(0.9, 0.8, 0.7))], baseline=[make_ranking(maps=(0.5, 0.4, 0.3))])
+    finish(tmp_path, [make_ranking(maps=(0.9, 0.8, 0.7))], baseline=Baseline([make_ranking(maps=(0.5, 0.4, 0.3))]))
     printed = capsys.readouterr().out
     assert printed.index("untrained ImageNet GeM") < printed.index("DELG + SP")
     assert "Difference to the best of each column" in printed

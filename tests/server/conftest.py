@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from src.library.embedding import embed
+from src.library.describing import embed
 from src.library.finder import Finder
 from src.library.library import Library
 from src.library.model import ready_model

@@ -31,9 +31,12 @@ def store_options(store: str | None) -> dict[str, Any]:
 
 
 def check_store(options: dict[str, Any], asked: str | None, folder: Path) -> None:
-    """Raise InputError where a library keeps its descriptors elsewhere than was asked for."""
+    """Raise InputError where a library keeps its descriptors elsewhere than was asked for.
+
+    Another index over faiss's files is no other place: see `Library.use_index`.
+    """
     there = options.get("uri", options["kind"])
-    if asked not in (None, there):
+    if asked not in (None, there) and not (asked in KINDS and there in KINDS):
         raise InputError(f"{folder} keeps its descriptors in {there}, not {asked}: leave --store out, or name another")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from itertools import accumulate
 
 from src.library.contents import Contents
 
@@ -24,16 +25,11 @@ def crowded(contents: Contents) -> list[int]:
         if 2 * live < segment.size:
             return [number]
         tiers[int(math.log(live, BESIDE))].append(number)
-    full = [_few_enough(contents, numbers) for numbers in tiers.values() if len(numbers) > BESIDE]
+    full = [few_enough(contents, numbers) for numbers in tiers.values() if len(numbers) > BESIDE]
     return next((numbers for numbers in full if len(numbers) > 1), [])
 
 
-def _few_enough(contents: Contents, numbers: list[int]) -> list[int]:
-    """As many of the segments, from the first on, as together are not too large."""
-    taken, total = [], 0
-    for number in numbers:
-        total += contents.segments[number].size
-        if total > LARGEST:
-            break
-        taken.append(number)
-    return taken
+def few_enough(contents: Contents, numbers: list[int]) -> list[int]:
+    """As many of the segments, from the first on, as together are not too large; one at least, where there is one."""
+    totals = accumulate(contents.segments[number].size for number in numbers)
+    return numbers[: max(1, sum(total <= LARGEST for total in totals))]

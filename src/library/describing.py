@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.data.images import BrokenImageError, decode, reason, shrink
+from src.data.images import BrokenImageError, reason
+from src.data.scans import decode_shrunk
 from src.extraction.buckets import Group
 from src.library.contents import Photo
 from src.library.library import Library
@@ -28,48 +29,42 @@ AHEAD = 8
 
 @dataclass
 class Outcome:
-    """What an embedding came to: photos described anew, left as they were, and those that could not be read."""
+    """What an embedding came to: how many photos were described, and how many could not be read."""
 
     added: int = 0
-    known: int = 0
-    bad: list[Photo] = field(default_factory=list)
-
-
-def changed_files(library: Library, files: Sequence[File]) -> list[File]:
-    """The files that the library does not know, or not as they are now."""
-    known = library.catalogue.known()
-    return [file for file in files if known.get(file.name) != (file.size, file.changed)]
+    bad: int = 0
 
 
 def embed(
     library: Library,
     ready: Ready,
-    files: Sequence[File],
+    files: Iterable[File],
     threads: int = 2,
-    progress: Callable[[int], None] = lambda count: None,
+    progress: Callable[[File, str | None], None] = lambda file, reason: None,
 ) -> Outcome:
-    """Describe the files that are new or changed and keep them in the library.
+    """Describe files and keep them in the library.
 
     What was described is kept now and then, so that a process that is stopped goes on from there.
 
     Args:
-        progress: told how many files more are done.
+        progress: told of each file that was read, and why it could not be.
     """
-    todo = changed_files(library, files)
-    outcome = Outcome(known=len(files) - len(todo))
+    outcome = Outcome()
     waiting = _Waiting(library, outcome)
     buckets = ready.extractor.buckets()
     shrunk = ready.identity["max_side"]
     try:
-        for place, (file, pixels) in enumerate(read(todo, shrunk, threads)):
-            progress(1)
+        for place, (file, pixels) in enumerate(read(files, shrunk, threads)):
             if isinstance(pixels, str):
+                progress(file, pixels)
                 waiting.bad(file, pixels)
                 continue
+            progress(file, None)
+            waiting.files[place] = file
             for group in buckets.add(place, torch.from_numpy(pixels)):
-                waiting.add(todo, group, described(ready, group))
+                waiting.add(group, described(ready, group))
         for group in buckets.rest():
-            waiting.add(todo, group, described(ready, group))
+            waiting.add(group, described(ready, group))
     finally:
         waiting.keep()
     return outcome
@@ -101,28 +96,30 @@ def described(ready: Ready, group: Group) -> Tensor:
 
 def _read(file: File, max_side: int) -> NDArray[np.uint8] | str:
     try:
-        return shrink(decode(file.read()), max_side)
+        return decode_shrunk(file.read(), max_side)
     except (BrokenImageError, OSError) as error:
         return reason(error)
 
 
 class _Waiting:
-    """Photos that are described, and not yet kept."""
+    """Photos that are read, and not yet kept."""
 
     def __init__(self, library: Library, outcome: Outcome) -> None:
         self.library = library
         self.outcome = outcome
+        self.files: dict[int, File] = {}
         self.photos: list[Photo] = []
         self.descriptors: list[NDArray[np.float32]] = []
         self.broken: list[Photo] = []
         self.since = time.monotonic()
 
-    def add(self, files: Sequence[File], group: Group, descriptors: Tensor) -> None:
+    def add(self, group: Group, descriptors: Tensor) -> None:
         for (place, image), descriptor in zip(group, descriptors.float().cpu().numpy(), strict=True):
+            file = self.files.pop(place)
             if not np.isfinite(descriptor).all():
-                self.bad(files[place], "the network gave no finite descriptor")
+                self.bad(file, "the network gave no finite descriptor")
                 continue
-            self.photos.append(_photo(files[place], shape=(int(image.shape[0]), int(image.shape[1]))))
+            self.photos.append(_photo(file, shape=(int(image.shape[0]), int(image.shape[1]))))
             self.descriptors.append(descriptor)
         self._perhaps()
 
@@ -136,7 +133,7 @@ class _Waiting:
         if self.broken:
             self.library.note_bad(self.broken)
         self.outcome.added += len(self.photos)
-        self.outcome.bad += self.broken
+        self.outcome.bad += len(self.broken)
         self.photos, self.descriptors, self.broken, self.since = [], [], [], time.monotonic()
 
     def _perhaps(self) -> None:

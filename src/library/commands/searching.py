@@ -1,0 +1,94 @@
+"""The command that searches: what it prints and writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from src.contracts import InputError
+from src.library.answer import Answer
+from src.library.answers import Found, as_data, common_folder, printable, table_of
+from src.library.explanation import Explanation
+from src.library.finder import Finder
+from src.library.page import write_page
+from src.library.photos import find_photos
+from src.library.query import photo_pixels, read_box
+
+RERANKERS = ("spatial",)
+# Queries that are described together.
+TOGETHER = 16
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asked for: see `src.search`."""
+
+    queries: Sequence[str]
+    library: str
+    top: int
+    box: str | None = None
+    where: Sequence[str] = ()
+    least: float = -1.0
+    rerank: str | None = None
+    explain: bool = False
+    as_json: bool = False
+    html: str | None = None
+
+
+def search_photos(asked: Request) -> None:
+    """Search for each query, print the answers and write the page. Raises InputError for a person's mistake."""
+    if asked.rerank not in (None, *RERANKERS):
+        raise InputError(f"--rerank is {' or '.join(RERANKERS)}, not {asked.rerank}")
+    box, filters = None if asked.box is None else read_box(asked.box), read_filters(asked.where)
+    finder = Finder(asked.library)
+    names = [file.name for file in find_photos(asked.queries)]
+    found: list[Found] = []
+    for start in range(0, len(names), TOGETHER):
+        part = names[start : start + TOGETHER]
+        pixels = [photo_pixels(name, finder.max_side, box) for name in part]
+        answers = finder.search(pixels, asked.top, filters, verify=asked.rerank is not None)
+        kept = [[answer for answer in row if answer.cosine >= asked.least] for row in answers]
+        found += [
+            Found(name, image, row, [_reason(finder, asked, image, answer) for answer in row])
+            for name, image, row in zip(part, pixels, kept, strict=True)
+        ]
+    _tell(asked, found)
+
+
+def read_filters(where: Sequence[str]) -> dict[str, str]:
+    """Values by column. Raises InputError for what is no COLUMN=VALUE."""
+    for condition in where:
+        if "=" not in condition:
+            raise InputError(f"--where wants COLUMN=VALUE, not {condition}")
+    return dict(condition.split("=", 1) for condition in where)
+
+
+def _reason(finder: Finder, asked: Request, query: np.ndarray, answer: Answer) -> Explanation | None:
+    return finder.explain(query, answer) if asked.explain and answer.there else None
+
+
+def _tell(asked: Request, found: Sequence[Found]) -> None:
+    if asked.html is not None:
+        write_page(Path(asked.html), found)
+    if asked.as_json:
+        print(json.dumps([as_data(one) for one in found], indent=1))
+        return
+    for one in found:
+        if one.answers:
+            folder = common_folder(one.answers)
+            print(printable(one.query) + (f", answers in {printable(folder)}" if folder else ""))
+            Console().print(table_of(one))
+        else:
+            print(f"{printable(one.query)}: no photo passes{_conditions(asked)}")
+    if asked.html is not None:
+        print(f"page: {asked.html}")
+
+
+def _conditions(asked: Request) -> str:
+    least = [f"a cosine of {asked.least:g} or more"] if asked.least > -1 else []
+    return "".join(f" {condition}" for condition in [", ".join([*asked.where, *least])] if condition)

@@ -1,0 +1,78 @@
+"""Images above the usual limit, which is lowered here so that small ones are."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.data import images, scans
+from src.data.images import BrokenImageError, decode, shrink
+from src.data.scans import decode_shrunk
+
+WIDTH, HEIGHT = 320, 200
+
+
+def encoded(kind: str, **options: object) -> bytes:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    pixels = np.stack([x * 255 // WIDTH, y * 255 // HEIGHT, (x + y) % 256 // 2], axis=2).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture
+def low(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 30_000)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG2000", "TIFF", "PNG", "WEBP"])
+def test_a_scan_is_the_shrunk_image(kind: str, low: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(kind)
+    with pytest.raises(BrokenImageError, match=r"320 x 200 pixels, above the limit of 30000"):
+        decode(data)
+    found = decode_shrunk(data, 64)
+    monkeypatch.setattr(images, "MAX_PIXELS", 1_000_000)
+    wanted = shrink(decode(data), 64)
+    assert found.shape == wanted.shape == (40, 64, 3)
+    # The format's own reduction filters otherwise at most by a few grey levels.
+    assert np.abs(found.astype(int) - wanted).mean() < 2
+    assert np.abs(found.astype(int) - wanted).max() < 24
+    np.testing.assert_array_equal(decode_shrunk(data, 64), wanted)
+
+
+def test_a_jpeg_is_shrunk_while_it_is_decoded(low: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+
+    def seen(pixels: np.ndarray, max_side: int) -> np.ndarray:
+        decoded.append(pixels.shape)
+        return shrink(pixels, max_side)
+
+    monkeypatch.setattr(scans, "shrink", seen)
+    assert decode_shrunk(encoded("JPEG"), 32).shape == (20, 32, 3)
+    assert decoded == [(50, 80, 3)]
+
+
+def test_a_scan_is_turned_upright(low: None) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for kind in ("JPEG", "TIFF", "PNG"):
+        assert decode_shrunk(encoded(kind, exif=exif), 64).shape == (64, 40, 3)
+        stored = (40, 64, 3) if kind != "TIFF" else (64, 40, 3)  # Pillow turns TIFFs by itself.
+        assert decode_shrunk(encoded(kind, exif=exif), 64, "ignore").shape == stored
+
+
+def test_beyond_its_limit_and_broken_ones_are_refused(low: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BrokenImageError, match=r".+"):
+        decode_shrunk(encoded("TIFF")[: HEIGHT * WIDTH], 64)
+    monkeypatch.setattr(scans, "MAX_SCAN", 50_000)
+    with pytest.raises(BrokenImageError, match=r"320 x 200 pixels, above the limit of 50000"):
+        decode_shrunk(encoded("PNG"), 64)
+
+
+def test_pillows_own_limit_stays(low: None) -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    decode_shrunk(encoded("PNG"), 64)
+    assert before == Image.MAX_IMAGE_PIXELS

@@ -1,0 +1,95 @@
+"""Going on from a checkpoint with photos of one's own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from end_to_end.runs import card, config, refused
+
+from src.checkpoint_network import with_network
+from src.contracts import InputError
+from src.data.folder import split_folder
+from src.data.images import decode
+from src.extraction.extractor import Extractor
+from src.retrieval.metrics import revisited_evaluation
+from src.train import main as train
+from src.training.checkpoints import RUN_KEY, load_model, read_checkpoint
+
+SMALL = ["data.image_size=64", "data.batch_size=8", "data.workers=0", "trainer=cpu", "trainer.max_epochs=1"]
+
+
+def test_a_checkpoint_is_trained_on_and_compared_with_itself(
+    trained: tuple[Path, float], photos: Path, tmp_path: Path, capsys
+) -> None:
+    start, run, mine = trained[0] / "checkpoints" / "best.ckpt", tmp_path / "run", tmp_path / "mine"
+    shutil.copytree(photos, mine)
+    shutil.copytree(mine / "landmark 0", mine / "few")
+    for photo in sorted((mine / "few").iterdir())[2:]:
+        photo.unlink()
+    options = ["experiment=finetune", f"weights={start}", f"data.root={mine}", "name=better", *SMALL]
+    train(config("train", f"output_dir={run}", *options, "test_scales=[1.0]"))
+    said = capsys.readouterr().out
+    assert "62 photos" not in said
+    assert "its head is not taken: its landmarks are others" in said
+
+    before, after = (read_checkpoint(path)[RUN_KEY] for path in (start, run / "checkpoints" / "best.ckpt"))
+    assert after["classes"][0] == "few"
+    network = before["config"]["model"]
+    assert network["backbone"]["name"] == "resnet18.tv_in1k"
+    frozen = {**network, "backbone": {**network["backbone"], "freeze_bn": True, "weights": None, "pretrained": False}}
+    assert {**after["config"]["model"], "backbone": {**frozen["backbone"], "licence": None}} == {
+        **frozen,
+        "backbone": {**frozen["backbone"], "licence": None},
+    }
+    old, new = (load_model(path)[0].backbone.state_dict() for path in (start, run / "checkpoints" / "best.ckpt"))
+    kept = [name for name in old if torch.equal(old[name], new[name])]
+    assert kept == [name for name in old if "bn" in name or "downsample.1" in name]
+
+    # Cosines of so small a network lie so close that the memory layout of its tensors swaps neighbours.
+    tested = [card(folder)["benchmarks"][0]["map"]["medium"] for folder in (run / "baseline", run)]
+    assert tested[0] == pytest.approx(map_of(start, mine), abs=5e-3)
+    assert tested[1] == pytest.approx(map_of(run / "checkpoints" / "best.ckpt", mine), abs=5e-3)
+    line = re.search(r"better.* than dolg \(before\): mAP (\S+) -> (\S+) %", said)
+    assert line is not None
+    assert [float(value) for value in line.groups()] == pytest.approx([100 * value for value in tested], abs=6e-3)
+    reference = card(run / "baseline")
+    assert reference["checkpoint"]["sha256"] == card(trained[0])["checkpoint"]["sha256"]
+    assert list(reference["protocol"]["selection"]) == ["demo validation"]
+
+
+def map_of(checkpoint: Path, root: Path) -> float:
+    """mAP of a checkpoint on the held-out photos of a folder."""
+    benchmark = split_folder(root)[2]
+    images = [torch.from_numpy(decode(benchmark.source.read(place))) for place in range(len(benchmark.source))]
+    with torch.inference_mode():
+        descriptors = Extractor(load_model(checkpoint)[0], [1.0])(images).numpy()
+    ranks = np.argsort(-(descriptors @ descriptors.T), axis=1, kind="stable")
+    return revisited_evaluation(ranks, benchmark.ground_truth)["medium"]["map"]
+
+
+def test_a_run_that_goes_on_has_its_own_network(trained: tuple[Path, float]) -> None:
+    last = trained[0] / "checkpoints" / "last.ckpt"
+    options = ["output_dir=out", "experiment=finetune", "weights=gone.ckpt", "data.root=x"]
+    assert with_network(config("train", *options, "test=false"), last).backbone.name == "resnet18.tv_in1k"
+    for begun in (last, None):
+        with pytest.raises(InputError, match=r"checkpoint not found: gone\.ckpt"):
+            with_network(config("train", *options), begun)
+
+
+def test_a_checkpoint_cannot_have_other_code_built(trained: tuple[Path, float], tmp_path: Path) -> None:
+    stored = read_checkpoint(trained[0] / "checkpoints" / "best.ckpt")
+    stored[RUN_KEY]["config"]["model"]["fusion"] = {"_target_": "os.system", "command": "true"}
+    torch.save(stored, tmp_path / "evil.ckpt")
+    cfg = config("train", "output_dir=out", "experiment=finetune", f"weights={tmp_path}/evil.ckpt", "data.root=x")
+    with pytest.raises(InputError, match=r"wants to build os\.system"):
+        with_network(cfg, None)
+
+
+def test_no_checkpoint_is_refused(photos: Path, tmp_path: Path, capsys) -> None:
+    cfg = config("train", "experiment=finetune", f"output_dir={tmp_path}", f"data.root={photos}", *SMALL)
+    assert "takes the network of weights=CHECKPOINT" in refused(train, cfg, capsys)

@@ -1,0 +1,37 @@
+"""What a run says it gained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from src.contracts import Scores
+from src.results.baseline import Baseline, gain
+
+
+def ranking_of(make_ranking, ap):
+    ranking = make_ranking(difficulties=("medium",))
+    benchmark = replace(ranking.benchmark, queries=np.arange(len(ap)))
+    medium = Scores(map=float(np.nanmean(ap)), ap=np.array(ap), mp_at_k=np.array([1.0, 1.0]))
+    return replace(ranking, benchmark=benchmark, evaluation={"medium": medium})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (
+            [0.2, 0.3, 0.4],
+            [0.3, 0.4, 0.5],
+            "toy: better than it: mAP 30.00 -> 40.00 %, +10.00 points (95 % interval +10",
+        ),
+        ([0.2, 0.9, 0.4], [0.9, 0.2, 0.5], "toy: perhaps better, perhaps by chance, than it: mAP 50.00 -> 53.33 %"),
+        ([0.5, 0.5], [0.5, 0.5], "toy: not better than it: mAP 50.00 -> 50.00 %, +0.00 points"),
+        ([0.5, 0.6], [0.5, 0.5], "toy: not better than it: mAP 55.00 -> 50.00 %, -5.00 points"),
+        ([0.5], [0.6], "+10.00 points (no interval, 1 queries)"),
+    ],
+)
+def test_the_gain_is_told_with_its_interval(make_ranking, before, after, said):
+    baseline = Baseline([], "it")
+    assert said in gain(baseline, ranking_of(make_ranking, before), ranking_of(make_ranking, after))
