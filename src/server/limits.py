@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
@@ -23,6 +24,7 @@ FORMATS = {
     "PNG": ".png",
     "WEBP": ".webp",
     "AVIF": ".avif",
+    "HEIF": ".heic",
     "JPEG2000": ".jp2",
     "BMP": ".bmp",
     "GIF": ".gif",
@@ -125,5 +127,10 @@ def read_header(data: bytes, max_pixels: int) -> Header:
 
 @lru_cache
 def _readable() -> tuple[str, ...]:
+    # HEIC where its reader is installed.
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     Image.init()
     return tuple(kind for kind in FORMATS if kind in Image.OPEN)

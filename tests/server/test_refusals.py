@@ -279,3 +279,11 @@ def test_a_large_photo_is_shrunk_and_a_small_one_found(client: TestClient) -> No
         held = io.BytesIO()
         Image.new("RGB", size, "red").save(held, "WEBP")
         assert search(client, held.getvalue()).status_code == 200
+
+
+def test_heic_is_read_where_its_reader_is_installed(client: TestClient, query: bytes) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    held = io.BytesIO()
+    heif.from_pillow(Image.open(io.BytesIO(query))).save(held, quality=90)
+    assert search(client, held.getvalue(), box="10,10,90,80").status_code == 200
+    assert search(client, held.getvalue()[:500]).status_code == 400
