@@ -8,7 +8,7 @@ import typer
 
 from src.errors import InputError
 
-MODEL = "A checkpoint, an exported folder, released weights (.pyth, hf://), dinov2 or efficientnet_lite0."
+MODEL = "A checkpoint, an exported folder (hf://OWNER/NAME), released weights, dinov2 or efficientnet_lite0."
 SHARD = "Only part i of n, such as 1/4, where several machines share the work: see `src.library merge`."
 STORE = "Where descriptors lie: flat (default), ivf_pq, hnsw (another index is built), milvus, a Milvus's address."
 PLAN = "Say what there is to do, how long it takes and how large it gets; do nothing."
@@ -24,13 +24,14 @@ def main(
     threads: Annotated[int, typer.Option(help="Threads that read and decode.")] = 2,
     shard: Annotated[str | None, typer.Option(help=SHARD)] = None,
     store: Annotated[str | None, typer.Option(help=STORE)] = None,
+    backend: Annotated[str, typer.Option(help="What runs the network: torch or onnx.")] = "torch",
     plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
 ) -> None:
     """Only photos that are new or changed are described; stopped, the same command goes on."""
     from src.library.commands.embedding import Request, embed_places
 
     try:
-        embed_places(Request(places, library, model, scales, max_side, metadata, threads, shard, store), plan)
+        embed_places(Request(places, library, model, scales, max_side, metadata, threads, shard, store, backend), plan)
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None

@@ -21,6 +21,7 @@ def main(
     least: Annotated[float, typer.Option(help="Only photos with at least this cosine.", min=-1, max=1)] = -1.0,
     rerank: Annotated[str | None, typer.Option(help=RERANK)] = None,
     explain: Annotated[bool, typer.Option("--explain", help=EXPLAIN)] = False,
+    backend: Annotated[str, typer.Option(help="What runs the network: torch or onnx.")] = "torch",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     html: Annotated[str | None, typer.Option(help="Write a page with thumbnails to this file.")] = None,
 ) -> None:
@@ -28,7 +29,7 @@ def main(
     from src.library.commands.searching import Request, search_photos
 
     try:
-        search_photos(Request(queries, library, top, box, where or (), least, rerank, explain, as_json, html))
+        search_photos(Request(queries, library, top, box, where or (), least, rerank, explain, as_json, html, backend))
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None

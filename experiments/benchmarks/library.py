@@ -27,11 +27,12 @@ from src.library.contents import Photo
 from src.library.describing import embed
 from src.library.finder import Finder
 from src.library.library import Library
-from src.library.model import PRETRAINED, Ready, ready_model
+from src.library.model import Ready, ready_model
 from src.library.photos import File, find_photos
 from src.library.query import photo_pixels
 from src.models.dolg import GlobalDescriptor
 from src.models.pooling import GeM
+from src.sharing.named import PRETRAINED
 
 DIM, CENTRES, BLOCK, QUERIES, TOP = 512, 1000, 10_000, 200, 20
 IDENTITY = {"model": "random", "title": "random", "source": "random", "dim": DIM, "scales": [1.0], "max_side": 1}

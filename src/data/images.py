@@ -101,6 +101,17 @@ def decode(data: bytes, orientation: Orientation = "exif") -> Pixels:
     return np.ascontiguousarray(upright(pixels, _stated(data, orientation)))
 
 
+def pixels_of(image: Image.Image, orientation: Orientation = "exif") -> Pixels:
+    """An open image's pixels, (H, W, 3) RGB, upright or as they are stored; may be a view.
+
+    Raises BrokenImageError for too many pixels, and what Pillow raises for broken files.
+    """
+    _check_pixels(*image.size)
+    pixels = rgb(image)
+    # Asked after loading, since TIFF images are turned by it.
+    return upright(pixels, image_orientation(image)) if orientation == "exif" else pixels
+
+
 def decode_crop(
     data: bytes, crop: CropRange, size: int, rng: np.random.Generator, reading: Reading = READ_ALL
 ) -> Pixels:
@@ -236,10 +247,7 @@ def _decode_with_pillow(data: bytes, orientation: Orientation) -> Pixels:
             # Notes on metadata, palettes and sizes: what matters here either decodes or raises.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
-                _check_pixels(*image.size)
-                pixels = rgb(image)
-                # Asked after loading, since TIFF images are turned by it.
-                return upright(pixels, image_orientation(image)) if orientation == "exif" else pixels
+                return pixels_of(image, orientation)
     except BrokenImageError:
         raise
     except UnidentifiedImageError as error:

@@ -68,11 +68,12 @@ class Extractor:
     def together(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> Float[Tensor, "b d"]:
         """Images of one shape to descriptors, in one pass a scale."""
         pixels = torch.stack(list(images)).permute(0, 3, 1, 2).float()
-        single = [F.normalize(self._single_scale(pixels, scale)) for scale in self.scales]
+        single = [F.normalize(self.describe(rescale(pixels, scale, self.resize))) for scale in self.scales]
         return F.normalize(torch.stack(single).mean(0))
 
-    def _single_scale(self, pixels: Float[Tensor, "b 3 h w"], scale: float) -> Float[Tensor, "b d"]:
-        return self.model(self.model.backbone.normalise(rescale(pixels, scale, self.resize)))
+    def describe(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """RGB images in 0..255 to descriptors, at the size they have."""
+        return self.model(self.model.backbone.normalise(pixels))
 
 
 def check_protocol(scales: object, resize: object) -> None:

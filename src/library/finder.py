@@ -18,16 +18,16 @@ from src.library.verification import DEPTH, Verifier
 
 
 class Finder:
-    """Searches the library in a folder with the network that made it.
+    """Searches the library in a folder with the network that made it, run by torch or onnx.
 
     Raises InputError where there is no library, or its network is no longer to be had.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, backend: str = "torch") -> None:
         self.library = Library(folder)
         made = self.library.identity
         self.max_side: int = made["max_side"]
-        self.ready = ready_model(made["source"], made["scales"], self.max_side)
+        self.ready = ready_model(made["source"], made["scales"], self.max_side, backend)
         self.library.check(self.ready.identity)
         self._verifier = Verifier(self.max_side)
 

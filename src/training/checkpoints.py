@@ -46,7 +46,7 @@ WITHIN_AN_EPOCH = ("seed", "data.batch_size", "data.sampling", "data.packed_url"
 # What differs whenever a run resumes, and copies of what the groups at the root say.
 UNTOLD = ("name", "output_dir", "resume", "group", "logger", "model.", "data.augmentation")
 # What an exported folder holds.
-TENSORS, ABOUT = "model.safetensors", "model.json"
+TENSORS, ABOUT = "model.safetensors", "config.json"
 
 
 def describe_run(config: Mapping[str, Any], classes: list[str], data: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Request:
     threads: int
     shard: str | None = None
     store: str | None = None
+    backend: str = "torch"
 
 
 def embed_places(asked: Request, plan: bool = False) -> None:
@@ -52,7 +53,7 @@ def embed_places(asked: Request, plan: bool = False) -> None:
         strangers = sum(name is None for name, _ in _rows(asked, files))
         if strangers:
             print(f"{asked.metadata}: {strangers} rows name no photo here")
-        ready = ready_model(_source(asked), _numbers(asked.scales), asked.max_side)
+        ready = ready_model(_source(asked), _numbers(asked.scales), asked.max_side, asked.backend)
         print(f"model: {ready.title}")
         if plan:
             _tell_plan(asked, ready, files)

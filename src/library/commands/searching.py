@@ -38,6 +38,7 @@ class Request:
     explain: bool = False
     as_json: bool = False
     html: str | None = None
+    backend: str = "torch"
 
 
 def search_photos(asked: Request) -> None:
@@ -45,7 +46,7 @@ def search_photos(asked: Request) -> None:
     if asked.rerank not in (None, *RERANKERS):
         raise InputError(f"--rerank is {' or '.join(RERANKERS)}, not {asked.rerank}")
     box, filters = None if asked.box is None else read_box(asked.box), read_filters(asked.where)
-    finder = Finder(asked.library)
+    finder = Finder(asked.library, asked.backend)
     names = [file.name for file in find_photos(asked.queries)]
     found: list[Found] = []
     for start in range(0, len(names), TOGETHER):

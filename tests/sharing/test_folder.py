@@ -15,18 +15,24 @@ from training.test_checkpoints import DATA, write, write_delg
 from src.errors import InputError
 from src.losses.local import LocalLoss
 from src.losses.margin import ArcFace, CurricularFace
-from src.models.released import load_released, read_released, released_network
+from src.models.released import load_released, released_network
+from src.sharing.folder import Shared, from_checkpoint, from_released, new_folder, write_model
 from src.training.checkpoints import load_model, selection_of, tensor_file
-from src.training.exported import export_checkpoint, export_released
 from src.training.warm_start import warm_start
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def written(shared: Shared, out: Path) -> Path:
+    with new_folder(out) as folder:
+        write_model(folder, shared)
+    return out
+
+
 def test_a_checkpoint_as_a_folder(tmp_path: Path) -> None:
     network = write(tmp_path / "best.ckpt")
-    folder = export_checkpoint(tmp_path / "best.ckpt", tmp_path / "a" / "model")
-    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+    folder = written(from_checkpoint(tmp_path / "best.ckpt"), tmp_path / "a" / "model")
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
     loaded, config = load_model(folder)
     x = torch.randn(1, 3, 64, 64)
@@ -34,16 +40,16 @@ def test_a_checkpoint_as_a_folder(tmp_path: Path) -> None:
     assert config["model"]["dim"] == 8
     assert selection_of(folder) == DATA["validation"]
     assert tensor_file(folder) == folder / "model.safetensors"
-    assert json.loads((folder / "model.json").read_text())["classes"] == ["a", "b"]
+    assert json.loads((folder / "config.json").read_text())["classes"] == ["a", "b"]
     with pytest.raises(InputError, match="not empty"):
-        export_checkpoint(tmp_path / "best.ckpt", folder)
+        written(from_checkpoint(tmp_path / "best.ckpt"), folder)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 99}'])
 def test_a_folder_that_does_not_say_what_it_holds_is_refused(tmp_path: Path, text: str) -> None:
     write(tmp_path / "best.ckpt")
-    folder = export_checkpoint(tmp_path / "best.ckpt", tmp_path / "model")
-    (folder / "model.json").write_text(text)
+    folder = written(from_checkpoint(tmp_path / "best.ckpt"), tmp_path / "model")
+    (folder / "config.json").write_text(text)
     with pytest.raises(InputError):
         load_model(folder)
 
@@ -71,7 +77,7 @@ def test_the_command_exports_released_weights(parity: Path, tmp_path: Path) -> N
 def test_training_starts_from_released_weights_and_their_head(parity: Path, tmp_path: Path, capsys) -> None:
     stored = state_dict(parity, "r50_noaspp") | {"desc_cls.t": torch.tensor([0.3])}
     torch.save({"model_state": stored}, tmp_path / "weights.pyth")
-    exported = export_released(read_released(tmp_path / "weights.pyth"), tmp_path / "model")
+    exported = written(from_released(tmp_path / "weights.pyth"), tmp_path / "model")
     model, head = released_network("resnet50.tv_in1k", aspp=False), CurricularFace(512, 100)
     for source in (tmp_path / "weights.pyth", exported):
         warm_start(model, head, str(source), [str(i) for i in range(100)])
@@ -96,16 +102,16 @@ def test_the_centres_go_along_to_another_margin(tmp_path: Path) -> None:
 
 def test_the_export_of_a_last_checkpoint_was_not_selected(tmp_path: Path) -> None:
     write(tmp_path / "last.ckpt")
-    assert selection_of(export_checkpoint(tmp_path / "last.ckpt", tmp_path / "model")) == {}
+    assert selection_of(written(from_checkpoint(tmp_path / "last.ckpt"), tmp_path / "model")) == {}
 
 
 @pytest.mark.parametrize("missing", ["classes", "data", "config"])
 def test_a_folder_that_lacks_a_part_says_which(tmp_path: Path, missing: str) -> None:
     write(tmp_path / "best.ckpt")
-    folder = export_checkpoint(tmp_path / "best.ckpt", tmp_path / "model")
-    about = json.loads((folder / "model.json").read_text())
+    folder = written(from_checkpoint(tmp_path / "best.ckpt"), tmp_path / "model")
+    about = json.loads((folder / "config.json").read_text())
     del about[missing]
-    (folder / "model.json").write_text(json.dumps(about))
+    (folder / "config.json").write_text(json.dumps(about))
     with pytest.raises(InputError, match=missing):
         load_model(folder)
 
@@ -136,7 +142,7 @@ def test_parts_of_one_network_start_another(tmp_path: Path, capsys) -> None:
 def test_a_local_head_and_its_classifier_go_along(tmp_path: Path) -> None:
     network = write_delg(tmp_path / "a.ckpt")
     stored = torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"]["auxiliary.classifier.weight"]
-    folder = export_checkpoint(tmp_path / "a.ckpt", tmp_path / "model")
+    folder = written(from_checkpoint(tmp_path / "a.ckpt"), tmp_path / "model")
     x = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(vars(load_model(folder)[0].local_maps(x)), vars(network.local_maps(x)))
     for source, classes, same in [

@@ -6,21 +6,20 @@ from end_to_end.runs import config
 from hydra.utils import instantiate
 
 from src.extraction.store import fingerprint
-from src.library import model
-from src.library.model import Ready
+from src.sharing import named
 
 
-def test_the_packaged_network_is_the_configurations(ready: Ready) -> None:
+def test_the_packaged_network_is_the_configurations() -> None:
     cfg = config("evaluate", "output_dir=out", "model=imagenet_gem", "backbone=efficientnet_lite0")
-    assert fingerprint(instantiate(cfg.model)) == ready.identity["model"]
+    assert fingerprint(instantiate(cfg.model)) == fingerprint(named.named("efficientnet_lite0").network)
 
 
 def test_dinov2_is_the_configurations(monkeypatch) -> None:
     """Its weights cannot be had here: by what is asked for."""
     cfg = config("evaluate", "output_dir=out", "model=imagenet_gem", "backbone=vit_small_patch14_dinov2")
     asked = {}
-    monkeypatch.setattr(model, "Backbone", lambda name, **options: asked.update(options, name=name))
-    build, _ = model.PRETRAINED["dinov2"]
+    monkeypatch.setattr(named, "Backbone", lambda name, **options: asked.update(options, name=name))
+    build, _ = named.PRETRAINED["dinov2"]
     build()
     assert asked["name"] == cfg.backbone.name
     assert asked == {**asked, "depths": tuple(cfg.backbone.depths), "options": dict(cfg.backbone.options)}

@@ -1,0 +1,139 @@
+"""ONNX files give torch's descriptors, over shapes; int8 ones say that they are others."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from src.errors import InputError
+from src.extraction.extractor import Extractor
+from src.extraction.onnx_extractor import OnnxExtractor, Session
+from src.extraction.store import fingerprint
+from src.library.model import ready_model
+from src.models.backbone import Backbone
+from src.models.dolg import DOLG, GlobalDescriptor
+from src.models.pooling import RMAC, GeM
+from src.sharing import backend, onnx_file
+from src.sharing.command import Request, export
+from src.sharing.graph import check_exportable
+from src.training.checkpoints import load_model
+
+SHAPES = [(1, 3, 33, 64), (3, 3, 97, 131), (1, 3, 160, 160), (2, 3, 201, 75)]
+
+
+@pytest.fixture(scope="session")
+def folder(checkpoint: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported DOLG (ResNet-18, ASPP, concatenated) with both ONNX files."""
+    out = tmp_path_factory.mktemp("shared") / "model"
+    return export(Request(str(out), str(checkpoint), onnx=True, int8=True, calibrate=str(photos)))
+
+
+@pytest.fixture(scope="session")
+def session(folder: Path) -> Session:
+    return Session(folder / "model.onnx")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_file_gives_torchs_descriptors(folder: Path, session: Session, shape: tuple[int, ...]) -> None:
+    network, _ = load_model(folder)
+    images = torch.randint(0, 256, shape).float()
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (network.backbone.mean, network.backbone.std))
+    with torch.no_grad():
+        expected = F.normalize(network((images / 255 - mean) / std))
+    np.testing.assert_allclose(session(images.numpy()), expected.numpy(), atol=1e-4)
+
+
+def test_a_file_says_what_it_is(folder: Path, session: Session) -> None:
+    network, _ = load_model(folder)
+    assert session.about["fingerprint"] == fingerprint(network)
+    assert session.about["dim"] == "8"
+    assert session.about["normalisation"] == "inside"
+    assert session.about["mean"] == "0.485 0.456 0.406"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md", "config.json", "model.int8.onnx", "model.onnx", "model.safetensors",
+    ]  # fmt: skip
+
+
+def test_orthogonal_fusion_and_tensorflows_padding(tmp_path: Path) -> None:
+    """EfficientNet-Lite0, its input normalised outside."""
+    backbone = Backbone("tf_efficientnet_lite0.in1k", pretrained=False, reductions=(4, 8))
+    network = DOLG(backbone, partial(GeM, p=2.5), hidden=8, dim=6).eval()
+    worst = onnx_file.write_onnx(network, tmp_path / "a.onnx", normalised=True)
+    assert worst <= 1e-4
+    session = Session(tmp_path / "a.onnx")
+    for shape in SHAPES:
+        images = torch.randn(shape)
+        with torch.no_grad():
+            expected = F.normalize(network(images))
+        np.testing.assert_allclose(session(images.numpy()), expected.numpy(), atol=1e-4)
+    with pytest.raises(InputError, match=r"wants normalised images"):
+        OnnxExtractor(network, session)
+
+
+def test_a_file_that_differs_is_not_written(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    network, _ = load_model(folder)
+    monkeypatch.setattr(onnx_file, "TOLERANCE", -1.0)
+    monkeypatch.setattr(
+        onnx_file, "_export", lambda graph, path, about: path.write_bytes((folder / "model.onnx").read_bytes())
+    )
+    with pytest.raises(InputError, match=r"would differ from torch"):
+        onnx_file.write_onnx(network, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_scales_and_shapes_through_either_backend(folder: Path) -> None:
+    scales = (0.7071, 1.0, 1.4142)
+    torch_, onnx = (ready_model(str(folder), scales, backend=name) for name in ("torch", "onnx"))
+    assert type(torch_.extractor) is Extractor
+    assert type(onnx.extractor) is OnnxExtractor
+    assert onnx.identity == torch_.identity
+    images = [torch.randint(0, 256, (*side, 3), dtype=torch.uint8) for side in ((64, 90), (70, 61), (64, 90))]
+    with torch.inference_mode():
+        torch.testing.assert_close(onnx.extractor(images), torch_.extractor(images), atol=1e-4, rtol=0)
+
+
+def test_a_network_without_a_file_is_exported_once(folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
+    """By fingerprint, whatever it was named by."""
+    monkeypatch.setattr(backend, "_cache", lambda: tmp_path / "cache")
+    made = []
+
+    def write(network: object, path: Path) -> None:
+        made.append(path)
+        path.write_bytes((folder / "model.onnx").read_bytes())
+
+    monkeypatch.setattr(backend, "write_onnx", write)
+    for _ in range(2):
+        assert ready_model(str(checkpoint), backend="onnx").identity["dim"] == 8
+    assert len(made) == 1
+    with pytest.raises(InputError, match=r"--backend is torch or onnx, not tensorrt"):
+        ready_model(str(checkpoint), backend="tensorrt")
+
+
+def test_int8_is_near_smaller_and_another_identity(folder: Path) -> None:
+    whole, small = folder / "model.onnx", folder / "model.int8.onnx"
+    assert small.stat().st_size < 0.35 * whole.stat().st_size
+    ready, exact = ready_model(str(small)), ready_model(str(folder))
+    assert ready.identity["model"] == exact.identity["model"] + "-int8"
+    image = [torch.randint(0, 256, (64, 96, 3), dtype=torch.uint8)]
+    with torch.inference_mode():
+        assert float(F.cosine_similarity(ready.extractor(image), exact.extractor(image))) > 0.95
+
+
+def test_what_onnx_cannot_hold_is_refused() -> None:
+    with pytest.raises(InputError, match=r"R-MAC takes other regions"):
+        check_exportable(GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), RMAC, dim=4))
+    options = {"strict_img_size": False}
+    swin = Backbone("swin_tiny_patch4_window7_224.ms_in1k", pretrained=False, options=options)
+    with pytest.raises(InputError, match=r"swin_tiny.* other windows"):
+        check_exportable(GlobalDescriptor(swin, dim=4))
+
+
+def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"cannot be run by onnxruntime"):
+        Session(tmp_path / "a.onnx")
