@@ -114,6 +114,12 @@ class Catalogue:
         row = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE id = ?", (number,)).fetchone()
         return None if row is None else _photo(row)
 
+    def keys(self, numbers: Iterable[int]) -> list[int]:
+        """Keys of the descriptors of the photos of those numbers, ascending; some may have none."""
+        asked = json.dumps(list(numbers))
+        query = "SELECT key FROM photo WHERE key IS NOT NULL AND id IN (SELECT value FROM json_each(?)) ORDER BY key"
+        return [row[0] for row in self._db.execute(query, (asked,))]
+
     def named(self, name: str) -> tuple[Photo, int | None] | None:
         """A photo by its name, and its descriptor's key; None where it is not there."""
         row = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE name = ?", (os.fsencode(name),)).fetchone()
@@ -144,6 +150,14 @@ class Catalogue:
         """Names of the metadata that any photo has."""
         rows = self._db.execute("SELECT DISTINCT json_each.key FROM photo, json_each(photo.metadata) ORDER BY 1")
         return [row[0] for row in rows]
+
+    def values(self, column: str, most: int) -> list[str]:
+        """The different values of a column, in their order; no more than `most`."""
+        query = (
+            "SELECT DISTINCT json_each.value FROM photo, json_each(photo.metadata) WHERE json_each.key = ? "
+            "ORDER BY 1 LIMIT ?"
+        )
+        return [row[0] for row in self._db.execute(query, (column, most))]
 
     @contextmanager
     def change(self) -> Iterator[Change]:

@@ -47,7 +47,18 @@ class Finder:
 
         Raises InputError for a column that no photo has.
         """
-        found = self.library.search(self.describe(queries), max(count, DEPTH) if verify else count, filters)
+        return self.search_described(self.describe(queries), queries, count, filters, verify)
+
+    def search_described(
+        self,
+        descriptors: NDArray[np.float32],
+        queries: Sequence[NDArray[np.uint8]],
+        count: int = 20,
+        filters: Mapping[str, str] | None = None,
+        verify: bool = False,
+    ) -> list[list[Answer]]:
+        """The same for queries whose descriptors, (Q, dim), are known."""
+        found = self.library.search(descriptors, max(count, DEPTH) if verify else count, filters)
         if verify:
             found = [self._verifier(query, answers) for query, answers in zip(queries, found, strict=True)]
         return [answers[:count] for answers in found]

@@ -1,0 +1,59 @@
+// The server's API: the token, errors as one line, and pictures, which a token guards too.
+
+const KEY = "token";
+let ask = async () => {};
+
+/** Has `handler(wrong)` called where the server wants a token; it ends when one was given. */
+export function onToken(handler) {
+  ask = handler;
+}
+
+export function keepToken(token) {
+  sessionStorage.setItem(KEY, token);
+}
+
+/** Asks the server; the answer's Response. Throws an Error whose message is the server's one line. */
+export async function call(path, options = {}) {
+  for (;;) {
+    const token = sessionStorage.getItem(KEY);
+    const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+    const answer = await reach(path, { ...options, headers });
+    if (answer.ok) return answer;
+    if (answer.status !== 401) throw new Error(await reason(answer));
+    await ask(token !== null);
+  }
+}
+
+export async function json(path, options) {
+  return (await call(path, options)).json();
+}
+
+export function form(fields) {
+  const body = new FormData();
+  for (const [name, value] of Object.entries(fields)) {
+    for (const one of [value].flat()) body.append(name, one);
+  }
+  return { method: "POST", body };
+}
+
+/** An address that an image can have, of a picture behind the token. */
+export async function picture(path) {
+  return URL.createObjectURL(await (await call(path)).blob());
+}
+
+async function reach(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server does not answer: it may have stopped, or refused what was sent.");
+  }
+}
+
+async function reason(answer) {
+  try {
+    return (await answer.json()).error;
+  } catch {
+    return `The server answered ${answer.status}.`;
+  }
+}

@@ -1,0 +1,197 @@
+// The page: a photo and a box in, answers out, marks that order them anew.
+
+import { call, form, json, keepToken, onToken } from "./api.js";
+import { BoxDrawing } from "./box.js";
+import { Detail } from "./detail.js";
+import { $, element } from "./dom.js";
+import { Results } from "./results.js";
+
+const state = { photo: null, about: null, found: null, stop: null };
+const box = new BoxDrawing(search);
+const detail = new Detail(asked, take);
+const results = new Results((place) => detail.open(results.answers, place), rerank);
+
+onToken((wrong) => {
+  $("wrong").hidden = !wrong;
+  $("ask").showModal();
+  return new Promise((given) => {
+    $("login").onsubmit = (event) => {
+      event.preventDefault();
+      keepToken($("token").value);
+      $("ask").close();
+      given();
+    };
+  });
+});
+// Without the token there is nothing to go back to.
+$("ask").addEventListener("cancel", (event) => event.preventDefault());
+
+async function start() {
+  try {
+    const about = (state.about = await json("/api/library"));
+    $("about").textContent = `${about.photos.toLocaleString("en")} photos · ${about.model}`;
+    $("filters").replaceChildren(...about.columns.map(filter));
+  } catch (error) {
+    $("about").textContent = "";
+    fail(error);
+  }
+}
+
+function filter({ name, values }) {
+  const options = (values ?? []).map((value) => element("option", { value }, value || "(empty)"));
+  const any = element("option", { value: "" }, "any");
+  const field = values ? element("select", {}, any, ...options) : element("input", { placeholder: "any" });
+  field.dataset.column = name;
+  field.addEventListener("change", search);
+  return element("label", { className: "field" }, name, field);
+}
+
+function filters() {
+  const fields = [...$("filters").querySelectorAll("[data-column]")];
+  return fields.filter((field) => field.value !== "").map((field) => [field.dataset.column, field.value]);
+}
+
+async function take(file) {
+  if (!file) return;
+  const most = state.about?.max_upload_bytes ?? Infinity;
+  if (file.size > most) {
+    fail(new Error(`${file.name} has ${(file.size / 1e6).toFixed(1)} MB, more than ${most / 1e6}: choose a smaller photo`));
+    return;
+  }
+  state.photo = file;
+  URL.revokeObjectURL($("photo").src);
+  $("photo").src = URL.createObjectURL(file);
+  // Formats that the browser cannot show are searched for all the same.
+  const shown = await $("photo").decode().then(() => true, () => false);
+  $("preview").hidden = !shown;
+  $("query").classList.add("chosen");
+  $("choose").textContent = "Choose another photo";
+  $("search").disabled = false;
+  box.set(null);
+  await search();
+}
+
+/** Runs what takes a while: says so, shows what went wrong, and has only the last one count. */
+async function busy(words, work) {
+  state.stop?.abort();
+  const stop = (state.stop = new AbortController());
+  $("error").hidden = true;
+  $("status").textContent = words;
+  $("status").classList.add("busy");
+  try {
+    const told = await work(stop.signal);
+    if (!stop.signal.aborted) $("status").textContent = told;
+  } catch (error) {
+    if (stop.signal.aborted) return;
+    $("status").textContent = "";
+    fail(error);
+  } finally {
+    if (state.stop === stop) $("status").classList.remove("busy");
+  }
+}
+
+function search() {
+  if (!state.photo) return;
+  return busy("Searching…", async (signal) => {
+    const where = filters().map((pair) => pair.join("="));
+    const fields = { photo: state.photo, box: box.text, top: $("top").value, verify: $("verify").checked, where };
+    const found = await json("/api/search", { ...form(fields), signal });
+    state.found = found;
+    results.start(found.answers);
+    showMarks();
+    const count = found.answers.length;
+    const part = box.box ? " to this part of the photo" : "";
+    if (!count) return "No photo passes these filters.";
+    return `${count} ${count === 1 ? "answer" : "answers"}${part}, most alike first, in ${found.seconds.toFixed(2)} s.`;
+  });
+}
+
+function rerank() {
+  showMarks();
+  const [right, wrong] = [results.marked("right"), results.marked("wrong")];
+  const marked = right.length + wrong.length;
+  return busy("Ordering anew…", async (signal) => {
+    if (!marked) {
+      results.show(state.found.answers);
+      return "The first order again.";
+    }
+    const body = JSON.stringify({
+      descriptor: state.found.descriptor, right, wrong, top: Number($("top").value), where: Object.fromEntries(filters()),
+    });
+    const options = { method: "POST", body, headers: { "Content-Type": "application/json" }, signal };
+    results.show((await json("/api/rerank", options)).answers);
+    return `Ordered anew by ${marked} ${marked === 1 ? "mark" : "marks"}: the query moved towards what is right.`;
+  });
+}
+
+function showMarks() {
+  const [right, wrong] = ["right", "wrong"].map((mark) => results.marked(mark).length);
+  $("marks").hidden = !(right + wrong);
+  $("marked").textContent = `${right} right, ${wrong} wrong.`;
+}
+
+function exported(event) {
+  event.preventDefault();
+  const name = $("name").value.trim();
+  if (!name) {
+    fail(new Error("Say what the photos show: it becomes the folder's name."));
+    $("name").focus();
+    return;
+  }
+  return busy("Packing…", async (signal) => {
+    const fields = { name, photo: state.photo, right: results.marked("right"), wrong: results.marked("wrong") };
+    const packed = await call("/api/marks/export", { ...form(fields), signal });
+    const address = URL.createObjectURL(await packed.blob());
+    element("a", { href: address, download: `${name}.zip` }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 60_000);
+    return "The training folder is downloaded.";
+  });
+}
+
+/** The query as the server sees it, and an address of the part that is searched for. */
+async function asked() {
+  const query = { photo: state.photo, box: box.text };
+  if (!box.box) return { ...query, address: $("photo").src };
+  const [x1, y1, x2, y2] = box.box;
+  const canvas = element("canvas", { width: x2 - x1, height: y2 - y1 });
+  canvas.getContext("2d").drawImage($("photo"), -x1, -y1);
+  const part = await new Promise((made) => canvas.toBlob(made, "image/jpeg", 0.9));
+  return { ...query, address: URL.createObjectURL(part) };
+}
+
+function fail(error) {
+  $("error").textContent = error.message;
+  $("error").hidden = false;
+}
+
+$("file").addEventListener("change", () => {
+  take($("file").files[0]);
+  // So that the same file can be chosen again.
+  $("file").value = "";
+});
+$("query").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  await search();
+  // On a phone they are below.
+  $("found").scrollIntoView({ block: "nearest" });
+});
+$("whole").addEventListener("click", () => {
+  box.set(null);
+  search();
+});
+for (const id of ["verify", "top"]) $(id).addEventListener("change", search);
+$("marks").addEventListener("submit", exported);
+$("unmark").addEventListener("click", () => results.clearMarks());
+document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  $("drop").classList.add("over");
+});
+document.addEventListener("dragleave", (event) => event.relatedTarget || $("drop").classList.remove("over"));
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  $("drop").classList.remove("over");
+  take(event.dataTransfer.files[0]);
+});
+
+start();

@@ -1,0 +1,82 @@
+// The answers: a card each, which stays the same card when the order changes.
+
+import { picture } from "./api.js";
+import { $, element } from "./dom.js";
+
+const MARKS = [["right", "✓ Right"], ["wrong", "✕ Wrong"]];
+
+export class Results {
+  /** Calls `open(place)` for an answer that is to be looked at, and `marked()` when a mark changed. */
+  constructor(open, marked) {
+    this.open = open;
+    this.changed = marked;
+    this.answers = [];
+    this.marks = new Map();
+    this.cards = new Map();
+  }
+
+  /** Answers of a new query, without marks. */
+  start(answers) {
+    this.marks.clear();
+    for (const { address } of this.cards.values()) address.then(URL.revokeObjectURL, () => {});
+    this.cards.clear();
+    this.show(answers);
+  }
+
+  /** Answers in their order; who had the focus keeps it. */
+  show(answers) {
+    const focused = document.activeElement;
+    this.answers = answers;
+    $("results").replaceChildren(...answers.map((answer, place) => this.#card(answer, place)));
+    if (focused?.isConnected && $("results").contains(focused)) focused.focus({ preventScroll: true });
+  }
+
+  marked(mark) {
+    return [...this.marks].filter(([, given]) => given === mark).map(([id]) => id);
+  }
+
+  clearMarks() {
+    this.marks.clear();
+    this.changed();
+  }
+
+  #card(answer, place) {
+    if (!this.cards.has(answer.id)) this.cards.set(answer.id, this.#made(answer));
+    const card = this.cards.get(answer.id);
+    const mark = this.marks.get(answer.id);
+    card.item.className = `card ${mark ?? ""}`;
+    card.fill.style.width = `${100 * Math.min(Math.max(answer.cosine, 0), 1)}%`;
+    card.cosine.textContent = answer.cosine.toFixed(3);
+    card.inliers.textContent = answer.inliers === null ? "" : `${answer.inliers} inliers`;
+    card.shot.onclick = () => this.open(place);
+    card.shot.setAttribute("aria-label", `${place + 1}: ${answer.name}, cosine ${answer.cosine.toFixed(3)}`);
+    for (const [name, button] of card.toggles) button.setAttribute("aria-pressed", String(mark === name));
+    return card.item;
+  }
+
+  #made(answer) {
+    const image = element("img", { alt: answer.name });
+    const shot = element("button", { type: "button", className: "shot" }, image);
+    const address = picture(`/api/photos/${answer.id}/thumbnail`);
+    address.then((url) => (image.src = url), () => shot.replaceChildren("no picture"));
+    const fill = element("div", { className: "fill" });
+    const cosine = element("span", { title: "cosine" });
+    const inliers = element("small");
+    const toggles = MARKS.map(([name, label]) => [name, this.#toggle(answer, name, label)]);
+    const item = element("li", {}, shot, element("div", { className: "facts" },
+      element("p", { className: "file", title: answer.name }, answer.name + (answer.there ? "" : " (gone)")),
+      element("div", { className: "score" }, cosine, element("div", { className: "track" }, fill), inliers),
+      element("div", { className: "toggles" }, ...toggles.map(([, button]) => button))));
+    return { item, shot, fill, cosine, inliers, toggles, address };
+  }
+
+  #toggle(answer, name, label) {
+    const button = element("button", { type: "button", className: name, "aria-label": `${name}: ${answer.name}` }, label);
+    button.onclick = () => {
+      if (this.marks.get(answer.id) === name) this.marks.delete(answer.id);
+      else this.marks.set(answer.id, name);
+      this.changed();
+    };
+    return button;
+  }
+}

@@ -1,0 +1,89 @@
+"""A small library, and servers of it."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from src.library.describing import embed
+from src.library.finder import Finder
+from src.library.library import Library
+from src.library.model import ready_model
+from src.library.photos import find_photos
+from src.server.app import build_app
+from src.server.settings import Settings
+
+# Of one client; tests ask more than sixty times a minute.
+OFTEN = 1e9
+LOCAL = "http://127.0.0.1"
+
+Start = Callable[..., TestClient]
+
+
+@pytest.fixture(scope="session")
+def gallery(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four photos of each of three landmarks."""
+    root = tmp_path_factory.mktemp("gallery")
+    for landmark in range(3):
+        for photo in range(4):
+            name = f"landmark {landmark}/{photo:02d}.jpg"
+            (root / name).parent.mkdir(exist_ok=True)
+            shutil.copy(photos / name, root / name)
+    return root
+
+
+@pytest.fixture(scope="session")
+def embedded(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library of them, with two columns; not to be changed."""
+    folder = tmp_path_factory.mktemp("served") / "library"
+    ready = ready_model("efficientnet_lite0", max_side=128)
+    library = Library.open(folder, ready.identity)
+    files = find_photos([str(gallery)])
+    embed(library, ready, files, 1)
+    with library.catalogue.change() as change:
+        for place, file in enumerate(files):
+            change.describe(file.name, {"year": f"190{place % 2}", "place": Path(file.name).parent.name})
+    library.close()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finder(embedded: Path) -> Finder:
+    return Finder(embedded)
+
+
+@pytest.fixture(scope="session")
+def client(finder: Finder) -> Iterator[TestClient]:
+    """A server of it that only searches."""
+    with TestClient(build_app(finder, Settings(rate=OFTEN, read_only=True)), LOCAL, False) as client:
+        yield client
+
+
+@pytest.fixture
+def own(embedded: Path, tmp_path: Path) -> Path:
+    """A library that a test may change."""
+    return Path(shutil.copytree(embedded, tmp_path / "library"))
+
+
+@pytest.fixture
+def start(own: Path, finder: Finder) -> Iterator[Start]:
+    """Starts a server of it with settings; the network is loaded once for all."""
+    finder = copy.copy(finder)
+    finder.library = Library(own)
+
+    def started(**settings: object) -> TestClient:
+        return TestClient(build_app(finder, Settings(**({"rate": OFTEN} | settings))), LOCAL, False)
+
+    yield started
+    finder.library.close()
+
+
+@pytest.fixture(scope="session")
+def query(photos: Path) -> bytes:
+    """A photo of the second landmark that is not in the library."""
+    return (photos / "landmark 1" / "09.jpg").read_bytes()

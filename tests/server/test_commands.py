@@ -1,0 +1,75 @@
+"""The command: what it refuses in one line."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from src.library.catalogue import FILE
+from src.serve import main
+
+app = typer.Typer()
+app.command()(main)
+
+
+def serve(*options: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, options)
+    return done.exit_code, done.stderr
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        code, said = serve("--library", str(tmp_path / "nothing"), "--port", port)
+    assert code == 2
+    assert (
+        said
+        == f"error: cannot listen at 127.0.0.1:{port} (Address already in use): another --port, or 0 for a free one\n"
+    )
+
+
+def test_no_library_is_said(tmp_path: Path) -> None:
+    code, said = serve("--library", str(tmp_path), "--port", "0")
+    assert code == 2
+    assert said == f"error: no library in {tmp_path}: python -m src.embed PHOTOS --library {tmp_path} makes one\n"
+
+
+@pytest.mark.parametrize(("options", "warned"), [([], True), (["--token", "x"], False)])
+def test_an_open_address_without_a_token_is_warned_of(tmp_path: Path, options: list[str], warned: bool) -> None:
+    _, said = serve("--library", str(tmp_path), "--port", "0", "--host", "0.0.0.0", *options)
+    assert ("warning: everyone who reaches this address can search the library" in said) is warned
+
+
+def test_a_token_that_no_header_carries_is_refused(tmp_path: Path) -> None:
+    assert (
+        serve("--library", str(tmp_path), "--token", "été")[1]
+        == "error: --token wants ASCII without blanks at its ends\n"
+    )
+    assert serve("--library", str(tmp_path), "--host", "no such host", "--port", "0")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("format", 1, "is a library of format 1, this version reads 2: embed it anew"),
+        ("identity", {"model": "another"}, "(model another), not by"),
+    ],
+)
+def test_a_library_of_another_version_or_model_is_said(own: Path, key: str, value: object, expected: str) -> None:
+    with closing(sqlite3.connect(own / FILE)) as db, db:
+        (old,) = db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
+        new = json.loads(old) | value if isinstance(value, dict) else value
+        db.execute("UPDATE about SET value = ? WHERE key = ?", (json.dumps(new), key))
+    code, said = serve("--library", str(own), "--port", "0")
+    assert code == 2
+    assert expected in said
+    assert said.count("\n") == 1

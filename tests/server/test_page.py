@@ -1,0 +1,282 @@
+"""The page in a real Chromium, by mouse, by keyboard, on a phone."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = shutil.which("chromium")
+# Of one expectation, in milliseconds: a shared machine may be slow.
+PATIENCE = 20_000
+TOKEN = "open sesame"
+
+pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")]
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def address(embedded: Path) -> Iterator[str]:
+    """A server of the library in a process of its own."""
+    options = ["--library", str(embedded), "--port", "0", "--rate", "10000", "--read-only"]
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "src.serve", *options],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "DOLG_TOKEN": TOKEN},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox does not work for root.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, address: str) -> Iterator[Open]:
+    """Opens the page; at the end no script has failed and nothing came from elsewhere."""
+    faults: list[str] = []
+    contexts = []
+
+    def visited(**options: object) -> Page:
+        context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
+        context.set_default_timeout(PATIENCE)
+        context.add_init_script(f"sessionStorage.setItem('token', '{TOKEN}')")
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on(
+            "console",
+            lambda said: faults.append(said.text) if "Content Security Policy" in said.text else None,
+        )
+        page.on(
+            "request",
+            lambda asked: None if asked.url.startswith((address, "blob:", "data:")) else faults.append(asked.url),
+        )
+        page.goto(address)
+        expect(page.locator("#about")).to_contain_text("photos")
+        return page
+
+    expect.set_options(timeout=PATIENCE)
+    yield visited
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+@pytest.fixture(scope="session")
+def photo(photos: Path) -> Path:
+    return photos / "landmark 1" / "09.jpg"
+
+
+def names(page: Page) -> list[str]:
+    return page.locator("#results .file").all_inner_texts()
+
+
+def searched(page: Page, words: str) -> None:
+    expect(page.locator("#status")).to_contain_text(words)
+
+
+def test_a_photo_a_box_marks_and_an_export(visit: Open, photo: Path, tmp_path: Path) -> None:
+    page = visit()
+    expect(page.get_by_role("button", name="Search", exact=True)).to_be_disabled()
+    page.get_by_label("Choose a photo").set_input_files(photo)
+    searched(page, "12 answers, most alike first")
+    whole = page.locator("#results .score span").all_inner_texts()
+    expect(page.locator("#results img").first).to_have_attribute("src", re.compile("^blob:"))
+    assert page.evaluate("document.querySelector('#results img').decode().then(() => true)")
+
+    edges = page.locator("#photo").bounding_box()
+    assert edges
+    page.mouse.move(edges["x"] + edges["width"] * 0.25, edges["y"] + edges["height"] * 0.25)
+    page.mouse.down()
+    page.mouse.move(edges["x"] + edges["width"] * 0.5, edges["y"] + edges["height"] * 0.5)
+    page.mouse.move(edges["x"] + edges["width"] * 0.75, edges["y"] + edges["height"] * 0.75)
+    page.mouse.up()
+    searched(page, "12 answers to this part of the photo")
+    # A quarter and three quarters of 112 x 96.
+    assert [page.locator(f"[name={side}]").input_value() for side in ("x1", "y1", "x2", "y2")] == [
+        "28",
+        "24",
+        "84",
+        "72",
+    ]
+    assert page.locator("#results .score span").all_inner_texts() != whole
+
+    before = names(page)
+    page.get_by_role("button", name=f"right: {before[4]}").click()
+    searched(page, "Ordered anew by 1 mark")
+    assert names(page)[0] == before[4]
+    page.get_by_role("button", name=f"wrong: {before[0]}").click()
+    searched(page, "Ordered anew by 2 marks")
+    assert names(page)[-1] == before[0]
+    expect(page.get_by_role("button", name=f"wrong: {before[0]}")).to_have_attribute("aria-pressed", "true")
+
+    page.get_by_role("button", name="Download as a training folder").click()
+    expect(page.get_by_role("alert")).to_have_text("Say what the photos show: it becomes the folder's name.")
+    page.get_by_label("What they show").fill("old town")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as a training folder").click()
+    download.value.save_as(tmp_path / "marks.zip")
+    with zipfile.ZipFile(tmp_path / "marks.zip") as packed:
+        assert sorted(packed.namelist()) == sorted(
+            {"old town.csv", "old town/09.jpg", f"old town/{before[4].split('/')[1]}"}
+        )
+    page.get_by_role("button", name="Clear marks").click()
+    searched(page, "The first order again")
+    assert names(page) == before
+
+
+def test_an_answer_is_opened(visit: Open, photo: Path) -> None:
+    page = visit()
+    page.locator("#file").set_input_files(photo)
+    searched(page, "12 answers")
+    first, second = names(page)[:2]
+    page.get_by_role("button", name=f"1: {first}").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading", name=first)).to_be_visible()
+    expect(dialog.get_by_text("agree on one transformation")).to_be_visible()
+    expect(dialog.locator("img")).to_have_count(5)
+    assert page.evaluate(
+        "Promise.all([...document.querySelectorAll('#body img')].map((i) => i.decode())).then(() => 1)"
+    )
+    expect(dialog.locator("dt", has_text="year")).to_be_visible()
+    dialog.get_by_role("button", name="Next answer").click()
+    expect(dialog.get_by_role("heading", name=second)).to_be_visible()
+    expect(dialog.get_by_text("agree on one transformation")).to_be_visible()
+    dialog.get_by_role("button", name="Search with this photo").click()
+    expect(dialog).to_be_hidden()
+    expect(page.locator("#results .file").first).to_have_text(second)
+
+
+def test_filters_and_details(visit: Open, photo: Path) -> None:
+    page = visit()
+    page.locator("#file").set_input_files(photo)
+    searched(page, "12 answers")
+    page.get_by_label("year").select_option("1901")
+    searched(page, "6 answers")
+    page.get_by_label("Check details").check()
+    expect(page.locator("#results .score small").first).to_have_text(re.compile(r"\d+ inliers"))
+
+
+def test_what_is_no_photo_is_said(visit: Open, photo: Path, tmp_path: Path) -> None:
+    page = visit()
+    text = tmp_path / "<b>text 'é🙂=.jpg"
+    text.write_text("just text")
+    page.locator("#file").set_input_files(text)
+    expect(page.get_by_role("alert")).to_contain_text("this is no photo that can be read")
+    expect(page.locator("#preview")).to_be_hidden()
+    large = tmp_path / "large.jpg"
+    large.write_bytes(bytes(20_000_001))
+    page.locator("#file").set_input_files(large)
+    expect(page.get_by_role("alert")).to_have_text("large.jpg has 20.0 MB, more than 20: choose a smaller photo")
+    page.locator("#file").set_input_files(photo)
+    searched(page, "12 answers")
+    expect(page.locator("#error")).to_be_hidden()
+
+
+def test_the_keyboard_alone(visit: Open, photo: Path) -> None:
+    page = visit()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the answers")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.locator("#file")).to_be_focused()
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Space")
+    chooser.value.set_files(photo)
+    searched(page, "12 answers")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("application")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#part")).to_have_text("Box from 28, 24 to 84, 72")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowUp")
+    expect(page.locator("#part")).to_have_text("Box from 30, 24 to 86, 70")
+    page.keyboard.press("Enter")
+    searched(page, "answers to this part")
+    page.keyboard.press("Escape")
+    expect(page.locator("#part")).to_have_text("The whole photo")
+    third = names(page)[2]
+    page.get_by_role("button", name=f"3: {third}").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    searched(page, "Ordered anew by 1 mark")
+    # The card moved, and whoever was on it still is.
+    expect(page.get_by_role("button", name=f"right: {third}")).to_be_focused()
+    assert names(page)[0] == third
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.get_by_role("button", name=f"1: {third}")).to_be_focused()
+
+
+def test_dropped_and_pasted_photos(visit: Open, photo: Path) -> None:
+    page = visit()
+    give = """([kind, bytes]) => {
+        const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(bytes)], 'given.jpg', { type: 'image/jpeg' }));
+        document.dispatchEvent(kind === 'drop' ? new DragEvent('drop', { dataTransfer: data, cancelable: true })
+            : new ClipboardEvent('paste', { clipboardData: data }));
+    }"""
+    for kind in ("drop", "paste"):
+        page.reload()
+        page.evaluate(give, [kind, list(photo.read_bytes())])
+        searched(page, "12 answers")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone(visit: Open, photo: Path, scheme: str) -> None:
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "color_scheme": scheme}
+    page = visit(**phone)
+    page.locator("#file").set_input_files(photo)
+    searched(page, "12 answers")
+    page.locator(".toggles .right").first.tap()
+    searched(page, "Ordered anew by 1 mark")
+    fits = "document.documentElement.scrollWidth <= 390"
+    assert page.evaluate(fits)
+    small = """[...document.querySelectorAll('button, select, summary, label.button, #query input, #marks input')]
+        .filter((e) => e.checkVisibility() && !e.classList.contains('hidden') && e.type !== 'checkbox')
+        .filter((e) => e.getBoundingClientRect().height < 44).map((e) => e.outerHTML)"""
+    assert page.evaluate(small) == []
+    page.locator(".shot").first.tap()
+    expect(page.get_by_text("agree on one transformation")).to_be_visible()
+    assert page.evaluate("document.querySelector('#detail').scrollWidth <= 390")
+    assert page.evaluate(fits)
+
+
+def test_the_token_is_asked_for(browser: Browser, address: str, photo: Path) -> None:
+    page = browser.new_page()
+    page.goto(address)
+    for token in ("wrong", TOKEN):
+        page.get_by_role("textbox", name="Token").fill(token)
+        page.keyboard.press("Enter")
+        if token == "wrong":
+            expect(page.get_by_role("alert")).to_have_text("This is not its token.")
+    expect(page.locator("#about")).to_contain_text("12 photos")
+    page.locator("#file").set_input_files(photo)
+    searched(page, "12 answers")
+    page.close()

@@ -1,0 +1,190 @@
+"""Photos added, removed and exported: what lands where, and that the library stays whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+from server.conftest import Start
+
+from src.data.folder import scan_folder
+from src.library.library import Library
+from src.server.additions import safe_name
+
+ODD = "é 🙂 = 'a'.JPG"
+
+
+def png(seed: int, size: int = 40) -> bytes:
+    held = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)).save(held, "PNG")
+    return held.getvalue()
+
+
+def add(client: TestClient, data: bytes, name: str, metadata: str = ""):
+    return client.post("/api/photos", files={"photo": (name, data)}, data={"metadata": metadata})
+
+
+def found(client: TestClient, data: bytes, top: int = 1) -> list[dict]:
+    return client.post("/api/search", files={"photo": ("q", data)}, data={"top": top}).json()["answers"]
+
+
+def test_a_photo_is_added_found_and_removed(own: Path, start: Start) -> None:
+    client = start()
+    data = png(0)
+    added = add(client, data, ODD, '{"year": "2024", "note": "a = b"}')
+    assert added.status_code == 201
+    photo = added.json()
+    assert photo["name"] == f"photos/{ODD}"
+    assert photo["metadata"] == {"year": "2024", "note": "a = b"}
+    assert (own / "photos" / ODD).read_bytes() == data
+    (best,) = found(client, data)
+    assert best["id"] == photo["id"]
+    assert best["cosine"] == pytest.approx(1, abs=1e-5)
+    picture = client.get(f"/api/photos/{photo['id']}/thumbnail")
+    assert picture.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(picture.content)).size == (40, 40)
+    assert client.delete(f"/api/photos/{photo['id']}").json() == {"id": photo["id"], "deleted": True}
+    assert not list((own / "photos").iterdir())
+    assert found(client, data)[0]["id"] != photo["id"]
+    assert client.delete(f"/api/photos/{photo['id']}").status_code == 404
+    # The library's own commands agree.
+    assert len(Library(own)) == 12
+
+
+def test_a_name_that_is_taken_is_not_overwritten(own: Path, start: Start) -> None:
+    client = start()
+    (own / "photos").mkdir()
+    (own / "photos" / "a (2).png").symlink_to("/nowhere")
+    names = [add(client, png(seed), "../../a.png").json()["name"] for seed in range(2)]
+    assert names == ["photos/a.png", "photos/a (3).png"]
+    assert (own / "photos" / "a.png").read_bytes() == png(0)
+    assert not (own.parent / "a.png").exists()
+
+
+def test_only_files_added_here_are_deleted(gallery: Path, start: Start) -> None:
+    client = start()
+    first = client.get("/api/photos/1").json()["name"]
+    assert client.delete("/api/photos/1").json()["deleted"] is False
+    assert (gallery / first).is_file()
+    assert client.get("/api/library").json()["photos"] == 11
+
+
+def test_what_cannot_be_added_leaves_nothing(own: Path, start: Start) -> None:
+    client = start()
+    assert add(client, b"text", "a.jpg").status_code == 400
+    for metadata in ("[]", "{", '{"a": 1}', '{"a\\"b": "c"}', '{"": "c"}', "[" * 10_000):
+        assert add(client, png(0), "a.png", metadata).status_code == 400
+    assert not (own / "photos").exists()
+    (own / "photos").symlink_to(own.parent)
+    assert add(client, png(0), "a.png").status_code == 403
+    assert not (own.parent / "a.png").exists()
+    assert client.get("/api/library").json()["photos"] == 12
+
+
+def test_a_disk_that_does_not_take_it_leaves_the_library_whole(own: Path, start: Start) -> None:
+    client = start()
+    (own / "photos").write_text("in the way")
+    refused = add(client, png(0), "a.png")
+    assert refused.status_code == 507
+    assert refused.json()["error"] == "the photo cannot be kept: File exists"
+    (own / "photos").unlink()
+    # Nor does a file stay without its descriptor.
+    (own / "segments").rename(own / "away")
+    (own / "segments").write_text("in the way")
+    assert add(client, png(0), "a.png").status_code == 507
+    assert not list((own / "photos").iterdir())
+    (own / "segments").unlink()
+    (own / "away").rename(own / "segments")
+    assert add(client, png(0), "a.png").status_code == 201
+    assert len(found(client, png(1), 20)) == 13
+
+
+def test_a_server_that_only_searches(client: TestClient) -> None:
+    for refused in (add(client, png(0), "a.png"), client.delete("/api/photos/1")):
+        assert refused.status_code == 403
+        assert refused.json()["error"] == "this server only searches (--read-only)"
+
+
+def test_searches_go_on_while_another_process_writes(own: Path, start: Start) -> None:
+    client = start()
+    program = (
+        "import sys; from src.library.library import Library\n"
+        f"with Library({str(own)!r}).writing():\n    print('writes', flush=True); sys.stdin.read()"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+    )
+    assert writer.stdin
+    assert writer.stdout
+    try:
+        assert writer.stdout.readline() == b"writes\n"
+        refused = add(client, png(0), "a.png")
+        assert refused.status_code == 503
+        assert refused.json()["error"] == "another process writes to the library: try again when it has ended"
+        assert refused.headers["Retry-After"] == "5"
+        assert len(found(client, png(0))) == 1
+    finally:
+        writer.stdin.close()
+        writer.stdout.close()
+        writer.wait()
+    assert add(client, png(0), "a.png").status_code == 201
+
+
+def test_marks_become_a_training_folder(tmp_path: Path, start: Start, query: bytes) -> None:
+    client = start()
+    twins = [add(client, png(seed), "same.png").json()["id"] for seed in range(2)]
+    answer = client.post(
+        "/api/marks/export",
+        data={"name": "../Notre-Dame / été", "right": [1, *twins], "wrong": [2]},
+        files={"photo": ("same.png", query)},
+    )
+    assert answer.headers["content-type"] == "application/zip"
+    assert answer.headers["content-disposition"] == 'attachment; filename="_t_.zip"'
+    assert answer.content[:2] == b"PK", answer.content[:300]
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as packed:
+        assert packed.testzip() is None
+        packed.extractall(tmp_path / "out")
+    names = scan_folder(tmp_path / "out").names
+    assert names == ["été/00.jpg", "été/same (2) (2).png", "été/same (2).png", "été/same.png"]
+    assert (tmp_path / "out" / "été" / "same.png").read_bytes() == query
+    assert (tmp_path / "out" / "été" / "same (2) (2).png").read_bytes() == png(1)
+    with (tmp_path / "out" / "été.csv").open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert [row["mark"] for row in rows] == ["query", "right", "right", "right", "wrong"]
+    assert rows[-1] == {"file": "", "photo": "2", "mark": "wrong"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", "photo.jpg"),
+        ("...", "photo.jpg"),
+        (".hidden.png", "hidden.png"),
+        ("C:\\photos\\a.JPEG", "a.JPEG"),
+        ("/etc/passwd", "passwd.jpg"),
+        ("a\nb\0c.png", "a b c.png"),
+        ("a.php", "a.php.jpg"),
+        ("\udcff.jpg", "photo.jpg"),
+    ],
+)
+def test_names_are_made_safe(given: str, expected: str) -> None:
+    assert safe_name(given, ".jpg") == expected
+
+
+def test_long_names_are_cut() -> None:
+    name = safe_name("🙂" * 200 + ".png", ".jpg")
+    assert len(name.encode()) <= 154
+    assert name.endswith("🙂.png")

@@ -1,0 +1,289 @@
+"""What is refused: a clear line for bad input, and nothing for those who must not come in."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import shutil
+import struct
+import threading
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fastapi import HTTPException
+from fastapi.testclient import TestClient
+from PIL import Image
+from server.conftest import Start
+
+from src.server.guard import Guard
+from src.server.limits import Rate, Worker
+from src.server.metrics import Metrics
+from src.server.settings import Settings
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>'
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG that says it is so large, and has no pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def search(client: TestClient, photo: bytes, **fields: object):
+    return client.post("/api/search", files={"photo": ("a 'b\"=é🙂\n.jpg", photo)}, data=fields)
+
+
+def line(answer) -> str:
+    """The error, after looking whether it is one line."""
+    assert list(answer.json()) == ["error"]
+    text = answer.json()["error"]
+    assert text.isprintable()
+    assert "/tmp" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("photo", "status", "expected"),
+    [
+        (b"", 400, "the photo is empty: zero bytes"),
+        (b"just text", 400, "this is no photo that can be read: JPEG, PNG, WebP, AVIF, TIFF, GIF or BMP"),
+        (SVG, 400, "this is no photo that can be read: JPEG, PNG, WebP, AVIF, TIFF, GIF or BMP"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 400, "this is no photo that can be read"),
+        (png(20_000, 15_000), 413, "the photo has more than 50 megapixels: make it smaller"),
+        (png(10_000, 6_000), 413, "the photo has 60.0 megapixels, more than 50: make it smaller"),
+        (png(60_000, 60_000), 413, "the photo has more than 50 megapixels: make it smaller"),
+        (png(30, 20), 400, "the photo cannot be read: "),
+    ],
+    ids=["empty", "text", "svg", "eps", "300 megapixels", "60 megapixels", "bomb", "no pixels"],
+)
+def test_what_is_no_photo(client: TestClient, photo: bytes, status: int, expected: str) -> None:
+    answer = search(client, photo)
+    assert answer.status_code == status
+    assert line(answer).startswith(expected)
+
+
+def test_a_photo_that_ends_early(client: TestClient, query: bytes) -> None:
+    answer = search(client, query[:120])
+    assert answer.status_code == 400
+    assert line(answer) == "the photo cannot be read: it is damaged"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "expected"),
+    [
+        ({"box": "0,0,500,20"}, 400, "the box 0,0,500,20 is not inside the photo, of 112 x 96 pixels"),
+        ({"box": "20,20,10,30"}, 400, "the box 20,20,10,30 is not inside the photo"),
+        ({"box": "0,0,nan,9"}, 400, "a box is x1,y1,x2,y2 in pixels, not 0,0,nan,9"),
+        ({"box": "all of it"}, 400, "a box is x1,y1,x2,y2 in pixels, not all of it"),
+        ({"where": "colour=red"}, 400, "no photo has colour: the columns are place, year"),
+        ({"where": "red"}, 400, "where wants COLUMN=VALUE, not red"),
+        ({"top": "0"}, 422, "top: Input should be greater than or equal to 1"),
+        ({"verify": "perhaps"}, 422, "verify: Input should be a valid boolean"),
+    ],
+)
+def test_fields_that_do_not_fit(client: TestClient, query: bytes, fields: dict, status: int, expected: str) -> None:
+    answer = search(client, query, **fields)
+    assert answer.status_code == status
+    assert line(answer).startswith(expected)
+
+
+def test_a_filter_that_nothing_passes_gives_no_answers(client: TestClient, query: bytes) -> None:
+    assert search(client, query, where="year=nobody's").json()["answers"] == []
+
+
+def test_forms_that_are_none(client: TestClient) -> None:
+    assert line(client.post("/api/search")) == "photo: Field required"
+    assert client.post("/api/search", content=b"x", headers={"content-type": "multipart/form-data"}).status_code == 400
+    assert client.post("/api/rerank", content=b"{", headers={"content-type": "application/json"}).status_code == 422
+    assert line(client.get("/api/nothing")) == "Not Found"
+    assert client.put("/api/search").status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/page/../app.py", "/page/..%2fapp.py", "/page/%2e%2e/app.py", "/page//etc/passwd"])
+def test_no_path_leads_out_of_the_page(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "99999999999999999999", "1e3", "../1", "1%00"])
+def test_numbers_of_photos_that_are_none(client: TestClient, number: str) -> None:
+    assert client.get(f"/api/photos/{number}/image").status_code in (404, 422)
+
+
+def test_photos_that_are_gone_changed_or_led_elsewhere(gallery: Path, own: Path, start: Start, query: bytes) -> None:
+    client = start()
+    number = search(client, query).json()["answers"][0]["id"]
+    photo = Path(gallery, client.get(f"/api/photos/{number}").json()["name"])
+    kept = photo.with_suffix(".kept")
+    shutil.move(photo, kept)
+    try:
+        gone = client.get(f"/api/photos/{number}/thumbnail")
+        assert gone.status_code == 410
+        assert line(gone) == "this photo's file is gone, or cannot be read any more"
+        assert search(client, query).json()["answers"][0]["there"] is False
+        assert search(client, query, verify=True).status_code == 200
+        secret = own.parent / "secret.jpg"
+        Image.new("RGB", (50, 50)).save(secret)
+        photo.symlink_to(secret)
+        for what in ("thumbnail", "image"):
+            changed = client.get(f"/api/photos/{number}/{what}")
+            assert changed.status_code == 410
+            assert "changed since it was described" in line(changed)
+        why = client.post("/api/explain", files={"photo": ("q", query)}, data={"id": number})
+        assert why.status_code == 410
+        exported = client.post("/api/marks/export", data={"name": "x", "right": number})
+        assert exported.status_code == 410
+    finally:
+        photo.unlink(missing_ok=True)
+        shutil.move(kept, photo)
+    assert client.get(f"/api/photos/{number}/thumbnail").status_code == 200
+
+
+def test_too_many_bytes(start: Start, query: bytes) -> None:
+    client = start(max_upload=2000)
+    padded = query + bytes(2001 - len(query)) if len(query) < 2001 else query
+    answer = search(client, padded)
+    assert answer.status_code == 413
+    assert line(answer) == "the photo has more than 0.002 MB: send a smaller one"
+    whole = search(client, bytes(1_100_000))
+    assert whole.status_code == 413
+    assert line(whole) == "more than 1.002 MB: send a smaller photo"
+
+
+def test_the_token_is_asked_for(start: Start, query: bytes) -> None:
+    client = start(token="s3cret")
+    for headers in ({}, {"Authorization": "Bearer s3cre"}, {"Authorization": "Basic s3cret"}, {"Authorization": "é"}):
+        refused = client.get("/api/library", headers={k: v.encode() for k, v in headers.items()})
+        assert refused.status_code == 401
+        assert line(refused) == "this server asks for its token"
+        assert refused.headers["WWW-Authenticate"] == "Bearer"
+    assert search(client, query).status_code == 401
+    assert client.get("/api/health").status_code == client.get("/").status_code == 200
+    assert client.get("/api/library", headers={"Authorization": "Bearer s3cret"}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[::1", "evil.example:8765"])
+def test_a_foreign_host_name_is_refused(client: TestClient, host: str) -> None:
+    assert client.get("/api/library", headers={"Host": host}).status_code == 403
+    assert client.get("/", headers={"Host": host}).status_code == 403
+
+
+def test_own_names_are_answered(client: TestClient, start: Start) -> None:
+    for host in ("localhost:8765", "127.0.0.1", "[::1]:8765", "192.168.1.7:80"):
+        assert client.get("/api/health", headers={"Host": host}).status_code == 200
+    assert start(names=frozenset({"Photos.example"})).get("/", headers={"Host": "photos.example"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}]
+)
+def test_pages_from_elsewhere_change_nothing(start: Start, query: bytes, headers: dict[str, str]) -> None:
+    client = start()
+    refused = client.post("/api/photos", files={"photo": ("a.jpg", query)}, headers=headers)
+    assert refused.status_code == 403
+    assert client.delete("/api/photos/1", headers=headers).status_code == 403
+    assert client.get("/api/library").json()["photos"] == 12
+    same = {"Origin": "http://127.0.0.1", "Sec-Fetch-Site": "same-origin"}
+    assert client.delete("/api/photos/1", headers=same).status_code == 200
+
+
+def test_every_answer_forbids_scripts_from_elsewhere(client: TestClient) -> None:
+    for path in ("/", "/api/health", "/api/nothing"):
+        headers = client.get(path).headers
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "unsafe" not in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_client_that_asks_too_often(start: Start, query: bytes) -> None:
+    client = start(rate=3)
+    assert [search(client, query).status_code for _ in range(4)] == [200, 200, 200, 429]
+    refused = search(client, query)
+    assert line(refused) == f"too many requests: try again in {refused.headers['Retry-After']} s"
+    assert client.get("/api/health").status_code == 200
+
+
+def test_the_rate_comes_back_evenly_and_is_each_clients_own() -> None:
+    now = 0.0
+    rate = Rate(60, lambda: now)
+    assert [rate.wait("a") for _ in range(60)] == [0.0] * 60
+    assert rate.wait("a") == pytest.approx(1)
+    assert rate.wait("b") == 0
+    now = 0.5
+    assert rate.wait("a") == pytest.approx(0.5)
+    now = 1.0
+    assert rate.wait("a") == 0
+    assert rate.wait("a", 0.05) == pytest.approx(0.05)
+
+
+def test_a_client_that_falls_silent_is_not_waited_for() -> None:
+    sent: list[dict] = []
+    parts = iter([{"type": "http.request", "body": b"half", "more_body": True}])
+
+    async def app(scope: dict, receive: Callable, send: Callable) -> None:
+        while True:
+            await receive()
+
+    async def receive() -> dict:
+        for part in parts:
+            return part
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")], "client": ("a", 1)}
+    asyncio.run(Guard(app, Settings(), Metrics(int), patience=0.01)(scope, receive, send))
+    assert sent[0]["status"] == 408
+    assert b"did not come" in sent[1]["body"]
+
+
+def test_of_many_only_some_wait() -> None:
+    worker, leave, done = Worker("searches", 1), threading.Event(), []
+
+    def stay() -> None:
+        done.append(threading.get_ident())
+        leave.wait(10)
+
+    both = [threading.Thread(target=worker, args=(stay,)) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    while worker._places._free._value:
+        pass
+    with pytest.raises(HTTPException, match=r"too many searches at once") as refused:
+        worker(stay)
+    assert refused.value.status_code == 503
+    leave.set()
+    for thread in both:
+        thread.join()
+    # One after another, in the same thread, and there is room again.
+    assert len(done) == 2
+    assert len({*done, worker(threading.get_ident)}) == 1
+
+
+def test_what_a_worker_raises_is_raised() -> None:
+    worker = Worker("searches", 1)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            worker(lambda: 1 // 0)
+
+
+def test_a_large_photo_is_shrunk_and_a_small_one_found(client: TestClient) -> None:
+    for size in ((3000, 40), (1, 1)):
+        held = io.BytesIO()
+        Image.new("RGB", size, "red").save(held, "WEBP")
+        assert search(client, held.getvalue()).status_code == 200
+
+
+def test_heic_is_read_where_its_reader_is_installed(client: TestClient, query: bytes) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    held = io.BytesIO()
+    heif.from_pillow(Image.open(io.BytesIO(query))).save(held, quality=90)
+    assert search(client, held.getvalue(), box="10,10,90,80").status_code == 200
+    assert search(client, held.getvalue()[:500]).status_code == 400

@@ -1,0 +1,133 @@
+"""Searching over HTTP: the same answers as the library's own, marks, explanations, filters."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from src.library.finder import Finder
+from src.library.query import query_pixels
+
+
+def ask(client: TestClient, photo: bytes, name: str = "query.jpg", **fields: object):
+    return client.post("/api/search", files={"photo": (name, photo)}, data=fields)
+
+
+def descriptor_of(found: dict) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(found["descriptor"]), "<f4")
+
+
+def test_answers_are_those_of_the_library(client: TestClient, finder: Finder, query: bytes) -> None:
+    found = ask(client, query, top=5).json()
+    (expected,) = finder.search([query_pixels(query, "query", 128)], 5)
+    assert [answer["id"] for answer in found["answers"]] == [answer.photo.id for answer in expected]
+    assert [answer["cosine"] for answer in found["answers"]] == pytest.approx([a.cosine for a in expected], abs=1e-5)
+    best = found["answers"][0]
+    assert best["name"] == "/".join(expected[0].photo.name.split("/")[-2:])
+    assert best["rank"] == 1
+    assert best["there"] is True
+    assert best["inliers"] is None
+    assert best["metadata"] == expected[0].photo.metadata
+    assert np.linalg.norm(descriptor_of(found)) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_box_is_searched_for_alone(client: TestClient, query: bytes) -> None:
+    whole = ask(client, query).json()
+    part = ask(client, query, box="10,10,60.5,70").json()
+    pixels = np.asarray(Image.open(io.BytesIO(query)))[10:70, 10:60]
+    held = io.BytesIO()
+    Image.fromarray(pixels).save(held, "PNG")
+    cut = ask(client, held.getvalue()).json()
+    # Pillow decodes a JPEG as libjpeg-turbo does, up to a grey level.
+    np.testing.assert_allclose(descriptor_of(part), descriptor_of(cut), atol=2e-3)
+    assert descriptor_of(part) @ descriptor_of(whole) < 0.999
+
+
+def test_filters_and_verification(client: TestClient, query: bytes) -> None:
+    found = ask(client, query, where=["year=1900", "place=landmark 1"]).json()["answers"]
+    assert {answer["metadata"]["year"] for answer in found} == {"1900"}
+    assert len(found) == 2
+    verified = ask(client, query, verify=True, top=3).json()["answers"]
+    assert len(verified) == 3
+    assert all(answer["inliers"] >= 0 for answer in verified)
+
+
+def test_marks_move_the_query_and_pin_what_was_marked(client: TestClient, finder: Finder, query: bytes) -> None:
+    found = ask(client, query, top=12).json()
+    ids = [answer["id"] for answer in found["answers"]]
+    right, wrong = [ids[5], ids[7]], [ids[0]]
+    again = client.post(
+        "/api/rerank", json={"descriptor": found["descriptor"], "right": right, "wrong": wrong, "top": 4}
+    ).json()
+    stored = {number: descriptor_of(ask(client, _file(finder, number)).json()) for number in ids}
+    expected = descriptor_of(found) + 0.75 * (stored[ids[5]] + stored[ids[7]]) / 2 - 0.15 * stored[ids[0]]
+    expected /= np.linalg.norm(expected)
+    got = {answer["id"]: answer["cosine"] for answer in again["answers"]}
+    assert got == pytest.approx({number: float(stored[number] @ expected) for number in got}, abs=1e-4)
+    assert {answer["id"] for answer in again["answers"][:2]} == set(right)
+    assert again["answers"][-1]["id"] == wrong[0]
+    assert [answer["mark"] for answer in again["answers"]] == ["right"] * 2 + [None] * 4 + ["wrong"]
+    between = [answer["cosine"] for answer in again["answers"][2:-1]]
+    assert between == sorted(between, reverse=True)
+    assert again["descriptor"] == found["descriptor"]
+
+
+def test_no_marks_leave_the_order_and_strangers_count_for_nothing(client: TestClient, query: bytes) -> None:
+    found = ask(client, query, top=12).json()
+    same = client.post("/api/rerank", json={"descriptor": found["descriptor"], "right": [10**15], "top": 12}).json()
+    assert [answer["id"] for answer in same["answers"]] == [answer["id"] for answer in found["answers"]]
+    only = client.post("/api/rerank", json={"descriptor": found["descriptor"], "where": {"year": "1901"}}).json()
+    assert {answer["metadata"]["year"] for answer in only["answers"]} == {"1901"}
+
+
+@pytest.mark.parametrize("descriptor", ["", "AAAA", "?", base64.b64encode(np.full(1280, np.nan, "<f4")).decode()])
+def test_a_descriptor_that_is_none_is_refused(client: TestClient, descriptor: str) -> None:
+    refused = client.post("/api/rerank", json={"descriptor": descriptor})
+    assert refused.status_code == 400
+    assert refused.json()["error"].startswith("the descriptor is not one that /api/search gave")
+
+
+def test_an_answer_is_explained(client: TestClient, query: bytes) -> None:
+    best = ask(client, query).json()["answers"][0]
+    why = client.post("/api/explain", files={"photo": ("q", query)}, data={"id": best["id"]}).json()
+    assert 0 <= why["inliers"] <= why["matches"]
+    assert why["terms"] is None or sum(why["terms"].values()) == pytest.approx(best["cosine"], abs=1e-3)
+    for picture in (why["picture"], *why["attention"]):
+        assert Image.open(io.BytesIO(base64.b64decode(picture))).format == "JPEG"
+
+
+def test_the_library_is_described(client: TestClient) -> None:
+    about = client.get("/api/library").json()
+    assert about["photos"] == 12
+    assert about["columns"] == [
+        {"name": "place", "values": ["landmark 0", "landmark 1", "landmark 2"]},
+        {"name": "year", "values": ["1900", "1901"]},
+    ]
+    assert client.get("/api/health").json() == {"status": "ok"}
+    text = client.get("/api/metrics").text
+    assert "dolg_library_photos 12.0" in text
+    assert 'dolg_requests_total{method="GET",route="/api/library",status="200"}' in text
+
+
+def test_the_documentation_says_what_every_operation_takes(client: TestClient) -> None:
+    page = html.unescape(client.get("/api").text)
+    described = client.get("/api/openapi.json").json()
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            assert f"<code>{method.upper()} {path}</code>" in page
+            assert operation["description"].splitlines()[0] in page
+    for field in ("photo", "box", "verify", "metadata", "descriptor", "where"):
+        assert f"<dt><code>{field}</code>" in page
+
+
+def _file(finder: Finder, number: int) -> bytes:
+    photo = finder.library.catalogue.find(number)
+    assert photo is not None
+    with open(photo.name, "rb") as file:
+        return file.read()
