@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from src.errors import InputError
+from src.use import one_line
 
 MODEL = "A checkpoint, an exported folder (hf://OWNER/NAME), released weights, dinov2 or efficientnet_lite0."
 SHARD = "Only part i of n, such as 1/4, where several machines share the work: see `src.library merge`."
@@ -28,16 +28,10 @@ def main(
     plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
 ) -> None:
     """Only photos that are new or changed are described; stopped, the same command goes on."""
-    from src.library.commands.embedding import Request, embed_places
+    with one_line("stopped: the same command goes on"):
+        from src.library.commands.embedding import Request, embed_places
 
-    try:
         embed_places(Request(places, library, model, scales, max_side, metadata, threads, shard, store, backend), plan)
-    except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("stopped: the same command goes on", err=True)
-        raise typer.Exit(130) from None
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from src.errors import InputError
+from src.use import one_line
 
 RELEASED = "A released DOLG file (.pyth), or hf://OWNER/NAME/FILE."
 CARD = "A result card of this checkpoint; may be given again. By default that of its run."
@@ -30,16 +30,13 @@ def main(
     private: Annotated[bool, typer.Option("--private", help="With --push: for nobody else to see.")] = False,
 ) -> None:
     """Write tensors, what they are and a model card; `src.load` and every command that takes a model read them."""
-    from src.sharing.command import Request, export
+    with one_line():
+        from src.sharing.command import Request, export
 
-    cards = card or []
-    try:
+        cards = card or []
         export(
             Request(out, checkpoint, released, cards, licence, onnx, normalised_input, int8, calibrate, push, private)
         )
-    except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
 
 
 if __name__ == "__main__":

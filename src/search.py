@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from src.errors import InputError
+from src.use import one_line
 
 RERANK = "spatial: verify the first answers by local features (RootSIFT), and put first those with most inliers."
 EXPLAIN = "Say what each cosine is the sum of, and how many local features match; with --html, show them."
@@ -26,13 +26,10 @@ def main(
     html: Annotated[str | None, typer.Option(help="Write a page with thumbnails to this file.")] = None,
 ) -> None:
     """Print the photos whose descriptors are nearest, with the cosine of each."""
-    from src.library.commands.searching import Request, search_photos
+    with one_line():
+        from src.library.commands.searching import Request, search_photos
 
-    try:
         search_photos(Request(queries, library, top, box, where or (), least, rerank, explain, as_json, html, backend))
-    except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from src.errors import InputError
+from src.use import one_line
 
 TOKEN = "Ask everyone for this token; better in the environment than on the command line, where others can read it."
 NAME = "A host name the server is reached by, besides localhost, this machine's own and addresses."
@@ -24,7 +25,7 @@ def main(
     read_only: Annotated[bool, typer.Option("--read-only", help="Neither add nor remove photos.")] = False,
 ) -> None:
     """Search a library in the browser; a REST API is beside the page, described at /api/openapi.json."""
-    try:
+    with one_line():
         try:
             from src.server.running import run
             from src.server.settings import Settings
@@ -41,9 +42,6 @@ def main(
             names=frozenset(name or ()),
         )
         run(library, host, port, settings)
-    except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from src.errors import InputError
 from src.library.commands import options as o
+from src.use import one_line
 
 if TYPE_CHECKING:
     from src.library.library import Library
@@ -69,8 +69,5 @@ def _open(folder: str) -> Library:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line():
         app()
-    except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(2) from None
