@@ -79,7 +79,8 @@ def test_every_command_of_a_script_composes(script: Path, tmp_path: Path) -> Non
         timeout=60,
     )
     asked = [line.split("\037")[:-1] for line in record.read_text().splitlines()]
-    commands = [words[1:] for words in asked if words[:1] == ["-m"]]
+    # Those that take file names are no Hydra commands.
+    commands = [words[1:] for words in asked if words[:1] == ["-m"] and words[1] != "src.embed"]
     assert commands
     for words in commands:
         check(words)
