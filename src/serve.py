@@ -22,6 +22,7 @@ def main(
     max_upload_mb: Annotated[float, typer.Option(help="Megabytes of a photo that is sent.", min=0.001)] = 20,
     max_megapixels: Annotated[float, typer.Option(help="Megapixels of such a photo.", min=0.001)] = 50,
     rate: Annotated[float, typer.Option(help="Requests a minute of one client that make it work.", min=1)] = 60,
+    backend: Annotated[str, typer.Option(help="What runs the network: torch or onnx.")] = "torch",
     read_only: Annotated[bool, typer.Option("--read-only", help="Neither add nor remove photos.")] = False,
 ) -> None:
     """Search a library in the browser; a REST API is beside the page, described at /api/openapi.json."""
@@ -41,7 +42,7 @@ def main(
             read_only=read_only,
             names=frozenset(name or ()),
         )
-        run(library, host, port, settings)
+        run(library, host, port, settings, backend)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ BACKLOG, IDLE, ENDING = 128, 10, 5
 OPEN = "warning: everyone who reaches this address can search the library, and change it: --token, --read-only"
 
 
-def run(library: str, host: str, port: int, settings: Settings) -> None:
+def run(library: str, host: str, port: int, settings: Settings, backend: str = "torch") -> None:
     """Serve until interrupted. Raises InputError for an address that cannot be had, or no such library."""
     with closing(_listening(host, port)) as listening:
         if settings.token is None and not _loopback(host):
             typer.echo(OPEN, err=True)
-        app = build_app(Finder(library), settings)
+        app = build_app(Finder(library, backend), settings)
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"http://{shown}:{listening.getsockname()[1]}/")
         config = uvicorn.Config(
