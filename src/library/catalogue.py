@@ -95,8 +95,16 @@ class Catalogue:
 
     def contents(self) -> Contents:
         """What a search looks at."""
-        segments = {number: Segment(size, kind) for number, size, kind in self._db.execute("SELECT * FROM segment")}
-        return Contents(segments, self._numbers("SELECT key FROM dead ORDER BY key"))
+        # In one statement: between two, another process may change both.
+        both = "SELECT number, size, kind FROM segment UNION ALL SELECT key, NULL, NULL FROM dead ORDER BY 1"
+        segments: dict[int, Segment] = {}
+        dead: list[int] = []
+        for number, size, kind in self._db.execute(both):
+            if kind is None:
+                dead.append(number)
+            else:
+                segments[number] = Segment(size, kind)
+        return Contents(segments, np.array(dead, np.int64))
 
     def next_segment(self) -> int:
         """The number that the next segment shall have; no two ever have the same."""

@@ -20,6 +20,8 @@ from src.library.stores.compaction import crowded, few_enough
 from src.locks import hold, release
 
 LOCK = ".lock"
+# What is known of the contents before the catalogue was asked.
+NOTHING = -1, Contents({}, np.empty(0, np.int64))
 # What of a model's identity must be the library's.
 IDENTITY = ("model", "dim", "scales", "max_side")
 
@@ -42,8 +44,7 @@ class Library:
         if identity is not None:
             self.check(identity)
         self.store = open_store(self.folder, self.identity["dim"], self.catalogue.about("store"))
-        self._version = -1
-        self._contents = Contents({}, np.empty(0, np.int64))
+        self._known = NOTHING
 
     @classmethod
     def open(cls, folder: str | Path, identity: Mapping[str, Any], store: str | None = None) -> Library:
@@ -94,10 +95,7 @@ class Library:
 
     def contents(self) -> Contents:
         """What there is, with what other processes have changed."""
-        version = self.catalogue.version()
-        if version != self._version:
-            self._contents, self._version = self.catalogue.contents(), version
-        return self._contents
+        return self._current()[1]
 
     def add(self, photos: Sequence[Photo], descriptors: NDArray[np.float32]) -> None:
         """Add photos with their descriptors, (n, dim), or put these in the place of older ones; all of them or none."""
@@ -144,24 +142,19 @@ class Library:
 
         Raises InputError for a column that no photo has.
         """
-        contents = self.contents()
-        version = self._version
+        version, contents = self._current()
         allowed = self._allowed(filters) if filters else None
         most = min(count, len(contents) if allowed is None else len(allowed))
         if not most:
             return [[] for _ in queries]
         try:
-            cosines, keys = self.store.search(queries, most, contents, allowed)
+            found = self._found(queries, most, contents, allowed)
         except InputError:
-            # Another process may have taken out what was looked for.
             if self.catalogue.version() == version:
                 raise
-            return self.search(queries, count, filters)
-        photos = self.catalogue.photos(np.unique(keys).tolist())
-        return [
-            [Answer(photos[key], float(c)) for key, c in zip(row.tolist(), line, strict=True) if key in photos]
-            for row, line in zip(keys, cosines, strict=True)
-        ]
+            found = None
+        # Another process may have moved or taken out meanwhile what was looked for.
+        return self.search(queries, count, filters) if found is None else found
 
     def keys(self) -> NDArray[np.int64]:
         """Keys of all descriptors, (n,), ascending."""
@@ -192,7 +185,7 @@ class Library:
                 yield change
         finally:
             # What this process changes, its own catalogue does not count.
-            self._version = -1
+            self._known = NOTHING
 
     def keep(self, change: Change, descriptors: NDArray[np.float32]) -> NDArray[np.int64]:
         """Write descriptors, (n, dim), as part of a change; their keys, (n,)."""
@@ -213,6 +206,27 @@ class Library:
             self.store.sweep(self.contents())
         finally:
             release(lock)
+
+    def _found(
+        self, queries: NDArray[np.float32], count: int, contents: Contents, allowed: NDArray[np.int64] | None
+    ) -> list[list[Answer]] | None:
+        """The answers; None where the photo of one is no longer known by its key."""
+        cosines, keys = self.store.search(queries, count, contents, allowed)
+        wanted = np.unique(keys[keys >= 0])
+        photos = self.catalogue.photos(wanted.tolist())
+        if len(photos) < len(wanted):
+            return None
+        return [
+            [Answer(photos[key], float(c)) for key, c in zip(row.tolist(), line, strict=True) if key >= 0]
+            for row, line in zip(keys, cosines, strict=True)
+        ]
+
+    def _current(self) -> tuple[int, Contents]:
+        """What there is, and the catalogue's version at that moment; threads that search share both or neither."""
+        known, version = self._known, self.catalogue.version()
+        if known[0] != version:
+            known = self._known = version, self.catalogue.contents()
+        return known
 
     def _write(self, descriptors: NDArray[np.float32]) -> tuple[int, Segment]:
         number = self.catalogue.next_segment()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +163,32 @@ def test_many_small_additions_become_few_segments(tmp_path: Path, monkeypatch: p
     assert sum(sizes) == 40
     assert len(sizes) < 8
     assert [a.photo.name for a in library.search(query, 40)[0]] == found
+
+
+def test_threads_that_search_meet_no_half_done_change(tmp_path: Path) -> None:
+    """While another connection adds, takes out and makes segments one, every answer is whole."""
+    writer = Library.open(tmp_path / "library", IDENTITY)
+    with writer.writing():
+        writer.add(photos(0, 30), unit(30, 0))
+    reader, query, done = Library(tmp_path / "library"), unit(1, 9), threading.Event()
+
+    def search() -> int:
+        count = 0
+        while not done.is_set() or not count:
+            assert len(reader.search(query, 5)[0]) == 5
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(3) as pool:
+        searching = [pool.submit(search) for _ in range(3)]
+        for number in range(40):
+            with writer.writing():
+                writer.add(photos(100 + number, 1), unit(1, number))
+                writer.remove([f"{98 + number:04d}"])
+                if number % 4 == 0:
+                    writer.compact()
+        done.set()
+        assert all(future.result() for future in searching)
 
 
 def test_milvus_lite_is_for_one_process(tmp_path: Path) -> None:
