@@ -14,12 +14,22 @@ def write_text(path: Path, text: str) -> Path:
     return write_bytes(path, text.encode(errors="backslashreplace"))
 
 
+def settle(path: Path) -> None:
+    """Have a file on the disk itself, where a power cut leaves it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_bytes(path: Path, data: bytes) -> Path:
     """Write `data` beside `path`, then rename it into place; folders are made as needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         aside.write_bytes(data)
+        settle(aside)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

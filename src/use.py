@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +14,7 @@ from src.errors import InputError
 
 @contextmanager
 def one_line(stopped: str = "stopped") -> Iterator[None]:
-    """Around all that a command does and imports: mistakes are printed in one line, exit code 2.
+    """Around all that a command does and imports: mistakes, and what disks refuse, are one line, exit code 2.
 
     Idle OpenMP threads sleep instead of spinning, which on a shared machine is several times faster; torch asks for it
     when it is imported.
@@ -26,6 +27,9 @@ def one_line(stopped: str = "stopped") -> Iterator[None]:
         yield
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None
+    except (OSError, sqlite3.Error) as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         typer.echo(stopped, err=True)

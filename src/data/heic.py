@@ -14,7 +14,8 @@ MISSING = "HEIC: pip install -e '.[heic]'"
 
 def is_heic(data: bytes) -> bool:
     """Whether bytes are a HEIC file."""
-    return data[4:8] == b"ftyp" and data[8:12] in BRANDS
+    # The first of its brands may be one that AVIF has too.
+    return data[4:8] == b"ftyp" and data[8:12] in BRANDS and b"avif" not in data[12:64]
 
 
 def open_heic(data: bytes) -> Any:

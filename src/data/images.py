@@ -6,6 +6,7 @@ import io
 import math
 import threading
 import warnings
+from functools import cache
 from typing import NamedTuple, cast, get_args
 
 import cv2
@@ -21,6 +22,9 @@ from src.data.orientation import image_orientation, jpeg_orientation, upright
 
 # Above this an image is refused before it is decoded; Pillow's own limit for a decompression bomb.
 MAX_PIXELS = 178_956_970
+
+# What is opened: other readers of Pillow's start programs (EPS) or are rarely looked after. MPO is a JPEG to it.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "JPEG2000", "BMP", "DIB", "GIF", "TIFF", "PPM")
 
 # Images with more bytes of pixels than this are decoded into memory of their own.
 MAX_SCRATCH = 64_000_000
@@ -191,6 +195,13 @@ def shrink(pixels: Pixels, max_side: int | None) -> Pixels:
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
+@cache
+def formats() -> tuple[str, ...]:
+    """The formats that are opened, as far as this Pillow can."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 def reason(error: Exception) -> str:
     """Why an image could not be read, in a few words on one line."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -246,7 +257,7 @@ def _decode_with_pillow(data: bytes, orientation: Orientation) -> Pixels:
         with warnings.catch_warnings():
             # Notes on metadata, palettes and sizes: what matters here either decodes or raises.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=formats()) as image:
                 return pixels_of(image, orientation)
     except BrokenImageError:
         raise

@@ -14,11 +14,12 @@ from PIL import Image
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from src.contracts import Orientation
-from src.data.images import BrokenImageError, Pixels, TooLargeError, decode, rgb, shrink
+from src.data.images import BrokenImageError, Pixels, TooLargeError, decode, formats, rgb, shrink
 from src.data.orientation import image_orientation, upright
 
-# Above this, nothing is decoded: what decodes whole takes up to six bytes a pixel.
-MAX_SCAN = 600_000_000
+# Pixels above which nothing is decoded: of formats that shrink by themselves, and of others, which take up to 14 bytes
+# a pixel for a moment.
+MAX_SCAN, MAX_WHOLE = 600_000_000, 400_000_000
 # One at a time, and no other threads' images meanwhile know of Pillow's limit, which is the whole process's.
 _ONE = threading.Lock()
 # Modes that Pillow shrinks as they are.
@@ -28,9 +29,9 @@ REDUCED = ("L", "RGB", "RGBA", "CMYK")
 def decode_shrunk(data: bytes, max_side: int, orientation: Orientation = "exif") -> Pixels:
     """An image with its longer side brought down to `max_side`, (H, W, 3) RGB, upright or as it is stored.
 
-    Up to the usual limit exactly `shrink(decode(data))`. Above, up to `MAX_SCAN` pixels, one image at a time: JPEG and
-    JPEG 2000 are decoded at the smallest of their own scales that is no smaller than twice `max_side`, others whole and
-    then shrunk. Raises BrokenImageError.
+    Up to the usual limit exactly `shrink(decode(data))`. Above, up to `MAX_SCAN` or `MAX_WHOLE` pixels, one at a time:
+    JPEG and JPEG 2000 are decoded at the smallest of their own scales that is no smaller than twice `max_side`, others
+    whole and then shrunk. Raises BrokenImageError.
     """
     try:
         return shrink(decode(data, orientation), max_side)
@@ -51,10 +52,11 @@ def _without_limit() -> Iterator[None]:
 
 def _scan(data: bytes, least: int, orientation: Orientation) -> Pixels:
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=formats()) as image:
             warnings.simplefilter("ignore")
-            if image.width * image.height > MAX_SCAN:
-                raise TooLargeError(f"{image.width} x {image.height} pixels, above the limit of {MAX_SCAN}")
+            most = MAX_SCAN if image.format in ("JPEG", "JPEG2000") else MAX_WHOLE
+            if image.width * image.height > most:
+                raise TooLargeError(f"{image.width} x {image.height} pixels, above the limit of {most}")
             pixels = _reduced(data, image, least)
             return np.ascontiguousarray(upright(pixels, image_orientation(image)) if orientation == "exif" else pixels)
     except BrokenImageError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from src.library.contents import Photo
 
@@ -25,4 +25,4 @@ class Answer:
     @property
     def there(self) -> bool:
         """Whether its file is still where it was; of an object store nobody asks."""
-        return "://" in self.photo.name or Path(self.photo.name).is_file()
+        return "://" in self.photo.name or os.path.isfile(self.photo.name)

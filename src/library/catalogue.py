@@ -55,6 +55,8 @@ class Catalogue:
 
     def __init__(self, folder: Path) -> None:
         path = folder / FILE
+        if not os.fsencode(path).isascii() and os.fsencode(path).decode(errors="ignore") != str(path):
+            raise InputError(f"{os.fsencode(folder)!r}: a library's folder needs a UTF-8 name")
         if not path.is_file():
             raise InputError(f"no library in {folder}: python -m src.embed PHOTOS --library {folder} makes one")
         self._db = _connect(path)
@@ -74,7 +76,14 @@ class Catalogue:
             for key, value in {**about, "format": FORMAT}.items():
                 db.execute("INSERT INTO about VALUES (?, ?)", (key, json.dumps(value)))
         db.close()
-        os.replace(aside, folder / FILE)
+        try:
+            # Two first commands at once: the library of the one that was sooner stays.
+            os.link(aside, folder / FILE)
+        except FileExistsError:
+            pass
+        except OSError:
+            os.replace(aside, folder / FILE)
+        aside.unlink(missing_ok=True)
         return cls(folder)
 
     def close(self) -> None:
@@ -192,4 +201,7 @@ def _photo(row: tuple[Any, ...]) -> Photo:
 
 def _connect(path: Path) -> sqlite3.Connection:
     # Transactions are begun where they are needed: see Catalogue.change.
-    return sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    # A change that is larger than the cache would keep readers waiting from its middle on instead of its end.
+    db.execute("PRAGMA cache_spill = OFF")
+    return db

@@ -6,7 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +36,13 @@ class Outcome:
     bad: int = 0
 
 
+class Unread(NamedTuple):
+    """Why a file was not read, and whether that may pass; an older descriptor of its stays then."""
+
+    reason: str
+    passing: bool = False
+
+
 def embed(
     library: Library,
     ready: Ready,
@@ -55,8 +63,8 @@ def embed(
     shrunk = ready.identity["max_side"]
     try:
         for place, (file, pixels) in enumerate(read(files, shrunk, threads)):
-            if isinstance(pixels, str):
-                progress(file, pixels)
+            if isinstance(pixels, Unread):
+                progress(file, pixels.reason)
                 waiting.bad(file, pixels)
                 continue
             progress(file, None)
@@ -70,10 +78,10 @@ def embed(
     return outcome
 
 
-def read(files: Iterable[File], max_side: int, threads: int) -> Iterator[tuple[File, NDArray[np.uint8] | str]]:
+def read(files: Iterable[File], max_side: int, threads: int) -> Iterator[tuple[File, NDArray[np.uint8] | Unread]]:
     """Pixels of each file, (H, W, 3), in their order, or why it cannot be read."""
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        ahead: deque[tuple[File, Future[NDArray[np.uint8] | str]]] = deque()
+        ahead: deque[tuple[File, Future[NDArray[np.uint8] | Unread]]] = deque()
         try:
             for file in files:
                 ahead.append((file, pool.submit(_read, file, max_side)))
@@ -94,11 +102,13 @@ def described(ready: Ready, group: Group) -> Tensor:
         return ready.extractor.together([image for _, image in group])
 
 
-def _read(file: File, max_side: int) -> NDArray[np.uint8] | str:
+def _read(file: File, max_side: int) -> NDArray[np.uint8] | Unread:
     try:
         return decode_shrunk(file.read(), max_side)
     except (BrokenImageError, OSError) as error:
-        return reason(error)
+        # A disk that was not there, a reader that was not installed: another time it may be read.
+        passing = isinstance(error, OSError) or isinstance(error.__cause__, ImportError)
+        return Unread(reason(error), passing)
 
 
 class _Waiting:
@@ -117,14 +127,19 @@ class _Waiting:
         for (place, image), descriptor in zip(group, descriptors.float().cpu().numpy(), strict=True):
             file = self.files.pop(place)
             if not np.isfinite(descriptor).all():
-                self.bad(file, "the network gave no finite descriptor")
+                self.bad(file, Unread("the network gave no finite descriptor"))
                 continue
             self.photos.append(_photo(file, shape=(int(image.shape[0]), int(image.shape[1]))))
             self.descriptors.append(descriptor)
         self._perhaps()
 
-    def bad(self, file: File, why: str) -> None:
-        self.broken.append(_photo(file, reason=why))
+    def bad(self, file: File, why: Unread) -> None:
+        self.outcome.bad += 1
+        known = self.library.catalogue.named(file.name) if why.passing else None
+        if known is None or known[1] is None:
+            # No file has that size: it is tried again.
+            photo = _photo(file, reason=why.reason)
+            self.broken.append(replace(photo, size=-1) if why.passing else photo)
         self._perhaps()
 
     def keep(self) -> None:
@@ -133,7 +148,6 @@ class _Waiting:
         if self.broken:
             self.library.note_bad(self.broken)
         self.outcome.added += len(self.photos)
-        self.outcome.bad += len(self.broken)
         self.photos, self.descriptors, self.broken, self.since = [], [], [], time.monotonic()
 
     def _perhaps(self) -> None:

@@ -15,6 +15,7 @@ from src.library.answer import Answer
 from src.library.catalogue import FILE, Catalogue
 from src.library.changes import Change
 from src.library.contents import ROW_BITS, Contents, Photo, Segment, key_of
+from src.library.stores import segments
 from src.library.stores.choice import check_store, open_store, store_options
 from src.library.stores.compaction import crowded, few_enough
 from src.locks import hold, release
@@ -24,6 +25,10 @@ LOCK = ".lock"
 NOTHING = -1, Contents({}, np.empty(0, np.int64))
 # What of a model's identity must be the library's.
 IDENTITY = ("model", "dim", "scales", "max_side")
+
+
+class LibraryBusy(InputError):
+    """Another process writes to the library."""
 
 
 class Library:
@@ -76,11 +81,12 @@ class Library:
     def check(self, identity: Mapping[str, Any]) -> None:
         """Raise InputError for another model than the one that made the library."""
         for key in IDENTITY:
-            if self.identity[key] != identity[key]:
+            mine, theirs = self.identity[key], identity[key]
+            if mine != theirs:
+                told = f"{key} {mine}, not {theirs}" if key != "model" else f"{self.identity['title']} ({mine})"
                 raise InputError(
-                    f"{self.folder} was made by {self.identity['title']} ({key} {self.identity[key]}), not by "
-                    f"{identity['title']} ({key} {identity[key]}): give the same --model, --scales and --max-side, or "
-                    "another --library"
+                    f"{self.folder} was made with {told}: give the same --model, --scales and --max-side, or another "
+                    "--library"
                 )
 
     def forget_damaged(self) -> int:
@@ -117,12 +123,14 @@ class Library:
     def use_index(self, kind: str) -> None:
         """Have another kind of index over many descriptors that lie in faiss's files; nothing where it is that one."""
         options = store_options(kind)
-        if options["kind"] == self.catalogue.about("store")["kind"]:
-            return
-        with self.change() as change:
-            change.say("store", options)
-        self.store = open_store(self.folder, self.identity["dim"], options)
-        self.compact()
+        if options["kind"] != self.catalogue.about("store")["kind"]:
+            with self.change() as change:
+                change.say("store", options)
+            self.store = open_store(self.folder, self.identity["dim"], options)
+        # Also where a process was killed after it had said so.
+        large = [segment for segment in self.contents().segments.values() if segment.size >= segments.INDEXED_FROM]
+        if any(segment.kind != options["kind"] for segment in large):
+            self.compact()
 
     def note_bad(self, photos: Iterable[Photo]) -> None:
         """Keep which photos could not be read, and why; an older descriptor of theirs is dropped."""
@@ -195,10 +203,10 @@ class Library:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """While one process writes, another one does not. Raises InputError where one does."""
+        """While one process writes, another one does not. Raises LibraryBusy where one does."""
         lock = self.folder / LOCK
         if not hold(lock, needed=True):
-            raise InputError(f"another process writes to {self.folder}: wait for it to end")
+            raise LibraryBusy(f"another process writes to {self.folder}: wait for it to end")
         try:
             self.store.sweep(self.contents())
             yield
@@ -233,8 +241,12 @@ class Library:
         return number, Segment(len(descriptors), self.store.write(number, descriptors))
 
     def _tidy(self) -> None:
-        while numbers := crowded(self.contents()):
-            self._make_one(numbers)
+        try:
+            while numbers := crowded(self.contents()):
+                self._make_one(numbers)
+        except InputError:
+            # A damaged segment stays as it is until `forget_damaged`; what was added beside it is there all the same.
+            return
 
     def _make_one(self, numbers: Sequence[int]) -> None:
         """Write what counts of some segments as one."""

@@ -34,18 +34,20 @@ class Listing:
 
     Attributes:
         others: how many files were left out since they are no photos by their names, by the ends of these.
+        unreadable: folders that could not be looked into.
 
     Raises InputError for a place that is not there, where there is no photo at all, and for what is no shard.
     """
 
     def __init__(self, places: Sequence[str], shard: str | None = None) -> None:
         self._part, self._parts = (1, 1) if shard is None else read_shard(shard)
+        self.unreadable: list[OSError] = []
         self.others: Counter[str] = Counter()
         self._folder = tempfile.TemporaryDirectory(prefix="listing-")
         self._db = sqlite3.connect(Path(self._folder.name) / "files.sqlite", isolation_level=None)
         self._db.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {SCHEMA}")
         try:
-            self._fill(file for place in places for file in files_below(place, self._skipped))
+            self._fill(file for place in places for file in files_below(place, self._skipped, self.unreadable.append))
             if not self._number("SELECT COUNT(*) FROM file"):
                 raise nothing_found(places)
         except InputError:

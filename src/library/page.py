@@ -45,7 +45,13 @@ def _search(found: Found) -> dict[str, Any]:
     folder = common_folder(found.answers)
     answers = [_answer(rank, folder, *pair) for rank, pair in enumerate(pairs, 1)]
     name = printable(found.query)
-    return {"name": name, "image": _thumbnail(found.pixels), "folder": printable(folder), "answers": answers}
+    return {
+        "name": name,
+        "image": _thumbnail(found.pixels),
+        "folder": printable(folder),
+        "verified": any(answer.inliers is not None for answer in found.answers),
+        "answers": answers,
+    }
 
 
 def _answer(rank: int, folder: str, answer: Answer, reason: Explanation | None) -> dict[str, Any]:

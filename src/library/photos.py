@@ -49,13 +49,18 @@ def nothing_found(places: Sequence[str]) -> InputError:
     return InputError(f"no photos in {', '.join(places)}: files {' '.join(sorted(IMAGE_SUFFIXES))}")
 
 
-def files_below(place: str, skipped: Callable[[str], None] = lambda name: None) -> Iterator[File]:
+def files_below(
+    place: str,
+    skipped: Callable[[str], None] = lambda name: None,
+    failed: Callable[[OSError], None] = lambda error: None,
+) -> Iterator[File]:
     """Every photo below a folder or prefix, or the file itself.
 
     Hidden files and folders are what tools leave, and are left out; links inside a folder are not followed out of it.
 
     Args:
         skipped: told the names of other files that are no photos by their names.
+        failed: told of folders that cannot be looked into.
 
     Raises InputError for a place that is not there.
     """
@@ -64,21 +69,21 @@ def files_below(place: str, skipped: Callable[[str], None] = lambda name: None) 
         return
     path = Path(place)
     if path.is_dir():
-        yield from _of_folder(path.resolve(), skipped)
+        yield from _of_folder(path.resolve(), skipped, failed)
     elif path.is_file():
         yield _file(path.parent.resolve() / path.name)
     else:
         raise InputError(f"{place}: no such file or folder")
 
 
-def _of_folder(root: Path, skipped: Callable[[str], None]) -> Iterator[File]:
-    for folder, folders, names in os.walk(root):
+def _of_folder(root: Path, skipped: Callable[[str], None], failed: Callable[[OSError], None]) -> Iterator[File]:
+    for folder, folders, names in os.walk(root, onerror=failed):
         folders[:] = sorted(filter(visible, folders))
         for name in sorted(filter(visible, names)):
             path = Path(folder, name)
             if not is_image(name):
                 skipped(name)
-            elif path.is_file() and path.resolve().is_relative_to(root):
+            elif os.path.isfile(path) and path.resolve().is_relative_to(root):
                 yield _file(path)
 
 

@@ -49,5 +49,7 @@ def read_box(text: str) -> Box:
 def _check_box(box: Box, shape: tuple[int, ...], name: str) -> None:
     x1, y1, x2, y2 = box
     height, width = shape
+    if x1 > x2 or y1 > y2:
+        raise InputError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} ends before it begins: x1,y1 is its top left corner")
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height) or round(x2) <= round(x1) or round(y2) <= round(y1):
         raise InputError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} is not inside {name}, of {width} x {height} pixels")

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from src.results.drawing import font, jpeg
 
 # Of the photos, in pixels; and how many lines are still told apart.
-HEIGHT, GAP, CAPTION = 420, 12, 30
+HEIGHT, WIDEST, GAP, CAPTION = 420, 1200, 12, 30
 MOST = 60
 DOT = 3
 
@@ -27,15 +27,15 @@ def match_figure(
 
     Of more than 60 matches, as many are drawn, evenly chosen.
     """
-    left, scale_a = _fitted(a)
-    right, scale_b = _fitted(b)
+    left, scale_a, top_a = _fitted(a)
+    right, scale_b, top_b = _fitted(b)
     canvas = Image.new("RGB", (left.width + GAP + right.width, HEIGHT + CAPTION), "white")
-    canvas.paste(left, (0, 0))
-    canvas.paste(right, (left.width + GAP, 0))
+    canvas.paste(left, (0, top_a))
+    canvas.paste(right, (left.width + GAP, top_b))
     draw = ImageDraw.Draw(canvas)
     chosen = np.linspace(0, len(points_a) - 1, min(MOST, len(points_a))).round().astype(np.int64)
-    starts = points_a[chosen] * scale_a
-    ends = points_b[chosen] * scale_b + np.array([left.width + GAP, 0])
+    starts = points_a[chosen] * scale_a + np.array([0, top_a])
+    ends = points_b[chosen] * scale_b + np.array([left.width + GAP, top_b])
     # Colours follow the height in the left photo: crossing lines stand out.
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         colour = _colour(start[1] / HEIGHT)
@@ -46,10 +46,12 @@ def match_figure(
     return jpeg(canvas)
 
 
-def _fitted(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[Image.Image, float]:
-    scale = HEIGHT / pixels.shape[0]
-    size = max(1, round(pixels.shape[1] * scale)), HEIGHT
-    return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), scale
+def _fitted(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[Image.Image, float, int]:
+    """The photo, how much larger it is, and how far below the top it stands."""
+    height, width = pixels.shape[:2]
+    scale = min(HEIGHT / height, WIDEST / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), scale, (HEIGHT - size[1]) // 2
 
 
 def _colour(height: float) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from src.contracts import InputError
-from src.files import write_text
+from src.files import settle, write_text
 
 FIELDS = {"kind", "settings", "dim", "count", "bytes", "sha256"}
 
@@ -46,6 +46,7 @@ def write_index(path: Path, index: Any, header: Header) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         _faiss(path, "cannot be written: is there room on the disk?", faiss.write_index, index, _utf8(aside))
+        settle(aside)
         known = {"kind": header.kind, "settings": dict(header.settings), "dim": header.dim, "count": header.count}
         known |= {"bytes": aside.stat().st_size, "sha256": _digest(aside)}
         # Whoever is stopped between these steps leaves no JSON that speaks of another index.

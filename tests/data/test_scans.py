@@ -67,7 +67,7 @@ def test_a_scan_is_turned_upright(low: None) -> None:
 def test_beyond_its_limit_and_broken_ones_are_refused(low: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BrokenImageError, match=r".+"):
         decode_shrunk(encoded("TIFF")[: HEIGHT * WIDTH], 64)
-    monkeypatch.setattr(scans, "MAX_SCAN", 50_000)
+    monkeypatch.setattr(scans, "MAX_WHOLE", 50_000)
     with pytest.raises(BrokenImageError, match=r"320 x 200 pixels, above the limit of 50000"):
         decode_shrunk(encoded("PNG"), 64)
 

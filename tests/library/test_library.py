@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -15,11 +17,12 @@ from src.library.catalogue import FILE
 from src.library.contents import Photo
 from src.library.describing import embed
 from src.library.finder import Finder
-from src.library.library import Library
+from src.library.library import Library, make_library
 from src.library.listing import Listing
 from src.library.model import Ready
 from src.library.photos import File, find_photos
 from src.library.query import photo_pixels
+from src.library.stores import compaction
 
 IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": 4, "scales": [1.0], "max_side": 64}
 
@@ -141,7 +144,8 @@ def test_photos_of_a_damaged_segment_are_described_anew(ready: Ready, folder: Pa
 
 def test_another_model_another_format_or_no_library_is_refused(library, tmp_path):
     for key, value in (("model", "n"), ("dim", 5), ("scales", [0.5]), ("max_side", 65)):
-        with pytest.raises(InputError, match=rf"was made by M \({key}"):
+        said = r"M \(m\)" if key == "model" else rf"{key} .* not {re.escape(str(value))}"
+        with pytest.raises(InputError, match=rf"was made with {said}: give the same"):
             Library(library.folder, {**IDENTITY, key: value})
     with pytest.raises(InputError, match=r"no library in"):
         Library(tmp_path / "nothing")
@@ -225,7 +229,53 @@ def test_an_object_stores_photos_are_found_and_read():
         store.rm("/bucket", recursive=True)
 
 
-@pytest.mark.parametrize("box", [(0, 0, 0, 5), (-1, 0, 5, 5), (0, 0, 73, 48), (5, 5, 4, 9), (0, 0, 0.2, 0.2)])
+def test_what_may_pass_is_tried_again_and_keeps_an_older_descriptor(
+    ready: Ready, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A disk that is not there: nothing is lost, and nothing is believed of what could not be read."""
+    library = Library.open(tmp_path / "library", ready.identity)
+    first, second, *_ = find_photos([str(folder)])
+    embed(library, ready, [first])
+    save(Path(first.name), 77)
+
+    def unplugged(self: File) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(File, "read", unplugged)
+        again = changed(library, folder)
+        assert embed(library, ready, again).bad == len(again) == 6
+    assert len(library) == 1
+    assert {bad.reason for bad in library.catalogue.bad()} == {"Input/output error"}
+    assert changed(library, folder) == again
+    assert embed(library, ready, again).added == 6
+    assert changed(library, folder) == []
+    assert second.name in {photo.name for page in library.catalogue.pages() for photo, _ in page}
+
+
+def test_two_first_commands_at_once_make_one_library(tmp_path: Path):
+    first = Library.open(tmp_path / "library", IDENTITY)
+    make_library(tmp_path / "library", {**IDENTITY, "title": "second"})
+    first.add([photo("a")], unit([1, 0, 0, 0]))
+    assert len(Library(tmp_path / "library", IDENTITY)) == 1
+
+
+def test_a_damaged_segment_keeps_no_photo_from_being_added(library, monkeypatch):
+    monkeypatch.setattr(compaction, "BESIDE", 1.5)
+    (library.folder / "segments" / "00000001.flat").write_bytes(b"cut short")
+    again = Library(library.folder)
+    with again.writing():
+        again.add([photo("d")], unit([0, 0, 0, 1]))
+        again.add([photo("e")], unit([0, 0, 0, 1]))
+    assert len(again) == 5
+
+
+def test_a_box_that_ends_before_it_begins_is_told(folder: Path):
+    with pytest.raises(InputError, match=r"the box 5,5,4,9 ends before it begins"):
+        photo_pixels(str(folder / "a" / "0.jpg"), 64, (5, 5, 4, 9))
+
+
+@pytest.mark.parametrize("box", [(0, 0, 0, 5), (-1, 0, 5, 5), (0, 0, 73, 48), (0, 0, 0.2, 0.2)])
 def test_a_box_outside_the_photo_is_refused(folder: Path, box):
     with pytest.raises(InputError, match=r"is not inside .* of 72 x 48 pixels"):
         photo_pixels(str(folder / "a" / "0.jpg"), 64, box)

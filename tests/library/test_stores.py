@@ -138,6 +138,14 @@ def test_another_index_answers_the_same(tmp_path: Path, monkeypatch: pytest.Monk
             for found, row in zip(library.search(unit(3, 9), 5), wanted, strict=True):
                 assert [answer.photo for answer in found] == [answer.photo for answer in row]
                 np.testing.assert_allclose([a.cosine for a in found], [a.cosine for a in row], atol=1e-6)
+    # As a kill between the word and the deed leaves it.
+    with library.writing(), library.change() as change:
+        change.say("store", {"kind": "hnsw"})
+    library = Library(library.folder)
+    library.use_index("hnsw")
+    assert [segment.kind for segment in library.contents().segments.values()] == ["hnsw"]
+    with library.writing():
+        library.use_index("flat")
     library.close()
     assert {path.suffix for path in (tmp_path / "library" / "segments").iterdir()} == {".flat", ".json"}
     assert Library(tmp_path / "library").catalogue.about("store") == {"kind": "flat"}

@@ -32,13 +32,16 @@ def write_duplicates(library: Library, out: str | Path, least: float) -> None:
     """
     if not 0 < least <= 1:
         raise InputError(f"--least is a cosine above 0, at most 1, not {least}")
-    keys = library.keys()
-    members, clusters = clusters_of(library.descriptors, keys, least)
-    order = np.lexsort((members, -_pixels(library, keys[members]), clusters))
-    members, clusters = members[order], clusters[order]
-    write_table(Path(out), HEADER, _rows(library, keys[members], clusters))
-    count = len(np.unique(clusters))
-    print(f"{len(keys)} photos compared: {len(members)} in {count} clusters of near-duplicates, in {out}")
+    # Meanwhile nobody gives the descriptors other keys.
+    with library.writing():
+        keys = library.keys()
+        members, clusters = clusters_of(library.descriptors, keys, least)
+        order = np.lexsort((members, -_pixels(library, keys[members]), clusters))
+        members, clusters = members[order], clusters[order]
+        write_table(Path(out), HEADER, _rows(library, keys[members], clusters))
+        count = len(np.unique(clusters))
+    near = f"{len(members)} in {count} clusters that hang together by cosines of {least:g} or more"
+    print(f"{len(keys)} photos compared: {near}, in {out}")
 
 
 def clusters_of(read: Read, keys: NDArray[np.int64], least: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from src.contracts import InputError
+from src.data.images import reason
 from src.library.catalogue import FILE, Catalogue
-from src.library.describing import described, embed, read
+from src.library.describing import Unread, described, embed, read
 from src.library.library import Library
 from src.library.listing import Listing
 from src.library.metadata import read_metadata
@@ -47,6 +48,8 @@ class Request:
 def embed_places(asked: Request, plan: bool = False) -> None:
     """Find, describe and keep; with `plan` only say what that would take. Raises InputError for a person's mistake."""
     with closing(Listing(asked.places, asked.shard)) as files:
+        for error in files.unreadable:
+            print(f"left out: {error.filename!r}: {reason(error)}")
         if files.others:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in files.others.most_common(KINDS))
             print(f"left out: {files.others.total()} files that are no photos by their names ({kinds})")
@@ -117,7 +120,7 @@ def _tell_plan(asked: Request, ready: Ready, files: Listing) -> None:
     sample = list(islice(files.changed(every=max(1, todo // TRIED)), TRIED))
     start = time.perf_counter()
     for place, (_, pixels) in enumerate(read(sample, asked.max_side, asked.threads)):
-        if not isinstance(pixels, str):
+        if not isinstance(pixels, Unread):
             described(ready, [(place, torch.from_numpy(pixels))])
     seconds = (time.perf_counter() - start) / max(1, len(sample)) * todo
     size = todo * (4 * ready.identity["dim"] + 300)

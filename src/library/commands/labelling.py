@@ -42,7 +42,7 @@ def label(
     """
     if neighbours < 1 or not -1 <= (least or 0) <= 1:
         raise InputError("--neighbours must be at least 1, and --least a cosine from -1 to 1")
-    with library.writing() if write else nullcontext():
+    with library.writing():
         named = NamedPhotos(library, column, neighbours)
         bound = _trusted(named, least)
         counts = Counter[bool]()

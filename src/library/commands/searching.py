@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,13 +65,21 @@ def search_photos(asked: Request) -> None:
 def read_filters(where: Sequence[str]) -> dict[str, str]:
     """Values by column. Raises InputError for what is no COLUMN=VALUE."""
     for condition in where:
+        if not condition.isascii() and condition.encode(errors="ignore").decode() != condition:
+            raise InputError(f"--where {os.fsencode(condition)!r} is not UTF-8")
         if "=" not in condition:
             raise InputError(f"--where wants COLUMN=VALUE, not {condition}")
     return dict(condition.split("=", 1) for condition in where)
 
 
 def _reason(finder: Finder, asked: Request, query: np.ndarray, answer: Answer) -> Explanation | None:
-    return finder.explain(query, answer) if asked.explain and answer.there else None
+    if not asked.explain:
+        return None
+    try:
+        return finder.explain(query, answer)
+    except InputError:
+        # Its photo cannot be read any more.
+        return None
 
 
 def _tell(asked: Request, found: Sequence[Found]) -> None:

@@ -10,8 +10,8 @@ from src.library.contents import Contents
 
 # Segments of about one size that are left beside each other; a descriptor is written again each time they become one.
 BESIDE = 16
-# Descriptors of a segment that is joined with no other: making one takes as much memory as it has bytes.
-LARGEST = 1_000_000
+# Descriptors of a segment that is joined with no other: making one takes three times as much memory as it has bytes.
+LARGEST = 500_000
 
 
 def crowded(contents: Contents) -> list[int]:

@@ -36,7 +36,7 @@ class MilvusStore:
 
     Args:
         uri: a file, for Milvus Lite, or a server's address; MILVUS_TOKEN in the environment is given to it.
-        collection: its name; made where it is not there.
+        collection: its name; made with the first descriptors.
         dim: length of the descriptors.
 
     Raises:
@@ -48,9 +48,6 @@ class MilvusStore:
         self.collection = collection
         self.dim = dim
         self._client = _connected(uri)
-        with _told(uri):
-            if not self._client.has_collection(collection):
-                _make(self._client, collection, dim)
 
     def close(self) -> None:
         """As `Store.close`: another process can open the file then."""
@@ -59,6 +56,8 @@ class MilvusStore:
     def write(self, number: int, descriptors: NDArray[np.float32]) -> str:
         """As `Store.write`."""
         with _told(self.uri):
+            if not self._client.has_collection(self.collection):
+                _make(self._client, self.collection, self.dim)
             for start in range(0, len(descriptors), AT_ONCE):
                 part = descriptors[start : start + AT_ONCE]
                 rows = [{"key": key_of(number, start + row), "vector": vector} for row, vector in enumerate(part)]
@@ -95,6 +94,9 @@ class MilvusStore:
 
     def damaged(self, contents: Contents) -> list[int]:
         """As `Store.damaged`: the segments of which the last row is not there."""
+        with _told(self.uri):
+            if not self._client.has_collection(self.collection):
+                return list(contents.segments)
         lasts = {key_of(number, segment.size - 1): number for number, segment in contents.segments.items()}
         lasts = {key: number for key, number in lasts.items() if key not in contents.dead}
         keys = list(lasts)
@@ -112,6 +114,8 @@ class MilvusStore:
         gaps.append(f"key >= {key_of(numbers[-1] + 1)}")
         dead = contents.dead.tolist()
         with _told(self.uri):
+            if not self._client.has_collection(self.collection):
+                return
             for gap in gaps:
                 self._client.delete(self.collection, filter=gap)
             for start in range(0, len(dead), AT_ONCE):

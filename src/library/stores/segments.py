@@ -66,6 +66,7 @@ class SegmentStore:
         self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None = None
     ) -> Found:
         """As `Store.search`. Raises InputError for a segment that is damaged or gone."""
+        self._forget_others(contents)
         best = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
         for number in contents.segments:
             mask = _mask(contents, number, allowed)
@@ -87,11 +88,16 @@ class SegmentStore:
             found = NAME.fullmatch(path.name)
             if found and int(found[1]) not in contents.segments:
                 path.unlink(missing_ok=True)
-        self._open = {key: index for key, index in self._open.items() if key[0] in contents.segments}
+        self._forget_others(contents)
 
     def close(self) -> None:
         """As `Store.close`."""
         self._open.clear()
+
+    def _forget_others(self, contents: Contents) -> None:
+        """Let go of files that are deleted: they keep their place on the disk as long as they are open."""
+        for key in [key for key in list(self._open) if key[0] not in contents.segments]:
+            self._open.pop(key, None)
 
     def _search_one(
         self, queries: NDArray[np.float32], k: int, number: int, kind: str, mask: NDArray[np.bool_] | None
@@ -110,14 +116,15 @@ class SegmentStore:
         return index
 
     def _segment(self, number: int, kind: str) -> Index:
-        if (number, kind) not in self._open:
+        found = self._open.get((number, kind))
+        if found is None:
             index = _index(kind, self.dim)
             try:
                 index.load(self._path(number, kind), mmap=True, dim=self.dim)
             except InputError as error:
                 raise InputError(f"{error} (embed the photos again: what it held is described anew)") from None
-            self._open[number, kind] = index
-        return self._open[number, kind]
+            found = self._open[number, kind] = index
+        return found
 
     def _whole(self, number: int, kind: str) -> bool:
         try:
