@@ -26,6 +26,10 @@ NOTHING = -1, Contents({}, np.empty(0, np.int64))
 IDENTITY = ("model", "dim", "scales", "max_side")
 
 
+class LibraryBusy(InputError):
+    """Another process writes to the library."""
+
+
 class Library:
     """The library in a folder.
 
@@ -195,10 +199,10 @@ class Library:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """While one process writes, another one does not. Raises InputError where one does."""
+        """While one process writes, another one does not. Raises LibraryBusy where one does."""
         lock = self.folder / LOCK
         if not hold(lock, needed=True):
-            raise InputError(f"another process writes to {self.folder}: wait for it to end")
+            raise LibraryBusy(f"another process writes to {self.folder}: wait for it to end")
         try:
             self.store.sweep(self.contents())
             yield

@@ -58,7 +58,7 @@ def add(
     photo: Upload,
     metadata: Annotated[str, Form(description='Columns: a JSON object of strings, such as {"year": "1901"}.')] = "",
 ) -> models.Photo:
-    """Add a photo: its file is kept in the library's folder `photos`, under its name or one like it."""
+    """Add a photo: its file is kept in the library's folder `added-photos`, under its name or one like it."""
     data = checked_bytes(photo, desk.settings.max_upload)
     return shown_photo(desk.add(data, photo.filename or "", read_metadata(metadata)))
 
