@@ -210,26 +210,35 @@ def test_searches_go_on_while_another_process_writes(own: Path, start: Start) ->
 
 def test_marks_become_a_training_folder(tmp_path: Path, start: Start, query: bytes) -> None:
     client = start()
+    folder = "_Notre-Dame __été_ 1"
     twins = [add(client, png(seed), "same.png").json()["id"] for seed in range(2)]
     answer = client.post(
         "/api/marks/export",
-        data={"name": "../Notre-Dame / été", "right": [1, *twins], "wrong": [2]},
+        data={"name": "../Notre-Dame /\tété: 1", "right": [1, *twins], "wrong": [2]},
         files={"photo": ("same.png", query)},
     )
     assert answer.headers["content-type"] == "application/zip"
-    assert answer.headers["content-disposition"] == 'attachment; filename="_t_.zip"'
+    assert answer.headers["content-disposition"] == (
+        "attachment; filename=\"_Notre-Dame ___t__ 1.zip\"; filename*=UTF-8''_Notre-Dame%20__%C3%A9t%C3%A9_%201.zip"
+    )
     assert answer.content[:2] == b"PK", answer.content[:300]
     with zipfile.ZipFile(io.BytesIO(answer.content)) as packed:
         assert packed.testzip() is None
         packed.extractall(tmp_path / "out")
     names = scan_folder(tmp_path / "out").names
-    assert names == ["été/00.jpg", "été/same (2) (2).png", "été/same (2).png", "été/same.png"]
-    assert (tmp_path / "out" / "été" / "same.png").read_bytes() == query
-    assert (tmp_path / "out" / "été" / "same (2) (2).png").read_bytes() == png(1)
-    with (tmp_path / "out" / "été.csv").open(newline="") as table:
+    assert names == [f"{folder}/{name}" for name in ("00.jpg", "same (2) (2).png", "same (2).png", "same.png")]
+    assert (tmp_path / "out" / folder / "same.png").read_bytes() == query
+    assert (tmp_path / "out" / folder / "same (2) (2).png").read_bytes() == png(1)
+    with (tmp_path / "out" / f"{folder}.csv").open(newline="") as table:
         rows = list(csv.DictReader(table))
     assert [row["mark"] for row in rows] == ["query", "right", "right", "right", "wrong"]
-    assert rows[-1] == {"file": "", "photo": "2", "mark": "wrong"}
+    assert rows[1] == {
+        "file_in_zip": f"{folder}/00.jpg",
+        "photo": "landmark 0/00.jpg",
+        "photo_number": "1",
+        "mark": "right",
+    }
+    assert rows[-1] == {"file_in_zip": "", "photo": "landmark 0/01.jpg", "photo_number": "2", "mark": "wrong"}
 
 
 @pytest.mark.parametrize(
