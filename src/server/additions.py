@@ -1,8 +1,9 @@
-"""Photos that came over the network: kept in the library's own folder `photos`, and taken out of it again."""
+"""Photos that came over the network: kept in a folder of the library's own, and taken out of it again."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import numpy as np
 from fastapi import HTTPException
 from numpy.typing import NDArray
 
-from src.files import write_bytes
 from src.library.contents import Photo
 from src.library.library import Library
+from src.server.kept import discard, is_kept, keep
 from src.server.limits import FORMATS
 
-FOLDER = "photos"
+LOG = logging.getLogger("dolg.server")
+FOLDER = "added-photos"
 # Bytes of a name; file systems take 255.
 LONGEST = 150
 UNSAFE = '/\\:*?"<>|'
@@ -37,13 +39,9 @@ def add_photo(
     """
     path = _free(_folder(library), name)
     try:
-        write_bytes(path, data)
-        try:
-            about = path.stat()
-            library.add([Photo(str(path), about.st_size, about.st_mtime_ns, shape, metadata=metadata)], descriptor)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+        keep(path, data)
+        about = path.stat()
+        _add(library, Photo(str(path), about.st_size, about.st_mtime_ns, shape, metadata=metadata), descriptor)
     except OSError as error:
         raise HTTPException(507, f"the photo cannot be kept: {error.strerror}") from None
     kept = library.catalogue.named(str(path))
@@ -51,14 +49,26 @@ def add_photo(
     return kept[0]
 
 
-def remove_photo(library: Library, photo: Photo) -> bool:
-    """Take a photo out; whether its file went too, as only a file of the library's own does."""
+def remove_photo(library: Library, number: int) -> bool:
+    """Take a photo out; whether its file went too, as only one that was added here does.
+
+    Raises HTTPException 404 where the library has no such photo.
+    """
+    photo = find_photo(library, number)
     library.remove([photo.name])
     path = Path(photo.name)
-    if path.parent != library.folder.resolve() / FOLDER or path.parent.is_symlink():
+    if path.parent != library.folder.resolve() / FOLDER or not is_kept(path):
         return False
-    path.unlink(missing_ok=True)
+    discard(path)
     return True
+
+
+def find_photo(library: Library, number: int) -> Photo:
+    """The photo of that number. Raises HTTPException 404 where there is none."""
+    photo = library.catalogue.find(number)
+    if photo is None:
+        raise HTTPException(404, f"the library has no photo {number}")
+    return photo
 
 
 def safe_name(name: str, suffix: str) -> str:
@@ -74,6 +84,18 @@ def safe_name(name: str, suffix: str) -> str:
         stem, found = stem + dot + end, suffix
     short = stem.encode(errors="ignore")[:LONGEST].decode(errors="ignore").strip(". ")
     return f"{short or 'photo'}{found}"
+
+
+def _add(library: Library, photo: Photo, descriptor: NDArray[np.float32]) -> None:
+    """Add a photo; where that fails, its file goes too."""
+    try:
+        library.add([photo], descriptor)
+    except Exception as error:
+        if library.catalogue.named(photo.name) is None:
+            discard(Path(photo.name))
+            raise
+        # The photo is in; only the tidying after it failed, which the next change tries again.
+        LOG.error("tidying the library: %s", error)
 
 
 def _folder(library: Library) -> Path:

@@ -18,9 +18,9 @@ from src.library.contents import Photo
 from src.library.explanation import Explanation
 from src.library.feedback import search_marked
 from src.library.finder import Finder
-from src.library.library import Library
+from src.library.library import Library, LibraryBusy
 from src.library.query import Box, query_pixels
-from src.server.additions import add_photo, remove_photo, safe_name
+from src.server.additions import add_photo, find_photo, remove_photo, safe_name
 from src.server.limits import Places, Worker, read_header
 from src.server.marks import marks_zip
 from src.server.pictures import Pictures, check_unchanged, gone
@@ -93,10 +93,7 @@ class Desk:
 
     def photo(self, number: int) -> Photo:
         """The photo of that number. Raises HTTPException 404 where there is none."""
-        photo = self.finder.library.catalogue.find(number)
-        if photo is None:
-            raise HTTPException(404, f"the library has no photo {number}")
-        return photo
+        return find_photo(self.finder.library, number)
 
     def add(self, data: bytes, name: str, metadata: Mapping[str, str]) -> Photo:
         """Keep and describe a photo. Raises InputError and HTTPException."""
@@ -111,9 +108,8 @@ class Desk:
     def remove(self, number: int) -> bool:
         """Take a photo out; whether its file was deleted too. Raises HTTPException."""
         self._check_writable()
-        photo = self.photo(number)
         with self._writing() as library:
-            return remove_photo(library, photo)
+            return remove_photo(library, number)
 
     def export(
         self, name: str, query: tuple[str, bytes] | None, right: Sequence[int], wrong: Sequence[int]
@@ -140,7 +136,7 @@ class Desk:
             stack.callback(library.close)
             try:
                 stack.enter_context(library.writing())
-            except InputError:
+            except LibraryBusy:
                 raise HTTPException(
                     503, "another process writes to the library: try again when it has ended", {"Retry-After": "5"}
                 ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 from pathlib import Path
 
@@ -30,6 +31,15 @@ def line(message: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
+def without_place(message: str, folder: Path) -> str:
+    """A message that does not say where on this machine the folder lies; what is in it is named from there."""
+    for place in {str(folder.absolute()), str(folder.resolve())}:
+        message = re.sub(rf"{re.escape(place)}/", "", message)
+        message = re.sub(rf"{re.escape(place)}(?![\w.-])", "the library", message)
+    # Of the command that a server's clients do not give.
+    return message.removesuffix(" (--metadata)")
+
+
 def add_handlers(app: FastAPI, folder: Path) -> None:
     """Have the app answer errors so. Nothing says where on this machine `folder`, the library, lies."""
 
@@ -44,8 +54,7 @@ def add_handlers(app: FastAPI, folder: Path) -> None:
         return told(HTTPException(422, f"{where}: {first['msg']}" if where else first["msg"]))
 
     def mistake(request: Request, error: Exception) -> JSONResponse:
-        message = str(error).replace(f"{folder}/", "").replace(str(folder), "the library")
-        return told(HTTPException(400, message))
+        return told(HTTPException(400, without_place(str(error), folder)))
 
     def database(request: Request, error: Exception) -> JSONResponse:
         LOG.error("the catalogue: %s", error)

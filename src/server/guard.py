@@ -27,6 +27,8 @@ RUNNING = 64
 PICTURE = 0.05
 # Seconds that a client may be silent in the middle of a request.
 PATIENCE = 20.0
+# Seconds within which a request is to be here whole: who sends it byte by byte is never silent.
+WHOLE = 60.0
 # Bytes of a form besides its photo.
 FIELDS = 1_000_000
 HEADERS = {
@@ -49,8 +51,16 @@ class Guard:
     - A request without the token, where there is one; too many of one client; too many at once.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        metrics: Metrics,
+        patience: float = PATIENCE,
+        within: float = WHOLE,
+    ) -> None:
         self._app = app
+        self._within = within
         self._patience = patience
         self._token = settings.token
         self._names = {"localhost", *(name.lower() for name in (socket.gethostname(), *settings.names))}
@@ -69,7 +79,7 @@ class Guard:
         async def received() -> Message:
             nonlocal taken, whole
             # Who waits for the end of a connection may wait long.
-            message = await receive() if whole else await self._soon(receive)
+            message = await receive() if whole else await self._soon(receive, start)
             taken, whole = taken + len(message.get("body", b"")), not message.get("more_body", False)
             self._check_size(taken)
             return message
@@ -116,9 +126,10 @@ class Guard:
             wait = math.ceil(seconds)
             raise HTTPException(429, f"too many requests: try again in {wait} s", {"Retry-After": str(wait)})
 
-    async def _soon(self, receive: Receive) -> Message:
+    async def _soon(self, receive: Receive, start: float) -> Message:
+        left = start + self._within - time.monotonic()
         try:
-            return await asyncio.wait_for(receive(), self._patience)
+            return await asyncio.wait_for(receive(), min(self._patience, left))
         except TimeoutError:
             raise HTTPException(408, "the rest of this request did not come: send it again") from None
 

@@ -30,6 +30,8 @@ FORMATS = {
     "GIF": ".gif",
     "TIFF": ".tif",
 }
+# The same for a person.
+KINDS = "JPEG, PNG, WebP, AVIF, JPEG 2000, TIFF, GIF or BMP"
 # Clients whose rate is remembered.
 CLIENTS = 10_000
 
@@ -113,7 +115,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise HTTPException(413, f"the photo has more than {max_pixels / 1e6:g} megapixels: make it smaller") from None
     except UnidentifiedImageError:
-        raise HTTPException(400, "this is no photo that can be read: JPEG, PNG, WebP, AVIF, TIFF, GIF or BMP") from None
+        raise HTTPException(400, f"this is no photo that can be read: send a {KINDS} file") from None
     except Exception:
         # Broken files make Pillow's parsers raise almost anything.
         raise HTTPException(400, "the photo cannot be read: it is damaged") from None

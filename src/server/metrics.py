@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+# Whoever asks could make a counter of every word else.
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+
 
 class Metrics:
     """Requests by route and status, how long they took, and how many photos can be found.
@@ -32,7 +35,7 @@ class Metrics:
     def ended(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one that was answered."""
         self._running.dec()
-        self._requests.labels(method, route, str(status)).inc()
+        self._requests.labels(method if method in METHODS else "other", route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def text(self) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, Form, Path, Response
 from fastapi.responses import StreamingResponse
@@ -12,7 +13,7 @@ from src.server.additions import safe_name
 from src.server.forms import read_metadata
 from src.server.limits import read_header
 from src.server.marks import folder_name, in_chunks
-from src.server.routes import GUARDED, TOKEN, AtDesk, Upload, checked_bytes, errors
+from src.server.routes import FORM, GUARDED, TOKEN, AtDesk, Upload, checked_bytes, errors
 from src.server.shown import shown_photo
 
 router = APIRouter(prefix="/api", tags=["photos"], dependencies=TOKEN)
@@ -52,13 +53,13 @@ def image(desk: AtDesk, id: Id) -> Jpeg:
     return Jpeg(desk.pictures.large(desk.photo(id)), headers=KEPT)
 
 
-@router.post("/photos", status_code=201, responses=errors(400, 408, 413, 422, 507, *GUARDED))
+@router.post("/photos", dependencies=FORM, status_code=201, responses=errors(400, 408, 413, 422, 507, *GUARDED))
 def add(
     desk: AtDesk,
     photo: Upload,
     metadata: Annotated[str, Form(description='Columns: a JSON object of strings, such as {"year": "1901"}.')] = "",
 ) -> models.Photo:
-    """Add a photo: its file is kept in the library's folder `photos`, under its name or one like it."""
+    """Add a photo: its file is kept in the library's folder `added-photos`, under its name or one like it."""
     data = checked_bytes(photo, desk.settings.max_upload)
     return shown_photo(desk.add(data, photo.filename or "", read_metadata(metadata)))
 
@@ -72,7 +73,9 @@ def remove(desk: AtDesk, id: Id) -> models.Removed:
     return models.Removed(id=id, deleted=desk.remove(id))
 
 
-@router.post("/marks/export", response_class=Zip, responses=errors(400, 404, 410, 408, 413, 422, *GUARDED))
+@router.post(
+    "/marks/export", dependencies=FORM, response_class=Zip, responses=errors(400, 404, 410, 408, 413, 422, *GUARDED)
+)
 def export(
     desk: AtDesk,
     name: Annotated[str, Form(min_length=1, max_length=200, description="What the photos show.")],
@@ -86,6 +89,8 @@ def export(
         data = checked_bytes(photo, desk.settings.max_upload)
         query = safe_name(photo.filename or "", read_header(data, desk.settings.max_pixels).suffix), data
     packed = desk.export(name, query, right, wrong)
-    # A header takes ASCII alone.
-    file = f"{folder_name(name)}.zip".encode("ascii", "replace").decode().replace("?", "_")
-    return Zip(in_chunks(packed), headers={"Content-Disposition": f'attachment; filename="{file}"'})
+    file = f"{folder_name(name)}.zip"
+    # A header takes ASCII alone; who knows RFC 5987 reads the name itself.
+    plain = file.encode("ascii", "replace").decode().replace("?", "_")
+    said = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file, safe='')}"
+    return Zip(in_chunks(packed), headers={"Content-Disposition": said})

@@ -8,6 +8,7 @@ from fastapi import Depends, File, Form, HTTPException, Request, UploadFile
 from fastapi.security import HTTPBearer
 
 from src.server.desk import Desk
+from src.server.limits import KINDS
 
 REASONS = {
     400: "A photo, a box, a filter or another field that does not fit; the line says what.",
@@ -37,6 +38,14 @@ def _desk(request: Request) -> Desk:
     return request.app.state.desk
 
 
+async def _known_fields(request: Request) -> None:
+    """Raise HTTPException 422 for a field of a form that the route does not have: it would do nothing, unseen."""
+    known = [field.alias for field in request.scope["route"].dependant.body_params]
+    for name in await request.form():
+        if name not in known:
+            raise HTTPException(422, f"there is no field {name}: the fields are {', '.join(known)}")
+
+
 def checked_bytes(photo: UploadFile, most: int) -> bytes:
     """The bytes of an uploaded photo. Raises HTTPException 413 for more than `most`."""
     if photo.size is not None and photo.size > most:
@@ -46,7 +55,9 @@ def checked_bytes(photo: UploadFile, most: int) -> bytes:
 
 # For the description alone: the guard asks for the token, before a body is read.
 TOKEN = [Depends(HTTPBearer(auto_error=False, description="Where the server has a token."))]
+# Of routes that take a form.
+FORM = [Depends(_known_fields)]
 AtDesk = Annotated[Desk, Depends(_desk)]
-Upload = Annotated[UploadFile, File(description="An image file: JPEG, PNG, WebP, AVIF, JPEG 2000, TIFF, GIF or BMP.")]
+Upload = Annotated[UploadFile, File(description=f"An image file: {KINDS}.")]
 BoxField = Annotated[str, Form(description="Only this part: x1,y1,x2,y2 in pixels of the upright photo.")]
 WhereField = Annotated[list[str], Form(description="Only photos with this in a column: COLUMN=VALUE.")]

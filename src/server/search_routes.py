@@ -9,13 +9,13 @@ from fastapi import APIRouter, Form
 
 from src.server import models
 from src.server.forms import as_text, read_descriptor, read_part, read_where
-from src.server.routes import GUARDED, TOKEN, AtDesk, BoxField, Upload, WhereField, checked_bytes, errors
+from src.server.routes import FORM, GUARDED, TOKEN, AtDesk, BoxField, Upload, WhereField, checked_bytes, errors
 from src.server.shown import shown_answers, shown_explanation
 
 router = APIRouter(prefix="/api", tags=["search"], dependencies=TOKEN)
 
 
-@router.post("/search", responses=errors(400, 408, 413, 422, *GUARDED))
+@router.post("/search", dependencies=FORM, responses=errors(400, 408, 413, 422, *GUARDED))
 def search(
     desk: AtDesk,
     photo: Upload,
@@ -49,7 +49,7 @@ def rerank(desk: AtDesk, asked: models.Rerank) -> models.Found:
     )
 
 
-@router.post("/explain", responses=errors(400, 404, 410, 408, 413, 422, *GUARDED))
+@router.post("/explain", dependencies=FORM, responses=errors(400, 404, 410, 408, 413, 422, *GUARDED))
 def explain(
     desk: AtDesk,
     photo: Upload,

@@ -32,7 +32,7 @@ def shown_answers(
         models.Answer(
             **_fields(answer.photo),
             rank=rank,
-            cosine=answer.cosine,
+            cosine=min(answer.cosine, 1.0),
             inliers=answer.inliers,
             there=answer.there,
             mark=marks.get(answer.photo.id),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +105,7 @@ def test_a_photo_a_box_marks_and_an_export(visit: Open, photo: Path, tmp_path: P
     expect(page.get_by_role("button", name="Search", exact=True)).to_be_disabled()
     page.get_by_label("Choose a photo").set_input_files(photo)
     searched(page, "12 answers, most alike first")
-    whole = page.locator("#results .score span").all_inner_texts()
+    whole = page.locator("#results .score b").all_inner_texts()
     expect(page.locator("#results img").first).to_have_attribute("src", re.compile("^blob:"))
     assert page.evaluate("document.querySelector('#results img').decode().then(() => true)")
 
@@ -123,7 +124,7 @@ def test_a_photo_a_box_marks_and_an_export(visit: Open, photo: Path, tmp_path: P
         "84",
         "72",
     ]
-    assert page.locator("#results .score span").all_inner_texts() != whole
+    assert page.locator("#results .score b").all_inner_texts() != whole
 
     before = names(page)
     page.get_by_role("button", name=f"right: {before[4]}").click()
@@ -136,13 +137,15 @@ def test_a_photo_a_box_marks_and_an_export(visit: Open, photo: Path, tmp_path: P
 
     page.get_by_role("button", name="Download as a training folder").click()
     expect(page.get_by_role("alert")).to_have_text("Say what the photos show: it becomes the folder's name.")
-    page.get_by_label("What they show").fill("old town")
+    page.get_by_label("What they show").fill("old/town")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download as a training folder").click()
+    searched(page, "old_town.zip is downloaded: unpack several into one folder")
+    assert download.value.suggested_filename == "old_town.zip"
     download.value.save_as(tmp_path / "marks.zip")
     with zipfile.ZipFile(tmp_path / "marks.zip") as packed:
         assert sorted(packed.namelist()) == sorted(
-            {"old town.csv", "old town/09.jpg", f"old town/{before[4].split('/')[1]}"}
+            {"old_town.csv", "old_town/09.jpg", f"old_town/{before[4].split('/')[1]}"}
         )
     page.get_by_role("button", name="Clear marks").click()
     searched(page, "The first order again")
@@ -178,7 +181,24 @@ def test_filters_and_details(visit: Open, photo: Path) -> None:
     page.get_by_label("year").select_option("1901")
     searched(page, "6 answers")
     page.get_by_label("Check details").check()
-    expect(page.locator("#results .score small").first).to_have_text(re.compile(r"\d+ inliers"))
+    inliers = page.locator("#results .score small")
+    expect(inliers.first).to_have_text(re.compile(r"\d+ inliers"))
+    told = dict(zip(names(page), inliers.all_inner_texts(), strict=True))
+    page.get_by_role("button", name=f"right: {names(page)[2]}").click()
+    searched(page, "cosines are to the query as the marks moved it; details do not count in this order")
+    assert dict(zip(names(page), inliers.all_inner_texts(), strict=True)) == told
+    expect(page.locator("#results .badge").first).to_have_text("right")
+    assert page.locator("#results .rank").all_inner_texts() == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_a_tall_photo_is_seen_whole_and_can_be_searched_for(visit: Open, photo: Path, tmp_path: Path) -> None:
+    tall = tmp_path / "tall.png"
+    Image.open(photo).resize((300, 900)).save(tall)
+    page = visit(viewport={"width": 1280, "height": 720})
+    page.locator("#file").set_input_files(tall)
+    searched(page, "12 answers")
+    expect(page.get_by_role("button", name="Search", exact=True)).to_be_in_viewport(ratio=1)
+    expect(page.locator("#photo")).to_be_in_viewport(ratio=1)
 
 
 def test_what_is_no_photo_is_said(visit: Open, photo: Path, tmp_path: Path) -> None:
@@ -186,7 +206,11 @@ def test_what_is_no_photo_is_said(visit: Open, photo: Path, tmp_path: Path) -> N
     text = tmp_path / "<b>text 'é🙂=.jpg"
     text.write_text("just text")
     page.locator("#file").set_input_files(text)
-    expect(page.get_by_role("alert")).to_contain_text("this is no photo that can be read")
+    expect(page.get_by_role("alert")).to_have_text(
+        f"{text.name} cannot be searched for: this is no photo that can be read: send a JPEG, PNG, WebP, AVIF, "
+        "JPEG 2000, TIFF, GIF or BMP file. Choose another photo."
+    )
+    expect(page.get_by_role("button", name="Search", exact=True)).to_be_disabled()
     expect(page.locator("#preview")).to_be_hidden()
     large = tmp_path / "large.jpg"
     large.write_bytes(bytes(20_000_001))
@@ -195,6 +219,7 @@ def test_what_is_no_photo_is_said(visit: Open, photo: Path, tmp_path: Path) -> N
     page.locator("#file").set_input_files(photo)
     searched(page, "12 answers")
     expect(page.locator("#error")).to_be_hidden()
+    expect(page.get_by_role("button", name="Search", exact=True)).to_be_enabled()
 
 
 def test_the_keyboard_alone(visit: Open, photo: Path) -> None:
@@ -258,6 +283,7 @@ def test_a_phone(visit: Open, photo: Path, scheme: str) -> None:
     page = visit(**phone)
     page.locator("#file").set_input_files(photo)
     searched(page, "12 answers")
+    expect(page.locator(".shot").first).to_be_in_viewport(ratio=0.5)
     page.locator(".toggles .right").first.tap()
     searched(page, "Ordered anew by 1 mark")
     fits = "document.documentElement.scrollWidth <= 390"

@@ -8,17 +8,22 @@ import os
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 from server.conftest import Start
 
 from src.data.folder import scan_folder
+from src.library.contents import Photo
 from src.library.library import Library
 from src.server.additions import safe_name
+from src.server.desk import WAITING_CHANGES
 
 ODD = "é 🙂 = 'a'.JPG"
 
@@ -33,6 +38,11 @@ def add(client: TestClient, data: bytes, name: str, metadata: str = ""):
     return client.post("/api/photos", files={"photo": (name, data)}, data={"metadata": metadata})
 
 
+def kept(library: Path) -> list[str]:
+    """Files of photos that the server holds."""
+    return sorted(path.name for path in (library / "added-photos").iterdir() if not path.name.startswith("."))
+
+
 def found(client: TestClient, data: bytes, top: int = 1) -> list[dict]:
     return client.post("/api/search", files={"photo": ("q", data)}, data={"top": top}).json()["answers"]
 
@@ -43,9 +53,9 @@ def test_a_photo_is_added_found_and_removed(own: Path, start: Start) -> None:
     added = add(client, data, ODD, '{"year": "2024", "note": "a = b"}')
     assert added.status_code == 201
     photo = added.json()
-    assert photo["name"] == f"photos/{ODD}"
+    assert photo["name"] == f"added-photos/{ODD}"
     assert photo["metadata"] == {"year": "2024", "note": "a = b"}
-    assert (own / "photos" / ODD).read_bytes() == data
+    assert (own / "added-photos" / ODD).read_bytes() == data
     (best,) = found(client, data)
     assert best["id"] == photo["id"]
     assert best["cosine"] == pytest.approx(1, abs=1e-5)
@@ -53,7 +63,7 @@ def test_a_photo_is_added_found_and_removed(own: Path, start: Start) -> None:
     assert picture.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(picture.content)).size == (40, 40)
     assert client.delete(f"/api/photos/{photo['id']}").json() == {"id": photo["id"], "deleted": True}
-    assert not list((own / "photos").iterdir())
+    assert kept(own) == []
     assert found(client, data)[0]["id"] != photo["id"]
     assert client.delete(f"/api/photos/{photo['id']}").status_code == 404
     # The library's own commands agree.
@@ -62,11 +72,11 @@ def test_a_photo_is_added_found_and_removed(own: Path, start: Start) -> None:
 
 def test_a_name_that_is_taken_is_not_overwritten(own: Path, start: Start) -> None:
     client = start()
-    (own / "photos").mkdir()
-    (own / "photos" / "a (2).png").symlink_to("/nowhere")
+    (own / "added-photos").mkdir()
+    (own / "added-photos" / "a (2).png").symlink_to("/nowhere")
     names = [add(client, png(seed), "../../a.png").json()["name"] for seed in range(2)]
-    assert names == ["photos/a.png", "photos/a (3).png"]
-    assert (own / "photos" / "a.png").read_bytes() == png(0)
+    assert names == ["added-photos/a.png", "added-photos/a (3).png"]
+    assert (own / "added-photos" / "a.png").read_bytes() == png(0)
     assert not (own.parent / "a.png").exists()
 
 
@@ -78,13 +88,68 @@ def test_only_files_added_here_are_deleted(gallery: Path, start: Start) -> None:
     assert client.get("/api/library").json()["photos"] == 11
 
 
+def test_a_photo_of_the_users_own_in_that_folder_stays(own: Path, start: Start) -> None:
+    client = start()
+    number = add(client, png(0), "a.png").json()["id"]
+    theirs = own / "added-photos" / "theirs.png"
+    theirs.write_bytes(png(1))
+    about = theirs.stat()
+    library = Library(own)
+    descriptor = library.descriptors(library.keys()[:1])
+    library.add([Photo(str(theirs), about.st_size, about.st_mtime_ns, (40, 40))], descriptor)
+    (mine,) = (photo for page in library.catalogue.pages() for photo, _ in page if photo.name == str(theirs))
+    assert client.delete(f"/api/photos/{mine.id}").json()["deleted"] is False
+    assert client.delete(f"/api/photos/{number}").json()["deleted"] is True
+    assert kept(own) == ["theirs.png"]
+
+
+def test_of_many_who_remove_a_photo_one_does_and_no_other_goes(own: Path, start: Start) -> None:
+    client = start()
+    number = add(client, png(0), "a.png").json()["id"]
+    desk = cast(FastAPI, client.app).state.desk
+    with desk._writer, ThreadPoolExecutor(1) as pool:
+        late = pool.submit(client.delete, f"/api/photos/{number}")
+        while desk._changes._free._value == WAITING_CHANGES + 1:
+            pass
+        # Meanwhile its name becomes another photo's.
+        library = Library(own)
+        with library.catalogue.change() as change:
+            change.remove([str(own / "added-photos" / "a.png")])
+        about = (own / "added-photos" / "a.png").stat()
+        other = Photo(str(own / "added-photos" / "a.png"), about.st_size, about.st_mtime_ns, (40, 40))
+        library.add([other], library.descriptors(library.keys()[:1]))
+        desk._writer.release()
+        refused = late.result(30)
+        desk._writer.acquire()
+    assert refused.status_code == 404
+    assert kept(own) == ["a.png"]
+
+
+def test_a_photo_that_is_in_keeps_its_file_whatever_fails_afterwards(
+    own: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tidy, failures = Library._tidy, [OSError(28, "No space left on device")]
+
+    def once(self: Library) -> None:
+        if failures:
+            raise failures.pop()
+        tidy(self)
+
+    monkeypatch.setattr(Library, "_tidy", once)
+    client = start()
+    assert add(client, png(0), "a.png").status_code == 201
+    assert not failures
+    assert kept(own) == ["a.png"]
+    assert found(client, png(0))[0]["name"] == "added-photos/a.png"
+
+
 def test_what_cannot_be_added_leaves_nothing(own: Path, start: Start) -> None:
     client = start()
     assert add(client, b"text", "a.jpg").status_code == 400
     for metadata in ("[]", "{", '{"a": 1}', '{"a\\"b": "c"}', '{"": "c"}', "[" * 10_000):
         assert add(client, png(0), "a.png", metadata).status_code == 400
-    assert not (own / "photos").exists()
-    (own / "photos").symlink_to(own.parent)
+    assert not (own / "added-photos").exists()
+    (own / "added-photos").symlink_to(own.parent)
     assert add(client, png(0), "a.png").status_code == 403
     assert not (own.parent / "a.png").exists()
     assert client.get("/api/library").json()["photos"] == 12
@@ -92,16 +157,16 @@ def test_what_cannot_be_added_leaves_nothing(own: Path, start: Start) -> None:
 
 def test_a_disk_that_does_not_take_it_leaves_the_library_whole(own: Path, start: Start) -> None:
     client = start()
-    (own / "photos").write_text("in the way")
+    (own / "added-photos").write_text("in the way")
     refused = add(client, png(0), "a.png")
     assert refused.status_code == 507
     assert refused.json()["error"] == "the photo cannot be kept: File exists"
-    (own / "photos").unlink()
+    (own / "added-photos").unlink()
     # Nor does a file stay without its descriptor.
     (own / "segments").rename(own / "away")
     (own / "segments").write_text("in the way")
     assert add(client, png(0), "a.png").status_code == 507
-    assert not list((own / "photos").iterdir())
+    assert kept(own) == []
     (own / "segments").unlink()
     (own / "away").rename(own / "segments")
     assert add(client, png(0), "a.png").status_code == 201
@@ -145,26 +210,35 @@ def test_searches_go_on_while_another_process_writes(own: Path, start: Start) ->
 
 def test_marks_become_a_training_folder(tmp_path: Path, start: Start, query: bytes) -> None:
     client = start()
+    folder = "_Notre-Dame __été_ 1"
     twins = [add(client, png(seed), "same.png").json()["id"] for seed in range(2)]
     answer = client.post(
         "/api/marks/export",
-        data={"name": "../Notre-Dame / été", "right": [1, *twins], "wrong": [2]},
+        data={"name": "../Notre-Dame /\tété: 1", "right": [1, *twins], "wrong": [2]},
         files={"photo": ("same.png", query)},
     )
     assert answer.headers["content-type"] == "application/zip"
-    assert answer.headers["content-disposition"] == 'attachment; filename="_t_.zip"'
+    assert answer.headers["content-disposition"] == (
+        "attachment; filename=\"_Notre-Dame ___t__ 1.zip\"; filename*=UTF-8''_Notre-Dame%20__%C3%A9t%C3%A9_%201.zip"
+    )
     assert answer.content[:2] == b"PK", answer.content[:300]
     with zipfile.ZipFile(io.BytesIO(answer.content)) as packed:
         assert packed.testzip() is None
         packed.extractall(tmp_path / "out")
     names = scan_folder(tmp_path / "out").names
-    assert names == ["été/00.jpg", "été/same (2) (2).png", "été/same (2).png", "été/same.png"]
-    assert (tmp_path / "out" / "été" / "same.png").read_bytes() == query
-    assert (tmp_path / "out" / "été" / "same (2) (2).png").read_bytes() == png(1)
-    with (tmp_path / "out" / "été.csv").open(newline="") as table:
+    assert names == [f"{folder}/{name}" for name in ("00.jpg", "same (2) (2).png", "same (2).png", "same.png")]
+    assert (tmp_path / "out" / folder / "same.png").read_bytes() == query
+    assert (tmp_path / "out" / folder / "same (2) (2).png").read_bytes() == png(1)
+    with (tmp_path / "out" / f"{folder}.csv").open(newline="") as table:
         rows = list(csv.DictReader(table))
     assert [row["mark"] for row in rows] == ["query", "right", "right", "right", "wrong"]
-    assert rows[-1] == {"file": "", "photo": "2", "mark": "wrong"}
+    assert rows[1] == {
+        "file_in_zip": f"{folder}/00.jpg",
+        "photo": "landmark 0/00.jpg",
+        "photo_number": "1",
+        "mark": "right",
+    }
+    assert rows[-1] == {"file_in_zip": "", "photo": "landmark 0/01.jpg", "photo_number": "2", "mark": "wrong"}
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,15 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from server.conftest import Start
 
+from src.server.errors import without_place
 from src.server.guard import Guard
 from src.server.limits import Rate, Worker
 from src.server.metrics import Metrics
 from src.server.settings import Settings
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>'
+
+NO_PHOTO = "this is no photo that can be read: send a JPEG, PNG, WebP, AVIF, JPEG 2000, TIFF, GIF or BMP file"
 
 
 def png(width: int, height: int) -> bytes:
@@ -52,8 +55,12 @@ def line(answer) -> str:
     ("photo", "status", "expected"),
     [
         (b"", 400, "the photo is empty: zero bytes"),
-        (b"just text", 400, "this is no photo that can be read: JPEG, PNG, WebP, AVIF, TIFF, GIF or BMP"),
-        (SVG, 400, "this is no photo that can be read: JPEG, PNG, WebP, AVIF, TIFF, GIF or BMP"),
+        (
+            b"just text",
+            400,
+            NO_PHOTO,
+        ),
+        (SVG, 400, NO_PHOTO),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 400, "this is no photo that can be read"),
         (png(20_000, 15_000), 413, "the photo has more than 50 megapixels: make it smaller"),
         (png(10_000, 6_000), 413, "the photo has 60.0 megapixels, more than 50: make it smaller"),
@@ -83,6 +90,7 @@ def test_a_photo_that_ends_early(client: TestClient, query: bytes) -> None:
         ({"box": "all of it"}, 400, "a box is x1,y1,x2,y2 in pixels, not all of it"),
         ({"where": "colour=red"}, 400, "no photo has colour: the columns are place, year"),
         ({"where": "red"}, 400, "where wants COLUMN=VALUE, not red"),
+        ({"tpo": "3"}, 422, "there is no field tpo: the fields are photo, box, top, where, verify"),
         ({"top": "0"}, 422, "top: Input should be greater than or equal to 1"),
         ({"verify": "perhaps"}, 422, "verify: Input should be a valid boolean"),
     ],
@@ -242,6 +250,48 @@ def test_a_client_that_falls_silent_is_not_waited_for() -> None:
     asyncio.run(Guard(app, Settings(), Metrics(int), patience=0.01)(scope, receive, send))
     assert sent[0]["status"] == 408
     assert b"did not come" in sent[1]["body"]
+
+
+def test_a_client_that_sends_byte_by_byte_is_not_waited_for_either() -> None:
+    sent: list[dict] = []
+
+    async def app(scope: dict, receive: Callable, send: Callable) -> None:
+        while True:
+            await receive()
+
+    async def receive() -> dict:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"a", "more_body": True}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")], "client": ("a", 1)}
+    asyncio.run(asyncio.wait_for(Guard(app, Settings(), Metrics(int), within=0.1)(scope, receive, send), 10))
+    assert sent[0]["status"] == 408
+
+
+def test_methods_that_are_none_are_counted_as_one() -> None:
+    metrics = Metrics(int)
+    for method in ("GET", "BREW", "STEAM"):
+        metrics.began()
+        metrics.ended(method, "none", 405, 0.0)
+    text = metrics.text().decode()
+    assert 'dolg_requests_total{method="other",route="none",status="405"} 2.0' in text
+    assert "BREW" not in text
+
+
+@pytest.mark.parametrize(
+    ("folder", "message", "expected"),
+    [
+        (".", "top_p is 1.5, not 2.", "top_p is 1.5, not 2."),
+        ("/srv/lib", "/srv/lib/a.jpg is no photo", "a.jpg is no photo"),
+        ("/srv/lib", "/srv/lib: no photos; /srv/library is another", "the library: no photos; /srv/library is another"),
+        ("/srv/lib", "no photo has a: the columns are b (--metadata)", "no photo has a: the columns are b"),
+    ],
+)
+def test_a_message_does_not_say_where_the_library_lies(folder: str, message: str, expected: str) -> None:
+    assert without_place(message, Path(folder)) == expected
 
 
 def test_of_many_only_some_wait() -> None:

@@ -12,14 +12,14 @@ export function keepToken(token) {
   sessionStorage.setItem(KEY, token);
 }
 
-/** Asks the server; the answer's Response. Throws an Error whose message is the server's one line. */
+/** Asks the server; the answer's Response. Throws an Error whose message is the server's one line, with the `status`. */
 export async function call(path, options = {}) {
   for (;;) {
     const token = sessionStorage.getItem(KEY);
     const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
     const answer = await reach(path, { ...options, headers });
     if (answer.ok) return answer;
-    if (answer.status !== 401) throw new Error(await reason(answer));
+    if (answer.status !== 401) throw Object.assign(new Error(await reason(answer)), { status: answer.status });
     await ask(token !== null);
   }
 }
@@ -39,6 +39,11 @@ export function form(fields) {
 /** An address that an image can have, of a picture behind the token. */
 export async function picture(path) {
   return URL.createObjectURL(await (await call(path)).blob());
+}
+
+/** The name that the server gives a file to be kept under. */
+export function fileName(answer) {
+  return decodeURIComponent(answer.headers.get("Content-Disposition").split("filename*=UTF-8''")[1]);
 }
 
 async function reach(path, options) {

@@ -1,12 +1,12 @@
 // The page: a photo and a box in, answers out, marks that order them anew.
 
-import { call, form, json, keepToken, onToken } from "./api.js";
+import { call, fileName, form, json, keepToken, onToken } from "./api.js";
 import { BoxDrawing } from "./box.js";
 import { Detail } from "./detail.js";
 import { $, element } from "./dom.js";
 import { Results } from "./results.js";
 
-const state = { photo: null, about: null, found: null, stop: null };
+const state = { photo: null, about: null, found: null, known: false, stop: null };
 const box = new BoxDrawing(search);
 const detail = new Detail(asked, take);
 const results = new Results((place) => detail.open(results.answers, place), rerank);
@@ -66,9 +66,17 @@ async function take(file) {
   $("preview").hidden = !shown;
   $("query").classList.add("chosen");
   $("choose").textContent = "Choose another photo";
-  $("search").disabled = false;
+  $("search").disabled = state.known = false;
   box.set(null);
   await search();
+  reveal();
+}
+
+/** On a phone the answers are below. */
+function reveal() {
+  if (!state.known || matchMedia("(min-width: 56rem)").matches) return;
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  $("found").scrollIntoView({ block: "start", behavior: still ? "auto" : "smooth" });
 }
 
 /** Runs what takes a while: says so, shows what went wrong, and has only the last one count. */
@@ -95,8 +103,9 @@ function search() {
   return busy("Searching…", async (signal) => {
     const where = filters().map((pair) => pair.join("="));
     const fields = { photo: state.photo, box: box.text, top: $("top").value, verify: $("verify").checked, where };
-    const found = await json("/api/search", { ...form(fields), signal });
+    const found = await json("/api/search", { ...form(fields), signal }).catch(refused);
     state.found = found;
+    state.known = true;
     results.start(found.answers);
     showMarks();
     const count = found.answers.length;
@@ -104,6 +113,16 @@ function search() {
     if (!count) return "No photo passes these filters.";
     return `${count} ${count === 1 ? "answer" : "answers"}${part}, most alike first, in ${found.seconds.toFixed(2)} s.`;
   });
+}
+
+/** What the server does not take at first is not asked for again. */
+function refused(error) {
+  if (state.known || ![400, 413].includes(error.status)) throw error;
+  $("search").disabled = true;
+  $("preview").hidden = true;
+  const { name } = state.photo;
+  state.photo = null;
+  throw new Error(`${name} cannot be searched for: ${error.message}. Choose another photo.`);
 }
 
 function rerank() {
@@ -119,8 +138,12 @@ function rerank() {
       descriptor: state.found.descriptor, right, wrong, top: Number($("top").value), where: Object.fromEntries(filters()),
     });
     const options = { method: "POST", body, headers: { "Content-Type": "application/json" }, signal };
-    results.show((await json("/api/rerank", options)).answers);
-    return `Ordered anew by ${marked} ${marked === 1 ? "mark" : "marks"}: the query moved towards what is right.`;
+    const inliers = new Map(state.found.answers.map((answer) => [answer.id, answer.inliers]));
+    const { answers } = await json("/api/rerank", options);
+    results.show(answers.map((answer) => ({ ...answer, inliers: inliers.get(answer.id) ?? null })));
+    const details = $("verify").checked ? "; details do not count in this order" : "";
+    return `Ordered anew by ${marked} ${marked === 1 ? "mark" : "marks"}, right ones first, wrong ones last: `
+      + `cosines are to the query as the marks moved it${details}.`;
   });
 }
 
@@ -142,9 +165,10 @@ function exported(event) {
     const fields = { name, photo: state.photo, right: results.marked("right"), wrong: results.marked("wrong") };
     const packed = await call("/api/marks/export", { ...form(fields), signal });
     const address = URL.createObjectURL(await packed.blob());
-    element("a", { href: address, download: `${name}.zip` }).click();
+    const file = fileName(packed);
+    element("a", { href: address, download: file }).click();
     setTimeout(() => URL.revokeObjectURL(address), 60_000);
-    return "The training folder is downloaded.";
+    return `${file} is downloaded: unpack several into one folder, one sub-folder a landmark, five photos or more each.`;
   });
 }
 
@@ -172,8 +196,7 @@ $("file").addEventListener("change", () => {
 $("query").addEventListener("submit", async (event) => {
   event.preventDefault();
   await search();
-  // On a phone they are below.
-  $("found").scrollIntoView({ block: "nearest" });
+  reveal();
 });
 $("whole").addEventListener("click", () => {
   box.set(null);

@@ -45,7 +45,8 @@ export class Results {
     const card = this.cards.get(answer.id);
     const mark = this.marks.get(answer.id);
     card.item.className = `card ${mark ?? ""}`;
-    card.fill.style.width = `${100 * Math.min(Math.max(answer.cosine, 0), 1)}%`;
+    card.rank.textContent = place + 1;
+    card.badge.textContent = mark ?? "";
     card.cosine.textContent = answer.cosine.toFixed(3);
     card.inliers.textContent = answer.inliers === null ? "" : `${answer.inliers} inliers`;
     card.shot.onclick = () => this.open(place);
@@ -56,18 +57,19 @@ export class Results {
 
   #made(answer) {
     const image = element("img", { alt: answer.name });
-    const shot = element("button", { type: "button", className: "shot" }, image);
+    const rank = element("span", { className: "rank" });
+    const badge = element("span", { className: "badge" });
+    const shot = element("button", { type: "button", className: "shot" }, image, rank, badge);
     const address = picture(`/api/photos/${answer.id}/thumbnail`);
-    address.then((url) => (image.src = url), () => shot.replaceChildren("no picture"));
-    const fill = element("div", { className: "fill" });
-    const cosine = element("span", { title: "cosine" });
+    address.then((url) => (image.src = url), () => image.replaceWith("no picture"));
+    const cosine = element("b");
     const inliers = element("small");
     const toggles = MARKS.map(([name, label]) => [name, this.#toggle(answer, name, label)]);
     const item = element("li", {}, shot, element("div", { className: "facts" },
       element("p", { className: "file", title: answer.name }, answer.name + (answer.there ? "" : " (gone)")),
-      element("div", { className: "score" }, cosine, element("div", { className: "track" }, fill), inliers),
+      element("div", { className: "score" }, element("span", {}, "cosine ", cosine), inliers),
       element("div", { className: "toggles" }, ...toggles.map(([, button]) => button))));
-    return { item, shot, fill, cosine, inliers, toggles, address };
+    return { item, shot, rank, badge, cosine, inliers, toggles, address };
   }
 
   #toggle(answer, name, label) {
