@@ -46,15 +46,20 @@ def filling(folder: Path, count: int, rounds: int) -> None:
         pixels = rng.integers(0, 256, (shape[0] // 16, shape[1] // 16, 3), np.uint8).repeat(16, 0).repeat(16, 1)
         Image.fromarray(pixels).save(folder / f"{number:04d}.jpg")
     files = find_photos([str(folder)])
-    ready = ready_model("efficientnet_lite0", max_side=640)
+    ready = {name: ready_model("efficientnet_lite0", max_side=640, backend=name) for name in ("torch", "onnx")}
     build, _ = PRETRAINED["efficientnet_lite0"]
     model = GlobalDescriptor(build(), GeM, dim=None).eval()
-    seconds: dict[str, list[float]] = {"plain": [], "ours": []}
+    seconds: dict[str, list[float]] = {"plain": [], "torch": [], "onnx": []}
     for number in range(rounds):
         seconds["plain"].append(timed(lambda: plain(model, files)))
-        seconds["ours"].append(timed(lambda n=number: ours(folder.parent / f"library{n}", ready, files)))
-    slow, fast = (statistics.median(seconds[name]) for name in ("plain", "ours"))
-    print(f"filling: plain {count / slow:.1f} photos/s, ours {count / fast:.1f}, ratio {slow / fast:.2f}")
+        for name, made in ready.items():
+            place = folder.parent / f"{name}{number}"
+            seconds[name].append(timed(lambda place=place, made=made: ours(place, made, files)))
+    slow, fast, onnx = (statistics.median(seconds[name]) for name in seconds)
+    print(
+        f"filling: plain {count / slow:.1f} photos/s, ours {count / fast:.1f} (ratio {slow / fast:.2f}), with "
+        f"--backend onnx {count / onnx:.1f} (ratio {slow / onnx:.2f})"
+    )
 
 
 def plain(model: GlobalDescriptor, files: list[File]) -> None:

@@ -21,6 +21,7 @@ from src.library.contents import Photo
 from src.library.library import Library
 from src.library.model import Ready
 from src.library.photos import File
+from src.library.workers import Workers
 
 # Photos between two moments at which what was done is kept, and seconds at most.
 KEEP_EVERY, KEEP_SECONDS = 512, 60.0
@@ -60,6 +61,7 @@ def embed(
     outcome = Outcome()
     waiting = _Waiting(library, outcome)
     buckets = ready.extractor.buckets()
+    workers = Workers(ready)
     shrunk = ready.identity["max_side"]
     try:
         for place, (file, pixels) in enumerate(read(files, shrunk, threads)):
@@ -70,10 +72,15 @@ def embed(
             progress(file, None)
             waiting.files[place] = file
             for group in buckets.add(place, torch.from_numpy(pixels)):
-                waiting.add(group, described(ready, group))
+                for done in workers.take(group):
+                    waiting.add(*done)
         for group in buckets.rest():
-            waiting.add(group, described(ready, group))
+            for done in workers.take(group):
+                waiting.add(*done)
+        for done in workers.rest():
+            waiting.add(*done)
     finally:
+        workers.close()
         waiting.keep()
     return outcome
 
@@ -94,12 +101,6 @@ def read(files: Iterable[File], max_side: int, threads: int) -> Iterator[tuple[F
         finally:
             for _, future in ahead:
                 future.cancel()
-
-
-def described(ready: Ready, group: Group) -> Tensor:
-    """Descriptors of images of one shape, (n, dim)."""
-    with torch.inference_mode():
-        return ready.extractor.together([image for _, image in group])
 
 
 def _read(file: File, max_side: int) -> NDArray[np.uint8] | Unread:

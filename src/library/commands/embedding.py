@@ -16,12 +16,13 @@ from rich.progress import Progress
 from src.contracts import InputError
 from src.data.images import reason
 from src.library.catalogue import FILE, Catalogue
-from src.library.describing import Unread, described, embed, read
+from src.library.describing import Unread, embed, read
 from src.library.library import Library
 from src.library.listing import Listing
 from src.library.metadata import read_metadata
 from src.library.model import Ready, ready_model
 from src.library.photos import File
+from src.library.workers import described
 
 # Photos that a plan describes to know how long one takes.
 TRIED = 8
