@@ -61,7 +61,7 @@ def test_a_token_that_no_header_carries_is_refused(tmp_path: Path) -> None:
     ("key", "value", "expected"),
     [
         ("format", 1, "is a library of format 1, this version reads 2: embed it anew"),
-        ("identity", {"model": "another"}, "(model another), not by"),
+        ("identity", {"model": "another"}, "(another): give the same"),
     ],
 )
 def test_a_library_of_another_version_or_model_is_said(own: Path, key: str, value: object, expected: str) -> None:

@@ -158,9 +158,14 @@ def _pack(job: _Job) -> None:
     """One chunk, written aside; what LitData says of it comes last."""
     from litdata.streaming.writer import BinaryWriter
 
+    class PlainWriter(BinaryWriter):
+        """Knows no types: with pyarrow installed, LitData would write Arrow tables instead of one row after another."""
+
+        _types = property(lambda self: None, lambda self, types: None)
+
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory(dir=job.chunk.parent, prefix=".pack-") as aside:
-        writer = BinaryWriter(aside, chunk_size=len(job.source))
+        writer = PlainWriter(aside, chunk_size=len(job.source))
         for position in range(len(job.source)):
             writer.add_item(position, {"id": f"{int(job.source.ids[position]):016x}", "image": _packed(job, position)})
         writer.done()
