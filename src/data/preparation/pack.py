@@ -161,7 +161,8 @@ def _pack(job: _Job) -> None:
     class PlainWriter(BinaryWriter):
         """Knows no types: with pyarrow installed, LitData would write Arrow tables instead of one row after another."""
 
-        _types = property(lambda self: None, lambda self, types: None)
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, None if name == "_types" else value)
 
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory(dir=job.chunk.parent, prefix=".pack-") as aside:
