@@ -21,7 +21,7 @@ def main(
     scales: Annotated[str, typer.Option(help="Scales of each photo, such as 0.7071,1,1.4142.")] = "1",
     max_side: Annotated[int, typer.Option(help="Photos are shrunk to so many pixels.", min=1)] = 1024,
     metadata: Annotated[str | None, typer.Option(help="A CSV with a column `file` and any others.")] = None,
-    threads: Annotated[int, typer.Option(help="Threads that read and decode.")] = 2,
+    threads: Annotated[int, typer.Option(help="Threads that read and decode.", min=1)] = 2,
     shard: Annotated[str | None, typer.Option(help=SHARD)] = None,
     store: Annotated[str | None, typer.Option(help=STORE)] = None,
     backend: Annotated[str, typer.Option(help="What runs the network: torch or onnx.")] = "torch",

@@ -7,6 +7,11 @@ class InputError(ValueError):
     """Something a person must mend: entry points print its one line and exit with code 2, without a traceback."""
 
 
+def refused(error: OSError) -> str:
+    """What a disk or the system did not allow, on one line."""
+    return f"{error.filename or 'a file'}: {error.strerror or error}"
+
+
 def some(names: Sequence[str], most: int = 3) -> str:
     """The first names, and how many there are beyond."""
     rest = len(names) - most

@@ -14,6 +14,11 @@ def write_text(path: Path, text: str) -> Path:
     return write_bytes(path, text.encode(errors="backslashreplace"))
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a name, as the system gives it, is Unicode: other bytes come as lone surrogates."""
+    return name.encode(errors="ignore").decode() == name
+
+
 def settle(path: Path) -> None:
     """Have a file on the disk itself, where a power cut leaves it."""
     handle = os.open(path, os.O_RDONLY)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from src.contracts import InputError
-from src.data.images import BrokenImageError, decode, pixels_of, reason, shrink
+from src.data.images import BrokenImageError, pixels_of, reason, shrink
 from src.library.model import ready_model
+from src.library.query import photo_pixels
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -50,23 +51,30 @@ class LoadedModel:
             return self([images])[0]
         if not images:
             return np.empty((0, self.dim), np.float32)
-        pixels = [torch.from_numpy(shrink(read(image), self._max_side)) for image in images]
+        pixels = [torch.from_numpy(read(image, self._max_side)) for image in images]
         with torch.inference_mode():
             return self._extractor(pixels).float().cpu().numpy()
 
 
-def read(image: Picture) -> NDArray[np.uint8]:
-    """An image's pixels, (H, W, 3) RGB. Raises InputError as the model does."""
+def read(image: Picture, max_side: int) -> NDArray[np.uint8]:
+    """An image's pixels, shrunk to `max_side`, (H, W, 3) RGB. Raises InputError as the model does."""
+    if isinstance(image, str | Path):
+        return photo_pixels(str(image), max_side)
+    pixels = _upright(image) if isinstance(image, Image.Image) else _checked(image)
+    return shrink(np.ascontiguousarray(pixels), max_side)
+
+
+def _upright(image: Image.Image) -> NDArray[np.uint8]:
     try:
-        if isinstance(image, str | Path):
-            return decode(Path(image).read_bytes())
-        if isinstance(image, Image.Image):
-            return np.ascontiguousarray(pixels_of(image))
+        return pixels_of(image)
     except (BrokenImageError, OSError) as error:
         raise InputError(f"{image} cannot be read: {reason(error)}") from error
+
+
+def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
         if image.size:
-            return np.ascontiguousarray(image)
+            return image
         raise InputError(f"an image of shape {image.shape} has no pixels")
     what = f"an array {image.shape} of {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
     raise InputError(f"an image is a path, a PIL image or an array (height, width, 3) of uint8, not {what}")

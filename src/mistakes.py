@@ -12,7 +12,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.errors import InputError
+from src.errors import InputError, refused
 from src.processes import PEER_GONE, main_process, peer_is_gone
 from src.run_folder import LAST, in_sweep
 
@@ -59,7 +59,7 @@ def _mistake(error: Exception) -> Exception | None:
     if isinstance(error, ValueError) and str(error).startswith(NO_OPTION):
         return InputError("a config group cannot be null: leave that override out, or take the group out with ~GROUP")
     if isinstance(error, OSError) and error.errno in REFUSED_BY_SYSTEM:
-        return InputError(f"{error.filename or 'a file'}: {error.strerror}")
+        return InputError(refused(error))
     return InputError(_one_line(error)) if isinstance(error, OmegaConfBaseException | HydraException) else None
 
 

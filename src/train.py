@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from src.assemble import assemble, build_trainer, trained_protocol
-    from src.checkpoint_network import baseline_of, with_network
+    from src.assemble_network import baseline_of, with_network
     from src.dashboard.wandb_log import WandbLog
     from src.data.sources import checked_seed
     from src.results.run import finish_run

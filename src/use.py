@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import typer
 
-from src.errors import InputError
+from src.errors import InputError, refused
 
 
 @contextmanager
@@ -28,8 +28,11 @@ def one_line(stopped: str = "stopped") -> Iterator[None]:
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None
-    except (OSError, sqlite3.Error) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+    except OSError as error:
+        typer.echo(f"error: {refused(error)}", err=True)
+        raise SystemExit(2) from None
+    except sqlite3.Error as error:
+        typer.echo(f"error: the library's catalogue: {error}", err=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         typer.echo(stopped, err=True)

@@ -23,8 +23,20 @@ from src.data.orientation import image_orientation, jpeg_orientation, upright
 # Above this an image is refused before it is decoded; Pillow's own limit for a decompression bomb.
 MAX_PIXELS = 178_956_970
 
-# What is opened: other readers of Pillow's start programs (EPS) or are rarely looked after. MPO is a JPEG to it.
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "JPEG2000", "BMP", "DIB", "GIF", "TIFF", "PPM")
+# What is opened, and what such files are called. Pillow knows more, some of which start other programs (EPS). MPO is a
+# JPEG to its opener.
+FORMATS = {
+    "JPEG": ".jpg",
+    "MPO": ".jpg",
+    "PNG": ".png",
+    "WEBP": ".webp",
+    "AVIF": ".avif",
+    "JPEG2000": ".jp2",
+    "BMP": ".bmp",
+    "DIB": ".bmp",
+    "GIF": ".gif",
+    "TIFF": ".tif",
+}
 
 # Images with more bytes of pixels than this are decoded into memory of their own.
 MAX_SCRATCH = 64_000_000
@@ -34,6 +46,10 @@ Pixels = UInt8[np.ndarray, "_ _ 3"]
 
 class BrokenImageError(ValueError):
     """Bytes that are no usable image; the message is the reason."""
+
+
+class NoImageError(BrokenImageError):
+    """Bytes of no format that is read."""
 
 
 class TooLargeError(BrokenImageError):
@@ -262,7 +278,7 @@ def _decode_with_pillow(data: bytes, orientation: Orientation) -> Pixels:
     except BrokenImageError:
         raise
     except UnidentifiedImageError as error:
-        raise BrokenImageError("not an image") from error
+        raise NoImageError("not an image") from error
     except Image.DecompressionBombError as error:
         raise TooLargeError("too many pixels") from error
     except Exception as error:

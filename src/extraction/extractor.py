@@ -59,15 +59,25 @@ class Extractor:
         order = torch.tensor([key for group in groups for key, _ in group], device=parts[0].device)
         return torch.cat(parts)[order.argsort()]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def side_by_side(self) -> int:
+        """How many passes are best run at once, each in a thread of its own."""
+        return torch.get_num_threads() if self.device.type == "cpu" else 1
+
     def buckets(self) -> ShapeBuckets:
         """What gathers images into groups for `together`."""
-        device = next(self.model.parameters()).device.type
-        pixels = (CPU_PIXELS if device == "cpu" else GPU_PIXELS) if self.pixels is None else self.pixels
+        fast = CPU_PIXELS if self.device.type == "cpu" else GPU_PIXELS
+        pixels = fast if self.pixels is None else self.pixels
         return ShapeBuckets(pixels / max(1.0, *self.scales) ** 2)
 
     def together(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> Float[Tensor, "b d"]:
         """Images of one shape to descriptors, in one pass a scale."""
-        pixels = torch.stack(list(images)).permute(0, 3, 1, 2).float()
+        pixels = torch.stack(list(images)).to(self.device).permute(0, 3, 1, 2).float()
         single = [F.normalize(self.describe(rescale(pixels, scale, self.resize))) for scale in self.scales]
         return F.normalize(torch.stack(single).mean(0))
 

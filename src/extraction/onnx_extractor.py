@@ -72,6 +72,11 @@ class OnnxExtractor(Extractor):
             raise InputError("the ONNX file wants normalised images: export it without --normalised-input")
         self.session = session
 
+    @property
+    def side_by_side(self) -> int:
+        """One: the runtime has threads of its own."""
+        return 1
+
     def describe(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """RGB images in 0..255 to descriptors."""
         return torch.from_numpy(self.session(pixels.numpy()))

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.contracts import InputError
+from src.files import is_utf8
 from src.library.changes import Change
 from src.library.contents import Contents, Photo, Segment
 
 FILE = "catalogue.sqlite"
-FORMAT = 2
+FORMAT = 3
 # Seconds to wait for another process's transaction.
 PATIENCE = 60.0
 SCHEMA = """
@@ -40,6 +41,14 @@ CREATE TABLE photo (
     reason TEXT,
     metadata TEXT NOT NULL DEFAULT '{}'
 );
+CREATE TABLE field (name TEXT NOT NULL, value TEXT NOT NULL, photo INTEGER NOT NULL, PRIMARY KEY (name, value, photo))
+    WITHOUT ROWID;
+CREATE INDEX field_of ON field (photo);
+CREATE TRIGGER described AFTER UPDATE OF metadata ON photo BEGIN
+    DELETE FROM field WHERE photo = OLD.id;
+    INSERT INTO field SELECT key, value, NEW.id FROM json_each(NEW.metadata);
+END;
+CREATE TRIGGER undescribed AFTER DELETE ON photo BEGIN DELETE FROM field WHERE photo = OLD.id; END;
 CREATE TRIGGER died AFTER UPDATE OF key ON photo WHEN OLD.key IS NOT NULL AND OLD.key IS NOT NEW.key
     BEGIN INSERT INTO dead VALUES (OLD.key); END;
 CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
@@ -55,7 +64,7 @@ class Catalogue:
 
     def __init__(self, folder: Path) -> None:
         path = folder / FILE
-        if not os.fsencode(path).isascii() and os.fsencode(path).decode(errors="ignore") != str(path):
+        if not is_utf8(str(path)):
             raise InputError(f"{os.fsencode(folder)!r}: a library's folder needs a UTF-8 name")
         if not path.is_file():
             raise InputError(f"no library in {folder}: python -m src.embed PHOTOS --library {folder} makes one")
@@ -64,9 +73,9 @@ class Catalogue:
         if found != FORMAT:
             raise InputError(f"{folder} is a library of format {found}, this version reads {FORMAT}: embed it anew")
 
-    @classmethod
-    def create(cls, folder: Path, about: Mapping[str, Any]) -> Catalogue:
-        """Make an empty library, which says `about` itself what descriptors it takes."""
+    @staticmethod
+    def create(folder: Path, about: Mapping[str, Any]) -> bool:
+        """Make an empty library, which says `about` itself what descriptors it takes; False where there is one now."""
         folder.mkdir(parents=True, exist_ok=True)
         aside = folder / f".{FILE}.{os.getpid()}.part"
         aside.unlink(missing_ok=True)
@@ -80,11 +89,13 @@ class Catalogue:
             # Two first commands at once: the library of the one that was sooner stays.
             os.link(aside, folder / FILE)
         except FileExistsError:
-            pass
+            return False
         except OSError:
+            # A disk without links.
             os.replace(aside, folder / FILE)
-        aside.unlink(missing_ok=True)
-        return cls(folder)
+        finally:
+            aside.unlink(missing_ok=True)
+        return True
 
     def close(self) -> None:
         """Let go of the file."""
@@ -158,23 +169,20 @@ class Catalogue:
 
     def matching(self, filters: Mapping[str, str]) -> NDArray[np.int64]:
         """Keys of the descriptors of the photos whose metadata have all of these values, ascending."""
-        same = "EXISTS (SELECT 1 FROM json_each(metadata) AS m WHERE m.key = ? AND m.value = ?)"
-        where = " AND ".join([same] * len(filters)) or "TRUE"
+        among = "id IN (SELECT photo FROM field WHERE name = ? AND value = ?)"
+        where = " AND ".join(["key IS NOT NULL", *[among] * len(filters)])
         values = [part for pair in filters.items() for part in pair]
-        return self._numbers(f"SELECT key FROM photo WHERE key IS NOT NULL AND {where} ORDER BY key", values)
+        return self._numbers(f"SELECT key FROM photo WHERE {where} ORDER BY key", values)
 
     def columns(self) -> list[str]:
         """Names of the metadata that any photo has."""
-        rows = self._db.execute("SELECT DISTINCT json_each.key FROM photo, json_each(photo.metadata) ORDER BY 1")
+        rows = self._db.execute(EACH.format(column="name", where="TRUE"), {"most": -1})
         return [row[0] for row in rows]
 
     def values(self, column: str, most: int) -> list[str]:
         """The different values of a column, in their order; no more than `most`."""
-        query = (
-            "SELECT DISTINCT json_each.value FROM photo, json_each(photo.metadata) WHERE json_each.key = ? "
-            "ORDER BY 1 LIMIT ?"
-        )
-        return [row[0] for row in self._db.execute(query, (column, most))]
+        rows = self._db.execute(EACH.format(column="value", where="name = :name"), {"name": column, "most": most})
+        return [row[0] for row in rows]
 
     @contextmanager
     def change(self) -> Iterator[Change]:
@@ -190,6 +198,14 @@ class Catalogue:
         return str(self._db.execute("PRAGMA database_list").fetchone()[2])
 
 
+# The different values of a column of the index, from one to the next, without a look at each photo.
+EACH = """
+WITH RECURSIVE each (this) AS (
+    SELECT MIN({column}) FROM field WHERE {where}
+    UNION ALL
+    SELECT (SELECT MIN({column}) FROM field WHERE {where} AND {column} > this) FROM each WHERE this IS NOT NULL
+) SELECT this FROM each WHERE this IS NOT NULL LIMIT :most
+"""
 COLUMNS = "name, size, changed, height, width, reason, metadata, id, key"
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+T = TypeVar("T", int, NDArray[np.int64])
 ROW_BITS = 32
 
 
@@ -69,6 +70,11 @@ class Contents:
 def key_of(number: int, row: int = 0) -> int:
     """The key of a row in the segment of that number."""
     return (number << ROW_BITS) + row
+
+
+def number_of(keys: T) -> T:
+    """The numbers of the segments that keys are in."""
+    return keys >> ROW_BITS
 
 
 def rows_in(keys: NDArray[np.int64], number: int) -> NDArray[np.int64]:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from src.data.images import BrokenImageError, reason
 from src.data.scans import decode_shrunk
 from src.extraction.buckets import Group
+from src.library.ahead import ahead
 from src.library.contents import Photo
 from src.library.library import Library
 from src.library.model import Ready
 from src.library.photos import File
-from src.library.workers import Workers
 
 # Photos between two moments at which what was done is kept, and seconds at most.
 KEEP_EVERY, KEEP_SECONDS = 512, 60.0
@@ -56,51 +54,65 @@ def embed(
     What was described is kept now and then, so that a process that is stopped goes on from there.
 
     Args:
-        progress: told of each file that was read, and why it could not be.
+        progress: told of each file that is done, and why it could not be read.
     """
     outcome = Outcome()
     waiting = _Waiting(library, outcome)
-    buckets = ready.extractor.buckets()
-    workers = Workers(ready)
-    shrunk = ready.identity["max_side"]
+
+    def unread(file: File, why: Unread) -> None:
+        progress(file, why.reason)
+        waiting.bad(file, why)
+
     try:
-        for place, (file, pixels) in enumerate(read(files, shrunk, threads)):
-            if isinstance(pixels, Unread):
-                progress(file, pixels.reason)
-                waiting.bad(file, pixels)
-                continue
+        for file, shape, descriptor in described(ready, files, threads, unread):
             progress(file, None)
-            waiting.files[place] = file
-            for group in buckets.add(place, torch.from_numpy(pixels)):
-                for done in workers.take(group):
-                    waiting.add(*done)
-        for group in buckets.rest():
-            for done in workers.take(group):
-                waiting.add(*done)
-        for done in workers.rest():
-            waiting.add(*done)
+            waiting.add(file, shape, descriptor)
     finally:
-        workers.close()
         waiting.keep()
     return outcome
 
 
-def read(files: Iterable[File], max_side: int, threads: int) -> Iterator[tuple[File, NDArray[np.uint8] | Unread]]:
-    """Pixels of each file, (H, W, 3), in their order, or why it cannot be read."""
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        ahead: deque[tuple[File, Future[NDArray[np.uint8] | Unread]]] = deque()
-        try:
-            for file in files:
-                ahead.append((file, pool.submit(_read, file, max_side)))
-                if len(ahead) > AHEAD * max(1, threads):
-                    first, future = ahead.popleft()
-                    yield first, future.result()
-            while ahead:
-                first, future = ahead.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in ahead:
-                future.cancel()
+def described(
+    ready: Ready, files: Iterable[File], threads: int, unread: Callable[[File, Unread], None]
+) -> Iterator[tuple[File, tuple[int, int], NDArray[np.float32]]]:
+    """Each file with its height and width as described and its descriptor, (dim,), about in their order.
+
+    Args:
+        threads: that read and decode.
+        unread: told of each file that could not be read.
+    """
+    places: dict[int, File] = {}
+    side_by_side = ready.extractor.side_by_side
+    # On a CPU, photos side by side in a thread each are faster than all threads for one after another.
+    begin = partial(torch.set_num_threads, max(1, torch.get_num_threads() // side_by_side))
+    groups = _groups(ready, files, threads, unread, places)
+    for group, descriptors in ahead(partial(_describe, ready), groups, side_by_side, side_by_side + 1, begin):
+        for (place, image), descriptor in zip(group, descriptors, strict=True):
+            yield places.pop(place), (int(image.shape[0]), int(image.shape[1])), descriptor
+
+
+def _describe(ready: Ready, group: Group) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        return ready.extractor.together([image for _, image in group]).float().cpu().numpy()
+
+
+def _groups(
+    ready: Ready,
+    files: Iterable[File],
+    threads: int,
+    unread: Callable[[File, Unread], None],
+    places: dict[int, File],
+) -> Iterator[Group]:
+    """Photos that go through the network together; `places` says whose the keys of a group are."""
+    buckets = ready.extractor.buckets()
+    read = partial(_read, max_side=ready.identity["max_side"])
+    for place, (file, pixels) in enumerate(ahead(read, files, threads, AHEAD * threads)):
+        if isinstance(pixels, Unread):
+            unread(file, pixels)
+        else:
+            places[place] = file
+            yield from buckets.add(place, torch.from_numpy(pixels))
+    yield from buckets.rest()
 
 
 def _read(file: File, max_side: int) -> NDArray[np.uint8] | Unread:
@@ -118,20 +130,17 @@ class _Waiting:
     def __init__(self, library: Library, outcome: Outcome) -> None:
         self.library = library
         self.outcome = outcome
-        self.files: dict[int, File] = {}
         self.photos: list[Photo] = []
         self.descriptors: list[NDArray[np.float32]] = []
         self.broken: list[Photo] = []
         self.since = time.monotonic()
 
-    def add(self, group: Group, descriptors: Tensor) -> None:
-        for (place, image), descriptor in zip(group, descriptors.float().cpu().numpy(), strict=True):
-            file = self.files.pop(place)
-            if not np.isfinite(descriptor).all():
-                self.bad(file, Unread("the network gave no finite descriptor"))
-                continue
-            self.photos.append(_photo(file, shape=(int(image.shape[0]), int(image.shape[1]))))
-            self.descriptors.append(descriptor)
+    def add(self, file: File, shape: tuple[int, int], descriptor: NDArray[np.float32]) -> None:
+        if not np.isfinite(descriptor).all():
+            self.bad(file, Unread("the network gave no finite descriptor"))
+            return
+        self.photos.append(_photo(file, shape=shape))
+        self.descriptors.append(descriptor)
         self._perhaps()
 
     def bad(self, file: File, why: Unread) -> None:

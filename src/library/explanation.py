@@ -62,5 +62,5 @@ def _terms(extractor: Extractor, query: NDArray[np.uint8], answer: NDArray[np.ui
 
 
 def _input(extractor: Extractor, image: NDArray[np.uint8]) -> Float[Tensor, "1 3 h w"]:
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    pixels = torch.from_numpy(image).to(extractor.device).permute(2, 0, 1)[None].float()
     return extractor.model.backbone.normalise(rescale(pixels, extractor.scales[0], extractor.resize))

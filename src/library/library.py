@@ -14,8 +14,7 @@ from src.contracts import InputError
 from src.library.answer import Answer
 from src.library.catalogue import FILE, Catalogue
 from src.library.changes import Change
-from src.library.contents import ROW_BITS, Contents, Photo, Segment, key_of
-from src.library.stores import segments
+from src.library.contents import Contents, Photo, Segment, key_of, number_of
 from src.library.stores.choice import check_store, open_store, store_options
 from src.library.stores.compaction import crowded, few_enough
 from src.locks import hold, release
@@ -60,15 +59,12 @@ class Library:
 
         Raises InputError as the library does, and where its descriptors lie elsewhere.
         """
-        path = Path(folder) / FILE
-        fresh = not path.exists()
-        if fresh:
-            make_library(Path(folder), identity, store)
+        made = not (Path(folder) / FILE).exists() and make_library(Path(folder), identity, store)
         try:
             library = cls(folder, identity)
         except InputError:
-            if fresh:
-                path.unlink()
+            if made:
+                (Path(folder) / FILE).unlink()
             raise
         check_store(library.catalogue.about("store"), store, library.folder)
         return library
@@ -107,10 +103,8 @@ class Library:
         """Add photos with their descriptors, (n, dim), or put these in the place of older ones; all of them or none."""
         if not len(photos):
             return
-        number, segment = self._write(descriptors)
         with self.change() as change:
-            change.add_segment(number, segment)
-            change.put(photos, range(key_of(number), key_of(number, segment.size)))
+            change.put(photos, self.keep(change, descriptors).tolist())
         self._tidy()
 
     def compact(self) -> None:
@@ -128,8 +122,7 @@ class Library:
                 change.say("store", options)
             self.store = open_store(self.folder, self.identity["dim"], options)
         # Also where a process was killed after it had said so.
-        large = [segment for segment in self.contents().segments.values() if segment.size >= segments.INDEXED_FROM]
-        if any(segment.kind != options["kind"] for segment in large):
+        if self.store.behind(self.contents()):
             self.compact()
 
     def note_bad(self, photos: Iterable[Photo]) -> None:
@@ -173,7 +166,7 @@ class Library:
     def descriptors(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
         """The descriptors with these keys, (n, dim), in their order. Raises InputError where one cannot be read."""
         found = np.empty((len(keys), self.identity["dim"]), np.float32)
-        numbers = keys >> ROW_BITS
+        numbers = number_of(keys)
         for number in np.unique(numbers).tolist():
             own = np.flatnonzero(numbers == number)
             found[own] = self.store.rows(number, keys[own] - key_of(number))
@@ -197,9 +190,9 @@ class Library:
 
     def keep(self, change: Change, descriptors: NDArray[np.float32]) -> NDArray[np.int64]:
         """Write descriptors, (n, dim), as part of a change; their keys, (n,)."""
-        number, segment = self._write(descriptors)
-        change.add_segment(number, segment)
-        return np.arange(key_of(number), key_of(number, segment.size))
+        number = self.catalogue.next_segment()
+        change.add_segment(number, Segment(len(descriptors), self.store.write(number, descriptors)))
+        return np.arange(key_of(number), key_of(number, len(descriptors)))
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -236,10 +229,6 @@ class Library:
             known = self._known = version, self.catalogue.contents()
         return known
 
-    def _write(self, descriptors: NDArray[np.float32]) -> tuple[int, Segment]:
-        number = self.catalogue.next_segment()
-        return number, Segment(len(descriptors), self.store.write(number, descriptors))
-
     def _tidy(self) -> None:
         try:
             while numbers := crowded(self.contents()):
@@ -253,12 +242,9 @@ class Library:
         live = {number: self.contents().live_rows(number) for number in numbers}
         old = np.concatenate([rows + key_of(number) for number, rows in live.items()])
         with_rows = [self.store.rows(number, rows) for number, rows in live.items() if len(rows)]
-        made = self._write(np.concatenate(with_rows)) if with_rows else None
         with self.change() as change:
-            if made is not None:
-                number, segment = made
-                change.add_segment(number, segment)
-                change.move(old, np.arange(key_of(number), key_of(number, segment.size)))
+            if with_rows:
+                change.move(old, self.keep(change, np.concatenate(with_rows)))
             for gone in numbers:
                 change.drop_segment(gone)
 
@@ -270,6 +256,6 @@ class Library:
         return self.catalogue.matching(filters)
 
 
-def make_library(folder: Path, identity: Mapping[str, Any], store: str | None = None) -> None:
-    """An empty library in `folder`: see `Library.open`."""
-    Catalogue.create(folder, {"identity": dict(identity), "store": store_options(store)}).close()
+def make_library(folder: Path, identity: Mapping[str, Any], store: str | None = None) -> bool:
+    """An empty library in `folder`: see `Library.open`. False where another process was sooner: its library stays."""
+    return Catalogue.create(folder, {"identity": dict(identity), "store": store_options(store)})

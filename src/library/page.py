@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,20 +19,15 @@ from src.library.explanation import Explanation
 from src.library.query import photo_pixels
 from src.results.drawing import jpeg
 from src.results.page import data_uri
+from src.templates import template
 
 THUMBNAIL = 360
 
 
 def write_page(path: Path, found: Sequence[Found]) -> Path:
     """Write the page at `path` in one step. Raises InputError where it cannot be written."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template("page.html.j2").render(searches=[_search(one) for one in found])
+    page = template(Path(__file__).with_name("page.html.j2"))
+    html = page.render(searches=[_search(one) for one in found])
     try:
         return write_text(path, html)
     except OSError as error:

@@ -6,11 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.contracts import InputError
-from src.data.images import BrokenImageError, crop_query, decode, reason, shrink
+from src.data.header import Header, read_header
+from src.data.images import BrokenImageError, NoImageError, TooLargeError, crop_query, decode, reason, shrink
 from src.data.scans import decode_shrunk
 from src.library.photos import File
 
 Box = tuple[float, float, float, float]
+# What is read, for a person.
+KINDS = "JPEG, PNG, WebP, AVIF, JPEG 2000, TIFF, GIF or BMP"
+
+
+class TooManyPixelsError(InputError):
+    """A photo that nobody decodes."""
 
 
 def photo_pixels(name: str, max_side: int, box: Box | None = None) -> NDArray[np.uint8]:
@@ -35,6 +42,23 @@ def query_pixels(data: bytes, name: str, max_side: int, box: Box | None = None) 
         raise InputError(f"{name} cannot be read: {reason(error)}") from error
     _check_box(box, pixels.shape[:2], name)
     return shrink(crop_query(pixels, np.array(box, np.float64), "pil"), max_side)
+
+
+def photo_header(data: bytes) -> Header:
+    """What an encoded photo says of itself, before a pixel is decoded.
+
+    Raises InputError for what is no photo, and TooManyPixelsError for more than any is opened with.
+    """
+    if not data:
+        raise InputError("the photo is empty: zero bytes")
+    try:
+        return read_header(data)
+    except NoImageError:
+        raise InputError(f"this is no photo that can be read: send a {KINDS} file") from None
+    except TooLargeError:
+        raise TooManyPixelsError("the photo has too many pixels") from None
+    except BrokenImageError:
+        raise InputError("the photo cannot be read: it is damaged") from None
 
 
 def read_box(text: str) -> Box:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from src.files import write_text
@@ -17,6 +16,7 @@ from src.results.cells import COLOURS, SIGNS, Kind
 from src.results.tables.columns import row_names
 from src.results.tables.model import Summary
 from src.results.tables.protocol import protocol_line
+from src.templates import template
 
 MEANINGS: dict[Kind, str] = {
     "query": "the query, with its crop box",
@@ -42,20 +42,14 @@ def write_page(
     `curves` are titles with SVG, `grids` and `pictures` titles with a JPEG or PNG. Text is escaped; an SVG is placed as
     it is, and should come from our own charts.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    page = template(
+        Path(__file__).with_name("page.html.j2"),
+        outline=lambda value: "\n".join(outline(value)),
+        protocol=protocol_line,
+        markup=Markup,
     )
-    environment.filters |= {
-        "outline": lambda value: "\n".join(outline(value)),
-        "protocol": protocol_line,
-        "markup": Markup,
-    }
     training = ChartSection("Training", "", tuple(Chart(name, svg) for name, svg in curves))
-    html = environment.get_template("page.html.j2").render(
+    html = page.render(
         title=title,
         runs=list(zip(row_names(cards), cards, strict=True)),
         summaries=summaries,

@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 
 from src.library.contents import Photo
 from src.library.library import Library
+from src.library.photos import IMAGE_SUFFIXES
 from src.server.kept import discard, is_kept, keep
-from src.server.limits import FORMATS
 
 LOG = logging.getLogger("dolg.server")
 FOLDER = "added-photos"
 # Bytes of a name; file systems take 255.
 LONGEST = 150
 UNSAFE = '/\\:*?"<>|'
-SUFFIXES = {*FORMATS.values(), ".jpeg", ".tiff"}
 
 
 def add_photo(
@@ -80,7 +79,7 @@ def safe_name(name: str, suffix: str) -> str:
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     plain = "".join(c if c.isprintable() and c not in UNSAFE else " " for c in last)
     stem, dot, end = " ".join(plain.split()).rpartition(".")
-    if (found := dot + end).lower() not in SUFFIXES:
+    if (found := dot + end).lower() not in IMAGE_SUFFIXES:
         stem, found = stem + dot + end, suffix
     short = stem.encode(errors="ignore")[:LONGEST].decode(errors="ignore").strip(". ")
     return f"{short or 'photo'}{found}"

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
-from jinja2 import Environment, StrictUndefined
+
+from src.templates import template
 
 TEMPLATE = Path(__file__).parent / "page" / "api.html.j2"
 
@@ -37,9 +38,8 @@ class Operation(NamedTuple):
 async def documentation(request: Request) -> Response:
     """The page."""
     described = request.app.openapi()
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text())
     info = described["info"]
-    page = template.render(
+    page = template(TEMPLATE).render(
         title=info["title"],
         about=info["description"].strip().split("\n\n"),
         address=str(request.base_url),

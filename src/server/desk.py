@@ -21,7 +21,7 @@ from src.library.finder import Finder
 from src.library.library import Library, LibraryBusy
 from src.library.query import Box, query_pixels
 from src.server.additions import add_photo, find_photo, remove_photo, safe_name
-from src.server.limits import Places, Worker, read_header
+from src.server.limits import Places, Worker, check_header
 from src.server.marks import marks_zip
 from src.server.pictures import Pictures, check_unchanged, gone
 from src.server.settings import Settings
@@ -56,7 +56,7 @@ class Desk:
         self, data: bytes, box: Box | None, count: int, filters: Mapping[str, str], verify: bool
     ) -> tuple[NDArray[np.float32], list[Answer]]:
         """The query's descriptor, (dim,), and its answers. Raises InputError and HTTPException."""
-        read_header(data, self.settings.max_pixels)
+        check_header(data, self.settings.max_pixels)
 
         def work() -> tuple[NDArray[np.float32], list[Answer]]:
             pixels, descriptor = self._described(data, box)
@@ -78,7 +78,7 @@ class Desk:
 
     def explain(self, data: bytes, box: Box | None, number: int) -> Explanation:
         """Why a photo is found for a query. Raises InputError and HTTPException."""
-        read_header(data, self.settings.max_pixels)
+        check_header(data, self.settings.max_pixels)
         photo = self.photo(number)
         check_unchanged(photo)
 
@@ -98,7 +98,7 @@ class Desk:
     def add(self, data: bytes, name: str, metadata: Mapping[str, str]) -> Photo:
         """Keep and describe a photo. Raises InputError and HTTPException."""
         self._check_writable()
-        header = read_header(data, self.settings.max_pixels)
+        header = check_header(data, self.settings.max_pixels)
         pixels, descriptor = self._searches(lambda: self._described(data, None))
         with self._writing() as library:
             return add_photo(

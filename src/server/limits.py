@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from fastapi import HTTPException
-from PIL import Image, UnidentifiedImageError
+
+from src.library.query import Header, TooManyPixelsError, photo_header
 
 T = TypeVar("T")
 
-# Formats that are read, and what their files are called. Pillow knows more, some of which start other programs.
-FORMATS = {
-    "JPEG": ".jpg",
-    "MPO": ".jpg",
-    "PNG": ".png",
-    "WEBP": ".webp",
-    "AVIF": ".avif",
-    "HEIF": ".heic",
-    "JPEG2000": ".jp2",
-    "BMP": ".bmp",
-    "GIF": ".gif",
-    "TIFF": ".tif",
-}
-# The same for a person.
-KINDS = "JPEG, PNG, WebP, AVIF, JPEG 2000, TIFF, GIF or BMP"
 # Clients whose rate is remembered.
 CLIENTS = 10_000
 
@@ -97,42 +80,15 @@ class Rate:
         return short * 60 / self._most
 
 
-class Header(NamedTuple):
-    """What a photo's first bytes say: the suffix of such files, width and height in pixels."""
-
-    suffix: str
-    width: int
-    height: int
-
-
-def read_header(data: bytes, max_pixels: int) -> Header:
-    """What an encoded photo says of itself, before a pixel is decoded. Raises HTTPException 400 or 413."""
-    if not data:
-        raise HTTPException(400, "the photo is empty: zero bytes")
+def check_header(data: bytes, max_pixels: int) -> Header:
+    """What an encoded photo says of itself, before a pixel is decoded. Raises InputError, and HTTPException 413."""
     try:
-        with Image.open(io.BytesIO(data), formats=_readable()) as image:
-            kind, (width, height) = image.format or "", image.size
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        header = photo_header(data)
+    except TooManyPixelsError:
         raise HTTPException(413, f"the photo has more than {max_pixels / 1e6:g} megapixels: make it smaller") from None
-    except UnidentifiedImageError:
-        raise HTTPException(400, f"this is no photo that can be read: send a {KINDS} file") from None
-    except Exception:
-        # Broken files make Pillow's parsers raise almost anything.
-        raise HTTPException(400, "the photo cannot be read: it is damaged") from None
-    if width * height > max_pixels:
+    pixels = header.width * header.height
+    if pixels > max_pixels:
         raise HTTPException(
-            413,
-            f"the photo has {width * height / 1e6:.1f} megapixels, more than {max_pixels / 1e6:g}: make it smaller",
+            413, f"the photo has {pixels / 1e6:.1f} megapixels, more than {max_pixels / 1e6:g}: make it smaller"
         )
-    return Header(FORMATS[kind], width, height)
-
-
-@lru_cache
-def _readable() -> tuple[str, ...]:
-    # HEIC where its reader is installed.
-    with suppress(ImportError):
-        from pillow_heif import register_heif_opener
-
-        register_heif_opener()
-    Image.init()
-    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
+    return header

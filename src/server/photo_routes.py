@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from src.server import models
 from src.server.additions import safe_name
 from src.server.forms import read_metadata
-from src.server.limits import read_header
+from src.server.limits import check_header
 from src.server.marks import folder_name, in_chunks
 from src.server.routes import FORM, GUARDED, TOKEN, AtDesk, Upload, checked_bytes, errors
 from src.server.shown import shown_photo
@@ -87,7 +87,7 @@ def export(
     query = None
     if photo is not None:
         data = checked_bytes(photo, desk.settings.max_upload)
-        query = safe_name(photo.filename or "", read_header(data, desk.settings.max_pixels).suffix), data
+        query = safe_name(photo.filename or "", check_header(data, desk.settings.max_pixels).suffix), data
     packed = desk.export(name, query, right, wrong)
     file = f"{folder_name(name)}.zip"
     # A header takes ASCII alone; who knows RFC 5987 reads the name itself.

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import Depends, File, Form, HTTPException, Request, UploadFile
 from fastapi.security import HTTPBearer
 
+from src.library.query import KINDS
 from src.server.desk import Desk
-from src.server.limits import KINDS
 
 REASONS = {
     400: "A photo, a box, a filter or another field that does not fit; the line says what.",

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+import torch
+
 from src.contracts import InputError
 from src.extraction.extractor import Extractor
 from src.extraction.folding import for_inference
@@ -24,6 +26,7 @@ def make_extractor(found: Named, scales: Sequence[float], backend: str = "torch"
 
     With "onnx" it runs the exported folder's own file where that is of this network, and otherwise one that is made
     once for each network and kept in the user's cache; both give torch's descriptors within 1e-4.
+    torch takes a GPU where there is one (not run on one yet), onnxruntime the CPU.
     Raises InputError for another backend, and as `write_onnx`.
     """
     if found.onnx is not None:
@@ -31,8 +34,12 @@ def make_extractor(found: Named, scales: Sequence[float], backend: str = "torch"
     if backend not in get_args(Backend):
         raise InputError(f"--backend is {' or '.join(get_args(Backend))}, not {backend}")
     if backend == "torch":
-        return Extractor(for_inference(found.network), scales)
+        return Extractor(for_inference(found.network.to(_device())), scales)
     return OnnxExtractor(found.network, _session(found), scales)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _session(found: Named) -> Session:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from src.contracts import InputError
 from src.models.backbone import Backbone
 from src.models.dolg import DescriptorModel
@@ -16,6 +14,7 @@ from src.results.card import read_card
 from src.results.provenance import sha256
 from src.results.tables.markdown import to_markdown
 from src.results.tables.summary import summarize
+from src.templates import template
 from src.training.checkpoints import tensor_file, trained_on
 
 CARD, UNKNOWN = "README.md", "not known"
@@ -48,15 +47,8 @@ def model_card(network: DescriptorModel, about: Mapping[str, Any], told: Told) -
     Args:
         about: how the run that trained it describes itself (see `describe_run`).
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     numbers = to_markdown([summarize([dict(card) for card in told.cards])]).strip() if told.cards else ""
-    return environment.get_template("card.md.j2").render(
+    return template(Path(__file__).with_name("card.md.j2")).render(
         title=told.title,
         load=told.load,
         licence=told.licence,

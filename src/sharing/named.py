@@ -65,7 +65,7 @@ def named(source: str | None, further: str | None = None) -> Named:
         folder = Path(source).parent
         return Named(load_model(folder)[0], source, _absolute(source), folder, Path(source))
     if not Path(source).exists():
-        raise InputError(f"--model {source}: no such file, and none of {', '.join(PRETRAINED)}")
+        raise InputError(f"no model {source}: no such file, and none of {', '.join(PRETRAINED)}")
     return Named(load_model(source)[0], source, _absolute(source), Path(source) if Path(source).is_dir() else None)
 
 

@@ -4,7 +4,6 @@ import contextlib
 import io
 import math
 import struct
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -385,22 +384,3 @@ def test_tiny_images_are_broken_where_a_least_side_is_asked_for(photo: Photo, en
         assert decode_crop(data, CropRange(), 8, rng).shape == (8, 8, 3)
         with pytest.raises(BrokenImageError, match="200 x 15 pixels, below the limit of 16 a side"):
             decode_crop(data, CropRange(), 8, rng, Reading(min_side=16))
-
-
-def test_heic_is_read_where_its_reader_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    pillow_heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
-    pixels = np.full((40, 60, 3), (200, 30, 90), np.uint8)
-    pixels[:20] = 10
-    file = io.BytesIO()
-    pillow_heif.from_pillow(Image.fromarray(pixels)).save(file, quality=90)
-    found = decode(file.getvalue())
-    assert found.shape == pixels.shape
-    assert np.abs(found.astype(int) - pixels).mean() < 4
-    with pytest.raises(BrokenImageError, match=r".+"):
-        decode(file.getvalue()[:200])
-    monkeypatch.setattr(images, "MAX_PIXELS", 100)
-    with pytest.raises(BrokenImageError, match=r"60 x 40 pixels, above the limit"):
-        decode(file.getvalue())
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(BrokenImageError, match=r"HEIC: pip install"):
-        decode(file.getvalue())

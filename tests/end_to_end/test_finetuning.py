@@ -11,7 +11,7 @@ import pytest
 import torch
 from end_to_end.runs import card, config, refused
 
-from src.checkpoint_network import with_network
+from src.assemble_network import with_network
 from src.contracts import InputError
 from src.data.folder import split_folder
 from src.data.images import decode

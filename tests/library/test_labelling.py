@@ -11,7 +11,7 @@ from library.made import library_of, table, unit
 
 from src.contracts import InputError
 from src.library.commands.labelling import label
-from src.library.commands.named import NamedPhotos
+from src.library.commands.named_photos import NamedPhotos
 from src.library.commands.votes import vote
 from src.library.contents import Photo
 from src.library.library import Library

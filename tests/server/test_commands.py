@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from src.library.catalogue import FILE
+from src.library.catalogue import FILE, FORMAT
 from src.serve import main
 
 app = typer.Typer()
@@ -60,7 +60,7 @@ def test_a_token_that_no_header_carries_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("format", 1, "is a library of format 1, this version reads 2: embed it anew"),
+        ("format", 1, f"is a library of format 1, this version reads {FORMAT}: embed it anew"),
         ("identity", {"model": "another"}, "(another): give the same"),
     ],
 )

@@ -9,23 +9,21 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
 from src.contracts import InputError
 from src.data.images import reason
 from src.library.catalogue import FILE, Catalogue
-from src.library.describing import Unread, embed, read
+from src.library.describing import described, embed
 from src.library.library import Library
 from src.library.listing import Listing
 from src.library.metadata import read_metadata
 from src.library.model import Ready, ready_model
 from src.library.photos import File
-from src.library.workers import described
 
 # Photos that a plan describes to know how long one takes.
-TRIED = 8
+TRIED = 16
 # Kinds of other files that are named.
 KINDS = 6
 
@@ -120,9 +118,8 @@ def _tell_plan(asked: Request, ready: Ready, files: Listing) -> None:
     todo = files.changed_count()
     sample = list(islice(files.changed(every=max(1, todo // TRIED)), TRIED))
     start = time.perf_counter()
-    for place, (_, pixels) in enumerate(read(sample, asked.max_side, asked.threads)):
-        if not isinstance(pixels, Unread):
-            described(ready, [(place, torch.from_numpy(pixels))])
+    for _ in described(ready, sample, asked.threads, lambda file, why: None):
+        pass
     seconds = (time.perf_counter() - start) / max(1, len(sample)) * todo
     size = todo * (4 * ready.identity["dim"] + 300)
     print(

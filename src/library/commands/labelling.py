@@ -12,7 +12,7 @@ import numpy as np
 
 from src.contracts import InputError
 from src.library.changes import Change
-from src.library.commands.named import NamedPhotos, mark_of
+from src.library.commands.named_photos import NamedPhotos, mark_of
 from src.library.commands.tables import write_table
 from src.library.contents import Photo
 from src.library.library import Library

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from src.contracts import InputError
+from src.files import is_utf8
 from src.library.answer import Answer
 from src.library.answers import Found, as_data, common_folder, printable, table_of
 from src.library.explanation import Explanation
@@ -65,7 +66,7 @@ def search_photos(asked: Request) -> None:
 def read_filters(where: Sequence[str]) -> dict[str, str]:
     """Values by column. Raises InputError for what is no COLUMN=VALUE."""
     for condition in where:
-        if not condition.isascii() and condition.encode(errors="ignore").decode() != condition:
+        if not is_utf8(condition):
             raise InputError(f"--where {os.fsencode(condition)!r} is not UTF-8")
         if "=" not in condition:
             raise InputError(f"--where wants COLUMN=VALUE, not {condition}")

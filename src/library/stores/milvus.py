@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.contracts import InputError
-from src.library.contents import ROW_BITS, Contents, key_of
+from src.library.contents import Contents, key_of, number_of
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -107,6 +107,10 @@ class MilvusStore:
                 there |= {hit["key"] for hit in self._client.get(self.collection, part, output_fields=["key"])}
         return [number for key, number in lasts.items() if key not in there]
 
+    def behind(self, contents: Contents) -> bool:
+        """As `Store.behind`: Milvus keeps its own."""
+        return False
+
     def sweep(self, contents: Contents) -> None:
         """Take out of Milvus whatever the contents do not speak of."""
         numbers = [0, *sorted(contents.segments)]
@@ -173,7 +177,7 @@ def _told(uri: str) -> Iterator[None]:
 
 
 def _counts(key: int, contents: Contents, allowed: NDArray[np.int64] | None) -> bool:
-    segment = contents.segments.get(key >> ROW_BITS)
+    segment = contents.segments.get(number_of(key))
     return segment is not None and not _among(key, contents.dead) and (allowed is None or _among(key, allowed))
 
 

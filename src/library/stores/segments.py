@@ -55,12 +55,12 @@ class SegmentStore:
         whole = FlatIndex()
         whole.build(descriptors)
         whole.save(self._path(number, "flat"))
-        if self.kind == "flat" or len(descriptors) < INDEXED_FROM:
-            return "flat"
-        index = _index(self.kind, self.dim)
-        index.build(descriptors)
-        index.save(self._path(number, self.kind))
-        return self.kind
+        kind = self._kind_of(len(descriptors))
+        if kind != "flat":
+            index = _index(kind, self.dim)
+            index.build(descriptors)
+            index.save(self._path(number, kind))
+        return kind
 
     def search(
         self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None = None
@@ -82,6 +82,10 @@ class SegmentStore:
         """As `Store.damaged`."""
         return [number for number, segment in contents.segments.items() if not self._whole(number, segment.kind)]
 
+    def behind(self, contents: Contents) -> bool:
+        """As `Store.behind`."""
+        return any(segment.kind != self._kind_of(segment.size) for segment in contents.segments.values())
+
     def sweep(self, contents: Contents) -> None:
         """Delete the files of other segments. Who still reads them keeps what it has open."""
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
@@ -93,6 +97,9 @@ class SegmentStore:
     def close(self) -> None:
         """As `Store.close`."""
         self._open.clear()
+
+    def _kind_of(self, size: int) -> str:
+        return self.kind if size >= INDEXED_FROM else "flat"
 
     def _forget_others(self, contents: Contents) -> None:
         """Let go of files that are deleted: they keep their place on the disk as long as they are open."""

@@ -37,6 +37,10 @@ class Store(Protocol):
         """Numbers of the segments that cannot be read."""
         ...
 
+    def behind(self, contents: Contents) -> bool:
+        """Whether a segment has another index over it than this store gives to those of its size."""
+        ...
+
     def sweep(self, contents: Contents) -> None:
         """Let go of whatever the contents do not speak of."""
         ...

@@ -1,0 +1,23 @@
+"""Pages and cards from templates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+
+def template(path: Path, **filters: Callable[..., Any]) -> Template:
+    """The template in a file, whose values are escaped where that is NAME.html.j2; a value that is not given raises."""
+    environment = Environment(
+        loader=FileSystemLoader(path.parent),
+        autoescape=path.name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= filters
+    return environment.get_template(path.name)
