@@ -18,6 +18,7 @@ from src.extraction.buckets import Group
 from src.library.ahead import ahead
 from src.library.contents import Photo
 from src.library.library import Library
+from src.library.memory import give_back
 from src.library.model import Ready
 from src.library.photos import File
 
@@ -159,6 +160,7 @@ class _Waiting:
             self.library.note_bad(self.broken)
         self.outcome.added += len(self.photos)
         self.photos, self.descriptors, self.broken, self.since = [], [], [], time.monotonic()
+        give_back()
 
     def _perhaps(self) -> None:
         if len(self.photos) + len(self.broken) >= KEEP_EVERY or time.monotonic() - self.since > KEEP_SECONDS:
