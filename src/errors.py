@@ -12,6 +12,11 @@ def refused(error: OSError) -> str:
     return f"{error.filename or 'a file'}: {error.strerror or error}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, which takes an s but for one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def some(names: Sequence[str], most: int = 3) -> str:
     """The first names, and how many there are beyond."""
     rest = len(names) - most

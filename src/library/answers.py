@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
 from src.library.answer import Answer
 from src.library.explanation import Explanation
+from src.library.query import Box
 
 
 @dataclass(frozen=True)
@@ -22,15 +21,23 @@ class Found:
 
     Attributes:
         query: its name.
-        pixels: (H, W, 3), as it was searched for.
+        box: the part of it that was searched for, x1, y1, x2, y2 in pixels; None for the whole.
+        picture: a JPEG of what was searched for; empty where nobody will see it.
         answers: the photos.
         reasons: why each was found; None where nobody asked, or its photo is gone.
     """
 
     query: str
-    pixels: NDArray[np.uint8]
+    box: Box | None
+    picture: bytes
     answers: Sequence[Answer]
     reasons: Sequence[Explanation | None]
+
+
+def title_of(found: Found) -> str:
+    """The query's name, and which part of it was searched for."""
+    box = "" if found.box is None else f", part {','.join(f'{side:g}' for side in found.box)}"
+    return printable(found.query) + box
 
 
 def table_of(found: Found) -> Table:
@@ -51,7 +58,7 @@ def as_data(found: Found) -> dict[str, Any]:
     """The same as plain values."""
     pairs = zip(found.answers, found.reasons, strict=True)
     answers = [{"rank": rank, **_values(*pair)} for rank, pair in enumerate(pairs, 1)]
-    return {"query": found.query, "score": "cosine", "answers": answers}
+    return {"query": found.query, "box": found.box, "score": "cosine", "answers": answers}
 
 
 def printable(text: str) -> str:

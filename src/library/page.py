@@ -14,7 +14,7 @@ from src.contracts import InputError
 from src.data.images import shrink
 from src.files import write_text
 from src.library.answer import Answer
-from src.library.answers import TERMS, Found, common_folder, printable
+from src.library.answers import Found, common_folder, printable, title_of
 from src.library.explanation import Explanation
 from src.library.query import photo_pixels
 from src.results.drawing import jpeg
@@ -22,6 +22,7 @@ from src.results.page import data_uri
 from src.templates import template
 
 THUMBNAIL = 360
+TERMS = ("global with global", "local with local", "global with local", "with the bias")
 
 
 def write_page(path: Path, found: Sequence[Found]) -> Path:
@@ -38,10 +39,9 @@ def _search(found: Found) -> dict[str, Any]:
     pairs = zip(found.answers, found.reasons, strict=True)
     folder = common_folder(found.answers)
     answers = [_answer(rank, folder, *pair) for rank, pair in enumerate(pairs, 1)]
-    name = printable(found.query)
     return {
-        "name": name,
-        "image": _thumbnail(found.pixels),
+        "name": title_of(found),
+        "image": data_uri(found.picture),
         "folder": printable(folder),
         "verified": any(answer.inliers is not None for answer in found.answers),
         "answers": answers,
@@ -63,9 +63,9 @@ def _answer(rank: int, folder: str, answer: Answer, reason: Explanation | None) 
 
 
 def _reason(reason: Explanation) -> dict[str, Any]:
-    terms = [] if reason.terms is None else [(name, f"{v:+.3f}") for name, v in zip(TERMS, reason.terms, strict=True)]
+    terms = [] if reason.terms is None else zip(TERMS, (f"{term:+.3f}" for term in reason.terms), strict=True)
     return {
-        "terms": terms,
+        "terms": list(terms),
         "matches": f"{reason.inliers} inliers of {reason.matches} matches",
         "picture": data_uri(reason.picture),
         "attention": [data_uri(image) for image in reason.attention],
@@ -75,10 +75,11 @@ def _reason(reason: Explanation) -> dict[str, Any]:
 def _thumbnail_of(answer: Answer) -> str | None:
     """None where the photo can no longer be read."""
     try:
-        return _thumbnail(photo_pixels(answer.photo.name, THUMBNAIL))
+        return data_uri(thumbnail(photo_pixels(answer.photo.name, THUMBNAIL)))
     except InputError:
         return None
 
 
-def _thumbnail(pixels: NDArray[np.uint8]) -> str:
-    return data_uri(jpeg(Image.fromarray(shrink(pixels, THUMBNAIL))))
+def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
+    """A small JPEG of a photo, (H, W, 3)."""
+    return jpeg(Image.fromarray(shrink(pixels, THUMBNAIL)))

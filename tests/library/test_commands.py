@@ -44,11 +44,11 @@ def test_a_folder_is_embedded_and_searched_with_its_catalogue(folder: Path, tmp_
 
     done = run("embed", str(folder), "--library", library, *MODEL, "--metadata", str(table))
     assert done.returncode == 0, done.stderr
-    assert "1 rows name no photo" in done.stdout
+    assert "1 row for no photo here" in done.stdout
     assert "broken.jpg': not an image" in done.stdout
-    assert f"6 photos described, 0 were there, 1 could not be read: 6 in {library}" in done.stdout
+    assert f"6 photos described, 0 already there, 1 could not be read: 6 in {library}" in done.stdout
     again = run("embed", str(folder), "--library", library, "--max-side", "64")
-    assert f"0 photos described, 7 were there: 6 in {library}" in again.stdout
+    assert f"0 photos described, 7 already there: 6 in {library}" in again.stdout
 
     (odd,) = folder.glob("a/photo*")
     found = run("search", str(odd), "--library", library, "--json", "--top", "2")
@@ -99,7 +99,7 @@ def test_a_killed_embedding_goes_on_where_it_was(tmp_path: Path) -> None:
     kept = count(library)
     assert 0 < kept < 1200
     done = run("embed", str(photos), "--library", str(library), *large)
-    assert f"{1200 - kept} photos described, {kept} were there: 1200 in" in done.stdout
+    assert f"{1200 - kept} photos described, {kept} already there: 1200 in" in done.stdout
 
 
 def count(library: Path) -> int:

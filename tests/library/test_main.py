@@ -34,9 +34,9 @@ def test_each_command_does_its_work(library: str, tmp_path: Path) -> None:
     assert "5 in 2 clusters" in say("duplicates", "--library", library, "--out", out, "--least", "0.99")
     assert [row["photo"] for row in table(tmp_path / "out.csv")] == ["/0", "/1", "/4", "/2", "/3"]
     said = say("label", "--library", library, "--column", "place", "--neighbours", "1", "--out", out, "--write")
-    assert "of 4 photos with a name, each asked about as if it had none, 100.0 % are named rightly" in said
+    assert "on 4 photos whose name is known:\n  as if it had none: 100.0 % get their own name" in said
     assert [(row["photo"], row["label"]) for row in table(tmp_path / "out.csv")] == [("/4", "x")]
     assert "columns: place, place score" in say("info", "--library", library)
-    assert "1 photos removed: 4 in" in say("remove", "--library", library, "/4")
+    assert "1 photo removed: 4 in" in say("remove", "--library", library, "/4")
     other = str(tmp_path / "other")
     assert f"4 photos in {other}" in say("merge", library, "--library", other)

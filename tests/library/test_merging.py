@@ -37,7 +37,7 @@ def test_shards_merged_answer_as_one_library(ready: Ready, folder: Path, tmp_pat
 
     whole = Library(embed("whole", None))
     parts = [embed(f"part{part}", f"{part}/3") for part in (1, 2, 3)]
-    assert "rows name no photo" not in capsys.readouterr().out
+    assert "for no photo here" not in capsys.readouterr().out
     merge(parts, str(tmp_path / "merged"))
     merged = Library(tmp_path / "merged")
     assert len(merged) == len(whole) == sum(len(Library(part)) for part in parts) == 6
@@ -88,7 +88,7 @@ def test_of_a_photo_in_several_the_newest_is_taken_with_the_columns_of_all(tmp_p
         out = tmp_path / "-".join(order)
         merge([str(tmp_path / name) for name in order], str(out))
         said = capsys.readouterr().out
-        assert [f"{name}: {count} photos" in said for name, count in zip(order, taken, strict=True)] == [True, True]
+        assert [f"{name}: {count} photo" in said for name, count in zip(order, taken, strict=True)] == [True, True]
         merged = Library(out)
         assert [photo.name for photo in merged.catalogue.bad()] == ["/c"]
         (a, *_), (b, *_) = merged.search(rows[1:3], 1)

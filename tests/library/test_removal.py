@@ -55,7 +55,7 @@ def test_gone_files_are_taken_out_unless_all_are_gone(library: Library, tmp_path
     (tmp_path / "photos" / "broken\n.jpg").touch()
     (tmp_path / "photos" / ODD).unlink()
     remove(library, [], gone=True)
-    assert "1 photos removed: 3 in" in capsys.readouterr().out
+    assert "1 photo removed: 3 in" in capsys.readouterr().out
     remove(library, [], gone=True)
     assert "0 photos removed: 3 in" in capsys.readouterr().out
     (tmp_path / "photos").rename(tmp_path / "unplugged")

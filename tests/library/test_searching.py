@@ -71,7 +71,32 @@ def test_the_page_shows_each_answer_and_survives_odd_names_and_lost_photos(
 def test_a_query_that_nothing_passes_for_is_a_line(library: str, folder: Path, capsys: Capture) -> None:
     query = str(folder / "a" / "0.jpg")
     search_photos(Request([query], library, 3, least=1.0, box="0,0,30,30"))
-    assert capsys.readouterr().out == f"{query}: no photo passes a cosine of 1 or more\n"
+    assert capsys.readouterr().out == f"{query}, part 0,0,30,30: no photo passes a cosine of 1 or more\n"
+
+
+def test_a_query_that_cannot_be_searched_for_stops_no_other(
+    library: str, folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    queries = tmp_path / "queries"
+    shutil.copytree(folder / "a", queries)
+    (queries / "0.jpg").write_text("text")
+    save(queries / "small.png", 60, cell=4)
+    search_photos(Request([str(queries)], library, 1, box="0,0,40,40", as_json=True, html=str(tmp_path / "page.html")))
+    out, err = capsys.readouterr()
+    assert [(one["query"], one["box"]) for one in json.loads(out)] == [
+        (str(query), [0, 0, 40, 40]) for query in sorted(queries.glob("*.jpg")) if query.name != "0.jpg"
+    ]
+    broken, small = err.splitlines()
+    assert broken.startswith(f"left out: {queries / '0.jpg'} cannot be read: not an image")
+    assert small.endswith("small.png, of 24 x 16 pixels")
+    assert (tmp_path / "page.html").read_text().count(", part 0,0,40,40</h1>") == 2
+
+
+def test_nothing_to_search_for_is_a_mistake(library: str, folder: Path) -> None:
+    for path in folder.glob("a/*.jpg"):
+        path.write_text("text")
+    with pytest.raises(InputError, match=r"none of 3 queries can be searched for"):
+        search_photos(Request([str(folder / "a")], library, 1))
 
 
 @pytest.mark.parametrize(

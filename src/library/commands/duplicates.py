@@ -11,6 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from src.contracts import InputError
+from src.errors import counted
 from src.library.commands.tables import write_table
 from src.library.library import Library
 
@@ -40,8 +41,8 @@ def write_duplicates(library: Library, out: str | Path, least: float) -> None:
         members, clusters = members[order], clusters[order]
         write_table(Path(out), HEADER, _rows(library, keys[members], clusters))
         count = len(np.unique(clusters))
-    near = f"{len(members)} in {count} clusters that hang together by cosines of {least:g} or more"
-    print(f"{len(keys)} photos compared: {near}, in {out}")
+    near = f"{len(members)} in {counted(count, 'cluster')} that hang together by cosines of {least:g} or more"
+    print(f"{counted(len(keys), 'photo')} compared: {near}, in {out}")
 
 
 def clusters_of(read: Read, keys: NDArray[np.int64], least: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

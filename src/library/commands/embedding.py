@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from src.contracts import InputError
 from src.data.images import reason
+from src.errors import counted
 from src.library.catalogue import FILE, Catalogue
 from src.library.describing import described, embed
 from src.library.library import Library
@@ -51,10 +52,10 @@ def embed_places(asked: Request, plan: bool = False) -> None:
             print(f"left out: {error.filename!r}: {reason(error)}")
         if files.others:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in files.others.most_common(KINDS))
-            print(f"left out: {files.others.total()} files that are no photos by their names ({kinds})")
+            print(f"left out: {counted(files.others.total(), 'file')} of another kind ({kinds})")
         strangers = sum(name is None for name, _ in _rows(asked, files))
         if strangers:
-            print(f"{asked.metadata}: {strangers} rows name no photo here")
+            print(f"{asked.metadata}: {counted(strangers, 'row')} for no photo here")
         ready = ready_model(_source(asked), _numbers(asked.scales), asked.max_side, asked.backend)
         print(f"model: {ready.title}")
         if plan:
@@ -67,7 +68,7 @@ def _embed(asked: Request, ready: Ready, files: Listing) -> None:
     library = Library.open(asked.library, ready.identity, asked.store)
     with closing(library), library.writing():
         if lost := library.forget_damaged():
-            print(f"the descriptors of {lost} photos are damaged or gone, and are made anew")
+            print(f"the descriptors of {counted(lost, 'photo')} are damaged or gone, and are made anew")
         if asked.store is not None:
             library.use_index(asked.store)
         files.compare(library.folder)
@@ -79,8 +80,8 @@ def _embed(asked: Request, ready: Ready, files: Listing) -> None:
                 if name is not None:
                     change.describe(name, columns)
         left = f", {outcome.bad} could not be read" if outcome.bad else ""
-        known = len(files) - todo
-        print(f"{outcome.added} photos described, {known} were there{left}: {len(library)} in {asked.library}")
+        done = f"{counted(outcome.added, 'photo')} described, {len(files) - todo} already there{left}"
+        print(f"{done}: {len(library)} in {asked.library}")
 
 
 def _rows(asked: Request, files: Listing) -> Iterator[tuple[str | None, dict[str, str]]]:
@@ -123,7 +124,7 @@ def _tell_plan(asked: Request, ready: Ready, files: Listing) -> None:
     seconds = (time.perf_counter() - start) / max(1, len(sample)) * todo
     size = todo * (4 * ready.identity["dim"] + 300)
     print(
-        f"{len(files)} photos ({files.bytes / 1e9:.2f} GB), {todo} of them to be described: "
+        f"{counted(len(files), 'photo')} ({files.bytes / 1e9:.2f} GB), {todo} of them to be described: "
         f"about {seconds / 60:.1f} minutes here, by {len(sample)} that were tried, and {size / 1e6:.1f} MB in "
         f"{asked.library}"
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from src.contracts import InputError
+from src.errors import counted
 from src.library.changes import Change
 from src.library.commands.named_photos import NamedPhotos, mark_of
 from src.library.commands.tables import write_table
@@ -49,7 +50,7 @@ def label(
         with library.change() if write else nullcontext() as change:
             write_table(Path(out), HEADER, _rows(named, bound, change, counts))
     also = f", and the column {column}" if write else ""
-    print(f"{counts[True]} photos named, {counts[False]} unknown: {out}{also}")
+    print(f"{counted(counts[True], 'photo')} named, {counts[False]} unknown: {out}{also}")
 
 
 def _trusted(named: NamedPhotos, least: float | None) -> float:
@@ -65,9 +66,9 @@ def _trusted(named: NamedPhotos, least: float | None) -> float:
     sure = scores >= bound
     shares = [f"{100 * part.mean():.1f} %" for part in (right & sure, ~right & sure, ~sure)]
     print(
-        f"--least {bound:g}: of {len(right)} photos with a name, each asked about as if it had none, {shares[0]} are "
-        f"named rightly, {shares[1]} wrongly, {shares[2]} unknown; as if no photo had that name, "
-        f"{100 * (strangers >= bound).mean():.1f} % are named"
+        f"tried with --least {bound:g} on {counted(len(right), 'photo')} whose name is known:\n"
+        f"  as if it had none: {shares[0]} get their own name, {shares[1]} another one, {shares[2]} are unknown\n"
+        f"  as if no photo had that name: {100 * (strangers >= bound).mean():.1f} % get another one"
     )
     return bound
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from src.contracts import InputError
+from src.errors import counted
 from src.library.catalogue import FILE
 from src.library.changes import Change
 from src.library.contents import Photo
@@ -31,8 +32,8 @@ def merge(folders: Sequence[str], into: str) -> None:
         for source in sources:
             with library.change() as change:
                 taken = sum(_take(library, source, page, change) for page in source.catalogue.pages())
-            print(f"{source.folder}: {taken} photos taken")
-    print(f"{len(library)} photos in {into}")
+            print(f"{source.folder}: {counted(taken, 'photo')} taken")
+    print(f"{counted(len(library), 'photo')} in {into}")
 
 
 def _check_alike(libraries: Sequence[Library]) -> None:

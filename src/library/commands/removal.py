@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from src.contracts import InputError
-from src.errors import some
+from src.errors import counted, some
 from src.library.answers import printable
 from src.library.library import Library
 
@@ -23,7 +23,7 @@ def remove(library: Library, given: Sequence[str], gone: bool = False) -> None:
     with library.writing():
         names = {*_named(library, given), *(_gone(library) if gone else ())}
         count = library.remove(names)
-    print(f"{count} photos removed: {len(library)} in {library.folder}")
+    print(f"{counted(count, 'photo')} removed: {len(library)} in {library.folder}")
 
 
 def _named(library: Library, given: Sequence[str]) -> list[str]:

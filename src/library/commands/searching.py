@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from src.contracts import InputError
 from src.files import is_utf8
 from src.library.answer import Answer
-from src.library.answers import Found, as_data, common_folder, printable, table_of
+from src.library.answers import Found, as_data, common_folder, printable, table_of, title_of
 from src.library.explanation import Explanation
 from src.library.finder import Finder
-from src.library.page import write_page
+from src.library.page import thumbnail, write_page
 from src.library.photos import find_photos
-from src.library.query import photo_pixels, read_box
+from src.library.query import Box, photo_pixels, read_box
 
 RERANKERS = ("spatial",)
 # Queries that are described together.
@@ -52,15 +54,14 @@ def search_photos(asked: Request) -> None:
     names = [file.name for file in find_photos(asked.queries)]
     found: list[Found] = []
     for start in range(0, len(names), TOGETHER):
-        part = names[start : start + TOGETHER]
-        pixels = [photo_pixels(name, finder.max_side, box) for name in part]
-        answers = finder.search(pixels, asked.top, filters, verify=asked.rerank is not None)
-        kept = [[answer for answer in row if answer.cosine >= asked.least] for row in answers]
-        found += [
-            Found(name, image, row, [_reason(finder, asked, image, answer) for answer in row])
-            for name, image, row in zip(part, pixels, kept, strict=True)
-        ]
-    _tell(asked, found)
+        readable = _read(names[start : start + TOGETHER], finder.max_side, box, alone=len(names) == 1)
+        for one in _found(finder, asked, box, filters, readable):
+            if not asked.as_json:
+                _show(asked, one)
+            found.append(one)
+    if not found:
+        raise InputError(f"none of {len(names)} queries can be searched for")
+    _write(asked, found)
 
 
 def read_filters(where: Sequence[str]) -> dict[str, str]:
@@ -73,6 +74,30 @@ def read_filters(where: Sequence[str]) -> dict[str, str]:
     return dict(condition.split("=", 1) for condition in where)
 
 
+def _read(names: Sequence[str], max_side: int, box: Box | None, alone: bool) -> dict[str, NDArray[np.uint8]]:
+    """Pixels by name; of several, one that cannot be read is told of and left out."""
+    pixels = {}
+    for name in names:
+        try:
+            pixels[name] = photo_pixels(name, max_side, box)
+        except InputError as error:
+            if alone:
+                raise
+            print(f"left out: {printable(str(error))}", file=sys.stderr)
+    return pixels
+
+
+def _found(
+    finder: Finder, asked: Request, box: Box | None, filters: dict[str, str], queries: dict[str, NDArray[np.uint8]]
+) -> Iterator[Found]:
+    pixels = list(queries.values())
+    answers = finder.search(pixels, asked.top, filters, verify=asked.rerank is not None) if pixels else []
+    for (name, image), row in zip(queries.items(), answers, strict=True):
+        kept = [answer for answer in row if answer.cosine >= asked.least]
+        reasons = [_reason(finder, asked, image, answer) for answer in kept]
+        yield Found(name, box, thumbnail(image) if asked.html else b"", kept, reasons)
+
+
 def _reason(finder: Finder, asked: Request, query: np.ndarray, answer: Answer) -> Explanation | None:
     if not asked.explain:
         return None
@@ -83,20 +108,21 @@ def _reason(finder: Finder, asked: Request, query: np.ndarray, answer: Answer) -
         return None
 
 
-def _tell(asked: Request, found: Sequence[Found]) -> None:
+def _show(asked: Request, one: Found) -> None:
+    if one.answers:
+        folder = common_folder(one.answers)
+        print(title_of(one) + (f", answers in {printable(folder)}" if folder else ""))
+        Console().print(table_of(one))
+    else:
+        print(f"{title_of(one)}: no photo passes{_conditions(asked)}")
+
+
+def _write(asked: Request, found: Sequence[Found]) -> None:
     if asked.html is not None:
         write_page(Path(asked.html), found)
     if asked.as_json:
         print(json.dumps([as_data(one) for one in found], indent=1))
-        return
-    for one in found:
-        if one.answers:
-            folder = common_folder(one.answers)
-            print(printable(one.query) + (f", answers in {printable(folder)}" if folder else ""))
-            Console().print(table_of(one))
-        else:
-            print(f"{printable(one.query)}: no photo passes{_conditions(asked)}")
-    if asked.html is not None:
+    elif asked.html is not None:
         print(f"page: {asked.html}")
 
 
