@@ -9,14 +9,17 @@ import typer
 from src.use import one_line
 
 MODEL = "A checkpoint, an exported folder (hf://OWNER/NAME), released weights, dinov2 or efficientnet_lite0."
+PLACES = "Folders, files, or a prefix such as s3://BUCKET/photos."
+LIST = "A file that names them, one a line or with NUL between them; - for standard input, as from find."
 SHARD = "Only part i of n, such as 1/4, where several machines share the work: see `src.library merge`."
 STORE = "Where descriptors lie: flat (default), ivf_pq, hnsw (another index is built), milvus, a Milvus's address."
 PLAN = "Say what there is to do, how long it takes and how large it gets; do nothing."
 
 
 def main(
-    places: Annotated[list[str], typer.Argument(help="Folders, files, or a prefix such as s3://BUCKET/photos.")],
     library: Annotated[str, typer.Option(help="The library's folder; made where there is none.")],
+    places: Annotated[list[str] | None, typer.Argument(help=PLACES)] = None,
+    listed: Annotated[str | None, typer.Option("--list", help=LIST)] = None,
     model: Annotated[str | None, typer.Option(help=MODEL)] = None,
     scales: Annotated[str, typer.Option(help="Scales of each photo, such as 0.7071,1,1.4142.")] = "1",
     max_side: Annotated[int, typer.Option(help="Photos are shrunk to so many pixels.", min=1)] = 1024,
@@ -31,7 +34,10 @@ def main(
     with one_line("stopped: the same command goes on"):
         from src.library.commands.embedding import Request, embed_places
 
-        embed_places(Request(places, library, model, scales, max_side, metadata, threads, shard, store, backend), plan)
+        asked = Request(
+            places or (), library, model, scales, max_side, metadata, threads, shard, store, backend, listed
+        )
+        embed_places(asked, plan)
 
 
 if __name__ == "__main__":

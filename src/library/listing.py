@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import tempfile
@@ -12,7 +13,7 @@ from pathlib import Path
 from src.contracts import InputError
 from src.data.sources import stable_ids
 from src.library.catalogue import FILE
-from src.library.photos import File, files_below, nothing_found
+from src.library.photos import File, files_below, listed_in, nothing_found
 
 SCHEMA = """
 CREATE TABLE file (name BLOB PRIMARY KEY, size INTEGER, changed INTEGER, base BLOB, mine INTEGER) WITHOUT ROWID;
@@ -30,16 +31,17 @@ class Listing:
 
     Args:
         places: folders, prefixes and files.
+        listed: a file that names more of them, see `listed_in`; what it names and is not there is left out.
         shard: "i/n", from 1: of n parts only this one counts. Which part a file is in follows from its name alone.
 
     Attributes:
         others: how many files were left out since they are no photos by their names, by the ends of these.
-        unreadable: folders that could not be looked into.
+        unreadable: folders that could not be looked into, and what a list names that is not there.
 
     Raises InputError for a place that is not there, where there is no photo at all, and for what is no shard.
     """
 
-    def __init__(self, places: Sequence[str], shard: str | None = None) -> None:
+    def __init__(self, places: Sequence[str], shard: str | None = None, listed: str | None = None) -> None:
         self._part, self._parts = (1, 1) if shard is None else read_shard(shard)
         self.unreadable: list[OSError] = []
         self.others: Counter[str] = Counter()
@@ -47,9 +49,9 @@ class Listing:
         self._db = sqlite3.connect(Path(self._folder.name) / "files.sqlite", isolation_level=None)
         self._db.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {SCHEMA}")
         try:
-            self._fill(file for place in places for file in files_below(place, self._skipped, self.unreadable.append))
+            self._fill(self._files(places, listed))
             if not self._number("SELECT COUNT(*) FROM file"):
-                raise nothing_found(places)
+                raise nothing_found([*places, *([] if listed is None else [listed])])
         except InputError:
             self.close()
             raise
@@ -99,6 +101,17 @@ class Listing:
         self._db.execute("DROP TABLE IF EXISTS todo")
         self._db.execute(f"CREATE TABLE todo AS SELECT file.name, file.size, file.changed {CHANGED} ORDER BY file.name")
         return _files(self._db.execute("SELECT * FROM todo WHERE (rowid - 1) % ? = 0 ORDER BY rowid", (every,)))
+
+    def _files(self, places: Sequence[str], listed: str | None) -> Iterator[File]:
+        for place in places:
+            yield from files_below(place, self._skipped, self.unreadable.append)
+        for place in () if listed is None else listed_in(listed):
+            try:
+                yield from files_below(place, self._skipped, self.unreadable.append)
+            except InputError:
+                if "://" in place:
+                    raise
+                self.unreadable.append(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place))
 
     def _skipped(self, name: str) -> None:
         self.others[Path(name).suffix.lower() or "no suffix"] += 1

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import fsspec
 import numpy as np
 
 from src.contracts import InputError
+from src.data.images import reason
 from src.data.sources import IMAGE_SUFFIXES, is_image, patiently, stable_ids, visible
+
+# Bytes of a list that are read at a time.
+CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,28 @@ def files_below(
         yield _file(path.parent.resolve() / path.name)
     else:
         raise InputError(f"{place}: no such file or folder")
+
+
+def listed_in(path: str) -> Iterator[str]:
+    """Paths and addresses in a text file, or in standard input for "-", as `find` prints them.
+
+    One a line; with NUL in the file (`find -print0`) one from NUL to NUL. Raises InputError for a file that cannot be
+    read.
+    """
+    try:
+        with sys.stdin.buffer if path == "-" else Path(path).open("rb") as file:
+            yield from (os.fsdecode(name) for name in _parts(file) if name)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
+
+
+def _parts(file: IO[bytes]) -> Iterator[bytes]:
+    rest, lines = b"", None
+    while chunk := file.read(CHUNK):
+        lines = b"\0" not in chunk if lines is None else lines
+        *whole, rest = (rest + chunk).split(b"\n" if lines else b"\0")
+        yield from (name.removesuffix(b"\r") for name in whole) if lines else whole
+    yield rest
 
 
 def _of_folder(root: Path, skipped: Callable[[str], None], failed: Callable[[OSError], None]) -> Iterator[File]:

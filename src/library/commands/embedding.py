@@ -43,11 +43,14 @@ class Request:
     shard: str | None = None
     store: str | None = None
     backend: str = "torch"
+    listed: str | None = None
 
 
 def embed_places(asked: Request, plan: bool = False) -> None:
     """Find, describe and keep; with `plan` only say what that would take. Raises InputError for a person's mistake."""
-    with closing(Listing(asked.places, asked.shard)) as files:
+    if not asked.places and asked.listed is None:
+        raise InputError("which photos? name folders, files or a prefix, or a list of them with --list")
+    with closing(Listing(asked.places, asked.shard, asked.listed)) as files:
         for error in files.unreadable:
             print(f"left out: {error.filename!r}: {reason(error)}")
         if files.others:
