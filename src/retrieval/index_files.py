@@ -66,7 +66,7 @@ def read_index(path: Path, wanted: Header, mmap: bool) -> Any:
 
     stored = _stored(path)
     _compare(path, stored, wanted)
-    if path.stat().st_size != stored["bytes"] or not (mmap or _digest(path) == stored["sha256"]):
+    if not _whole(path, stored, mmap):
         raise _damaged(path)
     # faiss maps the lists of inverted files by one flag, the vectors, codes and graphs of other kinds by another.
     way = faiss.IO_FLAG_MMAP if wanted.kind.startswith("ivf") else faiss.IO_FLAG_MMAP_IFC
@@ -101,6 +101,14 @@ def _compare(path: Path, stored: dict[str, Any], wanted: Header) -> None:
     others = [f"{name}={had.get(name)}, not {asked.get(name)}" for name in asked if had.get(name) != asked.get(name)]
     if others:
         raise InputError(f"{path} was built with {' and '.join(others)}: build it again or ask for the same")
+
+
+def _whole(path: Path, stored: Mapping[str, Any], mmap: bool) -> bool:
+    try:
+        return path.stat().st_size == stored["bytes"] and (mmap or _digest(path) == stored["sha256"])
+    except OSError as error:
+        # Another process took it away since its header was read.
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _damaged(path: Path) -> InputError:

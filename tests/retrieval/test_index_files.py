@@ -14,6 +14,7 @@ import pytest
 from retrieval.indexes import DIM, KINDS, Table, every_kind, stable_sort
 
 from src.errors import InputError
+from src.retrieval import index_files
 from src.retrieval.index import FlatIndex, Index, recall
 from src.retrieval.index_inverted import IVFFlatIndex
 
@@ -52,6 +53,18 @@ def test_an_index_can_be_saved_where_it_was_mapped_from(
     mapped.build(data[0])
     mapped.save(path)
     assert path.is_file()
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_an_index_that_is_taken_away_while_it_is_read_is_said(
+    data: tuple[Table, Table], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mmap: bool
+) -> None:
+    index, path = FlatIndex(), tmp_path / "index"
+    index.build(data[0])
+    index.save(path)
+    monkeypatch.setattr(index_files, "_compare", lambda path, stored, wanted: path.unlink())
+    with pytest.raises(InputError, match=r"index cannot be read: No such file"):
+        FlatIndex().load(path, mmap=mmap)
 
 
 def test_search_settings_may_change_with_a_loaded_index(data: tuple[Table, Table], tmp_path: Path) -> None:
