@@ -24,8 +24,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## make the demo world, train GeM and DOLG on it, compare them with untrained GeM
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash experiments/demo/run.sh
 
-test: lint types ## lint, types and tests, two files of tests at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+test: lint types ## lint, types and tests, two at a time
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-ray: $(RAY)/.ready ## the Ray launcher, in an environment of its own: it asks for an older cloudpickle than joblib
 	$(RAY)/bin/python -m pytest tests/end_to_end/test_ray.py $(ARGS)
