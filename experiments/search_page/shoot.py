@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 QUERY = "106684d78bff7285.jpg"
 Scheme = Literal["light", "dark"]
@@ -32,7 +32,10 @@ def shoot(address: str, query: Path, folder: Path) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         for name, (width, height, scheme) in SHOTS.items():
-            page = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme).new_page()
+            size: ViewportSize = {"width": width, "height": height}
+            # Without motion the page is where it goes at once.
+            context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
+            page = context.new_page()
             page.goto(address)
             search(page, query)
             if name == "phone":
@@ -46,6 +49,9 @@ def search(page: Page, query: Path) -> None:
     """Search for the middle of a photo, and mark three answers."""
     page.locator("#file").set_input_files(query)
     page.locator("#status:has-text('most alike')").wait_for()
+    # On a phone the page has gone down to the answers.
+    page.locator("#photo").scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
     edges = page.locator("#photo").bounding_box()
     assert edges
     points = [
