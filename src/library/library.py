@@ -22,6 +22,8 @@ from src.locks import hold, release
 LOCK = ".lock"
 # What is known of the contents before the catalogue was asked.
 NOTHING = -1, Contents({}, np.empty(0, np.int64))
+# Descriptors that are read at a time from segments that become one.
+READ = 8192
 # What of a model's identity must be the library's.
 IDENTITY = ("model", "dim", "scales", "max_side")
 
@@ -110,7 +112,7 @@ class Library:
     def compact(self) -> None:
         """Make as few segments as there can be, the kind of index that the library has over each."""
         numbers = list(self.contents().segments)
-        while part := few_enough(self.contents(), numbers):
+        while part := few_enough(self.contents(), numbers, self.identity["dim"]):
             self._make_one(part)
             numbers = numbers[len(part) :]
 
@@ -231,7 +233,7 @@ class Library:
 
     def _tidy(self) -> None:
         try:
-            while numbers := crowded(self.contents()):
+            while numbers := crowded(self.contents(), self.identity["dim"]):
                 self._make_one(numbers)
         except InputError:
             # A damaged segment stays as it is until `forget_damaged`; what was added beside it is there all the same.
@@ -241,10 +243,14 @@ class Library:
         """Write what counts of some segments as one."""
         live = {number: self.contents().live_rows(number) for number in numbers}
         old = np.concatenate([rows + key_of(number) for number, rows in live.items()])
-        with_rows = [self.store.rows(number, rows) for number, rows in live.items() if len(rows)]
+        descriptors, start = np.empty((len(old), self.identity["dim"]), np.float32), 0
+        for number, rows in live.items():
+            for part in np.split(rows, range(READ, len(rows), READ)) if len(rows) else ():
+                descriptors[start : start + len(part)] = self.store.rows(number, part)
+                start += len(part)
         with self.change() as change:
-            if with_rows:
-                change.move(old, self.keep(change, np.concatenate(with_rows)))
+            if start:
+                change.move(old, self.keep(change, descriptors))
             for gone in numbers:
                 change.drop_segment(gone)
 

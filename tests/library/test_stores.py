@@ -164,7 +164,7 @@ def test_many_small_additions_become_few_segments(tmp_path: Path, monkeypatch: p
     query = unit(1, 99)
     found = [name for name, _ in plain.best(query[0], 40)]
     assert [a.photo.name for a in library.search(query, 40)[0]] == found
-    monkeypatch.setattr(compaction, "LARGEST", 25)
+    monkeypatch.setattr(compaction, "LARGEST", 25 * 4 * IDENTITY["dim"])
     with library.writing():
         library.compact()
     sizes = [segment.size for segment in library.contents().segments.values()]

@@ -10,12 +10,14 @@ from src.library.contents import Contents
 
 # Segments of about one size that are left beside each other; a descriptor is written again each time they become one.
 BESIDE = 16
-# Descriptors of a segment that is joined with no other: making one takes three times as much memory as it has bytes.
-LARGEST = 500_000
+# Bytes of descriptors beyond which segments are not joined: making one takes about twice as much memory.
+LARGEST = 1 << 30
 
 
-def crowded(contents: Contents) -> list[int]:
+def crowded(contents: Contents, dim: int) -> list[int]:
     """Numbers of segments that shall be made one, in their order; none where all is well.
+
+    Their descriptors have `dim` values.
 
     Those of about one size where there are many, and one of which more than half counts no longer.
     """
@@ -25,11 +27,11 @@ def crowded(contents: Contents) -> list[int]:
         if 2 * live < segment.size:
             return [number]
         tiers[int(math.log(live, BESIDE))].append(number)
-    full = [few_enough(contents, numbers) for numbers in tiers.values() if len(numbers) > BESIDE]
+    full = [few_enough(contents, numbers, dim) for numbers in tiers.values() if len(numbers) > BESIDE]
     return next((numbers for numbers in full if len(numbers) > 1), [])
 
 
-def few_enough(contents: Contents, numbers: list[int]) -> list[int]:
+def few_enough(contents: Contents, numbers: list[int], dim: int) -> list[int]:
     """As many of the segments, from the first on, as together are not too large; one at least, where there is one."""
     totals = accumulate(contents.segments[number].size for number in numbers)
-    return numbers[: max(1, sum(total <= LARGEST for total in totals))]
+    return numbers[: max(1, sum(4 * dim * total <= LARGEST for total in totals))]
