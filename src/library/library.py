@@ -245,7 +245,7 @@ class Library:
         old = np.concatenate([rows + key_of(number) for number, rows in live.items()])
         descriptors, start = np.empty((len(old), self.identity["dim"]), np.float32), 0
         for number, rows in live.items():
-            for part in np.split(rows, range(READ, len(rows), READ)) if len(rows) else ():
+            for part in (rows[first : first + READ] for first in range(0, len(rows), READ)):
                 descriptors[start : start + len(part)] = self.store.rows(number, part)
                 start += len(part)
         with self.change() as change:

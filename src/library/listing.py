@@ -49,7 +49,7 @@ class Listing:
         self._db = sqlite3.connect(Path(self._folder.name) / "files.sqlite", isolation_level=None)
         self._db.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {SCHEMA}")
         try:
-            self._fill(self._files(places, listed))
+            self._fill(self._found(places, listed))
             if not self._number("SELECT COUNT(*) FROM file"):
                 raise nothing_found([*places, *([] if listed is None else [listed])])
         except InputError:
@@ -102,7 +102,7 @@ class Listing:
         self._db.execute(f"CREATE TABLE todo AS SELECT file.name, file.size, file.changed {CHANGED} ORDER BY file.name")
         return _files(self._db.execute("SELECT * FROM todo WHERE (rowid - 1) % ? = 0 ORDER BY rowid", (every,)))
 
-    def _files(self, places: Sequence[str], listed: str | None) -> Iterator[File]:
+    def _found(self, places: Sequence[str], listed: str | None) -> Iterator[File]:
         for place in places:
             yield from files_below(place, self._skipped, self.unreadable.append)
         for place in () if listed is None else listed_in(listed):

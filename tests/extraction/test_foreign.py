@@ -1,3 +1,5 @@
+"""Descriptors that other code wrote, in every form that is read."""
+
 from __future__ import annotations
 
 import json
@@ -7,69 +9,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from extraction.foreign_made import (
+    DIM,
+    GALLERY,
+    IMAGES,
+    QUERIES,
+    benchmark_of,
+    save_matlab,
+    save_npy,
+    unit,
+    write_names,
+)
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
-from scipy.io import savemat
-from scipy.sparse import csc_matrix
 
-from src.contracts import Benchmark, GroundTruth, InputError
+from src.contracts import Benchmark, InputError
 from src.data.classes import class_benchmark
-from src.data.sources import FolderSource, JoinedSource
+from src.data.sources import FolderSource
 from src.extraction import foreign
 from src.extraction.foreign import read_descriptors
-
-# Seven of the gallery, one of them a distractor of another root, and two queries.
-GALLERY = ["jpg/été à.jpg", "jpg/b.jpg", "jpg/c.v2.jpg", "jpg/d.jpg", "jpg/e.jpg", "jpg/f.jpg"]
-FURTHER = ["others/jpg/0a/0aff.png"]
-QUERIES = ["jpg/p.jpg", "jpg/q.jpg"]
-IMAGES = GALLERY + FURTHER + QUERIES
-DIM = 5
-
-
-def benchmark_of(gallery: list[str], queries: list[str]) -> Benchmark:
-    none = (np.empty(0, np.int64),) * len(queries)
-    return Benchmark(
-        name="small",
-        source=JoinedSource(FolderSource("x", gallery), FolderSource("x", queries)),
-        num_gallery=len(gallery),
-        queries=np.arange(len(gallery), len(gallery) + len(queries)),
-        boxes=np.full((len(queries), 4), np.nan),
-        ground_truth=GroundTruth(none, none, none),
-        crop="pil",
-        digest="",
-    )
-
-
-@pytest.fixture
-def benchmark() -> Benchmark:
-    return benchmark_of(GALLERY + FURTHER, QUERIES)
-
-
-@pytest.fixture
-def raw() -> NDArray[np.float64]:
-    """Descriptors of any length, a row an image."""
-    return np.random.default_rng(0).normal(size=(len(IMAGES), DIM)) * 7
-
-
-def unit(rows: NDArray[Any]) -> NDArray[np.float32]:
-    """One row after the other."""
-    return np.array([row / np.sqrt(sum(float(x) ** 2 for x in row)) for row in rows], np.float32)
-
-
-def save_npy(path: Path, rows: NDArray[Any]) -> Path:
-    np.save(path, rows)
-    return path
-
-
-def write_names(path: Path, names: list[str]) -> Path:
-    path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    return path
-
-
-def save_matlab(path: Path, **tables: Any) -> Path:
-    savemat(path, tables)
-    return path
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, ">f4", np.int8])
@@ -281,139 +240,3 @@ def test_a_benchmark_whose_queries_are_in_the_gallery(tmp_path: Path) -> None:
     write_names(tmp_path / "d.txt", ["y/1", "x/1", "x/2"])
     given = read_descriptors(tmp_path / "d.npy", benchmark)
     np.testing.assert_array_equal(given.descriptors, rows[[1, 2, 0]])
-
-
-@pytest.mark.parametrize(
-    ("value", "count", "why"),
-    [
-        (np.nan, 1, r"1 of 9 descriptors are not finite: jpg/été à\.jpg$"),
-        (-np.inf, 7, r"7 of 9 descriptors are not finite: .*jpg/e\.jpg and 2 more$"),
-        (0, 9, r"9 of 9 descriptors are zero, which has no direction: jpg/été à\.jpg, .* and 4 more$"),
-    ],
-)
-def test_rows_without_a_direction_are_counted_and_named(
-    tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64], value: float, count: int, why: str
-) -> None:
-    raw[:count] *= 0 if value == 0 else 1
-    raw[:count, 2] = value
-    path = save_npy(tmp_path / "d.npy", raw)
-    with pytest.raises(InputError, match=why) as error:
-        read_descriptors(path, benchmark)
-    assert "\n" not in str(error.value)
-
-
-ORDER = r"for the 9 images of small, 7 in the gallery and then 2 queries \(d\.txt beside it may say which is which"
-
-
-@pytest.mark.parametrize(
-    ("tables", "why"),
-    [
-        ({"X": np.ones((5, 7)), "Q": np.ones((5, 3))}, f"has 7 and 3 descriptors {ORDER}"),
-        ({"X": np.ones((8, 5)), "Q": np.ones((2, 5))}, f"has 8 and 2 descriptors {ORDER}"),
-        ({"X": np.ones((5, 7))}, f"has 7 descriptors {ORDER}"),
-        ({"X": np.ones((5, 7)), "Q": np.ones((4, 2))}, "gallery's descriptors have 5 dimensions, the queries' 4"),
-        ({"Q": np.ones((5, 2))}, "lacks X, the gallery's descriptors as columns"),
-        ({"X": np.ones((5, 7)), "Q": "text"}, "Q is <U4 of shape"),
-        ({"X": csc_matrix(np.ones((5, 7))), "Q": np.ones((5, 2))}, "X is csc_"),
-        ({"X": np.ones((5, 7)) * 1j, "Q": np.ones((5, 2))}, "X is complex128 of shape"),
-        ({"X": np.ones((5, 7)), "Q": np.empty((0, 0))}, r"Q is float64 of shape \(0, 0\), where a table of numbers"),
-    ],
-)
-def test_wrong_matlab_tables_are_one_clear_line(
-    tmp_path: Path, benchmark: Benchmark, tables: dict[str, Any], why: str
-) -> None:
-    path = save_matlab(tmp_path / "d.mat", **tables)
-    with pytest.raises(InputError, match=why) as error:
-        read_descriptors(path, benchmark)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("tensors", "metadata", "why"),
-    [
-        ({"gallery": np.ones((7, 5))}, None, "must hold either descriptors, or gallery and queries; it holds gallery"),
-        ({"a": np.ones((7, 5)), "b": np.ones(3)}, None, "it holds a, b$"),
-        ({"descriptors": np.ones((9, 5)), "queries": np.ones((2, 5))}, None, "it holds descriptors, queries"),
-        ({"gallery": np.ones((7, 5)), "queries": np.ones((2, 6))}, None, "have 5 dimensions, the queries' 6"),
-        ({"gallery": np.ones((6, 5)), "queries": np.ones((3, 5))}, None, f"has 6 and 3 descriptors {ORDER}"),
-        ({"descriptors": np.ones((9, 5), np.bool_)}, None, "descriptors is bool of shape"),
-        ({"descriptors": np.ones((9, 5))}, {"names": "a b"}, "the names in its metadata are not a JSON list of names"),
-        ({"descriptors": np.ones((9, 5))}, {"names": "[1]"}, "not a JSON list of names"),
-        ({"descriptors": np.ones((9, 5))}, {"names": "[]"}, "has 9 descriptors, and 0 names are listed"),
-    ],
-)
-def test_wrong_safetensors_are_one_clear_line(
-    tmp_path: Path, benchmark: Benchmark, tensors: dict[str, Any], metadata: dict[str, str] | None, why: str
-) -> None:
-    save_file(tensors, tmp_path / "d.safetensors", metadata=metadata)
-    with pytest.raises(InputError, match=why) as error:
-        read_descriptors(tmp_path / "d.safetensors", benchmark)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("array", "why"),
-    [
-        (np.ones((10, 5)), f"has 10 descriptors {ORDER}"),
-        (np.ones((5, 9)), f"has 5 descriptors {ORDER}"),
-        (np.ones(9), r"the array is float64 of shape \(9,\), where a table of numbers"),
-        (np.ones((9, 5, 1)), r"of shape \(9, 5, 1\)"),
-        (np.ones((9, 5), np.complex64), "the array is complex64"),
-        (np.full((9, 5), "a"), "the array is <U1"),
-        (np.full((9, 5), {"a": 1}, object), "holds pickled objects, which are not read: save a plain float32 array"),
-        (np.ones((0, 5)), "."),
-        (np.ones((9, 0)), "."),
-    ],
-)
-def test_wrong_arrays_are_one_clear_line(tmp_path: Path, benchmark: Benchmark, array: NDArray[Any], why: str) -> None:
-    np.save(tmp_path / "d.npy", array, allow_pickle=True)
-    with pytest.raises(InputError, match=why) as error:
-        read_descriptors(tmp_path / "d.npy", benchmark)
-    assert "\n" not in str(error.value)
-
-
-MATLAB_73 = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM" + bytes(384) + b"\x89HDF\r\n\x1a\n"
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "why"),
-    [
-        ("d.npy", b"\x80\x04]\x94(K\x01K\x02K\x03e.", r"is not a \.npy file that can be read \(the magic string"),
-        ("d.npy", b"", r"is not a \.npy file that can be read"),
-        ("d.npy", b"\x93NUMPY\x01\x00\x10\x00garbage", r"is not a \.npy file that can be read"),
-        ("d.mat", MATLAB_73, r"is of MATLAB v7\.3 \(HDF5\), which is not read: save it as v7, or as \.npy"),
-        ("d.mat", b"no matlab" * 100, "is not a MATLAB file that can be read"),
-        ("d.mat", b"", "is not a MATLAB file that can be read"),
-        ("d.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00garbage!", "is not a safetensors file that can be read"),
-        ("d.safetensors", b"", "is not a safetensors file that can be read"),
-        ("d.csv", b"1,2", r"read from \.npy, \.mat and \.safetensors, not from d\.csv"),
-        ("d", b"", r"not from d$"),
-    ],
-)
-def test_a_file_of_another_kind_is_one_clear_line(
-    tmp_path: Path, benchmark: Benchmark, name: str, data: bytes, why: str
-) -> None:
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(InputError, match=why) as error:
-        read_descriptors(tmp_path / name, benchmark)
-    assert "\n" not in str(error.value)
-
-
-def test_a_file_cut_short_is_one_clear_line(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
-    save_file({"descriptors": raw}, tmp_path / "d.safetensors")
-    for path in (
-        save_npy(tmp_path / "d.npy", raw),
-        save_matlab(tmp_path / "d.mat", X=raw[:7].T, Q=raw[7:].T),
-        tmp_path / "d.safetensors",
-    ):
-        path.write_bytes(path.read_bytes()[:-40])
-        with pytest.raises(InputError, match="that can be read") as error:
-            read_descriptors(path, benchmark)
-        assert "\n" not in str(error.value)
-
-
-def test_no_file_and_a_folder_are_said(tmp_path: Path, benchmark: Benchmark) -> None:
-    with pytest.raises(InputError, match=r"descriptors not found: .*d\.npy$"):
-        read_descriptors(tmp_path / "d.npy", benchmark)
-    with pytest.raises(InputError, match=r"is a folder: descriptors are read from a \.npy, \.mat or \.safetensors"):
-        read_descriptors(tmp_path, benchmark)

@@ -15,9 +15,7 @@ LARGEST = 1 << 30
 
 
 def crowded(contents: Contents, dim: int) -> list[int]:
-    """Numbers of segments that shall be made one, in their order; none where all is well.
-
-    Their descriptors have `dim` values.
+    """Numbers of segments, of descriptors of `dim` values, that shall be made one, in their order; none if all is well.
 
     Those of about one size where there are many, and one of which more than half counts no longer.
     """

@@ -1,0 +1,28 @@
+"""A small benchmark, and descriptors of its images that have any length."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from extraction.foreign_made import (
+    DIM,
+    FURTHER,
+    GALLERY,
+    IMAGES,
+    QUERIES,
+    benchmark_of,
+)
+from numpy.typing import NDArray
+
+from src.contracts import Benchmark
+
+
+@pytest.fixture
+def benchmark() -> Benchmark:
+    return benchmark_of(GALLERY + FURTHER, QUERIES)
+
+
+@pytest.fixture
+def raw() -> NDArray[np.float64]:
+    """Descriptors of any length, a row an image."""
+    return np.random.default_rng(0).normal(size=(len(IMAGES), DIM)) * 7
