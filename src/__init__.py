@@ -1,28 +1,13 @@
-"""DOLG landmark retrieval: train, evaluate and use, with PyTorch Lightning and Hydra."""
+"""This checkout's commands, such as `python -m src.train`: they and what they start run the code that lies here."""
 
-from __future__ import annotations
+import os
+import sys
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+_HERE = os.path.dirname(os.path.abspath(__file__))
 
-if TYPE_CHECKING:
-    from src.loading import LoadedModel
+if sys.path[0] != _HERE:
+    sys.path.insert(0, _HERE)
+if os.environ.get("PYTHONPATH", "").split(os.pathsep)[0] != _HERE:
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_HERE, os.environ.get("PYTHONPATH")]))
 
-__version__ = "0.1.0"
-
-
-def load(source: str | Path, scales: Sequence[float] = (1.0,), max_side: int = 1024) -> LoadedModel:
-    """A trained network as a function of images (see `LoadedModel`): `src.load("hf://OWNER/NAME")("photo.jpg")`.
-
-    Args:
-        source: a checkpoint, an exported folder, hf://OWNER/NAME, released weights, "dinov2" or "efficientnet_lite0".
-        scales: of each image, whose descriptors are averaged.
-        max_side: images are shrunk to this many pixels before.
-
-    Raises InputError for a source that is none of these.
-    """
-    # Torch takes seconds to import, and most of what imports this package does not want it.
-    from src.loading import LoadedModel
-
-    return LoadedModel(source, scales, max_side)
+from dolglab import load as load  # noqa: E402

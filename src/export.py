@@ -1,43 +1,6 @@
-"""Write a model for sharing: `python -m src.export --checkpoint outputs/NAME/checkpoints/best.ckpt --out model`."""
+"""`python -m src.export`: `dolglab export` of this checkout."""
 
-from __future__ import annotations
-
-from typing import Annotated
-
-import typer
-
-from src.use import one_line
-
-RELEASED = "A released DOLG file (.pyth), or hf://OWNER/NAME/FILE."
-CARD = "A result card of this checkpoint; may be given again. By default that of its run."
-LICENCE = "Licence of these weights, such as mit or cc-by-4.0, as the hub calls it."
-ONNX = "Write model.onnx too, for RGB images of any size in 0..255."
-NORMALISED = "The ONNX file takes images that are normalised already."
-CALIBRATE = "Photos like those to be described, for --int8."
-
-
-def main(
-    out: Annotated[str, typer.Option(help="Folder to write, which must not exist or be empty.")],
-    checkpoint: Annotated[str | None, typer.Option(help="A checkpoint of a training run.")] = None,
-    released: Annotated[str | None, typer.Option(help=RELEASED)] = None,
-    card: Annotated[list[str] | None, typer.Option(help=CARD)] = None,
-    licence: Annotated[str | None, typer.Option(help=LICENCE)] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help=ONNX)] = False,
-    normalised_input: Annotated[bool, typer.Option("--normalised-input", help=NORMALISED)] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="Write model.int8.onnx too.")] = False,
-    calibrate: Annotated[str | None, typer.Option(help=CALIBRATE)] = None,
-    push: Annotated[str | None, typer.Option(help="OWNER/NAME on the Hugging Face hub to put it to.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="With --push: for nobody else to see.")] = False,
-) -> None:
-    """Write tensors, what they are and a model card; `src.load` and every command that takes a model read them."""
-    with one_line():
-        from src.sharing.command import Request, export
-
-        cards = card or []
-        export(
-            Request(out, checkpoint, released, cards, licence, onnx, normalised_input, int8, calibrate, push, private)
-        )
-
+from dolglab.__main__ import run
 
 if __name__ == "__main__":
-    typer.run(main)
+    run("export")

@@ -1,25 +1,6 @@
-"""Prepare data: `python -m src.prepare task=demo_world`."""
+"""`python -m src.prepare`: `dolglab prepare` of this checkout."""
 
-from __future__ import annotations
-
-import signal
-import sys
-
-from omegaconf import DictConfig
-
-from src.cli import hydra_main, settle_process
-
-
-@hydra_main("prepare")
-def main(cfg: DictConfig) -> None:
-    """Run the task's call."""
-    settle_process()
-    from hydra.utils import instantiate
-
-    # Told to stop, a preparation ends as after an interrupt: in order.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    instantiate(cfg.call)
-
+from dolglab.__main__ import run
 
 if __name__ == "__main__":
-    main()
+    run("prepare")

@@ -1,36 +1,6 @@
-"""Search a library by photo: `python -m src.search photo.jpg --library library/`."""
+"""`python -m src.search`: `dolglab search` of this checkout."""
 
-from __future__ import annotations
-
-from typing import Annotated
-
-import typer
-
-from src.use import one_line
-
-RERANK = "spatial: verify the first answers by local features (RootSIFT), and put first those with most inliers."
-EXPLAIN = "Say what each cosine is the sum of, and how many local features match; with --html, show them."
-
-
-def main(
-    queries: Annotated[list[str], typer.Argument(help="Photos to search for, or folders of them.")],
-    library: Annotated[str, typer.Option(help="The library's folder.")],
-    top: Annotated[int, typer.Option(help="Answers a query.", min=1)] = 20,
-    box: Annotated[str | None, typer.Option(help="Search for this part alone: x1,y1,x2,y2 in pixels.")] = None,
-    where: Annotated[list[str] | None, typer.Option(help="Only photos with this in a column: COLUMN=VALUE.")] = None,
-    least: Annotated[float, typer.Option(help="Only photos with at least this cosine.", min=-1, max=1)] = -1.0,
-    rerank: Annotated[str | None, typer.Option(help=RERANK)] = None,
-    explain: Annotated[bool, typer.Option("--explain", help=EXPLAIN)] = False,
-    backend: Annotated[str, typer.Option(help="What runs the network: torch or onnx.")] = "torch",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    html: Annotated[str | None, typer.Option(help="Write a page with thumbnails to this file.")] = None,
-) -> None:
-    """Print the photos whose descriptors are nearest, with the cosine of each."""
-    with one_line():
-        from src.library.commands.searching import Request, search_photos
-
-        search_photos(Request(queries, library, top, box, where or (), least, rerank, explain, as_json, html, backend))
-
+from dolglab.__main__ import run
 
 if __name__ == "__main__":
-    typer.run(main)
+    run("search")

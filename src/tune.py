@@ -1,44 +1,6 @@
-"""Search for settings: `python -m src.tune name=margins search=margin_gem trials=20 -- experiment=demo`.
+"""`python -m src.tune`: `dolglab tune` of this checkout."""
 
-What stands behind `--` is what every trial's `python -m src.train` is given.
-"""
-
-from __future__ import annotations
-
-import sys
-
-from omegaconf import DictConfig
-
-from src.cli import hydra_main, settle_process
-from src.tuning.command import with_train
-
-
-@hydra_main("tune")
-def main(cfg: DictConfig) -> float:
-    """Run trials until there are enough, then say which was best; returns its validation mAP."""
-    settle_process()
-    from pathlib import Path
-
-    from hydra import compose
-    from hydra.utils import instantiate
-
-    from src.cli import as_plain
-    from src.data.sources import checked_seed
-    from src.sweeps.overrides import override
-    from src.tuning.search import run_search
-    from src.tuning.space import read_space
-    from src.tuning.study import SharedStudy
-
-    train = [str(override) for override in cfg.train]
-    space = read_space(as_plain(cfg.search))
-    # What no training takes is said before one starts.
-    compose("train", overrides=[*train, *(override(part.key, part.example()) for part in space)])
-    study = SharedStudy(
-        Path(cfg.output_dir), space, train, instantiate(cfg.sampler), instantiate(cfg.pruner), checked_seed(cfg.seed)
-    )
-    return run_search(study, train, cfg.trials)
-
+from dolglab.__main__ import run
 
 if __name__ == "__main__":
-    sys.argv = with_train(sys.argv)
-    main()
+    run("tune")

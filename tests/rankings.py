@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.contracts import (
+from dolglab.contracts import (
     DIFFICULTIES,
     BadImage,
     Benchmark,
@@ -19,7 +19,7 @@ from src.contracts import (
     Ranking,
     Scores,
 )
-from src.results.card import make_card
+from dolglab.results.card import make_card
 
 NO_BOX = (np.nan,) * 4
 

@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from src.models.delg import DELG
-from src.models.dolg import DOLG
+from dolglab.models.delg import DELG
+from dolglab.models.dolg import DOLG
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 GROUPS = ["backbone", "pooling", "local", "fusion", "model", "margin", "data", "augment", "optim", "trainer"]

@@ -1,4 +1,4 @@
-"""`src.load`: the same descriptors from whatever an image comes as."""
+"""`dolglab.load`: the same descriptors from whatever an image comes as."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from PIL import Image
 from training.test_checkpoints import write
 
-import src
-from src.errors import InputError
-from src.loading import LoadedModel
+import dolglab
+from dolglab.errors import InputError
+from dolglab.sharing.loaded_model import LoadedModel
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedModel, torch.nn.Module]:
     path = tmp_path_factory.mktemp("run") / "best.ckpt"
     network = write(path)
-    return src.load(path), network
+    return dolglab.load(path), network
 
 
 def pattern(height: int = 48, width: int = 72) -> np.ndarray:
@@ -75,7 +75,5 @@ def test_what_is_no_image_is_refused(model, image: object, said: str) -> None:
 
 
 def test_importing_the_package_does_not_import_torch() -> None:
-    code = (
-        "import src, sys; assert callable(src.load); assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
-    )
+    code = "import dolglab, sys; assert callable(dolglab.load); assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

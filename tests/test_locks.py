@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from src.locks import held, hold, release
+from dolglab.io import held, hold, release
 
-TAKE = "import sys; from pathlib import Path; from src.locks import hold; print(hold(Path(sys.argv[1])), flush=True); "
+TAKE = "import sys; from pathlib import Path; from dolglab.io import hold; print(hold(Path(sys.argv[1])), flush=True); "
 
 
 def other(path: Path, then: str = "") -> subprocess.Popen[str]:

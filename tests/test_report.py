@@ -8,11 +8,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from src.errors import InputError
-from src.report import main
-from src.results.card import make_card
-from src.results.comparison import card_paths
-from src.results.pictures import write_pictures
+from dolglab.commands.report import main
+from dolglab.errors import InputError
+from dolglab.results.card import make_card
+from dolglab.results.pictures import write_pictures
+from dolglab.results.report import card_paths
 
 PROJECT = Path(__file__).parents[1]
 

@@ -17,7 +17,7 @@ from asmk.codebook import Codebook as PackageCodebook
 from asmk.index import FaissL2Index
 from numpy.typing import NDArray
 
-from src.retrieval.aggregate.asmk import ASMK
+from dolglab.retrieval.asmk import ASMK
 
 IMAGES, FEATURES, DIM, PLACES, QUERIES = 2000, 300, 128, 20_000, 20
 WORDS, ITERATIONS, TRAINING, ASSIGNMENTS, ALPHA = 4096, 5, 100_000, 5, 3.0

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from src.data.augment import NUM_DRAWS, Augmentation
-from src.models.backbone import Backbone
+from dolglab.data.augment import NUM_DRAWS, Augmentation
+from dolglab.models.backbone import Backbone
 
 SIZES = (224, 512)
 STRENGTH = 0.2

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.extraction.extractor import PAPER_SCALES, Extractor, rescale
-from src.extraction.folding import folded
-from src.models.backbone import Backbone
-from src.models.dolg import DOLG
-from src.models.local import LocalBranch
+from dolglab.extraction.extractor import PAPER_SCALES, Extractor, rescale
+from dolglab.extraction.fuse_batch_norm import folded
+from dolglab.models.backbone import Backbone
+from dolglab.models.dolg import DOLG
+from dolglab.models.local_branch import LocalBranch
 
 # Height and width of most photographs of ROxford5k, upright and lying.
 SHAPES = ((768, 1024), (768, 1024), (1024, 768), (768, 1024))

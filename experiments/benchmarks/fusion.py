@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from src.models.fusion import orthogonal_fusion
+from dolglab.models.fusion import orthogonal_fusion
 
 ROUNDS = 9
 BATCH, CHANNELS, SIDE = 8, 1024, 32

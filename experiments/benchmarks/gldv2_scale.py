@@ -26,11 +26,10 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from src.contracts import ImageSource
-from src.data.module import LandmarkDataModule
-from src.data.preparation.tar_index import FOLDER
-from src.data.sources import HexSource, gldv2_name
-from src.data.tar_source import TarSource
+from dolglab.contracts import ImageSource
+from dolglab.data.module import LandmarkDataModule
+from dolglab.data.sources import HexSource, gldv2_name
+from dolglab.data.tar_archives import FOLDER, TarSource
 
 SEED = 0
 POOL = 512

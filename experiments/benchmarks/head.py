@@ -19,8 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from src.losses.class_parallel import ClassParallel
-from src.losses.margin import ArcFace
+from dolglab.losses.class_parallel import ClassParallel
+from dolglab.losses.margin import ArcFace
 
 CLASSES, DIM, BATCH, ROUNDS = 81_313, 512, 128, 5
 

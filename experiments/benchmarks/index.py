@@ -21,10 +21,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from src.retrieval.index import FlatIndex, Index, recall
-from src.retrieval.index_codes import OPQIndex
-from src.retrieval.index_graph import HNSWIndex
-from src.retrieval.index_inverted import IVFFlatIndex, IVFPQIndex
+from dolglab.retrieval.faiss_indexes import HNSWIndex, IVFFlatIndex, IVFPQIndex, OPQIndex
+from dolglab.retrieval.index import FlatIndex, Index, recall
 
 Table = NDArray[np.float32]
 SEED, DIM, K = 0, 512, 100

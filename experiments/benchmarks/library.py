@@ -22,17 +22,16 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from src.data.images import decode, shrink
-from src.library.contents import Photo
-from src.library.describing import embed
-from src.library.finder import Finder
-from src.library.library import Library
-from src.library.model import Ready, ready_model
-from src.library.photos import File, find_photos
-from src.library.query import photo_pixels
-from src.models.dolg import GlobalDescriptor
-from src.models.pooling import GeM
-from src.sharing.named import PRETRAINED
+from dolglab.data.image_reading import decode, shrink
+from dolglab.library.catalogue import Photo
+from dolglab.library.ingest import embed
+from dolglab.library.library import Library
+from dolglab.library.photos import File, find_photos
+from dolglab.library.query import Ready, photo_pixels, ready_model
+from dolglab.library.search_engine import Finder
+from dolglab.models.dolg import GlobalDescriptor
+from dolglab.models.pooling import GeM
+from dolglab.sharing.resolve import PRETRAINED
 
 DIM, CENTRES, BLOCK, QUERIES, TOP = 512, 1000, 10_000, 200, 20
 IDENTITY = {"model": "random", "title": "random", "source": "random", "dim": DIM, "scales": [1.0], "max_side": 1}

@@ -28,13 +28,13 @@ from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 from torchvision.transforms.v2 import functional as F
 
-from src.contracts import TrainingSet
-from src.data.augment import NUM_DRAWS, Augmentation
-from src.data.datasets import TrainingImages, sample_rng
-from src.data.images import Box, random_box
-from src.data.preparation.pack import packed_bytes
-from src.data.sources import FolderSource, stable_ids
-from src.models.backbone import Backbone
+from dolglab.contracts import TrainingSet
+from dolglab.data.augment import NUM_DRAWS, Augmentation
+from dolglab.data.datasets import TrainingImages, sample_rng
+from dolglab.data.image_reading import Box, random_box
+from dolglab.data.preparation.pack import packed_bytes
+from dolglab.data.sources import FolderSource, stable_ids
+from dolglab.models.backbone import Backbone
 
 WIDTH, HEIGHT, QUALITY = 1024, 768, 90
 SIZES = (224, 512)

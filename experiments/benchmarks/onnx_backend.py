@@ -22,18 +22,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.contracts import Benchmark
-from src.data.folder import folder_benchmark
-from src.data.images import decode, shrink
-from src.extraction.extractor import Extractor
-from src.extraction.folding import for_inference
-from src.extraction.onnx_extractor import OnnxExtractor, Session
-from src.models.backbone import Backbone
-from src.models.dolg import DOLG, DescriptorModel
-from src.retrieval.metrics import revisited_evaluation
-from src.sharing.int8 import write_int8
-from src.sharing.named import named
-from src.sharing.onnx_file import write_onnx
+from dolglab.contracts import Benchmark
+from dolglab.data.folder import folder_benchmark
+from dolglab.data.image_reading import decode, shrink
+from dolglab.extraction.extractor import Extractor
+from dolglab.extraction.fuse_batch_norm import for_inference
+from dolglab.extraction.onnx_extractor import OnnxExtractor, Session
+from dolglab.models.backbone import Backbone
+from dolglab.models.dolg import DOLG, DescriptorModel
+from dolglab.retrieval.metrics import revisited_evaluation
+from dolglab.sharing.onnx_export import write_int8, write_onnx
+from dolglab.sharing.resolve import named
 
 SIDE = 512
 Describe = Callable[[list[Tensor]], Tensor]

@@ -30,9 +30,9 @@ import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from src.contracts import DIFFICULTIES, Evaluation, GroundTruth, Scores
-from src.retrieval.metrics import evaluation_of, labelled_of
-from src.retrieval.ranking import exact_ranking
+from dolglab.contracts import DIFFICULTIES, Evaluation, GroundTruth, Scores
+from dolglab.retrieval.metrics import evaluation_of, labelled_of
+from dolglab.retrieval.ranking import exact_ranking
 
 QUERIES, ROUNDS, KAPPAS, TOP = 70, 5, (1, 5, 10), 100
 # How many images of each kind a query has, and their cosines with it, from and to.

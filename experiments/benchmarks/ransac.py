@@ -22,9 +22,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from src.extraction.rootsift import RootSIFT
-from src.retrieval.rerank.matching import mutual_matches
-from src.retrieval.rerank.verification import Kind, inliers
+from dolglab.extraction.rootsift import RootSIFT
+from dolglab.retrieval.rerank.geometry import Kind, inliers, mutual_matches
 
 RESIDUAL, ITERATIONS, CONFIDENCE = 20.0, 1000, 0.999
 TRIALS, MATCHES, NOISE, SIZE = 20, 200, 4.0, np.array([1024, 768])

@@ -29,9 +29,9 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from src.library.commands.embedding import Request, embed_places
-from src.library.finder import Finder
-from src.library.query import query_pixels
+from dolglab.library.ingest import Request, embed_places
+from dolglab.library.query import query_pixels
+from dolglab.library.search_engine import Finder
 
 MODEL, MAX_SIDE = "efficientnet_lite0", 512
 WIDTH, HEIGHT, CELLS = 640, 480, 40

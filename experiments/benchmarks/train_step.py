@@ -22,12 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dolglab.losses.margin import ArcFace
+from dolglab.models.backbone import Backbone
+from dolglab.models.dolg import DOLG
+from dolglab.models.fusion import orthogonal_fusion
+from dolglab.models.local_branch import ASPP, DilatedConv, LocalBranch
 from experiments.benchmarks.fusion import textbook
-from src.losses.margin import ArcFace
-from src.models.backbone import Backbone
-from src.models.dolg import DOLG
-from src.models.fusion import orthogonal_fusion
-from src.models.local import ASPP, DilatedConv, LocalBranch
 
 ROUNDS = 5
 CLASSES = 100

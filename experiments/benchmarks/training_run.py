@@ -25,13 +25,13 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
-from src.assemble import assemble, build_trainer
-from src.cli import settle_process
-from src.losses.margin import ArcFace
-from src.models.backbone import Backbone
-from src.models.dolg import DOLG
-from src.results.series import read_series
-from src.training.checkpoint_io import AtomicCheckpointIO
+from dolglab.commands.build_training import assemble, build_trainer
+from dolglab.commands.hydra_cli import settle_process
+from dolglab.losses.margin import ArcFace
+from dolglab.models.backbone import Backbone
+from dolglab.models.dolg import DOLG
+from dolglab.results.charts import read_series
+from dolglab.training.checkpointing import AtomicCheckpointIO
 
 ROUNDS, STEPS, WARM_UP = 4, 16, 4
 RECIPE = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from src.contracts import Batch, ImageBatch
-from src.data.module import LandmarkDataModule
+from dolglab.contracts import Batch, ImageBatch
+from dolglab.data.module import LandmarkDataModule
 
 FILE = "samples.{rank}.txt"
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from src.results.series import read_series
-from src.training.checkpoints import read_checkpoint
+from dolglab.models.checkpoint import read_checkpoint
+from dolglab.results.charts import read_series
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

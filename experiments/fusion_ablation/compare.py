@@ -17,7 +17,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from src.data.revisited import load_ground_truth
+from dolglab.data.revisited import load_ground_truth
 
 SETTINGS = ("global", "orthogonal", "concat", "hadamard")
 FIGURES = ("medium", "hard", "wrong", "siblings", "sibling_share")

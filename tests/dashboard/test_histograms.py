@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from src.dashboard.histograms import BINS, EDGES, cosine_histograms
+from dolglab.training.wandb_logging import BINS, EDGES, cosine_histograms
 
 
 def test_targets_and_others_are_counted_apart():

@@ -9,9 +9,9 @@ import pytest
 import wandb
 from dashboard.wandb_file import history, records
 
-from src.contracts import InputError
-from src.dashboard import wandb_log
-from src.dashboard.wandb_log import STEP, WandbLog, run_id
+from dolglab.errors import InputError
+from dolglab.training import wandb_logging as wandb_log
+from dolglab.training.wandb_logging import STEP, WandbLog, run_id
 
 # Port 9 of this machine discards, where anything listens at all.
 NOWHERE = "http://127.0.0.1:9"

@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-pytest.importorskip("wandb_workspaces", reason="an extra: pip install 'dolg-lab[workspace]'")
+pytest.importorskip("wandb_workspaces", reason="an extra: pip install 'dolglab[workspace]'")
 
-from src.contracts import InputError
-from src.dashboard.workspace import write_workspace
+from dolglab.errors import InputError
+from dolglab.training.wandb_workspace import write_workspace
 
 # The package's own.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

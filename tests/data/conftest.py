@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from src.contracts import TrainingSet
-from src.data.sources import FolderSource, stable_ids
+from dolglab.contracts import TrainingSet
+from dolglab.data.sources import FolderSource, stable_ids
 
 MakePhoto = Callable[..., NDArray[np.uint8]]
 Encode = Callable[..., bytes]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from src.contracts import InputError
-from src.data.augment import NUM_DRAWS, Augmentation, colour_shift
+from dolglab.data.augment import NUM_DRAWS, Augmentation, colour_shift
+from dolglab.errors import InputError
 
 DRAWS = torch.rand((4, NUM_DRAWS), generator=torch.Generator().manual_seed(1))
 IMAGES = torch.randint(0, 256, (4, 9, 11, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))

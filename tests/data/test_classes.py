@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.contracts import InputError
-from src.data.classes import class_benchmark, members_of
-from src.data.sources import FolderSource
+from dolglab.data.folder import class_benchmark, members_of
+from dolglab.data.sources import FolderSource
+from dolglab.errors import InputError
 
 
 @settings(max_examples=50, derandomize=True, deadline=None)

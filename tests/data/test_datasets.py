@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from src.contracts import Batch, Benchmark, GroundTruth, InputError, TrainingSet
-from src.data.augment import NUM_DRAWS
-from src.data.datasets import MAX_REPLACEMENTS, BenchmarkImages, TrainingImages, sample_rng
-from src.data.images import CropRange, decode, decode_crop
-from src.data.sources import FolderSource
+from dolglab.contracts import Batch, Benchmark, GroundTruth, TrainingSet
+from dolglab.data.augment import NUM_DRAWS
+from dolglab.data.datasets import MAX_REPLACEMENTS, BenchmarkImages, TrainingImages, sample_rng
+from dolglab.data.image_reading import CropRange, decode, decode_crop
+from dolglab.data.sources import FolderSource
+from dolglab.errors import InputError
 
 Encode = Callable[..., bytes]
 Photo = Callable[..., NDArray[np.uint8]]

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.contracts import Benchmark, InputError
-from src.data import distractors
-from src.data.distractors import load_distractors, read_list
-from src.data.presence import AT_ONCE, file_sizes
-from src.data.revisited import revisited_benchmark
-from src.data.sources import encoded
+from dolglab.contracts import Benchmark
+from dolglab.data import revisited as distractors
+from dolglab.data.revisited import load_distractors, read_list, revisited_benchmark
+from dolglab.data.sources import AT_ONCE, encoded, file_sizes
+from dolglab.errors import InputError
 
 NAMES = ["1/b.jpg", "0/ü.png", "1/a.JPG"]
 # What a benchmark of that many distractors says: it is not the published list.
@@ -119,7 +118,7 @@ def test_a_subset_without_any_distractor_says_so(root: Path, tmp_path: Path) -> 
     ("text", "why"),
     [
         (None, r"the list of distractors cannot be read: .*revisitop1m\.txt \(No such file .*task=revisitop1m"),
-        ("", r"lists no distractors \(python -m src\.prepare task=revisitop1m root="),
+        ("", r"lists no distractors \(dolglab prepare task=revisitop1m root="),
         (" \n\n", "lists no distractors"),
         ("a.jpg\nb.jpg\na.jpg\nb.jpg\nc.jpg\n", r"lists names more than once: a\.jpg, b\.jpg$"),
     ],

@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pytest
 
-from src.contracts import Benchmark, InputError, TrainingSet
-from src.data.folder import SplitMode, folder_benchmark, scan_folder, split_folder
+from dolglab.contracts import Benchmark, TrainingSet
+from dolglab.data.folder import SplitMode, folder_benchmark, scan_folder, split_folder
+from dolglab.errors import InputError
 
 MODES = get_args(SplitMode)
 

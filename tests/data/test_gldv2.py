@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.contracts import InputError, TrainingSet
-from src.data.gldv2 import hold_out, load_gldv2, read_labels
-from src.data.sources import HexSource, hash_share
+from dolglab.contracts import TrainingSet
+from dolglab.data.gldv2 import hold_out, load_gldv2, read_labels
+from dolglab.data.sources import HexSource, hash_share
+from dolglab.errors import InputError
 
 ID = "00a1b2c3d4e5f607"
 OTHER = "ffffffffffffffff"

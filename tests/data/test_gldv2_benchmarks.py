@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.contracts import GLDv2Benchmark
-from src.data.gldv2_benchmarks import gldv2_recognition, gldv2_retrieval
-from src.data.preparation.pack import pack_gldv2
-from src.errors import InputError
+from dolglab.contracts import GLDv2Benchmark
+from dolglab.data.gldv2_benchmarks import gldv2_recognition, gldv2_retrieval
+from dolglab.data.preparation.pack import pack_gldv2
+from dolglab.errors import InputError
 
 INDEX = [f"{number:016x}" for number in (0xA0 << 56, 0xB1 << 56, 0xC2 << 56, 0xD3 << 56)]
 TEST = [f"{number:016x}" for number in (5, 9, 0x77 << 50, 0xFF << 56)]

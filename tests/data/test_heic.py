@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.data import images
-from src.data.header import read_header
-from src.data.images import BrokenImageError, decode
+from dolglab.data import image_reading as images
+from dolglab.data.image_formats import read_header
+from dolglab.data.image_reading import BrokenImageError, decode
 
 
 def test_heic_is_read_where_its_reader_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

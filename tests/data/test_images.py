@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
-from src.data import images
-from src.data.images import (
+from dolglab.data import image_reading as images
+from dolglab.data.image_reading import (
     Box,
     BrokenImageError,
     CropRange,

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from src.data.images import Reading
-from src.data.inspection import Finding, inspect
+from dolglab.data.image_formats import Finding, inspect
+from dolglab.data.image_reading import Reading
 
 Encode = Callable[..., bytes]
 Photo = Callable[..., NDArray[np.uint8]]

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from src.contracts import Batch, TrainingSet
-from src.data.augment import Augmentation
-from src.data.datasets import TrainingImages
-from src.data.loader import EpochLoader
-from src.data.sampling import EpochSampler, draw_chances
+from dolglab.contracts import Batch, TrainingSet
+from dolglab.data.augment import Augmentation
+from dolglab.data.datasets import TrainingImages
+from dolglab.data.sampling import EpochLoader, EpochSampler, draw_chances
 
 BATCH = 4
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from src.contracts import InputError, TrainingSet
-from src.data.folder import folder_benchmark
-from src.data.module import LandmarkDataModule
-from src.data.sources import FolderSource
+from dolglab.contracts import TrainingSet
+from dolglab.data.folder import folder_benchmark
+from dolglab.data.module import LandmarkDataModule
+from dolglab.data.sources import FolderSource
+from dolglab.errors import InputError
 
 Encode = Callable[..., bytes]
 Photo = Callable[..., NDArray[np.uint8]]

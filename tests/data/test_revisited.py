@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from src.contracts import Benchmark, InputError
-from src.data.ground_truth import load_ground_truth
-from src.data.revisited import revisited_benchmark
+from dolglab.contracts import Benchmark
+from dolglab.data.ground_truth import load_ground_truth
+from dolglab.data.revisited import revisited_benchmark
+from dolglab.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 REAL = SHARED / "parity" / "revisited"

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.data.sampling import EpochSampler, RankShard
+from dolglab.data.sampling import EpochSampler, RankShard
 
 few = settings(max_examples=40, derandomize=True, deadline=None)
 

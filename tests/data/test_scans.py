@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.data import images, scans
-from src.data.images import BrokenImageError, decode, shrink
-from src.data.scans import decode_shrunk
+from dolglab.data import image_formats as scans
+from dolglab.data import image_reading as images
+from dolglab.data.image_formats import decode_shrunk
+from dolglab.data.image_reading import BrokenImageError, decode, shrink
 
 WIDTH, HEIGHT = 320, 200
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.contracts import TrainingSet
-from src.data.module import LandmarkDataModule
-from src.data.sampling import EpochSampler, draw_chances
-from src.data.selection import capped, keep, of_categories, without_images, without_landmarks
-from src.data.sources import HexSource
-from src.errors import InputError
+from dolglab.contracts import TrainingSet
+from dolglab.data.module import LandmarkDataModule
+from dolglab.data.sampling import EpochSampler, draw_chances
+from dolglab.data.selection import capped, keep, of_categories, without_images, without_landmarks
+from dolglab.data.sources import HexSource
+from dolglab.errors import InputError
 
 COUNTS = {"7": 5, "30": 1, "200": 12}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.sources import (
+from dolglab.data.sources import (
     FolderSource,
     HexSource,
     JoinedSource,

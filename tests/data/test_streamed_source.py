@@ -10,14 +10,14 @@ import fsspec
 import numpy as np
 import pytest
 
-from src.contracts import TrainingSet
-from src.data.gldv2 import load_gldv2
-from src.data.module import LandmarkDataModule
-from src.data.preparation import pack
-from src.data.preparation.pack import pack_gldv2
-from src.data.sampling import EpochSampler
-from src.data.streamed_source import StreamedSource
-from src.errors import InputError
+from dolglab.contracts import TrainingSet
+from dolglab.data.gldv2 import load_gldv2
+from dolglab.data.module import LandmarkDataModule
+from dolglab.data.preparation import pack
+from dolglab.data.preparation.pack import pack_gldv2
+from dolglab.data.sampling import EpochSampler
+from dolglab.data.streamed_source import StreamedSource
+from dolglab.errors import InputError
 
 URL = "memory://bucket/packed/train"
 
@@ -67,7 +67,7 @@ def test_chunks_are_fetched_once_and_old_ones_dropped(stored: Path) -> None:
 
 
 def test_an_epoch_goes_window_by_window(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.data.sampling.WINDOW", 2)
+    monkeypatch.setattr("dolglab.data.sampling.WINDOW", 2)
     groups = np.arange(40) // 5
     orders = [[row for _, row in EpochSampler(40, 3, epoch=epoch, groups=groups)] for epoch in (0, 0, 1)]
     assert orders[0] == orders[1] != orders[2]

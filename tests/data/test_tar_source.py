@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.datasets import TrainingImages
-from src.data.gldv2 import hold_out, load_gldv2
-from src.data.images import CropRange
-from src.data.preparation.lock import preparing
-from src.data.preparation.tar_index import index_archives, read_headers
-from src.data.tar_source import TarSource
-from src.errors import InputError
+from dolglab.data.datasets import TrainingImages
+from dolglab.data.gldv2 import hold_out, load_gldv2
+from dolglab.data.image_reading import CropRange
+from dolglab.data.preparation.lock import preparing
+from dolglab.data.tar_archives import TarSource, index_archives, read_headers
+from dolglab.errors import InputError
 
 
 def pack(folder: Path, archives: int = 3) -> list[Path]:
@@ -80,7 +79,7 @@ def test_offsets_are_those_of_the_library(packed: Path) -> None:
 
 
 def test_a_second_run_reads_only_what_changed(packed: Path, monkeypatch, capsys) -> None:
-    from src.data.preparation import tar_index
+    from dolglab.data import tar_archives as tar_index
 
     read: list[str] = []
     original = tar_index.read_headers

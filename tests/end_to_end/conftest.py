@@ -11,8 +11,8 @@ from end_to_end.runs import (
     config,
 )
 
-from src.data.demo_world.write import write_world
-from src.train import main as train
+from dolglab.commands.train import main as train
+from dolglab.demo_world.write import write_world
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from src.training.checkpoints import read_checkpoint
+from dolglab.models.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [

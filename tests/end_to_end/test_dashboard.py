@@ -9,7 +9,7 @@ from pathlib import Path
 from dashboard.wandb_file import history, records
 from end_to_end.runs import NARROW, SMALL, card, command, metrics, run_command
 
-from src.dashboard.workspace import SECTIONS
+from dolglab.training.wandb_workspace import SECTIONS
 
 
 def test_a_run_shows_its_curves_queries_results_and_checkpoints(world: Path, tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ import pytest
 import torch
 from end_to_end.runs import card, config, refused
 
-from src.assemble_network import with_network
-from src.contracts import InputError
-from src.data.folder import split_folder
-from src.data.images import decode
-from src.extraction.extractor import Extractor
-from src.retrieval.metrics import revisited_evaluation
-from src.train import main as train
-from src.training.checkpoints import RUN_KEY, load_model, read_checkpoint
+from dolglab.commands.checkpoint_network import with_network
+from dolglab.commands.train import main as train
+from dolglab.data.folder import split_folder
+from dolglab.data.image_reading import decode
+from dolglab.errors import InputError
+from dolglab.extraction.extractor import Extractor
+from dolglab.models.checkpoint import RUN_KEY, load_model, read_checkpoint
+from dolglab.retrieval.metrics import revisited_evaluation
 
 SMALL = ["data.image_size=64", "data.batch_size=8", "data.workers=0", "trainer=cpu", "trainer.max_epochs=1"]
 

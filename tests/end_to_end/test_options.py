@@ -17,10 +17,10 @@ from end_to_end.runs import (
     run_command,
 )
 
-from src.evaluate import main as evaluate
-from src.models.backbone import Backbone
-from src.train import main as train
-from src.training.checkpoints import load_model
+from dolglab.commands.evaluate import main as evaluate
+from dolglab.commands.train import main as train
+from dolglab.models.backbone import Backbone
+from dolglab.models.checkpoint import load_model
 
 
 def test_a_warm_start_with_averaged_weights_and_the_other_options(

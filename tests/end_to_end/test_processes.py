@@ -26,7 +26,7 @@ from end_to_end.runs import (
 )
 from end_to_end.system import children, free_port
 
-from src.evaluate import main as evaluate
+from dolglab.commands.evaluate import main as evaluate
 
 # A network whose every part has to have a gradient, the local head's classifier among them.
 LOCAL = ["model=delg", "model.dim=16", "model.local.code=8", "model.local.hidden=8"]

@@ -16,8 +16,8 @@ from end_to_end.runs import (
     run_command,
 )
 
-from src.evaluate import main as evaluate
-from src.train import main as train
+from dolglab.commands.evaluate import main as evaluate
+from dolglab.commands.train import main as train
 
 
 def test_without_data_the_paper_recipe_says_how_to_get_it(tmp_path: Path, capsys) -> None:
@@ -59,7 +59,7 @@ def test_refusals_are_one_line_and_leave_nothing(
         (train, "train", [*demo, "trainer.precision=bf16-true"], "bf16-mixed"),
         (train, "train", [*demo, "test_scales=[]"], "scales must be a list of numbers"),
         (train, "train", [*demo, "+data.nosuch=3"], "nosuch"),
-        (train, "train", ["data=demo", f"data.root={tmp_path / 'gone'}"], "src.prepare task=demo_world"),
+        (train, "train", ["data=demo", f"data.root={tmp_path / 'gone'}"], "dolglab prepare task=demo_world"),
         (evaluate, "evaluate", ["model=imagenet_gem", "benchmark=folder"], "benchmark.root=... is needed"),
         (evaluate, "evaluate", [f"checkpoint={best}", "scales=1.0"], "scales must be a list of numbers"),
         (evaluate, "evaluate", [f"checkpoint={best}", "scales=[a]"], "scales must be a list of numbers"),

@@ -20,10 +20,10 @@ from end_to_end.runs import (
     refused,
 )
 
-from src.data.revisited import load_ground_truth
-from src.evaluate import main as evaluate
-from src.retrieval.metrics import revisited_evaluation
-from src.train import main as train
+from dolglab.commands.evaluate import main as evaluate
+from dolglab.commands.train import main as train
+from dolglab.data.revisited import load_ground_truth
+from dolglab.retrieval.metrics import revisited_evaluation
 
 
 def test_training_leaves_a_whole_run(trained: tuple[Path, float]) -> None:

@@ -23,8 +23,8 @@ from end_to_end.runs import (
     wait_until,
 )
 
-from src.train import main as train
-from src.training.checkpoints import read_checkpoint
+from dolglab.commands.train import main as train
+from dolglab.models.checkpoint import read_checkpoint
 
 
 def test_killed_twice_it_trains_as_if_nothing_had_happened(world: Path, tmp_path: Path) -> None:

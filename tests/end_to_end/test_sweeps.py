@@ -12,7 +12,7 @@ import pytest
 from end_to_end.runs import NARROW, SMALL, card, command, losses, run_command, started, wait_until
 from end_to_end.system import processes_of, wait_for
 
-from src.training.checkpoints import read_checkpoint
+from dolglab.models.checkpoint import read_checkpoint
 
 DEMO = [*SMALL, *NARROW, "trainer.max_epochs=1", "data=demo"]
 
@@ -101,7 +101,7 @@ def test_jobs_run_side_by_side_and_end_with_their_sweep(world: Path, tmp_path: P
         wait_until(lambda: any(sweep.glob("*/checkpoints/last.ckpt")), process)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        wait_for(lambda: not processes_of("src.train", "name='side/"))
+        wait_for(lambda: not processes_of("dolglab.commands.train", "name='side/"))
     done = run_command(asked)
     assert done.returncode == 0, done.stderr
     assert [(row["job"], row["status"]) for row in rows(sweep)] == [("0_seed-1", "done"), ("1_seed-2", "done")]

@@ -12,19 +12,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from src.contracts import Benchmark, GroundTruth, InputError, LocalFeatures, Ranking, Shortlist
-from src.data.folder import folder_benchmark
-from src.evaluation.describer import Describer
-from src.evaluation.evaluator import ORACLE, Evaluator, Given
-from src.evaluation.method import Method
-from src.evaluation.search import search_by_local_features
-from src.extraction.run import Images
-from src.extraction.store import DescriptorStore, read_store
-from src.retrieval.aggregate.asmk import ASMK
-from src.retrieval.index_inverted import IVFFlatIndex
-from src.retrieval.metrics import revisited_evaluation
-from src.retrieval.post.expansion import AlphaQE
-from src.retrieval.post.whitening import Whitening
+from dolglab.contracts import Benchmark, GroundTruth, LocalFeatures, Ranking, Shortlist
+from dolglab.data.folder import folder_benchmark
+from dolglab.errors import InputError
+from dolglab.evaluation.describer import Describer
+from dolglab.evaluation.pipeline import ORACLE, Evaluator, Given
+from dolglab.evaluation.search import Method, search_by_local_features
+from dolglab.extraction.descriptor_store import DescriptorStore, read_store
+from dolglab.extraction.extract import Images
+from dolglab.retrieval.asmk import ASMK
+from dolglab.retrieval.faiss_indexes import IVFFlatIndex
+from dolglab.retrieval.metrics import revisited_evaluation
+from dolglab.retrieval.query_expansion import AlphaQE
+from dolglab.retrieval.whitening import Whitening
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*")
 

@@ -14,14 +14,24 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-from src.assemble_evaluation import network
-from src.contracts import Benchmark, GroundTruth, InputError, LocalFeatures, TrainingSet
-from src.data.folder import folder_benchmark
-from src.data.selection import select
-from src.data.sources import HexSource
-from src.evaluation.describer import make_describer
-from src.evaluation.overlap import find_overlap
-from src.evaluation.overlap_files import (
+from dolglab.commands.build_evaluation import network
+from dolglab.contracts import Benchmark, GroundTruth, LocalFeatures, TrainingSet
+from dolglab.data.folder import folder_benchmark
+from dolglab.data.selection import select
+from dolglab.data.sources import HexSource
+from dolglab.errors import InputError
+from dolglab.evaluation.describer import make_describer
+from dolglab.evaluation.overlap import (
+    Pairs,
+    Rule,
+    as_benchmark,
+    find_overlap,
+    nearest,
+    probes_of,
+    training_images,
+    verified,
+)
+from dolglab.evaluation.overlap_files import (
     COLUMNS,
     ROWS_EACH,
     Audit,
@@ -33,14 +43,12 @@ from src.evaluation.overlap_files import (
     table,
     write_audit,
 )
-from src.evaluation.overlap_search import Pairs, Rule, nearest, verified
-from src.evaluation.overlap_sets import as_benchmark, probes_of, training_images
-from src.extraction.rootsift import RootSIFT
-from src.models.backbone import Backbone
-from src.models.dolg import GlobalDescriptor
-from src.results.cells import COLOURS
-from src.results.overlap_sheet import ROWS, SIDE, contact_sheets
-from src.retrieval.rerank.spatial import Spatial
+from dolglab.extraction.rootsift import RootSIFT
+from dolglab.models.backbone import Backbone
+from dolglab.models.dolg import GlobalDescriptor
+from dolglab.results.overlap_sheet import ROWS, SIDE, contact_sheets
+from dolglab.results.pictures import COLOURS
+from dolglab.retrieval.rerank.spatial import Spatial
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 

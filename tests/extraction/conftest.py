@@ -14,7 +14,7 @@ from extraction.foreign_made import (
 )
 from numpy.typing import NDArray
 
-from src.contracts import Benchmark
+from dolglab.contracts import Benchmark
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import savemat
 
-from src.contracts import Benchmark, GroundTruth
-from src.data.sources import FolderSource, JoinedSource
+from dolglab.contracts import Benchmark, GroundTruth
+from dolglab.data.sources import FolderSource, JoinedSource
 
 # Seven of the gallery, one of them a distractor of another root, and two queries.
 GALLERY = ["jpg/été à.jpg", "jpg/b.jpg", "jpg/c.v2.jpg", "jpg/d.jpg", "jpg/e.jpg", "jpg/f.jpg"]

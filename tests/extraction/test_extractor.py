@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from src.errors import InputError
-from src.extraction.extractor import Extractor, rescale
-from src.models.backbone import Backbone
-from src.models.dolg import GlobalDescriptor
+from dolglab.errors import InputError
+from dolglab.extraction.extractor import Extractor, rescale
+from dolglab.models.backbone import Backbone
+from dolglab.models.dolg import GlobalDescriptor
 
 SCALES = (0.3535, 1.0, 1.4142)
 

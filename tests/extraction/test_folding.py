@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from src.extraction.folding import folded
-from src.models.backbone import Backbone
-from src.models.dolg import DOLG
+from dolglab.extraction.fuse_batch_norm import folded
+from dolglab.models.backbone import Backbone
+from dolglab.models.dolg import DOLG
 
 
 def norms(model: nn.Module) -> list[_BatchNorm]:

@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
-from src.contracts import Benchmark, InputError
-from src.data.classes import class_benchmark
-from src.data.sources import FolderSource
-from src.extraction import foreign
-from src.extraction.foreign import read_descriptors
+from dolglab.contracts import Benchmark
+from dolglab.data.folder import class_benchmark
+from dolglab.data.sources import FolderSource
+from dolglab.errors import InputError
+from dolglab.extraction import external as foreign
+from dolglab.extraction.external import read_descriptors
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, ">f4", np.int8])

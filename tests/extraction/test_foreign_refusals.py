@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from scipy.sparse import csc_matrix
 
-from src.contracts import Benchmark, InputError
-from src.extraction.foreign import read_descriptors
+from dolglab.contracts import Benchmark
+from dolglab.errors import InputError
+from dolglab.extraction.external import read_descriptors
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from src.contracts import InputError, LocalMaps
-from src.extraction.local_features import NetworkLocalFeatures, in_cells
-from src.extraction.rootsift import RootSIFT, root
-from src.models.dolg import GlobalDescriptor
+from dolglab.contracts import LocalMaps
+from dolglab.errors import InputError
+from dolglab.extraction.local_features import NetworkLocalFeatures, in_cells
+from dolglab.extraction.rootsift import RootSIFT, root
+from dolglab.models.dolg import GlobalDescriptor
 
 
 class Grid(GlobalDescriptor):

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from src.contracts import Benchmark, InputError, LocalFeatures
-from src.data.folder import folder_benchmark
-from src.extraction.descriptors import DescriptorSink
-from src.extraction.extractor import Extractor
-from src.extraction.local_store import LocalSink
-from src.extraction.run import Images, extract
-from src.extraction.store import DescriptorStore, fingerprint, time_spent
-from src.models.backbone import Backbone
-from src.models.dolg import GlobalDescriptor
+from dolglab.contracts import Benchmark, LocalFeatures
+from dolglab.data.folder import folder_benchmark
+from dolglab.errors import InputError
+from dolglab.extraction.descriptor_store import DescriptorSink, DescriptorStore, fingerprint, time_spent
+from dolglab.extraction.extract import Images, extract
+from dolglab.extraction.extractor import Extractor
+from dolglab.extraction.local_store import LocalSink
+from dolglab.models.backbone import Backbone
+from dolglab.models.dolg import GlobalDescriptor
 
 # Of Lightning itself, and of reading in the main process.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*")
@@ -186,12 +186,12 @@ import sys, warnings
 warnings.simplefilter("ignore")
 import lightning as L, numpy as np, torch
 from pathlib import Path
-from src.data.folder import folder_benchmark
-from src.extraction.descriptors import DescriptorSink
-from src.extraction.extractor import Extractor
-from src.extraction.run import Images, extract
-from src.models.backbone import Backbone
-from src.models.dolg import GlobalDescriptor
+from dolglab.data.folder import folder_benchmark
+from dolglab.extraction.descriptor_store import DescriptorSink
+from dolglab.extraction.extractor import Extractor
+from dolglab.extraction.extract import Images, extract
+from dolglab.models.backbone import Backbone
+from dolglab.models.dolg import GlobalDescriptor
 from lightning.pytorch.strategies import DDPStrategy
 
 photos, root = sys.argv[1:3]

@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.errors import InputError
-from src.losses.class_parallel import ClassParallel, Shard
-from src.losses.margin import ArcFace, CosFace, CurricularFace, DynamicArcFace, MarginHead, Softmax, SubCenterArcFace
+from dolglab.errors import InputError
+from dolglab.losses.class_parallel import ClassParallel, Shard
+from dolglab.losses.margin import (
+    ArcFace,
+    CosFace,
+    CurricularFace,
+    DynamicArcFace,
+    MarginHead,
+    Softmax,
+    SubCenterArcFace,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADS = {"ArcFace": ArcFace, "CosFace": CosFace, "Softmax": Softmax, "SubCenterArcFace": SubCenterArcFace}
@@ -22,8 +30,8 @@ import os
 import sys
 import torch
 import torch.distributed as dist
-from src.losses import margin
-from src.losses.class_parallel import ClassParallel
+from dolglab.losses import margin
+from dolglab.losses.class_parallel import ClassParallel
 
 name, init, rank, out = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 dist.init_process_group("gloo", init_method="file://" + init, rank=rank, world_size=2)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.errors import InputError
-from src.losses.local import LocalLoss, attended, reconstruction_error
+from dolglab.errors import InputError
+from dolglab.losses.local import LocalLoss, attended, reconstruction_error
 
 B, C, H, W, N = 3, 4, 2, 5, 6
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.errors import InputError
-from src.losses.margin import (
+from dolglab.errors import InputError
+from dolglab.losses.margin import (
     ArcFace,
     CosFace,
     CurricularFace,

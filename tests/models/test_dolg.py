@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from src.errors import InputError
-from src.models.backbone import Backbone
-from src.models.dolg import DOLG, GlobalDescriptor, maps_by_norm
-from src.models.fusion import concat_fusion, hadamard_fusion
-from src.models.local import LocalBranch
+from dolglab.errors import InputError
+from dolglab.models.backbone import Backbone
+from dolglab.models.dolg import DOLG, GlobalDescriptor, maps_by_norm
+from dolglab.models.fusion import concat_fusion, hadamard_fusion
+from dolglab.models.local_branch import LocalBranch
 
 
 def r18() -> Backbone:

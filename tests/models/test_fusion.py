@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.errors import InputError
-from src.models.fusion import concat_fusion, hadamard_fusion, orthogonal_fusion
+from dolglab.errors import InputError
+from dolglab.models.fusion import concat_fusion, hadamard_fusion, orthogonal_fusion
 
 
 def textbook(local: torch.Tensor, global_: torch.Tensor) -> torch.Tensor:

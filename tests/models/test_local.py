@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from src.errors import InputError
-from src.models.local import ASPP, DilatedConv, LocalBranch
+from dolglab.errors import InputError
+from dolglab.models.local_branch import ASPP, DilatedConv, LocalBranch
 
 
 @pytest.mark.parametrize("pointwise", [False, True])

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.errors import InputError
-from src.models.pooling import RMAC, AvgPool, GeM, MaxPool, gem, rmac_regions
+from dolglab.errors import InputError
+from dolglab.models.pooling import RMAC, AvgPool, GeM, MaxPool, gem, rmac_regions
 
 
 def reference(x: np.ndarray, p: float, eps: float = 1e-6) -> np.ndarray:

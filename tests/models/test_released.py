@@ -13,11 +13,11 @@ import torch
 from models.released_weights import state_dict
 from torch import Tensor
 
-from src.data.images import crop_query, decode
-from src.data.revisited import load_ground_truth
-from src.errors import InputError
-from src.extraction.extractor import Extractor
-from src.models.released import load_released, read_released
+from dolglab.data.image_reading import crop_query, decode
+from dolglab.data.revisited import load_ground_truth
+from dolglab.errors import InputError
+from dolglab.extraction.extractor import Extractor
+from dolglab.models.released import load_released, read_released
 
 KINDS = ["r50_aspp", "r50_noaspp", "r101_aspp", "r101_noaspp"]
 SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from src.errors import InputError
-from src.models.weights import check_finite, locate, read_file, some, tensors_of
+from dolglab.errors import InputError
+from dolglab.models.weights import check_finite, locate, read_file, some, tensors_of
 
 
 def test_safetensors_and_torchs_own_files(tmp_path: Path) -> None:

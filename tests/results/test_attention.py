@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.results.attention import LONGEST, attention_overlay
+from dolglab.results.pictures import LONGEST, attention_overlay
 
 
 def opened(data):

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.contracts import Scores
-from src.results.baseline import Baseline, gain
+from dolglab.contracts import Scores
+from dolglab.results.card import Baseline, gain
 
 
 def ranking_of(make_ranking, ap):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from src.results import bootstrap
-from src.results.bootstrap import difference, interval
+from dolglab.results import statistics as bootstrap
+from dolglab.results.statistics import difference, interval
 
 
 def test_the_interval_is_that_of_a_plain_loop():

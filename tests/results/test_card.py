@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.contracts import BadImage, InputError
-from src.results.bootstrap import interval
-from src.results.card import in_short, labels, make_card, map_intervals, read_card, write_card
-from src.results.provenance import commit
-from src.results.tables.protocol import dataset_lines
+from dolglab.contracts import BadImage
+from dolglab.errors import InputError
+from dolglab.results.card import commit, in_short, labels, make_card, map_intervals, read_card, write_card
+from dolglab.results.statistics import interval
+from dolglab.results.tables import dataset_lines
 
 
 def card_of(*rankings, checkpoint=None, config=None, **protocol):
@@ -122,7 +122,7 @@ def test_a_card_says_what_made_it(tmp_path, make_ranking):
     card = card_of(make_ranking(), checkpoint=checkpoint)
     assert card["checkpoint"] == {"path": str(checkpoint), "sha256": hashlib.sha256(b"weights").hexdigest()}
     packages = {"torch", "lightning", "timm", "faiss", "numpy", "simplejpeg", "opencv", "pillow"}
-    assert set(card["versions"]) == packages | {"python", "dolg-lab"}
+    assert set(card["versions"]) == packages | {"python", "dolglab"}
     assert card["time"].endswith("+00:00")
 
 

@@ -8,16 +8,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from src.results.card_charts import (
+from dolglab.results.card_charts import (
     chart_sections,
     file_stem,
     precision_recall_charts,
     tradeoff_charts,
     write_charts,
 )
-from src.results.charts import line_chart, short, standalone
-from src.results.series import Series
-from src.results.tradeoff import tradeoff_svg
+from dolglab.results.charts import Series, line_chart, short, standalone, tradeoff_svg
 
 
 @pytest.fixture

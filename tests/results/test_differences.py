@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.contracts import InputError
-from src.results.bootstrap import difference
-from src.results.tables.differences import difference_table
-from src.results.tables.model import Cell, Footnotes
+from dolglab.errors import InputError
+from dolglab.results.comparison_tables import difference_table
+from dolglab.results.statistics import difference
+from dolglab.results.tables import Cell, Footnotes
 
 
 @pytest.fixture

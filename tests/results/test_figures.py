@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from src.results.drawing import MAX_BYTES
-from src.results.figures import BORDER, NOTE_HEIGHT, Layout, chosen_queries, ranked_grid
+from dolglab.results.pictures import BORDER, MAX_BYTES, NOTE_HEIGHT, Layout, chosen_queries, ranked_grid
 
 GREEN, RED, GREY, BLUE = (46, 158, 79), (214, 59, 59), (154, 154, 154), (47, 111, 219)
 

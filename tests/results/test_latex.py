@@ -7,9 +7,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from src.results.published import published_summary
-from src.results.tables.latex import escaped, to_latex
-from src.results.tables.summary import summarize
+from dolglab.results.comparison_tables import summarize
+from dolglab.results.report import published_summary
+from dolglab.results.table_formats import escaped, to_latex
 
 
 @pytest.fixture

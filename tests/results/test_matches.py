@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from src.results.matches import GAP, HEIGHT, match_figure
+from dolglab.results.pictures import GAP, HEIGHT, match_figure
 
 
 def opened(picture: bytes) -> np.ndarray:

@@ -3,14 +3,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from src.contracts import BadImage
-from src.results.card import make_card
-from src.results.card_charts import Chart, ChartSection
-from src.results.figures import ranked_grid
-from src.results.page import outline, write_page
-from src.results.published import published_summary
-from src.results.tables.summary import summarize
-from src.results.training_curves import curves_svg
+from dolglab.contracts import BadImage
+from dolglab.results.card import make_card
+from dolglab.results.card_charts import Chart, ChartSection
+from dolglab.results.charts import curves_svg
+from dolglab.results.comparison_tables import summarize
+from dolglab.results.pictures import ranked_grid
+from dolglab.results.report import outline, published_summary, write_page
 
 
 class Elements(HTMLParser):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from src.contracts import InputError
-from src.results.pictures import read_pictures, write_pictures
+from dolglab.errors import InputError
+from dolglab.results.pictures import read_pictures, write_pictures
 
 
 def test_pictures_keep_their_titles_and_their_order(tmp_path):

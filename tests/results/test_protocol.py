@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from src.results.tables.protocol import protocol_line, protocol_lines
-from src.results.tables.summary import summarize
+from dolglab.results.comparison_tables import summarize
+from dolglab.results.tables import protocol_line, protocol_lines
 
 
 def staged(ranking, **stages):

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from src.results.published import ROWS, SOURCES, published_summary
-from src.results.tables.markdown import to_markdown
-from src.results.tables.summary import summarize
+from dolglab.results.comparison_tables import summarize
+from dolglab.results.report import ROWS, SOURCES, published_summary
+from dolglab.results.table_formats import to_markdown
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.results.baseline import Baseline
-from src.results.run import finish_run
+from dolglab.results.card import Baseline
+from dolglab.results.run import finish_run
 
 
 @pytest.fixture

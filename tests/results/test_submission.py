@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.contracts import Evaluation, Measure, Ranking, Scores
-from src.results.card import make_card
-from src.results.submission import submission
-from src.results.tables.markdown import to_markdown
-from src.results.tables.summary import summarize
+from dolglab.contracts import Evaluation, Measure, Ranking, Scores
+from dolglab.results.card import make_card
+from dolglab.results.comparison_tables import summarize
+from dolglab.results.run import submission
+from dolglab.results.table_formats import to_markdown
 
 MakeRanking = Callable[..., Ranking]
 

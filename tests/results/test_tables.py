@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from src.contracts import BadImage
-from src.results.bootstrap import interval
-from src.results.tables.columns import row_names
-from src.results.tables.markdown import to_markdown
-from src.results.tables.summary import summarize
-from src.results.tables.terminal import print_tables
+from dolglab.contracts import BadImage
+from dolglab.results.comparison_tables import summarize
+from dolglab.results.statistics import interval
+from dolglab.results.table_formats import print_tables, to_markdown
+from dolglab.results.tables import row_names
 
 
 @pytest.fixture

@@ -2,9 +2,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from src.contracts import InputError
-from src.results.series import read_series
-from src.results.training_curves import curves_svg
+from dolglab.errors import InputError
+from dolglab.results.charts import curves_svg, read_series
 
 METRICS = """\
 epoch,step,train/loss,train/target_cosine,val/toy/easy,val/toy/hard,val/toy/medium,pooling/p,lr-AdamW

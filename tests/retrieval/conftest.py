@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from retrieval.indexes import DIM, KINDS, Table, rows
 
-from src.retrieval.index import Index
+from dolglab.retrieval.index import Index
 
 
 @pytest.fixture(scope="session")

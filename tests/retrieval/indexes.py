@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from src.retrieval.index import FlatIndex, Index
-from src.retrieval.index_codes import OPQIndex
-from src.retrieval.index_graph import HNSWIndex
-from src.retrieval.index_inverted import IVFFlatIndex, IVFPQIndex
+from dolglab.retrieval.faiss_indexes import HNSWIndex, IVFFlatIndex, IVFPQIndex, OPQIndex
+from dolglab.retrieval.index import FlatIndex, Index
 
 Table = NDArray[np.float32]
 DIM = 32

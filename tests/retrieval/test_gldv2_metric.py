@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.contracts import GLDv2Benchmark, GroundTruth, Measure
-from src.errors import InputError
-from src.retrieval.gldv2 import GLDv2Metric, voted
-from src.retrieval.index_inverted import IVFFlatIndex
+from dolglab.contracts import GLDv2Benchmark, GroundTruth, Measure
+from dolglab.errors import InputError
+from dolglab.retrieval.faiss_indexes import IVFFlatIndex
+from dolglab.retrieval.gldv2_metrics import GLDv2Metric, voted
 
 GALLERY, QUERIES, DIM = 40, 12, 8
 NOTHING = np.empty(0, np.int64)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from src.data.gldv2_solutions import read_recognition_solution, read_retrieval_solution
-from src.errors import InputError
-from src.retrieval.metrics import gldv2_map_at_k, global_average_precision
+from dolglab.data.gldv2_tables import read_recognition_solution, read_retrieval_solution
+from dolglab.errors import InputError
+from dolglab.retrieval.metrics import gldv2_map_at_k, global_average_precision
 
 USAGES = ("Public", "Private")
 

@@ -12,11 +12,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from retrieval.indexes import DIM, KINDS, Table, every_kind, rows, stable_sort
 
-from src.errors import InputError
-from src.retrieval.index import FlatIndex, Index, recall
-from src.retrieval.index_codes import OPQIndex
-from src.retrieval.index_graph import HNSWIndex
-from src.retrieval.index_inverted import IVFFlatIndex, IVFPQIndex
+from dolglab.errors import InputError
+from dolglab.retrieval.faiss_indexes import HNSWIndex, IVFFlatIndex, IVFPQIndex, OPQIndex
+from dolglab.retrieval.index import FlatIndex, Index, recall
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "index"
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from retrieval.indexes import DIM, KINDS, Table, every_kind, stable_sort
 
-from src.errors import InputError
-from src.retrieval import index_files
-from src.retrieval.index import FlatIndex, Index, recall
-from src.retrieval.index_inverted import IVFFlatIndex
+from dolglab.errors import InputError
+from dolglab.retrieval import index_files
+from dolglab.retrieval.faiss_indexes import IVFFlatIndex
+from dolglab.retrieval.index import FlatIndex, Index, recall
 
 
 @every_kind

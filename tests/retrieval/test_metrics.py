@@ -13,12 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.contracts import DIFFICULTIES, GroundTruth
-from src.data.revisited import load_ground_truth
-from src.errors import InputError
-from src.retrieval.index import FlatIndex
-from src.retrieval.index_inverted import IVFFlatIndex
-from src.retrieval.metrics import (
+from dolglab.contracts import DIFFICULTIES, GroundTruth
+from dolglab.data.revisited import load_ground_truth
+from dolglab.errors import InputError
+from dolglab.retrieval.faiss_indexes import IVFFlatIndex
+from dolglab.retrieval.index import FlatIndex
+from dolglab.retrieval.metrics import (
     RevisitedMAP,
     evaluation_of,
     ignored_of,
@@ -28,7 +28,7 @@ from src.retrieval.metrics import (
     revisited_evaluation,
     scores_at,
 )
-from src.retrieval.ranking import listed_ranking
+from dolglab.retrieval.ranking import listed_ranking
 
 
 def lists(*parts: list[int]) -> tuple[np.ndarray, ...]:
@@ -214,8 +214,8 @@ def test_what_is_skipped_is_not_found(world) -> None:
 
 def test_chunks_and_the_kept_head_do_not_change_the_result(world, monkeypatch: pytest.MonkeyPatch) -> None:
     truth, descriptors, queries = world
-    monkeypatch.setattr("src.retrieval.ranking.QUERIES_AT_ONCE", 1)
-    monkeypatch.setattr("src.retrieval.descriptors.BATCHES_AT_ONCE", 2)
+    monkeypatch.setattr("dolglab.retrieval.ranking.QUERIES_AT_ONCE", 1)
+    monkeypatch.setattr("dolglab.retrieval.descriptors.BATCHES_AT_ONCE", 2)
     metric = RevisitedMAP(truth, 8, queries, 6, top=3)
     for rows in torch.arange(10).split(3):
         metric.update(descriptors[rows], rows)
@@ -276,8 +276,9 @@ def test_a_descriptor_that_is_not_finite_is_refused(world, position: int, role: 
 SCRIPT = """
 import json, sys
 import numpy as np, torch, torch.distributed as dist
-from src.contracts import GroundTruth, InputError
-from src.retrieval.metrics import RevisitedMAP
+from dolglab.contracts import GroundTruth
+from dolglab.errors import InputError
+from dolglab.retrieval.metrics import RevisitedMAP
 rank, init, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method="file://" + init, rank=rank, world_size=2)
 a = lambda *parts: tuple(np.array(p, np.int64) for p in parts)

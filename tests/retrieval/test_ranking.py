@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from src.errors import InputError
-from src.retrieval.index import FlatIndex
-from src.retrieval.index_inverted import IVFFlatIndex
-from src.retrieval.products import mapping_of, on_grid, rows_at
-from src.retrieval.ranking import (
+from dolglab.errors import InputError
+from dolglab.retrieval.exact_dot import mapping_of, on_grid, rows_at
+from dolglab.retrieval.faiss_indexes import IVFFlatIndex
+from dolglab.retrieval.index import FlatIndex
+from dolglab.retrieval.ranking import (
     Ranked,
     exact_ranking,
     gallery_ranking,
@@ -33,10 +33,10 @@ Array = NDArray[np.floating]
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts so small that a gallery of some hundred images has many."""
-    monkeypatch.setattr("src.retrieval.products.VALUES", 40)
-    monkeypatch.setattr("src.retrieval.ranking.FIRST_TILE", 2)
-    monkeypatch.setattr("src.retrieval.ranking.TILE", 33)
-    monkeypatch.setattr("src.retrieval.ranking.QUERIES_AT_ONCE", 3)
+    monkeypatch.setattr("dolglab.retrieval.exact_dot.VALUES", 40)
+    monkeypatch.setattr("dolglab.retrieval.ranking.FIRST_TILE", 2)
+    monkeypatch.setattr("dolglab.retrieval.ranking.TILE", 33)
+    monkeypatch.setattr("dolglab.retrieval.ranking.QUERIES_AT_ONCE", 3)
 
 
 def whole(*, images: int = 300, queries: int = 8, dim: int = 6, seed: int = 0) -> tuple[Array, Array]:
@@ -111,7 +111,7 @@ def test_neither_threads_nor_parts_nor_company_change_a_bit(monkeypatch: pytest.
     results = []
     for count, values in ((1, 2**18), (2, 7000), (3, 2**10)):
         torch.set_num_threads(count)
-        monkeypatch.setattr("src.retrieval.products.VALUES", values)
+        monkeypatch.setattr("dolglab.retrieval.exact_dot.VALUES", values)
         results.append(exact_ranking(gallery, queries, labelled, 50))
     torch.set_num_threads(threads)
     alone = [exact_ranking(gallery, queries[q : q + 1], labelled[q : q + 1], 50) for q in range(9)]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from src.retrieval.threads import side_by_side
+from dolglab.retrieval.exact_dot import side_by_side
 
 
 @pytest.fixture(autouse=True)

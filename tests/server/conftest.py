@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from src.library.describing import embed
-from src.library.finder import Finder
-from src.library.library import Library
-from src.library.model import ready_model
-from src.library.photos import find_photos
-from src.server.app import build_app
-from src.server.settings import Settings
+from dolglab.library.ingest import embed
+from dolglab.library.library import Library
+from dolglab.library.photos import find_photos
+from dolglab.library.query import ready_model
+from dolglab.library.search_engine import Finder
+from dolglab.server.app import build_app
+from dolglab.server.security import Settings
 
 # Of one client; tests ask more than sixty times a minute.
 OFTEN = 1e9

@@ -12,8 +12,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from src.library.catalogue import FILE, FORMAT
-from src.serve import main
+from dolglab.commands.serve import main
+from dolglab.library.catalogue import FILE, FORMAT
 
 app = typer.Typer()
 app.command()(main)
@@ -40,7 +40,7 @@ def test_a_port_that_is_taken_is_said_before_anything_is_loaded(tmp_path: Path) 
 def test_no_library_is_said(tmp_path: Path) -> None:
     code, said = serve("--library", str(tmp_path), "--port", "0")
     assert code == 2
-    assert said == f"error: no library in {tmp_path}: python -m src.embed PHOTOS --library {tmp_path} makes one\n"
+    assert said == f"error: no library in {tmp_path}: dolglab embed PHOTOS --library {tmp_path} makes one\n"
 
 
 @pytest.mark.parametrize(("options", "warned"), [([], True), (["--token", "x"], False)])

@@ -19,11 +19,11 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from server.conftest import Start
 
-from src.data.folder import scan_folder
-from src.library.contents import Photo
-from src.library.library import Library
-from src.server.additions import safe_name
-from src.server.desk import WAITING_CHANGES
+from dolglab.data.folder import scan_folder
+from dolglab.library.catalogue import Photo
+from dolglab.library.library import Library
+from dolglab.server.photo_files import safe_name
+from dolglab.server.service import WAITING_CHANGES
 
 ODD = "é 🙂 = 'a'.JPG"
 
@@ -182,7 +182,7 @@ def test_a_server_that_only_searches(client: TestClient) -> None:
 def test_searches_go_on_while_another_process_writes(own: Path, start: Start) -> None:
     client = start()
     program = (
-        "import sys; from src.library.library import Library\n"
+        "import sys; from dolglab.library.library import Library\n"
         f"with Library({str(own)!r}).writing():\n    print('writes', flush=True); sys.stdin.read()"
     )
     writer = subprocess.Popen(

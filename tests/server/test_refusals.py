@@ -17,11 +17,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from server.conftest import Start
 
-from src.server.errors import without_place
-from src.server.guard import Guard
-from src.server.limits import Rate, Worker
-from src.server.metrics import Metrics
-from src.server.settings import Settings
+from dolglab.server.errors import without_place
+from dolglab.server.security import Guard, Metrics, Rate, Settings, Worker
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>'
 

@@ -11,8 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from src.library.finder import Finder
-from src.library.query import query_pixels
+from dolglab.library.query import query_pixels
+from dolglab.library.search_engine import Finder
 
 
 def ask(client: TestClient, photo: bytes, name: str = "query.jpg", **fields: object):

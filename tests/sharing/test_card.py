@@ -10,10 +10,9 @@ import torch
 import yaml
 from models.released_weights import state_dict
 
-from src.errors import InputError
-from src.results.card import write_card
-from src.results.provenance import sha256
-from src.sharing.command import Request, export
+from dolglab.errors import InputError
+from dolglab.results.card import sha256, write_card
+from dolglab.sharing.export import Request, export
 
 
 def front_matter(text: str) -> dict:
@@ -40,7 +39,7 @@ def test_a_run_finds_its_own_card(run: Path, tmp_path: Path, capsys) -> None:
     assert "landmark-retrieval" in about["tags"]
     assert "(1 result cards)" in capsys.readouterr().out
     for line in (
-        'model = src.load("my model")',
+        'model = dolglab.load("my model")',
         "- images trained on: not known",
         "- landmarks trained on: 2",
         "- chosen on: held out (digest 2222222222222222)",

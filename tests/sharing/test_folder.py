@@ -12,13 +12,13 @@ import torch
 from models.released_weights import state_dict
 from training.test_checkpoints import DATA, write, write_delg
 
-from src.errors import InputError
-from src.losses.local import LocalLoss
-from src.losses.margin import ArcFace, CurricularFace
-from src.models.released import load_released, released_network
-from src.sharing.folder import Shared, from_checkpoint, from_released, new_folder, write_model
-from src.training.checkpoints import load_model, selection_of, tensor_file
-from src.training.warm_start import warm_start
+from dolglab.errors import InputError
+from dolglab.losses.local import LocalLoss
+from dolglab.losses.margin import ArcFace, CurricularFace
+from dolglab.models.checkpoint import load_model, selection_of, tensor_file
+from dolglab.models.released import load_released, released_network
+from dolglab.sharing.export import Shared, from_checkpoint, from_released, new_folder, write_model
+from dolglab.training.init_weights import warm_start
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
-from src.errors import InputError
-from src.sharing import hub
-from src.sharing.command import Request, export
-from src.sharing.hub import fetch, is_hub_folder, push
-from src.training.checkpoints import load_model
+from dolglab.errors import InputError
+from dolglab.models.checkpoint import load_model
+from dolglab.sharing import hub
+from dolglab.sharing.export import Request, export
+from dolglab.sharing.hub import fetch, is_hub_folder, push
 
 COMMIT = "c" * 40
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from end_to_end.runs import config
 from hydra.utils import instantiate
 
-from src.extraction.store import fingerprint
-from src.sharing import named
+from dolglab.extraction.descriptor_store import fingerprint
+from dolglab.sharing import resolve as named
 
 
 def test_the_packaged_network_is_the_configurations() -> None:

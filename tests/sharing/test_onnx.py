@@ -10,18 +10,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from src.errors import InputError
-from src.extraction.extractor import Extractor
-from src.extraction.onnx_extractor import OnnxExtractor, Session
-from src.extraction.store import fingerprint
-from src.library.model import ready_model
-from src.models.backbone import Backbone
-from src.models.dolg import DOLG, GlobalDescriptor
-from src.models.pooling import RMAC, GeM
-from src.sharing import backend, onnx_file
-from src.sharing.command import Request, export
-from src.sharing.graph import check_exportable
-from src.training.checkpoints import load_model
+from dolglab.errors import InputError
+from dolglab.extraction.descriptor_store import fingerprint
+from dolglab.extraction.extractor import Extractor
+from dolglab.extraction.onnx_extractor import OnnxExtractor, Session
+from dolglab.library.query import ready_model
+from dolglab.models.backbone import Backbone
+from dolglab.models.checkpoint import load_model
+from dolglab.models.dolg import DOLG, GlobalDescriptor
+from dolglab.models.pooling import RMAC, GeM
+from dolglab.sharing import onnx_export as onnx_file
+from dolglab.sharing import resolve as backend
+from dolglab.sharing.export import Request, export
+from dolglab.sharing.onnx_export import check_exportable
 
 SHAPES = [(1, 3, 33, 64), (3, 3, 97, 131), (1, 3, 160, 160), (2, 3, 201, 75)]
 

@@ -1,7 +1,7 @@
 """How a job is named, and what it keeps of the process that starts it."""
 
-from src.sweeps.names import job_folder, short_names
-from src.sweeps.process import own_environment
+from dolglab.sweeps.jobs import own_environment
+from dolglab.sweeps.overrides import job_folder, short_names
 
 
 def test_a_folder_says_what_differs_in_letters_that_need_no_quotes():

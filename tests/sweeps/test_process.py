@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import InputError
-from src.locks import hold
-from src.processes import STARTER, note_starter, starter_is_gone
-from src.sweeps import job, process
+from dolglab.errors import InputError
+from dolglab.io import hold
+from dolglab.processes import STARTER, note_starter, starter_is_gone
+from dolglab.sweeps import jobs as job
+from dolglab.sweeps import jobs as process
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_the_starter_of_a_sweep_is_known_by_more_than_its_number(monkeypatch):
 
 
 def test_a_folder_that_another_process_goes_on_with_is_no_failed_job(tmp_path, monkeypatch):
-    take = "import sys, time; from pathlib import Path; from src.locks import hold\n"
+    take = "import sys, time; from pathlib import Path; from dolglab.io import hold\n"
     take += "print(hold(Path(sys.argv[1])), flush=True); time.sleep(60)"
     folder = tmp_path / "sweep" / "0"
     monkeypatch.setattr(job, "PATIENCE", 0.2)

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.files import write_text
-from src.results.card import write_card
-from src.sweeps.chart import means, table_of, write_comparison
-from src.sweeps.table import Job, read_jobs, write_table
+from dolglab.io import write_text
+from dolglab.results.card import write_card
+from dolglab.sweeps.summary import Job, means, read_jobs, table_of, write_comparison, write_table
 
 
 @pytest.fixture

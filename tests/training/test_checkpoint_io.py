@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.contracts import InputError
-from src.training.checkpoint_io import AtomicCheckpointIO, last_sound
-from src.training.checkpoints import RUN_KEY, describe_run
+from dolglab.errors import InputError
+from dolglab.models.checkpoint import RUN_KEY, describe_run
+from dolglab.training.checkpointing import AtomicCheckpointIO, last_sound
 
 CONFIG = {"model": {"backbone": {"name": "resnet18"}}}
 

@@ -9,16 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.errors import InputError
-from src.losses.local import LocalLoss
-from src.losses.margin import ArcFace
-from src.models.backbone import Backbone
-from src.models.delg import DELG, LocalHead
-from src.models.dolg import DOLG
-from src.models.fusion import concat_fusion
-from src.models.pooling import GeM
-from src.training.checkpoint_io import AtomicCheckpointIO
-from src.training.checkpoints import (
+from dolglab.errors import InputError
+from dolglab.losses.local import LocalLoss
+from dolglab.losses.margin import ArcFace
+from dolglab.models.backbone import Backbone
+from dolglab.models.checkpoint import (
     RUN_KEY,
     changes,
     check_resumable,
@@ -27,33 +22,43 @@ from src.training.checkpoints import (
     read_checkpoint,
     selection_of,
 )
+from dolglab.models.delg import DELG, LocalHead
+from dolglab.models.dolg import DOLG
+from dolglab.models.fusion import concat_fusion
+from dolglab.models.pooling import GeM
+from dolglab.training.checkpointing import AtomicCheckpointIO
 
 MODEL = {
-    "_target_": "src.models.dolg.DOLG",
+    "_target_": "dolglab.models.dolg.DOLG",
     "backbone": {
-        "_target_": "src.models.backbone.Backbone",
+        "_target_": "dolglab.models.backbone.Backbone",
         "name": "resnet18.tv_in1k",
         "pretrained": True,
         "weights": None,
     },
-    "pooling": {"_target_": "src.models.pooling.GeM", "_partial_": True, "p": 2.5},
-    "local": {"_target_": "src.models.local.LocalBranch", "_partial_": True},
-    "fusion": {"_target_": "src.models.fusion.concat_fusion", "_partial_": True},
+    "pooling": {"_target_": "dolglab.models.pooling.GeM", "_partial_": True, "p": 2.5},
+    "local": {"_target_": "dolglab.models.local_branch.LocalBranch", "_partial_": True},
+    "fusion": {"_target_": "dolglab.models.fusion.concat_fusion", "_partial_": True},
     "hidden": 16,
     "dim": 8,
 }
 
 DELG_MODEL = {
-    "_target_": "src.models.delg.DELG",
+    "_target_": "dolglab.models.delg.DELG",
     "backbone": MODEL["backbone"],
-    "pooling": {"_target_": "src.models.pooling.GeM", "_partial_": True},
-    "local": {"_target_": "src.models.delg.LocalHead", "_partial_": True, "code": 6, "hidden": 4},
+    "pooling": {"_target_": "dolglab.models.pooling.GeM", "_partial_": True},
+    "local": {"_target_": "dolglab.models.delg.LocalHead", "_partial_": True, "code": 6, "hidden": 4},
     "dim": 8,
 }
 
 DATA = {"training": "1" * 16, "validation": {"held out": "2" * 16}, "test": {"toy": "3" * 16}}
-EVIL = ["os.system", "src.models.dolg.torch.os.system", "src.models.dolg.nn", "src.models.dolg.Tensor"]
-EVIL += ["src.models.backbone._read_tensors", "src.models.nowhere.DOLG", "src.models.dolg", "src.cli.settle_process"]
+EVIL = ["os.system", "dolglab.models.dolg.torch.os.system", "dolglab.models.dolg.nn", "dolglab.models.dolg.Tensor"]
+EVIL += [
+    "dolglab.models.backbone._read_tensors",
+    "dolglab.models.weights.read_file",
+    "dolglab.models.dolg",
+    "dolglab.commands.hydra_cli.settle_process",
+]
 
 
 def write(path: Path, model: dict | None = None, **changes: object) -> DOLG:
@@ -114,7 +119,7 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
         ("foreign.ckpt", "not a checkpoint of this project"),
         ("format.ckpt", "format 99"),
         ("other.ckpt", "another architecture"),
-        *((f"evil{place}.ckpt", f"wants to build {target}") for place, target in enumerate(EVIL)),
+        *((f"evil{place}.ckpt", f"{target} is no network") for place, target in enumerate(EVIL)),
     ]:
         with pytest.raises(InputError, match=message) as caught:
             load_model(tmp_path / name)
@@ -127,7 +132,7 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
         {"pooling": "${oc.create:{_target_:builtins.print,_args_:[ran]}}"},
         {"${oc.env:HOME}": 1},
         {"backbone": {**MODEL["backbone"], "options": {"checkpoint_path": "/etc/passwd"}}},
-        {"pooling": {"_target_": "src.models.weights.read_file", "source": "hf://a/b/c"}},
+        {"pooling": {"_target_": "dolglab.models.weights.read_file", "source": "hf://a/b/c"}},
     ],
 )
 def test_a_configuration_can_call_nothing_else(tmp_path: Path, change: dict, capsys) -> None:

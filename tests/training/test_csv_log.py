@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from src.training.csv_log import FLUSH_EVERY, CSVLog
+from dolglab.training.csv_logger import FLUSH_EVERY, CSVLog
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from src.contracts import InputError
-from src.processes import launched
-from src.training.devices import check_devices
+from dolglab.commands.build_training import check_devices
+from dolglab.errors import InputError
+from dolglab.processes import launched
 
 
 @pytest.fixture

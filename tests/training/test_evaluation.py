@@ -12,7 +12,7 @@ PROCESS = """
 import sys
 import torch
 import torch.distributed as dist
-from src.training.evaluation import share_buffers
+from dolglab.training.retrieval_module import share_buffers
 
 init, rank = sys.argv[1], int(sys.argv[2])
 dist.init_process_group("gloo", init_method="file://" + init, rank=rank, world_size=2)

@@ -3,7 +3,7 @@
 import lightning as L
 import pytest
 
-from src.training.gradients import is_logged
+from dolglab.training.callbacks import is_logged
 
 
 @pytest.mark.parametrize(("every", "logged"), [(1, [0, 1, 2, 3]), (2, [1, 3]), (0, [])])

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from src.data.augment import Augmentation
-from src.losses.class_parallel import ClassParallel
-from src.losses.local import LocalLoss
-from src.losses.margin import ArcFace
-from src.models.backbone import Backbone
-from src.models.delg import DELG, LocalHead
-from src.training.module import LandmarkModule
-from src.training.optim import warmup_cosine
+from dolglab.data.augment import Augmentation
+from dolglab.losses.class_parallel import ClassParallel
+from dolglab.losses.local import LocalLoss
+from dolglab.losses.margin import ArcFace
+from dolglab.models.backbone import Backbone
+from dolglab.models.delg import DELG, LocalHead
+from dolglab.training.module import LandmarkModule
+from dolglab.training.optim import warmup_cosine
 
 
 def norm(parameters: list[nn.Parameter]) -> float:

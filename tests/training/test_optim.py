@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from src.errors import InputError
-from src.training.optim import cosine_factor, lr_factor, optimizer_steps, parameter_groups, warmup_cosine
+from dolglab.errors import InputError
+from dolglab.training.optim import cosine_factor, lr_factor, optimizer_steps, parameter_groups, warmup_cosine
 
 
 def test_half_a_cosine() -> None:

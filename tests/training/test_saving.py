@@ -13,9 +13,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.contracts import Batch
-from src.errors import InputError
-from src.training.saving import StopAt, Within
+from dolglab.contracts import Batch
+from dolglab.errors import InputError
+from dolglab.training.checkpointing import StopAt, Within
 
 BATCHES = 5
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from src.training.stopping import StopOnSignal
+from dolglab.training.callbacks import StopOnSignal
 
 
 class Told(L.LightningModule):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import optuna
 from optuna.trial import TrialState
 
-from src.tuning.chart import write_chart
-from src.tuning.space import Dimension
+from dolglab.sweeps.search_space import Dimension
+from dolglab.sweeps.study import write_chart
 
 SPACE = (Dimension("optim.lr", 0.001, 0.1, log=True), Dimension("fusion", choices=("concat", "orthogonal")))
 

@@ -6,10 +6,9 @@ import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from src.errors import InputError
-from src.sweeps.overrides import override
-from src.tuning.command import with_train
-from src.tuning.space import Dimension, read_space
+from dolglab.errors import InputError
+from dolglab.sweeps.overrides import override
+from dolglab.sweeps.search_space import Dimension, read_space, with_train
 
 
 def test_values_are_of_their_range_and_kind_and_the_same_when_asked_again():

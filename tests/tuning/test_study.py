@@ -11,10 +11,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from src.errors import InputError
-from src.tuning.space import Dimension
-from src.tuning.study import SharedStudy
-from src.tuning.trial import Watch
+from dolglab.errors import InputError
+from dolglab.sweeps.search_space import Dimension
+from dolglab.sweeps.study import SharedStudy, Watch
 
 SPACE = (Dimension("x", 0.0, 1.0), Dimension("kind", choices=("a", "b")))
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from src.data.demo_world.camera import (
+from dolglab.demo_world.camera import (
     Camera,
     Plane,
     billboard,

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.data.demo_world.building import build
-from src.data.demo_world.grammar import sample_family
+from dolglab.demo_world.building import build
+from dolglab.demo_world.grammar import sample_family
 
 examples = settings(max_examples=30, deadline=None, derandomize=True)
 

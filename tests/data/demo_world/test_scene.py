@@ -5,13 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.data.demo_world.building import Sprite, Volume, build, far_to_near
-from src.data.demo_world.camera import Camera, grade, project
-from src.data.demo_world.grammar import sample_family
-from src.data.demo_world.photo import sample_lens, sample_weather
-from src.data.demo_world.props import make_props
-from src.data.demo_world.scene import look, render, wanted_view
-from src.data.demo_world.views import View
+from dolglab.demo_world.building import Sprite, Volume, build, far_to_near
+from dolglab.demo_world.camera import Camera, grade, project
+from dolglab.demo_world.grammar import sample_family
+from dolglab.demo_world.ornament import make_props
+from dolglab.demo_world.photo import sample_lens, sample_weather
+from dolglab.demo_world.scene import View, look, render, wanted_view
 
 
 @pytest.fixture(scope="module")

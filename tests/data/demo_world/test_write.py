@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.contracts import InputError
-from src.data.demo_world import write
-from src.data.demo_world.write import contact_sheet, write_world
+from dolglab.demo_world import write
+from dolglab.demo_world.write import contact_sheet, write_world
+from dolglab.errors import InputError
 
 SMALL = {
     "train_families": 2,

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from archives import tar
 
-from src.data.preparation import fetch as module
-from src.data.preparation.fetch import fetch
-from src.data.preparation.lock import preparing
-from src.data.preparation.published import ARCHIVES, fetch_gldv2, gldv2_files, numbers
-from src.data.preparation.transfer import Patience
-from src.data.tar_source import TarSource
-from src.errors import InputError
+from dolglab.data.preparation import fetch as module
+from dolglab.data.preparation.fetch import ARCHIVES, fetch, fetch_gldv2, gldv2_files, numbers
+from dolglab.data.preparation.lock import preparing
+from dolglab.data.preparation.transfer import Patience
+from dolglab.data.tar_archives import TarSource
+from dolglab.errors import InputError
 
 AT_ONCE = Patience(retries=3, pause=0.0)
 

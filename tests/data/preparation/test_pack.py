@@ -12,14 +12,14 @@ import pytest
 from archives import tar
 from numpy.typing import NDArray
 
-from src.data.gldv2 import load_gldv2
-from src.data.images import decode
-from src.data.module import LandmarkDataModule
-from src.data.packed_source import PackedSource
-from src.data.preparation import pack
-from src.data.preparation.pack import pack_gldv2, packed_bytes
-from src.data.preparation.tar_index import index_archives
-from src.errors import InputError
+from dolglab.data.archive_source import PackedSource
+from dolglab.data.gldv2 import load_gldv2
+from dolglab.data.image_reading import decode
+from dolglab.data.module import LandmarkDataModule
+from dolglab.data.preparation import pack
+from dolglab.data.preparation.pack import pack_gldv2, packed_bytes
+from dolglab.data.tar_archives import index_archives
+from dolglab.errors import InputError
 
 Encode = Callable[..., bytes]
 Photo = Callable[..., NDArray[np.uint8]]

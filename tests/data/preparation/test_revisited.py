@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from archives import tar
 
-from src.data.preparation.revisited import PHOTOS, fetch_benchmark, fetch_distractors, unpack
-from src.data.revisited import revisited_benchmark
-from src.errors import InputError
+from dolglab.data.preparation.revisited import PHOTOS, fetch_benchmark, fetch_distractors, unpack
+from dolglab.data.revisited import revisited_benchmark
+from dolglab.errors import InputError
 
 TRUTH = {
     "imlist": ["paris_defense_000605"],

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from archives import tar
 
-from src.data.gldv2 import load_gldv2
-from src.data.preparation import scan
-from src.data.preparation.scan import scan_gldv2
-from src.data.preparation.tar_index import index_archives
-from src.data.selection import select
-from src.errors import InputError
+from dolglab.data.gldv2 import load_gldv2
+from dolglab.data.preparation import scan
+from dolglab.data.preparation.scan import scan_gldv2
+from dolglab.data.selection import select
+from dolglab.data.tar_archives import index_archives
+from dolglab.errors import InputError
 
 
 def spoil(root: Path) -> list[Path]:

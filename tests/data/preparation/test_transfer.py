@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from src.data.preparation.transfer import Patience, Remote, Stopped, transfer
-from src.errors import InputError
+from dolglab.data.preparation.transfer import Patience, Remote, Stopped, transfer
+from dolglab.errors import InputError
 
 DATA = os.urandom(3_000_000)
 AT_ONCE = Patience(retries=3, pause=0.0)

@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from src.errors import InputError
-from src.retrieval.aggregate import inverted_file
-from src.retrieval.aggregate.asmk import ASMK
-from src.retrieval.aggregate.codebook import Codebook, Origin, load_codebook
+from dolglab.errors import InputError
+from dolglab.retrieval import asmk_inverted_file as inverted_file
+from dolglab.retrieval.asmk import ASMK
+from dolglab.retrieval.asmk_codebook import Codebook, Origin, load_codebook
 
 pytest.importorskip("asmk")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from src.retrieval.aggregate.codebook import automatic_words, kmeans, pca, project, sample
+from dolglab.retrieval.asmk_codebook import automatic_words, kmeans, pca, project, sample
 
 
 def test_words_are_chosen_by_the_number_of_features() -> None:

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from src.errors import InputError
-from src.retrieval.post import database
-from src.retrieval.post.database import DatabaseAugmentation, without
-from src.retrieval.post.expansion import AlphaQE, alpha_weights
+from dolglab.errors import InputError
+from dolglab.retrieval import query_expansion as database
+from dolglab.retrieval.query_expansion import AlphaQE, DatabaseAugmentation, alpha_weights, without
 
 STEPS = (AlphaQE, DatabaseAugmentation)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from src.errors import InputError
-from src.retrieval.post.rows import assembled, chunks, normalized, parts
+from dolglab.errors import InputError
+from dolglab.retrieval.query_expansion import assembled, chunks, normalized, parts
 
 
 def test_a_small_gallery_is_in_memory_and_a_large_one_in_a_file_that_goes_with_it(

@@ -9,9 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from src.errors import InputError
-from src.retrieval.post.projections import moments, pca_projection, scatter
-from src.retrieval.post.whitening import Projection, Whitening
+from dolglab.errors import InputError
+from dolglab.retrieval.whitening import Projection, Whitening, moments, pca_projection, scatter
 
 NO_PAIRS = np.empty((0, 2), np.int64)
 

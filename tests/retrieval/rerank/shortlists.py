@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from src.contracts import Shortlist
+from dolglab.contracts import Shortlist
 
 
 def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:

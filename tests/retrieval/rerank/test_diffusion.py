@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from retrieval.rerank.shortlists import shortlist, unit
 
-from src.contracts import Shortlist
-from src.errors import InputError
-from src.retrieval.rerank.diffusion import Diffusion
+from dolglab.contracts import Shortlist
+from dolglab.errors import InputError
+from dolglab.retrieval.rerank.diffusion import Diffusion
 
 
 def ordered(descriptors: NDArray[np.float32], query: NDArray[np.float32]) -> Shortlist:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.retrieval.rerank.nearest import nearest
+from dolglab.retrieval.rerank.neighbours import nearest
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 10, 11, 12, 50])

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from retrieval.rerank.shortlists import shortlist, unit
 
-from src.errors import InputError
-from src.retrieval.rerank.neighbours import Neighbours, refined
+from dolglab.errors import InputError
+from dolglab.retrieval.rerank.neighbours import Neighbours, refined
 
 
 def refined_by_hand(x: NDArray[np.float64], neighbours: int, beta: float) -> NDArray[np.float64]:

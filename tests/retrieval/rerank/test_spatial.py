@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from src.contracts import InputError, LocalFeatures, Shortlist
-from src.retrieval.rerank.matching import mutual_matches
-from src.retrieval.rerank.spatial import Spatial
-from src.retrieval.rerank.verification import inliers
+from dolglab.contracts import LocalFeatures, Shortlist
+from dolglab.errors import InputError
+from dolglab.retrieval.rerank.geometry import inliers, mutual_matches
+from dolglab.retrieval.rerank.spatial import Spatial
 
 
 def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:

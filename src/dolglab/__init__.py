@@ -1,0 +1,67 @@
+"""DOLG landmark retrieval: train, evaluate and use, with PyTorch Lightning and Hydra.
+
+What people use is imported from here: `from dolglab import DOLG, Backbone`. Torch is loaded by the first such name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dolglab.losses.margin import ArcFace as ArcFace
+    from dolglab.losses.margin import CosFace as CosFace
+    from dolglab.losses.margin import CurricularFace as CurricularFace
+    from dolglab.losses.margin import DynamicArcFace as DynamicArcFace
+    from dolglab.losses.margin import Softmax as Softmax
+    from dolglab.losses.margin import SubCenterArcFace as SubCenterArcFace
+    from dolglab.models.backbone import Backbone as Backbone
+    from dolglab.models.delg import DELG as DELG
+    from dolglab.models.dolg import DOLG as DOLG
+    from dolglab.models.dolg import GlobalDescriptor as GlobalDescriptor
+    from dolglab.models.fusion import orthogonal_fusion as orthogonal_fusion
+    from dolglab.models.local_branch import LocalBranch as LocalBranch
+    from dolglab.models.pooling import RMAC as RMAC
+    from dolglab.models.pooling import GeM as GeM
+    from dolglab.models.pooling import gem as gem
+    from dolglab.retrieval.metrics import revisited_evaluation as revisited_evaluation
+    from dolglab.sharing.loaded_model import LoadedModel
+
+__version__ = "0.2.0"
+
+_PUBLIC = {
+    "losses.margin": ("ArcFace", "CosFace", "CurricularFace", "DynamicArcFace", "Softmax", "SubCenterArcFace"),
+    "models.backbone": ("Backbone",),
+    "models.delg": ("DELG",),
+    "models.dolg": ("DOLG", "GlobalDescriptor"),
+    "models.fusion": ("orthogonal_fusion",),
+    "models.local_branch": ("LocalBranch",),
+    "models.pooling": ("GeM", "RMAC", "gem"),
+    "retrieval.metrics": ("revisited_evaluation",),
+}
+_MODULES = {name: f"{__name__}.{module}" for module, names in _PUBLIC.items() for name in names}
+__all__ = [*_MODULES, "load"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, whose module is imported when it is asked for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def load(source: str | Path, scales: Sequence[float] = (1.0,), max_side: int = 1024) -> LoadedModel:
+    """A trained network as a function of images (see `LoadedModel`): `dolglab.load("hf://OWNER/NAME")("photo.jpg")`.
+
+    Args:
+        source: a checkpoint, an exported folder, hf://OWNER/NAME, released weights, "dinov2" or "efficientnet_lite0".
+        scales: of each image, whose descriptors are averaged.
+        max_side: images are shrunk to this many pixels before.
+
+    Raises InputError for a source that is none of these.
+    """
+    from dolglab.sharing.loaded_model import LoadedModel
+
+    return LoadedModel(source, scales, max_side)

@@ -1,0 +1,54 @@
+"""The command line: `dolglab COMMAND ...`, the same as `python -m dolglab COMMAND ...`."""
+
+from __future__ import annotations
+
+import difflib
+import runpy
+import sys
+
+from dolglab import __version__
+
+COMMANDS = {
+    "train": "train a descriptor network, or a sweep of trainings (--multirun)",
+    "evaluate": "measure a checkpoint, an untrained network or ready descriptors on a benchmark",
+    "prepare": "fetch, verify, index and pack data sets; make the demo world",
+    "report": "compare runs by their result cards: table, page, charts",
+    "tune": "search for settings with Optuna",
+    "embed": "describe photos and keep the descriptors in a library",
+    "search": "search a library by photo",
+    "serve": "serve a library in the browser and over HTTP",
+    "export": "write a model as a folder to share, also as ONNX or to the Hugging Face hub",
+    "library": "look after a library: info, remove, duplicates, label, merge",
+}
+
+
+def main() -> None:
+    """Run the command that the first argument names; `--help` lists them."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help", "help"):
+        print("usage: dolglab COMMAND ...\n")
+        print("\n".join(f"  {command:<10}{what}" for command, what in COMMANDS.items()))
+        print("\n`dolglab COMMAND --help` says what a command takes.")
+    elif name == "--version":
+        print(__version__)
+    elif name in COMMANDS:
+        del sys.argv[1]
+        run(name)
+    else:
+        nearest = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "`dolglab --help` lists them"
+        print(f"error: there is no command {name!r}: {hint}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def run(command: str) -> None:
+    """Run a command with the arguments of `sys.argv`, as `python -m dolglab.commands.COMMAND` does.
+
+    Lightning starts a run's further processes by the name of the module that is `__main__` and by `sys.argv`: both
+    have to name this command without its dispatcher.
+    """
+    runpy.run_module(f"dolglab.commands.{command}", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

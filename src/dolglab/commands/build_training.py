@@ -1,0 +1,158 @@
+"""Whether the devices that a run asks for are there."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from dolglab.commands.hydra_cli import as_plain
+from dolglab.contracts import Orientation, Resize
+from dolglab.data.module import LandmarkDataModule
+from dolglab.errors import InputError
+from dolglab.extraction.extractor import check_protocol
+from dolglab.losses.class_parallel import ClassParallel
+from dolglab.models.backbone import without_weights
+from dolglab.models.checkpoint import check_loadable, describe_run
+from dolglab.models.delg import DELG
+from dolglab.processes import launched, main_process
+from dolglab.results.run import protocol
+from dolglab.training.callbacks import callbacks
+from dolglab.training.checkpointing import AtomicCheckpointIO
+from dolglab.training.init_weights import warm_start
+from dolglab.training.module import LandmarkModule, check_trainer
+from dolglab.training.optim import lr_factor
+from dolglab.training.retrieval_module import ExtractionOptions
+from dolglab.training.wandb_logging import Dashboard, WandbLog
+
+# The paper's five (Yang et al., ICCV 2021, section 4.1).
+PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
+
+
+def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule, LandmarkModule, dict[str, Any]]:
+    """Data module, training module, and the configuration as results keep it.
+
+    Where a checkpoint is `resumed`, or `weights` are given, no pretrained backbone is fetched besides.
+    Raises InputError as the parts do.
+    """
+    check_trainer(cfg.trainer.precision, cfg.trainer.max_epochs, cfg.trainer.max_steps)
+    index = instantiate(cfg.index)
+    validation = ExtractionOptions(cfg.scales, cfg.resize, index)
+    test = ExtractionOptions(cfg.test_scales, cfg.resize, index)
+    augmentation = instantiate(cfg.augment)
+    data: LandmarkDataModule = instantiate(cfg.data, augmentation=augmentation)
+    if not cfg.test:
+        data.test = []
+    model = instantiate(_without_pretrained(cfg) if resumed or cfg.weights is not None else cfg.model)
+    head = instantiate(cfg.margin, dim=model.dim, num_classes=data.num_classes, class_sizes=data.class_sizes)
+    auxiliary = None
+    if isinstance(model, DELG):
+        auxiliary = instantiate(cfg.auxiliary, channels=model.backbone.out_channels[0], num_classes=data.num_classes)
+    config = {**as_plain(cfg), "licence": model.backbone.licence}
+    about = describe_run(config, data.classes, data.digests())
+    batch = data.batch_size * cfg.trainer.accumulate_grad_batches
+    check_loadable(model, config["model"])
+    factor = lr_factor(cfg.optim.scaling.rule, batch, cfg.optim.scaling.batch)
+    spread = ClassParallel(head, cfg.sample_rate) if cfg.class_parallel else None
+    if spread and (cfg.ema is not None or str(cfg.trainer.precision) == "16-mixed"):
+        raise InputError("class_parallel=true goes with neither ema nor trainer.precision=16-mixed: take bf16-mixed")
+    if cfg.weights is not None and not resumed:
+        warm_start(model, head, cfg.weights, about["classes"], cfg.weights_parts, auxiliary)
+    module = LandmarkModule(
+        model,
+        head,
+        augmentation,
+        instantiate(cfg.optim.optimizer, lr=cfg.optim.optimizer.lr * factor),
+        instantiate(cfg.optim.schedule),
+        auxiliary=auxiliary,
+        class_parallel=spread,
+        group=instantiate(cfg.optim.groups),
+        compiler=cfg.compiler,
+        run=about,
+        max_steps=cfg.trainer.max_steps,
+        validation=validation,
+        test=test,
+    )
+    return data, module, config
+
+
+def build_trainer(cfg: DictConfig, run: Path, validates: bool) -> L.Trainer:
+    """The trainer of a run that writes to `run`, with its loggers and callbacks."""
+    loggers = list(instantiate(cfg.logger).values())
+    watching = callbacks(
+        run,
+        validates=validates,
+        logs=bool(loggers),
+        ema=cfg.ema,
+        every=(cfg.checkpoint_minutes, cfg.checkpoint_steps),
+        max_steps=cfg.trainer.max_steps,
+    )
+    return make_trainer(
+        cfg.trainer,
+        max_steps=-1,
+        logger=loggers,
+        callbacks=[*(Dashboard(log) for log in loggers if isinstance(log, WandbLog)), *watching],
+        plugins=[AtomicCheckpointIO()],
+        enable_progress_bar=sys.stdout.isatty(),
+    )
+
+
+def make_trainer(options: DictConfig, **more: Any) -> L.Trainer:
+    """The trainer of `conf/trainer`, over torchrun's processes where there are any. Raises InputError for no GPU."""
+    at = launched()
+    check_devices(options.accelerator, at.get("devices", options.devices))
+    return instantiate(options, **at, **more)
+
+
+def trained_protocol(cfg: DictConfig, data: LandmarkDataModule, selection: Mapping[str, str]) -> dict[str, object]:
+    """How a training run tests, with the sets that chose its weights."""
+    reading = data.reading.orientation
+    return protocol(cfg.test_scales, cfg.resize, data.max_side, selection, cfg.trainer.precision, reading)
+
+
+def as_tested(cfg: DictConfig, trained_by: dict[str, Any]) -> tuple[Sequence[float], Resize, int | None, Orientation]:
+    """Scales, resize rule, max_side and orientation: as given, or as the checkpoint's run tested, else the paper's."""
+    before = (
+        trained_by.get("test_scales", PAPER_SCALES),
+        trained_by.get("resize", "released"),
+        trained_by.get("data", {}).get("max_side"),
+        trained_by.get("data", {}).get("orientation", "exif"),
+    )
+    given = (cfg.scales, cfg.resize, cfg.max_side, cfg.orientation)
+    scales, resize, max_side, orientation = (a if b == "auto" else b for a, b in zip(before, given, strict=True))
+    check_protocol(scales, resize)
+    return scales, resize, max_side, orientation
+
+
+def _without_pretrained(cfg: DictConfig) -> DictConfig:
+    """The model's configuration with a backbone that starts from nothing: other weights fill it."""
+    plain = copy.deepcopy(cfg)
+    # The licence is kept by name, which a configuration need not have.
+    OmegaConf.set_struct(plain, False)
+    plain.backbone = without_weights(as_plain(cfg.backbone))
+    return plain.model
+
+
+def check_devices(accelerator: object, devices: object) -> None:
+    """Raise InputError for GPUs that are not there; say so where a run takes to CPUs instead.
+
+    Args:
+        accelerator: Lightning's name of it, such as "gpu" or "auto".
+        devices: how many are asked for; -1, "auto" and lists are Lightning's to judge.
+    """
+    there = torch.accelerator.device_count()
+    if accelerator in ("gpu", "cuda") and not there:
+        raise InputError("there is no GPU that torch can use (does `nvidia-smi` show one?): trainer=cpu does without")
+    if not isinstance(devices, int) or accelerator not in ("gpu", "cuda", "auto"):
+        return
+    if there and devices > there:
+        raise InputError(f"trainer.devices={devices}, but this machine has {there} GPU{'s' * (there > 1)}")
+    if not there and devices > 1 and main_process():
+        print(f"there is no GPU that torch can use: {devices} processes on the CPU")

@@ -1,0 +1,44 @@
+"""Describe photos and keep them in a library: `dolglab embed photos/ --library library/`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dolglab.commands.typer_cli import one_line
+
+MODEL = "A checkpoint, an exported folder (hf://OWNER/NAME), released weights, dinov2 or efficientnet_lite0."
+PLACES = "Folders, files, or a prefix such as s3://BUCKET/photos."
+LIST = "A file that names them, one a line or with NUL between them; - for standard input, as from find."
+SHARD = "Only part i of n, such as 1/4, where several machines share the work: see `dolglab library merge`."
+STORE = "Where descriptors lie: flat (default), ivf_pq, hnsw (another index is built), milvus, a Milvus's address."
+PLAN = "Say what there is to do, how long it takes and how large it gets; do nothing."
+
+
+def main(
+    library: Annotated[str, typer.Option(help="The library's folder; made where there is none.")],
+    places: Annotated[list[str] | None, typer.Argument(help=PLACES)] = None,
+    listed: Annotated[str | None, typer.Option("--list", help=LIST)] = None,
+    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
+    scales: Annotated[str, typer.Option(help="Scales of each photo, such as 0.7071,1,1.4142.")] = "1",
+    max_side: Annotated[int, typer.Option(help="Photos are shrunk to so many pixels.", min=1)] = 1024,
+    metadata: Annotated[str | None, typer.Option(help="A CSV with a column `file` and any others.")] = None,
+    threads: Annotated[int, typer.Option(help="Threads that read and decode.", min=1)] = 2,
+    shard: Annotated[str | None, typer.Option(help=SHARD)] = None,
+    store: Annotated[str | None, typer.Option(help=STORE)] = None,
+    backend: Annotated[str, typer.Option(help="What runs the network: torch or onnx.")] = "torch",
+    plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
+) -> None:
+    """Only photos that are new or changed are described; stopped, the same command goes on."""
+    with one_line("stopped: the same command goes on"):
+        from dolglab.library.ingest import Request, embed_places
+
+        asked = Request(
+            places or (), library, model, scales, max_side, metadata, threads, shard, store, backend, listed
+        )
+        embed_places(asked, plan)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,25 @@
+"""Prepare data: `dolglab prepare task=demo_world`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from omegaconf import DictConfig
+
+from dolglab.commands.hydra_cli import hydra_main, settle_process
+
+
+@hydra_main("prepare")
+def main(cfg: DictConfig) -> None:
+    """Run the task's call."""
+    settle_process()
+    from hydra.utils import instantiate
+
+    # Told to stop, a preparation ends as after an interrupt: in order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    instantiate(cfg.call)
+
+
+if __name__ == "__main__":
+    main()

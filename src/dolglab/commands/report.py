@@ -1,0 +1,36 @@
+"""Compare runs: `dolglab report cards='outputs/demo/*/card.json' out=outputs/demo`.
+
+Prints the cards' tables and writes OUT/report.html, OUT/table.md, OUT/table.tex and OUT/results.json (the figures and
+what they mean, without the per-query lists); what charts the cards have also go to OUT/figures. Beside a card,
+`metrics.csv` gives the page its curves, `grids/NAME.jpg` (or .png) its rankings and `pictures/` its other pictures.
+`against=NAME` compares with one row instead of the best, `published=true` adds the rows of the paper's table.
+`workspace=true` writes the layout of the project's page on W&B instead.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from dolglab.commands.hydra_cli import hydra_main
+from dolglab.errors import InputError
+
+
+@hydra_main("report")
+def main(cfg: DictConfig) -> Path:
+    """The path of what was written. Raises InputError when there is no card, or one that cannot be read."""
+    from dolglab.results.report import compare_runs
+
+    if cfg.workspace:
+        from dolglab.training.wandb_workspace import write_workspace
+
+        return write_workspace(Path(cfg.out), cfg.project, cfg.benchmarks, cfg.entity)
+    if cfg.cards is None:
+        raise InputError("say which cards to compare, such as cards='outputs/demo/*/card.json'")
+    patterns = [cfg.cards] if isinstance(cfg.cards, str) else list(cfg.cards)
+    return compare_runs(patterns, Path(cfg.out), None if cfg.against is None else str(cfg.against), cfg.published)
+
+
+if __name__ == "__main__":
+    main()

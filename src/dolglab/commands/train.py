@@ -1,0 +1,75 @@
+"""Train a descriptor model: `dolglab train backbone=r101 trainer.devices=8`."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from dolglab.commands.hydra_cli import hydra_main, settle_process
+from dolglab.commands.run_folder import in_sweep
+from dolglab.processes import main_process, watch_parent
+from dolglab.sweeps.jobs import sweep_job
+
+
+@hydra_main("train")
+def main(cfg: DictConfig) -> float | None:
+    """Fit, test the chosen checkpoint once, report; returns the best validation Medium mAP."""
+    settle_process()
+    if in_sweep():
+        return sweep_job(cfg)
+    watch_parent()
+    import lightning as L
+    from hydra.utils import instantiate
+
+    from dolglab.commands.build_training import assemble, build_trainer, trained_protocol
+    from dolglab.commands.checkpoint_network import baseline_of, with_network
+    from dolglab.commands.run_folder import CARD, claim_run, record_run, resume_point, resumed_config, tell
+    from dolglab.data.sources import checked_seed
+    from dolglab.models.checkpoint import changes, check_resumable, selection_of, trained_on
+    from dolglab.results.run import finish_run
+    from dolglab.training.checkpointing import best_score, checkpoints_of, chosen_checkpoint
+    from dolglab.training.retrieval_module import RetrievalModule, run_test
+    from dolglab.training.wandb_logging import WandbLog
+
+    cfg = resumed_config(cfg)
+    run = claim_run(cfg)
+    L.seed_everything(checked_seed(cfg.seed), workers=True, verbose=False)
+    last = resume_point(cfg)
+    cfg = with_network(cfg, last)
+    data, module, config = assemble(cfg, resumed=last is not None)
+    trainer = build_trainer(cfg, run, validates=bool(data.validation))
+    if last:
+        check_resumable(last, module, module.run)
+        tell(changes(last, module.run))
+    if main_process():
+        data.check(trainer.world_size)
+        print(f"backbone {cfg.backbone.name}, licence of its weights: {config['licence'] or 'not stated'}")
+    record_run(run, cfg)
+    boards = [log for log in trainer.loggers if isinstance(log, WandbLog)]
+    for board in boards:
+        board.log_config(config)
+    trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+    chosen = chosen_checkpoint(run)
+    rankings, baseline = run_test(trainer, data, module, chosen), None
+    if cfg.get("baseline") and data.test:
+        reference = RetrievalModule(instantiate(cfg.baseline), test=module.test_options, prefix="baseline/")
+        baseline = baseline_of(cfg, run_test(trainer, data, reference))
+    if trainer.is_global_zero:
+        finish_run(
+            run,
+            name=cfg.name,
+            method=cfg.method or cfg.name,
+            rankings=rankings,
+            baseline=baseline,
+            protocol=trained_protocol(cfg, data, selection_of(chosen)),
+            training=trained_on(module.run),
+            validation_map=best_score(trainer),
+            checkpoint=chosen,
+            config=config,
+        )
+        for board in boards:
+            board.log_results(run / CARD, checkpoints_of(run))
+    return best_score(trainer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Search for settings: `dolglab tune name=margins search=margin_gem trials=20 -- experiment=demo`.
+
+What stands behind `--` is what every trial's `dolglab train` is given.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from omegaconf import DictConfig
+
+from dolglab.commands.hydra_cli import hydra_main, settle_process
+from dolglab.sweeps.search_space import with_train
+
+
+@hydra_main("tune")
+def main(cfg: DictConfig) -> float:
+    """Run trials until there are enough, then say which was best; returns its validation mAP."""
+    settle_process()
+    from pathlib import Path
+
+    from hydra import compose
+    from hydra.utils import instantiate
+
+    from dolglab.commands.hydra_cli import as_plain
+    from dolglab.data.sources import checked_seed
+    from dolglab.sweeps.overrides import override
+    from dolglab.sweeps.search_space import read_space
+    from dolglab.sweeps.study import SharedStudy, run_search
+
+    train = [str(override) for override in cfg.train]
+    space = read_space(as_plain(cfg.search))
+    # What no training takes is said before one starts.
+    compose("train", overrides=[*train, *(override(part.key, part.example()) for part in space)])
+    study = SharedStudy(
+        Path(cfg.output_dir), space, train, instantiate(cfg.sampler), instantiate(cfg.pruner), checked_seed(cfg.seed)
+    )
+    return run_search(study, train, cfg.trials)
+
+
+if __name__ == "__main__":
+    sys.argv = with_train(sys.argv)
+    main()

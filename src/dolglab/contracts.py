@@ -1,0 +1,296 @@
+"""The named things that pass between rooms; the one module that every room may import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple, Protocol, TypedDict, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dolglab.errors import InputError
+
+Crop = Literal["pil", "trunc", "none"]
+Resize = Literal["released", "antialias"]
+Orientation = Literal["exif", "ignore"]
+# What a benchmark has figures for: the difficulties of Revisited Oxford and Paris, or the halves of GLDv2's solutions.
+Difficulty = Literal["easy", "medium", "hard", "public", "private"]
+DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard")
+USAGES: tuple[Difficulty, ...] = ("public", "private")
+# The figure itself: Revisited mAP, GLDv2 retrieval's mAP@100, GLDv2 recognition's global average precision.
+Measure = Literal["mAP", "mAP@100", "GAP"]
+
+
+class BadImage(NamedTuple):
+    """An image that could not be read, and why."""
+
+    name: str
+    reason: str
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Encoded images addressed by position."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, position: int) -> str:
+        """The name a person would look for: a path relative to the root."""
+        ...
+
+    def size(self, position: int) -> int:
+        """How many bytes the encoded image has; 0 where it is not there."""
+        ...
+
+    def read(self, position: int) -> bytes:
+        """The encoded bytes. Raises OSError when they cannot be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Features:
+    """Two feature maps of one batch, in the roles they play in the network."""
+
+    local: Float[Tensor, "b c1 h1 w1"]
+    global_: Float[Tensor, "b c2 h2 w2"]
+
+
+@dataclass(frozen=True)
+class LocalMaps:
+    """Local features of one batch on their grid: L2-normalised, and how much attention each place deserves (from 0)."""
+
+    features: Float[Tensor, "b d h w"]
+    scores: Float[Tensor, "b 1 h w"]
+
+
+@dataclass(frozen=True)
+class LocalFeatures:
+    """Local features of one image, strongest first.
+
+    `keypoints` are x, y in pixels of the image as it was described (cropped and shrunk, not rescaled), of that `shape`
+    (height, width); `sizes` the sides of the patches described, in the same pixels; `descriptors` are L2-normalised.
+    """
+
+    keypoints: NDArray[np.float32]
+    sizes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    descriptors: NDArray[np.floating]
+    shape: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """A query's first answers, for a re-ranker: gallery positions, best first, and their scores, (k,) each.
+
+    `query_descriptor` is (D,) and `descriptors` are those of the answers, (k, D). `local` gives the local features of
+    the image at a position of the benchmark's images, the query's own being `query_image`.
+    """
+
+    query_image: int
+    positions: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    query_descriptor: NDArray[np.float32]
+    descriptors: NDArray[np.float32]
+    local: Callable[[int], LocalFeatures]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """Orders the `depth` first answers of a query anew; `local` says whether it asks for their local features."""
+
+    depth: int
+    local: bool
+
+    def __call__(self, shortlist: Shortlist) -> NDArray[np.int64]:
+        """The new order: a permutation of 0..k-1, best first."""
+        ...
+
+    def describe(self) -> dict[str, object]:
+        """What decides the order, in plain values."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Labelled images: `labels[i]` in 0..N-1 is the class of image i, `classes[label]` its landmark."""
+
+    source: ImageSource
+    ids: NDArray[np.uint64]
+    labels: NDArray[np.int64]
+    classes: NDArray[np.str_]
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a label that is no class."""
+        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+            raise InputError(
+                f"labels {self.labels.min()} to {self.labels.max()} do not fit {len(self.classes)} classes, from 0"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def names(self, ids: NDArray[np.uint64]) -> list[str]:
+        """The names of the images with these ids, in their order."""
+        found = np.flatnonzero(np.isin(self.ids, ids))
+        position = dict(zip(self.ids[found].tolist(), found.tolist(), strict=True))
+        return [self.source.name(position[key]) for key in ids.tolist()]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A training batch: crops as uint8, labels, sample ids, and each sample's uniform draws in [0, 1)."""
+
+    images: UInt8[Tensor, "b h w 3"]
+    labels: Int[Tensor, " b"]
+    ids: NDArray[np.uint64]
+    draws: Float[Tensor, "b n"]
+    bad: tuple[BadImage, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The batch with its tensors on `device`."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=non_blocking),
+            labels=self.labels.to(device, non_blocking=non_blocking),
+            draws=self.draws.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> Batch:
+        """The batch with its tensors in page-locked memory."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            labels=self.labels.pin_memory(),
+            draws=self.draws.pin_memory(),
+        )
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Whole images of any shape for extraction, with their positions in the benchmark's image list.
+
+    `skipped` are the positions of images that could not be read, named in `bad`.
+    """
+
+    images: tuple[UInt8[Tensor, "_ _ 3"], ...]
+    positions: Int[Tensor, " b"]
+    skipped: Int[Tensor, " s"]
+    bad: tuple[BadImage, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageBatch:
+        """The batch with its tensors on `device`."""
+        images = tuple(image.to(device, non_blocking=non_blocking) for image in self.images)
+        return replace(
+            self,
+            images=images,
+            positions=self.positions.to(device, non_blocking=non_blocking),
+            skipped=self.skipped.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> ImageBatch:
+        """The batch with its images in page-locked memory."""
+        return replace(self, images=tuple(image.pin_memory() for image in self.images))
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Gallery positions of each query's easy positives, hard positives and junk (Radenovic et al., 2018)."""
+
+    easy: tuple[NDArray[np.int64], ...]
+    hard: tuple[NDArray[np.int64], ...]
+    junk: tuple[NDArray[np.int64], ...]
+
+    def __len__(self) -> int:
+        return len(self.easy)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Images with queries and ground truth.
+
+    The first `num_gallery` images of `source` are the gallery; `queries` are the positions of the query
+    images, which may lie in the gallery (then each query is junk to itself). `boxes` are the queries' crop
+    boxes x1, y1, x2, y2 in pixels, NaN where there is none. `difficulties` are those that mean something; `release`
+    says which release of the photographs it is, where that is known; `notes` what sets it apart from the published
+    benchmark, to be printed beside every figure of it.
+    """
+
+    name: str
+    source: ImageSource
+    num_gallery: int
+    queries: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    ground_truth: GroundTruth
+    crop: Crop
+    digest: str
+    difficulties: tuple[Difficulty, ...] = DIFFICULTIES
+    release: str | None = None
+    measure: Measure = "mAP"
+    families: NDArray[np.str_] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GLDv2Benchmark(Benchmark):
+    """A benchmark of Google Landmarks v2, whose queries are Public, Private or, counting for nothing, neither.
+
+    `usages` says which each query is. For recognition, `landmarks` are those of the gallery's images, `shown` those
+    that each query shows, and a query's answer is the landmark whose cosines, summed over the `neighbours` nearest
+    gallery images, are highest.
+    """
+
+    usages: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
+    landmarks: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    shown: tuple[frozenset[int], ...] = ()
+    neighbours: int = 0
+
+
+class Scores(TypedDict):
+    """One difficulty's figures: mean AP, AP per query (NaN where left out), mean precision at each k."""
+
+    map: float
+    ap: NDArray[np.float64]
+    mp_at_k: NDArray[np.float64]
+
+
+Evaluation = dict[Difficulty, Scores]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What a benchmark run gave: its figures, the head of each query's ranking and, of recognition, each answer.
+
+    `answers` are (query, landmark, score), for the queries that have one. `notes` say what sets the figures apart from
+    others of the benchmark, `stages` what made and ranked the descriptors, `costs` what that took (seconds an image and
+    a query, bytes an image); `before` are the heads before re-ranking, `curves` the mean interpolated precision at
+    recall 0, 0.01, ..., 1.
+    """
+
+    benchmark: Benchmark
+    evaluation: Evaluation
+    kappas: Sequence[int]
+    top: NDArray[np.int64]
+    bad: tuple[BadImage, ...] = ()
+    seconds: float = field(default=0.0, compare=False)
+    answers: tuple[tuple[int, int, float], ...] = ()
+    notes: tuple[str, ...] = ()
+    stages: Mapping[str, object] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict, compare=False)
+    before: NDArray[np.int64] | None = None
+    curves: Mapping[Difficulty, NDArray[np.float64]] = field(default_factory=dict)

@@ -1,0 +1,108 @@
+"""Augmentation: the crop as the worker decodes it, the rest on the whole batch on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from dolglab.data.image_reading import CropRange
+from dolglab.errors import InputError
+
+# Uniform draws that a sample carries to the device: flip, brightness, contrast, saturation, 3 for colour.
+NUM_DRAWS = 7
+
+# Values that a CPU changes at a time: what stays in its cache between one change and the next.
+CACHED = 1_600_000
+
+# Principal components of ImageNet's RGB pixels in [0, 1] and their deviations (Krizhevsky et al., 2012).
+_PCA_VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+_PCA_VALUES = (0.2175, 0.0188, 0.0045)
+_LUMA = (0.299, 0.587, 0.114)
+
+
+class Augmentation:
+    """What may happen to a training image. Zero switches a part off.
+
+    Args:
+        area: least and largest share of the image's area that a crop takes.
+        ratio: least and largest aspect ratio (width over height) of a crop.
+        flip: probability of a mirror image.
+        brightness, contrast, saturation: largest relative change.
+        colour_pca: deviation of the weights of ImageNet's colour components (the released recipe: 0.1).
+
+    Raises:
+        InputError: a range that is empty or outside its bounds.
+    """
+
+    def __init__(
+        self,
+        area: Sequence[float] = (0.08, 1.0),
+        ratio: Sequence[float] = (3 / 4, 4 / 3),
+        flip: float = 0.0,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
+        saturation: float = 0.0,
+        colour_pca: float = 0.0,
+    ) -> None:
+        if not 0 < area[0] <= area[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
+            raise InputError(f"augment.area must lie in (0, 1] and augment.ratio above 0, not {area} and {ratio}")
+        if not 0 <= flip <= 1 or min(brightness, contrast, saturation, colour_pca) < 0:
+            raise InputError("augment.flip is a probability; the other strengths must not be negative")
+        self.crop = CropRange((area[0], area[1]), (ratio[0], ratio[1]))
+        self.flip = flip
+        self.brightness = brightness
+        self.contrast = contrast
+        self.saturation = saturation
+        self.colour_pca = colour_pca
+
+    def __call__(self, images: UInt8[Tensor, "b h w 3"], draws: Float[Tensor, "b n"]) -> Tensor:
+        """Crops as they travel to (B, 3, H, W) RGB in 0..255: uint8, or float32 once colours change.
+
+        `draws` decides everything, so that the same sample in the same epoch is always the same.
+        """
+        if images.device.type != "cpu":
+            return self._changed(images, draws)
+        few = max(1, CACHED // max(1, images[:1].numel()))
+        parts = [self._changed(*part) for part in zip(images.split(few), draws.split(few), strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _changed(self, images: UInt8[Tensor, "b h w 3"], draws: Float[Tensor, "b n"]) -> Tensor:
+        x = images.permute(0, 3, 1, 2)
+        if self.flip:
+            x = torch.where(draws[:, 0].lt(self.flip).view(-1, 1, 1, 1), x.flip(-1), x)
+        if self.brightness or self.contrast or self.saturation:
+            # One copy that the changes are made in: fresh memory for each costs a CPU more than the change.
+            x = x.float()
+        if self.brightness:
+            x.mul_(_factor(draws[:, 1], self.brightness)).clamp_(0, 255)
+        if self.contrast:
+            _blend(x, _luma(x).mean((-2, -1), keepdim=True), _factor(draws[:, 2], self.contrast))
+        if self.saturation:
+            _blend(x, _luma(x), _factor(draws[:, 3], self.saturation))
+        if self.colour_pca:
+            x = x + colour_shift(draws[:, 4:7], self.colour_pca)
+        return x
+
+
+def colour_shift(draws: Float[Tensor, "b 3"], deviation: float) -> Float[Tensor, "b 3 1 1"]:
+    """A shift along ImageNet's colour components, in 0..255, with normal weights of that deviation."""
+    normal = torch.erfinv((2 * draws - 1).clamp(-0.999, 0.999)) * 2**0.5
+    weights = normal * deviation * draws.new_tensor(_PCA_VALUES)
+    return 255 * (weights @ draws.new_tensor(_PCA_VECTORS).T)[..., None, None]
+
+
+def _factor(draw: Float[Tensor, " b"], strength: float) -> Float[Tensor, "b 1 1 1"]:
+    return (1 + strength * (2 * draw - 1)).view(-1, 1, 1, 1)
+
+
+def _blend(images: Float[Tensor, "b 3 h w"], grey: Float[Tensor, "b 1 _ _"], factor: Float[Tensor, "b 1 1 1"]) -> None:
+    """Move images away from grey, or towards it, in place."""
+    images.sub_(grey).mul_(factor).add_(grey).clamp_(0, 255)
+
+
+def _luma(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
+    red, green, blue = images.split(1, dim=1)
+    return (_LUMA[0] * red).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])

@@ -1,0 +1,201 @@
+"""A folder with one sub-folder a landmark: split into training and held-out photos, or taken whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from numpy.typing import NDArray
+
+from dolglab.contracts import Benchmark, GroundTruth, ImageSource, TrainingSet
+from dolglab.data.sources import IMAGE_SUFFIXES, FolderSource, is_image, stable_ids, visible
+from dolglab.errors import InputError
+
+
+def class_benchmark(name: str, source: ImageSource, landmarks: NDArray[np.str_]) -> Benchmark:
+    """The images of `source`, labelled with their landmarks, as queries and gallery at once.
+
+    Each query is junk to itself; there is one difficulty only, reported as Medium.
+    Raises InputError when no landmark has two images.
+    """
+    rows = np.arange(len(source))
+    members = members_of(landmarks)
+    others = tuple(members[landmark][members[landmark] != row] for row, landmark in enumerate(landmarks.tolist()))
+    if not any(len(part) for part in others):
+        raise InputError(f"{name}: no landmark has two photos, so there is nothing to find")
+    truth = GroundTruth(
+        easy=others,
+        hard=(np.empty(0, np.int64),) * len(rows),
+        junk=tuple(rows[row : row + 1] for row in rows),
+    )
+    names = [source.name(row) for row in range(len(source))]
+    return Benchmark(
+        name=name,
+        source=source,
+        num_gallery=len(rows),
+        queries=rows,
+        boxes=np.full((len(rows), 4), np.nan),
+        ground_truth=truth,
+        crop="none",
+        digest=digest(names, [source.size(row) for row in range(len(source))], truth),
+        difficulties=("medium",),
+    )
+
+
+def members_of(landmarks: NDArray[np.str_]) -> dict[str, NDArray[np.int64]]:
+    """The rows of each landmark, ascending; one sort, whatever the number of landmarks."""
+    names, labels = np.unique(landmarks, return_inverse=True)
+    rows = np.argsort(labels, kind="stable")
+    parts = np.split(rows, np.searchsorted(labels[rows], np.arange(1, len(names))))
+    return dict(zip(names.tolist(), parts, strict=True)) if len(names) else {}
+
+
+def digest(names: list[str], sizes: list[int], ground_truth: GroundTruth) -> str:
+    """A short fingerprint of a benchmark: image names, file sizes in bytes, and ground truth."""
+    lists = [[part.tolist() for part in kind] for kind in (ground_truth.easy, ground_truth.hard, ground_truth.junk)]
+    return hashlib.sha256(json.dumps([names, sizes, lists]).encode()).hexdigest()[:16]
+
+
+SplitMode = Literal["photos", "landmarks"]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """The photos below a root: relative paths in a stable order, and each one's landmark."""
+
+    root: Path
+    names: list[str]
+    landmarks: NDArray[np.str_]
+
+    @property
+    def title(self) -> str:
+        """The folder's own name, also where the root is given as `.`"""
+        return self.root.resolve().name
+
+
+def scan_folder(root: str | Path) -> Photos:
+    """Every image in a sub-folder of `root`. Raises InputError when there is no folder or nothing in it."""
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"folder not found: {root} (data.root=DIR with one sub-folder a landmark)")
+    names, ignored = _walk(root)
+    if ignored:
+        kinds = " ".join(sorted({Path(name).suffix.lower() or "(no suffix)" for name in ignored})[:8])
+        rank_zero_only(print)(
+            f"{root}: {len(ignored)} files are no images that are read here and are left out ({kinds})"
+        )
+    if not names:
+        kinds = " ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError(f"no images in the sub-folders of {root}: one sub-folder a landmark, files {kinds}")
+    names = sorted(names)
+    return Photos(root, names, np.array([name.split("/", 1)[0] for name in names], np.str_))
+
+
+def split_folder(
+    root: str | Path, mode: SplitMode = "photos", validation: float = 0.2, test: float = 0.2, seed: int = 0
+) -> tuple[TrainingSet, Benchmark, Benchmark]:
+    """Training set, validation and test benchmark of a folder.
+
+    Args:
+        root: folder with one sub-folder a landmark.
+        mode: "photos" holds out photos of landmarks that are also trained on; "landmarks" holds out whole
+            landmarks, which nothing is trained on.
+        validation, test: shares held out (at least two photos of a landmark, or two landmarks).
+        seed: of the split, which follows from it and the file names alone.
+
+    Raises:
+        InputError: a folder without images, too few landmarks or photos, shares that leave none to train on.
+    """
+    if mode not in ("photos", "landmarks"):
+        raise InputError(f"data.split must be photos or landmarks, not {mode}")
+    if min(validation, test) <= 0 or validation + test >= 1:
+        raise InputError(
+            "data.validation_share and data.test_share must be above 0 and together below 1, "
+            f"not {validation} and {test}"
+        )
+    photos = scan_folder(root)
+    divide = _by_photo if mode == "photos" else _by_landmark
+    part = divide(photos, validation, test, seed)
+    training = _training_set(photos, np.flatnonzero(part == 0))
+    counts = np.bincount(part, minlength=3)
+    rank_zero_only(print)(
+        f"{photos.root}: {counts[0]} photos of {len(training.classes)} landmarks to train on, {counts[1]} for "
+        f"validation, {counts[2]} for the test"
+    )
+    return (
+        training,
+        _benchmark(photos, np.flatnonzero(part == 1), f"{photos.title} validation {mode}"),
+        _benchmark(photos, np.flatnonzero(part == 2), f"{photos.title} test {mode}"),
+    )
+
+
+def folder_benchmark(root: str | Path, name: str | None = None) -> Benchmark:
+    """Every photo of a folder as a query for the other photos of its landmark. Raises InputError as above."""
+    photos = scan_folder(root)
+    return _benchmark(photos, np.arange(len(photos.names)), name or photos.title)
+
+
+def _walk(root: Path) -> tuple[list[str], list[str]]:
+    """Image files below the sub-folders, and visible files that are none."""
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for landmark in (entry.name for entry in os.scandir(root) if entry.is_dir() and visible(entry.name)):
+        for folder, inner, files in os.walk(root / landmark):
+            inner[:] = filter(visible, inner)
+            inside = Path(folder).relative_to(root).as_posix()
+            for file in filter(visible, files):
+                found[is_image(file)].append(f"{inside}/{file}")
+    return found[True], found[False]
+
+
+def _by_photo(photos: Photos, validation: float, test: float, seed: int) -> NDArray[np.int64]:
+    """0 for training, 1 for validation, 2 for test: a share of every landmark's photos."""
+    keys = stable_ids(photos.names, seed)
+    part = np.zeros(len(keys), np.int64)
+    for rows in members_of(photos.landmarks).values():
+        held = _held_out(len(rows), validation, test)
+        if sum(held) < len(rows):
+            shuffled = rows[np.argsort(keys[rows])]
+            part[shuffled[: held[0]]] = 1
+            part[shuffled[held[0] : sum(held)]] = 2
+    if not part.any():
+        raise InputError(
+            f"{photos.root}: no landmark has enough photos, at least 5: 2 for validation, 2 for the test, 1 to train on"
+        )
+    return part
+
+
+def _by_landmark(photos: Photos, validation: float, test: float, seed: int) -> NDArray[np.int64]:
+    """0 for training, 1 for validation, 2 for test: a share of the landmarks."""
+    landmarks = np.unique(photos.landmarks)
+    order = landmarks[np.argsort(stable_ids([str(landmark) for landmark in landmarks], seed))]
+    held = _held_out(len(order), validation, test)
+    if len(order) - sum(held) < 2:
+        raise InputError(f"{photos.root} has {len(order)} landmarks: too few to hold out {sum(held)} and train on 2")
+    part = np.zeros(len(photos.names), np.int64)
+    part[np.isin(photos.landmarks, order[: held[0]])] = 1
+    part[np.isin(photos.landmarks, order[held[0] : sum(held)])] = 2
+    return part
+
+
+def _held_out(count: int, validation: float, test: float) -> tuple[int, int]:
+    """How many of `count` go to validation and to test; a ranking needs two of a kind."""
+    return max(2, round(count * validation)), max(2, round(count * test))
+
+
+def _training_set(photos: Photos, rows: NDArray[np.int64]) -> TrainingSet:
+    names = [photos.names[row] for row in rows]
+    classes, labels = np.unique(photos.landmarks[rows], return_inverse=True)
+    if len(classes) < 2:
+        raise InputError(f"{photos.root}: training needs photos of at least 2 landmarks, there are {len(classes)}")
+    return TrainingSet(FolderSource(photos.root, names), stable_ids(names), labels.astype(np.int64), classes)
+
+
+def _benchmark(photos: Photos, rows: NDArray[np.int64], name: str) -> Benchmark:
+    source = FolderSource(photos.root, [photos.names[row] for row in rows])
+    return class_benchmark(name, source, photos.landmarks[rows])

@@ -1,0 +1,161 @@
+"""The published solutions of GLDv2's retrieval and recognition tasks, by usage: Public, Private, Ignored."""
+
+from __future__ import annotations
+
+import csv
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.errors import InputError
+
+_IMAGE_ID = re.compile("[0-9a-f]{16}")
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """A landmark's images are one field, which may be longer than the csv module takes unless told otherwise."""
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def id_bytes(names: Sequence[str]) -> bytes:
+    """The ids' eight bytes each, most significant first. Raises ValueError for a name that is no id."""
+    for name in names:
+        if not _IMAGE_ID.fullmatch(name):
+            raise ValueError(f"{name!r} is not an image id of 16 hex digits (0-9a-f)")
+    return bytes.fromhex("".join(names))
+
+
+def id_numbers(data: bytes | bytearray) -> NDArray[np.uint64]:
+    """What `id_bytes` gave, as numbers."""
+    return np.frombuffer(data, ">u8").astype(np.uint64)
+
+
+def check_unique(ids: NDArray[np.uint64], path: Path) -> None:
+    """Raise InputError where ascending ids have one twice."""
+    repeated = np.flatnonzero(ids[1:] == ids[:-1])
+    if len(repeated):
+        raise InputError(f"{path}: the image id {int(ids[repeated[0]]):016x} is listed more than once")
+
+
+def read_labels(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Image ids (uint64 of their 16 hex digits) and landmark ids of either csv, in the file's order."""
+    with open_csv(path) as file:
+        return _parse_rows(csv.reader(file), path)
+
+
+def read_ids(path: Path) -> NDArray[np.uint64]:
+    """The ids in the column `id` of `index.csv` or `test.csv`, in the file's order.
+
+    Raises InputError for another header, no rows, or an id that is not 16 hex digits.
+    """
+    with open_csv(path) as file:
+        rows = csv.reader(file)
+        header = [column.strip() for column in next(rows, [])]
+        if "id" not in header:
+            raise InputError(f"{path}: needs the column id; it has {','.join(header)!r}")
+        place = header.index("id")
+        try:
+            data = id_bytes([row[place].strip() for row in rows if row])
+        except (ValueError, IndexError) as error:
+            raise InputError(f"{path}: {error}") from error
+    if not data:
+        raise InputError(f"{path} lists no images")
+    return id_numbers(data)
+
+
+@contextmanager
+def open_csv(path: Path) -> Iterator[TextIO]:
+    """A csv file to read, whose fields may be very long. Raises InputError, while it is read, where it is none."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file, _long_fields():
+            yield file
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a csv file: {error}") from error
+
+
+def _parse_rows(rows: Iterator[list[str]], path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    landmark, images, several = _columns([column.strip() for column in next(rows, [])], path)
+    ids, landmarks, counts = bytearray(), array("q"), array("q")
+    for number, row in enumerate(rows, start=2):
+        if not row:
+            continue
+        try:
+            names = row[images].split() if several else [row[images].strip()]
+            ids += id_bytes(names)
+            landmarks.append(int(row[landmark]))
+            counts.append(len(names))
+        except IndexError:
+            raise InputError(f"{path}, row {number}: it has fewer columns than the header") from None
+        except (ValueError, OverflowError) as error:
+            raise InputError(f"{path}, row {number}: {error}") from error
+    if not ids:
+        raise InputError(f"{path} lists no images")
+    return id_numbers(ids), np.repeat(np.array(landmarks), np.array(counts))
+
+
+def _columns(header: list[str], path: Path) -> tuple[int, int, bool]:
+    """Positions of the landmark and of its images, and whether a row lists several of them."""
+    for images in ("images", "id"):
+        if {"landmark_id", images} <= set(header):
+            return header.index("landmark_id"), header.index(images), images == "images"
+    raise InputError(f"{path}: needs the columns landmark_id,images or id,landmark_id; it has {','.join(header)!r}")
+
+
+USAGES = ("Public", "Private", "Ignored")
+
+
+def read_retrieval_solution(path: str | Path) -> dict[str, dict[str, frozenset[str]]]:
+    """For each usage, for each query, the index images of its landmark; queries of none have an empty set.
+
+    Raises InputError as `read_recognition_solution`.
+    """
+    found: dict[str, dict[str, frozenset[str]]] = {usage: {} for usage in USAGES}
+    for query, images, usage in _rows(Path(path), "images"):
+        found[usage][query] = frozenset(() if images == "None" else images.split())
+    return found
+
+
+def read_recognition_solution(path: str | Path) -> dict[str, dict[str, frozenset[int]]]:
+    """For each usage, for each test image, the landmarks it shows; none is an empty set.
+
+    Raises InputError for a missing file, another header, a landmark that is no number, an unknown usage, an image
+    listed twice.
+    """
+    found: dict[str, dict[str, frozenset[int]]] = {usage: {} for usage in USAGES}
+    for image, landmarks, usage in _rows(Path(path), "landmarks"):
+        try:
+            found[usage][image] = frozenset(map(int, landmarks.split()))
+        except ValueError as error:
+            raise InputError(f"{path}, image {image}: {landmarks!r} are no landmark ids") from error
+    return found
+
+
+def _rows(path: Path, answers: str) -> Iterator[tuple[str, str, str]]:
+    """Each row's id, answers and usage."""
+    columns = ("id", answers, "Usage")
+    seen: set[str] = set()
+    with open_csv(path) as file:
+        rows = csv.DictReader(file)
+        if not set(columns) <= set(rows.fieldnames or ()):
+            raise InputError(f"{path}: needs the columns {','.join(columns)}; it has {rows.fieldnames or 'none'}")
+        for row in rows:
+            name, answer, usage = (str(row[column] or "").strip() for column in columns)
+            if usage not in USAGES:
+                raise InputError(f"{path}, image {name}: the usage {usage!r} is none of {', '.join(USAGES)}")
+            if name in seen:
+                raise InputError(f"{path}: the image {name} is listed more than once")
+            seen.add(name)
+            yield name, answer, usage

@@ -1,0 +1,279 @@
+"""The LightningDataModule: training crops, and the benchmarks that validate and test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import lightning as L
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from dolglab.contracts import Batch, Benchmark, ImageBatch, ImageSource, Orientation, TrainingSet
+from dolglab.data.archive_source import PackedSource
+from dolglab.data.augment import Augmentation
+from dolglab.data.datasets import BenchmarkImages, TrainingImages, check_whole_images
+from dolglab.data.folder import SplitMode, split_folder
+from dolglab.data.gldv2 import HINT, Kind, hold_out, load_gldv2
+from dolglab.data.image_reading import checked_reading
+from dolglab.data.sampling import EpochLoader, EpochSampler, RankShard, draw_chances
+from dolglab.data.selection import select
+from dolglab.data.sources import checked_seed
+from dolglab.data.streamed_source import StreamedSource
+from dolglab.errors import InputError
+
+Benchmarks = Mapping[str, Callable[[], Benchmark] | None]
+
+
+class LandmarkDataModule(L.LightningDataModule):
+    """Training images and benchmarks behind loaders.
+
+    Args:
+        training: labelled images; None for evaluation alone.
+        validation: benchmarks that select checkpoints; the first one decides.
+        test: benchmarks that are evaluated once, after training.
+        augmentation: crop range and device-side augmentation of training images.
+        image_size: side of the training crops in pixels.
+        batch_size: global batch over all processes; it must divide by their number.
+        workers: loader processes of each training process.
+        seed: of order, crops, augmentation and replacements.
+        max_side: in evaluation, larger images are shrunk to this many pixels; None keeps them.
+        eval_batch: images that extraction decodes at a time.
+        on_error: "error" stops an evaluation at an unreadable image, "skip" leaves it out.
+        sampling: "uniform" draws each training image once an epoch; "balanced" as many draws, each landmark alike;
+            "sqrt" between them, a landmark by the square root of its images.
+        orientation: "exif" turns images upright as they state, "ignore" takes them as they are stored.
+        min_side: training images with a side of fewer pixels count as broken.
+
+    Raises:
+        InputError: sizes that do not fit.
+    """
+
+    def __init__(
+        self,
+        training: TrainingSet | None,
+        validation: list[Benchmark],
+        test: list[Benchmark],
+        augmentation: Augmentation | None = None,
+        image_size: int = 512,
+        batch_size: int = 128,
+        workers: int = 8,
+        seed: int = 0,
+        max_side: int | None = None,
+        eval_batch: int = 16,
+        on_error: Literal["error", "skip"] = "error",
+        sampling: str = "uniform",
+        orientation: Orientation = "exif",
+        min_side: int = 16,
+    ) -> None:
+        super().__init__()
+        if min(image_size, batch_size, eval_batch) < 1 or workers < 0:
+            raise InputError("image_size, batch_size and eval_batch must be above 0, workers not below 0")
+        check_whole_images(max_side, on_error)
+        if training is not None and len(training) < batch_size:
+            raise InputError(
+                f"the {len(training)} training images are fewer than one batch of {batch_size}: lower data.batch_size"
+            )
+        self.training = training
+        self._chances = None if training is None else draw_chances(training.labels, sampling)
+        source = None if training is None else training.source
+        self._groups = source.groups if isinstance(source, StreamedSource) else None
+        self.reading = checked_reading(orientation, min_side)
+        _check_packed(source, orientation)
+        self.validation = validation
+        self.test = test
+        self.augmentation = augmentation or Augmentation()
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.workers = workers
+        self.seed = checked_seed(seed)
+        self.max_side = max_side
+        self.eval_batch = eval_batch
+        self.on_error = on_error
+
+    @classmethod
+    def from_gldv2(
+        cls,
+        root: str | Path,
+        train_csv: str = "train_clean.csv",
+        holdout: float = 0.2,
+        validation: Benchmarks | None = None,
+        test: Benchmarks | None = None,
+        hint: str = HINT,
+        source: Kind = "auto",
+        exclude_landmarks: str | Path | None = None,
+        exclude_images: str | Path | Sequence[str | Path] | None = None,
+        categories: Mapping[str, object] | None = None,
+        category_csv: str = "train_label_to_hierarchical.csv",
+        cap: int | None = None,
+        packed_url: str | None = None,
+        cache_gb: float = 50.0,
+        **loading: Any,
+    ) -> Self:
+        """Google Landmarks v2 (see `load_gldv2`).
+
+        `holdout` is the share of images set aside and ranked for validation (see `hold_out`); 0 trains on
+        everything and leaves validation to the benchmarks given. `hint` says how to get what is not there; `source` is
+        `load_gldv2`'s kind, `packed_url` and `cache_gb` are its own. Before the split, landmarks and images that files
+        list are left out, landmarks of other `categories` (column to value or values of `category_csv`), and what goes
+        beyond `cap` images of each.
+        """
+        if packed_url and (holdout or loading.get("sampling", "uniform") != "uniform"):
+            raise InputError(
+                "data.packed_url goes with data.holdout=0 and data.sampling=uniform: other images lie in all chunks"
+            )
+        training = load_gldv2(root, train_csv, hint, source, packed_url, cache_gb)
+        seed = loading.get("seed", 0)
+        table = Path(root) / category_csv
+        training = select(training, exclude_landmarks, exclude_images, categories, table, cap, seed)
+        own = []
+        if holdout:
+            training, held = hold_out(training, holdout, seed=seed)
+            own.append(held)
+        return cls(training, own + _built(validation), _built(test), **loading)
+
+    @classmethod
+    def from_folder(
+        cls,
+        root: str | Path,
+        split: SplitMode = "photos",
+        validation_share: float = 0.2,
+        test_share: float = 0.2,
+        **loading: Any,
+    ) -> Self:
+        """A folder with one sub-folder a landmark (see `split_folder`)."""
+        training, validation, test = split_folder(
+            root, split, validation_share, test_share, seed=loading.get("seed", 0)
+        )
+        return cls(training, [validation], [test], **loading)
+
+    @property
+    def num_classes(self) -> int:
+        """Landmarks there are in training."""
+        return len(self._training.classes)
+
+    @property
+    def classes(self) -> list[str]:
+        """The landmark of each class."""
+        return self._training.classes.tolist()
+
+    @property
+    def class_sizes(self) -> torch.Tensor:
+        """(num_classes,) training images of each landmark."""
+        return torch.bincount(torch.from_numpy(self._training.labels), minlength=self.num_classes)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Whole global batches there are in training."""
+        return len(self._training) // self.batch_size
+
+    def digests(self) -> dict[str, Any]:
+        """Fingerprints of the training images with their labels, their number, and each benchmark's by its name."""
+        training = hashlib.blake2b(digest_size=8)
+        for part in (self._training.ids, self._training.labels):
+            training.update(np.ascontiguousarray(part).data)
+        return {
+            "training": training.hexdigest(),
+            "images": len(self._training),
+            "validation": {benchmark.name: benchmark.digest for benchmark in self.validation},
+            "test": {benchmark.name: benchmark.digest for benchmark in self.test},
+        }
+
+    def check(self, world: int) -> None:
+        """Refuse beforehand what would stop a training later: hours later, where the data are large.
+
+        Raises:
+            InputError: a global batch that `world` processes cannot share, or a validation or test image that
+                cannot be read (unless `on_error` is "skip").
+        """
+        if self.batch_size % world:
+            raise InputError(f"data.batch_size={self.batch_size} does not divide by {world} processes")
+        if self.batch_size // world < 2:
+            raise InputError("batch normalisation wants at least 2 images a process: raise data.batch_size")
+        if self.on_error == "error":
+            for loader in (*self.val_dataloader(), *self.test_dataloader()):
+                for _ in loader:
+                    pass
+
+    def train_dataloader(self) -> EpochLoader:
+        """Batches of this process's share of each global batch; an incomplete last batch is left out."""
+        world, rank = self._processes()
+        images = TrainingImages(self._training, self.image_size, self.augmentation.crop, self.seed, self.reading)
+        return EpochLoader(
+            images,
+            batch_size=self.batch_size // world,
+            sampler=EpochSampler(len(images), self.seed, rank, world, self._epoch(), self._chances, self._groups),
+            drop_last=True,
+            **self._loading(persistent=True),
+        )
+
+    def val_dataloader(self) -> list[DataLoader[ImageBatch]]:
+        """A loader for each validation benchmark."""
+        return [self._images(benchmark) for benchmark in self.validation]
+
+    def test_dataloader(self) -> list[DataLoader[ImageBatch]]:
+        """A loader for each test benchmark."""
+        return [self._images(benchmark) for benchmark in self.test]
+
+    def transfer_batch_to_device(
+        self, batch: Batch | ImageBatch, device: torch.device, dataloader_idx: int
+    ) -> Batch | ImageBatch:
+        """Lightning's own transfer waits for the copy, even from page-locked memory."""
+        return batch.to(device, non_blocking=device.type == "cuda")
+
+    @property
+    def _training(self) -> TrainingSet:
+        if self.training is None:
+            raise InputError("there is no training data here: this data module evaluates only")
+        return self.training
+
+    def images_of(self, benchmark: Benchmark) -> BenchmarkImages:
+        """A benchmark's images as they are read here."""
+        return BenchmarkImages(benchmark, self.max_side, self.on_error == "skip", self.reading.orientation)
+
+    def _images(self, benchmark: Benchmark) -> DataLoader[ImageBatch]:
+        world, rank = self._processes()
+        images = self.images_of(benchmark)
+        return DataLoader(
+            images,
+            batch_size=self.eval_batch,
+            sampler=RankShard(len(images), rank, world),
+            **self._loading(persistent=False),
+        )
+
+    def _loading(self, persistent: bool) -> dict[str, Any]:
+        return {
+            "num_workers": self.workers,
+            "persistent_workers": persistent and self.workers > 0,
+            "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            "collate_fn": _as_is,
+        }
+
+    def _epoch(self) -> int:
+        """What Lightning will call `set_epoch` with; `current_epoch` still lags behind it where a run resumes."""
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _processes(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 1, 0
+        return self.trainer.world_size, self.trainer.global_rank
+
+
+def _check_packed(source: ImageSource | None, orientation: Orientation) -> None:
+    """Raise InputError for images that were packed otherwise than they are to be read."""
+    if isinstance(source, PackedSource | StreamedSource) and source.orientation != orientation:
+        raise InputError(f"the images were packed with orientation={source.orientation}, not {orientation}")
+
+
+def _built(benchmarks: Benchmarks | None) -> list[Benchmark]:
+    return [build() for build in (benchmarks or {}).values() if build is not None]
+
+
+def _as_is(batch: Batch | ImageBatch) -> Batch | ImageBatch:
+    """The data sets give whole batches."""
+    return batch

@@ -1,0 +1,303 @@
+"""Many published files in parallel: run, verify, status."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, get_args
+
+import httpx
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from dolglab.data.preparation.lock import preparing
+from dolglab.data.preparation.transfer import Patience, Remote, Stopped, expected_md5, md5_of, transfer
+from dolglab.data.tar_archives import index_archives
+from dolglab.errors import InputError, some
+
+Mode = Literal["run", "verify", "status"]
+MODES = (*get_args(Mode), "index")
+# Archives of each split, and the csv files that go with it, relative to the published root.
+ARCHIVES = {"train": 500, "index": 100, "test": 20}
+TABLES = {
+    "train": (
+        "metadata/train_clean.csv",
+        "metadata/train.csv",
+        "metadata/train_label_to_category.csv",
+        "metadata/train_label_to_hierarchical.csv",
+    ),
+    "index": (
+        "metadata/index.csv",
+        "metadata/index_image_to_landmark.csv",
+        "metadata/index_label_to_hierarchical.csv",
+    ),
+    "test": (
+        "metadata/test.csv",
+        "ground_truth/recognition_solution_v2.1.csv",
+        "ground_truth/retrieval_solution_v2.1.csv",
+    ),
+}
+
+
+def fetch_gldv2(
+    root: str | Path,
+    split: str,
+    archives: object = "all",
+    base_url: str = "https://s3.amazonaws.com/google-landmark/",
+    mode: Mode | Literal["index"] = "run",
+    parallel: int = 4,
+) -> None:
+    """Google Landmarks v2: the csv files of a split below `root`, its archives as `root/SPLIT/images_XXX.tar`.
+
+    What was fetched is indexed, so that training reads it as it is; `index` does that alone.
+    Raises InputError for a split or archives there are not, and as `fetch` and `index_archives`.
+    """
+    if mode not in MODES:
+        raise InputError(f"mode={mode} is none of {', '.join(MODES)}")
+    root = Path(root)
+    files = gldv2_files(root, split, archives, base_url)
+    # The index is made of what is there.
+    if mode != "index":
+        fetch(files, root, mode, parallel)
+    if mode == "index" or (mode == "run" and any((root / split).glob("*.tar"))):
+        index_archives(root / split, parallel)
+
+
+def gldv2_files(root: Path, split: str, archives: object, base_url: str) -> list[Remote]:
+    """The csv files and archives of a split. Raises InputError for a split or archives there are not."""
+    if split not in ARCHIVES:
+        raise InputError(f"split={split} is none of {', '.join(ARCHIVES)}")
+    base = base_url.rstrip("/")
+    names = [f"images_{number:03}" for number in numbers(archives, ARCHIVES[split])]
+    return [
+        *(Remote(f"{base}/{table}", root / Path(table).name) for table in TABLES[split]),
+        *(
+            Remote(f"{base}/{split}/{name}.tar", root / split / f"{name}.tar", f"{base}/md5sum/{split}/md5.{name}.txt")
+            for name in names
+        ),
+    ]
+
+
+def numbers(given: object, count: int, first: int = 0) -> list[int]:
+    """The archives that `all`, `none`, a number, a span such as 0-499, or a list of these names.
+
+    Raises InputError for anything else, and for numbers that are not among the `count` from `first`.
+    """
+    there = range(first, first + count)
+    if given == "all":
+        return list(there)
+    if given is None or given == "none":
+        return []
+    parts = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else str(given).split(",")
+    found: set[int] = set()
+    for part in parts:
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", str(part))
+        start, end = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if start > end or start not in there or end not in there:
+            raise InputError(f"archives={part}: give all, none, numbers or spans within {there[0]}-{there[-1]}")
+        found.update(range(start, end + 1))
+    return sorted(found)
+
+
+# Room that stays free beside what is fetched, in bytes.
+SPARE = 100_000_000
+DAMAGED = ".damaged"
+
+
+def fetch(
+    remotes: Sequence[Remote],
+    root: Path,
+    mode: Mode = "run",
+    parallel: int = 4,
+    finish: Callable[[], None] = lambda: None,
+    patience: Patience | None = None,
+) -> None:
+    """Bring published files below `root`, or look at what is there.
+
+    Args:
+        remotes: the files.
+        root: the folder that is held while files arrive, and whose disk must have room.
+        mode: `run` fetches what is missing; `verify` compares what is there with the published md5 sums and renames
+            what is damaged, so that the next run fetches it anew; `status` says what is there, without the network.
+        parallel: transfers at a time.
+        finish: what `run` does with the files once all are there, while the folder is still held.
+        patience: with servers.
+
+    Raises:
+        InputError: no such mode, no room, a folder that another process prepares or that cannot be written; after all
+            the others were tried, files that could not be had; files that are missing or damaged in `verify`.
+    """
+    if mode not in get_args(Mode):
+        raise InputError(f"mode={mode} is none of {', '.join(get_args(Mode))}")
+    if parallel < 1:
+        raise InputError(f"parallel must be at least 1, not {parallel}")
+    if mode == "status":
+        print_status(remotes)
+        return
+    with preparing(root), _client(parallel) as client:
+        if mode == "verify":
+            _verify(client, remotes, parallel, patience or Patience())
+            return
+        _run(client, remotes, root, parallel, patience or Patience())
+        finish()
+
+
+def print_status(remotes: Sequence[Remote]) -> None:
+    """How many files are there, in part there, and missing, and their bytes."""
+    whole = [remote.path for remote in remotes if remote.path.exists()]
+    parts = [remote.part for remote in remotes if not remote.path.exists() and remote.part.exists()]
+    missing = [remote.path.name for remote in remotes if not remote.path.exists()]
+    print(f"{len(whole)} of {len(remotes)} files are there, {decimal(_bytes(whole))}")
+    if parts:
+        print(f"{len(parts)} in part, {decimal(_bytes(parts))}: " + some([path.stem for path in parts]))
+    if missing:
+        print(f"{len(missing)} missing: {some(missing)}")
+
+
+def _run(client: httpx.Client, remotes: Sequence[Remote], root: Path, parallel: int, patience: Patience) -> None:
+    wanted = [remote for remote in remotes if not remote.path.exists()]
+    if not wanted:
+        print(f"all {len(remotes)} files are there")
+        return
+    with ThreadPoolExecutor(parallel) as pool:
+        sizes = list(pool.map(lambda remote: _size_of(client, remote.url), wanted))
+    if not any(size is not None for size in sizes):
+        host = httpx.URL(wanted[0].url).host
+        raise InputError(f"{host or wanted[0].url} cannot be reached: check the network, or base_url=...")
+    held = [_bytes([remote.part]) for remote in wanted]
+    _check_room(root, sum(max(0, (size or 0) - there) for size, there in zip(sizes, held, strict=True)))
+    with _Bar(sum(size or 0 for size in sizes), sum(held)) as bar:
+
+        def bring(remote: Remote, stop: threading.Event) -> None:
+            transfer(client, remote, patience, stop, bar.advance)
+            bar.done(remote)
+
+        failed = _all(bring, wanted, parallel)
+    if failed:
+        raise InputError(
+            f"{len(failed)} of {len(wanted)} files could not be fetched, the first: {failed[0]}; the same command "
+            "fetches what is missing"
+        )
+    print(f"{len(wanted)} files fetched, all {len(remotes)} are there")
+
+
+def _verify(client: httpx.Client, remotes: Sequence[Remote], parallel: int, patience: Patience) -> None:
+    missing = [remote.path.name for remote in remotes if not remote.path.exists()]
+    wanted = [remote for remote in remotes if remote.md5_url and remote.path.exists()]
+    damaged: list[str] = []
+
+    def compare(remote: Remote, stop: threading.Event) -> None:
+        if md5_of(remote.path) != expected_md5(client, remote, patience, stop):
+            os.replace(remote.path, f"{remote.path}{DAMAGED}")
+            damaged.append(remote.path.name)
+
+    failed = _all(compare, wanted, parallel)
+    if wanted:
+        print(f"{len(wanted) - len(damaged) - len(failed)} of {len(wanted)} files are as published")
+    else:
+        print("no md5 sums are published for what is there")
+    problems = [
+        *([f"{len(missing)} missing ({some(missing)})"] if missing else []),
+        *([f"{len(damaged)} damaged, renamed to NAME{DAMAGED} ({some(sorted(damaged))})"] if damaged else []),
+        *([f"{len(failed)} could not be compared ({failed[0]})"] if failed else []),
+    ]
+    if problems:
+        raise InputError(f"{'; '.join(problems)}; mode=run fetches what is missing")
+
+
+def _all(work: Callable[[Remote, threading.Event], None], remotes: Sequence[Remote], parallel: int) -> list[str]:
+    """Do `work` on every file; what went wrong, without stopping for it. A full disk stops all, an interrupt too."""
+    stop = threading.Event()
+    failed: list[str] = []
+    with ThreadPoolExecutor(parallel) as pool:
+        jobs = [pool.submit(work, remote, stop) for remote in remotes]
+        try:
+            for job in jobs:
+                _settle(job, failed)
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return failed
+
+
+def _settle(job: Future[None], failed: list[str]) -> None:
+    try:
+        job.result()
+    except InputError as error:
+        failed.append(str(error))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError("the disk is full: what has arrived is kept; make room, then run again") from error
+        raise InputError(f"{error.filename or 'the disk'}: {error.strerror or error}") from error
+    except Stopped:
+        pass
+
+
+def _size_of(client: httpx.Client, url: str) -> int | None:
+    """Bytes of a remote file; 0 where the server does not say, None where there is no server."""
+    try:
+        response = client.head(url, headers={"Accept-Encoding": "identity"})
+    except httpx.InvalidURL as error:
+        raise InputError(f"{url}: {error}; check base_url=...") from error
+    except httpx.HTTPError:
+        return None
+    return int(response.headers.get("content-length", 0)) if response.status_code == 200 else 0
+
+
+def _check_room(root: Path, needed: int) -> None:
+    free = shutil.disk_usage(root).free
+    if free < needed + SPARE:
+        raise InputError(
+            f"{root} has {decimal(free)} free, and {decimal(needed)} are to come: make room, or fetch less"
+        )
+
+
+def _client(parallel: int) -> httpx.Client:
+    return httpx.Client(
+        follow_redirects=True,
+        # A silent server must not keep an interrupted run waiting; what arrived is kept, and asked for again.
+        timeout=httpx.Timeout(60, connect=20, read=15),
+        limits=httpx.Limits(max_connections=parallel + 1),
+    )
+
+
+def _bytes(paths: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in paths if path.exists())
+
+
+class _Bar:
+    """Bytes, rate and time left on a terminal; elsewhere a line for each file."""
+
+    def __init__(self, total: int, held: int) -> None:
+        columns = (
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[last]}"),
+        )
+        self._progress = Progress(*columns, disable=not sys.stdout.isatty(), transient=True)
+        self._task = self._progress.add_task("", total=total or None, completed=held, last="")
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self, count: int) -> None:
+        self._progress.advance(self._task, count)
+
+    def done(self, remote: Remote) -> None:
+        self._progress.update(self._task, last=remote.path.name)
+        if self._progress.disable:
+            print(remote.path.name, flush=True)

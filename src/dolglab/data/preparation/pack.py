@@ -1,0 +1,226 @@
+"""Write a split's images, made smaller, in LitData's chunk format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from dolglab.concurrency import checked_workers, over_processes
+from dolglab.contracts import Orientation
+from dolglab.data.archive_source import LIST, TABLE, ArchiveSource, packed_folder, save_table
+from dolglab.data.gldv2 import Kind, image_source, listed_ids
+from dolglab.data.image_reading import BrokenImageError, checked_reading, decode, reason, shrink
+from dolglab.data.preparation.lock import preparing
+from dolglab.data.sources import HexSource, file_size, read_patiently
+from dolglab.errors import InputError
+from dolglab.io import write_text
+
+# Images of a chunk: some 60 MB of 640-pixel photographs, which LitData fetches at once.
+CHUNK = 600
+# Images whose packed sizes foretell the space that all of them take, and how much more than that must be free.
+PROBES, RESERVE = 64, 1.1
+# Where the shorter side would come below this, which training takes for broken, an image keeps its bytes.
+THIN = 16
+# LitData's layout of {"id": str, "image": bytes}: the lengths of both, then both.
+LENGTHS = struct.Struct("<II")
+ID_BYTES = 16
+
+
+class _Job(NamedTuple):
+    """Images to pack, and the chunk that is there once that is done; beside it stands what LitData says of it."""
+
+    source: HexSource | ArchiveSource
+    size: int
+    quality: int
+    orientation: Orientation
+    chunk: Path
+
+
+def pack_gldv2(
+    root: str | Path,
+    size: int = 640,
+    quality: int = 90,
+    train_csv: str = "train_clean.csv",
+    source: Kind = "auto",
+    orientation: Orientation = "exif",
+    workers: int | None = None,
+) -> Path:
+    """Pack the images of `train_csv` below `root/packed/train`, by ascending id; packing that was stopped goes on.
+
+    Larger images are brought down to `size` pixels on their longer side by area, turned upright, and written as JPEGs
+    of that `quality`; JPEGs that are small enough already, long thin images, and what cannot be read keep their bytes,
+    so that training meets the same images. `workers` are all cores by default.
+
+    Returns the folder. Raises InputError for settings or lists that do not hold, images that are not there, too little
+    space, a folder that cannot be written or that another process prepares, and where LitData is not installed.
+    """
+    _check(size, quality, source)
+    orientation, workers = checked_reading(orientation, THIN).orientation, checked_workers(workers)
+    root = Path(root)
+    images = image_source(root, "train", listed_ids(root, "train", train_csv), source)
+    folder = packed_folder(root, "train")
+    with preparing(folder):
+        jobs = _jobs(images, size, quality, orientation, folder)
+        left = [job for job in jobs if not _done(job)]
+        try:
+            _check_space(left, jobs, folder)
+            _drop_others(folder, jobs)
+            for _ in over_processes(_pack, left, workers, "packing"):
+                pass
+            _join(folder, jobs)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
+    total = sum(job.chunk.stat().st_size for job in jobs)
+    print(
+        f"{folder}: {len(images):,} images in {len(jobs)} chunks, {total / 1e9:.2f} GB; data.source=packed reads them"
+    )
+    return folder
+
+
+def packed_bytes(data: bytes, size: int, quality: int, orientation: Orientation) -> bytes:
+    """An image's bytes as they are packed."""
+    try:
+        pixels = decode(data, orientation)
+    except BrokenImageError:
+        return data
+    shorter, longer = sorted(pixels.shape[:2])
+    if (longer <= size and data[:2] == b"\xff\xd8") or shorter * size < THIN * longer:
+        return data
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(shrink(pixels, size)), quality, colorsubsampling="420")
+
+
+def _check(size: int, quality: int, source: Kind) -> None:
+    if source == "packed":
+        raise InputError("source=packed: what is packed cannot be packed again; take auto, tar or folder")
+    if not isinstance(size, int) or size < 1 or not isinstance(quality, int) or not 1 <= quality <= 100:
+        raise InputError(f"size must be above 0 and quality from 1 to 100, not {size} and {quality}")
+    try:
+        import litdata  # noqa: F401
+    except ImportError:
+        raise InputError("packing needs LitData: pip install -e '.[pack]'") from None
+
+
+def _jobs(
+    images: HexSource | ArchiveSource, size: int, quality: int, orientation: Orientation, folder: Path
+) -> list[_Job]:
+    """A chunk's name says what is in it, so that one of other images or settings is never taken for it."""
+    rows = np.arange(len(images))
+    about = json.dumps([size, quality, orientation, images.split]).encode()
+    jobs = []
+    for number, start in enumerate(range(0, len(images), CHUNK)):
+        part = images.take(rows[start : start + CHUNK])
+        tag = hashlib.blake2b(about + part.ids.tobytes(), digest_size=6).hexdigest()
+        jobs.append(_Job(part, size, quality, orientation, folder / f"chunk-{number:05}-{tag}.bin"))
+    return jobs
+
+
+def _done(job: _Job) -> bool:
+    try:
+        about = json.loads(job.chunk.with_suffix(".json").read_text())
+        return file_size(job.chunk) == about["chunks"][0]["chunk_bytes"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return False
+
+
+def _check_space(left: list[_Job], jobs: list[_Job], folder: Path) -> None:
+    """Raise InputError where what is left to pack will hardly fit, judged by some of its images."""
+    total = sum(len(job.source) for job in left)
+    if not total:
+        return
+    probes = [left[n * len(left) // PROBES] for n in range(PROBES)] if len(left) > PROBES else left
+    sizes = [len(_packed(job, len(job.source) // 2)) for job in probes]
+    dropped = sum(path.stat().st_size for path in _others(folder, jobs) if path.is_file())
+    wanted, free = RESERVE * total * sum(sizes) / len(sizes), shutil.disk_usage(folder).free + dropped
+    if wanted > free:
+        raise InputError(f"packing takes some {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {folder}")
+
+
+def _packed(job: _Job, position: int) -> bytes:
+    try:
+        data = read_patiently(job.source, position)
+    except OSError as error:
+        raise InputError(f"{job.source.name(position)} cannot be read: {reason(error)}") from error
+    return packed_bytes(data, job.size, job.quality, job.orientation)
+
+
+def _pack(job: _Job) -> None:
+    """One chunk, written aside; what LitData says of it comes last."""
+    from litdata.streaming.writer import BinaryWriter
+
+    class PlainWriter(BinaryWriter):
+        """Knows no types: with pyarrow installed, LitData would write Arrow tables instead of one row after another."""
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, None if name == "_types" else value)
+
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory(dir=job.chunk.parent, prefix=".pack-") as aside:
+        writer = PlainWriter(aside, chunk_size=len(job.source))
+        for position in range(len(job.source)):
+            writer.add_item(position, {"id": f"{int(job.source.ids[position]):016x}", "image": _packed(job, position)})
+        writer.done()
+        writer.merge()
+        about = json.loads((Path(aside) / "index.json").read_text())
+        (chunk,) = about["chunks"]
+        os.replace(Path(aside) / chunk["filename"], job.chunk)
+    chunk["filename"] = job.chunk.name
+    about["config"]["chunk_size"] = CHUNK
+    write_text(job.chunk.with_suffix(".json"), json.dumps({"chunks": [chunk], "config": about["config"]}))
+
+
+def _others(folder: Path, jobs: list[_Job]) -> list[Path]:
+    """Chunks of other images or settings, the list and table of all, and what a kill left."""
+    kept = {job.chunk.stem for job in jobs}
+    return [
+        path
+        for path in folder.iterdir()
+        if path.name.startswith((".pack-", TABLE, LIST)) or (path.name.startswith("chunk-") and path.stem not in kept)
+    ]
+
+
+def _drop_others(folder: Path, jobs: list[_Job]) -> None:
+    for path in _others(folder, jobs):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _join(folder: Path, jobs: list[_Job]) -> None:
+    """LitData's list of all chunks, and the table of where each image lies."""
+    parts = [json.loads(job.chunk.with_suffix(".json").read_text()) for job in jobs]
+    ids, offsets, sizes = (np.concatenate(column) for column in zip(*map(_layout, jobs), strict=True))
+    archive = np.repeat(np.arange(len(jobs)), [len(job.source) for job in jobs])
+    chunks = [chunk for part in parts for chunk in part["chunks"]]
+    about = {key: getattr(jobs[0], key) for key in ("size", "quality", "orientation")}
+    write_text(folder / LIST, json.dumps({"chunks": chunks, "config": parts[0]["config"], "packed": about}))
+    aside = folder / f"{TABLE}.part"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    save_table(aside, {"id": ids, "archive": archive, "offset": offsets, "size": sizes})
+    os.replace(aside, folder / TABLE)
+
+
+def _layout(job: _Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids, offsets and sizes of a chunk's images. Raises InputError for a chunk that does not hold what it should."""
+    data = job.chunk.read_bytes()
+    try:
+        (count,) = struct.unpack_from("<I", data)
+        starts = np.frombuffer(data, "<u4", count + 1, offset=4).astype(np.int64)
+        lengths = [LENGTHS.unpack_from(data, start) for start in starts[:-1].tolist()]
+    except (struct.error, ValueError):
+        raise InputError(f"{job.chunk} is damaged: delete it, and pack again") from None
+    sizes = np.array([size for _, size in lengths], np.int64)
+    places = starts[:-1] + LENGTHS.size
+    names = [data[place : place + ID_BYTES].decode("latin-1") for place in places.tolist()]
+    whole = np.array_equal(places + ID_BYTES + sizes, starts[1:]) and all(name == ID_BYTES for name, _ in lengths)
+    if not whole or names != [f"{sample:016x}" for sample in job.source.ids.tolist()]:
+        raise InputError(f"{job.chunk} is damaged: delete it, and pack again")
+    return job.source.ids, places + ID_BYTES, sizes

@@ -1,0 +1,127 @@
+"""Revisited Oxford, Paris and the million distractors: fetched, and unpacked into the layout that evaluation reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tarfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from dolglab.data.preparation.fetch import Mode, fetch, numbers
+from dolglab.data.preparation.transfer import Remote
+from dolglab.data.revisited import RELEASE
+from dolglab.data.tar_archives import safe_name
+from dolglab.errors import InputError
+from dolglab.io import write_bytes, write_text
+
+GROUND_TRUTH_URL = "http://cmp.felk.cvut.cz/revisitop/data/datasets/"
+DISTRACTORS = 100
+
+
+@dataclass(frozen=True)
+class Photos:
+    """A benchmark's archives at their publisher's, and what kind of release they are."""
+
+    base_url: str
+    archives: tuple[str, ...]
+    release: str
+
+
+PHOTOS = {
+    "roxford5k": Photos(
+        "https://www.robots.ox.ac.uk/~vgg/data/oxbuildings/", ("oxbuild_images-v1.tgz",), "v1, faces blurred (2022)"
+    ),
+    "rparis6k": Photos(
+        "https://www.robots.ox.ac.uk/~vgg/data/parisbuildings/",
+        ("paris_1-v1.tgz", "paris_2-v1.tgz"),
+        "v1, faces blurred (2022)",
+    ),
+}
+
+
+def fetch_benchmark(
+    root: str | Path,
+    name: str,
+    base_url: str | None = None,
+    ground_truth_url: str = GROUND_TRUTH_URL,
+    mode: Mode = "run",
+    parallel: int = 2,
+) -> None:
+    """ROxford5k or RParis6k: `root/gnd_NAME.pkl` and `root/jpg/`; archives are deleted once they are unpacked.
+
+    `root/release.json` says which release of the photographs it is; result cards keep it.
+    Raises InputError as `fetch`, and for an archive that is damaged or holds what it should not.
+    """
+    root, photos = Path(root), PHOTOS[name]
+    base = (base_url or photos.base_url).rstrip("/")
+    truth = Remote(f"{ground_truth_url.rstrip('/')}/{name}/gnd_{name}.pkl", root / f"gnd_{name}.pkl")
+    archives = [Remote(f"{base}/{archive}", root / archive) for archive in photos.archives]
+    home = root / "jpg"
+
+    def finish() -> None:
+        if not home.is_dir():
+            aside = root / ".jpg.partial"
+            shutil.rmtree(aside, ignore_errors=True)
+            for archive in archives:
+                unpack(archive.path, aside, flat=True)
+            about = {"release": photos.release, "archives": [archive.url for archive in archives]}
+            write_text(root / RELEASE, json.dumps(about, indent=1) + "\n")
+            os.replace(aside, home)
+            print(f"{home}: {sum(1 for _ in home.iterdir())} images")
+        for archive in archives:
+            archive.path.unlink(missing_ok=True)
+
+    fetch([truth, *([] if home.is_dir() else archives)], root, mode, parallel, finish)
+
+
+def fetch_distractors(
+    root: str | Path,
+    archives: object = "all",
+    base_url: str = "http://ptak.felk.cvut.cz/revisitop/revisitop1m/",
+    mode: Mode = "run",
+    parallel: int = 4,
+) -> None:
+    """The distractors: `root/revisitop1m.txt`, their list, and `root/jpg/`, archive by archive (1 to 100).
+
+    An archive that is unpacked leaves `root/unpacked/N` behind and is deleted.
+    Raises InputError as `fetch`, and for an archive that is damaged or holds what it should not.
+    """
+    root, base = Path(root), base_url.rstrip("/")
+    done = root / "unpacked"
+    left = [n for n in numbers(archives, DISTRACTORS, first=1) if not (done / str(n)).exists()]
+    tars = {n: Remote(f"{base}/jpg/revisitop1m.{n}.tar.gz", root / f"revisitop1m.{n}.tar.gz") for n in left}
+    names = Remote(f"{base}/revisitop1m.txt", root / "revisitop1m.txt")
+
+    def finish() -> None:
+        for number, tar in tars.items():
+            unpack(tar.path, root / "jpg", flat=False)
+            write_text(done / str(number), "")
+            tar.path.unlink()
+
+    fetch([names, *tars.values()], root, mode, parallel, finish)
+
+
+def unpack(archive: Path, folder: Path, flat: bool) -> None:
+    """Write the images of a tar archive, compressed or not, into `folder`; `flat` drops their folders.
+
+    Raises InputError for an archive that is damaged or cut short, for names that lead out of the folder, and for
+    links and devices.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                name = safe_name(member, archive)
+                file = tar.extractfile(member)
+                if file is not None:
+                    write_bytes(folder / (name.name if flat else name), file.read())
+            # Only at its very end does a compressed file say whether its bytes are right.
+            while tar.fileobj is not None and tar.fileobj.read(1 << 20):
+                pass
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.errno:
+            raise InputError(f"{archive.name} could not be unpacked: {error.strerror}") from error
+        raise InputError(f"{archive} is damaged ({reason}): delete it and run again") from error

@@ -1,0 +1,228 @@
+"""One file over HTTP: resumed where it broke, verified, and under its final name only when whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from dolglab.errors import InputError
+
+# Answers that another try may change: too early, too many requests, and servers in trouble.
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+LONGEST_PAUSE = 60.0
+CHECKSUM_TRIES = 2
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A published file: its address, where it goes, and the address of its md5 sum where there is one."""
+
+    url: str
+    path: Path
+    md5_url: str | None = None
+
+    @property
+    def part(self) -> Path:
+        """What has arrived so far."""
+        return self.path.with_name(f"{self.path.name}.part")
+
+    @property
+    def version(self) -> Path:
+        """Which version of the remote file the part is of: the server's ETag or date."""
+        return self.path.with_name(f"{self.path.name}.part.version")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often a transfer that makes no headway is tried again, and the first pause in seconds, doubled each time."""
+
+    retries: int = 6
+    pause: float = 1.0
+
+
+class Stopped(Exception):
+    """The transfer was asked to stop; what arrived is kept."""
+
+
+class _Passing(Exception):
+    """Something another try may mend; `after` is the pause the server asked for, in seconds."""
+
+    def __init__(self, reason: str, after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+def transfer(
+    client: httpx.Client,
+    remote: Remote,
+    patience: Patience,
+    stop: threading.Event,
+    advance: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Bring `remote` to its path.
+
+    Args:
+        client: carries time-outs and redirects.
+        remote: nothing is done where its path is there already.
+        patience: with connections that break and servers that are busy; a try that brought bytes costs none.
+        stop: when set, the transfer ends with `Stopped`, and goes on from there the next time.
+        advance: told of the bytes that arrive, and of those that are thrown away as negative numbers.
+
+    Raises:
+        InputError: not there, refused, a checksum that stays wrong, no room, or out of patience.
+        Stopped: as asked.
+    """
+    if remote.path.exists():
+        return
+    remote.path.parent.mkdir(parents=True, exist_ok=True)
+    expected = expected_md5(client, remote, patience, stop)
+    for _ in range(CHECKSUM_TRIES):
+        _persist(lambda: _receive(client, remote, stop, advance, verified=bool(expected)), remote, patience, stop)
+        if expected is None or md5_of(remote.part) == expected:
+            os.replace(remote.part, remote.path)
+            remote.version.unlink(missing_ok=True)
+            return
+        advance(-_drop(remote))
+    raise InputError(f"{remote.url} arrived {CHECKSUM_TRIES} times with a wrong md5 sum: its server is at fault")
+
+
+def md5_of(path: Path) -> str:
+    """The md5 sum of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _sum_in(text: str, url: str) -> str:
+    """The sum in a published md5 file, `SUM  NAME`. Raises InputError when there is none."""
+    word = (text.split() or [""])[0].lower()
+    if not re.fullmatch("[0-9a-f]{32}", word):
+        raise InputError(f"{url} holds no md5 sum")
+    return word
+
+
+def expected_md5(client: httpx.Client, remote: Remote, patience: Patience, stop: threading.Event) -> str | None:
+    """The published sum of a remote file; None where none is published. Raises as `transfer`."""
+    url = remote.md5_url
+    if url is None:
+        return None
+    texts: list[str] = []
+
+    def ask() -> None:
+        response = client.get(url)
+        _check_status(response, url)
+        texts.append(response.text)
+
+    _persist(ask, remote, patience, stop)
+    return _sum_in(texts[-1], url)
+
+
+def _persist(work: Callable[[], None], remote: Remote, patience: Patience, stop: threading.Event) -> None:
+    """Do `work` until it is done or patience ends."""
+    failures = 0
+    while True:
+        before = _size(remote.part)
+        try:
+            return work()
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
+            raise InputError(f"{remote.url}: {error}; check base_url=...") from error
+        except (httpx.TransportError, _Passing) as error:
+            failures = 1 if _size(remote.part) > before else failures + 1
+            if failures > patience.retries:
+                reason = str(error) or type(error).__name__
+                raise InputError(
+                    f"{remote.url}: gave up after {failures} tries ({reason}); run again to go on"
+                ) from error
+            asked = error.after if isinstance(error, _Passing) else None
+            pause = patience.pause * 2 ** (failures - 1) if asked is None else asked
+            if stop.wait(min(pause, LONGEST_PAUSE)):
+                raise Stopped from None
+
+
+def _receive(
+    client: httpx.Client, remote: Remote, stop: threading.Event, advance: Callable[[int], None], verified: bool
+) -> None:
+    """One request: what is missing of the part, or all of it where it cannot be continued."""
+    held = _size(remote.part)
+    version = remote.version.read_text() if remote.version.exists() else ""
+    if held and not (version or verified):
+        advance(-_drop(remote))
+        held = 0
+    # An encoding of the transfer would leave no bytes to count on.
+    headers = {"Accept-Encoding": "identity"}
+    if held:
+        headers |= {"Range": f"bytes={held}-", **({"If-Range": version} if version else {})}
+    with client.stream("GET", remote.url, headers=headers) as response:
+        if response.status_code == 416:
+            if response.headers.get("content-range", "") == f"bytes */{held}":
+                return
+            advance(-_drop(remote))
+            raise _Passing("the server has less of it than has arrived")
+        _check_status(response, remote.url)
+        start = _start(response)
+        if start and version and _version(response) != version:
+            advance(-_drop(remote))
+            raise _Passing("the file has changed meanwhile")
+        if start != held:
+            # The range was ignored, or the file has changed since: it comes from the beginning.
+            advance(-_drop(remote))
+            if start:
+                raise _Passing("the server sent another range")
+        remote.version.write_text(_version(response))
+        _append(remote.part, response, stop, advance)
+        length = response.headers.get("content-length")
+        if length is not None and _size(remote.part) != start + int(length):
+            raise _Passing("it ended early")
+
+
+def _append(part: Path, response: httpx.Response, stop: threading.Event, advance: Callable[[int], None]) -> None:
+    with part.open("ab") as file:
+        for chunk in response.iter_raw():
+            if stop.is_set():
+                raise Stopped
+            file.write(chunk)
+            advance(len(chunk))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _start(response: httpx.Response) -> int:
+    """The position of the answer's first byte in the file."""
+    if response.status_code != 206:
+        return 0
+    match = re.match(r"bytes (\d+)-", response.headers.get("content-range", ""))
+    return int(match[1]) if match else 0
+
+
+def _version(response: httpx.Response) -> str:
+    """What tells versions of a file apart: a strong ETag, else its date, else nothing."""
+    etag = response.headers.get("etag", "")
+    return etag if etag and not etag.startswith("W/") else response.headers.get("last-modified", "")
+
+
+def _check_status(response: httpx.Response, url: str) -> None:
+    code = response.status_code
+    if code in (200, 206):
+        return
+    if code in PASSING:
+        after = response.headers.get("retry-after", "")
+        raise _Passing(f"the server answers {code}", float(after) if after.isdigit() else None)
+    raise InputError(f"{url}: the server answers {code}{' (not found)' if code == 404 else ''}; check base_url=...")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _drop(remote: Remote) -> int:
+    """Throw away what arrived; how many bytes that was."""
+    size = _size(remote.part)
+    remote.part.unlink(missing_ok=True)
+    remote.version.unlink(missing_ok=True)
+    return size

@@ -1,0 +1,220 @@
+"""Where encoded images come from, addressed by position; names and ids are numpy arrays, not Python lists."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.contracts import ImageSource
+from dolglab.errors import InputError, some
+
+# Asking for a file's size is waiting, on a network file system above all.
+THREADS = 16
+AT_ONCE = 4096
+
+
+def file_sizes(root: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """Bytes of each file below `root`, (N,); -1 where there is none."""
+    folder = os.path.join(os.fsencode(root), b"")
+
+    def size(name: bytes) -> int:
+        try:
+            return os.stat(folder + name).st_size
+        except (OSError, ValueError):
+            return -1
+
+    def sizes(start: int) -> NDArray[np.int64]:
+        return np.array([size(name) for name in names[start : start + AT_ONCE].tolist()], np.int64)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return np.concatenate([np.empty(0, np.int64), *pool.map(sizes, range(0, len(names), AT_ONCE))])
+
+
+def require_all(root: Path, names: NDArray[np.bytes_], sizes: NDArray[np.int64], advice: str) -> None:
+    """Raise InputError counting the files that `file_sizes` did not find, with the first names and the advice."""
+    missing = names[sizes < 0]
+    if len(missing):
+        first = some([os.fsdecode(name) for name in missing.tolist()], 5)
+        raise InputError(f"{len(missing):,} of {len(names):,} images are not in {root}: {first} ({advice})")
+
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".jp2", ".bmp", ".gif"}
+    | {".tif", ".tiff"}
+)
+
+
+# Errors of a disk or of a network file system that may pass.
+PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EREMOTEIO})
+READ_TRIES = 3
+PAUSE = 0.1  # seconds
+
+
+class FolderSource:
+    """Files under a root, by relative path, kept as fixed-width bytes (one array, not a list of strings)."""
+
+    def __init__(self, root: str | Path, names: list[str] | NDArray[np.bytes_]) -> None:
+        self.root = Path(root)
+        self._names = encoded(names) if isinstance(names, list) else names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, position: int) -> str:
+        """The file's path relative to the root."""
+        return os.fsdecode(self._names[position])
+
+    def size(self, position: int) -> int:
+        """Bytes of the file; 0 where there is none."""
+        return file_size(self.root / self.name(position)) or 0
+
+    def read(self, position: int) -> bytes:
+        """The file's bytes."""
+        return (self.root / self.name(position)).read_bytes()
+
+    def take(self, rows: NDArray[np.int64]) -> FolderSource:
+        """Some of the images, in that order."""
+        return FolderSource(self.root, self._names[rows])
+
+
+class HexSource:
+    """`{split}/a/b/c/ID.jpg` under a root: the unpacked layout of GLDv2, with 16-hex ids kept as uint64."""
+
+    def __init__(self, root: str | Path, split: str, ids: NDArray[np.uint64]) -> None:
+        self.root = Path(root)
+        self.split = split
+        self.ids = ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def name(self, position: int) -> str:
+        """`split/a/b/c/ID.jpg`."""
+        return gldv2_name(self.split, int(self.ids[position]))
+
+    def size(self, position: int) -> int:
+        """Bytes of the file; 0 where there is none."""
+        return file_size(self.root / self.name(position)) or 0
+
+    def read(self, position: int) -> bytes:
+        """The file's bytes."""
+        return (self.root / self.name(position)).read_bytes()
+
+    def take(self, rows: NDArray[np.int64]) -> HexSource:
+        """Some of the images, in that order."""
+        return HexSource(self.root, self.split, self.ids[rows])
+
+
+class JoinedSource:
+    """The images of several sources, one source behind the other."""
+
+    def __init__(self, *parts: ImageSource) -> None:
+        self.parts = parts
+        self._ends = list(accumulate(len(part) for part in parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def name(self, position: int) -> str:
+        """As its own source names the image."""
+        source, place = self._at(position)
+        return source.name(place)
+
+    def size(self, position: int) -> int:
+        """Bytes of the image; 0 where there is none."""
+        source, place = self._at(position)
+        return source.size(place)
+
+    def read(self, position: int) -> bytes:
+        """The image's bytes."""
+        source, place = self._at(position)
+        return source.read(place)
+
+    def _at(self, position: int) -> tuple[ImageSource, int]:
+        part = bisect_right(self._ends, position)
+        if not 0 <= position < len(self):
+            raise IndexError(f"position {position} of {len(self)} images")
+        return self.parts[part], position - (self._ends[part - 1] if part else 0)
+
+
+def read_patiently(source: ImageSource, position: int) -> bytes:
+    """`source.read`, tried again as `patiently` does."""
+    return patiently(lambda: source.read(position))
+
+
+def patiently(read: Callable[[], bytes]) -> bytes:
+    """What `read` gives, asked again where the disk or the network behind it failed for a moment.
+
+    Raises OSError when it keeps failing, and at once where the file is not there or may not be read.
+    """
+    for _ in range(READ_TRIES - 1):
+        try:
+            return read()
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+            time.sleep(PAUSE)
+    return read()
+
+
+def visible(name: str) -> bool:
+    """Hidden names are what tools leave behind: previews, checkpoints, macOS's `._NAME.jpg`, no images."""
+    return not name.startswith(".")
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def gldv2_name(split: str, number: int) -> str:
+    """`split/a/b/c/ID.jpg`: an image's path, a b c being the first three of its 16 hex digits."""
+    name = f"{number:016x}"
+    return f"{split}/{name[0]}/{name[1]}/{name[2]}/{name}.jpg"
+
+
+def encoded(names: Sequence[str]) -> NDArray[np.bytes_]:
+    """Names as the file system has them, in one array of fixed width."""
+    return np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
+
+
+def file_size(path: Path) -> int | None:
+    """Bytes of a file; None when there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def checked_seed(seed: int) -> int:
+    """`seed`. Raises InputError below 0, where numpy and hashing stop."""
+    if not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed must be a whole number from 0, not {seed}")
+    return seed
+
+
+def stable_ids(names: list[str], seed: int = 0) -> NDArray[np.uint64]:
+    """A 64-bit id for each name that no machine, order or process changes."""
+    key = checked_seed(seed).to_bytes(8, "little")
+    digests = b"".join(hashlib.blake2b(os.fsencode(name), digest_size=8, key=key).digest() for name in names)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def hash_share(ids: NDArray[np.uint64], seed: int) -> NDArray[np.float64]:
+    """A number in [0, 1) for each 64-bit id, by splitmix64's mixing: a split that no order can change."""
+    with np.errstate(over="ignore"):
+        x = ids + np.uint64(0x9E3779B97F4A7C15) * np.uint64(checked_seed(seed) + 1)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x = x ^ (x >> np.uint64(31))
+    return (x >> np.uint64(11)).astype(np.float64) / 2**53

@@ -1,0 +1,247 @@
+"""Painting of the parts of a building with OpenCV: masonry, openings, doors, columns, cloth.
+
+Canvases are (height, width, 4) uint8, RGB and coverage: 0 is air, 255 is solid, `GLASS` is solid and shines
+at night. Boxes are (left, top, right, bottom) in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.demo_world.grammar import RGB
+
+Canvas = NDArray[np.uint8]
+Box = tuple[int, int, int, int]
+GLASS = 160
+
+
+def shade(colour: RGB, factor: float) -> RGB:
+    """The colour made darker (factor < 1) or lighter (factor > 1)."""
+    r, g, b = (min(255, int(channel * factor)) for channel in colour)
+    return r, g, b
+
+
+def fill_box(canvas: Canvas, box: Box, colour: RGB, alpha: int = 255) -> None:
+    """Fill a box; a box without area is left out."""
+    left, top, right, bottom = box
+    canvas[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = (*colour, alpha)
+
+
+def fill_polygon(canvas: Canvas, points: NDArray[Any] | Sequence[Any], colour: RGB, alpha: int = 255) -> None:
+    """Fill a polygon (n, 2) given in pixels."""
+    cv2.fillPoly(canvas, [np.round(np.asarray(points)).astype(np.int32)], (*colour, alpha), cv2.LINE_8)
+
+
+def fill_circle(canvas: Canvas, centre: tuple[float, float], radius: float, colour: RGB, alpha: int = 255) -> None:
+    """Fill a circle given in pixels."""
+    cv2.circle(canvas, (round(centre[0]), round(centre[1])), max(1, round(radius)), (*colour, alpha), -1)
+
+
+def masonry(
+    rng: np.random.Generator, size: tuple[int, int], scale: float, material: str, colour: RGB, trim: RGB
+) -> Canvas:
+    """A wall of (width, height) pixels at `scale` pixels a metre."""
+    width, height = size
+    tone = _blotches(rng, width, height)
+    base = np.empty((height, width, 3), np.float32)
+    base[:] = colour
+    rows = np.arange(height)
+    if material == "stripes":
+        base[(rows // max(2, round(0.8 * scale))) % 2 == 1] = np.asarray(trim) * 0.8
+    if material in ("brick", "ashlar", "rubble", "stripes"):
+        course, length, spread = {"brick": (0.34, 0.8, 15), "rubble": (0.75, 1.1, 17)}.get(material, (0.8, 1.5, 8))
+        tone += _courses(rng, width, height, course * scale, length * scale, spread)
+    canvas = np.empty((height, width, 4), np.uint8)
+    canvas[..., :3] = np.clip(base + tone[..., None], 0, 255)
+    canvas[..., 3] = 255
+    if material == "timber":
+        _beams(canvas, scale, shade((92, 62, 44), 0.9))
+    return canvas
+
+
+def _blotches(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
+    coarse = rng.standard_normal((height // 40 + 2, width // 40 + 2), np.float32) * 4
+    fine = rng.standard_normal((height // 3 + 1, width // 3 + 1), np.float32) * 3
+    return np.asarray(
+        cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+        + cv2.resize(fine, (width, height), interpolation=cv2.INTER_LINEAR),
+        np.float32,
+    )
+
+
+def _courses(
+    rng: np.random.Generator, width: int, height: int, course: float, length: float, spread: float
+) -> NDArray[np.float32]:
+    y, x = np.arange(height), np.arange(width)
+    row = (y / course).astype(int)
+    shifted = x[None, :] + (row % 2)[:, None] * (length / 2)
+    column = (shifted / length).astype(int)
+    blocks = rng.normal(0, spread, (row[-1] + 1, column.max() + 1)).astype(np.float32)
+    tone = blocks[row[:, None], column]
+    tone[(y % course) < 2] = -24
+    tone[(shifted % length) < 2] = -24
+    return tone
+
+
+def _beams(canvas: Canvas, scale: float, colour: RGB) -> None:
+    height, width = canvas.shape[:2]
+    thick = max(2, round(0.28 * scale))
+    step, rise = 2.3 * scale, 2.0 * scale
+    for index in range(int(width / step) + 2):
+        cv2.line(canvas, (round(index * step), 0), (round(index * step), height), (*colour, 255), thick)
+    for index in range(int(height / rise) + 2):
+        cv2.line(canvas, (0, round(index * rise)), (width, round(index * rise)), (*colour, 255), thick)
+    for row in range(int(height / rise) + 1):
+        for column in range(row % 2, int(width / step) + 1, 2):
+            start = (round(column * step), round(row * rise))
+            end = (round((column + 1) * step), round((row + 1) * rise))
+            cv2.line(canvas, start, end, (*colour, 255), max(2, thick // 2))
+
+
+def outline(shape: str, box: Box) -> NDArray[np.float64]:
+    """(n, 2) outline of an opening: `rect`, `segment`, `round`, `pointed` or `oculus`."""
+    left, top, right, bottom = box
+    width, middle = right - left, (left + right) / 2
+    if shape == "oculus":
+        angles = np.linspace(0, 2 * np.pi, 25)[:-1]
+        radius = min(width, bottom - top) / 2
+        return np.column_stack([middle + radius * np.cos(angles), (top + bottom) / 2 + radius * np.sin(angles)])
+    rise = {"rect": 0.0, "segment": 0.16, "round": 0.5, "pointed": 0.9}[shape] * width
+    t = np.linspace(-1, 1, 21)
+    if shape == "pointed":
+        curve = 1 - np.abs(t) ** 1.7
+    else:
+        curve = np.sqrt(np.clip(1 - t**2, 0, 1)) if rise else np.zeros_like(t)
+    arch = np.column_stack([middle + t * width / 2, top + rise - curve * rise])
+    return np.vstack([[left, bottom], arch, [right, bottom]])
+
+
+def _grown(box: Box, by: float) -> Box:
+    return round(box[0] - by), round(box[1] - by), round(box[2] + by), round(box[3] + by)
+
+
+def window(canvas: Canvas, box: Box, shape: str, glass: RGB, trim: RGB, shutters: RGB | None = None) -> None:
+    """A window with surround, sill, glazing bars and, if a colour is given, open shutters beside it."""
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    if shutters is not None and shape in ("rect", "segment"):
+        leaf = round(width * 0.46)
+        for start in (left - leaf - 2, right + 2):
+            fill_box(canvas, (start, top, start + leaf, bottom), shutters)
+            for y in range(top + 4, bottom - 3, 6):
+                fill_box(canvas, (start + 2, y, start + leaf - 2, y + 2), shade(shutters, 0.7))
+    rim = max(3, round(width * 0.13))
+    fill_polygon(canvas, outline(shape, _grown(box, rim)), trim)
+    fill_polygon(canvas, outline(shape, box), shade(glass, 0.55), GLASS)
+    inner = (left + max(1, rim // 3), top + max(2, rim // 2), right, bottom)
+    fill_polygon(canvas, outline(shape, inner), glass, GLASS)
+    lower = (left + width // 5, top + height // 2, left + width // 2, bottom - height // 8)
+    if shape != "oculus":
+        fill_box(canvas, lower, shade(glass, 1.35), GLASS)
+    bar = max(1, round(width * 0.07))
+    middle = (left + right) // 2
+    fill_box(canvas, (middle - bar // 2 - 1, top, middle + bar // 2 + 1, bottom), shade(trim, 0.9))
+    for part in (0.42,) if shape == "oculus" else (0.36, 0.68):
+        y = top + round(height * part)
+        fill_box(canvas, (left, y, right, y + bar + 1), shade(trim, 0.9))
+    if shape != "oculus":
+        fill_box(canvas, (left - rim - 2, bottom, right + rim + 2, bottom + rim), shade(trim, 1.08))
+        fill_box(canvas, (left - rim, bottom + rim, right + rim, bottom + rim + 2), shade(trim, 0.45))
+
+
+def door(canvas: Canvas, box: Box, shape: str, colour: RGB, trim: RGB) -> None:
+    """A door of two leaves in a stepped surround, with a stair before it."""
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    for step, tone in ((0.26, 0.78), (0.17, 1.06), (0.08, 0.7)):
+        grown = _grown(box, step * width)
+        fill_polygon(canvas, outline(shape, (grown[0], grown[1], grown[2], bottom)), shade(trim, tone))
+    fill_polygon(canvas, outline(shape, box), colour)
+    middle = (left + right) // 2
+    panel = shade(colour, 0.66)
+    for start, end in ((left, middle), (middle, right)):
+        for upper, lower in ((0.42, 0.66), (0.72, 0.94)):
+            pad = max(2, width // 12)
+            fill_box(
+                canvas,
+                (start + pad, top + round(height * upper), end - pad, top + round(height * lower)),
+                panel,
+            )
+    fill_box(canvas, (middle - 1, top + height // 8, middle + 1, bottom), shade(colour, 0.4))
+    fill_box(canvas, (left, top + round(height * 0.34), right, top + round(height * 0.38)), shade(trim, 0.9))
+    stair = max(2, round(height * 0.035))
+    for index in range(2):
+        reach = round(width * (0.22 + 0.14 * index))
+        y = bottom - 2 * stair + index * stair
+        fill_box(canvas, (left - reach, y, right + reach, y + stair), shade(trim, 0.95 - 0.16 * index))
+
+
+def column(canvas: Canvas, box: Box, colour: RGB, full: bool) -> None:
+    """A pilaster, or with `full` a round column, with base and capital."""
+    left, top, right, bottom = box
+    width = right - left
+    if full:
+        across = np.cos(np.linspace(-1.3, 1.0, max(1, width)))
+        canvas[top:bottom, left:right, :3] = (np.asarray(colour) * (0.5 + 0.6 * across[:, None])).clip(0, 255)
+        canvas[top:bottom, left:right, 3] = 255
+    else:
+        fill_box(canvas, box, colour)
+    dark = max(1, width // 6)
+    fill_box(canvas, (right, top, right + dark, bottom), shade(colour, 0.5))
+    block = round(width * 0.5)
+    for y in (top, bottom - block):
+        fill_box(canvas, (left - block // 2, y, right + block // 2, y + block), shade(colour, 1.06))
+    fill_box(canvas, (left - block // 2, top + block, right + block // 2, top + block + 2), shade(colour, 0.55))
+
+
+def quoins(canvas: Canvas, scale: float, colour: RGB) -> None:
+    """Alternating long and short blocks along both edges of a wall."""
+    height, width = canvas.shape[:2]
+    course = max(3, round(0.62 * scale))
+    for index, y in enumerate(range(0, height, course)):
+        reach = round((0.95 if index % 2 else 0.6) * scale)
+        tone = shade(colour, 1.0 if index % 2 else 0.92)
+        fill_box(canvas, (0, y, reach, y + course - 2), tone)
+        fill_box(canvas, (width - reach, y, width, y + course - 2), tone)
+
+
+def cornice(canvas: Canvas, y: int, thickness: int, colour: RGB) -> None:
+    """A moulding across the whole wall whose upper edge is at row `y`, with the shadow under it."""
+    width = canvas.shape[1]
+    fill_box(canvas, (0, y, width, y + thickness), shade(colour, 1.05))
+    fill_box(canvas, (0, y + thickness * 2 // 3, width, y + thickness), shade(colour, 0.8))
+    below = canvas[y + thickness : y + 2 * thickness, :, :3]
+    below[:] = (below * 0.68).astype(np.uint8)
+
+
+def banner(canvas: Canvas, box: Box, colour: RGB) -> None:
+    """A hanging cloth with a swallow tail and a pale stripe."""
+    left, top, right, bottom = box
+    middle, notch = (left + right) / 2, (right - left) * 0.5
+    fill_polygon(canvas, [[left, top], [right, top], [right, bottom], [middle, bottom - notch], [left, bottom]], colour)
+    stripe = max(1, (right - left) // 5)
+    pale = (240, 226, 180) if sum(colour) < 560 else (120, 30, 34)
+    fill_box(
+        canvas,
+        (int(middle) - stripe // 2, top, int(middle) + stripe - stripe // 2, round(bottom - notch)),
+        pale,
+    )
+    fill_box(canvas, (left - 2, top - 2, right + 2, top + 2), (70, 54, 40))
+
+
+def balcony(canvas: Canvas, box: Box, trim: RGB) -> None:
+    """A stone balcony: balusters between a rail and a slab, and the shadow it throws."""
+    left, top, right, bottom = box
+    rail = max(2, (bottom - top) // 6)
+    fill_box(canvas, (left, top, right, bottom), shade(trim, 0.5))
+    step = max(4, (bottom - top) // 2)
+    for x in range(left, right, step):
+        fill_box(canvas, (x, top, min(x + step // 2, right), bottom), shade(trim, 0.96))
+    fill_box(canvas, (left - 2, top, right + 2, top + rail), trim)
+    fill_box(canvas, (left - 3, bottom - rail, right + 3, bottom + rail), shade(trim, 1.05))
+    fill_box(canvas, (left + 2, bottom + rail, right + 4, bottom + 3 * rail), shade(trim, 0.42))

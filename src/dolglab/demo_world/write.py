@@ -1,0 +1,181 @@
+"""The demo world on disk: a training set as GLDv2-clean, and two benchmarks as Revisited Oxford and Paris."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dolglab.concurrency import over_processes
+from dolglab.demo_world.sheet import contact_sheet
+from dolglab.demo_world.shoot import Job, Shot, gallery_intents, one_thread, shoot, train_intents
+from dolglab.errors import InputError
+
+__all__ = ["contact_sheet", "write_world"]
+
+FORMAT = 1
+GLDV2_CLASSES = 203_094
+MIN_SIDE = 64
+DISTRACTORS_A_JOB = 10
+
+
+def write_world(
+    root: str | Path,
+    *,
+    seed: int = 0,
+    train_families: int = 30,
+    validation_families: int = 6,
+    test_families: int = 12,
+    siblings: int = 4,
+    train_views: int = 10,
+    gallery_views: int = 9,
+    validation_distractors: int = 60,
+    test_distractors: int = 150,
+    width: int = 256,
+    height: int = 192,
+    workers: int = 2,
+) -> Path:
+    """Draw a world of landmarks into `root` and return its path.
+
+    Families are sets of `siblings` look-alike landmarks; training, validation and test share none. Every
+    landmark has `train_views` training pictures, or one query and `gallery_views` gallery pictures of `width`
+    by `height` pixels, some upright. The files depend on the seed and the sizes, not on `workers`.
+
+    Raises InputError for sizes that make no sense, and when `root` holds anything but this very world.
+    """
+    root = Path(root)
+    sizes = {
+        "seed": seed,
+        "train_families": train_families,
+        "validation_families": validation_families,
+        "test_families": test_families,
+        "siblings": siblings,
+        "train_views": train_views,
+        "gallery_views": gallery_views,
+        "validation_distractors": validation_distractors,
+        "test_distractors": test_distractors,
+        "width": width,
+        "height": height,
+    }
+    _check(sizes, workers)
+    if _is_this_world(root, sizes):
+        print(f"{root} already holds this world")
+        return root
+    aside = root.parent / f".{root.name}.partial-{os.getpid()}"
+    aside.mkdir(parents=True)
+    try:
+        summary = _write(aside, sizes, workers)
+        os.replace(aside, root)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    print(f"{root}: {summary}")
+    return root
+
+
+def _check(sizes: dict[str, int], workers: int) -> None:
+    least = {
+        "seed": 0,
+        "validation_distractors": 0,
+        "test_distractors": 0,
+        "width": MIN_SIDE,
+        "height": MIN_SIDE,
+    }
+    for name, value in {**sizes, "workers": workers}.items():
+        if value < least.get(name, 1):
+            raise InputError(f"{name} must be at least {least.get(name, 1)}, not {value}")
+
+
+def _is_this_world(root: Path, sizes: dict[str, int]) -> bool:
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    record = root / "world.json"
+    if not record.is_file():
+        raise InputError(f"{root} exists and is not a demo world: name another root, or delete this one yourself")
+    try:
+        found = json.loads(record.read_text())
+    except ValueError as error:
+        raise InputError(f"{record} is not readable: name another root, or delete this one yourself") from error
+    if found != _record(sizes):
+        raise InputError(f"{root} is a demo world of other sizes: name another root, or delete this one yourself")
+    return True
+
+
+def _record(sizes: dict[str, int]) -> dict[str, Any]:
+    return {"demo_world": FORMAT, **sizes}
+
+
+def _write(folder: Path, sizes: dict[str, int], workers: int) -> str:
+    jobs = list(_jobs(folder, sizes))
+    shots: dict[str, list[Shot]] = defaultdict(list)
+    for job, found in zip(jobs, over_processes(shoot, jobs, workers, "drawing", one_thread), strict=True):
+        shots[job.split].extend(found)
+    families: dict[str, dict[str, str]] = {"train": _write_training(folder, shots["train"], sizes["seed"])}
+    for split in ("validation", "test"):
+        families[split] = _write_benchmark(folder, split, shots[split])
+    (folder / "families.json").write_text(json.dumps(families, indent=1))
+    (folder / "world.json").write_text(json.dumps(_record(sizes), indent=1))
+    parts = [f"{len(shots['train'])} training images of {len(families['train'])} landmarks"]
+    for split in ("validation", "test"):
+        queries = sizes[f"{split}_families"] * sizes["siblings"]
+        parts.append(f"{split} {queries} queries and {len(shots[split]) - queries} gallery images")
+    return ", ".join(parts)
+
+
+def _jobs(folder: Path, sizes: dict[str, int]) -> Iterator[Job]:
+    common = {
+        "folder": str(folder),
+        "seed": sizes["seed"],
+        "width": sizes["width"],
+        "height": sizes["height"],
+    }
+    for split in ("train", "validation", "test"):
+        views = train_intents(sizes["train_views"]) if split == "train" else gallery_intents(sizes["gallery_views"])
+        for index in range(sizes[f"{split}_families"]):
+            yield Job(split=split, index=index, count=sizes["siblings"], intents=views, **common)
+    for split in ("validation", "test"):
+        total = sizes[f"{split}_distractors"]
+        for start in range(0, total, DISTRACTORS_A_JOB):
+            yield Job(split=split, index=start, count=min(DISTRACTORS_A_JOB, total - start), **common)
+
+
+def _write_training(folder: Path, shots: list[Shot], seed: int) -> dict[str, str]:
+    """Write `train_clean.csv`; return the family of each landmark id."""
+    members: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for shot in shots:
+        members[shot.family, shot.sibling].append(shot.name)
+    rng = np.random.default_rng([seed, 8, 0, 0, 1])
+    numbers = rng.choice(max(GLDV2_CLASSES, 10 * len(members)), len(members), replace=False).tolist()
+    rows = sorted(
+        (number, " ".join(sorted(names)), family)
+        for number, ((family, _), names) in zip(numbers, members.items(), strict=True)
+    )
+    with (folder / "train_clean.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("landmark_id", "images"))
+        writer.writerows(row[:2] for row in rows)
+    return {str(number): family for number, _, family in rows}
+
+
+def _write_benchmark(folder: Path, split: str, shots: list[Shot]) -> dict[str, str]:
+    """Write `gnd_SPLIT.pkl`; return the family of each image."""
+    queries = sorted((s for s in shots if s.sibling >= 0 and s.grade is None), key=lambda shot: shot.name)
+    gallery = sorted((s for s in shots if s.sibling < 0 or s.grade is not None), key=lambda shot: shot.name)
+    truth = []
+    for query in queries:
+        lists: dict[str, Any] = {"bbx": list(query.box), "easy": [], "hard": [], "junk": []}
+        for position, shot in enumerate(gallery):
+            if (shot.family, shot.sibling) == (query.family, query.sibling) and shot.grade is not None:
+                lists[shot.grade].append(position)
+        truth.append(lists)
+    names = {"imlist": [s.name for s in gallery], "qimlist": [s.name for s in queries]}
+    with (folder / split / f"gnd_{split}.pkl").open("wb") as file:
+        pickle.dump({**names, "gnd": truth}, file, protocol=2)
+    return {shot.name: shot.family for shot in sorted(shots, key=lambda shot: shot.name)}

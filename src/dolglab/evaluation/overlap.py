@@ -1,0 +1,286 @@
+"""Leak audit: training images that show what a benchmark's queries show (descriptors, then RANSAC)."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from dolglab.contracts import Benchmark, GroundTruth, ImageSource, LocalFeatures, TrainingSet
+from dolglab.data.folder import scan_folder
+from dolglab.data.gldv2 import Kind, load_gldv2
+from dolglab.data.preparation.lock import preparing
+from dolglab.data.sources import FolderSource, stable_ids
+from dolglab.errors import InputError
+from dolglab.evaluation.describer import Described, Describer
+from dolglab.evaluation.overlap_files import IMAGES, LANDMARKS, SHEET, Audit, Overlap, write_audit
+from dolglab.results.card import versions
+from dolglab.retrieval.ranking import exact_ranking
+from dolglab.retrieval.rerank.spatial import Spatial
+
+# What can be asked of a benchmark: its queries, and the images that show what these show.
+PROBES = ("queries", "positives")
+# Asking for a file's size is waiting, on a network file system above all.
+THREADS, AT_ONCE = 16, 4096
+
+
+def training_images(root: str | Path, train_csv: str | None = "train_clean.csv", source: Kind = "auto") -> TrainingSet:
+    """The images of Google Landmarks v2 (see `load_gldv2`), or all of a folder with one sub-folder a landmark.
+
+    Args:
+        root: the folder.
+        train_csv: which of GLDv2's lists; None for a folder of sub-folders.
+        source: how GLDv2's images lie there.
+
+    Raises:
+        InputError: as `load_gldv2` and `scan_folder`.
+    """
+    if train_csv is not None:
+        return load_gldv2(root, train_csv, kind=source)
+    photos = scan_folder(root)
+    classes, labels = np.unique(photos.landmarks, return_inverse=True)
+    ids = stable_ids(photos.names)
+    return TrainingSet(FolderSource(photos.root, photos.names), ids, labels.astype(np.int64), classes)
+
+
+def as_benchmark(training: TrainingSet) -> Benchmark:
+    """Training images as a gallery that nothing is asked of; its digest is of their ids and sizes in bytes."""
+    nothing: tuple[NDArray[np.int64], ...] = ()
+    fingerprint = hashlib.sha256(np.ascontiguousarray(training.ids).data)
+    fingerprint.update(_sizes(training.source).data)
+    return Benchmark(
+        name="training",
+        source=training.source,
+        num_gallery=len(training),
+        queries=np.empty(0, np.int64),
+        boxes=np.empty((0, 4)),
+        ground_truth=GroundTruth(nothing, nothing, nothing),
+        crop="none",
+        digest=fingerprint.hexdigest()[:16],
+    )
+
+
+def probes_of(benchmark: Benchmark, parts: Collection[str]) -> NDArray[np.int64]:
+    """Positions of the images that show a benchmark's landmarks, ascending: queries, positives, or both.
+
+    Of recognition, whose positives are training images themselves, only the queries.
+    """
+    truth = benchmark.ground_truth
+    found = [benchmark.queries] if "queries" in parts else []
+    if "positives" in parts and benchmark.measure != "GAP":
+        found += [*truth.easy, *truth.hard]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
+
+
+def _sizes(source: ImageSource) -> NDArray[np.int64]:
+    """(N,) bytes of each image."""
+
+    def sizes(start: int) -> list[int]:
+        return [source.size(position) for position in range(start, min(start + AT_ONCE, len(source)))]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        parts = list(pool.map(sizes, range(0, len(source), AT_ONCE)))
+    return np.array([size for part in parts for size in part], np.int64)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What counts as an overlap.
+
+    Args:
+        probes: "queries", "positives" or both. A benchmark has few queries, and its positives, easy and hard, show
+            the same landmarks from elsewhere and at other times: a training image may match one of these alone.
+        candidates: how many nearest training images of each probe are looked at.
+        threshold: the least cosine of descriptors of an image that is looked at.
+        inliers: the least number of local matches that agree on one geometry.
+        images: landmarks with fewer overlapping images are not put on the list.
+
+    Raises:
+        InputError: a value that makes no sense.
+    """
+
+    probes: Sequence[str] = PROBES
+    candidates: int = 20
+    threshold: float = 0.0
+    inliers: int = 15
+    images: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.probes, str) or not self.probes or not set(self.probes) <= set(PROBES):
+            raise InputError(f"probes must be [queries], [positives] or [queries,positives], not {self.probes}")
+        for name, value in (("candidates", self.candidates), ("inliers", self.inliers), ("images", self.images)):
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} must be a whole number above 0, not {value}")
+        if not isinstance(self.threshold, int | float) or not -1 <= self.threshold <= 1:
+            raise InputError(f"threshold is a cosine, from -1 to 1, not {self.threshold}")
+
+
+class Pairs(NamedTuple):
+    """Positions of probes and of training images to be compared, and the cosines of their descriptors; (P,) each."""
+
+    probes: NDArray[np.int64]
+    images: NDArray[np.int64]
+    cosines: NDArray[np.float32]
+
+
+def nearest(
+    gallery: NDArray[np.floating],
+    known: NDArray[np.bool_],
+    queries: NDArray[np.float32],
+    probes: NDArray[np.int64],
+    rule: Rule,
+) -> Pairs:
+    """The first images of each probe's ranking that are near enough.
+
+    Args:
+        gallery: (N, D) descriptors of the training images; `known` says of which there are any, (N,).
+        queries: (Q, D) those of the probes at the positions `probes`, (Q,).
+        rule: how many, and how near.
+    """
+    nothing = [np.empty(0, np.int64)] * len(queries)
+    found = exact_ranking(gallery, queries, nothing, min(rule.candidates, len(gallery)), known)
+    rows, columns = np.nonzero((found.heads >= 0) & (found.scores >= rule.threshold))
+    return Pairs(probes[rows], found.heads[rows, columns], found.scores[rows, columns])
+
+
+def verified(
+    pairs: Pairs,
+    probes: Callable[[int], LocalFeatures],
+    images: Callable[[int], LocalFeatures],
+    spatial: Spatial,
+    inliers: int,
+    benchmark: int = 0,
+) -> list[Overlap]:
+    """The pairs of which at least so many local matches agree on one geometry, in their order."""
+    rows = zip(pairs.probes.tolist(), pairs.images.tolist(), pairs.cosines.tolist(), strict=True)
+    bar = track(rows, "comparing", len(pairs.probes), transient=True, disable=not sys.stdout.isatty())
+    counted = (
+        Overlap(benchmark, probe, image, cosine, spatial.verified(probes(probe), images(image)).count)
+        for probe, image, cosine in bar
+    )
+    return [overlap for overlap in counted if overlap.inliers >= inliers]
+
+
+CAUTION = (
+    "a detector's findings: it misses images that share too little with every probe, and may take a look-alike for the "
+    "landmark; the contact sheet is for a person to look at"
+)
+
+
+def find_overlap(
+    training: TrainingSet,
+    benchmarks: Sequence[Callable[[], Benchmark] | None],
+    describer: Describer,
+    spatial: Spatial,
+    rule: Rule,
+    out: str | Path,
+) -> Audit | None:
+    """Find training images that show what benchmarks show, and write to `out` what was found (see `write_audit`).
+
+    Each probe of a benchmark is compared with the training images nearest by descriptor; those are overlaps that have
+    enough local matches on one geometry.
+
+    Returns what was found, in the main process; None in the others.
+    Raises InputError without a benchmark or a probe, and as the parts do.
+    """
+    out = Path(out)
+    sets = [build() for build in benchmarks if build is not None]
+    if not sets:
+        raise InputError("an audit compares the training images with a benchmark: give benchmark=NAME")
+    probes = [probes_of(benchmark, rule.probes) for benchmark in sets]
+    for benchmark, found in zip(sets, probes, strict=True):
+        if not len(found):
+            raise InputError(f"{benchmark.name} has no image to compare with (probes={list(rule.probes)})")
+    with preparing(out) if describer.main else nullcontext():
+        gallery = as_benchmark(training)
+        pairs = _nearest(describer, gallery, sets, probes, rule)
+        local = [describer.features(b, np.unique(p.probes)).features for b, p in zip(sets, pairs, strict=True)]
+        images = describer.features(gallery, np.unique(np.concatenate([p.images for p in pairs]))).features
+        if not describer.main:
+            return None
+        overlaps = [
+            overlap
+            for number, (features, own) in enumerate(zip(local, pairs, strict=True))
+            for overlap in verified(own, features, images, spatial, rule.inliers, number)
+        ]
+        audit = Audit(training, gallery, tuple(sets), tuple(overlaps), rule.images)
+        write_audit(out, audit, _about(audit, describer, spatial, rule, probes, pairs))
+        _say(audit, out, pairs)
+    return audit
+
+
+def _nearest(
+    describer: Describer, gallery: Benchmark, sets: Sequence[Benchmark], probes: Sequence[NDArray[np.int64]], rule: Rule
+) -> list[Pairs]:
+    """The pairs to be compared of each benchmark, the same in all processes."""
+    own = _described(describer, gallery)
+    pairs = []
+    for benchmark, positions in zip(sets, probes, strict=True):
+        others = _described(describer, benchmark)
+        if describer.main:
+            readable = positions[others.known[positions]]
+            rows = np.array(others.descriptors[readable])
+            pairs.append(nearest(own.descriptors, own.known, rows, readable, rule))
+    return describer.trainer.strategy.broadcast(pairs)
+
+
+def _described(describer: Describer, benchmark: Benchmark) -> Described:
+    found = describer.descriptors(benchmark)
+    if found.bad and describer.main:
+        print(f"{benchmark.name}: {len(found.bad):,} images cannot be read and are left out ({found.bad[0].name})")
+    return found
+
+
+def _about(
+    audit: Audit,
+    describer: Describer,
+    spatial: Spatial,
+    rule: Rule,
+    probes: Sequence[NDArray[np.int64]],
+    pairs: Sequence[Pairs],
+) -> dict[str, object]:
+    """How an audit was made, in plain values."""
+    sink = describer.sink(audit.gallery)
+    apart = ("benchmark", "digest", "crop")
+    training = {"images": len(audit.training), "landmarks": len(audit.training.classes), "digest": audit.gallery.digest}
+    return {
+        "rule": {**asdict(rule), "probes": list(rule.probes)},
+        "training": training,
+        "benchmarks": [
+            {"name": b.name, "digest": b.digest, "crop": b.crop, "probes": len(own), "pairs": len(p.probes)}
+            for b, own, p in zip(audit.benchmarks, probes, pairs, strict=True)
+        ],
+        "descriptors": {key: value for key, value in sink.about.items() if key not in apart},
+        "features": describer.local.describe() if describer.local else None,
+        "verification": {key: value for key, value in spatial.describe().items() if key not in ("rerank", "depth")},
+        "found": {"landmarks": len(audit.by_landmark()), "images": len({o.image for o in audit.overlaps})},
+        "caution": CAUTION,
+        "versions": versions(),
+    }
+
+
+def _say(audit: Audit, out: Path, pairs: Sequence[Pairs]) -> None:
+    for number, (benchmark, own) in enumerate(zip(audit.benchmarks, pairs, strict=True)):
+        part = replace(audit, overlaps=tuple(o for o in audit.overlaps if o.benchmark == number))
+        print(
+            f"{len(part.by_landmark()):,} of {len(audit.training.classes):,} landmarks of the training set show a "
+            f"landmark of {benchmark.name} ({len({o.image for o in part.overlaps}):,} of {len(audit.training):,} "
+            f"images): {len(own.probes):,} pairs compared"
+        )
+    print(CAUTION)
+    if not audit.by_landmark():
+        return
+    print(f"look at {out / SHEET}")
+    if audit.ids_listed:
+        print(f"data.exclude_landmarks={out / LANDMARKS} leaves these landmarks out of training")
+    else:
+        print(f"{out / IMAGES} names the images: move them out of the training folder")

@@ -1,0 +1,215 @@
+"""Global descriptors of a benchmark, made by a network and kept in a store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dolglab.contracts import Benchmark
+from dolglab.errors import InputError
+from dolglab.extraction.extract import Group, ShapeBuckets
+from dolglab.extraction.extractor import Extractor
+from dolglab.io import write_text
+
+# What a store's folder holds: (images, D) float32, which images there are, how they were made, and how long that took.
+DESCRIPTORS, KNOWN, ABOUT, TIMING = "descriptors.npy", "known.npy", "about.json", "timing.json"
+
+
+class DescriptorStore:
+    """The descriptors of `images` images, by position; several processes may write rows of their own.
+
+    Rows are written before they are marked as known, in files mapped into memory: a process that is killed loses
+    nothing that it marked.
+
+    Raises:
+        InputError: a folder whose files are damaged or of another shape.
+    """
+
+    def __init__(self, folder: Path, images: int, dim: int) -> None:
+        self.folder = folder
+        self._rows = _mapped(folder / DESCRIPTORS, (images, dim), np.float32)
+        self._known = _mapped(folder / KNOWN, (images,), np.bool_)
+
+    @classmethod
+    def create(cls, folder: Path, images: int, dim: int, about: Mapping[str, Any]) -> None:
+        """Make the folder with no descriptor in it, where there is none yet."""
+        if (folder / ABOUT).exists():
+            return
+        aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            aside.mkdir(parents=True)
+            np.lib.format.open_memmap(aside / DESCRIPTORS, "w+", np.float32, (images, dim)).flush()
+            np.lib.format.open_memmap(aside / KNOWN, "w+", np.bool_, (images,)).flush()
+            (aside / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            os.replace(aside, folder)
+        except OSError as error:
+            # Another evaluation may have made the same folder meanwhile.
+            if not (folder / ABOUT).exists():
+                raise InputError(f"{folder} cannot be written ({error.strerror}): name another store=DIR") from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    @property
+    def descriptors(self) -> NDArray[np.float32]:
+        """(images, D), mapped; rows that are not known are zero."""
+        return self._rows
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(images,): which descriptors there are, as of now."""
+        return np.array(self._known)
+
+    def missing(self) -> NDArray[np.int64]:
+        """Positions whose descriptors are still to be made."""
+        return np.flatnonzero(~self._known)
+
+    def put(self, positions: NDArray[np.int64], descriptors: Float[Tensor, "b d"]) -> None:
+        """Keep some descriptors. Raises InputError for one that is not finite, which is not kept."""
+        rows = descriptors.detach().float().cpu().numpy()
+        bad = ~np.isfinite(rows).all(1)
+        if bad.any():
+            raise InputError(f"the network gave NaN or infinity for the image at position {positions[bad][0]}")
+        self._rows[positions] = rows
+        self._known[positions] = True
+
+
+def read_store(folder: Path, benchmark: Benchmark, model: str | None = None) -> DescriptorStore:
+    """The descriptors that an earlier evaluation kept in `folder`.
+
+    Raises InputError where they are of other images than the benchmark's, were not made by the network with the
+    fingerprint `model`, if one is named, or are not all there.
+    """
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        digest, made_by, name = about["digest"], about["model"], about["benchmark"]
+        dim = np.load(folder / DESCRIPTORS, mmap_mode="r", allow_pickle=False).shape[1]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{folder} holds no descriptors that an evaluation kept") from error
+    if digest != benchmark.digest:
+        raise InputError(f"{folder} holds descriptors of {name} (digest {digest}), not of {benchmark.name}'s images")
+    if model is not None and made_by != model:
+        raise InputError(f"{folder} was made with another network than the one given: its about.json says which")
+    store = DescriptorStore(folder, len(benchmark.source), dim)
+    if len(missing := store.missing()):
+        first = benchmark.source.name(int(missing[0]))
+        raise InputError(
+            f"{folder} has no descriptor of {len(missing):,} of {len(benchmark.source):,} images ({first}): let the "
+            "evaluation that makes them end first"
+        )
+    return store
+
+
+def add_time(folder: Path, images: int, seconds: float) -> None:
+    """Note beside what is stored that this many images more took this long."""
+    before_images, before_seconds = time_spent(folder)
+    write_text(folder / TIMING, json.dumps([before_images + images, before_seconds + seconds]) + "\n")
+
+
+def time_spent(folder: Path) -> tuple[int, float]:
+    """Images that were described, and the seconds that took, over all runs that did."""
+    file = folder / TIMING
+    images, seconds = json.loads(file.read_text()) if file.exists() else (0, 0.0)
+    return int(images), float(seconds)
+
+
+def store_folder(root: str | Path, name: str, about: Mapping[str, Any]) -> Path:
+    """Where descriptors that were made so are kept: what `about` says, all of it, decides."""
+    text = json.dumps(about, sort_keys=True, ensure_ascii=False)
+    return Path(root) / f"{name.replace('/', '_')}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A digest of a network's architecture and weights."""
+    digest = hashlib.blake2b(type(model).__name__.encode(), digest_size=12)
+    for key, value in sorted(model.state_dict().items()):
+        tensor = value.detach().cpu().contiguous()
+        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.memmap:
+    try:
+        found = np.load(path, mmap_mode="r+", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged: delete {path.parent}, and its descriptors are made anew") from error
+    if found.shape != shape or found.dtype != dtype:
+        raise InputError(f"{path} has shape {found.shape}, not {shape}: delete {path.parent}")
+    return found
+
+
+FORMAT = 1
+
+
+class DescriptorSink:
+    """Describes images and keeps the descriptors; a run that ends in between goes on from there.
+
+    Args:
+        root: folder of all stores.
+        benchmark: whose images.
+        extractor: how they are described.
+        about: what else decides the descriptors: how images are read, the precision (plain values).
+    """
+
+    def __init__(self, root: str | Path, benchmark: Benchmark, extractor: Extractor, about: Mapping[str, Any]) -> None:
+        self.extractor = extractor
+        self.images = len(benchmark.source)
+        self.about = {
+            "format": FORMAT,
+            "benchmark": benchmark.name,
+            "digest": benchmark.digest,
+            "crop": benchmark.crop,
+            "model": fingerprint(extractor.model),
+            "scales": list(extractor.scales),
+            "resize": extractor.resize,
+            "torch": torch.__version__,
+            **about,
+        }
+        self.folder = store_folder(root, benchmark.name, self.about)
+        self._store: DescriptorStore | None = None
+
+    @property
+    def network(self) -> nn.Module:
+        """The descriptor network."""
+        return self.extractor.model
+
+    @property
+    def store(self) -> DescriptorStore:
+        """The store, opened once it is made."""
+        if self._store is None:
+            self._store = DescriptorStore(self.folder, self.images, self.extractor.model.dim)
+        return self._store
+
+    def create(self) -> None:
+        """Make the store where there is none."""
+        DescriptorStore.create(self.folder, self.images, self.extractor.model.dim, self.about)
+
+    def missing(self) -> NDArray[np.int64]:
+        """Positions without a descriptor."""
+        return self.store.missing()
+
+    def buckets(self) -> ShapeBuckets:
+        """As the extractor groups images."""
+        return self.extractor.buckets()
+
+    def take(self, group: Group) -> None:
+        """Describe a group and keep it."""
+        positions = np.array([position for position, _ in group])
+        with torch.inference_mode():
+            self.store.put(positions, self.extractor.together([image for _, image in group]))
+
+    def spent(self, images: int, seconds: float) -> None:
+        """Kept beside the descriptors."""
+        add_time(self.folder, images, seconds)

@@ -1,0 +1,116 @@
+"""Where a network looks: its local scores over one photo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from dolglab.contracts import Resize
+from dolglab.errors import InputError
+from dolglab.extraction.extract import ShapeBuckets
+from dolglab.models.dolg import DescriptorModel
+
+# The paper's five (Yang et al., ICCV 2021, section 4.1).
+PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
+# Pixels of a batch: what is larger leaves a CPU's caches and is slower for it (experiments/benchmarks/library.py).
+CPU_PIXELS, GPU_PIXELS = 600_000, 4_194_304
+
+
+class Extractor:
+    """Images of any shape to L2-normalised multi-scale descriptors.
+
+    Each scale's descriptor is L2-normalised, they are averaged, and the mean is L2-normalised again (the DOLG
+    paper's extraction; its scales are 0.3535, 0.5, 0.7071, 1 and 1.4142).
+
+    Args:
+        model: a network with a `backbone` that normalises.
+        scales: factors of the image's size.
+        resize: "released" is plain bilinear, as the released code does; "antialias" filters first.
+        pixels: images of one shape go through the network together as long as they have no more pixels than this at
+            the largest scale; it bounds the memory of a batch, and a single larger image goes alone. None for what is
+            fast where the network is.
+
+    Raises:
+        InputError: no scale, a scale that is not above 0, an unknown resize.
+    """
+
+    def __init__(
+        self,
+        model: DescriptorModel,
+        scales: Sequence[float] = (1.0,),
+        resize: Resize = "released",
+        pixels: int | None = None,
+    ) -> None:
+        check_protocol(scales, resize)
+        self.model = model
+        self.scales = tuple(float(scale) for scale in scales)
+        self.resize: Resize = resize
+        self.pixels = pixels
+
+    def __call__(self, images: Sequence[UInt8[Tensor, "_ _ 3"]]) -> Float[Tensor, "b d"]:
+        """RGB images to descriptors, in their order."""
+        buckets = self.buckets()
+        groups = [group for i, image in enumerate(images) for group in buckets.add(i, image)]
+        groups += buckets.rest()
+        parts = [self.together([image for _, image in group]) for group in groups]
+        order = torch.tensor([key for group in groups for key, _ in group], device=parts[0].device)
+        return torch.cat(parts)[order.argsort()]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def side_by_side(self) -> int:
+        """How many passes are best run at once, each in a thread of its own."""
+        return torch.get_num_threads() if self.device.type == "cpu" else 1
+
+    def buckets(self) -> ShapeBuckets:
+        """What gathers images into groups for `together`."""
+        fast = CPU_PIXELS if self.device.type == "cpu" else GPU_PIXELS
+        pixels = fast if self.pixels is None else self.pixels
+        return ShapeBuckets(pixels / max(1.0, *self.scales) ** 2)
+
+    def together(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> Float[Tensor, "b d"]:
+        """Images of one shape to descriptors, in one pass a scale."""
+        pixels = torch.stack(list(images)).to(self.device).permute(0, 3, 1, 2).float()
+        single = [F.normalize(self.describe(rescale(pixels, scale, self.resize))) for scale in self.scales]
+        return F.normalize(torch.stack(single).mean(0))
+
+    def describe(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """RGB images in 0..255 to descriptors, at the size they have."""
+        return self.model(self.model.backbone.normalise(pixels))
+
+
+def check_protocol(scales: object, resize: object) -> None:
+    """Raise InputError for scales that are no list of numbers above 0, or an unknown resize."""
+    numbers = isinstance(scales, Sequence) and all(isinstance(scale, int | float) and scale > 0 for scale in scales)
+    if not numbers or not scales:
+        raise InputError(f"scales must be a list of numbers above 0, such as [0.7071,1.0], not {scales}")
+    if resize not in ("released", "antialias"):
+        raise InputError(f"resize must be released or antialias, not {resize}")
+
+
+def rescale(pixels: Float[Tensor, "b 3 h w"], scale: float, resize: Resize) -> Float[Tensor, "b 3 h2 w2"]:
+    """Images at `scale`, sides rounded to whole pixels, at least one."""
+    if scale == 1:
+        return pixels
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[-2:])
+    return F.interpolate(
+        pixels, size=(height, width), mode="bilinear", align_corners=False, antialias=resize == "antialias"
+    )
+
+
+def attention_scores(model: DescriptorModel, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h1 w1"]:
+    """Scores from 0 on a grid over the whole photo, at its own size. The network must be in eval mode."""
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+        maps = model.local_maps(model.backbone.normalise(pixels))
+    return maps.scores[0, 0].float().cpu().numpy()

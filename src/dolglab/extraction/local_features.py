@@ -1,0 +1,144 @@
+"""A network's local features: the places that its attention picks, over several scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torchvision.ops import nms
+
+from dolglab.contracts import LocalFeatures
+from dolglab.errors import InputError
+from dolglab.extraction.extractor import check_protocol
+from dolglab.models.dolg import DescriptorModel
+
+# DELG's seven, of its released R50 configuration (Cao et al., ECCV 2020).
+DELG_SCALES = (0.25, 0.3536, 0.5, 0.7071, 1.0, 1.4142, 2.0)
+# Of the strongest places so many times more than are kept take part in the selection.
+CANDIDATES = 4
+
+
+class Level(NamedTuple):
+    """The cells of a map at one scale: places x, y and sides in the image's pixels; each image's scores and rows."""
+
+    places: Float[Tensor, "n 2"]
+    sizes: Float[Tensor, " n"]
+    scores: Float[Tensor, "b n"]
+    features: Float[Tensor, "b n d"]
+
+
+class NetworkLocalFeatures:
+    """Local features where a network's attention is strongest.
+
+    Every cell of the local map at every scale is a candidate: its patch is the cell's own square in the image, its
+    strength the attention score. Of patches that overlap by more than `overlap`, the strongest stays.
+
+    Args:
+        model: a network with `local_maps`.
+        scales: factors of the image's size, which is then rounded to whole cells.
+        max_features: how many are kept of an image.
+        threshold: least score that counts; scores are the network's own, and no two networks' compare.
+        overlap: intersection over union of two patches above which the weaker one goes; 1 keeps all.
+
+    Raises:
+        InputError: no network, scales that are none, settings out of range.
+    """
+
+    def __init__(
+        self,
+        model: DescriptorModel | None,
+        scales: Sequence[float] = DELG_SCALES,
+        max_features: int = 1000,
+        threshold: float = 0.0,
+        overlap: float = 0.2,
+    ) -> None:
+        check_protocol(scales, "released")
+        if model is None:
+            raise InputError(
+                "features=network needs one: give checkpoint=FILE or model=NAME, or take features=rootsift"
+            )
+        if max_features < 1 or not 0 <= overlap <= 1:
+            raise InputError(
+                f"features.max_features is at least 1 and features.overlap 0 to 1, not {max_features} and {overlap}"
+            )
+        self.model = model
+        self.scales = tuple(float(scale) for scale in scales)
+        self.max_features = max_features
+        self.threshold = float(threshold)
+        self.overlap = float(overlap)
+
+    def __call__(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> list[LocalFeatures]:
+        """RGB images of one shape to their local features; an image without a place above the threshold has none."""
+        pixels = torch.stack(list(images)).permute(0, 3, 1, 2).float()
+        height, width = pixels.shape[-2:]
+        levels = [self._level(pixels, scale) for scale in self.scales]
+        places = torch.cat([level.places for level in levels])
+        sizes = torch.cat([level.sizes for level in levels])
+        found = []
+        for image in range(len(images)):
+            scores = torch.cat([level.scores[image] for level in levels])
+            kept = self._select(places, sizes, scores)
+            rows = torch.cat([level.features[image] for level in levels])[kept]
+            found.append(
+                LocalFeatures(
+                    keypoints=places[kept].cpu().numpy(),
+                    sizes=sizes[kept].cpu().numpy(),
+                    scores=scores[kept].cpu().numpy(),
+                    descriptors=rows.half().cpu().numpy(),
+                    shape=(height, width),
+                )
+            )
+        return found
+
+    def describe(self) -> dict[str, object]:
+        """What a result card says of it."""
+        return {
+            "features": "network",
+            "scales": list(self.scales),
+            "sides": "whole cells",
+            "max_features": self.max_features,
+            "threshold": self.threshold,
+            "overlap": self.overlap,
+        }
+
+    def _level(self, pixels: Float[Tensor, "b 3 h w"], scale: float) -> Level:
+        height, width = pixels.shape[-2:]
+        backbone = self.model.backbone
+        maps = self.model.local_maps(backbone.normalise(in_cells(pixels, scale, backbone.reductions[0])))
+        rows, columns = maps.scores.shape[-2:]
+        cell = height / rows, width / columns
+        y = (torch.arange(rows, device=pixels.device) + 0.5) * cell[0] - 0.5
+        x = (torch.arange(columns, device=pixels.device) + 0.5) * cell[1] - 0.5
+        places = torch.stack([x.repeat(rows), y.repeat_interleave(columns)], dim=1)
+        return Level(
+            places=places.float(),
+            sizes=torch.full((rows * columns,), (cell[0] * cell[1]) ** 0.5, device=pixels.device),
+            scores=maps.scores.float().flatten(1),
+            features=maps.features.float().flatten(2).transpose(1, 2),
+        )
+
+    def _select(self, places: Float[Tensor, "n 2"], sizes: Float[Tensor, " n"], scores: Float[Tensor, " n"]) -> Tensor:
+        """Which places stay, strongest first; equally strong ones in the order of scales and cells."""
+        order = scores.argsort(descending=True, stable=True)
+        order = order[scores[order] > self.threshold][: CANDIDATES * self.max_features]
+        half = sizes[order, None] / 2
+        boxes = torch.cat([places[order] - half, places[order] + half], dim=1)
+        # The scores given to it are ranks: equal ones would come in any order.
+        ranks = -torch.arange(len(order), device=scores.device, dtype=torch.float32)
+        return order[nms(boxes, ranks, self.overlap)[: self.max_features]]
+
+
+def in_cells(pixels: Float[Tensor, "b 3 h w"], scale: float, stride: int) -> Float[Tensor, "b 3 h2 w2"]:
+    """Images at about `scale`, bilinear, with sides of whole cells of the local map: multiples of `stride`, at least 1.
+
+    A map of any other size looks beyond the image, by how much and on which side depending on the size and on the
+    network's kind of padding, so that cells of two scales would not be where they seem to be.
+    """
+    height, width = (stride * max(1, round(side * scale / stride)) for side in pixels.shape[-2:])
+    if (height, width) == tuple(pixels.shape[-2:]):
+        return pixels
+    return F.interpolate(pixels, size=(height, width), mode="bilinear", align_corners=False)

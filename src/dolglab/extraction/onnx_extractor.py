@@ -1,0 +1,83 @@
+"""The extractor with onnxruntime instead of torch, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dolglab.contracts import Resize
+from dolglab.errors import InputError
+from dolglab.extraction.extractor import Extractor
+from dolglab.models.dolg import DescriptorModel
+
+INPUT, OUTPUT = "images", "descriptors"
+
+
+class Session:
+    """An ONNX file that is ready to run, with as many threads as torch has.
+
+    Attributes:
+        about: what the file says of itself.
+
+    Raises InputError where onnxruntime is missing, or the file is none that this project wrote.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        try:
+            import onnxruntime
+        except ModuleNotFoundError:
+            raise InputError("ONNX wants onnxruntime: pip install -e '.[onnx]'") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        # Warnings of the runtime are for those who make it.
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise InputError(f"{path} cannot be run by onnxruntime ({type(error).__name__})") from error
+        self.about: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        if not {"fingerprint", "normalisation", "dim"} <= self.about.keys():
+            raise InputError(f"{path} does not say what it is: no file that `dolglab export` wrote")
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(b, 3, h, w) to (b, dim), L2-normalised."""
+        return np.asarray(self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)})[0])
+
+
+class OnnxExtractor(Extractor):
+    """As `Extractor`, its descriptors within 1e-4, but made by a file that stands for the network.
+
+    Args:
+        model: the network the file was made from; it says what else is asked of a network.
+        session: the file.
+
+    Raises InputError as `Extractor`, and for a file that wants normalised images.
+    """
+
+    def __init__(
+        self,
+        model: DescriptorModel,
+        session: Session,
+        scales: Sequence[float] = (1.0,),
+        resize: Resize = "released",
+        pixels: int | None = None,
+    ) -> None:
+        super().__init__(model, scales, resize, pixels)
+        if session.about["normalisation"] != "inside":
+            raise InputError("the ONNX file wants normalised images: export it without --normalised-input")
+        self.session = session
+
+    @property
+    def side_by_side(self) -> int:
+        """One: the runtime has threads of its own."""
+        return 1
+
+    def describe(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """RGB images in 0..255 to descriptors."""
+        return torch.from_numpy(self.session(pixels.numpy()))

@@ -1,0 +1,88 @@
+"""RootSIFT, which needs no training (Lowe, IJCV 2004; Arandjelovic and Zisserman, CVPR 2012)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dolglab.contracts import LocalFeatures
+from dolglab.errors import InputError
+
+DIM = 128
+
+
+class RootSIFT:
+    """SIFT's keypoints by difference of Gaussians, described by the square roots of L1-normalised SIFT.
+
+    Args:
+        model: nothing; a network's local features are made from one.
+        max_features: how many are kept of an image, the strongest.
+        contrast: least contrast of a keypoint, as OpenCV counts it.
+        upright: describe every patch as it stands, instead of turned to its main gradient: photos of buildings are
+            taken upright, and what differs by its direction alone is told apart.
+
+    Raises:
+        InputError: settings out of range.
+    """
+
+    model = None
+
+    def __init__(
+        self, model: object = None, max_features: int = 2000, contrast: float = 0.04, upright: bool = True
+    ) -> None:
+        if max_features < 1 or contrast < 0:
+            raise InputError(
+                f"features.max_features is at least 1, features.contrast at least 0, not {max_features} and {contrast}"
+            )
+        self.max_features = max_features
+        self.contrast = float(contrast)
+        self.upright = upright
+
+    def __call__(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> list[LocalFeatures]:
+        """RGB images to their local features; an image without a keypoint has none."""
+        detector = cv2.SIFT_create(contrastThreshold=self.contrast)  # pyright: ignore[reportAttributeAccessIssue]
+        return [self._of(detector, image.cpu().numpy()) for image in images]
+
+    def describe(self) -> dict[str, object]:
+        """What a result card says of it."""
+        return {
+            "features": "rootsift",
+            "max_features": self.max_features,
+            "contrast": self.contrast,
+            "upright": self.upright,
+        }
+
+    def _of(self, detector: cv2.Feature2D, image: UInt8[np.ndarray, "h w 3"]) -> LocalFeatures:
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        points = strongest(detector.detect(grey, None), self.max_features, self.upright)
+        rows = detector.compute(grey, points)[1] if points else np.empty((0, DIM), np.float32)
+        return LocalFeatures(
+            keypoints=np.array([point.pt for point in points], np.float32).reshape(-1, 2),
+            sizes=np.array([point.size for point in points], np.float32),
+            scores=np.array([point.response for point in points], np.float32),
+            descriptors=root(rows).astype(np.float16),
+            shape=(int(image.shape[0]), int(image.shape[1])),
+        )
+
+
+def strongest(points: Sequence[cv2.KeyPoint], count: int, upright: bool) -> list[cv2.KeyPoint]:
+    """Up to `count` keypoints of highest response; equal ones by place, size and angle, in which no two are the same.
+
+    OpenCV gives a keypoint once for each of its main gradients. Upright ones have angle 0, and come once.
+    """
+    if upright:
+        for point in points:
+            point.angle = 0.0
+        points = list({(point.pt, point.size): point for point in points}.values())
+    return sorted(points, key=lambda point: (-point.response, point.pt, point.size, point.angle))[:count]
+
+
+def root(rows: Float[np.ndarray, "n d"]) -> NDArray[np.float32]:
+    """L1-normalised and then square-rooted histograms, which are L2-normalised by that; zeros stay zeros."""
+    sums = rows.sum(1, keepdims=True)
+    return np.sqrt(rows / np.maximum(sums, np.finfo(np.float32).tiny)).astype(np.float32)

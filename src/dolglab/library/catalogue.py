@@ -1,0 +1,352 @@
+"""What a library holds: its photos, where their descriptors lie, and the model that made them, in one SQLite file.
+
+Everything that changes a library is one transaction here: a process that is killed leaves the library as it was before,
+and readers go on with what they have.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.errors import InputError
+from dolglab.io import is_utf8
+
+T = TypeVar("T", int, NDArray[np.int64])
+ROW_BITS = 32
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo as it was read.
+
+    Attributes:
+        name: absolute path, or address.
+        size: of the file, in bytes.
+        changed: when the file was changed last, in nanoseconds since 1970.
+        shape: height and width in pixels, as described; None of one that could not be read.
+        reason: why it could not be read; nothing where it could.
+        metadata: columns of a catalogue that was joined.
+        id: its number in the library; None before it is there.
+    """
+
+    name: str
+    size: int
+    changed: int
+    shape: tuple[int, int] | None = None
+    reason: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    id: int | None = None
+
+
+class Segment(NamedTuple):
+    """Descriptors that were added together: how many, and the kind of index over them."""
+
+    size: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What there is to be searched: segments by their number, and the keys in them that count no longer, ascending.
+
+    A key is a segment's number and a row in it: see `key_of`.
+    """
+
+    segments: Mapping[int, Segment]
+    dead: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return sum(segment.size for segment in self.segments.values()) - len(self.dead)
+
+    def dead_rows(self, number: int) -> NDArray[np.int64]:
+        """Rows of a segment that count no longer, ascending."""
+        return rows_in(self.dead, number)
+
+    def live_rows(self, number: int) -> NDArray[np.int64]:
+        """Rows of a segment that count, ascending."""
+        live = np.ones(self.segments[number].size, np.bool_)
+        live[self.dead_rows(number)] = False
+        return np.flatnonzero(live)
+
+
+def key_of(number: int, row: int = 0) -> int:
+    """The key of a row in the segment of that number."""
+    return (number << ROW_BITS) + row
+
+
+def number_of(keys: T) -> T:
+    """The numbers of the segments that keys are in."""
+    return keys >> ROW_BITS
+
+
+def rows_in(keys: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+    """Rows of those keys, which are ascending, that are in a segment."""
+    first, last = np.searchsorted(keys, (key_of(number), key_of(number + 1)))
+    return keys[first:last] - key_of(number)
+
+
+class Change:
+    """What a transaction does."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def put(self, photos: Iterable[Photo], keys: Iterable[int | None]) -> None:
+        """Add photos, or describe them anew, each with its descriptor's key in the store; None of one without.
+
+        A photo that was there keeps its number and, where it is given none, its metadata.
+        """
+        for photo, key in zip(photos, keys, strict=True):
+            height, width = photo.shape or (None, None)
+            values = (os.fsencode(photo.name), photo.size, photo.changed, width, height, key, photo.reason)
+            self._db.execute(
+                "INSERT INTO photo (name, size, changed, width, height, key, reason) VALUES (?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET size = excluded.size, changed = excluded.changed, "
+                "width = excluded.width, height = excluded.height, key = excluded.key, reason = excluded.reason",
+                values,
+            )
+            if photo.metadata:
+                self.describe(photo.name, photo.metadata)
+
+    def describe(self, name: str, metadata: Mapping[str, str]) -> None:
+        """Give a photo metadata instead of those it had; nothing where it is not there."""
+        text = json.dumps(dict(metadata), ensure_ascii=False)
+        self._db.execute("UPDATE photo SET metadata = ? WHERE name = ?", (text, os.fsencode(name)))
+
+    def say(self, key: str, value: object) -> None:
+        """Have the library say something else about itself."""
+        self._db.execute("UPDATE about SET value = ? WHERE key = ?", (json.dumps(value), key))
+
+    def add_segment(self, number: int, segment: Segment) -> None:
+        """Have a segment, which is on disk, belong to the library."""
+        self._db.execute("INSERT INTO segment VALUES (?, ?, ?)", (number, *segment))
+
+    def drop_segment(self, number: int) -> int:
+        """Take a segment out; its photos, as many as are given back, count as changed."""
+        span = key_of(number), key_of(number + 1) - 1
+        lost = self._db.execute("UPDATE photo SET key = NULL, size = -1 WHERE key BETWEEN ? AND ?", span).rowcount
+        self._db.execute("DELETE FROM segment WHERE number = ?", (number,))
+        self._db.execute("DELETE FROM dead WHERE key BETWEEN ? AND ?", span)
+        return lost
+
+    def move(self, old: NDArray[np.int64], new: NDArray[np.int64]) -> None:
+        """Give the descriptors with the `old` keys these new ones."""
+        pairs = zip(new.tolist(), old.tolist(), strict=True)
+        self._db.executemany("UPDATE photo SET key = ? WHERE key = ?", pairs)
+
+    def remove(self, names: Iterable[str]) -> int:
+        """Take photos out; how many were there."""
+        return sum(
+            self._db.execute("DELETE FROM photo WHERE name = ?", (os.fsencode(name),)).rowcount for name in names
+        )
+
+
+FILE = "catalogue.sqlite"
+FORMAT = 3
+# Seconds to wait for another process's transaction.
+PATIENCE = 60.0
+SCHEMA = """
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE segment (number INTEGER PRIMARY KEY AUTOINCREMENT, size INTEGER NOT NULL, kind TEXT NOT NULL);
+CREATE TABLE dead (key INTEGER PRIMARY KEY);
+CREATE TABLE photo (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name BLOB NOT NULL UNIQUE,
+    size INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    width INTEGER,
+    height INTEGER,
+    key INTEGER UNIQUE,
+    reason TEXT,
+    metadata TEXT NOT NULL DEFAULT '{}'
+);
+CREATE TABLE field (name TEXT NOT NULL, value TEXT NOT NULL, photo INTEGER NOT NULL, PRIMARY KEY (name, value, photo))
+    WITHOUT ROWID;
+CREATE INDEX field_of ON field (photo);
+CREATE TRIGGER described AFTER UPDATE OF metadata ON photo BEGIN
+    DELETE FROM field WHERE photo = OLD.id;
+    INSERT INTO field SELECT key, value, NEW.id FROM json_each(NEW.metadata);
+END;
+CREATE TRIGGER undescribed AFTER DELETE ON photo BEGIN DELETE FROM field WHERE photo = OLD.id; END;
+CREATE TRIGGER died AFTER UPDATE OF key ON photo WHEN OLD.key IS NOT NULL AND OLD.key IS NOT NEW.key
+    BEGIN INSERT INTO dead VALUES (OLD.key); END;
+CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
+    BEGIN INSERT INTO dead VALUES (OLD.key); END;
+"""
+
+
+class Catalogue:
+    """The photos of the library in a folder.
+
+    Raises InputError for a folder that holds no library, or one of another format.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / FILE
+        if not is_utf8(str(path)):
+            raise InputError(f"{os.fsencode(folder)!r}: a library's folder needs a UTF-8 name")
+        if not path.is_file():
+            raise InputError(f"no library in {folder}: dolglab embed PHOTOS --library {folder} makes one")
+        self._db = _connect(path)
+        found = self.about("format")
+        if found != FORMAT:
+            raise InputError(f"{folder} is a library of format {found}, this version reads {FORMAT}: embed it anew")
+
+    @staticmethod
+    def create(folder: Path, about: Mapping[str, Any]) -> bool:
+        """Make an empty library, which says `about` itself what descriptors it takes; False where there is one now."""
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = folder / f".{FILE}.{os.getpid()}.part"
+        aside.unlink(missing_ok=True)
+        db = _connect(aside)
+        db.executescript(SCHEMA)
+        with db:
+            for key, value in {**about, "format": FORMAT}.items():
+                db.execute("INSERT INTO about VALUES (?, ?)", (key, json.dumps(value)))
+        db.close()
+        try:
+            # Two first commands at once: the library of the one that was sooner stays.
+            os.link(aside, folder / FILE)
+        except FileExistsError:
+            return False
+        except OSError:
+            # A disk without links.
+            os.replace(aside, folder / FILE)
+        finally:
+            aside.unlink(missing_ok=True)
+        return True
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def about(self, key: str) -> Any:
+        """What the library says about itself; None where it does not."""
+        try:
+            row = self._db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{self._path()} is damaged, or no library ({error})") from error
+        return None if row is None else json.loads(row[0])
+
+    def version(self) -> int:
+        """Changes whenever another process changed the library."""
+        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    def contents(self) -> Contents:
+        """What a search looks at."""
+        # In one statement: between two, another process may change both.
+        both = "SELECT number, size, kind FROM segment UNION ALL SELECT key, NULL, NULL FROM dead ORDER BY 1"
+        segments: dict[int, Segment] = {}
+        dead: list[int] = []
+        for number, size, kind in self._db.execute(both):
+            if kind is None:
+                dead.append(number)
+            else:
+                segments[number] = Segment(size, kind)
+        return Contents(segments, np.array(dead, np.int64))
+
+    def next_segment(self) -> int:
+        """The number that the next segment shall have; no two ever have the same."""
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segment'").fetchone()
+        return 1 if row is None else int(row[0]) + 1
+
+    def photos(self, keys: Iterable[int]) -> dict[int, Photo]:
+        """Photos by the keys of their descriptors; those that are gone are left out."""
+        asked = json.dumps(list(keys))
+        rows = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE key IN (SELECT value FROM json_each(?))", (asked,))
+        return {row[-1]: _photo(row) for row in rows}
+
+    def find(self, number: int) -> Photo | None:
+        """The photo of that number."""
+        row = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE id = ?", (number,)).fetchone()
+        return None if row is None else _photo(row)
+
+    def keys(self, numbers: Iterable[int]) -> list[int]:
+        """Keys of the descriptors of the photos of those numbers, ascending; some may have none."""
+        asked = json.dumps(list(numbers))
+        query = "SELECT key FROM photo WHERE key IS NOT NULL AND id IN (SELECT value FROM json_each(?)) ORDER BY key"
+        return [row[0] for row in self._db.execute(query, (asked,))]
+
+    def named(self, name: str) -> tuple[Photo, int | None] | None:
+        """A photo by its name, and its descriptor's key; None where it is not there."""
+        row = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE name = ?", (os.fsencode(name),)).fetchone()
+        return None if row is None else (_photo(row), row[-1])
+
+    def pages(self, size: int = 4096) -> Iterator[list[tuple[Photo, int | None]]]:
+        """All photos by their numbers, so many at a time, each with its descriptor's key; None of one without."""
+        last = 0
+        asked = f"SELECT {COLUMNS} FROM photo WHERE id > ? ORDER BY id LIMIT ?"
+        while rows := self._db.execute(asked, (last, size)).fetchall():
+            page = [(_photo(row), row[-1]) for row in rows]
+            yield page
+            last = page[-1][0].id or 0
+
+    def bad(self) -> Iterator[Photo]:
+        """Photos that could not be read."""
+        for row in self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE reason IS NOT NULL ORDER BY name"):
+            yield _photo(row)
+
+    def matching(self, filters: Mapping[str, str]) -> NDArray[np.int64]:
+        """Keys of the descriptors of the photos whose metadata have all of these values, ascending."""
+        among = "id IN (SELECT photo FROM field WHERE name = ? AND value = ?)"
+        where = " AND ".join(["key IS NOT NULL", *[among] * len(filters)])
+        values = [part for pair in filters.items() for part in pair]
+        return self._numbers(f"SELECT key FROM photo WHERE {where} ORDER BY key", values)
+
+    def columns(self) -> list[str]:
+        """Names of the metadata that any photo has."""
+        rows = self._db.execute(EACH.format(column="name", where="TRUE"), {"most": -1})
+        return [row[0] for row in rows]
+
+    def values(self, column: str, most: int) -> list[str]:
+        """The different values of a column, in their order; no more than `most`."""
+        rows = self._db.execute(EACH.format(column="value", where="name = :name"), {"name": column, "most": most})
+        return [row[0] for row in rows]
+
+    @contextmanager
+    def change(self) -> Iterator[Change]:
+        """A transaction: all of it happens, or nothing."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield Change(self._db)
+
+    def _numbers(self, query: str, values: Sequence[object] = ()) -> NDArray[np.int64]:
+        return np.fromiter((row[0] for row in self._db.execute(query, values)), np.int64)
+
+    def _path(self) -> str:
+        return str(self._db.execute("PRAGMA database_list").fetchone()[2])
+
+
+# The different values of a column of the index, from one to the next, without a look at each photo.
+EACH = """
+WITH RECURSIVE each (this) AS (
+    SELECT MIN({column}) FROM field WHERE {where}
+    UNION ALL
+    SELECT (SELECT MIN({column}) FROM field WHERE {where} AND {column} > this) FROM each WHERE this IS NOT NULL
+) SELECT this FROM each WHERE this IS NOT NULL LIMIT :most
+"""
+COLUMNS = "name, size, changed, height, width, reason, metadata, id, key"
+
+
+def _photo(row: tuple[Any, ...]) -> Photo:
+    name, size, changed, height, width, reason, metadata, number, _ = row
+    shape = None if height is None else (height, width)
+    return Photo(os.fsdecode(name), size, changed, shape, reason, json.loads(metadata), number)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Transactions are begun where they are needed: see Catalogue.change.
+    db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    # A change that is larger than the cache would keep readers waiting from its middle on instead of its end.
+    db.execute("PRAGMA cache_spill = OFF")
+    return db

@@ -1,0 +1,287 @@
+"""A library: photos that can be searched by photo, added to, and taken from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.errors import InputError
+from dolglab.io import hold, release
+from dolglab.library.catalogue import FILE, Catalogue, Change, Contents, Photo, Segment, key_of, number_of
+from dolglab.library.faiss_store import crowded, few_enough
+from dolglab.library.stores import check_store, open_store, store_options
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A photo that a search found.
+
+    Attributes:
+        photo: the photo.
+        cosine: of its descriptor and the query's.
+        inliers: local features of the query that one transformation brings to this photo; None where nobody looked.
+    """
+
+    photo: Photo
+    cosine: float
+    inliers: int | None = None
+
+    @property
+    def there(self) -> bool:
+        """Whether its file is still where it was; of an object store nobody asks."""
+        return "://" in self.photo.name or os.path.isfile(self.photo.name)
+
+
+LOCK = ".lock"
+# What is known of the contents before the catalogue was asked.
+NOTHING = -1, Contents({}, np.empty(0, np.int64))
+# Descriptors that are read at a time from segments that become one.
+READ = 8192
+# What of a model's identity must be the library's.
+IDENTITY = ("model", "dim", "scales", "max_side")
+
+
+class LibraryBusy(InputError):
+    """Another process writes to the library."""
+
+
+class Library:
+    """The library in a folder.
+
+    Args:
+        folder: where it is.
+        identity: of the model whose descriptors it shall take and be asked with (see `ready_model`); None for `check`
+            later.
+
+    Raises InputError where there is none, or one that another model made.
+    """
+
+    def __init__(self, folder: str | Path, identity: Mapping[str, Any] | None = None) -> None:
+        self.folder = Path(folder)
+        self.catalogue = Catalogue(self.folder)
+        self.identity: dict[str, Any] = self.catalogue.about("identity")
+        if identity is not None:
+            self.check(identity)
+        self.store = open_store(self.folder, self.identity["dim"], self.catalogue.about("store"))
+        self._known = NOTHING
+
+    @classmethod
+    def open(cls, folder: str | Path, identity: Mapping[str, Any], store: str | None = None) -> Library:
+        """The library in `folder`, made where there is none.
+
+        Args:
+            store: where its descriptors lie: see `stores.choice`; None for what it has, or flat segments.
+
+        Raises InputError as the library does, and where its descriptors lie elsewhere.
+        """
+        made = not (Path(folder) / FILE).exists() and make_library(Path(folder), identity, store)
+        try:
+            library = cls(folder, identity)
+        except InputError:
+            if made:
+                (Path(folder) / FILE).unlink()
+            raise
+        check_store(library.catalogue.about("store"), store, library.folder)
+        return library
+
+    def close(self) -> None:
+        """Let go of its files."""
+        self.store.close()
+        self.catalogue.close()
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Raise InputError for another model than the one that made the library."""
+        for key in IDENTITY:
+            mine, theirs = self.identity[key], identity[key]
+            if mine != theirs:
+                told = f"{key} {mine}, not {theirs}" if key != "model" else f"{self.identity['title']} ({mine})"
+                raise InputError(
+                    f"{self.folder} was made with {told}: give the same --model, --scales and --max-side, or another "
+                    "--library"
+                )
+
+    def forget_damaged(self) -> int:
+        """Have the photos count as changed whose descriptors cannot be read from disk; how many they are."""
+        damaged = self.store.damaged(self.contents())
+        with self.change() as change:
+            return sum(change.drop_segment(number) for number in damaged)
+
+    def __len__(self) -> int:
+        """Photos that can be found."""
+        return len(self.contents())
+
+    def contents(self) -> Contents:
+        """What there is, with what other processes have changed."""
+        return self._current()[1]
+
+    def add(self, photos: Sequence[Photo], descriptors: NDArray[np.float32]) -> None:
+        """Add photos with their descriptors, (n, dim), or put these in the place of older ones; all of them or none."""
+        if not len(photos):
+            return
+        with self.change() as change:
+            change.put(photos, self.keep(change, descriptors).tolist())
+        self._tidy()
+
+    def compact(self) -> None:
+        """Make as few segments as there can be, the kind of index that the library has over each."""
+        numbers = list(self.contents().segments)
+        while part := few_enough(self.contents(), numbers, self.identity["dim"]):
+            self._make_one(part)
+            numbers = numbers[len(part) :]
+
+    def use_index(self, kind: str) -> None:
+        """Have another kind of index over many descriptors that lie in faiss's files; nothing where it is that one."""
+        options = store_options(kind)
+        if options["kind"] != self.catalogue.about("store")["kind"]:
+            with self.change() as change:
+                change.say("store", options)
+            self.store = open_store(self.folder, self.identity["dim"], options)
+        # Also where a process was killed after it had said so.
+        if self.store.behind(self.contents()):
+            self.compact()
+
+    def note_bad(self, photos: Iterable[Photo]) -> None:
+        """Keep which photos could not be read, and why; an older descriptor of theirs is dropped."""
+        found = list(photos)
+        with self.change() as change:
+            change.put(found, [None] * len(found))
+
+    def remove(self, names: Iterable[str]) -> int:
+        """Take photos out by name; how many were there."""
+        with self.change() as change:
+            return change.remove(names)
+
+    def search(
+        self, queries: NDArray[np.float32], count: int = 20, filters: Mapping[str, str] | None = None
+    ) -> list[list[Answer]]:
+        """The best answers to each query's descriptor, (Q, dim), of the photos whose metadata pass the filters.
+
+        Raises InputError for a column that no photo has.
+        """
+        version, contents = self._current()
+        allowed = self._allowed(filters) if filters else None
+        most = min(count, len(contents) if allowed is None else len(allowed))
+        if not most:
+            return [[] for _ in queries]
+        try:
+            found = self._found(queries, most, contents, allowed)
+        except InputError:
+            if self.catalogue.version() == version:
+                raise
+            found = None
+        # Another process may have moved or taken out meanwhile what was looked for.
+        return self.search(queries, count, filters) if found is None else found
+
+    def keys(self) -> NDArray[np.int64]:
+        """Keys of all descriptors, (n,), ascending."""
+        contents = self.contents()
+        parts = [contents.live_rows(number) + key_of(number) for number in sorted(contents.segments)]
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+    def descriptors(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The descriptors with these keys, (n, dim), in their order. Raises InputError where one cannot be read."""
+        found = np.empty((len(keys), self.identity["dim"]), np.float32)
+        numbers = number_of(keys)
+        for number in np.unique(numbers).tolist():
+            own = np.flatnonzero(numbers == number)
+            found[own] = self.store.rows(number, keys[own] - key_of(number))
+        return found
+
+    def nearest(
+        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Cosines and keys, (Q, k) each, of the nearest of the `allowed` keys, which are ascending."""
+        return self.store.search(queries, k, self.contents(), allowed)
+
+    @contextmanager
+    def change(self) -> Iterator[Change]:
+        """A transaction on the catalogue, which this library's next search knows of."""
+        try:
+            with self.catalogue.change() as change:
+                yield change
+        finally:
+            # What this process changes, its own catalogue does not count.
+            self._known = NOTHING
+
+    def keep(self, change: Change, descriptors: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Write descriptors, (n, dim), as part of a change; their keys, (n,)."""
+        number = self.catalogue.next_segment()
+        change.add_segment(number, Segment(len(descriptors), self.store.write(number, descriptors)))
+        return np.arange(key_of(number), key_of(number, len(descriptors)))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """While one process writes, another one does not. Raises LibraryBusy where one does."""
+        lock = self.folder / LOCK
+        if not hold(lock, needed=True):
+            raise LibraryBusy(f"another process writes to {self.folder}: wait for it to end")
+        try:
+            self.store.sweep(self.contents())
+            yield
+            self._tidy()
+            self.store.sweep(self.contents())
+        finally:
+            release(lock)
+
+    def _found(
+        self, queries: NDArray[np.float32], count: int, contents: Contents, allowed: NDArray[np.int64] | None
+    ) -> list[list[Answer]] | None:
+        """The answers; None where the photo of one is no longer known by its key."""
+        cosines, keys = self.store.search(queries, count, contents, allowed)
+        wanted = np.unique(keys[keys >= 0])
+        photos = self.catalogue.photos(wanted.tolist())
+        if len(photos) < len(wanted):
+            return None
+        return [
+            [Answer(photos[key], float(c)) for key, c in zip(row.tolist(), line, strict=True) if key >= 0]
+            for row, line in zip(keys, cosines, strict=True)
+        ]
+
+    def _current(self) -> tuple[int, Contents]:
+        """What there is, and the catalogue's version at that moment; threads that search share both or neither."""
+        known, version = self._known, self.catalogue.version()
+        if known[0] != version:
+            known = self._known = version, self.catalogue.contents()
+        return known
+
+    def _tidy(self) -> None:
+        try:
+            while numbers := crowded(self.contents(), self.identity["dim"]):
+                self._make_one(numbers)
+        except InputError:
+            # A damaged segment stays as it is until `forget_damaged`; what was added beside it is there all the same.
+            return
+
+    def _make_one(self, numbers: Sequence[int]) -> None:
+        """Write what counts of some segments as one."""
+        live = {number: self.contents().live_rows(number) for number in numbers}
+        old = np.concatenate([rows + key_of(number) for number, rows in live.items()])
+        descriptors, start = np.empty((len(old), self.identity["dim"]), np.float32), 0
+        for number, rows in live.items():
+            for part in (rows[first : first + READ] for first in range(0, len(rows), READ)):
+                descriptors[start : start + len(part)] = self.store.rows(number, part)
+                start += len(part)
+        with self.change() as change:
+            if start:
+                change.move(old, self.keep(change, descriptors))
+            for gone in numbers:
+                change.drop_segment(gone)
+
+    def _allowed(self, filters: Mapping[str, str]) -> NDArray[np.int64]:
+        known = self.catalogue.columns()
+        for column in filters:
+            if column not in known:
+                raise InputError(f"no photo has {column}: the columns are {', '.join(known) or 'none'} (--metadata)")
+        return self.catalogue.matching(filters)
+
+
+def make_library(folder: Path, identity: Mapping[str, Any], store: str | None = None) -> bool:
+    """An empty library in `folder`: see `Library.open`. False where another process was sooner: its library stays."""
+    return Catalogue.create(folder, {"identity": dict(identity), "store": store_options(store)})

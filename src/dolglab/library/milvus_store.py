@@ -1,0 +1,194 @@
+"""Descriptors in Milvus: Milvus Lite, embedded in one file, or a server that grows beyond one machine.
+
+What counts is what the library's catalogue speaks of, as with faiss's files: an addition that was cut short is in
+Milvus and not in the catalogue, and is taken out by the next process that writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.errors import InputError
+from dolglab.library.catalogue import Contents, key_of, number_of
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+# Rows in one request, whose size servers limit.
+AT_ONCE = 1000
+# Answers that a Milvus gives at most, and how many more than are wanted it is asked for, since some count no longer.
+MOST, SPARE = 16_384, 16
+# Photos that pass a filter which are named in the request; of more, answers are asked for until enough pass.
+NAMED = 2000
+SERVER_LOGS = ("milvus_lite", "pymilvus")
+
+
+class MilvusStore:
+    """A collection of a Milvus.
+
+    Args:
+        uri: a file, for Milvus Lite, or a server's address; MILVUS_TOKEN in the environment is given to it.
+        collection: its name; made with the first descriptors.
+        dim: length of the descriptors.
+
+    Raises:
+        InputError: pymilvus is not installed, no such server, or a file that another process has open.
+    """
+
+    def __init__(self, uri: str, collection: str, dim: int) -> None:
+        self.uri = uri
+        self.collection = collection
+        self.dim = dim
+        self._client = _connected(uri)
+
+    def close(self) -> None:
+        """As `Store.close`: another process can open the file then."""
+        self._client.close()
+
+    def write(self, number: int, descriptors: NDArray[np.float32]) -> str:
+        """As `Store.write`."""
+        with _told(self.uri):
+            if not self._client.has_collection(self.collection):
+                _make(self._client, self.collection, self.dim)
+            for start in range(0, len(descriptors), AT_ONCE):
+                part = descriptors[start : start + AT_ONCE]
+                rows = [{"key": key_of(number, start + row), "vector": vector} for row, vector in enumerate(part)]
+                self._client.upsert(self.collection, rows)
+            self._client.flush(self.collection)
+        return "milvus"
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """As `Store.search`."""
+        named = allowed if allowed is not None and len(allowed) <= NAMED else None
+        width = min(MOST, k + SPARE)
+        while True:
+            answers = self._ask(queries, width, named)
+            found = [[hit for hit in hits if _counts(hit[0], contents, allowed)][:k] for hits in answers]
+            enough = all(len(kept) == k or len(hits) < width for kept, hits in zip(found, answers, strict=True))
+            if enough or width == MOST:
+                return _table(found, k)
+            width = min(MOST, 4 * width)
+
+    def rows(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """As `Store.rows`. Raises InputError where some are not there."""
+        keys = [key_of(number, row) for row in rows.tolist()]
+        found: dict[int, Any] = {}
+        with _told(self.uri):
+            for start in range(0, len(keys), AT_ONCE):
+                part = keys[start : start + AT_ONCE]
+                hits = self._client.get(self.collection, part, output_fields=["key", "vector"])
+                found |= {hit["key"]: hit["vector"] for hit in hits}
+        if len(found) < len(keys):
+            raise InputError(f"{self.uri} has lost {len(keys) - len(found)} descriptors: embed the photos again")
+        return np.array([found[key] for key in keys], np.float32).reshape(-1, self.dim)
+
+    def damaged(self, contents: Contents) -> list[int]:
+        """As `Store.damaged`: the segments of which the last row is not there."""
+        with _told(self.uri):
+            if not self._client.has_collection(self.collection):
+                return list(contents.segments)
+        lasts = {key_of(number, segment.size - 1): number for number, segment in contents.segments.items()}
+        lasts = {key: number for key, number in lasts.items() if key not in contents.dead}
+        keys = list(lasts)
+        there: set[int] = set()
+        with _told(self.uri):
+            for start in range(0, len(keys), AT_ONCE):
+                part = keys[start : start + AT_ONCE]
+                there |= {hit["key"] for hit in self._client.get(self.collection, part, output_fields=["key"])}
+        return [number for key, number in lasts.items() if key not in there]
+
+    def behind(self, contents: Contents) -> bool:
+        """As `Store.behind`: Milvus keeps its own."""
+        return False
+
+    def sweep(self, contents: Contents) -> None:
+        """Take out of Milvus whatever the contents do not speak of."""
+        numbers = [0, *sorted(contents.segments)]
+        gaps = [f"(key >= {key_of(a + 1)} and key < {key_of(b)})" for a, b in pairwise(numbers) if b > a + 1]
+        gaps.append(f"key >= {key_of(numbers[-1] + 1)}")
+        dead = contents.dead.tolist()
+        with _told(self.uri):
+            if not self._client.has_collection(self.collection):
+                return
+            for gap in gaps:
+                self._client.delete(self.collection, filter=gap)
+            for start in range(0, len(dead), AT_ONCE):
+                self._client.delete(self.collection, ids=dead[start : start + AT_ONCE])
+
+    def _ask(
+        self, queries: NDArray[np.float32], k: int, named: NDArray[np.int64] | None
+    ) -> list[list[tuple[int, float]]]:
+        """Keys and cosines of each query's answers, best first."""
+        chosen = "" if named is None else f"key in {named.tolist()}"
+        with _told(self.uri):
+            answers: Any = self._client.search(
+                self.collection, data=list(queries), limit=k, filter=chosen, output_fields=["key"]
+            )
+        return [[(hit["key"], hit["distance"]) for hit in hits] for hits in answers]
+
+
+def _connected(uri: str) -> MilvusClient:
+    try:
+        from pymilvus import MilvusClient
+    except ImportError:
+        raise InputError("descriptors in Milvus need pymilvus: pip install -e '.[milvus]'") from None
+    with _told(uri):
+        return MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
+
+
+def _make(client: MilvusClient, collection: str, dim: int) -> None:
+    from pymilvus import DataType
+
+    schema = client.create_schema(auto_id=False)
+    schema.add_field("key", DataType.INT64, is_primary=True)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
+    index = client.prepare_index_params()
+    index.add_index("vector", index_type="AUTOINDEX", metric_type="IP")
+    client.create_collection(collection, schema=schema, index_params=index, consistency_level="Strong")
+
+
+@contextmanager
+def _told(uri: str) -> Iterator[None]:
+    """Whatever goes wrong with a Milvus in one line; its server writes a traceback of its own otherwise."""
+    from pymilvus.exceptions import MilvusException
+
+    loggers = [logging.getLogger(name) for name in SERVER_LOGS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    except MilvusException as error:
+        hint = "" if "://" in uri else " (Milvus Lite: one process at a time has its file open)"
+        raise InputError(f"{uri}: Milvus says: {' '.join(error.message.split())}{hint}") from error
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _counts(key: int, contents: Contents, allowed: NDArray[np.int64] | None) -> bool:
+    segment = contents.segments.get(number_of(key))
+    return segment is not None and not _among(key, contents.dead) and (allowed is None or _among(key, allowed))
+
+
+def _among(key: int, keys: NDArray[np.int64]) -> bool:
+    place = np.searchsorted(keys, key)
+    return bool(place < len(keys) and keys[place] == key)
+
+
+def _table(found: list[list[tuple[int, float]]], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    scores, keys = np.full((len(found), k), -np.inf, np.float32), np.full((len(found), k), -1, np.int64)
+    for row, hits in enumerate(found):
+        keys[row, : len(hits)] = [key for key, _ in hits]
+        scores[row, : len(hits)] = [cosine for _, cosine in hits]
+    return scores, keys

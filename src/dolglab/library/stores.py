@@ -1,0 +1,94 @@
+"""Where a person wants a library's descriptors: in faiss's files, in Milvus Lite's, or in a Milvus cluster."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.errors import InputError
+from dolglab.library.catalogue import Contents
+from dolglab.library.faiss_store import KINDS, SegmentStore
+
+
+class Store(Protocol):
+    """Keeps descriptors by key: see `Contents`."""
+
+    def write(self, number: int, descriptors: NDArray[np.float32]) -> str:
+        """Keep descriptors, (n, dim), as the segment of that number; the kind of index over it.
+
+        They are on disk when this returns, and count for nothing until the catalogue knows the segment.
+        """
+        ...
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Cosines and keys, (Q, k) each, best first; -inf and -1 where there are fewer.
+
+        Only `allowed` keys, ascending, are looked at, where that is given.
+        """
+        ...
+
+    def rows(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Descriptors of those rows of a segment, (n, dim), in their order."""
+        ...
+
+    def damaged(self, contents: Contents) -> list[int]:
+        """Numbers of the segments that cannot be read."""
+        ...
+
+    def behind(self, contents: Contents) -> bool:
+        """Whether a segment has another index over it than this store gives to those of its size."""
+        ...
+
+    def sweep(self, contents: Contents) -> None:
+        """Let go of whatever the contents do not speak of."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...
+
+
+LITE = "milvus"
+
+
+def store_options(store: str | None) -> dict[str, Any]:
+    """What a new library keeps about its store.
+
+    Args:
+        store: flat, ivf_pq or hnsw: faiss, with that index over many descriptors; milvus: Milvus Lite, one file in the
+            library's folder; the address of a Milvus server, http://HOST:PORT. None is flat.
+
+    Raises InputError for anything else.
+    """
+    store = store or "flat"
+    if store in KINDS:
+        return {"kind": store}
+    if store == LITE or "://" in store:
+        return {"kind": "milvus", "uri": store, "collection": f"dolg_{uuid.uuid4().hex}"}
+    raise InputError(f"--store is {', '.join(KINDS)}, {LITE} or the address of a Milvus server, not {store}")
+
+
+def check_store(options: dict[str, Any], asked: str | None, folder: Path) -> None:
+    """Raise InputError where a library keeps its descriptors elsewhere than was asked for.
+
+    Another index over faiss's files is no other place: see `Library.use_index`.
+    """
+    there = options.get("uri", options["kind"])
+    if asked not in (None, there) and not (asked in KINDS and there in KINDS):
+        raise InputError(f"{folder} keeps its descriptors in {there}, not {asked}: leave --store out, or name another")
+
+
+def open_store(folder: Path, dim: int, options: dict[str, Any]) -> Store:
+    """The store that a library's options speak of. Raises InputError where it cannot be opened."""
+    if options["kind"] != "milvus":
+        return SegmentStore(folder, dim, options["kind"])
+    from dolglab.library.milvus_store import MilvusStore
+
+    uri = str(folder / "milvus.db") if options["uri"] == LITE else options["uri"]
+    return MilvusStore(uri, options["collection"], dim)

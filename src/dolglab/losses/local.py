@@ -1,0 +1,79 @@
+"""What trains a local head: reconstruction of the map, and classification by what attention gathers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dolglab.errors import InputError
+
+
+def reconstruction_error(
+    features: Float[Tensor, "b c h w"], reconstruction: Float[Tensor, "b c h w"]
+) -> Float[Tensor, ""]:
+    """The mean over images, places and channels of the squared error, float32 (Cao et al., ECCV 2020)."""
+    with torch.autocast(features.device.type, enabled=False):
+        return F.mse_loss(reconstruction.float(), features.float())
+
+
+def attended(features: Float[Tensor, "b c h w"], scores: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c"]:
+    """The mean over places of L2-normalised features times their scores, float32.
+
+    So does the published code of DELG; unlike a sum, the mean does not grow with the image.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        return (F.normalize(features.float(), dim=1) * scores.float()).mean((2, 3))
+
+
+@dataclass(frozen=True)
+class LocalTerms:
+    """A batch's weighted sum of both losses, with gradient, and each of them as it is, for the log."""
+
+    loss: Float[Tensor, ""]
+    reconstruction: Float[Tensor, ""]
+    attention: Float[Tensor, ""]
+
+
+class LocalLoss(nn.Module):
+    """The losses of DELG's local head (Cao et al., ECCV 2020), with the classifier that attention needs.
+
+    The classifier is a linear layer over all classes; each process holds the whole of it, also where the margin head's
+    classes are spread over processes.
+
+    Args:
+        channels: channels of the backbone's local map.
+        num_classes: classes.
+        reconstruction: weight of the mean squared error of the reconstructed map.
+        attention: weight of the cross-entropy of the reconstructed features that attention gathers.
+
+    Raises:
+        InputError: a weight below zero.
+    """
+
+    def __init__(self, channels: int, num_classes: int, reconstruction: float = 10.0, attention: float = 1.0) -> None:
+        super().__init__()
+        if reconstruction < 0 or attention < 0:
+            raise InputError(
+                f"auxiliary.reconstruction and .attention are weights from 0, not {reconstruction} and {attention}"
+            )
+        self.reconstruction = reconstruction
+        self.attention = attention
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(
+        self,
+        features: Float[Tensor, "b c h w"],
+        reconstruction: Float[Tensor, "b c h w"],
+        scores: Float[Tensor, "b 1 h w"],
+        labels: Int[Tensor, " b"],
+    ) -> LocalTerms:
+        """A local head's outputs and labels to their losses."""
+        error = reconstruction_error(features, reconstruction)
+        with torch.autocast(features.device.type, enabled=False):
+            classified = F.cross_entropy(self.classifier(attended(reconstruction, scores)), labels)
+        loss = self.reconstruction * error + self.attention * classified
+        return LocalTerms(loss, error.detach(), classified.detach())

@@ -1,0 +1,284 @@
+"""Prediction heads over L2-normalised descriptors and class centres, with a margin on the target's cosine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dolglab.errors import InputError
+
+# Below this sine (squared) the margin's gradient is cut, so that it stays finite at cosine +1 and -1.
+SINE_FLOOR = 1e-7
+
+
+def arcface_cosine(cosine: Float[Tensor, "*b"], margin: Float[Tensor, "*b"] | float) -> Float[Tensor, "*b"]:
+    """cos(theta + margin) of target cosines (Deng et al., CVPR 2019, equation 3)."""
+    sine = (1 - cosine * cosine).clamp(min=SINE_FLOOR).sqrt()
+    m = torch.as_tensor(margin, dtype=cosine.dtype, device=cosine.device)
+    return cosine * m.cos() - sine * m.sin()
+
+
+def cosface_cosine(cosine: Float[Tensor, "*b"], margin: float) -> Float[Tensor, "*b"]:
+    """cos(theta) - margin of target cosines (Wang et al., CVPR 2018, equation 4)."""
+    return cosine - margin
+
+
+def softened_arcface_cosine(cosine: Float[Tensor, "*b"], margin: float) -> Float[Tensor, "*b"]:
+    """As `arcface_cosine` while theta + margin stays below pi; beyond, cos(theta) - margin sin(margin), which goes on
+    falling (the public ArcFace code, which the released DOLG head follows)."""
+    beyond = cosine <= math.cos(math.pi - margin)
+    return torch.where(beyond, cosine - margin * math.sin(margin), arcface_cosine(cosine, margin))
+
+
+def curricular_cosine(
+    cosine: Float[Tensor, "b n"], target: Float[Tensor, "b 1"], mean: Float[Tensor, " 1"]
+) -> Float[Tensor, "b n"]:
+    """Negatives harder than the target after its margin, c (t + c) instead of c (Huang et al., CVPR 2020, eq. 8)."""
+    return torch.where(cosine > target, cosine * (mean + cosine), cosine)
+
+
+def dynamic_margins(class_sizes: Float[Tensor, " n"], low: float, high: float, power: float) -> Float[Tensor, " n"]:
+    """A margin for each class, `high` for the smallest to `low` for the largest, linear in size^-power."""
+    decay = class_sizes.clamp(min=1) ** -power
+    least, most = decay.min(), decay.max()
+    return low + (high - low) * (decay - least) / (most - least).clamp(min=1e-12)
+
+
+@dataclass(frozen=True)
+class HeadLoss:
+    """A batch's loss, with gradient; the share of targets with the highest cosine; mean cosines before the margin.
+
+    `cosine` are all of them, before the margin and without gradient, and `at` the column of each target: -1 where its
+    class is another process's.
+    """
+
+    loss: Float[Tensor, ""]
+    accuracy: Float[Tensor, ""]
+    target_cosine: Float[Tensor, ""]
+    nontarget_cosine: Float[Tensor, ""]
+    cosine: Float[Tensor, "b c"]
+    at: Int[Tensor, " b"]
+
+
+class MarginHead(nn.Module):
+    """The interface of all heads: `cosine` once, then `logits` with the margin on the targets.
+
+    Args:
+        dim: length of the descriptors.
+        num_classes: classes; one centre each.
+        margin: in radians (ArcFace and its kin) or in cosine (CosFace).
+        scale: multiplies the cosines.
+        class_sizes: training images of each class, (num_classes,); only heads whose margin follows it look at it.
+
+    Raises:
+        InputError: a size, margin or scale that makes no sense.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        margin: float = 0.15,
+        scale: float = 30.0,
+        class_sizes: Int[Tensor, " n"] | None = None,
+    ) -> None:
+        super().__init__()
+        if dim < 1 or num_classes < 2:
+            raise InputError(f"a margin head needs dim >= 1 and at least 2 classes, not {dim} and {num_classes}")
+        if not 0 <= margin < math.pi or scale <= 0:
+            raise InputError(f"margin must be in [0, pi) and scale above 0, not {margin} and {scale}")
+        if class_sizes is not None and len(class_sizes) != num_classes:
+            raise InputError(f"there are sizes of {len(class_sizes)} classes, not of {num_classes}")
+        self.num_classes = num_classes
+        self.margin = margin
+        self.scale = scale
+        self.weight = nn.Parameter(torch.empty(self._rows(), dim))
+        nn.init.normal_(self.weight, std=dim**-0.5)
+
+    def forward(self, descriptors: Float[Tensor, "b d"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b n"]:
+        """Descriptors and labels to logits, float32."""
+        return self.logits(self.cosine(descriptors), labels)
+
+    def loss(self, descriptors: Float[Tensor, "b d"], labels: Int[Tensor, " b"]) -> HeadLoss:
+        """The mean cross-entropy of the logits, and what is logged of the cosines."""
+        cosine = self.cosine(descriptors)
+        value = F.cross_entropy(self.logits(cosine, labels), labels)
+        cosine = cosine.detach()
+        target = cosine.gather(1, labels.view(-1, 1))
+        return HeadLoss(
+            loss=value,
+            accuracy=(cosine.argmax(1) == labels).float().mean(),
+            target_cosine=target.mean(),
+            nontarget_cosine=(cosine.sum() - target.sum()) / (cosine.numel() - len(labels)),
+            cosine=cosine,
+            at=labels,
+        )
+
+    def cosine(
+        self, descriptors: Float[Tensor, "b d"], weight: Float[Tensor, "r d"] | None = None
+    ) -> Float[Tensor, "b n"]:
+        """Cosines of descriptors and class centres (by default all), float32 whatever the autocast."""
+        centres = self.weight if weight is None else weight
+        with torch.autocast(descriptors.device.type, enabled=False):
+            return F.linear(F.normalize(descriptors.float()), F.normalize(centres.float()))
+
+    def logits(self, cosine: Float[Tensor, "b n"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b n"]:
+        """Scaled cosines with the margin on the targets."""
+        index = labels.view(-1, 1)
+        before = cosine.gather(1, index)
+        target = self.target_cosine(before, labels)
+        return self.scale * self.negatives(cosine, before).scatter(1, index, target)
+
+    def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
+        """The target's cosine after the margin."""
+        raise NotImplementedError
+
+    def negatives(self, cosine: Float[Tensor, "b n"], target: Float[Tensor, "b 1"]) -> Float[Tensor, "b n"]:
+        """The cosines of all classes, of which the targets' are replaced afterwards; `target` is before the margin."""
+        return cosine
+
+    def _rows(self) -> int:
+        """Rows of the weight."""
+        return self.num_classes
+
+
+class Softmax(MarginHead):
+    """No margin: the softmax of scaled cosines, as the floor that margins are measured against."""
+
+    def __init__(
+        self, dim: int, num_classes: int, scale: float = 30.0, class_sizes: Int[Tensor, " n"] | None = None
+    ) -> None:
+        super().__init__(dim, num_classes, 0.0, scale, class_sizes)
+
+    def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
+        """As it is."""
+        return cosine
+
+
+class ArcFace(MarginHead):
+    """Additive angular margin: cos(theta + m) (Deng et al., CVPR 2019); DOLG takes m = 0.15, s = 30."""
+
+    def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
+        """See `arcface_cosine`."""
+        return arcface_cosine(cosine, self.margin)
+
+
+class CosFace(MarginHead):
+    """Additive cosine margin: cos(theta) - m (Wang et al., CVPR 2018)."""
+
+    def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
+        """See `cosface_cosine`."""
+        return cosface_cosine(cosine, self.margin)
+
+
+class CurricularFace(MarginHead):
+    """The head of the released code: ArcFace whose hard negatives count more as training goes on.
+
+    A negative harder than its target (after the margin) weighs t + cos, where t is the running mean of the targets'
+    cosines (Huang et al., CVPR 2020). The released code calls it Arcface.
+
+    Args:
+        momentum: of the running mean.
+    """
+
+    mean_cosine: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        margin: float = 0.15,
+        scale: float = 30.0,
+        momentum: float = 0.01,
+        class_sizes: Int[Tensor, " n"] | None = None,
+    ) -> None:
+        super().__init__(dim, num_classes, margin, scale, class_sizes)
+        if not 0 < momentum <= 1:
+            raise InputError(f"margin.momentum must be above 0 and at most 1, not {momentum}")
+        self.momentum = momentum
+        self.register_buffer("mean_cosine", torch.zeros(1))
+
+    def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
+        """See `softened_arcface_cosine`; in train mode the running mean takes note of the cosines before the margin."""
+        if self.training:
+            self.mean_cosine.lerp_(cosine.detach().mean().view(1), self.momentum)
+        return softened_arcface_cosine(cosine, self.margin)
+
+    def negatives(self, cosine: Float[Tensor, "b n"], target: Float[Tensor, "b 1"]) -> Float[Tensor, "b n"]:
+        """See `curricular_cosine`."""
+        return curricular_cosine(cosine, arcface_cosine(target, self.margin), self.mean_cosine.clone())
+
+
+class SubCenterArcFace(ArcFace):
+    """ArcFace over several centres a class, of which the nearest counts: noise finds a centre of its own.
+
+    Deng et al., ECCV 2020.
+
+    Args:
+        centres: of each class.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        margin: float = 0.15,
+        scale: float = 30.0,
+        centres: int = 3,
+        class_sizes: Int[Tensor, " n"] | None = None,
+    ) -> None:
+        if centres < 1:
+            raise InputError(f"margin.centres must be at least 1, not {centres}")
+        self.centres = centres
+        super().__init__(dim, num_classes, margin, scale, class_sizes)
+
+    def cosine(
+        self, descriptors: Float[Tensor, "b d"], weight: Float[Tensor, "r d"] | None = None
+    ) -> Float[Tensor, "b n"]:
+        """Cosines of descriptors and their nearest centre of each class."""
+        return super().cosine(descriptors, weight).unflatten(1, (-1, self.centres)).amax(2)
+
+    def _rows(self) -> int:
+        return self.num_classes * self.centres
+
+
+class DynamicArcFace(MarginHead):
+    """ArcFace with a margin for each class, the larger the fewer images it has (Ha et al., 2020).
+
+    Args:
+        margin: of the largest class.
+        max_margin: of the smallest class.
+        power: margins are linear in (class size)^-power.
+        class_sizes: needed here.
+    """
+
+    margins: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        margin: float = 0.05,
+        scale: float = 30.0,
+        max_margin: float = 0.5,
+        power: float = 0.25,
+        class_sizes: Int[Tensor, " n"] | None = None,
+    ) -> None:
+        super().__init__(dim, num_classes, margin, scale, class_sizes)
+        if class_sizes is None:
+            raise InputError("a dynamic margin needs the sizes of the classes")
+        if not margin <= max_margin < math.pi or power <= 0:
+            raise InputError(
+                f"margin.max_margin must be in [margin, pi) and margin.power above 0, not {max_margin} and {power}"
+            )
+        margins = dynamic_margins(class_sizes.float(), margin, max_margin, power)
+        self.register_buffer("margins", margins, persistent=False)
+
+    def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
+        """cos(theta + m) with each target's own margin."""
+        return arcface_cosine(cosine, self.margins[labels].view(-1, 1))

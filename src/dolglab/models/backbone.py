@@ -1,0 +1,232 @@
+"""Pretrained backbones that give two feature maps in named roles."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Shaped
+from timm.models import FeatureInfo, PretrainedCfg
+from torch import Tensor, nn
+
+from dolglab.contracts import Features
+from dolglab.errors import InputError, some
+from dolglab.models.timm_stages import Stage, by_reduction, ends, stages, working_parts
+from dolglab.models.weights import check_finite, read_file, tensors_of
+
+
+class Backbone(nn.Module):
+    """A timm network cut into the map for the local branch and the map for the global branch.
+
+    Args:
+        name: timm architecture with its weight tag pinned, e.g. "resnet50.tv_in1k".
+        pretrained: download the tag's weights (needs the network once; ignored when `weights` is given).
+        weights: a file with the architecture's tensors: a path, `package:PACKAGE/FILE` or `hf://OWNER/NAME/FILE`.
+        reductions: strides of the local and the global map (DOLG: 16 and 32; res3 and res4 of a ResNet).
+        depths: for transformers with one stride, the blocks (from 0) that give the local and the global map.
+        freeze_bn: keep batch-norm statistics and affine parameters as they are, in train mode too.
+        freeze_until: keep everything up to the map with this reduction as it is (2 or 4: the early, costly layers), of
+            a transformer with one stride its first blocks, as many; 0 trains all.
+        drop_path: largest probability of stochastic depth, where the architecture has it.
+        options: of the architecture, such as `dynamic_img_size`; those by which timm loads weights are not taken.
+        licence: of `weights`, where these are not the tag's.
+
+    Attributes:
+        out_channels: channels of the local and the global map.
+        reductions: strides of the local and the global map.
+        mean, std: the colour statistics the weights were trained with, for pixels in [0, 1].
+        licence: of `weights` as given, else of the tag's as timm states it; None where nobody does.
+
+    Raises:
+        InputError: unknown name, no map with that reduction or depth, weights that cannot be had or do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pretrained: bool = True,
+        weights: str | None = None,
+        reductions: Sequence[int] = (16, 32),
+        depths: Sequence[int] | None = None,
+        freeze_bn: bool = False,
+        freeze_until: int = 0,
+        drop_path: float = 0.0,
+        options: Mapping[str, Any] | None = None,
+        licence: str | None = None,
+    ) -> None:
+        super().__init__()
+        config = _tag(name)
+        self.name = name
+        self.freeze_bn = freeze_bn
+        _check_options(options or {})
+        options = {**(options or {}), **({"drop_path_rate": drop_path} if drop_path else {})}
+        self._stages = stages(name, options)
+        self._picks = _picks(name, self._stages, tuple(reductions), depths)
+        self.net = _create(name, pretrained, weights, sorted(set(self._picks)), options)
+        info: FeatureInfo = self.net.feature_info  # pyright: ignore[reportAssignmentType]
+        channels = dict(zip(sorted(set(self._picks)), info.channels(), strict=True))
+        self.out_channels = (channels[self._picks[0]], channels[self._picks[1]])
+        self.reductions = (self._stages[self._picks[0]].reduction, self._stages[self._picks[1]].reduction)
+        self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
+        self._patch = _patch(self.net)
+        self.frozen = [*(self._up_to(freeze_until) if freeze_until else []), *self._unused()]
+        self.licence = licence or (config.license if config and weights is None else None)
+        self.mean: tuple[float, ...] = tuple(config.mean) if config else (0.5, 0.5, 0.5)
+        self.std: tuple[float, ...] = tuple(config.std) if config else (0.5, 0.5, 0.5)
+        self._scale: Tensor
+        self._shift: Tensor
+        self.register_buffer("_scale", 1 / (255 * torch.tensor(self.std)), persistent=False)
+        self.register_buffer("_shift", -torch.tensor(self.mean) / torch.tensor(self.std), persistent=False)
+        # Lightning never calls `train()` before it fits: what is frozen is so from the start.
+        self.train()
+
+    def normalise(self, images: Shaped[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """RGB pixels in 0..255, of any dtype, as the float32 input that the weights expect, channels last."""
+        batch, _, height, width = images.shape
+        pixels = images.permute(0, 2, 3, 1).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        # A row at a time and in place: on CPUs a broadcast over three values costs several times as much, and so do
+        # the page faults of a second buffer.
+        rows = pixels.view(batch, height, 3 * width)
+        rows.mul_(self._scale.repeat(width)).add_(self._shift.repeat(width))
+        return pixels.permute(0, 3, 1, 2)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Features:
+        """Normalised images to the two maps; images that no whole number of patches covers are padded with zeros."""
+        height, width = images.shape[-2:]
+        if height % self._patch or width % self._patch:
+            images = F.pad(images, (0, -width % self._patch, 0, -height % self._patch))
+        maps = self.net(images)
+        if self._channels_last:
+            maps = [x.permute(0, 3, 1, 2) for x in maps]
+        # The maps come in the order of the network, once each.
+        local, global_ = self._picks
+        return Features(local=maps[0 if local <= global_ else -1], global_=maps[-1 if local <= global_ else 0])
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As nn.Module.train, with frozen parts left in eval mode."""
+        super().train(mode)
+        norms = _batch_norms(self.net) if self.freeze_bn else []
+        for part in (*self.frozen, *norms):
+            part.training = False
+            for parameter in part.parameters(recurse=False):
+                parameter.requires_grad_(False)
+        return self
+
+    def levels(self) -> list[list[nn.Parameter]]:
+        """The parameters from input to output in groups, one a stage or block, for rates that grow with depth."""
+        modules = list(self.net.modules())
+        bounds = ends(self.net, self._stages)
+        bounds[-1] = len(modules) - 1
+        groups = []
+        for start, end in zip([0, *(bound + 1 for bound in bounds[:-1])], bounds, strict=True):
+            groups.append([p for module in modules[start : end + 1] for p in module.parameters(recurse=False)])
+        return groups
+
+    def _unused(self) -> list[nn.Module]:
+        """The parts beyond the last map that is taken, which some of timm's networks keep: nothing trains them."""
+        return working_parts(list(self.net.modules())[ends(self.net, self._stages)[max(self._picks)] + 1 :])
+
+    def _up_to(self, freeze_until: int) -> list[nn.Module]:
+        """The parts that run up to the end of a stage."""
+        single = len({stage.reduction for stage in self._stages}) == 1
+        last = freeze_until - 1 if single else by_reduction(self.name, self._stages, (freeze_until,))[0]
+        bounds = ends(self.net, self._stages)
+        if not 0 <= last < len(bounds):
+            raise InputError(f"backbone.freeze_until={freeze_until} is beyond the {len(bounds)} stages of {self.name}")
+        return working_parts(list(self.net.modules())[: bounds[last] + 1])
+
+
+def without_weights(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A backbone's arguments for one that others fill: nothing is fetched, the weights' licence stays what it was."""
+    licence = options.get("licence") or ("not stated" if options.get("weights") else None)
+    return {**options, "pretrained": False, "weights": None, "licence": licence}
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Raise InputError for what `timm.create_model` takes itself: files and addresses come by `weights` alone."""
+    taken = {*inspect.signature(timm.create_model).parameters, "features_only", "out_indices"}
+    if theirs := sorted(options.keys() & taken):
+        raise InputError(f"backbone.options cannot hold {', '.join(theirs)}: options are the architecture's own")
+
+
+def _tag(name: str) -> PretrainedCfg | None:
+    """What timm knows of an architecture's weights. Raises InputError for a name or a tag it does not know."""
+    if not timm.is_model(name):
+        raise InputError(f"unknown backbone {name!r}: take a name from timm.list_models()")
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        architecture, _, tag = name.partition(".")
+        known = ", ".join(timm.list_pretrained(f"{architecture}.*"))
+        raise InputError(f"{architecture} has no weights {tag!r}: take one of {known or 'none'}") from None
+
+
+def _picks(name: str, found: list[Stage], reductions: tuple[int, ...], depths: Sequence[int] | None) -> tuple[int, int]:
+    """Positions of the stages that give the local and the global map."""
+    if depths is None:
+        local, global_ = by_reduction(name, found, (int(reductions[0]), int(reductions[1])))
+        return local, global_
+    if len(depths) != 2 or not all(0 <= depth < len(found) for depth in depths):
+        raise InputError(
+            f"backbone.depths must be two of the {len(found)} blocks of {name}, from 0, not {list(depths)}"
+        )
+    return int(depths[0]), int(depths[1])
+
+
+def _create(
+    name: str, pretrained: bool, weights: str | None, indices: Sequence[int], options: Mapping[str, Any]
+) -> nn.Module:
+    # timm warns of the classifier's tensors, which a network of features does not take.
+    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
+    given = {"pretrained_cfg_overlay": {"state_dict": _fitting(name, weights)}} if weights is not None else {}
+    try:
+        return timm.create_model(
+            name,
+            pretrained=pretrained or weights is not None,
+            features_only=True,
+            out_indices=tuple(indices),
+            **given,
+            **options,
+        )
+    except (OSError, RuntimeError) as error:
+        if not pretrained or weights is not None:
+            raise
+        raise InputError(
+            f"the weights of {name} could not be downloaded ({type(error).__name__}): connect to the network, "
+            "give backbone.weights=FILE or backbone.pretrained=false, or take backbone=efficientnet_lite0, whose "
+            "weights are installed"
+        ) from error
+
+
+def _fitting(name: str, weights: str) -> dict[str, Tensor]:
+    """A file's tensors under the architecture's names: by key, or in order where the keys are another library's."""
+    stored = tensors_of(read_file(weights), weights)
+    check_finite(stored, weights)
+    full = timm.create_model(name, pretrained=False).state_dict()
+    if stored.keys() != full.keys():
+        if len(stored) != len(full):
+            raise InputError(f"{weights} has {len(stored)} tensors and {name} has {len(full)}: not its weights")
+        stored = dict(zip(full, stored.values(), strict=True))
+    wrong = [key for key, value in full.items() if stored[key].shape != value.shape]
+    classifier = getattr(timm.get_pretrained_cfg(name), "classifier", None) or "no classifier"
+    if wrong and all(key.startswith(classifier) for key in wrong):
+        # Of other classes: features do not need it.
+        return stored | {key: full[key] for key in wrong}
+    if wrong:
+        raise InputError(f"{weights} does not fit {name}: {len(wrong)} tensors have another shape ({some(wrong, 8)})")
+    return stored
+
+
+def _patch(net: nn.Module) -> int:
+    """Pixels a side that a transformer cuts its input into; 1 for networks of convolutions."""
+    sizes: list[Any] = [module.patch_size for module in net.modules() if hasattr(module, "patch_size")]
+    return int(sizes[0][0]) if sizes else 1
+
+
+def _batch_norms(module: nn.Module) -> list[nn.Module]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]

@@ -1,0 +1,246 @@
+"""What a run's checkpoints hold beside the weights, and how a model comes back from one."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dolglab.errors import InputError
+from dolglab.models.backbone import without_weights
+from dolglab.models.dolg import DescriptorModel
+from dolglab.models.parts import part
+from dolglab.models.weights import below, read_file
+from dolglab.renamed import with_current_targets
+
+# The entry of a Lightning checkpoint in which a run describes itself.
+RUN_KEY = "dolg_run"
+FORMAT = 1
+# What an optimizer's state is tied to, and so a run that resumes.
+FIXED = ("optim", "ema", "backbone.freeze_until", "backbone.freeze_bn", "pooling.learnable", "trainer.max_steps")
+# What the order of an epoch's samples follows from, and so a run that resumes in the middle of one.
+WITHIN_AN_EPOCH = ("seed", "data.batch_size", "data.sampling", "data.packed_url")
+# What differs whenever a run resumes, and copies of what the groups at the root say.
+UNTOLD = ("name", "output_dir", "resume", "group", "logger", "model.", "data.augmentation")
+# What an exported folder holds.
+TENSORS, ABOUT = "model.safetensors", "config.json"
+
+
+def describe_run(config: Mapping[str, Any], classes: list[str], data: Mapping[str, Any]) -> dict[str, Any]:
+    """What travels in a checkpoint: the resolved configuration, each class's landmark, and digests of the data."""
+    return {"format": FORMAT, "config": dict(config), "classes": classes, "data": dict(data)}
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's content, or that of an exported folder, read without running any code in it.
+
+    Raises:
+        InputError: no such file, damaged, or not written by this project.
+    """
+    path = Path(path)
+    if (path / ABOUT).is_file():
+        return _read_exported(path)
+    if not path.is_file():
+        raise InputError(f"checkpoint not found: {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is damaged or not a checkpoint ({type(error).__name__})") from error
+    run = checkpoint.get(RUN_KEY) if isinstance(checkpoint, dict) else None
+    if run is None:
+        raise InputError(f"{path} is not a checkpoint of this project: it does not say which model it holds")
+    return {**checkpoint, RUN_KEY: _checked(run, path)}
+
+
+def tensor_file(path: str | Path) -> Path:
+    """The file whose digest identifies a checkpoint or an exported folder."""
+    return Path(path) / TENSORS if Path(path).is_dir() else Path(path)
+
+
+def _read_exported(folder: Path) -> dict[str, Any]:
+    try:
+        run = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{folder / ABOUT} is not JSON: {error}") from error
+    if not isinstance(run, dict):
+        raise InputError(f"{folder / ABOUT} does not describe a model")
+    return {"state_dict": read_file(folder / TENSORS), RUN_KEY: _checked(run, folder)}
+
+
+def _checked(run: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """How a run describes itself, in the names of today. Raises InputError for another format, or half of one."""
+    if run.get("format") != FORMAT:
+        raise InputError(f"{path} has checkpoint format {run.get('format')}, this version reads {FORMAT}")
+    missing = [key for key in ("config.model.backbone.name", "classes", "data.validation") if _at(run, key) is None]
+    if missing:
+        raise InputError(f"{path} does not say what it holds: {', '.join(missing)} is missing")
+    return with_current_targets(run)
+
+
+def _at(config: Any, key: str) -> Any:
+    """The value below a dotted key; None where there is none."""
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, Mapping) else None
+    return config
+
+
+def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
+    """The trained network of a checkpoint, in eval mode, and the configuration of its run.
+
+    Raises:
+        InputError: as `read_checkpoint`, or weights that do not fit the model they come with.
+    """
+    checkpoint = read_checkpoint(path)
+    config = checkpoint[RUN_KEY]["config"]
+    model = build_model(config["model"])
+    stored = below(checkpoint["state_dict"], "model.")
+    check_fit(model.state_dict(), stored, path)
+    model.load_state_dict(stored)
+    return model.eval(), config
+
+
+def trained_network(path: str | Path) -> DescriptorModel:
+    """The trained network of a checkpoint alone. Raises InputError as `load_model`."""
+    return load_model(path)[0]
+
+
+def read_run(path: str | Path) -> dict[str, Any]:
+    """How the run behind a checkpoint describes itself (see `describe_run`). Raises InputError as `read_checkpoint`."""
+    return read_checkpoint(path)[RUN_KEY]
+
+
+def selection_of(path: str | Path) -> dict[str, str]:
+    """Digests, by name, of the benchmarks that a checkpoint was selected on; a run's last one was not."""
+    run = read_run(path)
+    return {} if Path(path).name == "last.ckpt" or not run.get("selected", True) else dict(run["data"]["validation"])
+
+
+def trained_on(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint's weights were trained on: images, landmarks, and digests of the list and of the class map."""
+    classes = hashlib.blake2b("\n".join(run["classes"]).encode(), digest_size=8).hexdigest()
+    data = run["data"]
+    return {
+        "images": data.get("images"),
+        "landmarks": len(run["classes"]),
+        "list": data.get("training"),
+        "classes": classes,
+    }
+
+
+def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any]) -> None:
+    """Raise InputError when a run cannot go on from a checkpoint.
+
+    Args:
+        path: its checkpoint.
+        module: what would train on; its tensors must be those of the checkpoint.
+        run: how it describes itself now (`describe_run`). Its classes must be the same, and so must `optim`, which
+            an optimizer takes from the checkpoint whatever is asked for. Its training and validation images must be
+            the same, or what was trained on could be tested on, and scores of two sets be compared. So must be
+            whatever else decides which parameters the optimizer holds (`FIXED`).
+    """
+    checkpoint = read_checkpoint(path)
+    before = checkpoint[RUN_KEY]
+    if list(before["classes"]) != list(run["classes"]):
+        raise InputError(
+            f"{path} was trained on {len(before['classes'])} landmarks that are not the {len(run['classes'])} of "
+            "data.root now: restore the data, or start a new run"
+        )
+    if any(before["data"][part] != run["data"][part] for part in ("training", "validation")):
+        raise InputError(
+            f"the training or validation images are not those that {path} was trained with: give the seed and data.* "
+            "it was started with and restore its files, or start a new run"
+        )
+    fixed = dict.fromkeys(FIXED, "holds the optimizer")
+    if _within_an_epoch(checkpoint):
+        fixed |= dict.fromkeys(WITHIN_AN_EPOCH, "was written in the middle of an epoch")
+    for key, why in fixed.items():
+        if _at(before["config"], key) != _at(run["config"], key):
+            raise InputError(f"{key}=... cannot change when a run resumes ({path} {why}): start a new run")
+    check_fit(module.state_dict(), checkpoint["state_dict"], path)
+
+
+def changes(path: str | Path, run: Mapping[str, Any]) -> list[str]:
+    """What a run that goes on from a checkpoint is asked to do otherwise than before, such as "seed: 0 -> 1"."""
+    before, now = (_flat(about["config"]) for about in (read_run(path), run))
+    keys = [key for key in {**before, **now} if not key.startswith(UNTOLD)]
+    return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        inside = isinstance(value, Mapping) and value
+        found |= _flat(value, f"{prefix}{key}.") if inside else {f"{prefix}{key}": value}
+    return found
+
+
+def _within_an_epoch(checkpoint: Mapping[str, Any]) -> bool:
+    epochs = _at(checkpoint, "loops.fit_loop.epoch_progress.current") or {}
+    return epochs.get("processed") != epochs.get("started")
+
+
+def build_model(config: Mapping[str, Any]) -> DescriptorModel:
+    """The network a stored configuration describes, without downloading pretrained weights.
+
+    Only this project's networks are built (see `part`), so that a checkpoint from elsewhere cannot call anything else.
+    """
+    from hydra.utils import instantiate
+
+    return instantiate(safe_config(config))
+
+
+def check_loadable(model: nn.Module, config: Mapping[str, Any]) -> None:
+    """Raise InputError where `load_model` could not give back a network that is about to be trained.
+
+    Args:
+        model: the network.
+        config: what its checkpoints say of it: `config["model"]` of `describe_run`.
+    """
+    # What is drawn after this check is what would be drawn without it.
+    with torch.random.fork_rng(devices=[]):
+        rebuilt = build_model(config)
+    check_fit(rebuilt.state_dict(), model.state_dict(), "a checkpoint of this run")
+
+
+def check_fit(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise InputError when stored tensors are another architecture's, saying how they differ."""
+    missing = sorted(expected.keys() - stored.keys())
+    unknown = sorted(stored.keys() - expected.keys())
+    shared = sorted(expected.keys() & stored.keys())
+    reshaped = [key for key in shared if expected[key].shape != stored[key].shape]
+    if missing or unknown or reshaped:
+        first = (missing or unknown or reshaped)[0]
+        raise InputError(
+            f"{path} holds another architecture: {len(missing)} tensors missing, {len(unknown)} unknown, "
+            f"{len(reshaped)} of another shape (first: {first})"
+        )
+
+
+def safe_config(config: Any) -> Any:
+    """A stored configuration, with its targets as they are named today, that builds networks alone and fetches nothing.
+
+    Raises InputError for another target, and for an interpolation, which Hydra would resolve into anything.
+    """
+    if isinstance(config, Mapping):
+        inside = {safe_config(key): safe_config(value) for key, value in config.items()}
+        if "_target_" not in inside:
+            return inside
+        found = part(str(inside["_target_"]))
+        inside["_target_"] = f"{found.__module__}.{found.__qualname__}"
+        taken = inspect.signature(found).parameters
+        if "pretrained" in taken:
+            inside |= {key: value for key, value in without_weights(inside).items() if key in taken}
+        return inside
+    if isinstance(config, list | tuple):
+        return [safe_config(value) for value in config]
+    if isinstance(config, str) and "${" in config:
+        raise InputError(f"the checkpoint's configuration is not resolved: {config}")
+    return config

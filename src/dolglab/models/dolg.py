@@ -1,0 +1,126 @@
+"""DOLG and the global-only baseline, made of the same parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dolglab.contracts import Features, LocalMaps
+from dolglab.errors import InputError
+from dolglab.models.backbone import Backbone
+from dolglab.models.fusion import orthogonal_fusion
+from dolglab.models.local_branch import LocalBranch
+from dolglab.models.pooling import GeM
+
+
+class DOLG(nn.Module):
+    """One descriptor from orthogonally fused local and global features (Yang et al., ICCV 2021).
+
+    Args:
+        backbone: gives the two maps.
+        pooling: builds the global pooling from the channels of its map.
+        local: builds the local branch from its input and output channels.
+        fusion: joins f_l (B, hidden, H, W) and f_g (B, hidden) into a vector.
+        hidden: channels of f_l and f_g (the paper's 1024).
+        dim: length of the descriptor.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        pooling: Callable[[int], nn.Module] = GeM,
+        local: Callable[[int, int], LocalBranch] = LocalBranch,
+        fusion: Callable[[Tensor, Tensor], Tensor] = orthogonal_fusion,
+        hidden: int = 1024,
+        dim: int = 512,
+    ) -> None:
+        super().__init__()
+        check_sizes(hidden=hidden, dim=dim)
+        local_channels, global_channels = backbone.out_channels
+        self.dim = dim
+        self.backbone = backbone
+        self.pooling = pooling(global_channels)
+        self.fc_global = nn.Linear(global_channels, hidden)
+        self.local = local(local_channels, hidden)
+        self.fusion = fusion
+        width = fusion(torch.zeros(1, hidden, 1, 1), torch.zeros(1, hidden)).shape[1]
+        self.fc = nn.Linear(width, dim)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Normalised images to descriptors, float32, not L2-normalised."""
+        return linear32(self.fc, self.fused(images))
+
+    def fused(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c"]:
+        """Normalised images to what the descriptor is made of, f_g first."""
+        features: Features = self.backbone(images)
+        global_ = linear32(self.fc_global, self.pooling(features.global_))
+        return self.fusion(self.local(features.local), global_)
+
+    def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
+        """Normalised images to the local branch's features and attention scores; see `maps_by_norm` without any."""
+        features, scores = self.local.attend(self.backbone(images).local)
+        if scores is None:
+            return maps_by_norm(features)
+        return LocalMaps(features=F.normalize(features.float(), dim=1), scores=scores.float())
+
+
+class GlobalDescriptor(nn.Module):
+    """Backbone, pooling and a fully connected layer: the global-only baseline (family B).
+
+    Args:
+        backbone: gives the global map, and the map of local features.
+        pooling: builds the pooling from the channels of its map.
+        dim: length of the descriptor; None leaves the pooled feature as it is, for untrained networks.
+    """
+
+    def __init__(self, backbone: Backbone, pooling: Callable[[int], nn.Module] = GeM, dim: int | None = 512) -> None:
+        super().__init__()
+        channels = backbone.out_channels[1]
+        self.dim = channels if dim is None else dim
+        check_sizes(dim=self.dim)
+        self.backbone = backbone
+        self.pooling = pooling(channels)
+        self.fc = None if dim is None else nn.Linear(channels, dim)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Normalised images to descriptors, float32, not L2-normalised."""
+        return self.describe(self.backbone(images).global_)
+
+    def describe(self, global_: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """The backbone's global map to descriptors."""
+        pooled = self.pooling(global_)
+        return pooled if self.fc is None else linear32(self.fc, pooled)
+
+    def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
+        """Normalised images to the backbone's local map, as `maps_by_norm` reads it."""
+        return maps_by_norm(self.backbone(images).local)
+
+
+# DELG is a GlobalDescriptor with a local head.
+DescriptorModel = DOLG | GlobalDescriptor
+
+
+def maps_by_norm(features: Float[Tensor, "b c h w"]) -> LocalMaps:
+    """A map as local features, float32: where nothing was learnt to score them, their L2 norms do.
+
+    So do those of HOW (Tolias et al., ECCV 2020). A place without any activation keeps a zero vector, and
+    scores 0.
+    """
+    features = features.float()
+    return LocalMaps(features=F.normalize(features, dim=1), scores=features.norm(dim=1, keepdim=True))
+
+
+def linear32(layer: nn.Linear, x: Float[Tensor, "b i"]) -> Float[Tensor, "b o"]:
+    """`layer(x)` in float32 whatever the autocast: these few products decide the cosines."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.float())
+
+
+def check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise InputError(f"model.{name} must be at least 1, not {size}")

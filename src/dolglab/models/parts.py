@@ -1,0 +1,73 @@
+"""What a stored configuration may build: the networks of this package and of those that add to it, by their names."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+import dolglab.models
+from dolglab.errors import InputError
+from dolglab.models import fusion
+from dolglab.renamed import current_target
+
+# An installed package adds the networks of a module by an entry point of this group.
+GROUP = "dolglab.models"
+
+
+def part(target: str) -> Callable[..., Any]:
+    """The class or function that a target names, wherever in the package it stands now.
+
+    What counts is the last part of the name, so that a checkpoint outlives a move from file to file; renamed classes
+    stand in `dolglab.renamed`. Nothing is imported by the name itself.
+
+    >>> part("src.models.pooling.GeM").__name__
+    'GeM'
+
+    Raises InputError for a name that is no network's.
+    """
+    found = network_parts().get(current_target(target).rpartition(".")[2])
+    if found is None:
+        raise InputError(
+            f"{target} is no network of dolglab.models: was it renamed (src/dolglab/renamed.py), or is it one that a "
+            "package adds that is not installed here?"
+        )
+    return found
+
+
+@functools.cache
+def network_parts() -> Mapping[str, Callable[..., Any]]:
+    """Every nn.Module of `dolglab.models`, every fusion, and those of modules that entry points name; by class name.
+
+    Raises InputError for two of one name.
+    """
+    found: dict[str, Callable[..., Any]] = {}
+    for module in _modules():
+        for name, value in vars(module).items():
+            if not _is_part(value, module):
+                continue
+            if found.setdefault(name, value) is not value:
+                raise InputError(f"{module.__name__}.{name} and {found[name].__module__}.{name} have one name")
+    return found
+
+
+def _modules() -> Iterator[ModuleType]:
+    for module in pkgutil.iter_modules(dolglab.models.__path__):
+        yield importlib.import_module(f"{dolglab.models.__name__}.{module.name}")
+    for entry in entry_points(group=GROUP):
+        yield entry.load()
+
+
+def _is_part(value: Any, module: ModuleType) -> bool:
+    if getattr(value, "__module__", None) != module.__name__:
+        return False
+    if inspect.isclass(value):
+        return issubclass(value, nn.Module)
+    return module is fusion and inspect.isfunction(value) and not value.__name__.startswith("_")

@@ -1,0 +1,125 @@
+"""Pooling of a feature map into a vector."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dolglab.errors import InputError
+
+
+def gem(features: Float[Tensor, "b c h w"], p: Float[Tensor, " n"] | float, eps: float = 1e-6) -> Float[Tensor, "b c"]:
+    """Generalised mean over space, in float32: (mean max(x, eps)^p)^(1/p) (Radenovic et al., 2018, eq. 3).
+
+    Divided by each channel's maximum before the power, so that no p overflows; GeM is homogeneous, which
+    makes the maximum a constant for the gradient.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        x = features.float().clamp(min=eps)
+        peak = x.detach().amax((-2, -1), keepdim=True)
+        power = p.float().view(-1, 1, 1) if isinstance(p, Tensor) else p
+        mean = ((x / peak) ** power).mean((-2, -1))
+        root = 1 / p.float() if isinstance(p, Tensor) else 1 / p
+        return peak[..., 0, 0] * mean**root
+
+
+class GeM(nn.Module):
+    """Generalised-mean pooling with a fixed or learnable exponent (DOLG, section 3.2).
+
+    Args:
+        channels: channels of the map.
+        p: exponent; 1 is average pooling, large values tend to max pooling.
+        learnable: learn p together with the network.
+        per_channel: one exponent a channel, not one for all.
+        eps: floor of the activations.
+
+    Raises:
+        InputError: p or eps not above zero.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        p: float = 3.0,
+        learnable: bool = True,
+        per_channel: bool = False,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        if p <= 0 or eps <= 0:
+            raise InputError(f"GeM needs p > 0 and eps > 0, not p={p}, eps={eps}")
+        self.eps = eps
+        self.p = nn.Parameter(torch.full((channels if per_channel else 1,), float(p)), requires_grad=learnable)
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
+        """A map to a vector, float32."""
+        return gem(features, self.p, self.eps)
+
+
+class AvgPool(nn.Module):
+    """The mean over space."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
+        """A map to a vector, float32."""
+        return features.float().mean((-2, -1))
+
+
+class MaxPool(nn.Module):
+    """The maximum over space (MAC)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
+        """A map to a vector, float32."""
+        return features.float().amax((-2, -1))
+
+
+class RMAC(nn.Module):
+    """The sum of L2-normalised maxima over square regions at several scales (Tolias et al., ICLR 2016).
+
+    Args:
+        channels: channels of the map.
+        levels: at level l the regions' side is 2 min(h, w) / (l + 1), and they overlap by about 40 %.
+    """
+
+    def __init__(self, channels: int, levels: int = 3) -> None:
+        super().__init__()
+        if levels < 1:
+            raise InputError(f"R-MAC needs at least one level, not {levels}")
+        self.levels = levels
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
+        """A map to a vector, float32."""
+        x = features.float()
+        regions = [x.amax((-2, -1))]
+        for top, left, side in rmac_regions(x.shape[-2], x.shape[-1], self.levels):
+            regions.append(x[..., top : top + side, left : left + side].amax((-2, -1)))
+        return torch.stack([F.normalize(region) for region in regions]).sum(0)
+
+
+def rmac_regions(height: int, width: int, levels: int) -> list[tuple[int, int, int]]:
+    """Top, left and side of every region of every level, in cells of a map."""
+    shorter, longer = min(height, width), max(height, width)
+    # Along the longer side as many more regions as bring the overlap of the largest ones closest to 40 %.
+    overlaps = [1 - (longer - shorter) / (shorter * steps) for steps in range(1, 7)]
+    extra = 0 if longer == shorter else 1 + min(range(6), key=lambda i: abs(overlaps[i] - 0.4))
+    found = []
+    for level in range(1, levels + 1):
+        side = max(1, int(2 * shorter / (level + 1)))
+        rows = level + (extra if height > width else 0)
+        columns = level + (extra if width > height else 0)
+        found += [(top, left, side) for top in _starts(height, side, rows) for left in _starts(width, side, columns)]
+    return found
+
+
+def _starts(length: int, side: int, count: int) -> list[int]:
+    """`count` evenly spread starts of spans of `side` within `length`."""
+    return (
+        [round((length - side) * i / max(1, count - 1)) for i in range(count)] if count > 1 else [(length - side) // 2]
+    )

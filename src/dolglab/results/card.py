@@ -1,0 +1,322 @@
+"""What a run is compared with on the same queries, and what it gained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+import dolglab
+from dolglab.contracts import Ranking
+from dolglab.errors import InputError
+from dolglab.io import write_text
+from dolglab.results.statistics import difference, interval, lookalikes
+
+PACKAGES = {
+    "torch": "torch",
+    "lightning": "lightning",
+    "timm": "timm",
+    "faiss": "faiss-cpu",
+    "numpy": "numpy",
+    "simplejpeg": "simplejpeg",
+    "opencv": "opencv-python-headless",
+    "pillow": "pillow",
+}
+
+
+def commit(folder: Path) -> str | None:
+    """The git commit of the checkout rooted at `folder`, "+changes" when dirty; None outside of one."""
+    try:
+        root, head = _git(folder, "rev-parse", "--show-toplevel", "HEAD").splitlines()
+        if not folder.samefile(root):
+            return None
+        return head + ("+changes" if _git(folder, "status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of python, of what the figures depend on, and of this project; None when not installed."""
+    installed = {name: _version(package) for name, package in PACKAGES.items()}
+    return {"python": platform.python_version(), **installed, "dolglab": dolglab.__version__}
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+FORMAT = 1
+Fields = Mapping[str, type | tuple[type, ...]]
+CARD_FIELDS: Fields = {
+    "name": str,
+    "method": str,
+    "time": str,
+    "commit": (str, type(None)),
+    "versions": dict,
+    "checkpoint": (dict, type(None)),
+    "protocol": dict,
+    "config": dict,
+    "benchmarks": list,
+}
+BENCHMARK_FIELDS: Fields = {
+    "name": str,
+    "digest": str,
+    "queries": int,
+    "boxes": int,
+    "gallery": int,
+    "crop": str,
+    "difficulties": list,
+    "map": dict,
+    "mp_at_k": dict,
+    "ap": dict,
+    "bad_images": list,
+    "seconds": (int, float),
+}
+# What a card may say besides: cards of before did not, and most runs have nothing to say.
+EXTRA_FIELDS: Fields = {
+    "notes": list,
+    "stages": dict,
+    "costs": dict,
+    "precision_recall": dict,
+    "map_interval_95": dict,
+    "lookalikes": dict,
+}
+# What a table shows, and an experiment therefore keeps.
+SHOWN = ("name", "digest", "queries", "gallery", "crop", "release", "measure", "map", "mp_at_k")
+SHOWN_EXTRA = ("stages", "costs", "lookalikes")
+
+
+def make_card(
+    *,
+    name: str,
+    method: str,
+    rankings: Sequence[Ranking],
+    protocol: Mapping[str, object],
+    checkpoint: Path | None,
+    config: Mapping[str, object],
+    training: Mapping[str, object] | None = None,
+    validation_map: float | None = None,
+) -> dict[str, Any]:
+    """The card of a run called `name`, whose table row reads `method`.
+
+    `protocol` says how descriptors were made (scales, resize, image_size; the crop is the benchmark's) and, under
+    `selection`, the digests, by name, of the sets the checkpoint was selected on; `training` is what it was trained on
+    (see `trained_on`), `validation_map` the best figure of the benchmark that chose it. Precisions are fractions in
+    [0, 1], times are seconds; what is not a finite number is null.
+    Raises OSError when the checkpoint cannot be read.
+    """
+    card = {
+        "format": FORMAT,
+        "name": name,
+        "method": method,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(Path(__file__).parents[2]),
+        "versions": versions(),
+        "checkpoint": None if checkpoint is None else {"path": str(checkpoint), "sha256": sha256(checkpoint)},
+        "training": training,
+        "validation_map": validation_map,
+        "protocol": protocol,
+        "config": config,
+        "benchmarks": [benchmark_result(ranking) for ranking in rankings],
+    }
+    return plain(card)
+
+
+def benchmark_result(ranking: Ranking) -> dict[str, Any]:
+    """One benchmark's part of the card; of the figures, only the difficulties that mean something."""
+    benchmark = ranking.benchmark
+    scores = {d: ranking.evaluation[d] for d in benchmark.difficulties if d in ranking.evaluation}
+    extras = {
+        "notes": (*benchmark.notes, *ranking.notes),
+        "stages": ranking.stages,
+        "costs": ranking.costs,
+        "lookalikes": lookalikes(ranking),
+        "precision_recall": {d: curve for d, curve in ranking.curves.items() if d in scores},
+    }
+    result = {
+        "name": benchmark.name,
+        "digest": benchmark.digest,
+        "queries": len(benchmark.queries),
+        "boxes": int(np.isfinite(benchmark.boxes).all(axis=1).sum()),
+        "gallery": benchmark.num_gallery,
+        "crop": benchmark.crop,
+        **({"release": benchmark.release} if benchmark.release else {}),
+        "measure": benchmark.measure,
+        "difficulties": list(scores),
+        "map": {d: s["map"] for d, s in scores.items()},
+        "mp_at_k": {
+            d: {str(k): v for k, v in zip(ranking.kappas, s["mp_at_k"], strict=True)} for d, s in scores.items()
+        },
+        "ap": {d: s["ap"] for d, s in scores.items()},
+        "bad_images": ranking.bad,
+        "seconds": ranking.seconds,
+        **{key: value for key, value in extras.items() if value not in (None, (), {})},
+    }
+    intervals = map_intervals(result)
+    return {**result, **({"map_interval_95": intervals} if intervals else {})}
+
+
+def map_intervals(benchmark: Mapping[str, Any]) -> dict[str, list[float] | None]:
+    """By difficulty, the 95 % interval of the figure in `map`, low and high (`bootstrap.interval`).
+
+    Null for fewer than two queries. GAP, which is no mean over queries, has none.
+    """
+    if benchmark.get("measure") == "GAP":
+        return {}
+    if "map_interval_95" in benchmark:
+        return benchmark["map_interval_95"]
+    found = {difficulty: interval(ap) for difficulty, ap in benchmark["ap"].items()}
+    return {d: [low, high] if math.isfinite(low) else None for d, (low, high) in found.items()}
+
+
+def write_card(card: Mapping[str, Any], path: Path) -> Path:
+    """Write `card` to `path` in one step. Raises TypeError or ValueError when JSON cannot hold it."""
+    text = json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False)
+    return write_text(path, text + "\n")
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The card at `path`. Raises InputError when it is missing, not JSON, of another format or incomplete."""
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise InputError(f"result card cannot be read: {path} ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(f"result card is not JSON: {path} ({error})") from error
+    if not isinstance(card, dict) or "format" not in card:
+        raise InputError(f"not a result card: {path} (it has no format number)")
+    if card["format"] != FORMAT:
+        raise InputError(f"result card of format {card['format']!r}: {path} (this version reads {FORMAT})")
+    wrong = wrong_fields(card, CARD_FIELDS)
+    if not wrong:
+        for benchmark in card["benchmarks"]:
+            wrong += wrong_fields(benchmark, BENCHMARK_FIELDS, "benchmarks.")
+            extras = {k: kind for k, kind in EXTRA_FIELDS.items() if isinstance(benchmark, dict) and k in benchmark}
+            wrong += wrong_fields(benchmark, extras, "benchmarks.")
+    if wrong:
+        raise InputError(f"result card is incomplete: {path} (missing or of another type: {', '.join(wrong)})")
+    return card
+
+
+def in_short(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A card as an experiment keeps it: without the configuration, and of each benchmark only what a table shows."""
+    benchmarks = [
+        {
+            **{key: benchmark[key] for key in SHOWN if key in benchmark},
+            "map_interval_95": map_intervals(benchmark),
+            "notes": labels(card, benchmark),
+            **{key: benchmark[key] for key in SHOWN_EXTRA if key in benchmark},
+        }
+        for benchmark in card["benchmarks"]
+    ]
+    short = {key: card[key] for key in ("name", "method", "time", "commit", "versions", "protocol")}
+    return {**short, "checkpoint": (card["checkpoint"] or {}).get("sha256"), "benchmarks": benchmarks}
+
+
+def labels(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
+    """Short notes on what sets this card's figures on `benchmark` (one of its benchmarks) apart."""
+    notes = []
+    if benchmark["boxes"] and benchmark["crop"] == "none":
+        notes.append("queries not cropped")
+    if skipped := len(benchmark["bad_images"]):
+        notes.append(f"{skipped} image{'s' if skipped > 1 else ''} skipped")
+    if benchmark["digest"] in card["protocol"].get("selection", {}).values():
+        notes.append("selected on this set")
+    return list(dict.fromkeys([*notes, *benchmark.get("notes", ())]))
+
+
+def plain(value: Any) -> Any:
+    """`value` in JSON's own types as far as it has a meaning there; a number that is not finite is None."""
+    match value:
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case np.ndarray() | np.generic():
+            return plain(value.tolist())
+        case float():
+            return value if math.isfinite(value) else None
+        case Path():
+            return str(value)
+        case _:
+            return value
+
+
+def wrong_fields(record: object, fields: Fields, prefix: str = "") -> list[str]:
+    """The names of `fields` that `record` lacks or holds as another type."""
+    if not isinstance(record, dict):
+        return [f"{prefix}{name}" for name in fields]
+    return [f"{prefix}{name}" for name, kind in fields.items() if not isinstance(record.get(name, ...), kind)]
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+UNTRAINED = "untrained ImageNet GeM"
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A network whose rankings of the same benchmarks stand beside a run's.
+
+    Attributes:
+        rankings: one a benchmark, in the run's order.
+        method: what results call it.
+        checkpoint: its file, where it was trained; with the sets that chose it and what it was trained on, as in cards.
+    """
+
+    rankings: Sequence[Ranking]
+    method: str = UNTRAINED
+    checkpoint: Path | None = None
+    selection: Mapping[str, str] = field(default_factory=dict)
+    training: Mapping[str, object] | None = None
+
+
+def gain(baseline: Baseline, before: Ranking, after: Ranking) -> str:
+    """A line: mAP of a benchmark before and after, and the gain with its paired bootstrap interval over the queries.
+
+    Of Revisited benchmarks that is the Medium one, of others the first. Measures without a figure for each query have
+    no interval.
+    """
+    benchmark = after.benchmark
+    shown = "medium" if "medium" in benchmark.difficulties else benchmark.difficulties[0]
+    old, new = before.evaluation[shown], after.evaluation[shown]
+    points = 100 * (new["map"] - old["map"])
+    _, low, high = (100 * value for value in difference(new["ap"], old["ap"]))
+    interval = "no interval" if math.isnan(low) else f"95 % interval {low:+.2f} to {high:+.2f}"
+    return (
+        f"{benchmark.name}: {_verdict(points, low)} than {baseline.method}: {benchmark.measure} "
+        f"{100 * old['map']:.2f} -> {100 * new['map']:.2f} %, {points:+.2f} points ({interval}, "
+        f"{len(benchmark.queries)} queries)"
+    )
+
+
+def _verdict(points: float, low: float) -> str:
+    if points <= 0:
+        return "not better"
+    return "better" if low > 0 else "perhaps better, perhaps by chance,"

@@ -1,0 +1,346 @@
+"""Pictures beside a run, such as matches and attention maps, with their titles."""
+
+from __future__ import annotations
+
+import colorsys
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from dolglab.contracts import Benchmark, Difficulty, Ranking
+from dolglab.errors import InputError
+from dolglab.io import write_bytes, write_text
+
+MAX_BYTES = 600_000
+
+
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """matplotlib's own copy of DejaVu Sans: the machine's fonts, if it has any, would change the picture."""
+    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+
+
+def ending(text: str, draw: ImageDraw.ImageDraw, size: int, width: int) -> str:
+    """The longest end of `text` that fits `width` pixels, after an ellipsis where it is not the whole."""
+    return _fitting([f"…{text[start:]}" if start else text for start in range(len(text) + 1)], draw, size, width)
+
+
+def beginning(text: str, draw: ImageDraw.ImageDraw, size: int, width: int) -> str:
+    """The longest beginning of `text` that fits `width` pixels, before an ellipsis where it is not the whole."""
+    return _fitting([text, *(f"{text[:end]}…" for end in range(len(text) - 1, -1, -1))], draw, size, width)
+
+
+def _fitting(texts: list[str], draw: ImageDraw.ImageDraw, size: int, width: int) -> str:
+    used = font(size)
+    return next((text for text in texts if draw.textlength(text, used) <= width), "")
+
+
+def jpeg(image: Image.Image, most: int = MAX_BYTES) -> bytes:
+    """`image` as a JPEG without chroma subsampling, which would bleed borders, in at most `most` bytes where it can."""
+    data = b""
+    for quality in (90, 80, 70, 60, 50, 40):
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality, subsampling=0)
+        data = file.getvalue()
+        if len(data) <= most:
+            break
+    return data
+
+
+Box = tuple[float, float, float, float]
+Kind = Literal["query", "positive", "negative", "junk"]
+COLOURS: dict[Kind, str] = {
+    "query": "#2f6fdb",
+    "positive": "#2e9e4f",
+    "negative": "#d63b3b",
+    "junk": "#9a9a9a",
+}
+SIGNS: dict[Kind, str] = {"query": "query", "positive": "✓", "negative": "✗", "junk": "junk"}
+
+
+def kind_of(benchmark: Benchmark, query: int, position: int, difficulty: Difficulty) -> Kind:
+    """What the gallery image at `position` is to `query`; the query's own image is junk."""
+    truth = benchmark.ground_truth
+    easy, hard = position in truth.easy[query], position in truth.hard[query]
+    # GLDv2's positives are not divided, and stand among the easy ones.
+    wanted = {"medium": easy or hard, "hard": hard}.get(difficulty, easy)
+    if position == benchmark.queries[query] or position in truth.junk[query]:
+        return "junk"
+    if wanted:
+        return "positive"
+    return "junk" if easy or hard else "negative"
+
+
+def query_box(benchmark: Benchmark, query: int) -> Box | None:
+    """The box x1, y1, x2, y2 in pixels to which the query was cropped; None where it was not."""
+    if benchmark.crop == "none" or not np.isfinite(benchmark.boxes[query]).all():
+        return None
+    x1, y1, x2, y2 = benchmark.boxes[query].tolist()
+    return x1, y1, x2, y2
+
+
+def cell(benchmark: Benchmark, position: int, thumb: int, box: Box | None) -> Image.Image:
+    """The image at `position` fitted into a square of `thumb` pixels, with `box` drawn in it."""
+    tile = Image.new("RGB", (thumb, thumb), "#ededed")
+    draw = ImageDraw.Draw(tile)
+    try:
+        small, scale = _small(benchmark.source.read(position), thumb)
+    except Exception:  # A broken file makes Pillow raise nearly anything; the cross is the report.
+        draw.rectangle((0, 0, thumb, thumb), "#bdbdbd")
+        draw.line((thumb // 4, thumb // 4, 3 * thumb // 4, 3 * thumb // 4), "#5c5c5c", 3)
+        draw.line((thumb // 4, 3 * thumb // 4, 3 * thumb // 4, thumb // 4), "#5c5c5c", 3)
+        return tile
+    left, upper = (thumb - small.width) // 2, (thumb - small.height) // 2
+    tile.paste(small, (left, upper))
+    if box is not None:
+        x1, y1, x2, y2 = (offset + scale * edge for offset, edge in zip((left, upper) * 2, box, strict=True))
+        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline="white", width=4)
+        draw.rectangle((x1, y1, x2, y2), outline=COLOURS["query"], width=2)
+    return tile
+
+
+def _small(data: bytes, side: int) -> tuple[Image.Image, float]:
+    """An image's first frame, its longer edge `side` pixels now, and the factor by which it was scaled."""
+    with Image.open(io.BytesIO(data)) as image:
+        longest = max(image.size)
+        image.draft("RGB", (side, side))
+        # Pillow clips 16 bits to 8 where it should scale them.
+        deep = image.mode.startswith("I")
+        small = (Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if deep else image).convert("RGB")
+        ImageOps.exif_transpose(small, in_place=True)
+    scale = side / longest
+    size = [max(1, round(edge * side / max(small.size))) for edge in small.size]
+    return small.resize((size[0], size[1]), Image.Resampling.LANCZOS, reducing_gap=2.0), scale
+
+
+BORDER = 4
+TEXT_WIDTH, LABEL_HEIGHT, GAP, QUERY_GAP, NOTE_HEIGHT = 150, 20, 8, 14, 26
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a grid's cells stand: `thumb` pixels a side, `per_query` rows a query, `header` pixels down."""
+
+    thumb: int
+    per_query: int = 1
+    header: int = 0
+
+    def corner(self, row: int, column: int) -> tuple[int, int]:
+        """The left upper pixel of a cell's border; column 0 is the query."""
+        side = self.thumb + 2 * BORDER
+        x = TEXT_WIDTH + column * (side + GAP) + (QUERY_GAP if column else 0)
+        apart = QUERY_GAP * (row // self.per_query) if self.per_query > 1 else 0
+        return x, self.header + GAP + row * (side + LABEL_HEIGHT + GAP) + apart
+
+
+@dataclass(frozen=True)
+class Row:
+    """A query's answers, best first, with what stands beside them; the query itself stands before the first row.
+
+    `former` are the answers before re-ranking, against which the row says where an answer comes from.
+    """
+
+    query: int
+    answers: NDArray[np.int64]
+    title: str
+    subtitle: str
+    first: bool = True
+    former: NDArray[np.int64] | None = None
+
+
+def ranked_grid(
+    ranking: Ranking, *, queries: int | Sequence[int] = 8, top: int = 10, thumb: int = 112, notes: Sequence[str] = ()
+) -> bytes:
+    """A JPEG of queries, so many evenly chosen from the best AP to the worst or those given, each with its `top` first
+    images.
+
+    Every cell is `thumb` pixels square inside its border: blue for the query (its crop box drawn, if it was
+    cropped), green for positives, red for negatives, grey for junk, the query's own image included, all
+    under Medium where the benchmark has it. An image that cannot be read is a grey cell with a cross. A ranking that
+    has its heads before re-ranking gets two rows a query, before and after. `notes` head the picture.
+    """
+    difficulty = shown_difficulty(ranking)
+    ap = np.asarray(ranking.evaluation[difficulty]["ap"], dtype=np.float64)
+    chosen = chosen_queries(ap, queries).tolist() if isinstance(queries, int) else queries
+    rows = [row for query in chosen for row in _rows(ranking, query, float(ap[query]))]
+    columns = min(top, max(int((row.answers >= 0).sum()) for row in rows))
+    layout = Layout(thumb, 1 if ranking.before is None else 2, NOTE_HEIGHT if notes else 0)
+    canvas = Image.new("RGB", layout.corner(len(rows), columns + 1), "white")
+    draw = ImageDraw.Draw(canvas)
+    if notes:
+        text = beginning("; ".join(notes), draw, 14, canvas.width - 2 * GAP)
+        draw.text((GAP, GAP), text, "#111111", font(14), anchor="lt")
+    for place, row in enumerate(rows):
+        _describe(draw, row, layout.corner(place, 0)[1] + BORDER + thumb / 2)
+        if row.first:
+            position = int(ranking.benchmark.queries[row.query])
+            tile = cell(ranking.benchmark, position, thumb, query_box(ranking.benchmark, row.query))
+            _place(canvas, tile, layout.corner(place, 0), "query", SIGNS["query"])
+        for column, position in enumerate(row.answers[:columns][row.answers[:columns] >= 0].tolist(), 1):
+            kind = kind_of(ranking.benchmark, row.query, position, difficulty)
+            label = f"{column} {SIGNS[kind]}{_moved(row, column, position)}"
+            _place(canvas, cell(ranking.benchmark, position, thumb, None), layout.corner(place, column), kind, label)
+    return jpeg(canvas)
+
+
+def shown_difficulty(ranking: Ranking) -> Difficulty:
+    """Medium where the benchmark has it, otherwise the first that it has."""
+    evaluated: list[Difficulty] = [d for d in ranking.benchmark.difficulties if d in ranking.evaluation]
+    return "medium" if "medium" in evaluated else evaluated[0]
+
+
+def chosen_queries(ap: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Up to `count` queries, evenly spread from the highest AP to the lowest; those left out (NaN) last."""
+    ranked = np.argsort(-ap, kind="stable")
+    ranked = ranked[: max(np.isfinite(ap).sum(), 1)]
+    return ranked[np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(np.int64)]
+
+
+def _rows(ranking: Ranking, query: int, ap: float) -> list[Row]:
+    score = f"AP {100 * ap:.1f}" if np.isfinite(ap) else "left out"
+    name = _name(ranking.benchmark, query)
+    after = ranking.top[query]
+    if ranking.before is None:
+        return [Row(query, after, score, name)]
+    before = ranking.before[query]
+    return [Row(query, before, "before", name), Row(query, after, "re-ranked", score, first=False, former=before)]
+
+
+def _name(benchmark: Benchmark, query: int) -> str:
+    return benchmark.source.name(int(benchmark.queries[query]))
+
+
+def _moved(row: Row, column: int, position: int) -> str:
+    """Where re-ranking took an answer from, unless it stayed or came from beyond what was kept."""
+    former = [] if row.former is None else row.former.tolist()
+    place = former.index(position) + 1 if position in former else column
+    return f", was {place}" if place != column else ""
+
+
+def _place(canvas: Image.Image, tile: Image.Image, corner: tuple[int, int], kind: Kind, label: str) -> None:
+    x, y = corner
+    side = tile.width + 2 * BORDER
+    draw = ImageDraw.Draw(canvas)
+    draw.rectangle((x, y, x + side - 1, y + side - 1), COLOURS[kind])
+    canvas.paste(tile, (x + BORDER, y + BORDER))
+    draw.text((x + side / 2, y + side + LABEL_HEIGHT / 2), label, "#333333", font(13), anchor="mm")
+
+
+def _describe(draw: ImageDraw.ImageDraw, row: Row, middle: float) -> None:
+    """Write the row's title and subtitle at its left, above and below the height `middle`."""
+    draw.text((GAP, middle - 2), row.title, "#111111", font(20), anchor="ls")
+    subtitle = ending(row.subtitle, draw, 13, TEXT_WIDTH - 2 * GAP)
+    draw.text((GAP, middle + 6), subtitle, "#666666", font(13), anchor="lt")
+
+
+# Of the photos, in pixels; and how many lines are still told apart.
+HEIGHT, WIDEST, MATCH_GAP, CAPTION = 420, 1200, 12, 30
+MOST = 60
+DOT = 3
+
+
+def match_figure(
+    a: UInt8[np.ndarray, "h1 w1 3"],
+    b: UInt8[np.ndarray, "h2 w2 3"],
+    points_a: Float[np.ndarray, "n 2"],
+    points_b: Float[np.ndarray, "n 2"],
+    caption: str,
+) -> bytes:
+    """A JPEG of two photos side by side, lines between matched points (x, y in pixels of each) and a line of words.
+
+    Of more than 60 matches, as many are drawn, evenly chosen.
+    """
+    left, scale_a, top_a = _fitted(a)
+    right, scale_b, top_b = _fitted(b)
+    canvas = Image.new("RGB", (left.width + MATCH_GAP + right.width, HEIGHT + CAPTION), "white")
+    canvas.paste(left, (0, top_a))
+    canvas.paste(right, (left.width + MATCH_GAP, top_b))
+    draw = ImageDraw.Draw(canvas)
+    chosen = np.linspace(0, len(points_a) - 1, min(MOST, len(points_a))).round().astype(np.int64)
+    starts = points_a[chosen] * scale_a + np.array([0, top_a])
+    ends = points_b[chosen] * scale_b + np.array([left.width + MATCH_GAP, top_b])
+    # Colours follow the height in the left photo: crossing lines stand out.
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        colour = _colour(start[1] / HEIGHT)
+        draw.line((*start, *end), colour, 2)
+        for x, y in (start, end):
+            draw.ellipse((x - DOT, y - DOT, x + DOT, y + DOT), colour, "white")
+    draw.text((MATCH_GAP, HEIGHT + CAPTION / 2), caption, "#222222", font(15), anchor="lm")
+    return jpeg(canvas)
+
+
+def _fitted(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[Image.Image, float, int]:
+    """The photo, how much larger it is, and how far below the top it stands."""
+    height, width = pixels.shape[:2]
+    scale = min(HEIGHT / height, WIDEST / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), scale, (HEIGHT - size[1]) // 2
+
+
+def _colour(height: float) -> str:
+    red, green, blue = colorsys.hsv_to_rgb(0.85 * min(max(height, 0.0), 1.0), 0.9, 1.0)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+
+
+LONGEST = 1024
+# The strongest hundredth is all one colour: a single peak would leave the rest of the photo dark.
+STRONGEST = 99.0
+OPACITY = 0.65
+
+
+def attention_overlay(image: UInt8[np.ndarray, "h w 3"], scores: Float[np.ndarray, "h1 w1"]) -> bytes:
+    """A JPEG of `image` in grey, at most 1024 pixels a side, under `scores`: from clear to yellow.
+
+    `scores` (from 0) lie on a grid over the whole image, and are spread smoothly between the middles of its cells.
+    Raises ValueError when they are not finite or there are none.
+    """
+    if not scores.size or not np.isfinite(scores).all():
+        raise ValueError("an attention map needs scores that are finite numbers")
+    photo = Image.fromarray(image)
+    photo.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
+    most = float(np.percentile(scores, STRONGEST)) or float(scores.max()) or 1.0
+    strength = np.clip(np.asarray(scores, np.float32) / most, 0, 1)
+    spread = Image.fromarray(strength).resize(photo.size, Image.Resampling.BICUBIC)
+    heat = np.clip(np.asarray(spread), 0, 1)
+    colour = mpl.colormaps["inferno"](heat)[..., :3] * 255
+    grey = np.asarray(photo.convert("L"), np.float32)[..., None]
+    opacity = OPACITY * heat[..., None]
+    return jpeg(Image.fromarray((grey * (1 - opacity) + colour * opacity).round().astype(np.uint8)))
+
+
+FOLDER, TITLES = "pictures", "titles.json"
+
+
+def write_pictures(run: Path, pictures: Sequence[tuple[str, bytes]]) -> None:
+    """Write titles and JPEGs as `pictures/01.jpg`, ... and `pictures/titles.json`; nothing where there is none."""
+    if not pictures:
+        return
+    digits = max(2, len(str(len(pictures))))
+    names = [f"{number:0{digits}}.jpg" for number in range(1, len(pictures) + 1)]
+    for name, (_, image) in zip(names, pictures, strict=True):
+        write_bytes(run / FOLDER / name, image)
+    titles = {name: title for name, (title, _) in zip(names, pictures, strict=True)}
+    write_text(run / FOLDER / TITLES, json.dumps(titles, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_pictures(run: Path) -> list[tuple[str, bytes]]:
+    """The pictures beside a run with their titles; one without a title goes by its name.
+
+    Raises InputError when the titles cannot be read.
+    """
+    file = run / FOLDER / TITLES
+    try:
+        titles = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError as error:
+        raise InputError(f"titles of pictures are not JSON: {file} ({error})") from error
+    if not isinstance(titles, dict):
+        raise InputError(f"titles of pictures are no object of names and titles: {file}")
+    return [(str(titles.get(path.name, path.stem)), path.read_bytes()) for path in sorted((run / FOLDER).glob("*.jpg"))]

@@ -1,0 +1,265 @@
+"""Aggregated selective match kernels over local features (Tolias, Avrithis and Jegou, ICCV 2013 and IJCV 2016)."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.errors import InputError
+from dolglab.retrieval.asmk_codebook import Codebook, learn_codebook, load_codebook, sample
+from dolglab.retrieval.asmk_inverted_file import Entries, InvertedFile, aggregate, batches, signature
+
+# Binary codes are packed into words of this many bits.
+BITS = 32
+
+
+class ASMK:
+    """Scores images by their local features, aggregated per visual word.
+
+    A descriptor's residual from its nearest word is summed over the image and binarised; two images score
+    sum over common words of u^alpha where u reaches the threshold, over the square root of both numbers of words, with
+    u = 1 - 2 hamming / bits. The definitions are the package asmk's (Tolias et al., ECCV 2020): no idf weights, one
+    word a gallery descriptor, several a query descriptor.
+
+    Args:
+        words: size of the codebook; None for a power of two up to 65,536 with at least 40 descriptors a word.
+        dim: descriptors of more dimensions are reduced to as many by PCA; None for never. For binary codes what
+            descriptors have is rounded down to a multiple of 32.
+        assignments: nearest words of a query descriptor.
+        alpha: exponent of the selectivity function.
+        threshold: least similarity that counts, in [0, 1).
+        iterations: of k-means.
+        training_features: descriptors that PCA and k-means learn from; so many are held in memory.
+        seed: of the sample and of k-means.
+        codebook: a file that `save` wrote, instead of learning one.
+        binary: compare signs (ASMK*), not vectors.
+
+    Raises:
+        InputError: a setting out of its range, the package missing, a codebook file that is missing, damaged or of
+            another size than asked for.
+    """
+
+    def __init__(
+        self,
+        words: int | None = None,
+        dim: int | None = 128,
+        assignments: int = 5,
+        alpha: float = 3.0,
+        threshold: float = 0.0,
+        iterations: int = 10,
+        training_features: int = 2_621_440,
+        seed: int = 0,
+        codebook: str | Path | None = None,
+        binary: bool = True,
+    ) -> None:
+        check_package()
+        check_settings(words, dim, assignments, alpha, threshold, iterations, training_features, seed, binary)
+        self.words = words
+        self.dim = dim
+        self.assignments = assignments
+        self.alpha = alpha
+        self.threshold = threshold
+        self.iterations = iterations
+        self.training_features = training_features
+        self.seed = seed
+        self.binary = binary
+        self.codebook = None if codebook is None else self._loaded(codebook)
+        self._inverted: InvertedFile | None = None
+        self._images = 0
+
+    def _loaded(self, path: str | Path) -> Codebook:
+        codebook = load_codebook(path)
+        if self.words not in (None, codebook.words):
+            raise InputError(f"{path} has {codebook.words} words: aggregate.words={codebook.words} or null")
+        if codebook.dim != reduced_dim(codebook.input_dim, self.dim, self.binary):
+            raise InputError(
+                f"{path} has {codebook.dim} dimensions of {codebook.input_dim}, "
+                f"which aggregate.dim={self.dim} aggregate.binary={self.binary} does not give"
+            )
+        return codebook
+
+    @property
+    def learned_on(self) -> tuple[str, str] | None:
+        """Name and digest of the set that the codebook was learned on; None before there is one."""
+        return None if self.codebook is None else (self.codebook.origin.name, self.codebook.origin.digest)
+
+    def learn(self, features: Iterable[NDArray[np.floating]], name: str, digest: str) -> None:
+        """Learn PCA and codebook from the local descriptors of another set's images, an (n, D) array an image.
+
+        Raises InputError for too few descriptors, of several lengths, of a length that gives no binary codes, or not
+        finite.
+        """
+        checked = (finite(rows, f"image {i} of {name}") for i, rows in enumerate(features))
+        rows = sample(checked, self.training_features, self.seed)
+        dim = reduced_dim(rows.shape[1], self.dim, self.binary)
+        self.codebook = learn_codebook(rows, self.words, dim, self.iterations, self.seed, name, digest)
+        self._inverted = None
+
+    def save(self, path: str | Path) -> Path:
+        """Write PCA, codebook and what they were learned on as safetensors, for `codebook=FILE`."""
+        return self._known().save(path)
+
+    def build(self, images: Iterable[tuple[int, NDArray[np.floating]]]) -> None:
+        """Make the inverted file of a gallery: positions, each once, and (n, D) local descriptors, n may be 0.
+
+        Images are taken as they come; while the lists are sorted, memory is 2.2 times the inverted file.
+        Raises InputError for descriptors of another length than the codebook's, or not finite.
+        """
+        codebook = self._known()
+        seen = array("q")
+        parts = (self._aggregated(rows, owners, 1) for rows, owners in batches(self._reduced(images, seen)))
+        width = codebook.dim // BITS if self.binary else codebook.dim
+        inverted = InvertedFile(parts, codebook.words, width, self.binary, self.alpha, self.threshold)
+        if len(np.unique(seen)) < len(seen):
+            raise ValueError("a gallery position comes twice")
+        self._inverted, self._images = inverted, len(seen)
+
+    def _reduced(
+        self, images: Iterable[tuple[int, NDArray[np.floating]]], seen: array[int]
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        for position, rows in images:
+            seen.append(position)
+            yield position, self._prepared(rows, f"gallery image {position}")
+
+    @property
+    def bytes_per_image(self) -> float:
+        """Mean cost of a gallery image in the inverted file, in bytes; PCA and codebook are not in it."""
+        return self._built().nbytes / max(1, self._images)
+
+    def search(self, features: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Gallery positions with a score above 0, best first, and their scores; equal ones in gallery order.
+
+        `features` are a query's local descriptors, (n, D). Raises InputError as `build`.
+        """
+        inverted = self._built()
+        rows = self._prepared(features, "the query")
+        if not len(rows):
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        query = self._aggregated(rows, np.zeros(len(rows), np.int64), self.assignments)
+        scores = inverted.scores(query.words, query.vectors)
+        listed = np.flatnonzero(scores)
+        positions = listed[np.argsort(-scores[listed], kind="stable")]
+        return positions, scores[positions]
+
+    def rank(self, features: NDArray[np.floating], count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """All of `count` gallery positions, best first, and their scores; those without one follow in gallery order."""
+        found, scores = self.search(features)
+        others = np.ones(count, np.bool_)
+        others[found] = False
+        return (
+            np.concatenate([found, np.flatnonzero(others)]),
+            np.concatenate([scores, np.zeros(count - len(found), np.float32)]),
+        )
+
+    def describe(self) -> dict[str, object]:
+        """What it is, for a result card; words, dimensions and origin once there is a codebook."""
+        about: dict[str, object] = {
+            "aggregate": "asmk",
+            "words": self.words,
+            "dim": self.dim,
+            "assignments": self.assignments,
+            "alpha": self.alpha,
+            "threshold": self.threshold,
+            "binary": self.binary,
+        }
+        if self.codebook is not None:
+            origin = self.codebook.origin
+            about |= {"words": self.codebook.words, "dim": self.codebook.dim}
+            about |= {"descriptor_dim": self.codebook.input_dim}
+            about |= {"learned_on": origin.name, "learned_digest": origin.digest, "learned_features": origin.features}
+            about |= {"iterations": origin.iterations, "seed": origin.seed}
+        return about
+
+    def _aggregated(self, rows: NDArray[np.float32], owners: NDArray[np.int64], assignments: int) -> Entries:
+        codebook = self._known()
+        images, words, sums = aggregate(rows, owners, codebook.assign(rows, assignments), codebook.centroids)
+        return Entries(images, words, signature(sums, self.binary))
+
+    def _prepared(self, rows: NDArray[np.floating], whose: str) -> NDArray[np.float32]:
+        """Descriptors as the codebook takes them."""
+        codebook = self._known()
+        if not len(rows):
+            return np.empty((0, codebook.dim), np.float32)
+        if rows.shape[1] != codebook.input_dim:
+            raise InputError(
+                f"local descriptors of {whose} have {rows.shape[1]} dimensions, and the codebook learned on "
+                f"{codebook.origin.name} takes {codebook.input_dim}"
+            )
+        return codebook.reduce(finite(rows, whose))
+
+    def _known(self) -> Codebook:
+        if self.codebook is None:
+            raise RuntimeError("learn a codebook first, or give one")
+        return self.codebook
+
+    def _built(self) -> InvertedFile:
+        if self._inverted is None:
+            raise RuntimeError("build the inverted file before searching it")
+        return self._inverted
+
+
+def check_package() -> None:
+    """Raise InputError when the package asmk is not installed."""
+    try:
+        import asmk  # noqa: F401
+    except ModuleNotFoundError:
+        raise InputError("aggregate=asmk needs its package: pip install -e '.[asmk]'") from None
+
+
+def check_settings(
+    words: object,
+    dim: object,
+    assignments: object,
+    alpha: object,
+    threshold: object,
+    iterations: object,
+    training_features: object,
+    seed: object,
+    binary: object,
+) -> None:
+    """Raise InputError naming a setting that is out of its range."""
+    counts = {"assignments": assignments, "iterations": iterations, "training_features": training_features}
+    counts |= {name: value for name, value in (("words", words), ("dim", dim)) if value is not None}
+    for name, value in counts.items():
+        if not _whole(value, 1):
+            raise InputError(f"aggregate.{name} must be a whole number above 0, not {value}")
+    if not _whole(seed, 0):
+        raise InputError(f"aggregate.seed must be a whole number from 0 to {2**31 - 1}, not {seed}")
+    if not isinstance(alpha, int | float) or not 0 < alpha < float("inf"):
+        raise InputError(f"aggregate.alpha must be a number above 0, not {alpha}")
+    if not isinstance(threshold, int | float) or not 0 <= threshold < 1:
+        raise InputError(f"aggregate.threshold must be a number in [0, 1), not {threshold}")
+    if not isinstance(binary, bool):
+        raise InputError(f"aggregate.binary must be true or false, not {binary}")
+    if binary and isinstance(dim, int) and dim % BITS:
+        raise InputError(f"aggregate.dim={dim} is no multiple of {BITS}, which binary codes need")
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**31
+
+
+def reduced_dim(given: int, dim: int | None, binary: bool) -> int:
+    """Dimensions after PCA of descriptors that have `given`. Raises InputError where that makes no binary codes."""
+    if not binary:
+        return min(given, dim or given)
+    whole = given - given % BITS
+    if not whole:
+        raise InputError(f"binary codes need at least {BITS} dimensions, not {given}: aggregate.binary=false")
+    if dim is None and whole < given:
+        raise InputError(
+            f"binary codes need a multiple of {BITS} dimensions, not {given}: "
+            f"aggregate.dim={whole} or aggregate.binary=false"
+        )
+    return min(whole, dim or whole)
+
+
+def finite(rows: NDArray[np.floating], whose: str) -> NDArray[np.floating]:
+    """The descriptors. Raises InputError for NaN or infinite values."""
+    if not np.isfinite(rows).all():
+        raise InputError(f"a local descriptor of {whose} is not finite")
+    return rows

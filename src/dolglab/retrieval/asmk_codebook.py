@@ -1,0 +1,218 @@
+"""A codebook of visual words for local descriptors: sampling, PCA, k-means, and the file that keeps it.
+
+faiss and safetensors are imported only where they are used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.errors import InputError
+from dolglab.io import write_bytes
+
+# Words chosen by the number of descriptors: a power of two, this many descriptors a word at least.
+FEATURES_A_WORD, MOST_WORDS = 40, 65_536
+# Rows worked on at a time, where a float64 or projected copy of all of them would be large.
+ROWS_AT_ONCE = 8192
+# The key of a file's metadata that says it is a codebook.
+ABOUT = "asmk_codebook"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a codebook was learned on: the set's name and digest, descriptors, k-means iterations, and the seed."""
+
+    name: str
+    digest: str
+    features: int
+    iterations: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """Visual words: `centroids` (words, dim), after PCA by `mean` (D,) and `projection` (D, dim) where there is one."""
+
+    centroids: NDArray[np.float32]
+    mean: NDArray[np.float32] | None
+    projection: NDArray[np.float32] | None
+    origin: Origin
+
+    @property
+    def words(self) -> int:
+        return len(self.centroids)
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of the centroids."""
+        return self.centroids.shape[1]
+
+    @property
+    def input_dim(self) -> int:
+        """Dimensions of the descriptors it is for."""
+        return self.dim if self.projection is None else len(self.projection)
+
+    def reduce(self, rows: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Descriptors (n, D) to (n, dim) float32: as they are, or by PCA and L2-normalised."""
+        if self.mean is None or self.projection is None:
+            return np.ascontiguousarray(rows, np.float32)
+        return project(rows, self.mean, self.projection)
+
+    def assign(self, rows: NDArray[np.float32], assignments: int) -> NDArray[np.int64]:
+        """The nearest words of reduced descriptors, (n, min(assignments, words)), nearest first."""
+        return self._index.search(rows, min(assignments, self.words))[1]
+
+    @cached_property
+    def _index(self) -> Any:
+        import faiss
+
+        index = faiss.IndexFlatL2(self.dim)
+        index.add(self.centroids)
+        return index
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as safetensors, with its origin as metadata."""
+        from safetensors.numpy import save
+
+        tensors = {"centroids": self.centroids}
+        if self.mean is not None and self.projection is not None:
+            tensors |= {"mean": self.mean, "projection": self.projection}
+        return write_bytes(Path(path), save(tensors, metadata={ABOUT: json.dumps(asdict(self.origin))}))
+
+
+def load_codebook(path: str | Path) -> Codebook:
+    """What `Codebook.save` wrote. Raises InputError when it is not there, damaged, or something else."""
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise InputError(f"codebook not found: {path}")
+    try:
+        with safe_open(path, framework="numpy") as stored:
+            tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+            origin = Origin(**json.loads((stored.metadata() or {})[ABOUT]))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no codebook of ours, or is damaged ({type(error).__name__})") from error
+    centroids, mean, projection = (tensors.get(key) for key in ("centroids", "mean", "projection"))
+    sound = all(value.dtype == np.float32 and np.isfinite(value).all() for value in tensors.values())
+    if (
+        not sound
+        or centroids is None
+        or centroids.ndim != 2
+        or not centroids.size
+        or not _fit(centroids, mean, projection)
+    ):
+        raise InputError(f"{path} is damaged: its arrays do not fit together or are not finite")
+    return Codebook(centroids, mean, projection, origin)
+
+
+def _fit(centroids: NDArray, mean: NDArray | None, projection: NDArray | None) -> bool:
+    if mean is None or projection is None:
+        return mean is projection
+    return mean.ndim == 1 and projection.shape == (len(mean), centroids.shape[1])
+
+
+def learn_codebook(
+    rows: NDArray[np.floating], words: int | None, dim: int, iterations: int, seed: int, name: str, digest: str
+) -> Codebook:
+    """PCA to `dim` where descriptors (n, D) have more dimensions, then k-means.
+
+    Args:
+        rows: a sample of the descriptors of the set `name`.
+        words: how many words; None for as many as `automatic_words` finds.
+
+    Raises:
+        InputError: too few descriptors for the words asked for or for PCA.
+    """
+    if words is not None and words > len(rows):
+        raise InputError(
+            f"at most {len(rows)} words from {len(rows)} features of {name}: "
+            f"aggregate.words={len(rows)} or fewer, or null to choose by their number"
+        )
+    origin = Origin(name, digest, len(rows), iterations, seed)
+    mean = projection = None
+    if rows.shape[1] > dim:
+        if len(rows) <= dim:
+            raise InputError(f"{len(rows)} features of {name} are too few for PCA to {dim} dimensions (aggregate.dim)")
+        mean, projection = pca(rows, dim)
+        reduced = np.empty((len(rows), dim), np.float32)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            reduced[start : start + ROWS_AT_ONCE] = project(rows[start : start + ROWS_AT_ONCE], mean, projection)
+        rows = reduced
+    points = np.ascontiguousarray(rows, np.float32)
+    return Codebook(kmeans(points, words or automatic_words(len(points)), iterations, seed), mean, projection, origin)
+
+
+def automatic_words(features: int) -> int:
+    """A power of two, at most 65,536, that leaves at least 40 descriptors a word (or 1)."""
+    return min(MOST_WORDS, 1 << (max(1, features // FEATURES_A_WORD).bit_length() - 1))
+
+
+def sample(arrays: Iterable[NDArray[np.floating]], most: int, seed: int) -> NDArray[np.floating]:
+    """At most `most` rows of a stream of (n, D) arrays, each row as likely as any other (Vitter's algorithm R).
+
+    Memory grows with the rows kept, in the dtype they come in.
+    Raises InputError for rows of several lengths, or none at all.
+    """
+    rng = np.random.default_rng(seed)
+    parts: list[NDArray[np.floating]] = []
+    kept: NDArray[np.floating] | None = None
+    seen = 0
+    for rows in arrays:
+        if not len(rows):
+            continue
+        if parts and rows.shape[1] != parts[0].shape[1]:
+            raise InputError(f"local descriptors have {parts[0].shape[1]} dimensions, and then {rows.shape[1]}")
+        head = rows[: max(0, most - seen)]
+        if len(head):
+            parts.append(np.array(head))
+        later = rows[len(head) :]
+        if len(later):
+            if kept is None:
+                kept = np.concatenate(parts)
+                parts = [kept]
+            slots = rng.integers(0, np.arange(seen + len(head), seen + len(rows)) + 1)
+            kept[slots[slots < most]] = later[slots < most]
+        seen += len(rows)
+    if not parts:
+        raise InputError("there are no local features to learn a codebook from")
+    return kept if kept is not None else np.concatenate(parts)
+
+
+def pca(rows: NDArray[np.floating], dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean (D,) and the first `dim` principal directions as columns (D, dim), each with its largest entry positive."""
+    mean = rows.mean(0, dtype=np.float64)
+    scatter = np.zeros((len(mean), len(mean)))
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        centred = rows[start : start + ROWS_AT_ONCE] - mean
+        scatter += centred.T @ centred
+    directions = np.linalg.eigh(scatter)[1][:, : -dim - 1 : -1]
+    largest = np.take_along_axis(directions, np.abs(directions).argmax(0)[None], 0)
+    return mean.astype(np.float32), np.ascontiguousarray(directions * np.sign(largest), np.float32)
+
+
+def project(
+    rows: NDArray[np.floating], mean: NDArray[np.float32], projection: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Rows (n, D) on principal directions, L2-normalised, (n, dim) float32; a row at the mean stays 0."""
+    reduced = (rows.astype(np.float32) - mean) @ projection
+    return reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-12)
+
+
+def kmeans(points: NDArray[np.float32], words: int, iterations: int, seed: int) -> NDArray[np.float32]:
+    """Centroids (words, dim) of (n, dim) points, n at least `words`, by faiss; the seed draws the first ones."""
+    import faiss
+
+    # Every point counts, and faiss has nothing to warn of on stderr.
+    limits = {"min_points_per_centroid": 1, "max_points_per_centroid": len(points)}
+    means = faiss.Kmeans(points.shape[1], words, niter=iterations, seed=seed, **limits)
+    means.train(points)
+    assert means.centroids is not None
+    return means.centroids

@@ -1,0 +1,165 @@
+"""What metrics of rankings have in common: descriptors that arrive in any order, from any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics import Metric
+
+from dolglab.errors import InputError
+from dolglab.retrieval.exact_dot import rows_at
+from dolglab.retrieval.index import FlatIndex, Index
+from dolglab.retrieval.ranking import Ranked, gallery_ranking
+
+# Batches that become one message between processes.
+BATCHES_AT_ONCE = 256
+
+# Descriptors by position, (images, D), and which of them there are.
+Table = tuple[NDArray[np.float32], NDArray[np.bool_]]
+# Some images' positions and their descriptors; or, which ends what a process has, the positions it skipped.
+Part = tuple[NDArray[np.int64], NDArray[np.float32]] | NDArray[np.int64]
+
+
+class DescriptorMetric(Metric):
+    """Collects a benchmark's descriptors and ranks its gallery; what a ranking is worth is for `compute` to say.
+
+    Positions are those of the benchmark's images: the first `num_gallery` are the gallery, `queries` are the
+    positions of the queries. A position that comes again (a sampler's padding) counts once.
+
+    Args:
+        num_gallery: images in the gallery.
+        queries: (Q,) positions of the query images.
+        dim: length of the descriptors.
+        index: makes the gallery's index; an exact one is not built, since `exact_ranking` needs none.
+        top: how many of each query's answers `compute` keeps.
+
+    The first of several processes ranks, and all have the result. `compute()` leaves it in `ranked`, and in `ranks` the
+    heads, (Q, top), -1 where there is no further image. It lets go of the descriptors: after it comes `reset()`.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    higher_is_better = True
+
+    descriptors: list[Tensor]
+    positions: list[Tensor]
+    skipped: list[Tensor]
+
+    def __init__(
+        self,
+        num_gallery: int,
+        queries: NDArray[np.int64],
+        dim: int,
+        index: Callable[[], Index] = FlatIndex,
+        top: int = 100,
+        **kwargs: Any,
+    ) -> None:
+        # torchmetrics would give every process all descriptors, twice.
+        super().__init__(sync_on_compute=False, **kwargs)
+        self.num_gallery = num_gallery
+        self.queries = queries
+        self.dim = dim
+        self.index = index
+        self.top = min(top, num_gallery)
+        self.ranked: Ranked | None = None
+        self.add_state("descriptors", default=[], dist_reduce_fx="cat")
+        self.add_state("positions", default=[], dist_reduce_fx="cat")
+        self.add_state("skipped", default=[], dist_reduce_fx="cat")
+
+    @property
+    def ranks(self) -> NDArray[np.int64]:
+        """The heads of the rankings that `compute` made."""
+        return np.empty((0, 0), np.int64) if self.ranked is None else self.ranked.heads
+
+    def update(self, descriptors: Float[Tensor, "b d"], positions: Int[Tensor, " b"]) -> None:
+        """Take a batch of descriptors and their positions in the benchmark's image list."""
+        self.descriptors.append(descriptors.detach().float().cpu())
+        self.positions.append(positions.cpu())
+
+    def skip(self, positions: Int[Tensor, " b"]) -> None:
+        """Take note of images that could not be read."""
+        self.skipped.append(positions.cpu())
+
+    def ranking(self, labelled: Sequence[NDArray[np.int64]]) -> Ranked:
+        """The ranking of every query, in all processes; of one that could not be read nothing is found.
+
+        Raises InputError when images are missing and for what ranking refuses.
+        """
+        outcome: list[Ranked | InputError | None] = [None]
+        if distributed() and dist.get_rank():
+            for part in self._own_parts():
+                dist.send_object_list([part], dst=0)
+        else:
+            try:
+                outcome = [self._ranked(labelled)]
+            except InputError as error:
+                outcome = [error]
+        if distributed():
+            dist.broadcast_object_list(outcome, src=0)
+        match outcome[0]:
+            case Ranked() as ranked:
+                self.ranked = ranked
+                return ranked
+            case error:
+                assert error is not None
+                raise error
+
+    def _ranked(self, labelled: Sequence[NDArray[np.int64]]) -> Ranked:
+        table, known = self._table()
+        gallery, there = table[: self.num_gallery], known[: self.num_gallery]
+        queries, asked = rows_at(table, self.queries), known[self.queries]
+        return gallery_ranking(gallery, queries, labelled, self.top, there, asked, self.index())
+
+    def _table(self) -> Table:
+        """What all processes took, in the first of them."""
+        size = max(self.num_gallery, int(self.queries.max()) + 1)
+        table = np.zeros((size, self.dim), np.float32)
+        known, skipped = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
+        # Everything sent is received before anything is refused, or the others would wait.
+        for part in self._parts():
+            if isinstance(part, tuple):
+                table[part[0]], known[part[0]] = part[1], True
+            else:
+                skipped[part] = True
+        missing = np.flatnonzero(~(known | skipped))
+        if len(missing):
+            raise InputError(f"{len(missing)} of {size} images have no descriptor (first: position {missing[0]})")
+        if not known.any():
+            raise InputError(f"none of the {size} images could be read")
+        return table, known
+
+    def _parts(self) -> Iterator[Part]:
+        """The parts of all processes, one after the other."""
+        yield from self._own_parts()
+        for source in range(1, dist.get_world_size() if distributed() else 1):
+            box: list[Part | None] = [None]
+            while not isinstance(box[0], np.ndarray):
+                dist.recv_object_list(box, src=source)
+                assert box[0] is not None
+                yield box[0]
+
+    def _own_parts(self) -> Iterator[Part]:
+        """What this process took, which it lets go of: descriptors, and at the end the images it skipped."""
+        while self.positions:
+            count = min(BATCHES_AT_ONCE, len(self.positions))
+            yield _last(self.positions, count), _last(self.descriptors, count)
+        yield _last(self.skipped, len(self.skipped)) if self.skipped else np.empty(0, np.int64)
+
+
+def distributed() -> bool:
+    """Whether several processes work together."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def _last(parts: list[Tensor], count: int) -> NDArray[Any]:
+    """The last `count` parts as one, taken off the list."""
+    joined = torch.cat(parts[-count:]).numpy()
+    del parts[-count:]
+    return joined

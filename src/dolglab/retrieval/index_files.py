@@ -1,0 +1,135 @@
+"""A faiss index on disk: the file that faiss writes, and a JSON beside it that says what it is.
+
+faiss trusts its files: cut short, a mapped one ends the process, and flipped bits give wrong answers. So the JSON knows
+the length and the digest, and is there only once the index is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dolglab.errors import InputError
+from dolglab.io import settle, write_text
+
+FIELDS = {"kind", "settings", "dim", "count", "bytes", "sha256"}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an index is: its kind, the settings it was built with, descriptors' length and number (None: any)."""
+
+    kind: str
+    settings: Mapping[str, int | None] = field(default_factory=dict)
+    dim: int | None = None
+    count: int | None = None
+
+
+def header_path(path: Path) -> Path:
+    """Where the JSON of the index at `path` is."""
+    return path.with_name(f"{path.name}.json")
+
+
+def write_index(path: Path, index: Any, header: Header) -> None:
+    """Write a faiss index beside `path`, then rename it into place, then its JSON; folders are made as needed.
+
+    Raises InputError for a name that faiss cannot take and for a file that cannot be written.
+    """
+    import faiss
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        _faiss(path, "cannot be written: is there room on the disk?", faiss.write_index, index, _utf8(aside))
+        settle(aside)
+        known = {"kind": header.kind, "settings": dict(header.settings), "dim": header.dim, "count": header.count}
+        known |= {"bytes": aside.stat().st_size, "sha256": _digest(aside)}
+        # Whoever is stopped between these steps leaves no JSON that speaks of another index.
+        header_path(path).unlink(missing_ok=True)
+        os.replace(aside, path)
+        write_text(header_path(path), json.dumps(known, indent=2) + "\n")
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read_index(path: Path, wanted: Header, mmap: bool) -> Any:
+    """The faiss index at `path`, if it is the wanted one; mapped, its content is not checked against the digest.
+
+    Raises InputError for an index that is not there, damaged, or another than `wanted`.
+    """
+    import faiss
+
+    stored = _stored(path)
+    _compare(path, stored, wanted)
+    if not _whole(path, stored, mmap):
+        raise _damaged(path)
+    # faiss maps the lists of inverted files by one flag, the vectors, codes and graphs of other kinds by another.
+    way = faiss.IO_FLAG_MMAP if wanted.kind.startswith("ivf") else faiss.IO_FLAG_MMAP_IFC
+    index = _faiss(path, "is damaged: build the index again", faiss.read_index, _utf8(path), way if mmap else 0)
+    if (index.d, index.ntotal) != (stored["dim"], stored["count"]):
+        raise _damaged(path)
+    return index
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path}: there is no index: build one and save it there")
+    try:
+        stored = json.loads(header_path(path).read_text())
+        if not isinstance(stored, dict) or not isinstance(stored.get("settings"), dict) or FIELDS - stored.keys():
+            raise ValueError("another JSON")
+    except OSError as error:
+        raise InputError(
+            f"{header_path(path)} cannot be read, so the index was not saved whole: build it again"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{header_path(path)} is damaged: build the index again") from error
+    return stored
+
+
+def _compare(path: Path, stored: dict[str, Any], wanted: Header) -> None:
+    if stored["kind"] != wanted.kind:
+        raise InputError(f"{path} is an index of the kind {stored['kind']}, not {wanted.kind}: ask for that one")
+    if wanted.dim not in (None, stored["dim"]):
+        raise InputError(f"{path} indexes descriptors of {stored['dim']} values, not {wanted.dim}: build it again")
+    had, asked = stored["settings"], wanted.settings
+    others = [f"{name}={had.get(name)}, not {asked.get(name)}" for name in asked if had.get(name) != asked.get(name)]
+    if others:
+        raise InputError(f"{path} was built with {' and '.join(others)}: build it again or ask for the same")
+
+
+def _whole(path: Path, stored: Mapping[str, Any], mmap: bool) -> bool:
+    try:
+        return path.stat().st_size == stored["bytes"] and (mmap or _digest(path) == stored["sha256"])
+    except OSError as error:
+        # Another process took it away since its header was read.
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path} is damaged: build the index again")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _utf8(path: Path) -> str:
+    try:
+        return path.as_posix().encode().decode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{os.fsencode(path)!r}: faiss takes UTF-8 names only, rename the folder or file") from error
+
+
+def _faiss(path: Path, trouble: str, work: Any, *arguments: object) -> Any:
+    """Run what faiss does with a file; whatever goes wrong there is a RuntimeError of many lines."""
+    try:
+        return work(*arguments)
+    except RuntimeError as error:
+        raise InputError(f"{path} {trouble}") from error

@@ -1,0 +1,261 @@
+"""Precision against recall."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.contracts import DIFFICULTIES, Difficulty, Evaluation, GroundTruth, Scores
+from dolglab.errors import InputError
+from dolglab.retrieval.descriptors import DescriptorMetric
+from dolglab.retrieval.index import FlatIndex, Index
+from dolglab.retrieval.ranking import Ranked, ranks_in
+
+
+def average_precision(ranks: NDArray[np.int64], positives: int) -> float:
+    """Area under the precision-recall curve, by trapezoids.
+
+    `ranks` are the ascending 0-based ranks of the positives found, ignored images taken out of the list;
+    `positives` is how many exist, found or not.
+    """
+    found = np.arange(len(ranks))
+    before = np.where(ranks > 0, found / np.maximum(ranks, 1), 1.0)
+    after = (found + 1) / (ranks + 1)
+    return float(((before + after) / 2).sum() / positives)
+
+
+def precision_at(ranks: NDArray[np.int64], kappas: Sequence[int]) -> NDArray[np.float64]:
+    """Precision among the first k images, k at most the rank of the last positive (the published rule)."""
+    if not len(ranks):
+        return np.zeros(len(kappas))
+    cut = np.minimum(np.asarray(kappas), ranks[-1] + 1)
+    return np.searchsorted(ranks, cut) / cut
+
+
+def revisited_evaluation(
+    ranks: NDArray[np.int64], ground_truth: GroundTruth, kappas: Sequence[int] = (1, 5, 10)
+) -> Evaluation:
+    """Easy, Medium and Hard figures of a ranking.
+
+    Args:
+        ranks: (queries, gallery) gallery positions, best first; a shorter list leaves its missing positives
+            unfound.
+        ground_truth: positives and junk of every query.
+        kappas: the k of mP@k.
+
+    Returns:
+        For each of easy, medium and hard: `map`, `ap` (one a query, NaN for a query without positives, which
+        is left out of the means) and `mp_at_k` (one a k). Means over no query are NaN.
+
+    Raises:
+        InputError: another number of queries in `ranks` than in `ground_truth`.
+    """
+    if len(ranks) != len(ground_truth):
+        raise InputError(f"{len(ranks)} ranked lists for {len(ground_truth)} queries")
+    found = [ranks_in(ranked, labelled) for ranked, labelled in zip(ranks, labelled_of(ground_truth), strict=True)]
+    return _evaluation(found, ground_truth, kappas)
+
+
+def labelled_of(ground_truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
+    """For each query the gallery positions that its ground truth speaks of: easy, hard and junk, in this order."""
+    kinds = zip(ground_truth.easy, ground_truth.hard, ground_truth.junk, strict=True)
+    return tuple(np.concatenate(parts) for parts in kinds)
+
+
+def evaluation_of(ranked: Ranked, ground_truth: GroundTruth, kappas: Sequence[int] = (1, 5, 10)) -> Evaluation:
+    """Easy, Medium and Hard figures, as `revisited_evaluation` gives them, from the ranks of the labelled images.
+
+    Raises ValueError for rankings whose labelled images are not `labelled_of(ground_truth)`.
+    """
+    return _evaluation(_ranks_of(ranked, ground_truth), ground_truth, kappas)
+
+
+def scores_at(
+    difficulty: Difficulty, ranked: Ranked, ground_truth: GroundTruth, kappas: Sequence[int] = (1, 5, 10)
+) -> Scores:
+    """One difficulty's figures of `evaluation_of`, for rankings that are another at each difficulty."""
+    return _scores(difficulty, _ranks_of(ranked, ground_truth), ground_truth, kappas)
+
+
+def curve_at(difficulty: Difficulty, ranked: Ranked, ground_truth: GroundTruth) -> NDArray[np.float64]:
+    """One difficulty's mean precision at recall 0, 0.01, ..., 1, (101,); see `precision_at_recalls`."""
+    ranks = positive_ranks(difficulty, ranked, ground_truth)
+    return mean_precision_at_recalls(ranks, positive_counts(difficulty, ground_truth))
+
+
+def positive_ranks(difficulty: Difficulty, ranked: Ranked, ground_truth: GroundTruth) -> list[NDArray[np.int64]]:
+    """For each query the ascending 0-based ranks of the positives found, ignored images taken out of the list."""
+    return _positive_ranks(difficulty, _ranks_of(ranked, ground_truth), ground_truth)
+
+
+def positive_counts(difficulty: Difficulty, ground_truth: GroundTruth) -> list[int]:
+    """How many positives each query has, found or not."""
+    return [part.stop - part.start for part in _positive_parts(difficulty, ground_truth)]
+
+
+def ignored_of(difficulty: Difficulty, ground_truth: GroundTruth) -> list[NDArray[np.int64]]:
+    """For each query the gallery positions that count neither way."""
+    parts = _positive_parts(difficulty, ground_truth)
+    return [np.delete(own, part) for own, part in zip(labelled_of(ground_truth), parts, strict=True)]
+
+
+def _positive_parts(difficulty: Difficulty, ground_truth: GroundTruth) -> list[slice]:
+    """Which part of each query's labelled images, easy, hard, junk, is positive; the rest is ignored."""
+    sizes = [(len(easy), len(hard)) for easy, hard in zip(ground_truth.easy, ground_truth.hard, strict=True)]
+    return [
+        slice(easy if difficulty == "hard" else 0, easy if difficulty == "easy" else easy + hard)
+        for easy, hard in sizes
+    ]
+
+
+def _ranks_of(ranked: Ranked, ground_truth: GroundTruth) -> Sequence[NDArray[np.int64]]:
+    expected = labelled_of(ground_truth)
+    if len(ranked) != len(expected) or not all(map(np.array_equal, ranked.labelled, expected)):
+        raise ValueError("these rankings were made for another ground truth")
+    return ranked.ranks
+
+
+def _evaluation(ranks: Sequence[NDArray[np.int64]], ground_truth: GroundTruth, kappas: Sequence[int]) -> Evaluation:
+    return {difficulty: _scores(difficulty, ranks, ground_truth, kappas) for difficulty in DIFFICULTIES}
+
+
+def _scores(
+    difficulty: Difficulty, ranks: Sequence[NDArray[np.int64]], ground_truth: GroundTruth, kappas: Sequence[int]
+) -> Scores:
+    """Means over the queries that have positives."""
+    counts = positive_counts(difficulty, ground_truth)
+    found = _positive_ranks(difficulty, ranks, ground_truth)
+    pairs = list(zip(found, counts, strict=True))
+    ap = np.array([average_precision(own, count) if count else np.nan for own, count in pairs], np.float64)
+    precision = [precision_at(own, kappas) for own, count in pairs if count]
+    if not precision:
+        return {"map": float("nan"), "ap": ap, "mp_at_k": np.full(len(kappas), np.nan)}
+    return {"map": float(np.nanmean(ap)), "ap": ap, "mp_at_k": np.mean(precision, axis=0)}
+
+
+def _positive_ranks(
+    difficulty: Difficulty, ranks: Sequence[NDArray[np.int64]], ground_truth: GroundTruth
+) -> list[NDArray[np.int64]]:
+    parts = _positive_parts(difficulty, ground_truth)
+    return [_lowered(own[part], np.delete(own, part)) for own, part in zip(ranks, parts, strict=True)]
+
+
+def _lowered(positives: NDArray[np.int64], ignored: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ascending ranks of the positives found, each lowered by the ignored images ranked before it; -1 is not found."""
+    found = np.sort(positives[positives >= 0])
+    return found - np.searchsorted(np.sort(ignored[ignored >= 0]), found)
+
+
+def gldv2_map_at_k(predictions: Mapping[str, Sequence[str]], solution: Mapping[str, Set[str]], k: int = 100) -> float:
+    """GLDv2 retrieval's mAP@k: precision at each hit among the first k, over min(positives, k).
+
+    Args:
+        predictions: for each query its answers, best first. An answer that comes again counts for nothing but keeps its
+            rank; a query without answers scores 0, one that is not in the solution is left out.
+        solution: for each query the images that show its landmark.
+        k: how many answers count.
+
+    Raises:
+        InputError: no query, or one without positives.
+    """
+    if not solution or not all(solution.values()):
+        raise InputError("a GLDv2 retrieval solution needs queries, and positives for each")
+    scores = [average_precision_at(predictions.get(query, ()), p, k) for query, p in solution.items()]
+    return sum(scores) / len(scores)
+
+
+def average_precision_at(answers: Sequence[str], positives: Set[str], k: int) -> float:
+    """One query's part of `gldv2_map_at_k`: precision at each hit among the first k, over min(positives, k)."""
+    answers = answers[:k]
+    first = {answer: rank for rank, answer in reversed(list(enumerate(answers, start=1)))}
+    hits = sorted(first[answer] for answer in first.keys() & positives)
+    return sum(found / rank for found, rank in enumerate(hits, start=1)) / min(len(positives), k)
+
+
+def global_average_precision(predictions: Mapping[str, tuple[int, float]], solution: Mapping[str, Set[int]]) -> float:
+    """GLDv2 recognition's GAP, or micro-AP: one list of all images' answers, by confidence.
+
+    Args:
+        predictions: for some images a landmark and its score; those that are not in the solution are left out. Equal
+            scores stand in the order of image, then landmark.
+        solution: for each image the landmarks it shows; empty for images of none, for which every answer is wrong.
+
+    Raises:
+        InputError: a solution in which no image shows a landmark, or a score that is no number.
+    """
+    shown = sum(1 for landmarks in solution.values() if landmarks)
+    if not shown:
+        raise InputError("in this GLDv2 recognition solution no image shows a landmark")
+    answers = sorted((-score, image, landmark) for image, (landmark, score) in predictions.items() if image in solution)
+    if any(math.isnan(score) for score, _, _ in answers):
+        raise InputError("a recognition score is not a number")
+    hits = [rank for rank, (_, image, landmark) in enumerate(answers, start=1) if landmark in solution[image]]
+    return sum(found / rank for found, rank in enumerate(hits, start=1)) / shown
+
+
+class RevisitedMAP(DescriptorMetric):
+    """Revisited mAP of a benchmark's descriptors.
+
+    Args:
+        ground_truth: positives and junk of every query.
+        num_gallery, queries, dim, index, top: as for `DescriptorMetric`.
+        kappas: the k of mP@k.
+
+    `compute()` gives `evaluation_of`'s result. A skipped positive counts as not found, and a skipped query finds
+    nothing; a skipped negative no longer stands above a positive.
+    """
+
+    def __init__(
+        self,
+        ground_truth: GroundTruth,
+        num_gallery: int,
+        queries: NDArray[np.int64],
+        dim: int,
+        index: Callable[[], Index] = FlatIndex,
+        kappas: Sequence[int] = (1, 5, 10),
+        top: int = 100,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_gallery, queries, dim, index, top, **kwargs)
+        self.ground_truth = ground_truth
+        self.kappas = tuple(kappas)
+
+    def compute(self) -> Evaluation:
+        """Rank the gallery for each query and measure it. Raises InputError when images are missing."""
+        return evaluation_of(self.ranking(labelled_of(self.ground_truth)), self.ground_truth, self.kappas)
+
+    @property
+    def curves(self) -> dict[Difficulty, NDArray[np.float64]]:
+        """Mean precision against recall of the ranking that `compute` made, by difficulty."""
+        ranked = self.ranked
+        return {d: curve_at(d, ranked, self.ground_truth) for d in DIFFICULTIES} if ranked else {}
+
+
+# Recall 0, 0.01, ..., 1.
+STEPS = 100
+
+
+def precision_at_recalls(ranks: NDArray[np.int64], positives: int) -> NDArray[np.float64]:
+    """One query's interpolated precision at recall 0, 0.01, ..., 1, (101,): the highest at that recall or beyond.
+
+    `ranks` are the ascending 0-based ranks of the positives found, ignored images taken out of the list; `positives` is
+    how many exist. Recall that was not reached has precision 0; without positives everything is NaN. Manning, Raghavan
+    and Schütze, Introduction to Information Retrieval (2008), section 8.4.
+    """
+    if not positives:
+        return np.full(STEPS + 1, np.nan)
+    precision = np.arange(1, len(ranks) + 1) / (ranks + 1)
+    highest = np.maximum.accumulate(precision[::-1])[::-1]
+    # Integers, since 0.07 * 100 positives is more than 7 in floating point.
+    needed = np.maximum(-(-np.arange(STEPS + 1) * positives // STEPS), 1)
+    return np.append(highest, 0.0)[np.minimum(needed - 1, len(ranks))]
+
+
+def mean_precision_at_recalls(ranks: Sequence[NDArray[np.int64]], positives: Sequence[int]) -> NDArray[np.float64]:
+    """The mean of `precision_at_recalls` over the queries that have positives, (101,); NaN where none has."""
+    curves = [precision_at_recalls(found, count) for found, count in zip(ranks, positives, strict=True) if count]
+    return np.mean(curves, axis=0) if curves else np.full(STEPS + 1, np.nan)

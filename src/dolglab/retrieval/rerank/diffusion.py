@@ -1,0 +1,115 @@
+"""Diffusion on the graph of neighbours among a query's first answers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.contracts import Shortlist
+from dolglab.errors import InputError
+from dolglab.retrieval.rerank.neighbours import nearest
+
+
+def affinity(
+    descriptors: NDArray[np.float32], neighbours: int, gamma: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Rows, columns and values, (E,) each, of S, the symmetric graph of k images that are each other's neighbours.
+
+    A is max(cos, 0)^gamma between two images that are each among the other's nearest, else 0, and 0 on the diagonal;
+    S = D^-1/2 A D^-1/2, D holding its row sums. `descriptors` are (k, D).
+    """
+    cosines = descriptors @ descriptors.T
+    marked = nearest(cosines, neighbours)
+    rows, columns = np.nonzero(marked & marked.T)
+    values = np.maximum(cosines[rows, columns], 0).astype(np.float64) ** gamma
+    # A high power of a small cosine may be 0 as well, and an image of no degree has no row to divide.
+    kept = values > 0
+    rows, columns, values = rows[kept], columns[kept], values[kept]
+    scales = np.sqrt(np.bincount(rows, values, len(descriptors)))
+    return rows, columns, values / scales[rows] / scales[columns]
+
+
+def source(cosines: NDArray[np.float32], neighbours: int, gamma: float) -> NDArray[np.float64]:
+    """y, (k,): max(cos, 0)^gamma at the query's nearest images, else 0. `cosines` are to the query, (k,)."""
+    first = np.argsort(-cosines, kind="stable")[:neighbours]
+    first = first[cosines[first] > 0]
+    y = np.zeros(len(cosines))
+    y[first] = cosines[first].astype(np.float64) ** gamma
+    return y
+
+
+class Diffusion:
+    """Orders answers by how much reaches them from the query over chains of neighbours (Iscen et al., CVPR 2017).
+
+    Solves (I - alpha S) f = y by conjugate gradients. Truncated: the graph is of the shortlist alone, made for each
+    query anew, so that an image beyond `depth` neither moves up nor passes anything on (the paper's truncation too cuts
+    the graph to the first answers, but of a graph of the whole gallery). Images that nothing reaches follow in their
+    old order.
+
+    Args:
+        depth: how many first answers form the graph.
+        neighbours: how many nearest answers each answer may be joined to; the paper's k.
+        query_neighbours: how many nearest answers the query feeds; the paper's k_q.
+        alpha: how much passes on at each step, below 1.
+        gamma: the exponent of cosines.
+        tolerance: the residual at which the solution is good, relative to y.
+        iterations: after this many steps it is good in any case.
+
+    Raises:
+        InputError: a setting out of its range.
+    """
+
+    def __init__(
+        self,
+        depth: int = 1000,
+        neighbours: int = 50,
+        query_neighbours: int = 10,
+        alpha: float = 0.99,
+        gamma: float = 3.0,
+        tolerance: float = 1e-6,
+        iterations: int = 100,
+    ) -> None:
+        if min(depth, neighbours, query_neighbours, iterations) < 1:
+            raise InputError("rerank.depth, neighbours, query_neighbours and iterations are at least 1")
+        if not (0 <= alpha < 1 and gamma > 0 and tolerance > 0):
+            raise InputError(
+                f"diffusion needs 0 <= alpha < 1, gamma > 0 and tolerance > 0, not alpha={alpha}, gamma={gamma}, "
+                f"tolerance={tolerance}"
+            )
+        self.depth = depth
+        self.local = False
+        self.neighbours = neighbours
+        self.query_neighbours = query_neighbours
+        self.alpha = alpha
+        self.gamma = gamma
+        self.tolerance = tolerance
+        self.iterations = iterations
+
+    def __call__(self, shortlist: Shortlist) -> NDArray[np.int64]:
+        """The new order of the answers, (k,): a permutation, best first; equals stay in their order."""
+        reached = self.scores(shortlist.descriptors, shortlist.query_descriptor)
+        return np.argsort(-np.maximum(reached, 0), kind="stable").astype(np.int64)
+
+    def scores(self, descriptors: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float64]:
+        """f, (k,), of answers (k, D) for a query (D,)."""
+        from scipy.sparse import csr_array, eye_array
+        from scipy.sparse.linalg import cg
+
+        y = source(descriptors @ query, self.query_neighbours, self.gamma)
+        if not y.any():
+            return y
+        k = len(descriptors)
+        rows, columns, values = affinity(descriptors, self.neighbours, self.gamma)
+        system = eye_array(k, format="csr") - self.alpha * csr_array((values, (rows, columns)), shape=(k, k))
+        return cg(system, y, rtol=self.tolerance, maxiter=self.iterations)[0]
+
+    def describe(self) -> dict[str, object]:
+        """What a result card says of it."""
+        return {
+            "rerank": "diffusion",
+            "depth": self.depth,
+            "neighbours": self.neighbours,
+            "query_neighbours": self.query_neighbours,
+            "alpha": self.alpha,
+            "gamma": self.gamma,
+        }

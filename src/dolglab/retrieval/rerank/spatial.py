@@ -1,0 +1,90 @@
+"""Re-ranking by how many local features one transformation brings from the query to the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from jaxtyping import Bool, Int
+from numpy.typing import NDArray
+
+from dolglab.contracts import LocalFeatures, Shortlist
+from dolglab.errors import InputError
+from dolglab.retrieval.rerank.geometry import MINIMUM, Kind, inliers, mutual_matches
+
+
+@dataclass(frozen=True)
+class Match:
+    """Matched features of two images, (m, 2) rows of both, and which of them one transformation explains, (m,)."""
+
+    matches: Int[np.ndarray, "m 2"]
+    inlier: Bool[np.ndarray, " m"]
+
+    @property
+    def count(self) -> int:
+        """Inliers there are."""
+        return int(self.inlier.sum())
+
+
+class Spatial:
+    """Spatial verification: the first answers by inliers, equal ones as they were (Cao et al., ECCV 2020, section 4).
+
+    Args:
+        depth: how many answers are verified.
+        kind: the transformation that is fitted, "affine" or "homography".
+        residual: distance in pixels, in both images, up to which a match agrees.
+        iterations: samples that RANSAC draws.
+        ratio: of the distances to the nearest and second nearest descriptor, at most so much; 1 asks for nothing.
+        least: least cosine of matched descriptors.
+
+    Raises:
+        InputError: settings out of range.
+    """
+
+    def __init__(
+        self,
+        depth: int = 100,
+        kind: object = "affine",
+        residual: float = 20.0,
+        iterations: int = 1000,
+        ratio: float = 1.0,
+        least: float = -1.0,
+    ) -> None:
+        if kind not in MINIMUM:
+            raise InputError(f"rerank.kind is affine or homography, not {kind}")
+        if min(depth, iterations) < 1 or residual <= 0 or not 0 < ratio <= 1 or not -1 <= least <= 1:
+            raise InputError(
+                "rerank.depth and rerank.iterations are at least 1, residual above 0, ratio in (0, 1], least in [-1, 1]"
+            )
+        self.depth = depth
+        self.local = True
+        self.kind: Kind = cast("Kind", kind)
+        self.residual = residual
+        self.iterations = iterations
+        self.ratio = ratio
+        self.least = least
+
+    def __call__(self, shortlist: Shortlist) -> NDArray[np.int64]:
+        """The new order of the answers, (k,): most inliers first, equal ones in their old order."""
+        query = shortlist.local(shortlist.query_image)
+        counts = [self.verified(query, shortlist.local(p)).count for p in shortlist.positions.tolist()]
+        return np.argsort(-np.array(counts, np.int64), kind="stable")
+
+    def verified(self, a: LocalFeatures, b: LocalFeatures) -> Match:
+        """The matches between two images, and which are inliers; too few matches have none."""
+        matches = mutual_matches(a.descriptors, b.descriptors, self.ratio, self.least)
+        points = a.keypoints[matches[:, 0]], b.keypoints[matches[:, 1]]
+        return Match(matches, inliers(*points, self.kind, self.residual, self.iterations)[0])
+
+    def describe(self) -> dict[str, object]:
+        """What a result card says of it."""
+        return {
+            "rerank": "spatial",
+            "depth": self.depth,
+            "kind": self.kind,
+            "residual": self.residual,
+            "iterations": self.iterations,
+            "ratio": self.ratio,
+            "least": self.least,
+        }

@@ -1,0 +1,173 @@
+"""What the library gives, as the models of the API."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dolglab.library import catalogue, library
+from dolglab.library.explain import Explanation
+from dolglab.library.search_engine import printable
+
+# What SQLite can number.
+LARGEST = 2**63 - 1
+MOST_ANSWERS, MOST_MARKS = 100, 200
+
+Number = Annotated[int, Field(ge=1, le=LARGEST, description="A photo's number in the library.")]
+Top = Annotated[int, Field(ge=1, le=MOST_ANSWERS, description="Answers wanted.")]
+Mark = Literal["right", "wrong"]
+
+
+class Error(BaseModel):
+    """What went wrong."""
+
+    error: str = Field(description="One line for a person.")
+
+
+class Health(BaseModel):
+    """Whether the server answers."""
+
+    status: Literal["ok"]
+
+
+class Column(BaseModel):
+    """A column of the catalogue that searches can be filtered by."""
+
+    name: str
+    values: list[str] | None = Field(description="Its values, where they are few; null where they are many.")
+
+
+class About(BaseModel):
+    """The library, and what this server allows."""
+
+    photos: int = Field(description="Photos that can be found.")
+    model: str = Field(description="The network that describes photos.")
+    columns: list[Column]
+    read_only: bool = Field(description="Photos are neither added nor removed.")
+    max_upload_bytes: int
+    max_pixels: int
+
+
+class Photo(BaseModel):
+    """A photo of the library."""
+
+    id: Number
+    name: str = Field(description="Its file's name and folder; the rest of the path stays here.")
+    width: int | None = Field(description="Pixels, as it was described.")
+    height: int | None
+    metadata: dict[str, str]
+
+
+class Answer(Photo):
+    """A photo that was found."""
+
+    rank: int
+    cosine: float = Field(description="Of its descriptor and the query's; re-ranked: the moved query's.")
+    inliers: int | None = Field(description="Local features that one transformation brings over; null: not verified.")
+    there: bool = Field(description="Whether its file is still there.")
+    mark: Mark | None = Field(default=None, description="What it was marked.")
+
+
+class Found(BaseModel):
+    """What a search gives."""
+
+    answers: list[Answer]
+    descriptor: str = Field(description="The query's descriptor, float32 in base64, for /api/rerank.")
+    seconds: float = Field(description="What it took.")
+
+
+class Rerank(BaseModel):
+    """A query's descriptor and the marks of its answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    descriptor: str = Field(max_length=200_000, description="As /api/search gave it.")
+    right: list[Number] = Field(default=[], max_length=MOST_MARKS, description="Photos that show the same.")
+    wrong: list[Number] = Field(default=[], max_length=MOST_MARKS, description="Photos that do not.")
+    top: Top = 20
+    where: dict[str, str] = Field(default={}, description="Only photos with these values, by column.")
+
+
+class Terms(BaseModel):
+    """What the cosine is the sum of."""
+
+    global_: float = Field(serialization_alias="global", description="The global parts with one another.")
+    local: float = Field(description="The local parts with one another.")
+    cross: float = Field(description="One's global part with the other's local part.")
+    bias: float = Field(description="All with the last layer's bias.")
+
+
+class Explained(BaseModel):
+    """Why a photo was found. Pictures are JPEGs in base64."""
+
+    matches: int = Field(description="Local features that match.")
+    inliers: int = Field(description="Those of them that one transformation explains.")
+    terms: Terms | None = Field(description="null where the network's descriptor is no such sum.")
+    picture: str = Field(description="The inliers, drawn from the query to the answer.")
+    attention: tuple[str, str] = Field(description="Where the network looks, in the query and in the answer.")
+
+
+class Removed(BaseModel):
+    """A photo that is no longer in the library."""
+
+    id: Number
+    deleted: bool = Field(description="Whether its file went too: only what was added here does.")
+
+
+def label(name: str) -> str:
+    """A photo's file name and its folder's; the rest of the path stays here."""
+    return printable("/".join(name.rsplit("/", 2)[-2:]))
+
+
+def shown_photo(photo: catalogue.Photo) -> Photo:
+    """A photo."""
+    return Photo(**_fields(photo))
+
+
+def shown_answers(
+    answers: Sequence[library.Answer], right: Collection[int] = (), wrong: Collection[int] = ()
+) -> list[Answer]:
+    """Answers, best first, with what they were marked."""
+    marks: dict[int | None, Mark] = {**dict.fromkeys(wrong, "wrong"), **dict.fromkeys(right, "right")}
+    return [
+        Answer(
+            **_fields(answer.photo),
+            rank=rank,
+            cosine=min(answer.cosine, 1.0),
+            inliers=answer.inliers,
+            there=answer.there,
+            mark=marks.get(answer.photo.id),
+        )
+        for rank, answer in enumerate(answers, 1)
+    ]
+
+
+def shown_explanation(found: Explanation) -> Explained:
+    """Why an answer was found."""
+    terms = None if found.terms is None else Terms(**found.terms._asdict())
+    query, answer = map(_text, found.attention)
+    return Explained(
+        matches=found.matches,
+        inliers=found.inliers,
+        terms=terms,
+        picture=_text(found.picture),
+        attention=(query, answer),
+    )
+
+
+def _fields(photo: catalogue.Photo) -> dict[str, Any]:
+    height, width = photo.shape or (None, None)
+    return {
+        "id": photo.id,
+        "name": label(photo.name),
+        "width": width,
+        "height": height,
+        "metadata": dict(photo.metadata),
+    }
+
+
+def _text(picture: bytes) -> str:
+    return base64.b64encode(picture).decode()

@@ -1,0 +1,269 @@
+"""A worker of a search: trials, one after another, until the study has enough."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import optuna
+from matplotlib.axes import Axes
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from dolglab.errors import InputError
+from dolglab.io import hold, release, write_text
+from dolglab.results.charts import COLOURS, INK, frame_row, read_series, standalone, svg_of
+from dolglab.sweeps.jobs import run_job
+from dolglab.sweeps.overrides import job_folder, override
+from dolglab.sweeps.search_space import Dimension
+from dolglab.sweeps.summary import Job, write_table
+from dolglab.training.checkpointing import MONITOR
+
+# The study's journal, which is appended to, and what is held while a trial is chosen.
+JOURNAL, LOCK = "study.log", ".study.lock"
+# Seconds in which another process has chosen its trial.
+PATIENCE = 120.0
+
+
+class SharedStudy:
+    """An Optuna study in a folder.
+
+    Args:
+        folder: the search's.
+        space: what it varies.
+        train: overrides of every trial; a study goes on with those it began with, and with its space.
+        sampler: builds the sampler of a trial from its seed.
+        pruner: decides which trials are given up.
+        seed: of the study: which trial comes next does not hang on who works on it, nor on stops between trials.
+
+    Raises InputError where the folder holds a study of something else.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        space: Sequence[Dimension],
+        train: Sequence[str],
+        sampler: Callable[..., BaseSampler],
+        pruner: BasePruner,
+        seed: int = 0,
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.folder = folder
+        self.space = space
+        self.sampler = sampler
+        self.seed = seed
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+            self.study = optuna.create_study(
+                storage=storage, study_name="study", direction="maximize", load_if_exists=True, pruner=pruner
+            )
+            self._check({"space": json.dumps([asdict(part) for part in space]), "train": json.dumps(list(train))})
+
+    @property
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        """All of its trials so far."""
+        return self.study.get_trials(deepcopy=False)
+
+    @property
+    def running(self) -> int:
+        """Trials that other processes are at."""
+        return sum(trial.state == TrialState.RUNNING for trial in self.trials)
+
+    @property
+    def best(self) -> optuna.trial.FrozenTrial | None:
+        """The finished trial with the highest mAP."""
+        done = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
+        return max(done, key=lambda trial: trial.value or 0.0, default=None)
+
+    def next(self, trials: int) -> Trial | None:
+        """A trial that nobody works on: one whose process is gone, else a new one; None once there are `trials`.
+
+        It is this process's until `done`.
+        """
+        with self._alone():
+            for left in self.trials:
+                if left.state == TrialState.RUNNING and hold(self._lock(left.number)):
+                    return Trial(self.study, left._trial_id)
+            number = len(self.trials)
+            if number >= trials:
+                return None
+            seed = np.random.SeedSequence([self.seed, number]).generate_state(1)[0]
+            self.study.sampler = self.sampler(seed=int(seed))
+            trial = self.study.ask()
+            for dimension in self.space:
+                dimension.suggest(trial)
+            hold(self._lock(trial.number))
+            return trial
+
+    def done(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
+        """Tell how a trial ended, and let go of it."""
+        lock = self._lock(trial.number)
+        with self._alone():
+            self.study.tell(trial, value, state)
+            lock.unlink()
+            release(lock)
+
+    def _lock(self, number: int) -> Path:
+        return self.folder / f".trial-{number}.lock"
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = self.folder / LOCK
+        if not hold(lock, PATIENCE, needed=True):
+            raise InputError(f"another process has held {lock} for {PATIENCE:.0f} s: is it stopped?")
+        try:
+            yield
+        finally:
+            release(lock)
+
+    def _check(self, about: dict[str, str]) -> None:
+        for key, value in about.items():
+            if self.study.user_attrs.get(key, value) != value:
+                raise InputError(
+                    f"{self.folder} holds a search with another {key}, {self.study.user_attrs[key]}: give this one "
+                    "another name=..."
+                )
+            self.study.set_user_attr(key, value)
+
+
+def run_trial(study: SharedStudy, trial: Trial, train: Sequence[str]) -> Job:
+    """Train with the trial's values in a folder below the study's, and tell the study.
+
+    A trial that was stopped goes on from its last checkpoint. Raises InputError for a training that does not validate.
+    """
+    values = {part.key: part.suggest(trial) for part in study.space}
+    short = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in values.items()}
+    folder = study.folder / job_folder(trial.number, short)
+    swept = {key: str(value) for key, value in values.items()}
+    name = f"{study.folder.name}/{folder.name}"
+    # A search chooses by validation: what it does not choose stays untested.
+    overrides = [*train, "test=false", *(override(key, value) for key, value in values.items())]
+    watch = Watch(study, trial, folder / "metrics.csv")
+    job = run_job(folder, name, study.folder.name, overrides, swept, watch)
+    if job.status == "done" and job.score is None:
+        raise InputError("a search goes by the validation mAP, and these trainings have no validation benchmark")
+    watch.report()
+    states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+    study.done(trial, states[job.status], job.score)
+    return job
+
+
+class Watch:
+    """Reports a training's validation mAP to its trial as it arrives; called, it says why to give up, or nothing.
+
+    A trial's steps are its validations, from 0.
+    """
+
+    def __init__(self, study: SharedStudy, trial: Trial, metrics: Path) -> None:
+        self.trial = trial
+        self.metrics = metrics
+        self.seen = 0.0
+        before = next(known for known in study.trials if known.number == trial.number)
+        self.known = len(before.intermediate_values)
+        self.last = 0.0
+
+    def __call__(self) -> str:
+        if not self.report() or not self.trial.should_prune():
+            return ""
+        return f"pruned after validation {self.known}: {100 * self.last:.2f}"
+
+    def report(self) -> bool:
+        """Hand on what is new; whether anything was."""
+        if not self.metrics.exists() or self.metrics.stat().st_mtime == self.seen:
+            return False
+        self.seen = self.metrics.stat().st_mtime
+        found = read_series(self.metrics).get(MONITOR)
+        fresh = [] if found is None else list(enumerate(found.values))[self.known :]
+        for step, value in fresh:
+            self.trial.report(value, step)
+            self.last = value
+        self.known += len(fresh)
+        return bool(fresh)
+
+
+CHART = "search.svg"
+
+
+def write_chart(trials: Sequence[FrozenTrial], space: Sequence[Dimension], folder: Path) -> Path | None:
+    """Draw a dot a trial, over its number and over each setting; None where no trial has a figure.
+
+    Finished trials are full, those that were given up hollow, at their last validation.
+    """
+    shown = [trial for trial in trials if _score(trial) is not None]
+    if not shown:
+        return None
+    figure, axes = frame_row(["trial", *(part.key for part in space)], "validation mAP, %")
+    _dots(axes[0], [trial.number for trial in shown], shown)
+    _record(axes[0], shown)
+    for place, part in zip(axes[1:], space, strict=True):
+        values = [trial.params[part.key] for trial in shown]
+        if part.choices:
+            names = [str(choice) for choice in part.choices]
+            values = [names.index(str(value)) for value in values]
+            place.set_xticks(range(len(names)), names)
+        elif part.log:
+            place.set_xscale("log")
+        _dots(place, values, shown)
+    note = f"validation mAP (Medium), %: {len(shown)} trials, hollow where given up"
+    return write_text(folder / CHART, standalone(svg_of(figure), folder.name, note))
+
+
+def _dots(axes: Axes, across: Sequence[float], trials: Sequence[FrozenTrial]) -> None:
+    for x, trial in zip(across, trials, strict=True):
+        filled = trial.state == TrialState.COMPLETE
+        face = COLOURS[0] if filled else "none"
+        axes.plot(x, 100 * (_score(trial) or 0), "o", markersize=4, markeredgecolor=COLOURS[0], markerfacecolor=face)
+
+
+def _record(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
+    """The best so far, as a line."""
+    numbers, best = [], []
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
+            numbers.append(trial.number)
+            best.append(max(100 * (trial.value or 0), *best[-1:], 0))
+    axes.step(numbers, best, where="post", color=INK, linewidth=0.8)
+
+
+def _score(trial: FrozenTrial) -> float | None:
+    """Its result, or the last that is known of it."""
+    if trial.state == TrialState.COMPLETE:
+        return trial.value
+    steps = trial.intermediate_values
+    return steps[max(steps)] if trial.state == TrialState.PRUNED and steps else None
+
+
+def run_search(study: SharedStudy, train: Sequence[str], trials: int) -> float:
+    """Work on a study until it has `trials`, with a line for each; returns the best validation mAP.
+
+    Raises InputError where no trial came to a result.
+    """
+    while (trial := study.next(trials)) is not None:
+        job = run_trial(study, trial, train)
+        write_chart(study.trials, study.space, study.folder)
+        figure = job.reason if job.score is None else f"{100 * job.score:.2f}"
+        print(f"trial {job.folder.name}: {figure}{_so_far(study)}", flush=True)
+    if study.running:
+        print(f"{study.running} trials are still run by other processes")
+    best, table = study.best, write_table(study.folder)
+    if best is None and study.running:
+        raise InputError("there is no result yet")
+    if best is None or best.value is None:
+        raise InputError(f"none of the {len(study.trials)} trials came to a result: {table} says why")
+    settings = " ".join(f"{key}={value}" for key, value in best.params.items())
+    print(f"best of {len(study.trials)} trials ({table}): {100 * best.value:.2f} with {settings}")
+    return best.value
+
+
+def _so_far(study: SharedStudy) -> str:
+    best = study.best
+    return "" if best is None else f" (best: {100 * (best.value or 0):.2f}, trial {best.number})"

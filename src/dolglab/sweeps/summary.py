@@ -1,0 +1,176 @@
+"""The comparison of a sweep's jobs: a line over one setting, a heat map over two."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.commands.run_folder import CARD
+from dolglab.io import write_text
+from dolglab.results.card import read_card
+from dolglab.results.charts import COLOURS, INK, frame, standalone, svg_of
+
+JOB, TABLE = "job.json", "sweep.csv"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job.
+
+    Attributes:
+        folder: its run's.
+        swept: what differs between the jobs: overrides by key.
+        status: "done", "failed", or "pruned" by a search.
+        reason: why it is not done.
+        score: best validation mAP, a fraction; None where nothing validated.
+        tests: mAP by benchmark and difficulty, fractions.
+    """
+
+    folder: Path
+    swept: dict[str, str]
+    status: str
+    reason: str = ""
+    score: float | None = None
+    tests: dict[str, float] = field(default_factory=dict)
+
+
+def read_job(folder: Path) -> Job:
+    """What became of a job. Raises InputError for a damaged card."""
+    about = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    job = {"folder": folder, "swept": about["swept"], "status": about["status"], "reason": about["reason"]}
+    if about["status"] != "done":
+        return Job(**job)
+    card = read_card(folder / CARD)
+    tests = {
+        f"{part['name']} {difficulty}": value
+        for part in card["benchmarks"]
+        for difficulty, value in part["map"].items()
+        if value is not None
+    }
+    return Job(**job, score=card.get("validation_map"), tests=tests)
+
+
+def read_jobs(sweep: Path) -> list[Job]:
+    """The jobs below a sweep's folder, in their order."""
+    folders = [path.parent for path in sweep.glob(f"*/{JOB}")]
+    return [read_job(folder) for folder in sorted(folders, key=_number)]
+
+
+def write_table(sweep: Path) -> Path:
+    """Write `sweep.csv`: folder, what differs, status, mAP on validation and test in percent, why it is not done."""
+    jobs = read_jobs(sweep)
+    keys = list(dict.fromkeys(key for job in jobs for key in job.swept))
+    tests = list(dict.fromkeys(name for job in jobs for name in job.tests))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["job", *keys, "status", "validation", *tests, "reason"])
+    for job in jobs:
+        figures = [job.score, *(job.tests.get(name) for name in tests)]
+        row = [job.swept.get(key, "") for key in keys]
+        writer.writerow([job.folder.name, *row, job.status, *map(_percent, figures), job.reason])
+    write_text(sweep / TABLE, text.getvalue())
+    return sweep / TABLE
+
+
+def _percent(value: Any) -> str:
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def _number(folder: Path) -> tuple[int, str]:
+    """Job 10 stands after job 9."""
+    number = folder.name.split("_", 1)[0]
+    return (int(number) if number.isdigit() else -1, folder.name)
+
+
+COMPARISON = "comparison.svg"
+# Over these a mean is taken.
+REPEATED = ("seed",)
+
+
+def write_comparison(jobs: Sequence[Job], sweep: Path) -> Path | None:
+    """Draw the validation mAP of the jobs that have one over what was varied, means over seeds.
+
+    One setting gives a line, with a dot for each job; more give a heat map of the first two, of which each cell is
+    the best mean over the others. Returns the file; None where nothing was varied or validated.
+    """
+    scored = [job for job in jobs if job.score is not None]
+    keys = [key for key in _keys(scored) if key not in REPEATED]
+    if not keys:
+        return None
+    note = "validation mAP (Medium), %" + (", mean over seeds" if "seed" in _keys(scored) else "")
+    if len(keys) > 2:
+        note += f", best over {', '.join(keys[2:])}"
+    svg = _line(scored, keys[0]) if len(keys) == 1 else _heat_map(scored, keys)
+    return write_text(sweep / COMPARISON, standalone(svg, sweep.name, note))
+
+
+def means(jobs: Iterable[Job], keys: Sequence[str]) -> dict[tuple[str, ...], float]:
+    """Mean score in percent by the values of `keys`."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for job in jobs:
+        if job.score is not None:
+            found.setdefault(tuple(job.swept.get(key, "") for key in keys), []).append(100 * job.score)
+    return {values: float(np.mean(scores)) for values, scores in found.items()}
+
+
+def table_of(jobs: Sequence[Job], keys: Sequence[str]) -> tuple[list[str], list[str], NDArray[np.float64]]:
+    """Values of the first two keys, and the best mean at each pair (rows first key); NaN where none was scored."""
+    cells: dict[tuple[str, str], float] = {}
+    for values, mean in means(jobs, keys).items():
+        pair = values[0], values[1]
+        cells[pair] = max(mean, cells.get(pair, -np.inf))
+    down, across = (_ordered({pair[place] for pair in cells}) for place in (0, 1))
+    return down, across, np.array([[cells.get((row, column), np.nan) for column in across] for row in down])
+
+
+def _line(jobs: Sequence[Job], key: str) -> str:
+    values = _ordered({job.swept.get(key, "") for job in jobs})
+    figure, axes = frame(key, "", size=(4.4, 2.6))
+    for job in jobs:
+        axes.plot(values.index(job.swept.get(key, "")), 100 * (job.score or 0), "o", color=COLOURS[0], markersize=4)
+    mean = means(jobs, [key])
+    axes.plot(range(len(values)), [mean[(value,)] for value in values], color=COLOURS[0])
+    axes.set_xticks(range(len(values)), values)
+    return svg_of(figure)
+
+
+def _heat_map(jobs: Sequence[Job], keys: Sequence[str]) -> str:
+    down, across, cells = table_of(jobs, keys)
+    figure, axes = frame(keys[1], keys[0], size=(1.6 + 0.8 * len(across), 1.1 + 0.5 * len(down)))
+    axes.grid(False)
+    axes.imshow(cells, cmap="Blues", aspect="auto")
+    axes.set_xticks(range(len(across)), across)
+    axes.set_yticks(range(len(down)), down)
+    middle = (np.nanmin(cells) + np.nanmax(cells)) / 2
+    for (row, column), value in np.ndenumerate(cells):
+        if np.isfinite(value):
+            ink = "#ffffff" if value > middle else INK
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink)
+    return svg_of(figure)
+
+
+def _keys(jobs: Sequence[Job]) -> list[str]:
+    """What more than one value was tried of."""
+    keys = dict.fromkeys(key for job in jobs for key in job.swept)
+    return [key for key in keys if len({job.swept.get(key, "") for job in jobs}) > 1]
+
+
+def _ordered(values: Iterable[str]) -> list[str]:
+    """Numbers by size, words by letters."""
+    return sorted(values, key=lambda value: (0, float(value), "") if _as_number(value) else (1, 0.0, value))
+
+
+def _as_number(value: str) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return False

@@ -1,0 +1,256 @@
+"""The LightningModule that trains a descriptor model with a margin loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_, get_total_norm
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from dolglab.contracts import Batch
+from dolglab.data.augment import Augmentation
+from dolglab.errors import InputError
+from dolglab.losses.class_parallel import ClassParallel
+from dolglab.losses.local import LocalLoss, LocalTerms
+from dolglab.losses.margin import HeadLoss, MarginHead
+from dolglab.models.checkpoint import RUN_KEY
+from dolglab.models.delg import DELG
+from dolglab.models.dolg import DescriptorModel
+from dolglab.training.csv_logger import CSVLog
+from dolglab.training.optim import optimizer_steps, parameter_groups
+from dolglab.training.retrieval_module import ExtractionOptions, RetrievalModule
+
+# Where a checkpoint holds the class centres, and the entry that says which of the optimizer's parameters they are.
+HEAD_WEIGHT, HEAD_PLACE = "head.weight", "dolg_head_place"
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+BuildOptimizer = Callable[[Iterable[Any]], Optimizer]
+BuildSchedule = Callable[[Optimizer, int], LRScheduler]
+
+
+class LandmarkModule(RetrievalModule):
+    """Model, margin head and optimizer; batches come as uint8 crops and are augmented and normalised here.
+
+    Args:
+        model: the descriptor network.
+        head: margin head over the training classes.
+        augmentation: what happens to a batch on its device.
+        optimizer: builds the optimizer from parameter groups.
+        schedule: builds the learning-rate schedule from the optimizer and the number of steps.
+        auxiliary: losses of the model's local head, which a DELG has; None trains none.
+        class_parallel: spreads `head` over the processes; None keeps all of it on each.
+        group: makes parameter groups of the backbone's levels and everything new (see `parameter_groups`).
+        compiler: backend of torch.compile for the training pass, such as "inductor"; None runs it as it is.
+        run: what a checkpoint says of its run (plain values and tensors only).
+        max_steps: optimizer steps after which training ends, by which the schedule ends too; -1 sets no end.
+        validation, test: how descriptors are made (see RetrievalModule).
+    """
+
+    def __init__(
+        self,
+        model: DescriptorModel,
+        head: MarginHead,
+        augmentation: Augmentation,
+        optimizer: BuildOptimizer,
+        schedule: BuildSchedule,
+        auxiliary: LocalLoss | None = None,
+        class_parallel: ClassParallel | None = None,
+        group: Callable[..., list[dict[str, Any]]] = parameter_groups,
+        compiler: str | None = None,
+        run: Mapping[str, Any] | None = None,
+        max_steps: int = -1,
+        validation: ExtractionOptions | None = None,
+        test: ExtractionOptions | None = None,
+    ) -> None:
+        super().__init__(model, validation, test)
+        self.head = head
+        self.auxiliary = auxiliary
+        # Of the training pass alone: whole images come in every shape. The bound method is no submodule, so that the
+        # state keeps its names.
+        self.describe: Callable[[Tensor], Any] = model.forward
+        if auxiliary is not None:
+            assert isinstance(model, DELG), "only a DELG has a local head to train"
+            self.describe = model.training_features
+        if compiler is not None:
+            self.describe = torch.compile(self.describe, backend=compiler, dynamic=False)
+        self.augmentation = augmentation
+        self.build_optimizer = optimizer
+        self.build_schedule = schedule
+        self.class_parallel = class_parallel
+        self.group = group
+        self.run = dict(run or {})
+        self.max_steps = max_steps
+        # Of the last step (see HeadLoss), for whoever wants to look at them.
+        self.cosines: tuple[Tensor, Tensor] | None = None
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
+        """Margin loss of one batch, and a local head's. Raises InputError naming the batch's ids when not finite."""
+        images = self.model.backbone.normalise(self.augmentation(batch.images, batch.draws))
+        if self.auxiliary is None:
+            result, terms = self._margin_loss(self.describe(images), batch), None
+            loss = result.loss
+        else:
+            descriptors, local = self.describe(images)
+            result = self._margin_loss(descriptors, batch)
+            terms = self.auxiliary(*local, batch.labels)
+            loss = result.loss + terms.loss
+        if not torch.isfinite(loss):
+            raise NotFiniteError(self._not_finite(loss, batch))
+        self._log_step(_step_figures(loss, result, terms), len(batch))
+        self.cosines = result.cosine, result.at
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Groups of the pretrained backbone and of everything new, and a schedule by steps."""
+        backbone = set(self.model.backbone.parameters())
+        new = [p for p in self.parameters() if p not in backbone]
+        optimizer = self.build_optimizer(self.group(self.model.backbone.levels(), new))
+        for group in optimizer.param_groups:
+            group["lr"] *= group["lr_scale"]
+        schedule = self.build_schedule(optimizer, self._steps())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _steps(self) -> int:
+        trainer = self.trainer
+        return optimizer_steps(
+            self._data.batches_per_epoch,
+            trainer.max_epochs,
+            trainer.limit_train_batches,
+            trainer.accumulate_grad_batches,
+            self.max_steps,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The run's configuration and classes travel with the weights; the logs are on disk before them.
+
+        All processes come here: of a head spread over them, the checkpoint holds the whole.
+        """
+        for logger in self.trainer.loggers:
+            if isinstance(logger, CSVLog):
+                logger.settle()
+        checkpoint[RUN_KEY] = self.run
+        checkpoint[HEAD_PLACE] = self._head_place()
+        if self.class_parallel is not None:
+            self.class_parallel.gather_checkpoint(checkpoint, HEAD_WEIGHT, checkpoint[HEAD_PLACE])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Of a head that is spread over processes, take this one's part."""
+        if self.class_parallel is not None:
+            self.class_parallel.scatter_checkpoint(checkpoint, HEAD_WEIGHT, checkpoint[HEAD_PLACE])
+
+    def on_fit_start(self) -> None:
+        """Keep the run's seed, which all processes began with, so that their networks are the same."""
+        self._seed = torch.initial_seed()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """What a step drops at random follows from its number and its process, so that a resumed run drops the same."""
+        place = np.random.SeedSequence([self._seed, self.current_epoch, batch_idx, self.global_rank])
+        torch.manual_seed(int(place.generate_state(1, np.uint64)[0]))
+
+    def setup(self, stage: str) -> None:
+        """Spread the head, now that the processes are there, and keep it out of what DDP shares."""
+        if self.class_parallel is not None:
+            self.class_parallel.split(self.global_rank, self.trainer.world_size)
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, [HEAD_WEIGHT])
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """The norm is that of the whole network, also where the head is spread over processes.
+
+        A local head has a norm of its own: its losses change the backbone's step no more than its gradient.
+        """
+        plain = self.auxiliary is None and self.class_parallel is None
+        if plain or not gradient_clip_val or gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        local = self._local_parameters()
+        others = [p for p in self.parameters() if p not in local]
+        clip_grad_norm_(local, gradient_clip_val)
+        if self.class_parallel is None:
+            clip_grad_norm_(others, gradient_clip_val)
+        else:
+            self.class_parallel.clip(others, gradient_clip_val)
+
+    def gradient_norm(self) -> Float[Tensor, ""]:
+        """Of all parameters, the head's over all processes; every process must ask."""
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        if self.class_parallel is not None:
+            return self.class_parallel.norm(parameters)
+        return get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+    def _local_parameters(self) -> set[nn.Parameter]:
+        """What only the losses of a local head train."""
+        if self.auxiliary is None or not isinstance(self.model, DELG):
+            return set()
+        return {*self.model.local.parameters(), *self.auxiliary.parameters()}
+
+    def _margin_loss(self, descriptors: Float[Tensor, "b d"], batch: Batch) -> HeadLoss:
+        if self.class_parallel is None:
+            return self.head.loss(descriptors, batch.labels)
+        return self.class_parallel.loss(descriptors, batch.labels, self.global_step)
+
+    def _head_place(self) -> int:
+        """The position of the head's weight among the optimizer's parameters."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        return next(place for place, p in enumerate(parameters) if p is self.head.weight)
+
+    def _log_step(self, figures: dict[str, Tensor], size: int) -> None:
+        """Means over the processes, by one exchange for all of them."""
+        values = self.trainer.strategy.reduce(torch.stack([value.detach().float() for value in figures.values()]))
+        for name, value in zip(figures, values, strict=True):
+            self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=size)
+        exponent = getattr(self.model.pooling, "p", None)
+        if exponent is not None:
+            self.log("pooling/p", exponent.detach().mean(), batch_size=size)
+
+    def _not_finite(self, loss: Float[Tensor, ""], batch: Batch) -> str:
+        ids = " ".join(f"{int(sample):016x}" for sample in batch.ids)
+        training = self._data.training
+        files = ", ".join(training.names(batch.ids)) if training else ""
+        return (
+            f"the loss became {loss.item()} at epoch {self.current_epoch}, step {self.global_step}: lower the "
+            f"learning rate or clip the gradient (trainer.gradient_clip_val); ids of the batch: {ids}; files: {files}"
+        )
+
+
+def _step_figures(loss: Float[Tensor, ""], result: HeadLoss, terms: LocalTerms | None) -> dict[str, Tensor]:
+    """What a step shows of its batch, and of a local head."""
+    shown = {
+        "loss": loss,
+        "accuracy": result.accuracy,
+        "target_cosine": result.target_cosine,
+        "nontarget_cosine": result.nontarget_cosine,
+    }
+    if terms is None:
+        return shown
+    local = {"reconstruction_loss": terms.reconstruction, "attention_loss": terms.attention}
+    return {**shown, "margin_loss": result.loss, **local}
+
+
+class NotFiniteError(InputError):
+    """A loss that is not a number: the run stops at this batch."""
+
+
+def check_trainer(precision: object, max_epochs: object, max_steps: object) -> None:
+    """Raise InputError for what Lightning would take and stumble over later.
+
+    A "true" half precision would take float32 from GeM, fusion and head, where the cosines need it.
+    """
+    if not isinstance(max_epochs, int) or not isinstance(max_steps, int):
+        raise InputError(f"trainer.max_epochs and .max_steps are whole numbers, not {max_epochs} and {max_steps}")
+    if str(precision) not in PRECISIONS:
+        raise InputError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, not {precision}")

@@ -1,0 +1,110 @@
+"""Parameter groups, learning-rate schedules by steps, and how many steps a training takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from dolglab.errors import InputError
+
+
+def parameter_groups(
+    backbone: Sequence[Sequence[nn.Parameter]],
+    new: Sequence[nn.Parameter],
+    head_lr_scale: float = 1.0,
+    layer_decay: float = 1.0,
+    decay_norms: bool = True,
+) -> list[dict[str, Any]]:
+    """Groups for an optimizer, each with the factor `lr_scale` on the learning rate; frozen parameters are left out.
+
+    Args:
+        backbone: parameters from input to output, one list a level.
+        new: everything that was not pretrained.
+        head_lr_scale: factor of `new`.
+        layer_decay: each level's factor is this share of the next one's; 1 for one rate.
+        decay_norms: False takes weight decay from norms and biases (parameters of one dimension).
+
+    Raises:
+        InputError: a factor that is not above 0, or a layer decay above 1.
+    """
+    if head_lr_scale <= 0 or not 0 < layer_decay <= 1:
+        raise InputError(
+            f"optim.head_lr_scale must be above 0 and optim.layer_decay in (0, 1], not {head_lr_scale}, {layer_decay}"
+        )
+    levels = [("backbone", [p for level in backbone for p in level], 1.0)]
+    if layer_decay < 1:
+        levels = [(f"level{i}", list(ps), layer_decay ** (len(backbone) - i)) for i, ps in enumerate(backbone)]
+    groups = []
+    for name, parameters, scale in [*levels, ("new", list(new), head_lr_scale)]:
+        trained = [p for p in parameters if p.requires_grad]
+        decayed = [p for p in trained if decay_norms or p.ndim > 1]
+        flat = [p for p in trained if not decay_norms and p.ndim <= 1]
+        groups += [{"params": decayed, "name": name, "lr_scale": scale}] if decayed else []
+        groups += [{"params": flat, "name": f"{name}_flat", "lr_scale": scale, "weight_decay": 0.0}] if flat else []
+    return groups
+
+
+def warmup_cosine(optimizer: Optimizer, steps: int, warmup: float = 0.0, final: float = 0.0) -> LambdaLR:
+    """A linear warm-up, then half a cosine down.
+
+    Args:
+        optimizer: its learning rates are the peaks.
+        steps: optimizer steps of the whole training.
+        warmup: share of the steps that warm up.
+        final: last learning rate as a share of the peak.
+    """
+    if not 0 <= warmup < 1 or not 0 <= final <= 1:
+        raise InputError(f"optim.schedule.warmup and .final are shares between 0 and 1, not {warmup} and {final}")
+    return LambdaLR(optimizer, lambda step: cosine_factor(step, steps, round(steps * warmup), final))
+
+
+def lr_factor(rule: object, batch: int, reference: object) -> float:
+    """Factor on the learning rate of a recipe made for the global batch `reference`, where `batch` is another.
+
+    "linear": batch / reference (Goyal et al., 2017); "sqrt": its square root (Krizhevsky, 2014); None: 1.
+    Raises InputError for another rule, or a reference that is no batch.
+    """
+    if rule not in (None, "linear", "sqrt") or not isinstance(reference, int) or reference < 1:
+        raise InputError(f"optim.scaling has rule linear, sqrt or null and a batch from 1, not {rule} and {reference}")
+    ratio = batch / reference
+    return 1.0 if rule is None else ratio if rule == "linear" else math.sqrt(ratio)
+
+
+def cosine_factor(step: int, steps: int, warmup: int, final: float) -> float:
+    """The learning rate at a step, as a share of its peak."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def optimizer_steps(batches: int, epochs: int | None, limit: float = 1.0, accumulate: int = 1, most: int = -1) -> int:
+    """The optimizer steps of a whole training.
+
+    Lightning's own estimate builds the training loader before a checkpoint has restored the epoch, so that a
+    resumed run would begin with the first epoch's samples.
+
+    Args:
+        batches: whole batches of an epoch.
+        epochs: `trainer.max_epochs`; -1 or None sets no end.
+        limit: `trainer.limit_train_batches`: a share, or as an int a number of batches.
+        accumulate: batches of one step; the last step of an epoch may have fewer.
+        most: `trainer.max_steps`; -1 sets no end.
+
+    Raises:
+        InputError: a training without an end, or without a batch.
+    """
+    taken = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
+    if taken < 1:
+        raise InputError(f"trainer.limit_train_batches={limit} leaves none of the {batches} batches of an epoch")
+    if epochs is None or epochs < 0:
+        if most < 0:
+            raise InputError("the schedule needs an end: give trainer.max_epochs or trainer.max_steps")
+        return most
+    steps = math.ceil(taken / accumulate) * epochs
+    return steps if most < 0 else min(steps, most)

@@ -1,0 +1,256 @@
+"""What W&B shows of a run beside its curves: ranked answers, attention, precision and recall."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import WandbLogger
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from dolglab.contracts import Ranking
+from dolglab.data.datasets import BenchmarkImages
+from dolglab.errors import InputError
+from dolglab.extraction.extractor import attention_scores
+from dolglab.io import write_text
+from dolglab.models.dolg import DescriptorModel
+from dolglab.results.pictures import attention_overlay, chosen_queries, ranked_grid, shown_difficulty
+from dolglab.training.callbacks import is_logged
+from dolglab.training.module import LandmarkModule
+from dolglab.training.retrieval_module import RetrievalModule
+
+BINS = 64
+EDGES = np.linspace(-1, 1, BINS + 1)
+
+
+def cosine_histograms(cosine: Tensor, at: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many cosines of targets, and of all others, lie in each of `BINS` equal parts of -1 to 1.
+
+    Args:
+        cosine: (b, c) of descriptors and class centres.
+        at: (b,) the column of each target; -1 where there is none.
+    """
+    here = at >= 0
+    target = _counts(cosine[here].gather(1, at[here].view(-1, 1)))
+    return target, _counts(cosine) - target
+
+
+def _counts(values: Tensor) -> NDArray[np.int64]:
+    # torch.histc is refused on GPUs where only deterministic operations are allowed.
+    places = ((values.float() + 1) * (BINS / 2)).long().clamp(0, BINS - 1)
+    return torch.bincount(places.flatten(), minlength=BINS).cpu().numpy()
+
+
+# The axis of everything that is logged: optimizer steps, which go on where a resumed run does.
+STEP = "trainer/global_step"
+# What the page of a run, and a table of runs, show of a metric: its best value instead of its last.
+SUMMARIES = {"val/easy": "max", "val/medium": "max", "val/hard": "max", "train/loss": "min"}
+ID_FILE = "wandb_id"
+# Seconds in which the server has to answer before the run is kept on this machine instead.
+PATIENCE = 30
+# Seconds in which it has to take, at the end, what is left to send; `wandb sync` sends the rest.
+END_PATIENCE = 600
+
+
+class WandbLog(WandbLogger):
+    """Lightning's log, for runs that are resumed and servers that are not there.
+
+    The id stands in the run's folder, so that a resumed run is the same one. A server that cannot be reached makes
+    the run an offline one, to be sent by `wandb sync`; training goes on.
+
+    Args:
+        folder: the run's.
+        offline: keep everything on this machine.
+        checkpoints: keep the best and the last one as versions of an artifact.
+        settings: of `wandb.init`: project, name, group, entity, tags and so on.
+
+    Raises InputError, with the first metric, for a key that is missing or refused.
+    """
+
+    def __init__(self, folder: str | Path, offline: bool = False, checkpoints: bool = True, **settings: Any) -> None:
+        import wandb
+
+        self.folder = Path(folder)
+        self.checkpoints = checkpoints
+        # Pictures in tables wait here for `wandb sync`, and not in the home folder.
+        os.environ.setdefault("WANDB_DATA_DIR", str((self.folder / "wandb").resolve()))
+        own = wandb.Settings(init_timeout=PATIENCE, finish_timeout=END_PATIENCE, silent=True, console="off")
+        super().__init__(save_dir=self.folder, offline=offline, id=None, settings=own, **settings)
+        # W&B took it away, and says so of each run.
+        self._wandb_init.pop("anonymous")
+        self._defined = False
+
+    @property
+    def experiment(self) -> Any:
+        """The run on W&B, begun at the first call."""
+        if getattr(rank_zero_only, "rank", 0) == 0 and not self._defined:
+            self._begin()
+        return super().experiment
+
+    def log_hyperparams(self, params: Any = None) -> None:
+        """The configuration, which `log_config` keeps whole."""
+
+    @rank_zero_only
+    def log_config(self, config: dict[str, Any]) -> None:
+        """Keep the resolved configuration of the run."""
+        self.experiment.config.update(config, allow_val_change=True)
+
+    @rank_zero_only
+    def log_results(self, card: Path, checkpoints: Mapping[str, Path]) -> None:
+        """Keep the result card, its figures among the run's, and checkpoints by alias, such as "best" and "last"."""
+        import wandb
+
+        for part in json.loads(card.read_text(encoding="utf-8"))["benchmarks"]:
+            for difficulty, value in part["map"].items():
+                self.experiment.summary[f"result/{part['name']}/{difficulty}"] = value
+        kept = wandb.Artifact(f"card-{self.experiment.id}", "result")
+        kept.add_file(str(card))
+        self.experiment.log_artifact(kept)
+        for alias, path in checkpoints.items() if self.checkpoints else ():
+            model = wandb.Artifact(f"model-{self.experiment.id}", "model")
+            # Not copied: nothing changes a run that has ended.
+            model.add_file(str(path), "model.ckpt", policy="immutable")
+            self.experiment.log_artifact(model, aliases=[alias])
+
+    def _begin(self) -> None:
+        self._defined = True
+        self._wandb_init["id"] = run_id(self.folder)
+        run = self._start()
+        for metric, summary in SUMMARIES.items():
+            run.define_metric(metric, step_metric=STEP, summary=summary)
+
+    def _start(self) -> Any:
+        import wandb
+        from wandb.errors import AuthenticationError, CommError, UsageError
+
+        try:
+            return super().experiment
+        except (AuthenticationError, UsageError) as error:
+            raise InputError(
+                f"W&B refuses the key ({_one_line(error)}): `wandb login`, or logger.wandb.offline=true"
+            ) from error
+        except CommError as error:
+            print(
+                f"W&B cannot be reached ({_one_line(error)}): the run is kept in {self.folder / 'wandb'}, "
+                "`wandb sync` sends it later",
+                file=sys.stderr,
+            )
+            # The service behind wandb still holds the run that could not begin.
+            wandb.teardown()
+            self._wandb_init["mode"] = "offline"
+            return super().experiment
+
+
+def run_id(folder: Path) -> str:
+    """The W&B id that a run's folder holds; where it holds none, one that an agent of W&B gives, or a new one."""
+    path = folder / ID_FILE
+    if not path.exists():
+        write_text(path, os.environ.get("WANDB_RUN_ID", secrets.token_hex(8)) + "\n")
+    return path.read_text().strip()
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+# Queries in a validation's table, from the best AP to the worst, and what stands in a row.
+QUERIES = 4
+COLUMNS: list[str | int] = ["query", "AP, %", "answers", "attention"]
+
+
+class Dashboard(Callback):
+    """At each logged step, how the cosines of targets and others lie; after each validation, of each benchmark, a table
+    of queries, and the mean precision at every recall.
+
+    The first process draws, and the others wait for it at their next step. Where weights are averaged, attention is
+    that of the current ones, which Lightning has put back by then.
+    """
+
+    def __init__(self, board: WandbLog) -> None:
+        self.board = board
+        self.step = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A run that is resumed has made steps."""
+        self.step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the cosines of the first process, which are of its part of the batch or of the classes."""
+        stepped, self.step = trainer.global_step != self.step, trainer.global_step
+        step = self.step - 1
+        if not stepped or not trainer.is_global_zero or not is_logged(trainer, step):
+            return
+        if isinstance(pl_module, LandmarkModule) and pl_module.cosines is not None:
+            counts = zip(("target", "nontarget"), cosine_histograms(*pl_module.cosines), strict=True)
+            self.board.experiment.log({f"cosines/{name}": _histogram(count) for name, count in counts} | {STEP: step})
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the rankings that the module holds."""
+        if not trainer.is_global_zero or not isinstance(pl_module, RetrievalModule):
+            return
+        # Lightning logs a validation at the step that was made last.
+        step = max(trainer.global_step - 1, 0)
+        data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        for ranking in pl_module.rankings:
+            name = f"val/{ranking.benchmark.name.replace(' ', '_')}"
+            rows = query_rows(pl_module.model, ranking, data.images_of(ranking.benchmark))
+            self.board.experiment.log({f"{name}/queries": _table(rows), **_curves(name, ranking), STEP: step})
+
+
+def query_rows(
+    model: DescriptorModel, ranking: Ranking, images: BenchmarkImages, count: int = QUERIES
+) -> Iterator[tuple[str, float | None, bytes, bytes | None]]:
+    """Name, AP in percent, ranked answers and attention (JPEGs) of queries from the best AP to the worst.
+
+    Attention is None of a query that cannot be read, where such are skipped.
+    """
+    ap = np.asarray(ranking.evaluation[shown_difficulty(ranking)]["ap"], np.float64)
+    for query in chosen_queries(ap, count).tolist():
+        position = int(ranking.benchmark.queries[query])
+        score = round(100 * float(ap[query]), 2) if np.isfinite(ap[query]) else None
+        found = images.__getitems__([position]).images
+        pixels = found[0].numpy() if found else None
+        attention = None if pixels is None else attention_overlay(pixels, attention_scores(model, pixels))
+        yield images.source.name(position), score, ranked_grid(ranking, queries=[query]), attention
+
+
+def _histogram(counts: NDArray[np.int64]) -> Any:
+    import wandb
+
+    return wandb.Histogram(np_histogram=(counts, EDGES))
+
+
+def _table(rows: Iterator[tuple[str, float | None, bytes, bytes | None]]) -> Any:
+    import wandb
+
+    table = wandb.Table(COLUMNS)
+    for name, score, *pictures in rows:
+        table.add_data(name, score, *(None if p is None else wandb.Image(Image.open(io.BytesIO(p))) for p in pictures))
+    return table
+
+
+def _curves(name: str, ranking: Ranking) -> dict[str, Any]:
+    """A chart for each benchmark: mean interpolated precision at recall 0, 0.01, ..., 1, in percent."""
+    import wandb
+
+    if not ranking.curves:
+        return {}
+    recall = list(range(101))
+    values = [(100 * curve).round(3).tolist() for curve in ranking.curves.values()]
+    chart = wandb.plot.line_series(recall, values, list(ranking.curves), f"{name}: precision and recall", "recall, %")
+    return {f"{name}/precision_recall": chart}

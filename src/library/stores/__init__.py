@@ -1,1 +1,0 @@
-"""Where a library's descriptors lie, and how they are searched."""

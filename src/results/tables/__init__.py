@@ -1,1 +1,0 @@
-"""Cards as tables: what they say, and how each medium shows it."""

@@ -1,1 +1,0 @@
-"""Local features of an image made into something that can be searched for."""

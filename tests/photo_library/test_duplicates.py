@@ -1,0 +1,74 @@
+"""Clusters of near-duplicates, beside those of a loop over all pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from photo_library.made import library_of, table, unit
+
+from dolglab.errors import InputError
+from dolglab.library import duplicates
+from dolglab.library.catalogue import Photo
+from dolglab.library.duplicates import write_duplicates
+
+
+def near_copies() -> np.ndarray:
+    """Ninety descriptors, many of which are near others; some only by way of a third."""
+    seeds = unit(30, 4, seed=1)
+    rows = np.repeat(seeds, 3, axis=0) + np.random.default_rng(2).normal(scale=0.08, size=(90, 4))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def by_pairs(descriptors: np.ndarray, least: float) -> set[frozenset[int]]:
+    clusters = [{row} for row in range(len(descriptors))]
+    for a in range(len(descriptors)):
+        for b in range(a):
+            if float(descriptors[a] @ descriptors[b]) >= least:
+                one, other = (next(c for c in clusters if row in c) for row in (a, b))
+                if one is not other:
+                    clusters.remove(other)
+                    one |= other
+    return {frozenset(cluster) for cluster in clusters if len(cluster) > 1}
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_clusters_are_those_of_all_pairs(tmp_path: Path, monkeypatch, capsys, small: bool) -> None:
+    if small:
+        # Blocks that cut clusters, whose pairs are joined again and again.
+        for name, value in (("ROWS", 7), ("COLUMNS", 16), ("PAIRS", 3)):
+            monkeypatch.setattr(duplicates, name, value)
+    descriptors = near_copies()
+    photos = [Photo(f"/{row}", 1, 1, (row % 5 + 1, 10)) for row in range(90)]
+    library = library_of(tmp_path / "library", photos, descriptors, segments=4)
+    write_duplicates(library, tmp_path / "out" / "d.csv", 0.99)
+    rows = table(tmp_path / "out" / "d.csv")
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        found.setdefault(row["cluster"], []).append(int(row["photo"][1:]))
+    wanted = by_pairs(descriptors, 0.99)
+    assert 5 < len(wanted) < 30
+    assert {frozenset(cluster) for cluster in found.values()} == wanted
+    assert f"{len(rows)} in {len(wanted)} clusters" in capsys.readouterr().out
+    for row in rows:
+        first, *_ = found[row["cluster"]]
+        assert photos[first].shape == max(photos[other].shape or (0, 0) for other in found[row["cluster"]])
+        cosine = float(descriptors[first] @ descriptors[int(row["photo"][1:])])
+        assert float(row["cosine"]) == pytest.approx(cosine, abs=6e-5)
+
+
+def test_names_come_back_as_they_are_on_disk(tmp_path: Path) -> None:
+    names = ['/a, "b"\n\udce9.jpg', "/🙂.jpg", "/other.jpg"]
+    library = library_of(tmp_path / "library", [Photo(name, 1, 1, (1, 1)) for name in names], unit(3, 8)[[0, 0, 1]])
+    write_duplicates(library, tmp_path / "d.csv", 1.0)
+    assert [row["photo"] for row in table(tmp_path / "d.csv")] == names[:2]
+
+
+def test_what_is_no_cosine_and_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    library = library_of(tmp_path / "library", [Photo("/a", 1, 1, (1, 1))], unit(1, 4))
+    with pytest.raises(InputError, match=r"--least is a cosine"):
+        write_duplicates(library, tmp_path / "d.csv", 1.5)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"d\.csv cannot be written: "):
+        write_duplicates(library, tmp_path / "file" / "d.csv", 0.9)

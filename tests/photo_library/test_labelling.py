@@ -1,0 +1,107 @@
+"""Names by neighbours, beside a loop over all photos."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from photo_library.made import library_of, table, unit
+
+from dolglab.errors import InputError
+from dolglab.library.catalogue import Photo
+from dolglab.library.labelling import NamedPhotos, label, vote
+from dolglab.library.library import Library
+
+DIM, NAMES = 6, "abcd"
+
+
+def scattered() -> np.ndarray:
+    """Eighty descriptors around four centres, whose neighbourhoods touch."""
+    rows = unit(4, DIM, seed=3)[np.arange(80) % 4] + np.random.default_rng(4).normal(scale=0.4, size=(80, DIM))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    """The first sixty photos have a name, the others have none, an empty one or other columns."""
+    photos = [Photo(f"/{row}", 1, 1, (1, 1), metadata={"place": NAMES[row % 4]}) for row in range(60)]
+    photos += [Photo(f"/{row}", 1, 1, (1, 1), metadata={"place": "", "year": "1900"}) for row in range(60, 80)]
+    return library_of(tmp_path / "library", photos, scattered(), segments=3)
+
+
+def by_loop(descriptors: np.ndarray, one: int, others: list[int], neighbours: int) -> tuple[str, float, int]:
+    """The name of a photo by its neighbours, its score and the nearest photo of that name."""
+    near = sorted(others, key=lambda other: -float(descriptors[one] @ descriptors[other]))[:neighbours]
+    votes = defaultdict(float)
+    for other in near:
+        votes[NAMES[other % 4]] += max(0.0, float(descriptors[one] @ descriptors[other]))
+    name = max(votes, key=lambda name: votes[name])
+    nearest = next(other for other in near if NAMES[other % 4] == name)
+    return name, float(descriptors[one] @ descriptors[nearest]), nearest
+
+
+def test_photos_without_a_name_get_that_of_their_neighbours(library: Library, tmp_path: Path, capsys) -> None:
+    label(library, "place", tmp_path / "l.csv", neighbours=5, least=0.9)
+    descriptors = scattered()
+    rows = table(tmp_path / "l.csv")
+    assert [row["photo"] for row in rows] == [f"/{place}" for place in range(60, 80)]
+    for place, row in enumerate(rows, 60):
+        name, score, nearest = by_loop(descriptors, place, list(range(60)), 5)
+        assert (row["label"], row["nearest"]) == (name if score >= 0.9 else "unknown", f"/{nearest}")
+        assert float(row["score"]) == pytest.approx(score, abs=6e-5)
+    unknown = sum(row["label"] == "unknown" for row in rows)
+    assert 0 < unknown < 20
+    assert f"{20 - unknown} photos named, {unknown} unknown" in capsys.readouterr().out
+    assert library.catalogue.columns() == ["place", "year"]
+
+
+def test_how_far_names_can_be_trusted_is_measured_on_those_that_are_there(library: Library) -> None:
+    descriptors, named = scattered(), NamedPhotos(library, "place", 3)
+    right, scores = named.left_out()
+    alone = [by_loop(descriptors, one, [o for o in range(60) if o != one], 3) for one in range(60)]
+    assert right.tolist() == [name == NAMES[one % 4] for one, (name, _, _) in enumerate(alone)]
+    np.testing.assert_allclose(scores, [score for _, score, _ in alone], atol=1e-5)
+    as_if = [by_loop(descriptors, one, [o for o in range(60) if o % 4 != one % 4], 3)[1] for one in range(60)]
+    np.testing.assert_allclose(np.sort(named.strangers()), np.sort(as_if), atol=1e-5)
+
+
+def test_without_a_threshold_few_strangers_are_named(library: Library, tmp_path: Path, capsys) -> None:
+    label(library, "place", tmp_path / "l.csv")
+    said = capsys.readouterr().out
+    least = float(said.split("--least ")[1].split(" on ")[0])
+    strangers = NamedPhotos(library, "place", 5).strangers()
+    assert 0 < (strangers >= least).mean() <= 0.05
+    assert f"{100 * (strangers >= least).mean():.1f} % get another one" in said
+
+
+def test_names_that_were_given_do_not_vote_and_are_given_anew(library: Library, tmp_path: Path) -> None:
+    label(library, "place", tmp_path / "first.csv", least=0.9, write=True)
+    given = {row["photo"]: row["label"] for row in table(tmp_path / "first.csv") if row["label"] != "unknown"}
+    kept = {photo.name: photo.metadata for page in library.catalogue.pages() for photo, _ in page}
+    assert {name for name, columns in kept.items() if "place score" in columns} == set(given)
+    assert {name: kept[name]["place"] for name in given} == given
+    assert kept["/60"]["year"] == "1900"
+    label(library, "place", tmp_path / "second.csv", least=0.9, write=True)
+    assert table(tmp_path / "second.csv") == table(tmp_path / "first.csv")
+    label(library, "place", tmp_path / "third.csv", least=1.0, write=True)
+    assert "place score" not in library.catalogue.columns()
+
+
+def test_of_equal_votes_the_nearest_decides() -> None:
+    votes = vote(np.array([[0.9, 0.9, 0.1]], np.float32), np.array([[7, 8, 9]]), np.array([[2, 1, 3]]))
+    assert [values.tolist() for values in votes] == [[2], [pytest.approx(0.9)], [7]]
+
+
+def test_one_name_wants_a_threshold_and_no_name_is_refused(tmp_path: Path) -> None:
+    photos = [Photo("/a", 1, 1, (1, 1), metadata={"place": "x"}), Photo("/b", 1, 1, (1, 1))]
+    library = library_of(tmp_path / "library", photos, unit(2, 4))
+    with pytest.raises(InputError, match=r"no photo has colour: the columns are place"):
+        label(library, "colour", tmp_path / "l.csv")
+    with pytest.raises(InputError, match=r"have one name: say with --least"):
+        label(library, "place", tmp_path / "l.csv")
+    with pytest.raises(InputError, match=r"--neighbours must be at least 1"):
+        label(library, "place", tmp_path / "l.csv", neighbours=0)
+    label(library, "place", tmp_path / "l.csv", least=-1.0)
+    assert [row["label"] for row in table(tmp_path / "l.csv")] == ["x"]

@@ -1,0 +1,52 @@
+"""Which photos there are: below folders, and in lists of files."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from dolglab.errors import InputError
+from dolglab.library import photos
+from dolglab.library.photos import Listing
+
+
+def names(*places: str, listed: str | None = None) -> tuple[list[str], list[str]]:
+    """The photos, and what is not there."""
+    with closing(Listing(places, listed=listed)) as listing:
+        return [file.name for file in listing], [error.filename for error in listing.unreadable]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\0"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_list_names_files_and_folders_and_what_is_gone_is_left_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, whole: bool
+) -> None:
+    listed = tmp_path / "list.txt"
+    wanted = [str(folder / "a" / "0.jpg"), str(tmp_path / "gone.jpg"), str(folder / "b c")]
+    if not whole:
+        monkeypatch.setattr(photos, "CHUNK", len(wanted[0]) + len(end))
+    listed.write_bytes(end.join([*wanted, wanted[0]]).encode())
+    found, gone = names(str(folder / "a" / "1.jpg"), listed=str(listed))
+    assert found == [str(folder / name) for name in ("a/0.jpg", "a/1.jpg", "b c/3.jpg", "b c/4.jpg", "b c/5.jpg")]
+    assert gone == [wanted[1]]
+
+
+def test_names_with_newlines_are_told_apart_by_nul(folder: Path, tmp_path: Path) -> None:
+    (odd,) = folder.glob("a/photo*")
+    assert "\n" in odd.name
+    (tmp_path / "list.txt").write_text(f"{odd}\0")
+    assert names(listed=str(tmp_path / "list.txt")) == ([str(odd)], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, r"cannot be read: No such file"), ("", r"no photos in .*list\.txt"), ("s3x://a", r"s3x://a cannot be")],
+)
+def test_a_list_of_nothing_is_a_mistake(tmp_path: Path, text: str | None, said: str) -> None:
+    listed = tmp_path / "list.txt"
+    if text is not None:
+        listed.write_text(text)
+    with pytest.raises(InputError, match=said):
+        names(listed=str(listed))

@@ -1,0 +1,42 @@
+"""The commands of `python -m src.library`, in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from photo_library.made import library_of, table, unit
+from typer.testing import CliRunner
+
+from dolglab.commands.library import app
+from dolglab.library.catalogue import Photo
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> str:
+    """Two photos of each of two places, nearly the same, and one that has no place."""
+    rows = unit(2, 8)[[0, 0, 1, 1, 0]]
+    places = [{"place": "x"}, {"place": "x"}, {"place": "y"}, {"place": "y"}, {}]
+    photos = [Photo(f"/{row}", 1, 1, (1, 1), metadata=place) for row, place in enumerate(places)]
+    library_of(tmp_path / "a library", photos, rows)
+    return str(tmp_path / "a library")
+
+
+def say(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_each_command_does_its_work(library: str, tmp_path: Path) -> None:
+    out = str(tmp_path / "out.csv")
+    assert "photos: 5" in say("info", "--library", library)
+    assert "5 in 2 clusters" in say("duplicates", "--library", library, "--out", out, "--least", "0.99")
+    assert [row["photo"] for row in table(tmp_path / "out.csv")] == ["/0", "/1", "/4", "/2", "/3"]
+    said = say("label", "--library", library, "--column", "place", "--neighbours", "1", "--out", out, "--write")
+    assert "on 4 photos whose name is known:\n  as if it had none: 100.0 % get their own name" in said
+    assert [(row["photo"], row["label"]) for row in table(tmp_path / "out.csv")] == [("/4", "x")]
+    assert "columns: place, place score" in say("info", "--library", library)
+    assert "1 photo removed: 4 in" in say("remove", "--library", library, "/4")
+    other = str(tmp_path / "other")
+    assert f"4 photos in {other}" in say("merge", library, "--library", other)

@@ -1,0 +1,119 @@
+"""Libraries of several machines as one."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from photo_library.conftest import describe, save
+from photo_library.made import identity, library_of, unit
+
+from dolglab.errors import InputError
+from dolglab.library.catalogue import Photo
+from dolglab.library.ingest import Request, embed_places
+from dolglab.library.library import Library
+from dolglab.library.maintenance import merge
+from dolglab.library.photos import File, Listing, find_photos, read_shard
+from dolglab.library.query import Ready
+
+
+def names(library: Library) -> set[str]:
+    return {photo.name for page in library.catalogue.pages() for photo, _ in page}
+
+
+def test_shards_merged_answer_as_one_library(ready: Ready, folder: Path, tmp_path: Path, capsys) -> None:
+    (folder / "broken.jpg").write_text("text")
+    (tmp_path / "table.csv").write_text("file,year\na/0.jpg,1900\nb c/4.jpg,1901\n")
+
+    def embed(name: str, shard: str | None) -> str:
+        library = str(tmp_path / name)
+        embed_places(
+            Request([str(folder)], library, "efficientnet_lite0", "1", 64, str(tmp_path / "table.csv"), 1, shard)
+        )
+        return library
+
+    whole = Library(embed("whole", None))
+    parts = [embed(f"part{part}", f"{part}/3") for part in (1, 2, 3)]
+    assert "for no photo here" not in capsys.readouterr().out
+    merge(parts, str(tmp_path / "merged"))
+    merged = Library(tmp_path / "merged")
+    assert len(merged) == len(whole) == sum(len(Library(part)) for part in parts) == 6
+    assert [bad.name for bad in merged.catalogue.bad()] == [str(folder / "broken.jpg")]
+    files = [file for file in find_photos([str(folder)]) if "broken" not in file.name]
+    queries = np.concatenate([describe(ready, file.name) for file in files])
+    for filters in (None, {"year": "1901"}):
+        pairs = zip(whole.search(queries, 6, filters), merged.search(queries, 6, filters), strict=True)
+        for wanted, found in pairs:
+            assert [(a.photo.name, a.photo.metadata) for a in found] == [
+                (a.photo.name, a.photo.metadata) for a in wanted
+            ]
+            np.testing.assert_allclose([a.cosine for a in found], [a.cosine for a in wanted], atol=1e-5)
+
+
+def listed(folder: Path, shard: str) -> list[File]:
+    with closing(Listing([str(folder)], shard)) as listing:
+        files = list(listing)
+        assert len(listing) == len(files)
+        return files
+
+
+def test_a_file_more_leaves_the_others_in_their_shards(folder: Path) -> None:
+    def shards() -> dict[str, int]:
+        files = find_photos([str(folder)])
+        parts = {part: listed(folder, f"{part}/3") for part in (1, 2, 3)}
+        assert sorted(file.name for own in parts.values() for file in own) == [file.name for file in files]
+        return {file.name: part for part, own in parts.items() for file in own}
+
+    before = shards()
+    save(folder / "a" / "00.jpg", 7)
+    assert before.items() < shards().items()
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "-1/2", "1/2/3"])
+def test_what_is_no_shard_is_refused(shard: str) -> None:
+    with pytest.raises(InputError, match=r"--shard wants i/n"):
+        read_shard(shard)
+
+
+def test_of_a_photo_in_several_the_newest_is_taken_with_the_columns_of_all(tmp_path: Path, capsys) -> None:
+    rows = unit(6, 4)
+    old = library_of(tmp_path / "old", [Photo("/a", 1, 5, (1, 1), metadata={"year": "1", "by": "x"})], rows[:1])
+    old.note_bad([Photo("/b", 1, 5, reason="zero bytes"), Photo("/c", 1, 9, reason="zero bytes")])
+    same = [Photo("/a", 2, 6, (2, 2), metadata={"year": "2"}), Photo("/b", 1, 5, (1, 1)), Photo("/c", 1, 8, (1, 1))]
+    library_of(tmp_path / "new", same, rows[1:4])
+    for order, taken in ((("old", "new"), (3, 2)), (("new", "old"), (3, 1))):
+        out = tmp_path / "-".join(order)
+        merge([str(tmp_path / name) for name in order], str(out))
+        said = capsys.readouterr().out
+        assert [f"{name}: {count} photo" in said for name, count in zip(order, taken, strict=True)] == [True, True]
+        merged = Library(out)
+        assert [photo.name for photo in merged.catalogue.bad()] == ["/c"]
+        (a, *_), (b, *_) = merged.search(rows[1:3], 1)
+        assert (a.photo.name, a.photo.changed, a.photo.metadata) == ("/a", 6, {"year": "2", "by": "x"})
+        assert (b.photo.name, b.cosine) == ("/b", pytest.approx(1, abs=1e-6))
+        assert len(merged) == 2
+
+
+def test_a_source_that_breaks_leaves_nothing_of_itself(tmp_path: Path) -> None:
+    photos = [Photo(f"/{row}", 1, 1, (1, 1)) for row in range(6)]
+    library_of(tmp_path / "good", photos[:2], unit(2, 4))
+    library_of(tmp_path / "bad", photos[2:], unit(4, 4), segments=2)
+    (tmp_path / "bad" / "segments" / "00000002.flat").write_bytes(b"cut short")
+    with pytest.raises(InputError, match=r"00000002\.flat is damaged"):
+        merge([str(tmp_path / "good"), str(tmp_path / "bad")], str(tmp_path / "out"))
+    assert names(Library(tmp_path / "out")) == {"/0", "/1"}
+
+
+def test_other_models_and_a_library_into_itself_are_refused(tmp_path: Path) -> None:
+    mine, other = str(tmp_path / "mine"), str(tmp_path / "other")
+    library_of(tmp_path / "mine", [Photo("/a", 1, 1, (1, 1))], unit(1, 4))
+    Library.open(other, identity(4, model="n"))
+    with pytest.raises(InputError, match=r"other was made by M \(model n\), .*mine by M \(model m\)"):
+        merge([mine, other], str(tmp_path / "out"))
+    with pytest.raises(InputError, match=r"mine was made by M \(model m\)"):
+        merge([other], mine)
+    with pytest.raises(InputError, match=r"cannot be merged into itself"):
+        merge([mine, other], mine)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,72 @@
+"""Photos taken out, and what a library says about itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from photo_library.made import library_of, unit
+
+from dolglab.errors import InputError
+from dolglab.library.catalogue import Photo
+from dolglab.library.library import Library
+from dolglab.library.maintenance import about, remove
+
+ODD = "photo = '\"é🙂\n\udce9.jpg"
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    """Three files, one with an odd name, and an object store's photo."""
+    names = [str(tmp_path / "photos" / name) for name in ("a.jpg", "b.jpg", ODD)] + ["s3://bucket/c.jpg"]
+    (tmp_path / "photos").mkdir()
+    for name in names[:3]:
+        Path(name).touch()
+    photos = [Photo(name, 1, 1, (1, 1), metadata={"year": "1900"}) for name in names]
+    library = library_of(tmp_path / "library", photos, unit(4, 4))
+    library.note_bad([Photo(str(tmp_path / "photos" / "broken\n.jpg"), 1, 1, reason="zero bytes")])
+    return library
+
+
+def left(library: Library) -> set[str]:
+    return {name.rpartition("/")[2] for name in (photo.name for page in library.catalogue.pages() for photo, _ in page)}
+
+
+def test_photos_are_taken_out_by_any_path_to_them(library: Library, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    remove(library, [f"photos/{ODD}", "link/../photos/a.jpg", "s3://bucket/c.jpg"])
+    assert "3 photos removed: 1 in" in capsys.readouterr().out
+    remove(library, ["link/b.jpg"])
+    assert left(library) == {"broken\n.jpg"}
+    assert (tmp_path / "photos" / ODD).exists()
+
+
+def test_one_stranger_and_nothing_is_taken_out(library: Library) -> None:
+    with pytest.raises(InputError, match=r"nobody\\n\.jpg: not in .*nothing was removed"):
+        remove(library, [str(library.folder.parent / "photos" / "a.jpg"), "nobody\n.jpg"])
+    with pytest.raises(InputError, match=r"which photos\?"):
+        remove(library, [])
+    assert len(library) == 4
+
+
+def test_gone_files_are_taken_out_unless_all_are_gone(library: Library, tmp_path: Path, capsys) -> None:
+    (tmp_path / "photos" / "broken\n.jpg").touch()
+    (tmp_path / "photos" / ODD).unlink()
+    remove(library, [], gone=True)
+    assert "1 photo removed: 3 in" in capsys.readouterr().out
+    remove(library, [], gone=True)
+    assert "0 photos removed: 3 in" in capsys.readouterr().out
+    (tmp_path / "photos").rename(tmp_path / "unplugged")
+    with pytest.raises(InputError, match=r"the files of all 3 photos are gone: is their disk there\?"):
+        remove(library, [], gone=True)
+    assert left(library) == {"a.jpg", "b.jpg", "c.jpg", "broken\n.jpg"}
+
+
+def test_a_library_says_what_it_is(library: Library, capsys) -> None:
+    about(library)
+    said = capsys.readouterr().out
+    for part in ("photos: 4\n", "could not be read: 1 (--bad names them)", "model: M, 4 values", "columns: year"):
+        assert part in said
+    about(library, bad=True)
+    assert capsys.readouterr().out.endswith("broken\\n.jpg: zero bytes\n")

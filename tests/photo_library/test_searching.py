@@ -1,0 +1,167 @@
+"""What a search says: on the terminal, as JSON, and on its page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from photo_library.conftest import save
+
+from dolglab.errors import InputError
+from dolglab.extraction.explain import parts_of, similarity_terms
+from dolglab.extraction.extractor import Extractor
+from dolglab.library.catalogue import Photo
+from dolglab.library.ingest import embed
+from dolglab.library.library import Answer, Library
+from dolglab.library.photos import find_photos
+from dolglab.library.query import Ready, photo_pixels
+from dolglab.library.search_engine import Finder, common_folder
+from dolglab.library.search_results import Request, search_photos
+from dolglab.models.backbone import Backbone
+from dolglab.models.dolg import DOLG
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def library(ready: Ready, folder: Path, tmp_path: Path) -> str:
+    made = Library.open(tmp_path / "library", ready.identity)
+    embed(made, ready, find_photos([str(folder)]))
+    made.close()
+    return str(tmp_path / "library")
+
+
+def test_json_has_what_was_asked_for(library: str, folder: Path, capsys: Capture) -> None:
+    query = folder / "a" / "1.jpg"
+    search_photos(Request([str(query)], library, 3, rerank="spatial", explain=True, as_json=True))
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["query"] == str(query)
+    first = found["answers"][0]
+    assert first["photo"] == str(query)
+    assert first["inliers"] == first["matches"] > 8
+    assert sum(first["terms"].values()) == pytest.approx(first["cosine"], abs=1e-5)
+    assert all(answer["inliers"] < first["inliers"] for answer in found["answers"][1:])
+
+
+def test_the_page_shows_each_answer_and_survives_odd_names_and_lost_photos(
+    library: str, folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (odd,) = folder.glob("a/photo*")
+    query = tmp_path / "<b>query.jpg"
+    shutil.copy(odd, query)
+    (folder / "b c" / "3.jpg").unlink()
+    page = tmp_path / "page.html"
+    search_photos(Request([str(query)], library, 20, explain=True, html=str(page)))
+    text = page.read_text()
+    assert text.count("<li>") == 6
+    assert "no longer there" in text
+    assert "&lt;b&gt;query.jpg" in text
+    assert "<b>query" not in text
+    # A picture of each photo that is there, of the query, and three for why each was found.
+    assert text.count('src="data:image/jpeg') == 5 + 1 + 3 * 5
+    assert "3.jpg (gone)" in capsys.readouterr().out
+
+
+def test_a_query_that_nothing_passes_for_is_a_line(library: str, folder: Path, capsys: Capture) -> None:
+    query = str(folder / "a" / "0.jpg")
+    search_photos(Request([query], library, 3, least=1.0, box="0,0,30,30"))
+    assert capsys.readouterr().out == f"{query}, part 0,0,30,30: no photo passes a cosine of 1 or more\n"
+
+
+def test_a_query_that_cannot_be_searched_for_stops_no_other(
+    library: str, folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    queries = tmp_path / "queries"
+    shutil.copytree(folder / "a", queries)
+    (queries / "0.jpg").write_text("text")
+    save(queries / "small.png", 60, cell=4)
+    search_photos(Request([str(queries)], library, 1, box="0,0,40,40", as_json=True, html=str(tmp_path / "page.html")))
+    out, err = capsys.readouterr()
+    assert [(one["query"], one["box"]) for one in json.loads(out)] == [
+        (str(query), [0, 0, 40, 40]) for query in sorted(queries.glob("*.jpg")) if query.name != "0.jpg"
+    ]
+    broken, small = err.splitlines()
+    assert broken.startswith(f"left out: {queries / '0.jpg'} cannot be read: not an image")
+    assert small.endswith("small.png, of 24 x 16 pixels")
+    assert (tmp_path / "page.html").read_text().count(", part 0,0,40,40</h1>") == 2
+
+
+def test_nothing_to_search_for_is_a_mistake(library: str, folder: Path) -> None:
+    for path in folder.glob("a/*.jpg"):
+        path.write_text("text")
+    with pytest.raises(InputError, match=r"none of 3 queries can be searched for"):
+        search_photos(Request([str(folder / "a")], library, 1))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"rerank": "magic"}, r"--rerank is spatial, not magic"),
+        ({"where": ["year"]}, r"--where wants COLUMN=VALUE, not year"),
+        ({"box": "1,2,3"}, r"a box is x1,y1,x2,y2 in pixels, not 1,2,3"),
+        ({"box": "0,0,900,900"}, r"is not inside .* of 72 x 48 pixels"),
+        ({"html": "/proc/page.html"}, r"/proc/page\.html cannot be written"),
+    ],
+)
+def test_mistakes_are_one_line(library: str, folder: Path, asked: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        search_photos(Request([str(folder / "a" / "0.jpg")], library, 3, **asked))
+
+
+def test_verified_answers_come_by_inliers_and_lost_ones_stay(library: str, folder: Path, tmp_path: Path) -> None:
+    """The query is a photo's half: its own photo is the only one that local features lead to."""
+    whole = tmp_path / "more" / "whole.jpg"
+    save(whole, 50, cell=40)
+    finder = Finder(library)
+    embed(finder.library, finder.ready, find_photos([str(whole)]))
+    query = photo_pixels(str(whole), 64, (0, 0, 120, 160))
+    (folder / "a" / "0.jpg").unlink()
+    (plain,), (verified,) = finder.search([query], 7), finder.search([query], 7, verify=True)
+    assert {answer.photo.name for answer in plain} == {answer.photo.name for answer in verified}
+    by_name = {answer.photo.name: answer for answer in verified}
+    assert by_name[str(folder / "a" / "0.jpg")].inliers is None
+    counted = [answer.inliers or 0 for answer in verified]
+    strong = [count for count in counted if count >= 8]
+    assert counted[: len(strong)] == sorted(strong, reverse=True)
+
+
+def test_terms_add_up_to_the_cosine_and_are_what_a_loop_says() -> None:
+    torch.manual_seed(0)
+    tiny_dolg = DOLG(Backbone("resnet18", pretrained=False), hidden=32, dim=16).eval()
+    a, b = (torch.rand(1, 3, 64, 48, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    ours, theirs = parts_of(tiny_dolg, a), parts_of(tiny_dolg, b)
+    assert ours is not None
+    assert theirs is not None
+    with torch.inference_mode():
+        da, db = tiny_dolg(a)[0].double(), tiny_dolg(b)[0].double()
+    torch.testing.assert_close(ours.whole, da, atol=1e-5, rtol=1e-5)
+    terms = similarity_terms(ours, theirs)
+    assert sum(terms) == pytest.approx(float(torch.cosine_similarity(da, db, dim=0)), abs=1e-6)
+    weight, hidden = tiny_dolg.fc.weight.double(), tiny_dolg.fc_global.out_features
+    with torch.no_grad():
+        fa, fb = tiny_dolg.fused(a)[0].double(), tiny_dolg.fused(b)[0].double()
+        both = (weight[:, :hidden] @ fa[:hidden]) @ (weight[:, :hidden] @ fb[:hidden])
+    assert terms.global_ == pytest.approx(float(both / (da.norm() * db.norm())), abs=1e-6)
+    assert abs(terms.local) > 1e-6
+
+
+def test_the_folder_of_all_is_found() -> None:
+    def folder_of(*names: str) -> str:
+        return common_folder([Answer(Photo(name, 1, 1), 1.0) for name in names])
+
+    assert folder_of("/a/bc/1.jpg", "/a/bd/2.jpg") == "/a/"
+    assert folder_of("s3://x/1.jpg", "/a/2.jpg") == ""
+    assert folder_of("/a/1.jpg") == "/a/"
+    assert folder_of() == ""
+
+
+def test_several_scales_have_no_terms(ready: Ready, library: str, folder: Path) -> None:
+    finder = Finder(library)
+    query = photo_pixels(str(folder / "a" / "0.jpg"), 64)
+    (answers,) = finder.search([query], 1)
+    assert finder.explain(query, answers[0]).terms is not None
+    finder.ready = Ready(Extractor(ready.extractor.model, (0.7071, 1.0)), ready.title, ready.identity)
+    assert finder.explain(query, answers[0]).terms is None

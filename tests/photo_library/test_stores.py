@@ -1,0 +1,216 @@
+"""Every kind of store answers as a plain loop does, whatever was added, changed and taken out before."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dolglab.errors import InputError
+from dolglab.library import faiss_store as compaction
+from dolglab.library import faiss_store as segments
+from dolglab.library.catalogue import Photo
+from dolglab.library.library import Library
+
+DIM = 16
+IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": DIM, "scales": [1.0], "max_side": 64}
+KINDS = ["flat", "ivf_pq", "hnsw", "milvus"]
+
+
+def unit(count: int, seed: int) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def photos(first: int, count: int) -> list[Photo]:
+    return [Photo(f"{n:04d}", 1, 1, (2, 3), metadata={"half": str(n % 2)}) for n in range(first, first + count)]
+
+
+class Plain:
+    """The same by a dictionary and a loop."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, np.ndarray] = {}
+
+    def add(self, added: list[Photo], descriptors: np.ndarray) -> None:
+        self.rows |= {photo.name: row for photo, row in zip(added, descriptors, strict=True)}
+
+    def best(self, query: np.ndarray, k: int, half: str | None = None) -> list[tuple[str, float]]:
+        found = [(n, float(row @ query)) for n, row in self.rows.items() if half in (None, str(int(n) % 2))]
+        return sorted(found, key=lambda pair: -pair[1])[:k]
+
+
+@pytest.fixture(params=KINDS)
+def library(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Library]:
+    if request.param == "milvus":
+        pytest.importorskip("milvus_lite", reason="Milvus Lite is not installed")
+    monkeypatch.setattr(segments, "INDEXED_FROM", 300)
+    monkeypatch.setattr(segments, "FEW", 0.0)
+    library = Library.open(tmp_path / "library", IDENTITY, request.param)
+    yield library
+    library.close()
+
+
+def test_answers_are_those_of_a_loop_through_all_changes(library: Library) -> None:
+    plain = Plain()
+    queries = unit(4, 99)
+
+    def add(first: int, count: int, seed: int) -> None:
+        descriptors = unit(count, seed)
+        library.add(photos(first, count), descriptors)
+        plain.add(photos(first, count), descriptors)
+
+    def same() -> None:
+        assert len(library) == len(plain.rows)
+        for half in (None, "1"):
+            found = library.search(queries, 8, None if half is None else {"half": half})
+            for query, answers in zip(queries, found, strict=True):
+                wanted = plain.best(query, 8, half)
+                assert [answer.photo.name for answer in answers] == [name for name, _ in wanted]
+                np.testing.assert_allclose([answer.cosine for answer in answers], [c for _, c in wanted], atol=1e-5)
+
+    with library.writing():
+        add(0, 400, 0)
+        same()
+        add(390, 30, 1)
+        add(500, 1, 2)
+        same()
+        library.remove([f"{n:04d}" for n in range(0, 400, 3)])
+        for n in range(0, 400, 3):
+            plain.rows.pop(f"{n:04d}")
+        same()
+    same()
+    with library.writing():
+        library.remove([f"{n:04d}" for n in range(395)])
+        plain.rows = {name: row for name, row in plain.rows.items() if int(name) >= 395}
+    same()
+
+
+def test_an_addition_that_was_cut_short_counts_for_nothing(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    library.add(photos(0, 5), unit(5, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr("dolglab.library.catalogue.Change.put", killed)
+        with pytest.raises(KeyboardInterrupt):
+            library.add(photos(5, 9), unit(9, 1))
+    (answers,) = library.search(unit(9, 1)[8:], 9)
+    assert len(answers) == len(library) == 5
+    with library.writing():
+        library.add(photos(5, 2), unit(2, 1))
+    assert [len(found) for found in library.search(unit(9, 1), 20)] == [7] * 9
+    assert library.forget_damaged() == 0
+
+
+def test_descriptors_come_back_as_they_were_given(library: Library) -> None:
+    given = unit(7, 3)
+    library.add(photos(0, 7), given)
+    rows = np.array([5, 0, 2])
+    np.testing.assert_allclose(library.store.rows(1, rows), given[rows], atol=1e-7)
+
+
+def test_a_library_keeps_its_descriptors_where_they_are(library: Library, tmp_path: Path) -> None:
+    kept = library.catalogue.about("store")
+    other = "milvus" if kept["kind"] != "milvus" else "flat"
+    library.close()
+    with pytest.raises(InputError, match=rf"keeps its descriptors in .*, not {other}"):
+        Library.open(tmp_path / "library", IDENTITY, other)
+    with pytest.raises(InputError, match=r"--store is flat, ivf_pq, hnsw, milvus or the address"):
+        Library.open(tmp_path / "another", IDENTITY, "elastic")
+    assert not (tmp_path / "another").exists()
+
+
+def test_another_index_answers_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "INDEXED_FROM", 300)
+    Library.open(tmp_path / "library", IDENTITY).close()
+    library = Library.open(tmp_path / "library", IDENTITY, "hnsw")
+    with library.writing():
+        library.add(photos(0, 400), unit(400, 0))
+        wanted = library.search(unit(3, 9), 5)
+        for kind in ("hnsw", "ivf_pq", "flat"):
+            library.use_index(kind)
+            assert [segment.kind for segment in library.contents().segments.values()] == [kind]
+            for found, row in zip(library.search(unit(3, 9), 5), wanted, strict=True):
+                assert [answer.photo for answer in found] == [answer.photo for answer in row]
+                np.testing.assert_allclose([a.cosine for a in found], [a.cosine for a in row], atol=1e-6)
+    # As a kill between the word and the deed leaves it.
+    with library.writing(), library.change() as change:
+        change.say("store", {"kind": "hnsw"})
+    library = Library(library.folder)
+    library.use_index("hnsw")
+    assert [segment.kind for segment in library.contents().segments.values()] == ["hnsw"]
+    with library.writing():
+        library.use_index("flat")
+    library.close()
+    assert {path.suffix for path in (tmp_path / "library" / "segments").iterdir()} == {".flat", ".json"}
+    assert Library(tmp_path / "library").catalogue.about("store") == {"kind": "flat"}
+
+
+def test_many_small_additions_become_few_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "BESIDE", 4)
+    library = Library.open(tmp_path / "library", IDENTITY)
+    plain = Plain()
+    with library.writing():
+        for n in range(40):
+            library.add(photos(n, 1), unit(1, n))
+            plain.add(photos(n, 1), unit(1, n))
+    assert len(library.contents().segments) <= 8
+    assert len(list((library.folder / "segments").glob("*.flat"))) == len(library.contents().segments)
+    query = unit(1, 99)
+    found = [name for name, _ in plain.best(query[0], 40)]
+    assert [a.photo.name for a in library.search(query, 40)[0]] == found
+    monkeypatch.setattr(compaction, "LARGEST", 25 * 4 * IDENTITY["dim"])
+    with library.writing():
+        library.compact()
+    sizes = [segment.size for segment in library.contents().segments.values()]
+    assert sum(sizes) == 40
+    assert len(sizes) < 8
+    assert [a.photo.name for a in library.search(query, 40)[0]] == found
+
+
+def test_threads_that_search_meet_no_half_done_change(tmp_path: Path) -> None:
+    """While another connection adds, takes out and makes segments one, every answer is whole."""
+    writer = Library.open(tmp_path / "library", IDENTITY)
+    with writer.writing():
+        writer.add(photos(0, 30), unit(30, 0))
+    reader, query, done = Library(tmp_path / "library"), unit(1, 9), threading.Event()
+
+    def search() -> int:
+        count = 0
+        while not done.is_set() or not count:
+            assert len(reader.search(query, 5)[0]) == 5
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(3) as pool:
+        searching = [pool.submit(search) for _ in range(3)]
+        for number in range(40):
+            with writer.writing():
+                writer.add(photos(100 + number, 1), unit(1, number))
+                writer.remove([f"{98 + number:04d}"])
+                if number % 4 == 0:
+                    writer.compact()
+        done.set()
+        assert all(future.result() for future in searching)
+
+
+def test_milvus_lite_is_for_one_process(tmp_path: Path) -> None:
+    pytest.importorskip("milvus_lite", reason="Milvus Lite is not installed")
+    import subprocess
+    import sys
+
+    library = Library.open(tmp_path / "library", IDENTITY, "milvus")
+    library.add(photos(0, 3), unit(3, 0))
+    code = f"from dolglab.library.library import Library; Library({str(library.folder)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ)
+    library.close()
+    assert "Milvus Lite: one process at a time has its file open" in done.stderr.splitlines()[-1]
+    again = Library(library.folder)
+    assert len(again.search(unit(1, 0), 9)[0]) == 3
+    again.close()

@@ -1,0 +1,116 @@
+"""What version 0.1 wrote is read: checkpoints, models, libraries, descriptors (see fixtures/README.md)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from end_to_end.runs import card, command, metrics, run_command
+from omegaconf import OmegaConf
+
+import dolglab
+from dolglab.commands.hydra_cli import renamed
+from dolglab.models.checkpoint import load_model, safe_config
+from dolglab.models.dolg import DOLG
+from dolglab.renamed import RENAMED
+
+MADE = Path(__file__).parent / "fixtures" / "version_0_1"
+PHOTOS = MADE / "photos"
+# What the clock decides.
+TIMED = {"seconds", "costs"}
+
+
+@pytest.mark.parametrize("source", ["run/checkpoints/last.ckpt", "model"])
+def test_checkpoints_and_exported_folders_give_their_network(source: str) -> None:
+    network, config = load_model(MADE / source)
+    assert isinstance(network, DOLG)
+    assert config["model"]["_target_"] == "dolglab.models.dolg.DOLG"
+    assert network.pooling.p.requires_grad
+    assert config["name"] == "fixture"
+
+
+def test_descriptors_are_those_that_were_kept() -> None:
+    kept = np.load(next(MADE.glob("descriptors/*/descriptors.npy")))
+    model = dolglab.load(MADE / "run/checkpoints/last.ckpt")
+    names = sorted(PHOTOS.glob("*/*.jpg"))
+    made = model([str(path) for path in names])
+    assert kept.shape[0] == len(names)
+    # In whatever order they were kept: each has its counterpart.
+    assert np.abs((made @ kept.T).max(axis=1) - 1).max() < 1e-5
+
+
+def test_a_library_is_searched_and_gives_the_same_answers(tmp_path: Path) -> None:
+    shutil.copytree(MADE / "library", tmp_path / "library")
+    query = str(PHOTOS / "landmark_1" / "0.jpg")
+    done = run_command(
+        command(query, "--library", str(tmp_path / "library"), "--json", "--top", "20", module="src.search")
+    )
+    assert done.returncode == 0, done.stderr
+    expected = json.loads((MADE / "search.json").read_text())[0]["answers"]
+    found = json.loads(done.stdout)[0]["answers"]
+    assert [answer["photo"] for answer in found] == [answer["photo"] for answer in expected]
+    np.testing.assert_allclose([a["cosine"] for a in found], [a["cosine"] for a in expected], atol=1e-5)
+
+
+def test_kept_descriptors_are_found_again(tmp_path: Path) -> None:
+    shutil.copytree(MADE / "descriptors", tmp_path / "descriptors")
+    about = json.loads(next((tmp_path / "descriptors").glob("*/about.json")).read_text())
+    if about["torch"] != torch.__version__:
+        pytest.skip(f"they were made by torch {about['torch']}, which is part of what they are kept under")
+    timing = next((tmp_path / "descriptors").glob("*/timing.json"))
+    before = timing.read_text()
+    checkpoint = f"checkpoint={MADE / 'run/checkpoints/last.ckpt'}"
+    where = ["benchmark=folder", f"benchmark.root={PHOTOS}", f"store={tmp_path / 'descriptors'}"]
+    asked = [checkpoint, *where, f"hydra.run.dir={tmp_path / 'run'}", "pictures=0", "trainer=cpu"]
+    done = run_command(command(*asked, module="src.evaluate"))
+    assert done.returncode == 0, done.stderr
+    assert timing.read_text() == before
+    assert len(list((tmp_path / "descriptors").iterdir())) == 1
+    expected = json.loads((MADE / "evaluation_card.json").read_text())
+    (found,), (before,) = card(tmp_path / "run")["benchmarks"], expected["benchmarks"]
+    assert {k: v for k, v in found.items() if k not in TIMED} == {k: v for k, v in before.items() if k not in TIMED}
+
+
+def test_a_run_is_resumed(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(MADE / "run", run)
+    (run / "card.json").unlink()
+    more = ["resume=true", "trainer.max_epochs=3", f"data.root={PHOTOS}", f"hydra.run.dir={run}"]
+    done = run_command(command(*more))
+    assert done.returncode == 0, done.stderr
+    assert "_target_" not in done.stdout
+    assert max(int(row["epoch"]) for row in metrics(run) if row.get("val/medium")) == 2
+
+
+def test_every_old_target_names_something() -> None:
+    from hydra.utils import get_object
+
+    for old, new in RENAMED.items():
+        assert callable(get_object(new)), old
+
+
+def test_the_targets_of_somebodys_own_yaml_are_renamed_and_interpolations_stay() -> None:
+    cfg = OmegaConf.create(
+        {
+            "backbone": {"_target_": "src.models.backbone.Backbone", "name": "???"},
+            "model": {"_target_": "src.models.dolg.DOLG", "backbone": "${backbone}"},
+            "steps": [{"_target_": "src.retrieval.post.expansion.AlphaQE"}, None, "${model}"],
+            "own": {"_target_": "torch.optim.SGD"},
+        }
+    )
+    OmegaConf.set_struct(cfg, True)
+    cfg = renamed(cfg)
+    assert cfg.model._target_ == "dolglab.models.dolg.DOLG"
+    assert cfg.model.backbone._target_ == "dolglab.models.backbone.Backbone"
+    assert cfg.steps[0]._target_ == "dolglab.retrieval.query_expansion.AlphaQE"
+    assert cfg.own._target_ == "torch.optim.SGD"
+    assert OmegaConf.is_interpolation(cfg.model, "backbone")
+
+
+def test_a_class_that_moved_to_another_file_is_still_found() -> None:
+    moved = safe_config({"_target_": "src.models.some.other.place.GeM", "p": 3.0})
+    assert moved == {"_target_": "dolglab.models.pooling.GeM", "p": 3.0}
