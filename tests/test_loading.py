@@ -14,7 +14,7 @@ from PIL import Image
 from training.test_checkpoints import write
 
 import dolglab
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.sharing.loaded_model import LoadedModel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,7 +70,7 @@ def test_photographs_are_turned_upright_whatever_they_come_as(model, tmp_path: P
 )
 def test_what_is_no_image_is_refused(model, image: object, said: str) -> None:
     loaded, _ = model
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(UserError, match=said):
         loaded(image)
 
 

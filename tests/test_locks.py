@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dolglab.io import held, hold, release
+from dolglab.io import acquire, is_held, release
 
 TAKE = "import sys; from pathlib import Path; from dolglab.io import hold; print(hold(Path(sys.argv[1])), flush=True); "
 
@@ -20,11 +20,11 @@ def other(path: Path, then: str = "") -> subprocess.Popen[str]:
 
 def test_another_process_is_refused_until_it_is_released(tmp_path):
     path = tmp_path / "run" / ".lock"
-    assert hold(path)
-    assert hold(path)
+    assert acquire(path)
+    assert acquire(path)
     assert other(path).communicate()[0].strip() == "False"
     release(path)
-    assert not held(path)
+    assert not is_held(path)
     assert other(path).communicate()[0].strip() == "True"
 
 
@@ -36,10 +36,10 @@ def test_a_killed_process_holds_nothing_though_its_fork_lives_on(tmp_path):
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "True"
         child = int(process.stdout.readline())
-        assert not hold(path)
+        assert not acquire(path)
         process.kill()
         process.wait()
-        taken = hold(path)
+        taken = acquire(path)
         os.kill(child, signal.SIGKILL)
         assert taken
         release(path)

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from dolglab.commands.report import main
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.results.card import make_card
 from dolglab.results.pictures import write_pictures
 from dolglab.results.report import card_paths
@@ -139,7 +139,7 @@ def test_cards_must_be_named(tmp_path, capsys):
 
 
 def test_no_card_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match="no result card at"):
+    with pytest.raises(UserError, match="no result card at"):
         card_paths([str(tmp_path / "*")])
 
 

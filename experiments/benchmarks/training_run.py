@@ -26,7 +26,7 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
 from dolglab.commands.build_training import assemble, build_trainer
-from dolglab.commands.hydra_cli import settle_process
+from dolglab.commands.hydra_cli import configure_process
 from dolglab.losses.margin import ArcFace
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG
@@ -71,7 +71,7 @@ class Clock(Callback):
 
 def main() -> None:
     """Print the comparison and the checkpoint's cost."""
-    settle_process()
+    configure_process()
     warnings.simplefilter("ignore")
     root = Path(__file__).resolve().parents[2]
     with initialize_config_dir(str(root / "conf"), version_base="1.3"), tempfile.TemporaryDirectory() as folder:

@@ -60,7 +60,7 @@ def load(source: str | Path, scales: Sequence[float] = (1.0,), max_side: int = 1
         scales: of each image, whose descriptors are averaged.
         max_side: images are shrunk to this many pixels before.
 
-    Raises InputError for a source that is none of these.
+    Raises UserError for a source that is none of these.
     """
     from dolglab.sharing.loaded_model import LoadedModel
 

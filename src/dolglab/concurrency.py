@@ -15,18 +15,18 @@ from typing import TypeVar
 
 from rich.progress import track
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 J = TypeVar("J")
 R = TypeVar("R")
 
 
 def checked_workers(workers: int | None) -> int:
-    """So many, or all cores for None. Raises InputError for what is no whole number above 0."""
+    """So many, or all cores for None. Raises UserError for what is no whole number above 0."""
     if workers is None:
         return os.cpu_count() or 1
     if not isinstance(workers, int) or workers < 1:
-        raise InputError(f"workers must be a whole number above 0, not {workers}")
+        raise UserError(f"workers must be a whole number above 0, not {workers}")
     return workers
 
 
@@ -36,7 +36,7 @@ def over_processes(
     """The results of `work`, a function at the top of a module, in the order of the jobs.
 
     With a bar called `what` on a terminal; one worker is this process itself, and there are no more than jobs. `settle`
-    is called in each worker first. Raises InputError where a worker was killed.
+    is called in each worker first. Raises UserError where a worker was killed.
     """
     bar = partial(track, description=what, total=len(jobs), transient=True, disable=not sys.stdout.isatty())
     workers = min(workers, len(jobs))
@@ -47,7 +47,7 @@ def over_processes(
     try:
         yield from bar(pool.map(work, jobs))
     except BrokenProcessPool:
-        raise InputError(
+        raise UserError(
             f"{what}: a worker was killed, perhaps for want of memory: the same command goes on, take fewer workers"
         ) from None
     finally:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 Crop = Literal["pil", "trunc", "none"]
 Resize = Literal["released", "antialias"]
@@ -130,9 +130,9 @@ class TrainingSet:
     classes: NDArray[np.str_]
 
     def __post_init__(self) -> None:
-        """Raise InputError for a label that is no class."""
+        """Raise UserError for a label that is no class."""
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
-            raise InputError(
+            raise UserError(
                 f"labels {self.labels.min()} to {self.labels.max()} do not fit {len(self.classes)} classes, from 0"
             )
 

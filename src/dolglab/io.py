@@ -1,17 +1,20 @@
-"""Files that one process at a time holds; a process that ends, however, holds none."""
+"""Files that are written whole or not at all, and files that one process at a time holds."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write `text` as UTF-8 beside `path`, then rename it into place; folders are made as needed.
+    """Write `text` as UTF-8 in one step (see `atomic_path`); returns `path`.
 
     File names that are not UTF-8 come as lone surrogates, which are written as escapes.
     """
@@ -23,7 +26,7 @@ def is_utf8(name: str) -> bool:
     return name.encode(errors="ignore").decode() == name
 
 
-def settle(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Have a file on the disk itself, where a power cut leaves it."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -32,16 +35,31 @@ def settle(path: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, data: bytes) -> Path:
-    """Write `data` beside `path`, then rename it into place; folders are made as needed."""
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Where to write what is to stand at `path`, a file or a folder: renamed into place when the block ends well.
+
+    A reader meets what stood there or the whole; a block that fails leaves what stood there, and nothing else. The
+    folders above are made as needed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        aside.write_bytes(data)
-        settle(aside)
+        yield aside
+        if aside.is_file():
+            fsync(aside)
         os.replace(aside, path)
     finally:
-        aside.unlink(missing_ok=True)
+        if aside.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write `data` in one step (see `atomic_path`); returns `path`."""
+    with atomic_path(path) as aside:
+        aside.write_bytes(data)
     return path
 
 
@@ -49,13 +67,13 @@ def write_bytes(path: Path, data: bytes) -> Path:
 _HELD: dict[Path, int] = {}
 
 
-def hold(path: Path, seconds: float = 0.0, needed: bool = False) -> bool:
+def acquire(path: Path, seconds: float = 0.0, needed: bool = False) -> bool:
     """Hold the file at `path`, made as needed, until this process ends or lets go of it.
 
     False where another process holds it, still after so many `seconds`. On a disk without locks nothing is refused;
-    raises InputError there where the lock is `needed`.
+    raises UserError there where the lock is `needed`.
     """
-    if held(path):
+    if is_held(path):
         return True
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -69,7 +87,7 @@ def hold(path: Path, seconds: float = 0.0, needed: bool = False) -> bool:
     return True
 
 
-def held(path: Path) -> bool:
+def is_held(path: Path) -> bool:
     """Whether this process holds a file."""
     return path.absolute() in _HELD
 
@@ -93,7 +111,7 @@ def _locked(handle: int, needed: bool) -> bool:
     except OSError as error:
         # No locks here.
         if needed:
-            raise InputError(f"this disk has no file locks ({error.strerror}): put the folder on another one") from None
+            raise UserError(f"this disk has no file locks ({error.strerror}): put the folder on another one") from None
     return True
 
 

@@ -9,7 +9,7 @@ import pytest
 import wandb
 from dashboard.wandb_file import history, records
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.training import wandb_logging as wandb_log
 from dolglab.training.wandb_logging import STEP, WandbLog, run_id
 
@@ -74,7 +74,7 @@ def test_a_key_that_is_wrong_or_missing_is_one_line(tmp_path, monkeypatch, key):
     if key:
         monkeypatch.setenv("WANDB_API_KEY", key)
     log = WandbLog(tmp_path, project="dolg")
-    with pytest.raises(InputError, match=r"W&B refuses the key \(.*\): `wandb login`, or logger.wandb.offline=true"):
+    with pytest.raises(UserError, match=r"W&B refuses the key \(.*\): `wandb login`, or logger.wandb.offline=true"):
         log.log_metrics({"train/loss": 2.0}, step=1)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("wandb_workspaces", reason="an extra: pip install 'dolglab[workspace]'")
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.training.wandb_workspace import write_workspace
 
 # The package's own.
@@ -30,7 +30,7 @@ def test_its_specification_has_a_section_for_each_concern(tmp_path, capsys):
 def test_a_server_that_refuses_is_one_line_and_the_specification_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("wandb_workspaces.workspaces.Workspace.save", refuse)
-    with pytest.raises(InputError, match=re.escape(str(tmp_path))):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))):
         write_workspace(tmp_path, "dolg", [], entity="someone")
     assert (tmp_path / "workspace.json").is_file()
 

@@ -9,7 +9,7 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from dolglab.data.augment import NUM_DRAWS, Augmentation, colour_shift
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 DRAWS = torch.rand((4, NUM_DRAWS), generator=torch.Generator().manual_seed(1))
 IMAGES = torch.randint(0, 256, (4, 9, 11, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
@@ -87,5 +87,5 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
     ],
 )
 def test_impossible_ranges_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="augment"):
+    with pytest.raises(UserError, match="augment"):
         Augmentation(**options)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dolglab.data.folder import class_benchmark, members_of
 from dolglab.data.sources import FolderSource
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 
 @settings(max_examples=50, derandomize=True, deadline=None)
@@ -52,5 +52,5 @@ def test_the_digest_follows_names_sizes_and_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("landmarks", [[], ["a"], ["a", "b", "c"]])
 def test_nothing_to_find_is_an_error(tmp_path: Path, landmarks: list[str]) -> None:
     source = FolderSource(tmp_path, [f"{row}.jpg" for row in range(len(landmarks))])
-    with pytest.raises(InputError, match="no landmark has two photos"):
+    with pytest.raises(UserError, match="no landmark has two photos"):
         class_benchmark("nothing", source, np.array(landmarks, np.str_))

@@ -10,7 +10,7 @@ from dolglab.contracts import Benchmark
 from dolglab.data import revisited as distractors
 from dolglab.data.revisited import load_distractors, read_list, revisited_benchmark
 from dolglab.data.sources import AT_ONCE, encoded, file_sizes
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 NAMES = ["1/b.jpg", "0/ü.png", "1/a.JPG"]
 # What a benchmark of that many distractors says: it is not the published list.
@@ -95,7 +95,7 @@ def test_missing_distractors_are_counted_and_named_or_left_out(root: Path, tmp_p
     for name in NAMES[:2]:
         (others / "jpg" / name).unlink()
     with pytest.raises(
-        InputError, match=r"2 of 3 images are not in .*others/jpg: 1/b\.jpg, 0/ü\.png \(.*task=revisitop1m.*subset=true"
+        UserError, match=r"2 of 3 images are not in .*others/jpg: 1/b\.jpg, 0/ü\.png \(.*task=revisitop1m.*subset=true"
     ):
         revisited_benchmark(root, distractors=others)
     benchmark = revisited_benchmark(root, distractors=others, subset=True)
@@ -126,7 +126,7 @@ def test_a_subset_without_any_distractor_says_so(root: Path, tmp_path: Path) -> 
 def test_a_wrong_list_is_one_clear_line(tmp_path: Path, text: str | None, why: str) -> None:
     if text is not None:
         (tmp_path / "revisitop1m.txt").write_text(text)
-    with pytest.raises(InputError, match=why) as error:
+    with pytest.raises(UserError, match=why) as error:
         load_distractors(tmp_path)
     assert "\n" not in str(error.value)
 

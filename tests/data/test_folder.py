@@ -10,7 +10,7 @@ import pytest
 
 from dolglab.contracts import Benchmark, TrainingSet
 from dolglab.data.folder import SplitMode, folder_benchmark, scan_folder, split_folder
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 MODES = get_args(SplitMode)
 
@@ -140,6 +140,6 @@ def test_a_folder_that_cannot_be_split_is_one_clear_line(
     if counts is not None:
         root.mkdir()
         fill(root, counts)
-    with pytest.raises(InputError, match=why) as error:
+    with pytest.raises(UserError, match=why) as error:
         split_folder(root, **options)
     assert "\n" not in str(error.value)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dolglab.contracts import TrainingSet
 from dolglab.data.gldv2 import hold_out, load_gldv2, read_labels
 from dolglab.data.sources import HexSource, hash_share
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 ID = "00a1b2c3d4e5f607"
 OTHER = "ffffffffffffffff"
@@ -97,7 +97,7 @@ def test_harmless_differences_of_form_are_read(tmp_path: Path, text: str) -> Non
 )
 def test_a_bad_csv_is_one_clear_line(tmp_path: Path, text: bytes, why: str) -> None:
     (tmp_path / "train.csv").write_bytes(text)
-    with pytest.raises(InputError, match=why) as error:
+    with pytest.raises(UserError, match=why) as error:
         load_gldv2(tmp_path, "train.csv")
     assert "\n" not in str(error.value)
     assert "train.csv" in str(error.value)
@@ -111,13 +111,13 @@ def test_a_landmark_of_any_number_of_images_is_read(tmp_path: Path) -> None:
 
 def test_duplicate_ids_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train_clean.csv").write_text(f"landmark_id,images\n1,{ID} {OTHER}\n2,{ID}\n")
-    with pytest.raises(InputError, match=f"{ID} is listed more than once"):
+    with pytest.raises(UserError, match=f"{ID} is listed more than once"):
         load_gldv2(tmp_path)
 
 
 @pytest.mark.parametrize("root", [".", "missing"])
 def test_missing_data_names_the_path_and_the_ways_on(tmp_path: Path, root: str) -> None:
-    with pytest.raises(InputError, match=r"train_clean\.csv is missing.*task=gldv2.*make demo") as error:
+    with pytest.raises(UserError, match=r"train_clean\.csv is missing.*task=gldv2.*make demo") as error:
         load_gldv2(tmp_path / root)
     assert "\n" not in str(error.value)
 
@@ -126,7 +126,7 @@ def test_labels_without_images_are_refused(gldv2: Path) -> None:
     training = load_gldv2(gldv2)
     (gldv2 / training.source.name(0)).unlink()
     (gldv2 / training.source.name(9)).unlink()
-    with pytest.raises(InputError, match=f"2 of 30 probed .*first is {training.source.name(0)}"):
+    with pytest.raises(UserError, match=f"2 of 30 probed .*first is {training.source.name(0)}"):
         load_gldv2(gldv2)
 
 
@@ -175,7 +175,7 @@ def test_hold_out_of_any_set_keeps_one_of_each_landmark(counts: list[int], share
     training = synthetic(counts)
     held = np.bincount(training.labels[hash_share(training.ids, 0) < share], minlength=len(counts))
     if not any(1 < part < count for part, count in zip(held, np.bincount(training.labels), strict=True)):
-        with pytest.raises(InputError, match="no landmark has two photos"):
+        with pytest.raises(UserError, match="no landmark has two photos"):
             hold_out(training, share)
         return
     rest, benchmark = hold_out(training, share)
@@ -185,5 +185,5 @@ def test_hold_out_of_any_set_keeps_one_of_each_landmark(counts: list[int], share
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 2])
 def test_impossible_shares_are_refused(share: float) -> None:
-    with pytest.raises(InputError, match=r"data\.holdout"):
+    with pytest.raises(UserError, match=r"data\.holdout"):
         hold_out(synthetic([5, 5]), share)

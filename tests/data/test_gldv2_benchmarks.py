@@ -10,7 +10,7 @@ import pytest
 from dolglab.contracts import GLDv2Benchmark
 from dolglab.data.gldv2_benchmarks import gldv2_recognition, gldv2_retrieval
 from dolglab.data.preparation.pack import pack_gldv2
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 INDEX = [f"{number:016x}" for number in (0xA0 << 56, 0xB1 << 56, 0xC2 << 56, 0xD3 << 56)]
 TEST = [f"{number:016x}" for number in (5, 9, 0x77 << 50, 0xFF << 56)]
@@ -87,26 +87,26 @@ def test_what_is_wrong_with_the_lists_is_said(published: Path) -> None:
         ("id,images,Usage\n" + f"{TEST[0]},None,Ignored\n", "no query that counts"),
     ]:
         retrieval.write_text(text)
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(UserError, match=message):
             gldv2_retrieval(published)
-    with pytest.raises(InputError, match=r"benchmark\.neighbours must be"):
+    with pytest.raises(UserError, match=r"benchmark\.neighbours must be"):
         gldv2_recognition(published, neighbours=0)
     for path, call in [(retrieval, gldv2_retrieval), (recognition, gldv2_recognition)]:
         path.unlink()
-        with pytest.raises(InputError, match=r"solution_v2\.1\.csv is missing; .*split=test"):
+        with pytest.raises(UserError, match=r"solution_v2\.1\.csv is missing; .*split=test"):
             call(published)
 
 
 def test_what_could_only_fail_after_hours_is_refused_beforehand(published: Path) -> None:
     for build in (gldv2_retrieval, gldv2_recognition):
-        with pytest.raises(InputError, match="only training images are packed"):
+        with pytest.raises(UserError, match="only training images are packed"):
             build(published, source="packed") if build is gldv2_retrieval else _packed_recognition(published)
     solution = published / "recognition_solution_v2.1.csv"
     solution.write_text(solution.read_text().replace("7 200", ""))
-    with pytest.raises(InputError, match="no private image shows a landmark"):
+    with pytest.raises(UserError, match="no private image shows a landmark"):
         gldv2_recognition(published)
     solution.write_text(f"id,landmarks,Usage\n{TEST[0]},7,Ignored\n")
-    with pytest.raises(InputError, match="no query that counts, Public or Private"):
+    with pytest.raises(UserError, match="no query that counts, Public or Private"):
         gldv2_recognition(published, ignored=True)
 
 

@@ -16,7 +16,7 @@ from dolglab.contracts import TrainingSet
 from dolglab.data.folder import folder_benchmark
 from dolglab.data.module import LandmarkDataModule
 from dolglab.data.sources import FolderSource
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 Encode = Callable[..., bytes]
 Photo = Callable[..., NDArray[np.uint8]]
@@ -76,7 +76,7 @@ def test_processes_share_each_global_batch_and_every_benchmark_image(photos: Pat
 def test_a_batch_that_processes_cannot_share_is_refused(photos: Path) -> None:
     data = LandmarkDataModule.from_folder(photos, **LOADING)
     data.check(4)
-    with pytest.raises(InputError, match=r"data\.batch_size=8 does not divide by 3 processes"):
+    with pytest.raises(UserError, match=r"data\.batch_size=8 does not divide by 3 processes"):
         data.check(3)
 
 
@@ -85,7 +85,7 @@ def test_an_unreadable_validation_image_is_found_beforehand(photos: Path, tmp_pa
     data = LandmarkDataModule.from_folder(tmp_path / "photos", **LOADING)
     source = data.validation[0].source
     (tmp_path / "photos" / source.name(3)).write_bytes(b"")
-    with pytest.raises(InputError, match="cannot be read: zero bytes"):
+    with pytest.raises(UserError, match="cannot be read: zero bytes"):
         data.check(1)
     LandmarkDataModule.from_folder(tmp_path / "photos", **LOADING, on_error="skip").check(1)
 
@@ -102,7 +102,7 @@ def test_a_resumed_run_starts_with_its_own_epochs_order(photos: Path, workers: i
 
 
 def test_a_batch_larger_than_the_set_is_refused(photos: Path) -> None:
-    with pytest.raises(InputError, match="36 training images are fewer than one batch of 37"):
+    with pytest.raises(UserError, match="36 training images are fewer than one batch of 37"):
         LandmarkDataModule.from_folder(photos, **{**LOADING, "batch_size": 37})
 
 
@@ -119,7 +119,7 @@ def test_a_batch_larger_than_the_set_is_refused(photos: Path) -> None:
     ],
 )
 def test_sizes_that_mean_nothing_are_refused(photos: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"must (not )?be"):
+    with pytest.raises(UserError, match=r"must (not )?be"):
         LandmarkDataModule.from_folder(photos, **{**LOADING, **options})
 
 
@@ -172,7 +172,7 @@ def test_unreadable_benchmark_images_follow_on_error(tmp_path: Path, photo: Phot
     (tmp_path / "a" / "1.jpg").write_bytes(b"")
     benchmark = folder_benchmark(tmp_path)
     strict = LandmarkDataModule(None, [], [benchmark], workers=0)
-    with pytest.raises(InputError, match=r"a/1\.jpg cannot be read: zero bytes"):
+    with pytest.raises(UserError, match=r"a/1\.jpg cannot be read: zero bytes"):
         list(strict.test_dataloader()[0])
     skipping = LandmarkDataModule(None, [], [benchmark], workers=0, on_error="skip")
     (batch,) = skipping.test_dataloader()[0]
@@ -185,12 +185,12 @@ def test_a_worker_names_the_unreadable_image_on_one_line(tmp_path: Path, photo: 
     for number in range(2):
         (tmp_path / "a" / f"{number}.jpg").write_bytes(b"text")
     data = LandmarkDataModule(None, [], [folder_benchmark(tmp_path)], workers=1)
-    with pytest.raises(InputError) as error:
+    with pytest.raises(UserError) as error:
         list(data.test_dataloader()[0])
     assert str(error.value) == "image a/0.jpg cannot be read: not an image (on_error=skip leaves it out)"
 
 
 def test_without_training_data_there_is_no_training_loader(photos: Path) -> None:
     data = LandmarkDataModule(None, [], [folder_benchmark(photos)], workers=0)
-    with pytest.raises(InputError, match="evaluates only"):
+    with pytest.raises(UserError, match="evaluates only"):
         data.train_dataloader()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dolglab.contracts import Benchmark
 from dolglab.data.ground_truth import load_ground_truth
 from dolglab.data.revisited import revisited_benchmark
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 REAL = SHARED / "parity" / "revisited"
@@ -97,7 +97,7 @@ def test_a_pickle_with_code_is_refused_and_the_code_not_run(tmp_path: Path, prot
     target = tmp_path / "ran"
     file = tmp_path / "gnd_evil.pkl"
     file.write_bytes(pickle.dumps(raw(imlist=["a", Malicious(target)]), protocol=protocol))
-    with pytest.raises(InputError, match=r"is refused: it asks for code \(.*system\)") as error:
+    with pytest.raises(UserError, match=r"is refused: it asks for code \(.*system\)") as error:
         load_ground_truth(file)
     assert not target.exists()
     assert "\n" not in str(error.value)
@@ -105,7 +105,7 @@ def test_a_pickle_with_code_is_refused_and_the_code_not_run(tmp_path: Path, prot
 
 @pytest.mark.parametrize("positions", [np.array([0]), [np.int64(0)]])
 def test_arrays_in_a_pickle_are_code_too_and_the_way_out_is_named(tmp_path: Path, positions: Any) -> None:
-    with pytest.raises(InputError, match=r"asks for code \(numpy.*become plain with \.tolist\(\)$"):
+    with pytest.raises(UserError, match=r"asks for code \(numpy.*become plain with \.tolist\(\)$"):
         load_ground_truth(write(tmp_path, raw(gnd=[entry(easy=positions)])))
 
 
@@ -150,7 +150,7 @@ def test_protocol_2_pickles_of_python_2_are_read(tmp_path: Path) -> None:
 )
 def test_wrong_ground_truth_is_one_clear_line(tmp_path: Path, content: Any, why: str) -> None:
     file = write(tmp_path, content)
-    with pytest.raises(InputError, match=why) as error:
+    with pytest.raises(UserError, match=why) as error:
         load_ground_truth(file)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(f"{file} is not a Revisited ground truth: ")
@@ -159,13 +159,13 @@ def test_wrong_ground_truth_is_one_clear_line(tmp_path: Path, content: Any, why:
 @pytest.mark.parametrize("data", [b"", b"no pickle", pickle.dumps(raw())[:40], b"\x80\x09."])
 def test_a_file_that_is_no_pickle_is_one_clear_line(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "gnd_x.pkl").write_bytes(data)
-    with pytest.raises(InputError, match="is not a ground-truth pickle") as error:
+    with pytest.raises(UserError, match="is not a ground-truth pickle") as error:
         load_ground_truth(tmp_path / "gnd_x.pkl")
     assert "\n" not in str(error.value)
 
 
 def test_no_ground_truth_file_names_the_option(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"not found: .*benchmark\.ground_truth=FILE"):
+    with pytest.raises(UserError, match=r"not found: .*benchmark\.ground_truth=FILE"):
         load_ground_truth(tmp_path / "gnd_none.pkl")
 
 
@@ -202,7 +202,7 @@ def test_missing_images_are_counted_and_the_first_named(tmp_path: Path, photo: P
     root = write_benchmark(tmp_path, encode(photo(60, 60)), imlist=list("abcdefg"))
     without(root, *"bcdefg", "q")
     first = r"jpg/b\.jpg, jpg/c\.jpg, jpg/d\.jpg, jpg/e\.jpg, jpg/f\.jpg and 2 more"
-    with pytest.raises(InputError, match=rf"^7 of 8 images are not in .*: {first} \(subset=true ") as error:
+    with pytest.raises(UserError, match=rf"^7 of 8 images are not in .*: {first} \(subset=true ") as error:
         revisited_benchmark(root)
     assert "\n" not in str(error.value)
 
@@ -270,12 +270,12 @@ def test_a_subset_in_which_nothing_can_be_found_is_refused(
     tmp_path: Path, photo: Photo, encode: Encode, gone: list[str], left: str
 ) -> None:
     root = without(write_benchmark(tmp_path, encode(photo(60, 60))), *gone)
-    with pytest.raises(InputError, match=rf"nothing can be found: no query of gnd_test\.pkl .*\({left} are in "):
+    with pytest.raises(UserError, match=rf"nothing can be found: no query of gnd_test\.pkl .*\({left} are in "):
         revisited_benchmark(root, subset=True)
 
 
 def test_subset_is_true_or_false(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"subset must be true or false, not no$"):
+    with pytest.raises(UserError, match=r"subset must be true or false, not no$"):
         revisited_benchmark(tmp_path, subset="no")  # pyright: ignore[reportArgumentType]
 
 
@@ -305,17 +305,17 @@ def test_a_few_photos_of_the_real_benchmark_are_that_subset(shared_data: Path) -
 def test_a_folder_with_none_or_two_ground_truths_asks_for_one(tmp_path: Path, photo: Photo, encode: Encode) -> None:
     root = write_benchmark(tmp_path, encode(photo(60, 60)))
     other = write(root, raw(), "gnd_other.pkl")
-    with pytest.raises(InputError, match=r"2 files gnd_\*\.pkl .*benchmark\.ground_truth=FILE"):
+    with pytest.raises(UserError, match=r"2 files gnd_\*\.pkl .*benchmark\.ground_truth=FILE"):
         revisited_benchmark(root)
     assert revisited_benchmark(root, ground_truth=other).name == "other"
     for file in root.glob("*.pkl"):
         file.unlink()
-    with pytest.raises(InputError, match=r"no gnd_\*\.pkl in"):
+    with pytest.raises(UserError, match=r"no gnd_\*\.pkl in"):
         revisited_benchmark(root)
 
 
 def test_a_missing_folder_and_an_unknown_crop_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"folder not found: .*benchmark\.root"):
+    with pytest.raises(UserError, match=r"folder not found: .*benchmark\.root"):
         revisited_benchmark(tmp_path / "none")
-    with pytest.raises(InputError, match="must be one of pil, trunc, none, not round"):
+    with pytest.raises(UserError, match="must be one of pil, trunc, none, not round"):
         revisited_benchmark(tmp_path, crop="round")  # pyright: ignore[reportArgumentType]

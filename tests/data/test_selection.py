@@ -12,7 +12,7 @@ from dolglab.data.module import LandmarkDataModule
 from dolglab.data.sampling import EpochSampler, draw_chances
 from dolglab.data.selection import capped, keep, of_categories, without_images, without_landmarks
 from dolglab.data.sources import HexSource
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 COUNTS = {"7": 5, "30": 1, "200": 12}
 
@@ -48,9 +48,9 @@ def test_listed_images_are_left_out(training: TrainingSet, tmp_path: Path) -> No
 @pytest.mark.parametrize("line", ["123", "z" * 16, "00a1b2c3d4e5f607.jpg", "0x00000000000001", "+000000000000001"])
 def test_a_list_of_other_things_is_refused(training: TrainingSet, tmp_path: Path, line: str) -> None:
     (tmp_path / "list.txt").write_text(line)
-    with pytest.raises(InputError, match="16 hex digits"):
+    with pytest.raises(UserError, match="16 hex digits"):
         without_images(training, tmp_path / "list.txt")
-    with pytest.raises(InputError, match="cannot be read as a list"):
+    with pytest.raises(UserError, match="cannot be read as a list"):
         without_landmarks(training, tmp_path / "gone.txt")
 
 
@@ -61,11 +61,11 @@ def test_categories_choose_landmarks(training: TrainingSet, tmp_path: Path) -> N
     assert counts(made) == {"7": 5, "200": 12}
     both = of_categories(training, path, {"kind": "human-made", "supercategory": ["church", "lake"]})
     assert counts(keep(training, both)) == {"7": 5}
-    with pytest.raises(InputError, match="no column size; it has landmark_id, supercategory, kind"):
+    with pytest.raises(UserError, match="no column size; it has landmark_id, supercategory, kind"):
         of_categories(training, path, {"size": "large"})
-    with pytest.raises(InputError, match="no landmark has kind=modern"):
+    with pytest.raises(UserError, match="no landmark has kind=modern"):
         of_categories(training, path, {"kind": "modern"})
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         of_categories(training, tmp_path / "gone.csv", {"kind": "modern"})
 
 
@@ -75,12 +75,12 @@ def test_a_cap_keeps_the_same_images_whatever_else_is_there(training: TrainingSe
     alone = keep(training, training.labels == 2)
     assert keep(alone, capped(alone, 4, seed=0)).ids.tolist() == left.ids[left.labels == 2].tolist()
     assert keep(training, capped(training, 4, seed=1)).ids.tolist() != left.ids.tolist()
-    with pytest.raises(InputError, match=r"data.cap must be at least 1"):
+    with pytest.raises(UserError, match=r"data.cap must be at least 1"):
         capped(training, 0, seed=0)
 
 
 def test_nothing_left_is_refused(training: TrainingSet) -> None:
-    with pytest.raises(InputError, match="no training image is left"):
+    with pytest.raises(UserError, match="no training image is left"):
         keep(training, np.zeros(len(training), np.bool_))
 
 
@@ -92,7 +92,7 @@ def test_all_of_it_by_the_data_module(gldv2: Path, tmp_path: Path) -> None:
     assert data.classes == ["7", "200"]
     assert data.class_sizes.tolist() == [3, 3]
     (gldv2 / "index_image_to_landmark.csv").write_text("id,landmark_id\n")
-    with pytest.raises(InputError, match="labels index images"):
+    with pytest.raises(UserError, match="labels index images"):
         LandmarkDataModule.from_gldv2(gldv2, train_csv="index_image_to_landmark.csv")
 
 
@@ -120,5 +120,5 @@ def test_processes_share_one_sequence_of_draws() -> None:
 
 def test_sampling_there_is_not() -> None:
     assert draw_chances(np.array([0, 1]), "uniform") is None
-    with pytest.raises(InputError, match=r"data.sampling=even is none of uniform, balanced, sqrt"):
+    with pytest.raises(UserError, match=r"data.sampling=even is none of uniform, balanced, sqrt"):
         draw_chances(np.array([0, 1]), "even")

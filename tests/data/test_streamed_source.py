@@ -17,7 +17,7 @@ from dolglab.data.preparation import pack
 from dolglab.data.preparation.pack import pack_gldv2
 from dolglab.data.sampling import EpochSampler
 from dolglab.data.streamed_source import StreamedSource
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 URL = "memory://bucket/packed/train"
 
@@ -85,11 +85,11 @@ def test_training_batches_come_from_the_store(stored: Path) -> None:
     ids = [int(sample) for batch in data.train_dataloader() for sample in batch.ids]
     assert len(set(ids)) == len(ids) == 24
     for refused in ({"holdout": 0.2}, {"holdout": 0, "sampling": "balanced"}):
-        with pytest.raises(InputError, match=r"data\.packed_url goes with data\.holdout=0"):
+        with pytest.raises(UserError, match=r"data\.packed_url goes with data\.holdout=0"):
             LandmarkDataModule.from_gldv2(stored, **options, **refused)
 
 
 @pytest.mark.parametrize("url", ["memory://nothing/here", "nonsense://bucket", "/not/there"])
 def test_a_place_without_packed_images_is_said(gldv2: Path, url: str) -> None:
-    with pytest.raises(InputError, match="cannot be read as packed images"):
+    with pytest.raises(UserError, match="cannot be read as packed images"):
         load_gldv2(gldv2, packed_url=url)

@@ -15,7 +15,7 @@ from dolglab.commands.checkpoint_network import with_network
 from dolglab.commands.train import main as train
 from dolglab.data.folder import split_folder
 from dolglab.data.image_reading import decode
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor
 from dolglab.models.checkpoint import RUN_KEY, load_model, read_checkpoint
 from dolglab.retrieval.metrics import revisited_evaluation
@@ -77,7 +77,7 @@ def test_a_run_that_goes_on_has_its_own_network(trained: tuple[Path, float]) -> 
     options = ["output_dir=out", "experiment=finetune", "weights=gone.ckpt", "data.root=x"]
     assert with_network(config("train", *options, "test=false"), last).backbone.name == "resnet18.tv_in1k"
     for begun in (last, None):
-        with pytest.raises(InputError, match=r"checkpoint not found: gone\.ckpt"):
+        with pytest.raises(UserError, match=r"checkpoint not found: gone\.ckpt"):
             with_network(config("train", *options), begun)
 
 
@@ -86,7 +86,7 @@ def test_a_checkpoint_cannot_have_other_code_built(trained: tuple[Path, float], 
     stored[RUN_KEY]["config"]["model"]["fusion"] = {"_target_": "os.system", "command": "true"}
     torch.save(stored, tmp_path / "evil.ckpt")
     cfg = config("train", "output_dir=out", "experiment=finetune", f"weights={tmp_path}/evil.ckpt", "data.root=x")
-    with pytest.raises(InputError, match=r"wants to build os\.system"):
+    with pytest.raises(UserError, match=r"wants to build os\.system"):
         with_network(cfg, None)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark, GroundTruth, LocalFeatures, Ranking, Shortlist
 from dolglab.data.folder import folder_benchmark
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.evaluation.describer import Describer
 from dolglab.evaluation.pipeline import ORACLE, Evaluator, Given
 from dolglab.evaluation.search import Method, search_by_local_features
@@ -131,7 +131,7 @@ def test_what_was_learned_on_the_tested_set_is_labelled(tmp_path: Path, benchmar
     steps = {"whitening": Whitening(shrink=0.1)}
     ranking = evaluate(tmp_path, benchmark, Method(post=steps), given=given, learn_on=benchmark)
     assert ranking.notes == ("whitening learned on this set",)
-    with pytest.raises(InputError, match=r"there is no whitening yet: give post\.whitening\.matrix=FILE"):
+    with pytest.raises(UserError, match=r"there is no whitening yet: give post\.whitening\.matrix=FILE"):
         evaluate(tmp_path, benchmark, Method(post={"whitening": Whitening()}), given=given)
 
 
@@ -212,7 +212,7 @@ def test_aggregated_local_features_rank_the_whole_gallery(tmp_path: Path, benchm
     assert ranking.costs["image_bytes"] == by_hand.bytes_per_image
     assert stage(ranking, "features") == {"features": "words"}
     assert stage(ranking, "aggregate")["learned_on"] == "other"
-    with pytest.raises(InputError, match=r"this asks for local features"):
+    with pytest.raises(UserError, match=r"this asks for local features"):
         evaluate(tmp_path, benchmark, method, learn_on=other)
 
 
@@ -234,11 +234,11 @@ def test_a_kept_store_must_be_whole_and_of_these_images(tmp_path: Path, benchmar
     about = {"benchmark": benchmark.name, "digest": benchmark.digest, "model": "one"}
     DescriptorStore.create(tmp_path / "kept", 60, 16, about)
     given = Given(tmp_path / "kept")
-    with pytest.raises(InputError, match=r"no descriptor of 60 of 60 images"):
+    with pytest.raises(UserError, match=r"no descriptor of 60 of 60 images"):
         evaluate(tmp_path, benchmark, Method(), given=given)
-    with pytest.raises(InputError, match=r"not of other's images"):
+    with pytest.raises(UserError, match=r"not of other's images"):
         evaluate(tmp_path, replace(benchmark, name="other", digest="another set"), Method(), given=given)
-    with pytest.raises(InputError, match=r"made with another network"):
+    with pytest.raises(UserError, match=r"made with another network"):
         read_store(given.file, benchmark, "two")
 
 
@@ -253,5 +253,5 @@ def test_a_kept_store_must_be_whole_and_of_these_images(tmp_path: Path, benchmar
 def test_refuses_parts_that_do_not_go_together(parts: dict, message: str) -> None:
     if parts.get("aggregate"):
         parts = parts | {"aggregate": ASMK()}
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UserError, match=message):
         Method(**parts)

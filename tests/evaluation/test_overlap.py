@@ -19,7 +19,7 @@ from dolglab.contracts import Benchmark, GroundTruth, LocalFeatures, TrainingSet
 from dolglab.data.folder import folder_benchmark
 from dolglab.data.selection import select
 from dolglab.data.sources import HexSource
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.evaluation.describer import make_describer
 from dolglab.evaluation.overlap import (
     Pairs,
@@ -267,7 +267,7 @@ def test_sheets_are_pages_of_framed_pictures(training: TrainingSet, benchmark: B
     ],
 )
 def test_rules_that_make_no_sense_are_refused(wrong: dict, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UserError, match=message):
         Rule(**wrong)
 
 
@@ -283,25 +283,25 @@ def test_rules_that_make_no_sense_are_refused(wrong: dict, message: str) -> None
 )
 def test_readings_that_make_no_sense_are_refused(wrong: dict, message: str, tmp_path: Path) -> None:
     model = GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), dim=4)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UserError, match=message):
         make_describer(None, model, RootSIFT(), tmp_path, **wrong)
 
 
 def test_no_network_no_benchmark_and_no_probe_are_refused(
     training: TrainingSet, benchmark: Benchmark, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"give checkpoint=FILE or model=NAME"):
+    with pytest.raises(UserError, match=r"give checkpoint=FILE or model=NAME"):
         network(None, None)
-    with pytest.raises(InputError, match=r"checkpoint not found: .*gone\.ckpt"):
+    with pytest.raises(UserError, match=r"checkpoint not found: .*gone\.ckpt"):
         network(tmp_path / "gone.ckpt", None)
-    with pytest.raises(InputError, match=r"give benchmark=NAME"):
+    with pytest.raises(UserError, match=r"give benchmark=NAME"):
         find_overlap(training, [None, None], None, Spatial(), Rule(), tmp_path)
     empty = replace(benchmark, ground_truth=GroundTruth((), (), ()), queries=np.empty(0, np.int64))
-    with pytest.raises(InputError, match=r"bench has no image to compare with"):
+    with pytest.raises(UserError, match=r"bench has no image to compare with"):
         find_overlap(training, [lambda: empty], None, Spatial(), Rule(probes=["positives"]), tmp_path)
-    with pytest.raises(InputError, match=r"no images in the sub-folders"):
+    with pytest.raises(UserError, match=r"no images in the sub-folders"):
         training_images(tmp_path, None)
-    with pytest.raises(InputError, match=r"train_clean\.csv is missing"):
+    with pytest.raises(UserError, match=r"train_clean\.csv is missing"):
         training_images(tmp_path)
 
 
@@ -315,4 +315,4 @@ def test_a_checkpoint_fetches_no_other_weights(tmp_path: Path) -> None:
     assert cfg.call.benchmarks[1] is None
     with pytest.raises(Exception, match="gone") as stop:
         instantiate(cfg.call.describer)
-    assert isinstance(stop.value.__cause__, InputError)
+    assert isinstance(stop.value.__cause__, UserError)

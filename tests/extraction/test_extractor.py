@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor, rescale
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import GlobalDescriptor
@@ -56,5 +56,5 @@ def test_released_and_antialiased_resizing_differ() -> None:
 
 @pytest.mark.parametrize("options", [{"scales": ()}, {"scales": (1.0, 0.0)}])
 def test_refuses_what_makes_no_sense(model: GlobalDescriptor, options: dict) -> None:
-    with pytest.raises(InputError, match="scales"):
+    with pytest.raises(UserError, match="scales"):
         Extractor(model, **options)

@@ -27,7 +27,7 @@ from safetensors.torch import save_file as save_torch
 from dolglab.contracts import Benchmark
 from dolglab.data.folder import class_benchmark
 from dolglab.data.sources import FolderSource
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction import external as foreign
 from dolglab.extraction.external import read_descriptors
 
@@ -95,7 +95,7 @@ def test_no_room_for_a_copy_is_said_before_it_is_made(
     monkeypatch.setattr(foreign, "LARGE", 8)
     monkeypatch.setattr(foreign.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 9})())
     path = save_npy(tmp_path / "d.npy", raw)
-    with pytest.raises(InputError, match=r"0\.0 GB of descriptors do not fit into .*: name another folder in TMPDIR"):
+    with pytest.raises(UserError, match=r"0\.0 GB of descriptors do not fit into .*: name another folder in TMPDIR"):
         read_descriptors(path, benchmark)
 
 
@@ -146,13 +146,13 @@ def test_names_that_fit_two_images_are_refused_both_ways(tmp_path: Path) -> None
     path = save_npy(tmp_path / "d.npy", np.eye(3))
     benchmark = benchmark_of(["a/1.jpg", "b/1.jpg"], ["q/3.jpg"])
     write_names(tmp_path / "d.txt", ["a/1.jpg", "1", "3"])
-    with pytest.raises(InputError, match=r"for small: 1 of 3 images cannot be told apart by these names: b/1\.jpg \("):
+    with pytest.raises(UserError, match=r"for small: 1 of 3 images cannot be told apart by these names: b/1\.jpg \("):
         read_descriptors(path, benchmark)
     write_names(tmp_path / "d.txt", ["x/1.jpg", "y/1.jpg", "3"])
-    with pytest.raises(InputError, match=r"1 of 3 images cannot be told apart by these names: a/1\.jpg"):
+    with pytest.raises(UserError, match=r"1 of 3 images cannot be told apart by these names: a/1\.jpg"):
         read_descriptors(path, benchmark_of(["a/1.jpg", "a/2.jpg"], ["q/3.jpg"]))
     write_names(tmp_path / "d.txt", ["a/1.jpg", "a/2.jpg", "3"])
-    with pytest.raises(InputError, match=r"2 of 3 images .*: a/1\.jpg, a/1\.jpg .*keep the benchmark's order"):
+    with pytest.raises(UserError, match=r"2 of 3 images .*: a/1\.jpg, a/1\.jpg .*keep the benchmark's order"):
         read_descriptors(path, benchmark_of(["a/1.jpg", "a/2.jpg"], ["a/1.jpg"]))
 
 
@@ -162,15 +162,15 @@ def test_missing_and_repeated_names_are_counted_and_named(
     path = save_npy(tmp_path / "d.npy", raw)
     names = write_names(tmp_path / "d.txt", [f"{name}{'x' * (name > 'jpg/c')}" for name in IMAGES])
     first = r"jpg/été à\.jpg, jpg/c\.v2\.jpg, jpg/d\.jpg, jpg/e\.jpg, jpg/f\.jpg and 3 more"
-    with pytest.raises(InputError, match=rf"d\.npy for small: 8 of 9 images are not listed: {first}$"):
+    with pytest.raises(UserError, match=rf"d\.npy for small: 8 of 9 images are not listed: {first}$"):
         read_descriptors(path, benchmark)
     write_names(names, [*IMAGES[:-2], "jpg/b.jpg", "jpg/b.jpg"])
-    with pytest.raises(InputError, match=r" names are listed more than once: jpg/b\.jpg$"):
+    with pytest.raises(UserError, match=r" names are listed more than once: jpg/b\.jpg$"):
         read_descriptors(path, benchmark)
     write_names(names, IMAGES[1:])
-    with pytest.raises(InputError, match=r"d\.npy has 9 descriptors, and 8 names are listed for them$"):
+    with pytest.raises(UserError, match=r"d\.npy has 9 descriptors, and 8 names are listed for them$"):
         read_descriptors(path, benchmark)
-    with pytest.raises(InputError, match=r"the names of descriptors cannot be read: .*none\.txt \(No such file"):
+    with pytest.raises(UserError, match=r"the names of descriptors cannot be read: .*none\.txt \(No such file"):
         read_descriptors(path, benchmark, tmp_path / "none.txt")
 
 

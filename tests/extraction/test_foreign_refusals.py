@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from scipy.sparse import csc_matrix
 
 from dolglab.contracts import Benchmark
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.external import read_descriptors
 
 
@@ -34,7 +34,7 @@ def test_rows_without_a_direction_are_counted_and_named(
     raw[:count] *= 0 if value == 0 else 1
     raw[:count, 2] = value
     path = save_npy(tmp_path / "d.npy", raw)
-    with pytest.raises(InputError, match=why) as error:
+    with pytest.raises(UserError, match=why) as error:
         read_descriptors(path, benchmark)
     assert "\n" not in str(error.value)
 
@@ -60,7 +60,7 @@ def test_wrong_matlab_tables_are_one_clear_line(
     tmp_path: Path, benchmark: Benchmark, tables: dict[str, Any], why: str
 ) -> None:
     path = save_matlab(tmp_path / "d.mat", **tables)
-    with pytest.raises(InputError, match=why) as error:
+    with pytest.raises(UserError, match=why) as error:
         read_descriptors(path, benchmark)
     assert "\n" not in str(error.value)
 
@@ -83,7 +83,7 @@ def test_wrong_safetensors_are_one_clear_line(
     tmp_path: Path, benchmark: Benchmark, tensors: dict[str, Any], metadata: dict[str, str] | None, why: str
 ) -> None:
     save_file(tensors, tmp_path / "d.safetensors", metadata=metadata)
-    with pytest.raises(InputError, match=why) as error:
+    with pytest.raises(UserError, match=why) as error:
         read_descriptors(tmp_path / "d.safetensors", benchmark)
     assert "\n" not in str(error.value)
 
@@ -104,7 +104,7 @@ def test_wrong_safetensors_are_one_clear_line(
 )
 def test_wrong_arrays_are_one_clear_line(tmp_path: Path, benchmark: Benchmark, array: NDArray[Any], why: str) -> None:
     np.save(tmp_path / "d.npy", array, allow_pickle=True)
-    with pytest.raises(InputError, match=why) as error:
+    with pytest.raises(UserError, match=why) as error:
         read_descriptors(tmp_path / "d.npy", benchmark)
     assert "\n" not in str(error.value)
 
@@ -131,7 +131,7 @@ def test_a_file_of_another_kind_is_one_clear_line(
     tmp_path: Path, benchmark: Benchmark, name: str, data: bytes, why: str
 ) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(InputError, match=why) as error:
+    with pytest.raises(UserError, match=why) as error:
         read_descriptors(tmp_path / name, benchmark)
     assert "\n" not in str(error.value)
 
@@ -144,13 +144,13 @@ def test_a_file_cut_short_is_one_clear_line(tmp_path: Path, benchmark: Benchmark
         tmp_path / "d.safetensors",
     ):
         path.write_bytes(path.read_bytes()[:-40])
-        with pytest.raises(InputError, match="that can be read") as error:
+        with pytest.raises(UserError, match="that can be read") as error:
             read_descriptors(path, benchmark)
         assert "\n" not in str(error.value)
 
 
 def test_no_file_and_a_folder_are_said(tmp_path: Path, benchmark: Benchmark) -> None:
-    with pytest.raises(InputError, match=r"descriptors not found: .*d\.npy$"):
+    with pytest.raises(UserError, match=r"descriptors not found: .*d\.npy$"):
         read_descriptors(tmp_path / "d.npy", benchmark)
-    with pytest.raises(InputError, match=r"is a folder: descriptors are read from a \.npy, \.mat or \.safetensors"):
+    with pytest.raises(UserError, match=r"is a folder: descriptors are read from a \.npy, \.mat or \.safetensors"):
         read_descriptors(tmp_path, benchmark)

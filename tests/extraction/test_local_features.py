@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dolglab.contracts import LocalMaps
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.local_features import NetworkLocalFeatures, in_cells
 from dolglab.extraction.rootsift import RootSIFT, root
 from dolglab.models.dolg import GlobalDescriptor
@@ -86,11 +86,11 @@ def test_nothing_above_the_threshold_is_no_feature() -> None:
 
 
 def test_refuses_no_network_and_no_features() -> None:
-    with pytest.raises(InputError, match=r"features=network needs one"):
+    with pytest.raises(UserError, match=r"features=network needs one"):
         NetworkLocalFeatures(None)
-    with pytest.raises(InputError, match=r"max_features is at least 1"):
+    with pytest.raises(UserError, match=r"max_features is at least 1"):
         NetworkLocalFeatures(Grid(), max_features=0)
-    with pytest.raises(InputError, match=r"features\.contrast at least 0"):
+    with pytest.raises(UserError, match=r"features\.contrast at least 0"):
         RootSIFT(contrast=-1.0)
 
 

@@ -15,7 +15,7 @@ import torch
 
 from dolglab.contracts import Benchmark, LocalFeatures
 from dolglab.data.folder import folder_benchmark
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import DescriptorSink, DescriptorStore, fingerprint, time_spent
 from dolglab.extraction.extract import Images, extract
 from dolglab.extraction.extractor import Extractor
@@ -125,7 +125,7 @@ def test_an_unreadable_image_stops_and_what_was_made_is_kept(
     (root / "a" / "05.jpg").write_bytes(b"no image")
     benchmark = folder_benchmark(root)
     made = DescriptorSink(tmp_path / "store", benchmark, Extractor(model, pixels=1), {})
-    with pytest.raises(InputError, match=r"a/05\.jpg cannot be read"):
+    with pytest.raises(UserError, match=r"a/05\.jpg cannot be read"):
         extract(trainer(), benchmark, made, Images(batch=2))
     assert np.flatnonzero(made.store.known).tolist() == [0, 1, 2, 3]
     bad = extract(trainer(), benchmark, made, Images(batch=2, skip_bad=True))
@@ -137,13 +137,13 @@ def test_refuses_what_is_not_finite_and_damaged_files(tmp_path: Path) -> None:
     DescriptorStore.create(tmp_path / "s", 4, 2, {"a": 1})
     store = DescriptorStore(tmp_path / "s", 4, 2)
     rows = torch.tensor([[0.0, 1.0], [float("nan"), 0.0]])
-    with pytest.raises(InputError, match="NaN or infinity for the image at position 3"):
+    with pytest.raises(UserError, match="NaN or infinity for the image at position 3"):
         store.put(np.array([1, 3]), rows)
     assert store.missing().tolist() == [0, 1, 2, 3]
-    with pytest.raises(InputError, match=r"has shape \(4, 2\), not \(5, 2\)"):
+    with pytest.raises(UserError, match=r"has shape \(4, 2\), not \(5, 2\)"):
         DescriptorStore(tmp_path / "s", 5, 2)
     (tmp_path / "s" / "known.npy").write_bytes(b"half")
-    with pytest.raises(InputError, match="is damaged: delete"):
+    with pytest.raises(UserError, match="is damaged: delete"):
         DescriptorStore(tmp_path / "s", 4, 2)
 
 
@@ -177,7 +177,7 @@ def test_local_features_of_the_images_that_are_wanted(tmp_path: Path, benchmark:
     np.testing.assert_array_equal(features.keypoints[3], [112, 96])
     np.testing.assert_array_equal(features.descriptors, np.full((4, 8), float(image[0, 0, 0])))
     next(made.folder.glob("*/0000003.safetensors")).write_bytes(b"half")
-    with pytest.raises(InputError, match="is damaged: delete it"):
+    with pytest.raises(UserError, match="is damaged: delete it"):
         made.features(3)
 
 

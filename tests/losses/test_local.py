@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.losses.local import LocalLoss, attended, reconstruction_error
 
 B, C, H, W, N = 3, 4, 2, 5, 6
@@ -86,5 +86,5 @@ def test_the_losses_are_float32_under_autocast() -> None:
 
 @pytest.mark.parametrize("weights", [{"reconstruction": -1.0}, {"attention": -0.5}])
 def test_refuses_weights_below_zero(weights: dict[str, float]) -> None:
-    with pytest.raises(InputError, match=r"auxiliary\.reconstruction and \.attention are weights from 0"):
+    with pytest.raises(UserError, match=r"auxiliary\.reconstruction and \.attention are weights from 0"):
         LocalLoss(C, N, **weights)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.losses.margin import (
     ArcFace,
     CosFace,
@@ -189,5 +189,5 @@ def test_weights_are_initialised_the_same_way_each_time() -> None:
 )
 def test_refuses_what_makes_no_sense(head: type[MarginHead], options: dict[str, float]) -> None:
     sizes = {"class_sizes": SIZES} if head is DynamicArcFace and options["num_classes"] == 10 else {}
-    with pytest.raises(InputError):
+    with pytest.raises(UserError):
         head(**{**sizes, **options})

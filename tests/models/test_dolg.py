@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG, GlobalDescriptor, maps_by_norm
 from dolglab.models.fusion import concat_fusion, hadamard_fusion
@@ -80,7 +80,7 @@ def test_descriptors_stay_float32_under_autocast(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("sizes", [{"dim": 0}, {"hidden": 0}])
 def test_refuses_sizes_below_one(sizes: dict[str, int]) -> None:
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(UserError, match="at least 1"):
         DOLG(r18(), **sizes)
 
 

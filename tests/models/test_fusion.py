@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.models.fusion import concat_fusion, hadamard_fusion, orthogonal_fusion
 
 
@@ -91,5 +91,5 @@ def test_gem_pools_the_orthogonal_map() -> None:
 
 @pytest.mark.parametrize("fusion", [orthogonal_fusion, concat_fusion, hadamard_fusion])
 def test_another_pooling_is_refused(fusion: Callable[..., torch.Tensor]) -> None:
-    with pytest.raises(InputError, match=r"fusion\.pool"):
+    with pytest.raises(UserError, match=r"fusion\.pool"):
         fusion(torch.randn(1, 4, 2, 2), torch.randn(1, 4), pool="max")

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.models.local_branch import ASPP, DilatedConv, LocalBranch
 
 
@@ -46,7 +46,7 @@ def test_local_feature_is_score_times_unit_feature() -> None:
 
 @pytest.mark.parametrize("dilations", [(), (0,), (6, -1)])
 def test_refuses_dilations_that_make_no_sense(dilations: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match="dilations"):
+    with pytest.raises(UserError, match="dilations"):
         ASPP(4, 8, dilations)
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.models.pooling import RMAC, AvgPool, GeM, MaxPool, gem, rmac_regions
 
 
@@ -86,7 +86,7 @@ def test_per_channel_exponents_act_on_their_own_channel() -> None:
 
 @pytest.mark.parametrize("options", [{"p": 0.0}, {"p": -3.0}, {"eps": 0.0}])
 def test_refuses_what_makes_no_sense(options: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="GeM needs"):
+    with pytest.raises(UserError, match="GeM needs"):
         GeM(3, **options)
 
 
@@ -115,5 +115,5 @@ def test_rmac_sums_normalised_maxima() -> None:
             x[:, :, top : top + side, left : left + side].amax((-2, -1))
         )
     torch.testing.assert_close(RMAC(3, levels=2)(x), expected)
-    with pytest.raises(InputError, match="level"):
+    with pytest.raises(UserError, match="level"):
         RMAC(3, levels=0)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dolglab.data.image_reading import crop_query, decode
 from dolglab.data.revisited import load_ground_truth
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor
 from dolglab.models.released import load_released, read_released
 
@@ -94,7 +94,7 @@ def test_what_is_not_the_released_network_is_refused_with_its_keys(parity: Path)
         (stored | {"fc.bias": torch.zeros(3)}, "another shape.*fc.bias"),
         ({"a": torch.zeros(1)}, "no released DOLG checkpoint"),
     ]:
-        with pytest.raises(InputError, match=message) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             load_released(wrong)
         assert "\n" not in str(caught.value)
 
@@ -116,12 +116,12 @@ def test_files_are_read_and_code_in_them_is_not_run(parity: Path, tmp_path: Path
         pickle.dump({"model_state": _Code(witness)}, file)
     torch.save({"model_state": _Code(witness)}, tmp_path / "evil_too.pyth")
     for name in ("evil.pyth", "evil_too.pyth"):
-        with pytest.raises(InputError, match="is refused"):
+        with pytest.raises(UserError, match="is refused"):
             load_released(tmp_path / name)
     assert not witness.exists()
     (tmp_path / "text.pyth").write_text("text")
     for name, message in [("gone.pyth", "not found"), ("text.pyth", "text.pyth is"), ("hf://one/two", "OWNER/NAME")]:
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(UserError, match=message):
             load_released(name if name.startswith("hf:") else tmp_path / name)
 
 
@@ -135,5 +135,5 @@ def test_the_hub_is_asked_for_its_file(monkeypatch: pytest.MonkeyPatch, parity: 
     assert load_released("hf://someone/DOLG/weights/r50.pt").dim == 512
     assert asked == [("someone/DOLG", "weights/r50.pt")]
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(InputError, match=r"pip install -e '\.\[hub\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[hub\]'"):
         load_released("hf://someone/DOLG/weights/r50.pt")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from photo_library.made import library_of, table, unit
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.library import duplicates
 from dolglab.library.catalogue import Photo
 from dolglab.library.duplicates import write_duplicates
@@ -67,8 +67,8 @@ def test_names_come_back_as_they_are_on_disk(tmp_path: Path) -> None:
 
 def test_what_is_no_cosine_and_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     library = library_of(tmp_path / "library", [Photo("/a", 1, 1, (1, 1))], unit(1, 4))
-    with pytest.raises(InputError, match=r"--least is a cosine"):
+    with pytest.raises(UserError, match=r"--least is a cosine"):
         write_duplicates(library, tmp_path / "d.csv", 1.5)
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"d\.csv cannot be written: "):
+    with pytest.raises(UserError, match=r"d\.csv cannot be written: "):
         write_duplicates(library, tmp_path / "file" / "d.csv", 0.9)

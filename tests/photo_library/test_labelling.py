@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from photo_library.made import library_of, table, unit
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
 from dolglab.library.labelling import NamedPhotos, label, vote
 from dolglab.library.library import Library
@@ -97,11 +97,11 @@ def test_of_equal_votes_the_nearest_decides() -> None:
 def test_one_name_wants_a_threshold_and_no_name_is_refused(tmp_path: Path) -> None:
     photos = [Photo("/a", 1, 1, (1, 1), metadata={"place": "x"}), Photo("/b", 1, 1, (1, 1))]
     library = library_of(tmp_path / "library", photos, unit(2, 4))
-    with pytest.raises(InputError, match=r"no photo has colour: the columns are place"):
+    with pytest.raises(UserError, match=r"no photo has colour: the columns are place"):
         label(library, "colour", tmp_path / "l.csv")
-    with pytest.raises(InputError, match=r"have one name: say with --least"):
+    with pytest.raises(UserError, match=r"have one name: say with --least"):
         label(library, "place", tmp_path / "l.csv")
-    with pytest.raises(InputError, match=r"--neighbours must be at least 1"):
+    with pytest.raises(UserError, match=r"--neighbours must be at least 1"):
         label(library, "place", tmp_path / "l.csv", neighbours=0)
     label(library, "place", tmp_path / "l.csv", least=-1.0)
     assert [row["label"] for row in table(tmp_path / "l.csv")] == ["x"]

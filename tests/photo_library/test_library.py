@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from photo_library.conftest import describe, save
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.library import faiss_store as compaction
 from dolglab.library.catalogue import FILE, Photo
 from dolglab.library.ingest import embed
@@ -71,7 +71,7 @@ def test_only_what_passes_the_filters_is_found(library):
     library.add([photo("d", **{odd: odd})], unit([0, 0, 0, 1]))
     assert names(library.search(query, 9, {odd: odd})[0]) == ["d"]
     library.remove(["d"])
-    with pytest.raises(InputError, match=r"no photo has colour: the columns are place, year"):
+    with pytest.raises(UserError, match=r"no photo has colour: the columns are place, year"):
         library.search(query, 9, {"colour": "red"})
 
 
@@ -130,7 +130,7 @@ def test_photos_of_a_damaged_segment_are_described_anew(ready: Ready, folder: Pa
     (tmp_path / "library" / "segments" / "00000001.flat").write_bytes(b"cut short")
     again = Library(tmp_path / "library", ready.identity)
     query = describe(ready, files[0].name)
-    with pytest.raises(InputError, match=r"embed the photos again"):
+    with pytest.raises(UserError, match=r"embed the photos again"):
         again.search(query, 1)
     assert again.forget_damaged() == 2
     assert again.forget_damaged() == 0
@@ -142,12 +142,12 @@ def test_photos_of_a_damaged_segment_are_described_anew(ready: Ready, folder: Pa
 def test_another_model_another_format_or_no_library_is_refused(library, tmp_path):
     for key, value in (("model", "n"), ("dim", 5), ("scales", [0.5]), ("max_side", 65)):
         said = r"M \(m\)" if key == "model" else rf"{key} .* not {re.escape(str(value))}"
-        with pytest.raises(InputError, match=rf"was made with {said}: give the same"):
+        with pytest.raises(UserError, match=rf"was made with {said}: give the same"):
             Library(library.folder, {**IDENTITY, key: value})
-    with pytest.raises(InputError, match=r"no library in"):
+    with pytest.raises(UserError, match=r"no library in"):
         Library(tmp_path / "nothing")
     (tmp_path / FILE).write_bytes(b"no database at all, but long enough to be read as one")
-    with pytest.raises(InputError, match=r"damaged"):
+    with pytest.raises(UserError, match=r"damaged"):
         Library(tmp_path)
 
 
@@ -158,7 +158,7 @@ def test_one_process_writes(library):
             try:
                 with Library(library.folder).writing():
                     os._exit(1)
-            except InputError:
+            except UserError:
                 os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
 
@@ -202,11 +202,11 @@ def test_photos_are_found_by_themselves_and_only_what_changed_is_described(ready
 
 
 def test_places_that_are_not_there_or_hold_nothing_are_refused(tmp_path: Path):
-    with pytest.raises(InputError, match=r"no such file"):
+    with pytest.raises(UserError, match=r"no such file"):
         find_photos([str(tmp_path / "gone")])
-    with pytest.raises(InputError, match=r"no photos in"):
+    with pytest.raises(UserError, match=r"no photos in"):
         find_photos([str(tmp_path)])
-    with pytest.raises(InputError, match=r"no photos in"):
+    with pytest.raises(UserError, match=r"no photos in"):
         Listing([str(tmp_path)])
 
 
@@ -268,20 +268,20 @@ def test_a_damaged_segment_keeps_no_photo_from_being_added(library, monkeypatch)
 
 
 def test_a_box_that_ends_before_it_begins_is_told(folder: Path):
-    with pytest.raises(InputError, match=r"the box 5,5,4,9 ends before it begins"):
+    with pytest.raises(UserError, match=r"the box 5,5,4,9 ends before it begins"):
         photo_pixels(str(folder / "a" / "0.jpg"), 64, (5, 5, 4, 9))
 
 
 @pytest.mark.parametrize("box", [(0, 0, 0, 5), (-1, 0, 5, 5), (0, 0, 73, 48), (0, 0, 0.2, 0.2)])
 def test_a_box_outside_the_photo_is_refused(folder: Path, box):
-    with pytest.raises(InputError, match=r"is not inside .* of 72 x 48 pixels"):
+    with pytest.raises(UserError, match=r"is not inside .* of 72 x 48 pixels"):
         photo_pixels(str(folder / "a" / "0.jpg"), 64, box)
 
 
 def test_a_photo_that_is_none_cannot_ask(tmp_path: Path):
     path = tmp_path / "a.jpg"
-    with pytest.raises(InputError, match=r"a\.jpg cannot be read: No such file"):
+    with pytest.raises(UserError, match=r"a\.jpg cannot be read: No such file"):
         photo_pixels(str(path), 64)
     path.write_text("text")
-    with pytest.raises(InputError, match=r"a\.jpg cannot be read: not an image"):
+    with pytest.raises(UserError, match=r"a\.jpg cannot be read: not an image"):
         photo_pixels(str(path), 64)

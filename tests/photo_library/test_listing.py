@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.library import photos
 from dolglab.library.photos import Listing
 
@@ -48,5 +48,5 @@ def test_a_list_of_nothing_is_a_mistake(tmp_path: Path, text: str | None, said: 
     listed = tmp_path / "list.txt"
     if text is not None:
         listed.write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(UserError, match=said):
         names(listed=str(listed))

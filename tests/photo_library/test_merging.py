@@ -10,7 +10,7 @@ import pytest
 from photo_library.conftest import describe, save
 from photo_library.made import identity, library_of, unit
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
 from dolglab.library.ingest import Request, embed_places
 from dolglab.library.library import Library
@@ -73,7 +73,7 @@ def test_a_file_more_leaves_the_others_in_their_shards(folder: Path) -> None:
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "-1/2", "1/2/3"])
 def test_what_is_no_shard_is_refused(shard: str) -> None:
-    with pytest.raises(InputError, match=r"--shard wants i/n"):
+    with pytest.raises(UserError, match=r"--shard wants i/n"):
         read_shard(shard)
 
 
@@ -101,7 +101,7 @@ def test_a_source_that_breaks_leaves_nothing_of_itself(tmp_path: Path) -> None:
     library_of(tmp_path / "good", photos[:2], unit(2, 4))
     library_of(tmp_path / "bad", photos[2:], unit(4, 4), segments=2)
     (tmp_path / "bad" / "segments" / "00000002.flat").write_bytes(b"cut short")
-    with pytest.raises(InputError, match=r"00000002\.flat is damaged"):
+    with pytest.raises(UserError, match=r"00000002\.flat is damaged"):
         merge([str(tmp_path / "good"), str(tmp_path / "bad")], str(tmp_path / "out"))
     assert names(Library(tmp_path / "out")) == {"/0", "/1"}
 
@@ -110,10 +110,10 @@ def test_other_models_and_a_library_into_itself_are_refused(tmp_path: Path) -> N
     mine, other = str(tmp_path / "mine"), str(tmp_path / "other")
     library_of(tmp_path / "mine", [Photo("/a", 1, 1, (1, 1))], unit(1, 4))
     Library.open(other, identity(4, model="n"))
-    with pytest.raises(InputError, match=r"other was made by M \(model n\), .*mine by M \(model m\)"):
+    with pytest.raises(UserError, match=r"other was made by M \(model n\), .*mine by M \(model m\)"):
         merge([mine, other], str(tmp_path / "out"))
-    with pytest.raises(InputError, match=r"mine was made by M \(model m\)"):
+    with pytest.raises(UserError, match=r"mine was made by M \(model m\)"):
         merge([other], mine)
-    with pytest.raises(InputError, match=r"cannot be merged into itself"):
+    with pytest.raises(UserError, match=r"cannot be merged into itself"):
         merge([mine, other], mine)
     assert not (tmp_path / "out").exists()

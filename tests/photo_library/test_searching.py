@@ -10,7 +10,7 @@ import pytest
 import torch
 from photo_library.conftest import save
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.explain import parts_of, similarity_terms
 from dolglab.extraction.extractor import Extractor
 from dolglab.library.catalogue import Photo
@@ -92,7 +92,7 @@ def test_a_query_that_cannot_be_searched_for_stops_no_other(
 def test_nothing_to_search_for_is_a_mistake(library: str, folder: Path) -> None:
     for path in folder.glob("a/*.jpg"):
         path.write_text("text")
-    with pytest.raises(InputError, match=r"none of 3 queries can be searched for"):
+    with pytest.raises(UserError, match=r"none of 3 queries can be searched for"):
         search_photos(Request([str(folder / "a")], library, 1))
 
 
@@ -107,7 +107,7 @@ def test_nothing_to_search_for_is_a_mistake(library: str, folder: Path) -> None:
     ],
 )
 def test_mistakes_are_one_line(library: str, folder: Path, asked: dict, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(UserError, match=said):
         search_photos(Request([str(folder / "a" / "0.jpg")], library, 3, **asked))
 
 

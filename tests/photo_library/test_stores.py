@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.library import faiss_store as compaction
 from dolglab.library import faiss_store as segments
 from dolglab.library.catalogue import Photo
@@ -119,9 +119,9 @@ def test_a_library_keeps_its_descriptors_where_they_are(library: Library, tmp_pa
     kept = library.catalogue.about("store")
     other = "milvus" if kept["kind"] != "milvus" else "flat"
     library.close()
-    with pytest.raises(InputError, match=rf"keeps its descriptors in .*, not {other}"):
+    with pytest.raises(UserError, match=rf"keeps its descriptors in .*, not {other}"):
         Library.open(tmp_path / "library", IDENTITY, other)
-    with pytest.raises(InputError, match=r"--store is flat, ivf_pq, hnsw, milvus or the address"):
+    with pytest.raises(UserError, match=r"--store is flat, ivf_pq, hnsw, milvus or the address"):
         Library.open(tmp_path / "another", IDENTITY, "elastic")
     assert not (tmp_path / "another").exists()
 

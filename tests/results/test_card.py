@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dolglab.contracts import BadImage
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.results.card import commit, in_short, labels, make_card, map_intervals, read_card, write_card
 from dolglab.results.statistics import interval
 from dolglab.results.tables import dataset_lines
@@ -162,7 +162,7 @@ def spoil(card, **changes):
 def test_what_is_not_a_card_is_refused_in_one_line(tmp_path, make_ranking, text, reason):
     path = tmp_path / "card.json"
     path.write_text(text(card_of(make_ranking())))
-    with pytest.raises(InputError, match=reason) as caught:
+    with pytest.raises(UserError, match=reason) as caught:
         read_card(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -170,7 +170,7 @@ def test_what_is_not_a_card_is_refused_in_one_line(tmp_path, make_ranking, text,
 
 def test_a_missing_card_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path / "card.json", tmp_path):
-        with pytest.raises(InputError, match="cannot be read"):
+        with pytest.raises(UserError, match="cannot be read"):
             read_card(path)
 
 

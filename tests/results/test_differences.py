@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.results.comparison_tables import difference_table
 from dolglab.results.statistics import difference
 from dolglab.results.tables import Cell, Footnotes
@@ -61,7 +61,7 @@ def test_against_a_row_of_ones_choice(measured, table_of):
 @pytest.mark.parametrize(("against", "reason"), [("nobody", "names no row: it is"), ("A", "names 2 rows: it is")])
 def test_against_must_name_one_row(measured, table_of, against, reason):
     cards = [measured("A", 0.1, 0.2, name="run/a"), measured("A", 0.5, 0.4, name="run/b")]
-    with pytest.raises(InputError, match=f"against={against} {reason}.* such as run/a, run/b"):
+    with pytest.raises(UserError, match=f"against={against} {reason}.* such as run/a, run/b"):
         table_of(cards, against)
 
 

@@ -2,7 +2,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.results.charts import curves_svg, read_series
 
 METRICS = """\
@@ -77,7 +77,7 @@ def test_no_metrics_no_curves(tmp_path):
     path.write_text("epoch,step,other\n0,1,2\n")
     assert curves_svg(path) == []
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="step"):
+    with pytest.raises(UserError, match="step"):
         curves_svg(path)
-    with pytest.raises(InputError, match="not found"):
+    with pytest.raises(UserError, match="not found"):
         curves_svg(tmp_path / "absent.csv")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dolglab.contracts import GLDv2Benchmark, GroundTruth, Measure
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.gldv2_metrics import GLDv2Metric, voted
 
@@ -136,7 +136,7 @@ def test_an_index_that_misses_nothing_changes_nothing(descriptors: Tensor, measu
 def test_missing_images_are_an_error(descriptors: Tensor) -> None:
     metric = GLDv2Metric(benchmark("mAP@100"), DIM)
     metric.update(descriptors[:50], torch.arange(50))
-    with pytest.raises(InputError, match="2 of 52 images have no descriptor"):
+    with pytest.raises(UserError, match="2 of 52 images have no descriptor"):
         metric.compute()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dolglab.data.gldv2_tables import read_recognition_solution, read_retrieval_solution
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.metrics import gldv2_map_at_k, global_average_precision
 
 USAGES = ("Public", "Private")
@@ -64,11 +64,11 @@ def test_gap_by_hand() -> None:
 
 def test_figures_without_meaning_are_refused() -> None:
     for solution in ({}, {"q": set()}):
-        with pytest.raises(InputError, match="retrieval"):
+        with pytest.raises(UserError, match="retrieval"):
             gldv2_map_at_k({}, solution)
-        with pytest.raises(InputError, match="recognition"):
+        with pytest.raises(UserError, match="recognition"):
             global_average_precision({}, solution)
-    with pytest.raises(InputError, match="not a number"):
+    with pytest.raises(UserError, match="not a number"):
         global_average_precision({"a": (1, float("nan"))}, {"a": {1}})
 
 
@@ -85,9 +85,9 @@ def test_figures_without_meaning_are_refused() -> None:
 )
 def test_a_solution_of_another_form_is_refused(tmp_path: Path, text: str, why: str) -> None:
     (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(InputError, match=why):
+    with pytest.raises(UserError, match=why):
         read_recognition_solution(tmp_path / "a.csv")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         read_retrieval_solution(tmp_path / "gone.csv")
 
 

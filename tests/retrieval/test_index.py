@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from retrieval.indexes import DIM, KINDS, Table, every_kind, rows, stable_sort
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.faiss_indexes import HNSWIndex, IVFFlatIndex, IVFPQIndex, OPQIndex
 from dolglab.retrieval.index import FlatIndex, Index, recall
 
@@ -193,9 +193,9 @@ def test_refuses_what_is_not_finite(kind: str, data: tuple[Table, Table], built:
     for value in (np.nan, np.inf):
         gallery = data[0].copy()
         gallery[-1, 3] = value
-        with pytest.raises(InputError, match=r"a gallery descriptor is not finite"):
+        with pytest.raises(UserError, match=r"a gallery descriptor is not finite"):
             KINDS[kind][0]().build(gallery)
-        with pytest.raises(InputError, match=r"a query descriptor is not finite"):
+        with pytest.raises(UserError, match=r"a query descriptor is not finite"):
             built[kind].search(gallery[-1:], 1)
 
 
@@ -227,9 +227,9 @@ def test_only_flat_is_exact_and_has_no_depth() -> None:
 
 
 def test_refuses_shapes_and_numbers_of_answers(built: dict[str, Index]) -> None:
-    with pytest.raises(InputError, match=r"query descriptors must be a table of one row each, not of shape \(32,\)"):
+    with pytest.raises(UserError, match=r"query descriptors must be a table of one row each, not of shape \(32,\)"):
         built["flat"].search(np.ones(32, np.float32), 1)
-    with pytest.raises(InputError, match=r"at least one answer must be asked for, not 0"):
+    with pytest.raises(UserError, match=r"at least one answer must be asked for, not 0"):
         built["flat"].search(np.ones((1, 32), np.float32), 0)
 
 
@@ -248,7 +248,7 @@ def test_refuses_shapes_and_numbers_of_answers(built: dict[str, Index]) -> None:
     ],
 )
 def test_a_gallery_that_does_not_fit_the_settings_is_refused(index: Index, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UserError, match=message):
         index.build(rows(np.random.default_rng(0).standard_normal((100, 32))))
     assert len(index) == 0
 
@@ -270,7 +270,7 @@ def test_a_gallery_that_does_not_fit_the_settings_is_refused(index: Index, messa
     ],
 )
 def test_settings_out_of_range_are_refused(make: Callable[[], Index], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UserError, match=message):
         make()
 
 
@@ -292,7 +292,7 @@ def test_recall_counts_the_answers_there_are() -> None:
     approximate = np.array([[2, 4, -1], [5, -1, -1], [3, 2, -1]])
     assert recall(approximate, exact, 3) == pytest.approx((1 + 1 / 3) / 2)
     assert np.isnan(recall(approximate[1:2], exact[1:2], 3))
-    with pytest.raises(InputError, match=r"recall@4 needs 4 answers a query, not lists of \(3, 3\) and \(3, 3\)"):
+    with pytest.raises(UserError, match=r"recall@4 needs 4 answers a query, not lists of \(3, 3\) and \(3, 3\)"):
         recall(approximate, exact, 4)
 
 

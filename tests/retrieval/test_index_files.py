@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from retrieval.indexes import DIM, KINDS, Table, every_kind, stable_sort
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval import index_files
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.index import FlatIndex, Index, recall
@@ -48,7 +48,7 @@ def test_an_index_can_be_saved_where_it_was_mapped_from(
     mapped.load(path, mmap=True)
     built[kind].save(path)
     assert (mapped.search(data[1], 5)[1] == built[kind].search(data[1], 5)[1]).all()
-    with pytest.raises(InputError, match=r"mapped from its file: copy that file"):
+    with pytest.raises(UserError, match=r"mapped from its file: copy that file"):
         mapped.save(path)
     mapped.build(data[0])
     mapped.save(path)
@@ -63,7 +63,7 @@ def test_an_index_that_is_taken_away_while_it_is_read_is_said(
     index.build(data[0])
     index.save(path)
     monkeypatch.setattr(index_files, "_compare", lambda path, stored, wanted: path.unlink())
-    with pytest.raises(InputError, match=r"index cannot be read: No such file"):
+    with pytest.raises(UserError, match=r"index cannot be read: No such file"):
         FlatIndex().load(path, mmap=mmap)
 
 
@@ -89,7 +89,7 @@ def test_another_index_is_refused(
 ) -> None:
     built["ivf_flat"].save(tmp_path / "index")
     index = other()
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UserError, match=message):
         index.load(tmp_path / "index")
     with pytest.raises(RuntimeError, match=r"build the index"):
         index.search(np.ones((1, DIM), np.float32), 1)
@@ -97,9 +97,9 @@ def test_another_index_is_refused(
 
 def test_descriptors_of_another_size_are_refused(built: dict[str, Index], tmp_path: Path) -> None:
     built["flat"].save(tmp_path / "index")
-    with pytest.raises(InputError, match=r"indexes descriptors of 32 values, not 512: build it again"):
+    with pytest.raises(UserError, match=r"indexes descriptors of 32 values, not 512: build it again"):
         FlatIndex().load(tmp_path / "index", dim=512)
-    with pytest.raises(InputError, match=r"queries have 8 values each, the gallery's descriptors 32"):
+    with pytest.raises(UserError, match=r"queries have 8 values each, the gallery's descriptors 32"):
         built["flat"].search(np.ones((1, 8), np.float32), 1)
 
 
@@ -111,7 +111,7 @@ def test_a_file_cut_short_is_refused(kind: str, mmap: bool, built: dict[str, Ind
     whole = path.read_bytes()
     for length in (0, 30, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(InputError, match=r"index is damaged: build the index again"):
+        with pytest.raises(UserError, match=r"index is damaged: build the index again"):
             KINDS[kind][0]().load(path, mmap=mmap)
 
 
@@ -121,7 +121,7 @@ def test_a_flipped_byte_is_refused(built: dict[str, Index], tmp_path: Path) -> N
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(InputError, match=r"index is damaged: build the index again"):
+    with pytest.raises(UserError, match=r"index is damaged: build the index again"):
         KINDS["hnsw"][0]().load(path)
 
 
@@ -132,7 +132,7 @@ def test_a_file_that_is_no_index_is_refused(mmap: bool, built: dict[str, Index],
     path.write_bytes(b"nonsense" * 9)
     known = json.loads(beside.read_text()) | {"bytes": 72}
     beside.write_text(json.dumps(known | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}))
-    with pytest.raises(InputError, match=r"index is damaged: build the index again"):
+    with pytest.raises(UserError, match=r"index is damaged: build the index again"):
         FlatIndex().load(path, mmap=mmap)
 
 
@@ -140,26 +140,26 @@ def test_a_json_of_another_index_is_refused(built: dict[str, Index], tmp_path: P
     path, beside = tmp_path / "index", tmp_path / "index.json"
     built["flat"].save(path)
     beside.write_text(json.dumps(json.loads(beside.read_text()) | {"count": 3}))
-    with pytest.raises(InputError, match=r"index is damaged: build the index again"):
+    with pytest.raises(UserError, match=r"index is damaged: build the index again"):
         FlatIndex().load(path)
 
 
 def test_what_is_not_there_or_not_whole_is_refused(built: dict[str, Index], tmp_path: Path) -> None:
     path, beside = tmp_path / "index", tmp_path / "index.json"
-    with pytest.raises(InputError, match=r"index: there is no index: build one and save it there"):
+    with pytest.raises(UserError, match=r"index: there is no index: build one and save it there"):
         FlatIndex().load(path)
     built["flat"].save(path)
     for text in ("{", "[]", '{"kind": "flat"}', "\udcff"):
         beside.write_bytes(text.encode(errors="surrogateescape"))
-        with pytest.raises(InputError, match=r"index.json is damaged: build the index again"):
+        with pytest.raises(UserError, match=r"index.json is damaged: build the index again"):
             FlatIndex().load(path)
     beside.unlink()
-    with pytest.raises(InputError, match=r"index.json cannot be read, so the index was not saved whole"):
+    with pytest.raises(UserError, match=r"index.json cannot be read, so the index was not saved whole"):
         FlatIndex().load(path)
 
 
 def test_a_name_that_faiss_cannot_take_is_refused(built: dict[str, Index], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"faiss takes UTF-8 names only, rename the folder or file"):
+    with pytest.raises(UserError, match=r"faiss takes UTF-8 names only, rename the folder or file"):
         built["flat"].save(tmp_path / os.fsdecode(b"\xff"))
     assert os.listdir(tmp_path) == []
 
@@ -174,7 +174,7 @@ def test_a_disk_without_room_leaves_what_was_there(
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(InputError, match=r"index cannot be written: is there room on the disk\?"):
+        with pytest.raises(UserError, match=r"index cannot be written: is there room on the disk\?"):
             built["flat"].save(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

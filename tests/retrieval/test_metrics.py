@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dolglab.contracts import DIFFICULTIES, GroundTruth
 from dolglab.data.revisited import load_ground_truth
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.index import FlatIndex
 from dolglab.retrieval.metrics import (
@@ -104,7 +104,7 @@ def test_a_query_without_positives_is_left_out_of_the_mean() -> None:
 
 
 def test_another_number_of_queries_is_refused() -> None:
-    with pytest.raises(InputError, match="1 ranked lists for 2 queries"):
+    with pytest.raises(UserError, match="1 ranked lists for 2 queries"):
         revisited_evaluation(np.zeros((1, 3), np.int64), GroundTruth(lists([], []), lists([], []), lists([], [])))
 
 
@@ -182,7 +182,7 @@ def test_reset_forgets(world) -> None:
     metric.compute()
     metric.reset()
     metric.update(descriptors[:1], torch.arange(1))
-    with pytest.raises(InputError, match="9 of 10 images have no descriptor"):
+    with pytest.raises(UserError, match="9 of 10 images have no descriptor"):
         metric.compute()
 
 
@@ -269,7 +269,7 @@ def test_a_descriptor_that_is_not_finite_is_refused(world, position: int, role: 
     truth, descriptors, queries = world
     metric = RevisitedMAP(truth, 8, queries, 6)
     metric.update(descriptors.index_fill(0, torch.tensor([position]), float("nan")), torch.arange(10))
-    with pytest.raises(InputError, match=f"a {role} descriptor is not finite"):
+    with pytest.raises(UserError, match=f"a {role} descriptor is not finite"):
         metric.compute()
 
 
@@ -277,7 +277,7 @@ SCRIPT = """
 import json, sys
 import numpy as np, torch, torch.distributed as dist
 from dolglab.contracts import GroundTruth
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.metrics import RevisitedMAP
 rank, init, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method="file://" + init, rank=rank, world_size=2)
@@ -295,7 +295,7 @@ for shares, skipped in json.loads(sys.argv[4]):
         result = metric.compute()
         ranks = [own.tolist() for own in metric.ranked.ranks]
         said.append([{d: result[d]["map"] for d in result}, metric.ranks.tolist(), ranks])
-    except InputError as error:
+    except UserError as error:
         said.append(str(error))
 print(json.dumps(said), file=open(out + str(rank), "w"))
 dist.destroy_process_group()

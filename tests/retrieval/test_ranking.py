@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.exact_dot import mapping_of, on_grid, rows_at
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.index import FlatIndex
@@ -186,9 +186,9 @@ def test_what_is_not_finite_is_refused(value: float) -> None:
     nobody = some(gallery, queries, 0)
     spoiled = gallery.copy()
     spoiled[31, 2] = value
-    with pytest.raises(InputError, match="a gallery descriptor is not finite"):
+    with pytest.raises(UserError, match="a gallery descriptor is not finite"):
         exact_ranking(spoiled, queries, nobody, 3)
-    with pytest.raises(InputError, match="a query descriptor is not finite"):
+    with pytest.raises(UserError, match="a query descriptor is not finite"):
         exact_ranking(gallery, spoiled[30:32], nobody[:2], 3)
     # What could not be read may hold anything.
     known = np.arange(40) != 31
@@ -198,15 +198,15 @@ def test_what_is_not_finite_is_refused(value: float) -> None:
 def test_what_does_not_fit_is_refused() -> None:
     gallery, queries = whole(images=40, queries=2)
     nothing = np.empty(0, np.int64)
-    with pytest.raises(InputError, match="query descriptors have 5 values, those of the gallery 6"):
+    with pytest.raises(UserError, match="query descriptors have 5 values, those of the gallery 6"):
         exact_ranking(gallery, queries[:, :5], [nothing] * 2, 3)
-    with pytest.raises(InputError, match="ground truth of 3 queries for descriptors of 2"):
+    with pytest.raises(UserError, match="ground truth of 3 queries for descriptors of 2"):
         exact_ranking(gallery, queries, [nothing] * 3, 3)
-    with pytest.raises(InputError, match="39 marks of what is known for a gallery of 40 images"):
+    with pytest.raises(UserError, match="39 marks of what is known for a gallery of 40 images"):
         exact_ranking(gallery, queries, [nothing] * 2, 3, np.ones(39, np.bool_))
     for outside in (40, -1):
         with pytest.raises(
-            InputError, match=rf"ground truth of query 1 names image {outside} \(from 0\), but the gallery has 40"
+            UserError, match=rf"ground truth of query 1 names image {outside} \(from 0\), but the gallery has 40"
         ):
             exact_ranking(gallery, queries, [nothing, np.array([3, outside])], 3)
 

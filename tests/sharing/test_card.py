@@ -10,7 +10,7 @@ import torch
 import yaml
 from models.released_weights import state_dict
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.results.card import sha256, write_card
 from dolglab.sharing.export import Request, export
 
@@ -63,7 +63,7 @@ def test_a_card_of_other_weights_is_not_taken(run: Path, tmp_path: Path) -> None
     assert "No result card was given" in text
     assert "validated, and not chosen, on: held out" in text
     assert "license" not in front_matter(text)
-    with pytest.raises(InputError, match=r"card.json was measured with other weights"):
+    with pytest.raises(UserError, match=r"card.json was measured with other weights"):
         export(Request(str(tmp_path / "b"), str(last), cards=[str(run / "card.json")]))
     assert not (tmp_path / "b").exists()
     exported = export(Request(str(tmp_path / "c"), str(best), cards=[str(run / "card.json")]))
@@ -88,5 +88,5 @@ def test_what_is_not_known_of_released_weights_is_said(parity: Path, tmp_path: P
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path: Path, asked: dict, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(UserError, match=said):
         export(Request(str(tmp_path / "out"), **asked))

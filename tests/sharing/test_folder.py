@@ -12,7 +12,7 @@ import torch
 from models.released_weights import state_dict
 from training.test_checkpoints import DATA, write, write_delg
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.losses.local import LocalLoss
 from dolglab.losses.margin import ArcFace, CurricularFace
 from dolglab.models.checkpoint import load_model, selection_of, tensor_file
@@ -41,7 +41,7 @@ def test_a_checkpoint_as_a_folder(tmp_path: Path) -> None:
     assert selection_of(folder) == DATA["validation"]
     assert tensor_file(folder) == folder / "model.safetensors"
     assert json.loads((folder / "config.json").read_text())["classes"] == ["a", "b"]
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(UserError, match="not empty"):
         written(from_checkpoint(tmp_path / "best.ckpt"), folder)
 
 
@@ -50,7 +50,7 @@ def test_a_folder_that_does_not_say_what_it_holds_is_refused(tmp_path: Path, tex
     write(tmp_path / "best.ckpt")
     folder = written(from_checkpoint(tmp_path / "best.ckpt"), tmp_path / "model")
     (folder / "config.json").write_text(text)
-    with pytest.raises(InputError):
+    with pytest.raises(UserError):
         load_model(folder)
 
 
@@ -89,7 +89,7 @@ def test_training_starts_from_released_weights_and_their_head(parity: Path, tmp_
     warm_start(model, other, str(tmp_path / "weights.pyth"), [str(i) for i in range(7)])
     assert torch.equal(other.weight, before)
     assert "its head is not taken: its shape is another" in capsys.readouterr().out
-    with pytest.raises(InputError, match="another architecture"):
+    with pytest.raises(UserError, match="another architecture"):
         warm_start(released_network("resnet50.tv_in1k", aspp=True), head, str(tmp_path / "weights.pyth"), [])
 
 
@@ -112,7 +112,7 @@ def test_a_folder_that_lacks_a_part_says_which(tmp_path: Path, missing: str) -> 
     about = json.loads((folder / "config.json").read_text())
     del about[missing]
     (folder / "config.json").write_text(json.dumps(about))
-    with pytest.raises(InputError, match=missing):
+    with pytest.raises(UserError, match=missing):
         load_model(folder)
 
 
@@ -135,7 +135,7 @@ def test_parts_of_one_network_start_another(tmp_path: Path, capsys) -> None:
         assert torch.equal(value, taken), key
     assert torch.equal(head.weight, centres)
     assert "backbone; all else starts anew" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"weights_parts=neck: the network has no such part, but backbone"):
+    with pytest.raises(UserError, match=r"weights_parts=neck: the network has no such part, but backbone"):
         warm_start(other, head, str(tmp_path / "a.ckpt"), ["a", "b"], ["neck"])
 
 
@@ -161,5 +161,5 @@ def test_the_parts_of_a_local_head_are_named(tmp_path: Path) -> None:
     same = [key for key, value in other.state_dict().items() if torch.equal(value, trained.state_dict()[key])]
     assert {"local.encoder.weight", "local.decoder.weight", "local.attention.0.weight"} <= set(same)
     assert "fc.weight" not in same
-    with pytest.raises(InputError, match=r"no such part, but backbone, pooling, fc, local"):
+    with pytest.raises(UserError, match=r"no such part, but backbone, pooling, fc, local"):
         warm_start(other, ArcFace(8, 2), str(tmp_path / "a.ckpt"), ["a", "b"], ["aspp"])

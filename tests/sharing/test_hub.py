@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.models.checkpoint import load_model
 from dolglab.sharing import hub
 from dolglab.sharing.export import Request, export
@@ -124,31 +124,31 @@ def test_a_private_repository_and_one_that_is_none(fake: Hub, folder: Path) -> N
     push(folder, "me/secret", private=True, api=fake.api)
     assert fake.private == {"me/secret"}
     for name in ("me/secret", "me/nothing"):
-        with pytest.raises(InputError, match=rf"hf://{name} could not be had: no such repository, or a private one"):
+        with pytest.raises(UserError, match=rf"hf://{name} could not be had: no such repository, or a private one"):
             fetch(f"hf://{name}", api=fake.api)
     fake.repositories["me/other"] = {"README.md": b"# Something else"}
-    with pytest.raises(InputError, match=r"holds no config.json and model.safetensors"):
+    with pytest.raises(UserError, match=r"holds no config.json and model.safetensors"):
         fetch("hf://me/other", api=fake.api)
 
 
 def test_a_token_that_is_not_taken_and_none(fake: Hub, folder: Path, tmp_path: Path, monkeypatch) -> None:
-    with pytest.raises(InputError, match=r"me/model could not be pushed \(.*model is written\): the hub does not take"):
+    with pytest.raises(UserError, match=r"me/model could not be pushed \(.*model is written\): the hub does not take"):
         push(folder, "me/model", api=HfApi(endpoint=fake.api.endpoint, token="hf_wrong"))
     monkeypatch.setattr(hub, "get_token", lambda: None)
-    with pytest.raises(InputError, match=r"--push wants a token"):
+    with pytest.raises(UserError, match=r"--push wants a token"):
         export(Request(str(tmp_path / "out"), str(folder), push="me/model"))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(InputError, match=r"hf://me/model could not be had: the hub cannot be reached"):
+    with pytest.raises(UserError, match=r"hf://me/model could not be had: the hub cannot be reached"):
         fetch("hf://me/model", api=HfApi(endpoint="http://127.0.0.1:9", token=False))
 
 
 @pytest.mark.parametrize("name", ["", "model", "me/a b", "me/", "a/b/c"])
 def test_names_that_the_hub_does_not_take(name: str) -> None:
-    with pytest.raises(InputError, match=r"is no OWNER/NAME"):
+    with pytest.raises(UserError, match=r"is no OWNER/NAME"):
         push("folder", name, api=HfApi(token=False))
 
 

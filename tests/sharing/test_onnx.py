@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import fingerprint
 from dolglab.extraction.extractor import Extractor
 from dolglab.extraction.onnx_extractor import OnnxExtractor, Session
@@ -72,7 +72,7 @@ def test_orthogonal_fusion_and_tensorflows_padding(tmp_path: Path) -> None:
         with torch.no_grad():
             expected = F.normalize(network(images))
         np.testing.assert_allclose(session(images.numpy()), expected.numpy(), atol=1e-4)
-    with pytest.raises(InputError, match=r"wants normalised images"):
+    with pytest.raises(UserError, match=r"wants normalised images"):
         OnnxExtractor(network, session)
 
 
@@ -82,7 +82,7 @@ def test_a_file_that_differs_is_not_written(folder: Path, tmp_path: Path, monkey
     monkeypatch.setattr(
         onnx_file, "_export", lambda graph, path, about: path.write_bytes((folder / "model.onnx").read_bytes())
     )
-    with pytest.raises(InputError, match=r"would differ from torch"):
+    with pytest.raises(UserError, match=r"would differ from torch"):
         onnx_file.write_onnx(network, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -111,7 +111,7 @@ def test_a_network_without_a_file_is_exported_once(folder: Path, checkpoint: Pat
     for _ in range(2):
         assert ready_model(str(checkpoint), backend="onnx").identity["dim"] == 8
     assert len(made) == 1
-    with pytest.raises(InputError, match=r"--backend is torch or onnx, not tensorrt"):
+    with pytest.raises(UserError, match=r"--backend is torch or onnx, not tensorrt"):
         ready_model(str(checkpoint), backend="tensorrt")
 
 
@@ -126,15 +126,15 @@ def test_int8_is_near_smaller_and_another_identity(folder: Path) -> None:
 
 
 def test_what_onnx_cannot_hold_is_refused() -> None:
-    with pytest.raises(InputError, match=r"R-MAC takes other regions"):
+    with pytest.raises(UserError, match=r"R-MAC takes other regions"):
         check_exportable(GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), RMAC, dim=4))
     options = {"strict_img_size": False}
     swin = Backbone("swin_tiny_patch4_window7_224.ms_in1k", pretrained=False, options=options)
-    with pytest.raises(InputError, match=r"swin_tiny.* other windows"):
+    with pytest.raises(UserError, match=r"swin_tiny.* other windows"):
         check_exportable(GlobalDescriptor(swin, dim=4))
 
 
 def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"cannot be run by onnxruntime"):
+    with pytest.raises(UserError, match=r"cannot be run by onnxruntime"):
         Session(tmp_path / "a.onnx")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dolglab.errors import InputError
-from dolglab.io import hold
+from dolglab.errors import UserError
+from dolglab.io import acquire
 from dolglab.processes import STARTER, note_starter, starter_is_gone
 from dolglab.sweeps import jobs as job
 from dolglab.sweeps import jobs as process
@@ -91,8 +91,8 @@ def test_a_folder_that_another_process_goes_on_with_is_no_failed_job(tmp_path, m
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline().strip() == "True"
-        with pytest.raises(InputError, match=r"another process trains"):
+        with pytest.raises(UserError, match=r"another process trains"):
             job.run_job(folder, "x", "g", [], {})
         other.kill()
     assert not (folder / "job.json").exists()
-    assert hold(Path(folder / ".lock"))
+    assert acquire(Path(folder / ".lock"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.models.checkpoint import RUN_KEY, describe_run
 from dolglab.training.checkpointing import AtomicCheckpointIO, last_sound
 
@@ -32,9 +32,9 @@ def test_a_full_disk_leaves_the_checkpoint_that_stood_there_and_says_so(tmp_path
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        with pytest.raises(InputError, match=r"last\.ckpt cannot be written \(.+\): the one before is kept"):
+        with pytest.raises(UserError, match=r"last\.ckpt cannot be written \(.+\): the one before is kept"):
             write(path, 2)
-        with pytest.raises(InputError, match="there is none before it"):
+        with pytest.raises(UserError, match="there is none before it"):
             write(tmp_path / "best.ckpt", 2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.losses.local import LocalLoss
 from dolglab.losses.margin import ArcFace
 from dolglab.models.backbone import Backbone
@@ -57,7 +57,7 @@ EVIL += [
     "dolglab.models.backbone._read_tensors",
     "dolglab.models.weights.read_file",
     "dolglab.models.dolg",
-    "dolglab.commands.hydra_cli.settle_process",
+    "dolglab.commands.hydra_cli.configure_process",
 ]
 
 
@@ -121,7 +121,7 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
         ("other.ckpt", "another architecture"),
         *((f"evil{place}.ckpt", f"{target} is no network") for place, target in enumerate(EVIL)),
     ]:
-        with pytest.raises(InputError, match=message) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             load_model(tmp_path / name)
         assert "\n" not in str(caught.value)
 
@@ -137,7 +137,7 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
 )
 def test_a_configuration_can_call_nothing_else(tmp_path: Path, change: dict, capsys) -> None:
     write(tmp_path / "a.ckpt", {**MODEL, **change})
-    with pytest.raises(InputError):
+    with pytest.raises(UserError):
         load_model(tmp_path / "a.ckpt")
     assert "ran" not in capsys.readouterr().out
 
@@ -149,7 +149,7 @@ class _Code:
 
 def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "evil.ckpt").write_bytes(pickle.dumps(_Code()))
-    with pytest.raises(InputError):
+    with pytest.raises(UserError):
         read_checkpoint(tmp_path / "evil.ckpt")
     assert not Path("/tmp/should_not_exist_dolg").exists()
 
@@ -171,7 +171,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_that_stood_there(tmp_path: Pat
 
 def test_a_run_cannot_go_on_with_another_network(tmp_path: Path) -> None:
     write(tmp_path / "a.ckpt")
-    with pytest.raises(InputError, match="another architecture"):
+    with pytest.raises(UserError, match="another architecture"):
         check_resumable(tmp_path / "a.ckpt", torch.nn.Linear(2, 2), describe_run({"model": MODEL}, ["a", "b"], DATA))
 
 
@@ -186,7 +186,7 @@ def test_a_run_cannot_go_on_with_other_classes_or_another_optimizer(tmp_path: Pa
         (describe_run({"model": MODEL, "ema": 0.9}, ["a", "b"], DATA), "ema=... cannot change"),
         (describe_run({"model": MODEL, "backbone": {"freeze_bn": True}}, ["a", "b"], DATA), "freeze_bn=... cannot"),
     ]:
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(UserError, match=message):
             check_resumable(path, torch.nn.Linear(2, 2), run)
 
 
@@ -198,7 +198,7 @@ def test_in_the_middle_of_an_epoch_its_order_cannot_change(tmp_path: Path, withi
     torch.save(torch.load(path, weights_only=True) | {"loops": progress}, path)
     for changed in ({"seed": 3}, {"data": {"batch_size": 4}}, {"data": {"sampling": "balanced"}}):
         run = describe_run({"model": MODEL} | changed, ["a", "b"], DATA)
-        with pytest.raises(InputError, match="in the middle of an epoch" if within else "another architecture"):
+        with pytest.raises(UserError, match="in the middle of an epoch" if within else "another architecture"):
             check_resumable(path, torch.nn.Linear(2, 2), run)
 
 

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.training.optim import cosine_factor, lr_factor, optimizer_steps, parameter_groups, warmup_cosine
 
 
@@ -41,7 +41,7 @@ def test_keeps_the_ratio_of_two_groups() -> None:
 @pytest.mark.parametrize("options", [{"warmup": 1.0}, {"warmup": -0.1}, {"final": 2.0}])
 def test_refuses_shares_that_are_none(options: dict[str, float]) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    with pytest.raises(InputError, match="shares"):
+    with pytest.raises(UserError, match="shares"):
         warmup_cosine(optimizer, 10, **options)
 
 
@@ -70,7 +70,7 @@ def test_steps_of_a_training(options: dict[str, int], steps: int) -> None:
     ],
 )
 def test_a_training_without_an_end_or_a_batch_is_refused(options: dict[str, int], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UserError, match=message):
         optimizer_steps(**options)
 
 
@@ -105,7 +105,7 @@ def test_rates_grow_with_depth_and_norms_are_spared() -> None:
 
 @pytest.mark.parametrize("options", [{"head_lr_scale": 0}, {"layer_decay": 0}, {"layer_decay": 1.5}])
 def test_factors_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="layer_decay"):
+    with pytest.raises(UserError, match="layer_decay"):
         parameter_groups(*layers(), **options)
 
 
@@ -117,5 +117,5 @@ def test_the_learning_rate_follows_the_global_batch_where_it_is_asked_to(rule, f
 
 @pytest.mark.parametrize(("rule", "reference"), [("square", 128), ("linear", 0), ("sqrt", 1.5)])
 def test_another_rule_or_no_batch_is_refused(rule, reference) -> None:
-    with pytest.raises(InputError, match="linear, sqrt or null"):
+    with pytest.raises(UserError, match="linear, sqrt or null"):
         lr_factor(rule, 512, reference)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dolglab.contracts import Batch
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.training.checkpointing import StopAt, Within
 
 BATCHES = 5
@@ -91,5 +91,5 @@ def test_training_ends_after_so_many_steps_and_does_not_begin_again(tmp_path: Pa
 
 @pytest.mark.parametrize(("minutes", "steps"), [(0, None), (-1.5, None), (None, 0), (None, -3)])
 def test_times_that_mean_nothing_are_refused(tmp_path: Path, minutes: Any, steps: Any) -> None:
-    with pytest.raises(InputError, match="checkpoint_minutes="):
+    with pytest.raises(UserError, match="checkpoint_minutes="):
         Within(tmp_path, minutes, steps)

@@ -6,7 +6,7 @@ import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.sweeps.overrides import override
 from dolglab.sweeps.search_space import Dimension, read_space, with_train
 
@@ -50,14 +50,14 @@ def test_values_are_of_their_range_and_kind_and_the_same_when_asked_again():
     ],
 )
 def test_an_entry_that_says_too_little_or_too_much_is_refused(entry):
-    with pytest.raises(InputError, match=r"search"):
+    with pytest.raises(UserError, match=r"search"):
         read_space({"name": entry})
 
 
 def test_a_search_over_nothing_or_over_one_thing_twice_is_refused():
-    with pytest.raises(InputError, match=r"none"):
+    with pytest.raises(UserError, match=r"none"):
         read_space({"name": None})
-    with pytest.raises(InputError, match=r"'x', 'x'"):
+    with pytest.raises(UserError, match=r"'x', 'x'"):
         read_space({name: {"key": "x", "low": 0, "high": 1} for name in "ab"})
 
 

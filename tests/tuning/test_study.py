@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.sweeps.search_space import Dimension
 from dolglab.sweeps.study import SharedStudy, Watch
 
@@ -89,9 +89,9 @@ def test_a_trial_is_one_processs_until_that_is_gone(tmp_path):
 def test_another_search_in_the_same_folder_is_refused(tmp_path):
     open_study(tmp_path)
     open_study(tmp_path)
-    with pytest.raises(InputError, match=r"another train, .*experiment=demo.*another name="):
+    with pytest.raises(UserError, match=r"another train, .*experiment=demo.*another name="):
         open_study(tmp_path, train=())
-    with pytest.raises(InputError, match=r"another space"):
+    with pytest.raises(UserError, match=r"another space"):
         open_study(tmp_path, SPACE[:1])
 
 

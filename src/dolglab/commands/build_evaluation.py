@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from dolglab.commands.build_training import as_tested, make_trainer
 from dolglab.data.datasets import check_whole_images
 from dolglab.data.image_reading import checked_reading
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.evaluation.describer import Describer
 from dolglab.evaluation.pipeline import Evaluator, Given
 from dolglab.evaluation.search import Method
@@ -40,7 +40,7 @@ class Plan:
 
 
 def assemble_evaluation(cfg: DictConfig) -> Plan:
-    """Build network, trainer and method of `conf/evaluate.yaml`. Raises InputError as the parts do."""
+    """Build network, trainer and method of `conf/evaluate.yaml`. Raises UserError as the parts do."""
     _check_sources(cfg)
     model, trained_by = _loaded(cfg.checkpoint, cfg.get("model"))
     model = None if model is None else for_inference(model, str(cfg.trainer.precision))
@@ -87,30 +87,30 @@ def assemble_evaluation(cfg: DictConfig) -> Plan:
 
 
 def _check_sources(cfg: DictConfig) -> None:
-    """Raise InputError unless there is one thing to evaluate."""
+    """Raise UserError unless there is one thing to evaluate."""
     if cfg.checkpoint is not None and cfg.get("model") is not None:
-        raise InputError("give checkpoint=FILE, which carries its own model, or model=NAME; not both")
+        raise UserError("give checkpoint=FILE, which carries its own model, or model=NAME; not both")
     alone = cfg.get("aggregate") is not None and _without_network(cfg)
     if cfg.checkpoint is None and cfg.get("model") is None and cfg.descriptors is None and not alone:
-        raise InputError(
+        raise UserError(
             "give checkpoint=FILE, or model=imagenet_gem backbone=NAME for an untrained network, descriptors=FILE for "
             "ready ones, or aggregate=asmk features=rootsift for no network at all"
         )
     if cfg.names is not None and cfg.descriptors is None:
-        raise InputError("names=FILE goes with descriptors=FILE")
+        raise UserError("names=FILE goes with descriptors=FILE")
     if cfg.descriptors is not None and cfg.get("aggregate") is not None:
-        raise InputError("aggregate=asmk ranks by local features, not by descriptors=FILE")
+        raise UserError("aggregate=asmk ranks by local features, not by descriptors=FILE")
 
 
 def network(checkpoint: str | Path | None, model: Mapping[str, Any] | None) -> DescriptorModel:
     """The network of a checkpoint or, without one, the one that a configuration describes.
 
     The configuration is built here and no earlier: pretrained weights are not fetched beside a checkpoint.
-    Raises InputError as `load_model` and the model do, and where there is neither.
+    Raises UserError as `load_model` and the model do, and where there is neither.
     """
     found, _ = _loaded(checkpoint, model)
     if found is None:
-        raise InputError("there is no network to describe the images with: give checkpoint=FILE or model=NAME")
+        raise UserError("there is no network to describe the images with: give checkpoint=FILE or model=NAME")
     return found
 
 

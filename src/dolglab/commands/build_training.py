@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from dolglab.commands.hydra_cli import as_plain
 from dolglab.contracts import Orientation, Resize
 from dolglab.data.module import LandmarkDataModule
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.extractor import check_protocol
 from dolglab.losses.class_parallel import ClassParallel
 from dolglab.models.backbone import without_weights
@@ -40,7 +40,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     """Data module, training module, and the configuration as results keep it.
 
     Where a checkpoint is `resumed`, or `weights` are given, no pretrained backbone is fetched besides.
-    Raises InputError as the parts do.
+    Raises UserError as the parts do.
     """
     check_trainer(cfg.trainer.precision, cfg.trainer.max_epochs, cfg.trainer.max_steps)
     index = instantiate(cfg.index)
@@ -62,7 +62,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     factor = lr_factor(cfg.optim.scaling.rule, batch, cfg.optim.scaling.batch)
     spread = ClassParallel(head, cfg.sample_rate) if cfg.class_parallel else None
     if spread and (cfg.ema is not None or str(cfg.trainer.precision) == "16-mixed"):
-        raise InputError("class_parallel=true goes with neither ema nor trainer.precision=16-mixed: take bf16-mixed")
+        raise UserError("class_parallel=true goes with neither ema nor trainer.precision=16-mixed: take bf16-mixed")
     if cfg.weights is not None and not resumed:
         warm_start(model, head, cfg.weights, about["classes"], cfg.weights_parts, auxiliary)
     module = LandmarkModule(
@@ -105,7 +105,7 @@ def build_trainer(cfg: DictConfig, run: Path, validates: bool) -> L.Trainer:
 
 
 def make_trainer(options: DictConfig, **more: Any) -> L.Trainer:
-    """The trainer of `conf/trainer`, over torchrun's processes where there are any. Raises InputError for no GPU."""
+    """The trainer of `conf/trainer`, over torchrun's processes where there are any. Raises UserError for no GPU."""
     at = launched()
     check_devices(options.accelerator, at.get("devices", options.devices))
     return instantiate(options, **at, **more)
@@ -141,7 +141,7 @@ def _without_pretrained(cfg: DictConfig) -> DictConfig:
 
 
 def check_devices(accelerator: object, devices: object) -> None:
-    """Raise InputError for GPUs that are not there; say so where a run takes to CPUs instead.
+    """Raise UserError for GPUs that are not there; say so where a run takes to CPUs instead.
 
     Args:
         accelerator: Lightning's name of it, such as "gpu" or "auto".
@@ -149,10 +149,10 @@ def check_devices(accelerator: object, devices: object) -> None:
     """
     there = torch.accelerator.device_count()
     if accelerator in ("gpu", "cuda") and not there:
-        raise InputError("there is no GPU that torch can use (does `nvidia-smi` show one?): trainer=cpu does without")
+        raise UserError("there is no GPU that torch can use (does `nvidia-smi` show one?): trainer=cpu does without")
     if not isinstance(devices, int) or accelerator not in ("gpu", "cuda", "auto"):
         return
     if there and devices > there:
-        raise InputError(f"trainer.devices={devices}, but this machine has {there} GPU{'s' * (there > 1)}")
+        raise UserError(f"trainer.devices={devices}, but this machine has {there} GPU{'s' * (there > 1)}")
     if not there and devices > 1 and main_process():
         print(f"there is no GPU that torch can use: {devices} processes on the CPU")

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dolglab.contracts import Ranking
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.models.checkpoint import (
     RUN_KEY,
     read_checkpoint,
@@ -30,14 +30,14 @@ def with_network(cfg: DictConfig, last: Path | None) -> DictConfig:
     """The configuration with the network of `weights`, where that is asked for (`model=from_checkpoint`).
 
     Each part stands in its group at the root, with what `cfg` has there on top. A run that goes on from its `last`
-    checkpoint has the network of that one. Raises InputError for weights that do not describe a network, and where they
+    checkpoint has the network of that one. Raises UserError for weights that do not describe a network, and where they
     are gone and are to be tested.
     """
     taken, tested = _from_checkpoint(cfg.model), cfg.test and _from_checkpoint(cfg.get("baseline") or {})
     if not (taken or tested):
         return cfg
     if cfg.weights is None:
-        raise InputError("model=from_checkpoint takes the network of weights=CHECKPOINT, which is not given")
+        raise UserError("model=from_checkpoint takes the network of weights=CHECKPOINT, which is not given")
     if tested:
         # After the training: better that it is missed now.
         read_run(cfg.weights)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dolglab.commands.typer_cli import one_line
+from dolglab.commands.typer_cli import user_errors
 
 MODEL = "A checkpoint, an exported folder (hf://OWNER/NAME), released weights, dinov2 or efficientnet_lite0."
 PLACES = "Folders, files, or a prefix such as s3://BUCKET/photos."
@@ -31,7 +31,7 @@ def main(
     plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
 ) -> None:
     """Only photos that are new or changed are described; stopped, the same command goes on."""
-    with one_line("stopped: the same command goes on"):
+    with user_errors("stopped: the same command goes on"):
         from dolglab.library.ingest import Request, embed_places
 
         asked = Request(

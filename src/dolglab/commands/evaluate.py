@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from dolglab.commands.hydra_cli import hydra_main, settle_process
+from dolglab.commands.hydra_cli import configure_process, hydra_main
 from dolglab.processes import watch_parent
 
 
 @hydra_main("evaluate")
 def main(cfg: DictConfig) -> float | None:
     """Run `cfg.benchmark` and return its first figure: Medium mAP, or of GLDv2 the Public one."""
-    settle_process()
+    configure_process()
     watch_parent()
     from hydra.utils import instantiate
 

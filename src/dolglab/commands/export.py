@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dolglab.commands.typer_cli import one_line
+from dolglab.commands.typer_cli import user_errors
 
 RELEASED = "A released DOLG file (.pyth), or hf://OWNER/NAME/FILE."
 CARD = "A result card of this checkpoint; may be given again. By default that of its run."
@@ -30,7 +30,7 @@ def main(
     private: Annotated[bool, typer.Option("--private", help="With --push: for nobody else to see.")] = False,
 ) -> None:
     """Write tensors, what they are and a model card; `dolglab.load` and every command that takes a model read them."""
-    with one_line():
+    with user_errors():
         from dolglab.sharing.export import Request, export
 
         cards = card or []

@@ -15,9 +15,9 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 import dolglab
-from dolglab.commands.cli_errors import exit_of, leave_errors_to_us, stopped
+from dolglab.commands.cli_errors import exit_code_of_stop, let_us_report, to_exit
 from dolglab.commands.run_folder import drop_empty_run
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import release_all
 from dolglab.renamed import with_current_targets
 
@@ -46,22 +46,22 @@ def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..
 
     def decorate(main: Callable[[DictConfig], T]) -> Callable[..., T]:
         configured = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config)
-        task = configured(one_line_errors(main))
+        task = configured(report_user_errors(main))
 
         @functools.wraps(main)
         def run(*given: DictConfig) -> T:
-            leave_errors_to_us()
+            let_us_report()
             try:
                 return task(*given)
             except Exception as error:
-                raise exit_of(error) from None
+                raise to_exit(error) from None
 
         return run
 
     return decorate
 
 
-def one_line_errors(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
+def report_user_errors(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
     """`main` with a person's mistake, wherever it was raised from, printed as one line; exit code 2.
 
     A run that is stopped from outside says how it goes on, and ends with the code of its signal. With
@@ -76,9 +76,9 @@ def one_line_errors(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T
             return main(cfg)
         except (SystemExit, KeyboardInterrupt) as stop:
             _drop_empty(given)
-            raise SystemExit(stopped(stop, given)) from None
+            raise SystemExit(exit_code_of_stop(stop, given)) from None
         except Exception as error:
-            stop = exit_of(error)
+            stop = to_exit(error)
             _drop_empty(given)
             raise stop from None
         finally:
@@ -87,7 +87,7 @@ def one_line_errors(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T
     return wrapped
 
 
-def settle_process() -> None:
+def configure_process() -> None:
     """What a run wants of its process; called before torch is imported.
 
     Idle OpenMP threads sleep instead of spinning: beside loader workers, or on a shared machine, spinning makes
@@ -121,4 +121,4 @@ def _drop_empty(cfg: Any) -> None:
 def _check_given(cfg: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
-        raise InputError(f"{missing[0]}=... is needed")
+        raise UserError(f"{missing[0]}=... is needed")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dolglab.commands.typer_cli import one_line
+from dolglab.commands.typer_cli import user_errors
 from dolglab.library import command_options as o
 
 if TYPE_CHECKING:
@@ -69,5 +69,5 @@ def _open(folder: str) -> Library:
 
 
 if __name__ == "__main__":
-    with one_line():
+    with user_errors():
         app()

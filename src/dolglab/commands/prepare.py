@@ -7,13 +7,13 @@ import sys
 
 from omegaconf import DictConfig
 
-from dolglab.commands.hydra_cli import hydra_main, settle_process
+from dolglab.commands.hydra_cli import configure_process, hydra_main
 
 
 @hydra_main("prepare")
 def main(cfg: DictConfig) -> None:
     """Run the task's call."""
-    settle_process()
+    configure_process()
     from hydra.utils import instantiate
 
     # Told to stop, a preparation ends as after an interrupt: in order.

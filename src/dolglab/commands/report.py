@@ -14,12 +14,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from dolglab.commands.hydra_cli import hydra_main
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 
 @hydra_main("report")
 def main(cfg: DictConfig) -> Path:
-    """The path of what was written. Raises InputError when there is no card, or one that cannot be read."""
+    """The path of what was written. Raises UserError when there is no card, or one that cannot be read."""
     from dolglab.results.report import compare_runs
 
     if cfg.workspace:
@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> Path:
 
         return write_workspace(Path(cfg.out), cfg.project, cfg.benchmarks, cfg.entity)
     if cfg.cards is None:
-        raise InputError("say which cards to compare, such as cards='outputs/demo/*/card.json'")
+        raise UserError("say which cards to compare, such as cards='outputs/demo/*/card.json'")
     patterns = [cfg.cards] if isinstance(cfg.cards, str) else list(cfg.cards)
     return compare_runs(patterns, Path(cfg.out), None if cfg.against is None else str(cfg.against), cfg.published)
 

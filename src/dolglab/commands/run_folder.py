@@ -7,8 +7,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from dolglab.errors import InputError
-from dolglab.io import held, hold, write_text
+from dolglab.errors import UserError
+from dolglab.io import acquire, is_held, write_text
 from dolglab.processes import main_process, started_apart
 
 CONFIG, OVERRIDES, CARD = "config.yaml", "overrides.yaml", "card.json"
@@ -18,26 +18,26 @@ LOCK, PATIENCE = ".lock", 30.0
 
 
 def claim_run(cfg: DictConfig) -> Path:
-    """The run's folder. Raises InputError when it holds another run, or nothing to resume, or for a bad name.
+    """The run's folder. Raises UserError when it holds another run, or nothing to resume, or for a bad name.
 
     A folder in which nothing was trained or evaluated, since its run was refused, holds no run.
     """
     run = Path(cfg.output_dir)
     if started_apart() and not _named():
-        raise InputError("torchrun and srun start processes that must agree on a folder: give the run a name=...")
+        raise UserError("torchrun and srun start processes that must agree on a folder: give the run a name=...")
     if not str(cfg.name).strip() or ".." in Path(str(cfg.name)).parts:
-        raise InputError(f"name={cfg.name} is no name for a run: it must not be empty, nor hold '..'")
+        raise UserError(f"name={cfg.name} is no name for a run: it must not be empty, nor hold '..'")
     resume = cfg.get("resume", False)
     if resume not in (True, False, "auto"):
-        raise InputError(f"resume must be true, false or auto, not {resume}")
+        raise UserError(f"resume must be true, false or auto, not {resume}")
     # Who resumes may have killed what still ends.
-    if main_process() and not hold(run / LOCK, PATIENCE if resume else 0):
-        raise InputError(f"another process trains in {run}: choose another name=..., or stop it first")
+    if main_process() and not acquire(run / LOCK, PATIENCE if resume else 0):
+        raise UserError(f"another process trains in {run}: choose another name=..., or stop it first")
     if resume:
         if resume is True and not (run / CONFIG).exists():
-            raise InputError(f"there is no run to resume in {run}: check name=..., or leave resume=true out")
+            raise UserError(f"there is no run to resume in {run}: check name=..., or leave resume=true out")
     elif any((run / file).exists() for file in (LAST, CARD)):
-        raise InputError(f"{run} already holds a run: choose another name=..., or resume=true where it was training")
+        raise UserError(f"{run} already holds a run: choose another name=..., or resume=true where it was training")
     return run
 
 
@@ -51,7 +51,7 @@ def in_sweep() -> bool:
 
 def drop_empty_run(run: Path) -> None:
     """Remove the folder of a run that was refused, which Hydra makes before anything is checked; no other."""
-    if held(run / LOCK) and [path.name for path in run.iterdir()] == [LOCK]:
+    if is_held(run / LOCK) and [path.name for path in run.iterdir()] == [LOCK]:
         (run / LOCK).unlink()
     run.rmdir()
 

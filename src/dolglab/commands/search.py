@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dolglab.commands.typer_cli import one_line
+from dolglab.commands.typer_cli import user_errors
 
 RERANK = "spatial: verify the first answers by local features (RootSIFT), and put first those with most inliers."
 EXPLAIN = "Say what each cosine is the sum of, and how many local features match; with --html, show them."
@@ -26,7 +26,7 @@ def main(
     html: Annotated[str | None, typer.Option(help="Write a page with thumbnails to this file.")] = None,
 ) -> None:
     """Print the photos whose descriptors are nearest, with the cosine of each."""
-    with one_line():
+    with user_errors():
         from dolglab.library.search_results import Request, search_photos
 
         search_photos(Request(queries, library, top, box, where or (), least, rerank, explain, as_json, html, backend))

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from dolglab.commands.typer_cli import one_line
-from dolglab.errors import InputError
+from dolglab.commands.typer_cli import user_errors
+from dolglab.errors import UserError
 
 TOKEN = "Ask everyone for this token; better in the environment than on the command line, where others can read it."
 NAME = "A host name the server is reached by, besides localhost, this machine's own and addresses."
@@ -26,14 +26,14 @@ def main(
     read_only: Annotated[bool, typer.Option("--read-only", help="Neither add nor remove photos.")] = False,
 ) -> None:
     """Search a library in the browser; a REST API is beside the page, described at /api/openapi.json."""
-    with one_line():
+    with user_errors():
         try:
             from dolglab.server.app import run
             from dolglab.server.security import Settings
         except ModuleNotFoundError as error:
-            raise InputError(f"{error.name} is not installed: pip install -e '.[serve]'") from None
+            raise UserError(f"{error.name} is not installed: pip install -e '.[serve]'") from None
         if token is not None and not (token.isascii() and token.strip() == token and token):
-            raise InputError("--token wants ASCII without blanks at its ends")
+            raise UserError("--token wants ASCII without blanks at its ends")
         settings = Settings(
             token=token,
             max_upload=int(max_upload_mb * 1e6),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from dolglab.commands.hydra_cli import hydra_main, settle_process
+from dolglab.commands.hydra_cli import configure_process, hydra_main
 from dolglab.commands.run_folder import in_sweep
 from dolglab.processes import main_process, watch_parent
 from dolglab.sweeps.jobs import sweep_job
@@ -13,7 +13,7 @@ from dolglab.sweeps.jobs import sweep_job
 @hydra_main("train")
 def main(cfg: DictConfig) -> float | None:
     """Fit, test the chosen checkpoint once, report; returns the best validation Medium mAP."""
-    settle_process()
+    configure_process()
     if in_sweep():
         return sweep_job(cfg)
     watch_parent()

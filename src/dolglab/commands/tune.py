@@ -9,14 +9,14 @@ import sys
 
 from omegaconf import DictConfig
 
-from dolglab.commands.hydra_cli import hydra_main, settle_process
+from dolglab.commands.hydra_cli import configure_process, hydra_main
 from dolglab.sweeps.search_space import with_train
 
 
 @hydra_main("tune")
 def main(cfg: DictConfig) -> float:
     """Run trials until there are enough, then say which was best; returns its validation mAP."""
-    settle_process()
+    configure_process()
     from pathlib import Path
 
     from hydra import compose

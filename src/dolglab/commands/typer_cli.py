@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 import typer
 
-from dolglab.errors import InputError, refused
+from dolglab.errors import UserError, os_error_text
 
 
 @contextmanager
-def one_line(stopped: str = "stopped") -> Iterator[None]:
+def user_errors(stopped: str = "stopped") -> Iterator[None]:
     """Around all that a command does and imports: mistakes, and what disks refuse, are one line, exit code 2.
 
     Idle OpenMP threads sleep instead of spinning, which on a shared machine is several times faster; torch asks for it
@@ -25,11 +25,11 @@ def one_line(stopped: str = "stopped") -> Iterator[None]:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         yield
-    except InputError as error:
+    except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None
     except OSError as error:
-        typer.echo(f"error: {refused(error)}", err=True)
+        typer.echo(f"error: {os_error_text(error)}", err=True)
         raise SystemExit(2) from None
     except sqlite3.Error as error:
         typer.echo(f"error: the library's catalogue: {error}", err=True)

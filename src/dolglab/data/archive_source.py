@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.data.sources import gldv2_name
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 # Of each image, by ascending id: its id, the position of its file, and where it starts and how long it is, in bytes.
 COLUMNS = {"id": np.uint64, "archive": np.uint16, "offset": np.int64, "size": np.int64}
@@ -33,7 +33,7 @@ class ArchiveSource(ABC):
         ids: the images, in the order of their positions.
 
     Raises:
-        InputError: as `open_files`, or ids that lie in no file.
+        UserError: as `open_files`, or ids that lie in no file.
     """
 
     def __init__(self, root: str | Path, split: str, ids: NDArray[np.uint64]) -> None:
@@ -46,7 +46,7 @@ class ArchiveSource(ABC):
         there = known[np.minimum(self._rows, len(known) - 1)] == ids if len(known) else np.zeros(len(ids), np.bool_)
         if not there.all():
             missing = np.flatnonzero(~there)
-            raise InputError(
+            raise UserError(
                 f"{len(missing):,} of {len(ids):,} listed images lie in none of the {len(self._files)} files of "
                 f"{self.folder}, the first is {int(ids[missing[0]]):016x}: {self.advice}"
             )
@@ -56,7 +56,7 @@ class ArchiveSource(ABC):
 
     @abstractmethod
     def open_files(self) -> tuple[Path, list[str], Table]:
-        """The folder, the files' names, and the table. Raises InputError where they are not there or do not fit."""
+        """The folder, the files' names, and the table. Raises UserError where they are not there or do not fit."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -135,7 +135,7 @@ class PackedSource(ArchiveSource):
     advice = "pack them again, or list only images that are there"
 
     def open_files(self) -> tuple[Path, list[str], Table]:
-        """Raises InputError where nothing was packed, or where chunks are missing or of another size than written."""
+        """Raises UserError where nothing was packed, or where chunks are missing or of another size than written."""
         folder = packed_folder(self.root, self.split)
         how = f"`dolglab prepare task=pack root={self.root}`"
         try:
@@ -145,9 +145,9 @@ class PackedSource(ArchiveSource):
             files = {str(chunk["filename"]): int(chunk["chunk_bytes"]) for chunk in chunks}
             wrong = [name for name, size in files.items() if (folder / name).stat().st_size != size]
         except FileNotFoundError as error:
-            raise InputError(f"{error.filename} is missing: {how} packs the images") from None
+            raise UserError(f"{error.filename} is missing: {how} packs the images") from None
         except (OSError, ValueError, KeyError, TypeError, EOFError):
-            raise InputError(f"what is packed in {folder} cannot be read: {how} does it anew") from None
+            raise UserError(f"what is packed in {folder} cannot be read: {how} does it anew") from None
         if wrong:
-            raise InputError(f"{folder / wrong[0]} is not as it was packed: {how} does it anew")
+            raise UserError(f"{folder / wrong[0]} is not as it was packed: {how} does it anew")
         return folder, list(files), table

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dolglab.data.image_reading import CropRange
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 # Uniform draws that a sample carries to the device: flip, brightness, contrast, saturation, 3 for colour.
 NUM_DRAWS = 7
@@ -34,7 +34,7 @@ class Augmentation:
         colour_pca: deviation of the weights of ImageNet's colour components (the released recipe: 0.1).
 
     Raises:
-        InputError: a range that is empty or outside its bounds.
+        UserError: a range that is empty or outside its bounds.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class Augmentation:
         colour_pca: float = 0.0,
     ) -> None:
         if not 0 < area[0] <= area[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
-            raise InputError(f"augment.area must lie in (0, 1] and augment.ratio above 0, not {area} and {ratio}")
+            raise UserError(f"augment.area must lie in (0, 1] and augment.ratio above 0, not {area} and {ratio}")
         if not 0 <= flip <= 1 or min(brightness, contrast, saturation, colour_pca) < 0:
-            raise InputError("augment.flip is a probability; the other strengths must not be negative")
+            raise UserError("augment.flip is a probability; the other strengths must not be negative")
         self.crop = CropRange((area[0], area[1]), (ratio[0], ratio[1]))
         self.flip = flip
         self.brightness = brightness

@@ -23,13 +23,13 @@ from dolglab.data.image_reading import (
     shrink,
 )
 from dolglab.data.sources import read_patiently
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 # How many replacements are tried before a training set is called unreadable.
 MAX_REPLACEMENTS = 20
 
 
-class UnreadableError(InputError):
+class UnreadableError(UserError):
     """Images that cannot be read; one line also when torch puts a worker's traceback before it."""
 
     def __init__(self, message: str) -> None:
@@ -153,8 +153,8 @@ class BenchmarkImages(Dataset[ImageBatch]):
 
 
 def check_whole_images(max_side: object, on_error: object) -> None:
-    """Raise InputError for a limit of pixels, or a rule for unreadable images, that there is not."""
+    """Raise UserError for a limit of pixels, or a rule for unreadable images, that there is not."""
     if max_side is not None and (not isinstance(max_side, int) or max_side < 1):
-        raise InputError(f"max_side must be a whole number above 0 or null, not {max_side}")
+        raise UserError(f"max_side must be a whole number above 0 or null, not {max_side}")
     if on_error not in ("error", "skip"):
-        raise InputError(f"on_error must be error or skip, not {on_error}")
+        raise UserError(f"on_error must be error or skip, not {on_error}")

@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark, GroundTruth, ImageSource, TrainingSet
 from dolglab.data.sources import IMAGE_SUFFIXES, FolderSource, is_image, stable_ids, visible
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 
 def class_benchmark(name: str, source: ImageSource, landmarks: NDArray[np.str_]) -> Benchmark:
     """The images of `source`, labelled with their landmarks, as queries and gallery at once.
 
     Each query is junk to itself; there is one difficulty only, reported as Medium.
-    Raises InputError when no landmark has two images.
+    Raises UserError when no landmark has two images.
     """
     rows = np.arange(len(source))
     members = members_of(landmarks)
     others = tuple(members[landmark][members[landmark] != row] for row, landmark in enumerate(landmarks.tolist()))
     if not any(len(part) for part in others):
-        raise InputError(f"{name}: no landmark has two photos, so there is nothing to find")
+        raise UserError(f"{name}: no landmark has two photos, so there is nothing to find")
     truth = GroundTruth(
         easy=others,
         hard=(np.empty(0, np.int64),) * len(rows),
@@ -80,10 +80,10 @@ class Photos:
 
 
 def scan_folder(root: str | Path) -> Photos:
-    """Every image in a sub-folder of `root`. Raises InputError when there is no folder or nothing in it."""
+    """Every image in a sub-folder of `root`. Raises UserError when there is no folder or nothing in it."""
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"folder not found: {root} (data.root=DIR with one sub-folder a landmark)")
+        raise UserError(f"folder not found: {root} (data.root=DIR with one sub-folder a landmark)")
     names, ignored = _walk(root)
     if ignored:
         kinds = " ".join(sorted({Path(name).suffix.lower() or "(no suffix)" for name in ignored})[:8])
@@ -92,7 +92,7 @@ def scan_folder(root: str | Path) -> Photos:
         )
     if not names:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"no images in the sub-folders of {root}: one sub-folder a landmark, files {kinds}")
+        raise UserError(f"no images in the sub-folders of {root}: one sub-folder a landmark, files {kinds}")
     names = sorted(names)
     return Photos(root, names, np.array([name.split("/", 1)[0] for name in names], np.str_))
 
@@ -110,12 +110,12 @@ def split_folder(
         seed: of the split, which follows from it and the file names alone.
 
     Raises:
-        InputError: a folder without images, too few landmarks or photos, shares that leave none to train on.
+        UserError: a folder without images, too few landmarks or photos, shares that leave none to train on.
     """
     if mode not in ("photos", "landmarks"):
-        raise InputError(f"data.split must be photos or landmarks, not {mode}")
+        raise UserError(f"data.split must be photos or landmarks, not {mode}")
     if min(validation, test) <= 0 or validation + test >= 1:
-        raise InputError(
+        raise UserError(
             "data.validation_share and data.test_share must be above 0 and together below 1, "
             f"not {validation} and {test}"
         )
@@ -136,7 +136,7 @@ def split_folder(
 
 
 def folder_benchmark(root: str | Path, name: str | None = None) -> Benchmark:
-    """Every photo of a folder as a query for the other photos of its landmark. Raises InputError as above."""
+    """Every photo of a folder as a query for the other photos of its landmark. Raises UserError as above."""
     photos = scan_folder(root)
     return _benchmark(photos, np.arange(len(photos.names)), name or photos.title)
 
@@ -164,7 +164,7 @@ def _by_photo(photos: Photos, validation: float, test: float, seed: int) -> NDAr
             part[shuffled[: held[0]]] = 1
             part[shuffled[held[0] : sum(held)]] = 2
     if not part.any():
-        raise InputError(
+        raise UserError(
             f"{photos.root}: no landmark has enough photos, at least 5: 2 for validation, 2 for the test, 1 to train on"
         )
     return part
@@ -176,7 +176,7 @@ def _by_landmark(photos: Photos, validation: float, test: float, seed: int) -> N
     order = landmarks[np.argsort(stable_ids([str(landmark) for landmark in landmarks], seed))]
     held = _held_out(len(order), validation, test)
     if len(order) - sum(held) < 2:
-        raise InputError(f"{photos.root} has {len(order)} landmarks: too few to hold out {sum(held)} and train on 2")
+        raise UserError(f"{photos.root} has {len(order)} landmarks: too few to hold out {sum(held)} and train on 2")
     part = np.zeros(len(photos.names), np.int64)
     part[np.isin(photos.landmarks, order[: held[0]])] = 1
     part[np.isin(photos.landmarks, order[held[0] : sum(held)])] = 2
@@ -192,7 +192,7 @@ def _training_set(photos: Photos, rows: NDArray[np.int64]) -> TrainingSet:
     names = [photos.names[row] for row in rows]
     classes, labels = np.unique(photos.landmarks[rows], return_inverse=True)
     if len(classes) < 2:
-        raise InputError(f"{photos.root}: training needs photos of at least 2 landmarks, there are {len(classes)}")
+        raise UserError(f"{photos.root}: training needs photos of at least 2 landmarks, there are {len(classes)}")
     return TrainingSet(FolderSource(photos.root, names), stable_ids(names), labels.astype(np.int64), classes)
 
 

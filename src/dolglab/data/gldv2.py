@@ -16,7 +16,7 @@ from dolglab.data.selection import places
 from dolglab.data.sources import HexSource, file_size, hash_share
 from dolglab.data.streamed_source import StreamedSource
 from dolglab.data.tar_archives import TarSource
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 # How many files are looked for before training starts; all of 1.58 million would take minutes.
 PROBES = 512
@@ -57,15 +57,15 @@ def load_gldv2(
         Ids ascending; classes are the landmark ids in ascending order, labels their positions.
 
     Raises:
-        InputError: no csv, another header, no rows, an id that is not 16 hex digits, a duplicate id, or
+        UserError: no csv, another header, no rows, an id that is not 16 hex digits, a duplicate id, or
             images that are not there.
     """
     root = Path(root)
     path = root / train_csv
     if not path.is_file():
-        raise InputError(f"training data not found: {path} is missing; {hint.format(root=root)}")
+        raise UserError(f"training data not found: {path} is missing; {hint.format(root=root)}")
     if path.name.startswith("index_"):
-        raise InputError(f"{path} labels index images: {OTHER_LABELS}")
+        raise UserError(f"{path} labels index images: {OTHER_LABELS}")
     ids, landmarks = read_labels(path)
     order = np.argsort(ids)
     ids, landmarks = ids[order], landmarks[order]
@@ -76,9 +76,9 @@ def load_gldv2(
             source = StreamedSource(root, "train", ids, packed_url, cache_gb)
         else:
             source = image_source(root, "train", ids, kind)
-    except InputError:
+    except UserError:
         if _of_index(root, ids):
-            raise InputError(f"{path} labels index images: {OTHER_LABELS}") from None
+            raise UserError(f"{path} labels index images: {OTHER_LABELS}") from None
         raise
     return TrainingSet(source, ids, labels.astype(np.int64), classes.astype(np.str_))
 
@@ -98,10 +98,10 @@ def hold_out(
             most.
 
     Raises:
-        InputError: a share outside (0, 1), or no landmark with two held-out photos.
+        UserError: a share outside (0, 1), or no landmark with two held-out photos.
     """
     if not 0 < share < 1:
-        raise InputError(f"data.holdout must be above 0 and below 1, not {share}")
+        raise UserError(f"data.holdout must be above 0 and below 1, not {share}")
     source = training.source
     assert isinstance(source, HexSource | ArchiveSource)
     position = hash_share(training.ids, seed)
@@ -143,13 +143,13 @@ def _validation_rows(
 def listed_ids(root: str | Path, split: str, train_csv: str = "train_clean.csv") -> NDArray[np.uint64]:
     """The ids of a split's images, ascending: those of `train_csv`, or of `index.csv` or `test.csv`.
 
-    Raises InputError for a split or list there is not, another header, an id that is not 16 hex digits or comes twice.
+    Raises UserError for a split or list there is not, another header, an id that is not 16 hex digits or comes twice.
     """
     if split not in LISTS:
-        raise InputError(f"split={split} is none of {', '.join(LISTS)}")
+        raise UserError(f"split={split} is none of {', '.join(LISTS)}")
     path = Path(root) / (LISTS[split] or train_csv)
     if not path.is_file():
-        raise InputError(f"{path} is missing; {HINT.format(root=root)}")
+        raise UserError(f"{path} is missing; {HINT.format(root=root)}")
     ids = read_labels(path)[0] if split == "train" else read_ids(path)
     ids = np.sort(ids)
     check_unique(ids, path)
@@ -161,11 +161,11 @@ def image_source(
 ) -> HexSource | ArchiveSource:
     """The images of a split with these ids, in the order of the ids, unpacked, in their archives, or packed.
 
-    Raises InputError for another kind, or images that are not there; of an unpacked tree `probe` looks for some.
+    Raises UserError for another kind, or images that are not there; of an unpacked tree `probe` looks for some.
     """
     root = Path(root)
     if kind not in get_args(Kind):
-        raise InputError(f"data.source={kind} is none of {', '.join(get_args(Kind))}")
+        raise UserError(f"data.source={kind} is none of {', '.join(get_args(Kind))}")
     if kind == "packed":
         return PackedSource(root, split, ids)
     unpacked = any((root / split / digit).is_dir() for digit in "0123456789abcdef")
@@ -186,7 +186,7 @@ def _check_images(source: HexSource) -> None:
     probes = np.unique(np.linspace(0, len(source) - 1, PROBES).astype(np.int64)).tolist()
     missing = [name for name in map(source.name, probes) if file_size(source.root / name) is None]
     if missing:
-        raise InputError(
+        raise UserError(
             f"{len(missing)} of {len(probes)} probed {source.split} images are not in {source.root}, the first is "
             f"{missing[0]}: unpack all the archives the csv lists, or list only the images that are there"
         )

@@ -16,7 +16,7 @@ from dolglab.data.folder import members_of
 from dolglab.data.gldv2 import HINT, Kind, image_source, listed_ids, load_gldv2
 from dolglab.data.gldv2_tables import id_bytes, id_numbers, read_recognition_solution, read_retrieval_solution
 from dolglab.data.sources import HexSource, JoinedSource
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 RETRIEVAL, RECOGNITION = "retrieval_solution_v2.1.csv", "recognition_solution_v2.1.csv"
 NOTHING = np.empty(0, np.int64)
@@ -36,7 +36,7 @@ def gldv2_retrieval(
         name: what results call it.
 
     Raises:
-        InputError: a missing or wrong list, images that are not there, a positive that is not in the index, a counted
+        UserError: a missing or wrong list, images that are not there, a positive that is not in the index, a counted
             query without positives.
     """
     root = _published(root, source)
@@ -45,7 +45,7 @@ def gldv2_retrieval(
     queries, usages, answers = _queries(solution, ignored)
     empty = [f"{q:016x}" for q, u, a in zip(queries.tolist(), usages, answers, strict=True) if u in USAGES and not a]
     if empty:
-        raise InputError(f"{root / RETRIEVAL}: the query {empty[0]} counts but has no positives")
+        raise UserError(f"{root / RETRIEVAL}: the query {empty[0]} counts but has no positives")
     positives = tuple(_places(images, gallery, root / RETRIEVAL) for images in answers)
     images = image_source(root, "index", gallery, source), image_source(root, "test", queries, source)
     return _benchmark(*images, usages, positives, name=name, measure="mAP@100")
@@ -70,16 +70,16 @@ def gldv2_recognition(
         name: what results call it.
 
     Raises:
-        InputError: a missing or wrong list, images that are not there, `neighbours` below 1.
+        UserError: a missing or wrong list, images that are not there, `neighbours` below 1.
     """
     root = _published(root, source)
     if not isinstance(neighbours, int) or neighbours < 1:
-        raise InputError(f"benchmark.neighbours must be a whole number above 0, not {neighbours}")
+        raise UserError(f"benchmark.neighbours must be a whole number above 0, not {neighbours}")
     training = load_gldv2(root, train_csv, kind=source)
     queries, usages, shown = _queries(read_recognition_solution(_solution(root, RECOGNITION)), ignored)
     for usage in dict.fromkeys(usages.tolist()):
         if usage in USAGES and not any(one for one, of in zip(shown, usages, strict=True) if of == usage):
-            raise InputError(f"{root / RECOGNITION}: no {usage} image shows a landmark, so that there is no GAP")
+            raise UserError(f"{root / RECOGNITION}: no {usage} image shows a landmark, so that there is no GAP")
     landmarks = training.classes.astype(np.int64)[training.labels]
     members = members_of(landmarks.astype(np.str_))
     positives = tuple(np.sort(np.concatenate([NOTHING, *(members.get(str(s), NOTHING) for s in one)])) for one in shown)
@@ -99,13 +99,13 @@ def gldv2_recognition(
 
 def _published(root: str | Path, source: Kind) -> Path:
     if source == "packed":
-        raise InputError("benchmark.source=packed: only training images are packed; take auto, tar or folder")
+        raise UserError("benchmark.source=packed: only training images are packed; take auto, tar or folder")
     return Path(root)
 
 
 def _solution(root: Path, name: str) -> Path:
     if not (root / name).is_file():
-        raise InputError(f"{root / name} is missing; {HINT.format(root=root)} (split=test)")
+        raise UserError(f"{root / name} is missing; {HINT.format(root=root)} (split=test)")
     return root / name
 
 
@@ -120,12 +120,12 @@ def _queries(
         for query, answer in answers.items()
     ]
     if not any(usage in USAGES for _, usage, _ in rows):
-        raise InputError("the solution has no query that counts, Public or Private")
+        raise UserError("the solution has no query that counts, Public or Private")
     rows.sort(key=lambda row: row[0])
     try:
         ids = id_numbers(id_bytes([query for query, _, _ in rows]))
     except ValueError as error:
-        raise InputError(f"the solution's queries: {error}") from error
+        raise UserError(f"the solution's queries: {error}") from error
     return ids, np.array([usage for _, usage, _ in rows], np.str_), [answer for _, _, answer in rows]
 
 
@@ -134,11 +134,11 @@ def _places(images: Collection[str], gallery: NDArray[np.uint64], path: Path) ->
     try:
         ids = np.sort(id_numbers(id_bytes(sorted(images))))
     except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
     found = np.searchsorted(gallery, ids)
     there = gallery[np.minimum(found, len(gallery) - 1)] == ids
     if not there.all():
-        raise InputError(f"{path}: the positive {int(ids[~there][0]):016x} is not in index.csv")
+        raise UserError(f"{path}: the positive {int(ids[~there][0]):016x} is not in index.csv")
     return found.astype(np.int64)
 
 

@@ -13,7 +13,7 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 _IMAGE_ID = re.compile("[0-9a-f]{16}")
 
@@ -42,10 +42,10 @@ def id_numbers(data: bytes | bytearray) -> NDArray[np.uint64]:
 
 
 def check_unique(ids: NDArray[np.uint64], path: Path) -> None:
-    """Raise InputError where ascending ids have one twice."""
+    """Raise UserError where ascending ids have one twice."""
     repeated = np.flatnonzero(ids[1:] == ids[:-1])
     if len(repeated):
-        raise InputError(f"{path}: the image id {int(ids[repeated[0]]):016x} is listed more than once")
+        raise UserError(f"{path}: the image id {int(ids[repeated[0]]):016x} is listed more than once")
 
 
 def read_labels(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
@@ -57,33 +57,33 @@ def read_labels(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
 def read_ids(path: Path) -> NDArray[np.uint64]:
     """The ids in the column `id` of `index.csv` or `test.csv`, in the file's order.
 
-    Raises InputError for another header, no rows, or an id that is not 16 hex digits.
+    Raises UserError for another header, no rows, or an id that is not 16 hex digits.
     """
     with open_csv(path) as file:
         rows = csv.reader(file)
         header = [column.strip() for column in next(rows, [])]
         if "id" not in header:
-            raise InputError(f"{path}: needs the column id; it has {','.join(header)!r}")
+            raise UserError(f"{path}: needs the column id; it has {','.join(header)!r}")
         place = header.index("id")
         try:
             data = id_bytes([row[place].strip() for row in rows if row])
         except (ValueError, IndexError) as error:
-            raise InputError(f"{path}: {error}") from error
+            raise UserError(f"{path}: {error}") from error
     if not data:
-        raise InputError(f"{path} lists no images")
+        raise UserError(f"{path} lists no images")
     return id_numbers(data)
 
 
 @contextmanager
 def open_csv(path: Path) -> Iterator[TextIO]:
-    """A csv file to read, whose fields may be very long. Raises InputError, while it is read, where it is none."""
+    """A csv file to read, whose fields may be very long. Raises UserError, while it is read, where it is none."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file, _long_fields():
             yield file
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a csv file: {error}") from error
+        raise UserError(f"{path} is not a csv file: {error}") from error
 
 
 def _parse_rows(rows: Iterator[list[str]], path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
@@ -98,11 +98,11 @@ def _parse_rows(rows: Iterator[list[str]], path: Path) -> tuple[NDArray[np.uint6
             landmarks.append(int(row[landmark]))
             counts.append(len(names))
         except IndexError:
-            raise InputError(f"{path}, row {number}: it has fewer columns than the header") from None
+            raise UserError(f"{path}, row {number}: it has fewer columns than the header") from None
         except (ValueError, OverflowError) as error:
-            raise InputError(f"{path}, row {number}: {error}") from error
+            raise UserError(f"{path}, row {number}: {error}") from error
     if not ids:
-        raise InputError(f"{path} lists no images")
+        raise UserError(f"{path} lists no images")
     return id_numbers(ids), np.repeat(np.array(landmarks), np.array(counts))
 
 
@@ -111,7 +111,7 @@ def _columns(header: list[str], path: Path) -> tuple[int, int, bool]:
     for images in ("images", "id"):
         if {"landmark_id", images} <= set(header):
             return header.index("landmark_id"), header.index(images), images == "images"
-    raise InputError(f"{path}: needs the columns landmark_id,images or id,landmark_id; it has {','.join(header)!r}")
+    raise UserError(f"{path}: needs the columns landmark_id,images or id,landmark_id; it has {','.join(header)!r}")
 
 
 USAGES = ("Public", "Private", "Ignored")
@@ -120,7 +120,7 @@ USAGES = ("Public", "Private", "Ignored")
 def read_retrieval_solution(path: str | Path) -> dict[str, dict[str, frozenset[str]]]:
     """For each usage, for each query, the index images of its landmark; queries of none have an empty set.
 
-    Raises InputError as `read_recognition_solution`.
+    Raises UserError as `read_recognition_solution`.
     """
     found: dict[str, dict[str, frozenset[str]]] = {usage: {} for usage in USAGES}
     for query, images, usage in _rows(Path(path), "images"):
@@ -131,7 +131,7 @@ def read_retrieval_solution(path: str | Path) -> dict[str, dict[str, frozenset[s
 def read_recognition_solution(path: str | Path) -> dict[str, dict[str, frozenset[int]]]:
     """For each usage, for each test image, the landmarks it shows; none is an empty set.
 
-    Raises InputError for a missing file, another header, a landmark that is no number, an unknown usage, an image
+    Raises UserError for a missing file, another header, a landmark that is no number, an unknown usage, an image
     listed twice.
     """
     found: dict[str, dict[str, frozenset[int]]] = {usage: {} for usage in USAGES}
@@ -139,7 +139,7 @@ def read_recognition_solution(path: str | Path) -> dict[str, dict[str, frozenset
         try:
             found[usage][image] = frozenset(map(int, landmarks.split()))
         except ValueError as error:
-            raise InputError(f"{path}, image {image}: {landmarks!r} are no landmark ids") from error
+            raise UserError(f"{path}, image {image}: {landmarks!r} are no landmark ids") from error
     return found
 
 
@@ -150,12 +150,12 @@ def _rows(path: Path, answers: str) -> Iterator[tuple[str, str, str]]:
     with open_csv(path) as file:
         rows = csv.DictReader(file)
         if not set(columns) <= set(rows.fieldnames or ()):
-            raise InputError(f"{path}: needs the columns {','.join(columns)}; it has {rows.fieldnames or 'none'}")
+            raise UserError(f"{path}: needs the columns {','.join(columns)}; it has {rows.fieldnames or 'none'}")
         for row in rows:
             name, answer, usage = (str(row[column] or "").strip() for column in columns)
             if usage not in USAGES:
-                raise InputError(f"{path}, image {name}: the usage {usage!r} is none of {', '.join(USAGES)}")
+                raise UserError(f"{path}, image {name}: the usage {usage!r} is none of {', '.join(USAGES)}")
             if name in seen:
-                raise InputError(f"{path}: the image {name} is listed more than once")
+                raise UserError(f"{path}: the image {name} is listed more than once")
             seen.add(name)
             yield name, answer, usage

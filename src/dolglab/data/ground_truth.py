@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import GroundTruth
-from dolglab.errors import InputError, some
+from dolglab.errors import UserError, truncate_list
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         advice = "; numpy's arrays and numbers become plain with .tolist()" if module_name.startswith("numpy") else ""
-        raise InputError(
+        raise UserError(
             f"it asks for code ({module_name}.{global_name}), and only plain lists and numbers are read{advice}"
         )
 
@@ -41,26 +41,26 @@ def load_ground_truth(path: str | Path) -> RevisitedLists:
     A query without positives and empty lists are as they should be: `revisited_evaluation` leaves such a query out.
 
     Raises:
-        InputError: no such file, a pickle with code (numpy arrays are code), missing keys, positions outside the
+        UserError: no such file, a pickle with code (numpy arrays are code), missing keys, positions outside the
             gallery or no whole numbers, lists of a query that overlap, a box without pixels, or a name that the gallery
             or the queries list twice.
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"ground truth not found: {path} (benchmark.ground_truth=FILE)")
+        raise UserError(f"ground truth not found: {path} (benchmark.ground_truth=FILE)")
     try:
         with path.open("rb") as file:
             raw = _PlainUnpickler(file, encoding="latin1").load()
-    except InputError as error:
-        raise InputError(f"{path} is refused: {error}") from None
+    except UserError as error:
+        raise UserError(f"{path} is refused: {error}") from None
     except Exception as error:
-        raise InputError(f"{path} is not a ground-truth pickle ({type(error).__name__})") from error
+        raise UserError(f"{path} is not a ground-truth pickle ({type(error).__name__})") from error
     try:
         return _parse(raw)
     except KeyError as error:
-        raise InputError(f"{path} is not a Revisited ground truth: {error} is missing") from error
+        raise UserError(f"{path} is not a Revisited ground truth: {error} is missing") from error
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{path} is not a Revisited ground truth: {error}") from error
+        raise UserError(f"{path} is not a Revisited ground truth: {error}") from error
 
 
 def reduced(lists: RevisitedLists, gallery: NDArray[np.bool_], queries: NDArray[np.bool_]) -> RevisitedLists:
@@ -117,7 +117,7 @@ def _names(raw: dict[str, Any], key: str) -> tuple[str, ...]:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         # Results and descriptors name images: two queries in one photo need two files.
-        raise ValueError(f"{key} lists names more than once: {some(repeated)}")
+        raise ValueError(f"{key} lists names more than once: {truncate_list(repeated)}")
     return tuple(names)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from dolglab.contracts import Crop, Orientation
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 # The EXIF tag, and the mark before its block: files without it are not parsed.
 TAG = 0x0112
@@ -161,11 +161,11 @@ READ_ALL = Reading()
 
 
 def checked_reading(orientation: object, min_side: object) -> Reading:
-    """Both as one. Raises InputError for an orientation there is not, or a side that is no whole number above 0."""
+    """Both as one. Raises UserError for an orientation there is not, or a side that is no whole number above 0."""
     if orientation not in get_args(Orientation):
-        raise InputError(f"orientation must be {' or '.join(get_args(Orientation))}, not {orientation}")
+        raise UserError(f"orientation must be {' or '.join(get_args(Orientation))}, not {orientation}")
     if not isinstance(min_side, int) or min_side < 1:
-        raise InputError(f"min_side must be a whole number above 0, not {min_side}")
+        raise UserError(f"min_side must be a whole number above 0, not {min_side}")
     return Reading(cast("Orientation", orientation), min_side)
 
 

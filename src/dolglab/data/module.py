@@ -23,7 +23,7 @@ from dolglab.data.sampling import EpochLoader, EpochSampler, RankShard, draw_cha
 from dolglab.data.selection import select
 from dolglab.data.sources import checked_seed
 from dolglab.data.streamed_source import StreamedSource
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 Benchmarks = Mapping[str, Callable[[], Benchmark] | None]
 
@@ -49,7 +49,7 @@ class LandmarkDataModule(L.LightningDataModule):
         min_side: training images with a side of fewer pixels count as broken.
 
     Raises:
-        InputError: sizes that do not fit.
+        UserError: sizes that do not fit.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class LandmarkDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         if min(image_size, batch_size, eval_batch) < 1 or workers < 0:
-            raise InputError("image_size, batch_size and eval_batch must be above 0, workers not below 0")
+            raise UserError("image_size, batch_size and eval_batch must be above 0, workers not below 0")
         check_whole_images(max_side, on_error)
         if training is not None and len(training) < batch_size:
-            raise InputError(
+            raise UserError(
                 f"the {len(training)} training images are fewer than one batch of {batch_size}: lower data.batch_size"
             )
         self.training = training
@@ -122,7 +122,7 @@ class LandmarkDataModule(L.LightningDataModule):
         beyond `cap` images of each.
         """
         if packed_url and (holdout or loading.get("sampling", "uniform") != "uniform"):
-            raise InputError(
+            raise UserError(
                 "data.packed_url goes with data.holdout=0 and data.sampling=uniform: other images lie in all chunks"
             )
         training = load_gldv2(root, train_csv, hint, source, packed_url, cache_gb)
@@ -186,13 +186,13 @@ class LandmarkDataModule(L.LightningDataModule):
         """Refuse beforehand what would stop a training later: hours later, where the data are large.
 
         Raises:
-            InputError: a global batch that `world` processes cannot share, or a validation or test image that
+            UserError: a global batch that `world` processes cannot share, or a validation or test image that
                 cannot be read (unless `on_error` is "skip").
         """
         if self.batch_size % world:
-            raise InputError(f"data.batch_size={self.batch_size} does not divide by {world} processes")
+            raise UserError(f"data.batch_size={self.batch_size} does not divide by {world} processes")
         if self.batch_size // world < 2:
-            raise InputError("batch normalisation wants at least 2 images a process: raise data.batch_size")
+            raise UserError("batch normalisation wants at least 2 images a process: raise data.batch_size")
         if self.on_error == "error":
             for loader in (*self.val_dataloader(), *self.test_dataloader()):
                 for _ in loader:
@@ -227,7 +227,7 @@ class LandmarkDataModule(L.LightningDataModule):
     @property
     def _training(self) -> TrainingSet:
         if self.training is None:
-            raise InputError("there is no training data here: this data module evaluates only")
+            raise UserError("there is no training data here: this data module evaluates only")
         return self.training
 
     def images_of(self, benchmark: Benchmark) -> BenchmarkImages:
@@ -265,9 +265,9 @@ class LandmarkDataModule(L.LightningDataModule):
 
 
 def _check_packed(source: ImageSource | None, orientation: Orientation) -> None:
-    """Raise InputError for images that were packed otherwise than they are to be read."""
+    """Raise UserError for images that were packed otherwise than they are to be read."""
     if isinstance(source, PackedSource | StreamedSource) and source.orientation != orientation:
-        raise InputError(f"the images were packed with orientation={source.orientation}, not {orientation}")
+        raise UserError(f"the images were packed with orientation={source.orientation}, not {orientation}")
 
 
 def _built(benchmarks: Benchmarks | None) -> list[Benchmark]:

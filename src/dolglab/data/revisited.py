@@ -16,7 +16,7 @@ from dolglab.contracts import Benchmark, Crop, ImageSource
 from dolglab.data.folder import digest
 from dolglab.data.ground_truth import RevisitedLists, load_ground_truth, queries_of_the_gallery, reduced
 from dolglab.data.sources import FolderSource, JoinedSource, encoded, file_sizes, require_all
-from dolglab.errors import InputError, some
+from dolglab.errors import UserError, truncate_list
 
 # Which release of the photographs a folder holds.
 RELEASE = "release.json"
@@ -47,22 +47,22 @@ def revisited_benchmark(
         families: a JSON file, where there is one, that says of which set of look-alike landmarks each image's is.
 
     Raises:
-        InputError: a missing folder or file, images that are not there, queries of which none has a positive, or a crop
+        UserError: a missing folder or file, images that are not there, queries of which none has a positive, or a crop
             rule that does not exist.
     """
     root = Path(root)
     if crop not in CROPS:
-        raise InputError(f"crop must be one of {', '.join(CROPS)}, not {crop}")
+        raise UserError(f"crop must be one of {', '.join(CROPS)}, not {crop}")
     if not isinstance(subset, bool):
-        raise InputError(f"subset must be true or false, not {subset}")
+        raise UserError(f"subset must be true or false, not {subset}")
     if not root.is_dir():
-        raise InputError(f"benchmark folder not found: {root} ({hint})")
+        raise UserError(f"benchmark folder not found: {root} ({hint})")
     file = Path(ground_truth) if ground_truth else _only_ground_truth(root)
     listed = load_ground_truth(file)
     lists, sizes = _on_disk(root, listed, subset)
     if not any(len(part) for part in (*lists.ground_truth.easy, *lists.ground_truth.hard)):
         there = ", ".join(f"{count:,} of {total:,} {what}" for count, total, what in _counts(listed, lists, None))
-        raise InputError(f"nothing can be found: no query of {file.name} has a positive ({there} are in {root})")
+        raise UserError(f"nothing can be found: no query of {file.name} has a positive ({there} are in {root})")
     others = load_distractors(distractors, subset) if distractors else None
     names, gallery = _photos(lists), len(lists.gallery)
     benchmark = Benchmark(
@@ -127,7 +127,7 @@ def _families(path: Path, source: ImageSource) -> NDArray[np.str_]:
     try:
         known = {name: family for split in json.loads(path.read_text()).values() for name, family in split.items()}
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(
+        raise UserError(
             f"{path} does not name families of look-alikes: benchmark.families=null goes without"
         ) from error
     return np.array([known.get(Path(source.name(position)).stem, "") for position in range(len(source))], np.str_)
@@ -140,14 +140,14 @@ def _release(path: Path) -> str | None:
     try:
         return str(json.loads(path.read_text())["release"])
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} does not say which release this is: delete it if you do not know") from error
+        raise UserError(f"{path} does not say which release this is: delete it if you do not know") from error
 
 
 def _only_ground_truth(root: Path) -> Path:
     found = sorted(root.glob("gnd_*.pkl"))
     if len(found) != 1:
         what = "no gnd_*.pkl" if not found else f"{len(found)} files gnd_*.pkl"
-        raise InputError(f"{what} in {root}: name one with benchmark.ground_truth=FILE")
+        raise UserError(f"{what} in {root}: name one with benchmark.ground_truth=FILE")
     return found[0]
 
 
@@ -184,7 +184,7 @@ def load_distractors(root: str | Path, subset: bool = False) -> Distractors:
         subset: leave out those that are not there.
 
     Raises:
-        InputError: no list, an empty one, a name that comes twice, images that are not there.
+        UserError: no list, an empty one, a name that comes twice, images that are not there.
     """
     root = Path(root).absolute()
     fetch = f"dolglab prepare task=revisitop1m root={root} fetches them"
@@ -218,16 +218,16 @@ def with_distractors(benchmark: Benchmark, distractors: Distractors) -> Benchmar
 def read_list(path: Path, hint: str) -> NDArray[np.bytes_]:
     """The names in a list, one a line, blank lines aside; in one array of fixed width, since there are a million.
 
-    Raises InputError without a list, without names, or for names that come twice.
+    Raises UserError without a list, without names, or for names that come twice.
     """
     try:
         lines = [line.strip() for line in path.read_bytes().splitlines()]
     except OSError as error:
-        raise InputError(f"the list of distractors cannot be read: {path} ({error.strerror}; {hint})") from error
+        raise UserError(f"the list of distractors cannot be read: {path} ({error.strerror}; {hint})") from error
     lines = [line for line in lines if line]
     if not lines:
-        raise InputError(f"{path} lists no distractors ({hint})")
+        raise UserError(f"{path} lists no distractors ({hint})")
     if len(set(lines)) < len(lines):
         twice = [os.fsdecode(name) for name, count in Counter(lines).items() if count > 1]
-        raise InputError(f"{path} lists names more than once: {some(twice)}")
+        raise UserError(f"{path} lists names more than once: {truncate_list(twice)}")
     return np.array(lines, dtype=np.bytes_)

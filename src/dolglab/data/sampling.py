@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from dolglab.contracts import Batch
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 # How a class's share of the draws grows with its images: with their number, not at all, with its square root.
 SAMPLING = {"uniform": 1.0, "balanced": 0.0, "sqrt": 0.5}
@@ -22,10 +22,10 @@ WINDOW = 16
 def draw_chances(labels: NDArray[np.int64], sampling: str) -> NDArray[np.float64] | None:
     """Each sample's chance of being drawn, (N,), summing to 1; None where each is drawn once instead.
 
-    Raises InputError for a rule there is not.
+    Raises UserError for a rule there is not.
     """
     if sampling not in SAMPLING:
-        raise InputError(f"data.sampling={sampling} is none of {', '.join(SAMPLING)}")
+        raise UserError(f"data.sampling={sampling} is none of {', '.join(SAMPLING)}")
     if sampling == "uniform":
         return None
     chances = np.bincount(labels).astype(np.float64)[labels] ** (SAMPLING[sampling] - 1)

@@ -13,7 +13,7 @@ from dolglab.contracts import TrainingSet
 from dolglab.data.archive_source import ArchiveSource
 from dolglab.data.gldv2_tables import id_bytes, id_numbers, open_csv
 from dolglab.data.sources import HexSource, hash_share
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 
 def select(
@@ -29,7 +29,7 @@ def select(
 
     Of images there may be several lists, such as a scan's and one's own.
 
-    Raises InputError as the functions below, and when nothing is left.
+    Raises UserError as the functions below, and when nothing is left.
     """
     rows = np.ones(len(training), np.bool_)
     if exclude_landmarks:
@@ -45,10 +45,10 @@ def select(
 def keep(training: TrainingSet, rows: NDArray[np.bool_]) -> TrainingSet:
     """The images for which `rows` holds; landmarks without any are no classes any more.
 
-    Raises InputError when nothing is left.
+    Raises UserError when nothing is left.
     """
     if not rows.any():
-        raise InputError("after the exclusions, categories and caps no training image is left")
+        raise UserError("after the exclusions, categories and caps no training image is left")
     chosen = np.flatnonzero(rows)
     there, labels = np.unique(training.labels[chosen], return_inverse=True)
     source = training.source
@@ -62,18 +62,18 @@ def without_landmarks(training: TrainingSet, path: str | Path) -> NDArray[np.boo
 
 
 def without_images(training: TrainingSet, path: str | Path) -> NDArray[np.bool_]:
-    """The images other than those a file lists, 16 hex digits a line. Raises InputError for another line."""
+    """The images other than those a file lists, 16 hex digits a line. Raises UserError for another line."""
     try:
         listed = id_numbers(id_bytes(_lines(path)))
     except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
     return ~np.isin(training.ids, listed)
 
 
 def of_categories(training: TrainingSet, path: str | Path, wanted: Mapping[str, object]) -> NDArray[np.bool_]:
     """The images of landmarks whose row in a label csv has, in each column of `wanted`, the value or one of the values.
 
-    Raises InputError for no such file, a column it does not have, or a value that no landmark has.
+    Raises UserError for no such file, a column it does not have, or a value that no landmark has.
     """
     path = Path(path)
     with open_csv(path) as file:
@@ -82,19 +82,19 @@ def of_categories(training: TrainingSet, path: str | Path, wanted: Mapping[str, 
     for column, value in wanted.items():
         values = {str(v) for v in value} if isinstance(value, Sequence) and not isinstance(value, str) else {str(value)}
         if not rows or not {column, "landmark_id"} <= rows[0].keys():
-            raise InputError(f"{path} has no column {column}; it has {', '.join(rows[0]) if rows else 'no rows'}")
+            raise UserError(f"{path} has no column {column}; it has {', '.join(rows[0]) if rows else 'no rows'}")
         unknown = values - {row[column] for row in rows}
         if unknown:
-            raise InputError(f"{path}: no landmark has {column}={sorted(unknown)[0]}")
+            raise UserError(f"{path}: no landmark has {column}={sorted(unknown)[0]}")
         names = [row["landmark_id"] for row in rows if row[column] in values]
         found &= np.isin(training.classes, np.array(names, np.str_))
     return found[training.labels]
 
 
 def capped(training: TrainingSet, most: int, seed: int) -> NDArray[np.bool_]:
-    """At most so many images of each landmark, chosen by a hash of their ids. Raises InputError below 1."""
+    """At most so many images of each landmark, chosen by a hash of their ids. Raises UserError below 1."""
     if most < 1:
-        raise InputError(f"data.cap must be at least 1, not {most}")
+        raise UserError(f"data.cap must be at least 1, not {most}")
     order = np.lexsort((hash_share(training.ids, seed), training.labels))
     rows = np.zeros(len(order), np.bool_)
     rows[order[places(training.labels[order]) < most]] = True
@@ -111,5 +111,5 @@ def _lines(path: str | Path) -> list[str]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a list: {error}") from error
+        raise UserError(f"{path} cannot be read as a list: {error}") from error
     return [line for line in (line.split("#")[0].strip() for line in text.splitlines()) if line]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import ImageSource
-from dolglab.errors import InputError, some
+from dolglab.errors import UserError, truncate_list
 
 # Asking for a file's size is waiting, on a network file system above all.
 THREADS = 16
@@ -41,11 +41,11 @@ def file_sizes(root: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
 
 
 def require_all(root: Path, names: NDArray[np.bytes_], sizes: NDArray[np.int64], advice: str) -> None:
-    """Raise InputError counting the files that `file_sizes` did not find, with the first names and the advice."""
+    """Raise UserError counting the files that `file_sizes` did not find, with the first names and the advice."""
     missing = names[sizes < 0]
     if len(missing):
-        first = some([os.fsdecode(name) for name in missing.tolist()], 5)
-        raise InputError(f"{len(missing):,} of {len(names):,} images are not in {root}: {first} ({advice})")
+        first = truncate_list([os.fsdecode(name) for name in missing.tolist()], 5)
+        raise UserError(f"{len(missing):,} of {len(names):,} images are not in {root}: {first} ({advice})")
 
 
 IMAGE_SUFFIXES = frozenset(
@@ -197,9 +197,9 @@ def file_size(path: Path) -> int | None:
 
 
 def checked_seed(seed: int) -> int:
-    """`seed`. Raises InputError below 0, where numpy and hashing stop."""
+    """`seed`. Raises UserError below 0, where numpy and hashing stop."""
     if not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed must be a whole number from 0, not {seed}")
+        raise UserError(f"seed must be a whole number from 0, not {seed}")
     return seed
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.data.archive_source import COLUMNS, LIST, TABLE, ArchiveSource, Table, open_table
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import write_bytes
 
 CACHE = ".packed-cache"
@@ -36,7 +36,7 @@ class StreamedSource(ArchiveSource):
         cache_gb: space for chunks; a few dozen of them should fit.
 
     Raises:
-        InputError: a place that cannot be read, or that holds no packed images.
+        UserError: a place that cannot be read, or that holds no packed images.
     """
 
     def __init__(self, root: str | Path, split: str, ids: NDArray[np.uint64], url: str, cache_gb: float = 50.0) -> None:
@@ -59,7 +59,7 @@ class StreamedSource(ArchiveSource):
             return folder, files, open_table(folder / TABLE)
         except Exception as error:  # Each kind of store raises errors of its own.
             words = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(f"{self.url} cannot be read as packed images: {words}") from error
+            raise UserError(f"{self.url} cannot be read as packed images: {words}") from error
 
     @property
     def groups(self) -> NDArray[np.int64]:

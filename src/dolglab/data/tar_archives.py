@@ -19,15 +19,15 @@ import numpy as np
 from dolglab.concurrency import over_processes
 from dolglab.data.archive_source import ArchiveSource, Table, open_table, save_table
 from dolglab.data.preparation.lock import preparing
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
 
 
 def safe_name(member: tarfile.TarInfo, archive: Path) -> PurePosixPath:
-    """A member's name. Raises InputError for links, devices, files with holes, and names that lead out."""
+    """A member's name. Raises UserError for links, devices, files with holes, and names that lead out."""
     name = PurePosixPath(member.name)
     if not (member.isfile() or member.isdir()) or member.issparse() or name.is_absolute() or ".." in name.parts:
-        raise InputError(f"{archive} holds {member.name!r}, which is no plain file inside it: refused")
+        raise UserError(f"{archive} holds {member.name!r}, which is no plain file inside it: refused")
     return name
 
 
@@ -44,13 +44,13 @@ _IMAGE = re.compile(r"([0-9a-f]{16})\.jpg")
 def index_archives(folder: str | Path, workers: int = 4) -> Path:
     """Index the tar archives of a folder and return the index's path; archives that are indexed are not read again.
 
-    Raises InputError for no archives, one that is damaged, cut short or unsafe, an image that lies in two of them, a
+    Raises UserError for no archives, one that is damaged, cut short or unsafe, an image that lies in two of them, a
     folder that cannot be written or that another process prepares.
     """
     folder = Path(folder)
     archives = sorted(path for path in folder.glob("*.tar") if path.is_file())
     if not archives:
-        raise InputError(f"there are no archives in {folder} to index")
+        raise UserError(f"there are no archives in {folder} to index")
     with preparing(folder):
         stale = [path for path in archives if _kept(path) is None]
         for _ in over_processes(_index_one, stale, workers, "indexing"):
@@ -66,7 +66,7 @@ def archive_stamps(archives: Sequence[Path]) -> list[list[Any]]:
 def read_headers(archive: Path) -> Table:
     """Ids, offsets and sizes of an archive's images, in its order; files that are no GLDv2 images are passed over.
 
-    Raises InputError for an archive that is damaged or cut short, and for links, devices, and names that are absolute
+    Raises UserError for an archive that is damaged or cut short, and for links, devices, and names that are absolute
     or lead out.
     """
     ids: list[int] = []
@@ -87,11 +87,11 @@ def read_headers(archive: Path) -> Table:
             file.seek(end)
             rest = file.read(LONGEST_END + 1)
         if not BLOCK <= len(rest) <= LONGEST_END or any(rest):
-            raise InputError(f"{archive} is cut short or damaged after {len(ids)} images: {MEND}")
+            raise UserError(f"{archive} is cut short or damaged after {len(ids)} images: {MEND}")
     except (tarfile.TarError, EOFError) as error:
-        raise InputError(f"{archive} is no whole tar archive ({error}): {MEND}") from error
+        raise UserError(f"{archive} is no whole tar archive ({error}): {MEND}") from error
     except OSError as error:
-        raise InputError(f"{archive} cannot be read: {error.strerror}") from error
+        raise UserError(f"{archive} cannot be read: {error.strerror}") from error
     return {"id": np.array(ids, np.uint64), "offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)}
 
 
@@ -103,7 +103,7 @@ def _index_one(archive: Path) -> None:
     try:
         write_bytes(_part(archive), data.getvalue())
     except OSError as error:
-        raise InputError(f"{_part(archive)} cannot be written: {error.strerror or error}") from error
+        raise UserError(f"{_part(archive)} cannot be written: {error.strerror or error}") from error
 
 
 def _part(archive: Path) -> Path:
@@ -137,7 +137,7 @@ def _join(folder: Path, archives: list[Path]) -> Path:
             os.replace(aside, home)
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
-            raise InputError(f"{home} cannot be written: {error.strerror or error}") from error
+            raise UserError(f"{home} cannot be written: {error.strerror or error}") from error
     write_text(folder / FOLDER / CURRENT, json.dumps({"format": FORMAT, "tag": tag, "archives": stamps}))
     for old in (folder / FOLDER).iterdir():
         if old.is_dir() and old.name not in (tag, "parts"):
@@ -156,7 +156,7 @@ def _whole(home: Path) -> bool:
 def _table(archives: list[Path]) -> Table:
     parts = [_kept(archive) for archive in archives]
     if None in parts:
-        raise InputError(f"{archives[parts.index(None)]} changed while it was indexed: run again")
+        raise UserError(f"{archives[parts.index(None)]} changed while it was indexed: run again")
     found = [part for part in parts if part is not None]
     table: Table = {name: np.concatenate([part[name] for part in found]) for name in ("id", "offset", "size")}
     table["archive"] = np.repeat(np.arange(len(found)), [len(part["id"]) for part in found])
@@ -165,7 +165,7 @@ def _table(archives: list[Path]) -> Table:
     repeated = np.flatnonzero(table["id"][1:] == table["id"][:-1])
     if len(repeated):
         first, second = (archives[n].name for n in table["archive"][repeated[0] : repeated[0] + 2].tolist())
-        raise InputError(f"the image {int(table['id'][repeated[0]]):016x} lies in {first} and again in {second}")
+        raise UserError(f"the image {int(table['id'][repeated[0]]):016x} lies in {first} and again in {second}")
     return table
 
 
@@ -175,7 +175,7 @@ class TarSource(ArchiveSource):
     advice = "fetch the other archives and index them (mode=index), or list only images that are there"
 
     def open_files(self) -> tuple[Path, list[str], Table]:
-        """Raises InputError where there is no index, or one of other archives than are there."""
+        """Raises UserError where there is no index, or one of other archives than are there."""
         folder = self.root / self.split
         how = f"`dolglab prepare task=gldv2 root={self.root} split={self.split} mode=index` makes it"
         try:
@@ -186,13 +186,13 @@ class TarSource(ArchiveSource):
             archives = [str(name) for name, _, _ in about["archives"]]
             same = about["archives"] == archive_stamps([folder / name for name in archives])
         except FileNotFoundError:
-            raise InputError(f"the archives of {folder} have no index, or are gone: {how}") from None
+            raise UserError(f"the archives of {folder} have no index, or are gone: {how}") from None
         except OSError as error:
-            raise InputError(f"the index of {folder} cannot be read: {error.strerror}") from error
+            raise UserError(f"the index of {folder} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, EOFError):
-            raise InputError(f"the index of {folder} is damaged: {how} anew") from None
+            raise UserError(f"the index of {folder} is damaged: {how} anew") from None
         # What a scan that goes on compares.
         self.stamp = str(about["tag"]) if same else None
         if not same:
-            raise InputError(f"the archives of {folder} are not those that were indexed: {how} anew")
+            raise UserError(f"the archives of {folder} are not those that were indexed: {how} anew")
         return folder, archives, table

@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 RGB = tuple[int, int, int]
 
@@ -44,14 +44,14 @@ def contact_sheet(
     """Draw look-alike siblings side by side, each with its query, its box, and graded gallery views.
 
     Takes `families` families from `first_family` on and up to `columns` siblings of each, saves a JPEG 1200
-    pixels wide at `out` and returns its path. Raises InputError when `root` holds no demo world, or no such
+    pixels wide at `out` and returns its path. Raises UserError when `root` holds no demo world, or no such
     family.
     """
     root, out = Path(root), Path(out)
     names, groups = _read(root, split)
     chosen = sorted(groups)[first_family : first_family + families]
     if not chosen:
-        raise InputError(f"{root} has {len(groups)} {split} families: first_family={first_family} is beyond them")
+        raise UserError(f"{root} has {len(groups)} {split} families: first_family={first_family} is beyond them")
     blocks = [_block(root / split / "jpg", names, groups[family][:columns], columns) for family in chosen]
     header = 96
     label = 30
@@ -79,7 +79,7 @@ def _read(root: Path, split: str) -> tuple[list[str], dict[str, list[tuple[str, 
         families = json.loads((root / "families.json").read_text())[split]
         truth = _DataOnly(io.BytesIO((root / split / f"gnd_{split}.pkl").read_bytes())).load()
     except FileNotFoundError as error:
-        raise InputError(f"{root} is not a demo world: {error.filename} is missing") from error
+        raise UserError(f"{root} is not a demo world: {error.filename} is missing") from error
     groups: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for name, entry in zip(truth["qimlist"], truth["gnd"], strict=True):
         groups.setdefault(families[name], []).append((name, entry))

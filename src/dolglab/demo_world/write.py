@@ -17,7 +17,7 @@ import numpy as np
 from dolglab.concurrency import over_processes
 from dolglab.demo_world.sheet import contact_sheet
 from dolglab.demo_world.shoot import Job, Shot, gallery_intents, one_thread, shoot, train_intents
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 __all__ = ["contact_sheet", "write_world"]
 
@@ -49,7 +49,7 @@ def write_world(
     landmark has `train_views` training pictures, or one query and `gallery_views` gallery pictures of `width`
     by `height` pixels, some upright. The files depend on the seed and the sizes, not on `workers`.
 
-    Raises InputError for sizes that make no sense, and when `root` holds anything but this very world.
+    Raises UserError for sizes that make no sense, and when `root` holds anything but this very world.
     """
     root = Path(root)
     sizes = {
@@ -90,7 +90,7 @@ def _check(sizes: dict[str, int], workers: int) -> None:
     }
     for name, value in {**sizes, "workers": workers}.items():
         if value < least.get(name, 1):
-            raise InputError(f"{name} must be at least {least.get(name, 1)}, not {value}")
+            raise UserError(f"{name} must be at least {least.get(name, 1)}, not {value}")
 
 
 def _is_this_world(root: Path, sizes: dict[str, int]) -> bool:
@@ -98,13 +98,13 @@ def _is_this_world(root: Path, sizes: dict[str, int]) -> bool:
         return False
     record = root / "world.json"
     if not record.is_file():
-        raise InputError(f"{root} exists and is not a demo world: name another root, or delete this one yourself")
+        raise UserError(f"{root} exists and is not a demo world: name another root, or delete this one yourself")
     try:
         found = json.loads(record.read_text())
     except ValueError as error:
-        raise InputError(f"{record} is not readable: name another root, or delete this one yourself") from error
+        raise UserError(f"{record} is not readable: name another root, or delete this one yourself") from error
     if found != _record(sizes):
-        raise InputError(f"{root} is a demo world of other sizes: name another root, or delete this one yourself")
+        raise UserError(f"{root} is a demo world of other sizes: name another root, or delete this one yourself")
     return True
 
 

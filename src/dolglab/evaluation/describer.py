@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dolglab.contracts import BadImage, Benchmark, LocalFeatures, Resize
 from dolglab.data.datasets import check_whole_images
 from dolglab.data.image_reading import checked_reading
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import DescriptorSink, time_spent
 from dolglab.extraction.extract import Images, extract
 from dolglab.extraction.extractor import Extractor, check_protocol
@@ -74,14 +74,14 @@ class Describer:
         return self.trainer.is_global_zero
 
     def descriptors(self, benchmark: Benchmark) -> Described:
-        """Descriptors of all images. Raises InputError without a network, and for images that cannot be read."""
+        """Descriptors of all images. Raises UserError without a network, and for images that cannot be read."""
         sink = self.sink(benchmark)
         bad = extract(self.trainer, benchmark, sink, self.images)
         store = sink.store
         return Described(store.known, bad, seconds_each(sink.folder), descriptors=store.descriptors)
 
     def features(self, benchmark: Benchmark, wanted: NDArray[np.int64] | None = None) -> Described:
-        """Local features of all images, or of those at some positions. Raises InputError as `descriptors`."""
+        """Local features of all images, or of those at some positions. Raises UserError as `descriptors`."""
         sink = self._local_sink(benchmark)
         if wanted is not None:
             sink.wanted = wanted
@@ -97,14 +97,14 @@ class Describer:
         return self._local_sink(benchmark).features
 
     def sink(self, benchmark: Benchmark) -> DescriptorSink:
-        """What makes and keeps the descriptors of a set. Raises InputError without a network."""
+        """What makes and keeps the descriptors of a set. Raises UserError without a network."""
         if self.extractor is None:
-            raise InputError("there is no network to describe the images with: give checkpoint=FILE or model=NAME")
+            raise UserError("there is no network to describe the images with: give checkpoint=FILE or model=NAME")
         return DescriptorSink(self.store, benchmark, self.extractor, self.about)
 
     def _local_sink(self, benchmark: Benchmark) -> LocalSink:
         if self.local is None:
-            raise InputError("this asks for local features: give features=rootsift, or a network")
+            raise UserError("this asks for local features: give features=rootsift, or a network")
         return LocalSink(self.store, benchmark, self.local, self.about)
 
 
@@ -128,12 +128,12 @@ def make_describer(
 ) -> Describer:
     """A describer whose network is ready for inference; `features` are the network's own if they want it.
 
-    Raises InputError for values that make no sense.
+    Raises UserError for values that make no sense.
     """
     check_protocol(scales, resize)
     check_whole_images(max_side, on_error)
     if not isinstance(workers, int) or workers < 0:
-        raise InputError(f"workers must be a whole number from 0, not {workers}")
+        raise UserError(f"workers must be a whole number from 0, not {workers}")
     reading = checked_reading(orientation, 1)
     lean = for_inference(network, str(trainer.precision))
     local = features if isinstance(features, LocalExtractor) else features(lean)

@@ -20,7 +20,7 @@ from dolglab.data.folder import scan_folder
 from dolglab.data.gldv2 import Kind, load_gldv2
 from dolglab.data.preparation.lock import preparing
 from dolglab.data.sources import FolderSource, stable_ids
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.evaluation.describer import Described, Describer
 from dolglab.evaluation.overlap_files import IMAGES, LANDMARKS, SHEET, Audit, Overlap, write_audit
 from dolglab.results.card import versions
@@ -42,7 +42,7 @@ def training_images(root: str | Path, train_csv: str | None = "train_clean.csv",
         source: how GLDv2's images lie there.
 
     Raises:
-        InputError: as `load_gldv2` and `scan_folder`.
+        UserError: as `load_gldv2` and `scan_folder`.
     """
     if train_csv is not None:
         return load_gldv2(root, train_csv, kind=source)
@@ -105,7 +105,7 @@ class Rule:
         images: landmarks with fewer overlapping images are not put on the list.
 
     Raises:
-        InputError: a value that makes no sense.
+        UserError: a value that makes no sense.
     """
 
     probes: Sequence[str] = PROBES
@@ -116,12 +116,12 @@ class Rule:
 
     def __post_init__(self) -> None:
         if isinstance(self.probes, str) or not self.probes or not set(self.probes) <= set(PROBES):
-            raise InputError(f"probes must be [queries], [positives] or [queries,positives], not {self.probes}")
+            raise UserError(f"probes must be [queries], [positives] or [queries,positives], not {self.probes}")
         for name, value in (("candidates", self.candidates), ("inliers", self.inliers), ("images", self.images)):
             if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} must be a whole number above 0, not {value}")
+                raise UserError(f"{name} must be a whole number above 0, not {value}")
         if not isinstance(self.threshold, int | float) or not -1 <= self.threshold <= 1:
-            raise InputError(f"threshold is a cosine, from -1 to 1, not {self.threshold}")
+            raise UserError(f"threshold is a cosine, from -1 to 1, not {self.threshold}")
 
 
 class Pairs(NamedTuple):
@@ -190,16 +190,16 @@ def find_overlap(
     enough local matches on one geometry.
 
     Returns what was found, in the main process; None in the others.
-    Raises InputError without a benchmark or a probe, and as the parts do.
+    Raises UserError without a benchmark or a probe, and as the parts do.
     """
     out = Path(out)
     sets = [build() for build in benchmarks if build is not None]
     if not sets:
-        raise InputError("an audit compares the training images with a benchmark: give benchmark=NAME")
+        raise UserError("an audit compares the training images with a benchmark: give benchmark=NAME")
     probes = [probes_of(benchmark, rule.probes) for benchmark in sets]
     for benchmark, found in zip(sets, probes, strict=True):
         if not len(found):
-            raise InputError(f"{benchmark.name} has no image to compare with (probes={list(rule.probes)})")
+            raise UserError(f"{benchmark.name} has no image to compare with (probes={list(rule.probes)})")
     with preparing(out) if describer.main else nullcontext():
         gallery = as_benchmark(training)
         pairs = _nearest(describer, gallery, sets, probes, rule)

@@ -14,7 +14,7 @@ import numpy as np
 from dolglab.contracts import Benchmark, TrainingSet
 from dolglab.data.archive_source import ArchiveSource
 from dolglab.data.sources import HexSource
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
 from dolglab.results.overlap_sheet import COLUMNS, Picture, SheetRow, contact_sheets
 from dolglab.results.pictures import query_box
@@ -72,7 +72,7 @@ def write_audit(out: Path, audit: Audit, about: Mapping[str, object]) -> None:
 
     Sheets of an earlier audit go.
 
-    Raises InputError when the folder cannot be written.
+    Raises UserError when the folder cannot be written.
     """
     try:
         for file in (out / ABOUT, *out.glob(SHEETS)):
@@ -85,7 +85,7 @@ def write_audit(out: Path, audit: Audit, about: Mapping[str, object]) -> None:
         write_text(out / IMAGES, image_list(audit))
         write_text(out / ABOUT, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror or error}") from error
+        raise UserError(f"{out} cannot be written: {error.strerror or error}") from error
 
 
 def table(audit: Audit) -> str:

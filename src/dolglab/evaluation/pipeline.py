@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark, Difficulty, Evaluation, GLDv2Benchmark, Ranking
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.evaluation.describer import Described, Describer, no_features
 from dolglab.evaluation.search import (
     KEPT,
@@ -60,10 +60,10 @@ def learned_here(method: Method, benchmark: Benchmark) -> tuple[str, ...]:
 
 
 def check_learning(method: Method, learn_on: Benchmark | None) -> None:
-    """Raise InputError where something is to be learned and there is nothing to learn it from."""
+    """Raise UserError where something is to be learned and there is nothing to learn it from."""
     if learn_on is None and wants_to_learn(method):
         name, file = ("codebook", "aggregate.codebook") if method.aggregate else ("whitening", "post.whitening.matrix")
-        raise InputError(f"there is no {name} yet: give {file}=FILE, or benchmark@learn_on=NAME to learn one")
+        raise UserError(f"there is no {name} yet: give {file}=FILE, or benchmark@learn_on=NAME to learn one")
 
 
 KAPPAS = (1, 5, 10)
@@ -112,7 +112,7 @@ class Evaluator:
         learn_on: images from which whitening or a codebook is learned, where no file has them.
         given: descriptors to measure instead of the describer's.
 
-    Raises InputError where something is to be learned and there is nothing to learn it from.
+    Raises UserError where something is to be learned and there is nothing to learn it from.
     """
 
     describer: Describer
@@ -126,7 +126,7 @@ class Evaluator:
     def run(self, benchmark: Benchmark) -> Ranking | None:
         """The figures, in the main process; None in the others, which take their share of the images.
 
-        Raises InputError for images that cannot be read, and for what a part of the method refuses.
+        Raises UserError for images that cannot be read, and for what a part of the method refuses.
         """
         start = time.perf_counter()
         for step in whitenings(self.method):

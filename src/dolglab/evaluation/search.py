@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark, Difficulty, LocalFeatures, Reranker, Shortlist
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.asmk import ASMK
 from dolglab.retrieval.index import FlatIndex, Index, recall
 from dolglab.retrieval.metrics import ignored_of, labelled_of
@@ -48,7 +48,7 @@ class Method:
         oracle: a re-ranker gets the first answers that are not junk by the ground truth, as published tables have it.
 
     Raises:
-        InputError: parts that do not go together.
+        UserError: parts that do not go together.
     """
 
     index: Callable[[], Index] = FlatIndex
@@ -59,13 +59,13 @@ class Method:
 
     def __post_init__(self) -> None:
         if self.oracle and self.rerank is None:
-            raise InputError("oracle=true is about a re-ranker's answers: give rerank=NAME too")
+            raise UserError("oracle=true is about a re-ranker's answers: give rerank=NAME too")
         if self.aggregate is None:
             return
         if self.post or not self.index().exact:
-            raise InputError("aggregate=asmk ranks by local features: post=... and index=... are about descriptors")
+            raise UserError("aggregate=asmk ranks by local features: post=... and index=... are about descriptors")
         if self.rerank is not None and not self.rerank.local:
-            raise InputError("aggregate=asmk has no descriptors to re-rank with: take rerank=spatial, or none")
+            raise UserError("aggregate=asmk has no descriptors to re-rank with: take rerank=spatial, or none")
 
     @property
     def local(self) -> bool:

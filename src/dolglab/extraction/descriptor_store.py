@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dolglab.contracts import Benchmark
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.extract import Group, ShapeBuckets
 from dolglab.extraction.extractor import Extractor
 from dolglab.io import write_text
@@ -33,7 +33,7 @@ class DescriptorStore:
     nothing that it marked.
 
     Raises:
-        InputError: a folder whose files are damaged or of another shape.
+        UserError: a folder whose files are damaged or of another shape.
     """
 
     def __init__(self, folder: Path, images: int, dim: int) -> None:
@@ -57,7 +57,7 @@ class DescriptorStore:
         except OSError as error:
             # Another evaluation may have made the same folder meanwhile.
             if not (folder / ABOUT).exists():
-                raise InputError(f"{folder} cannot be written ({error.strerror}): name another store=DIR") from error
+                raise UserError(f"{folder} cannot be written ({error.strerror}): name another store=DIR") from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -76,11 +76,11 @@ class DescriptorStore:
         return np.flatnonzero(~self._known)
 
     def put(self, positions: NDArray[np.int64], descriptors: Float[Tensor, "b d"]) -> None:
-        """Keep some descriptors. Raises InputError for one that is not finite, which is not kept."""
+        """Keep some descriptors. Raises UserError for one that is not finite, which is not kept."""
         rows = descriptors.detach().float().cpu().numpy()
         bad = ~np.isfinite(rows).all(1)
         if bad.any():
-            raise InputError(f"the network gave NaN or infinity for the image at position {positions[bad][0]}")
+            raise UserError(f"the network gave NaN or infinity for the image at position {positions[bad][0]}")
         self._rows[positions] = rows
         self._known[positions] = True
 
@@ -88,7 +88,7 @@ class DescriptorStore:
 def read_store(folder: Path, benchmark: Benchmark, model: str | None = None) -> DescriptorStore:
     """The descriptors that an earlier evaluation kept in `folder`.
 
-    Raises InputError where they are of other images than the benchmark's, were not made by the network with the
+    Raises UserError where they are of other images than the benchmark's, were not made by the network with the
     fingerprint `model`, if one is named, or are not all there.
     """
     try:
@@ -96,15 +96,15 @@ def read_store(folder: Path, benchmark: Benchmark, model: str | None = None) -> 
         digest, made_by, name = about["digest"], about["model"], about["benchmark"]
         dim = np.load(folder / DESCRIPTORS, mmap_mode="r", allow_pickle=False).shape[1]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(f"{folder} holds no descriptors that an evaluation kept") from error
+        raise UserError(f"{folder} holds no descriptors that an evaluation kept") from error
     if digest != benchmark.digest:
-        raise InputError(f"{folder} holds descriptors of {name} (digest {digest}), not of {benchmark.name}'s images")
+        raise UserError(f"{folder} holds descriptors of {name} (digest {digest}), not of {benchmark.name}'s images")
     if model is not None and made_by != model:
-        raise InputError(f"{folder} was made with another network than the one given: its about.json says which")
+        raise UserError(f"{folder} was made with another network than the one given: its about.json says which")
     store = DescriptorStore(folder, len(benchmark.source), dim)
     if len(missing := store.missing()):
         first = benchmark.source.name(int(missing[0]))
-        raise InputError(
+        raise UserError(
             f"{folder} has no descriptor of {len(missing):,} of {len(benchmark.source):,} images ({first}): let the "
             "evaluation that makes them end first"
         )
@@ -144,9 +144,9 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.m
     try:
         found = np.load(path, mmap_mode="r+", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged: delete {path.parent}, and its descriptors are made anew") from error
+        raise UserError(f"{path} is damaged: delete {path.parent}, and its descriptors are made anew") from error
     if found.shape != shape or found.dtype != dtype:
-        raise InputError(f"{path} has shape {found.shape}, not {shape}: delete {path.parent}")
+        raise UserError(f"{path} has shape {found.shape}, not {shape}: delete {path.parent}")
     return found
 
 

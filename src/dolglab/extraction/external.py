@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dolglab.contracts import Benchmark
 from dolglab.data.sources import IMAGE_SUFFIXES
-from dolglab.errors import InputError, some
+from dolglab.errors import UserError, truncate_list
 
 # The tables of a file whose gallery and queries are apart.
 APART = ("gallery", "queries")
@@ -68,13 +68,13 @@ def read_table(path: Path, fits: Fits) -> Table:
             do, is taken as transposed.
 
     Raises:
-        InputError: no such file, another format, no such tables in it, tables that are no numbers or whose dimensions
+        UserError: no such file, another format, no such tables in it, tables that are no numbers or whose dimensions
             differ.
     """
     if path.is_dir():
-        raise InputError(f"{path} is a folder: descriptors are read from a .npy, .mat or .safetensors file")
+        raise UserError(f"{path} is a folder: descriptors are read from a .npy, .mat or .safetensors file")
     if not path.exists():
-        raise InputError(f"descriptors not found: {path}")
+        raise UserError(f"descriptors not found: {path}")
     match path.suffix.lower():
         case ".npy":
             table = Table((_checked(_read_npy(path), path, "the array"),))
@@ -83,10 +83,10 @@ def read_table(path: Path, fits: Fits) -> Table:
         case ".safetensors":
             table = _read_safetensors(path)
         case _:
-            raise InputError(f"{path}: descriptors are read from .npy, .mat and .safetensors, not from {path.name}")
+            raise UserError(f"{path}: descriptors are read from .npy, .mat and .safetensors, not from {path.name}")
     dims = [part.shape[1] for part in table.parts]
     if len(set(dims)) > 1:
-        raise InputError(f"{path}: the gallery's descriptors have {dims[0]} dimensions, the queries' {dims[1]}")
+        raise UserError(f"{path}: the gallery's descriptors have {dims[0]} dimensions, the queries' {dims[1]}")
     return table
 
 
@@ -95,8 +95,8 @@ def _read_npy(path: Path) -> NDArray[Any]:
         return np.lib.format.open_memmap(path, mode="r")
     except Exception as error:
         if "Python objects" in str(error):
-            raise InputError(f"{path} holds pickled objects, which are not read: save a plain float32 array") from error
-        raise InputError(f"{path} is not a .npy file that can be read ({_line(error)})") from error
+            raise UserError(f"{path} holds pickled objects, which are not read: save a plain float32 array") from error
+        raise UserError(f"{path} is not a .npy file that can be read ({_line(error)})") from error
 
 
 def _read_mat(path: Path, fits: Fits) -> Table:
@@ -105,11 +105,11 @@ def _read_mat(path: Path, fits: Fits) -> Table:
     try:
         stored: Mapping[str, Any] = loadmat(path, variable_names=["X", "Q"])
     except NotImplementedError as error:
-        raise InputError(f"{path} is of MATLAB v7.3 (HDF5), which is not read: save it as v7, or as .npy") from error
+        raise UserError(f"{path} is of MATLAB v7.3 (HDF5), which is not read: save it as v7, or as .npy") from error
     except Exception as error:
-        raise InputError(f"{path} is not a MATLAB file that can be read ({_line(error)})") from error
+        raise UserError(f"{path} is not a MATLAB file that can be read ({_line(error)})") from error
     if "X" not in stored:
-        raise InputError(f"{path} lacks X, the gallery's descriptors as columns (and Q, those of the queries)")
+        raise UserError(f"{path} lacks X, the gallery's descriptors as columns (and Q, those of the queries)")
     parts = tuple(_checked(stored[key], path, key) for key in ("X", "Q") if key in stored)
     columns = tuple(part.T for part in parts)
     sound = [given for given in (columns, parts) if len({part.shape[1] for part in given}) == 1] or [columns]
@@ -125,11 +125,11 @@ def _read_safetensors(path: Path) -> Table:
             layout = keys & {"descriptors", *APART}
             if layout not in ({"descriptors"}, set(APART)):
                 found = ", ".join(sorted(keys)[:8]) or "nothing"
-                raise InputError(f"{path} must hold either descriptors, or gallery and queries; it holds {found}")
+                raise UserError(f"{path} must hold either descriptors, or gallery and queries; it holds {found}")
             wanted = APART if "gallery" in layout else ("descriptors",)
             tensors = {key: file.get_tensor(key) for key in wanted}
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a safetensors file that can be read ({_line(error)})") from error
+        raise UserError(f"{path} is not a safetensors file that can be read ({_line(error)})") from error
     parts = tuple(_checked(_array(tensor), path, key) for key, tensor in tensors.items())
     return Table(parts, _names(about["names"], path) if "names" in about else None)
 
@@ -145,15 +145,15 @@ def _names(text: str, path: Path) -> list[str]:
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path}: the names in its metadata are not a JSON list of names")
+        raise UserError(f"{path}: the names in its metadata are not a JSON list of names")
     return names
 
 
 def _checked(part: Any, path: Path, what: str) -> NDArray[Any]:
-    """Raise InputError for what is no table of real numbers."""
+    """Raise UserError for what is no table of real numbers."""
     if not isinstance(part, np.ndarray) or part.ndim != 2 or part.dtype.kind not in "fiu" or not part.size:
         shape = f"{part.dtype} of shape {part.shape}" if isinstance(part, np.ndarray) else type(part).__name__
-        raise InputError(f"{path}: {what} is {shape}, where a table of numbers, images by dimensions, is wanted")
+        raise UserError(f"{path}: {what} is {shape}, where a table of numbers, images by dimensions, is wanted")
     return part
 
 
@@ -162,11 +162,11 @@ def _line(error: Exception) -> str:
 
 
 def read_names(path: Path) -> list[str]:
-    """The names in a text file, one a line, blank lines aside. Raises InputError when it cannot be read."""
+    """The names in a text file, one a line, blank lines aside. Raises UserError when it cannot be read."""
     try:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
     except OSError as error:
-        raise InputError(f"the names of descriptors cannot be read: {path} ({error.strerror})") from error
+        raise UserError(f"the names of descriptors cannot be read: {path} ({error.strerror})") from error
     return [os.fsdecode(line.strip()) for line in lines if line.strip()]
 
 
@@ -174,12 +174,12 @@ def aligned(wanted: Sequence[str], listed: Sequence[str], what: str) -> NDArray[
     """Where in `listed` each wanted name stands: whole, else without its extension, else by its last part alone.
 
     The shorter forms count only where they are unique on both sides.
-    Raises InputError, which begins with `what`, for names that are listed twice, and for wanted ones that are not
+    Raises UserError, which begins with `what`, for names that are listed twice, and for wanted ones that are not
     listed or cannot be told apart.
     """
     if len(set(listed)) < len(listed):
         twice = [name for name, times in Counter(listed).items() if times > 1]
-        raise InputError(f"{what}: names are listed more than once: {some(twice, 5)}")
+        raise UserError(f"{what}: names are listed more than once: {truncate_list(twice, 5)}")
     rows = np.full(len(wanted), -1)
     unclear = np.zeros(len(wanted), np.bool_)
     for form in (str, _without_suffix, _last_part):
@@ -196,13 +196,15 @@ def aligned(wanted: Sequence[str], listed: Sequence[str], what: str) -> NDArray[
                 rows[position] = place
     if unclear.any():
         names = [wanted[position] for position in np.flatnonzero(unclear).tolist()]
-        raise InputError(
-            f"{what}: {len(names):,} of {len(wanted):,} images cannot be told apart by these names: {some(names, 5)} "
+        raise UserError(
+            f"{what}: {len(names):,} of {len(wanted):,} images cannot be told apart by these names: {truncate_list(names, 5)} "
             "(list such paths, or leave the names out and keep the benchmark's order)"
         )
     missing = [wanted[position] for position in np.flatnonzero(rows < 0).tolist()]
     if missing:
-        raise InputError(f"{what}: {len(missing):,} of {len(wanted):,} images are not listed: {some(missing, 5)}")
+        raise UserError(
+            f"{what}: {len(missing):,} of {len(wanted):,} images are not listed: {truncate_list(missing, 5)}"
+        )
     return rows
 
 
@@ -262,7 +264,7 @@ def read_descriptors(path: str | Path, benchmark: Benchmark, names: str | Path |
             gallery's, then the queries'.
 
     Raises:
-        InputError: as `read_table` and `aligned`; another number of rows than of images or names; descriptors that are
+        UserError: as `read_table` and `aligned`; another number of rows than of images or names; descriptors that are
             not finite, or zero and so without direction.
     """
     path, source = Path(path), benchmark.source
@@ -280,7 +282,7 @@ def read_descriptors(path: str | Path, benchmark: Benchmark, names: str | Path |
 
 
 def _with_names(path: Path, benchmark: Benchmark, names: Path | None) -> tuple[Table, list[str] | None]:
-    """A file's table, and the names of its rows where there are any. Raises InputError when their numbers differ."""
+    """A file's table, and the names of its rows where there are any. Raises UserError when their numbers differ."""
     beside = path.with_suffix(".txt")
     listed = read_names(names) if names else read_names(beside) if beside.is_file() else None
     images, gallery = len(benchmark.source), benchmark.num_gallery
@@ -293,9 +295,9 @@ def _with_names(path: Path, benchmark: Benchmark, names: Path | None) -> tuple[T
         listed = table.names
     have = " and ".join(f"{len(part):,}" for part in table.parts)
     if listed is not None and len(listed) != len(table):
-        raise InputError(f"{path} has {have} descriptors, and {len(listed):,} names are listed for them")
+        raise UserError(f"{path} has {have} descriptors, and {len(listed):,} names are listed for them")
     if listed is None and not fits(tuple(len(part) for part in table.parts)):
-        raise InputError(
+        raise UserError(
             f"{path} has {have} descriptors for the {images:,} images of {benchmark.name}, {gallery:,} in the gallery "
             f"and then {images - gallery:,} queries ({beside.name} beside it may say which is which, a name a line)"
         )
@@ -312,7 +314,9 @@ def _check_lengths(lengths: NDArray[np.float64], name: Callable[[int], str], pat
     for wrong, what in ((~np.isfinite(lengths), "not finite"), (lengths == 0, "zero, which has no direction")):
         if wrong.any():
             names = [name(position) for position in np.flatnonzero(wrong).tolist()]
-            raise InputError(f"{path}: {len(names):,} of {len(lengths):,} descriptors are {what}: {some(names, 5)}")
+            raise UserError(
+                f"{path}: {len(names):,} of {len(lengths):,} descriptors are {what}: {truncate_list(names, 5)}"
+            )
 
 
 def _normalised(
@@ -336,7 +340,7 @@ def _room(images: int, dim: int) -> NDArray[np.float32]:
     if size <= LARGE:
         return np.empty((images, dim), np.float32)
     if shutil.disk_usage(folder).free < size:
-        raise InputError(f"{size / 1e9:.1f} GB of descriptors do not fit into {folder}: name another folder in TMPDIR")
+        raise UserError(f"{size / 1e9:.1f} GB of descriptors do not fit into {folder}: name another folder in TMPDIR")
     with tempfile.TemporaryFile() as file:
         return np.memmap(file, np.float32, "w+", shape=(images, dim))
 

@@ -187,7 +187,7 @@ def extract(trainer: L.Trainer, benchmark: Benchmark, sink: Sink, images: Images
     """Make what `sink` is missing; the images that could not be read are named.
 
     The trainer must have `use_distributed_sampler=False`: the images are shared out here, without repeats.
-    Raises InputError for such an image unless `images.skip_bad`, after what was made is kept.
+    Raises UserError for such an image unless `images.skip_bad`, after what was made is kept.
     """
     extraction = Extraction(benchmark, sink, images)
     with warnings.catch_warnings():

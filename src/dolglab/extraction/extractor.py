@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dolglab.contracts import Resize
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.extract import ShapeBuckets
 from dolglab.models.dolg import DescriptorModel
 
@@ -36,7 +36,7 @@ class Extractor:
             fast where the network is.
 
     Raises:
-        InputError: no scale, a scale that is not above 0, an unknown resize.
+        UserError: no scale, a scale that is not above 0, an unknown resize.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class Extractor:
 
 
 def check_protocol(scales: object, resize: object) -> None:
-    """Raise InputError for scales that are no list of numbers above 0, or an unknown resize."""
+    """Raise UserError for scales that are no list of numbers above 0, or an unknown resize."""
     numbers = isinstance(scales, Sequence) and all(isinstance(scale, int | float) and scale > 0 for scale in scales)
     if not numbers or not scales:
-        raise InputError(f"scales must be a list of numbers above 0, such as [0.7071,1.0], not {scales}")
+        raise UserError(f"scales must be a list of numbers above 0, such as [0.7071,1.0], not {scales}")
     if resize not in ("released", "antialias"):
-        raise InputError(f"resize must be released or antialias, not {resize}")
+        raise UserError(f"resize must be released or antialias, not {resize}")
 
 
 def rescale(pixels: Float[Tensor, "b 3 h w"], scale: float, resize: Resize) -> Float[Tensor, "b 3 h2 w2"]:

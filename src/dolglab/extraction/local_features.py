@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from dolglab.contracts import LocalFeatures
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.extractor import check_protocol
 from dolglab.models.dolg import DescriptorModel
 
@@ -45,7 +45,7 @@ class NetworkLocalFeatures:
         overlap: intersection over union of two patches above which the weaker one goes; 1 keeps all.
 
     Raises:
-        InputError: no network, scales that are none, settings out of range.
+        UserError: no network, scales that are none, settings out of range.
     """
 
     def __init__(
@@ -58,11 +58,9 @@ class NetworkLocalFeatures:
     ) -> None:
         check_protocol(scales, "released")
         if model is None:
-            raise InputError(
-                "features=network needs one: give checkpoint=FILE or model=NAME, or take features=rootsift"
-            )
+            raise UserError("features=network needs one: give checkpoint=FILE or model=NAME, or take features=rootsift")
         if max_features < 1 or not 0 <= overlap <= 1:
-            raise InputError(
+            raise UserError(
                 f"features.max_features is at least 1 and features.overlap 0 to 1, not {max_features} and {overlap}"
             )
         self.model = model

@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from dolglab.contracts import Benchmark, LocalFeatures
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import ABOUT, add_time, fingerprint, store_folder
 from dolglab.extraction.extract import Group, ShapeBuckets
 from dolglab.io import write_bytes, write_text
@@ -114,12 +114,12 @@ class LocalSink:
         return self.folder / f"{position // 1000:04}" / f"{position:07}.safetensors"
 
     def _read(self, position: int) -> LocalFeatures:
-        """The features at a position. Raises InputError where the file is damaged."""
+        """The features at a position. Raises UserError where the file is damaged."""
         file = self._file(position)
         try:
             with safe_open(file, "numpy") as stored:
                 tensors = {part: stored.get_tensor(part) for part in PARTS}
                 height, width = json.loads(stored.metadata()["shape"])
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise InputError(f"{file} is damaged: delete it, and it is made anew") from error
+            raise UserError(f"{file} is damaged: delete it, and it is made anew") from error
         return LocalFeatures(shape=(height, width), **tensors)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dolglab.contracts import Resize
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor
 from dolglab.models.dolg import DescriptorModel
 
@@ -25,14 +25,14 @@ class Session:
     Attributes:
         about: what the file says of itself.
 
-    Raises InputError where onnxruntime is missing, or the file is none that this project wrote.
+    Raises UserError where onnxruntime is missing, or the file is none that this project wrote.
     """
 
     def __init__(self, path: str | Path) -> None:
         try:
             import onnxruntime
         except ModuleNotFoundError:
-            raise InputError("ONNX wants onnxruntime: pip install -e '.[onnx]'") from None
+            raise UserError("ONNX wants onnxruntime: pip install -e '.[onnx]'") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         # Warnings of the runtime are for those who make it.
@@ -40,10 +40,10 @@ class Session:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise InputError(f"{path} cannot be run by onnxruntime ({type(error).__name__})") from error
+            raise UserError(f"{path} cannot be run by onnxruntime ({type(error).__name__})") from error
         self.about: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         if not {"fingerprint", "normalisation", "dim"} <= self.about.keys():
-            raise InputError(f"{path} does not say what it is: no file that `dolglab export` wrote")
+            raise UserError(f"{path} does not say what it is: no file that `dolglab export` wrote")
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """(b, 3, h, w) to (b, dim), L2-normalised."""
@@ -57,7 +57,7 @@ class OnnxExtractor(Extractor):
         model: the network the file was made from; it says what else is asked of a network.
         session: the file.
 
-    Raises InputError as `Extractor`, and for a file that wants normalised images.
+    Raises UserError as `Extractor`, and for a file that wants normalised images.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class OnnxExtractor(Extractor):
     ) -> None:
         super().__init__(model, scales, resize, pixels)
         if session.about["normalisation"] != "inside":
-            raise InputError("the ONNX file wants normalised images: export it without --normalised-input")
+            raise UserError("the ONNX file wants normalised images: export it without --normalised-input")
         self.session = session
 
     @property

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dolglab.contracts import LocalFeatures
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 DIM = 128
 
@@ -27,7 +27,7 @@ class RootSIFT:
             taken upright, and what differs by its direction alone is told apart.
 
     Raises:
-        InputError: settings out of range.
+        UserError: settings out of range.
     """
 
     model = None
@@ -36,7 +36,7 @@ class RootSIFT:
         self, model: object = None, max_features: int = 2000, contrast: float = 0.04, upright: bool = True
     ) -> None:
         if max_features < 1 or contrast < 0:
-            raise InputError(
+            raise UserError(
                 f"features.max_features is at least 1, features.contrast at least 0, not {max_features} and {contrast}"
             )
         self.max_features = max_features

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import is_utf8
 
 T = TypeVar("T", int, NDArray[np.int64])
@@ -188,19 +188,19 @@ CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
 class Catalogue:
     """The photos of the library in a folder.
 
-    Raises InputError for a folder that holds no library, or one of another format.
+    Raises UserError for a folder that holds no library, or one of another format.
     """
 
     def __init__(self, folder: Path) -> None:
         path = folder / FILE
         if not is_utf8(str(path)):
-            raise InputError(f"{os.fsencode(folder)!r}: a library's folder needs a UTF-8 name")
+            raise UserError(f"{os.fsencode(folder)!r}: a library's folder needs a UTF-8 name")
         if not path.is_file():
-            raise InputError(f"no library in {folder}: dolglab embed PHOTOS --library {folder} makes one")
+            raise UserError(f"no library in {folder}: dolglab embed PHOTOS --library {folder} makes one")
         self._db = _connect(path)
         found = self.about("format")
         if found != FORMAT:
-            raise InputError(f"{folder} is a library of format {found}, this version reads {FORMAT}: embed it anew")
+            raise UserError(f"{folder} is a library of format {found}, this version reads {FORMAT}: embed it anew")
 
     @staticmethod
     def create(folder: Path, about: Mapping[str, Any]) -> bool:
@@ -235,7 +235,7 @@ class Catalogue:
         try:
             row = self._db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
         except sqlite3.DatabaseError as error:
-            raise InputError(f"{self._path()} is damaged, or no library ({error})") from error
+            raise UserError(f"{self._path()} is damaged, or no library ({error})") from error
         return None if row is None else json.loads(row[0])
 
     def version(self) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 NEAR = "Cosine from which on two photos are near-duplicates; what is right depends on the model."
 SURE = "Cosine below which a photo is unknown; by default one that 95 % of photos with other names do not reach."
@@ -32,13 +32,13 @@ Target = Annotated[str, typer.Option(help="The library that takes them in; made 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV beside `path`, row after row, then rename it into place; folders are made as needed.
 
-    Names keep the very bytes that they have on disk. Raises InputError for a file that cannot be written.
+    Names keep the very bytes that they have on disk. Raises UserError for a file that cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, header, rows)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

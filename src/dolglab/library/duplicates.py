@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from dolglab.errors import InputError, counted
+from dolglab.errors import UserError, pluralize
 from dolglab.library.command_options import write_table
 from dolglab.library.library import Library
 
@@ -28,10 +28,10 @@ def write_duplicates(library: Library, out: str | Path, least: float) -> None:
     """Write the clusters of photos that hang together by cosines of at least `least`, compared each with each.
 
     In a cluster, which photos of one scene form too, the photo with the most pixels comes first, and every one has its
-    cosine to that one. Prints how many there are. Raises InputError for a cosine that is none.
+    cosine to that one. Prints how many there are. Raises UserError for a cosine that is none.
     """
     if not 0 < least <= 1:
-        raise InputError(f"--least is a cosine above 0, at most 1, not {least}")
+        raise UserError(f"--least is a cosine above 0, at most 1, not {least}")
     # Meanwhile nobody gives the descriptors other keys.
     with library.writing():
         keys = library.keys()
@@ -40,8 +40,8 @@ def write_duplicates(library: Library, out: str | Path, least: float) -> None:
         members, clusters = members[order], clusters[order]
         write_table(Path(out), HEADER, _rows(library, keys[members], clusters))
         count = len(np.unique(clusters))
-    near = f"{len(members)} in {counted(count, 'cluster')} that hang together by cosines of {least:g} or more"
-    print(f"{counted(len(keys), 'photo')} compared: {near}, in {out}")
+    near = f"{len(members)} in {pluralize(count, 'cluster')} that hang together by cosines of {least:g} or more"
+    print(f"{pluralize(len(keys), 'photo')} compared: {near}, in {out}")
 
 
 def clusters_of(read: Read, keys: NDArray[np.int64], least: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dolglab.contracts import LocalFeatures
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.explain import Terms, parts_of, similarity_terms
 from dolglab.extraction.extractor import Extractor, attention_scores, rescale
 from dolglab.extraction.rootsift import RootSIFT
@@ -69,7 +69,7 @@ class Verifier:
         photo = answer.photo
         try:
             features = self._known(photo.name, photo.size, photo.changed)
-        except InputError:
+        except UserError:
             return None
         return self._spatial.verified(query, features).count
 

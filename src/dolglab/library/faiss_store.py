@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.library.catalogue import Contents, key_of, rows_in
 from dolglab.retrieval.faiss_indexes import HNSWIndex, IVFPQIndex
 from dolglab.retrieval.index import FlatIndex, Index
@@ -94,7 +94,7 @@ class SegmentStore:
     def search(
         self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None = None
     ) -> Found:
-        """As `Store.search`. Raises InputError for a segment that is damaged or gone."""
+        """As `Store.search`. Raises UserError for a segment that is damaged or gone."""
         self._forget_others(contents)
         best = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
         for number in contents.segments:
@@ -104,7 +104,7 @@ class SegmentStore:
         return best
 
     def rows(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """As `Store.rows`. Raises InputError for a segment that is damaged or gone."""
+        """As `Store.rows`. Raises UserError for a segment that is damaged or gone."""
         return self._flat(number).descriptors()[rows]
 
     def damaged(self, contents: Contents) -> list[int]:
@@ -157,8 +157,8 @@ class SegmentStore:
             index = _index(kind, self.dim)
             try:
                 index.load(self._path(number, kind), mmap=True, dim=self.dim)
-            except InputError as error:
-                raise InputError(f"{error} (embed the photos again: what it held is described anew)") from None
+            except UserError as error:
+                raise UserError(f"{error} (embed the photos again: what it held is described anew)") from None
             found = self._open[number, kind] = index
         return found
 
@@ -166,7 +166,7 @@ class SegmentStore:
         try:
             self._segment(number, "flat")
             self._segment(number, kind)
-        except InputError:
+        except UserError:
             return False
         return True
 

@@ -21,7 +21,7 @@ from rich.progress import Progress
 from dolglab.concurrency import ahead
 from dolglab.data.image_formats import decode_shrunk
 from dolglab.data.image_reading import BrokenImageError, reason
-from dolglab.errors import InputError, counted
+from dolglab.errors import UserError, pluralize
 from dolglab.extraction.extract import Group
 from dolglab.library.catalogue import FILE, Catalogue, Photo
 from dolglab.library.library import Library
@@ -212,18 +212,18 @@ class Request:
 
 
 def embed_places(asked: Request, plan: bool = False) -> None:
-    """Find, describe and keep; with `plan` only say what that would take. Raises InputError for a person's mistake."""
+    """Find, describe and keep; with `plan` only say what that would take. Raises UserError for a person's mistake."""
     if not asked.places and asked.listed is None:
-        raise InputError("which photos? name folders, files or a prefix, or a list of them with --list")
+        raise UserError("which photos? name folders, files or a prefix, or a list of them with --list")
     with closing(Listing(asked.places, asked.shard, asked.listed)) as files:
         for error in files.unreadable:
             print(f"left out: {error.filename!r}: {reason(error)}")
         if files.others:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in files.others.most_common(KINDS))
-            print(f"left out: {counted(files.others.total(), 'file')} of another kind ({kinds})")
+            print(f"left out: {pluralize(files.others.total(), 'file')} of another kind ({kinds})")
         strangers = sum(name is None for name, _ in _rows(asked, files))
         if strangers:
-            print(f"{asked.metadata}: {counted(strangers, 'row')} for no photo here")
+            print(f"{asked.metadata}: {pluralize(strangers, 'row')} for no photo here")
         ready = ready_model(_source(asked), _numbers(asked.scales), asked.max_side, asked.backend)
         print(f"model: {ready.title}")
         if plan:
@@ -236,7 +236,7 @@ def _embed(asked: Request, ready: Ready, files: Listing) -> None:
     library = Library.open(asked.library, ready.identity, asked.store)
     with closing(library), library.writing():
         if lost := library.forget_damaged():
-            print(f"the descriptors of {counted(lost, 'photo')} are damaged or gone, and are made anew")
+            print(f"the descriptors of {pluralize(lost, 'photo')} are damaged or gone, and are made anew")
         if asked.store is not None:
             library.use_index(asked.store)
         files.compare(library.folder)
@@ -248,7 +248,7 @@ def _embed(asked: Request, ready: Ready, files: Listing) -> None:
                 if name is not None:
                     change.describe(name, columns)
         left = f", {outcome.bad} could not be read" if outcome.bad else ""
-        done = f"{counted(outcome.added, 'photo')} described, {len(files) - todo} already there{left}"
+        done = f"{pluralize(outcome.added, 'photo')} described, {len(files) - todo} already there{left}"
         print(f"{done}: {len(library)} in {asked.library}")
 
 
@@ -292,7 +292,7 @@ def _tell_plan(asked: Request, ready: Ready, files: Listing) -> None:
     seconds = (time.perf_counter() - start) / max(1, len(sample)) * todo
     size = todo * (4 * ready.identity["dim"] + 300)
     print(
-        f"{counted(len(files), 'photo')} ({files.bytes / 1e9:.2f} GB), {todo} of them to be described: "
+        f"{pluralize(len(files), 'photo')} ({files.bytes / 1e9:.2f} GB), {todo} of them to be described: "
         f"about {seconds / 60:.1f} minutes here, by {len(sample)} that were tried, and {size / 1e6:.1f} MB in "
         f"{asked.library}"
     )
@@ -302,4 +302,4 @@ def _numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"--scales wants numbers with commas between them, such as 0.7071,1, not {text}") from None
+        raise UserError(f"--scales wants numbers with commas between them, such as 0.7071,1, not {text}") from None

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError, counted
+from dolglab.errors import UserError, pluralize
 from dolglab.library.catalogue import Change, Photo
 from dolglab.library.command_options import write_table
 from dolglab.library.library import Library
@@ -76,7 +76,7 @@ class NamedPhotos:
         keys, names: (n,) of the photos that have a name: their keys, ascending, and which name.
         others: (m,) keys of the photos that have none.
 
-    Raises InputError where no photo has one.
+    Raises UserError where no photo has one.
     """
 
     def __init__(self, library: Library, column: str, neighbours: int) -> None:
@@ -99,7 +99,7 @@ class NamedPhotos:
         self.others = table[~named, 0]
         if not len(self.keys):
             columns = ", ".join(library.catalogue.columns()) or "none"
-            raise InputError(
+            raise UserError(
                 f"no photo has {column}: the columns are {columns} (dolglab embed --metadata joins a table)"
             )
 
@@ -181,10 +181,10 @@ def label(
         least: cosine below which a photo is unknown; None finds one that most photos of other things do not reach.
         write: put the names into the library's column too, marked, so that they do not vote and can be made anew.
 
-    Raises InputError where no photo has a name, and for numbers that make no sense.
+    Raises UserError where no photo has a name, and for numbers that make no sense.
     """
     if neighbours < 1 or not -1 <= (least or 0) <= 1:
-        raise InputError("--neighbours must be at least 1, and --least a cosine from -1 to 1")
+        raise UserError("--neighbours must be at least 1, and --least a cosine from -1 to 1")
     with library.writing():
         named = NamedPhotos(library, column, neighbours)
         bound = _trusted(named, least)
@@ -192,7 +192,7 @@ def label(
         with library.change() if write else nullcontext() as change:
             write_table(Path(out), HEADER, _rows(named, bound, change, counts))
     also = f", and the column {column}" if write else ""
-    print(f"{counted(counts[True], 'photo')} named, {counts[False]} unknown: {out}{also}")
+    print(f"{pluralize(counts[True], 'photo')} named, {counts[False]} unknown: {out}{also}")
 
 
 def _trusted(named: NamedPhotos, least: float | None) -> float:
@@ -200,7 +200,7 @@ def _trusted(named: NamedPhotos, least: float | None) -> float:
     strangers = named.strangers()
     if not len(strangers):
         if least is None:
-            raise InputError(f"all photos in {named.column} have one name: say with --least what is unlike them")
+            raise UserError(f"all photos in {named.column} have one name: say with --least what is unlike them")
         return least
     # Rounded up, so that what is printed does the same.
     bound = math.ceil(1000 * np.quantile(strangers, 1 - STRANGERS)) / 1000 if least is None else least
@@ -208,7 +208,7 @@ def _trusted(named: NamedPhotos, least: float | None) -> float:
     sure = scores >= bound
     shares = [f"{100 * part.mean():.1f} %" for part in (right & sure, ~right & sure, ~sure)]
     print(
-        f"tried with --least {bound:g} on {counted(len(right), 'photo')} whose name is known:\n"
+        f"tried with --least {bound:g} on {pluralize(len(right), 'photo')} whose name is known:\n"
         f"  as if it had none: {shares[0]} get their own name, {shares[1]} another one, {shares[2]} are unknown\n"
         f"  as if no photo had that name: {100 * (strangers >= bound).mean():.1f} % get another one"
     )

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
-from dolglab.io import hold, release
+from dolglab.errors import UserError
+from dolglab.io import acquire, release
 from dolglab.library.catalogue import FILE, Catalogue, Change, Contents, Photo, Segment, key_of, number_of
 from dolglab.library.faiss_store import crowded, few_enough
 from dolglab.library.stores import check_store, open_store, store_options
@@ -48,7 +48,7 @@ READ = 8192
 IDENTITY = ("model", "dim", "scales", "max_side")
 
 
-class LibraryBusy(InputError):
+class LibraryBusy(UserError):
     """Another process writes to the library."""
 
 
@@ -60,7 +60,7 @@ class Library:
         identity: of the model whose descriptors it shall take and be asked with (see `ready_model`); None for `check`
             later.
 
-    Raises InputError where there is none, or one that another model made.
+    Raises UserError where there is none, or one that another model made.
     """
 
     def __init__(self, folder: str | Path, identity: Mapping[str, Any] | None = None) -> None:
@@ -79,12 +79,12 @@ class Library:
         Args:
             store: where its descriptors lie: see `stores.choice`; None for what it has, or flat segments.
 
-        Raises InputError as the library does, and where its descriptors lie elsewhere.
+        Raises UserError as the library does, and where its descriptors lie elsewhere.
         """
         made = not (Path(folder) / FILE).exists() and make_library(Path(folder), identity, store)
         try:
             library = cls(folder, identity)
-        except InputError:
+        except UserError:
             if made:
                 (Path(folder) / FILE).unlink()
             raise
@@ -97,12 +97,12 @@ class Library:
         self.catalogue.close()
 
     def check(self, identity: Mapping[str, Any]) -> None:
-        """Raise InputError for another model than the one that made the library."""
+        """Raise UserError for another model than the one that made the library."""
         for key in IDENTITY:
             mine, theirs = self.identity[key], identity[key]
             if mine != theirs:
                 told = f"{key} {mine}, not {theirs}" if key != "model" else f"{self.identity['title']} ({mine})"
-                raise InputError(
+                raise UserError(
                     f"{self.folder} was made with {told}: give the same --model, --scales and --max-side, or another "
                     "--library"
                 )
@@ -163,7 +163,7 @@ class Library:
     ) -> list[list[Answer]]:
         """The best answers to each query's descriptor, (Q, dim), of the photos whose metadata pass the filters.
 
-        Raises InputError for a column that no photo has.
+        Raises UserError for a column that no photo has.
         """
         version, contents = self._current()
         allowed = self._allowed(filters) if filters else None
@@ -172,7 +172,7 @@ class Library:
             return [[] for _ in queries]
         try:
             found = self._found(queries, most, contents, allowed)
-        except InputError:
+        except UserError:
             if self.catalogue.version() == version:
                 raise
             found = None
@@ -186,7 +186,7 @@ class Library:
         return np.concatenate([np.empty(0, np.int64), *parts])
 
     def descriptors(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The descriptors with these keys, (n, dim), in their order. Raises InputError where one cannot be read."""
+        """The descriptors with these keys, (n, dim), in their order. Raises UserError where one cannot be read."""
         found = np.empty((len(keys), self.identity["dim"]), np.float32)
         numbers = number_of(keys)
         for number in np.unique(numbers).tolist():
@@ -220,7 +220,7 @@ class Library:
     def writing(self) -> Iterator[None]:
         """While one process writes, another one does not. Raises LibraryBusy where one does."""
         lock = self.folder / LOCK
-        if not hold(lock, needed=True):
+        if not acquire(lock, needed=True):
             raise LibraryBusy(f"another process writes to {self.folder}: wait for it to end")
         try:
             self.store.sweep(self.contents())
@@ -255,7 +255,7 @@ class Library:
         try:
             while numbers := crowded(self.contents(), self.identity["dim"]):
                 self._make_one(numbers)
-        except InputError:
+        except UserError:
             # A damaged segment stays as it is until `forget_damaged`; what was added beside it is there all the same.
             return
 
@@ -278,7 +278,7 @@ class Library:
         known = self.catalogue.columns()
         for column in filters:
             if column not in known:
-                raise InputError(f"no photo has {column}: the columns are {', '.join(known) or 'none'} (--metadata)")
+                raise UserError(f"no photo has {column}: the columns are {', '.join(known) or 'none'} (--metadata)")
         return self.catalogue.matching(filters)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dolglab.errors import InputError, counted, some
+from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.library.catalogue import FILE, Change, Photo
 from dolglab.library.library import IDENTITY, Library
 from dolglab.library.search_engine import printable
@@ -17,22 +17,22 @@ from dolglab.library.search_engine import printable
 def remove(library: Library, given: Sequence[str], gone: bool = False) -> None:
     """Take out photos by their paths or addresses, and with `gone` those whose local files are no longer there.
 
-    Prints how many. Raises InputError, and takes out none, where one that was named is not in the library, and where
+    Prints how many. Raises UserError, and takes out none, where one that was named is not in the library, and where
     every file is gone.
     """
     if not given and not gone:
-        raise InputError("which photos? name them, or give --gone for those whose files are no longer there")
+        raise UserError("which photos? name them, or give --gone for those whose files are no longer there")
     with library.writing():
         names = {*_named(library, given), *(_gone(library) if gone else ())}
         count = library.remove(names)
-    print(f"{counted(count, 'photo')} removed: {len(library)} in {library.folder}")
+    print(f"{pluralize(count, 'photo')} removed: {len(library)} in {library.folder}")
 
 
 def _named(library: Library, given: Sequence[str]) -> list[str]:
     known = library.catalogue.named
     found = {word: next((name for name in _spellings(word) if known(name)), None) for word in given}
     if strangers := [printable(word) for word, name in found.items() if name is None]:
-        raise InputError(f"{some(strangers)}: not in {library.folder}, so nothing was removed")
+        raise UserError(f"{truncate_list(strangers)}: not in {library.folder}, so nothing was removed")
     return [name for name in found.values() if name is not None]
 
 
@@ -51,7 +51,7 @@ def _gone(library: Library) -> list[str]:
         else:
             gone.append(name)
     if gone and not there:
-        raise InputError(f"the files of all {len(gone)} photos are gone: is their disk there? Nothing was removed")
+        raise UserError(f"the files of all {len(gone)} photos are gone: is their disk there? Nothing was removed")
     return gone
 
 
@@ -73,10 +73,10 @@ def merge(folders: Sequence[str], into: str) -> None:
     """Put the photos of libraries, which stay as they are, into another one, made where there is none.
 
     Each one comes whole or not at all. Of a photo that is in several, the one that was changed last is taken, and the
-    columns of all. Prints how many each one gave. Raises InputError for libraries of different models.
+    columns of all. Prints how many each one gave. Raises UserError for libraries of different models.
     """
     if any(Path(folder).resolve() == Path(into).resolve() for folder in folders):
-        raise InputError(f"{into} cannot be merged into itself")
+        raise UserError(f"{into} cannot be merged into itself")
     sources = [Library(folder) for folder in folders]
     _check_alike([*sources, *([Library(into)] if (Path(into) / FILE).exists() else [])])
     library = Library.open(into, sources[0].identity)
@@ -84,8 +84,8 @@ def merge(folders: Sequence[str], into: str) -> None:
         for source in sources:
             with library.change() as change:
                 taken = sum(_take(library, source, page, change) for page in source.catalogue.pages())
-            print(f"{source.folder}: {counted(taken, 'photo')} taken")
-    print(f"{counted(len(library), 'photo')} in {into}")
+            print(f"{source.folder}: {pluralize(taken, 'photo')} taken")
+    print(f"{pluralize(len(library), 'photo')} in {into}")
 
 
 def _check_alike(libraries: Sequence[Library]) -> None:
@@ -94,7 +94,7 @@ def _check_alike(libraries: Sequence[Library]) -> None:
         for key in IDENTITY:
             mine, theirs = first.identity[key], other.identity[key]
             if mine != theirs:
-                raise InputError(
+                raise UserError(
                     f"{other.folder} was made by {other.identity['title']} ({key} {theirs}), {first.folder} by "
                     f"{first.identity['title']} ({key} {mine}): libraries of one model, scales and size are merged"
                 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.library.catalogue import Contents, key_of, number_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class MilvusStore:
         dim: length of the descriptors.
 
     Raises:
-        InputError: pymilvus is not installed, no such server, or a file that another process has open.
+        UserError: pymilvus is not installed, no such server, or a file that another process has open.
     """
 
     def __init__(self, uri: str, collection: str, dim: int) -> None:
@@ -80,7 +80,7 @@ class MilvusStore:
             width = min(MOST, 4 * width)
 
     def rows(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """As `Store.rows`. Raises InputError where some are not there."""
+        """As `Store.rows`. Raises UserError where some are not there."""
         keys = [key_of(number, row) for row in rows.tolist()]
         found: dict[int, Any] = {}
         with _told(self.uri):
@@ -89,7 +89,7 @@ class MilvusStore:
                 hits = self._client.get(self.collection, part, output_fields=["key", "vector"])
                 found |= {hit["key"]: hit["vector"] for hit in hits}
         if len(found) < len(keys):
-            raise InputError(f"{self.uri} has lost {len(keys) - len(found)} descriptors: embed the photos again")
+            raise UserError(f"{self.uri} has lost {len(keys) - len(found)} descriptors: embed the photos again")
         return np.array([found[key] for key in keys], np.float32).reshape(-1, self.dim)
 
     def damaged(self, contents: Contents) -> list[int]:
@@ -141,7 +141,7 @@ def _connected(uri: str) -> MilvusClient:
     try:
         from pymilvus import MilvusClient
     except ImportError:
-        raise InputError("descriptors in Milvus need pymilvus: pip install -e '.[milvus]'") from None
+        raise UserError("descriptors in Milvus need pymilvus: pip install -e '.[milvus]'") from None
     with _told(uri):
         return MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
 
@@ -170,7 +170,7 @@ def _told(uri: str) -> Iterator[None]:
         yield
     except MilvusException as error:
         hint = "" if "://" in uri else " (Milvus Lite: one process at a time has its file open)"
-        raise InputError(f"{uri}: Milvus says: {' '.join(error.message.split())}{hint}") from error
+        raise UserError(f"{uri}: Milvus says: {' '.join(error.message.split())}{hint}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -19,7 +19,7 @@ import numpy as np
 
 from dolglab.data.image_reading import reason
 from dolglab.data.sources import IMAGE_SUFFIXES, is_image, patiently, stable_ids, visible
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.library.catalogue import FILE
 
 # Bytes of a list that are read at a time.
@@ -48,7 +48,7 @@ class File:
 def find_photos(places: Sequence[str]) -> list[File]:
     """A few photos: every one that `files_below` finds, in the order of their names.
 
-    Raises InputError for a place that is not there, and where there is no photo at all.
+    Raises UserError for a place that is not there, and where there is no photo at all.
     """
     files = {file.name: file for place in places for file in files_below(place)}
     if not files:
@@ -56,9 +56,9 @@ def find_photos(places: Sequence[str]) -> list[File]:
     return [files[name] for name in sorted(files)]
 
 
-def nothing_found(places: Sequence[str]) -> InputError:
+def nothing_found(places: Sequence[str]) -> UserError:
     """What a person hears where there is no photo."""
-    return InputError(f"no photos in {', '.join(places)}: files {' '.join(sorted(IMAGE_SUFFIXES))}")
+    return UserError(f"no photos in {', '.join(places)}: files {' '.join(sorted(IMAGE_SUFFIXES))}")
 
 
 def files_below(
@@ -74,7 +74,7 @@ def files_below(
         skipped: told the names of other files that are no photos by their names.
         failed: told of folders that cannot be looked into.
 
-    Raises InputError for a place that is not there.
+    Raises UserError for a place that is not there.
     """
     if "://" in place:
         yield from _of_store(place, skipped)
@@ -85,20 +85,20 @@ def files_below(
     elif path.is_file():
         yield _file(path.parent.resolve() / path.name)
     else:
-        raise InputError(f"{place}: no such file or folder")
+        raise UserError(f"{place}: no such file or folder")
 
 
 def listed_in(path: str) -> Iterator[str]:
     """Paths and addresses in a text file, or in standard input for "-", as `find` prints them.
 
-    One a line; with NUL in the file (`find -print0`) one from NUL to NUL. Raises InputError for a file that cannot be
+    One a line; with NUL in the file (`find -print0`) one from NUL to NUL. Raises UserError for a file that cannot be
     read.
     """
     try:
         with sys.stdin.buffer if path == "-" else Path(path).open("rb") as file:
             yield from (os.fsdecode(name) for name in _parts(file) if name)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {reason(error)}") from error
+        raise UserError(f"{path} cannot be read: {reason(error)}") from error
 
 
 def _parts(file: IO[bytes]) -> Iterator[bytes]:
@@ -126,7 +126,7 @@ def _of_store(prefix: str, skipped: Callable[[str], None]) -> Iterator[File]:
         system, root = fsspec.core.url_to_fs(prefix)
         found = system.find(root, detail=True)
     except (ImportError, OSError, ValueError) as error:
-        raise InputError(f"{prefix} cannot be listed: {error}") from error
+        raise UserError(f"{prefix} cannot be listed: {error}") from error
     for name, about in sorted(found.items()):
         last = name.rpartition("/")[2]
         if is_image(last) and visible(last):
@@ -159,24 +159,24 @@ def read_metadata(path: str | Path, find: Callable[[str], list[str]]) -> Iterato
     Args:
         find: gives the photos whose path ends so (see `Listing.ending`).
 
-    Raises InputError for a table without that column, and for a name that several photos have.
+    Raises UserError for a table without that column, and for a name that several photos have.
     """
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as table:
             reader = csv.DictReader(table)
             if KEY not in (reader.fieldnames or ()):
-                raise InputError(f"{path} has no column `{KEY}`, but {', '.join(reader.fieldnames or ()) or 'none'}")
+                raise UserError(f"{path} has no column `{KEY}`, but {', '.join(reader.fieldnames or ()) or 'none'}")
             for row in reader:
                 columns = {key: value or "" for key, value in row.items() if key is not None}
                 yield _one(path, columns.pop(KEY), find), columns
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a table: {error}") from error
+        raise UserError(f"{path} cannot be read as a table: {error}") from error
 
 
 def _one(path: str | Path, name: str, find: Callable[[str], list[str]]) -> str | None:
     names = find(name)
     if len(names) > 1:
-        raise InputError(f"{path}: {len(names)} photos are called {name}, such as {names[0]}: write more of the path")
+        raise UserError(f"{path}: {len(names)} photos are called {name}, such as {names[0]}: write more of the path")
     return names[0] if names else None
 
 
@@ -203,7 +203,7 @@ class Listing:
         others: how many files were left out since they are no photos by their names, by the ends of these.
         unreadable: folders that could not be looked into, and what a list names that is not there.
 
-    Raises InputError for a place that is not there, where there is no photo at all, and for what is no shard.
+    Raises UserError for a place that is not there, where there is no photo at all, and for what is no shard.
     """
 
     def __init__(self, places: Sequence[str], shard: str | None = None, listed: str | None = None) -> None:
@@ -217,7 +217,7 @@ class Listing:
             self._fill(self._found(places, listed))
             if not self._number("SELECT COUNT(*) FROM file"):
                 raise nothing_found([*places, *([] if listed is None else [listed])])
-        except InputError:
+        except UserError:
             self.close()
             raise
 
@@ -273,7 +273,7 @@ class Listing:
         for place in () if listed is None else listed_in(listed):
             try:
                 yield from files_below(place, self._skipped, self.unreadable.append)
-            except InputError:
+            except UserError:
                 if "://" in place:
                     raise
                 self.unreadable.append(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place))
@@ -298,10 +298,10 @@ class Listing:
 
 
 def read_shard(text: str) -> tuple[int, int]:
-    """Part and parts from "i/n". Raises InputError for what is no such part."""
+    """Part and parts from "i/n". Raises UserError for what is no such part."""
     part, _, parts = text.partition("/")
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise InputError(f"--shard wants i/n, such as 1/4 to 4/4 on four machines, not {text}")
+        raise UserError(f"--shard wants i/n, such as 1/4 to 4/4 on four machines, not {text}")
     return int(part), int(parts)
 
 

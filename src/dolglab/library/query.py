@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dolglab.data.image_formats import Header, decode_shrunk, read_header
 from dolglab.data.image_reading import BrokenImageError, NoImageError, TooLargeError, crop_query, decode, reason, shrink
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import fingerprint
 from dolglab.extraction.extractor import Extractor
 from dolglab.extraction.onnx_extractor import OnnxExtractor
@@ -47,7 +47,7 @@ def ready_model(
         backend: what runs the network, torch or onnx. It is no part of the identity: both give the same descriptors
             within 1e-4. An ONNX file that gives others, such as an int8 one, is named itself.
 
-    Raises InputError as `named` and `make_extractor`.
+    Raises UserError as `named` and `make_extractor`.
     """
     found = named(source, FILE if backend == "onnx" else None)
     extractor = make_extractor(found, scales, backend)
@@ -70,30 +70,30 @@ Box = tuple[float, float, float, float]
 KINDS = "JPEG, PNG, WebP, AVIF, JPEG 2000, TIFF, GIF or BMP"
 
 
-class TooManyPixelsError(InputError):
+class TooManyPixelsError(UserError):
     """A photo that nobody decodes."""
 
 
 def photo_pixels(name: str, max_side: int, box: Box | None = None) -> NDArray[np.uint8]:
-    """Pixels of a photo's file or address, as `query_pixels`. Raises InputError as that, and where it is not there."""
+    """Pixels of a photo's file or address, as `query_pixels`. Raises UserError as that, and where it is not there."""
     try:
         data = File(name, 0, 0).read()
     except OSError as error:
-        raise InputError(f"{name} cannot be read: {reason(error)}") from error
+        raise UserError(f"{name} cannot be read: {reason(error)}") from error
     return query_pixels(data, name, max_side, box)
 
 
 def query_pixels(data: bytes, name: str, max_side: int, box: Box | None = None) -> NDArray[np.uint8]:
     """An encoded photo's pixels, (H, W, 3): inside the box x1, y1, x2, y2 (pixels) where one is given, then shrunk.
 
-    Raises InputError for a photo that cannot be read and for a box that is not inside it.
+    Raises UserError for a photo that cannot be read and for a box that is not inside it.
     """
     try:
         if box is None:
             return decode_shrunk(data, max_side)
         pixels = decode(data)
     except BrokenImageError as error:
-        raise InputError(f"{name} cannot be read: {reason(error)}") from error
+        raise UserError(f"{name} cannot be read: {reason(error)}") from error
     _check_box(box, pixels.shape[:2], name)
     return shrink(crop_query(pixels, np.array(box, np.float64), "pil"), max_side)
 
@@ -101,26 +101,26 @@ def query_pixels(data: bytes, name: str, max_side: int, box: Box | None = None) 
 def photo_header(data: bytes) -> Header:
     """What an encoded photo says of itself, before a pixel is decoded.
 
-    Raises InputError for what is no photo, and TooManyPixelsError for more than any is opened with.
+    Raises UserError for what is no photo, and TooManyPixelsError for more than any is opened with.
     """
     if not data:
-        raise InputError("the photo is empty: zero bytes")
+        raise UserError("the photo is empty: zero bytes")
     try:
         return read_header(data)
     except NoImageError:
-        raise InputError(f"this is no photo that can be read: send a {KINDS} file") from None
+        raise UserError(f"this is no photo that can be read: send a {KINDS} file") from None
     except TooLargeError:
         raise TooManyPixelsError("the photo has too many pixels") from None
     except BrokenImageError:
-        raise InputError("the photo cannot be read: it is damaged") from None
+        raise UserError("the photo cannot be read: it is damaged") from None
 
 
 def read_box(text: str) -> Box:
-    """A box from "x1,y1,x2,y2". Raises InputError for anything else."""
+    """A box from "x1,y1,x2,y2". Raises UserError for anything else."""
     try:
         x1, y1, x2, y2 = (float(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"a box is x1,y1,x2,y2 in pixels, not {text}") from None
+        raise UserError(f"a box is x1,y1,x2,y2 in pixels, not {text}") from None
     return x1, y1, x2, y2
 
 
@@ -128,6 +128,6 @@ def _check_box(box: Box, shape: tuple[int, ...], name: str) -> None:
     x1, y1, x2, y2 = box
     height, width = shape
     if x1 > x2 or y1 > y2:
-        raise InputError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} ends before it begins: x1,y1 is its top left corner")
+        raise UserError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} ends before it begins: x1,y1 is its top left corner")
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height) or round(x2) <= round(x1) or round(y2) <= round(y1):
-        raise InputError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} is not inside {name}, of {width} x {height} pixels")
+        raise UserError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} is not inside {name}, of {width} x {height} pixels")

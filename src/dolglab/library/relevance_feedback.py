@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
 from dolglab.library.library import Answer, Library
 
@@ -69,7 +69,7 @@ def _described(library: Library, numbers: Sequence[int]) -> dict[int, Described]
     keys = library.catalogue.keys(numbers)
     try:
         rows = library.descriptors(np.array(keys, np.int64))
-    except InputError:
+    except UserError:
         # Another process may have written them elsewhere.
         if library.catalogue.keys(numbers) == keys:
             raise

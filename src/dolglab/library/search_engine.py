@@ -118,7 +118,7 @@ def _values(answer: Answer, reason: Explanation | None) -> dict[str, Any]:
 class Finder:
     """Searches the library in a folder with the network that made it, run by torch or onnx.
 
-    Raises InputError where there is no library, or its network is no longer to be had.
+    Raises UserError where there is no library, or its network is no longer to be had.
     """
 
     def __init__(self, folder: str | Path, backend: str = "torch") -> None:
@@ -143,7 +143,7 @@ class Finder:
     ) -> list[list[Answer]]:
         """The best answers to each query's pixels; with `verify` re-ranked by local features.
 
-        Raises InputError for a column that no photo has.
+        Raises UserError for a column that no photo has.
         """
         return self.search_described(self.describe(queries), queries, count, filters, verify)
 
@@ -162,5 +162,5 @@ class Finder:
         return [answers[:count] for answers in found]
 
     def explain(self, query: NDArray[np.uint8], answer: Answer) -> Explanation:
-        """Why an answer was found. Raises InputError where its photo can no longer be read."""
+        """Why an answer was found. Raises UserError where its photo can no longer be read."""
         return explain(self.ready, self._verifier, query, photo_pixels(answer.photo.name, self.max_side))

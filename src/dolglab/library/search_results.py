@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from dolglab.data.image_reading import shrink
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import is_utf8, write_text
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Answer
@@ -32,13 +32,13 @@ TERMS = ("global with global", "local with local", "global with local", "with th
 
 
 def write_page(path: Path, found: Sequence[Found]) -> Path:
-    """Write the page at `path` in one step. Raises InputError where it cannot be written."""
+    """Write the page at `path` in one step. Raises UserError where it cannot be written."""
     page = template(Path(__file__).with_name("page.html.j2"))
     html = page.render(searches=[_search(one) for one in found])
     try:
         return write_text(path, html)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _search(found: Found) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _thumbnail_of(answer: Answer) -> str | None:
     """None where the photo can no longer be read."""
     try:
         return data_uri(thumbnail(photo_pixels(answer.photo.name, THUMBNAIL)))
-    except InputError:
+    except UserError:
         return None
 
 
@@ -114,9 +114,9 @@ class Request:
 
 
 def search_photos(asked: Request) -> None:
-    """Search for each query, print the answers and write the page. Raises InputError for a person's mistake."""
+    """Search for each query, print the answers and write the page. Raises UserError for a person's mistake."""
     if asked.rerank not in (None, *RERANKERS):
-        raise InputError(f"--rerank is {' or '.join(RERANKERS)}, not {asked.rerank}")
+        raise UserError(f"--rerank is {' or '.join(RERANKERS)}, not {asked.rerank}")
     box, filters = None if asked.box is None else read_box(asked.box), read_filters(asked.where)
     finder = Finder(asked.library, asked.backend)
     names = [file.name for file in find_photos(asked.queries)]
@@ -128,17 +128,17 @@ def search_photos(asked: Request) -> None:
                 _show(asked, one)
             found.append(one)
     if not found:
-        raise InputError(f"none of {len(names)} queries can be searched for")
+        raise UserError(f"none of {len(names)} queries can be searched for")
     _write(asked, found)
 
 
 def read_filters(where: Sequence[str]) -> dict[str, str]:
-    """Values by column. Raises InputError for what is no COLUMN=VALUE."""
+    """Values by column. Raises UserError for what is no COLUMN=VALUE."""
     for condition in where:
         if not is_utf8(condition):
-            raise InputError(f"--where {os.fsencode(condition)!r} is not UTF-8")
+            raise UserError(f"--where {os.fsencode(condition)!r} is not UTF-8")
         if "=" not in condition:
-            raise InputError(f"--where wants COLUMN=VALUE, not {condition}")
+            raise UserError(f"--where wants COLUMN=VALUE, not {condition}")
     return dict(condition.split("=", 1) for condition in where)
 
 
@@ -148,7 +148,7 @@ def _read(names: Sequence[str], max_side: int, box: Box | None, alone: bool) -> 
     for name in names:
         try:
             pixels[name] = photo_pixels(name, max_side, box)
-        except InputError as error:
+        except UserError as error:
             if alone:
                 raise
             print(f"left out: {printable(str(error))}", file=sys.stderr)
@@ -171,7 +171,7 @@ def _reason(finder: Finder, asked: Request, query: np.ndarray, answer: Answer) -
         return None
     try:
         return finder.explain(query, answer)
-    except InputError:
+    except UserError:
         # Its photo cannot be read any more.
         return None
 

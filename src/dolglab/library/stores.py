@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.library.catalogue import Contents
 from dolglab.library.faiss_store import KINDS, SegmentStore
 
@@ -64,28 +64,28 @@ def store_options(store: str | None) -> dict[str, Any]:
         store: flat, ivf_pq or hnsw: faiss, with that index over many descriptors; milvus: Milvus Lite, one file in the
             library's folder; the address of a Milvus server, http://HOST:PORT. None is flat.
 
-    Raises InputError for anything else.
+    Raises UserError for anything else.
     """
     store = store or "flat"
     if store in KINDS:
         return {"kind": store}
     if store == LITE or "://" in store:
         return {"kind": "milvus", "uri": store, "collection": f"dolg_{uuid.uuid4().hex}"}
-    raise InputError(f"--store is {', '.join(KINDS)}, {LITE} or the address of a Milvus server, not {store}")
+    raise UserError(f"--store is {', '.join(KINDS)}, {LITE} or the address of a Milvus server, not {store}")
 
 
 def check_store(options: dict[str, Any], asked: str | None, folder: Path) -> None:
-    """Raise InputError where a library keeps its descriptors elsewhere than was asked for.
+    """Raise UserError where a library keeps its descriptors elsewhere than was asked for.
 
     Another index over faiss's files is no other place: see `Library.use_index`.
     """
     there = options.get("uri", options["kind"])
     if asked not in (None, there) and not (asked in KINDS and there in KINDS):
-        raise InputError(f"{folder} keeps its descriptors in {there}, not {asked}: leave --store out, or name another")
+        raise UserError(f"{folder} keeps its descriptors in {there}, not {asked}: leave --store out, or name another")
 
 
 def open_store(folder: Path, dim: int, options: dict[str, Any]) -> Store:
-    """The store that a library's options speak of. Raises InputError where it cannot be opened."""
+    """The store that a library's options speak of. Raises UserError where it cannot be opened."""
     if options["kind"] != "milvus":
         return SegmentStore(folder, dim, options["kind"])
     from dolglab.library.milvus_store import MilvusStore

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.losses.margin import ArcFace, CosFace, HeadLoss, MarginHead, Softmax, SubCenterArcFace
 
 SHARDABLE = (ArcFace, CosFace, Softmax, SubCenterArcFace)
@@ -54,24 +54,24 @@ class ClassParallel:
             them; 1 for all.
 
     Raises:
-        InputError: a margin whose value depends on more than one shard, or a rate outside (0, 1].
+        UserError: a margin whose value depends on more than one shard, or a rate outside (0, 1].
     """
 
     def __init__(self, head: MarginHead, sample_rate: float = 1.0) -> None:
         if type(head) not in SHARDABLE:
             names = ", ".join(kind.__name__ for kind in SHARDABLE)
-            raise InputError(f"class_parallel=true does not work with {type(head).__name__}: take one of {names}")
+            raise UserError(f"class_parallel=true does not work with {type(head).__name__}: take one of {names}")
         if not 0 < sample_rate <= 1:
-            raise InputError(f"sample_rate must be above 0 and at most 1, not {sample_rate}")
+            raise UserError(f"sample_rate must be above 0 and at most 1, not {sample_rate}")
         self.head = head
         self.sample_rate = sample_rate
         self.rows = head.weight.shape[0] // head.num_classes
         self.shard = Shard(0, 1, head.num_classes)
 
     def split(self, rank: int, world: int) -> None:
-        """Keep this process's part of a head that is whole. Raises InputError for fewer classes than processes."""
+        """Keep this process's part of a head that is whole. Raises UserError for fewer classes than processes."""
         if self.shard.classes < world:
-            raise InputError(f"{self.shard.classes} classes cannot be spread over {world} processes")
+            raise UserError(f"{self.shard.classes} classes cannot be spread over {world} processes")
         if self.shard.world == world:
             return
         self.shard = Shard(rank, world, self.shard.classes)

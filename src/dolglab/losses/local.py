@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 
 def reconstruction_error(
@@ -51,13 +51,13 @@ class LocalLoss(nn.Module):
         attention: weight of the cross-entropy of the reconstructed features that attention gathers.
 
     Raises:
-        InputError: a weight below zero.
+        UserError: a weight below zero.
     """
 
     def __init__(self, channels: int, num_classes: int, reconstruction: float = 10.0, attention: float = 1.0) -> None:
         super().__init__()
         if reconstruction < 0 or attention < 0:
-            raise InputError(
+            raise UserError(
                 f"auxiliary.reconstruction and .attention are weights from 0, not {reconstruction} and {attention}"
             )
         self.reconstruction = reconstruction

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 # Below this sine (squared) the margin's gradient is cut, so that it stays finite at cosine +1 and -1.
 SINE_FLOOR = 1e-7
@@ -76,7 +76,7 @@ class MarginHead(nn.Module):
         class_sizes: training images of each class, (num_classes,); only heads whose margin follows it look at it.
 
     Raises:
-        InputError: a size, margin or scale that makes no sense.
+        UserError: a size, margin or scale that makes no sense.
     """
 
     def __init__(
@@ -89,11 +89,11 @@ class MarginHead(nn.Module):
     ) -> None:
         super().__init__()
         if dim < 1 or num_classes < 2:
-            raise InputError(f"a margin head needs dim >= 1 and at least 2 classes, not {dim} and {num_classes}")
+            raise UserError(f"a margin head needs dim >= 1 and at least 2 classes, not {dim} and {num_classes}")
         if not 0 <= margin < math.pi or scale <= 0:
-            raise InputError(f"margin must be in [0, pi) and scale above 0, not {margin} and {scale}")
+            raise UserError(f"margin must be in [0, pi) and scale above 0, not {margin} and {scale}")
         if class_sizes is not None and len(class_sizes) != num_classes:
-            raise InputError(f"there are sizes of {len(class_sizes)} classes, not of {num_classes}")
+            raise UserError(f"there are sizes of {len(class_sizes)} classes, not of {num_classes}")
         self.num_classes = num_classes
         self.margin = margin
         self.scale = scale
@@ -199,7 +199,7 @@ class CurricularFace(MarginHead):
     ) -> None:
         super().__init__(dim, num_classes, margin, scale, class_sizes)
         if not 0 < momentum <= 1:
-            raise InputError(f"margin.momentum must be above 0 and at most 1, not {momentum}")
+            raise UserError(f"margin.momentum must be above 0 and at most 1, not {momentum}")
         self.momentum = momentum
         self.register_buffer("mean_cosine", torch.zeros(1))
 
@@ -233,7 +233,7 @@ class SubCenterArcFace(ArcFace):
         class_sizes: Int[Tensor, " n"] | None = None,
     ) -> None:
         if centres < 1:
-            raise InputError(f"margin.centres must be at least 1, not {centres}")
+            raise UserError(f"margin.centres must be at least 1, not {centres}")
         self.centres = centres
         super().__init__(dim, num_classes, margin, scale, class_sizes)
 
@@ -271,9 +271,9 @@ class DynamicArcFace(MarginHead):
     ) -> None:
         super().__init__(dim, num_classes, margin, scale, class_sizes)
         if class_sizes is None:
-            raise InputError("a dynamic margin needs the sizes of the classes")
+            raise UserError("a dynamic margin needs the sizes of the classes")
         if not margin <= max_margin < math.pi or power <= 0:
-            raise InputError(
+            raise UserError(
                 f"margin.max_margin must be in [margin, pi) and margin.power above 0, not {max_margin} and {power}"
             )
         margins = dynamic_margins(class_sizes.float(), margin, max_margin, power)

@@ -15,7 +15,7 @@ from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 
 from dolglab.contracts import Features
-from dolglab.errors import InputError, some
+from dolglab.errors import UserError, truncate_list
 from dolglab.models.timm_stages import Stage, by_reduction, ends, stages, working_parts
 from dolglab.models.weights import check_finite, read_file, tensors_of
 
@@ -43,7 +43,7 @@ class Backbone(nn.Module):
         licence: of `weights` as given, else of the tag's as timm states it; None where nobody does.
 
     Raises:
-        InputError: unknown name, no map with that reduction or depth, weights that cannot be had or do not fit.
+        UserError: unknown name, no map with that reduction or depth, weights that cannot be had or do not fit.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Backbone(nn.Module):
         last = freeze_until - 1 if single else by_reduction(self.name, self._stages, (freeze_until,))[0]
         bounds = ends(self.net, self._stages)
         if not 0 <= last < len(bounds):
-            raise InputError(f"backbone.freeze_until={freeze_until} is beyond the {len(bounds)} stages of {self.name}")
+            raise UserError(f"backbone.freeze_until={freeze_until} is beyond the {len(bounds)} stages of {self.name}")
         return working_parts(list(self.net.modules())[: bounds[last] + 1])
 
 
@@ -148,22 +148,22 @@ def without_weights(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    """Raise InputError for what `timm.create_model` takes itself: files and addresses come by `weights` alone."""
+    """Raise UserError for what `timm.create_model` takes itself: files and addresses come by `weights` alone."""
     taken = {*inspect.signature(timm.create_model).parameters, "features_only", "out_indices"}
     if theirs := sorted(options.keys() & taken):
-        raise InputError(f"backbone.options cannot hold {', '.join(theirs)}: options are the architecture's own")
+        raise UserError(f"backbone.options cannot hold {', '.join(theirs)}: options are the architecture's own")
 
 
 def _tag(name: str) -> PretrainedCfg | None:
-    """What timm knows of an architecture's weights. Raises InputError for a name or a tag it does not know."""
+    """What timm knows of an architecture's weights. Raises UserError for a name or a tag it does not know."""
     if not timm.is_model(name):
-        raise InputError(f"unknown backbone {name!r}: take a name from timm.list_models()")
+        raise UserError(f"unknown backbone {name!r}: take a name from timm.list_models()")
     try:
         return timm.get_pretrained_cfg(name)
     except RuntimeError:
         architecture, _, tag = name.partition(".")
         known = ", ".join(timm.list_pretrained(f"{architecture}.*"))
-        raise InputError(f"{architecture} has no weights {tag!r}: take one of {known or 'none'}") from None
+        raise UserError(f"{architecture} has no weights {tag!r}: take one of {known or 'none'}") from None
 
 
 def _picks(name: str, found: list[Stage], reductions: tuple[int, ...], depths: Sequence[int] | None) -> tuple[int, int]:
@@ -172,9 +172,7 @@ def _picks(name: str, found: list[Stage], reductions: tuple[int, ...], depths: S
         local, global_ = by_reduction(name, found, (int(reductions[0]), int(reductions[1])))
         return local, global_
     if len(depths) != 2 or not all(0 <= depth < len(found) for depth in depths):
-        raise InputError(
-            f"backbone.depths must be two of the {len(found)} blocks of {name}, from 0, not {list(depths)}"
-        )
+        raise UserError(f"backbone.depths must be two of the {len(found)} blocks of {name}, from 0, not {list(depths)}")
     return int(depths[0]), int(depths[1])
 
 
@@ -196,7 +194,7 @@ def _create(
     except (OSError, RuntimeError) as error:
         if not pretrained or weights is not None:
             raise
-        raise InputError(
+        raise UserError(
             f"the weights of {name} could not be downloaded ({type(error).__name__}): connect to the network, "
             "give backbone.weights=FILE or backbone.pretrained=false, or take backbone=efficientnet_lite0, whose "
             "weights are installed"
@@ -210,7 +208,7 @@ def _fitting(name: str, weights: str) -> dict[str, Tensor]:
     full = timm.create_model(name, pretrained=False).state_dict()
     if stored.keys() != full.keys():
         if len(stored) != len(full):
-            raise InputError(f"{weights} has {len(stored)} tensors and {name} has {len(full)}: not its weights")
+            raise UserError(f"{weights} has {len(stored)} tensors and {name} has {len(full)}: not its weights")
         stored = dict(zip(full, stored.values(), strict=True))
     wrong = [key for key, value in full.items() if stored[key].shape != value.shape]
     classifier = getattr(timm.get_pretrained_cfg(name), "classifier", None) or "no classifier"
@@ -218,7 +216,9 @@ def _fitting(name: str, weights: str) -> dict[str, Tensor]:
         # Of other classes: features do not need it.
         return stored | {key: full[key] for key in wrong}
     if wrong:
-        raise InputError(f"{weights} does not fit {name}: {len(wrong)} tensors have another shape ({some(wrong, 8)})")
+        raise UserError(
+            f"{weights} does not fit {name}: {len(wrong)} tensors have another shape ({truncate_list(wrong, 8)})"
+        )
     return stored
 
 

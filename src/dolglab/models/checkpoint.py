@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.models.backbone import without_weights
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.parts import part
@@ -42,20 +42,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint's content, or that of an exported folder, read without running any code in it.
 
     Raises:
-        InputError: no such file, damaged, or not written by this project.
+        UserError: no such file, damaged, or not written by this project.
     """
     path = Path(path)
     if (path / ABOUT).is_file():
         return _read_exported(path)
     if not path.is_file():
-        raise InputError(f"checkpoint not found: {path}")
+        raise UserError(f"checkpoint not found: {path}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is damaged or not a checkpoint ({type(error).__name__})") from error
+        raise UserError(f"{path} is damaged or not a checkpoint ({type(error).__name__})") from error
     run = checkpoint.get(RUN_KEY) if isinstance(checkpoint, dict) else None
     if run is None:
-        raise InputError(f"{path} is not a checkpoint of this project: it does not say which model it holds")
+        raise UserError(f"{path} is not a checkpoint of this project: it does not say which model it holds")
     return {**checkpoint, RUN_KEY: _checked(run, path)}
 
 
@@ -68,19 +68,19 @@ def _read_exported(folder: Path) -> dict[str, Any]:
     try:
         run = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{folder / ABOUT} is not JSON: {error}") from error
+        raise UserError(f"{folder / ABOUT} is not JSON: {error}") from error
     if not isinstance(run, dict):
-        raise InputError(f"{folder / ABOUT} does not describe a model")
+        raise UserError(f"{folder / ABOUT} does not describe a model")
     return {"state_dict": read_file(folder / TENSORS), RUN_KEY: _checked(run, folder)}
 
 
 def _checked(run: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """How a run describes itself, in the names of today. Raises InputError for another format, or half of one."""
+    """How a run describes itself, in the names of today. Raises UserError for another format, or half of one."""
     if run.get("format") != FORMAT:
-        raise InputError(f"{path} has checkpoint format {run.get('format')}, this version reads {FORMAT}")
+        raise UserError(f"{path} has checkpoint format {run.get('format')}, this version reads {FORMAT}")
     missing = [key for key in ("config.model.backbone.name", "classes", "data.validation") if _at(run, key) is None]
     if missing:
-        raise InputError(f"{path} does not say what it holds: {', '.join(missing)} is missing")
+        raise UserError(f"{path} does not say what it holds: {', '.join(missing)} is missing")
     return with_current_targets(run)
 
 
@@ -95,7 +95,7 @@ def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
     """The trained network of a checkpoint, in eval mode, and the configuration of its run.
 
     Raises:
-        InputError: as `read_checkpoint`, or weights that do not fit the model they come with.
+        UserError: as `read_checkpoint`, or weights that do not fit the model they come with.
     """
     checkpoint = read_checkpoint(path)
     config = checkpoint[RUN_KEY]["config"]
@@ -107,12 +107,12 @@ def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
 
 
 def trained_network(path: str | Path) -> DescriptorModel:
-    """The trained network of a checkpoint alone. Raises InputError as `load_model`."""
+    """The trained network of a checkpoint alone. Raises UserError as `load_model`."""
     return load_model(path)[0]
 
 
 def read_run(path: str | Path) -> dict[str, Any]:
-    """How the run behind a checkpoint describes itself (see `describe_run`). Raises InputError as `read_checkpoint`."""
+    """How the run behind a checkpoint describes itself (see `describe_run`). Raises UserError as `read_checkpoint`."""
     return read_checkpoint(path)[RUN_KEY]
 
 
@@ -135,7 +135,7 @@ def trained_on(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any]) -> None:
-    """Raise InputError when a run cannot go on from a checkpoint.
+    """Raise UserError when a run cannot go on from a checkpoint.
 
     Args:
         path: its checkpoint.
@@ -148,12 +148,12 @@ def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any])
     checkpoint = read_checkpoint(path)
     before = checkpoint[RUN_KEY]
     if list(before["classes"]) != list(run["classes"]):
-        raise InputError(
+        raise UserError(
             f"{path} was trained on {len(before['classes'])} landmarks that are not the {len(run['classes'])} of "
             "data.root now: restore the data, or start a new run"
         )
     if any(before["data"][part] != run["data"][part] for part in ("training", "validation")):
-        raise InputError(
+        raise UserError(
             f"the training or validation images are not those that {path} was trained with: give the seed and data.* "
             "it was started with and restore its files, or start a new run"
         )
@@ -162,7 +162,7 @@ def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any])
         fixed |= dict.fromkeys(WITHIN_AN_EPOCH, "was written in the middle of an epoch")
     for key, why in fixed.items():
         if _at(before["config"], key) != _at(run["config"], key):
-            raise InputError(f"{key}=... cannot change when a run resumes ({path} {why}): start a new run")
+            raise UserError(f"{key}=... cannot change when a run resumes ({path} {why}): start a new run")
     check_fit(module.state_dict(), checkpoint["state_dict"], path)
 
 
@@ -198,7 +198,7 @@ def build_model(config: Mapping[str, Any]) -> DescriptorModel:
 
 
 def check_loadable(model: nn.Module, config: Mapping[str, Any]) -> None:
-    """Raise InputError where `load_model` could not give back a network that is about to be trained.
+    """Raise UserError where `load_model` could not give back a network that is about to be trained.
 
     Args:
         model: the network.
@@ -211,14 +211,14 @@ def check_loadable(model: nn.Module, config: Mapping[str, Any]) -> None:
 
 
 def check_fit(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raise InputError when stored tensors are another architecture's, saying how they differ."""
+    """Raise UserError when stored tensors are another architecture's, saying how they differ."""
     missing = sorted(expected.keys() - stored.keys())
     unknown = sorted(stored.keys() - expected.keys())
     shared = sorted(expected.keys() & stored.keys())
     reshaped = [key for key in shared if expected[key].shape != stored[key].shape]
     if missing or unknown or reshaped:
         first = (missing or unknown or reshaped)[0]
-        raise InputError(
+        raise UserError(
             f"{path} holds another architecture: {len(missing)} tensors missing, {len(unknown)} unknown, "
             f"{len(reshaped)} of another shape (first: {first})"
         )
@@ -227,7 +227,7 @@ def check_fit(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor], path
 def safe_config(config: Any) -> Any:
     """A stored configuration, with its targets as they are named today, that builds networks alone and fetches nothing.
 
-    Raises InputError for another target, and for an interpolation, which Hydra would resolve into anything.
+    Raises UserError for another target, and for an interpolation, which Hydra would resolve into anything.
     """
     if isinstance(config, Mapping):
         inside = {safe_config(key): safe_config(value) for key, value in config.items()}
@@ -242,5 +242,5 @@ def safe_config(config: Any) -> Any:
     if isinstance(config, list | tuple):
         return [safe_config(value) for value in config]
     if isinstance(config, str) and "${" in config:
-        raise InputError(f"the checkpoint's configuration is not resolved: {config}")
+        raise UserError(f"the checkpoint's configuration is not resolved: {config}")
     return config

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dolglab.contracts import Features, LocalMaps
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.models.backbone import Backbone
 from dolglab.models.fusion import orthogonal_fusion
 from dolglab.models.local_branch import LocalBranch
@@ -123,4 +123,4 @@ def linear32(layer: nn.Linear, x: Float[Tensor, "b i"]) -> Float[Tensor, "b o"]:
 def check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
-            raise InputError(f"model.{name} must be at least 1, not {size}")
+            raise UserError(f"model.{name} must be at least 1, not {size}")

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.models.pooling import gem
 
 
@@ -17,7 +17,7 @@ def orthogonal_fusion(
 
     Under average pooling, the paper's, the map is pooled first and no projection map is built: the projection is
     linear, so the mean of the orthogonal parts is the orthogonal part of the mean. Where f_g is zero nothing is
-    projected out. Raises InputError for another `pool` than "avg" and "gem" (GeM, p = 3, which needs the map).
+    projected out. Raises UserError for another `pool` than "avg" and "gem" (GeM, p = 3, which needs the map).
     """
     with torch.autocast(local.device.type, enabled=False):
         global_ = global_.float()
@@ -53,4 +53,4 @@ def _pooled(local: Float[Tensor, "b c h w"], pool: str) -> Float[Tensor, "b c"]:
         return local.float().mean((-2, -1))
     if pool == "gem":
         return gem(local, 3.0)
-    raise InputError(f"fusion.pool must be avg or gem, not {pool}")
+    raise UserError(f"fusion.pool must be avg or gem, not {pool}")

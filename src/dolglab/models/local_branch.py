@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 # Below this share of the taps that meet the map, one tap at a time is faster than a whole dilated convolution.
 SPARSE = 0.3
@@ -68,7 +68,7 @@ class ASPP(nn.Module):
     ) -> None:
         super().__init__()
         if not dilations or min(dilations) < 1:
-            raise InputError(f"ASPP needs dilations of at least 1, not {list(dilations)}")
+            raise UserError(f"ASPP needs dilations of at least 1, not {list(dilations)}")
         width = max(out_channels // 2, 1)
         self.pool = nn.Conv2d(in_channels, width, 1)
         self.branches = nn.ModuleList([nn.Conv2d(in_channels, width, 1)] if pointwise else [])

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 import dolglab.models
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.models import fusion
 from dolglab.renamed import current_target
 
@@ -31,11 +31,11 @@ def part(target: str) -> Callable[..., Any]:
     >>> part("src.models.pooling.GeM").__name__
     'GeM'
 
-    Raises InputError for a name that is no network's.
+    Raises UserError for a name that is no network's.
     """
     found = network_parts().get(current_target(target).rpartition(".")[2])
     if found is None:
-        raise InputError(
+        raise UserError(
             f"{target} is no network of dolglab.models: was it renamed (src/dolglab/renamed.py), or is it one that a "
             "package adds that is not installed here?"
         )
@@ -46,7 +46,7 @@ def part(target: str) -> Callable[..., Any]:
 def network_parts() -> Mapping[str, Callable[..., Any]]:
     """Every nn.Module of `dolglab.models`, every fusion, and those of modules that entry points name; by class name.
 
-    Raises InputError for two of one name.
+    Raises UserError for two of one name.
     """
     found: dict[str, Callable[..., Any]] = {}
     for module in _modules():
@@ -54,7 +54,7 @@ def network_parts() -> Mapping[str, Callable[..., Any]]:
             if not _is_part(value, module):
                 continue
             if found.setdefault(name, value) is not value:
-                raise InputError(f"{module.__name__}.{name} and {found[name].__module__}.{name} have one name")
+                raise UserError(f"{module.__name__}.{name} and {found[name].__module__}.{name} have one name")
     return found
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 
 def gem(features: Float[Tensor, "b c h w"], p: Float[Tensor, " n"] | float, eps: float = 1e-6) -> Float[Tensor, "b c"]:
@@ -36,7 +36,7 @@ class GeM(nn.Module):
         eps: floor of the activations.
 
     Raises:
-        InputError: p or eps not above zero.
+        UserError: p or eps not above zero.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class GeM(nn.Module):
     ) -> None:
         super().__init__()
         if p <= 0 or eps <= 0:
-            raise InputError(f"GeM needs p > 0 and eps > 0, not p={p}, eps={eps}")
+            raise UserError(f"GeM needs p > 0 and eps > 0, not p={p}, eps={eps}")
         self.eps = eps
         self.p = nn.Parameter(torch.full((channels if per_channel else 1,), float(p)), requires_grad=learnable)
 
@@ -91,7 +91,7 @@ class RMAC(nn.Module):
     def __init__(self, channels: int, levels: int = 3) -> None:
         super().__init__()
         if levels < 1:
-            raise InputError(f"R-MAC needs at least one level, not {levels}")
+            raise UserError(f"R-MAC needs at least one level, not {levels}")
         self.levels = levels
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:

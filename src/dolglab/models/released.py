@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dolglab.errors import InputError, some
+from dolglab.errors import UserError, truncate_list
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG
 from dolglab.models.local_branch import LocalBranch
@@ -52,7 +52,7 @@ def load_released(source: str | Path | Mapping[str, Tensor]) -> DOLG:
         source: a `.pyth` file, `hf://OWNER/NAME/FILE`, or its tensors by name.
 
     Raises:
-        InputError: no such file, code in it, tensors missing, unknown, of another shape or not finite, or another
+        UserError: no such file, code in it, tensors missing, unknown, of another shape or not finite, or another
             network than R50 and R101.
     """
     released = read_released(source)
@@ -67,7 +67,7 @@ def is_released(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def read_released(source: str | Path | Mapping[str, Tensor], name: str = "the state dict") -> Released:
-    """A released checkpoint's parts. Raises InputError as `load_released`; `name` is what it calls given tensors."""
+    """A released checkpoint's parts. Raises UserError as `load_released`; `name` is what it calls given tensors."""
     if not isinstance(source, Mapping):
         name = str(source)
     stored = tensors_of(source if isinstance(source, Mapping) else read_file(source), name)
@@ -142,27 +142,27 @@ def _named(theirs: str, ours: str, tensors: tuple[str, ...]) -> Iterator[tuple[s
 def _network_of(stored: Mapping[str, Tensor], name: str) -> str:
     """The smallest network with the third stage's blocks; of a checkpoint cut short, the keys then say so."""
     if not is_released(stored):
-        raise InputError(f"{name} is no released DOLG checkpoint: it has no tensor globalmodel.s1.b1...")
+        raise UserError(f"{name} is no released DOLG checkpoint: it has no tensor globalmodel.s1.b1...")
     found = [re.match(r"globalmodel\.s3\.b(\d+)\.", key) for key in stored]
     blocks = max((int(match[1]) for match in found if match), default=0)
     for backbone, expected in BLOCKS.items():
         if blocks <= expected[2]:
             return backbone
-    raise InputError(f"{name} has {blocks} blocks in its third stage: only R50 (6) and R101 (23) were released")
+    raise UserError(f"{name} has {blocks} blocks in its third stage: only R50 (6) and R101 (23) were released")
 
 
 def _check_keys(stored: Mapping[str, Tensor], expected: set[str], name: str) -> None:
     missing, unknown = sorted(expected - stored.keys()), sorted(stored.keys() - expected)
     if missing or unknown:
         parts = [
-            f"{len(keys)} {what} ({some(keys, 8)})"
+            f"{len(keys)} {what} ({truncate_list(keys, 8)})"
             for keys, what in ((missing, "missing"), (unknown, "unknown"))
             if keys
         ]
-        raise InputError(f"{name} does not hold the released network's tensors: {'; '.join(parts)}")
+        raise UserError(f"{name} does not hold the released network's tensors: {'; '.join(parts)}")
 
 
 def _check_shapes(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str) -> None:
     wrong = [key for key, value in expected.items() if stored[key].shape != value.shape]
     if wrong:
-        raise InputError(f"{name} has tensors of another shape than the released network's: {some(wrong, 8)}")
+        raise UserError(f"{name} has tensors of another shape than the released network's: {truncate_list(wrong, 8)}")

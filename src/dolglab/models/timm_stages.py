@@ -10,7 +10,7 @@ import torch
 from timm.models import FeatureInfo
 from torch import nn
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 
 class Stage(NamedTuple):
@@ -23,13 +23,13 @@ class Stage(NamedTuple):
 def stages(name: str, options: Mapping[str, Any]) -> list[Stage]:
     """A network's stages from input to output; of a transformer with one stride, its blocks.
 
-    Raises InputError for a network that gives no maps.
+    Raises UserError for a network that gives no maps.
     """
     try:
         with torch.device("meta"):
             net = timm.create_model(name, pretrained=False, features_only=True, **options)
     except (TypeError, RuntimeError, AssertionError) as error:
-        raise InputError(f"backbone {name} gives no feature maps with {dict(options)}: {error}") from error
+        raise UserError(f"backbone {name} gives no feature maps with {dict(options)}: {error}") from error
     info: FeatureInfo = net.feature_info  # pyright: ignore[reportAssignmentType]
     found = [Stage(*pair) for pair in zip(info.module_name(), info.reduction(), strict=True)]
     blocks = getattr(getattr(net, "model", None), "blocks", None)
@@ -39,13 +39,13 @@ def stages(name: str, options: Mapping[str, Any]) -> list[Stage]:
 
 
 def by_reduction(name: str, found: list[Stage], reductions: tuple[int, ...]) -> tuple[int, ...]:
-    """Positions of the stages with these reductions. Raises InputError when there is none, or more than one."""
+    """Positions of the stages with these reductions. Raises UserError when there is none, or more than one."""
     there = [stage.reduction for stage in found]
     if len(set(there)) < len(there):
-        raise InputError(f"the maps of {name} share one stride: give backbone.depths=[a,b], blocks below {len(there)}")
+        raise UserError(f"the maps of {name} share one stride: give backbone.depths=[a,b], blocks below {len(there)}")
     missing = [reduction for reduction in reductions if reduction not in there]
     if missing:
-        raise InputError(f"backbone {name} has maps with reductions {there}, not {missing}")
+        raise UserError(f"backbone {name} has maps with reductions {there}, not {missing}")
     return tuple(there.index(reduction) for reduction in reductions)
 
 

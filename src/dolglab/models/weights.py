@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dolglab.errors import InputError, some
+from dolglab.errors import UserError, truncate_list
 
 
 def locate(source: str | Path) -> Path:
     """The file behind a path, `package:PACKAGE/FILE` inside an installed package, or `hf://OWNER/NAME/FILE`.
 
     A file of the Hugging Face hub is downloaded once, into the hub's own cache.
-    Raises InputError when there is no such file, package or repository.
+    Raises UserError when there is no such file, package or repository.
     """
     text = str(source)
     if text.startswith("package:"):
@@ -29,14 +29,14 @@ def locate(source: str | Path) -> Path:
     else:
         path = Path(source)
     if not path.is_file():
-        raise InputError(f"weights not found: {source}")
+        raise UserError(f"weights not found: {source}")
     return path
 
 
 def read_file(source: str | Path) -> Any:
     """What a file holds: tensors by name of a `.safetensors`, else what torch saved, plain values and tensors only.
 
-    Raises InputError when the file is not there, is damaged, or holds code.
+    Raises UserError when the file is not there, is damaged, or holds code.
     """
     path = locate(source)
     try:
@@ -49,17 +49,17 @@ def read_file(source: str | Path) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(
+        raise UserError(
             f"{source} is refused: it is damaged or asks for code, and only tensors and plain values are read"
         ) from error
     except Exception as error:
-        raise InputError(f"{source} is not a file of tensors ({type(error).__name__})") from error
+        raise UserError(f"{source} is not a file of tensors ({type(error).__name__})") from error
 
 
 def tensors_of(stored: Any, source: object) -> dict[str, Tensor]:
     """The tensors by name in what a file holds, also below `model_state`, `state_dict` or `model`.
 
-    Prefixes that data parallelism and compilation leave in names are taken off. Raises InputError without tensors.
+    Prefixes that data parallelism and compilation leave in names are taken off. Raises UserError without tensors.
     """
     for key in ("model_state", "state_dict", "model"):
         if isinstance(stored, Mapping) and isinstance(stored.get(key), Mapping):
@@ -67,7 +67,7 @@ def tensors_of(stored: Any, source: object) -> dict[str, Tensor]:
     named = stored if isinstance(stored, Mapping) else {}
     tensors = {_bare(str(key)): value for key, value in named.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise InputError(f"{source} holds no tensors by name")
+        raise UserError(f"{source} holds no tensors by name")
     return tensors
 
 
@@ -77,10 +77,10 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
-    """Raise InputError naming the tensors that hold NaN or infinity."""
+    """Raise UserError naming the tensors that hold NaN or infinity."""
     wrong = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if wrong:
-        raise InputError(f"{source} holds values that are not finite, in {some(wrong, 8)}")
+        raise UserError(f"{source} holds values that are not finite, in {truncate_list(wrong, 8)}")
 
 
 def _bare(name: str) -> str:
@@ -94,20 +94,20 @@ def _in_package(name: str) -> Path:
     try:
         return Path(str(importlib.resources.files(package) / file))
     except (ModuleNotFoundError, TypeError, ValueError):
-        raise InputError(f"the package {package} with the weights is not installed") from None
+        raise UserError(f"the package {package} with the weights is not installed") from None
 
 
 def _from_hub(name: str) -> Path:
     owner, _, rest = name.partition("/")
     repository, _, file = rest.partition("/")
     if not (owner and repository and file):
-        raise InputError(f"hf://{name} is not hf://OWNER/NAME/FILE")
+        raise UserError(f"hf://{name} is not hf://OWNER/NAME/FILE")
     try:
         from huggingface_hub import hf_hub_download
     except ModuleNotFoundError:
-        raise InputError("hf:// needs the hub: pip install -e '.[hub]'") from None
+        raise UserError("hf:// needs the hub: pip install -e '.[hub]'") from None
     try:
         return Path(hf_hub_download(f"{owner}/{repository}", file))
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"hf://{name} could not be had ({type(error).__name__}: {reason})") from error
+        raise UserError(f"hf://{name} could not be had ({type(error).__name__}: {reason})") from error

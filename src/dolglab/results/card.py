@@ -18,7 +18,7 @@ import numpy as np
 
 import dolglab
 from dolglab.contracts import Ranking
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import write_text
 from dolglab.results.statistics import difference, interval, lookalikes
 
@@ -200,17 +200,17 @@ def write_card(card: Mapping[str, Any], path: Path) -> Path:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """The card at `path`. Raises InputError when it is missing, not JSON, of another format or incomplete."""
+    """The card at `path`. Raises UserError when it is missing, not JSON, of another format or incomplete."""
     try:
         card = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
-        raise InputError(f"result card cannot be read: {path} ({error.strerror})") from error
+        raise UserError(f"result card cannot be read: {path} ({error.strerror})") from error
     except ValueError as error:
-        raise InputError(f"result card is not JSON: {path} ({error})") from error
+        raise UserError(f"result card is not JSON: {path} ({error})") from error
     if not isinstance(card, dict) or "format" not in card:
-        raise InputError(f"not a result card: {path} (it has no format number)")
+        raise UserError(f"not a result card: {path} (it has no format number)")
     if card["format"] != FORMAT:
-        raise InputError(f"result card of format {card['format']!r}: {path} (this version reads {FORMAT})")
+        raise UserError(f"result card of format {card['format']!r}: {path} (this version reads {FORMAT})")
     wrong = wrong_fields(card, CARD_FIELDS)
     if not wrong:
         for benchmark in card["benchmarks"]:
@@ -218,7 +218,7 @@ def read_card(path: Path) -> dict[str, Any]:
             extras = {k: kind for k, kind in EXTRA_FIELDS.items() if isinstance(benchmark, dict) and k in benchmark}
             wrong += wrong_fields(benchmark, extras, "benchmarks.")
     if wrong:
-        raise InputError(f"result card is incomplete: {path} (missing or of another type: {', '.join(wrong)})")
+        raise UserError(f"result card is incomplete: {path} (missing or of another type: {', '.join(wrong)})")
     return card
 
 

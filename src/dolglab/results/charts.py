@@ -23,7 +23,7 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from dolglab.contracts import DIFFICULTIES
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 INK = "#010203"
 COLOURS = ("#3b7dd8", "#e0703a", "#2a9d76", "#b455a0")
@@ -154,12 +154,12 @@ class Series:
 def read_series(path: Path) -> dict[str, Series]:
     """Every metric in the CSV at `path`, with its finite values by `step` (by `epoch` where there is none).
 
-    Cells may be empty, and a header may stand in the middle where a resumed run wrote one. Raises InputError
+    Cells may be empty, and a header may stand in the middle where a resumed run wrote one. Raises UserError
     when the file is missing or counts neither steps nor epochs.
     """
     series: dict[str, Series] = {}
     if not path.exists():
-        raise InputError(f"metrics not found: {path} (train with logger=csv)")
+        raise UserError(f"metrics not found: {path} (train with logger=csv)")
     for record in _records(path):
         step = _number(record.get("step", "")) if "step" in record else _number(record.get("epoch", ""))
         for name, cell in record.items():
@@ -176,7 +176,7 @@ def _records(path: Path) -> Iterator[dict[str, str]]:
             if "step" in row or "epoch" in row:
                 header = row
             elif not header:
-                raise InputError(f"metrics without a step or epoch column: {path}")
+                raise UserError(f"metrics without a step or epoch column: {path}")
             else:
                 yield dict(zip(header, row, strict=False))
 
@@ -215,7 +215,7 @@ def curves_svg(metrics_csv: Path) -> list[tuple[str, str]]:
     """Charts of a run's metrics.csv, each a title and an SVG element that takes the page's text colour.
 
     Validation mAP and accuracy are read as fractions and drawn in percent. Charts without data are left
-    out; the same file always gives the same text. Raises InputError when the file is missing or is not a
+    out; the same file always gives the same text. Raises UserError when the file is missing or is not a
     metrics file.
     """
     series = read_series(metrics_csv)

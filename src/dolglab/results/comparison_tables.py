@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dolglab.errors import InputError, some
+from dolglab.errors import UserError, truncate_list
 from dolglab.results.statistics import difference
 from dolglab.results.tables import (
     MINUS,
@@ -108,7 +108,7 @@ def difference_table(
     """Each row's mAP less that of the best row of its column, or of the row `against`, with the interval of that.
 
     A row of another number of queries has none, and a column in which no two rows compare is left out; so is GAP, which
-    is no mean over queries. None where no column is left. Raises InputError where `against` names no row.
+    is no mean over queries. None where no column is left. Raises UserError where `against` names no row.
     """
     chosen = None if against is None else _place(cards, against)
     columns: list[FigureColumn] = []
@@ -138,9 +138,9 @@ def _place(cards: Sequence[Card], wanted: str) -> int:
     names = row_names(cards)
     found = [place for place, card in enumerate(cards) if wanted in (names[place], card["method"], card["name"])]
     if len(found) != 1:
-        raise InputError(
+        raise UserError(
             f"against={wanted} names {len(found) or 'no'} row{'s' if found else ''}: it is the method or the run of "
-            f"one, such as {some([card['name'] for card in cards], 12)}"
+            f"one, such as {truncate_list([card['name'] for card in cards], 12)}"
         )
     return found[0]
 
@@ -177,7 +177,7 @@ def _signed(fraction: float, decimals: int) -> str:
 def summarize(cards: Sequence[Card], against: str | None = None) -> Summary:
     """The tables of mAP, its differences (to `against`, or the best), costs, look-alikes and mP@k, with what qualifies.
 
-    What all rows' protocols share is a line under the tables; what differs is a note on each row. Raises InputError
+    What all rows' protocols share is a line under the tables; what differs is a note on each row. Raises UserError
     where `against` names no row.
     """
     shared, own = protocol_lines(cards)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dolglab.contracts import Benchmark, Difficulty, Ranking
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
 
 MAX_BYTES = 600_000
@@ -334,13 +334,13 @@ def write_pictures(run: Path, pictures: Sequence[tuple[str, bytes]]) -> None:
 def read_pictures(run: Path) -> list[tuple[str, bytes]]:
     """The pictures beside a run with their titles; one without a title goes by its name.
 
-    Raises InputError when the titles cannot be read.
+    Raises UserError when the titles cannot be read.
     """
     file = run / FOLDER / TITLES
     try:
         titles = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     except ValueError as error:
-        raise InputError(f"titles of pictures are not JSON: {file} ({error})") from error
+        raise UserError(f"titles of pictures are not JSON: {file} ({error})") from error
     if not isinstance(titles, dict):
-        raise InputError(f"titles of pictures are no object of names and titles: {file}")
+        raise UserError(f"titles of pictures are no object of names and titles: {file}")
     return [(str(titles.get(path.name, path.stem)), path.read_bytes()) for path in sorted((run / FOLDER).glob("*.jpg"))]

@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import write_text
 from dolglab.results.card import in_short, read_card
 from dolglab.results.card_charts import Chart, ChartSection, chart_sections, write_charts
@@ -165,7 +165,7 @@ def compare_runs(patterns: Iterable[str], out: Path, against: str | None = None,
     """Print the tables of the cards named, write them, their charts and a page to `out`; the page's path.
 
     `against` names the row to which all are compared, instead of each column's best; `published` adds the rows of the
-    paper's table. Raises InputError when there is no card, or one that cannot be read.
+    paper's table. Raises UserError when there is no card, or one that cannot be read.
     """
     found = [(read_card(path), path.parent) for path in card_paths(patterns)]
     found.sort(key=lambda pair: pair[0]["time"])
@@ -200,7 +200,7 @@ def compare_runs(patterns: Iterable[str], out: Path, against: str | None = None,
 
 
 def card_paths(patterns: Iterable[str]) -> list[Path]:
-    """The cards that paths, folders and globs name, each once. Raises InputError for a name of none."""
+    """The cards that paths, folders and globs name, each once. Raises UserError for a name of none."""
     paths: list[Path] = []
     for pattern in patterns:
         # A file called like a pattern, such as `run[1]`, is meant as itself.
@@ -208,7 +208,7 @@ def card_paths(patterns: Iterable[str]) -> list[Path]:
         cards = [Path(name, "card.json") if Path(name).is_dir() else Path(name) for name in named]
         cards = [card for card in cards if card.exists()]
         if not cards:
-            raise InputError(f"no result card at {pattern} (train or evaluate writes card.json in its run folder)")
+            raise UserError(f"no result card at {pattern} (train or evaluate writes card.json in its run folder)")
         paths += cards
     return list(dict.fromkeys(paths))
 

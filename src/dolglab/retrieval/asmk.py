@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.asmk_codebook import Codebook, learn_codebook, load_codebook, sample
 from dolglab.retrieval.asmk_inverted_file import Entries, InvertedFile, aggregate, batches, signature
 
@@ -39,7 +39,7 @@ class ASMK:
         binary: compare signs (ASMK*), not vectors.
 
     Raises:
-        InputError: a setting out of its range, the package missing, a codebook file that is missing, damaged or of
+        UserError: a setting out of its range, the package missing, a codebook file that is missing, damaged or of
             another size than asked for.
     """
 
@@ -74,9 +74,9 @@ class ASMK:
     def _loaded(self, path: str | Path) -> Codebook:
         codebook = load_codebook(path)
         if self.words not in (None, codebook.words):
-            raise InputError(f"{path} has {codebook.words} words: aggregate.words={codebook.words} or null")
+            raise UserError(f"{path} has {codebook.words} words: aggregate.words={codebook.words} or null")
         if codebook.dim != reduced_dim(codebook.input_dim, self.dim, self.binary):
-            raise InputError(
+            raise UserError(
                 f"{path} has {codebook.dim} dimensions of {codebook.input_dim}, "
                 f"which aggregate.dim={self.dim} aggregate.binary={self.binary} does not give"
             )
@@ -90,7 +90,7 @@ class ASMK:
     def learn(self, features: Iterable[NDArray[np.floating]], name: str, digest: str) -> None:
         """Learn PCA and codebook from the local descriptors of another set's images, an (n, D) array an image.
 
-        Raises InputError for too few descriptors, of several lengths, of a length that gives no binary codes, or not
+        Raises UserError for too few descriptors, of several lengths, of a length that gives no binary codes, or not
         finite.
         """
         checked = (finite(rows, f"image {i} of {name}") for i, rows in enumerate(features))
@@ -107,7 +107,7 @@ class ASMK:
         """Make the inverted file of a gallery: positions, each once, and (n, D) local descriptors, n may be 0.
 
         Images are taken as they come; while the lists are sorted, memory is 2.2 times the inverted file.
-        Raises InputError for descriptors of another length than the codebook's, or not finite.
+        Raises UserError for descriptors of another length than the codebook's, or not finite.
         """
         codebook = self._known()
         seen = array("q")
@@ -133,7 +133,7 @@ class ASMK:
     def search(self, features: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Gallery positions with a score above 0, best first, and their scores; equal ones in gallery order.
 
-        `features` are a query's local descriptors, (n, D). Raises InputError as `build`.
+        `features` are a query's local descriptors, (n, D). Raises UserError as `build`.
         """
         inverted = self._built()
         rows = self._prepared(features, "the query")
@@ -185,7 +185,7 @@ class ASMK:
         if not len(rows):
             return np.empty((0, codebook.dim), np.float32)
         if rows.shape[1] != codebook.input_dim:
-            raise InputError(
+            raise UserError(
                 f"local descriptors of {whose} have {rows.shape[1]} dimensions, and the codebook learned on "
                 f"{codebook.origin.name} takes {codebook.input_dim}"
             )
@@ -203,11 +203,11 @@ class ASMK:
 
 
 def check_package() -> None:
-    """Raise InputError when the package asmk is not installed."""
+    """Raise UserError when the package asmk is not installed."""
     try:
         import asmk  # noqa: F401
     except ModuleNotFoundError:
-        raise InputError("aggregate=asmk needs its package: pip install -e '.[asmk]'") from None
+        raise UserError("aggregate=asmk needs its package: pip install -e '.[asmk]'") from None
 
 
 def check_settings(
@@ -221,22 +221,22 @@ def check_settings(
     seed: object,
     binary: object,
 ) -> None:
-    """Raise InputError naming a setting that is out of its range."""
+    """Raise UserError naming a setting that is out of its range."""
     counts = {"assignments": assignments, "iterations": iterations, "training_features": training_features}
     counts |= {name: value for name, value in (("words", words), ("dim", dim)) if value is not None}
     for name, value in counts.items():
         if not _whole(value, 1):
-            raise InputError(f"aggregate.{name} must be a whole number above 0, not {value}")
+            raise UserError(f"aggregate.{name} must be a whole number above 0, not {value}")
     if not _whole(seed, 0):
-        raise InputError(f"aggregate.seed must be a whole number from 0 to {2**31 - 1}, not {seed}")
+        raise UserError(f"aggregate.seed must be a whole number from 0 to {2**31 - 1}, not {seed}")
     if not isinstance(alpha, int | float) or not 0 < alpha < float("inf"):
-        raise InputError(f"aggregate.alpha must be a number above 0, not {alpha}")
+        raise UserError(f"aggregate.alpha must be a number above 0, not {alpha}")
     if not isinstance(threshold, int | float) or not 0 <= threshold < 1:
-        raise InputError(f"aggregate.threshold must be a number in [0, 1), not {threshold}")
+        raise UserError(f"aggregate.threshold must be a number in [0, 1), not {threshold}")
     if not isinstance(binary, bool):
-        raise InputError(f"aggregate.binary must be true or false, not {binary}")
+        raise UserError(f"aggregate.binary must be true or false, not {binary}")
     if binary and isinstance(dim, int) and dim % BITS:
-        raise InputError(f"aggregate.dim={dim} is no multiple of {BITS}, which binary codes need")
+        raise UserError(f"aggregate.dim={dim} is no multiple of {BITS}, which binary codes need")
 
 
 def _whole(value: object, least: int) -> bool:
@@ -244,14 +244,14 @@ def _whole(value: object, least: int) -> bool:
 
 
 def reduced_dim(given: int, dim: int | None, binary: bool) -> int:
-    """Dimensions after PCA of descriptors that have `given`. Raises InputError where that makes no binary codes."""
+    """Dimensions after PCA of descriptors that have `given`. Raises UserError where that makes no binary codes."""
     if not binary:
         return min(given, dim or given)
     whole = given - given % BITS
     if not whole:
-        raise InputError(f"binary codes need at least {BITS} dimensions, not {given}: aggregate.binary=false")
+        raise UserError(f"binary codes need at least {BITS} dimensions, not {given}: aggregate.binary=false")
     if dim is None and whole < given:
-        raise InputError(
+        raise UserError(
             f"binary codes need a multiple of {BITS} dimensions, not {given}: "
             f"aggregate.dim={whole} or aggregate.binary=false"
         )
@@ -259,7 +259,7 @@ def reduced_dim(given: int, dim: int | None, binary: bool) -> int:
 
 
 def finite(rows: NDArray[np.floating], whose: str) -> NDArray[np.floating]:
-    """The descriptors. Raises InputError for NaN or infinite values."""
+    """The descriptors. Raises UserError for NaN or infinite values."""
     if not np.isfinite(rows).all():
-        raise InputError(f"a local descriptor of {whose} is not finite")
+        raise UserError(f"a local descriptor of {whose} is not finite")
     return rows

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import write_bytes
 
 # Words chosen by the number of descriptors: a power of two, this many descriptors a word at least.
@@ -89,17 +89,17 @@ class Codebook:
 
 
 def load_codebook(path: str | Path) -> Codebook:
-    """What `Codebook.save` wrote. Raises InputError when it is not there, damaged, or something else."""
+    """What `Codebook.save` wrote. Raises UserError when it is not there, damaged, or something else."""
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
-        raise InputError(f"codebook not found: {path}")
+        raise UserError(f"codebook not found: {path}")
     try:
         with safe_open(path, framework="numpy") as stored:
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
             origin = Origin(**json.loads((stored.metadata() or {})[ABOUT]))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is no codebook of ours, or is damaged ({type(error).__name__})") from error
+        raise UserError(f"{path} is no codebook of ours, or is damaged ({type(error).__name__})") from error
     centroids, mean, projection = (tensors.get(key) for key in ("centroids", "mean", "projection"))
     sound = all(value.dtype == np.float32 and np.isfinite(value).all() for value in tensors.values())
     if (
@@ -109,7 +109,7 @@ def load_codebook(path: str | Path) -> Codebook:
         or not centroids.size
         or not _fit(centroids, mean, projection)
     ):
-        raise InputError(f"{path} is damaged: its arrays do not fit together or are not finite")
+        raise UserError(f"{path} is damaged: its arrays do not fit together or are not finite")
     return Codebook(centroids, mean, projection, origin)
 
 
@@ -129,10 +129,10 @@ def learn_codebook(
         words: how many words; None for as many as `automatic_words` finds.
 
     Raises:
-        InputError: too few descriptors for the words asked for or for PCA.
+        UserError: too few descriptors for the words asked for or for PCA.
     """
     if words is not None and words > len(rows):
-        raise InputError(
+        raise UserError(
             f"at most {len(rows)} words from {len(rows)} features of {name}: "
             f"aggregate.words={len(rows)} or fewer, or null to choose by their number"
         )
@@ -140,7 +140,7 @@ def learn_codebook(
     mean = projection = None
     if rows.shape[1] > dim:
         if len(rows) <= dim:
-            raise InputError(f"{len(rows)} features of {name} are too few for PCA to {dim} dimensions (aggregate.dim)")
+            raise UserError(f"{len(rows)} features of {name} are too few for PCA to {dim} dimensions (aggregate.dim)")
         mean, projection = pca(rows, dim)
         reduced = np.empty((len(rows), dim), np.float32)
         for start in range(0, len(rows), ROWS_AT_ONCE):
@@ -159,7 +159,7 @@ def sample(arrays: Iterable[NDArray[np.floating]], most: int, seed: int) -> NDAr
     """At most `most` rows of a stream of (n, D) arrays, each row as likely as any other (Vitter's algorithm R).
 
     Memory grows with the rows kept, in the dtype they come in.
-    Raises InputError for rows of several lengths, or none at all.
+    Raises UserError for rows of several lengths, or none at all.
     """
     rng = np.random.default_rng(seed)
     parts: list[NDArray[np.floating]] = []
@@ -169,7 +169,7 @@ def sample(arrays: Iterable[NDArray[np.floating]], most: int, seed: int) -> NDAr
         if not len(rows):
             continue
         if parts and rows.shape[1] != parts[0].shape[1]:
-            raise InputError(f"local descriptors have {parts[0].shape[1]} dimensions, and then {rows.shape[1]}")
+            raise UserError(f"local descriptors have {parts[0].shape[1]} dimensions, and then {rows.shape[1]}")
         head = rows[: max(0, most - seen)]
         if len(head):
             parts.append(np.array(head))
@@ -182,7 +182,7 @@ def sample(arrays: Iterable[NDArray[np.floating]], most: int, seed: int) -> NDAr
             kept[slots[slots < most]] = later[slots < most]
         seen += len(rows)
     if not parts:
-        raise InputError("there are no local features to learn a codebook from")
+        raise UserError("there are no local features to learn a codebook from")
     return kept if kept is not None else np.concatenate(parts)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.exact_dot import rows_at
 from dolglab.retrieval.index import FlatIndex, Index
 from dolglab.retrieval.ranking import Ranked, gallery_ranking
@@ -90,16 +90,16 @@ class DescriptorMetric(Metric):
     def ranking(self, labelled: Sequence[NDArray[np.int64]]) -> Ranked:
         """The ranking of every query, in all processes; of one that could not be read nothing is found.
 
-        Raises InputError when images are missing and for what ranking refuses.
+        Raises UserError when images are missing and for what ranking refuses.
         """
-        outcome: list[Ranked | InputError | None] = [None]
+        outcome: list[Ranked | UserError | None] = [None]
         if distributed() and dist.get_rank():
             for part in self._own_parts():
                 dist.send_object_list([part], dst=0)
         else:
             try:
                 outcome = [self._ranked(labelled)]
-            except InputError as error:
+            except UserError as error:
                 outcome = [error]
         if distributed():
             dist.broadcast_object_list(outcome, src=0)
@@ -130,9 +130,9 @@ class DescriptorMetric(Metric):
                 skipped[part] = True
         missing = np.flatnonzero(~(known | skipped))
         if len(missing):
-            raise InputError(f"{len(missing)} of {size} images have no descriptor (first: position {missing[0]})")
+            raise UserError(f"{len(missing)} of {size} images have no descriptor (first: position {missing[0]})")
         if not known.any():
-            raise InputError(f"none of the {size} images could be read")
+            raise UserError(f"none of the {size} images could be read")
         return table, known
 
     def _parts(self) -> Iterator[Part]:

@@ -15,7 +15,7 @@ from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -64,7 +64,7 @@ class InnerProducts:
     def __call__(self, queries: Float64[Tensor, "q d"], positions: NDArray[np.int64]) -> Float32[Tensor, "q n"]:
         """Products of `on_grid` queries with the gallery's rows at n positions; several threads may ask at once.
 
-        Raises InputError for a gallery row with NaN or infinity.
+        Raises UserError for a gallery row with NaN or infinity.
         """
         dim = self.gallery.shape[1]
         held = torch.empty((min(len(positions), max(1, VALUES // dim)), dim), dtype=torch.float64)
@@ -74,7 +74,7 @@ class InnerProducts:
             products[:, start : start + len(rows)] = queries @ rows.T
         # One value that is not finite leaves no finite product, and no finite sum.
         if not torch.isfinite(products.sum()):
-            raise InputError("a gallery descriptor is not finite: the network gave NaN or infinity")
+            raise UserError("a gallery descriptor is not finite: the network gave NaN or infinity")
         return products
 
     def _load(self, positions: NDArray[np.int64], held: Float64[Tensor, "m d"]) -> Float64[Tensor, "n d"]:
@@ -86,9 +86,9 @@ class InnerProducts:
 
 
 def exact_queries(queries: NDArray[np.float32]) -> Float64[Tensor, "q d"]:
-    """Queries as `InnerProducts` takes them. Raises InputError for NaN or infinite values."""
+    """Queries as `InnerProducts` takes them. Raises UserError for NaN or infinite values."""
     if not np.isfinite(queries).all():
-        raise InputError("a query descriptor is not finite: the network gave NaN or infinity")
+        raise UserError("a query descriptor is not finite: the network gave NaN or infinity")
     return on_grid(torch.from_numpy(queries.astype(np.float64)))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.index import ROWS_AT_ONCE, Index, check_whole
 
 # Bits of each part of a code. Some of faiss's tables are for multiples of 8 centroids, so 1 and 2 bits cannot be
@@ -34,25 +34,25 @@ def set_clustering(parameters: Any, iterations: int, seed: int, rows: int) -> No
 
 
 def check_code(code_bytes: int, bits: int) -> None:
-    """Raise InputError for codes that cannot be."""
+    """Raise UserError for codes that cannot be."""
     check_whole(1, code_bytes=code_bytes)
     if bits not in BITS:
-        raise InputError(f"index.bits must lie in {BITS[0]} to {BITS[-1]}, not {bits}")
+        raise UserError(f"index.bits must lie in {BITS[0]} to {BITS[-1]}, not {bits}")
 
 
 def code_parts(dim: int, code_bytes: int, bits: int, rows: int, kind: str) -> int:
     """Into how many parts product quantisation cuts a descriptor, each part's code having so many bits.
 
-    Raises InputError where the parts do not divide the descriptor, or the rows are fewer than the centroids of a part.
+    Raises UserError where the parts do not divide the descriptor, or the rows are fewer than the centroids of a part.
     """
     parts, rest = divmod(8 * code_bytes, bits)
     if rest or dim % parts:
-        raise InputError(
+        raise UserError(
             f"{kind}: codes of {code_bytes} bytes, {bits} bits a part, do not cut descriptors of {dim} values evenly: "
             f"choose index.code_bytes so that 8 * code_bytes / bits divides {dim}"
         )
     if rows < 2**bits:
-        raise InputError(
+        raise UserError(
             f"{kind}: codes of {bits} bits a part are trained on at least {2**bits} descriptors, here are {rows}: "
             "use index=flat, or lower index.bits"
         )
@@ -81,7 +81,7 @@ class InvertedIndex(Index):
         depth: how many answers an evaluation asks for.
 
     Raises:
-        InputError: a setting below 1 (a seed below 0).
+        UserError: a setting below 1 (a seed below 0).
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class InvertedIndex(Index):
         if self.lists is None:
             return max(1, min(round(math.sqrt(images)), rows // ROWS_PER_LIST))
         if self.lists > rows:
-            raise InputError(
+            raise UserError(
                 f"{self.kind}: {self.lists} lists cannot be trained on {rows} descriptors: lower index.lists, or give "
                 "none (null) for a number that fits"
             )
@@ -174,7 +174,7 @@ class IVFPQIndex(InvertedIndex):
         lists, probes, training_sample, iterations, seed, depth: as for `InvertedIndex`.
 
     Raises:
-        InputError: a setting below 1 (a seed below 0), or bits out of 4 to 12.
+        UserError: a setting below 1 (a seed below 0), or bits out of 4 to 12.
     """
 
     kind = "ivf_pq"
@@ -225,7 +225,7 @@ class OPQIndex(Index):
         depth: how many answers an evaluation asks for.
 
     Raises:
-        InputError: a setting below 1 (a seed below 0), or bits out of 4 to 12.
+        UserError: a setting below 1 (a seed below 0), or bits out of 4 to 12.
     """
 
     kind = "opq_pq"
@@ -264,7 +264,7 @@ class OPQIndex(Index):
         parts = code_parts(dim, self.code_bytes, self.bits, len(rows), self.kind)
         # faiss writes beyond its memory here, and the process ends (its issue 2637).
         if len(rows) < dim:
-            raise InputError(
+            raise UserError(
                 f"{self.kind}: a rotation of {dim} values is learned on at least as many descriptors, here are "
                 f"{len(rows)}: use index=flat, or raise index.training_sample"
             )
@@ -301,7 +301,7 @@ class HNSWIndex(Index):
     The graph is made by one thread: with more, it would be another each time.
 
     Raises:
-        InputError: a setting below 1 (m below 2).
+        UserError: a setting below 1 (m below 2).
     """
 
     kind = "hnsw"

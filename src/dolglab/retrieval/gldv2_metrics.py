@@ -45,7 +45,7 @@ class GLDv2Metric(DescriptorMetric):
         self.answers: Answers = ()
 
     def compute(self) -> Evaluation:
-        """Rank, answer and measure. Raises InputError when images are missing."""
+        """Rank, answer and measure. Raises UserError when images are missing."""
         ranked = self.ranking((np.empty(0, np.int64),) * len(self.queries))
         evaluation, self.answers = gldv2_figures(self.benchmark, ranked)
         return evaluation

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.index_files import Header, read_index, write_index
 
 # Rows checked, or added to an index, at a time.
@@ -57,7 +57,7 @@ class Index(ABC):
     def build(self, descriptors: NDArray[np.float32]) -> None:
         """Index the gallery, (N, D) float32, L2-normalised; it may be memory-mapped, and is copied in parts.
 
-        The same descriptors give the same index. Raises InputError for NaN or infinite values and for a gallery too
+        The same descriptors give the same index. Raises UserError for NaN or infinite values and for a gallery too
         small for what was asked.
         """
         _check_finite(descriptors, "gallery")
@@ -71,15 +71,15 @@ class Index(ABC):
 
         Only `allowed` descriptors, (N,), are looked at, where that is given.
         Where there is no k-th answer the cosine is -inf and the position -1. Kinds that store codes give the cosine
-        with what the code stands for. Raises InputError for NaN or infinite values, k below 1, and descriptors of
+        with what the code stands for. Raises UserError for NaN or infinite values, k below 1, and descriptors of
         another size than the gallery's.
         """
         index = self._built()
         _check_finite(queries, "query")
         if queries.shape[1] != index.d:
-            raise InputError(f"the queries have {queries.shape[1]} values each, the gallery's descriptors {index.d}")
+            raise UserError(f"the queries have {queries.shape[1]} values each, the gallery's descriptors {index.d}")
         if k < 1:
-            raise InputError(f"at least one answer must be asked for, not {k}")
+            raise UserError(f"at least one answer must be asked for, not {k}")
         scores = np.full((len(queries), k), -np.inf, np.float32)
         positions = np.full((len(queries), k), -1, np.int64)
         if len(self):
@@ -87,10 +87,10 @@ class Index(ABC):
         return scores, positions
 
     def save(self, path: Path) -> None:
-        """Write the index to `path`, and what it is to `path`.json. Raises InputError for an index that is mapped."""
+        """Write the index to `path`, and what it is to `path`.json. Raises UserError for an index that is mapped."""
         index = self._built()
         if self._mapped:
-            raise InputError(f"this index is mapped from its file: copy that file instead of saving it to {path}")
+            raise UserError(f"this index is mapped from its file: copy that file instead of saving it to {path}")
         write_index(path, index, Header(self.kind, self.settings, index.d, len(self)))
 
     def load(self, path: Path, mmap: bool = False, dim: int | None = None) -> None:
@@ -104,7 +104,7 @@ class Index(ABC):
             dim: length of the descriptors that it must index.
 
         Raises:
-            InputError: no such index, a damaged one, another kind, other settings, or descriptors of another size.
+            UserError: no such index, a damaged one, another kind, other settings, or descriptors of another size.
         """
         self._index = read_index(path, Header(self.kind, self.settings, dim), mmap)
         self._mapped = mmap
@@ -212,10 +212,10 @@ def recall(approximate: NDArray[np.int64], exact: NDArray[np.int64], k: int) -> 
     """Recall@k: the share of the exact first k answers that are among the approximate first k, mean over the queries.
 
     Both are (Q, k or more) gallery positions, best first, -1 where there is none. Queries without an exact answer are
-    left out; NaN when there are no others. Raises InputError for lists shorter than k or of other queries.
+    left out; NaN when there are no others. Raises UserError for lists shorter than k or of other queries.
     """
     if len(approximate) != len(exact) or min(approximate.shape[1], exact.shape[1]) < k:
-        raise InputError(f"recall@{k} needs {k} answers a query, not lists of {approximate.shape} and {exact.shape}")
+        raise UserError(f"recall@{k} needs {k} answers a query, not lists of {approximate.shape} and {exact.shape}")
     found, wanted = approximate[:, :k], exact[:, :k]
     # A number of its own for every pair of query and position, so that one look-up serves all queries.
     first = np.arange(len(exact))[:, None] * (max(found.max(initial=0), wanted.max(initial=0)) + 1)
@@ -234,15 +234,15 @@ def _selection(allowed: NDArray[np.bool_] | None) -> Any:
 
 
 def check_whole(least: int, **values: object) -> None:
-    """Raise InputError for a setting that is no whole number of at least `least`."""
+    """Raise UserError for a setting that is no whole number of at least `least`."""
     for name, value in values.items():
         if not isinstance(value, int) or value < least:
-            raise InputError(f"index.{name} must be a whole number of at least {least}, not {value!r}")
+            raise UserError(f"index.{name} must be a whole number of at least {least}, not {value!r}")
 
 
 def _check_finite(descriptors: NDArray[np.float32], role: str) -> None:
     if descriptors.ndim != 2:
-        raise InputError(f"{role} descriptors must be a table of one row each, not of shape {descriptors.shape}")
+        raise UserError(f"{role} descriptors must be a table of one row each, not of shape {descriptors.shape}")
     for start in range(0, len(descriptors), ROWS_AT_ONCE):
         if not np.isfinite(descriptors[start : start + ROWS_AT_ONCE]).all():
-            raise InputError(f"a {role} descriptor is not finite: the network gave NaN or infinity")
+            raise UserError(f"a {role} descriptor is not finite: the network gave NaN or infinity")

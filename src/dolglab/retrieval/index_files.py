@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dolglab.errors import InputError
-from dolglab.io import settle, write_text
+from dolglab.errors import UserError
+from dolglab.io import fsync, write_text
 
 FIELDS = {"kind", "settings", "dim", "count", "bytes", "sha256"}
 
@@ -38,7 +38,7 @@ def header_path(path: Path) -> Path:
 def write_index(path: Path, index: Any, header: Header) -> None:
     """Write a faiss index beside `path`, then rename it into place, then its JSON; folders are made as needed.
 
-    Raises InputError for a name that faiss cannot take and for a file that cannot be written.
+    Raises UserError for a name that faiss cannot take and for a file that cannot be written.
     """
     import faiss
 
@@ -46,7 +46,7 @@ def write_index(path: Path, index: Any, header: Header) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         _faiss(path, "cannot be written: is there room on the disk?", faiss.write_index, index, _utf8(aside))
-        settle(aside)
+        fsync(aside)
         known = {"kind": header.kind, "settings": dict(header.settings), "dim": header.dim, "count": header.count}
         known |= {"bytes": aside.stat().st_size, "sha256": _digest(aside)}
         # Whoever is stopped between these steps leaves no JSON that speaks of another index.
@@ -60,7 +60,7 @@ def write_index(path: Path, index: Any, header: Header) -> None:
 def read_index(path: Path, wanted: Header, mmap: bool) -> Any:
     """The faiss index at `path`, if it is the wanted one; mapped, its content is not checked against the digest.
 
-    Raises InputError for an index that is not there, damaged, or another than `wanted`.
+    Raises UserError for an index that is not there, damaged, or another than `wanted`.
     """
     import faiss
 
@@ -78,29 +78,29 @@ def read_index(path: Path, wanted: Header, mmap: bool) -> Any:
 
 def _stored(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise InputError(f"{path}: there is no index: build one and save it there")
+        raise UserError(f"{path}: there is no index: build one and save it there")
     try:
         stored = json.loads(header_path(path).read_text())
         if not isinstance(stored, dict) or not isinstance(stored.get("settings"), dict) or FIELDS - stored.keys():
             raise ValueError("another JSON")
     except OSError as error:
-        raise InputError(
+        raise UserError(
             f"{header_path(path)} cannot be read, so the index was not saved whole: build it again"
         ) from error
     except ValueError as error:
-        raise InputError(f"{header_path(path)} is damaged: build the index again") from error
+        raise UserError(f"{header_path(path)} is damaged: build the index again") from error
     return stored
 
 
 def _compare(path: Path, stored: dict[str, Any], wanted: Header) -> None:
     if stored["kind"] != wanted.kind:
-        raise InputError(f"{path} is an index of the kind {stored['kind']}, not {wanted.kind}: ask for that one")
+        raise UserError(f"{path} is an index of the kind {stored['kind']}, not {wanted.kind}: ask for that one")
     if wanted.dim not in (None, stored["dim"]):
-        raise InputError(f"{path} indexes descriptors of {stored['dim']} values, not {wanted.dim}: build it again")
+        raise UserError(f"{path} indexes descriptors of {stored['dim']} values, not {wanted.dim}: build it again")
     had, asked = stored["settings"], wanted.settings
     others = [f"{name}={had.get(name)}, not {asked.get(name)}" for name in asked if had.get(name) != asked.get(name)]
     if others:
-        raise InputError(f"{path} was built with {' and '.join(others)}: build it again or ask for the same")
+        raise UserError(f"{path} was built with {' and '.join(others)}: build it again or ask for the same")
 
 
 def _whole(path: Path, stored: Mapping[str, Any], mmap: bool) -> bool:
@@ -108,11 +108,11 @@ def _whole(path: Path, stored: Mapping[str, Any], mmap: bool) -> bool:
         return path.stat().st_size == stored["bytes"] and (mmap or _digest(path) == stored["sha256"])
     except OSError as error:
         # Another process took it away since its header was read.
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _damaged(path: Path) -> InputError:
-    return InputError(f"{path} is damaged: build the index again")
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} is damaged: build the index again")
 
 
 def _digest(path: Path) -> str:
@@ -124,7 +124,7 @@ def _utf8(path: Path) -> str:
     try:
         return path.as_posix().encode().decode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{os.fsencode(path)!r}: faiss takes UTF-8 names only, rename the folder or file") from error
+        raise UserError(f"{os.fsencode(path)!r}: faiss takes UTF-8 names only, rename the folder or file") from error
 
 
 def _faiss(path: Path, trouble: str, work: Any, *arguments: object) -> Any:
@@ -132,4 +132,4 @@ def _faiss(path: Path, trouble: str, work: Any, *arguments: object) -> Any:
     try:
         return work(*arguments)
     except RuntimeError as error:
-        raise InputError(f"{path} {trouble}") from error
+        raise UserError(f"{path} {trouble}") from error

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import DIFFICULTIES, Difficulty, Evaluation, GroundTruth, Scores
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.descriptors import DescriptorMetric
 from dolglab.retrieval.index import FlatIndex, Index
 from dolglab.retrieval.ranking import Ranked, ranks_in
@@ -52,10 +52,10 @@ def revisited_evaluation(
         is left out of the means) and `mp_at_k` (one a k). Means over no query are NaN.
 
     Raises:
-        InputError: another number of queries in `ranks` than in `ground_truth`.
+        UserError: another number of queries in `ranks` than in `ground_truth`.
     """
     if len(ranks) != len(ground_truth):
-        raise InputError(f"{len(ranks)} ranked lists for {len(ground_truth)} queries")
+        raise UserError(f"{len(ranks)} ranked lists for {len(ground_truth)} queries")
     found = [ranks_in(ranked, labelled) for ranked, labelled in zip(ranks, labelled_of(ground_truth), strict=True)]
     return _evaluation(found, ground_truth, kappas)
 
@@ -160,10 +160,10 @@ def gldv2_map_at_k(predictions: Mapping[str, Sequence[str]], solution: Mapping[s
         k: how many answers count.
 
     Raises:
-        InputError: no query, or one without positives.
+        UserError: no query, or one without positives.
     """
     if not solution or not all(solution.values()):
-        raise InputError("a GLDv2 retrieval solution needs queries, and positives for each")
+        raise UserError("a GLDv2 retrieval solution needs queries, and positives for each")
     scores = [average_precision_at(predictions.get(query, ()), p, k) for query, p in solution.items()]
     return sum(scores) / len(scores)
 
@@ -185,14 +185,14 @@ def global_average_precision(predictions: Mapping[str, tuple[int, float]], solut
         solution: for each image the landmarks it shows; empty for images of none, for which every answer is wrong.
 
     Raises:
-        InputError: a solution in which no image shows a landmark, or a score that is no number.
+        UserError: a solution in which no image shows a landmark, or a score that is no number.
     """
     shown = sum(1 for landmarks in solution.values() if landmarks)
     if not shown:
-        raise InputError("in this GLDv2 recognition solution no image shows a landmark")
+        raise UserError("in this GLDv2 recognition solution no image shows a landmark")
     answers = sorted((-score, image, landmark) for image, (landmark, score) in predictions.items() if image in solution)
     if any(math.isnan(score) for score, _, _ in answers):
-        raise InputError("a recognition score is not a number")
+        raise UserError("a recognition score is not a number")
     hits = [rank for rank, (_, image, landmark) in enumerate(answers, start=1) if landmark in solution[image]]
     return sum(found / rank for found, rank in enumerate(hits, start=1)) / shown
 
@@ -225,7 +225,7 @@ class RevisitedMAP(DescriptorMetric):
         self.kappas = tuple(kappas)
 
     def compute(self) -> Evaluation:
-        """Rank the gallery for each query and measure it. Raises InputError when images are missing."""
+        """Rank the gallery for each query and measure it. Raises UserError when images are missing."""
         return evaluation_of(self.ranking(labelled_of(self.ground_truth)), self.ground_truth, self.kappas)
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.exact_dot import mapping_of
 from dolglab.retrieval.ranking import exact_ranking
 
@@ -40,7 +40,7 @@ def assembled(
 ) -> NDArray[np.float32]:
     """Parts put together to (rows, dim) float32: in memory or, beyond `in_memory` bytes, mapped from a temporary file.
 
-    The file goes with the array. Raises InputError when there is no room for it.
+    The file goes with the array. Raises UserError when there is no room for it.
     """
     size = rows * dim * 4
     if size <= in_memory:
@@ -52,7 +52,7 @@ def assembled(
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if free < size:
-        raise InputError(
+        raise UserError(
             f"a changed gallery of {rows} x {dim} needs {size / 2**30:.1f} GiB in {folder}, which has "
             f"{free / 2**30:.1f}: name another folder by the environment variable TMPDIR"
         )
@@ -103,9 +103,9 @@ def unlabelled(queries: int) -> tuple[NDArray[np.int64], ...]:
 
 
 def check_expansion(name: str, neighbours: int, alpha: float) -> None:
-    """Raise InputError for settings with no meaning."""
+    """Raise UserError for settings with no meaning."""
     if neighbours < 1 or not 0 <= alpha < float("inf"):
-        raise InputError(f"{name} needs neighbours >= 1 and alpha >= 0, not neighbours={neighbours}, alpha={alpha}")
+        raise UserError(f"{name} needs neighbours >= 1 and alpha >= 0, not neighbours={neighbours}, alpha={alpha}")
 
 
 class AlphaQE:
@@ -119,7 +119,7 @@ class AlphaQE:
         alpha: how much faster than the cosine an answer's weight falls. Answers with cosine <= 0 weigh nothing.
 
     Raises:
-        InputError: neighbours below 1, alpha below 0.
+        UserError: neighbours below 1, alpha below 0.
     """
 
     def __init__(self, neighbours: int = 10, alpha: float = 3.0) -> None:
@@ -156,7 +156,7 @@ class DatabaseAugmentation:
         alpha: how much faster than the cosine a neighbour's weight falls. Neighbours with cosine <= 0 weigh nothing.
 
     Raises:
-        InputError: neighbours below 1, alpha below 0.
+        UserError: neighbours below 1, alpha below 0.
     """
 
     def __init__(self, neighbours: int = 10, alpha: float = 3.0) -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.exact_dot import InnerProducts, exact_queries, rows_at, side_by_side
 from dolglab.retrieval.index import Index
 
@@ -96,7 +96,7 @@ def exact_ranking(
         known: (N,) which gallery images there are; the others are in no ranking.
 
     Raises:
-        InputError: NaN or infinity in a descriptor, descriptors of different sizes, labels or `known` of another number
+        UserError: NaN or infinity in a descriptor, descriptors of different sizes, labels or `known` of another number
             of queries or images, a labelled image outside the gallery.
     """
     _check(gallery, queries, labelled, known)
@@ -118,15 +118,15 @@ def _check(
     known: NDArray[np.bool_] | None,
 ) -> None:
     if gallery.shape[1] != queries.shape[1]:
-        raise InputError(f"query descriptors have {queries.shape[1]} values, those of the gallery {gallery.shape[1]}")
+        raise UserError(f"query descriptors have {queries.shape[1]} values, those of the gallery {gallery.shape[1]}")
     if len(labelled) != len(queries):
-        raise InputError(f"ground truth of {len(labelled)} queries for descriptors of {len(queries)}")
+        raise UserError(f"ground truth of {len(labelled)} queries for descriptors of {len(queries)}")
     if known is not None and len(known) != len(gallery):
-        raise InputError(f"{len(known)} marks of what is known for a gallery of {len(gallery)} images")
+        raise UserError(f"{len(known)} marks of what is known for a gallery of {len(gallery)} images")
     for query, positions in enumerate(labelled):
         outside = positions[(positions < 0) | (positions >= len(gallery))]
         if len(outside):
-            raise InputError(
+            raise UserError(
                 f"ground truth of query {query} names image {outside[0]} (from 0), but the gallery has {len(gallery)}"
             )
 

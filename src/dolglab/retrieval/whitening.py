@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import write_bytes
 from dolglab.retrieval.query_expansion import assembled, chunks, normalized, parts
 
@@ -126,7 +126,7 @@ class Whitening:
     `learned` is the projection, None until there is one.
 
     Raises:
-        InputError: an unknown kind, dim or shrink out of range; a matrix that is not there, is damaged, is of another
+        UserError: an unknown kind, dim or shrink out of range; a matrix that is not there, is damaged, is of another
             kind, or has fewer dimensions.
     """
 
@@ -138,11 +138,11 @@ class Whitening:
         shrink: float = 0.0,
     ) -> None:
         if kind not in (None, *KINDS):
-            raise InputError(f"post.whitening.kind is {' or '.join(KINDS)}, not {kind}")
+            raise UserError(f"post.whitening.kind is {' or '.join(KINDS)}, not {kind}")
         if dim is not None and dim < 1:
-            raise InputError(f"post.whitening.dim is at least 1, not {dim}")
+            raise UserError(f"post.whitening.dim is at least 1, not {dim}")
         if not 0 <= shrink <= 1:
-            raise InputError(f"post.whitening.shrink lies between 0 and 1, not {shrink}")
+            raise UserError(f"post.whitening.shrink lies between 0 and 1, not {shrink}")
         self.dim = dim
         self.shrink = shrink
         self.learned = None if matrix is None else read(Path(matrix), kind, dim)
@@ -170,21 +170,21 @@ class Whitening:
             network: fingerprint of what described it, where that is known.
 
         Raises:
-            InputError: more dimensions wanted than there are, too few images or pairs for them, no pair, descriptors
+            UserError: more dimensions wanted than there are, too few images or pairs for them, no pair, descriptors
                 that are not finite.
         """
         known = np.asarray(descriptors.any(axis=1))
         images = descriptors if known.all() else descriptors[known]
         dim = self.dim or images.shape[1]
         if dim > images.shape[1]:
-            raise InputError(f"post.whitening.dim={dim} is more than the {images.shape[1]} the descriptors have")
+            raise UserError(f"post.whitening.dim={dim} is more than the {images.shape[1]} the descriptors have")
         mean, covariance = moments(images)
         if not np.isfinite(covariance).all():
-            raise InputError(f"a descriptor of {name} is not finite: the network gave NaN or infinity")
+            raise UserError(f"a descriptor of {name} is not finite: the network gave NaN or infinity")
         if self.kind == "pca":
             projection = pca_projection(covariance, self.shrink)
             if len(projection) < dim:
-                raise InputError(
+                raise UserError(
                     f"the {len(images)} images of {name} span {len(projection)} of the {dim} dimensions wanted: learn "
                     f"on more, lower post.whitening.dim to what they span, or set post.whitening.shrink=0.1"
                 )
@@ -192,10 +192,10 @@ class Whitening:
             place = np.cumsum(known, dtype=np.int64) - 1
             matching = place[pairs[known[pairs].all(axis=1)]]
             if not len(matching):
-                raise InputError(f"supervised whitening is learned from pairs that match, and {name} has none")
+                raise UserError(f"supervised whitening is learned from pairs that match, and {name} has none")
             projection = supervised_projection(covariance, scatter(images, matching), self.shrink)
             if projection is None:
-                raise InputError(
+                raise UserError(
                     f"the {len(matching)} matching pairs of {name} do not differ in each of {images.shape[1]} "
                     f"dimensions: learn on more, or set post.whitening.shrink=0.1"
                 )
@@ -209,15 +209,15 @@ class Whitening:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Gallery (N, D) and queries (Q, D) to (N, d) and (Q, d).
 
-        Raises InputError when nothing was learned, or on descriptors of another length.
+        Raises UserError when nothing was learned, or on descriptors of another length.
         """
         if self.learned is None:
-            raise InputError(
+            raise UserError(
                 "whitening has no matrix yet: give post.whitening.matrix=FILE, or benchmark@learn_on=NAME to learn one"
             )
         dim, length = self.learned.projection.shape
         if gallery.shape[1] != length:
-            raise InputError(
+            raise UserError(
                 f"the whitening learned on {self.learned.name} is for descriptors of {length} dimensions, these have "
                 f"{gallery.shape[1]}: learn one on descriptors of this model"
             )
@@ -225,10 +225,10 @@ class Whitening:
         return whitened, self.learned(queries)
 
     def check_network(self, network: str) -> None:
-        """Raise InputError where it was learned on descriptors of another network than that of this fingerprint."""
+        """Raise UserError where it was learned on descriptors of another network than that of this fingerprint."""
         learned = self.learned
         if learned and learned.network and network and learned.network != network:
-            raise InputError(
+            raise UserError(
                 f"the whitening learned on {learned.name} is for another network's descriptors: learn one for this "
                 "network (benchmark@learn_on=NAME, and no post.whitening.matrix)"
             )
@@ -238,7 +238,7 @@ class Whitening:
         from safetensors.numpy import save
 
         if self.learned is None:
-            raise InputError("whitening that was not learned cannot be saved")
+            raise UserError("whitening that was not learned cannot be saved")
         kept = self.learned
         tensors = {"mean": kept.mean, "projection": np.ascontiguousarray(kept.projection)}
         metadata = {"kind": kept.kind, "dim": str(len(kept.projection)), "shrink": repr(kept.shrink)}
@@ -261,12 +261,12 @@ class Whitening:
 def read(path: Path, kind: str | None = None, dim: int | None = None) -> Projection:
     """What `Whitening.save` wrote, cut to `dim` dimensions.
 
-    Raises InputError when it is not there, is something else, is not of this kind or has fewer dimensions.
+    Raises UserError when it is not there, is something else, is not of this kind or has fewer dimensions.
     """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise InputError(f"no whitening matrix at {path}: post.whitening.matrix names a file that this program saved")
+        raise UserError(f"no whitening matrix at {path}: post.whitening.matrix names a file that this program saved")
     try:
         with safe_open(path, framework="numpy") as file:
             about = file.metadata() or {}
@@ -274,13 +274,13 @@ def read(path: Path, kind: str | None = None, dim: int | None = None) -> Project
         origin = about["name"], about["digest"], about["network"]
         learned = Projection(mean, projection, about["kind"], float(about["shrink"]), *origin)
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"{path} is damaged, or no whitening matrix ({type(error).__name__})") from error
+        raise UserError(f"{path} is damaged, or no whitening matrix ({type(error).__name__})") from error
     whole = mean.dtype == projection.dtype == np.float64 and projection.ndim == 2
     whole = whole and mean.shape == projection.shape[1:] and learned.kind in KINDS
     if not (whole and np.isfinite(projection).all() and np.isfinite(mean).all()):
-        raise InputError(f"{path} is damaged: it holds no finite mean and projection of one length")
+        raise UserError(f"{path} is damaged: it holds no finite mean and projection of one length")
     if kind not in (None, learned.kind):
-        raise InputError(f"{path} holds {learned.kind} whitening, not {kind}: leave post.whitening.kind out")
+        raise UserError(f"{path} holds {learned.kind} whitening, not {kind}: leave post.whitening.kind out")
     if dim is not None and dim > len(projection):
-        raise InputError(f"{path} has {len(projection)} dimensions, fewer than post.whitening.dim={dim}")
+        raise UserError(f"{path} has {len(projection)} dimensions, fewer than post.whitening.dim={dim}")
     return replace(learned, projection=projection[:dim])

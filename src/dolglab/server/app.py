@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from dolglab import __version__
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.library.search_engine import Finder
 from dolglab.server import app as api_page
 from dolglab.server import routes as about_routes
@@ -118,7 +118,7 @@ OPEN = "warning: everyone who reaches this address can search the library, and c
 
 
 def run(library: str, host: str, port: int, settings: Settings, backend: str = "torch") -> None:
-    """Serve until interrupted. Raises InputError for an address that cannot be had, or no such library."""
+    """Serve until interrupted. Raises UserError for an address that cannot be had, or no such library."""
     with closing(_listening(host, port)) as listening:
         if settings.token is None and not _loopback(host):
             typer.echo(OPEN, err=True)
@@ -148,7 +148,7 @@ def _listening(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise InputError(
+        raise UserError(
             f"cannot listen at {host}:{port} ({error.strerror}): another --port, or 0 for a free one"
         ) from None
     return listening

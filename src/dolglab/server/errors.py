@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import Request
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.library.search_engine import printable
 
 LOG = logging.getLogger("dolg.server")
@@ -65,6 +65,6 @@ def add_handlers(app: FastAPI, folder: Path) -> None:
 
     app.add_exception_handler(AnyHTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(InputError, mistake)
+    app.add_exception_handler(UserError, mistake)
     app.add_exception_handler(sqlite3.Error, database)
     app.add_exception_handler(Exception, unexpected)

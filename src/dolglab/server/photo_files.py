@@ -19,7 +19,7 @@ from fastapi import HTTPException
 from numpy.typing import NDArray
 from PIL import Image
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
 from dolglab.library.catalogue import Photo
 from dolglab.library.library import Library
@@ -207,7 +207,7 @@ def gone() -> HTTPException:
 def _jpeg(name: str, side: int, size: int, changed: int) -> bytes:
     try:
         pixels = photo_pixels(name, side)
-    except InputError:
+    except UserError:
         raise gone() from None
     held = io.BytesIO()
     Image.fromarray(pixels).save(held, "JPEG", quality=90)

@@ -151,7 +151,7 @@ class Rate:
 
 
 def check_header(data: bytes, max_pixels: int) -> Header:
-    """What an encoded photo says of itself, before a pixel is decoded. Raises InputError, and HTTPException 413."""
+    """What an encoded photo says of itself, before a pixel is decoded. Raises UserError, and HTTPException 413."""
     try:
         header = photo_header(data)
     except TooManyPixelsError:

@@ -12,7 +12,7 @@ import numpy as np
 from fastapi import HTTPException
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Answer, Library, LibraryBusy
@@ -60,7 +60,7 @@ class Desk:
     def search(
         self, data: bytes, box: Box | None, count: int, filters: Mapping[str, str], verify: bool
     ) -> tuple[NDArray[np.float32], list[Answer]]:
-        """The query's descriptor, (dim,), and its answers. Raises InputError and HTTPException."""
+        """The query's descriptor, (dim,), and its answers. Raises UserError and HTTPException."""
         check_header(data, self.settings.max_pixels)
 
         def work() -> tuple[NDArray[np.float32], list[Answer]]:
@@ -82,7 +82,7 @@ class Desk:
         return self._searches(lambda: search_marked(self.finder.library, query, right, wrong, count, filters))
 
     def explain(self, data: bytes, box: Box | None, number: int) -> Explanation:
-        """Why a photo is found for a query. Raises InputError and HTTPException."""
+        """Why a photo is found for a query. Raises UserError and HTTPException."""
         check_header(data, self.settings.max_pixels)
         photo = self.photo(number)
         check_unchanged(photo)
@@ -91,7 +91,7 @@ class Desk:
             pixels = query_pixels(data, "the photo", self.finder.max_side, box)
             try:
                 return self.finder.explain(pixels, Answer(photo, 0.0))
-            except InputError:
+            except UserError:
                 raise gone() from None
 
         return self._searches(work)
@@ -101,7 +101,7 @@ class Desk:
         return find_photo(self.finder.library, number)
 
     def add(self, data: bytes, name: str, metadata: Mapping[str, str]) -> Photo:
-        """Keep and describe a photo. Raises InputError and HTTPException."""
+        """Keep and describe a photo. Raises UserError and HTTPException."""
         self._check_writable()
         header = check_header(data, self.settings.max_pixels)
         pixels, descriptor = self._searches(lambda: self._described(data, None))
@@ -131,7 +131,7 @@ class Desk:
         pixels = query_pixels(data, "the photo", self.finder.max_side, box)
         descriptor = self.finder.describe([pixels])
         if not np.isfinite(descriptor).all():
-            raise InputError("the network gives this photo no finite descriptor")
+            raise UserError("the network gives this photo no finite descriptor")
         return pixels, descriptor
 
     @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import write_text
 from dolglab.models.checkpoint import ABOUT, RUN_KEY, TENSORS, describe_run, load_model, read_checkpoint, selection_of
 from dolglab.models.dolg import DescriptorModel
@@ -41,7 +41,7 @@ class Shared:
 
 
 def from_checkpoint(path: str | Path) -> Shared:
-    """What a run's checkpoint holds; nothing of its optimizer goes along. Raises InputError as `load_model`."""
+    """What a run's checkpoint holds; nothing of its optimizer goes along. Raises UserError as `load_model`."""
     load_model(path)
     checkpoint = read_checkpoint(path)
     about = {**checkpoint[RUN_KEY], "selected": bool(selection_of(path))}
@@ -61,11 +61,11 @@ def from_released(source: str | Path) -> Shared:
 def new_folder(out: str | Path) -> Iterator[Path]:
     """A folder to write to, which is called `out` once all is written, and is gone where something fails.
 
-    Raises InputError where `out` is there and not empty.
+    Raises UserError where `out` is there and not empty.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is not empty: name another folder")
+        raise UserError(f"{out} exists and is not empty: name another folder")
     aside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         aside.mkdir(parents=True)
@@ -102,7 +102,7 @@ class Request:
 
 
 def export(asked: Request) -> Path:
-    """Write the folder, and push it where that was asked for. Raises InputError for a person's mistake."""
+    """Write the folder, and push it where that was asked for. Raises UserError for a person's mistake."""
     _check(asked)
     shared = from_checkpoint(asked.checkpoint) if asked.checkpoint else from_released(str(asked.released))
     with new_folder(asked.out) as folder:
@@ -121,11 +121,11 @@ def export(asked: Request) -> Path:
 
 def _check(asked: Request) -> None:
     if (asked.checkpoint is None) == (asked.released is None):
-        raise InputError("give --checkpoint FILE or --released FILE, one of them")
+        raise UserError("give --checkpoint FILE or --released FILE, one of them")
     if (asked.normalised_input or asked.int8) and not asked.onnx:
-        raise InputError("--normalised-input and --int8 go with --onnx")
+        raise UserError("--normalised-input and --int8 go with --onnx")
     if asked.int8 and (asked.calibrate is None or asked.normalised_input):
-        raise InputError("--int8 wants --calibrate FOLDER, photos like those to be described, and normalisation inside")
+        raise UserError("--int8 wants --calibrate FOLDER, photos like those to be described, and normalisation inside")
     if asked.push:
         check_push(asked.push)
 

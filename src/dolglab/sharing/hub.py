@@ -9,7 +9,7 @@ import httpx
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.models.checkpoint import ABOUT, TENSORS
 
 PREFIX = "hf://"
@@ -29,23 +29,23 @@ def fetch(source: str, further: str | None = None, api: HfApi | None = None) -> 
     Args:
         further: a file wanted beside tensors and configuration, where the repository has it.
 
-    Raises InputError for another name, and where the repository cannot be had or holds no such folder.
+    Raises UserError for another name, and where the repository cannot be had or holds no such folder.
     """
     name = checked_name(source.removeprefix(PREFIX).strip("/"))
     wanted = [ABOUT, TENSORS, *([further] if further else [])]
     try:
         folder = Path((api or HfApi()).snapshot_download(name, allow_patterns=wanted))
     except FAILURES as error:
-        raise InputError(f"{PREFIX}{name} could not be had: {why(error)}") from error
+        raise UserError(f"{PREFIX}{name} could not be had: {why(error)}") from error
     if not all((folder / file).is_file() for file in (ABOUT, TENSORS)):
-        raise InputError(f"{PREFIX}{name} holds no {ABOUT} and {TENSORS}: no model that `dolglab export` wrote")
+        raise UserError(f"{PREFIX}{name} holds no {ABOUT} and {TENSORS}: no model that `dolglab export` wrote")
     return folder
 
 
 def push(folder: str | Path, name: str, private: bool = False, api: HfApi | None = None) -> str:
     """Put an exported folder into the repository OWNER/NAME, made where there is none; its address.
 
-    Raises InputError for another name, without a token, and where the hub refuses.
+    Raises UserError for another name, without a token, and where the hub refuses.
     """
     api = api or HfApi()
     checked_name(name)
@@ -53,21 +53,21 @@ def push(folder: str | Path, name: str, private: bool = False, api: HfApi | None
         api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Model written by dolglab export")
     except FAILURES as error:
-        raise InputError(f"{name} could not be pushed ({folder} is written): {why(error)}") from error
+        raise UserError(f"{name} could not be pushed ({folder} is written): {why(error)}") from error
     return f"{api.endpoint}/{name}"
 
 
 def check_push(name: str) -> None:
-    """Raise InputError for a name the hub does not take, and where no token is stored, before anything is written."""
+    """Raise UserError for a name the hub does not take, and where no token is stored, before anything is written."""
     checked_name(name)
     if get_token() is None:
-        raise InputError("--push wants a token of the Hugging Face hub: run `hf auth login`, or set HF_TOKEN")
+        raise UserError("--push wants a token of the Hugging Face hub: run `hf auth login`, or set HF_TOKEN")
 
 
 def checked_name(name: str) -> str:
-    """`name` as it is. Raises InputError for what is no OWNER/NAME."""
+    """`name` as it is. Raises UserError for what is no OWNER/NAME."""
     if not NAME.fullmatch(name):
-        raise InputError(f"{name or 'nothing'} is no OWNER/NAME of the Hugging Face hub")
+        raise UserError(f"{name or 'nothing'} is no OWNER/NAME of the Hugging Face hub")
     return name
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dolglab.data.image_reading import BrokenImageError, pixels_of, reason, shrink
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.library.query import photo_pixels, ready_model
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]
@@ -28,7 +28,7 @@ class LoadedModel:
     Attributes:
         dim: length of a descriptor.
 
-    Raises InputError for a source that is none of these.
+    Raises UserError for a source that is none of these.
     """
 
     def __init__(self, source: str | Path, scales: Sequence[float] = (1.0,), max_side: int = 1024) -> None:
@@ -44,7 +44,7 @@ class LoadedModel:
             images: paths, PIL images or RGB arrays (H, W, 3) uint8. Files and PIL images are turned upright as they
                 state.
 
-        Raises InputError for what is none of these or cannot be read.
+        Raises UserError for what is none of these or cannot be read.
         """
         if not isinstance(images, list):
             return self([images])[0]
@@ -56,7 +56,7 @@ class LoadedModel:
 
 
 def read(image: Picture, max_side: int) -> NDArray[np.uint8]:
-    """An image's pixels, shrunk to `max_side`, (H, W, 3) RGB. Raises InputError as the model does."""
+    """An image's pixels, shrunk to `max_side`, (H, W, 3) RGB. Raises UserError as the model does."""
     if isinstance(image, str | Path):
         return photo_pixels(str(image), max_side)
     pixels = _upright(image) if isinstance(image, Image.Image) else _checked(image)
@@ -67,13 +67,13 @@ def _upright(image: Image.Image) -> NDArray[np.uint8]:
     try:
         return pixels_of(image)
     except (BrokenImageError, OSError) as error:
-        raise InputError(f"{image} cannot be read: {reason(error)}") from error
+        raise UserError(f"{image} cannot be read: {reason(error)}") from error
 
 
 def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
         if image.size:
             return image
-        raise InputError(f"an image of shape {image.shape} has no pixels")
+        raise UserError(f"an image of shape {image.shape} has no pixels")
     what = f"an array {image.shape} of {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-    raise InputError(f"an image is a path, a PIL image or an array (height, width, 3) of uint8, not {what}")
+    raise UserError(f"an image is a path, a PIL image or an array (height, width, 3) of uint8, not {what}")

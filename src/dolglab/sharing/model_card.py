@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.models.backbone import Backbone
 from dolglab.models.checkpoint import tensor_file, trained_on
 from dolglab.models.dolg import DescriptorModel
@@ -68,7 +68,7 @@ def read_cards(given: Sequence[str], checkpoint: str, written: Path) -> list[dic
     Args:
         written: the tensors of the exported folder, by whose digest a card may name them too.
 
-    Raises InputError for a card that cannot be read, or of other weights.
+    Raises UserError for a card that cannot be read, or of other weights.
     """
     digests = {sha256(tensor_file(checkpoint)), sha256(written)} if Path(checkpoint).exists() else {sha256(written)}
     found = Path(checkpoint).resolve().parent.parent / "card.json"
@@ -76,7 +76,7 @@ def read_cards(given: Sequence[str], checkpoint: str, written: Path) -> list[dic
     ours = {path: (card["checkpoint"] or {}).get("sha256") in digests for path, card in cards.items()}
     if given and not all(ours.values()):
         wrong = next(path for path, same in ours.items() if not same)
-        raise InputError(f"{wrong} was measured with other weights than these: give cards of this very checkpoint")
+        raise UserError(f"{wrong} was measured with other weights than these: give cards of this very checkpoint")
     return [card for path, card in cards.items() if ours[path]]
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from dolglab.data.image_reading import BrokenImageError, decode, shrink
 from dolglab.data.sources import is_image
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import fingerprint
 from dolglab.extraction.fuse_batch_norm import for_inference
 from dolglab.extraction.onnx_extractor import INPUT, OUTPUT, Session
@@ -37,7 +37,7 @@ class Describing(nn.Module):
         network: stays as it is.
         normalised: whether images come normalised; otherwise as RGB in 0..255.
 
-    Raises InputError for a network of which that cannot be had.
+    Raises UserError for a network of which that cannot be had.
     """
 
     def __init__(self, network: DescriptorModel, normalised: bool = False) -> None:
@@ -77,11 +77,11 @@ class SameConv(nn.Conv2d):
 
 
 def check_exportable(network: DescriptorModel) -> None:
-    """Raise InputError for a network whose layers follow from the image's size."""
+    """Raise UserError for a network whose layers follow from the image's size."""
     if any(isinstance(module, RMAC) for module in network.modules()):
-        raise InputError("R-MAC takes other regions for each size of image: ONNX cannot hold it")
+        raise UserError("R-MAC takes other regions for each size of image: ONNX cannot hold it")
     if network.backbone.name.startswith("swin"):
-        raise InputError(f"{network.backbone.name} cuts each size of image into other windows: ONNX cannot hold it")
+        raise UserError(f"{network.backbone.name} cuts each size of image into other windows: ONNX cannot hold it")
 
 
 def _make_plain(module: nn.Module) -> None:
@@ -121,7 +121,7 @@ def write_onnx(network: DescriptorModel, path: Path, normalised: bool = False) -
     Args:
         normalised: whether the graph takes normalised images, and not RGB in 0..255.
 
-    Raises InputError where a package is missing, the network does not go into ONNX, or the file would give something
+    Raises UserError where a package is missing, the network does not go into ONNX, or the file would give something
     else than torch; nothing is then written.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -129,7 +129,7 @@ def write_onnx(network: DescriptorModel, path: Path, normalised: bool = False) -
         _export(Describing(network, normalised), aside, about(network, normalised))
         worst = difference(network, Session(aside), normalised)
         if not worst <= TOLERANCE:
-            raise InputError(f"{path.name} would differ from torch by {worst:.1e} (allowed: {TOLERANCE:.0e})")
+            raise UserError(f"{path.name} would differ from torch by {worst:.1e} (allowed: {TOLERANCE:.0e})")
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
@@ -181,9 +181,9 @@ def _export(graph: torch.nn.Module, path: Path, metadata: Mapping[str, Any]) -> 
                 verbose=False,
             )
     except ModuleNotFoundError as error:
-        raise InputError(f"ONNX wants {error.name}: pip install -e '.[onnx]'") from None
+        raise UserError(f"ONNX wants {error.name}: pip install -e '.[onnx]'") from None
     except Exception as error:
-        raise InputError(f"the network does not go into ONNX ({type(error).__name__})") from error
+        raise UserError(f"the network does not go into ONNX ({type(error).__name__})") from error
     assert program is not None
     program.model.metadata_props.update(metadata)
     program.save(path)
@@ -218,12 +218,12 @@ def write_int8(source: Path, path: Path, folder: str | Path) -> int:
 
     Weights have a scale a channel, activations one a map, from the least to the largest value that the photos give.
     The file's fingerprint is another one than its source's: libraries do not mix the two.
-    Raises InputError where a package is missing or there are no photos.
+    Raises UserError where a package is missing or there are no photos.
     """
     try:
         from onnxruntime import quantization
     except ModuleNotFoundError as error:
-        raise InputError(f"ONNX wants {error.name}: pip install -e '.[onnx]'") from None
+        raise UserError(f"ONNX wants {error.name}: pip install -e '.[onnx]'") from None
     photos = find(folder)
     # It warns that it was not told to infer shapes, which leave batch, height and width open here.
     logging.getLogger().setLevel(logging.ERROR)
@@ -249,10 +249,10 @@ def write_int8(source: Path, path: Path, folder: str | Path) -> int:
 
 
 def find(folder: str | Path) -> list[Path]:
-    """Photos below a folder, evenly chosen. Raises InputError where there is none."""
+    """Photos below a folder, evenly chosen. Raises UserError where there is none."""
     files = sorted(path for path in Path(folder).rglob("*") if is_image(path.name) and path.is_file())
     if not files:
-        raise InputError(f"no photos in {folder}: --calibrate wants a folder of photos like those to be described")
+        raise UserError(f"no photos in {folder}: --calibrate wants a folder of photos like those to be described")
     return [files[i] for i in np.linspace(0, len(files) - 1, min(PHOTOS, len(files))).astype(int).tolist()]
 
 

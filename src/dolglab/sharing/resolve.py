@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import huggingface_hub
 import torch
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import fingerprint
 from dolglab.extraction.extractor import Extractor
 from dolglab.extraction.fuse_batch_norm import for_inference
@@ -57,7 +57,7 @@ def named(source: str | None, further: str | None = None) -> Named:
             None takes DINOv2, or the packaged EfficientNet-Lite0 where that cannot be fetched, and says so.
         further: a file that is wanted beside an exported folder's model, where it has one.
 
-    Raises InputError for a source that is none of these.
+    Raises UserError for a source that is none of these.
     """
     source = _default() if source is None else source
     if source in PRETRAINED:
@@ -72,7 +72,7 @@ def named(source: str | None, further: str | None = None) -> Named:
         folder = Path(source).parent
         return Named(load_model(folder)[0], source, _absolute(source), folder, Path(source))
     if not Path(source).exists():
-        raise InputError(f"no model {source}: no such file, and none of {', '.join(PRETRAINED)}")
+        raise UserError(f"no model {source}: no such file, and none of {', '.join(PRETRAINED)}")
     return Named(load_model(source)[0], source, _absolute(source), Path(source) if Path(source).is_dir() else None)
 
 
@@ -125,12 +125,12 @@ def make_extractor(found: Named, scales: Sequence[float], backend: str = "torch"
     With "onnx" it runs the exported folder's own file where that is of this network, and otherwise one that is made
     once for each network and kept in the user's cache; both give torch's descriptors within 1e-4.
     torch takes a GPU where there is one (not run on one yet), onnxruntime the CPU.
-    Raises InputError for another backend, and as `write_onnx`.
+    Raises UserError for another backend, and as `write_onnx`.
     """
     if found.onnx is not None:
         return OnnxExtractor(found.network, Session(found.onnx), scales)
     if backend not in get_args(Backend):
-        raise InputError(f"--backend is {' or '.join(get_args(Backend))}, not {backend}")
+        raise UserError(f"--backend is {' or '.join(get_args(Backend))}, not {backend}")
     if backend == "torch":
         return Extractor(for_inference(found.network.to(_device())), scales)
     return OnnxExtractor(found.network, _session(found), scales)
@@ -158,5 +158,5 @@ def _cache() -> Path:
     try:
         from platformdirs import user_cache_path
     except ModuleNotFoundError:
-        raise InputError("--backend onnx wants platformdirs: pip install -e '.[onnx]'") from None
+        raise UserError("--backend onnx wants platformdirs: pip install -e '.[onnx]'") from None
     return user_cache_path("dolglab") / "onnx"

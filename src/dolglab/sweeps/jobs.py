@@ -20,8 +20,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from dolglab.commands.run_folder import CARD, LAST, LOCK
-from dolglab.errors import InputError
-from dolglab.io import hold, release, write_text
+from dolglab.errors import UserError
+from dolglab.io import acquire, release, write_text
 from dolglab.processes import PEER_GONE, STOP_WITH_PARENT, note_starter, started_apart, starter_is_gone
 from dolglab.sweeps.overrides import job_folder, override
 from dolglab.sweeps.summary import JOB, Job, read_job, write_table
@@ -143,7 +143,7 @@ def run_job(
         swept: those that differ between the jobs.
         prune: why the job is not worth going on with, asked every second; nothing while it is.
 
-    Raises InputError for a folder in which another process goes on training.
+    Raises UserError for a folder in which another process goes on training.
     """
     if (folder / JOB).is_file() and read_job(folder).status == "pruned":
         return read_job(folder)
@@ -166,8 +166,8 @@ def _train(folder: Path, overrides: Sequence[str], prune: Callable[[], str]) -> 
         return bool(why[0])
 
     # Of a sweep that was killed, what still trains here ends soon: it watches the process that started it.
-    if not hold(folder / LOCK, PATIENCE):
-        raise InputError(f"another process trains in {folder}: is this sweep running twice?")
+    if not acquire(folder / LOCK, PATIENCE):
+        raise UserError(f"another process trains in {folder}: is this sweep running twice?")
     release(folder / LOCK)
     resumed = ["resume=true"] if (folder / LAST).is_file() else []
     code, said = train([*overrides, *resumed, override("hydra.run.dir", str(folder))], stop)

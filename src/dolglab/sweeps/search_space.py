@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from optuna.trial import Trial
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.sweeps.overrides import Value, quoted
 
 
@@ -26,12 +26,12 @@ class Dimension:
     choices: tuple[Value, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise InputError for what is neither a range nor a choice."""
+        """Raise UserError for what is neither a range nor a choice."""
         numbers = [end for end in (self.low, self.high) if isinstance(end, int | float)]
         if self.choices and not numbers:
             return
         if self.choices or len(numbers) < 2 or numbers[0] >= numbers[1] or (self.log and numbers[0] <= 0):
-            raise InputError(
+            raise UserError(
                 f"search: {self.key} wants choices, or low < high (above 0 with log), not low={self.low}, "
                 f"high={self.high}, choices={list(self.choices)}"
             )
@@ -52,11 +52,11 @@ class Dimension:
 
 
 def read_space(search: Mapping[str, Mapping[str, Any] | None]) -> list[Dimension]:
-    """The dimensions of a configuration; an entry that is null is none. Raises InputError for a wrong entry."""
+    """The dimensions of a configuration; an entry that is null is none. Raises UserError for a wrong entry."""
     space = [_dimension(name, dict(entry)) for name, entry in search.items() if entry is not None]
     keys = [dimension.key for dimension in space]
     if not space or len(set(keys)) < len(keys):
-        raise InputError(f"search: it wants entries with a key each, not {keys or 'none'}")
+        raise UserError(f"search: it wants entries with a key each, not {keys or 'none'}")
     return space
 
 
@@ -64,7 +64,7 @@ def _dimension(name: str, entry: dict[str, Any]) -> Dimension:
     try:
         return Dimension(**{**entry, "choices": tuple(entry.get("choices") or ())})
     except TypeError:
-        raise InputError(f"search.{name} wants a key with choices, or low and high and log, not {entry}") from None
+        raise UserError(f"search.{name} wants a key with choices, or low and high and log, not {entry}") from None
 
 
 def with_train(arguments: Sequence[str]) -> list[str]:

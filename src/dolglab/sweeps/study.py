@@ -17,8 +17,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from dolglab.errors import InputError
-from dolglab.io import hold, release, write_text
+from dolglab.errors import UserError
+from dolglab.io import acquire, release, write_text
 from dolglab.results.charts import COLOURS, INK, frame_row, read_series, standalone, svg_of
 from dolglab.sweeps.jobs import run_job
 from dolglab.sweeps.overrides import job_folder, override
@@ -43,7 +43,7 @@ class SharedStudy:
         pruner: decides which trials are given up.
         seed: of the study: which trial comes next does not hang on who works on it, nor on stops between trials.
 
-    Raises InputError where the folder holds a study of something else.
+    Raises UserError where the folder holds a study of something else.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class SharedStudy:
         """
         with self._alone():
             for left in self.trials:
-                if left.state == TrialState.RUNNING and hold(self._lock(left.number)):
+                if left.state == TrialState.RUNNING and acquire(self._lock(left.number)):
                     return Trial(self.study, left._trial_id)
             number = len(self.trials)
             if number >= trials:
@@ -101,7 +101,7 @@ class SharedStudy:
             trial = self.study.ask()
             for dimension in self.space:
                 dimension.suggest(trial)
-            hold(self._lock(trial.number))
+            acquire(self._lock(trial.number))
             return trial
 
     def done(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
@@ -118,8 +118,8 @@ class SharedStudy:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         lock = self.folder / LOCK
-        if not hold(lock, PATIENCE, needed=True):
-            raise InputError(f"another process has held {lock} for {PATIENCE:.0f} s: is it stopped?")
+        if not acquire(lock, PATIENCE, needed=True):
+            raise UserError(f"another process has held {lock} for {PATIENCE:.0f} s: is it stopped?")
         try:
             yield
         finally:
@@ -128,7 +128,7 @@ class SharedStudy:
     def _check(self, about: dict[str, str]) -> None:
         for key, value in about.items():
             if self.study.user_attrs.get(key, value) != value:
-                raise InputError(
+                raise UserError(
                     f"{self.folder} holds a search with another {key}, {self.study.user_attrs[key]}: give this one "
                     "another name=..."
                 )
@@ -138,7 +138,7 @@ class SharedStudy:
 def run_trial(study: SharedStudy, trial: Trial, train: Sequence[str]) -> Job:
     """Train with the trial's values in a folder below the study's, and tell the study.
 
-    A trial that was stopped goes on from its last checkpoint. Raises InputError for a training that does not validate.
+    A trial that was stopped goes on from its last checkpoint. Raises UserError for a training that does not validate.
     """
     values = {part.key: part.suggest(trial) for part in study.space}
     short = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in values.items()}
@@ -150,7 +150,7 @@ def run_trial(study: SharedStudy, trial: Trial, train: Sequence[str]) -> Job:
     watch = Watch(study, trial, folder / "metrics.csv")
     job = run_job(folder, name, study.folder.name, overrides, swept, watch)
     if job.status == "done" and job.score is None:
-        raise InputError("a search goes by the validation mAP, and these trainings have no validation benchmark")
+        raise UserError("a search goes by the validation mAP, and these trainings have no validation benchmark")
     watch.report()
     states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     study.done(trial, states[job.status], job.score)
@@ -245,7 +245,7 @@ def _score(trial: FrozenTrial) -> float | None:
 def run_search(study: SharedStudy, train: Sequence[str], trials: int) -> float:
     """Work on a study until it has `trials`, with a line for each; returns the best validation mAP.
 
-    Raises InputError where no trial came to a result.
+    Raises UserError where no trial came to a result.
     """
     while (trial := study.next(trials)) is not None:
         job = run_trial(study, trial, train)
@@ -256,9 +256,9 @@ def run_search(study: SharedStudy, train: Sequence[str], trials: int) -> float:
         print(f"{study.running} trials are still run by other processes")
     best, table = study.best, write_table(study.folder)
     if best is None and study.running:
-        raise InputError("there is no result yet")
+        raise UserError("there is no result yet")
     if best is None or best.value is None:
-        raise InputError(f"none of the {len(study.trials)} trials came to a result: {table} says why")
+        raise UserError(f"none of the {len(study.trials)} trials came to a result: {table} says why")
     settings = " ".join(f"{key}={value}" for key, value in best.params.items())
     print(f"best of {len(study.trials)} trials ({table}): {100 * best.value:.2f} with {settings}")
     return best.value

@@ -44,7 +44,7 @@ class Job:
 
 
 def read_job(folder: Path) -> Job:
-    """What became of a job. Raises InputError for a damaged card."""
+    """What became of a job. Raises UserError for a damaged card."""
     about = json.loads((folder / JOB).read_text(encoding="utf-8"))
     job = {"folder": folder, "swept": about["swept"], "status": about["status"], "reason": about["reason"]}
     if about["status"] != "done":

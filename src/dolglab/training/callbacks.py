@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dolglab.contracts import BadImage, Batch
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.training.checkpointing import LAST, Best, Last, StopAt, Within
 from dolglab.training.module import LandmarkModule, NotFiniteError
 
@@ -26,12 +26,12 @@ from dolglab.training.module import LandmarkModule, NotFiniteError
 class Averaging(EMAWeightAveraging):
     """An exponential moving average of the weights, which validates, is saved and is tested.
 
-    Raises InputError for a decay outside (0, 1).
+    Raises UserError for a decay outside (0, 1).
     """
 
     def __init__(self, decay: float) -> None:
         if not isinstance(decay, float) or not 0 < decay < 1:
-            raise InputError(f"ema must lie between 0 and 1, such as 0.999, not {decay}")
+            raise UserError(f"ema must lie between 0 and 1, such as 0.999, not {decay}")
         super().__init__(decay=decay)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from dolglab.contracts import Batch
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.models.checkpoint import read_checkpoint
 
 MONITOR = "val/medium"
@@ -61,7 +61,7 @@ class StopAt(Callback):
 class Within(Callback):
     """`last.ckpt` within an epoch as well: every so many minutes, or optimizer steps, or both; None for not.
 
-    Raises InputError for numbers that are not above 0.
+    Raises UserError for numbers that are not above 0.
     """
 
     # Optimizer steps between two looks at the clock, about which all processes must agree.
@@ -70,7 +70,7 @@ class Within(Callback):
     def __init__(self, folder: Path, minutes: float | None, steps: int | None) -> None:
         sound = minutes is None or (isinstance(minutes, int | float) and minutes > 0)
         if not sound or not (steps is None or (isinstance(steps, int) and steps > 0)):
-            raise InputError(
+            raise UserError(
                 f"checkpoint_minutes={minutes} must be a number, checkpoint_steps={steps} a whole one, above 0, or null"
             )
         self.path = folder / LAST
@@ -132,7 +132,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write `checkpoint` to `path` in one step; a kill in the middle leaves what stood there.
 
-        Raises InputError for a disk that takes no more, on which what stood there stays.
+        Raises UserError for a disk that takes no more, on which what stood there stays.
         """
         path = Path(path)
         aside = path.with_name(f".{path.name}.part")
@@ -146,7 +146,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             # torch's writer turns the system's errors into its own.
             aside.unlink(missing_ok=True)
             kept = "the one before is kept" if path.exists() else "there is none before it"
-            raise InputError(f"{path} cannot be written ({_reason(error)}): {kept}") from error
+            raise UserError(f"{path} cannot be written ({_reason(error)}): {kept}") from error
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
@@ -179,7 +179,7 @@ def _sound(path: Path) -> bool:
         read_checkpoint(path)
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (InputError, zipfile.BadZipFile, OSError):
+    except (UserError, zipfile.BadZipFile, OSError):
         return False
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.losses.margin import CurricularFace, MarginHead
 from dolglab.models.checkpoint import RUN_KEY, check_fit, read_checkpoint
 from dolglab.models.dolg import DescriptorModel
@@ -38,7 +38,7 @@ def warm_start(
         auxiliary: what else the classes train, such as the classifier of a local head; taken as the head is.
 
     Raises:
-        InputError: as `read_file`, tensors of another architecture, or no such part.
+        UserError: as `read_file`, tensors of another architecture, or no such part.
     """
     stored = read_checkpoint(source) if Path(source).is_dir() else read_file(source)
     tensors = tensors_of(stored, source)
@@ -63,7 +63,7 @@ def _take_parts(model: DescriptorModel, tensors: Mapping[str, Tensor], source: s
     there = dict(model.named_children())
     for name in parts:
         if name not in there:
-            raise InputError(f"weights_parts={name}: the network has no such part, but {', '.join(there)}")
+            raise UserError(f"weights_parts={name}: the network has no such part, but {', '.join(there)}")
         part = below(tensors, f"{name}.")
         check_fit(there[name].state_dict(), part, f"{source} ({name})")
         there[name].load_state_dict(part)

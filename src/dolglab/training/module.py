@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from dolglab.contracts import Batch
 from dolglab.data.augment import Augmentation
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.losses.class_parallel import ClassParallel
 from dolglab.losses.local import LocalLoss, LocalTerms
 from dolglab.losses.margin import HeadLoss, MarginHead
@@ -92,7 +92,7 @@ class LandmarkModule(RetrievalModule):
         self.cosines: tuple[Tensor, Tensor] | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
-        """Margin loss of one batch, and a local head's. Raises InputError naming the batch's ids when not finite."""
+        """Margin loss of one batch, and a local head's. Raises UserError naming the batch's ids when not finite."""
         images = self.model.backbone.normalise(self.augmentation(batch.images, batch.draws))
         if self.auxiliary is None:
             result, terms = self._margin_loss(self.describe(images), batch), None
@@ -241,16 +241,16 @@ def _step_figures(loss: Float[Tensor, ""], result: HeadLoss, terms: LocalTerms |
     return {**shown, "margin_loss": result.loss, **local}
 
 
-class NotFiniteError(InputError):
+class NotFiniteError(UserError):
     """A loss that is not a number: the run stops at this batch."""
 
 
 def check_trainer(precision: object, max_epochs: object, max_steps: object) -> None:
-    """Raise InputError for what Lightning would take and stumble over later.
+    """Raise UserError for what Lightning would take and stumble over later.
 
     A "true" half precision would take float32 from GeM, fusion and head, where the cosines need it.
     """
     if not isinstance(max_epochs, int) or not isinstance(max_steps, int):
-        raise InputError(f"trainer.max_epochs and .max_steps are whole numbers, not {max_epochs} and {max_steps}")
+        raise UserError(f"trainer.max_epochs and .max_steps are whole numbers, not {max_epochs} and {max_steps}")
     if str(precision) not in PRECISIONS:
-        raise InputError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, not {precision}")
+        raise UserError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, not {precision}")

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 
 def parameter_groups(
@@ -30,10 +30,10 @@ def parameter_groups(
         decay_norms: False takes weight decay from norms and biases (parameters of one dimension).
 
     Raises:
-        InputError: a factor that is not above 0, or a layer decay above 1.
+        UserError: a factor that is not above 0, or a layer decay above 1.
     """
     if head_lr_scale <= 0 or not 0 < layer_decay <= 1:
-        raise InputError(
+        raise UserError(
             f"optim.head_lr_scale must be above 0 and optim.layer_decay in (0, 1], not {head_lr_scale}, {layer_decay}"
         )
     levels = [("backbone", [p for level in backbone for p in level], 1.0)]
@@ -59,7 +59,7 @@ def warmup_cosine(optimizer: Optimizer, steps: int, warmup: float = 0.0, final: 
         final: last learning rate as a share of the peak.
     """
     if not 0 <= warmup < 1 or not 0 <= final <= 1:
-        raise InputError(f"optim.schedule.warmup and .final are shares between 0 and 1, not {warmup} and {final}")
+        raise UserError(f"optim.schedule.warmup and .final are shares between 0 and 1, not {warmup} and {final}")
     return LambdaLR(optimizer, lambda step: cosine_factor(step, steps, round(steps * warmup), final))
 
 
@@ -67,10 +67,10 @@ def lr_factor(rule: object, batch: int, reference: object) -> float:
     """Factor on the learning rate of a recipe made for the global batch `reference`, where `batch` is another.
 
     "linear": batch / reference (Goyal et al., 2017); "sqrt": its square root (Krizhevsky, 2014); None: 1.
-    Raises InputError for another rule, or a reference that is no batch.
+    Raises UserError for another rule, or a reference that is no batch.
     """
     if rule not in (None, "linear", "sqrt") or not isinstance(reference, int) or reference < 1:
-        raise InputError(f"optim.scaling has rule linear, sqrt or null and a batch from 1, not {rule} and {reference}")
+        raise UserError(f"optim.scaling has rule linear, sqrt or null and a batch from 1, not {rule} and {reference}")
     ratio = batch / reference
     return 1.0 if rule is None else ratio if rule == "linear" else math.sqrt(ratio)
 
@@ -97,14 +97,14 @@ def optimizer_steps(batches: int, epochs: int | None, limit: float = 1.0, accumu
         most: `trainer.max_steps`; -1 sets no end.
 
     Raises:
-        InputError: a training without an end, or without a batch.
+        UserError: a training without an end, or without a batch.
     """
     taken = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
     if taken < 1:
-        raise InputError(f"trainer.limit_train_batches={limit} leaves none of the {batches} batches of an epoch")
+        raise UserError(f"trainer.limit_train_batches={limit} leaves none of the {batches} batches of an epoch")
     if epochs is None or epochs < 0:
         if most < 0:
-            raise InputError("the schedule needs an end: give trainer.max_epochs or trainer.max_steps")
+            raise UserError("the schedule needs an end: give trainer.max_epochs or trainer.max_steps")
         return most
     steps = math.ceil(taken / accumulate) * epochs
     return steps if most < 0 else min(steps, most)

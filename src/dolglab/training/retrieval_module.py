@@ -14,7 +14,7 @@ from torch import nn
 
 from dolglab.contracts import BadImage, Benchmark, GLDv2Benchmark, ImageBatch, Ranking, Resize
 from dolglab.data.module import LandmarkDataModule
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor, check_protocol
 from dolglab.models.dolg import DescriptorModel
 from dolglab.retrieval.gldv2_metrics import GLDv2Metric
@@ -119,15 +119,15 @@ def run_test(
 ) -> list[Ranking]:
     """Run the test benchmarks, with the weights of `checkpoint` where one is given; none gives no ranking.
 
-    Raises InputError, which says that a given checkpoint is kept, where an image stops the test.
+    Raises UserError, which says that a given checkpoint is kept, where an image stops the test.
     """
     if not data.test:
         return []
     try:
         trainer.test(module, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
-    except InputError as error:
+    except UserError as error:
         kept = f"training is done and {checkpoint} is kept, but the test stopped: " if checkpoint else ""
-        raise InputError(f"{kept}{error}") from None
+        raise UserError(f"{kept}{error}") from None
     return module.rankings
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dolglab.contracts import Ranking
 from dolglab.data.datasets import BenchmarkImages
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.extraction.extractor import attention_scores
 from dolglab.io import write_text
 from dolglab.models.dolg import DescriptorModel
@@ -77,7 +77,7 @@ class WandbLog(WandbLogger):
         checkpoints: keep the best and the last one as versions of an artifact.
         settings: of `wandb.init`: project, name, group, entity, tags and so on.
 
-    Raises InputError, with the first metric, for a key that is missing or refused.
+    Raises UserError, with the first metric, for a key that is missing or refused.
     """
 
     def __init__(self, folder: str | Path, offline: bool = False, checkpoints: bool = True, **settings: Any) -> None:
@@ -139,7 +139,7 @@ class WandbLog(WandbLogger):
         try:
             return super().experiment
         except (AuthenticationError, UsageError) as error:
-            raise InputError(
+            raise UserError(
                 f"W&B refuses the key ({_one_line(error)}): `wandb login`, or logger.wandb.offline=true"
             ) from error
         except CommError as error:

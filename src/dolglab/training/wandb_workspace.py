@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import write_text
 from dolglab.training.wandb_logging import STEP
 
@@ -54,7 +54,7 @@ SECTIONS = {
 def write_workspace(out: Path, project: str, benchmarks: Sequence[str], entity: str | None = None) -> Path:
     """Write the page's specification to `out`/workspace.json, and lay it out on W&B where an `entity` is given.
 
-    `benchmarks` are the names of those that validate. Raises InputError without the package, or for a server that
+    `benchmarks` are the names of those that validate. Raises UserError without the package, or for a server that
     refuses or is not there.
     """
     workspace = build_workspace(project, benchmarks, entity or "")
@@ -65,18 +65,18 @@ def write_workspace(out: Path, project: str, benchmarks: Sequence[str], entity: 
     try:
         workspace.save()
     except Exception as error:
-        raise InputError(f"W&B does not take the workspace ({error}): {path} holds it") from error
+        raise UserError(f"W&B does not take the workspace ({error}): {path} holds it") from error
     print(f"{path}: {workspace.url}")
     return path
 
 
 def build_workspace(project: str, benchmarks: Sequence[str], entity: str) -> Any:
-    """The workspace, as wandb-workspaces describes it. Raises InputError without that package."""
+    """The workspace, as wandb-workspaces describes it. Raises UserError without that package."""
     try:
         from wandb_workspaces import workspaces as ws
         from wandb_workspaces.reports import v2 as wr
     except ImportError:
-        raise InputError("a workspace needs the package wandb-workspaces: pip install 'dolglab[workspace]'") from None
+        raise UserError("a workspace needs the package wandb-workspaces: pip install 'dolglab[workspace]'") from None
     names = [f"val/{name.replace(' ', '_')}" for name in benchmarks]
     added = {
         "retrieval": [_curves(f"{name}/precision_recall") for name in names],

@@ -13,7 +13,7 @@ from PIL import Image
 
 from dolglab.demo_world import write
 from dolglab.demo_world.write import contact_sheet, write_world
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 SMALL = {
     "train_families": 2,
@@ -138,21 +138,21 @@ def test_the_same_world_is_not_made_twice(world, capsys):
 
 def test_a_world_of_other_sizes_is_left_alone(world):
     before = contents(world)
-    with pytest.raises(InputError, match="other sizes"):
+    with pytest.raises(UserError, match="other sizes"):
         write_world(world, workers=1, **{**SMALL, "siblings": 3})
     assert contents(world) == before
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="not a demo world"):
+    with pytest.raises(UserError, match="not a demo world"):
         write_world(tmp_path, workers=1, **SMALL)
     assert contents(tmp_path) == {"mine.txt": b"mine"}
 
 
 def test_a_file_in_the_way_is_left_alone(tmp_path):
     (tmp_path / "world").write_text("mine")
-    with pytest.raises(InputError, match="not a demo world"):
+    with pytest.raises(UserError, match="not a demo world"):
         write_world(tmp_path / "world", workers=1, **SMALL)
     assert (tmp_path / "world").read_text() == "mine"
 
@@ -186,7 +186,7 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch, error
     ],
 )
 def test_sizes_that_make_no_sense_are_refused_by_name(tmp_path, name, value):
-    with pytest.raises(InputError, match=rf"^{name} must be at least \d+, not {value}$"):
+    with pytest.raises(UserError, match=rf"^{name} must be at least \d+, not {value}$"):
         write_world(tmp_path / "world", **{**SMALL, name: value})
     assert not list(tmp_path.iterdir())
 
@@ -201,6 +201,6 @@ def test_contact_sheet(world, tmp_path):
 
 
 def test_contact_sheet_of_no_world_is_refused(tmp_path):
-    with pytest.raises(InputError, match="not a demo world"):
+    with pytest.raises(UserError, match="not a demo world"):
         contact_sheet(tmp_path, tmp_path / "sheet.jpg")
     assert not (tmp_path / "sheet.jpg").exists()

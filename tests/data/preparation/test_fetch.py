@@ -14,7 +14,7 @@ from dolglab.data.preparation.fetch import ARCHIVES, fetch, fetch_gldv2, gldv2_f
 from dolglab.data.preparation.lock import preparing
 from dolglab.data.preparation.transfer import Patience
 from dolglab.data.tar_archives import TarSource
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 AT_ONCE = Patience(retries=3, pause=0.0)
 
@@ -59,7 +59,7 @@ def test_the_split_arrives_as_published(gldv2, tmp_path: Path, capsys) -> None:
 
 def test_a_second_run_does_only_what_is_missing(gldv2, tmp_path: Path, capsys) -> None:
     gldv2.faults["/test/images_002.tar"] += [404]
-    with pytest.raises(InputError, match=r"1 of 8 files could not be fetched, the first: .*images_002.tar"):
+    with pytest.raises(UserError, match=r"1 of 8 files could not be fetched, the first: .*images_002.tar"):
         get(gldv2, tmp_path)
     gldv2.asked.clear()
     get(gldv2, tmp_path)
@@ -74,7 +74,7 @@ def test_verify_finds_what_is_damaged_or_missing(gldv2, tmp_path: Path, capsys) 
     assert "5 of 5 files are as published" in capsys.readouterr().out
     (tmp_path / "test" / "images_001.tar").write_bytes(b"x" * 5000)
     (tmp_path / "test" / "images_003.tar").unlink()
-    with pytest.raises(InputError, match=r"1 missing \(images_003.tar\); 1 damaged, .*\(images_001.tar\)"):
+    with pytest.raises(UserError, match=r"1 missing \(images_003.tar\); 1 damaged, .*\(images_001.tar\)"):
         get(gldv2, tmp_path, "verify")
     assert (tmp_path / "test" / "images_001.tar.damaged").exists()
     get(gldv2, tmp_path)
@@ -84,7 +84,7 @@ def test_verify_finds_what_is_damaged_or_missing(gldv2, tmp_path: Path, capsys) 
 
 def test_status_needs_no_network(gldv2, tmp_path: Path, capsys) -> None:
     gldv2.faults["/test/images_001.tar"] += ["cut", 404]
-    with pytest.raises(InputError):
+    with pytest.raises(UserError):
         get(gldv2, tmp_path)
     gldv2.asked.clear()
     capsys.readouterr()
@@ -98,20 +98,20 @@ def test_status_needs_no_network(gldv2, tmp_path: Path, capsys) -> None:
 
 def test_no_room_is_said_before_anything_is_fetched(gldv2, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(module, "SPARE", 10**18)
-    with pytest.raises(InputError, match=r"40.0 kB are to come: make room"):
+    with pytest.raises(UserError, match=r"40.0 kB are to come: make room"):
         get(gldv2, tmp_path)
     assert gldv2.asked == []
 
 
 def test_two_processes_do_not_prepare_one_folder(gldv2, tmp_path: Path) -> None:
-    with preparing(tmp_path), pytest.raises(InputError, match="another process is preparing"):
+    with preparing(tmp_path), pytest.raises(UserError, match="another process is preparing"):
         get(gldv2, tmp_path)
     get(gldv2, tmp_path)
 
 
 def test_a_folder_that_cannot_be_written(gldv2, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write to"):
+    with pytest.raises(UserError, match="cannot write to"):
         get(gldv2, tmp_path / "file" / "root")
 
 
@@ -135,21 +135,21 @@ def test_the_archives_that_are_meant(given: object, expected: list[int]) -> None
 
 @pytest.mark.parametrize("given", ["4", "3-1", "0-4", "-1", "x", "", 1.5])
 def test_archives_there_are_not(given: object) -> None:
-    with pytest.raises(InputError, match="archives="):
+    with pytest.raises(UserError, match="archives="):
         numbers(given, 4)
 
 
 def test_settings_that_make_no_sense(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="split=val is none of train, index, test"):
+    with pytest.raises(UserError, match="split=val is none of train, index, test"):
         gldv2_files(tmp_path, "val", "all", "http://host")
-    with pytest.raises(InputError, match="mode=go is none of run, verify, status, index"):
+    with pytest.raises(UserError, match="mode=go is none of run, verify, status, index"):
         fetch_gldv2(tmp_path, "train", mode="go")  # pyright: ignore[reportArgumentType]
     for url, message in [("http://127.0.0.1:1", "127.0.0.1 cannot be reached"), ("http://host:80a", "base_url")]:
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(UserError, match=message):
             fetch_gldv2(tmp_path, "train", "none", url)
-    with pytest.raises(InputError, match="mode=go is none of"):
+    with pytest.raises(UserError, match="mode=go is none of"):
         fetch([], tmp_path, "go")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(InputError, match="parallel"):
+    with pytest.raises(UserError, match="parallel"):
         fetch([], tmp_path, "run", 0)
 
 

@@ -19,7 +19,7 @@ from dolglab.data.module import LandmarkDataModule
 from dolglab.data.preparation import pack
 from dolglab.data.preparation.pack import pack_gldv2, packed_bytes
 from dolglab.data.tar_archives import index_archives
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 Encode = Callable[..., bytes]
 Photo = Callable[..., NDArray[np.uint8]]
@@ -95,13 +95,13 @@ def test_what_cannot_be_packed_or_read_is_said(large: Path, monkeypatch: pytest.
         ({"quality": 101}, "quality from 1 to 100"),
         ({"train_csv": "none.csv"}, r"none\.csv is missing"),
     ]:
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(UserError, match=message):
             pack_gldv2(large, **options)
-    with pytest.raises(InputError, match="task=pack"):
+    with pytest.raises(UserError, match="task=pack"):
         load_gldv2(large, kind="packed")
     usage = shutil.disk_usage(large)
     monkeypatch.setattr(pack.shutil, "disk_usage", lambda _: usage._replace(free=10))
-    with pytest.raises(InputError, match=r"packing takes some 0\.0 GB, and 0\.0 GB are free"):
+    with pytest.raises(UserError, match=r"packing takes some 0\.0 GB, and 0\.0 GB are free"):
         pack_gldv2(large, size=64)
     assert not list((large / "packed").rglob("*.bin"))
 
@@ -111,27 +111,27 @@ def test_damage_to_what_was_packed_is_found(large: Path) -> None:
     chunk = sorted(folder.glob("*.bin"))[1]
     whole = chunk.read_bytes()
     chunk.write_bytes(whole[:-5])
-    with pytest.raises(InputError, match="is not as it was packed"):
+    with pytest.raises(UserError, match="is not as it was packed"):
         load_gldv2(large, kind="packed")
     pack_gldv2(large, size=64, workers=1)
     assert chunk.read_bytes() == whole
     chunk.write_bytes(whole[:50] + b"f" * 10 + whole[60:])
-    with pytest.raises(InputError, match="is damaged: delete it, and pack again"):
+    with pytest.raises(UserError, match="is damaged: delete it, and pack again"):
         pack_gldv2(large, size=64, workers=1)
     chunk.write_bytes(whole)
     (folder / "index.json").write_text("{")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         load_gldv2(large, kind="packed")
     pack_gldv2(large, size=64, workers=1)
     ids = load_gldv2(large, kind="packed").ids
-    with pytest.raises(InputError, match="1 of 31 listed images lie in none of the 5 files"):
+    with pytest.raises(UserError, match="1 of 31 listed images lie in none of the 5 files"):
         PackedSource(large, "train", np.append(ids, np.uint64(1)))
 
 
 def test_how_they_were_turned_must_be_how_they_are_read(large: Path) -> None:
     pack_gldv2(large, size=64, orientation="ignore", workers=1)
     reading = {"source": "packed", "holdout": 0, "batch_size": 4}
-    with pytest.raises(InputError, match="packed with orientation=ignore, not exif"):
+    with pytest.raises(UserError, match="packed with orientation=ignore, not exif"):
         LandmarkDataModule.from_gldv2(large, **reading)
     assert LandmarkDataModule.from_gldv2(large, orientation="ignore", **reading).num_classes == 3
 
@@ -149,7 +149,7 @@ def test_settings_that_mean_nothing_leave_what_was_packed(large: Path) -> None:
         ({"orientation": "up"}, "orientation must be exif or ignore"),
         ({"workers": 0}, "workers must be a whole number above 0"),
     ]:
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(UserError, match=message):
             pack_gldv2(large, size=32, **options)
     assert sorted(path.name for path in folder.iterdir()) == before
     next(folder.glob("chunk-*.json")).write_text("")

@@ -13,7 +13,7 @@ from archives import tar
 
 from dolglab.data.preparation.revisited import PHOTOS, fetch_benchmark, fetch_distractors, unpack
 from dolglab.data.revisited import revisited_benchmark
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 TRUTH = {
     "imlist": ["paris_defense_000605"],
@@ -40,7 +40,7 @@ def test_paris_in_two_archives_becomes_one_folder(server, tmp_path: Path, capsys
     (tmp_path / "gnd_rparis6k.pkl").write_bytes(pickle.dumps(TRUTH, protocol=2))
     assert revisited_benchmark(tmp_path).release == PHOTOS["rparis6k"].release
     (tmp_path / "release.json").write_text("[]")
-    with pytest.raises(InputError, match="does not say which release"):
+    with pytest.raises(UserError, match="does not say which release"):
         revisited_benchmark(tmp_path)
     assert "2 images" in capsys.readouterr().out
     server.asked.clear()
@@ -52,7 +52,7 @@ def test_a_damaged_archive_leaves_no_folder(server, tmp_path: Path) -> None:
     whole = tar({"oxford_000001.jpg": b"a" * 10_000}, "gz")
     server.add("/oxbuild_images-v1.tgz", whole[: len(whole) // 2])
     server.add("/gnd/roxford5k/gnd_roxford5k.pkl", b"truth")
-    with pytest.raises(InputError, match=r"oxbuild_images-v1.tgz is damaged .*: delete it and run again"):
+    with pytest.raises(UserError, match=r"oxbuild_images-v1.tgz is damaged .*: delete it and run again"):
         fetch_benchmark(tmp_path, "roxford5k", server.url, f"{server.url}/gnd/")
     assert not (tmp_path / "jpg").exists()
     (tmp_path / "oxbuild_images-v1.tgz").unlink()
@@ -66,7 +66,7 @@ def test_distractors_are_unpacked_one_archive_after_another(server, tmp_path: Pa
     for number, name in [(1, "1/a.jpg"), (2, "2/b.jpg")]:
         server.add(f"/jpg/revisitop1m.{number}.tar.gz", tar({name: name.encode()}, "gz"))
     server.faults["/jpg/revisitop1m.2.tar.gz"] += [404]
-    with pytest.raises(InputError, match="1 of 3 files"):
+    with pytest.raises(UserError, match="1 of 3 files"):
         fetch_distractors(tmp_path, "1-2", server.url)
     fetch_distractors(tmp_path, "1-2", server.url)
     for name in ("1/a.jpg", "2/b.jpg"):
@@ -81,7 +81,7 @@ def test_a_wrong_byte_anywhere_in_a_compressed_archive_is_noticed(tmp_path: Path
     whole = tar({f"{n}.jpg": os.urandom(3000) for n in range(10)}, "gz")
     for place in range(20, len(whole), len(whole) // 40):
         (tmp_path / "a.tgz").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(InputError, match=r"a.tgz") as error:
+        with pytest.raises(UserError, match=r"a.tgz") as error:
             unpack(tmp_path / "a.tgz", tmp_path / "in", flat=True)
         assert "\n" not in str(error.value)
 
@@ -90,7 +90,7 @@ def test_a_wrong_byte_anywhere_in_a_compressed_archive_is_noticed(tmp_path: Path
 def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.tgz").write_bytes(tar({name: b"x"}, "gz"))
     for flat in (True, False):
-        with pytest.raises(InputError, match="which is no plain file inside it: refused"):
+        with pytest.raises(UserError, match="which is no plain file inside it: refused"):
             unpack(tmp_path / "a.tgz", tmp_path / "in", flat)
     assert not list(tmp_path.rglob("out.jpg"))
 
@@ -98,5 +98,5 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
     (tmp_path / "a.tgz").write_bytes(tar({}, "gz", link=kind))
-    with pytest.raises(InputError, match="no plain file inside it: refused"):
+    with pytest.raises(UserError, match="no plain file inside it: refused"):
         unpack(tmp_path / "a.tgz", tmp_path / "in", flat=False)

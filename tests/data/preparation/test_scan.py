@@ -13,7 +13,7 @@ from dolglab.data.preparation import scan
 from dolglab.data.preparation.scan import scan_gldv2
 from dolglab.data.selection import select
 from dolglab.data.tar_archives import index_archives
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 
 def spoil(root: Path) -> list[Path]:
@@ -96,10 +96,10 @@ def test_what_is_not_there_is_said(gldv2: Path) -> None:
         ({"split": "test"}, r"test\.csv is missing"),
         ({"source": "zip"}, "data.source=zip is none of"),
     ]:
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(UserError, match=message):
             scan_gldv2(gldv2, **options)
     (gldv2 / "index.csv").write_text("image\n00\n")
-    with pytest.raises(InputError, match="needs the column id; it has 'image'"):
+    with pytest.raises(UserError, match="needs the column id; it has 'image'"):
         scan_gldv2(gldv2, split="index")
 
 
@@ -107,7 +107,7 @@ def test_a_list_of_index_images_is_refused_for_training_by_its_contents(gldv2: P
     ids = [f"{number:016x}" for number in range(40)]
     (gldv2 / "index.csv").write_text("id\n" + "\n".join(ids) + "\n")
     (gldv2 / "mine.csv").write_text("id,landmark_id\n" + "".join(f"{name},5\n" for name in ids))
-    with pytest.raises(InputError, match=r"mine\.csv labels index images: their landmark ids are another label space"):
+    with pytest.raises(UserError, match=r"mine\.csv labels index images: their landmark ids are another label space"):
         load_gldv2(gldv2, "mine.csv")
 
 
@@ -118,5 +118,5 @@ def test_missing_files_are_findings_and_other_scans_leave_nothing(gldv2: Path) -
     assert scan_gldv2(gldv2, workers=1).read_text() == f"{files[0].stem}  # No such file or directory\n"
     assert not list((gldv2 / "train").glob(".scan-*"))
     for options in ({"orientation": "up"}, {"min_side": 0}, {"workers": "many"}):
-        with pytest.raises(InputError, match="must be"):
+        with pytest.raises(UserError, match="must be"):
             scan_gldv2(gldv2, **options)

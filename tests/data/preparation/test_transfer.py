@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from dolglab.data.preparation.transfer import Patience, Remote, Stopped, transfer
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 DATA = os.urandom(3_000_000)
 AT_ONCE = Patience(retries=3, pause=0.0)
@@ -80,7 +80,7 @@ def test_a_file_that_changed_meanwhile_comes_from_the_beginning(server, client, 
     it = remote(server, tmp_path, md5=False)
     server.add("/a.tar", b"old" * 999_999)
     server.faults["/a.tar"] += ["cut", 404]
-    with pytest.raises(InputError, match="404"):
+    with pytest.raises(UserError, match="404"):
         bring(client, it)
     assert it.part.stat().st_size > 0
     server.add("/a.tar", DATA)
@@ -114,7 +114,7 @@ def test_a_part_without_version_or_checksum_is_not_trusted(server, client, tmp_p
 def test_what_cannot_be_mended_is_said(server, client, tmp_path: Path, faults: list, message: str) -> None:
     it = remote(server, tmp_path)
     server.faults["/a.tar"] += faults
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UserError, match=message):
         bring(client, it)
     assert not it.path.exists()
 
@@ -122,13 +122,13 @@ def test_what_cannot_be_mended_is_said(server, client, tmp_path: Path, faults: l
 def test_a_checksum_file_that_holds_none(server, client, tmp_path: Path) -> None:
     it = remote(server, tmp_path)
     server.files["/a.md5"] = b"<html>not here</html>"
-    with pytest.raises(InputError, match="holds no md5 sum"):
+    with pytest.raises(UserError, match="holds no md5 sum"):
         bring(client, it)
 
 
 @pytest.mark.parametrize("url", ["ftp://host/a.tar", "nonsense", "http://127.0.0.1:1/a.tar"])
 def test_addresses_that_lead_nowhere(client, tmp_path: Path, url: str) -> None:
-    with pytest.raises(InputError, match=r"check base_url|gave up after 4 tries"):
+    with pytest.raises(UserError, match=r"check base_url|gave up after 4 tries"):
         transfer(client, Remote(url, tmp_path / "a.tar"), AT_ONCE, threading.Event())
 
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval import asmk_inverted_file as inverted_file
 from dolglab.retrieval.asmk import ASMK
 from dolglab.retrieval.asmk_codebook import Codebook, Origin, load_codebook
@@ -246,32 +246,30 @@ def test_words_may_be_left_to_the_number_of_features() -> None:
 
 def test_too_few_features() -> None:
     rows = [descriptors(np.random.default_rng(0), 10)]
-    with pytest.raises(InputError, match=r"at most 10 words from 10 features of photos: aggregate\.words=10 or fewer"):
+    with pytest.raises(UserError, match=r"at most 10 words from 10 features of photos: aggregate\.words=10 or fewer"):
         ASMK(words=16).learn(rows, "photos", "d")
-    with pytest.raises(InputError, match="no local features to learn"):
+    with pytest.raises(UserError, match="no local features to learn"):
         ASMK().learn([np.empty((0, 32), np.float32)], "photos", "d")
     wide = [descriptors(np.random.default_rng(0), 10, 256)]
-    with pytest.raises(InputError, match="10 features of photos are too few for PCA to 128"):
+    with pytest.raises(UserError, match="10 features of photos are too few for PCA to 128"):
         ASMK(words=2).learn(wide, "photos", "d")
 
 
 def test_refuses_descriptors_that_do_not_fit() -> None:
     asmk, gallery = learned(), gallery_of(0)
     asmk.build(gallery)
-    with pytest.raises(
-        InputError, match="of the query have 64 dimensions, and the codebook learned on photos takes 32"
-    ):
+    with pytest.raises(UserError, match="of the query have 64 dimensions, and the codebook learned on photos takes 32"):
         asmk.search(descriptors(np.random.default_rng(0), 5, 64))
-    with pytest.raises(InputError, match="gallery image 3 have 64 dimensions"):
+    with pytest.raises(UserError, match="gallery image 3 have 64 dimensions"):
         asmk.build([(3, descriptors(np.random.default_rng(0), 5, 64))])
     bad = gallery[0][1].copy()
     bad[0, 0] = np.nan
-    with pytest.raises(InputError, match="of gallery image 4 is not finite"):
+    with pytest.raises(UserError, match="of gallery image 4 is not finite"):
         asmk.build([(4, bad)])
-    with pytest.raises(InputError, match="of image 1 of photos is not finite"):
+    with pytest.raises(UserError, match="of image 1 of photos is not finite"):
         asmk.learn([gallery[0][1], bad], "photos", "d")
     mixed = [gallery[0][1], descriptors(np.random.default_rng(0), 5, 64)]
-    with pytest.raises(InputError, match="have 32 dimensions, and then 64"):
+    with pytest.raises(UserError, match="have 32 dimensions, and then 64"):
         asmk.learn(mixed, "photos", "d")
     with pytest.raises(ValueError, match="comes twice"):
         asmk.build([gallery[0], gallery[0]])
@@ -279,12 +277,12 @@ def test_refuses_descriptors_that_do_not_fit() -> None:
 
 def test_binary_codes_need_a_multiple_of_32_dimensions() -> None:
     rows = [descriptors(np.random.default_rng(0), 50, 40)]
-    with pytest.raises(InputError, match=r"aggregate\.dim=32 or aggregate\.binary=false"):
+    with pytest.raises(UserError, match=r"aggregate\.dim=32 or aggregate\.binary=false"):
         ASMK(words=2, dim=None).learn(rows, "photos", "d")
     short = [rows[0][:, :20]]
-    with pytest.raises(InputError, match="at least 32 dimensions, not 20"):
+    with pytest.raises(UserError, match="at least 32 dimensions, not 20"):
         ASMK(words=2).learn(short, "photos", "d")
-    with pytest.raises(InputError, match=r"aggregate\.dim=100 is no multiple of 32"):
+    with pytest.raises(UserError, match=r"aggregate\.dim=100 is no multiple of 32"):
         ASMK(dim=100)
     asmk = ASMK(words=2, dim=None, binary=False)
     asmk.learn(rows, "photos", "d")
@@ -306,31 +304,31 @@ def test_binary_codes_need_a_multiple_of_32_dimensions() -> None:
     ],
 )
 def test_refuses_settings_out_of_range(settings: dict[str, float], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UserError, match=message):
         ASMK(**settings)
 
 
 def test_refuses_files_that_are_no_codebook(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"codebook not found: .*nowhere"):
+    with pytest.raises(UserError, match=r"codebook not found: .*nowhere"):
         ASMK(codebook=tmp_path / "nowhere")
     file = learned().save(tmp_path / "codebook.safetensors")
-    with pytest.raises(InputError, match=r"has 16 words: aggregate\.words=16 or null"):
+    with pytest.raises(UserError, match=r"has 16 words: aggregate\.words=16 or null"):
         ASMK(words=32, codebook=file)
-    with pytest.raises(InputError, match=r"damaged \(SafetensorError\)"):
+    with pytest.raises(UserError, match=r"damaged \(SafetensorError\)"):
         load_codebook(_written(tmp_path / "cut", file.read_bytes()[:-7]))
     save_file({"centroids": np.ones((2, 32), np.float32)}, tmp_path / "other")
-    with pytest.raises(InputError, match="is no codebook of ours"):
+    with pytest.raises(UserError, match="is no codebook of ours"):
         load_codebook(tmp_path / "other")
     projection = np.ones((64, 32), np.float32)
     origin = Origin("photos", "d", 10, 3, 0)
     wrong = Codebook(projection, np.ones(9, np.float32), projection, origin).save(tmp_path / "wrong")
-    with pytest.raises(InputError, match="do not fit together"):
+    with pytest.raises(UserError, match="do not fit together"):
         load_codebook(wrong)
     infinite = Codebook(np.full((2, 32), np.inf, np.float32), None, None, origin).save(tmp_path / "infinite")
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(UserError, match="not finite"):
         load_codebook(infinite)
     reduced = Codebook(projection[:8], np.ones(64, np.float32), projection, origin).save(tmp_path / "reduced")
-    with pytest.raises(InputError, match=r"has 32 dimensions of 64, which aggregate\.dim=128"):
+    with pytest.raises(UserError, match=r"has 32 dimensions of 64, which aggregate\.dim=128"):
         ASMK(codebook=reduced)
 
 
@@ -341,7 +339,7 @@ def _written(path: Path, data: bytes) -> Path:
 
 def test_without_the_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "asmk", None)
-    with pytest.raises(InputError, match=r"pip install -e '\.\[asmk\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[asmk\]'"):
         ASMK()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval import query_expansion as database
 from dolglab.retrieval.query_expansion import AlphaQE, DatabaseAugmentation, alpha_weights, without
 
@@ -111,7 +111,7 @@ def test_what_is_not_there_or_points_away_weighs_nothing() -> None:
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("settings", [{"neighbours": 0}, {"alpha": -1.0}, {"alpha": float("nan")}])
 def test_settings_without_meaning_are_refused(step: type, settings: dict[str, float]) -> None:
-    with pytest.raises(InputError, match=r"^post\.(alpha_qe|dba) needs neighbours >= 1 and alpha >= 0, not "):
+    with pytest.raises(UserError, match=r"^post\.(alpha_qe|dba) needs neighbours >= 1 and alpha >= 0, not "):
         step(**settings)
 
 

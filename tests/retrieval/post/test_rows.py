@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.query_expansion import assembled, chunks, normalized, parts
 
 
@@ -32,7 +32,7 @@ def test_a_gallery_for_which_there_is_no_room_is_refused_before_it_is_made() -> 
         raise AssertionError("it was begun")
         yield
 
-    with pytest.raises(InputError, match=r"1000000000000 x 512 needs 1907348.6 GiB .*TMPDIR"):
+    with pytest.raises(UserError, match=r"1000000000000 x 512 needs 1907348.6 GiB .*TMPDIR"):
         assembled(10**12, 512, made())
 
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.whitening import Projection, Whitening, moments, pca_projection, scatter
 
 NO_PAIRS = np.empty((0, 2), np.int64)
@@ -185,7 +185,7 @@ def test_it_is_refused_for_another_network(tmp_path: Path) -> None:
     loaded.check_network("this network")
     loaded.check_network("")
     Whitening().check_network("another")
-    with pytest.raises(InputError, match="learned on demo validation is for another network's descriptors"):
+    with pytest.raises(UserError, match="learned on demo validation is for another network's descriptors"):
         loaded.check_network("another")
 
 
@@ -194,9 +194,9 @@ def test_without_a_matrix_it_says_what_to_give(tmp_path: Path) -> None:
     whitening = Whitening()
     assert whitening.learned_on is None
     assert whitening.describe() == {"whitening": "pca", "dim": None, "learned_on": None}
-    with pytest.raises(InputError, match=r"post\.whitening\.matrix=FILE, or benchmark@learn_on=NAME"):
+    with pytest.raises(UserError, match=r"post\.whitening\.matrix=FILE, or benchmark@learn_on=NAME"):
         whitening(rows, rows)
-    with pytest.raises(InputError, match="was not learned"):
+    with pytest.raises(UserError, match="was not learned"):
         whitening.save(tmp_path / "x")
 
 
@@ -209,7 +209,7 @@ def test_without_a_matrix_it_says_what_to_give(tmp_path: Path) -> None:
     ],
 )
 def test_settings_without_meaning_are_refused(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UserError, match=message):
         Whitening(**settings)
 
 
@@ -229,7 +229,7 @@ def test_a_set_that_is_too_small_is_refused() -> None:
     ]
     for settings, descriptors, pairs, message in cases:
         whitening = Whitening(**settings)
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(UserError, match=message):
             whitening.learn(descriptors.astype(np.float32), pairs, "set", "ab")
     learned(rows[:6], dim=5)
 
@@ -237,7 +237,7 @@ def test_a_set_that_is_too_small_is_refused() -> None:
 def test_other_descriptors_are_refused() -> None:
     whitening = learned(correlated())
     other = correlated(20, 8)
-    with pytest.raises(InputError, match="demo validation is for descriptors of 12 dimensions, these have 8"):
+    with pytest.raises(UserError, match="demo validation is for descriptors of 12 dimensions, these have 8"):
         whitening(other, other)
 
 
@@ -264,9 +264,9 @@ def test_a_bad_matrix_file_is_refused(tmp_path: Path) -> None:
         "other kind": "no finite mean and projection",
     }
     for name, message in cases.items():
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(UserError, match=message):
             Whitening(matrix=tmp_path / name)
-    with pytest.raises(InputError, match=r"holds pca whitening, not supervised: leave post\.whitening\.kind out"):
+    with pytest.raises(UserError, match=r"holds pca whitening, not supervised: leave post\.whitening\.kind out"):
         Whitening(kind="supervised", matrix=good)
-    with pytest.raises(InputError, match=r"has 12 dimensions, fewer than post\.whitening\.dim=20"):
+    with pytest.raises(UserError, match=r"has 12 dimensions, fewer than post\.whitening\.dim=20"):
         Whitening(dim=20, matrix=good)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from retrieval.rerank.shortlists import shortlist, unit
 
 from dolglab.contracts import Shortlist
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.rerank.diffusion import Diffusion
 
 
@@ -111,7 +111,7 @@ def test_powers_too_small_for_a_number_are_no_edges() -> None:
     ],
 )
 def test_settings_without_meaning_are_refused(settings: dict[str, float], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UserError, match=message):
         Diffusion(**settings)
 
 

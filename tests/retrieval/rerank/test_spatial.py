@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dolglab.contracts import LocalFeatures, Shortlist
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.rerank.geometry import inliers, mutual_matches
 from dolglab.retrieval.rerank.spatial import Spatial
 
@@ -200,5 +200,5 @@ def test_answers_with_more_inliers_come_first_and_equal_ones_stay() -> None:
     ],
 )
 def test_refuses_settings_without_meaning(options: dict, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UserError, match=message):
         Spatial(**options)

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from dolglab.data.preparation.lock import preparing
 from dolglab.data.preparation.transfer import Patience, Remote, Stopped, expected_md5, md5_of, transfer
 from dolglab.data.tar_archives import index_archives
-from dolglab.errors import InputError, some
+from dolglab.errors import UserError, truncate_list
 
 Mode = Literal["run", "verify", "status"]
 MODES = (*get_args(Mode), "index")
@@ -57,10 +57,10 @@ def fetch_gldv2(
     """Google Landmarks v2: the csv files of a split below `root`, its archives as `root/SPLIT/images_XXX.tar`.
 
     What was fetched is indexed, so that training reads it as it is; `index` does that alone.
-    Raises InputError for a split or archives there are not, and as `fetch` and `index_archives`.
+    Raises UserError for a split or archives there are not, and as `fetch` and `index_archives`.
     """
     if mode not in MODES:
-        raise InputError(f"mode={mode} is none of {', '.join(MODES)}")
+        raise UserError(f"mode={mode} is none of {', '.join(MODES)}")
     root = Path(root)
     files = gldv2_files(root, split, archives, base_url)
     # The index is made of what is there.
@@ -71,9 +71,9 @@ def fetch_gldv2(
 
 
 def gldv2_files(root: Path, split: str, archives: object, base_url: str) -> list[Remote]:
-    """The csv files and archives of a split. Raises InputError for a split or archives there are not."""
+    """The csv files and archives of a split. Raises UserError for a split or archives there are not."""
     if split not in ARCHIVES:
-        raise InputError(f"split={split} is none of {', '.join(ARCHIVES)}")
+        raise UserError(f"split={split} is none of {', '.join(ARCHIVES)}")
     base = base_url.rstrip("/")
     names = [f"images_{number:03}" for number in numbers(archives, ARCHIVES[split])]
     return [
@@ -88,7 +88,7 @@ def gldv2_files(root: Path, split: str, archives: object, base_url: str) -> list
 def numbers(given: object, count: int, first: int = 0) -> list[int]:
     """The archives that `all`, `none`, a number, a span such as 0-499, or a list of these names.
 
-    Raises InputError for anything else, and for numbers that are not among the `count` from `first`.
+    Raises UserError for anything else, and for numbers that are not among the `count` from `first`.
     """
     there = range(first, first + count)
     if given == "all":
@@ -101,7 +101,7 @@ def numbers(given: object, count: int, first: int = 0) -> list[int]:
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", str(part))
         start, end = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if start > end or start not in there or end not in there:
-            raise InputError(f"archives={part}: give all, none, numbers or spans within {there[0]}-{there[-1]}")
+            raise UserError(f"archives={part}: give all, none, numbers or spans within {there[0]}-{there[-1]}")
         found.update(range(start, end + 1))
     return sorted(found)
 
@@ -131,13 +131,13 @@ def fetch(
         patience: with servers.
 
     Raises:
-        InputError: no such mode, no room, a folder that another process prepares or that cannot be written; after all
+        UserError: no such mode, no room, a folder that another process prepares or that cannot be written; after all
             the others were tried, files that could not be had; files that are missing or damaged in `verify`.
     """
     if mode not in get_args(Mode):
-        raise InputError(f"mode={mode} is none of {', '.join(get_args(Mode))}")
+        raise UserError(f"mode={mode} is none of {', '.join(get_args(Mode))}")
     if parallel < 1:
-        raise InputError(f"parallel must be at least 1, not {parallel}")
+        raise UserError(f"parallel must be at least 1, not {parallel}")
     if mode == "status":
         print_status(remotes)
         return
@@ -156,9 +156,9 @@ def print_status(remotes: Sequence[Remote]) -> None:
     missing = [remote.path.name for remote in remotes if not remote.path.exists()]
     print(f"{len(whole)} of {len(remotes)} files are there, {decimal(_bytes(whole))}")
     if parts:
-        print(f"{len(parts)} in part, {decimal(_bytes(parts))}: " + some([path.stem for path in parts]))
+        print(f"{len(parts)} in part, {decimal(_bytes(parts))}: " + truncate_list([path.stem for path in parts]))
     if missing:
-        print(f"{len(missing)} missing: {some(missing)}")
+        print(f"{len(missing)} missing: {truncate_list(missing)}")
 
 
 def _run(client: httpx.Client, remotes: Sequence[Remote], root: Path, parallel: int, patience: Patience) -> None:
@@ -170,7 +170,7 @@ def _run(client: httpx.Client, remotes: Sequence[Remote], root: Path, parallel: 
         sizes = list(pool.map(lambda remote: _size_of(client, remote.url), wanted))
     if not any(size is not None for size in sizes):
         host = httpx.URL(wanted[0].url).host
-        raise InputError(f"{host or wanted[0].url} cannot be reached: check the network, or base_url=...")
+        raise UserError(f"{host or wanted[0].url} cannot be reached: check the network, or base_url=...")
     held = [_bytes([remote.part]) for remote in wanted]
     _check_room(root, sum(max(0, (size or 0) - there) for size, there in zip(sizes, held, strict=True)))
     with _Bar(sum(size or 0 for size in sizes), sum(held)) as bar:
@@ -181,7 +181,7 @@ def _run(client: httpx.Client, remotes: Sequence[Remote], root: Path, parallel: 
 
         failed = _all(bring, wanted, parallel)
     if failed:
-        raise InputError(
+        raise UserError(
             f"{len(failed)} of {len(wanted)} files could not be fetched, the first: {failed[0]}; the same command "
             "fetches what is missing"
         )
@@ -204,12 +204,12 @@ def _verify(client: httpx.Client, remotes: Sequence[Remote], parallel: int, pati
     else:
         print("no md5 sums are published for what is there")
     problems = [
-        *([f"{len(missing)} missing ({some(missing)})"] if missing else []),
-        *([f"{len(damaged)} damaged, renamed to NAME{DAMAGED} ({some(sorted(damaged))})"] if damaged else []),
+        *([f"{len(missing)} missing ({truncate_list(missing)})"] if missing else []),
+        *([f"{len(damaged)} damaged, renamed to NAME{DAMAGED} ({truncate_list(sorted(damaged))})"] if damaged else []),
         *([f"{len(failed)} could not be compared ({failed[0]})"] if failed else []),
     ]
     if problems:
-        raise InputError(f"{'; '.join(problems)}; mode=run fetches what is missing")
+        raise UserError(f"{'; '.join(problems)}; mode=run fetches what is missing")
 
 
 def _all(work: Callable[[Remote, threading.Event], None], remotes: Sequence[Remote], parallel: int) -> list[str]:
@@ -231,12 +231,12 @@ def _all(work: Callable[[Remote, threading.Event], None], remotes: Sequence[Remo
 def _settle(job: Future[None], failed: list[str]) -> None:
     try:
         job.result()
-    except InputError as error:
+    except UserError as error:
         failed.append(str(error))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError("the disk is full: what has arrived is kept; make room, then run again") from error
-        raise InputError(f"{error.filename or 'the disk'}: {error.strerror or error}") from error
+            raise UserError("the disk is full: what has arrived is kept; make room, then run again") from error
+        raise UserError(f"{error.filename or 'the disk'}: {error.strerror or error}") from error
     except Stopped:
         pass
 
@@ -246,7 +246,7 @@ def _size_of(client: httpx.Client, url: str) -> int | None:
     try:
         response = client.head(url, headers={"Accept-Encoding": "identity"})
     except httpx.InvalidURL as error:
-        raise InputError(f"{url}: {error}; check base_url=...") from error
+        raise UserError(f"{url}: {error}; check base_url=...") from error
     except httpx.HTTPError:
         return None
     return int(response.headers.get("content-length", 0)) if response.status_code == 200 else 0
@@ -255,9 +255,7 @@ def _size_of(client: httpx.Client, url: str) -> int | None:
 def _check_room(root: Path, needed: int) -> None:
     free = shutil.disk_usage(root).free
     if free < needed + SPARE:
-        raise InputError(
-            f"{root} has {decimal(free)} free, and {decimal(needed)} are to come: make room, or fetch less"
-        )
+        raise UserError(f"{root} has {decimal(free)} free, and {decimal(needed)} are to come: make room, or fetch less")
 
 
 def _client(parallel: int) -> httpx.Client:

@@ -22,7 +22,7 @@ from dolglab.data.gldv2 import Kind, image_source, listed_ids
 from dolglab.data.image_reading import BrokenImageError, checked_reading, decode, reason, shrink
 from dolglab.data.preparation.lock import preparing
 from dolglab.data.sources import HexSource, file_size, read_patiently
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import write_text
 
 # Images of a chunk: some 60 MB of 640-pixel photographs, which LitData fetches at once.
@@ -61,7 +61,7 @@ def pack_gldv2(
     of that `quality`; JPEGs that are small enough already, long thin images, and what cannot be read keep their bytes,
     so that training meets the same images. `workers` are all cores by default.
 
-    Returns the folder. Raises InputError for settings or lists that do not hold, images that are not there, too little
+    Returns the folder. Raises UserError for settings or lists that do not hold, images that are not there, too little
     space, a folder that cannot be written or that another process prepares, and where LitData is not installed.
     """
     _check(size, quality, source)
@@ -79,7 +79,7 @@ def pack_gldv2(
                 pass
             _join(folder, jobs)
         except OSError as error:
-            raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
+            raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
     total = sum(job.chunk.stat().st_size for job in jobs)
     print(
         f"{folder}: {len(images):,} images in {len(jobs)} chunks, {total / 1e9:.2f} GB; data.source=packed reads them"
@@ -101,13 +101,13 @@ def packed_bytes(data: bytes, size: int, quality: int, orientation: Orientation)
 
 def _check(size: int, quality: int, source: Kind) -> None:
     if source == "packed":
-        raise InputError("source=packed: what is packed cannot be packed again; take auto, tar or folder")
+        raise UserError("source=packed: what is packed cannot be packed again; take auto, tar or folder")
     if not isinstance(size, int) or size < 1 or not isinstance(quality, int) or not 1 <= quality <= 100:
-        raise InputError(f"size must be above 0 and quality from 1 to 100, not {size} and {quality}")
+        raise UserError(f"size must be above 0 and quality from 1 to 100, not {size} and {quality}")
     try:
         import litdata  # noqa: F401
     except ImportError:
-        raise InputError("packing needs LitData: pip install -e '.[pack]'") from None
+        raise UserError("packing needs LitData: pip install -e '.[pack]'") from None
 
 
 def _jobs(
@@ -133,7 +133,7 @@ def _done(job: _Job) -> bool:
 
 
 def _check_space(left: list[_Job], jobs: list[_Job], folder: Path) -> None:
-    """Raise InputError where what is left to pack will hardly fit, judged by some of its images."""
+    """Raise UserError where what is left to pack will hardly fit, judged by some of its images."""
     total = sum(len(job.source) for job in left)
     if not total:
         return
@@ -142,14 +142,14 @@ def _check_space(left: list[_Job], jobs: list[_Job], folder: Path) -> None:
     dropped = sum(path.stat().st_size for path in _others(folder, jobs) if path.is_file())
     wanted, free = RESERVE * total * sum(sizes) / len(sizes), shutil.disk_usage(folder).free + dropped
     if wanted > free:
-        raise InputError(f"packing takes some {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {folder}")
+        raise UserError(f"packing takes some {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {folder}")
 
 
 def _packed(job: _Job, position: int) -> bytes:
     try:
         data = read_patiently(job.source, position)
     except OSError as error:
-        raise InputError(f"{job.source.name(position)} cannot be read: {reason(error)}") from error
+        raise UserError(f"{job.source.name(position)} cannot be read: {reason(error)}") from error
     return packed_bytes(data, job.size, job.quality, job.orientation)
 
 
@@ -209,18 +209,18 @@ def _join(folder: Path, jobs: list[_Job]) -> None:
 
 
 def _layout(job: _Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids, offsets and sizes of a chunk's images. Raises InputError for a chunk that does not hold what it should."""
+    """Ids, offsets and sizes of a chunk's images. Raises UserError for a chunk that does not hold what it should."""
     data = job.chunk.read_bytes()
     try:
         (count,) = struct.unpack_from("<I", data)
         starts = np.frombuffer(data, "<u4", count + 1, offset=4).astype(np.int64)
         lengths = [LENGTHS.unpack_from(data, start) for start in starts[:-1].tolist()]
     except (struct.error, ValueError):
-        raise InputError(f"{job.chunk} is damaged: delete it, and pack again") from None
+        raise UserError(f"{job.chunk} is damaged: delete it, and pack again") from None
     sizes = np.array([size for _, size in lengths], np.int64)
     places = starts[:-1] + LENGTHS.size
     names = [data[place : place + ID_BYTES].decode("latin-1") for place in places.tolist()]
     whole = np.array_equal(places + ID_BYTES + sizes, starts[1:]) and all(name == ID_BYTES for name, _ in lengths)
     if not whole or names != [f"{sample:016x}" for sample in job.source.ids.tolist()]:
-        raise InputError(f"{job.chunk} is damaged: delete it, and pack again")
+        raise UserError(f"{job.chunk} is damaged: delete it, and pack again")
     return job.source.ids, places + ID_BYTES, sizes

@@ -14,7 +14,7 @@ from dolglab.data.preparation.fetch import Mode, fetch, numbers
 from dolglab.data.preparation.transfer import Remote
 from dolglab.data.revisited import RELEASE
 from dolglab.data.tar_archives import safe_name
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
 
 GROUND_TRUTH_URL = "http://cmp.felk.cvut.cz/revisitop/data/datasets/"
@@ -53,7 +53,7 @@ def fetch_benchmark(
     """ROxford5k or RParis6k: `root/gnd_NAME.pkl` and `root/jpg/`; archives are deleted once they are unpacked.
 
     `root/release.json` says which release of the photographs it is; result cards keep it.
-    Raises InputError as `fetch`, and for an archive that is damaged or holds what it should not.
+    Raises UserError as `fetch`, and for an archive that is damaged or holds what it should not.
     """
     root, photos = Path(root), PHOTOS[name]
     base = (base_url or photos.base_url).rstrip("/")
@@ -87,7 +87,7 @@ def fetch_distractors(
     """The distractors: `root/revisitop1m.txt`, their list, and `root/jpg/`, archive by archive (1 to 100).
 
     An archive that is unpacked leaves `root/unpacked/N` behind and is deleted.
-    Raises InputError as `fetch`, and for an archive that is damaged or holds what it should not.
+    Raises UserError as `fetch`, and for an archive that is damaged or holds what it should not.
     """
     root, base = Path(root), base_url.rstrip("/")
     done = root / "unpacked"
@@ -107,7 +107,7 @@ def fetch_distractors(
 def unpack(archive: Path, folder: Path, flat: bool) -> None:
     """Write the images of a tar archive, compressed or not, into `folder`; `flat` drops their folders.
 
-    Raises InputError for an archive that is damaged or cut short, for names that lead out of the folder, and for
+    Raises UserError for an archive that is damaged or cut short, for names that lead out of the folder, and for
     links and devices.
     """
     try:
@@ -123,5 +123,5 @@ def unpack(archive: Path, folder: Path, flat: bool) -> None:
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         reason = " ".join(str(error).split())
         if isinstance(error, OSError) and error.errno:
-            raise InputError(f"{archive.name} could not be unpacked: {error.strerror}") from error
-        raise InputError(f"{archive} is damaged ({reason}): delete it and run again") from error
+            raise UserError(f"{archive.name} could not be unpacked: {error.strerror}") from error
+        raise UserError(f"{archive} is damaged ({reason}): delete it and run again") from error

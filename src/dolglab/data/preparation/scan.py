@@ -22,7 +22,7 @@ from dolglab.data.image_formats import Finding, inspect
 from dolglab.data.image_reading import Reading, checked_reading, reason
 from dolglab.data.preparation.lock import preparing
 from dolglab.data.sources import HexSource, read_patiently
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.io import write_text
 
 # Images between two marks from which a scan that was stopped goes on.
@@ -53,7 +53,7 @@ def scan_gldv2(
     those that are not, for `data.exclude_images`. A scan that was stopped goes on where it was. `workers` are all cores
     by default.
 
-    Returns the skip list's path. Raises InputError for a split, list or images that are not there, and a folder that
+    Returns the skip list's path. Raises UserError for a split, list or images that are not there, and a folder that
     cannot be written or that another process prepares.
     """
     reading, workers = checked_reading(orientation, min_side), checked_workers(workers)
@@ -71,7 +71,7 @@ def scan_gldv2(
             found = [row for chunk in chunks for row in csv.reader(io.StringIO(chunk.part.read_text()))]
             _write(home, found)
         except OSError as error:
-            raise InputError(f"{home} cannot be written: {error.strerror or error}") from error
+            raise UserError(f"{home} cannot be written: {error.strerror or error}") from error
         shutil.rmtree(chunks[0].part.parent, ignore_errors=True)
     _say(home, len(images), found)
     return home / SKIP_LIST

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 # Answers that another try may change: too early, too many requests, and servers in trouble.
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -76,7 +76,7 @@ def transfer(
         advance: told of the bytes that arrive, and of those that are thrown away as negative numbers.
 
     Raises:
-        InputError: not there, refused, a checksum that stays wrong, no room, or out of patience.
+        UserError: not there, refused, a checksum that stays wrong, no room, or out of patience.
         Stopped: as asked.
     """
     if remote.path.exists():
@@ -90,7 +90,7 @@ def transfer(
             remote.version.unlink(missing_ok=True)
             return
         advance(-_drop(remote))
-    raise InputError(f"{remote.url} arrived {CHECKSUM_TRIES} times with a wrong md5 sum: its server is at fault")
+    raise UserError(f"{remote.url} arrived {CHECKSUM_TRIES} times with a wrong md5 sum: its server is at fault")
 
 
 def md5_of(path: Path) -> str:
@@ -100,10 +100,10 @@ def md5_of(path: Path) -> str:
 
 
 def _sum_in(text: str, url: str) -> str:
-    """The sum in a published md5 file, `SUM  NAME`. Raises InputError when there is none."""
+    """The sum in a published md5 file, `SUM  NAME`. Raises UserError when there is none."""
     word = (text.split() or [""])[0].lower()
     if not re.fullmatch("[0-9a-f]{32}", word):
-        raise InputError(f"{url} holds no md5 sum")
+        raise UserError(f"{url} holds no md5 sum")
     return word
 
 
@@ -131,12 +131,12 @@ def _persist(work: Callable[[], None], remote: Remote, patience: Patience, stop:
         try:
             return work()
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
-            raise InputError(f"{remote.url}: {error}; check base_url=...") from error
+            raise UserError(f"{remote.url}: {error}; check base_url=...") from error
         except (httpx.TransportError, _Passing) as error:
             failures = 1 if _size(remote.part) > before else failures + 1
             if failures > patience.retries:
                 reason = str(error) or type(error).__name__
-                raise InputError(
+                raise UserError(
                     f"{remote.url}: gave up after {failures} tries ({reason}); run again to go on"
                 ) from error
             asked = error.after if isinstance(error, _Passing) else None
@@ -213,7 +213,7 @@ def _check_status(response: httpx.Response, url: str) -> None:
     if code in PASSING:
         after = response.headers.get("retry-after", "")
         raise _Passing(f"the server answers {code}", float(after) if after.isdigit() else None)
-    raise InputError(f"{url}: the server answers {code}{' (not found)' if code == 404 else ''}; check base_url=...")
+    raise UserError(f"{url}: the server answers {code}{' (not found)' if code == 404 else ''}; check base_url=...")
 
 
 def _size(path: Path) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import Shortlist
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.rerank.neighbours import nearest
 
 
@@ -56,7 +56,7 @@ class Diffusion:
         iterations: after this many steps it is good in any case.
 
     Raises:
-        InputError: a setting out of its range.
+        UserError: a setting out of its range.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class Diffusion:
         iterations: int = 100,
     ) -> None:
         if min(depth, neighbours, query_neighbours, iterations) < 1:
-            raise InputError("rerank.depth, neighbours, query_neighbours and iterations are at least 1")
+            raise UserError("rerank.depth, neighbours, query_neighbours and iterations are at least 1")
         if not (0 <= alpha < 1 and gamma > 0 and tolerance > 0):
-            raise InputError(
+            raise UserError(
                 f"diffusion needs 0 <= alpha < 1, gamma > 0 and tolerance > 0, not alpha={alpha}, gamma={gamma}, "
                 f"tolerance={tolerance}"
             )

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import Shortlist
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 
 
 def nearest(similarity: NDArray[np.float32], count: int) -> NDArray[np.bool_]:
@@ -50,12 +50,12 @@ class Neighbours:
         beta: how much a neighbour weighs beside the answer itself.
 
     Raises:
-        InputError: depth or neighbours below 1, beta below 0.
+        UserError: depth or neighbours below 1, beta below 0.
     """
 
     def __init__(self, depth: int = 400, neighbours: int = 9, beta: float = 0.15) -> None:
         if depth < 1 or neighbours < 1 or not 0 <= beta < float("inf"):
-            raise InputError(
+            raise UserError(
                 f"rerank.depth and neighbours are at least 1 and beta is not negative, not depth={depth}, "
                 f"neighbours={neighbours}, beta={beta}"
             )

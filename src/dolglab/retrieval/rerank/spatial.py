@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 
 from dolglab.contracts import LocalFeatures, Shortlist
-from dolglab.errors import InputError
+from dolglab.errors import UserError
 from dolglab.retrieval.rerank.geometry import MINIMUM, Kind, inliers, mutual_matches
 
 
@@ -39,7 +39,7 @@ class Spatial:
         least: least cosine of matched descriptors.
 
     Raises:
-        InputError: settings out of range.
+        UserError: settings out of range.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class Spatial:
         least: float = -1.0,
     ) -> None:
         if kind not in MINIMUM:
-            raise InputError(f"rerank.kind is affine or homography, not {kind}")
+            raise UserError(f"rerank.kind is affine or homography, not {kind}")
         if min(depth, iterations) < 1 or residual <= 0 or not 0 < ratio <= 1 or not -1 <= least <= 1:
-            raise InputError(
+            raise UserError(
                 "rerank.depth and rerank.iterations are at least 1, residual above 0, ratio in (0, 1], least in [-1, 1]"
             )
         self.depth = depth
