@@ -10,7 +10,9 @@ from pathlib import Path
 
 from dolglab.io import acquire, is_held, release
 
-TAKE = "import sys; from pathlib import Path; from dolglab.io import hold; print(hold(Path(sys.argv[1])), flush=True); "
+TAKE = (
+    "import sys; from pathlib import Path; from dolglab import io; print(io.acquire(Path(sys.argv[1])), flush=True); "
+)
 
 
 def other(path: Path, then: str = "") -> subprocess.Popen[str]:

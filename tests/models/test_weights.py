@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dolglab.errors import UserError
-from dolglab.models.weights import check_finite, locate, read_file, some, tensors_of
+from dolglab.errors import UserError, truncate_list
+from dolglab.models.weights import check_finite, locate, read_file, tensors_of
 
 
 def test_safetensors_and_torchs_own_files(tmp_path: Path) -> None:
@@ -43,5 +43,5 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
 
 
 def test_long_lists_are_cut() -> None:
-    assert some(["a", "b"]) == "a, b"
-    assert some([str(i) for i in range(10)], 2) == "0, 1 and 8 more"
+    assert truncate_list(["a", "b"]) == "a, b"
+    assert truncate_list([str(i) for i in range(10)], 2) == "0, 1 and 8 more"

@@ -82,8 +82,8 @@ def test_the_starter_of_a_sweep_is_known_by_more_than_its_number(monkeypatch):
 
 
 def test_a_folder_that_another_process_goes_on_with_is_no_failed_job(tmp_path, monkeypatch):
-    take = "import sys, time; from pathlib import Path; from dolglab.io import hold\n"
-    take += "print(hold(Path(sys.argv[1])), flush=True); time.sleep(60)"
+    take = "import sys, time; from pathlib import Path; from dolglab.io import acquire\n"
+    take += "print(acquire(Path(sys.argv[1])), flush=True); time.sleep(60)"
     folder = tmp_path / "sweep" / "0"
     monkeypatch.setattr(job, "PATIENCE", 0.2)
     with subprocess.Popen(

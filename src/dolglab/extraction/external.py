@@ -197,8 +197,8 @@ def aligned(wanted: Sequence[str], listed: Sequence[str], what: str) -> NDArray[
     if unclear.any():
         names = [wanted[position] for position in np.flatnonzero(unclear).tolist()]
         raise UserError(
-            f"{what}: {len(names):,} of {len(wanted):,} images cannot be told apart by these names: {truncate_list(names, 5)} "
-            "(list such paths, or leave the names out and keep the benchmark's order)"
+            f"{what}: {len(names):,} of {len(wanted):,} images cannot be told apart by these names: "
+            f"{truncate_list(names, 5)} (list such paths, or leave the names out and keep the benchmark's order)"
         )
     missing = [wanted[position] for position in np.flatnonzero(rows < 0).tolist()]
     if missing:

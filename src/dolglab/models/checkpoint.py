@@ -191,10 +191,15 @@ def build_model(config: Mapping[str, Any]) -> DescriptorModel:
     """The network a stored configuration describes, without downloading pretrained weights.
 
     Only this project's networks are built (see `part`), so that a checkpoint from elsewhere cannot call anything else.
+    Raises UserError for what is none of them, and for arguments that they do not take.
     """
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    return instantiate(safe_config(config))
+    try:
+        return instantiate(safe_config(config))
+    except InstantiationException as error:
+        raise UserError(f"the checkpoint's network cannot be built: {error.__cause__ or error}") from error
 
 
 def check_loadable(model: nn.Module, config: Mapping[str, Any]) -> None:
