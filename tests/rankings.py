@@ -19,6 +19,7 @@ from dolglab.contracts import (
     Ranking,
     Scores,
 )
+from dolglab.measures import RevisitedMeasure
 from dolglab.results.card import make_card
 
 NO_BOX = (np.nan,) * 4
@@ -78,6 +79,7 @@ def make_ranking() -> Callable[..., Ranking]:
             ground_truth=GroundTruth(**truth),
             crop=crop,
             digest=digest,
+            measure=RevisitedMeasure(),
             difficulties=difficulties,
         )
         evaluation: Evaluation = {

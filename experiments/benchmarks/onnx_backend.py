@@ -30,7 +30,7 @@ from dolglab.extraction.fuse_batch_norm import for_inference
 from dolglab.extraction.onnx_extractor import OnnxExtractor, Session
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG, DescriptorModel
-from dolglab.retrieval.metrics import revisited_evaluation
+from dolglab.measures import revisited_evaluation
 from dolglab.sharing.onnx_export import write_int8, write_onnx
 from dolglab.sharing.resolve import named
 

@@ -31,7 +31,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from dolglab.contracts import DIFFICULTIES, Evaluation, GroundTruth, Scores
-from dolglab.retrieval.metrics import evaluation_of, labelled_of
+from dolglab.measures import evaluation_of, labelled_of
 from dolglab.retrieval.ranking import exact_ranking
 
 QUERIES, ROUNDS, KAPPAS, TOP = 70, 5, (1, 5, 10), 100

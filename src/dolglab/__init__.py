@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dolglab.losses.margin import DynamicArcFace as DynamicArcFace
     from dolglab.losses.margin import Softmax as Softmax
     from dolglab.losses.margin import SubCenterArcFace as SubCenterArcFace
+    from dolglab.measures import revisited_evaluation as revisited_evaluation
     from dolglab.models.backbone import Backbone as Backbone
     from dolglab.models.delg import DELG as DELG
     from dolglab.models.dolg import DOLG as DOLG
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from dolglab.models.pooling import RMAC as RMAC
     from dolglab.models.pooling import GeM as GeM
     from dolglab.models.pooling import gem as gem
-    from dolglab.retrieval.metrics import revisited_evaluation as revisited_evaluation
     from dolglab.sharing.loaded_model import LoadedModel
 
 __version__ = "0.2.0"

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple, Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dolglab.errors import UserError
+
+if TYPE_CHECKING:
+    # Rooms that run no network import this module, and do without torch.
+    import torch
+    from jaxtyping import Float, Int, UInt8
+    from torch import Tensor
 
 Crop = Literal["pil", "trunc", "none"]
 Resize = Literal["released", "antialias"]
 Orientation = Literal["exif", "ignore"]
-# What a benchmark has figures for: the difficulties of Revisited Oxford and Paris, or the halves of GLDv2's solutions.
-Difficulty = Literal["easy", "medium", "hard", "public", "private"]
+# What a benchmark has figures for: the difficulties of Revisited Oxford and Paris, the halves of GLDv2's solutions.
+Difficulty = str
 DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard")
 USAGES: tuple[Difficulty, ...] = ("public", "private")
-# The figure itself: Revisited mAP, GLDv2 retrieval's mAP@100, GLDv2 recognition's global average precision.
-Measure = Literal["mAP", "mAP@100", "GAP"]
 
 
 class BadImage(NamedTuple):
@@ -85,6 +86,28 @@ class LocalFeatures:
         return len(self.keypoints)
 
 
+def no_features(position: int) -> LocalFeatures:
+    """What stands where nobody asked for local features."""
+    raise RuntimeError(f"nobody asked for the local features of image {position}")
+
+
+@dataclass(frozen=True)
+class ExtractedFeatures:
+    """What there is of a set of images: which of them, those that could not be read, and what one took.
+
+    `descriptors` are (images, D) where there are any, `features` gives the local features of the image at a position;
+    `seconds` and `bytes` are means over images, and `stages` is what a result card says.
+    """
+
+    available: NDArray[np.bool_]
+    bad: tuple[BadImage, ...] = ()
+    seconds: float = 0.0
+    bytes: float = 0.0
+    descriptors: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    features: Callable[[int], LocalFeatures] = field(default=no_features)
+    stages: Mapping[str, object] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Shortlist:
     """A query's first answers, for a re-ranker: gallery positions, best first, and their scores, (k,) each.
@@ -115,7 +138,7 @@ class Reranker(Protocol):
         """The new order: a permutation of 0..k-1, best first."""
         ...
 
-    def describe(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """What decides the order, in plain values."""
         ...
 
@@ -221,44 +244,23 @@ class GroundTruth:
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """Images with queries and ground truth.
+class Ranked:
+    """What is kept of rankings of a gallery, one a query, too long to be kept whole.
 
-    The first `num_gallery` images of `source` are the gallery; `queries` are the positions of the query
-    images, which may lie in the gallery (then each query is junk to itself). `boxes` are the queries' crop
-    boxes x1, y1, x2, y2 in pixels, NaN where there is none. `difficulties` are those that mean something; `release`
-    says which release of the photographs it is, where that is known; `notes` what sets it apart from the published
-    benchmark, to be printed beside every figure of it.
+    Attributes:
+        heads: (Q, k) gallery positions, best first; -1 where there is no further image.
+        scores: (Q, k) float32, -inf where there is none.
+        labelled: for each query, gallery positions that its ground truth speaks of.
+        ranks: for each of `labelled` its 0-based rank in the whole ranking; -1 where it is not in it.
     """
 
-    name: str
-    source: ImageSource
-    num_gallery: int
-    queries: NDArray[np.int64]
-    boxes: NDArray[np.float64]
-    ground_truth: GroundTruth
-    crop: Crop
-    digest: str
-    difficulties: tuple[Difficulty, ...] = DIFFICULTIES
-    release: str | None = None
-    measure: Measure = "mAP"
-    families: NDArray[np.str_] | None = None
-    notes: tuple[str, ...] = ()
+    heads: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    labelled: tuple[NDArray[np.int64], ...]
+    ranks: tuple[NDArray[np.int64], ...]
 
-
-@dataclass(frozen=True)
-class GLDv2Benchmark(Benchmark):
-    """A benchmark of Google Landmarks v2, whose queries are Public, Private or, counting for nothing, neither.
-
-    `usages` says which each query is. For recognition, `landmarks` are those of the gallery's images, `shown` those
-    that each query shows, and a query's answer is the landmark whose cosines, summed over the `neighbours` nearest
-    gallery images, are highest.
-    """
-
-    usages: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
-    landmarks: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    shown: tuple[frozenset[int], ...] = ()
-    neighbours: int = 0
+    def __len__(self) -> int:
+        return len(self.heads)
 
 
 class Scores(TypedDict):
@@ -270,6 +272,69 @@ class Scores(TypedDict):
 
 
 Evaluation = dict[Difficulty, Scores]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a benchmark's rankings are worth.
+
+    `answers` are those of recognition: (query, landmark, score), for the queries that have one. `curves` are the mean
+    interpolated precision at recall 0, 0.01, ..., 1, where the measure is about that.
+    """
+
+    evaluation: Evaluation
+    kappas: Sequence[int] = ()
+    answers: tuple[tuple[int, int, float], ...] = ()
+    curves: Mapping[Difficulty, NDArray[np.float64]] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Measure(Protocol):
+    """What the rankings of a benchmark are worth; each benchmark brings its own."""
+
+    name: str
+    # How many of a query's first answers it looks at.
+    depth: int
+
+    def ground_truth_ids(self, truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
+        """For each query the gallery positions whose ranks in the whole ranking `figures` asks for."""
+        ...
+
+    def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
+        """The figures of a benchmark's rankings, which may be another at each difficulty."""
+        ...
+
+    def submission(self, ranking: Ranking) -> str | None:
+        """The text of the file that the benchmark's organisers take; None where they take none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Images with queries and ground truth.
+
+    The first `num_gallery` images of `source` are the gallery; `queries` are the positions of the query
+    images, which may lie in the gallery (then each query is junk to itself). `boxes` are the queries' crop
+    boxes x1, y1, x2, y2 in pixels, NaN where there is none. `difficulties` are those that mean something; `release`
+    says which release of the photographs it is, where that is known; `notes` what sets it apart from the published
+    benchmark, to be printed beside every figure of it. `measure` says what its rankings are worth;
+    `gallery_is_training` that the gallery is the training set, as in GLDv2's recognition.
+    """
+
+    name: str
+    source: ImageSource
+    num_gallery: int
+    queries: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    ground_truth: GroundTruth
+    crop: Crop
+    digest: str
+    measure: Measure
+    difficulties: tuple[Difficulty, ...] = DIFFICULTIES
+    release: str | None = None
+    families: NDArray[np.str_] | None = None
+    notes: tuple[str, ...] = ()
+    gallery_is_training: bool = False
 
 
 @dataclass(frozen=True)

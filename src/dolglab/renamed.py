@@ -21,7 +21,7 @@ RENAMED = {
     "src.data.preparation.revisited.fetch_distractors": "dolglab.data.preparation.revisited.fetch_distractors",
     "src.data.preparation.scan.scan_gldv2": "dolglab.data.preparation.scan.scan_gldv2",
     "src.data.revisited.revisited_benchmark": "dolglab.data.revisited.revisited_benchmark",
-    "src.evaluation.describer.make_describer": "dolglab.evaluation.describer.make_describer",
+    "src.evaluation.describer.make_describer": "dolglab.evaluation.feature_extractor.make_feature_extractor",
     "src.evaluation.overlap.Rule": "dolglab.evaluation.overlap.Rule",
     "src.evaluation.overlap.find_overlap": "dolglab.evaluation.overlap.find_overlap",
     "src.evaluation.overlap_sets.training_images": "dolglab.evaluation.overlap.training_images",

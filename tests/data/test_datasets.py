@@ -16,6 +16,7 @@ from dolglab.data.datasets import MAX_REPLACEMENTS, BenchmarkImages, TrainingIma
 from dolglab.data.image_reading import CropRange, decode, decode_crop
 from dolglab.data.sources import FolderSource
 from dolglab.errors import UserError
+from dolglab.measures import RevisitedMeasure
 
 Encode = Callable[..., bytes]
 Photo = Callable[..., NDArray[np.uint8]]
@@ -127,6 +128,7 @@ def benchmark_images(tmp_path: Path, photo: Photo, encode: Encode) -> Benchmark:
         ground_truth=GroundTruth((np.array([0]),), empty, empty),
         crop="pil",
         digest="",
+        measure=RevisitedMeasure(),
     )
 
 

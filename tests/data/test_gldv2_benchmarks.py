@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dolglab.contracts import GLDv2Benchmark
+from dolglab.contracts import Benchmark
 from dolglab.data.gldv2_benchmarks import gldv2_recognition, gldv2_retrieval
 from dolglab.data.preparation.pack import pack_gldv2
 from dolglab.errors import UserError
@@ -50,30 +50,30 @@ def test_retrieval_has_the_index_as_gallery_and_counted_test_images_as_queries(p
     assert benchmark.source.size(5) == 16
     assert benchmark.num_gallery == 4
     assert benchmark.queries.tolist() == [4, 5]
-    assert benchmark.usages.tolist() == ["public", "private"]
+    assert benchmark.measure.usages.tolist() == ["public", "private"]
     assert [part.tolist() for part in benchmark.ground_truth.easy] == [[1], [0, 3]]
     assert benchmark.difficulties == ("public", "private")
-    assert benchmark.measure == "mAP@100"
+    assert benchmark.measure.name == "mAP@100"
 
 
 def test_a_submission_may_name_what_counts_for_nothing(published: Path) -> None:
     benchmark = gldv2_retrieval(published, ignored=True)
-    assert benchmark.usages.tolist() == ["ignored", "public", "private"]
+    assert benchmark.measure.usages.tolist() == ["ignored", "public", "private"]
     assert benchmark.difficulties == ("public", "private")
     assert benchmark.digest != gldv2_retrieval(published).digest
 
 
 def test_recognition_has_the_training_images_with_their_landmarks_as_gallery(published: Path) -> None:
     benchmark = gldv2_recognition(published, neighbours=3)
-    assert isinstance(benchmark, GLDv2Benchmark)
-    assert benchmark.num_gallery == len(benchmark.landmarks) == 30
-    assert np.bincount(benchmark.landmarks)[[7, 30, 200]].tolist() == [10, 10, 10]
-    assert benchmark.usages.tolist() == ["public", "public", "private"]
-    assert benchmark.shown == (frozenset(), frozenset({30, 9999}), frozenset({7, 200}))
-    positives = [sorted(set(benchmark.landmarks[part].tolist())) for part in benchmark.ground_truth.easy]
+    assert benchmark.gallery_is_training
+    assert benchmark.num_gallery == len(benchmark.measure.landmarks) == 30
+    assert np.bincount(benchmark.measure.landmarks)[[7, 30, 200]].tolist() == [10, 10, 10]
+    assert benchmark.measure.usages.tolist() == ["public", "public", "private"]
+    assert benchmark.measure.shown == (frozenset(), frozenset({30, 9999}), frozenset({7, 200}))
+    positives = [sorted(set(benchmark.measure.landmarks[part].tolist())) for part in benchmark.ground_truth.easy]
     assert positives == [[], [30], [7, 200]]
-    assert benchmark.measure == "GAP"
-    assert benchmark.neighbours == 3
+    assert benchmark.measure.name == "GAP"
+    assert benchmark.measure.depth == 3
 
 
 def test_what_is_wrong_with_the_lists_is_said(published: Path) -> None:
@@ -110,7 +110,7 @@ def test_what_could_only_fail_after_hours_is_refused_beforehand(published: Path)
         gldv2_recognition(published, ignored=True)
 
 
-def _packed_recognition(root: Path) -> GLDv2Benchmark:
+def _packed_recognition(root: Path) -> Benchmark:
     pack_gldv2(root, workers=1)
     return gldv2_recognition(root, source="packed")
 

@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 
 from dashboard.wandb_file import history, records
-from end_to_end.runs import NARROW, SMALL, card, command, metrics, run_command
-
 from dolglab.training.wandb_workspace import SECTIONS
+from end_to_end.runs import NARROW, SMALL, card, command, metrics, run_command
 
 
 def test_a_run_shows_its_curves_queries_results_and_checkpoints(world: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from end_to_end.runs import card, config, refused
 
 from dolglab.commands.checkpoint_network import with_network
 from dolglab.commands.train import main as train
@@ -17,8 +16,9 @@ from dolglab.data.folder import split_folder
 from dolglab.data.image_reading import decode
 from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor
+from dolglab.measures import revisited_evaluation
 from dolglab.models.checkpoint import RUN_KEY, load_model, read_checkpoint
-from dolglab.retrieval.metrics import revisited_evaluation
+from end_to_end.runs import card, config, refused
 
 SMALL = ["data.image_size=64", "data.batch_size=8", "data.workers=0", "trainer=cpu", "trainer.max_epochs=1"]
 

@@ -12,17 +12,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dolglab.contracts import Benchmark, GroundTruth, LocalFeatures, Ranking, Shortlist
+from dolglab.contracts import Benchmark, ExtractedFeatures, GroundTruth, LocalFeatures, Ranking, Shortlist
 from dolglab.data.folder import folder_benchmark
 from dolglab.errors import UserError
-from dolglab.evaluation.describer import Describer
-from dolglab.evaluation.pipeline import ORACLE, Evaluator, Given
-from dolglab.evaluation.search import Method, search_by_local_features
+from dolglab.evaluation.evaluator import Evaluator, ExternalDescriptors
+from dolglab.evaluation.feature_extractor import FeatureExtractor
 from dolglab.extraction.descriptor_store import DescriptorStore, read_store
 from dolglab.extraction.extract import Images
+from dolglab.measures import revisited_evaluation
 from dolglab.retrieval.asmk import ASMK
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
-from dolglab.retrieval.metrics import revisited_evaluation
+from dolglab.retrieval.pipeline import ORACLE, RetrievalPipeline
 from dolglab.retrieval.query_expansion import AlphaQE
 from dolglab.retrieval.whitening import Whitening
 
@@ -57,15 +57,15 @@ def table() -> NDArray[np.float32]:
 
 
 @pytest.fixture
-def given(tmp_path: Path, table: NDArray[np.float32]) -> Given:
+def given(tmp_path: Path, table: NDArray[np.float32]) -> ExternalDescriptors:
     np.save(tmp_path / "theirs.npy", table)
-    return Given(tmp_path / "theirs.npy")
+    return ExternalDescriptors(tmp_path / "theirs.npy")
 
 
-def evaluate(store: Path, benchmark: Benchmark, method: Method, **options: object) -> Ranking:
+def evaluate(store: Path, benchmark: Benchmark, pipeline: RetrievalPipeline, **options: object) -> Ranking:
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    describer = Describer(trainer, Images(), store, local=options.pop("local", None))
-    ranking = Evaluator(describer, method, **options).run(benchmark)
+    extractor = FeatureExtractor(trainer, Images(), store, local=options.pop("local", None))
+    ranking = Evaluator(extractor, pipeline, **options).run(benchmark)
     assert ranking is not None
     return ranking
 
@@ -84,9 +84,9 @@ def expected(table: NDArray[np.float32], truth: GroundTruth) -> dict[Any, Any]:
 
 
 def test_anyones_descriptors_by_the_same_protocol(
-    tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: Given
+    tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: ExternalDescriptors
 ) -> None:
-    ranking = evaluate(tmp_path, benchmark, Method(), given=given)
+    ranking = evaluate(tmp_path, benchmark, RetrievalPipeline(), external=given)
     reference = expected(table, benchmark.ground_truth)
     assert maps(ranking) == pytest.approx({d: reference[d]["map"] for d in reference}, abs=1e-12)
     np.testing.assert_allclose(ranking.evaluation["hard"]["mp_at_k"], reference["hard"]["mp_at_k"])
@@ -97,24 +97,28 @@ def test_anyones_descriptors_by_the_same_protocol(
 
 
 def test_an_index_that_looks_everywhere_gives_the_exact_figures_and_says_what_it_is(
-    tmp_path: Path, benchmark: Benchmark, given: Given
+    tmp_path: Path, benchmark: Benchmark, given: ExternalDescriptors
 ) -> None:
-    exact = evaluate(tmp_path, benchmark, Method(), given=given)
-    whole = evaluate(tmp_path, benchmark, Method(index=lambda: IVFFlatIndex(lists=4, probes=4)), given=given)
+    exact = evaluate(tmp_path, benchmark, RetrievalPipeline(), external=given)
+    whole = evaluate(
+        tmp_path, benchmark, RetrievalPipeline(index=lambda: IVFFlatIndex(lists=4, probes=4)), external=given
+    )
     assert maps(whole) == pytest.approx(maps(exact), abs=1e-12)
     assert stage(whole, "index")["recall@10"] == 1
     assert any("lower bound" in note for note in whole.notes)
-    narrow = evaluate(tmp_path, benchmark, Method(index=lambda: IVFFlatIndex(lists=4, probes=1)), given=given)
+    narrow = evaluate(
+        tmp_path, benchmark, RetrievalPipeline(index=lambda: IVFFlatIndex(lists=4, probes=1)), external=given
+    )
     assert stage(narrow, "index")["recall@10"] < 1
     assert maps(narrow)["medium"] < maps(exact)["medium"]
 
 
 def test_steps_are_done_in_their_order_and_learned_on_other_images(
-    tmp_path: Path, benchmark: Benchmark, photos: Path, table: NDArray[np.float32], given: Given
+    tmp_path: Path, benchmark: Benchmark, photos: Path, table: NDArray[np.float32], given: ExternalDescriptors
 ) -> None:
     other = replace(benchmark, name="other", digest="another set")
     steps = {"whitening": Whitening(dim=4, shrink=0.1), "alpha_qe": AlphaQE(neighbours=3)}
-    ranking = evaluate(tmp_path, benchmark, Method(post=steps), given=given, learn_on=other)
+    ranking = evaluate(tmp_path, benchmark, RetrievalPipeline(post=steps), external=given, learn_on=other)
     by_hand = Whitening(dim=4, shrink=0.1)
     by_hand.learn(table, np.empty((0, 2), np.int64), "other", "another set")
     gallery, queries = AlphaQE(neighbours=3)(*by_hand(table[:50], table[50:]))
@@ -122,17 +126,19 @@ def test_steps_are_done_in_their_order_and_learned_on_other_images(
     assert maps(ranking) == pytest.approx({d: reference[d]["map"] for d in reference}, abs=1e-12)
     assert [step.get("learned_on") for step in stage(ranking, "post")] == ["other", None]
     assert ranking.notes == ()
-    Method(post=steps).save(tmp_path)
+    RetrievalPipeline(post=steps).save(tmp_path)
     again = {"whitening": Whitening(matrix=tmp_path / "whitening.safetensors")}
     assert again["whitening"].learned_on == ("other", "another set")
 
 
-def test_what_was_learned_on_the_tested_set_is_labelled(tmp_path: Path, benchmark: Benchmark, given: Given) -> None:
+def test_what_was_learned_on_the_tested_set_is_labelled(
+    tmp_path: Path, benchmark: Benchmark, given: ExternalDescriptors
+) -> None:
     steps = {"whitening": Whitening(shrink=0.1)}
-    ranking = evaluate(tmp_path, benchmark, Method(post=steps), given=given, learn_on=benchmark)
+    ranking = evaluate(tmp_path, benchmark, RetrievalPipeline(post=steps), external=given, learn_on=benchmark)
     assert ranking.notes == ("whitening learned on this set",)
     with pytest.raises(UserError, match=r"there is no whitening yet: give post\.whitening\.matrix=FILE"):
-        evaluate(tmp_path, benchmark, Method(post={"whitening": Whitening()}), given=given)
+        evaluate(tmp_path, benchmark, RetrievalPipeline(post={"whitening": Whitening()}), external=given)
 
 
 class Worst:
@@ -148,14 +154,14 @@ class Worst:
         np.testing.assert_allclose(shortlist.descriptors @ shortlist.query_descriptor, shortlist.scores, atol=1e-6)
         return np.arange(len(shortlist))[::-1]
 
-    def describe(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         return {"rerank": "worst", "depth": self.depth}
 
 
 def test_a_reranker_orders_the_first_answers_anew(
-    tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: Given
+    tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: ExternalDescriptors
 ) -> None:
-    ranking = evaluate(tmp_path, benchmark, Method(rerank=Worst(7)), given=given)
+    ranking = evaluate(tmp_path, benchmark, RetrievalPipeline(rerank=Worst(7)), external=given)
     order = np.argsort(-(table[50:].astype(np.float64) @ table[:50].T), axis=1, kind="stable")
     turned = np.concatenate([order[:, :7][:, ::-1], order[:, 7:]], axis=1)
     reference = revisited_evaluation(turned, benchmark.ground_truth)
@@ -165,9 +171,9 @@ def test_a_reranker_orders_the_first_answers_anew(
 
 
 def test_an_oracles_shortlist_has_no_junk_and_is_labelled(
-    tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: Given
+    tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: ExternalDescriptors
 ) -> None:
-    ranking = evaluate(tmp_path, benchmark, Method(rerank=Worst(7), oracle=True), given=given)
+    ranking = evaluate(tmp_path, benchmark, RetrievalPipeline(rerank=Worst(7), oracle=True), external=given)
     truth = benchmark.ground_truth
     order = np.argsort(-(table[50:].astype(np.float64) @ table[:50].T), axis=1, kind="stable")
     for difficulty, ignored in (("medium", [truth.junk]), ("hard", [truth.junk, truth.easy])):
@@ -184,6 +190,7 @@ class Words:
     """Local features of each photo: three of its own landmark's and two of nobody's."""
 
     model = None
+    needs_network = False
 
     def __call__(self, images: list[torch.Tensor]) -> list[LocalFeatures]:
         return [self.of(image) for image in images]
@@ -195,12 +202,12 @@ class Words:
         points = np.zeros((5, 2), np.float32)
         return LocalFeatures(points, points[:, 0], points[:, 0], normalised(rows), (96, 112))
 
-    def describe(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         return {"features": "words"}
 
 
 def test_aggregated_local_features_rank_the_whole_gallery(tmp_path: Path, benchmark: Benchmark) -> None:
-    method = Method(aggregate=ASMK(words=16, dim=32))
+    method = RetrievalPipeline(aggregate=ASMK(words=16, dim=32))
     other = replace(benchmark, name="other", digest="another set")
     ranking = evaluate(tmp_path, benchmark, method, local=Words(), learn_on=other)
     by_hand = ASMK(words=16, dim=32)
@@ -222,7 +229,8 @@ def test_images_without_local_features_are_in_no_aggregated_ranking(benchmark: B
     aggregate.learn((rows[i].descriptors for i in range(60)), "other", "another set")
     known = np.ones(60, np.bool_)
     known[[3, 55]] = False
-    found = search_by_local_features(rows.__getitem__, known, benchmark, aggregate, 50).ranked
+    features = ExtractedFeatures(known, features=rows.__getitem__)
+    found = RetrievalPipeline(aggregate=aggregate).search(features, benchmark).ranked
     assert 3 not in found.heads
     assert (found.heads[5] == -1).all()
     for labelled, ranks in zip(found.labelled, found.ranks, strict=True):
@@ -233,11 +241,11 @@ def test_images_without_local_features_are_in_no_aggregated_ranking(benchmark: B
 def test_a_kept_store_must_be_whole_and_of_these_images(tmp_path: Path, benchmark: Benchmark) -> None:
     about = {"benchmark": benchmark.name, "digest": benchmark.digest, "model": "one"}
     DescriptorStore.create(tmp_path / "kept", 60, 16, about)
-    given = Given(tmp_path / "kept")
+    given = ExternalDescriptors(tmp_path / "kept")
     with pytest.raises(UserError, match=r"no descriptor of 60 of 60 images"):
-        evaluate(tmp_path, benchmark, Method(), given=given)
+        evaluate(tmp_path, benchmark, RetrievalPipeline(), external=given)
     with pytest.raises(UserError, match=r"not of other's images"):
-        evaluate(tmp_path, replace(benchmark, name="other", digest="another set"), Method(), given=given)
+        evaluate(tmp_path, replace(benchmark, name="other", digest="another set"), RetrievalPipeline(), external=given)
     with pytest.raises(UserError, match=r"made with another network"):
         read_store(given.file, benchmark, "two")
 
@@ -254,4 +262,4 @@ def test_refuses_parts_that_do_not_go_together(parts: dict, message: str) -> Non
     if parts.get("aggregate"):
         parts = parts | {"aggregate": ASMK()}
     with pytest.raises(UserError, match=message):
-        Method(**parts)
+        RetrievalPipeline(**parts)

@@ -20,7 +20,7 @@ from dolglab.data.folder import folder_benchmark
 from dolglab.data.selection import select
 from dolglab.data.sources import HexSource
 from dolglab.errors import UserError
-from dolglab.evaluation.describer import make_describer
+from dolglab.evaluation.feature_extractor import make_feature_extractor
 from dolglab.evaluation.overlap import (
     Pairs,
     Rule,
@@ -284,7 +284,7 @@ def test_rules_that_make_no_sense_are_refused(wrong: dict, message: str) -> None
 def test_readings_that_make_no_sense_are_refused(wrong: dict, message: str, tmp_path: Path) -> None:
     model = GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), dim=4)
     with pytest.raises(UserError, match=message):
-        make_describer(None, model, RootSIFT(), tmp_path, **wrong)
+        make_feature_extractor(None, model, RootSIFT(), tmp_path, **wrong)
 
 
 def test_no_network_no_benchmark_and_no_probe_are_refused(
@@ -314,5 +314,5 @@ def test_a_checkpoint_fetches_no_other_weights(tmp_path: Path) -> None:
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert cfg.call.benchmarks[1] is None
     with pytest.raises(Exception, match="gone") as stop:
-        instantiate(cfg.call.describer)
+        instantiate(cfg.call.extractor)
     assert isinstance(stop.value.__cause__, UserError)

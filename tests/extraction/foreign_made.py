@@ -11,6 +11,7 @@ from scipy.io import savemat
 
 from dolglab.contracts import Benchmark, GroundTruth
 from dolglab.data.sources import FolderSource, JoinedSource
+from dolglab.measures import RevisitedMeasure
 
 # Seven of the gallery, one of them a distractor of another root, and two queries.
 GALLERY = ["jpg/été à.jpg", "jpg/b.jpg", "jpg/c.v2.jpg", "jpg/d.jpg", "jpg/e.jpg", "jpg/f.jpg"]
@@ -31,6 +32,7 @@ def benchmark_of(gallery: list[str], queries: list[str]) -> Benchmark:
         ground_truth=GroundTruth(none, none, none),
         crop="pil",
         digest="",
+        measure=RevisitedMeasure(),
     )
 
 

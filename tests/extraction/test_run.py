@@ -16,10 +16,10 @@ import torch
 from dolglab.contracts import Benchmark, LocalFeatures
 from dolglab.data.folder import folder_benchmark
 from dolglab.errors import UserError
-from dolglab.extraction.descriptor_store import DescriptorSink, DescriptorStore, fingerprint, time_spent
+from dolglab.extraction.descriptor_store import DescriptorStore, DescriptorTarget, fingerprint, time_spent
 from dolglab.extraction.extract import Images, extract
 from dolglab.extraction.extractor import Extractor
-from dolglab.extraction.local_store import LocalSink
+from dolglab.extraction.local_store import LocalTarget
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import GlobalDescriptor
 
@@ -44,8 +44,8 @@ def trainer() -> L.Trainer:
     return L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, devices=1)
 
 
-def sink(root: Path, benchmark: Benchmark, model: GlobalDescriptor, **about: object) -> DescriptorSink:
-    return DescriptorSink(root, benchmark, Extractor(model, (0.5, 1.0)), about)
+def sink(root: Path, benchmark: Benchmark, model: GlobalDescriptor, **about: object) -> DescriptorTarget:
+    return DescriptorTarget(root, benchmark, Extractor(model, (0.5, 1.0)), about)
 
 
 class Counting(Extractor):
@@ -81,14 +81,14 @@ def test_descriptors_are_those_of_the_images_one_by_one(
 
 def test_what_is_there_is_not_made_again(tmp_path: Path, benchmark: Benchmark, model: GlobalDescriptor) -> None:
     first = Counting(model)
-    part = DescriptorSink(tmp_path, benchmark, first, {})
+    part = DescriptorTarget(tmp_path, benchmark, first, {})
     part.create()
     part.store.put(np.arange(50), torch.ones(50, 16))
     extract(trainer(), benchmark, part, Images())
     assert first.count == 10
     assert (part.store.descriptors[:50] == 1).all()
     again = Counting(model)
-    extract(trainer(), benchmark, DescriptorSink(tmp_path, benchmark, again, {}), Images())
+    extract(trainer(), benchmark, DescriptorTarget(tmp_path, benchmark, again, {}), Images())
     assert again.count == 0
 
 
@@ -101,7 +101,7 @@ def test_anything_that_changes_the_descriptors_is_another_store(
         sink(tmp_path, benchmark, model).folder,
         sink(tmp_path, benchmark, other).folder,
         sink(tmp_path, benchmark, model, max_side=64).folder,
-        DescriptorSink(tmp_path, benchmark, Extractor(model, (0.5, 1.0), "antialias"), {}).folder,
+        DescriptorTarget(tmp_path, benchmark, Extractor(model, (0.5, 1.0), "antialias"), {}).folder,
     }
     assert len(folders) == 4
     assert sink(tmp_path, benchmark, model).folder in folders
@@ -124,7 +124,7 @@ def test_an_unreadable_image_stops_and_what_was_made_is_kept(
         (root / "a" / file.name).write_bytes(file.read_bytes())
     (root / "a" / "05.jpg").write_bytes(b"no image")
     benchmark = folder_benchmark(root)
-    made = DescriptorSink(tmp_path / "store", benchmark, Extractor(model, pixels=1), {})
+    made = DescriptorTarget(tmp_path / "store", benchmark, Extractor(model, pixels=1), {})
     with pytest.raises(UserError, match=r"a/05\.jpg cannot be read"):
         extract(trainer(), benchmark, made, Images(batch=2))
     assert np.flatnonzero(made.store.known).tolist() == [0, 1, 2, 3]
@@ -166,7 +166,7 @@ class Corners:
 
 
 def test_local_features_of_the_images_that_are_wanted(tmp_path: Path, benchmark: Benchmark) -> None:
-    made = LocalSink(tmp_path, benchmark, Corners(), {})
+    made = LocalTarget(tmp_path, benchmark, Corners(), {})
     made.wanted = np.array([3, 40])
     extract(trainer(), benchmark, made, Images())
     made.wanted = np.array([3, 40, 41])

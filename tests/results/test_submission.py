@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from dolglab.contracts import Evaluation, Measure, Ranking, Scores
+from dolglab.data.gldv2_benchmarks import GLDv2Recognition, GLDv2Retrieval
 from dolglab.results.card import make_card
 from dolglab.results.comparison_tables import summarize
-from dolglab.results.run import submission
 from dolglab.results.table_formats import to_markdown
 
 MakeRanking = Callable[..., Ranking]
+USAGES = np.array(["public", "private"])
+RETRIEVAL = GLDv2Retrieval(USAGES)
+RECOGNITION = GLDv2Recognition(USAGES, np.zeros(8, np.int64), (frozenset({0}),) * 2, 5)
 
 
 @pytest.fixture
@@ -31,16 +34,16 @@ def gldv2_ranking(make_ranking: MakeRanking) -> Callable[..., Ranking]:
 
 
 def test_retrieval_names_images_best_first(gldv2_ranking: Callable[..., Ranking]) -> None:
-    assert submission(gldv2_ranking("mAP@100")) == "id,images\nimage_0,image_1 image_0 image_2\nimage_9,\n"
+    assert RETRIEVAL.submission(gldv2_ranking(RETRIEVAL)) == "id,images\nimage_0,image_1 image_0 image_2\nimage_9,\n"
 
 
 def test_recognition_names_a_landmark_and_its_score(gldv2_ranking: Callable[..., Ranking]) -> None:
-    ranking = replace(gldv2_ranking("GAP"), answers=((0, 8815, 1.23456789012),))
-    assert submission(ranking) == "id,landmarks\nimage_0,8815 1.23456789\nimage_9,\n"
+    ranking = replace(gldv2_ranking(RECOGNITION), answers=((0, 8815, 1.23456789012),))
+    assert RECOGNITION.submission(ranking) == "id,landmarks\nimage_0,8815 1.23456789\nimage_9,\n"
 
 
 def test_columns_name_the_measure_where_it_is_not_map(gldv2_ranking: Callable[..., Ranking]) -> None:
-    rankings = [gldv2_ranking("GAP")]
+    rankings = [gldv2_ranking(RECOGNITION)]
     card = make_card(name="run", method="DOLG", rankings=rankings, protocol={}, checkpoint=None, config={})
     table = to_markdown([summarize([card])])
     assert "| method | toy public GAP | toy private GAP |\n" in table

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_precision_recall_curve
 
-from dolglab.retrieval.metrics import mean_precision_at_recalls, precision_at_recalls
+from dolglab.measures import mean_precision_at_recalls, precision_at_recalls
 
 
 def by_definition(ranks: list[int], positives: int) -> list[float]:

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dolglab.contracts import GLDv2Benchmark, GroundTruth, Measure
+from dolglab.contracts import Benchmark, GroundTruth
+from dolglab.data.gldv2_benchmarks import GLDv2Recognition, GLDv2Retrieval, voted
 from dolglab.errors import UserError
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
-from dolglab.retrieval.gldv2_metrics import GLDv2Metric, voted
+from dolglab.retrieval.map_metric import RetrievalMetric
 
 GALLERY, QUERIES, DIM = 40, 12, 8
 NOTHING = np.empty(0, np.int64)
@@ -33,13 +34,15 @@ class Named:
         raise OSError
 
 
-def benchmark(measure: Measure, neighbours: int = 0) -> GLDv2Benchmark:
+def benchmark(measure: str, neighbours: int = 0) -> Benchmark:
     rng = np.random.default_rng(3)
     landmarks = rng.integers(0, 6, GALLERY)
     # Every fourth query shows nothing; of recognition that counts, of retrieval there is no such query.
     shown = [frozenset() if measure == "GAP" and q % 4 == 3 else frozenset({q % 6}) for q in range(QUERIES)]
     positives = tuple(np.flatnonzero(np.isin(landmarks, list(one))) for one in shown)
-    return GLDv2Benchmark(
+    usages = np.array(["public", "private", "private", "ignored"] * 3)
+    recognition = GLDv2Recognition(usages, landmarks.astype(np.int64), tuple(shown), neighbours)
+    return Benchmark(
         name="toy",
         source=Named(),
         num_gallery=GALLERY,
@@ -49,11 +52,7 @@ def benchmark(measure: Measure, neighbours: int = 0) -> GLDv2Benchmark:
         crop="none",
         digest="0" * 16,
         difficulties=("public", "private"),
-        measure=measure,
-        usages=np.array(["public", "private", "private", "ignored"] * 3),
-        landmarks=landmarks.astype(np.int64),
-        shown=tuple(shown),
-        neighbours=neighbours,
+        measure=recognition if measure == "GAP" else GLDv2Retrieval(usages),
     )
 
 
@@ -62,7 +61,7 @@ def descriptors() -> Tensor:
     return F.normalize(torch.randn(GALLERY + QUERIES, DIM, generator=torch.Generator().manual_seed(5)))
 
 
-def filled(metric: GLDv2Metric, descriptors: Tensor, skipped: tuple[int, ...] = ()) -> GLDv2Metric:
+def filled(metric: RetrievalMetric, descriptors: Tensor, skipped: tuple[int, ...] = ()) -> RetrievalMetric:
     order = torch.randperm(len(descriptors), generator=torch.Generator().manual_seed(1))
     kept = order[~torch.isin(order, torch.tensor(skipped, dtype=torch.int64))]
     for part in kept.split(7):
@@ -73,11 +72,11 @@ def filled(metric: GLDv2Metric, descriptors: Tensor, skipped: tuple[int, ...] = 
 
 def test_retrieval_is_mean_ap_of_a_full_sort(descriptors: Tensor) -> None:
     task = benchmark("mAP@100")
-    found = filled(GLDv2Metric(task, DIM), descriptors).compute()
+    found = filled(RetrievalMetric.of(task, DIM), descriptors).compute()
     cosines = (descriptors[GALLERY:] @ descriptors[:GALLERY].T).numpy()
     for usage in ("public", "private"):
         aps = []
-        for query in np.flatnonzero(task.usages == usage).tolist():
+        for query in np.flatnonzero(task.measure.usages == usage).tolist():
             hit = np.isin(np.argsort(-cosines[query]), task.ground_truth.easy[query])
             precision = np.cumsum(hit) / np.arange(1, GALLERY + 1)
             aps.append(precision[hit].sum() / hit.sum())
@@ -89,52 +88,52 @@ def test_retrieval_is_mean_ap_of_a_full_sort(descriptors: Tensor) -> None:
 @pytest.mark.parametrize("neighbours", [1, 3, 7])
 def test_recognition_is_gap_of_the_votes(descriptors: Tensor, neighbours: int) -> None:
     task = benchmark("GAP", neighbours)
-    metric = filled(GLDv2Metric(task, DIM), descriptors)
+    metric = filled(RetrievalMetric.of(task, DIM), descriptors)
     found = metric.compute()
     cosines = (descriptors[GALLERY:] @ descriptors[:GALLERY].T).numpy()
     answers = []
     for query in range(QUERIES):
         sums = dict.fromkeys(range(6), 0.0)
         for image in np.argsort(-cosines[query])[:neighbours]:
-            sums[int(task.landmarks[image])] += float(cosines[query, image])
+            sums[int(task.measure.landmarks[image])] += float(cosines[query, image])
         answers.append(max(sums.items(), key=lambda pair: pair[1]))
-    assert [landmark for _, landmark, _ in metric.answers] == [landmark for landmark, _ in answers]
-    assert [score for _, _, score in metric.answers] == pytest.approx([score for _, score in answers], abs=1e-5)
+    assert [landmark for _, landmark, _ in metric.figures.answers] == [landmark for landmark, _ in answers]
+    assert [score for _, _, score in metric.figures.answers] == pytest.approx([score for _, score in answers], abs=1e-5)
     for usage in ("public", "private"):
-        rows = sorted(np.flatnonzero(task.usages == usage).tolist(), key=lambda query: -answers[query][1])
-        right = [answers[query][0] in task.shown[query] for query in rows]
+        rows = sorted(np.flatnonzero(task.measure.usages == usage).tolist(), key=lambda query: -answers[query][1])
+        right = [answers[query][0] in task.measure.shown[query] for query in rows]
         expected = sum(sum(right[: n + 1]) / (n + 1) for n in range(len(rows)) if right[n])
-        expected /= sum(bool(task.shown[query]) for query in rows)
+        expected /= sum(bool(task.measure.shown[query]) for query in rows)
         assert found[usage]["map"] == pytest.approx(expected, abs=1e-9)
     assert metric.ranks.shape == (QUERIES, neighbours)
 
 
 def test_a_skipped_query_has_no_answer_and_scores_nothing(descriptors: Tensor) -> None:
     task = benchmark("GAP", 3)
-    whole, metric = GLDv2Metric(task, DIM), GLDv2Metric(task, DIM)
+    whole, metric = RetrievalMetric.of(task, DIM), RetrievalMetric.of(task, DIM)
     before = filled(whole, descriptors).compute()
     after = filled(metric, descriptors, skipped=(GALLERY, 2)).compute()
-    assert [query for query, _, _ in metric.answers] == list(range(1, QUERIES))
+    assert [query for query, _, _ in metric.figures.answers] == list(range(1, QUERIES))
     assert (metric.ranks[0] == -1).all()
     assert after["public"]["map"] <= before["public"]["map"]
-    retrieval = filled(GLDv2Metric(benchmark("mAP@100"), DIM), descriptors, skipped=(GALLERY,)).compute()
+    retrieval = filled(RetrievalMetric.of(benchmark("mAP@100"), DIM), descriptors, skipped=(GALLERY,)).compute()
     assert retrieval["public"]["ap"][0] == 0
 
 
 @pytest.mark.parametrize("measure", ["GAP", "mAP@100"])
-def test_an_index_that_misses_nothing_changes_nothing(descriptors: Tensor, measure: Measure) -> None:
+def test_an_index_that_misses_nothing_changes_nothing(descriptors: Tensor, measure: str) -> None:
     task = benchmark(measure, 3)
-    exact, metric = GLDv2Metric(task, DIM), GLDv2Metric(task, DIM, lambda: IVFFlatIndex(2, probes=2))
+    exact, metric = RetrievalMetric.of(task, DIM), RetrievalMetric.of(task, DIM, lambda: IVFFlatIndex(2, probes=2))
     expected, found = (filled(one, descriptors, skipped=(GALLERY, 2)).compute() for one in (exact, metric))
     assert metric.ranks.tolist() == exact.ranks.tolist()
-    assert [answer[:2] for answer in metric.answers] == [answer[:2] for answer in exact.answers]
+    assert [answer[:2] for answer in metric.figures.answers] == [answer[:2] for answer in exact.figures.answers]
     for usage in ("public", "private"):
         assert found[usage]["map"] == expected[usage]["map"]
         np.testing.assert_array_equal(found[usage]["ap"], expected[usage]["ap"])
 
 
 def test_missing_images_are_an_error(descriptors: Tensor) -> None:
-    metric = GLDv2Metric(benchmark("mAP@100"), DIM)
+    metric = RetrievalMetric.of(benchmark("mAP@100"), DIM)
     metric.update(descriptors[:50], torch.arange(50))
     with pytest.raises(UserError, match="2 of 52 images have no descriptor"):
         metric.compute()

@@ -10,7 +10,7 @@ import pytest
 
 from dolglab.data.gldv2_tables import read_recognition_solution, read_retrieval_solution
 from dolglab.errors import UserError
-from dolglab.retrieval.metrics import gldv2_map_at_k, global_average_precision
+from dolglab.measures import gldv2_map_at_k, global_average_precision
 
 USAGES = ("Public", "Private")
 

@@ -16,10 +16,7 @@ from hypothesis import strategies as st
 from dolglab.contracts import DIFFICULTIES, GroundTruth
 from dolglab.data.revisited import load_ground_truth
 from dolglab.errors import UserError
-from dolglab.retrieval.faiss_indexes import IVFFlatIndex
-from dolglab.retrieval.index import FlatIndex
-from dolglab.retrieval.metrics import (
-    RevisitedMAP,
+from dolglab.measures import (
     evaluation_of,
     ignored_of,
     labelled_of,
@@ -28,6 +25,9 @@ from dolglab.retrieval.metrics import (
     revisited_evaluation,
     scores_at,
 )
+from dolglab.retrieval.faiss_indexes import IVFFlatIndex
+from dolglab.retrieval.index import FlatIndex
+from dolglab.retrieval.map_metric import RevisitedMAP
 from dolglab.retrieval.ranking import listed_ranking
 
 
@@ -215,7 +215,7 @@ def test_what_is_skipped_is_not_found(world) -> None:
 def test_chunks_and_the_kept_head_do_not_change_the_result(world, monkeypatch: pytest.MonkeyPatch) -> None:
     truth, descriptors, queries = world
     monkeypatch.setattr("dolglab.retrieval.ranking.QUERIES_AT_ONCE", 1)
-    monkeypatch.setattr("dolglab.retrieval.descriptors.BATCHES_AT_ONCE", 2)
+    monkeypatch.setattr("dolglab.retrieval.map_metric.BATCHES_AT_ONCE", 2)
     metric = RevisitedMAP(truth, 8, queries, 6, top=3)
     for rows in torch.arange(10).split(3):
         metric.update(descriptors[rows], rows)
@@ -278,7 +278,7 @@ import json, sys
 import numpy as np, torch, torch.distributed as dist
 from dolglab.contracts import GroundTruth
 from dolglab.errors import UserError
-from dolglab.retrieval.metrics import RevisitedMAP
+from dolglab.retrieval.map_metric import RevisitedMAP
 rank, init, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method="file://" + init, rank=rank, world_size=2)
 a = lambda *parts: tuple(np.array(p, np.int64) for p in parts)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
+from dolglab.measures import ranks_in
 from dolglab.retrieval.exact_dot import mapping_of, on_grid, rows_at
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.index import FlatIndex
@@ -23,7 +24,6 @@ from dolglab.retrieval.ranking import (
     gallery_ranking,
     index_ranking,
     listed_ranking,
-    ranks_in,
     reranked,
 )
 

@@ -15,10 +15,10 @@ import pytest
 from fastapi import HTTPException
 from fastapi.testclient import TestClient
 from PIL import Image
-from server.conftest import Start
 
 from dolglab.server.errors import without_place
 from dolglab.server.security import Guard, Metrics, Rate, Settings, Worker
+from server.conftest import Start
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>'
 

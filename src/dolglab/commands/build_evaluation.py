@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
 from dolglab.commands.build_training import as_tested, make_trainer
 from dolglab.data.datasets import check_whole_images
 from dolglab.data.image_reading import checked_reading
 from dolglab.errors import UserError
-from dolglab.evaluation.describer import Describer
-from dolglab.evaluation.pipeline import Evaluator, Given
-from dolglab.evaluation.search import Method
+from dolglab.evaluation.evaluator import Evaluator, ExternalDescriptors
+from dolglab.evaluation.feature_extractor import FeatureExtractor
 from dolglab.extraction.extract import Images
 from dolglab.extraction.extractor import Extractor
 from dolglab.extraction.fuse_batch_norm import for_inference
@@ -25,6 +24,7 @@ from dolglab.extraction.local_store import LocalExtractor
 from dolglab.models.checkpoint import load_model, read_run, selection_of, tensor_file, trained_on
 from dolglab.models.dolg import DescriptorModel
 from dolglab.results.run import protocol
+from dolglab.retrieval.pipeline import RetrievalPipeline
 
 
 @dataclass(frozen=True)
@@ -40,40 +40,41 @@ class Plan:
 
 
 def assemble_evaluation(cfg: DictConfig) -> Plan:
-    """Build network, trainer and method of `conf/evaluate.yaml`. Raises UserError as the parts do."""
+    """Build network, trainer and pipeline of `conf/evaluate.yaml`. Raises UserError as the parts do."""
     _check_sources(cfg)
     model, trained_by = _loaded(cfg.checkpoint, cfg.get("model"))
     model = None if model is None else for_inference(model, str(cfg.trainer.precision))
     scales, resize, max_side, orientation = as_tested(cfg, trained_by)
     check_whole_images(max_side, cfg.on_error)
     checked_reading(orientation, 1)
-    method = Method(
+    pipeline = RetrievalPipeline(
         index=instantiate(cfg.index),
         post={name: instantiate(step) for name, step in (cfg.get("post") or {}).items()},
         rerank=None if cfg.get("rerank") is None else instantiate(cfg.rerank),
         aggregate=None if cfg.get("aggregate") is None else instantiate(cfg.aggregate),
         oracle=cfg.oracle,
     )
-    described = model is not None and cfg.descriptors is None and method.aggregate is None
-    describer = Describer(
+    rescaled = model is not None and cfg.descriptors is None and pipeline.aggregate is None
+    extractor = FeatureExtractor(
         trainer=make_trainer(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False),
         images=Images(max_side, cfg.on_error == "skip", orientation, cfg.workers),
         store=Path(cfg.store),
         extractor=None if model is None else Extractor(model, scales, resize),
-        local=_local(cfg, model) if method.local else None,
+        local=_local(cfg, model) if pipeline.local else None,
     )
+    external = None if cfg.descriptors is None else Path(cfg.descriptors)
     evaluator = Evaluator(
-        describer,
-        method,
+        extractor,
+        pipeline,
         learn_on=None if cfg.get("learn_on") is None else instantiate(cfg.learn_on)(),
-        given=None if cfg.descriptors is None else Given(Path(cfg.descriptors), cfg.names and Path(cfg.names)),
+        external=external and ExternalDescriptors(external, cfg.names and Path(cfg.names)),
     )
     checkpoint = cfg.checkpoint
     return Plan(
         evaluator,
         protocol(
-            scales if described else (),
-            resize if described else None,
+            scales if rescaled else (),
+            resize if rescaled else None,
             max_side,
             selection_of(checkpoint) if checkpoint else {},
             cfg.trainer.precision,
@@ -131,4 +132,4 @@ def _local(cfg: DictConfig, model: DescriptorModel | None) -> LocalExtractor | N
 
 
 def _without_network(cfg: DictConfig) -> bool:
-    return str(cfg.features._target_).endswith("RootSIFT")
+    return not get_class(cfg.features._target_).needs_network

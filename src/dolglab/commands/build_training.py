@@ -45,7 +45,8 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     check_trainer(cfg.trainer.precision, cfg.trainer.max_epochs, cfg.trainer.max_steps)
     index = instantiate(cfg.index)
     validation = ExtractionOptions(cfg.scales, cfg.resize, index)
-    test = ExtractionOptions(cfg.test_scales, cfg.resize, index)
+    # Checked before the first step, though it is needed after the last.
+    test_options(cfg)
     augmentation = instantiate(cfg.augment)
     data: LandmarkDataModule = instantiate(cfg.data, augmentation=augmentation)
     if not cfg.test:
@@ -78,9 +79,13 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
         run=about,
         max_steps=cfg.trainer.max_steps,
         validation=validation,
-        test=test,
     )
     return data, module, config
+
+
+def test_options(cfg: DictConfig) -> ExtractionOptions:
+    """How the test after a training makes descriptors. Raises UserError for scales or rules that are none."""
+    return ExtractionOptions(cfg.test_scales, cfg.resize, instantiate(cfg.index))
 
 
 def build_trainer(cfg: DictConfig, run: Path, validates: bool) -> L.Trainer:

@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> float | None:
         return None
     pictures = pictures_of(plan.evaluator, ranking, cfg.pictures)
     record_run(run, cfg)
-    plan.evaluator.method.save(run)
+    plan.evaluator.pipeline.save(run)
     finish_run(
         run,
         name=cfg.name,

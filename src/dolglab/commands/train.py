@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 
 from dolglab.commands.hydra_cli import configure_process, hydra_main
@@ -20,14 +22,14 @@ def main(cfg: DictConfig) -> float | None:
     import lightning as L
     from hydra.utils import instantiate
 
-    from dolglab.commands.build_training import assemble, build_trainer, trained_protocol
+    from dolglab.commands.build_training import assemble, build_trainer, test_options, trained_protocol
     from dolglab.commands.checkpoint_network import baseline_of, with_network
     from dolglab.commands.run_folder import CARD, claim_run, record_run, resume_point, resumed_config, tell
     from dolglab.data.sources import checked_seed
-    from dolglab.models.checkpoint import changes, check_resumable, selection_of, trained_on
+    from dolglab.models.checkpoint import changes, check_resumable, load_model, selection_of, trained_on
     from dolglab.results.run import finish_run
     from dolglab.training.checkpointing import best_score, checkpoints_of, chosen_checkpoint
-    from dolglab.training.retrieval_module import RetrievalModule, run_test
+    from dolglab.training.retrieval_module import run_test
     from dolglab.training.wandb_logging import WandbLog
 
     cfg = resumed_config(cfg)
@@ -49,10 +51,13 @@ def main(cfg: DictConfig) -> float | None:
         board.log_config(config)
     trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     chosen = chosen_checkpoint(run)
-    rankings, baseline = run_test(trainer, data, module, chosen), None
+    options, store = test_options(cfg), Path(cfg.store)
+    rankings, baseline = [], None
+    if data.test:
+        rankings = run_test(trainer, data, load_model(chosen)[0], options, store, kept=chosen)
     if cfg.get("baseline") and data.test:
-        reference = RetrievalModule(instantiate(cfg.baseline), test=module.test_options, prefix="baseline/")
-        baseline = baseline_of(cfg, run_test(trainer, data, reference))
+        reference = instantiate(cfg.baseline).eval()
+        baseline = baseline_of(cfg, run_test(trainer, data, reference, options, store, stage="baseline/test"))
     if trainer.is_global_zero:
         finish_run(
             run,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dolglab.contracts import Benchmark, GroundTruth, ImageSource, TrainingSet
 from dolglab.data.sources import IMAGE_SUFFIXES, FolderSource, is_image, stable_ids, visible
 from dolglab.errors import UserError
+from dolglab.measures import RevisitedMeasure
 
 
 def class_benchmark(name: str, source: ImageSource, landmarks: NDArray[np.str_]) -> Benchmark:
@@ -44,6 +45,7 @@ def class_benchmark(name: str, source: ImageSource, landmarks: NDArray[np.str_])
         ground_truth=truth,
         crop="none",
         digest=digest(names, [source.size(row) for row in range(len(source))], truth),
+        measure=RevisitedMeasure(),
         difficulties=("medium",),
     )
 

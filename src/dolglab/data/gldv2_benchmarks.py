@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 from collections.abc import Collection, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.contracts import USAGES, GLDv2Benchmark, GroundTruth
+from dolglab.contracts import USAGES, Benchmark, Difficulty, Evaluation, Figures, GroundTruth, Measure, Ranked, Ranking
 from dolglab.data.archive_source import ArchiveSource
 from dolglab.data.folder import members_of
 from dolglab.data.gldv2 import HINT, Kind, image_source, listed_ids, load_gldv2
 from dolglab.data.gldv2_tables import id_bytes, id_numbers, read_recognition_solution, read_retrieval_solution
 from dolglab.data.sources import HexSource, JoinedSource
 from dolglab.errors import UserError
+from dolglab.measures import average_precision_at, gldv2_map_at_k, global_average_precision
 
 RETRIEVAL, RECOGNITION = "retrieval_solution_v2.1.csv", "recognition_solution_v2.1.csv"
 NOTHING = np.empty(0, np.int64)
 
 A = TypeVar("A", bound=Collection)
+# A query, the landmark it is said to show, and the score of that; and for each query the images found.
+Answers = tuple[tuple[int, int, float], ...]
+Found = list[NDArray[np.int64]]
 
 
 def gldv2_retrieval(
     root: str | Path, source: Kind = "auto", ignored: bool = False, name: str = "gldv2_retrieval"
-) -> GLDv2Benchmark:
+) -> Benchmark:
     """The index images as gallery and the test images as queries, measured by mAP@100, Public and Private.
 
     Args:
@@ -48,7 +54,7 @@ def gldv2_retrieval(
         raise UserError(f"{root / RETRIEVAL}: the query {empty[0]} counts but has no positives")
     positives = tuple(_places(images, gallery, root / RETRIEVAL) for images in answers)
     images = image_source(root, "index", gallery, source), image_source(root, "test", queries, source)
-    return _benchmark(*images, usages, positives, name=name, measure="mAP@100")
+    return _benchmark(*images, usages, positives, GLDv2Retrieval(usages), name=name)
 
 
 def gldv2_recognition(
@@ -58,7 +64,7 @@ def gldv2_recognition(
     neighbours: int = 5,
     ignored: bool = False,
     name: str = "gldv2_recognition",
-) -> GLDv2Benchmark:
+) -> Benchmark:
     """The training images as gallery and the test images as queries, measured by GAP, Public and Private.
 
     Args:
@@ -89,12 +95,162 @@ def gldv2_recognition(
         image_source(root, "test", queries, source),
         usages,
         positives,
+        GLDv2Recognition(usages, landmarks, tuple(shown), neighbours),
         name=f"{name}_top{neighbours}",
-        measure="GAP",
+        gallery_is_training=True,
         landmarks=landmarks,
         shown=tuple(shown),
-        neighbours=neighbours,
     )
+
+
+class GLDv2Measure:
+    """What retrieval and recognition share: figures of the Public and of the Private queries, and a submission.
+
+    Args:
+        usages: (Q,) each query's, "public", "private" or "ignored", which counts for nothing.
+        depth: how many first answers count.
+    """
+
+    name: str
+    heading: str
+
+    def __init__(self, usages: NDArray[np.str_], depth: int) -> None:
+        self.usages = usages
+        self.depth = depth
+
+    def ground_truth_ids(self, truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
+        """None: only first answers count."""
+        return (NOTHING,) * len(truth)
+
+    def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
+        """For each usage `map` (mAP@100 or GAP), `ap` (each query's among the answers that count, NaN for queries of
+        another usage or without positives) and an empty `mp_at_k`."""
+        ranked = next(iter(rankings.values()))
+        found = [head[head >= 0] for head in ranked.heads[:, : self.depth]]
+        answers = self.answers(found, ranked.scores)
+        ap = np.array([self._ap(images, own) for images, own in zip(found, truth.easy, strict=True)])
+        evaluation: Evaluation = {
+            usage: {
+                "map": self.value(truth, found, answers, np.flatnonzero(self.usages == usage).tolist()),
+                "ap": np.where(self.usages == usage, ap, np.nan),
+                "mp_at_k": np.empty(0),
+            }
+            for usage in rankings
+        }
+        return Figures(evaluation, answers=answers)
+
+    def answers(self, found: Found, scores: NDArray[np.float32]) -> Answers:
+        """What each query is said to show: (query, landmark, score)."""
+        return ()
+
+    def value(self, truth: GroundTruth, found: Found, answers: Answers, queries: list[int]) -> float:
+        """The figure of some queries."""
+        raise NotImplementedError
+
+    def submission(self, ranking: Ranking) -> str:
+        """The csv file that Kaggle took; a query that could not be read has a row without an answer."""
+        answers = self.rows(ranking)
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(("id", self.heading))
+        for row, query in enumerate(ranking.benchmark.queries.tolist()):
+            rows.writerow((_image_id(ranking, query), answers.get(row, "")))
+        return text.getvalue()
+
+    def rows(self, ranking: Ranking) -> dict[int, str]:
+        """What a submission says of each query."""
+        raise NotImplementedError
+
+    def _ap(self, images: NDArray[np.int64], positives: NDArray[np.int64]) -> float:
+        if not len(positives):
+            return float("nan")
+        return average_precision_at(_texts(images), frozenset(_texts(positives)), self.depth)
+
+
+class GLDv2Retrieval(GLDv2Measure):
+    """mAP@100; a submission names up to 100 images a query, best first."""
+
+    name = "mAP@100"
+    heading = "images"
+
+    def __init__(self, usages: NDArray[np.str_]) -> None:
+        super().__init__(usages, 100)
+
+    def value(self, truth: GroundTruth, found: Found, answers: Answers, queries: list[int]) -> float:
+        """Their mAP@100."""
+        return gldv2_map_at_k(
+            {str(query): _texts(found[query]) for query in queries},
+            {str(query): frozenset(_texts(truth.easy[query])) for query in queries},
+            self.depth,
+        )
+
+    def rows(self, ranking: Ranking) -> dict[int, str]:
+        """The ids of the images found."""
+        return {
+            row: " ".join(_image_id(ranking, position) for position in found.tolist() if position >= 0)
+            for row, found in enumerate(ranking.top)
+        }
+
+
+class GLDv2Recognition(GLDv2Measure):
+    """GAP: a query's answer is the landmark whose cosines, summed over the nearest gallery images, are highest.
+
+    Args:
+        landmarks: (N,) of the gallery's images.
+        shown: those that each query shows.
+        neighbours: how many nearest images vote.
+    """
+
+    name = "GAP"
+    heading = "landmarks"
+
+    def __init__(
+        self,
+        usages: NDArray[np.str_],
+        landmarks: NDArray[np.int64],
+        shown: tuple[frozenset[int], ...],
+        neighbours: int,
+    ) -> None:
+        super().__init__(usages, neighbours)
+        self.landmarks = landmarks
+        self.shown = shown
+
+    def answers(self, found: Found, scores: NDArray[np.float32]) -> Answers:
+        """The landmark that the nearest images vote for."""
+        return tuple(
+            (query, *voted(self.landmarks[images], scores[query, : len(images)]))
+            for query, images in enumerate(found)
+            if len(images)
+        )
+
+    def value(self, truth: GroundTruth, found: Found, answers: Answers, queries: list[int]) -> float:
+        """Their GAP. Numbers of queries, filled up with zeros, order equal scores as the queries' ids do."""
+        wanted = set(queries)
+        predictions = {f"{query:09}": (landmark, score) for query, landmark, score in answers if query in wanted}
+        return global_average_precision(predictions, {f"{query:09}": self.shown[query] for query in queries})
+
+    def rows(self, ranking: Ranking) -> dict[int, str]:
+        """The landmark and its score."""
+        return {row: f"{landmark} {score:.8f}" for row, landmark, score in ranking.answers}
+
+
+def voted(landmarks: NDArray[np.int64], scores: NDArray[np.float32]) -> tuple[int, float]:
+    """The landmark with the highest sum of scores, and that sum; of equal ones, the lower number.
+
+    `landmarks` and `scores` are those of a query's nearest images, (k,) each.
+    """
+    voters, place = np.unique(landmarks, return_inverse=True)
+    sums = np.bincount(place, scores.astype(np.float64))
+    best = int(sums.argmax())
+    return int(voters[best]), float(sums[best])
+
+
+def _texts(positions: NDArray[np.int64]) -> list[str]:
+    return [str(position) for position in positions.tolist()]
+
+
+def _image_id(ranking: Ranking, position: int) -> str:
+    return PurePosixPath(ranking.benchmark.source.name(position)).stem
 
 
 def _published(root: str | Path, source: Kind) -> Path:
@@ -147,10 +303,11 @@ def _benchmark(
     queries: HexSource | ArchiveSource,
     usages: NDArray[np.str_],
     positives: tuple[NDArray[np.int64], ...],
+    measure: Measure,
     shown: tuple[frozenset[int], ...] = (),
     landmarks: NDArray[np.int64] = NOTHING,
     **about: object,
-) -> GLDv2Benchmark:
+) -> Benchmark:
     none = (NOTHING,) * len(queries)
     counts = np.array([len(part) for part in positives])
     digest = hashlib.sha256()
@@ -158,7 +315,7 @@ def _benchmark(
         digest.update(np.ascontiguousarray(part).data)
     # Of recognition also what the gallery does not show.
     digest.update(repr([sorted(one) for one in shown]).encode())
-    return GLDv2Benchmark(
+    return Benchmark(
         source=JoinedSource(gallery, queries),
         num_gallery=len(gallery),
         queries=np.arange(len(gallery), len(gallery) + len(queries)),
@@ -167,8 +324,6 @@ def _benchmark(
         crop="none",
         digest=digest.hexdigest()[:16],
         difficulties=tuple(usage for usage in USAGES if (usages == usage).any()),
-        usages=usages,
-        shown=shown,
-        landmarks=landmarks,
+        measure=measure,
         **about,  # pyright: ignore[reportArgumentType]
     )

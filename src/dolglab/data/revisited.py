@@ -17,6 +17,7 @@ from dolglab.data.folder import digest
 from dolglab.data.ground_truth import RevisitedLists, load_ground_truth, queries_of_the_gallery, reduced
 from dolglab.data.sources import FolderSource, JoinedSource, encoded, file_sizes, require_all
 from dolglab.errors import UserError, truncate_list
+from dolglab.measures import RevisitedMeasure
 
 # Which release of the photographs a folder holds.
 RELEASE = "release.json"
@@ -74,6 +75,7 @@ def revisited_benchmark(
         ground_truth=lists.ground_truth,
         crop=crop,
         digest=digest(names, sizes, lists.ground_truth),
+        measure=RevisitedMeasure(),
         release=_release(root / RELEASE),
         notes=_notes(listed, lists, others),
     )

@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from dolglab.contracts import Benchmark, GroundTruth, ImageSource, LocalFeatures, TrainingSet
+from dolglab.contracts import Benchmark, ExtractedFeatures, GroundTruth, ImageSource, LocalFeatures, TrainingSet
 from dolglab.data.folder import scan_folder
 from dolglab.data.gldv2 import Kind, load_gldv2
 from dolglab.data.preparation.lock import preparing
 from dolglab.data.sources import FolderSource, stable_ids
 from dolglab.errors import UserError
-from dolglab.evaluation.describer import Described, Describer
+from dolglab.evaluation.feature_extractor import FeatureExtractor
 from dolglab.evaluation.overlap_files import IMAGES, LANDMARKS, SHEET, Audit, Overlap, write_audit
+from dolglab.measures import RevisitedMeasure
 from dolglab.results.card import versions
 from dolglab.retrieval.ranking import exact_ranking
 from dolglab.retrieval.rerank.spatial import Spatial
@@ -66,17 +67,18 @@ def as_benchmark(training: TrainingSet) -> Benchmark:
         ground_truth=GroundTruth(nothing, nothing, nothing),
         crop="none",
         digest=fingerprint.hexdigest()[:16],
+        measure=RevisitedMeasure(),
     )
 
 
 def probes_of(benchmark: Benchmark, parts: Collection[str]) -> NDArray[np.int64]:
     """Positions of the images that show a benchmark's landmarks, ascending: queries, positives, or both.
 
-    Of recognition, whose positives are training images themselves, only the queries.
+    Where the gallery is the training set, its positives are training images themselves: only the queries then.
     """
     truth = benchmark.ground_truth
     found = [benchmark.queries] if "queries" in parts else []
-    if "positives" in parts and benchmark.measure != "GAP":
+    if "positives" in parts and not benchmark.gallery_is_training:
         found += [*truth.easy, *truth.hard]
     return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
 
@@ -179,7 +181,7 @@ CAUTION = (
 def find_overlap(
     training: TrainingSet,
     benchmarks: Sequence[Callable[[], Benchmark] | None],
-    describer: Describer,
+    extractor: FeatureExtractor,
     spatial: Spatial,
     rule: Rule,
     out: str | Path,
@@ -200,12 +202,12 @@ def find_overlap(
     for benchmark, found in zip(sets, probes, strict=True):
         if not len(found):
             raise UserError(f"{benchmark.name} has no image to compare with (probes={list(rule.probes)})")
-    with preparing(out) if describer.main else nullcontext():
+    with preparing(out) if extractor.main else nullcontext():
         gallery = as_benchmark(training)
-        pairs = _nearest(describer, gallery, sets, probes, rule)
-        local = [describer.features(b, np.unique(p.probes)).features for b, p in zip(sets, pairs, strict=True)]
-        images = describer.features(gallery, np.unique(np.concatenate([p.images for p in pairs]))).features
-        if not describer.main:
+        pairs = _nearest(extractor, gallery, sets, probes, rule)
+        local = [extractor.local_features(b, np.unique(p.probes)).features for b, p in zip(sets, pairs, strict=True)]
+        images = extractor.local_features(gallery, np.unique(np.concatenate([p.images for p in pairs]))).features
+        if not extractor.main:
             return None
         overlaps = [
             overlap
@@ -213,43 +215,47 @@ def find_overlap(
             for overlap in verified(own, features, images, spatial, rule.inliers, number)
         ]
         audit = Audit(training, gallery, tuple(sets), tuple(overlaps), rule.images)
-        write_audit(out, audit, _about(audit, describer, spatial, rule, probes, pairs))
+        write_audit(out, audit, _about(audit, extractor, spatial, rule, probes, pairs))
         _say(audit, out, pairs)
     return audit
 
 
 def _nearest(
-    describer: Describer, gallery: Benchmark, sets: Sequence[Benchmark], probes: Sequence[NDArray[np.int64]], rule: Rule
+    extractor: FeatureExtractor,
+    gallery: Benchmark,
+    sets: Sequence[Benchmark],
+    probes: Sequence[NDArray[np.int64]],
+    rule: Rule,
 ) -> list[Pairs]:
     """The pairs to be compared of each benchmark, the same in all processes."""
-    own = _described(describer, gallery)
+    own = _descriptors(extractor, gallery)
     pairs = []
     for benchmark, positions in zip(sets, probes, strict=True):
-        others = _described(describer, benchmark)
-        if describer.main:
-            readable = positions[others.known[positions]]
+        others = _descriptors(extractor, benchmark)
+        if extractor.main:
+            readable = positions[others.available[positions]]
             rows = np.array(others.descriptors[readable])
-            pairs.append(nearest(own.descriptors, own.known, rows, readable, rule))
-    return describer.trainer.strategy.broadcast(pairs)
+            pairs.append(nearest(own.descriptors, own.available, rows, readable, rule))
+    return extractor.trainer.strategy.broadcast(pairs)
 
 
-def _described(describer: Describer, benchmark: Benchmark) -> Described:
-    found = describer.descriptors(benchmark)
-    if found.bad and describer.main:
+def _descriptors(extractor: FeatureExtractor, benchmark: Benchmark) -> ExtractedFeatures:
+    found = extractor.descriptors(benchmark)
+    if found.bad and extractor.main:
         print(f"{benchmark.name}: {len(found.bad):,} images cannot be read and are left out ({found.bad[0].name})")
     return found
 
 
 def _about(
     audit: Audit,
-    describer: Describer,
+    extractor: FeatureExtractor,
     spatial: Spatial,
     rule: Rule,
     probes: Sequence[NDArray[np.int64]],
     pairs: Sequence[Pairs],
 ) -> dict[str, object]:
     """How an audit was made, in plain values."""
-    sink = describer.sink(audit.gallery)
+    target = extractor.descriptor_target(audit.gallery)
     apart = ("benchmark", "digest", "crop")
     training = {"images": len(audit.training), "landmarks": len(audit.training.classes), "digest": audit.gallery.digest}
     return {
@@ -259,9 +265,9 @@ def _about(
             {"name": b.name, "digest": b.digest, "crop": b.crop, "probes": len(own), "pairs": len(p.probes)}
             for b, own, p in zip(audit.benchmarks, probes, pairs, strict=True)
         ],
-        "descriptors": {key: value for key, value in sink.about.items() if key not in apart},
-        "features": describer.local.describe() if describer.local else None,
-        "verification": {key: value for key, value in spatial.describe().items() if key not in ("rerank", "depth")},
+        "descriptors": {key: value for key, value in target.about.items() if key not in apart},
+        "features": extractor.local.config() if extractor.local else None,
+        "verification": {key: value for key, value in spatial.config().items() if key not in ("rerank", "depth")},
         "found": {"landmarks": len(audit.by_landmark()), "images": len({o.image for o in audit.overlaps})},
         "caution": CAUTION,
         "versions": versions(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dolglab.contracts import Benchmark, Ranking
-from dolglab.evaluation.pipeline import Evaluator
+from dolglab.evaluation.evaluator import Evaluator
 from dolglab.extraction.extractor import Extractor, attention_scores
 from dolglab.results.pictures import attention_overlay, chosen_queries, match_figure, shown_difficulty
 from dolglab.retrieval.rerank.spatial import Spatial
@@ -19,10 +19,10 @@ def pictures_of(evaluator: Evaluator, ranking: Ranking, count: int) -> list[Pict
     queries = chosen_queries(ap, count).tolist() if count else []
     pictures = []
     for query in queries:
-        if isinstance(evaluator.method.rerank, Spatial):
-            pictures += _matches(evaluator, evaluator.method.rerank, ranking, query)
-        if evaluator.describer.extractor is not None:
-            pictures += _attention(evaluator, evaluator.describer.extractor, ranking.benchmark, query)
+        if isinstance(evaluator.pipeline.rerank, Spatial):
+            pictures += _matches(evaluator, evaluator.pipeline.rerank, ranking, query)
+        if evaluator.extractor.extractor is not None:
+            pictures += _attention(evaluator, evaluator.extractor.extractor, ranking.benchmark, query)
     return pictures
 
 
@@ -33,7 +33,7 @@ def _matches(evaluator: Evaluator, spatial: Spatial, ranking: Ranking, query: in
     answers = [int(p) for p in ranking.top[query, :2] if p >= 0 and p != image]
     if not answers:
         return []
-    features = evaluator.describer.kept_features(benchmark)
+    features = evaluator.extractor.kept_local_features(benchmark)
     ours, theirs = features(image), features(answers[0])
     match = spatial.verified(ours, theirs)
     rows = match.matches[match.inlier]
@@ -57,4 +57,4 @@ def _attention(evaluator: Evaluator, extractor: Extractor, benchmark: Benchmark,
 
 
 def _pixels(evaluator: Evaluator, benchmark: Benchmark, position: int) -> np.ndarray:
-    return evaluator.describer.images.of(benchmark).__getitems__([position]).images[0].numpy()
+    return evaluator.extractor.images.of(benchmark).__getitems__([position]).images[0].numpy()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from dolglab.contracts import Benchmark
 from dolglab.errors import UserError
 from dolglab.extraction.extract import Group, ShapeBuckets
 from dolglab.extraction.extractor import Extractor
-from dolglab.io import write_text
+from dolglab.io import atomic_path, write_text
 
 # What a store's folder holds: (images, D) float32, which images there are, how they were made, and how long that took.
 DESCRIPTORS, KNOWN, ABOUT, TIMING = "descriptors.npy", "known.npy", "about.json", "timing.json"
@@ -46,20 +44,16 @@ class DescriptorStore:
         """Make the folder with no descriptor in it, where there is none yet."""
         if (folder / ABOUT).exists():
             return
-        aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-        shutil.rmtree(aside, ignore_errors=True)
         try:
-            aside.mkdir(parents=True)
-            np.lib.format.open_memmap(aside / DESCRIPTORS, "w+", np.float32, (images, dim)).flush()
-            np.lib.format.open_memmap(aside / KNOWN, "w+", np.bool_, (images,)).flush()
-            (aside / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            os.replace(aside, folder)
+            with atomic_path(folder) as aside:
+                aside.mkdir()
+                np.lib.format.open_memmap(aside / DESCRIPTORS, "w+", np.float32, (images, dim)).flush()
+                np.lib.format.open_memmap(aside / KNOWN, "w+", np.bool_, (images,)).flush()
+                (aside / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
             # Another evaluation may have made the same folder meanwhile.
             if not (folder / ABOUT).exists():
                 raise UserError(f"{folder} cannot be written ({error.strerror}): name another store=DIR") from error
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
 
     @property
     def descriptors(self) -> NDArray[np.float32]:
@@ -153,7 +147,7 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.m
 FORMAT = 1
 
 
-class DescriptorSink:
+class DescriptorTarget:
     """Describes images and keeps the descriptors; a run that ends in between goes on from there.
 
     Args:
@@ -204,12 +198,12 @@ class DescriptorSink:
         """As the extractor groups images."""
         return self.extractor.buckets()
 
-    def take(self, group: Group) -> None:
+    def process(self, group: Group) -> None:
         """Describe a group and keep it."""
         positions = np.array([position for position, _ in group])
         with torch.inference_mode():
             self.store.put(positions, self.extractor.together([image for _, image in group]))
 
-    def spent(self, images: int, seconds: float) -> None:
+    def record_time(self, images: int, seconds: float) -> None:
         """Kept beside the descriptors."""
         add_time(self.folder, images, seconds)

@@ -80,7 +80,7 @@ class Images:
 
 
 @runtime_checkable
-class Sink(Protocol):
+class ExtractionTarget(Protocol):
     """What makes something of images and keeps it."""
 
     @property
@@ -100,32 +100,32 @@ class Sink(Protocol):
         """What gathers images into groups."""
         ...
 
-    def take(self, group: Group) -> None:
+    def process(self, group: Group) -> None:
         """Describe and keep a group of images of one shape, by their positions."""
         ...
 
-    def spent(self, images: int, seconds: float) -> None:
+    def record_time(self, images: int, seconds: float) -> None:
         """How long the images took, reading included, with all processes' seconds added up; main process alone."""
         ...
 
 
 class Extraction(L.LightningModule):
-    """One pass over the images that a sink is still missing.
+    """One pass over the images that a target is still missing.
 
     Args:
         benchmark: whose images.
-        sink: what they are for.
+        target: what they are for.
         images: how they are read.
 
     After `trainer.predict`, `bad` names the images that could not be read, in every process.
     """
 
-    def __init__(self, benchmark: Benchmark, sink: Sink, images: Images) -> None:
+    def __init__(self, benchmark: Benchmark, target: ExtractionTarget, images: Images) -> None:
         super().__init__()
         self.benchmark = benchmark
-        self.sink = sink
+        self.target = target
         self.images = images
-        self.network = sink.network
+        self.network = target.network
         self.bad: tuple[BadImage, ...] = ()
         self._bad: list[BadImage] = []
         self._taken = 0
@@ -133,9 +133,9 @@ class Extraction(L.LightningModule):
     def setup(self, stage: str) -> None:
         """All processes see the same images missing before any of them begins."""
         if self.trainer.is_global_zero:
-            self.sink.create()
+            self.target.create()
         self.trainer.strategy.barrier("store made")
-        self.todo = self.sink.missing()
+        self.todo = self.target.missing()
         self.trainer.strategy.barrier("store read")
 
     def predict_dataloader(self) -> DataLoader[ImageBatch]:
@@ -152,7 +152,7 @@ class Extraction(L.LightningModule):
 
     def on_predict_start(self) -> None:
         """Images gather from here on."""
-        self._buckets = self.sink.buckets()
+        self._buckets = self.target.buckets()
         self._clock = time.perf_counter()
 
     def predict_step(self, batch: ImageBatch, batch_idx: int) -> int:
@@ -161,7 +161,7 @@ class Extraction(L.LightningModule):
         self._taken += len(batch)
         for position, image in zip(batch.positions.tolist(), batch.images, strict=True):
             for group in self._buckets.add(position, image):
-                self.sink.take(group)
+                self.target.process(group)
         return len(batch)
 
     def on_predict_end(self) -> None:
@@ -169,27 +169,27 @@ class Extraction(L.LightningModule):
         # Lightning sets the precision for `predict_step` alone.
         with self.trainer.precision_plugin.forward_context():
             for group in self._buckets.rest():
-                self.sink.take(group)
+                self.target.process(group)
         parts: list[Any] = [(self._bad, self._taken, time.perf_counter() - self._clock)]
         if dist.is_available() and dist.is_initialized():
             mine, parts = parts[0], [None] * dist.get_world_size()
             dist.all_gather_object(parts, mine)
         self.bad = tuple(image for bad, _, _ in parts for image in bad)
         if self.trainer.is_global_zero and (taken := sum(part[1] for part in parts)):
-            self.sink.spent(taken, sum(part[2] for part in parts))
+            self.target.record_time(taken, sum(part[2] for part in parts))
 
     def transfer_batch_to_device(self, batch: ImageBatch, device: torch.device, dataloader_idx: int) -> ImageBatch:
         """Lightning's own transfer waits for the copy, even from page-locked memory."""
         return batch.to(device, non_blocking=device.type == "cuda")
 
 
-def extract(trainer: L.Trainer, benchmark: Benchmark, sink: Sink, images: Images) -> tuple[BadImage, ...]:
-    """Make what `sink` is missing; the images that could not be read are named.
+def extract(trainer: L.Trainer, benchmark: Benchmark, target: ExtractionTarget, images: Images) -> tuple[BadImage, ...]:
+    """Make what `target` is missing; the images that could not be read are named.
 
     The trainer must have `use_distributed_sampler=False`: the images are shared out here, without repeats.
     Raises UserError for such an image unless `images.skip_bad`, after what was made is kept.
     """
-    extraction = Extraction(benchmark, sink, images)
+    extraction = Extraction(benchmark, target, images)
     with warnings.catch_warnings():
         # Where everything is there already.
         warnings.filterwarnings("ignore", ".*across ranks is zero.*")

@@ -48,6 +48,8 @@ class NetworkLocalFeatures:
         UserError: no network, scales that are none, settings out of range.
     """
 
+    needs_network = True
+
     def __init__(
         self,
         model: DescriptorModel | None,
@@ -92,7 +94,7 @@ class NetworkLocalFeatures:
             )
         return found
 
-    def describe(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """What a result card says of it."""
         return {
             "features": "network",

@@ -30,7 +30,9 @@ PARTS = ("keypoints", "sizes", "scores", "descriptors")
 
 @runtime_checkable
 class LocalExtractor(Protocol):
-    """Local features of images of one shape."""
+    """Local features of images of one shape; `needs_network` says whether a network makes them."""
+
+    needs_network: bool
 
     @property
     def model(self) -> nn.Module | None:
@@ -39,12 +41,12 @@ class LocalExtractor(Protocol):
 
     def __call__(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> list[LocalFeatures]: ...
 
-    def describe(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """What decides the features, beside the network's weights, in plain values."""
         ...
 
 
-class LocalSink:
+class LocalTarget:
     """Describes images locally and keeps the features; images that are there already are not described again.
 
     Args:
@@ -68,7 +70,7 @@ class LocalSink:
             "digest": benchmark.digest,
             "crop": benchmark.crop,
             "model": None if model is None else fingerprint(model),
-            **extractor.describe(),
+            **extractor.config(),
             **about,
         }
         self.folder = store_folder(root, f"{benchmark.name}-local", self.about)
@@ -92,7 +94,7 @@ class LocalSink:
         """An image at a time: each is kept as soon as it is described."""
         return ShapeBuckets(1)
 
-    def take(self, group: Group) -> None:
+    def process(self, group: Group) -> None:
         """Describe and keep."""
         with torch.inference_mode():
             found = self.extractor([image for _, image in group])
@@ -101,7 +103,7 @@ class LocalSink:
             shape = json.dumps(features.shape)
             write_bytes(self._file(position), save(tensors, {"shape": shape}))
 
-    def spent(self, images: int, seconds: float) -> None:
+    def record_time(self, images: int, seconds: float) -> None:
         """Kept beside the features."""
         add_time(self.folder, images, seconds)
 

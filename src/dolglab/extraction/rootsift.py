@@ -32,6 +32,8 @@ class RootSIFT:
 
     model = None
 
+    needs_network = False
+
     def __init__(
         self, model: object = None, max_features: int = 2000, contrast: float = 0.04, upright: bool = True
     ) -> None:
@@ -48,7 +50,7 @@ class RootSIFT:
         detector = cv2.SIFT_create(contrastThreshold=self.contrast)  # pyright: ignore[reportAttributeAccessIssue]
         return [self._of(detector, image.cpu().numpy()) for image in images]
 
-    def describe(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """What a result card says of it."""
         return {
             "features": "rootsift",

@@ -165,7 +165,7 @@ def benchmark_result(ranking: Ranking) -> dict[str, Any]:
         "gallery": benchmark.num_gallery,
         "crop": benchmark.crop,
         **({"release": benchmark.release} if benchmark.release else {}),
-        "measure": benchmark.measure,
+        "measure": benchmark.measure.name,
         "difficulties": list(scores),
         "map": {d: s["map"] for d, s in scores.items()},
         "mp_at_k": {
@@ -310,7 +310,7 @@ def gain(baseline: Baseline, before: Ranking, after: Ranking) -> str:
     _, low, high = (100 * value for value in difference(new["ap"], old["ap"]))
     interval = "no interval" if math.isnan(low) else f"95 % interval {low:+.2f} to {high:+.2f}"
     return (
-        f"{benchmark.name}: {_verdict(points, low)} than {baseline.method}: {benchmark.measure} "
+        f"{benchmark.name}: {_verdict(points, low)} than {baseline.method}: {benchmark.measure.name} "
         f"{100 * old['map']:.2f} -> {100 * new['map']:.2f} %, {points:+.2f} points ({interval}, "
         f"{len(benchmark.queries)} queries)"
     )

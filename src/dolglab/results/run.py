@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from dolglab.contracts import Ranking
 from dolglab.io import write_bytes, write_text
@@ -17,36 +15,6 @@ from dolglab.results.comparison_tables import summarize
 from dolglab.results.pictures import ranked_grid, write_pictures
 from dolglab.results.report import write_page
 from dolglab.results.table_formats import print_tables
-
-
-def submission(ranking: Ranking) -> str:
-    """`id,images` (up to 100 ids, best first) for retrieval, `id,landmarks` (a landmark and its score) for recognition.
-
-    A query that could not be read has a row without an answer.
-    """
-    recognition = ranking.benchmark.measure == "GAP"
-    answers = _landmarks(ranking) if recognition else _images(ranking)
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("id", "landmarks" if recognition else "images"))
-    for row, query in enumerate(ranking.benchmark.queries.tolist()):
-        rows.writerow((_id(ranking, query), answers.get(row, "")))
-    return text.getvalue()
-
-
-def _images(ranking: Ranking) -> dict[int, str]:
-    return {
-        row: " ".join(_id(ranking, position) for position in found.tolist() if position >= 0)
-        for row, found in enumerate(ranking.top)
-    }
-
-
-def _landmarks(ranking: Ranking) -> dict[int, str]:
-    return {row: f"{landmark} {score:.8f}" for row, landmark, score in ranking.answers}
-
-
-def _id(ranking: Ranking, position: int) -> str:
-    return PurePosixPath(ranking.benchmark.source.name(position)).stem
 
 
 def finish_run(
@@ -97,8 +65,8 @@ def finish_run(
     write_card(card, run / "card.json")
     for ranking in rankings:
         write_text(run / "rankings" / f"{file_name(ranking)}.json", ranked_names(ranking))
-        if ranking.benchmark.measure != "mAP":
-            write_text(run / "submissions" / f"{file_name(ranking)}.csv", submission(ranking))
+        if (submission := ranking.benchmark.measure.submission(ranking)) is not None:
+            write_text(run / "submissions" / f"{file_name(ranking)}.csv", submission)
     notes = [labels(card, part) for part in card["benchmarks"]]
     images = [ranked_grid(ranking, notes=said) for ranking, said in zip(rankings, notes, strict=True)]
     for ranking, image in zip(rankings, images, strict=True):

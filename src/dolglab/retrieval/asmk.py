@@ -155,7 +155,7 @@ class ASMK:
             np.concatenate([scores, np.zeros(count - len(found), np.float32)]),
         )
 
-    def describe(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """What it is, for a result card; words, dimensions and origin once there is a codebook."""
         about: dict[str, object] = {
             "aggregate": "asmk",

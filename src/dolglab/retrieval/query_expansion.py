@@ -138,7 +138,7 @@ class AlphaQE:
         weights = alpha_weights(ranked.scores, ranked.heads, self.alpha)
         return gallery, with_neighbours(queries, gallery, ranked.heads, weights)
 
-    def describe(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """What a result card says of it."""
         return {"query_expansion": "alpha", "neighbours": self.neighbours, "alpha": self.alpha}
 
@@ -185,7 +185,7 @@ class DatabaseAugmentation:
             part[known[rows]] = with_neighbours(descriptors, gallery, found, weights)
             yield part
 
-    def describe(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """What a result card says of it."""
         return {"database_augmentation": "alpha", "neighbours": self.neighbours, "alpha": self.alpha}
 

@@ -10,33 +10,15 @@ from jaxtyping import Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dolglab.contracts import Ranked
 from dolglab.errors import UserError
+from dolglab.measures import ranks_in
 from dolglab.retrieval.exact_dot import InnerProducts, exact_queries, rows_at, side_by_side
 from dolglab.retrieval.index import Index
 
 QUERIES_AT_ONCE = 512
 # Gallery images compared at a time, and scores; the first few, since all of them are candidates for the head.
 TILE, SCORES, FIRST_TILE = 16_384, 2**21, 256
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """What is kept of rankings of a gallery, one a query, too long to be kept whole.
-
-    Attributes:
-        heads: (Q, k) gallery positions, best first; -1 where there is no further image.
-        scores: (Q, k) float32, -inf where there is none.
-        labelled: for each query, gallery positions that its ground truth speaks of.
-        ranks: for each of `labelled` its 0-based rank in the whole ranking; -1 where it is not in it.
-    """
-
-    heads: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    labelled: tuple[NDArray[np.int64], ...]
-    ranks: tuple[NDArray[np.int64], ...]
-
-    def __len__(self) -> int:
-        return len(self.heads)
 
 
 def gallery_ranking(
@@ -171,15 +153,6 @@ def listed_ranking(
         scores[query, :count] = np.where(positions[:count] >= 0, values[:count], -np.inf)
         ranks.append(ranks_in(positions, wanted))
     return Ranked(heads, scores, tuple(labelled), tuple(ranks))
-
-
-def ranks_in(ranking: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The 0-based rank of each wanted position in a list of them, best first; -1 for those that are not in it."""
-    distinct, places = np.unique(wanted, return_inverse=True)
-    at = np.flatnonzero(np.isin(ranking, distinct))
-    ranks = np.full(len(distinct), -1, np.int64)
-    ranks[np.searchsorted(distinct, ranking[at])] = at
-    return ranks[places]
 
 
 def reranked(ranked: Ranked, orders: Mapping[int, NDArray[np.int64]]) -> Ranked:

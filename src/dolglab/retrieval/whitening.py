@@ -245,7 +245,7 @@ class Whitening:
         origin = {"name": kept.name, "digest": kept.digest, "network": kept.network}
         return write_bytes(Path(path), save(tensors, metadata | origin))
 
-    def describe(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """What a result card says of it."""
         if self.learned is None:
             return {"whitening": self.kind, "dim": self.dim, "learned_on": None}

@@ -51,7 +51,7 @@ class LandmarkModule(RetrievalModule):
         compiler: backend of torch.compile for the training pass, such as "inductor"; None runs it as it is.
         run: what a checkpoint says of its run (plain values and tensors only).
         max_steps: optimizer steps after which training ends, by which the schedule ends too; -1 sets no end.
-        validation, test: how descriptors are made (see RetrievalModule).
+        validation: how descriptors are made to validate (see RetrievalModule).
     """
 
     def __init__(
@@ -68,9 +68,8 @@ class LandmarkModule(RetrievalModule):
         run: Mapping[str, Any] | None = None,
         max_steps: int = -1,
         validation: ExtractionOptions | None = None,
-        test: ExtractionOptions | None = None,
     ) -> None:
-        super().__init__(model, validation, test)
+        super().__init__(model, validation)
         self.head = head
         self.auxiliary = auxiliary
         # Of the training pass alone: whole images come in every shape. The bound method is no submodule, so that the

@@ -1,4 +1,4 @@
-"""The Lightning module that runs benchmarks: alone in evaluation, and as the base of training."""
+"""How a training measures: the Lightning module that validates, and the test after it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from dolglab.contracts import BadImage, Benchmark, GLDv2Benchmark, ImageBatch, Ranking, Resize
+from dolglab.contracts import BadImage, Benchmark, ImageBatch, Ranking, Resize
 from dolglab.data.module import LandmarkDataModule
 from dolglab.errors import UserError
+from dolglab.evaluation.evaluator import Evaluator
+from dolglab.evaluation.feature_extractor import FeatureExtractor
+from dolglab.extraction.extract import Images
 from dolglab.extraction.extractor import Extractor, check_protocol
+from dolglab.extraction.fuse_batch_norm import for_inference
 from dolglab.models.dolg import DescriptorModel
-from dolglab.retrieval.gldv2_metrics import GLDv2Metric
 from dolglab.retrieval.index import FlatIndex, Index
-from dolglab.retrieval.metrics import RevisitedMAP
+from dolglab.retrieval.map_metric import RetrievalMetric, distributed
+from dolglab.retrieval.pipeline import RetrievalPipeline
 
 
 @dataclass(frozen=True)
@@ -35,105 +39,103 @@ class ExtractionOptions:
 
 
 class RetrievalModule(L.LightningModule):
-    """Runs the data module's benchmarks through one extractor and measures the rankings.
+    """Validates: runs the data module's validation benchmarks through one extractor and measures the rankings.
 
     Args:
         model: the descriptor network.
-        validation, test: how descriptors are made in `trainer.validate` and `trainer.test`.
-        prefix: before the names of what is logged, such as "baseline/".
+        validation: how descriptors are made.
 
-    After either, `rankings` holds one result a benchmark; the figures are logged as `val/medium` (first benchmark)
-    or `val/NAME/medium` (further ones), `test/...` likewise.
+    Afterwards `rankings` holds one result a benchmark; the figures are logged as `val/medium` (first benchmark) or
+    `val/NAME/medium` (further ones).
     """
 
-    def __init__(
-        self,
-        model: DescriptorModel,
-        validation: ExtractionOptions | None = None,
-        test: ExtractionOptions | None = None,
-        prefix: str = "",
-    ) -> None:
+    def __init__(self, model: DescriptorModel, validation: ExtractionOptions | None = None) -> None:
         super().__init__()
         # Convolutions on CPUs, dilated ones above all, and on tensor cores are faster with channels last.
         self.model = model.to(memory_format=torch.channels_last)
         self.validation = validation or ExtractionOptions()
-        self.test_options = test or ExtractionOptions()
-        self.prefix = prefix
         self.rankings: list[Ranking] = []
         self._runs: list[_Run] = []
 
     def on_validation_epoch_start(self) -> None:
-        """One metric for each validation benchmark, and one network in all processes."""
+        """One metric for each benchmark, and one network in all processes."""
         share_buffers(self.model)
-        self._begin(self._data.validation, self.validation)
-
-    def on_test_epoch_start(self) -> None:
-        """One metric for each test benchmark."""
-        self._begin(self._data.test, self.test_options)
+        extractor = Extractor(self.model, self.validation.scales, self.validation.resize)
+        self._runs = [
+            _Run(benchmark, extractor, self.validation.index, self.device) for benchmark in self._data.validation
+        ]
+        self._clock = time.perf_counter()
 
     def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Descriptors of one batch of whole images."""
-        self._take(batch, dataloader_idx)
-
-    def test_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Descriptors of one batch of whole images."""
-        self._take(batch, dataloader_idx)
+        """Descriptors of one batch of whole images; the time since the last one is this benchmark's."""
+        run = self._runs[dataloader_idx]
+        run.process(batch)
+        now = time.perf_counter()
+        run.seconds += now - self._clock
+        self._clock = now
 
     def on_validation_epoch_end(self) -> None:
         """Rank, measure and log."""
-        self._end("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Rank, measure and log."""
-        self._end("test")
+        self.rankings = [run.finish() for run in self._runs]
+        for place, ranking in enumerate(self.rankings):
+            for name, value in logged_figures("val", place, ranking).items():
+                figure = torch.tensor(value, dtype=torch.float32, device=self.device)
+                self.log(name, figure, rank_zero_only=False, sync_dist=False)
+        self._runs = []
 
     @property
     def _data(self) -> LandmarkDataModule:
         """The trainer's data module, which Lightning attaches without declaring it."""
         return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
 
-    def _begin(self, benchmarks: Sequence[Benchmark], options: ExtractionOptions) -> None:
-        extractor = Extractor(self.model, options.scales, options.resize)
-        self._runs = [_Run(benchmark, extractor, options.index, self.device) for benchmark in benchmarks]
-        self._clock = time.perf_counter()
-
-    def _take(self, batch: ImageBatch, place: int) -> None:
-        """The time since the last batch, loading included, is this benchmark's."""
-        self._runs[place].take(batch)
-        now = time.perf_counter()
-        self._runs[place].seconds += now - self._clock
-        self._clock = now
-
-    def _end(self, stage: str) -> None:
-        self.rankings = [run.finish() for run in self._runs]
-        for place, ranking in enumerate(self.rankings):
-            prefix = self.prefix + (stage if place == 0 else f"{stage}/{ranking.benchmark.name.replace(' ', '_')}")
-            for difficulty in ranking.benchmark.difficulties:
-                value = torch.tensor(ranking.evaluation[difficulty]["map"], dtype=torch.float32)
-                self.log(f"{prefix}/{difficulty}", value.to(self.device), rank_zero_only=False, sync_dist=False)
-        self._runs = []
-
 
 def run_test(
-    trainer: L.Trainer, data: LandmarkDataModule, module: RetrievalModule, checkpoint: Path | None = None
+    trainer: L.Trainer,
+    data: LandmarkDataModule,
+    network: DescriptorModel,
+    options: ExtractionOptions,
+    store: Path,
+    stage: str = "test",
+    kept: Path | None = None,
 ) -> list[Ranking]:
-    """Run the test benchmarks, with the weights of `checkpoint` where one is given; none gives no ranking.
+    """Run the data module's test benchmarks as an evaluation does, which finds the descriptors in `store` afterwards.
 
+    Args:
+        trainer: whose processes describe the images, and whose loggers take the figures.
+        network: in eval mode.
+        stage: before the names of what is logged.
+        kept: the checkpoint that is kept whatever happens here.
+
+    Returns one ranking a benchmark, in the main process; none in the others.
     Raises UserError, which says that a given checkpoint is kept, where an image stops the test.
     """
-    if not data.test:
-        return []
+    images = Images(data.max_side, data.on_error == "skip", data.reading.orientation, data.workers, data.eval_batch)
+    lean = for_inference(network, str(trainer.precision))
+    extractor = FeatureExtractor(trainer, images, store, Extractor(lean, options.scales, options.resize))
+    evaluator = Evaluator(extractor, RetrievalPipeline(options.index))
     try:
-        trainer.test(module, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+        found = [evaluator.run(benchmark) for benchmark in data.test]
     except UserError as error:
-        kept = f"training is done and {checkpoint} is kept, but the test stopped: " if checkpoint else ""
-        raise UserError(f"{kept}{error}") from None
-    return module.rankings
+        said = f"training is done and {kept} is kept, but the test stopped: " if kept else ""
+        raise UserError(f"{said}{error}") from None
+    rankings = [ranking for ranking in found if ranking is not None]
+    for place, ranking in enumerate(rankings):
+        for logger in trainer.loggers:
+            figures = {**logged_figures(stage, place, ranking), "epoch": trainer.current_epoch}
+            logger.log_metrics(figures, trainer.global_step)
+            logger.save()
+    return rankings
+
+
+def logged_figures(stage: str, place: int, ranking: Ranking) -> dict[str, float]:
+    """A benchmark's figures by the names they are logged under; the first benchmark's have the stage's name alone."""
+    prefix = stage if place == 0 else f"{stage}/{ranking.benchmark.name.replace(' ', '_')}"
+    return {f"{prefix}/{d}": float(ranking.evaluation[d]["map"]) for d in ranking.benchmark.difficulties}
 
 
 def share_buffers(model: nn.Module) -> None:
     """Give every process the buffers of the first: batch norm's statistics differ until DDP's next forward pass."""
-    if dist.is_available() and dist.is_initialized():
+    if distributed():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
 
@@ -146,11 +148,11 @@ class _Run:
     ) -> None:
         self.benchmark = benchmark
         self.extractor = extractor
-        self.metric = metric_of(benchmark, extractor.model.dim, index).to(device)
+        self.metric = RetrievalMetric.of(benchmark, extractor.model.dim, index).to(device)
         self.bad: list[BadImage] = []
         self.seconds = 0.0
 
-    def take(self, batch: ImageBatch) -> None:
+    def process(self, batch: ImageBatch) -> None:
         if batch.images:
             self.metric.update(self.extractor(batch.images), batch.positions)
         if batch.bad:
@@ -160,34 +162,22 @@ class _Run:
     def finish(self) -> Ranking:
         start = time.perf_counter()
         evaluation = self.metric.compute()
-        searched = time.perf_counter() - start
-        processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        figures, seconds = self.metric.figures, self.seconds + time.perf_counter() - start
+        assert figures is not None
         return Ranking(
             benchmark=self.benchmark,
             evaluation=evaluation,
-            kappas=self.metric.kappas,
+            kappas=figures.kappas,
             top=self.metric.ranks,
             bad=tuple(_of_all_processes(self.bad)),
-            seconds=self.seconds + searched,
-            answers=self.metric.answers if isinstance(self.metric, GLDv2Metric) else (),
-            costs={
-                "image_seconds": self.seconds * processes / len(self.benchmark.source),
-                "query_seconds": searched / len(self.benchmark.queries),
-                "image_bytes": 4.0 * self.extractor.model.dim,
-            },
-            curves=self.metric.curves if isinstance(self.metric, RevisitedMAP) else {},
+            seconds=seconds,
+            answers=figures.answers,
+            curves=figures.curves,
         )
 
 
-def metric_of(benchmark: Benchmark, dim: int, index: Callable[[], Index]) -> RevisitedMAP | GLDv2Metric:
-    """What measures this benchmark."""
-    if isinstance(benchmark, GLDv2Benchmark):
-        return GLDv2Metric(benchmark, dim, index)
-    return RevisitedMAP(benchmark.ground_truth, benchmark.num_gallery, benchmark.queries, dim, index)
-
-
 def _of_all_processes(bad: list[BadImage]) -> list[BadImage]:
-    if not (dist.is_available() and dist.is_initialized()):
+    if not distributed():
         return bad
     parts: list[list[BadImage]] = [[]] * dist.get_world_size()
     dist.all_gather_object(parts, bad)

@@ -229,8 +229,8 @@ def test_saved_and_loaded(tmp_path: Path, dim: int | None, input_dim: int, reduc
     file = asmk.save(tmp_path / "deep" / "codebook.safetensors")
     again = ASMK(dim=dim, codebook=str(file))
     assert again.learned_on == asmk.learned_on == ("Über\udc80 photos", "d1")
-    about = again.describe()
-    assert about == {**asmk.describe(), "assignments": 5}
+    about = again.config()
+    assert about == {**asmk.config(), "assignments": 5}
     assert (about["words"], about["dim"], about["descriptor_dim"]) == (8, reduced, input_dim)
     assert (about["learned_features"], about["iterations"], about["seed"]) == (160, 3, 4)
     gallery, query = gallery_of(0, dim=input_dim), descriptors(rng, 20, input_dim)
@@ -241,7 +241,7 @@ def test_saved_and_loaded(tmp_path: Path, dim: int | None, input_dim: int, reduc
 
 
 def test_words_may_be_left_to_the_number_of_features() -> None:
-    assert learned(words=None).describe()["words"] == 8
+    assert learned(words=None).config()["words"] == 8
 
 
 def test_too_few_features() -> None:
@@ -286,7 +286,7 @@ def test_binary_codes_need_a_multiple_of_32_dimensions() -> None:
         ASMK(dim=100)
     asmk = ASMK(words=2, dim=None, binary=False)
     asmk.learn(rows, "photos", "d")
-    assert asmk.describe()["dim"] == 40
+    assert asmk.config()["dim"] == 40
 
 
 @pytest.mark.parametrize(

@@ -116,5 +116,5 @@ def test_settings_without_meaning_are_refused(step: type, settings: dict[str, fl
 
 
 def test_what_a_card_says_of_them() -> None:
-    assert AlphaQE(5, 2.0).describe() == {"query_expansion": "alpha", "neighbours": 5, "alpha": 2.0}
-    assert DatabaseAugmentation().describe() == {"database_augmentation": "alpha", "neighbours": 10, "alpha": 3.0}
+    assert AlphaQE(5, 2.0).config() == {"query_expansion": "alpha", "neighbours": 5, "alpha": 2.0}
+    assert DatabaseAugmentation().config() == {"database_augmentation": "alpha", "neighbours": 10, "alpha": 3.0}

@@ -167,8 +167,8 @@ def test_saved_is_loaded(tmp_path: Path, kind: str) -> None:
     loaded = Whitening(matrix=file)
     for before, after in zip(whitening(rows, rows[:5]), loaded(rows, rows[:5]), strict=True):
         np.testing.assert_array_equal(before, after)
-    assert loaded.describe() == whitening.describe()
-    assert whitening.describe() == {
+    assert loaded.config() == whitening.config()
+    assert whitening.config() == {
         "whitening": kind,
         "dim": 6,
         "learned_on": "demo validation",
@@ -193,7 +193,7 @@ def test_without_a_matrix_it_says_what_to_give(tmp_path: Path) -> None:
     rows = correlated()
     whitening = Whitening()
     assert whitening.learned_on is None
-    assert whitening.describe() == {"whitening": "pca", "dim": None, "learned_on": None}
+    assert whitening.config() == {"whitening": "pca", "dim": None, "learned_on": None}
     with pytest.raises(UserError, match=r"post\.whitening\.matrix=FILE, or benchmark@learn_on=NAME"):
         whitening(rows, rows)
     with pytest.raises(UserError, match="was not learned"):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from retrieval.rerank.shortlists import shortlist, unit
 
 from dolglab.contracts import Shortlist
 from dolglab.errors import UserError
 from dolglab.retrieval.rerank.diffusion import Diffusion
+from retrieval.rerank.shortlists import shortlist, unit
 
 
 def ordered(descriptors: NDArray[np.float32], query: NDArray[np.float32]) -> Shortlist:
@@ -116,7 +116,7 @@ def test_settings_without_meaning_are_refused(settings: dict[str, float], messag
 
 
 def test_what_a_card_says_of_it() -> None:
-    assert Diffusion(depth=20).describe() == {
+    assert Diffusion(depth=20).config() == {
         "rerank": "diffusion",
         "depth": 20,
         "neighbours": 50,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from retrieval.rerank.shortlists import shortlist, unit
 
 from dolglab.errors import UserError
 from dolglab.retrieval.rerank.neighbours import Neighbours, refined
+from retrieval.rerank.shortlists import shortlist, unit
 
 
 def refined_by_hand(x: NDArray[np.float64], neighbours: int, beta: float) -> NDArray[np.float64]:
@@ -73,4 +73,4 @@ def test_settings_without_meaning_are_refused(settings: dict[str, float]) -> Non
 
 
 def test_what_a_card_says_of_it() -> None:
-    assert Neighbours().describe() == {"rerank": "neighbours", "depth": 400, "neighbours": 9, "beta": 0.15}
+    assert Neighbours().config() == {"rerank": "neighbours", "depth": 400, "neighbours": 9, "beta": 0.15}

@@ -187,7 +187,7 @@ def test_answers_with_more_inliers_come_first_and_equal_ones_stay() -> None:
     )
     assert spatial(shortlist).tolist() == [3, 1, 0, 2, 4]
     assert spatial.local
-    assert spatial.describe()["rerank"] == "spatial"
+    assert spatial.config()["rerank"] == "spatial"
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ class Diffusion:
         system = eye_array(k, format="csr") - self.alpha * csr_array((values, (rows, columns)), shape=(k, k))
         return cg(system, y, rtol=self.tolerance, maxiter=self.iterations)[0]
 
-    def describe(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """What a result card says of it."""
         return {
             "rerank": "diffusion",

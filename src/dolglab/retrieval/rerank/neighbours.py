@@ -74,6 +74,6 @@ class Neighbours:
         expanded = answers[nearest_ones].max(0)
         return np.argsort(-(direct + answers @ expanded) / 2, kind="stable").astype(np.int64)
 
-    def describe(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """What a result card says of it."""
         return {"rerank": "neighbours", "depth": self.depth, "neighbours": self.neighbours, "beta": self.beta}

@@ -77,7 +77,7 @@ class Spatial:
         points = a.keypoints[matches[:, 0]], b.keypoints[matches[:, 1]]
         return Match(matches, inliers(*points, self.kind, self.residual, self.iterations)[0])
 
-    def describe(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """What a result card says of it."""
         return {
             "rerank": "spatial",

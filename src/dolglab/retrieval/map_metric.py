@@ -1,4 +1,4 @@
-"""What metrics of rankings have in common: descriptors that arrive in any order, from any number of processes."""
+"""The torchmetrics mAP: descriptors that arrive in any order, from any number of processes, ranked and measured."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
+from dolglab.contracts import DIFFICULTIES, Benchmark, Difficulty, Evaluation, Figures, GroundTruth, Measure, Ranked
 from dolglab.errors import UserError
+from dolglab.measures import RevisitedMeasure
 from dolglab.retrieval.exact_dot import rows_at
 from dolglab.retrieval.index import FlatIndex, Index
-from dolglab.retrieval.ranking import Ranked, gallery_ranking
+from dolglab.retrieval.ranking import gallery_ranking
 
 # Batches that become one message between processes.
 BATCHES_AT_ONCE = 256
@@ -27,21 +29,26 @@ Table = tuple[NDArray[np.float32], NDArray[np.bool_]]
 Part = tuple[NDArray[np.int64], NDArray[np.float32]] | NDArray[np.int64]
 
 
-class DescriptorMetric(Metric):
-    """Collects a benchmark's descriptors and ranks its gallery; what a ranking is worth is for `compute` to say.
+class RetrievalMetric(Metric):
+    """Collects a benchmark's descriptors, ranks its gallery and measures the ranking.
 
     Positions are those of the benchmark's images: the first `num_gallery` are the gallery, `queries` are the
     positions of the queries. A position that comes again (a sampler's padding) counts once.
 
     Args:
+        measure: what a ranking is worth.
+        ground_truth: positives and junk of every query.
         num_gallery: images in the gallery.
         queries: (Q,) positions of the query images.
         dim: length of the descriptors.
         index: makes the gallery's index; an exact one is not built, since `exact_ranking` needs none.
-        top: how many of each query's answers `compute` keeps.
+        difficulties: those that `compute` gives figures for.
+        top: how many of each query's answers are kept; by default as many as the measure looks at.
 
-    The first of several processes ranks, and all have the result. `compute()` leaves it in `ranked`, and in `ranks` the
-    heads, (Q, top), -1 where there is no further image. It lets go of the descriptors: after it comes `reset()`.
+    The first of several processes ranks, and all have the result. `compute()` gives the measure's figures by
+    difficulty, and leaves the ranking in `ranked` and all figures in `figures`. It lets go of the descriptors: after it
+    comes `reset()`. A skipped positive counts as not found, and a skipped query finds nothing; a skipped negative no
+    longer stands above a positive.
     """
 
     full_state_update = False
@@ -54,29 +61,55 @@ class DescriptorMetric(Metric):
 
     def __init__(
         self,
+        measure: Measure,
+        ground_truth: GroundTruth,
         num_gallery: int,
         queries: NDArray[np.int64],
         dim: int,
         index: Callable[[], Index] = FlatIndex,
-        top: int = 100,
+        difficulties: Sequence[Difficulty] = DIFFICULTIES,
+        top: int | None = None,
         **kwargs: Any,
     ) -> None:
         # torchmetrics would give every process all descriptors, twice.
         super().__init__(sync_on_compute=False, **kwargs)
+        self.measure = measure
+        self.ground_truth = ground_truth
         self.num_gallery = num_gallery
         self.queries = queries
         self.dim = dim
         self.index = index
-        self.top = min(top, num_gallery)
+        self.difficulties = tuple(difficulties)
+        self.top = min(measure.depth if top is None else top, num_gallery)
         self.ranked: Ranked | None = None
+        self.figures: Figures | None = None
         self.add_state("descriptors", default=[], dist_reduce_fx="cat")
         self.add_state("positions", default=[], dist_reduce_fx="cat")
         self.add_state("skipped", default=[], dist_reduce_fx="cat")
 
+    @classmethod
+    def of(cls, benchmark: Benchmark, dim: int, index: Callable[[], Index] = FlatIndex) -> RetrievalMetric:
+        """The metric of a benchmark, by its own measure."""
+        return RetrievalMetric(
+            benchmark.measure,
+            benchmark.ground_truth,
+            benchmark.num_gallery,
+            benchmark.queries,
+            dim,
+            index,
+            benchmark.difficulties,
+        )
+
     @property
     def ranks(self) -> NDArray[np.int64]:
-        """The heads of the rankings that `compute` made."""
+        """The first answers that `compute` found, (Q, top), -1 where there is no further image."""
         return np.empty((0, 0), np.int64) if self.ranked is None else self.ranked.heads
+
+    def compute(self) -> Evaluation:
+        """Rank the gallery for each query and measure it. Raises UserError when images are missing."""
+        self.ranked = self._ranking(self.measure.ground_truth_ids(self.ground_truth))
+        self.figures = self.measure.figures(self.ground_truth, dict.fromkeys(self.difficulties, self.ranked))
+        return self.figures.evaluation
 
     def update(self, descriptors: Float[Tensor, "b d"], positions: Int[Tensor, " b"]) -> None:
         """Take a batch of descriptors and their positions in the benchmark's image list."""
@@ -87,11 +120,8 @@ class DescriptorMetric(Metric):
         """Take note of images that could not be read."""
         self.skipped.append(positions.cpu())
 
-    def ranking(self, labelled: Sequence[NDArray[np.int64]]) -> Ranked:
-        """The ranking of every query, in all processes; of one that could not be read nothing is found.
-
-        Raises UserError when images are missing and for what ranking refuses.
-        """
+    def _ranking(self, labelled: Sequence[NDArray[np.int64]]) -> Ranked:
+        """The ranking of every query, in all processes; of one that could not be read nothing is found."""
         outcome: list[Ranked | UserError | None] = [None]
         if distributed() and dist.get_rank():
             for part in self._own_parts():
@@ -105,7 +135,6 @@ class DescriptorMetric(Metric):
             dist.broadcast_object_list(outcome, src=0)
         match outcome[0]:
             case Ranked() as ranked:
-                self.ranked = ranked
                 return ranked
             case error:
                 assert error is not None
@@ -151,6 +180,27 @@ class DescriptorMetric(Metric):
             count = min(BATCHES_AT_ONCE, len(self.positions))
             yield _last(self.positions, count), _last(self.descriptors, count)
         yield _last(self.skipped, len(self.skipped)) if self.skipped else np.empty(0, np.int64)
+
+
+class RevisitedMAP(RetrievalMetric):
+    """Revisited mAP of descriptors: easy, medium and hard.
+
+    Args:
+        ground_truth, num_gallery, queries, dim, index: as for `RetrievalMetric`.
+        kappas: the k of mP@k.
+    """
+
+    def __init__(
+        self,
+        ground_truth: GroundTruth,
+        num_gallery: int,
+        queries: NDArray[np.int64],
+        dim: int,
+        index: Callable[[], Index] = FlatIndex,
+        kappas: Sequence[int] = (1, 5, 10),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(RevisitedMeasure(kappas), ground_truth, num_gallery, queries, dim, index, **kwargs)
 
 
 def distributed() -> bool:

@@ -1,19 +1,24 @@
-"""Precision against recall."""
+"""What rankings are worth: average precision by the rules of Revisited Oxford and Paris and of GLDv2; curves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
-from typing import Any
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.contracts import DIFFICULTIES, Difficulty, Evaluation, GroundTruth, Scores
+from dolglab.contracts import DIFFICULTIES, Difficulty, Evaluation, Figures, GroundTruth, Ranked, Ranking, Scores
 from dolglab.errors import UserError
-from dolglab.retrieval.descriptors import DescriptorMetric
-from dolglab.retrieval.index import FlatIndex, Index
-from dolglab.retrieval.ranking import Ranked, ranks_in
+
+
+def ranks_in(ranking: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The 0-based rank of each wanted position in a list of them, best first; -1 for those that are not in it."""
+    distinct, places = np.unique(wanted, return_inverse=True)
+    at = np.flatnonzero(np.isin(ranking, distinct))
+    ranks = np.full(len(distinct), -1, np.int64)
+    ranks[np.searchsorted(distinct, ranking[at])] = at
+    return ranks[places]
 
 
 def average_precision(ranks: NDArray[np.int64], positives: int) -> float:
@@ -197,42 +202,29 @@ def global_average_precision(predictions: Mapping[str, tuple[int, float]], solut
     return sum(found / rank for found, rank in enumerate(hits, start=1)) / shown
 
 
-class RevisitedMAP(DescriptorMetric):
-    """Revisited mAP of a benchmark's descriptors.
+class RevisitedMeasure:
+    """The mAP and mP@k of Revisited Oxford and Paris, and of every set of labelled images."""
 
-    Args:
-        ground_truth: positives and junk of every query.
-        num_gallery, queries, dim, index, top: as for `DescriptorMetric`.
-        kappas: the k of mP@k.
+    name = "mAP"
+    depth = 100
 
-    `compute()` gives `evaluation_of`'s result. A skipped positive counts as not found, and a skipped query finds
-    nothing; a skipped negative no longer stands above a positive.
-    """
-
-    def __init__(
-        self,
-        ground_truth: GroundTruth,
-        num_gallery: int,
-        queries: NDArray[np.int64],
-        dim: int,
-        index: Callable[[], Index] = FlatIndex,
-        kappas: Sequence[int] = (1, 5, 10),
-        top: int = 100,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(num_gallery, queries, dim, index, top, **kwargs)
-        self.ground_truth = ground_truth
+    def __init__(self, kappas: Sequence[int] = (1, 5, 10)) -> None:
         self.kappas = tuple(kappas)
 
-    def compute(self) -> Evaluation:
-        """Rank the gallery for each query and measure it. Raises UserError when images are missing."""
-        return evaluation_of(self.ranking(labelled_of(self.ground_truth)), self.ground_truth, self.kappas)
+    def ground_truth_ids(self, truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
+        """Positives and junk of each query."""
+        return labelled_of(truth)
 
-    @property
-    def curves(self) -> dict[Difficulty, NDArray[np.float64]]:
-        """Mean precision against recall of the ranking that `compute` made, by difficulty."""
-        ranked = self.ranked
-        return {d: curve_at(d, ranked, self.ground_truth) for d in DIFFICULTIES} if ranked else {}
+    def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
+        """Figures and precision-recall curve at each difficulty."""
+        return Figures(
+            evaluation={d: scores_at(d, ranked, truth, self.kappas) for d, ranked in rankings.items()},
+            kappas=self.kappas,
+            curves={d: curve_at(d, ranked, truth) for d, ranked in rankings.items()},
+        )
+
+    def submission(self, ranking: Ranking) -> None:
+        """There is none."""
 
 
 # Recall 0, 0.01, ..., 1.

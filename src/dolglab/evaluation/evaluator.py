@@ -1,0 +1,132 @@
+"""One benchmark through one pipeline, in all the trainer's processes: extract, post-process, rank, re-rank, measure."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.contracts import Benchmark, ExtractedFeatures, Ranking
+from dolglab.errors import UserError
+from dolglab.evaluation.feature_extractor import FeatureExtractor
+from dolglab.extraction.descriptor_store import fingerprint, read_store
+from dolglab.extraction.external import read_descriptors
+from dolglab.retrieval.pipeline import RetrievalPipeline, SearchResult
+
+
+@dataclass(frozen=True)
+class ExternalDescriptors:
+    """A file of descriptors that somebody else made, and one with the names of its rows; or a kept store's folder."""
+
+    file: Path
+    names: Path | None = None
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Describes a benchmark's images, ranks its gallery, and measures the ranking.
+
+    Args:
+        extractor: makes descriptors and local features; its trainer's main process ranks.
+        pipeline: what happens to descriptors.
+        learn_on: images from which whitening or a codebook is learned, where no file has them.
+        external: descriptors to measure instead of the extractor's.
+
+    Raises UserError where something is to be learned and there is nothing to learn it from.
+    """
+
+    extractor: FeatureExtractor
+    pipeline: RetrievalPipeline = field(default_factory=RetrievalPipeline)
+    learn_on: Benchmark | None = None
+    external: ExternalDescriptors | None = None
+
+    def __post_init__(self) -> None:
+        if self.learn_on is None and self._has_to_learn():
+            aggregated = self.pipeline.aggregate is not None
+            name, file = ("codebook", "aggregate.codebook") if aggregated else ("whitening", "post.whitening.matrix")
+            raise UserError(f"there is no {name} yet: give {file}=FILE, or benchmark@learn_on=NAME to learn one")
+
+    def run(self, benchmark: Benchmark) -> Ranking | None:
+        """The figures, in the main process; None in the others, which take their share of the images.
+
+        Raises UserError for images that cannot be read, and for what a part of the pipeline refuses.
+        """
+        start = time.perf_counter()
+        for step in self.pipeline.whitenings:
+            step.check_network(self._network)
+        found = self._extract(benchmark)
+        self._learn()
+        result = self.pipeline.search(found, benchmark) if self.extractor.main else None
+        local = self._shortlists(result, benchmark)
+        if result is None:
+            return None
+        return self.pipeline.measure(result, benchmark, found, local, time.perf_counter() - start)
+
+    @property
+    def _network(self) -> str:
+        """Fingerprint of what describes the images; empty where a file has the descriptors."""
+        extractor = self.extractor.extractor
+        return fingerprint(extractor.model) if extractor and self.external is None else ""
+
+    def _extract(self, benchmark: Benchmark) -> ExtractedFeatures:
+        """What the pipeline's search wants of a benchmark's images."""
+        if self.pipeline.aggregate is not None:
+            return self.extractor.local_features(benchmark)
+        if self.external is None:
+            return self.extractor.descriptors(benchmark)
+        return self._read(self.external, benchmark)
+
+    def _read(self, external: ExternalDescriptors, benchmark: Benchmark) -> ExtractedFeatures:
+        """Descriptors from a file, or from a folder that an evaluation kept; other processes do not want them."""
+        everything = np.ones(len(benchmark.source), np.bool_)
+        if not self.extractor.main:
+            return ExtractedFeatures(everything)
+        if external.file.is_dir():
+            extractor = self.extractor.extractor
+            store = read_store(external.file, benchmark, extractor and fingerprint(extractor.model))
+            stages = {"descriptors": external.file.name}
+            return ExtractedFeatures(store.known, descriptors=store.descriptors, stages=stages)
+        found = read_descriptors(external.file, benchmark, external.names)
+        return ExtractedFeatures(everything, descriptors=found.descriptors, stages={"descriptors": found.note})
+
+    def _has_to_learn(self) -> bool:
+        """Whether a part of the pipeline was given no file of what it has to learn."""
+        parts = [*self.pipeline.whitenings, *([self.pipeline.aggregate] if self.pipeline.aggregate else [])]
+        return any(part.learned_on is None for part in parts)
+
+    def _learn(self) -> None:
+        """Learn what the pipeline still has to; the other set's images are described by all processes."""
+        if self.learn_on is None or not self._has_to_learn():
+            return
+        found = self._extract(self.learn_on)
+        if not self.extractor.main:
+            return
+        name, digest = self.learn_on.name, self.learn_on.digest
+        if self.pipeline.aggregate is not None:
+            there = np.flatnonzero(found.available).tolist()
+            self.pipeline.aggregate.learn((found.features(p).descriptors for p in there), name, digest)
+        pairs = matching_pairs(self.learn_on)
+        for step in self.pipeline.whitenings:
+            if step.learned_on is None:
+                step.learn(found.descriptors, pairs, name, digest, self._network)
+
+    def _shortlists(self, result: SearchResult | None, benchmark: Benchmark) -> ExtractedFeatures | None:
+        """Local features of the images that the re-ranker will look at, where it looks at any."""
+        reranker = self.pipeline.rerank
+        if reranker is None or not reranker.local:
+            return None
+        wanted = None if result is None else self.pipeline.shortlisted(result, benchmark)
+        return self.extractor.local_features(benchmark, self.extractor.trainer.strategy.broadcast(wanted))
+
+
+def matching_pairs(benchmark: Benchmark) -> NDArray[np.int64]:
+    """(P, 2) positions of a query's image and of one of its positives, easy or hard."""
+    truth = benchmark.ground_truth
+    parts = [
+        np.stack([np.full(len(easy) + len(hard), query), np.concatenate([easy, hard])], axis=1)
+        for query, easy, hard in zip(benchmark.queries.tolist(), truth.easy, truth.hard, strict=True)
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, 2), np.int64)

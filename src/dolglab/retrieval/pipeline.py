@@ -1,0 +1,287 @@
+"""From the features of a benchmark's images to its figures: post-process, rank, re-rank, measure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.contracts import (
+    Benchmark,
+    Difficulty,
+    ExtractedFeatures,
+    LocalFeatures,
+    Ranked,
+    Ranking,
+    Reranker,
+    Shortlist,
+    no_features,
+)
+from dolglab.errors import UserError
+from dolglab.measures import ignored_of, labelled_of
+from dolglab.retrieval.asmk import ASMK
+from dolglab.retrieval.index import FlatIndex, Index, recall
+from dolglab.retrieval.ranking import exact_ranking, gallery_ranking, listed_ranking, reranked
+from dolglab.retrieval.whitening import Whitening
+
+# How many of a query's answers are kept, for pictures and files.
+KEPT = 100
+RECALLS = (10, 100)
+ORACLE = "oracle shortlist: junk was taken out with the ground truth before re-ranking"
+APPROXIMATE = "approximate index: what it does not find counts as missed, a lower bound"
+
+
+@runtime_checkable
+class PostProcessing(Protocol):
+    """Descriptors to other descriptors: gallery (N, D), queries (Q, D), and which of the gallery's there are, (N,)."""
+
+    def __call__(
+        self, gallery: NDArray[np.float32], queries: NDArray[np.float32], known: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+
+    def config(self) -> dict[str, object]:
+        """What a result card says of it."""
+        ...
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Rankings of a gallery, and what a re-ranker may want of it.
+
+    `gallery` (N, D) and `queries` (Q, D) are descriptors as they were ranked; of rankings by local features there are
+    none. `bytes` is what a gallery image takes, `seconds` what a query took, `stages` what a result card says.
+    """
+
+    ranked: Ranked
+    bytes: float
+    seconds: float
+    gallery: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    queries: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    stages: Mapping[str, object] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RetrievalPipeline:
+    """What happens between the features of images and figures; one process does all of it.
+
+    Args:
+        index: makes the gallery's index; an approximate one gives a lower bound of the figures.
+        post: what is done to the descriptors before, in this order.
+        rerank: orders each query's first answers anew.
+        aggregate: ranks by aggregated local features, instead of by descriptors.
+        oracle: a re-ranker gets the first answers that are not junk by the ground truth, as published tables have it.
+
+    Raises:
+        UserError: parts that do not go together.
+    """
+
+    index: Callable[[], Index] = FlatIndex
+    post: Mapping[str, PostProcessing] = field(default_factory=dict)
+    rerank: Reranker | None = None
+    aggregate: ASMK | None = None
+    oracle: bool = False
+
+    def __post_init__(self) -> None:
+        if self.oracle and self.rerank is None:
+            raise UserError("oracle=true is about a re-ranker's answers: give rerank=NAME too")
+        if self.aggregate is None:
+            return
+        if self.post or not self.index().exact:
+            raise UserError("aggregate=asmk ranks by local features: post=... and index=... are about descriptors")
+        if self.rerank is not None and not self.rerank.local:
+            raise UserError("aggregate=asmk has no descriptors to re-rank with: take rerank=spatial, or none")
+
+    @property
+    def local(self) -> bool:
+        """Whether it asks for local features."""
+        return self.aggregate is not None or (self.rerank is not None and self.rerank.local)
+
+    @property
+    def whitenings(self) -> list[Whitening]:
+        """The steps that whiten."""
+        return [step for step in self.post.values() if isinstance(step, Whitening)]
+
+    def save(self, folder: Path) -> None:
+        """Keep whitening matrices and codebook, learned or given, as `NAME.safetensors` for other evaluations."""
+        for name, step in self.post.items():
+            if isinstance(step, Whitening):
+                step.save(folder / f"{name}.safetensors")
+        if self.aggregate is not None:
+            self.aggregate.save(folder / "codebook.safetensors")
+
+    def search(self, found: ExtractedFeatures, benchmark: Benchmark) -> SearchResult:
+        """Rank a benchmark's gallery for each of its queries."""
+        if self.aggregate is None:
+            return self._by_descriptors(found, benchmark)
+        return self._by_local_features(self.aggregate, found, benchmark)
+
+    def shortlisted(self, result: SearchResult, benchmark: Benchmark) -> NDArray[np.int64]:
+        """Positions of all images whose local features the re-ranker will ask for: queries, and their first answers."""
+        assert self.rerank is not None
+        answers = [
+            result.ranked.heads[query, _places(result.ranked, query, benchmark, self.rerank.depth, difficulty)]
+            for difficulty in (benchmark.difficulties if self.oracle else (None,))
+            for query in range(len(benchmark.queries))
+        ]
+        return np.unique(np.concatenate([benchmark.queries, *answers]))
+
+    def measure(
+        self,
+        result: SearchResult,
+        benchmark: Benchmark,
+        found: ExtractedFeatures,
+        local: ExtractedFeatures | None = None,
+        seconds: float = 0.0,
+    ) -> Ranking:
+        """Re-rank, and measure by the benchmark's own measure.
+
+        Args:
+            result: of `search`.
+            found: what it searched.
+            local: local features of the images that `shortlisted` named.
+            seconds: what has been spent so far.
+        """
+        start = time.perf_counter()
+        rankings, extra = self._reranked(result, benchmark, local), local or ExtractedFeatures(found.available)
+        query_seconds = result.seconds + (time.perf_counter() - start) / max(1, len(benchmark.queries))
+        figures = benchmark.measure.figures(benchmark.ground_truth, rankings)
+        shown = rankings["medium" if "medium" in rankings else benchmark.difficulties[0]]
+        costs = {"query_seconds": query_seconds, "image_bytes": result.bytes + extra.bytes}
+        # Of rankings by local features, those for the shortlist are the same ones.
+        if image_seconds := found.seconds + (0 if self.aggregate else extra.seconds):
+            costs["image_seconds"] = image_seconds
+        stages = {**found.stages, **result.stages}
+        if self.rerank is not None:
+            stages["rerank"] = self.rerank.config()
+        return Ranking(
+            benchmark=benchmark,
+            evaluation=figures.evaluation,
+            kappas=figures.kappas,
+            top=shown.heads[:, :KEPT],
+            bad=found.bad,
+            seconds=seconds + time.perf_counter() - start,
+            answers=figures.answers,
+            notes=(*result.notes, *self._learned_here(benchmark), *((ORACLE,) if self.oracle else ())),
+            stages={**stages, **extra.stages},
+            costs=costs,
+            before=None if self.rerank is None else result.ranked.heads[:, :KEPT],
+            curves=figures.curves,
+        )
+
+    def _by_descriptors(self, found: ExtractedFeatures, benchmark: Benchmark) -> SearchResult:
+        size = benchmark.num_gallery
+        gallery, available = found.descriptors[:size], found.available[:size]
+        queries = np.array(found.descriptors[benchmark.queries])
+        asked = found.available[benchmark.queries]
+        for step in self.post.values():
+            gallery, queries = step(gallery, queries, available)
+        index = self.index()
+        wanted = benchmark.measure.ground_truth_ids(benchmark.ground_truth)
+        start = time.perf_counter()
+        ranked = gallery_ranking(gallery, queries, wanted, self._top(benchmark), available, asked, index)
+        seconds = (time.perf_counter() - start) / max(1, len(queries))
+        stages: dict[str, object] = {"post": [step.config() for step in self.post.values()]} if self.post else {}
+        if index.exact:
+            size_in_bytes = float(gallery.shape[1] * gallery.dtype.itemsize)
+            return SearchResult(ranked, size_in_bytes, seconds, gallery, queries, stages)
+        nothing = [np.empty(0, np.int64)] * int(asked.sum())
+        exact = exact_ranking(gallery, queries[asked], nothing, max(RECALLS), available)
+        stages["index"] = index_config(index, ranked.heads[asked], exact.heads)
+        return SearchResult(ranked, index.bytes_per_vector, seconds, gallery, queries, stages, (APPROXIMATE,))
+
+    def _by_local_features(self, aggregate: ASMK, found: ExtractedFeatures, benchmark: Benchmark) -> SearchResult:
+        there = np.flatnonzero(found.available[: benchmark.num_gallery]).tolist()
+        aggregate.build((position, found.features(position).descriptors) for position in there)
+        start = time.perf_counter()
+
+        def lists() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+            for image in benchmark.queries.tolist():
+                if found.available[image]:
+                    positions, scores = aggregate.rank(found.features(image).descriptors, benchmark.num_gallery)
+                    available = found.available[positions]
+                    yield positions[available], scores[available]
+                else:
+                    yield np.empty(0, np.int64), np.empty(0, np.float32)
+
+        wanted = benchmark.measure.ground_truth_ids(benchmark.ground_truth)
+        ranked = listed_ranking(lists(), wanted, self._top(benchmark))
+        seconds = (time.perf_counter() - start) / len(benchmark.queries)
+        return SearchResult(ranked, aggregate.bytes_per_image, seconds, stages={"aggregate": aggregate.config()})
+
+    def _reranked(
+        self, result: SearchResult, benchmark: Benchmark, local: ExtractedFeatures | None
+    ) -> dict[Difficulty, Ranked]:
+        """The rankings at each difficulty, which differ for an oracle's shortlist alone."""
+        if self.rerank is None:
+            return dict.fromkeys(benchmark.difficulties, result.ranked)
+        features = local.features if local else no_features
+        if not self.oracle:
+            return dict.fromkeys(benchmark.difficulties, rerank(result, benchmark, self.rerank, features))
+        return {d: rerank(result, benchmark, self.rerank, features, d) for d in benchmark.difficulties}
+
+    def _top(self, benchmark: Benchmark) -> int:
+        """How many first answers of each query must be known one by one."""
+        depth = self.rerank.depth if self.rerank else 0
+        if self.oracle:
+            depth += max(map(len, labelled_of(benchmark.ground_truth)), default=0)
+        return min(benchmark.num_gallery, max(KEPT, benchmark.measure.depth, depth))
+
+    def _learned_here(self, benchmark: Benchmark) -> list[str]:
+        """A note for each part that was learned on the very set it is tested on."""
+        parts = [("whitening", step.learned_on) for step in self.whitenings]
+        if self.aggregate is not None:
+            parts.append(("codebook", self.aggregate.learned_on))
+        return [f"{part} learned on this set" for part, origin in parts if origin and origin[1] == benchmark.digest]
+
+
+def index_config(index: Index, heads: NDArray[np.int64], exact: NDArray[np.int64]) -> dict[str, object]:
+    """What a card says of an approximate index: settings, and the share of the nearest images that it finds."""
+    found = {f"recall@{k}": recall(heads, exact, k) for k in RECALLS if k <= heads.shape[1]}
+    return {"kind": index.kind, **index.settings, "depth": index.depth, **found}
+
+
+def rerank(
+    result: SearchResult,
+    benchmark: Benchmark,
+    reranker: Reranker,
+    local: Callable[[int], LocalFeatures] = no_features,
+    difficulty: Difficulty | None = None,
+) -> Ranked:
+    """The rankings with their first answers in a new order; of an oracle's shortlist, those for one difficulty."""
+    orders = {}
+    for query, image in enumerate(benchmark.queries.tolist()):
+        at = _places(result.ranked, query, benchmark, reranker.depth, difficulty)
+        if not len(at):
+            continue
+        positions = result.ranked.heads[query, at]
+        described = len(result.gallery) > 0
+        shortlist = Shortlist(
+            query_image=image,
+            positions=positions,
+            scores=result.ranked.scores[query, at],
+            query_descriptor=result.queries[query] if described else np.empty(0, np.float32),
+            descriptors=np.asarray(result.gallery[positions]) if described else np.empty((len(at), 0), np.float32),
+            local=local,
+        )
+        # Ignored images keep their places, so that they count for nothing as before.
+        order = np.arange(at[-1] + 1)
+        order[at] = at[reranker(shortlist)]
+        orders[query] = order
+    return reranked(result.ranked, orders)
+
+
+def _places(
+    ranked: Ranked, query: int, benchmark: Benchmark, depth: int, difficulty: Difficulty | None
+) -> NDArray[np.int64]:
+    """Where in its head a query's shortlist stands: the first, without those that a difficulty ignores."""
+    head = ranked.heads[query]
+    there = head >= 0
+    if difficulty is not None:
+        there &= ~np.isin(head, ignored_of(difficulty, benchmark.ground_truth)[query])
+    return np.flatnonzero(there)[:depth]
