@@ -87,8 +87,8 @@ def test_probes_are_queries_and_positives_but_no_junk(benchmark: Benchmark) -> N
     assert probes_of(benchmark, ["queries", "positives"]).tolist() == [0, 1, 3, 5, 6]
     assert probes_of(benchmark, ["queries"]).tolist() == [5, 6]
     assert probes_of(benchmark, ["positives"]).tolist() == [0, 1, 3]
-    # Of recognition the positives are training images.
-    assert probes_of(replace(benchmark, measure="GAP"), ["queries", "positives"]).tolist() == [5, 6]
+    # Where the gallery is the training set, the positives are training images.
+    assert probes_of(replace(benchmark, gallery_is_training=True), ["queries", "positives"]).tolist() == [5, 6]
 
 
 def test_a_folder_is_a_training_set_of_its_sub_folders(photos: Path, training: TrainingSet) -> None:
