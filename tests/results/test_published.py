@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from dolglab.results.comparison_tables import summarize
-from dolglab.results.report import ROWS, SOURCES, published_summary
+from dolglab.results.comparison_tables import ROWS, SOURCES, published_summary, summarize
 from dolglab.results.table_formats import to_markdown
 
 
