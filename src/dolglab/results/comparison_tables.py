@@ -6,7 +6,8 @@ import math
 import string
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from dolglab.errors import UserError, truncate_list
 from dolglab.results.card import map_intervals
@@ -56,7 +57,7 @@ def summarize(cards: Sequence[Card], against: str | None = None) -> Summary:
         Cell(name, notes.mark(protocol) if protocol else ())
         for name, protocol in zip(row_names(cards), own, strict=True)
     ]
-    figures = map_table(cards, headings, notes)
+    figures = figure_table("Mean average precision, %", cards, map_columns(cards), headings, notes)
     differences = difference_table(cards, headings, notes, against)
     costs = cost_table(cards, headings)
     lookalikes = lookalike_table(cards, headings, notes)
@@ -77,15 +78,6 @@ def summarize(cards: Sequence[Card], against: str | None = None) -> Summary:
     )
 
 
-def map_table(cards: Sequence[Card], headings: Sequence[Cell], notes: Footnotes) -> Table:
-    """mAP by data set and difficulty, each figure with its interval."""
-    columns = _figures(cards, map_columns(cards), notes, 2)
-    for column, cells in columns.items():
-        intervals = [_interval(card, column) for card in cards]
-        columns[column] = [replace(cell, below=below) for cell, below in zip(cells, intervals, strict=True)]
-    return make_table("Mean average precision, %", headings, columns)
-
-
 def precision_tables(cards: Sequence[Card], headings: Sequence[Cell], notes: Footnotes) -> list[Table]:
     """mP@k, a table a data set; a terminal leaves them out."""
     tables: dict[str, list[Column]] = defaultdict(list)
@@ -96,39 +88,37 @@ def precision_tables(cards: Sequence[Card], headings: Sequence[Cell], notes: Foo
             Column(column.dataset, "", f"{difficulty}@{k}", column.difficulty, k)
             for k in sorted(set[str]().union(*figures), key=int)
         ]
-    return [
-        make_table(title, headings, _figures(cards, columns, notes, 1), brief=False)
-        for title, columns in tables.items()
-    ]
+    return [figure_table(title, cards, columns, headings, notes, brief=False) for title, columns in tables.items()]
 
 
-def _figures(
-    cards: Sequence[Card], columns: Sequence[Column], notes: Footnotes, decimals: int
-) -> dict[Column, list[Cell]]:
-    """Each column's figures in percent with their notes, the best marked; notes are numbered row by row."""
-    rows: list[list[Cell]] = []
-    for card in cards:
-        values = [(column.dataset, value_of(card, column)) for column in columns]
-        rows.append(
-            [
-                Cell(MISSING)
-                if value is None
-                else Cell(f"{100 * value:.{decimals}f}", cell_notes(card, dataset, notes))
-                for dataset, value in values
-            ]
-        )
-    return {column: mark_best(cells) for column, cells in zip(columns, zip(*rows, strict=True), strict=True)}
+def figure_table(
+    title: str,
+    cards: Sequence[Card],
+    columns: Sequence[Column],
+    headings: Sequence[Cell],
+    notes: Footnotes,
+    brief: bool = True,
+) -> Table:
+    """The cards' figures in percent with their notes, which are numbered row by row, the best of each column marked."""
+    rows = [[_figure(card, column, notes) for column in columns] for card in cards]
+    cells = map(mark_best, zip(*rows, strict=True))
+    return make_table(title, headings, dict(zip(columns, cells, strict=True)), brief)
 
 
-def _interval(card: Card, column: Column) -> str:
-    """The figure's interval; a dash where it is of too few queries, nothing where there can be none."""
-    if value_of(card, column) is None:
-        return ""
+def _figure(card: Card, column: Column, notes: Footnotes) -> Cell:
+    """The card's figure; mAP with its interval, a dash where it is of too few queries."""
+    value = value_of(card, column)
+    if value is None:
+        return Cell(MISSING)
+    marks = cell_notes(card, column.dataset, notes)
+    if column.k is not None:
+        return Cell(f"{100 * value:.1f}", marks)
+    below = ""
     intervals = map_intervals(benchmark_of(card, column.dataset))
-    if column.difficulty not in intervals:
-        return ""
-    interval = intervals[column.difficulty]
-    return MISSING if interval is None else f"{100 * interval[0]:.1f}{MISSING}{100 * interval[1]:.1f}"
+    if column.difficulty in intervals:
+        interval = intervals[column.difficulty]
+        below = MISSING if interval is None else f"{100 * interval[0]:.1f}{MISSING}{100 * interval[1]:.1f}"
+    return Cell(f"{100 * value:.2f}", marks, below=below)
 
 
 def cost_table(cards: Sequence[Card], headings: Sequence[Cell]) -> Table:
@@ -248,7 +238,6 @@ SOURCES = {
     "README": "README of the code that the DOLG paper's authors released",
     "issue [I]": "quoted from an issue thread, not from a publication",
 }
-NOT_CROPPED, CROPPED = "queries not cropped", "queries cropped"
 PUBLISHED_SETS = ("ROxf", "ROxf+1M", "RPar", "RPar+1M")
 PUBLISHED_TITLE = "Published, on ROxford5k / RParis6k (not measured here)"
 PUBLISHED_LINE = (
@@ -259,58 +248,49 @@ PUBLISHED_LINE = (
 Figures = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """mAP in percent on ROxford5k, ROxford5k + 1M, RParis6k and RParis6k + 1M; `source` is a key of SOURCES."""
 
     method: str
-    family: str
     medium: Figures
     hard: Figures
     source: str
-    remark: str | None = None
-
-    @property
-    def heading(self) -> str:
-        """What the row is called: the family of local and global methods is a letter, and stands before."""
-        family = f"({self.family}) " if len(self.family) == 1 else ""
-        return family + self.method + (f", {self.remark}" if self.remark else "")
 
 
 ROWS: tuple[Published, ...] = (
-    Published("DOLG R50", "DOLG", (80.50, 76.58, 89.81, 80.79), (58.82, 52.21, 77.70, 62.83), "paper", NOT_CROPPED),
-    Published("DOLG R101", "DOLG", (81.50, 77.43, 91.02, 83.29), (61.10, 54.81, 80.30, 66.69), "paper", NOT_CROPPED),
-    Published("DOLG R50", "DOLG", (81.20, 71.36, 90.07, 78.99), (62.55, 47.34, 79.20, 59.75), "README", CROPPED),
-    Published("DOLG R101", "DOLG", (82.37, 73.63, 90.97, 80.44), (64.93, 51.57, 81.71, 62.95), "README", CROPPED),
-    Published("DOLG R50", "DOLG", (82.38, 77.78, 90.94, 82.16), (62.92, 55.48, 80.48, 65.77), "README", NOT_CROPPED),
-    Published("DOLG R101", "DOLG", (83.22, 78.96, 91.64, 82.89), (64.83, 57.86, 82.56, 67.34), "README", NOT_CROPPED),
-    Published("HesAff-rSIFT-ASMK + SP", "A", (60.60, 46.80, 61.40, 42.30), (36.70, 26.90, 35.00, 16.80), "paper"),
-    Published("DELF-ASMK + SP", "A", (67.80, 53.80, 76.90, 57.30), (43.10, 31.20, 55.40, 26.40), "paper"),
-    Published("R50-HOW-ASMK, n=2000", "A", (79.40, 65.80, 81.60, 61.80), (56.90, 38.90, 62.40, 33.70), "paper"),
-    Published("R101-R-MAC", "B", (60.90, 39.30, 78.90, 54.80), (32.40, 12.50, 59.40, 28.00), "paper"),
-    Published("R101-GeM", "B", (65.30, 46.10, 77.30, 52.60), (39.60, 22.20, 56.60, 24.80), "paper"),
-    Published("R101-GeM-AP", "B", (67.50, 47.50, 80.10, 52.50), (42.80, 23.20, 60.50, 25.10), "paper"),
-    Published("R101-GeM+SOLAR", "B", (69.90, 53.50, 81.60, 59.20), (47.90, 29.90, 64.50, 33.40), "paper"),
-    Published("R50-DELG, GLDv2-clean", "B", (73.60, 60.60, 85.70, 68.60), (51.00, 32.70, 71.50, 44.40), "paper"),
-    Published("R101-DELG, GLDv2-clean", "B", (76.30, 63.70, 86.60, 70.60), (55.60, 37.50, 72.40, 46.90), "paper"),
-    Published("R101-GeM+DSM", "C", (65.30, 47.60, 77.40, 52.80), (39.20, 23.20, 56.20, 25.00), "paper"),
-    Published("R50-DELG + SP, GLDv2-clean", "C", (78.30, 67.20, 85.70, 69.60), (57.90, 43.60, 71.00, 45.70), "paper"),
-    Published("R101-DELG + SP, GLDv2-clean", "C", (81.20, 69.10, 87.20, 71.50), (64.00, 47.50, 72.80, 48.70), "paper"),
-    Published("CGD EffB3, distilled", "", (85.48, 80.70, 91.98, 82.54), (68.71, 59.74, 83.46, 68.48), "issue [I]"),
+    Published("DOLG R50, queries not cropped", (80.50, 76.58, 89.81, 80.79), (58.82, 52.21, 77.70, 62.83), "paper"),
+    Published("DOLG R101, queries not cropped", (81.50, 77.43, 91.02, 83.29), (61.10, 54.81, 80.30, 66.69), "paper"),
+    Published("DOLG R50, queries cropped", (81.20, 71.36, 90.07, 78.99), (62.55, 47.34, 79.20, 59.75), "README"),
+    Published("DOLG R101, queries cropped", (82.37, 73.63, 90.97, 80.44), (64.93, 51.57, 81.71, 62.95), "README"),
+    Published("DOLG R50, queries not cropped", (82.38, 77.78, 90.94, 82.16), (62.92, 55.48, 80.48, 65.77), "README"),
+    Published("DOLG R101, queries not cropped", (83.22, 78.96, 91.64, 82.89), (64.83, 57.86, 82.56, 67.34), "README"),
+    Published("(A) HesAff-rSIFT-ASMK + SP", (60.60, 46.80, 61.40, 42.30), (36.70, 26.90, 35.00, 16.80), "paper"),
+    Published("(A) DELF-ASMK + SP", (67.80, 53.80, 76.90, 57.30), (43.10, 31.20, 55.40, 26.40), "paper"),
+    Published("(A) R50-HOW-ASMK, n=2000", (79.40, 65.80, 81.60, 61.80), (56.90, 38.90, 62.40, 33.70), "paper"),
+    Published("(B) R101-R-MAC", (60.90, 39.30, 78.90, 54.80), (32.40, 12.50, 59.40, 28.00), "paper"),
+    Published("(B) R101-GeM", (65.30, 46.10, 77.30, 52.60), (39.60, 22.20, 56.60, 24.80), "paper"),
+    Published("(B) R101-GeM-AP", (67.50, 47.50, 80.10, 52.50), (42.80, 23.20, 60.50, 25.10), "paper"),
+    Published("(B) R101-GeM+SOLAR", (69.90, 53.50, 81.60, 59.20), (47.90, 29.90, 64.50, 33.40), "paper"),
+    Published("(B) R50-DELG, GLDv2-clean", (73.60, 60.60, 85.70, 68.60), (51.00, 32.70, 71.50, 44.40), "paper"),
+    Published("(B) R101-DELG, GLDv2-clean", (76.30, 63.70, 86.60, 70.60), (55.60, 37.50, 72.40, 46.90), "paper"),
+    Published("(C) R101-GeM+DSM", (65.30, 47.60, 77.40, 52.80), (39.20, 23.20, 56.20, 25.00), "paper"),
+    Published("(C) R50-DELG + SP, GLDv2-clean", (78.30, 67.20, 85.70, 69.60), (57.90, 43.60, 71.00, 45.70), "paper"),
+    Published("(C) R101-DELG + SP, GLDv2-clean", (81.20, 69.10, 87.20, 71.50), (64.00, 47.50, 72.80, 48.70), "paper"),
+    Published("CGD EffB3, distilled", (85.48, 80.70, 91.98, 82.54), (68.71, 59.74, 83.46, 68.48), "issue [I]"),
 )
 
 
-def published_summary(rows: Sequence[Published] = ROWS) -> Summary:
+def published_summary() -> Summary:
     """The published figures as a section of its own, the best of each column marked among themselves."""
     notes = Footnotes(string.ascii_lowercase)
     labels = [Column(("published", d), d, name) for d in ("Medium", "Hard") for name in PUBLISHED_SETS]
-    figures = zip(*((*row.medium, *row.hard) for row in rows), strict=True)
+    figures = zip(*((*row.medium, *row.hard) for row in ROWS), strict=True)
     columns = {
         label: mark_best([Cell(f"{value:.2f}") for value in values])
         for label, values in zip(labels, figures, strict=True)
     }
     columns[Column(("published", "source"), "", "source")] = [
-        Cell(row.source, notes.mark(SOURCES[row.source])) for row in rows
+        Cell(row.source, notes.mark(SOURCES[row.source])) for row in ROWS
     ]
-    table = make_table("Mean average precision, %", [Cell(row.heading) for row in rows], columns)
+    table = make_table("Mean average precision, %", [Cell(row.method) for row in ROWS], columns)
     return Summary(PUBLISHED_TITLE, (table,), notes.texts(), (PUBLISHED_LINE,))

@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike
 
 from dolglab.contracts import Ranking
 
+# Average precision, a number a query; None and NaN are queries that are left out.
+AP = Sequence[float | None] | ArrayLike
 DRAWS, LEVEL = 2000, 0.95
 # Numbers held at a time, so that a hundred thousand queries take no more memory than seventy.
 CHUNK = 4_000_000
@@ -16,15 +18,11 @@ LOOKALIKE_ANSWERS = 10
 
 
 def interval(
-    ap: Sequence[float | None] | ArrayLike,
-    draws: int = DRAWS,
-    seed: int = 0,
-    level: float = LEVEL,
-    chunk: int = CHUNK,
+    ap: AP, draws: int = DRAWS, seed: int = 0, level: float = LEVEL, chunk: int = CHUNK
 ) -> tuple[float, float]:
-    """The interval of the mean of `ap`, one number a query; None and NaN are queries that are left out.
+    """The percentile bootstrap interval of the mean of `ap`, from so many draws; `chunk` numbers are held at a time.
 
-    NaN, NaN for fewer than two queries, which say nothing of others. `chunk` numbers are held at a time.
+    NaN, NaN for fewer than two queries, which say nothing of others.
 
     >>> low, high = interval([0.2, 0.4, 0.6, 0.8])
     >>> 0.2 < low < 0.5 < high < 0.8
@@ -44,9 +42,7 @@ def interval(
     return float(low), float(high)
 
 
-def difference(
-    first: Sequence[float | None] | ArrayLike, second: Sequence[float | None] | ArrayLike
-) -> tuple[float, float, float]:
+def difference(first: AP, second: AP) -> tuple[float, float, float]:
     """The mean of `first` - `second` over the queries that count in both, and its interval.
 
     Both are drawn with the same queries (paired), so that hard queries do not blur the comparison. The interval is NaN,
