@@ -151,8 +151,8 @@ def spoil(card, **changes):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (lambda card: "not json", "not JSON"),
-        (lambda card: "[1, 2]", "not a result card"),
+        (lambda card: "not json", r"card\.json"),
+        (lambda card: "[1, 2]", r"card\.json"),
         (lambda card: spoil(card, config={"x": float("nan")}), "NaN"),
         (lambda card: spoil(card, format=2), "format 2"),
         (lambda card: spoil(card, method=None), "method"),
@@ -193,7 +193,7 @@ def test_a_missing_card_and_a_folder_are_refused(tmp_path):
         ),
     ],
 )
-def test_labels(make_ranking, crop, boxes, protocol, skipped, expected):
+def test_caveats(make_ranking, crop, boxes, protocol, skipped, expected):
     nowhere = (float("nan"),) * 4
     box = (0.0, 0.0, 9.0, 9.0) if boxes else nowhere
     bad = tuple(BadImage(f"{number}.jpg", "empty") for number in range(skipped))

@@ -129,15 +129,15 @@ def cost_table(cards: Sequence[Card], headings: Sequence[Cell]) -> Table:
         for key, (label, factor) in COSTS.items():
             if any(key in cost for cost in costs):
                 columns[Column(dataset, name, label)] = [
-                    Cell(MISSING if cost.get(key) is None else readable(factor * cost[key])) for cost in costs
+                    Cell(MISSING if cost.get(key) is None else three_digits(factor * cost[key])) for cost in costs
                 ]
     return make_table("What it costs", headings, columns)
 
 
-def readable(value: float) -> str:
+def three_digits(value: float) -> str:
     """Three digits, or as many as there are before the point.
 
-    >>> readable(0.012345), readable(1234.5)
+    >>> three_digits(0.012345), three_digits(1234.5)
     ('0.0123', '1,234')
     """
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
