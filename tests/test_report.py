@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,7 +119,9 @@ def test_all_that_cards_say_of_what_made_them_is_reported(tmp_path, capsys):
 def test_against_must_name_a_row(runs, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         report(runs / "*", tmp_path / "out", "against=3")
-    assert capsys.readouterr().err.startswith("error: against=3 names no row: it is the method or the run of one")
+    error = capsys.readouterr().err
+    assert error.startswith("error: against=3 ")
+    assert error.endswith(" b, a\n")
     assert not (tmp_path / "out").exists()
 
 
@@ -135,11 +138,14 @@ def test_a_folder_called_like_a_pattern_is_itself(runs):
 def test_cards_must_be_named(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         report("null", tmp_path)
-    assert capsys.readouterr().err == "error: say which cards to compare, such as cards='outputs/demo/*/card.json'\n"
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "cards=" in error
+    assert error.count("\n") == 1
 
 
 def test_no_card_is_an_input_error(tmp_path):
-    with pytest.raises(UserError, match="no result card at"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "*"))):
         card_paths([str(tmp_path / "*")])
 
 

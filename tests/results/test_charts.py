@@ -15,7 +15,7 @@ from dolglab.results.card_charts import (
     tradeoff_charts,
     write_charts,
 )
-from dolglab.results.charts import Series, line_chart, short, standalone, tradeoff_svg
+from dolglab.results.charts import Series, ellipsize, line_chart, standalone, tradeoff_chart
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_one_card_has_a_line_for_each_difficulty(make_card_of, curved):
 
 def test_several_cards_have_a_chart_for_each_difficulty(make_card_of, curved):
     cards = [make_card_of("A", curved()), make_card_of("B", curved(crop="none")), make_card_of("C", curved("other"))]
-    charts = precision_recall_charts(cards)
+    charts = list(precision_recall_charts(cards))
     assert [(chart.title, chart.note) for chart in charts] == [
         ("toy, easy", "B: queries not cropped"),
         ("toy, medium", "B: queries not cropped"),
@@ -76,7 +76,7 @@ def test_a_line_is_where_its_curve_is(make_card_of, make_ranking):
 
 def test_a_curve_without_queries_and_cards_without_curves_have_no_chart(make_card_of, make_ranking):
     empty = replace(make_ranking(), curves={"medium": np.full(101, np.nan)})
-    assert precision_recall_charts([make_card_of("A", empty), make_card_of("B", make_ranking())]) == []
+    assert not list(precision_recall_charts([make_card_of("A", empty), make_card_of("B", make_ranking())]))
     assert chart_sections([make_card_of("B", make_ranking())]) == []
     assert chart_sections([]) == []
 
@@ -96,7 +96,7 @@ def test_costs_are_drawn_where_two_cards_have_them(make_card_of, curved):
 def test_names_of_near_points_do_not_lie_on_each_other():
     names = [f"method {letter}" for letter in "abcdef"]
     points = [(name, 0.02 * 1.04**place, 0.6 + 0.004 * place) for place, name in enumerate(names)]
-    svg = tradeoff_svg([*points, ("far", 2.0, 0.2)], "seconds")
+    svg = tradeoff_chart([*points, ("far", 2.0, 0.2)], "seconds")
     found = boxes(svg, names)
     assert len(found) == 6
     for one, other in combinations(names, 2):
@@ -105,13 +105,13 @@ def test_names_of_near_points_do_not_lie_on_each_other():
 
 
 def test_points_in_one_place_and_one_point_are_drawn():
-    svg = tradeoff_svg([("a", 5.0, 0.5), ("b", 5.0, 0.5)], "bytes")
+    svg = tradeoff_chart([("a", 5.0, 0.5), ("b", 5.0, 0.5)], "bytes")
     assert {"a", "b", "bytes", "mAP, %"} <= set(words(svg))
-    assert "far" in words(tradeoff_svg([("far", 1e9, 0.0)], "bytes"))
+    assert "far" in words(tradeoff_chart([("far", 1e9, 0.0)], "bytes"))
 
 
 def test_a_long_name_stands_on_several_lines():
-    found = words(tradeoff_svg([("local features, aggregated and re-ranked", 1.0, 0.5), ("b", 2.0, 0.4)], "s"))
+    found = words(tradeoff_chart([("local features, aggregated and re-ranked", 1.0, 0.5), ("b", 2.0, 0.4)], "s"))
     assert "local features," in found
     assert "aggregated and re-ranked" in found
 
@@ -126,8 +126,8 @@ def test_many_lines_differ_by_colour_or_style_and_all_are_named():
 
 def test_a_chart_is_the_same_each_time_and_takes_the_colour_of_the_page():
     points = [("a", 1.0, 0.5), ("b", 2.0, 0.4)]
-    assert tradeoff_svg(points, "s") == tradeoff_svg(points, "s")
-    assert "currentColor" in tradeoff_svg(points, "s")
+    assert tradeoff_chart(points, "s") == tradeoff_chart(points, "s")
+    assert "currentColor" in tradeoff_chart(points, "s")
 
 
 def test_charts_as_files_are_dark_on_white(tmp_path, make_card_of, curved):
@@ -151,8 +151,8 @@ def test_charts_as_files_are_dark_on_white(tmp_path, make_card_of, curved):
 
 def test_names_of_files_and_short_names():
     assert file_stem("A/b: c (d), 5 %") == "a_b_c_d_5"
-    assert (short("abc", 3), short("abcd", 3)) == ("abc", "ab…")
-    with pytest.raises(ValueError, match="no SVG element"):
+    assert (ellipsize("abc", 3), ellipsize("abcd", 3)) == ("abc", "ab…")
+    with pytest.raises(ValueError, match="viewBox"):
         standalone("<svg></svg>")
 
 

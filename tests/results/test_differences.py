@@ -58,16 +58,16 @@ def test_against_a_row_of_ones_choice(measured, table_of):
         assert texts(table)["B"][0][0] == "+30.00"
 
 
-@pytest.mark.parametrize(("against", "reason"), [("nobody", "names no row: it is"), ("A", "names 2 rows: it is")])
+@pytest.mark.parametrize(("against", "reason"), [("nobody", "no row"), ("A", "2 rows")])
 def test_against_must_name_one_row(measured, table_of, against, reason):
     cards = [measured("A", 0.1, 0.2, name="run/a"), measured("A", 0.5, 0.4, name="run/b")]
-    with pytest.raises(UserError, match=f"against={against} {reason}.* such as run/a, run/b"):
+    with pytest.raises(UserError, match=f"against={against} .*{reason}.*run/a, run/b"):
         table_of(cards, against)
 
 
 def test_other_contents_and_other_queries_are_no_pair(measured, table_of):
-    assert table_of([measured("A", 0.1, 0.2), measured("B", 0.5, 0.4, digest="1" * 16)]) is None
-    assert table_of([measured("A", 0.1, 0.2), measured("B", 0.5, 0.4, 0.3)]) is None
+    assert not table_of([measured("A", 0.1, 0.2), measured("B", 0.5, 0.4, digest="1" * 16)]).columns
+    assert not table_of([measured("A", 0.1, 0.2), measured("B", 0.5, 0.4, 0.3)]).columns
     table = table_of([measured("A", 0.1, 0.2), measured("B", 0.5, 0.4, 0.3), measured("C", 0.3, 0.4, 0.2)])
     assert texts(table)["A"] == [("–", "")]  # noqa: RUF001
     assert texts(table)["B"] == [("best", "")]
@@ -79,11 +79,11 @@ def test_one_query_has_a_difference_without_an_interval(measured, table_of):
 
 
 def test_a_single_row_and_gap_have_no_differences(measured, table_of, make_card_of, make_ranking):
-    assert table_of([measured("A", 0.1, 0.2)]) is None
-    assert table_of([measured("A", 0.1, 0.2)], "A") is None
+    assert not table_of([measured("A", 0.1, 0.2)]).columns
+    assert not table_of([measured("A", 0.1, 0.2)], "A").columns
     ranking = make_ranking()
     ranking = replace(ranking, benchmark=replace(ranking.benchmark, measure="GAP"))
-    assert table_of([make_card_of("A", ranking), make_card_of("B", ranking)]) is None
+    assert not table_of([make_card_of("A", ranking), make_card_of("B", ranking)]).columns
 
 
 def test_columns_without_a_pair_are_left_out(make_card_of, make_ranking, table_of):

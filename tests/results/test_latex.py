@@ -7,9 +7,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from dolglab.results.comparison_tables import summarize
-from dolglab.results.report import published_summary
-from dolglab.results.table_formats import escaped, to_latex
+from dolglab.results.comparison_tables import published_summary, summarize
+from dolglab.results.table_formats import escape_latex, to_latex
 
 
 @pytest.fixture
@@ -21,11 +20,11 @@ def latex(make_card_of, make_ranking):
     return to_latex([summarize(cards), published_summary()])
 
 
-def test_what_latex_takes_for_itself_is_escaped():
-    assert escaped("50% & #1_{x}~^\\ $") == (
+def test_what_latex_takes_for_itself_is_escape_latex():
+    assert escape_latex("50% & #1_{x}~^\\ $") == (
         r"50\% \& \#1\_\{x\}\textasciitilde{}\textasciicircum{}\textbackslash{} \$"
     )
-    assert escaped("a–b − <i>|\n[*]") == r"a--b $-$ \textless{}i\textgreater{}\textbar{} {[}{*}{]}"  # noqa: RUF001
+    assert escape_latex("a–b − <i>|\n[*]") == r"a--b $-$ \textless{}i\textgreater{}\textbar{} {[}{*}{]}"  # noqa: RUF001
 
 
 def test_every_row_has_the_columns_that_were_declared(latex):

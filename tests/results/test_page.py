@@ -5,11 +5,10 @@ import pytest
 
 from dolglab.contracts import BadImage
 from dolglab.results.card import make_card
-from dolglab.results.card_charts import Chart, ChartSection
-from dolglab.results.charts import curves_svg
-from dolglab.results.comparison_tables import summarize
+from dolglab.results.card_charts import Chart, ChartSection, training_charts
+from dolglab.results.comparison_tables import published_summary, summarize
 from dolglab.results.pictures import ranked_grid
-from dolglab.results.report import outline, published_summary, write_page
+from dolglab.results.report import outline, write_page
 
 
 class Elements(HTMLParser):
@@ -40,7 +39,7 @@ def html(tmp_path, make_ranking):
         title="Toy & co",
         cards=cards,
         summaries=[summarize(cards), published_summary()],
-        curves=curves_svg(metrics),
+        curves=training_charts(tmp_path),
         charts=[ChartSection("Toys & games", "How <to> read", (Chart("<toy>", "<svg></svg>", "<noted>"),))],
         grids=[('a "toy"', ranked_grid(make_ranking(), thumb=40))],
         pictures=[('"matches"', ranked_grid(make_ranking(), thumb=40))],

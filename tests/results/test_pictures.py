@@ -29,5 +29,5 @@ def test_a_picture_without_a_title_goes_by_its_name(tmp_path):
 def test_titles_that_cannot_be_read_are_an_input_error(tmp_path, text):
     write_pictures(tmp_path, [("first", b"1")])
     (tmp_path / "pictures" / "titles.json").write_text(text)
-    with pytest.raises(UserError, match=r"titles of pictures are n.*titles\.json"):
+    with pytest.raises(UserError, match=r"titles\.json"):
         read_pictures(tmp_path)

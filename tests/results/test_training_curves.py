@@ -3,7 +3,8 @@ from xml.etree import ElementTree
 import pytest
 
 from dolglab.errors import UserError
-from dolglab.results.charts import curves_svg, read_series
+from dolglab.results.card_charts import training_charts
+from dolglab.results.charts import read_series
 
 METRICS = """\
 epoch,step,train/loss,train/target_cosine,val/toy/easy,val/toy/hard,val/toy/medium,pooling/p,lr-AdamW
@@ -35,8 +36,7 @@ def test_a_resumed_run_replaces_what_it_does_again(metrics):
 
 
 def test_curves_have_a_chart_for_each_group_with_data(metrics):
-    titles = [title for title, _ in curves_svg(metrics)]
-    assert titles == [
+    assert [chart.title for chart in training_charts(metrics.parent)] == [
         "Loss",
         "Validation mAP, toy",
         "Cosine to the class weights",
@@ -47,37 +47,41 @@ def test_curves_have_a_chart_for_each_group_with_data(metrics):
 
 
 def test_curves_are_elements_in_the_colour_of_the_page_and_the_same_each_time(metrics):
-    curves = curves_svg(metrics)
-    assert curves == curves_svg(metrics)
-    for _, svg in curves:
+    charts = training_charts(metrics.parent)
+    assert charts == training_charts(metrics.parent)
+    for svg in (chart.svg for chart in charts):
         assert svg.startswith("<svg")
         assert "currentColor" in svg
         ElementTree.fromstring(svg.replace("xlink:href", "href"))
-    legend = dict(curves)["Validation mAP, toy"]
+    (legend,) = (chart.svg for chart in charts if chart.title == "Validation mAP, toy")
     assert legend.index(">easy<") < legend.index(">medium<") < legend.index(">hard<")
 
 
 def test_several_benchmarks_have_a_chart_each_and_one_point_is_a_marker(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("epoch,step,val/a/medium,validation/b/medium,val/medium\n0,5,0.5,0.6,0.7\n")
-    curves = curves_svg(path)
-    assert [t for t, _ in curves] == ["Validation mAP, a", "Validation mAP, b", "Validation mAP"]
-    assert all("stroke-linejoin" in svg and "<use" in svg for _, svg in curves)
+    charts = training_charts(tmp_path)
+    assert [chart.title for chart in charts] == ["Validation mAP, a", "Validation mAP, b", "Validation mAP"]
+    assert all("stroke-linejoin" in chart.svg and "<use" in chart.svg for chart in charts)
 
 
 def test_a_long_curve_is_thinned(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("step,train/loss\n" + "".join(f"{step},{step % 7}\n" for step in range(50_000)))
-    ((_, svg),) = curves_svg(path)
-    assert len(svg) < 60_000
+    (chart,) = training_charts(tmp_path)
+    assert len(chart.svg) < 60_000
 
 
 def test_no_metrics_no_curves(tmp_path):
+    assert training_charts(tmp_path) == []
     path = tmp_path / "metrics.csv"
     path.write_text("epoch,step,other\n0,1,2\n")
-    assert curves_svg(path) == []
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match="step"):
-        curves_svg(path)
-    with pytest.raises(UserError, match="not found"):
-        curves_svg(tmp_path / "absent.csv")
+    assert training_charts(tmp_path) == []
+
+
+def test_what_is_no_file_of_metrics_is_refused(tmp_path):
+    (tmp_path / "metrics.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"metrics\.csv"):
+        training_charts(tmp_path)
+    with pytest.raises(UserError, match=r"absent\.csv"):
+        read_series(tmp_path / "absent.csv")

@@ -20,11 +20,9 @@ from dolglab.errors import UserError
 @hydra_main("report")
 def main(cfg: DictConfig) -> Path:
     """The path of what was written. Raises UserError when there is no card, or one that cannot be read."""
-    from dolglab.results.report import compare_runs
+    from dolglab.results.report import compare_runs, write_workspace
 
     if cfg.workspace:
-        from dolglab.training.wandb_workspace import write_workspace
-
         return write_workspace(Path(cfg.out), cfg.project, cfg.benchmarks, cfg.entity)
     if cfg.cards is None:
         raise UserError("say which cards to compare, such as cards='outputs/demo/*/card.json'")

@@ -16,7 +16,7 @@ from dolglab.data.archive_source import ArchiveSource
 from dolglab.data.sources import HexSource
 from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
-from dolglab.results.overlap_sheet import COLUMNS, Picture, SheetRow, contact_sheets
+from dolglab.results.overlap_sheet import COLUMNS, SheetImage, SheetRow, contact_sheets
 from dolglab.results.pictures import query_box
 
 TABLE, LANDMARKS, IMAGES, ABOUT = "overlap.csv", "exclude_landmarks.txt", "exclude_images.txt", "about.json"
@@ -157,14 +157,14 @@ def _row(audit: Audit, label: int, total: int, beside: Sequence[Overlap], unseen
     return SheetRow(
         title=str(audit.training.classes[label]),
         notes=tuple(notes),
-        probe=Picture(
+        probe=SheetImage(
             benchmark,
             probe,
             "query" if len(query) else "positive",
             benchmark.source.name(probe),
             query_box(benchmark, int(query[0])) if len(query) else None,
         ),
-        images=tuple(Picture(audit.gallery, o.image, f"{o.inliers} inliers", name(o.image)) for o in beside),
+        images=tuple(SheetImage(audit.gallery, o.image, f"{o.inliers} inliers", name(o.image)) for o in beside),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a run is compared with on the same queries, and what it gained."""
+"""Result cards: what a run measured and what made it, as JSON; and what the run gained over a baseline."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from dolglab.errors import UserError
 from dolglab.io import write_text
 from dolglab.results.statistics import difference, interval, lookalikes
 
+FORMAT = 1
 PACKAGES = {
     "torch": "torch",
     "lightning": "lightning",
@@ -32,45 +33,10 @@ PACKAGES = {
     "opencv": "opencv-python-headless",
     "pillow": "pillow",
 }
+# The checkout from which the package runs, where it does.
+CHECKOUT = Path(__file__).parents[3]
 
-
-def commit(folder: Path) -> str | None:
-    """The git commit of the checkout rooted at `folder`, "+changes" when dirty; None outside of one."""
-    try:
-        root, head = _git(folder, "rev-parse", "--show-toplevel", "HEAD").splitlines()
-        if not folder.samefile(root):
-            return None
-        return head + ("+changes" if _git(folder, "status", "--porcelain") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def versions() -> dict[str, str | None]:
-    """Versions of python, of what the figures depend on, and of this project; None when not installed."""
-    installed = {name: _version(package) for name, package in PACKAGES.items()}
-    return {"python": platform.python_version(), **installed, "dolglab": dolglab.__version__}
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
-
-
-FORMAT = 1
-Fields = Mapping[str, type | tuple[type, ...]]
+Fields = dict[str, type | tuple[type, ...]]
 CARD_FIELDS: Fields = {
     "name": str,
     "method": str,
@@ -97,7 +63,7 @@ BENCHMARK_FIELDS: Fields = {
     "seconds": (int, float),
 }
 # What a card may say besides: cards of before did not, and most runs have nothing to say.
-EXTRA_FIELDS: Fields = {
+OPTIONAL_FIELDS: Fields = {
     "notes": list,
     "stages": dict,
     "costs": dict,
@@ -105,9 +71,6 @@ EXTRA_FIELDS: Fields = {
     "map_interval_95": dict,
     "lookalikes": dict,
 }
-# What a table shows, and an experiment therefore keeps.
-SHOWN = ("name", "digest", "queries", "gallery", "crop", "release", "measure", "map", "mp_at_k")
-SHOWN_EXTRA = ("stages", "costs", "lookalikes")
 
 
 def make_card(
@@ -134,29 +97,22 @@ def make_card(
         "name": name,
         "method": method,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(Path(__file__).parents[2]),
+        "commit": commit(CHECKOUT),
         "versions": versions(),
         "checkpoint": None if checkpoint is None else {"path": str(checkpoint), "sha256": sha256(checkpoint)},
         "training": training,
         "validation_map": validation_map,
         "protocol": protocol,
         "config": config,
-        "benchmarks": [benchmark_result(ranking) for ranking in rankings],
+        "benchmarks": [_benchmark_result(ranking) for ranking in rankings],
     }
-    return plain(card)
+    return _to_json(card)
 
 
-def benchmark_result(ranking: Ranking) -> dict[str, Any]:
+def _benchmark_result(ranking: Ranking) -> dict[str, Any]:
     """One benchmark's part of the card; of the figures, only the difficulties that mean something."""
     benchmark = ranking.benchmark
     scores = {d: ranking.evaluation[d] for d in benchmark.difficulties if d in ranking.evaluation}
-    extras = {
-        "notes": (*benchmark.notes, *ranking.notes),
-        "stages": ranking.stages,
-        "costs": ranking.costs,
-        "lookalikes": lookalikes(ranking),
-        "precision_recall": {d: curve for d, curve in ranking.curves.items() if d in scores},
-    }
     result = {
         "name": benchmark.name,
         "digest": benchmark.digest,
@@ -174,14 +130,37 @@ def benchmark_result(ranking: Ranking) -> dict[str, Any]:
         "ap": {d: s["ap"] for d, s in scores.items()},
         "bad_images": ranking.bad,
         "seconds": ranking.seconds,
-        **{key: value for key, value in extras.items() if value not in (None, (), {})},
     }
-    intervals = map_intervals(result)
-    return {**result, **({"map_interval_95": intervals} if intervals else {})}
+    optional = {
+        "notes": (*benchmark.notes, *ranking.notes),
+        "stages": ranking.stages,
+        "costs": ranking.costs,
+        "lookalikes": lookalikes(ranking),
+        "precision_recall": {d: curve for d, curve in ranking.curves.items() if d in scores},
+        "map_interval_95": map_intervals(result),
+    }
+    return result | {key: value for key, value in optional.items() if value not in (None, (), {})}
+
+
+def _to_json(value: Any) -> Any:
+    """`value` in JSON's own types as far as it has a meaning there; a number that is not finite is None."""
+    match value:
+        case Mapping():
+            return {str(key): _to_json(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_to_json(item) for item in value]
+        case np.ndarray() | np.generic():
+            return _to_json(value.tolist())
+        case float():
+            return value if math.isfinite(value) else None
+        case Path():
+            return str(value)
+        case _:
+            return value
 
 
 def map_intervals(benchmark: Mapping[str, Any]) -> dict[str, list[float] | None]:
-    """By difficulty, the 95 % interval of the figure in `map`, low and high (`bootstrap.interval`).
+    """By difficulty, the 95 % interval of the figure in `map`, low and high (`statistics.interval`).
 
     Null for fewer than two queries. GAP, which is no mean over queries, has none.
     """
@@ -189,8 +168,36 @@ def map_intervals(benchmark: Mapping[str, Any]) -> dict[str, list[float] | None]
         return {}
     if "map_interval_95" in benchmark:
         return benchmark["map_interval_95"]
-    found = {difficulty: interval(ap) for difficulty, ap in benchmark["ap"].items()}
-    return {d: [low, high] if math.isfinite(low) else None for d, (low, high) in found.items()}
+    intervals = {difficulty: interval(ap) for difficulty, ap in benchmark["ap"].items()}
+    return {d: [low, high] if math.isfinite(low) else None for d, (low, high) in intervals.items()}
+
+
+def caveats(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
+    """Short notes on what sets this card's figures on `benchmark` (one of its benchmarks) apart."""
+    notes = []
+    if benchmark["boxes"] and benchmark["crop"] == "none":
+        notes.append("queries not cropped")
+    if skipped := len(benchmark["bad_images"]):
+        notes.append(f"{skipped} image{'s' if skipped > 1 else ''} skipped")
+    if benchmark["digest"] in card["protocol"].get("selection", {}).values():
+        notes.append("selected on this set")
+    return list(dict.fromkeys([*notes, *benchmark.get("notes", ())]))
+
+
+def brief_card(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A card as an experiment keeps it: without the configuration, and of each benchmark only what a table shows."""
+    identity = ("name", "digest", "queries", "gallery", "crop", "release", "measure", "map", "mp_at_k")
+    benchmarks = [
+        {
+            **{key: benchmark[key] for key in identity if key in benchmark},
+            "map_interval_95": map_intervals(benchmark),
+            "notes": caveats(card, benchmark),
+            **{key: benchmark[key] for key in ("stages", "costs", "lookalikes") if key in benchmark},
+        }
+        for benchmark in card["benchmarks"]
+    ]
+    short = {key: card[key] for key in ("name", "method", "time", "commit", "versions", "protocol")}
+    return {**short, "checkpoint": (card["checkpoint"] or {}).get("sha256"), "benchmarks": benchmarks}
 
 
 def write_card(card: Mapping[str, Any], path: Path) -> Path:
@@ -211,73 +218,23 @@ def read_card(path: Path) -> dict[str, Any]:
         raise UserError(f"not a result card: {path} (it has no format number)")
     if card["format"] != FORMAT:
         raise UserError(f"result card of format {card['format']!r}: {path} (this version reads {FORMAT})")
-    wrong = wrong_fields(card, CARD_FIELDS)
-    if not wrong:
-        for benchmark in card["benchmarks"]:
-            wrong += wrong_fields(benchmark, BENCHMARK_FIELDS, "benchmarks.")
-            extras = {k: kind for k, kind in EXTRA_FIELDS.items() if isinstance(benchmark, dict) and k in benchmark}
-            wrong += wrong_fields(benchmark, extras, "benchmarks.")
+    wrong = _wrong_fields(card, CARD_FIELDS)
+    for benchmark in [] if wrong else card["benchmarks"]:
+        given = benchmark if isinstance(benchmark, dict) else {}
+        optional = {name: kind for name, kind in OPTIONAL_FIELDS.items() if name in given}
+        wrong += [f"benchmarks.{name}" for name in _wrong_fields(given, BENCHMARK_FIELDS | optional)]
     if wrong:
         raise UserError(f"result card is incomplete: {path} (missing or of another type: {', '.join(wrong)})")
     return card
 
 
-def in_short(card: Mapping[str, Any]) -> dict[str, Any]:
-    """A card as an experiment keeps it: without the configuration, and of each benchmark only what a table shows."""
-    benchmarks = [
-        {
-            **{key: benchmark[key] for key in SHOWN if key in benchmark},
-            "map_interval_95": map_intervals(benchmark),
-            "notes": labels(card, benchmark),
-            **{key: benchmark[key] for key in SHOWN_EXTRA if key in benchmark},
-        }
-        for benchmark in card["benchmarks"]
-    ]
-    short = {key: card[key] for key in ("name", "method", "time", "commit", "versions", "protocol")}
-    return {**short, "checkpoint": (card["checkpoint"] or {}).get("sha256"), "benchmarks": benchmarks}
-
-
-def labels(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
-    """Short notes on what sets this card's figures on `benchmark` (one of its benchmarks) apart."""
-    notes = []
-    if benchmark["boxes"] and benchmark["crop"] == "none":
-        notes.append("queries not cropped")
-    if skipped := len(benchmark["bad_images"]):
-        notes.append(f"{skipped} image{'s' if skipped > 1 else ''} skipped")
-    if benchmark["digest"] in card["protocol"].get("selection", {}).values():
-        notes.append("selected on this set")
-    return list(dict.fromkeys([*notes, *benchmark.get("notes", ())]))
-
-
-def plain(value: Any) -> Any:
-    """`value` in JSON's own types as far as it has a meaning there; a number that is not finite is None."""
-    match value:
-        case Mapping():
-            return {str(key): plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [plain(item) for item in value]
-        case np.ndarray() | np.generic():
-            return plain(value.tolist())
-        case float():
-            return value if math.isfinite(value) else None
-        case Path():
-            return str(value)
-        case _:
-            return value
-
-
-def wrong_fields(record: object, fields: Fields, prefix: str = "") -> list[str]:
+def _wrong_fields(record: Mapping[str, Any], fields: Fields) -> list[str]:
     """The names of `fields` that `record` lacks or holds as another type."""
-    if not isinstance(record, dict):
-        return [f"{prefix}{name}" for name in fields]
-    return [f"{prefix}{name}" for name, kind in fields.items() if not isinstance(record.get(name, ...), kind)]
+    return [name for name, kind in fields.items() if not isinstance(record.get(name, ...), kind)]
 
 
 def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
-
-
-UNTRAINED = "untrained ImageNet GeM"
 
 
 @dataclass(frozen=True)
@@ -291,32 +248,60 @@ class Baseline:
     """
 
     rankings: Sequence[Ranking]
-    method: str = UNTRAINED
+    method: str = "untrained ImageNet GeM"
     checkpoint: Path | None = None
     selection: Mapping[str, str] = field(default_factory=dict)
     training: Mapping[str, object] | None = None
 
 
-def gain(baseline: Baseline, before: Ranking, after: Ranking) -> str:
+def gain_line(baseline: Baseline, before: Ranking, after: Ranking) -> str:
     """A line: mAP of a benchmark before and after, and the gain with its paired bootstrap interval over the queries.
 
     Of Revisited benchmarks that is the Medium one, of others the first. Measures without a figure for each query have
     no interval.
     """
     benchmark = after.benchmark
-    shown = "medium" if "medium" in benchmark.difficulties else benchmark.difficulties[0]
-    old, new = before.evaluation[shown], after.evaluation[shown]
+    difficulty = "medium" if "medium" in benchmark.difficulties else benchmark.difficulties[0]
+    old, new = before.evaluation[difficulty], after.evaluation[difficulty]
     points = 100 * (new["map"] - old["map"])
     _, low, high = (100 * value for value in difference(new["ap"], old["ap"]))
-    interval = "no interval" if math.isnan(low) else f"95 % interval {low:+.2f} to {high:+.2f}"
+    bounds = "no interval" if math.isnan(low) else f"95 % interval {low:+.2f} to {high:+.2f}"
+    verdict = "better" if low > 0 else "perhaps better, perhaps by chance,"
     return (
-        f"{benchmark.name}: {_verdict(points, low)} than {baseline.method}: {benchmark.measure.name} "
-        f"{100 * old['map']:.2f} -> {100 * new['map']:.2f} %, {points:+.2f} points ({interval}, "
+        f"{benchmark.name}: {verdict if points > 0 else 'not better'} than {baseline.method}: {benchmark.measure.name} "
+        f"{100 * old['map']:.2f} -> {100 * new['map']:.2f} %, {points:+.2f} points ({bounds}, "
         f"{len(benchmark.queries)} queries)"
     )
 
 
-def _verdict(points: float, low: float) -> str:
-    if points <= 0:
-        return "not better"
-    return "better" if low > 0 else "perhaps better, perhaps by chance,"
+def commit(folder: Path) -> str | None:
+    """The git commit of the checkout rooted at `folder`, "+changes" when dirty; None outside of one."""
+    try:
+        root, head = _git(folder, "rev-parse", "--show-toplevel", "HEAD").splitlines()
+        if not folder.samefile(root):
+            return None
+        return head + ("+changes" if _git(folder, "status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of python, of what the figures depend on, and of this project; None when not installed."""
+    installed: dict[str, str | None] = {}
+    for name, package in PACKAGES.items():
+        try:
+            installed[name] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            installed[name] = None
+    return {"python": platform.python_version(), **installed, "dolglab": dolglab.__version__}
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,20 +1,21 @@
-"""Charts of what cards say: precision against recall, and what methods cost against what they are worth."""
+"""Charts of runs: their training, their precision against recall, and what they cost against what they are worth."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dolglab.contracts import DIFFICULTIES
 from dolglab.io import write_text
-from dolglab.results.card import labels
-from dolglab.results.charts import Series, line_chart, standalone, tradeoff_svg
+from dolglab.results.card import caveats
+from dolglab.results.charts import Series, line_chart, read_series, standalone, tradeoff_chart
 from dolglab.results.tables import (
     Card,
+    Column,
     Dataset,
-    FigureColumn,
-    by_dataset,
+    benchmark_of,
     dataset_names,
     map_columns,
     row_names,
@@ -72,79 +73,116 @@ def write_charts(folder: Path, sections: Sequence[ChartSection]) -> list[Path]:
 
 
 def file_stem(title: str) -> str:
-    """A title as the name of a file: letters, digits and underscores."""
+    """A title as the name of a file: letters, digits and underscores.
+
+    >>> file_stem("A/b: c (d), 5 %")
+    'a_b_c_d_5'
+    """
     return re.sub(r"\W+", "_", title.lower()).strip("_")
 
 
-def precision_recall_charts(cards: Sequence[Card]) -> list[Chart]:
+def precision_recall_charts(cards: Sequence[Card]) -> Iterator[Chart]:
     """A chart a data set with a line a difficulty; of several cards a chart a difficulty with a line a card."""
-    charts: list[Chart] = []
-    for dataset, name in dataset_names(cards).items():
-        columns = [column for column in map_columns(cards) if column.dataset == dataset]
-        found = {column: _curves(cards, column) for column in columns}
-        drawn = {place for curves in found.values() for place in curves}
-        if len(drawn) == 1:
-            place = drawn.pop()
-            lines = {column.label: curves[place] for column, curves in found.items() if curves}
-            title = name if len(cards) == 1 else f"{row_names(cards)[place]}: {name}"
-            charts.append(Chart(title, _recall_chart(lines), _note(cards, [place], dataset)))
+    names = row_names(cards)
+    for dataset, dataset_name in dataset_names(cards).items():
+        curves = {column: _curves(cards, column) for column in map_columns(cards) if column.dataset == dataset}
+        curves = {column: by_row for column, by_row in curves.items() if by_row}
+        rows = {row for by_row in curves.values() for row in by_row}
+        if len(rows) == 1:
+            (row,) = rows
+            title = dataset_name if len(cards) == 1 else f"{names[row]}: {dataset_name}"
+            lines = {column.label: by_row[row] for column, by_row in curves.items()}
+            yield Chart(title, _recall_chart(lines), _note(cards, [row], dataset))
             continue
-        for column, curves in found.items():
-            if curves:
-                title = name if column.label == "mAP" else f"{name}, {column.label}"
-                lines = {row_names(cards)[place]: curve for place, curve in curves.items()}
-                charts.append(Chart(title, _recall_chart(lines), _note(cards, list(curves), dataset)))
-    return charts
+        for column, by_row in curves.items():
+            title = dataset_name if column.label == "mAP" else f"{dataset_name}, {column.label}"
+            lines = {names[row]: curve for row, curve in by_row.items()}
+            yield Chart(title, _recall_chart(lines), _note(cards, list(by_row), dataset))
 
 
-def tradeoff_charts(cards: Sequence[Card]) -> list[Chart]:
+def _curves(cards: Sequence[Card], column: Column) -> dict[int, list[float]]:
+    """By the card's row, its precision at recall 0, 0.01, ..., 1; a curve with gaps is left out."""
+    curves = {
+        row: benchmark_of(card, column.dataset).get("precision_recall", {}).get(column.difficulty)
+        for row, card in enumerate(cards)
+    }
+    return {row: curve for row, curve in curves.items() if curve is not None and None not in curve}
+
+
+def _recall_chart(lines: Mapping[str, Sequence[float]]) -> str:
+    series = {name: Series(list(map(float, range(len(curve)))), list(curve)) for name, curve in lines.items()}
+    return line_chart(series, "precision, %", 100, xlabel="recall, %", bounds=(0, 100))
+
+
+def tradeoff_charts(cards: Sequence[Card]) -> Iterator[Chart]:
     """mAP against each cost, Medium where there is one; a chart needs two cards with that cost."""
-    charts: list[Chart] = []
-    for dataset, name in dataset_names(cards).items():
+    names = row_names(cards)
+    for dataset, dataset_name in dataset_names(cards).items():
         columns = {column.difficulty: column for column in map_columns(cards) if column.dataset == dataset}
         column = columns.get("medium") or next(iter(columns.values()), None)
         if column is None:
             continue
         measure = column.label if "AP" in column.label else f"{column.label} mAP"
-        for key, (against, across) in COST_AXES.items():
-            points = _points(cards, column, key)
+        for key, (cost_name, xlabel) in COST_AXES.items():
+            costs = [benchmark_of(card, dataset).get("costs", {}).get(key) for card in cards]
+            values = [value_of(card, column) for card in cards]
+            points = {
+                row: (names[row], cost, value)
+                for row, (cost, value) in enumerate(zip(costs, values, strict=True))
+                if cost and value is not None
+            }
             if len(points) > 1:
-                svg = tradeoff_svg(
-                    [(row_names(cards)[place], *point) for place, point in points.items()], across, f"{measure}, %"
-                )
-                charts.append(Chart(f"{name}: {measure} against {against}", svg, _note(cards, list(points), dataset)))
-    return charts
+                svg = tradeoff_chart(list(points.values()), xlabel, f"{measure}, %")
+                title = f"{dataset_name}: {measure} against {cost_name}"
+                yield Chart(title, svg, _note(cards, list(points), dataset))
 
 
-def _curves(cards: Sequence[Card], column: FigureColumn) -> dict[int, list[float]]:
-    """By the card's place, its precision at recall 0, 0.01, ..., 1."""
-    kept = {
-        place: by_dataset(card).get(column.dataset, {}).get("precision_recall", {}) for place, card in enumerate(cards)
-    }
-    curves = {place: found[column.difficulty] for place, found in kept.items() if column.difficulty in found}
-    return {place: curve for place, curve in curves.items() if None not in curve}
-
-
-def _recall_chart(lines: Mapping[str, Sequence[float]]) -> str:
-    series = {
-        name: Series([float(recall) for recall in range(len(curve))], list(curve)) for name, curve in lines.items()
-    }
-    return line_chart(series, "precision, %", 100, across="recall, %", bounds=(0, 100))
-
-
-def _points(cards: Sequence[Card], column: FigureColumn, key: str) -> dict[int, tuple[float, float]]:
-    """By the card's place, its cost and its figure, where it has both."""
-    found = {
-        place: (by_dataset(card).get(column.dataset, {}).get("costs", {}).get(key), value_of(card, column))
-        for place, card in enumerate(cards)
-    }
-    return {place: (cost, value) for place, (cost, value) in found.items() if cost and value is not None}
-
-
-def _note(cards: Sequence[Card], places: Sequence[int], dataset: Dataset) -> str:
+def _note(cards: Sequence[Card], rows: Sequence[int], dataset: Dataset) -> str:
     """What sets the drawn cards' figures apart: what holds for all, then what holds for each."""
     names = row_names(cards)
-    notes = {place: labels(cards[place], by_dataset(cards[place])[dataset]) for place in places}
-    common = [note for note in notes[places[0]] if all(note in others for others in notes.values())]
-    own = {place: [note for note in found if note not in common] for place, found in notes.items()}
-    return "; ".join([*common, *(f"{names[place]}: {', '.join(found)}" for place, found in own.items() if found)])
+    notes = {row: caveats(cards[row], benchmark_of(cards[row], dataset)) for row in rows}
+    common = [note for note in notes[rows[0]] if all(note in others for others in notes.values())]
+    own = {row: [note for note in texts if note not in common] for row, texts in notes.items()}
+    return "; ".join([*common, *(f"{names[row]}: {', '.join(texts)}" for row, texts in own.items() if texts)])
+
+
+@dataclass(frozen=True)
+class MetricChart:
+    """A chart of the metrics whose names match `pattern`: a line a `label`, and a chart a `set`."""
+
+    title: str
+    pattern: str
+    unit: str = ""
+    factor: float = 1.0
+
+
+METRIC_CHARTS = (
+    MetricChart("Loss", r"(?P<label>(?:.+/)?loss(?:_step|_epoch)?)"),
+    MetricChart("Validation mAP", r"val(?:idation)?/(?:(?P<set>.+)/)?(?P<label>easy|medium|hard|map)", "%", 100),
+    MetricChart("Training accuracy", r"train/(?P<label>accuracy)", "%", 100),
+    MetricChart("Cosine to the class weights", r"(?:.+/)?(?P<label>\w*cosine\w*)"),
+    MetricChart("GeM exponent p", r"(?:.+/)?(?P<label>p)"),
+    MetricChart("Learning rate", r"(?:.+/)?(?P<label>lr|lr-.+|learning_rate)"),
+    MetricChart("Throughput", r"(?:.+/)?(?P<label>images_per_second)(?:_step)?", "images/s"),
+)
+
+
+def training_charts(run: Path) -> list[Chart]:
+    """Charts of a run's metrics.csv; none where the run has none, or no data for any.
+
+    Validation mAP and accuracy are read as fractions and drawn in percent, difficulties from easy to hard. The same
+    file always gives the same text. Raises UserError when it is not a metrics file.
+    """
+    path = run / "metrics.csv"
+    series = read_series(path) if path.exists() else {}
+    order = {difficulty: position for position, difficulty in enumerate(DIFFICULTIES)}
+    charts: list[Chart] = []
+    for chart in METRIC_CHARTS:
+        by_title: dict[str, dict[str, Series]] = {}
+        matches = [match for name in series if (match := re.fullmatch(chart.pattern, name))]
+        for match in sorted(matches, key=lambda match: order.get(match["label"], 0)):
+            dataset = match.groupdict().get("set")
+            title = f"{chart.title}, {dataset}" if dataset else chart.title
+            by_title.setdefault(title, {})[match["label"].replace("_", " ")] = series[match.string]
+        charts += [Chart(title, line_chart(lines, chart.unit, chart.factor)) for title, lines in by_title.items()]
+    return charts

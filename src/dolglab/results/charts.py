@@ -1,4 +1,4 @@
-"""What methods cost against what they are worth."""
+"""Line and scatter charts as SVG, in the colours of the page that holds them; and the series of a metrics.csv."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 from xml.sax.saxutils import escape
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from dolglab.contracts import DIFFICULTIES
 from dolglab.errors import UserError
 
 INK = "#010203"
@@ -32,27 +30,46 @@ MAX_POINTS = 400
 SETTINGS: dict[Any, Any] = {"svg.hashsalt": "results", "svg.fonttype": "none", "font.size": 9}
 # Letters of this size that a legend's line holds beside the handle of each name.
 LEGEND_LETTERS, HANDLE_LETTERS = 66, 7
+NAME_LETTERS, LINE_LETTERS = 60, 24
+# Points from a dot's middle within which no name should stand.
+DOT = 4
+# Where a name may stand: points away from its dot, and which side of the name lies there. The first free one is taken.
+NAME_PLACES: tuple[tuple[int, int, Literal["left", "center", "right"], Literal["bottom", "center", "top"]], ...] = (
+    (7, 0, "left", "center"),
+    (-7, 0, "right", "center"),
+    (0, 6, "center", "bottom"),
+    (0, -6, "center", "top"),
+    (5, 5, "left", "bottom"),
+    (5, -5, "left", "top"),
+    (-5, 5, "right", "bottom"),
+    (-5, -5, "right", "top"),
+    (0, 17, "center", "bottom"),
+    (0, -17, "center", "top"),
+)
 
 
 @mpl.rc_context(SETTINGS)
 def line_chart(
     lines: Mapping[str, Series],
-    unit: str = "",
+    ylabel: str = "",
     factor: float = 1.0,
     *,
-    across: str = "step",
+    xlabel: str = "step",
     bounds: tuple[float, float] | None = None,
 ) -> str:
     """An SVG element with a line for each named series, or a marker where it has one point.
 
-    Values are drawn times `factor`, in `unit`; `across` names the steps. `bounds` hold for both axes.
+    Values are drawn times `factor`; `bounds` hold for both axes.
     """
-    names = [short(label, LEGEND_LETTERS - HANDLE_LETTERS) for label in lines]
+    names = [ellipsize(label, LEGEND_LETTERS - HANDLE_LETTERS) for label in lines]
     columns = min(4, len(names), max(1, LEGEND_LETTERS // (max(map(len, names), default=0) + HANDLE_LETTERS)))
     # What a legend has beyond its first row comes on top, or it would take it from the lines.
-    figure, axes = frame(across, unit, size=(4.4, 2.5 + 0.2 * ((len(names) - 1) // max(columns, 1))))
+    figure, axes = frame(xlabel, ylabel, size=(4.4, 2.5 + 0.2 * ((len(names) - 1) // max(columns, 1))))
     for position, (name, line) in enumerate(zip(names, lines.values(), strict=True)):
-        steps, values = thinned(line)
+        # Where there are more points than a chart can show, equal runs of them are averaged.
+        points = np.array([line.steps, line.values])
+        runs = np.array_split(points, min(MAX_POINTS, points.shape[1]), axis=1)
+        steps, values = np.stack([run.mean(axis=1) for run in runs], axis=1)
         marker = "o" if len(steps) == 1 else ""
         # Sixteen lines until a colour comes again in the same style.
         style = STYLES[(position + position // len(COLOURS)) % len(STYLES)]
@@ -66,46 +83,99 @@ def line_chart(
     return svg_of(figure)
 
 
-def thinned(series: Series) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Steps and values, averaged over equal runs of points where there are more than a chart can show."""
-    points = np.array([series.steps, series.values])
-    runs = np.array_split(points, min(MAX_POINTS, points.shape[1]), axis=1)
-    steps, values = np.stack([run.mean(axis=1) for run in runs], axis=1)
-    return steps, values
+@mpl.rc_context(SETTINGS)
+def tradeoff_chart(points: Sequence[tuple[str, float, float]], xlabel: str, ylabel: str = "mAP, %") -> str:
+    """An SVG element of named points (name, cost, mAP), the cost on a logarithmic axis.
+
+    Costs are above 0, mAP is a fraction, drawn in percent. A name stands beside its point, where it covers least.
+    """
+    costs, maps = np.array([cost for _, cost, _ in points]), 100 * np.array([value for *_, value in points])
+    figure, axes = frame(xlabel, ylabel, (4.4, 3.0))
+    axes.set_xscale("log")
+    axes.scatter(costs, maps, s=28, c=[COLOURS[place % len(COLOURS)] for place in range(len(points))], zorder=3)
+    # Room for the names, even where all points stand in one place.
+    axes.set_xlim(costs.min() / 2, costs.max() * 2)
+    room = max(0.15 * float(np.ptp(maps)), 1.0)
+    axes.set_ylim(maps.min() - room, maps.max() + room)
+    narrow = costs.max() < 30 * costs.min()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=15))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:.4g}"))
+    # Names have no place before the axes have theirs.
+    figure.draw_without_rendering()
+    names = [textwrap.fill(ellipsize(name, NAME_LETTERS), LINE_LETTERS) for name, *_ in points]
+    _name_points(figure, axes, names, np.column_stack([costs, maps]))
+    return svg_of(figure)
 
 
-def frame(across: str, up: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
+def _name_points(figure: Figure, axes: Axes, names: Sequence[str], points: NDArray[np.float64]) -> None:
+    """Write each name where it covers the least of dots and of other names, and least is cut off."""
+    radius = DOT * figure.dpi / 72
+    dots = axes.transData.transform(points).tolist()
+    taken = [Bbox.from_extents(x - radius, y - radius, x + radius, y + radius) for x, y in dots]
+    for name, (x, y) in zip(names, points.tolist(), strict=True):
+        tried = [
+            axes.annotate(
+                name,
+                (x, y),
+                (right, up),
+                textcoords="offset points",
+                ha=ha,
+                va=va,
+                color=INK,
+                fontsize=8,
+                linespacing=1.0,
+                in_layout=False,
+            )
+            for right, up, ha, va in NAME_PLACES
+        ]
+        boxes = [annotation.get_window_extent() for annotation in tried]
+        hidden = [
+            sum(_shared_area(box, other) for other in taken)
+            + (box.width * box.height - _shared_area(box, figure.bbox.frozen()))
+            for box in boxes
+        ]
+        best = int(np.argmin(hidden))
+        taken.append(boxes[best])
+        for annotation in (*tried[:best], *tried[best + 1 :]):
+            annotation.remove()
+
+
+def _shared_area(box: Bbox, other: Bbox) -> float:
+    """In square pixels."""
+    part = Bbox.intersection(box, other)
+    return 0 if part is None else part.width * part.height
+
+
+def frame(xlabel: str, ylabel: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
     """An empty chart of `size` inches, its axes named."""
-    figure = Figure(figsize=size, layout="constrained")
-    return figure, _named(figure.subplots(), across, up)
+    figure, (axes,) = frame_row([xlabel], ylabel, size)
+    return figure, axes
 
 
-def frame_row(across: Sequence[str], up: str) -> tuple[Figure, list[Axes]]:
-    """Empty charts beside one another, on one scale of values."""
-    figure = Figure(figsize=(2.6 * len(across), 2.4), layout="constrained")
-    row = figure.subplots(1, len(across), sharey=True, squeeze=False)[0]
-    return figure, [
-        _named(axes, name, "" if place else up) for place, (axes, name) in enumerate(zip(row, across, strict=True))
-    ]
-
-
-def _named(axes: Axes, across: str, up: str) -> Axes:
-    axes.set_xlabel(across, color=INK)
-    axes.set_ylabel(up, color=INK)
-    axes.tick_params(color=INK, labelcolor=INK)
-    axes.grid(color=INK, alpha=0.12, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(INK)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.get_offset_text().set_color(INK)
-    return axes
+def frame_row(
+    xlabels: Sequence[str], ylabel: str, size: tuple[float, float] | None = None
+) -> tuple[Figure, list[Axes]]:
+    """Empty charts beside one another, on one scale of values; `size` in inches, 2.6 x 2.4 a chart unless given."""
+    figure = Figure(figsize=size or (2.6 * len(xlabels), 2.4), layout="constrained")
+    row: list[Axes] = list(figure.subplots(1, len(xlabels), sharey=True, squeeze=False)[0])
+    row[0].set_ylabel(ylabel, color=INK)
+    for axes, xlabel in zip(row, xlabels, strict=True):
+        axes.set_xlabel(xlabel, color=INK)
+        axes.tick_params(color=INK, labelcolor=INK)
+        axes.grid(color=INK, alpha=0.12, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(INK)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_offset_text().set_color(INK)
+    return figure, row
 
 
 def svg_of(figure: Figure) -> str:
-    """The figure as an element, the same text each time."""
+    """The figure as an element that takes the page's text colour, the same text each time."""
     text = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(text, format="svg", transparent=True, metadata=no_metadata)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     # Group ids are the same in every figure, and would not be unique in a page that holds several.
@@ -121,17 +191,21 @@ def standalone(svg: str, title: str = "", note: str = "") -> str:
     lines = [*textwrap.wrap(title, int(width / 5.6)), *textwrap.wrap(note, int(width / 5.6))]
     top = 13.0 * len(lines)
     words = "".join(
-        f'<text x="4" y="{13 * place + 10 - top:g}" font-size="9" font-family="sans-serif" fill="currentColor">'
+        f'<text x="4" y="{13 * number + 10 - top:g}" font-size="9" font-family="sans-serif" fill="currentColor">'
         f"{escape(line)}</text>"
-        for place, line in enumerate(lines)
+        for number, line in enumerate(lines)
     )
     box = f'width="{width:g}pt" height="{height + top:g}pt" viewBox="0 {-top:g} {width:g} {height + top:g}"'
     head, body = svg.replace(size[0], box, 1).split(">", 1)
     return f'{head} style="background: #ffffff; color: #1f1e1b">{words}{body}\n'
 
 
-def short(text: str, letters: int) -> str:
-    """`text`, or its beginning where it has more letters."""
+def ellipsize(text: str, letters: int) -> str:
+    """`text`, or its beginning where it has more letters.
+
+    >>> ellipsize("abc", 3), ellipsize("abcd", 3)
+    ('abc', 'ab…')
+    """
     return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
@@ -161,7 +235,7 @@ def read_series(path: Path) -> dict[str, Series]:
     if not path.exists():
         raise UserError(f"metrics not found: {path} (train with logger=csv)")
     for record in _records(path):
-        step = _number(record.get("step", "")) if "step" in record else _number(record.get("epoch", ""))
+        step = _number(record.get("step", record.get("epoch", "")))
         for name, cell in record.items():
             value = _number(cell)
             if name not in ("step", "epoch") and step is not None and value is not None:
@@ -188,147 +262,3 @@ def _number(cell: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart of the metrics whose names match `pattern`: a line a `label`, and a chart a `set`."""
-
-    title: str
-    pattern: str
-    unit: str = ""
-    factor: float = 1.0
-
-
-CHARTS = (
-    Chart("Loss", r"(?P<label>(?:.+/)?loss(?:_step|_epoch)?)"),
-    Chart("Validation mAP", r"val(?:idation)?/(?:(?P<set>.+)/)?(?P<label>easy|medium|hard|map)", "%", 100),
-    Chart("Training accuracy", r"train/(?P<label>accuracy)", "%", 100),
-    Chart("Cosine to the class weights", r"(?:.+/)?(?P<label>\w*cosine\w*)"),
-    Chart("GeM exponent p", r"(?:.+/)?(?P<label>p)"),
-    Chart("Learning rate", r"(?:.+/)?(?P<label>lr|lr-.+|learning_rate)"),
-    Chart("Throughput", r"(?:.+/)?(?P<label>images_per_second)(?:_step)?", "images/s"),
-)
-
-
-def curves_svg(metrics_csv: Path) -> list[tuple[str, str]]:
-    """Charts of a run's metrics.csv, each a title and an SVG element that takes the page's text colour.
-
-    Validation mAP and accuracy are read as fractions and drawn in percent. Charts without data are left
-    out; the same file always gives the same text. Raises UserError when the file is missing or is not a
-    metrics file.
-    """
-    series = read_series(metrics_csv)
-    return [
-        (title, line_chart(lines, chart.unit, chart.factor))
-        for chart in CHARTS
-        for title, lines in _matching(chart, series).items()
-    ]
-
-
-def _matching(chart: Chart, series: dict[str, Series]) -> dict[str, dict[str, Series]]:
-    """The lines of `chart` by title, difficulties from easy to hard."""
-    found: dict[str, dict[str, Series]] = {}
-    order = {difficulty: position for position, difficulty in enumerate(DIFFICULTIES)}
-    matches = [match for name in series if (match := re.fullmatch(chart.pattern, name))]
-    for match in sorted(matches, key=lambda match: order.get(match["label"], 0)):
-        dataset = match.groupdict().get("set")
-        title = f"{chart.title}, {dataset}" if dataset else chart.title
-        found.setdefault(title, {})[match["label"].replace("_", " ")] = series[match.string]
-    return found
-
-
-NAME_LETTERS, LINE_LETTERS = 60, 24
-# Points from a dot's middle within which no name should stand.
-DOT = 4
-
-
-class Place(NamedTuple):
-    """Where a name may stand: points away from its dot, and which side of the name lies there."""
-
-    x: float
-    y: float
-    across: Literal["left", "center", "right"]
-    up: Literal["bottom", "center", "top"]
-
-
-# The first that is free is taken.
-PLACES = (
-    Place(7, 0, "left", "center"),
-    Place(-7, 0, "right", "center"),
-    Place(0, 6, "center", "bottom"),
-    Place(0, -6, "center", "top"),
-    Place(5, 5, "left", "bottom"),
-    Place(5, -5, "left", "top"),
-    Place(-5, 5, "right", "bottom"),
-    Place(-5, -5, "right", "top"),
-    Place(0, 17, "center", "bottom"),
-    Place(0, -17, "center", "top"),
-)
-
-
-@mpl.rc_context(SETTINGS)
-def tradeoff_svg(points: Sequence[tuple[str, float, float]], across: str, up: str = "mAP, %") -> str:
-    """An SVG element of named points (name, cost, mAP): the cost, named `across`, on a logarithmic axis.
-
-    Costs are above 0, mAP is a fraction, drawn in percent. A name stands beside its point, where it covers least.
-    """
-    costs, maps = np.array([cost for _, cost, _ in points]), 100 * np.array([value for *_, value in points])
-    figure, axes = frame(across, up, (4.4, 3.0))
-    axes.set_xscale("log")
-    axes.scatter(costs, maps, s=28, c=[COLOURS[place % len(COLOURS)] for place in range(len(points))], zorder=3)
-    # Room for the names, even where all points stand in one place.
-    axes.set_xlim(costs.min() / 2, costs.max() * 2)
-    room = max(0.15 * float(np.ptp(maps)), 1.0)
-    axes.set_ylim(maps.min() - room, maps.max() + room)
-    few = costs.max() < 30 * costs.min()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=15))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:.4g}"))
-    # Names have no place before the axes have theirs.
-    figure.draw_without_rendering()
-    names = [textwrap.fill(short(name, NAME_LETTERS), LINE_LETTERS) for name, *_ in points]
-    _name_points(figure, axes, names, np.column_stack([costs, maps]))
-    return svg_of(figure)
-
-
-def _name_points(figure: Figure, axes: Axes, names: Sequence[str], points: NDArray[np.float64]) -> None:
-    dots = axes.transData.transform(points)
-    dot = DOT * figure.dpi / 72
-    taken = [Bbox.from_extents(x - dot, y - dot, x + dot, y + dot) for x, y in dots.tolist()]
-    for name, point in zip(names, points, strict=True):
-        tried = [_annotation(axes, name, point, place) for place in PLACES]
-        boxes = [annotation.get_window_extent() for annotation in tried]
-        best = int(np.argmin([_covered(box, taken) + _outside(box, figure.bbox.frozen()) for box in boxes]))
-        taken.append(boxes[best])
-        for place, annotation in enumerate(tried):
-            if place != best:
-                annotation.remove()
-
-
-def _annotation(axes: Axes, name: str, point: NDArray[np.float64], place: Place) -> Annotation:
-    annotation = axes.annotate(
-        name,
-        (point[0], point[1]),
-        (place.x, place.y),
-        textcoords="offset points",
-        ha=place.across,
-        va=place.up,
-        color=INK,
-        fontsize=8,
-        linespacing=1.0,
-    )
-    annotation.set_in_layout(False)
-    return annotation
-
-
-def _covered(box: Bbox, taken: Sequence[Bbox]) -> float:
-    """The area of `box` that lies on others, in square pixels."""
-    shared = [Bbox.intersection(box, other) for other in taken]
-    return sum(part.width * part.height for part in shared if part is not None)
-
-
-def _outside(box: Bbox, whole: Bbox) -> float:
-    """The area of `box` that would be cut off."""
-    inside = Bbox.intersection(box, whole)
-    return box.width * box.height - (inside.width * inside.height if inside is not None else 0)

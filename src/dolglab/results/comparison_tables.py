@@ -1,33 +1,33 @@
-"""All that is said of some cards."""
+"""The tables that compare some cards, with what qualifies their figures; and the published figures as a table."""
 
 from __future__ import annotations
 
 import math
+import string
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 from dolglab.errors import UserError, truncate_list
-from dolglab.results.statistics import difference
+from dolglab.results.card import map_intervals
+from dolglab.results.statistics import DRAWS, difference
 from dolglab.results.tables import (
     MINUS,
     MISSING,
     Card,
     Cell,
     Column,
-    Dataset,
-    FigureColumn,
     Footnotes,
     Summary,
     Table,
-    by_dataset,
+    benchmark_of,
     cell_notes,
     dataset_lines,
     dataset_names,
-    interval_lines,
+    make_table,
     map_columns,
-    map_table,
-    precision_tables,
+    mark_best,
     protocol_lines,
     row_names,
     value_of,
@@ -39,126 +39,184 @@ COSTS = {
     "query_seconds": ("ms per query", 1000.0),
     "image_bytes": ("bytes per image", 1.0),
 }
-LOOKALIKES = "Wrong answers in the first ten, a query, and look-alike siblings among them"
+INTERVALS = f"With each mAP stands its 95 % interval: percentile bootstrap over the queries, {DRAWS:,} draws."
+GAP = "GAP is measured on one list of all queries' answers; it is no mean over queries, and has no interval."
+PAIRED = "Differences are paired: both rows are drawn with the same queries. One whose interval holds 0 may be chance."
 TIMES = "Times hold for the machine of each run."
 
 
-def cost_table(cards: Sequence[Card], headings: Sequence[Cell]) -> Table | None:
-    """Time per image and per query, bytes per image; None where no card has any."""
-    columns: list[Column] = []
-    rows: list[list[Cell]] = [[] for _ in cards]
-    for dataset, name in dataset_names(cards).items():
-        costs = [_part(card, dataset).get("costs", {}) for card in cards]
-        for key, (label, factor) in COSTS.items():
-            if any(key in found for found in costs):
-                columns.append(Column(dataset, name, label))
-                for row, found in zip(rows, costs, strict=True):
-                    row.append(Cell(MISSING if found.get(key) is None else readable(factor * found[key])))
-    return _table("What it costs", columns, headings, rows)
+def summarize(cards: Sequence[Card], against: str | None = None) -> Summary:
+    """The tables of mAP, its differences (to `against`, or the best), costs, look-alikes and mP@k, with what qualifies.
 
-
-def lookalike_table(cards: Sequence[Card], headings: Sequence[Cell], notes: Footnotes) -> Table | None:
-    """Wrong answers, those that show a look-alike, and their share; None where no card counts them."""
-    columns: list[Column] = []
-    rows: list[list[Cell]] = [[] for _ in cards]
-    for dataset, name in dataset_names(cards).items():
-        counts = [_part(card, dataset).get("lookalikes") for card in cards]
-        if any(counts):
-            columns += [Column(dataset, name, label) for label in ("wrong", "look-alikes", "share, %")]
-            for row, card, count in zip(rows, cards, counts, strict=True):
-                marks = cell_notes(card, dataset, notes) if count else ()
-                row += [Cell(text, marks) for text in _counted(count)]
-    return _table(
-        "Wrong answers in the first ten, a query, and look-alike siblings among them", columns, headings, rows
+    What all rows' protocols share is a line under the tables; what differs is a note on each row. Raises UserError
+    where `against` names no row.
+    """
+    shared, own = protocol_lines(cards)
+    notes = Footnotes()
+    headings = [
+        Cell(name, notes.mark(protocol) if protocol else ())
+        for name, protocol in zip(row_names(cards), own, strict=True)
+    ]
+    figures = figure_table("Mean average precision, %", cards, map_columns(cards), headings, notes)
+    differences = difference_table(cards, headings, notes, against)
+    costs = cost_table(cards, headings)
+    lookalikes = lookalike_table(cards, headings, notes)
+    tables = [figures, differences, costs, lookalikes, *precision_tables(cards, headings, notes)]
+    measures = {benchmark.get("measure", "mAP") for card in cards for benchmark in card["benchmarks"]}
+    lines = {
+        f"{'Protocol, the same in all rows' if any(own) else 'Protocol'}: {shared}": bool(shared),
+        INTERVALS: bool(measures - {"GAP"}),
+        GAP: "GAP" in measures,
+        PAIRED: bool(differences.columns),
+        TIMES: bool(costs.columns),
+    }
+    return Summary(
+        "Results",
+        tuple(table for table in tables if table.columns),
+        notes.texts(),
+        (*(line for line, holds in lines.items() if holds), *dataset_lines(cards)),
     )
 
 
-def _counted(count: Mapping[str, float] | None) -> tuple[str, str, str]:
-    if not count:
-        return MISSING, MISSING, MISSING
-    wrong, siblings = count["wrong"], count["siblings"]
-    return f"{wrong:.2f}", f"{siblings:.2f}", f"{100 * siblings / wrong:.1f}" if wrong else MISSING
+def precision_tables(cards: Sequence[Card], headings: Sequence[Cell], notes: Footnotes) -> list[Table]:
+    """mP@k, a table a data set; a terminal leaves them out."""
+    tables: dict[str, list[Column]] = defaultdict(list)
+    for column in map_columns(cards):
+        difficulty = "" if column.label == "mAP" else f"{column.label} "
+        figures = [benchmark_of(card, column.dataset).get("mp_at_k", {}).get(column.difficulty, {}) for card in cards]
+        tables[f"Mean precision at k on {column.group}, %"] += [
+            Column(column.dataset, "", f"{difficulty}@{k}", column.difficulty, k)
+            for k in sorted(set[str]().union(*figures), key=int)
+        ]
+    return [figure_table(title, cards, columns, headings, notes, brief=False) for title, columns in tables.items()]
 
 
-def readable(value: float) -> str:
-    """Three digits, or as many as there are before the point."""
+def figure_table(
+    title: str,
+    cards: Sequence[Card],
+    columns: Sequence[Column],
+    headings: Sequence[Cell],
+    notes: Footnotes,
+    brief: bool = True,
+) -> Table:
+    """The cards' figures in percent with their notes, which are numbered row by row, the best of each column marked."""
+    rows = [[_figure(card, column, notes) for column in columns] for card in cards]
+    cells = map(mark_best, zip(*rows, strict=True))
+    return make_table(title, headings, dict(zip(columns, cells, strict=True)), brief)
+
+
+def _figure(card: Card, column: Column, notes: Footnotes) -> Cell:
+    """The card's figure; mAP with its interval, a dash where it is of too few queries."""
+    value = value_of(card, column)
+    if value is None:
+        return Cell(MISSING)
+    marks = cell_notes(card, column.dataset, notes)
+    if column.k is not None:
+        return Cell(f"{100 * value:.1f}", marks)
+    below = ""
+    intervals = map_intervals(benchmark_of(card, column.dataset))
+    if column.difficulty in intervals:
+        interval = intervals[column.difficulty]
+        below = MISSING if interval is None else f"{100 * interval[0]:.1f}{MISSING}{100 * interval[1]:.1f}"
+    return Cell(f"{100 * value:.2f}", marks, below=below)
+
+
+def cost_table(cards: Sequence[Card], headings: Sequence[Cell]) -> Table:
+    """Time per image and per query, bytes per image; a column for each that some card has."""
+    columns: dict[Column, list[Cell]] = {}
+    for dataset, name in dataset_names(cards).items():
+        costs = [benchmark_of(card, dataset).get("costs", {}) for card in cards]
+        for key, (label, factor) in COSTS.items():
+            if any(key in cost for cost in costs):
+                columns[Column(dataset, name, label)] = [
+                    Cell(MISSING if cost.get(key) is None else three_digits(factor * cost[key])) for cost in costs
+                ]
+    return make_table("What it costs", headings, columns)
+
+
+def three_digits(value: float) -> str:
+    """Three digits, or as many as there are before the point.
+
+    >>> three_digits(0.012345), three_digits(1234.5)
+    ('0.0123', '1,234')
+    """
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _table(
-    title: str, columns: Sequence[Column], headings: Sequence[Cell], rows: Sequence[Sequence[Cell]]
-) -> Table | None:
-    if not columns:
-        return None
-    return Table(title, tuple(columns), tuple((head, tuple(row)) for head, row in zip(headings, rows, strict=True)))
+def lookalike_table(cards: Sequence[Card], headings: Sequence[Cell], notes: Footnotes) -> Table:
+    """Wrong answers, those that show a look-alike, and their share, of each data set where some card counts them."""
+    columns: dict[Column, list[Cell]] = {}
+    for dataset, name in dataset_names(cards).items():
+        counts = [benchmark_of(card, dataset).get("lookalikes") for card in cards]
+        if any(counts):
+            marks = [cell_notes(card, dataset, notes) if c else () for card, c in zip(cards, counts, strict=True)]
+            texts = zip(*map(_lookalikes, counts), strict=True)
+            for label, column in zip(("wrong", "look-alikes", "share, %"), texts, strict=True):
+                columns[Column(dataset, name, label)] = list(map(Cell, column, marks))
+    return make_table("Wrong answers in the first ten, a query, and look-alike siblings among them", headings, columns)
 
 
-def _part(card: Card, dataset: Dataset) -> Mapping[str, Any]:
-    return by_dataset(card).get(dataset, {})
+def _lookalikes(counts: Mapping[str, float] | None) -> tuple[str, str, str]:
+    if not counts:
+        return MISSING, MISSING, MISSING
+    wrong, siblings = counts["wrong"], counts["siblings"]
+    return f"{wrong:.2f}", f"{siblings:.2f}", f"{100 * siblings / wrong:.1f}" if wrong else MISSING
 
 
-PAIRED = "Differences are paired: both rows are drawn with the same queries. One whose interval holds 0 may be chance."
 # AP per query, None where a query is left out.
 AP = Sequence[float | None]
 
 
 def difference_table(
     cards: Sequence[Card], headings: Sequence[Cell], notes: Footnotes, against: str | None = None
-) -> Table | None:
+) -> Table:
     """Each row's mAP less that of the best row of its column, or of the row `against`, with the interval of that.
 
     A row of another number of queries has none, and a column in which no two rows compare is left out; so is GAP, which
-    is no mean over queries. None where no column is left. Raises UserError where `against` names no row.
+    is no mean over queries. Raises UserError where `against` names no row.
     """
-    chosen = None if against is None else _place(cards, against)
-    columns: list[FigureColumn] = []
-    rows: list[list[Cell]] = [[] for _ in cards]
+    chosen = None if against is None else _row_called(cards, against)
+    columns: dict[Column, list[Cell]] = {}
     for column in map_columns(cards):
         ap = [_ap(card, column) for card in cards]
-        place = _best(cards, column, ap) if chosen is None else chosen
-        reference = None if place is None else ap[place]
-        if place is None or reference is None:
+        # The first row of the highest figure that comes with AP per query.
+        figures = {row: value_of(card, column) or 0.0 for row, card in enumerate(cards) if ap[row] is not None}
+        row = max(figures, key=lambda row: figures[row], default=None) if chosen is None else chosen
+        reference = None if row is None else ap[row]
+        if row is None or reference is None:
             continue
-        cells = [_cell(own, reference) for own in ap]
+        cells = [_difference(own, reference) for own in ap]
         if sum(cell.text != MISSING for cell in cells) < 2:
             continue
-        cells[place] = Cell("best" if chosen is None else "reference")
-        columns.append(column)
-        for row, card, cell in zip(rows, cards, cells, strict=True):
-            row.append(cell if cell.text == MISSING else replace(cell, notes=cell_notes(card, column.dataset, notes)))
-    if not columns:
-        return None
+        cells[row] = Cell("best" if chosen is None else "reference")
+        columns[column] = [
+            cell if cell.text == MISSING else replace(cell, notes=cell_notes(card, column.dataset, notes))
+            for card, cell in zip(cards, cells, strict=True)
+        ]
     other = "the best of each column" if chosen is None else row_names(cards)[chosen]
-    body = tuple((heading, tuple(row)) for heading, row in zip(headings, rows, strict=True))
-    return Table(f"Difference to {other}, percentage points", tuple(columns), body)
+    return make_table(f"Difference to {other}, percentage points", headings, columns)
 
 
-def _place(cards: Sequence[Card], wanted: str) -> int:
+def _row_called(cards: Sequence[Card], wanted: str) -> int:
     """The one card whose row, method or run is called so."""
     names = row_names(cards)
-    found = [place for place, card in enumerate(cards) if wanted in (names[place], card["method"], card["name"])]
-    if len(found) != 1:
+    rows = [row for row, card in enumerate(cards) if wanted in (names[row], card["method"], card["name"])]
+    if len(rows) != 1:
         raise UserError(
-            f"against={wanted} names {len(found) or 'no'} row{'s' if found else ''}: it is the method or the run of "
+            f"against={wanted} names {len(rows) or 'no'} row{'s' if rows else ''}: it is the method or the run of "
             f"one, such as {truncate_list([card['name'] for card in cards], 12)}"
         )
-    return found[0]
+    return rows[0]
 
 
-def _ap(card: Card, column: FigureColumn) -> AP | None:
-    benchmark: Mapping[str, Any] = by_dataset(card).get(column.dataset, {})
-    if not benchmark or benchmark.get("measure") == "GAP" or value_of(card, column) is None:
+def _ap(card: Card, column: Column) -> AP | None:
+    benchmark = benchmark_of(card, column.dataset)
+    if value_of(card, column) is None or benchmark.get("measure") == "GAP":
         return None
     return benchmark["ap"].get(column.difficulty)
 
 
-def _best(cards: Sequence[Card], column: FigureColumn, ap: Sequence[AP | None]) -> int | None:
-    """The first row of the highest figure that comes with AP per query."""
-    figures = {row: value_of(card, column) or 0.0 for row, card in enumerate(cards) if ap[row] is not None}
-    return max(figures, key=lambda row: figures[row], default=None)
-
-
-def _cell(own: AP | None, reference: AP) -> Cell:
+def _difference(own: AP | None, reference: AP) -> Cell:
     if own is None or len(own) != len(reference):
         return Cell(MISSING)
     mean, low, high = difference(own, reference)
@@ -174,29 +232,65 @@ def _signed(fraction: float, decimals: int) -> str:
     return text[1:] if not text.strip("+-0.") else text.replace("-", MINUS)
 
 
-def summarize(cards: Sequence[Card], against: str | None = None) -> Summary:
-    """The tables of mAP, its differences (to `against`, or the best), costs, look-alikes and mP@k, with what qualifies.
+# Where published figures stand.
+SOURCES = {
+    "paper": "Yang et al., DOLG, ICCV 2021, table 1",
+    "README": "README of the code that the DOLG paper's authors released",
+    "issue [I]": "quoted from an issue thread, not from a publication",
+}
+PUBLISHED_SETS = ("ROxf", "ROxf+1M", "RPar", "RPar+1M")
+PUBLISHED_TITLE = "Published, on ROxford5k / RParis6k (not measured here)"
+PUBLISHED_LINE = (
+    "Families as in the paper's table: (A) local features aggregated and re-ranked, (B) global, (C) global, then "
+    "local re-ranking. +1M: with a million distractors."
+)
 
-    What all rows' protocols share is a line under the tables; what differs is a note on each row. Raises UserError
-    where `against` names no row.
-    """
-    shared, own = protocol_lines(cards)
-    notes = Footnotes()
-    headings = [
-        Cell(name, (notes.mark(protocol),) if protocol else ())
-        for name, protocol in zip(row_names(cards), own, strict=True)
+Figures = tuple[float, float, float, float]
+
+
+class Published(NamedTuple):
+    """mAP in percent on ROxford5k, ROxford5k + 1M, RParis6k and RParis6k + 1M; `source` is a key of SOURCES."""
+
+    method: str
+    medium: Figures
+    hard: Figures
+    source: str
+
+
+ROWS: tuple[Published, ...] = (
+    Published("DOLG R50, queries not cropped", (80.50, 76.58, 89.81, 80.79), (58.82, 52.21, 77.70, 62.83), "paper"),
+    Published("DOLG R101, queries not cropped", (81.50, 77.43, 91.02, 83.29), (61.10, 54.81, 80.30, 66.69), "paper"),
+    Published("DOLG R50, queries cropped", (81.20, 71.36, 90.07, 78.99), (62.55, 47.34, 79.20, 59.75), "README"),
+    Published("DOLG R101, queries cropped", (82.37, 73.63, 90.97, 80.44), (64.93, 51.57, 81.71, 62.95), "README"),
+    Published("DOLG R50, queries not cropped", (82.38, 77.78, 90.94, 82.16), (62.92, 55.48, 80.48, 65.77), "README"),
+    Published("DOLG R101, queries not cropped", (83.22, 78.96, 91.64, 82.89), (64.83, 57.86, 82.56, 67.34), "README"),
+    Published("(A) HesAff-rSIFT-ASMK + SP", (60.60, 46.80, 61.40, 42.30), (36.70, 26.90, 35.00, 16.80), "paper"),
+    Published("(A) DELF-ASMK + SP", (67.80, 53.80, 76.90, 57.30), (43.10, 31.20, 55.40, 26.40), "paper"),
+    Published("(A) R50-HOW-ASMK, n=2000", (79.40, 65.80, 81.60, 61.80), (56.90, 38.90, 62.40, 33.70), "paper"),
+    Published("(B) R101-R-MAC", (60.90, 39.30, 78.90, 54.80), (32.40, 12.50, 59.40, 28.00), "paper"),
+    Published("(B) R101-GeM", (65.30, 46.10, 77.30, 52.60), (39.60, 22.20, 56.60, 24.80), "paper"),
+    Published("(B) R101-GeM-AP", (67.50, 47.50, 80.10, 52.50), (42.80, 23.20, 60.50, 25.10), "paper"),
+    Published("(B) R101-GeM+SOLAR", (69.90, 53.50, 81.60, 59.20), (47.90, 29.90, 64.50, 33.40), "paper"),
+    Published("(B) R50-DELG, GLDv2-clean", (73.60, 60.60, 85.70, 68.60), (51.00, 32.70, 71.50, 44.40), "paper"),
+    Published("(B) R101-DELG, GLDv2-clean", (76.30, 63.70, 86.60, 70.60), (55.60, 37.50, 72.40, 46.90), "paper"),
+    Published("(C) R101-GeM+DSM", (65.30, 47.60, 77.40, 52.80), (39.20, 23.20, 56.20, 25.00), "paper"),
+    Published("(C) R50-DELG + SP, GLDv2-clean", (78.30, 67.20, 85.70, 69.60), (57.90, 43.60, 71.00, 45.70), "paper"),
+    Published("(C) R101-DELG + SP, GLDv2-clean", (81.20, 69.10, 87.20, 71.50), (64.00, 47.50, 72.80, 48.70), "paper"),
+    Published("CGD EffB3, distilled", (85.48, 80.70, 91.98, 82.54), (68.71, 59.74, 83.46, 68.48), "issue [I]"),
+)
+
+
+def published_summary() -> Summary:
+    """The published figures as a section of its own, the best of each column marked among themselves."""
+    notes = Footnotes(string.ascii_lowercase)
+    labels = [Column(("published", d), d, name) for d in ("Medium", "Hard") for name in PUBLISHED_SETS]
+    figures = zip(*((*row.medium, *row.hard) for row in ROWS), strict=True)
+    columns = {
+        label: mark_best([Cell(f"{value:.2f}") for value in values])
+        for label, values in zip(labels, figures, strict=True)
+    }
+    columns[Column(("published", "source"), "", "source")] = [
+        Cell(row.source, notes.mark(SOURCES[row.source])) for row in ROWS
     ]
-    figures = map_table(cards, headings, notes) if map_columns(cards) else None
-    differences = difference_table(cards, headings, notes, against)
-    costs = cost_table(cards, headings)
-    lookalikes = lookalike_table(cards, headings, notes)
-    tables = [figures, differences, costs, lookalikes, *precision_tables(cards, headings, notes)]
-    said = "Protocol, the same in all rows" if any(own) else "Protocol"
-    lines = [
-        *([f"{said}: {shared}"] if shared else []),
-        *interval_lines(cards),
-        *([PAIRED] if differences else []),
-        *([TIMES] if costs else []),
-        *dataset_lines(cards),
-    ]
-    return Summary("Results", tuple(table for table in tables if table), notes.marked(), tuple(lines))
+    table = make_table("Mean average precision, %", [Cell(row.method) for row in ROWS], columns)
+    return Summary(PUBLISHED_TITLE, (table,), notes.texts(), (PUBLISHED_LINE,))

@@ -1,4 +1,4 @@
-"""Pictures beside a run, such as matches and attention maps, with their titles."""
+"""Pictures of results: ranked grids, matches and attention as JPEGs, and those that lie beside a run with titles."""
 
 from __future__ import annotations
 
@@ -21,49 +21,122 @@ from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
 
 MAX_BYTES = 600_000
-
-
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """matplotlib's own copy of DejaVu Sans: the machine's fonts, if it has any, would change the picture."""
-    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
-
-
-def ending(text: str, draw: ImageDraw.ImageDraw, size: int, width: int) -> str:
-    """The longest end of `text` that fits `width` pixels, after an ellipsis where it is not the whole."""
-    return _fitting([f"…{text[start:]}" if start else text for start in range(len(text) + 1)], draw, size, width)
-
-
-def beginning(text: str, draw: ImageDraw.ImageDraw, size: int, width: int) -> str:
-    """The longest beginning of `text` that fits `width` pixels, before an ellipsis where it is not the whole."""
-    return _fitting([text, *(f"{text[:end]}…" for end in range(len(text) - 1, -1, -1))], draw, size, width)
-
-
-def _fitting(texts: list[str], draw: ImageDraw.ImageDraw, size: int, width: int) -> str:
-    used = font(size)
-    return next((text for text in texts if draw.textlength(text, used) <= width), "")
-
-
-def jpeg(image: Image.Image, most: int = MAX_BYTES) -> bytes:
-    """`image` as a JPEG without chroma subsampling, which would bleed borders, in at most `most` bytes where it can."""
-    data = b""
-    for quality in (90, 80, 70, 60, 50, 40):
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=quality, subsampling=0)
-        data = file.getvalue()
-        if len(data) <= most:
-            break
-    return data
-
-
 Box = tuple[float, float, float, float]
 Kind = Literal["query", "positive", "negative", "junk"]
-COLOURS: dict[Kind, str] = {
-    "query": "#2f6fdb",
-    "positive": "#2e9e4f",
-    "negative": "#d63b3b",
-    "junk": "#9a9a9a",
-}
+COLOURS: dict[Kind, str] = {"query": "#2f6fdb", "positive": "#2e9e4f", "negative": "#d63b3b", "junk": "#9a9a9a"}
 SIGNS: dict[Kind, str] = {"query": "query", "positive": "✓", "negative": "✗", "junk": "junk"}
+# Of a grid, in pixels.
+BORDER = 4
+TEXT_WIDTH, LABEL_HEIGHT, GAP, QUERY_GAP, NOTE_HEIGHT = 150, 20, 8, 14, 26
+# Of two photos with their matches, in pixels; and how many lines are still told apart.
+HEIGHT, MAX_WIDTH, MATCH_GAP, CAPTION_HEIGHT, DOT = 420, 1200, 12, 30, 3
+MAX_MATCHES = 60
+# Of an attention map. The strongest hundredth is all one colour: a single peak would leave the rest of the photo dark.
+MAX_SIDE, SATURATION, HEAT_OPACITY = 1024, 99.0, 0.65
+PICTURES, TITLES = "pictures", "titles.json"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a grid's cells stand: `thumb` pixels a side, `per_query` rows a query, `header` pixels down."""
+
+    thumb: int
+    per_query: int = 1
+    header: int = 0
+
+    def corner(self, row: int, column: int) -> tuple[int, int]:
+        """The left upper pixel of a cell's border; column 0 is the query."""
+        side = self.thumb + 2 * BORDER
+        x = TEXT_WIDTH + column * (side + GAP) + (QUERY_GAP if column else 0)
+        apart = QUERY_GAP * (row // self.per_query) if self.per_query > 1 else 0
+        return x, self.header + GAP + row * (side + LABEL_HEIGHT + GAP) + apart
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A query's answers, best first, with what stands beside them.
+
+    `former` are the answers before re-ranking, for the row that comes after it: it says where an answer comes from, and
+    leaves the query itself to the row before.
+    """
+
+    query: int
+    answers: NDArray[np.int64]
+    title: str
+    subtitle: str
+    former: NDArray[np.int64] | None = None
+
+
+def ranked_grid(
+    ranking: Ranking, *, queries: int | Sequence[int] = 8, top: int = 10, thumb: int = 112, notes: Sequence[str] = ()
+) -> bytes:
+    """A JPEG of queries, so many evenly chosen from the best AP to the worst or those given, each with its `top` first
+    images.
+
+    Every cell is `thumb` pixels square inside its border: blue for the query (its crop box drawn, if it was
+    cropped), green for positives, red for negatives, grey for junk, the query's own image included, all
+    under Medium where the benchmark has it. An image that cannot be read is a grey cell with a cross. A ranking that
+    has its heads before re-ranking gets two rows a query, before and after. `notes` head the picture.
+    """
+    benchmark, difficulty = ranking.benchmark, shown_difficulty(ranking)
+    ap = np.asarray(ranking.evaluation[difficulty]["ap"], dtype=np.float64)
+    chosen = chosen_queries(ap, queries).tolist() if isinstance(queries, int) else queries
+    rows = [row for query in chosen for row in _rows(ranking, query, float(ap[query]))]
+    columns = min(top, max(int((row.answers >= 0).sum()) for row in rows))
+    layout = Layout(thumb, 1 if ranking.before is None else 2, NOTE_HEIGHT if notes else 0)
+    canvas = Image.new("RGB", layout.corner(len(rows), columns + 1), "white")
+    draw = ImageDraw.Draw(canvas)
+    if notes:
+        draw_text(draw, (GAP, GAP), "; ".join(notes), 14, "#111111", "lt", canvas.width - 2 * GAP)
+    for number, row in enumerate(rows):
+        middle = layout.corner(number, 0)[1] + BORDER + thumb / 2
+        draw_text(draw, (GAP, middle - 2), row.title, 20, "#111111", "ls")
+        draw_text(draw, (GAP, middle + 6), row.subtitle, 13, "#666666", "lt", TEXT_WIDTH - 2 * GAP, keep_end=True)
+        if row.former is None:
+            tile = thumbnail(benchmark, int(benchmark.queries[row.query]), thumb, query_box(benchmark, row.query))
+            _paste(canvas, tile, layout.corner(number, 0), "query", SIGNS["query"])
+        for column, position in enumerate(row.answers[:columns][row.answers[:columns] >= 0].tolist(), 1):
+            kind = kind_of(benchmark, row.query, position, difficulty)
+            label = f"{column} {SIGNS[kind]}{_moved(row, column, position)}"
+            _paste(canvas, thumbnail(benchmark, position, thumb), layout.corner(number, column), kind, label)
+    return jpeg(canvas)
+
+
+def _rows(ranking: Ranking, query: int, ap: float) -> list[_Row]:
+    score = f"AP {100 * ap:.1f}" if np.isfinite(ap) else "left out"
+    name = ranking.benchmark.source.name(int(ranking.benchmark.queries[query]))
+    answers = ranking.top[query]
+    if ranking.before is None:
+        return [_Row(query, answers, score, name)]
+    former = ranking.before[query]
+    return [_Row(query, former, "before", name), _Row(query, answers, "re-ranked", score, former)]
+
+
+def _moved(row: _Row, column: int, position: int) -> str:
+    """Where re-ranking took an answer from, unless it stayed or came from beyond what was kept."""
+    former = [] if row.former is None else row.former.tolist()
+    rank = former.index(position) + 1 if position in former else column
+    return f", was {rank}" if rank != column else ""
+
+
+def _paste(canvas: Image.Image, tile: Image.Image, corner: tuple[int, int], kind: Kind, label: str) -> None:
+    paste_framed(canvas, tile, corner, kind)
+    x, y = corner
+    side = tile.width + 2 * BORDER
+    draw_text(ImageDraw.Draw(canvas), (x + side / 2, y + side + LABEL_HEIGHT / 2), label, 13, "#333333", "mm")
+
+
+def shown_difficulty(ranking: Ranking) -> Difficulty:
+    """Medium where the benchmark has it, otherwise the first that it has."""
+    evaluated: list[Difficulty] = [d for d in ranking.benchmark.difficulties if d in ranking.evaluation]
+    return "medium" if "medium" in evaluated else evaluated[0]
+
+
+def chosen_queries(ap: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Up to `count` queries, evenly spread from the highest AP to the lowest; those left out (NaN) last."""
+    ranked = np.argsort(-ap, kind="stable")
+    ranked = ranked[: max(np.isfinite(ap).sum(), 1)]
+    return ranked[np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(np.int64)]
 
 
 def kind_of(benchmark: Benchmark, query: int, position: int, difficulty: Difficulty) -> Kind:
@@ -87,12 +160,12 @@ def query_box(benchmark: Benchmark, query: int) -> Box | None:
     return x1, y1, x2, y2
 
 
-def cell(benchmark: Benchmark, position: int, thumb: int, box: Box | None) -> Image.Image:
+def thumbnail(benchmark: Benchmark, position: int, thumb: int, box: Box | None = None) -> Image.Image:
     """The image at `position` fitted into a square of `thumb` pixels, with `box` drawn in it."""
     tile = Image.new("RGB", (thumb, thumb), "#ededed")
     draw = ImageDraw.Draw(tile)
     try:
-        small, scale = _small(benchmark.source.read(position), thumb)
+        small, scale = _decode_small(benchmark.source.read(position), thumb)
     except Exception:  # A broken file makes Pillow raise nearly anything; the cross is the report.
         draw.rectangle((0, 0, thumb, thumb), "#bdbdbd")
         draw.line((thumb // 4, thumb // 4, 3 * thumb // 4, 3 * thumb // 4), "#5c5c5c", 3)
@@ -107,7 +180,7 @@ def cell(benchmark: Benchmark, position: int, thumb: int, box: Box | None) -> Im
     return tile
 
 
-def _small(data: bytes, side: int) -> tuple[Image.Image, float]:
+def _decode_small(data: bytes, side: int) -> tuple[Image.Image, float]:
     """An image's first frame, its longer edge `side` pixels now, and the factor by which it was scaled."""
     with Image.open(io.BytesIO(data)) as image:
         longest = max(image.size)
@@ -121,130 +194,47 @@ def _small(data: bytes, side: int) -> tuple[Image.Image, float]:
     return small.resize((size[0], size[1]), Image.Resampling.LANCZOS, reducing_gap=2.0), scale
 
 
-BORDER = 4
-TEXT_WIDTH, LABEL_HEIGHT, GAP, QUERY_GAP, NOTE_HEIGHT = 150, 20, 8, 14, 26
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a grid's cells stand: `thumb` pixels a side, `per_query` rows a query, `header` pixels down."""
-
-    thumb: int
-    per_query: int = 1
-    header: int = 0
-
-    def corner(self, row: int, column: int) -> tuple[int, int]:
-        """The left upper pixel of a cell's border; column 0 is the query."""
-        side = self.thumb + 2 * BORDER
-        x = TEXT_WIDTH + column * (side + GAP) + (QUERY_GAP if column else 0)
-        apart = QUERY_GAP * (row // self.per_query) if self.per_query > 1 else 0
-        return x, self.header + GAP + row * (side + LABEL_HEIGHT + GAP) + apart
-
-
-@dataclass(frozen=True)
-class Row:
-    """A query's answers, best first, with what stands beside them; the query itself stands before the first row.
-
-    `former` are the answers before re-ranking, against which the row says where an answer comes from.
-    """
-
-    query: int
-    answers: NDArray[np.int64]
-    title: str
-    subtitle: str
-    first: bool = True
-    former: NDArray[np.int64] | None = None
-
-
-def ranked_grid(
-    ranking: Ranking, *, queries: int | Sequence[int] = 8, top: int = 10, thumb: int = 112, notes: Sequence[str] = ()
-) -> bytes:
-    """A JPEG of queries, so many evenly chosen from the best AP to the worst or those given, each with its `top` first
-    images.
-
-    Every cell is `thumb` pixels square inside its border: blue for the query (its crop box drawn, if it was
-    cropped), green for positives, red for negatives, grey for junk, the query's own image included, all
-    under Medium where the benchmark has it. An image that cannot be read is a grey cell with a cross. A ranking that
-    has its heads before re-ranking gets two rows a query, before and after. `notes` head the picture.
-    """
-    difficulty = shown_difficulty(ranking)
-    ap = np.asarray(ranking.evaluation[difficulty]["ap"], dtype=np.float64)
-    chosen = chosen_queries(ap, queries).tolist() if isinstance(queries, int) else queries
-    rows = [row for query in chosen for row in _rows(ranking, query, float(ap[query]))]
-    columns = min(top, max(int((row.answers >= 0).sum()) for row in rows))
-    layout = Layout(thumb, 1 if ranking.before is None else 2, NOTE_HEIGHT if notes else 0)
-    canvas = Image.new("RGB", layout.corner(len(rows), columns + 1), "white")
-    draw = ImageDraw.Draw(canvas)
-    if notes:
-        text = beginning("; ".join(notes), draw, 14, canvas.width - 2 * GAP)
-        draw.text((GAP, GAP), text, "#111111", font(14), anchor="lt")
-    for place, row in enumerate(rows):
-        _describe(draw, row, layout.corner(place, 0)[1] + BORDER + thumb / 2)
-        if row.first:
-            position = int(ranking.benchmark.queries[row.query])
-            tile = cell(ranking.benchmark, position, thumb, query_box(ranking.benchmark, row.query))
-            _place(canvas, tile, layout.corner(place, 0), "query", SIGNS["query"])
-        for column, position in enumerate(row.answers[:columns][row.answers[:columns] >= 0].tolist(), 1):
-            kind = kind_of(ranking.benchmark, row.query, position, difficulty)
-            label = f"{column} {SIGNS[kind]}{_moved(row, column, position)}"
-            _place(canvas, cell(ranking.benchmark, position, thumb, None), layout.corner(place, column), kind, label)
-    return jpeg(canvas)
-
-
-def shown_difficulty(ranking: Ranking) -> Difficulty:
-    """Medium where the benchmark has it, otherwise the first that it has."""
-    evaluated: list[Difficulty] = [d for d in ranking.benchmark.difficulties if d in ranking.evaluation]
-    return "medium" if "medium" in evaluated else evaluated[0]
-
-
-def chosen_queries(ap: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Up to `count` queries, evenly spread from the highest AP to the lowest; those left out (NaN) last."""
-    ranked = np.argsort(-ap, kind="stable")
-    ranked = ranked[: max(np.isfinite(ap).sum(), 1)]
-    return ranked[np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(np.int64)]
-
-
-def _rows(ranking: Ranking, query: int, ap: float) -> list[Row]:
-    score = f"AP {100 * ap:.1f}" if np.isfinite(ap) else "left out"
-    name = _name(ranking.benchmark, query)
-    after = ranking.top[query]
-    if ranking.before is None:
-        return [Row(query, after, score, name)]
-    before = ranking.before[query]
-    return [Row(query, before, "before", name), Row(query, after, "re-ranked", score, first=False, former=before)]
-
-
-def _name(benchmark: Benchmark, query: int) -> str:
-    return benchmark.source.name(int(benchmark.queries[query]))
-
-
-def _moved(row: Row, column: int, position: int) -> str:
-    """Where re-ranking took an answer from, unless it stayed or came from beyond what was kept."""
-    former = [] if row.former is None else row.former.tolist()
-    place = former.index(position) + 1 if position in former else column
-    return f", was {place}" if place != column else ""
-
-
-def _place(canvas: Image.Image, tile: Image.Image, corner: tuple[int, int], kind: Kind, label: str) -> None:
+def paste_framed(canvas: Image.Image, tile: Image.Image, corner: tuple[int, int], kind: Kind) -> None:
+    """Paste a tile in a border of its kind's colour, whose left upper pixel is `corner`."""
     x, y = corner
     side = tile.width + 2 * BORDER
-    draw = ImageDraw.Draw(canvas)
-    draw.rectangle((x, y, x + side - 1, y + side - 1), COLOURS[kind])
+    ImageDraw.Draw(canvas).rectangle((x, y, x + side - 1, y + side - 1), COLOURS[kind])
     canvas.paste(tile, (x + BORDER, y + BORDER))
-    draw.text((x + side / 2, y + side + LABEL_HEIGHT / 2), label, "#333333", font(13), anchor="mm")
 
 
-def _describe(draw: ImageDraw.ImageDraw, row: Row, middle: float) -> None:
-    """Write the row's title and subtitle at its left, above and below the height `middle`."""
-    draw.text((GAP, middle - 2), row.title, "#111111", font(20), anchor="ls")
-    subtitle = ending(row.subtitle, draw, 13, TEXT_WIDTH - 2 * GAP)
-    draw.text((GAP, middle + 6), subtitle, "#666666", font(13), anchor="lt")
+def draw_text(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    size: int,
+    colour: str,
+    anchor: str,
+    width: float = float("inf"),
+    keep_end: bool = False,
+) -> None:
+    """Write the longest beginning of `text` (or its end) that fits `width` pixels, with an ellipsis for the rest.
+
+    The font is matplotlib's own copy of DejaVu Sans: the machine's fonts, if it has any, would change the picture.
+    """
+    font = ImageFont.truetype(Path(mpl.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+    if keep_end:
+        shorter = [f"…{text[start:]}" for start in range(1, len(text) + 1)]
+    else:
+        shorter = [f"{text[:end]}…" for end in range(len(text) - 1, -1, -1)]
+    fitting = next((words for words in (text, *shorter) if draw.textlength(words, font) <= width), "")
+    draw.text(place, fitting, colour, font, anchor=anchor)
 
 
-# Of the photos, in pixels; and how many lines are still told apart.
-HEIGHT, WIDEST, MATCH_GAP, CAPTION = 420, 1200, 12, 30
-MOST = 60
-DOT = 3
+def jpeg(image: Image.Image, max_bytes: int = MAX_BYTES) -> bytes:
+    """`image` as a JPEG without chroma subsampling, which would bleed borders, in at most `max_bytes` if it can be."""
+    data = b""
+    for quality in (90, 80, 70, 60, 50, 40):
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality, subsampling=0)
+        data = file.getvalue()
+        if len(data) <= max_bytes:
+            break
+    return data
 
 
 def match_figure(
@@ -260,40 +250,31 @@ def match_figure(
     """
     left, scale_a, top_a = _fitted(a)
     right, scale_b, top_b = _fitted(b)
-    canvas = Image.new("RGB", (left.width + MATCH_GAP + right.width, HEIGHT + CAPTION), "white")
+    offset = left.width + MATCH_GAP
+    canvas = Image.new("RGB", (offset + right.width, HEIGHT + CAPTION_HEIGHT), "white")
     canvas.paste(left, (0, top_a))
-    canvas.paste(right, (left.width + MATCH_GAP, top_b))
+    canvas.paste(right, (offset, top_b))
     draw = ImageDraw.Draw(canvas)
-    chosen = np.linspace(0, len(points_a) - 1, min(MOST, len(points_a))).round().astype(np.int64)
+    chosen = np.linspace(0, len(points_a) - 1, min(MAX_MATCHES, len(points_a))).round().astype(np.int64)
     starts = points_a[chosen] * scale_a + np.array([0, top_a])
-    ends = points_b[chosen] * scale_b + np.array([left.width + MATCH_GAP, top_b])
-    # Colours follow the height in the left photo: crossing lines stand out.
+    ends = points_b[chosen] * scale_b + np.array([offset, top_b])
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        colour = _colour(start[1] / HEIGHT)
+        # Colours follow the height in the left photo: crossing lines stand out.
+        rgb = colorsys.hsv_to_rgb(0.85 * min(max(start[1] / HEIGHT, 0.0), 1.0), 0.9, 1.0)
+        colour = "#{:02x}{:02x}{:02x}".format(*(round(255 * part) for part in rgb))
         draw.line((*start, *end), colour, 2)
         for x, y in (start, end):
             draw.ellipse((x - DOT, y - DOT, x + DOT, y + DOT), colour, "white")
-    draw.text((MATCH_GAP, HEIGHT + CAPTION / 2), caption, "#222222", font(15), anchor="lm")
+    draw_text(draw, (MATCH_GAP, HEIGHT + CAPTION_HEIGHT / 2), caption, 15, "#222222", "lm")
     return jpeg(canvas)
 
 
 def _fitted(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[Image.Image, float, int]:
     """The photo, how much larger it is, and how far below the top it stands."""
     height, width = pixels.shape[:2]
-    scale = min(HEIGHT / height, WIDEST / width)
+    scale = min(HEIGHT / height, MAX_WIDTH / width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), scale, (HEIGHT - size[1]) // 2
-
-
-def _colour(height: float) -> str:
-    red, green, blue = colorsys.hsv_to_rgb(0.85 * min(max(height, 0.0), 1.0), 0.9, 1.0)
-    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
-
-
-LONGEST = 1024
-# The strongest hundredth is all one colour: a single peak would leave the rest of the photo dark.
-STRONGEST = 99.0
-OPACITY = 0.65
 
 
 def attention_overlay(image: UInt8[np.ndarray, "h w 3"], scores: Float[np.ndarray, "h1 w1"]) -> bytes:
@@ -305,18 +286,15 @@ def attention_overlay(image: UInt8[np.ndarray, "h w 3"], scores: Float[np.ndarra
     if not scores.size or not np.isfinite(scores).all():
         raise ValueError("an attention map needs scores that are finite numbers")
     photo = Image.fromarray(image)
-    photo.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
-    most = float(np.percentile(scores, STRONGEST)) or float(scores.max()) or 1.0
-    strength = np.clip(np.asarray(scores, np.float32) / most, 0, 1)
+    photo.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    top = float(np.percentile(scores, SATURATION)) or float(scores.max()) or 1.0
+    strength = np.clip(np.asarray(scores, np.float32) / top, 0, 1)
     spread = Image.fromarray(strength).resize(photo.size, Image.Resampling.BICUBIC)
     heat = np.clip(np.asarray(spread), 0, 1)
     colour = mpl.colormaps["inferno"](heat)[..., :3] * 255
     grey = np.asarray(photo.convert("L"), np.float32)[..., None]
-    opacity = OPACITY * heat[..., None]
+    opacity = HEAT_OPACITY * heat[..., None]
     return jpeg(Image.fromarray((grey * (1 - opacity) + colour * opacity).round().astype(np.uint8)))
-
-
-FOLDER, TITLES = "pictures", "titles.json"
 
 
 def write_pictures(run: Path, pictures: Sequence[tuple[str, bytes]]) -> None:
@@ -326,9 +304,9 @@ def write_pictures(run: Path, pictures: Sequence[tuple[str, bytes]]) -> None:
     digits = max(2, len(str(len(pictures))))
     names = [f"{number:0{digits}}.jpg" for number in range(1, len(pictures) + 1)]
     for name, (_, image) in zip(names, pictures, strict=True):
-        write_bytes(run / FOLDER / name, image)
+        write_bytes(run / PICTURES / name, image)
     titles = {name: title for name, (title, _) in zip(names, pictures, strict=True)}
-    write_text(run / FOLDER / TITLES, json.dumps(titles, indent=1, ensure_ascii=False) + "\n")
+    write_text(run / PICTURES / TITLES, json.dumps(titles, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_pictures(run: Path) -> list[tuple[str, bytes]]:
@@ -336,11 +314,13 @@ def read_pictures(run: Path) -> list[tuple[str, bytes]]:
 
     Raises UserError when the titles cannot be read.
     """
-    file = run / FOLDER / TITLES
+    listed = run / PICTURES / TITLES
     try:
-        titles = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        titles = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else {}
     except ValueError as error:
-        raise UserError(f"titles of pictures are not JSON: {file} ({error})") from error
+        raise UserError(f"titles of pictures are not JSON: {listed} ({error})") from error
     if not isinstance(titles, dict):
-        raise UserError(f"titles of pictures are no object of names and titles: {file}")
-    return [(str(titles.get(path.name, path.stem)), path.read_bytes()) for path in sorted((run / FOLDER).glob("*.jpg"))]
+        raise UserError(f"titles of pictures are no object of names and titles: {listed}")
+    return [
+        (str(titles.get(path.name, path.stem)), path.read_bytes()) for path in sorted((run / PICTURES).glob("*.jpg"))
+    ]

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from dolglab.contracts import Ranking
 from dolglab.io import write_bytes, write_text
-from dolglab.results.card import Baseline, gain, labels, make_card, write_card
-from dolglab.results.card_charts import chart_sections, write_charts
-from dolglab.results.charts import curves_svg
+from dolglab.results.card import Baseline, caveats, gain_line, make_card, write_card
+from dolglab.results.card_charts import chart_sections, training_charts, write_charts
 from dolglab.results.comparison_tables import summarize
 from dolglab.results.pictures import ranked_grid, write_pictures
 from dolglab.results.report import write_page
@@ -63,34 +62,34 @@ def finish_run(
         write_card(reference, run / "baseline" / "card.json")
         cards = [reference, card]
     write_card(card, run / "card.json")
-    for ranking in rankings:
-        write_text(run / "rankings" / f"{file_name(ranking)}.json", ranked_names(ranking))
+    grids: list[tuple[str, bytes]] = []
+    for ranking, result in zip(rankings, card["benchmarks"], strict=True):
+        benchmark = ranking.benchmark.name
+        file = benchmark.replace("/", "_")
+        grids.append((benchmark, ranked_grid(ranking, notes=caveats(card, result))))
+        write_text(run / "rankings" / f"{file}.json", ranked_names(ranking))
+        write_bytes(run / "grids" / f"{file}.jpg", grids[-1][1])
         if (submission := ranking.benchmark.measure.submission(ranking)) is not None:
-            write_text(run / "submissions" / f"{file_name(ranking)}.csv", submission)
-    notes = [labels(card, part) for part in card["benchmarks"]]
-    images = [ranked_grid(ranking, notes=said) for ranking, said in zip(rankings, notes, strict=True)]
-    for ranking, image in zip(rankings, images, strict=True):
-        write_bytes(run / "grids" / f"{file_name(ranking)}.jpg", image)
+            write_text(run / "submissions" / f"{file}.csv", submission)
     write_pictures(run, pictures)
     charts = chart_sections(cards)
     write_charts(run / "figures", charts)
-    metrics = run / "metrics.csv"
     summary = summarize(cards)
     page = write_page(
         run / "report.html",
         title=name,
         cards=cards,
         summaries=[summary],
-        curves=curves_svg(metrics) if metrics.exists() else (),
         charts=charts,
-        grids=[(ranking.benchmark.name, image) for ranking, image in zip(rankings, images, strict=True)],
+        curves=training_charts(run),
+        grids=grids,
         pictures=pictures,
     )
     if rankings:
         print_tables([summary])
     if baseline:
         for before, after in zip(baseline.rankings, rankings, strict=True):
-            print(gain(baseline, before, after))
+            print(gain_line(baseline, before, after))
     print(f"page: {page}")
     return page
 
@@ -105,9 +104,26 @@ def ranked_names(ranking: Ranking) -> str:
     )
 
 
-def file_name(ranking: Ranking) -> str:
-    """The benchmark's name as that of a file."""
-    return ranking.benchmark.name.replace("/", "_")
+def submission(ranking: Ranking) -> str:
+    """`id,images` (up to 100 ids, best first) for retrieval, `id,landmarks` (a landmark and its score) for recognition.
+
+    A query that could not be read has a row without an answer.
+    """
+
+    def image_id(position: int) -> str:
+        return PurePosixPath(ranking.benchmark.source.name(position)).stem
+
+    recognition = ranking.benchmark.measure == "GAP"
+    if recognition:
+        answers = {row: f"{landmark} {score:.8f}" for row, landmark, score in ranking.answers}
+    else:
+        answers = {row: " ".join(image_id(p) for p in top.tolist() if p >= 0) for row, top in enumerate(ranking.top)}
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("id", "landmarks" if recognition else "images"))
+    for row, query in enumerate(ranking.benchmark.queries.tolist()):
+        rows.writerow((image_id(query), answers.get(row, "")))
+    return text.getvalue()
 
 
 def protocol(

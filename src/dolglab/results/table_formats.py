@@ -1,10 +1,11 @@
-"""Tables as LaTeX, for a document that uses the booktabs package."""
+"""The tables of summaries as Markdown, on a terminal, and as LaTeX for a document that uses the booktabs package."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import TypeVar
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -13,97 +14,9 @@ from rich.text import Text
 
 from dolglab.results.tables import MINUS, MISSING, Cell, Summary, Table
 
-
-def to_markdown(summaries: Sequence[Summary]) -> str:
-    """Every table, note and line; the sections after the first under their titles."""
-    blocks: list[str] = []
-    for place, summary in enumerate(summaries):
-        blocks += [f"## {_escape(summary.title)}"] if place else []
-        blocks += [f"**{_escape(table.title)}**\n\n{_markdown_table(table)}" for table in summary.tables]
-        blocks += [_escape(line) for line in numbered(summary)]
-    return "\n\n".join(blocks) + "\n"
-
-
-def numbered(summary: Summary) -> list[str]:
-    """The section's notes behind their marks, then its lines."""
-    return [*(f"[{mark}] {note}" for mark, note in summary.notes.items()), *summary.lines]
-
-
-def _markdown_table(table: Table) -> str:
-    lines = (
-        ["method", *(_escape(f"{c.group} {c.label}".strip()) for c in table.columns)],
-        ["---", *["---:"] * len(table.columns)],
-    )
-    rows = [
-        [_escape(heading.text) + _markdown_marks(heading), *map(_markdown_figure, cells)]
-        for heading, cells in table.rows
-    ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [*lines, *rows])
-
-
-def _markdown_figure(cell: Cell) -> str:
-    text = f"**{cell.text}**" if cell.best else cell.text
-    return text + (f" ({cell.below})" if cell.below else "") + _markdown_marks(cell)
-
-
-def _markdown_marks(cell: Cell) -> str:
-    return f" [{','.join(cell.notes)}]" if cell.notes else ""
-
-
-def _escape(text: str) -> str:
-    """`text` as Markdown would show it, on one line of a table."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-
-UNBOUNDED = 10_000
-
-
-@dataclass(frozen=True)
-class Uncut:
-    """A rich table as wide as what it says: rich itself shortens figures to fit a narrow console."""
-
-    table: RichTable
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from console.render(self.table, options.update(width=UNBOUNDED))
-
-
-def print_tables(summaries: Sequence[Summary], console: Console | None = None) -> None:
-    """Print brief tables and all notes; columns are never cut. mP@k stands on the page."""
-    console = console or Console()
-    for place, summary in enumerate(summaries):
-        if place:
-            console.print(Text(f"\n{summary.title}", "bold"), soft_wrap=True)
-        for table in summary.tables:
-            if table.brief:
-                # A title of the table itself would be wrapped to its width.
-                console.print(Text(table.title, "italic"), soft_wrap=True)
-                console.print(Uncut(_drawn(table)), crop=False)
-        for line in numbered(summary):
-            console.print(Text(line), soft_wrap=True)
-
-
-def _drawn(table: Table) -> RichTable:
-    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-    drawn.add_column("method")
-    for column in table.columns:
-        drawn.add_column(Text("\n".join(filter(None, [column.group, column.label]))), justify="right")
-    for heading, cells in table.rows:
-        drawn.add_row(Text(heading.text + _terminal_marks(heading)), *map(_text, cells))
-    return drawn
-
-
-def _text(cell: Cell) -> Text:
-    text = Text(cell.text, "bold" if cell.best else "") + Text(_terminal_marks(cell))
-    return text + Text(f"\n{cell.below}", "dim") if cell.below else text
-
-
-def _terminal_marks(cell: Cell) -> str:
-    return f" [{','.join(cell.notes)}]" if cell.notes else ""
-
-
-HEAD = "% Needs \\usepackage{booktabs}, and UTF-8 where names have letters beyond ASCII."
-ESCAPES = str.maketrans(
+T = TypeVar("T")
+LATEX_HEAD = "% Needs \\usepackage{booktabs}, and UTF-8 where names have letters beyond ASCII."
+LATEX_ESCAPES = str.maketrans(
     {
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
@@ -124,12 +37,41 @@ ESCAPES = str.maketrans(
 )
 
 
+def to_markdown(summaries: Sequence[Summary]) -> str:
+    """Every table, note and line; the sections after the first under their titles."""
+    blocks: list[str] = []
+    for section, summary in enumerate(summaries):
+        blocks += [f"## {escape_markdown(summary.title)}"] if section else []
+        for table in summary.tables:
+            head = ["method", *(escape_markdown(f"{c.group} {c.label}".strip()) for c in table.columns)]
+            rule = ["---", *["---:"] * len(table.columns)]
+            rows = "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *_rows(table, _markdown_cell)])
+            blocks.append(f"**{escape_markdown(table.title)}**\n\n{rows}")
+        blocks += map(escape_markdown, _notes_and_lines(summary))
+    return "\n\n".join(blocks) + "\n"
+
+
+def print_tables(summaries: Sequence[Summary], console: Console | None = None) -> None:
+    """Print brief tables and all notes; columns are never cut. mP@k stands on the page."""
+    console = console or Console()
+    for section, summary in enumerate(summaries):
+        if section:
+            console.print(Text(f"\n{summary.title}", "bold"), soft_wrap=True)
+        for table in summary.tables:
+            if table.brief:
+                # A title of the table itself would be wrapped to its width.
+                console.print(Text(table.title, "italic"), soft_wrap=True)
+                console.print(_FullWidth(_rich_table(table)), crop=False)
+        for line in _notes_and_lines(summary):
+            console.print(Text(line), soft_wrap=True)
+
+
 def to_latex(summaries: Sequence[Summary]) -> str:
     """A `table` for every table, each with the notes it marks; a section's lines stand under its first.
 
     Captions name the sections after the first.
     """
-    parts = [HEAD]
+    parts = [LATEX_HEAD]
     for section, summary in enumerate(summaries):
         for place, table in enumerate(summary.tables):
             caption = f"{summary.title}: {table.title}" if section else table.title
@@ -137,68 +79,117 @@ def to_latex(summaries: Sequence[Summary]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def escaped(text: str) -> str:
-    """`text` as LaTeX would print it."""
-    return text.translate(ESCAPES)
+def escape_markdown(text: str) -> str:
+    """`text` as Markdown would show it, on one line of a table."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def escape_latex(text: str) -> str:
+    """`text` as LaTeX would print it.
+
+    >>> print(escape_latex("95 % of R&D [a]"))
+    95 \\% of R\\&D {[}a{]}
+    """
+    return text.translate(LATEX_ESCAPES)
+
+
+def _rows(table: Table, write: Callable[[Cell], T]) -> list[list[T]]:
+    """The heading and the cells of each row, written."""
+    return [[write(cell) for cell in (heading, *cells)] for heading, cells in table.rows]
+
+
+def _notes_and_lines(summary: Summary) -> list[str]:
+    return [*(f"[{mark}] {note}" for mark, note in summary.notes.items()), *summary.lines]
+
+
+def _marks(cell: Cell) -> str:
+    return f" [{','.join(cell.notes)}]" if cell.notes else ""
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = escape_markdown(cell.text)
+    text = f"**{text}**" if cell.best else text
+    return text + (f" ({cell.below})" if cell.below else "") + _marks(cell)
+
+
+@dataclass(frozen=True)
+class _FullWidth:
+    """A rich table as wide as what it says: rich itself shortens figures to fit a narrow console."""
+
+    table: RichTable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.table, options.update(width=10_000))
+
+
+def _rich_table(table: Table) -> RichTable:
+    rich = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    rich.add_column("method")
+    for column in table.columns:
+        rich.add_column(Text("\n".join(filter(None, [column.group, column.label]))), justify="right")
+    for row in _rows(table, _rich_cell):
+        rich.add_row(*row)
+    return rich
+
+
+def _rich_cell(cell: Cell) -> Text:
+    text = Text(cell.text, "bold" if cell.best else "") + Text(_marks(cell))
+    return text + Text(f"\n{cell.below}", "dim") if cell.below else text
 
 
 def _latex_table(table: Table, caption: str, notes: Mapping[str, str], lines: Sequence[str]) -> str:
     marked = {mark for heading, cells in table.rows for cell in (heading, *cells) for mark in cell.notes}
-    under = [f"$^{{{mark}}}$ {escaped(note)}" for mark, note in notes.items() if mark in marked]
-    under += [escaped(line) for line in lines]
+    under = [f"$^{{{mark}}}$ {escape_latex(note)}\\par" for mark, note in notes.items() if mark in marked]
+    under += [f"{escape_latex(line)}\\par" for line in lines]
+    rows = zip(_rows(table, _latex_cell), _rows(table, _latex_below), strict=True)
     return "\n".join(
         [
             r"\begin{table}[htbp]",
             r"\centering",
-            rf"\caption{{{escaped(caption)}}}",
+            rf"\caption{{{escape_latex(caption)}}}",
             r"\footnotesize",
             r"\setlength{\tabcolsep}{4pt}",
             rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
             r"\toprule",
-            *_groups(table),
-            _row(["method", *(escaped(column.label) for column in table.columns)]),
+            *_latex_groups(table),
+            _latex_row(["method", *(escape_latex(column.label) for column in table.columns)]),
             r"\midrule",
-            *(line for heading, cells in table.rows for line in _lines(heading, cells)),
+            # Where anything stands below its figures, the two rows are close to one another.
+            *(
+                f"{_latex_row(row)}[-2pt]\n{_latex_row(below)}[2pt]" if any(below) else _latex_row(row)
+                for row, below in rows
+            ),
             r"\bottomrule",
             r"\end{tabular}",
             *([r"\par\smallskip", r"\raggedright"] if under else []),
-            *(f"{line}\\par" for line in under),
+            *under,
             r"\end{table}",
         ]
     )
 
 
-def _groups(table: Table) -> list[str]:
+def _latex_groups(table: Table) -> list[str]:
     """Headings over neighbouring columns, and the rules under them."""
     if not any(group for group, _ in table.groups):
         return []
     ends = list(accumulate((count for _, count in table.groups), initial=1))
-    heads = [rf"\multicolumn{{{count}}}{{c}}{{{escaped(group)}}}" for group, count in table.groups]
+    heads = [rf"\multicolumn{{{count}}}{{c}}{{{escape_latex(group)}}}" for group, count in table.groups]
     rules = [
         rf"\cmidrule(lr){{{start + 1}-{end}}}"
         for (group, _), (start, end) in zip(table.groups, pairwise(ends), strict=True)
         if group
     ]
-    return [_row(["", *heads]), " ".join(rules)]
+    return [_latex_row(["", *heads]), " ".join(rules)]
 
 
-def _lines(heading: Cell, cells: Sequence[Cell]) -> list[str]:
-    """A row, and below it a row in small where anything stands below its figures."""
-    first = _row([escaped(heading.text) + _latex_marks(heading), *map(_latex_figure, cells)])
-    if not any(cell.below for cell in cells):
-        return [first]
-    below = [rf"{{\scriptsize {escaped(cell.below)}}}" if cell.below else "" for cell in cells]
-    return [first + "[-2pt]", _row(["", *below]) + "[2pt]"]
-
-
-def _latex_figure(cell: Cell) -> str:
-    text = escaped(cell.text)
-    return (rf"\textbf{{{text}}}" if cell.best else text) + _latex_marks(cell)
-
-
-def _latex_marks(cell: Cell) -> str:
-    return f"$^{{{','.join(cell.notes)}}}$" if cell.notes else ""
-
-
-def _row(cells: Sequence[str]) -> str:
+def _latex_row(cells: Sequence[str]) -> str:
     return " & ".join(cells) + r" \\"
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = rf"\textbf{{{escape_latex(cell.text)}}}" if cell.best else escape_latex(cell.text)
+    return text + (f"$^{{{','.join(cell.notes)}}}$" if cell.notes else "")
+
+
+def _latex_below(cell: Cell) -> str:
+    return rf"{{\scriptsize {escape_latex(cell.below)}}}" if cell.below else ""

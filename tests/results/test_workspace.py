@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("wandb_workspaces", reason="an extra: pip install 'dolglab[workspace]'")
 
 from dolglab.errors import UserError
-from dolglab.training.wandb_workspace import write_workspace
+from dolglab.results.report import write_workspace
 
 # The package's own.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
