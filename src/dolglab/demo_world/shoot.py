@@ -14,9 +14,10 @@ import numpy as np
 from dolglab.demo_world.building import build
 from dolglab.demo_world.camera import Grade, grade
 from dolglab.demo_world.grammar import sample_family
-from dolglab.demo_world.ornament import Props, make_props
 from dolglab.demo_world.photo import Picture
-from dolglab.demo_world.scene import Intent, render, sample_view, wanted_view
+from dolglab.demo_world.render import render
+from dolglab.demo_world.surroundings import Props, make_props
+from dolglab.demo_world.views import Intent, sample_view, wanted_view
 
 Split = Literal["train", "validation", "test"]
 _FAMILIES = {"train": 1, "validation": 2, "test": 3}
