@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -68,7 +67,7 @@ def shoot(job: Job) -> list[Shot]:
     return _shoot_family(job, props) if job.intents else _shoot_distractors(job, props)
 
 
-def one_thread() -> None:
+def limit_opencv_threads() -> None:
     """For a worker process: OpenCV takes no threads of its own."""
     cv2.setNumThreads(1)
 
@@ -121,6 +120,5 @@ def _save(job: Job, name: str, picture: Picture, quality: int) -> None:
     folders = ("train", *name[:3]) if job.split == "train" else (job.split, "jpg")
     path = Path(job.folder, *folders, f"{name}.jpg")
     path.parent.mkdir(parents=True, exist_ok=True)
-    options: Sequence[int] = (cv2.IMWRITE_JPEG_QUALITY, quality)
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, quality))
     path.write_bytes(data.tobytes())

@@ -142,10 +142,7 @@ def rerank(service: Service, request: schemas.Rerank) -> schemas.Found:
 
 @search_router.post("/explain", dependencies=FORM, responses=errors(400, 404, 410, 408, 413, 422, *GUARDED))
 def explain(
-    service: Service,
-    photo: Upload,
-    id: Annotated[schemas.Number, Form()],
-    box: BoxField = "",
+    service: Service, photo: Upload, id: Annotated[schemas.Number, Form()], box: BoxField = ""
 ) -> schemas.Explained:
     """Say why a photo of the library is found for a query: matching local features, attention, terms of the cosine."""
     data = parsing.read_upload(photo, service.settings.max_upload)
@@ -279,28 +276,18 @@ def _operations(openapi: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What the page `api.html.j2` tells of each method of each path."""
     for path, methods in openapi["paths"].items():
         for method, operation in methods.items():
-            kind, body = _body_fields(openapi, operation)
-            parameters = [
-                {"name": parameter["name"], "needed": parameter["required"], "about": parameter["description"]}
-                for parameter in operation.get("parameters", [])
-            ]
+            kind, parameters = "", operation.get("parameters", [])
+            fields = [(one["name"], one["required"], one["description"]) for one in parameters]
+            for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+                kind = f"Sent as {media_type}. "
+                schema = openapi["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
+                for name, one in schema["properties"].items():
+                    fields.append((name, name in schema.get("required", []), one.get("description", "")))
             yield {
                 "method": method.upper(),
                 "path": path,
                 "about": operation["description"],
                 "kind": kind,
-                "fields": parameters + body,
+                "fields": [{"name": name, "needed": needed, "about": about} for name, needed, about in fields],
                 "answers": [(status, answer["description"]) for status, answer in operation["responses"].items()],
             }
-
-
-def _body_fields(openapi: dict[str, Any], operation: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
-    """What a body is sent as, and its fields."""
-    for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
-        schema = openapi["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
-        required = schema.get("required", [])
-        return f"Sent as {media_type}. ", [
-            {"name": name, "needed": name in required, "about": field.get("description", "")}
-            for name, field in schema["properties"].items()
-        ]
-    return "", []

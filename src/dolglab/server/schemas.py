@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Collection, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +130,10 @@ def short_name(path: str) -> str:
 
 def serialize_photo(photo: catalogue.Photo) -> Photo:
     """A photo of the library."""
-    return Photo(**_photo_fields(photo))
+    height, width = photo.shape or (None, None)
+    assert photo.id is not None
+    name, metadata = short_name(photo.name), dict(photo.metadata)
+    return Photo(id=photo.id, name=name, width=width, height=height, metadata=metadata)
 
 
 def serialize_answers(
@@ -140,7 +143,7 @@ def serialize_answers(
     marks: dict[int | None, Mark] = {**dict.fromkeys(wrong, "wrong"), **dict.fromkeys(right, "right")}
     return [
         Answer(
-            **_photo_fields(answer.photo),
+            **serialize_photo(answer.photo).model_dump(),
             rank=rank,
             cosine=min(answer.cosine, 1.0),
             inliers=answer.inliers,
@@ -166,17 +169,6 @@ def serialize_explanation(found: Explanation) -> Explained:
 def serialize_descriptor(descriptor: NDArray[np.float32]) -> str:
     """A descriptor, (dim,), as little-endian float32 in base64, which `parsing.parse_descriptor` reads."""
     return _base64(descriptor.astype("<f4").tobytes())
-
-
-def _photo_fields(photo: catalogue.Photo) -> dict[str, Any]:
-    height, width = photo.shape or (None, None)
-    return {
-        "id": photo.id,
-        "name": short_name(photo.name),
-        "width": width,
-        "height": height,
-        "metadata": dict(photo.metadata),
-    }
 
 
 def _base64(data: bytes) -> str:

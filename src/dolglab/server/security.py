@@ -66,11 +66,7 @@ class Settings:
 
 
 class Metrics:
-    """Requests by route and status, how long they took, and how many photos can be found, for Prometheus.
-
-    Args:
-        photos: returns how many.
-    """
+    """Requests by route and status, how long they took, and how many photos can be found (`photos()`)."""
 
     def __init__(self, photos: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()
@@ -125,20 +121,11 @@ class SecurityMiddleware:
     - A Host that is a name of somebody else's: a page elsewhere that had its own name lead here (DNS rebinding).
     - A change that a page from elsewhere asks for. There are no cookies; without a token nothing else would tell it.
     - A request without the token, where there is one; too many of one client; too many at once.
-    - A request that is too large, or does not come to its end.
-
-    Args:
-        silence: seconds that a client may be silent in the middle of a request.
-        whole: seconds within which a request is to be here.
+    - A request that is too large, stops for `silence` seconds, or is not here within `whole` seconds.
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        settings: Settings,
-        metrics: Metrics,
-        silence: float = SILENCE,
-        whole: float = WHOLE_REQUEST,
+        self, app: ASGIApp, settings: Settings, metrics: Metrics, silence: float = SILENCE, whole: float = WHOLE_REQUEST
     ) -> None:
         self._app = app
         self._silence = silence

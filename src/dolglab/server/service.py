@@ -35,12 +35,7 @@ CACHED_THUMBNAILS = 1000
 
 
 class ConcurrencyLimiter:
-    """At most `limit` callers are within: `with limiter:` raises HTTPException 503 for one more.
-
-    Args:
-        what: they do, for the message.
-        limit: of them.
-    """
+    """At most `limit` callers are within a `with` block: one more raises HTTPException 503, "too many WHAT"."""
 
     def __init__(self, what: str, limit: int) -> None:
         self._what = what
@@ -58,10 +53,6 @@ class SerialExecutor:
     """Runs one call after another in a thread of its own, while up to `waiting` more callers wait.
 
     The network always runs in one thread: every thread that it ran in would keep threads and memory of its own.
-
-    Args:
-        what: the calls do, for the message.
-        waiting: callers.
     """
 
     def __init__(self, what: str, waiting: int) -> None:
