@@ -14,6 +14,7 @@ from dolglab.demo_world.render import Sight, View, look, sees_whole_planes
 from dolglab.demo_world.surroundings import Props, apparent_width, street, surround
 
 Intent = Literal["query", "easy", "hard", "junk"]
+# Views that are drawn for one picture.
 MAX_TRIES = 41
 
 
@@ -33,7 +34,6 @@ def wanted_view(
     """
     straight = query or Camera((0.0, -60.0, building.height / 2), building.centre, 1.0, 1, 1)
     wanted = "easy" if intent == "query" else intent
-
     tries = 0
     while True:
         view = sample_view(rng, building, props, intent, width, height)
@@ -77,6 +77,7 @@ def _stance(rng: np.random.Generator, intent: Intent) -> _Stance:
     if intent == "easy":
         trees, small = int(rng.integers(0, 2)), int(rng.integers(0, 5))
         return _Stance(side * rng.uniform(0, 40), rng.uniform(0.7, 1.05), 0.07, trees, small)
+    # All are drawn and one is taken.
     if intent == "hard":
         return (
             _Stance(side * rng.uniform(36, 60), rng.uniform(0.75, 1.1), 0.1, int(rng.integers(0, 2)), 3),
