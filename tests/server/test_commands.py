@@ -31,37 +31,35 @@ def test_a_port_that_is_taken_is_said_before_anything_is_loaded(tmp_path: Path) 
         port = str(taken.getsockname()[1])
         code, said = serve("--library", str(tmp_path / "nothing"), "--port", port)
     assert code == 2
-    assert (
-        said
-        == f"error: cannot listen at 127.0.0.1:{port} (Address already in use): another --port, or 0 for a free one\n"
-    )
+    assert said.count("\n") == 1
+    assert all(part in said for part in (f"127.0.0.1:{port}", "Address already in use", "--port"))
 
 
 def test_no_library_is_said(tmp_path: Path) -> None:
     code, said = serve("--library", str(tmp_path), "--port", "0")
     assert code == 2
-    assert said == f"error: no library in {tmp_path}: dolglab embed PHOTOS --library {tmp_path} makes one\n"
+    assert said.count("\n") == 1
+    assert f"dolglab embed PHOTOS --library {tmp_path}" in said
 
 
 @pytest.mark.parametrize(("options", "warned"), [([], True), (["--token", "x"], False)])
 def test_an_open_address_without_a_token_is_warned_of(tmp_path: Path, options: list[str], warned: bool) -> None:
     _, said = serve("--library", str(tmp_path), "--port", "0", "--host", "0.0.0.0", *options)
-    assert ("warning: everyone who reaches this address can search the library" in said) is warned
+    assert ("warning" in said and "--read-only" in said) is warned
 
 
 def test_a_token_that_no_header_carries_is_refused(tmp_path: Path) -> None:
-    assert (
-        serve("--library", str(tmp_path), "--token", "été")[1]
-        == "error: --token wants ASCII without blanks at its ends\n"
-    )
+    code, said = serve("--library", str(tmp_path), "--token", "été")
+    assert code == 2
+    assert said.startswith("error: --token")
     assert serve("--library", str(tmp_path), "--host", "no such host", "--port", "0")[0] == 2
 
 
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("format", 1, f"is a library of format 1, this version reads {FORMAT}: embed it anew"),
-        ("identity", {"model": "another"}, "(another): give the same"),
+        ("format", 1, f"format 1, this version reads {FORMAT}"),
+        ("identity", {"model": "another"}, "(another)"),
     ],
 )
 def test_a_library_of_another_version_or_model_is_said(own: Path, key: str, value: object, expected: str) -> None:

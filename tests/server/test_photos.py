@@ -21,9 +21,8 @@ from PIL import Image
 from dolglab.data.folder import scan_folder
 from dolglab.library.catalogue import Photo
 from dolglab.library.library import Library
-from dolglab.server.photo_files import safe_name
-from dolglab.server.service import WAITING_CHANGES
-from server.conftest import Start
+from dolglab.server.owned_files import safe_name
+from dolglab.server.service import SearchService
 
 ODD = "é 🙂 = 'a'.JPG"
 
@@ -106,10 +105,11 @@ def test_a_photo_of_the_users_own_in_that_folder_stays(own: Path, start: Start) 
 def test_of_many_who_remove_a_photo_one_does_and_no_other_goes(own: Path, start: Start) -> None:
     client = start()
     number = add(client, png(0), "a.png").json()["id"]
-    desk = cast(FastAPI, client.app).state.desk
-    with desk._writer, ThreadPoolExecutor(1) as pool:
+    service: SearchService = cast(FastAPI, client.app).state.service
+    free = service._changes._free._value
+    with service._write_lock, ThreadPoolExecutor(1) as pool:
         late = pool.submit(client.delete, f"/api/photos/{number}")
-        while desk._changes._free._value == WAITING_CHANGES + 1:
+        while service._changes._free._value == free:
             pass
         # Meanwhile its name becomes another photo's.
         library = Library(own)
@@ -118,9 +118,9 @@ def test_of_many_who_remove_a_photo_one_does_and_no_other_goes(own: Path, start:
         about = (own / "added-photos" / "a.png").stat()
         other = Photo(str(own / "added-photos" / "a.png"), about.st_size, about.st_mtime_ns, (40, 40))
         library.add([other], library.descriptors(library.keys()[:1]))
-        desk._writer.release()
+        service._write_lock.release()
         refused = late.result(30)
-        desk._writer.acquire()
+        service._write_lock.acquire()
     assert refused.status_code == 404
     assert kept(own) == ["a.png"]
 
@@ -160,7 +160,7 @@ def test_a_disk_that_does_not_take_it_leaves_the_library_whole(own: Path, start:
     (own / "added-photos").write_text("in the way")
     refused = add(client, png(0), "a.png")
     assert refused.status_code == 507
-    assert refused.json()["error"] == "the photo cannot be kept: File exists"
+    assert "File exists" in refused.json()["error"]
     (own / "added-photos").unlink()
     # Nor does a file stay without its descriptor.
     (own / "segments").rename(own / "away")
@@ -176,7 +176,7 @@ def test_a_disk_that_does_not_take_it_leaves_the_library_whole(own: Path, start:
 def test_a_server_that_only_searches(client: TestClient) -> None:
     for refused in (add(client, png(0), "a.png"), client.delete("/api/photos/1")):
         assert refused.status_code == 403
-        assert refused.json()["error"] == "this server only searches (--read-only)"
+        assert "--read-only" in refused.json()["error"]
 
 
 def test_searches_go_on_while_another_process_writes(own: Path, start: Start) -> None:
@@ -198,7 +198,7 @@ def test_searches_go_on_while_another_process_writes(own: Path, start: Start) ->
         assert writer.stdout.readline() == b"writes\n"
         refused = add(client, png(0), "a.png")
         assert refused.status_code == 503
-        assert refused.json()["error"] == "another process writes to the library: try again when it has ended"
+        assert "another process" in refused.json()["error"]
         assert refused.headers["Retry-After"] == "5"
         assert len(found(client, png(0))) == 1
     finally:

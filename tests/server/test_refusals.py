@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
+import json
 import shutil
 import struct
 import threading
@@ -16,13 +18,13 @@ from fastapi import HTTPException
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from dolglab.server.errors import without_place
-from dolglab.server.security import Guard, Metrics, Rate, Settings, Worker
-from server.conftest import Start
+from dolglab.server.errors import hide_folder
+from dolglab.server.security import Metrics, RateLimiter, SecurityMiddleware, Settings
+from dolglab.server.service import SerialExecutor
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>'
 
-NO_PHOTO = "this is no photo that can be read: send a JPEG, PNG, WebP, AVIF, JPEG 2000, TIFF, GIF or BMP file"
+FORMATS = "JPEG, PNG, WebP, AVIF, JPEG 2000, TIFF, GIF or BMP"
 
 
 def png(width: int, height: int) -> bytes:
@@ -51,51 +53,49 @@ def line(answer) -> str:
 @pytest.mark.parametrize(
     ("photo", "status", "expected"),
     [
-        (b"", 400, "the photo is empty: zero bytes"),
-        (
-            b"just text",
-            400,
-            NO_PHOTO,
-        ),
-        (SVG, 400, NO_PHOTO),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 400, "this is no photo that can be read"),
-        (png(20_000, 15_000), 413, "the photo has more than 50 megapixels: make it smaller"),
-        (png(10_000, 6_000), 413, "the photo has 60.0 megapixels, more than 50: make it smaller"),
-        (png(60_000, 60_000), 413, "the photo has more than 50 megapixels: make it smaller"),
-        (png(30, 20), 400, "the photo cannot be read: "),
+        (b"", 400, "zero bytes"),
+        (b"just text", 400, FORMATS),
+        (SVG, 400, FORMATS),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 400, FORMATS),
+        (png(20_000, 15_000), 413, "50 megapixels"),
+        (png(10_000, 6_000), 413, "60.0 megapixels, more than 50"),
+        (png(60_000, 60_000), 413, "50 megapixels"),
+        (png(30, 20), 400, "the photo"),
     ],
     ids=["empty", "text", "svg", "eps", "300 megapixels", "60 megapixels", "bomb", "no pixels"],
 )
 def test_what_is_no_photo(client: TestClient, photo: bytes, status: int, expected: str) -> None:
     answer = search(client, photo)
     assert answer.status_code == status
-    assert line(answer).startswith(expected)
+    assert expected in line(answer)
 
 
 def test_a_photo_that_ends_early(client: TestClient, query: bytes) -> None:
     answer = search(client, query[:120])
     assert answer.status_code == 400
-    assert line(answer) == "the photo cannot be read: it is damaged"
+    assert "damaged" in line(answer)
 
 
 @pytest.mark.parametrize(
     ("fields", "status", "expected"),
     [
-        ({"box": "0,0,500,20"}, 400, "the box 0,0,500,20 is not inside the photo, of 112 x 96 pixels"),
-        ({"box": "20,20,10,30"}, 400, "the box 20,20,10,30 ends before it begins"),
-        ({"box": "0,0,nan,9"}, 400, "a box is x1,y1,x2,y2 in pixels, not 0,0,nan,9"),
-        ({"box": "all of it"}, 400, "a box is x1,y1,x2,y2 in pixels, not all of it"),
-        ({"where": "colour=red"}, 400, "no photo has colour: the columns are place, year"),
-        ({"where": "red"}, 400, "where wants COLUMN=VALUE, not red"),
-        ({"tpo": "3"}, 422, "there is no field tpo: the fields are photo, box, top, where, verify"),
-        ({"top": "0"}, 422, "top: Input should be greater than or equal to 1"),
-        ({"verify": "perhaps"}, 422, "verify: Input should be a valid boolean"),
+        ({"box": "0,0,500,20"}, 400, ["0,0,500,20", "112 x 96"]),
+        ({"box": "20,20,10,30"}, 400, ["20,20,10,30"]),
+        ({"box": "0,0,nan,9"}, 400, ["0,0,nan,9", "x1,y1,x2,y2"]),
+        ({"box": "all of it"}, 400, ["all of it", "x1,y1,x2,y2"]),
+        ({"where": "colour=red"}, 400, ["colour", "place, year"]),
+        ({"where": "red"}, 400, ["red", "COLUMN=VALUE"]),
+        ({"tpo": "3"}, 422, ["tpo", "photo, box, top, where, verify"]),
+        ({"top": "0"}, 422, ["top: "]),
+        ({"verify": "perhaps"}, 422, ["verify: "]),
     ],
 )
-def test_fields_that_do_not_fit(client: TestClient, query: bytes, fields: dict, status: int, expected: str) -> None:
+def test_fields_that_do_not_fit(
+    client: TestClient, query: bytes, fields: dict, status: int, expected: list[str]
+) -> None:
     answer = search(client, query, **fields)
     assert answer.status_code == status
-    assert line(answer).startswith(expected)
+    assert all(part in line(answer) for part in expected)
 
 
 def test_a_filter_that_nothing_passes_gives_no_answers(client: TestClient, query: bytes) -> None:
@@ -103,7 +103,7 @@ def test_a_filter_that_nothing_passes_gives_no_answers(client: TestClient, query
 
 
 def test_forms_that_are_none(client: TestClient) -> None:
-    assert line(client.post("/api/search")) == "photo: Field required"
+    assert line(client.post("/api/search")).startswith("photo: ")
     assert client.post("/api/search", content=b"x", headers={"content-type": "multipart/form-data"}).status_code == 400
     assert client.post("/api/rerank", content=b"{", headers={"content-type": "application/json"}).status_code == 422
     assert line(client.get("/api/nothing")) == "Not Found"
@@ -129,7 +129,7 @@ def test_photos_that_are_gone_changed_or_led_elsewhere(gallery: Path, own: Path,
     try:
         gone = client.get(f"/api/photos/{number}/thumbnail")
         assert gone.status_code == 410
-        assert line(gone) == "this photo's file is gone, or cannot be read any more"
+        assert "file is gone" in line(gone)
         assert search(client, query).json()["answers"][0]["there"] is False
         assert search(client, query, verify=True).status_code == 200
         secret = own.parent / "secret.jpg"
@@ -138,7 +138,7 @@ def test_photos_that_are_gone_changed_or_led_elsewhere(gallery: Path, own: Path,
         for what in ("thumbnail", "image"):
             changed = client.get(f"/api/photos/{number}/{what}")
             assert changed.status_code == 410
-            assert "changed since it was described" in line(changed)
+            assert "has changed" in line(changed)
         why = client.post("/api/explain", files={"photo": ("q", query)}, data={"id": number})
         assert why.status_code == 410
         exported = client.post("/api/marks/export", data={"name": "x", "right": number})
@@ -154,10 +154,10 @@ def test_too_many_bytes(start: Start, query: bytes) -> None:
     padded = query + bytes(2001 - len(query)) if len(query) < 2001 else query
     answer = search(client, padded)
     assert answer.status_code == 413
-    assert line(answer) == "the photo has more than 0.002 MB: send a smaller one"
+    assert "0.002 MB" in line(answer)
     whole = search(client, bytes(1_100_000))
     assert whole.status_code == 413
-    assert line(whole) == "more than 1.002 MB: send a smaller photo"
+    assert "1.002 MB" in line(whole)
 
 
 def test_the_token_is_asked_for(start: Start, query: bytes) -> None:
@@ -165,7 +165,7 @@ def test_the_token_is_asked_for(start: Start, query: bytes) -> None:
     for headers in ({}, {"Authorization": "Bearer s3cre"}, {"Authorization": "Basic s3cret"}, {"Authorization": "é"}):
         refused = client.get("/api/library", headers={k: v.encode() for k, v in headers.items()})
         assert refused.status_code == 401
-        assert line(refused) == "this server asks for its token"
+        assert "token" in line(refused)
         assert refused.headers["WWW-Authenticate"] == "Bearer"
     assert search(client, query).status_code == 401
     assert client.get("/api/health").status_code == client.get("/").status_code == 200
@@ -209,70 +209,53 @@ def test_a_client_that_asks_too_often(start: Start, query: bytes) -> None:
     client = start(rate=3)
     assert [search(client, query).status_code for _ in range(4)] == [200, 200, 200, 429]
     refused = search(client, query)
-    assert line(refused) == f"too many requests: try again in {refused.headers['Retry-After']} s"
+    assert f" {refused.headers['Retry-After']} s" in line(refused)
     assert client.get("/api/health").status_code == 200
 
 
 def test_the_rate_comes_back_evenly_and_is_each_clients_own() -> None:
     now = 0.0
-    rate = Rate(60, lambda: now)
-    assert [rate.wait("a") for _ in range(60)] == [0.0] * 60
-    assert rate.wait("a") == pytest.approx(1)
-    assert rate.wait("b") == 0
+    rate = RateLimiter(60, lambda: now)
+    assert [rate.acquire("a") for _ in range(60)] == [0.0] * 60
+    assert rate.acquire("a") == pytest.approx(1)
+    assert rate.acquire("b") == 0
     now = 0.5
-    assert rate.wait("a") == pytest.approx(0.5)
+    assert rate.acquire("a") == pytest.approx(0.5)
     now = 1.0
-    assert rate.wait("a") == 0
-    assert rate.wait("a", 0.05) == pytest.approx(0.05)
+    assert rate.acquire("a") == 0
+    assert rate.acquire("a", 0.05) == pytest.approx(0.05)
 
 
-def test_a_client_that_falls_silent_is_not_waited_for() -> None:
+@pytest.mark.parametrize(
+    ("pause", "limits"), [(60, {"silence": 0.01}), (0.01, {"whole": 0.1})], ids=["silent", "byte by byte"]
+)
+def test_a_client_that_does_not_come_to_its_end_is_not_waited_for(pause: float, limits: dict[str, float]) -> None:
     sent: list[dict] = []
-    parts = iter([{"type": "http.request", "body": b"half", "more_body": True}])
+    pauses = itertools.chain([0], itertools.repeat(pause))
 
     async def app(scope: dict, receive: Callable, send: Callable) -> None:
         while True:
             await receive()
 
     async def receive() -> dict:
-        for part in parts:
-            return part
-        await asyncio.sleep(60)
-        raise AssertionError
-
-    async def send(message: dict) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")], "client": ("a", 1)}
-    asyncio.run(Guard(app, Settings(), Metrics(int), patience=0.01)(scope, receive, send))
-    assert sent[0]["status"] == 408
-    assert b"did not come" in sent[1]["body"]
-
-
-def test_a_client_that_sends_byte_by_byte_is_not_waited_for_either() -> None:
-    sent: list[dict] = []
-
-    async def app(scope: dict, receive: Callable, send: Callable) -> None:
-        while True:
-            await receive()
-
-    async def receive() -> dict:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(next(pauses))
         return {"type": "http.request", "body": b"a", "more_body": True}
 
     async def send(message: dict) -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")], "client": ("a", 1)}
-    asyncio.run(asyncio.wait_for(Guard(app, Settings(), Metrics(int), within=0.1)(scope, receive, send), 10))
+    middleware = SecurityMiddleware(app, Settings(), Metrics(int), **limits)
+    asyncio.run(asyncio.wait_for(middleware(scope, receive, send), 10))
     assert sent[0]["status"] == 408
+    assert list(json.loads(sent[1]["body"])) == ["error"]
 
 
 def test_methods_that_are_none_are_counted_as_one() -> None:
     metrics = Metrics(int)
     for method in ("GET", "BREW", "STEAM"):
-        metrics.began()
-        metrics.ended(method, "none", 405, 0.0)
+        metrics.request_started()
+        metrics.request_finished(method, "none", 405, 0.0)
     text = metrics.text().decode()
     assert 'dolg_requests_total{method="other",route="none",status="405"} 2.0' in text
     assert "BREW" not in text
@@ -288,11 +271,11 @@ def test_methods_that_are_none_are_counted_as_one() -> None:
     ],
 )
 def test_a_message_does_not_say_where_the_library_lies(folder: str, message: str, expected: str) -> None:
-    assert without_place(message, Path(folder)) == expected
+    assert hide_folder(message, Path(folder)) == expected
 
 
 def test_of_many_only_some_wait() -> None:
-    worker, leave, done = Worker("searches", 1), threading.Event(), []
+    worker, leave, done = SerialExecutor("searches", 1), threading.Event(), []
 
     def stay() -> None:
         done.append(threading.get_ident())
@@ -301,9 +284,9 @@ def test_of_many_only_some_wait() -> None:
     both = [threading.Thread(target=worker, args=(stay,)) for _ in range(2)]
     for thread in both:
         thread.start()
-    while worker._places._free._value:
+    while worker._limiter._free._value:
         pass
-    with pytest.raises(HTTPException, match=r"too many searches at once") as refused:
+    with pytest.raises(HTTPException, match="searches") as refused:
         worker(stay)
     assert refused.value.status_code == 503
     leave.set()
@@ -315,7 +298,7 @@ def test_of_many_only_some_wait() -> None:
 
 
 def test_what_a_worker_raises_is_raised() -> None:
-    worker = Worker("searches", 1)
+    worker = SerialExecutor("searches", 1)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             worker(lambda: 1 // 0)

@@ -90,7 +90,7 @@ def test_no_marks_leave_the_order_and_strangers_count_for_nothing(client: TestCl
 def test_a_descriptor_that_is_none_is_refused(client: TestClient, descriptor: str) -> None:
     refused = client.post("/api/rerank", json={"descriptor": descriptor})
     assert refused.status_code == 400
-    assert refused.json()["error"].startswith("the descriptor is not one that /api/search gave")
+    assert "descriptor" in refused.json()["error"]
 
 
 def test_an_answer_is_explained(client: TestClient, query: bytes) -> None:

@@ -9,16 +9,16 @@ import typer
 from dolglab.commands.typer_cli import user_errors
 from dolglab.errors import UserError
 
-TOKEN = "Ask everyone for this token; better in the environment than on the command line, where others can read it."
-NAME = "A host name the server is reached by, besides localhost, this machine's own and addresses."
+ASK_TOKEN = "Ask everyone for this token; better in the environment than on the command line, where others can read it."
+HOST_NAME = "A host name the server is reached by, besides localhost, this machine's own and addresses."
 
 
 def main(
     library: Annotated[str, typer.Option(help="The library's folder.")],
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is reached from the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.", min=0, max=65535)] = 8765,
-    token: Annotated[str | None, typer.Option(help=TOKEN, envvar="DOLG_TOKEN")] = None,
-    name: Annotated[list[str] | None, typer.Option(help=NAME)] = None,
+    token: Annotated[str | None, typer.Option(help=ASK_TOKEN, envvar="DOLG_TOKEN")] = None,
+    name: Annotated[list[str] | None, typer.Option(help=HOST_NAME)] = None,
     max_upload_mb: Annotated[float, typer.Option(help="Megabytes of a photo that is sent.", min=0.001)] = 20,
     max_megapixels: Annotated[float, typer.Option(help="Megapixels of such a photo.", min=0.001)] = 50,
     rate: Annotated[float, typer.Option(help="Requests a minute of one client that make it work.", min=1)] = 60,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -10,16 +10,16 @@ import numpy as np
 from dolglab.demo_world import paint
 from dolglab.demo_world.camera import Camera, Plane, Point, billboard
 from dolglab.demo_world.facade import (
-    Wall,
     back_wall,
     crown_height,
     crown_wall,
     front_wall,
+    masonry_wall,
     side_wall,
     tower_wall,
 )
 from dolglab.demo_world.grammar import RGB, Landmark, Style
-from dolglab.demo_world.paint import Canvas, shade
+from dolglab.demo_world.paint import Canvas, Panel, shade
 
 ROOF_SCALE = 12.0
 
@@ -81,8 +81,7 @@ class Building:
 def build(rng: np.random.Generator, landmark: Landmark) -> Building:
     """Paint every face of the landmark once and set them in space."""
     style = landmark.style
-    body = _body(rng, landmark)
-    volumes = [body, *_crown(rng, landmark), *_towers(rng, landmark)]
+    volumes = [_body(rng, landmark), *_crown(rng, landmark), *_towers(rng, landmark)]
     if style.roof == "dome":
         volumes.append(_dome_on_drum(rng, style))
     top = max(volume.high[2] for volume in volumes)
@@ -94,14 +93,8 @@ def far_to_near(volumes: tuple[Volume, ...], camera: Camera) -> list[Volume]:
     """Disjoint boxes in an order in which each may be painted over those before it."""
     remaining, order = list(volumes), []
     while remaining:
-        chosen = next(
-            (
-                one
-                for one in remaining
-                if not any(_may_hide(one, other, camera) for other in remaining if other is not one)
-            ),
-            remaining[0],
-        )
+        hidden = [any(_may_hide(one, other, camera) for other in remaining if other is not one) for one in remaining]
+        chosen = remaining[hidden.index(False) if False in hidden else 0]
         remaining.remove(chosen)
         order.append(chosen)
     return order
@@ -117,14 +110,14 @@ def _may_hide(one: Volume, other: Volume, camera: Camera) -> bool:
     return True
 
 
-def _box_walls(low: Point, high: Point, front: Wall, side: Wall, back: Wall) -> list[Surface]:
+def _box_walls(low: Point, high: Point, front: Panel, side: Panel, back: Panel) -> list[Surface]:
     (x0, y0, z0), (x1, y1, z1) = low, high
     down = (0.0, 0.0, z0 - z1)
     return [
-        Surface(Plane((x0, y0, z1), (x1 - x0, 0.0, 0.0), down), front.texture, front=True),
-        Surface(Plane((x1, y0, z1), (0.0, y1 - y0, 0.0), down), side.texture),
-        Surface(Plane((x1, y1, z1), (x0 - x1, 0.0, 0.0), down), back.texture),
-        Surface(Plane((x0, y1, z1), (0.0, y0 - y1, 0.0), down), side.texture),
+        Surface(Plane((x0, y0, z1), (x1 - x0, 0.0, 0.0), down), front.canvas, front=True),
+        Surface(Plane((x1, y0, z1), (0.0, y1 - y0, 0.0), down), side.canvas),
+        Surface(Plane((x1, y1, z1), (x0 - x1, 0.0, 0.0), down), back.canvas),
+        Surface(Plane((x0, y1, z1), (0.0, y0 - y1, 0.0), down), side.canvas),
     ]
 
 
@@ -161,7 +154,7 @@ def _parapet(low: Point, high: Point, style: Style, battlement: bool) -> list[Su
 
 
 def _merlons(length: float, height: float, style: Style) -> Canvas:
-    canvas = np.zeros((round(height * 20), round(length * 20), 4), np.uint8)
+    canvas = paint.blank(length, height, 20).canvas
     rows, columns = canvas.shape[:2]
     paint.fill_box(canvas, (0, rows // 2, columns, rows), style.wall)
     edges = np.linspace(0, columns, 2 * max(2, round(length / 1.7)) + 2).round().astype(int)
@@ -172,7 +165,7 @@ def _merlons(length: float, height: float, style: Style) -> Canvas:
 
 
 def _balusters(length: float, height: float, style: Style) -> Canvas:
-    canvas = np.zeros((round(height * 20), round(length * 20), 4), np.uint8)
+    canvas = paint.blank(length, height, 20).canvas
     rows, columns = canvas.shape[:2]
     for x in range(0, columns, 12):
         paint.fill_box(canvas, (x, 0, x + 6, rows), shade(style.trim, 0.92))
@@ -209,7 +202,7 @@ def _body(rng: np.random.Generator, landmark: Landmark) -> Volume:
         surfaces.append(Surface(Plane((0.0, 0.0, ridge), slope, (half + 0.4, 0.0, -rise - 0.2)), tiles))
         back = (0.0, -style.depth, 0.0)
         surfaces.append(Surface(Plane((0.0, style.depth, ridge), back, (-half - 0.4, 0.0, -rise - 0.2)), tiles))
-        gable = _cut(back_wall(rng, style).texture, [(0, 1), (0.5, 0), (1, 1)])
+        gable = _cut(back_wall(rng, style).canvas, [(0, 1), (0.5, 0), (1, 1)])
         surfaces.append(Surface(Plane((half, style.depth, ridge), (-style.width, 0.0, 0.0), (0.0, 0.0, -rise)), gable))
     elif style.roof in ("hip", "spire"):
         inset = half if style.roof == "spire" else min(half, style.depth / 2) * 0.9
@@ -235,7 +228,7 @@ def _crown(rng: np.random.Generator, landmark: Landmark) -> list[Volume]:
     half, height = crown.width / 2, landmark.style.height
     plane = Plane((-half, 0.0, height + crown.height), (crown.width, 0.0, 0.0), (0.0, 0.0, -crown.height))
     low, high = (-half, 0.0, height), (half, 0.0, height + crown.height)
-    return [Volume(low, high, (Surface(plane, crown.texture),))]
+    return [Volume(low, high, (Surface(plane, crown.canvas),))]
 
 
 def _towers(rng: np.random.Generator, landmark: Landmark) -> list[Volume]:
@@ -254,7 +247,7 @@ def _towers(rng: np.random.Generator, landmark: Landmark) -> list[Volume]:
     return [_tower(rng, style, (x, y, 0.0), front, side) for x, y in starts]
 
 
-def _tower(rng: np.random.Generator, style: Style, low: Point, front: Wall, side: Wall) -> Volume:
+def _tower(rng: np.random.Generator, style: Style, low: Point, front: Panel, side: Panel) -> Volume:
     size, height = style.tower_width, style.tower_height
     high = (low[0] + size, low[1] + size, height)
     surfaces = _box_walls(low, high, front, side, side)
@@ -277,14 +270,13 @@ def _dome_on_drum(rng: np.random.Generator, style: Style) -> Volume:
     size = min(style.width, style.depth) * 0.52
     x, y, z = -size / 2, style.depth / 2 - size / 2, style.height
     drum_height = size * 0.28
-    wall = paint.masonry(rng, (round(size * 16), round(drum_height * 16)), 16, style.material, style.wall, style.trim)
+    drum = masonry_wall(rng, style, size, drum_height, 16)
     for index in range(5):
         left = round((index + 0.28) * size * 16 / 5)
         box = (left, round(drum_height * 5), left + round(size * 1.4), round(drum_height * 14))
-        paint.window(wall, box, style.opening, style.glass, style.trim)
-    drum = Wall(wall, size, drum_height)
+        paint.window(drum.canvas, box, style.opening, style.glass, style.trim)
     low, high = (x, y, z), (x + size, y + size, z + drum_height)
-    walls = [Surface(surface.plane, surface.texture) for surface in _box_walls(low, high, drum, drum, drum)]
+    walls = [replace(surface, front=False) for surface in _box_walls(low, high, drum, drum, drum)]
     dome = _dome(style, (0.0, style.depth / 2, z + drum_height), size * 1.08)
     return Volume(low, (x + size, y + size, z + drum_height + dome.height), tuple(walls), (dome,))
 

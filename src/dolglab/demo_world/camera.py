@@ -8,7 +8,7 @@ outer corner of the first pixel.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -19,11 +19,9 @@ Array = NDArray[np.float64]
 Point = tuple[float, float, float]
 Grade = Literal["easy", "hard", "junk"]
 
-JUNK_SHARE = 0.2
-JUNK_SIZE = 0.008
-EASY_SHARE = 0.7
-EASY_ANGLE = 35.0
-EASY_SIZE = 0.1
+# Shares of a face and of a picture, and degrees: see `grade`.
+JUNK_SHARE, JUNK_SIZE = 0.2, 0.008
+EASY_SHARE, EASY_SIZE, EASY_ANGLE = 0.7, 0.1, 35.0
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,8 @@ class Camera:
 
     def scaled(self, factor: float) -> Camera:
         """The same view on a picture `factor` times as large (its sides are rounded)."""
-        return Camera(
-            self.position,
-            self.target,
-            self.focal * factor,
-            round(self.width * factor),
-            round(self.height * factor),
-            self.roll,
-        )
+        width, height = round(self.width * factor), round(self.height * factor)
+        return replace(self, focal=self.focal * factor, width=width, height=height)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,67 +11,27 @@ T = TypeVar("T")
 RGB = tuple[int, int, int]
 
 ACCENTS: tuple[RGB, ...] = (
-    (178, 42, 38),
-    (34, 78, 150),
-    (38, 112, 66),
-    (224, 172, 46),
-    (240, 236, 226),
-    (44, 40, 44),
-    (112, 56, 128),
-    (28, 134, 138),
-    (216, 108, 34),
-)
+    (178, 42, 38), (34, 78, 150), (38, 112, 66), (224, 172, 46), (240, 236, 226), (44, 40, 44),
+    (112, 56, 128), (28, 134, 138), (216, 108, 34),
+)  # fmt: skip
 WALLS: tuple[RGB, ...] = (
-    (214, 190, 146),
-    (232, 216, 182),
-    (206, 160, 96),
-    (190, 116, 84),
-    (160, 82, 64),
-    (212, 164, 150),
-    (160, 160, 156),
-    (232, 230, 222),
-    (176, 190, 158),
-    (168, 188, 202),
-    (222, 188, 110),
-    (140, 112, 88),
-    (122, 70, 60),
-    (196, 184, 172),
-)
+    (214, 190, 146), (232, 216, 182), (206, 160, 96), (190, 116, 84), (160, 82, 64), (212, 164, 150),
+    (160, 160, 156), (232, 230, 222), (176, 190, 158), (168, 188, 202), (222, 188, 110), (140, 112, 88),
+    (122, 70, 60), (196, 184, 172),
+)  # fmt: skip
 TRIMS: tuple[RGB, ...] = ((240, 232, 214), (206, 194, 172), (150, 132, 112), (250, 246, 238), (182, 120, 92))
 ROOFS: tuple[RGB, ...] = (
-    (158, 78, 54),
-    (92, 98, 108),
-    (96, 140, 124),
-    (118, 76, 60),
-    (70, 74, 86),
-    (176, 112, 72),
-)
+    (158, 78, 54), (92, 98, 108), (96, 140, 124), (118, 76, 60), (70, 74, 86), (176, 112, 72),
+)  # fmt: skip
+# A figure and the number of its parts.
 EMBLEMS: tuple[tuple[str, int], ...] = (
-    ("rose", 6),
-    ("rose", 8),
-    ("rose", 12),
-    ("star", 5),
-    ("star", 8),
-    ("clock", 4),
-    ("shield", 2),
-    ("cross", 4),
-    ("sun", 12),
-    ("crescent", 1),
-    ("lozenge", 4),
-    ("foil", 3),
-    ("foil", 4),
-    ("wheel", 6),
-    ("crown", 3),
+    ("rose", 6), ("rose", 8), ("rose", 12), ("star", 5), ("star", 8), ("clock", 4), ("shield", 2), ("cross", 4),
+    ("sun", 12), ("crescent", 1), ("lozenge", 4), ("foil", 3), ("foil", 4), ("wheel", 6), ("crown", 3),
+)  # fmt: skip
+# Of the figure and of the ground behind it.
+EMBLEM_COLOURS: tuple[tuple[RGB, RGB], ...] = tuple(
+    (ACCENTS[figure], ACCENTS[ground]) for figure, ground in ((3, 1), (4, 0), (0, 4), (3, 5), (4, 2), (5, 3))
 )
-EMBLEM_COLOURS: tuple[tuple[RGB, RGB], ...] = (
-    (ACCENTS[3], ACCENTS[1]),
-    (ACCENTS[4], ACCENTS[0]),
-    (ACCENTS[0], ACCENTS[4]),
-    (ACCENTS[3], ACCENTS[5]),
-    (ACCENTS[4], ACCENTS[2]),
-    (ACCENTS[5], ACCENTS[3]),
-)
-"""Figure and ground of an emblem."""
 
 
 @dataclass(frozen=True)
@@ -200,19 +160,21 @@ def sample_family(rng: np.random.Generator, siblings: int, varied: int = 7) -> l
     vocabulary = _vocabulary(style, template)
     slots = [field.name for field in fields(Details)]
     orders = {slot: rng.permutation(len(vocabulary[slot])) for slot in slots}
-    base = Details(**{slot: vocabulary[slot][orders[slot][0]] for slot in slots})
+
+    def option(slot: str, index: int) -> Any:
+        return vocabulary[slot][orders[slot][index % len(orders[slot])]]
+
+    base = Details(**{slot: option(slot, 0) for slot in slots})
     others = [slot for slot in slots if slot != "emblem" and len(vocabulary[slot]) > 1]
     chosen = ["emblem", *rng.choice(others, size=min(varied - 1, len(others)), replace=False).tolist()]
     return [
-        Landmark(
-            style,
-            replace(
-                base,
-                **{slot: vocabulary[slot][orders[slot][index % len(orders[slot])]] for slot in chosen},
-            ),
-        )
-        for index in range(siblings)
+        Landmark(style, replace(base, **{slot: option(slot, index) for slot in chosen})) for index in range(siblings)
     ]
+
+
+def pick(rng: np.random.Generator, options: tuple[T, ...]) -> T:
+    """One of the options, all as likely."""
+    return options[rng.integers(len(options))]
 
 
 def _vocabulary(style: Style, template: Template) -> dict[str, tuple]:
@@ -237,7 +199,7 @@ def _vocabulary(style: Style, template: Template) -> dict[str, tuple]:
 
 def _sample_style(rng: np.random.Generator, template: Template) -> Style:
     width = float(rng.uniform(*template.width))
-    storeys = int(_pick(rng, template.storeys))
+    storeys = int(pick(rng, template.storeys))
     storey = float(rng.uniform(*template.storey))
     height = storey * storeys
     return Style(
@@ -246,25 +208,21 @@ def _sample_style(rng: np.random.Generator, template: Template) -> Style:
         depth=float(rng.uniform(*template.depth)),
         storey=storey,
         storeys=storeys,
-        material=_pick(rng, template.materials),
-        wall=_jitter(rng, _pick(rng, WALLS)),
-        trim=_jitter(rng, _pick(rng, TRIMS)),
-        roof_colour=_jitter(rng, _pick(rng, ROOFS)),
+        material=pick(rng, template.materials),
+        wall=_jitter(rng, pick(rng, WALLS)),
+        trim=_jitter(rng, pick(rng, TRIMS)),
+        roof_colour=_jitter(rng, pick(rng, ROOFS)),
         glass=_jitter(rng, (56, 66, 82)),
-        opening=_pick(rng, template.openings),
-        roof=_pick(rng, template.roofs),
-        crown=_pick(rng, template.crowns),
-        cap=_pick(rng, template.caps),
+        opening=pick(rng, template.openings),
+        roof=pick(rng, template.roofs),
+        crown=pick(rng, template.crowns),
+        cap=pick(rng, template.caps),
         tower_width=float(rng.uniform(4.2, 5.6)),
         tower_height=height * float(rng.uniform(1.2, 1.6)),
-        pilasters=_pick(rng, template.pilasters),
+        pilasters=pick(rng, template.pilasters),
         quoins=bool(rng.random() < 0.5),
-        emblem_place=_pick(rng, template.emblem_places),
+        emblem_place=pick(rng, template.emblem_places),
     )
-
-
-def _pick(rng: np.random.Generator, options: tuple[T, ...]) -> T:
-    return options[rng.integers(len(options))]
 
 
 def _jitter(rng: np.random.Generator, colour: RGB, spread: int = 12) -> RGB:

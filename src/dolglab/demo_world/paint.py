@@ -7,6 +7,7 @@ at night. Boxes are (left, top, right, bottom) in pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -17,7 +18,31 @@ from dolglab.demo_world.grammar import RGB
 
 Canvas = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
+# Left, lower, right and upper edge in metres: x from the middle of a wall, z from the ground.
+Region = tuple[float, float, float, float]
+Points = NDArray[Any] | Sequence[Any]
 GLASS = 160
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A canvas, the metres that it is wide and high, and the pixels a metre at which it is painted."""
+
+    canvas: Canvas
+    width: float
+    height: float
+    scale: float
+
+    def box(self, region: Region) -> Box:
+        """A region in pixels."""
+        left, right = ((x + self.width / 2) * self.scale for x in (region[0], region[2]))
+        top, bottom = ((self.height - z) * self.scale for z in (region[3], region[1]))
+        return round(left), round(top), round(right), round(bottom)
+
+
+def blank(width: float, height: float, scale: float) -> Panel:
+    """A panel of air."""
+    return Panel(np.zeros((round(height * scale), round(width * scale), 4), np.uint8), width, height, scale)
 
 
 def shade(colour: RGB, factor: float) -> RGB:
@@ -32,12 +57,12 @@ def fill_box(canvas: Canvas, box: Box, colour: RGB, alpha: int = 255) -> None:
     canvas[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = (*colour, alpha)
 
 
-def fill_polygon(canvas: Canvas, points: NDArray[Any] | Sequence[Any], colour: RGB, alpha: int = 255) -> None:
+def fill_polygon(canvas: Canvas, points: Points, colour: RGB, alpha: int = 255) -> None:
     """Fill a polygon (n, 2) given in pixels."""
     cv2.fillPoly(canvas, [np.round(np.asarray(points)).astype(np.int32)], (*colour, alpha), cv2.LINE_8)
 
 
-def fill_circle(canvas: Canvas, centre: tuple[float, float], radius: float, colour: RGB, alpha: int = 255) -> None:
+def fill_circle(canvas: Canvas, centre: Points, radius: float, colour: RGB, alpha: int = 255) -> None:
     """Fill a circle given in pixels."""
     cv2.circle(canvas, (round(centre[0]), round(centre[1])), max(1, round(radius)), (*colour, alpha), -1)
 
@@ -67,11 +92,8 @@ def masonry(
 def _blotches(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
     coarse = rng.standard_normal((height // 40 + 2, width // 40 + 2), np.float32) * 4
     fine = rng.standard_normal((height // 3 + 1, width // 3 + 1), np.float32) * 3
-    return np.asarray(
-        cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-        + cv2.resize(fine, (width, height), interpolation=cv2.INTER_LINEAR),
-        np.float32,
-    )
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(smooth + cv2.resize(fine, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _courses(
@@ -92,10 +114,10 @@ def _beams(canvas: Canvas, scale: float, colour: RGB) -> None:
     height, width = canvas.shape[:2]
     thick = max(2, round(0.28 * scale))
     step, rise = 2.3 * scale, 2.0 * scale
-    for index in range(int(width / step) + 2):
-        cv2.line(canvas, (round(index * step), 0), (round(index * step), height), (*colour, 255), thick)
-    for index in range(int(height / rise) + 2):
-        cv2.line(canvas, (0, round(index * rise)), (width, round(index * rise)), (*colour, 255), thick)
+    for x in (round(index * step) for index in range(int(width / step) + 2)):
+        cv2.line(canvas, (x, 0), (x, height), (*colour, 255), thick)
+    for y in (round(index * rise) for index in range(int(height / rise) + 2)):
+        cv2.line(canvas, (0, y), (width, y), (*colour, 255), thick)
     for row in range(int(height / rise) + 1):
         for column in range(row % 2, int(width / step) + 1, 2):
             start = (round(column * step), round(row * rise))
@@ -167,11 +189,8 @@ def door(canvas: Canvas, box: Box, shape: str, colour: RGB, trim: RGB) -> None:
     for start, end in ((left, middle), (middle, right)):
         for upper, lower in ((0.42, 0.66), (0.72, 0.94)):
             pad = max(2, width // 12)
-            fill_box(
-                canvas,
-                (start + pad, top + round(height * upper), end - pad, top + round(height * lower)),
-                panel,
-            )
+            rows = top + round(height * upper), top + round(height * lower)
+            fill_box(canvas, (start + pad, rows[0], end - pad, rows[1]), panel)
     fill_box(canvas, (middle - 1, top + height // 8, middle + 1, bottom), shade(colour, 0.4))
     fill_box(canvas, (left, top + round(height * 0.34), right, top + round(height * 0.38)), shade(trim, 0.9))
     stair = max(2, round(height * 0.035))
@@ -225,12 +244,9 @@ def banner(canvas: Canvas, box: Box, colour: RGB) -> None:
     middle, notch = (left + right) / 2, (right - left) * 0.5
     fill_polygon(canvas, [[left, top], [right, top], [right, bottom], [middle, bottom - notch], [left, bottom]], colour)
     stripe = max(1, (right - left) // 5)
+    start = int(middle) - stripe // 2
     pale = (240, 226, 180) if sum(colour) < 560 else (120, 30, 34)
-    fill_box(
-        canvas,
-        (int(middle) - stripe // 2, top, int(middle) + stripe - stripe // 2, round(bottom - notch)),
-        pale,
-    )
+    fill_box(canvas, (start, top, start + stripe, round(bottom - notch)), pale)
     fill_box(canvas, (left - 2, top - 2, right + 2, top + 2), (70, 54, 40))
 
 

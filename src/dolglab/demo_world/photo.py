@@ -13,8 +13,10 @@ from dolglab.demo_world.grammar import RGB
 
 Picture = NDArray[np.uint8]
 Levels = NDArray[np.float32]
+# Of R, G and B.
+Factors = tuple[float, float, float]
+# The level that contrast leaves alone.
 MIDDLE = 118.0
-"""The level that contrast leaves alone."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Weather:
     clouds: float
     cloud_colour: RGB
     sun: tuple[float, float, float]
-    direct: tuple[float, float, float]
-    ambient: tuple[float, float, float]
+    direct: Factors
+    ambient: Factors
     haze: float
 
     @property
@@ -41,7 +43,7 @@ class Weather:
 class Lens:
     """What the camera adds: factors for R, G, B, contrast, saturation, blur and noise in levels."""
 
-    gains: tuple[float, float, float]
+    gains: Factors
     contrast: float
     saturation: float
     blur: float
@@ -51,87 +53,17 @@ class Lens:
     quality: int
 
 
-_SKIES: dict[str, tuple[RGB, RGB, float, RGB, float, tuple[float, float, float], tuple[float, float, float], float]] = {
-    "clear": (
-        (84, 142, 214),
-        (190, 216, 236),
-        0.35,
-        (250, 250, 250),
-        0.62,
-        (1, 0.96, 0.86),
-        (0.5, 0.53, 0.6),
-        0.001,
-    ),
-    "cloudy": (
-        (120, 152, 190),
-        (206, 214, 222),
-        0.75,
-        (240, 240, 242),
-        0.4,
-        (1, 0.98, 0.93),
-        (0.6, 0.62, 0.66),
-        0.002,
-    ),
-    "overcast": (
-        (170, 176, 184),
-        (208, 210, 212),
-        0.5,
-        (190, 194, 200),
-        0.1,
-        (1, 1, 1),
-        (0.74, 0.75, 0.77),
-        0.004,
-    ),
-    "sunset": (
-        (92, 96, 156),
-        (246, 178, 118),
-        0.6,
-        (250, 176, 140),
-        0.6,
-        (1, 0.74, 0.48),
-        (0.52, 0.46, 0.52),
-        0.003,
-    ),
-    "haze": (
-        (196, 206, 214),
-        (226, 226, 222),
-        0.2,
-        (236, 236, 236),
-        0.3,
-        (1, 0.96, 0.9),
-        (0.64, 0.66, 0.68),
-        0.0075,
-    ),
-    "rain": (
-        (132, 140, 150),
-        (172, 178, 184),
-        0.7,
-        (150, 156, 164),
-        0.05,
-        (1, 1, 1),
-        (0.66, 0.69, 0.74),
-        0.005,
-    ),
-    "night": (
-        (22, 28, 58),
-        (72, 70, 104),
-        0.4,
-        (60, 62, 90),
-        0.12,
-        (0.9, 0.86, 1),
-        (0.46, 0.48, 0.6),
-        0.0015,
-    ),
+# Colours of zenith and horizon, clouds and their colour, strength and tint of the sun, light of the sky, haze.
+_SKIES: dict[str, tuple[RGB, RGB, float, RGB, float, Factors, Factors, float]] = {
+    "clear": ((84, 142, 214), (190, 216, 236), 0.35, (250, 250, 250), 0.62, (1, 0.96, 0.86), (0.5, 0.53, 0.6), 0.001),
+    "cloudy": ((120, 152, 190), (206, 214, 222), 0.75, (240, 240, 242), 0.4, (1, 0.98, 0.93), (0.6, 0.62, 0.66), 0.002),
+    "overcast": ((170, 176, 184), (208, 210, 212), 0.5, (190, 194, 200), 0.1, (1, 1, 1), (0.74, 0.75, 0.77), 0.004),
+    "sunset": ((92, 96, 156), (246, 178, 118), 0.6, (250, 176, 140), 0.6, (1, 0.74, 0.48), (0.52, 0.46, 0.52), 0.003),
+    "haze": ((196, 206, 214), (226, 226, 222), 0.2, (236, 236, 236), 0.3, (1, 0.96, 0.9), (0.64, 0.66, 0.68), 0.0075),
+    "rain": ((132, 140, 150), (172, 178, 184), 0.7, (150, 156, 164), 0.05, (1, 1, 1), (0.66, 0.69, 0.74), 0.005),
+    "night": ((22, 28, 58), (72, 70, 104), 0.4, (60, 62, 90), 0.12, (0.9, 0.86, 1), (0.46, 0.48, 0.6), 0.0015),
 }
-_CHANCES = {
-    "clear": 0.36,
-    "cloudy": 0.25,
-    "overcast": 0.13,
-    "sunset": 0.1,
-    "haze": 0.06,
-    "rain": 0.05,
-    "night": 0.05,
-}
+_CHANCES = {"clear": 0.36, "cloudy": 0.25, "overcast": 0.13, "sunset": 0.1, "haze": 0.06, "rain": 0.05, "night": 0.05}
 
 
 def sample_weather(rng: np.random.Generator) -> Weather:
@@ -139,11 +71,8 @@ def sample_weather(rng: np.random.Generator) -> Weather:
     name = str(rng.choice(list(_CHANCES), p=list(_CHANCES.values())))
     zenith, horizon, clouds, cloud_colour, strength, tint, ambient, haze = _SKIES[name]
     azimuth, elevation = rng.uniform(-1.5, 1.5), rng.uniform(0.25, 0.95) * (0.5 if name == "sunset" else 1)
-    sun = (
-        float(np.sin(azimuth) * np.cos(elevation)),
-        float(-np.cos(azimuth) * np.cos(elevation)),
-        float(np.sin(elevation)),
-    )
+    flat = np.cos(elevation)
+    sun = float(np.sin(azimuth) * flat), float(-np.cos(azimuth) * flat), float(np.sin(elevation))
     r, g, b = (strength * channel for channel in tint)
     return Weather(name, zenith, horizon, clouds, cloud_colour, sun, (r, g, b), ambient, haze * rng.uniform(0.6, 1.4))
 

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import pickle
+from collections import defaultdict
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
+from dolglab.data.ground_truth import RevisitedLists, load_ground_truth
 from dolglab.errors import UserError
+from dolglab.io import atomic_path
 
 RGB = tuple[int, int, int]
 
-WIDTH = 1200
-MARGIN = 24
-GAP = 10
-BORDER = 4
+WIDTH, MARGIN, GAP, BORDER = 1200, 24, 10, 4
 PAPER: RGB = (250, 248, 244)
 INK: RGB = (44, 46, 52)
 PALE: RGB = (120, 122, 126)
 BOX: RGB = (255, 224, 70)
-COLOURS: dict[str, RGB] = {
-    "query": (44, 46, 52),
-    "easy": (62, 158, 84),
-    "hard": (236, 138, 34),
-    "junk": (158, 158, 160),
-}
+COLOURS: dict[str, RGB] = {"query": INK, "easy": (62, 158, 84), "hard": (236, 138, 34), "junk": (158, 158, 160)}
 VIEWS: tuple[Literal["easy", "hard", "junk"], ...] = ("easy", "easy", "hard", "hard", "hard", "junk")
 
 
@@ -48,13 +40,19 @@ def contact_sheet(
     family.
     """
     root, out = Path(root), Path(out)
-    names, groups = _read(root, split)
+    try:
+        family_of = json.loads((root / "families.json").read_text())[split]
+    except FileNotFoundError as error:
+        raise UserError(f"{root} is not a demo world: {error.filename} is missing") from error
+    truth = load_ground_truth(root / split / f"gnd_{split}.pkl")
+    groups: dict[str, list[int]] = defaultdict(list)
+    for query, name in enumerate(truth.queries):
+        groups[family_of[name]].append(query)
     chosen = sorted(groups)[first_family : first_family + families]
     if not chosen:
         raise UserError(f"{root} has {len(groups)} {split} families: first_family={first_family} is beyond them")
-    blocks = [_block(root / split / "jpg", names, groups[family][:columns], columns) for family in chosen]
-    header = 96
-    label = 30
+    blocks = [_block(root / split / "jpg", truth, groups[family][:columns], columns) for family in chosen]
+    header, label = 96, 30
     height = header + sum(block.height + label + GAP for block in blocks) + MARGIN
     sheet = Image.new("RGB", (WIDTH, height), PAPER)
     _header(sheet)
@@ -63,27 +61,9 @@ def contact_sheet(
         ImageDraw.Draw(sheet).text((MARGIN, y + 6), f"family {family}", INK, _font(16))
         sheet.paste(block, (MARGIN, y + label))
         y += label + block.height + GAP
-    return _save(sheet, out)
-
-
-class _DataOnly(pickle.Unpickler):
-    """Reads plain lists, dicts, numbers and strings; refuses anything that would run code."""
-
-    def find_class(self, module_name: str, global_name: str, /) -> NoReturn:
-        raise pickle.UnpicklingError(f"unexpected {module_name}.{global_name}")
-
-
-def _read(root: Path, split: str) -> tuple[list[str], dict[str, list[tuple[str, dict[str, Any]]]]]:
-    """Gallery names, and for each family its queries with their ground truth."""
-    try:
-        families = json.loads((root / "families.json").read_text())[split]
-        truth = _DataOnly(io.BytesIO((root / split / f"gnd_{split}.pkl").read_bytes())).load()
-    except FileNotFoundError as error:
-        raise UserError(f"{root} is not a demo world: {error.filename} is missing") from error
-    groups: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for name, entry in zip(truth["qimlist"], truth["gnd"], strict=True):
-        groups.setdefault(families[name], []).append((name, entry))
-    return truth["imlist"], groups
+    with atomic_path(out) as aside:
+        sheet.save(aside, "JPEG", quality=85)
+    return out
 
 
 def _font(size: int) -> Any:
@@ -106,21 +86,22 @@ def _header(sheet: Image.Image) -> None:
         x += 24 + draw.textlength(note, _font(15)) + 28
 
 
-def _block(folder: Path, names: list[str], queries: list[tuple[str, dict[str, Any]]], columns: int) -> Image.Image:
+def _block(folder: Path, truth: RevisitedLists, queries: list[int], columns: int) -> Image.Image:
+    """A family's siblings side by side: each one's query, and below it graded views of it."""
     wide = (WIDTH - 2 * MARGIN - (columns - 1) * 2 * GAP) // columns
-    small = (wide - 2 * GAP) // 3
-    tall, low = wide * 3 // 4, small
-    block = Image.new("RGB", (WIDTH - 2 * MARGIN, tall + 2 * (low + GAP)), PAPER)
-    for column, (name, entry) in enumerate(queries):
+    small, tall = (wide - 2 * GAP) // 3, wide * 3 // 4
+    block = Image.new("RGB", (WIDTH - 2 * MARGIN, tall + 2 * (small + GAP)), PAPER)
+    grades = truth.ground_truth
+    for column, query in enumerate(queries):
         left = column * (wide + 2 * GAP)
-        block.paste(_tile(folder / f"{name}.jpg", (wide, tall), "query", entry["bbx"]), (left, 0))
-        used = dict.fromkeys(COLOURS, 0)
+        path = folder / f"{truth.queries[query]}.jpg"
+        block.paste(_tile(path, (wide, tall), "query", truth.boxes[query].tolist()), (left, 0))
+        views = {"easy": iter(grades.easy[query]), "hard": iter(grades.hard[query]), "junk": iter(grades.junk[query])}
         for place, kind in enumerate(VIEWS):
-            if used[kind] < len(entry[kind]):
-                picture = folder / f"{names[entry[kind][used[kind]]]}.jpg"
-                corner = (left + place % 3 * (small + GAP), tall + GAP + place // 3 * (low + GAP))
-                block.paste(_tile(picture, (small, low), kind), corner)
-                used[kind] += 1
+            position = next(views[kind], None)
+            if position is not None:
+                corner = (left + place % 3 * (small + GAP), tall + GAP + place // 3 * (small + GAP))
+                block.paste(_tile(folder / f"{truth.gallery[position]}.jpg", (small, small), kind), corner)
     return block
 
 
@@ -136,23 +117,7 @@ def _tile(path: Path, size: tuple[int, int], kind: str, box: list[float] | None 
         ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=BOX, width=2)
     tile = Image.new("RGB", size, PAPER)
     left, top = (size[0] - picture.width) // 2, (size[1] - picture.height) // 2
-    frame = (
-        left - BORDER,
-        top - BORDER,
-        left + picture.width + BORDER - 1,
-        top + picture.height + BORDER - 1,
-    )
-    ImageDraw.Draw(tile).rectangle(frame, fill=COLOURS[kind])
+    right, bottom = left + picture.width + BORDER - 1, top + picture.height + BORDER - 1
+    ImageDraw.Draw(tile).rectangle((left - BORDER, top - BORDER, right, bottom), fill=COLOURS[kind])
     tile.paste(picture, (left, top))
     return tile
-
-
-def _save(sheet: Image.Image, out: Path) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    try:
-        sheet.save(aside, "JPEG", quality=85)
-        os.replace(aside, out)
-    finally:
-        aside.unlink(missing_ok=True)
-    return out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,9 +13,10 @@ import numpy as np
 from dolglab.demo_world.building import build
 from dolglab.demo_world.camera import Grade, grade
 from dolglab.demo_world.grammar import sample_family
-from dolglab.demo_world.ornament import Props, make_props
 from dolglab.demo_world.photo import Picture
-from dolglab.demo_world.scene import Intent, render, sample_view, wanted_view
+from dolglab.demo_world.render import render
+from dolglab.demo_world.surroundings import Props, make_props
+from dolglab.demo_world.views import Intent, sample_view, wanted_view
 
 Split = Literal["train", "validation", "test"]
 _FAMILIES = {"train": 1, "validation": 2, "test": 3}
@@ -67,7 +67,7 @@ def shoot(job: Job) -> list[Shot]:
     return _shoot_family(job, props) if job.intents else _shoot_distractors(job, props)
 
 
-def one_thread() -> None:
+def limit_opencv_threads() -> None:
     """For a worker process: OpenCV takes no threads of its own."""
     cv2.setNumThreads(1)
 
@@ -120,6 +120,5 @@ def _save(job: Job, name: str, picture: Picture, quality: int) -> None:
     folders = ("train", *name[:3]) if job.split == "train" else (job.split, "jpg")
     path = Path(job.folder, *folders, f"{name}.jpg")
     path.parent.mkdir(parents=True, exist_ok=True)
-    options: Sequence[int] = (cv2.IMWRITE_JPEG_QUALITY, quality)
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, quality))
     path.write_bytes(data.tobytes())

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import pickle
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +13,15 @@ from typing import Any
 import numpy as np
 
 from dolglab.concurrency import over_processes
-from dolglab.demo_world.sheet import contact_sheet
-from dolglab.demo_world.shoot import Job, Shot, gallery_intents, one_thread, shoot, train_intents
+from dolglab.demo_world.shoot import Job, Shot, gallery_intents, limit_opencv_threads, shoot, train_intents
 from dolglab.errors import UserError
-
-__all__ = ["contact_sheet", "write_world"]
+from dolglab.io import atomic_path
 
 FORMAT = 1
 GLDV2_CLASSES = 203_094
-MIN_SIDE = 64
-DISTRACTORS_A_JOB = 10
+# Smallest sizes; 1 of those that are not here.
+MINIMUM = {"seed": 0, "validation_distractors": 0, "test_distractors": 0, "width": 64, "height": 64}
+DISTRACTORS_PER_JOB = 10
 
 
 def write_world(
@@ -65,32 +62,17 @@ def write_world(
         "width": width,
         "height": height,
     }
-    _check(sizes, workers)
+    for name, value in {**sizes, "workers": workers}.items():
+        if value < MINIMUM.get(name, 1):
+            raise UserError(f"{name} must be at least {MINIMUM.get(name, 1)}, not {value}")
     if _is_this_world(root, sizes):
         print(f"{root} already holds this world")
         return root
-    aside = root.parent / f".{root.name}.partial-{os.getpid()}"
-    aside.mkdir(parents=True)
-    try:
-        summary = _write(aside, sizes, workers)
-        os.replace(aside, root)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with atomic_path(root) as folder:
+        folder.mkdir()
+        summary = _write(folder, sizes, workers)
     print(f"{root}: {summary}")
     return root
-
-
-def _check(sizes: dict[str, int], workers: int) -> None:
-    least = {
-        "seed": 0,
-        "validation_distractors": 0,
-        "test_distractors": 0,
-        "width": MIN_SIDE,
-        "height": MIN_SIDE,
-    }
-    for name, value in {**sizes, "workers": workers}.items():
-        if value < least.get(name, 1):
-            raise UserError(f"{name} must be at least {least.get(name, 1)}, not {value}")
 
 
 def _is_this_world(root: Path, sizes: dict[str, int]) -> bool:
@@ -115,11 +97,10 @@ def _record(sizes: dict[str, int]) -> dict[str, Any]:
 def _write(folder: Path, sizes: dict[str, int], workers: int) -> str:
     jobs = list(_jobs(folder, sizes))
     shots: dict[str, list[Shot]] = defaultdict(list)
-    for job, found in zip(jobs, over_processes(shoot, jobs, workers, "drawing", one_thread), strict=True):
-        shots[job.split].extend(found)
-    families: dict[str, dict[str, str]] = {"train": _write_training(folder, shots["train"], sizes["seed"])}
-    for split in ("validation", "test"):
-        families[split] = _write_benchmark(folder, split, shots[split])
+    for job, some in zip(jobs, over_processes(shoot, jobs, workers, "drawing", limit_opencv_threads), strict=True):
+        shots[job.split].extend(some)
+    families = {"train": _write_training(folder, shots["train"], sizes["seed"])}
+    families |= {split: _write_benchmark(folder, split, shots[split]) for split in ("validation", "test")}
     (folder / "families.json").write_text(json.dumps(families, indent=1))
     (folder / "world.json").write_text(json.dumps(_record(sizes), indent=1))
     parts = [f"{len(shots['train'])} training images of {len(families['train'])} landmarks"]
@@ -130,20 +111,15 @@ def _write(folder: Path, sizes: dict[str, int], workers: int) -> str:
 
 
 def _jobs(folder: Path, sizes: dict[str, int]) -> Iterator[Job]:
-    common = {
-        "folder": str(folder),
-        "seed": sizes["seed"],
-        "width": sizes["width"],
-        "height": sizes["height"],
-    }
+    common = {"folder": str(folder), **{name: sizes[name] for name in ("seed", "width", "height")}}
     for split in ("train", "validation", "test"):
         views = train_intents(sizes["train_views"]) if split == "train" else gallery_intents(sizes["gallery_views"])
         for index in range(sizes[f"{split}_families"]):
             yield Job(split=split, index=index, count=sizes["siblings"], intents=views, **common)
     for split in ("validation", "test"):
         total = sizes[f"{split}_distractors"]
-        for start in range(0, total, DISTRACTORS_A_JOB):
-            yield Job(split=split, index=start, count=min(DISTRACTORS_A_JOB, total - start), **common)
+        for start in range(0, total, DISTRACTORS_PER_JOB):
+            yield Job(split=split, index=start, count=min(DISTRACTORS_PER_JOB, total - start), **common)
 
 
 def _write_training(folder: Path, shots: list[Shot], seed: int) -> dict[str, str]:

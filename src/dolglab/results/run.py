@@ -104,28 +104,6 @@ def ranked_names(ranking: Ranking) -> str:
     )
 
 
-def submission(ranking: Ranking) -> str:
-    """`id,images` (up to 100 ids, best first) for retrieval, `id,landmarks` (a landmark and its score) for recognition.
-
-    A query that could not be read has a row without an answer.
-    """
-
-    def image_id(position: int) -> str:
-        return PurePosixPath(ranking.benchmark.source.name(position)).stem
-
-    recognition = ranking.benchmark.measure == "GAP"
-    if recognition:
-        answers = {row: f"{landmark} {score:.8f}" for row, landmark, score in ranking.answers}
-    else:
-        answers = {row: " ".join(image_id(p) for p in top.tolist() if p >= 0) for row, top in enumerate(ranking.top)}
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("id", "landmarks" if recognition else "images"))
-    for row, query in enumerate(ranking.benchmark.queries.tolist()):
-        rows.writerow((image_id(query), answers.get(row, "")))
-    return text.getvalue()
-
-
 def protocol(
     scales: Sequence[float],
     resize: str | None,

@@ -1,23 +1,25 @@
-"""What the library gives, as the models of the API."""
+"""The JSON of the REST API: its models, and how what the library gives becomes them."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Collection, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from dolglab.library import catalogue, library
 from dolglab.library.explain import Explanation
 from dolglab.library.search_engine import printable
 
-# What SQLite can number.
-LARGEST = 2**63 - 1
-MOST_ANSWERS, MOST_MARKS = 100, 200
+# The largest number of a photo is SQLite's.
+MAX_ID = 2**63 - 1
+MAX_ANSWERS, MAX_MARKS = 100, 200
 
-Number = Annotated[int, Field(ge=1, le=LARGEST, description="A photo's number in the library.")]
-Top = Annotated[int, Field(ge=1, le=MOST_ANSWERS, description="Answers wanted.")]
+Number = Annotated[int, Field(ge=1, le=MAX_ID, description="A photo's number in the library.")]
+Top = Annotated[int, Field(ge=1, le=MAX_ANSWERS, description="Answers wanted.")]
 Mark = Literal["right", "wrong"]
 
 
@@ -85,8 +87,8 @@ class Rerank(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     descriptor: str = Field(max_length=200_000, description="As /api/search gave it.")
-    right: list[Number] = Field(default=[], max_length=MOST_MARKS, description="Photos that show the same.")
-    wrong: list[Number] = Field(default=[], max_length=MOST_MARKS, description="Photos that do not.")
+    right: list[Number] = Field(default=[], max_length=MAX_MARKS, description="Photos that show the same.")
+    wrong: list[Number] = Field(default=[], max_length=MAX_MARKS, description="Photos that do not.")
     top: Top = 20
     where: dict[str, str] = Field(default={}, description="Only photos with these values, by column.")
 
@@ -117,24 +119,31 @@ class Removed(BaseModel):
     deleted: bool = Field(description="Whether its file went too: only what was added here does.")
 
 
-def label(name: str) -> str:
-    """A photo's file name and its folder's; the rest of the path stays here."""
-    return printable("/".join(name.rsplit("/", 2)[-2:]))
+def short_name(path: str) -> str:
+    """A photo's file name and its folder's; clients are not told the rest of the path.
+
+    >>> short_name("/srv/photos/paris/a.jpg")
+    'paris/a.jpg'
+    """
+    return printable("/".join(path.rsplit("/", 2)[-2:]))
 
 
-def shown_photo(photo: catalogue.Photo) -> Photo:
-    """A photo."""
-    return Photo(**_fields(photo))
+def serialize_photo(photo: catalogue.Photo) -> Photo:
+    """A photo of the library."""
+    height, width = photo.shape or (None, None)
+    assert photo.id is not None
+    name, metadata = short_name(photo.name), dict(photo.metadata)
+    return Photo(id=photo.id, name=name, width=width, height=height, metadata=metadata)
 
 
-def shown_answers(
+def serialize_answers(
     answers: Sequence[library.Answer], right: Collection[int] = (), wrong: Collection[int] = ()
 ) -> list[Answer]:
-    """Answers, best first, with what they were marked."""
+    """Answers, best first, with what the photos of the numbers `right` and `wrong` were marked."""
     marks: dict[int | None, Mark] = {**dict.fromkeys(wrong, "wrong"), **dict.fromkeys(right, "right")}
     return [
         Answer(
-            **_fields(answer.photo),
+            **serialize_photo(answer.photo).model_dump(),
             rank=rank,
             cosine=min(answer.cosine, 1.0),
             inliers=answer.inliers,
@@ -145,29 +154,22 @@ def shown_answers(
     ]
 
 
-def shown_explanation(found: Explanation) -> Explained:
+def serialize_explanation(found: Explanation) -> Explained:
     """Why an answer was found."""
-    terms = None if found.terms is None else Terms(**found.terms._asdict())
-    query, answer = map(_text, found.attention)
+    query, answer = map(_base64, found.attention)
     return Explained(
         matches=found.matches,
         inliers=found.inliers,
-        terms=terms,
-        picture=_text(found.picture),
+        terms=None if found.terms is None else Terms(**found.terms._asdict()),
+        picture=_base64(found.picture),
         attention=(query, answer),
     )
 
 
-def _fields(photo: catalogue.Photo) -> dict[str, Any]:
-    height, width = photo.shape or (None, None)
-    return {
-        "id": photo.id,
-        "name": label(photo.name),
-        "width": width,
-        "height": height,
-        "metadata": dict(photo.metadata),
-    }
+def serialize_descriptor(descriptor: NDArray[np.float32]) -> str:
+    """A descriptor, (dim,), as little-endian float32 in base64, which `parsing.parse_descriptor` reads."""
+    return _base64(descriptor.astype("<f4").tobytes())
 
 
-def _text(picture: bytes) -> str:
-    return base64.b64encode(picture).decode()
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,12 +1,13 @@
-"""What the routes ask of the library, in turn: one search at a time, one change at a time, and only so many wait."""
+"""What the routes ask of the library: one search at a time, one change at a time, and only so many may wait."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from threading import Lock
-from typing import IO
+from functools import lru_cache
+from typing import IO, TypeVar
 
 import numpy as np
 from fastapi import HTTPException
@@ -19,52 +20,81 @@ from dolglab.library.library import Answer, Library, LibraryBusy
 from dolglab.library.query import Box, query_pixels
 from dolglab.library.relevance_feedback import search_marked
 from dolglab.library.search_engine import Finder
-from dolglab.server.photo_files import (
-    Pictures,
-    add_photo,
-    check_unchanged,
-    find_photo,
-    gone,
-    marks_zip,
-    remove_photo,
-    safe_name,
-)
-from dolglab.server.security import Places, Settings, Worker, check_header
+from dolglab.server.downloads import check_unchanged, file_gone, photo_jpeg, training_zip
+from dolglab.server.owned_files import add_photo, find_photo, remove_photo, safe_name
+from dolglab.server.parsing import check_header
+from dolglab.server.security import Settings
 
-WAITING_SEARCHES, WAITING_CHANGES = 8, 4
+T = TypeVar("T")
 
-Pixels = NDArray[np.uint8]
+# Requests that may wait for one of the same kind that runs.
+WAITING_SEARCHES, WAITING_CHANGES, WAITING_PICTURES = 8, 4, 16
+# Pixels of the longer side, and thumbnails that are kept in memory, of about 20 KB each.
+THUMBNAIL_SIDE, SCREEN_SIDE = 360, 1600
+CACHED_THUMBNAILS = 1000
 
 
-class Desk:
+class ConcurrencyLimiter:
+    """At most `limit` callers are within a `with` block: one more raises HTTPException 503, "too many WHAT"."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        self._what = what
+        self._free = threading.Semaphore(limit)
+
+    def __enter__(self) -> None:
+        if not self._free.acquire(blocking=False):
+            raise HTTPException(503, f"too many {self._what} at once: try again in a moment", {"Retry-After": "2"})
+
+    def __exit__(self, *error: object) -> None:
+        self._free.release()
+
+
+class SerialExecutor:
+    """Runs one call after another in a thread of its own, while up to `waiting` more callers wait.
+
+    The network always runs in one thread: every thread that it ran in would keep threads and memory of its own.
+    """
+
+    def __init__(self, what: str, waiting: int) -> None:
+        self._limiter = ConcurrencyLimiter(what, waiting + 1)
+        self._thread = ThreadPoolExecutor(1, what)
+
+    def __call__(self, work: Callable[[], T]) -> T:
+        """What `work` returns. Raises what that raises, and HTTPException 503 where too many wait."""
+        with self._limiter:
+            return self._thread.submit(work).result()
+
+
+class SearchService:
     """A library that is served.
 
-    A photo is decoded, described and compared while nobody else's is, so that memory does not grow with the number of
+    A photo is decoded, embedded and compared while nobody else's is, so that memory does not grow with the number of
     clients. Changes go by a connection of their own: searches see a change whole or not at all.
+
+    Methods raise UserError for what a client must mend, and HTTPException: 403 for changes that the settings do not
+    allow, 404 for a number that no photo has, 410 for a photo whose file is gone or another, 413 for too many pixels,
+    503 where too many wait, and 507 for a full disk.
     """
 
     def __init__(self, finder: Finder, settings: Settings) -> None:
         self.finder = finder
         self.settings = settings
-        self.pictures = Pictures()
-        self._searches = Worker("searches", WAITING_SEARCHES)
-        self._changes = Places("changes", WAITING_CHANGES + 1)
-        self._writer = Lock()
-        self._exports = Worker("exports", WAITING_CHANGES)
-
-    @property
-    def folder(self) -> Path:
-        """The library's."""
-        return self.finder.library.folder
+        self._searches = SerialExecutor("searches", WAITING_SEARCHES)
+        self._pictures = SerialExecutor("pictures", WAITING_PICTURES)
+        self._exports = SerialExecutor("exports", WAITING_CHANGES)
+        self._changes = ConcurrencyLimiter("changes", WAITING_CHANGES + 1)
+        self._write_lock = threading.Lock()
+        # Size and time of change are part of the key: another file under the same name is another thumbnail.
+        self._thumbnail = lru_cache(CACHED_THUMBNAILS)(lambda name, size, changed: photo_jpeg(name, THUMBNAIL_SIDE))
 
     def search(
         self, data: bytes, box: Box | None, count: int, filters: Mapping[str, str], verify: bool
     ) -> tuple[NDArray[np.float32], list[Answer]]:
-        """The query's descriptor, (dim,), and its answers. Raises UserError and HTTPException."""
+        """The query's descriptor, (dim,), and the best answers to it."""
         check_header(data, self.settings.max_pixels)
 
         def work() -> tuple[NDArray[np.float32], list[Answer]]:
-            pixels, descriptor = self._described(data, box)
+            pixels, descriptor = self._embed(data, box)
             answers = self.finder.search_described(descriptor, [pixels], count, filters, verify)
             return descriptor[0], answers[0]
 
@@ -78,11 +108,11 @@ class Desk:
         count: int,
         filters: Mapping[str, str],
     ) -> list[Answer]:
-        """See `search_marked`."""
+        """The best answers to a query's descriptor, (dim,), moved by marks, see `search_marked`."""
         return self._searches(lambda: search_marked(self.finder.library, query, right, wrong, count, filters))
 
     def explain(self, data: bytes, box: Box | None, number: int) -> Explanation:
-        """Why a photo is found for a query. Raises UserError and HTTPException."""
+        """Why a photo is found for a query."""
         check_header(data, self.settings.max_pixels)
         photo = self.photo(number)
         check_unchanged(photo)
@@ -92,26 +122,37 @@ class Desk:
             try:
                 return self.finder.explain(pixels, Answer(photo, 0.0))
             except UserError:
-                raise gone() from None
+                raise file_gone() from None
 
         return self._searches(work)
 
     def photo(self, number: int) -> Photo:
-        """The photo of that number. Raises HTTPException 404 where there is none."""
+        """The photo of that number."""
         return find_photo(self.finder.library, number)
 
+    def thumbnail(self, number: int) -> bytes:
+        """A small JPEG of a photo."""
+        photo = self.photo(number)
+        check_unchanged(photo)
+        return self._pictures(lambda: self._thumbnail(photo.name, photo.size, photo.changed))
+
+    def image(self, number: int) -> bytes:
+        """A JPEG of a photo for a screen."""
+        photo = self.photo(number)
+        check_unchanged(photo)
+        return self._pictures(lambda: photo_jpeg(photo.name, SCREEN_SIDE))
+
     def add(self, data: bytes, name: str, metadata: Mapping[str, str]) -> Photo:
-        """Keep and describe a photo. Raises UserError and HTTPException."""
+        """Store and embed a photo."""
         self._check_writable()
         header = check_header(data, self.settings.max_pixels)
-        pixels, descriptor = self._searches(lambda: self._described(data, None))
+        pixels, descriptor = self._searches(lambda: self._embed(data, None))
+        height, width = pixels.shape[:2]
         with self._writing() as library:
-            return add_photo(
-                library, data, safe_name(name, header.suffix), (pixels.shape[0], pixels.shape[1]), descriptor, metadata
-            )
+            return add_photo(library, data, safe_name(name, header.suffix), (height, width), descriptor, metadata)
 
     def remove(self, number: int) -> bool:
-        """Take a photo out; whether its file was deleted too. Raises HTTPException."""
+        """Take a photo out; returns whether its file was deleted too."""
         self._check_writable()
         with self._writing() as library:
             return remove_photo(library, number)
@@ -119,15 +160,16 @@ class Desk:
     def export(
         self, name: str, query: tuple[str, bytes] | None, right: Sequence[int], wrong: Sequence[int]
     ) -> IO[bytes]:
-        """See `marks_zip`. Raises HTTPException."""
+        """Marks as a zip to train on, see `training_zip`."""
         photos = [[self.photo(number) for number in numbers] for numbers in (right, wrong)]
-        return self._exports(lambda: marks_zip(name, query, *photos))
+        return self._exports(lambda: training_zip(name, query, *photos))
 
     def _check_writable(self) -> None:
         if self.settings.read_only:
             raise HTTPException(403, "this server only searches (--read-only)")
 
-    def _described(self, data: bytes, box: Box | None) -> tuple[Pixels, NDArray[np.float32]]:
+    def _embed(self, data: bytes, box: Box | None) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """A photo's pixels, (H, W, 3), and its descriptor, (1, dim)."""
         pixels = query_pixels(data, "the photo", self.finder.max_side, box)
         descriptor = self.finder.describe([pixels])
         if not np.isfinite(descriptor).all():
@@ -136,8 +178,8 @@ class Desk:
 
     @contextmanager
     def _writing(self) -> Iterator[Library]:
-        with self._changes, self._writer, ExitStack() as stack:
-            library = Library(self.folder, self.finder.library.identity)
+        with self._changes, self._write_lock, ExitStack() as stack:
+            library = Library(self.finder.library.folder, self.finder.library.identity)
             stack.callback(library.close)
             try:
                 stack.enter_context(library.writing())
