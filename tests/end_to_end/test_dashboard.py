@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 from dashboard.wandb_file import history, records
-from dolglab.results.report import WORKSPACE
 from end_to_end.runs import NARROW, SMALL, card, command, metrics, run_command
+
+from dolglab.results.report import WORKSPACE
 
 
 def test_a_run_shows_its_curves_queries_results_and_checkpoints(world: Path, tmp_path: Path) -> None:

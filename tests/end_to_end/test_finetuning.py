@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from end_to_end.runs import card, config, refused
 
 from dolglab.commands.checkpoint_network import with_network
 from dolglab.commands.train import main as train
@@ -18,7 +19,6 @@ from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor
 from dolglab.measures import revisited_evaluation
 from dolglab.models.checkpoint import RUN_KEY, load_model, read_checkpoint
-from end_to_end.runs import card, config, refused
 
 SMALL = ["data.image_size=64", "data.batch_size=8", "data.workers=0", "trainer=cpu", "trainer.max_epochs=1"]
 

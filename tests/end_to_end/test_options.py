@@ -6,11 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from dolglab.commands.evaluate import main as evaluate
-from dolglab.commands.train import main as train
-from dolglab.models.backbone import Backbone
-from dolglab.models.checkpoint import load_model
 from end_to_end.runs import (
     NARROW,
     SMALL,
@@ -21,6 +16,11 @@ from end_to_end.runs import (
     metrics,
     run_command,
 )
+
+from dolglab.commands.evaluate import main as evaluate
+from dolglab.commands.train import main as train
+from dolglab.models.backbone import Backbone
+from dolglab.models.checkpoint import load_model
 
 
 def test_a_warm_start_with_averaged_weights_and_the_other_options(

@@ -9,10 +9,9 @@ import pickle
 import shutil
 from pathlib import Path
 
+from end_to_end.runs import command, config, run_command
 from hydra.utils import instantiate
 from PIL import Image
-
-from end_to_end.runs import command, config, run_command
 
 LEAK = "990000"
 

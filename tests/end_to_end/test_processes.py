@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from dolglab.commands.evaluate import main as evaluate
 from end_to_end.runs import (
     NARROW,
     SMALL,
@@ -27,6 +25,8 @@ from end_to_end.runs import (
     wait_until,
 )
 from end_to_end.system import children, free_port
+
+from dolglab.commands.evaluate import main as evaluate
 
 # A network whose every part has to have a gradient, the local head's classifier among them.
 LOCAL = ["model=delg", "model.dim=16", "model.local.code=8", "model.local.hidden=8"]

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from dolglab.commands.evaluate import main as evaluate
-from dolglab.commands.train import main as train
 from end_to_end.runs import (
     NARROW,
     SMALL,
@@ -18,6 +15,9 @@ from end_to_end.runs import (
     refused,
     run_command,
 )
+
+from dolglab.commands.evaluate import main as evaluate
+from dolglab.commands.train import main as train
 
 
 def test_without_data_the_paper_recipe_says_how_to_get_it(tmp_path: Path, capsys) -> None:

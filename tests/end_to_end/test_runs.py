@@ -11,11 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from dolglab.commands.evaluate import main as evaluate
-from dolglab.commands.train import main as train
-from dolglab.data.revisited import load_ground_truth
-from dolglab.measures import revisited_evaluation
 from end_to_end.runs import (
     ROOT,
     SMALL,
@@ -24,6 +19,11 @@ from end_to_end.runs import (
     metrics,
     refused,
 )
+
+from dolglab.commands.evaluate import main as evaluate
+from dolglab.commands.train import main as train
+from dolglab.data.revisited import load_ground_truth
+from dolglab.measures import revisited_evaluation
 
 
 def test_training_leaves_a_whole_run(trained: tuple[Path, float]) -> None:

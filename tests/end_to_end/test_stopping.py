@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from dolglab.commands.train import main as train
-from dolglab.models.checkpoint import read_checkpoint
 from end_to_end.runs import (
     NARROW,
     SMALL,
@@ -25,6 +22,9 @@ from end_to_end.runs import (
     started,
     wait_until,
 )
+
+from dolglab.commands.train import main as train
+from dolglab.models.checkpoint import read_checkpoint
 
 
 def test_killed_twice_it_trains_as_if_nothing_had_happened(world: Path, tmp_path: Path) -> None:

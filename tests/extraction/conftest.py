@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-
-from dolglab.contracts import Benchmark
 from extraction.foreign_made import (
     DIM,
     FURTHER,
@@ -15,6 +12,9 @@ from extraction.foreign_made import (
     QUERIES,
     benchmark_of,
 )
+from numpy.typing import NDArray
+
+from dolglab.contracts import Benchmark
 
 
 @pytest.fixture

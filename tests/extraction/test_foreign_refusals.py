@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from extraction.foreign_made import (
+    save_matlab,
+    save_npy,
+)
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from scipy.sparse import csc_matrix
@@ -14,10 +18,6 @@ from scipy.sparse import csc_matrix
 from dolglab.contracts import Benchmark
 from dolglab.errors import UserError
 from dolglab.extraction.external import read_descriptors
-from extraction.foreign_made import (
-    save_matlab,
-    save_npy,
-)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from models.released_weights import state_dict
 from torch import Tensor
 
 from dolglab.data.image_reading import crop_query, decode
@@ -17,7 +18,6 @@ from dolglab.data.revisited import load_ground_truth
 from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor
 from dolglab.models.released import load_released, read_released
-from models.released_weights import state_dict
 
 KINDS = ["r50_aspp", "r50_noaspp", "r101_aspp", "r101_noaspp"]
 SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from photo_library.conftest import save
 
 from dolglab.library.library import Library
-from photo_library.conftest import save
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ["--model", "efficientnet_lite0", "--max-side", "64"]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photo_library.made import library_of, table, unit
 
 from dolglab.errors import UserError
 from dolglab.library import duplicates
 from dolglab.library.catalogue import Photo
 from dolglab.library.duplicates import write_duplicates
-from photo_library.made import library_of, table, unit
 
 
 def near_copies() -> np.ndarray:

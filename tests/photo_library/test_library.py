@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photo_library.conftest import describe, save
 
 from dolglab.errors import UserError
 from dolglab.library import faiss_store as compaction
@@ -19,7 +20,6 @@ from dolglab.library.library import Library, make_library
 from dolglab.library.photos import File, Listing, find_photos
 from dolglab.library.query import Ready, photo_pixels
 from dolglab.library.search_engine import Finder
-from photo_library.conftest import describe, save
 
 IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": 4, "scales": [1.0], "max_side": 64}
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from photo_library.made import library_of, table, unit
 from typer.testing import CliRunner
 
 from dolglab.commands.library import app
 from dolglab.library.catalogue import Photo
-from photo_library.made import library_of, table, unit
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photo_library.conftest import describe, save
+from photo_library.made import identity, library_of, unit
 
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
@@ -15,8 +17,6 @@ from dolglab.library.library import Library
 from dolglab.library.maintenance import merge
 from dolglab.library.photos import File, Listing, find_photos, read_shard
 from dolglab.library.query import Ready
-from photo_library.conftest import describe, save
-from photo_library.made import identity, library_of, unit
 
 
 def names(library: Library) -> set[str]:

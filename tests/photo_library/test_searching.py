@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from photo_library.conftest import save
 
 from dolglab.errors import UserError
 from dolglab.extraction.explain import parts_of, similarity_terms
@@ -21,7 +22,6 @@ from dolglab.library.search_engine import Finder, common_folder
 from dolglab.library.search_results import Request, search_photos
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG
-from photo_library.conftest import save
 
 Capture = pytest.CaptureFixture[str]
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from retrieval.indexes import DIM, KINDS, Table, every_kind, stable_sort
 
 from dolglab.errors import UserError
 from dolglab.retrieval import index_files
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.index import FlatIndex, Index, recall
-from retrieval.indexes import DIM, KINDS, Table, every_kind, stable_sort
 
 
 @every_kind

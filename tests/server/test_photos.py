@@ -17,6 +17,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
+from server.conftest import Start
 
 from dolglab.data.folder import scan_folder
 from dolglab.library.catalogue import Photo

@@ -17,6 +17,7 @@ import pytest
 from fastapi import HTTPException
 from fastapi.testclient import TestClient
 from PIL import Image
+from server.conftest import Start
 
 from dolglab.server.errors import hide_folder
 from dolglab.server.security import Metrics, RateLimiter, SecurityMiddleware, Settings

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from models.released_weights import state_dict
 
 from dolglab.errors import UserError
 from dolglab.results.card import sha256, write_card
 from dolglab.sharing.export import Request, export
-from models.released_weights import state_dict
 
 
 def front_matter(text: str) -> dict:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from archives import tar
+
 from dolglab.data.preparation import fetch as module
 from dolglab.data.preparation.fetch import ARCHIVES, fetch, fetch_gldv2, gldv2_files, numbers
 from dolglab.data.preparation.lock import preparing
