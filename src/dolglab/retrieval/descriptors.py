@@ -14,7 +14,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from dolglab.errors import UserError
-from dolglab.retrieval.exact_dot import rows_at
+from dolglab.retrieval.exact_dot import take_rows
 from dolglab.retrieval.index import FlatIndex, Index
 from dolglab.retrieval.ranking import Ranked, gallery_ranking
 
@@ -114,7 +114,7 @@ class DescriptorMetric(Metric):
     def _ranked(self, labelled: Sequence[NDArray[np.int64]]) -> Ranked:
         table, known = self._table()
         gallery, there = table[: self.num_gallery], known[: self.num_gallery]
-        queries, asked = rows_at(table, self.queries), known[self.queries]
+        queries, asked = take_rows(table, self.queries), known[self.queries]
         return gallery_ranking(gallery, queries, labelled, self.top, there, asked, self.index())
 
     def _table(self) -> Table:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.retrieval.exact_dot import mapping_of
+from dolglab.retrieval.exact_dot import memory_map_of
 from dolglab.retrieval.ranking import exact_ranking
 
 # Galleries of more bytes than this go to a temporary file.
@@ -28,7 +28,7 @@ def chunks(rows: int, dim: int, size: int = CHUNK) -> Iterator[slice]:
 
 def parts(gallery: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     """The rows chunk by chunk; of a read-only memory map, no pages are held for longer than their chunk."""
-    mapping = mapping_of(gallery)
+    mapping = memory_map_of(gallery)
     for rows in chunks(*gallery.shape):
         yield gallery[rows]
         if mapping is not None:
