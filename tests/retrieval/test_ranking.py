@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.retrieval.exact_dot import memory_map_of, round_to_grid, take_rows
+from dolglab.retrieval.exact_dot import round_to_grid
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.index import FlatIndex
+from dolglab.retrieval.large_arrays import memory_map_of, take_rows
 from dolglab.retrieval.ranking import (
     ChunkSizes,
     Ranked,

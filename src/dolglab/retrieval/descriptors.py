@@ -14,8 +14,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from dolglab.errors import UserError
-from dolglab.retrieval.exact_dot import take_rows
 from dolglab.retrieval.index import FlatIndex, Index
+from dolglab.retrieval.large_arrays import take_rows
 from dolglab.retrieval.ranking import Ranked, gallery_ranking
 
 # Batches that become one message between processes.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dolglab.concurrency import ahead
 from dolglab.errors import UserError
+from dolglab.retrieval.large_arrays import memory_map_of, take_rows
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -108,20 +109,3 @@ def parallel_map(work: Callable[[Part], Result], parts: Iterable[Part]) -> Gener
     finally:
         # MKL knows one number for all threads.
         torch.set_num_threads(threads)
-
-
-def take_rows(table: NDArray[np.floating], positions: NDArray[np.int64]) -> NDArray[np.floating]:
-    """The rows at these positions, (n, D): without a copy where the positions are consecutive."""
-    if len(positions) and (np.diff(positions) == 1).all():
-        return table[positions[0] : positions[0] + len(positions)]
-    return table[positions]
-
-
-def memory_map_of(array: NDArray[np.generic]) -> mmap.mmap | None:
-    """The memory map that an array is a part of, if its pages can be let go of and read again."""
-    base, mode = array, "c"
-    while isinstance(base, np.ndarray):
-        mode = base.mode if isinstance(base, np.memmap) else mode
-        base = base.base
-    # Of a copy on write ("c"), changed pages are nowhere else.
-    return base if isinstance(base, mmap.mmap) and mode != "c" and hasattr(base, "madvise") else None

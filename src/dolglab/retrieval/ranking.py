@@ -11,8 +11,9 @@ from jaxtyping import Float64
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.retrieval.exact_dot import VALUES_AT_ONCE, InnerProducts, exact_queries, parallel_map, take_rows
+from dolglab.retrieval.exact_dot import VALUES_AT_ONCE, InnerProducts, exact_queries, parallel_map
 from dolglab.retrieval.index import Index
+from dolglab.retrieval.large_arrays import take_rows
 
 # A query's list: gallery positions, best first, and their scores, (n,) each.
 RankedList = tuple[NDArray[np.int64], NDArray[np.float32]]
