@@ -78,7 +78,7 @@ class DatabaseAugmentation:
         there = np.ones(len(gallery), np.bool_) if available is None else available
 
         def augmented() -> Iterator[NDArray[np.float32]]:
-            for rows in row_chunks(*gallery.shape, chunk_bytes):
+            for rows in row_chunks(len(gallery), gallery.shape[1], chunk_bytes):
                 chunk = np.zeros((rows.stop - rows.start, gallery.shape[1]), np.float32)
                 own = rows.start + np.flatnonzero(there[rows])
                 descriptors = np.asarray(gallery[own])
