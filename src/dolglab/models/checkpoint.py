@@ -105,7 +105,7 @@ def trained_network(path: str | Path) -> DescriptorModel:
 def build_model(config: Mapping[str, Any]) -> DescriptorModel:
     """The network a stored configuration describes, without downloading pretrained weights.
 
-    Only this project's networks are built (see `resolve_target`), so that a checkpoint from elsewhere cannot call anything else.
+    Only registered networks are built (see `resolve_target`), so that a checkpoint from elsewhere calls nothing else.
     Raises UserError for what is none of them, and for arguments that they do not take.
     """
     from hydra.errors import InstantiationException
