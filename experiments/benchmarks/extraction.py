@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dolglab.extraction.extractor import PAPER_SCALES, Extractor, rescale
-from dolglab.extraction.fuse_batch_norm import folded
+from dolglab.extraction.fuse_batch_norm import fuse_batch_norm
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG
 from dolglab.models.local_branch import LocalBranch
@@ -64,7 +64,7 @@ def main() -> None:
     model = DOLG(Backbone("resnet50.tv_in1k", pretrained=False)).eval()
     model.load_state_dict(reference.state_dict())
     images = [torch.randint(0, 256, (*shape, 3), dtype=torch.uint8) for shape in SHAPES[: options.images]]
-    ours = Extractor(folded(model.to(memory_format=torch.channels_last)), PAPER_SCALES)
+    ours = Extractor(fuse_batch_norm(model.to(memory_format=torch.channels_last)), PAPER_SCALES)
     times: list[tuple[float, float]] = []
     cosine = 1.0
     with torch.inference_mode():

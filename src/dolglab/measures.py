@@ -13,7 +13,11 @@ from dolglab.errors import UserError
 
 
 def ranks_in(ranking: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The 0-based rank of each wanted position in a list of them, best first; -1 for those that are not in it."""
+    """The 0-based rank of each wanted position in a list of them, best first; -1 for those that are not in it.
+
+    >>> ranks_in(np.array([7, 3, 5]), np.array([5, 7, 1])).tolist()
+    [2, 0, -1]
+    """
     distinct, places = np.unique(wanted, return_inverse=True)
     at = np.flatnonzero(np.isin(ranking, distinct))
     ranks = np.full(len(distinct), -1, np.int64)

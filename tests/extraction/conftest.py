@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from extraction.foreign_made import (
+from extraction.external_files import (
     DIM,
     FURTHER,
     GALLERY,

@@ -143,12 +143,12 @@ def test_shards_cover_every_class_once(classes: int, world: int) -> None:
 def test_what_cannot_be_sharded_is_refused() -> None:
     sizes = torch.ones(4, dtype=torch.int64)
     for head in (CurricularFace(8, 4), DynamicArcFace(8, 4, class_sizes=sizes)):
-        with pytest.raises(UserError, match="class_parallel=true does not work"):
+        with pytest.raises(UserError, match=type(head).__name__):
             ClassParallel(head)
     for rate in (0, 1.5):
         with pytest.raises(UserError, match="sample_rate"):
             ClassParallel(ArcFace(8, 4), rate)
-    with pytest.raises(UserError, match="4 classes cannot be spread over 5"):
+    with pytest.raises(UserError, match=r"\b4 .*\b5 "):
         ClassParallel(ArcFace(8, 4)).split(0, 5)
 
 

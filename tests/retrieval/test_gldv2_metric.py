@@ -135,7 +135,7 @@ def test_an_index_that_misses_nothing_changes_nothing(descriptors: Tensor, measu
 def test_missing_images_are_an_error(descriptors: Tensor) -> None:
     metric = RetrievalMetric.of(benchmark("mAP@100"), DIM)
     metric.update(descriptors[:50], torch.arange(50))
-    with pytest.raises(UserError, match="2 of 52 images have no descriptor"):
+    with pytest.raises(UserError, match="2 of 52 images"):
         metric.compute()
 
 

@@ -68,18 +68,18 @@ def test_figures_without_meaning_are_refused() -> None:
             gldv2_map_at_k({}, solution)
         with pytest.raises(UserError, match="recognition"):
             global_average_precision({}, solution)
-    with pytest.raises(UserError, match="not a number"):
+    with pytest.raises(UserError, match="score"):
         global_average_precision({"a": (1, float("nan"))}, {"a": {1}})
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("id,images,Usage\n1,,Public\n", "needs the columns id,landmarks,Usage"),
-        ("", "needs the columns"),
-        ("id,landmarks,Usage\n1,x,Public\n", "image 1: 'x' are no landmark ids"),
-        ("id,landmarks,Usage\n1,2,public\n", "usage 'public' is none of Public, Private, Ignored"),
-        ("id,landmarks,Usage\n1,2,Public\n1,3,Private\n", "image 1 is listed more than once"),
+        ("id,images,Usage\n1,,Public\n", "id,landmarks,Usage"),
+        ("", "id,landmarks,Usage"),
+        ("id,landmarks,Usage\n1,x,Public\n", "image 1: 'x'"),
+        ("id,landmarks,Usage\n1,2,public\n", "usage 'public'"),
+        ("id,landmarks,Usage\n1,2,Public\n1,3,Private\n", "image 1 "),
         ("id,landmarks,Usage\n1,2\n", "usage ''"),
     ],
 )
@@ -87,7 +87,7 @@ def test_a_solution_of_another_form_is_refused(tmp_path: Path, text: str, why: s
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(UserError, match=why):
         read_recognition_solution(tmp_path / "a.csv")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"gone\.csv"):
         read_retrieval_solution(tmp_path / "gone.csv")
 
 

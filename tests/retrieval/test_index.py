@@ -101,13 +101,9 @@ def test_the_same_descriptors_give_the_same_index(
         assert (ours == theirs).all()
 
 
-def test_a_gallery_added_in_parts_is_the_same(
-    data: tuple[Table, Table], built: dict[str, Index], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in ("index", "index_training"):
-        monkeypatch.setattr(f"src.retrieval.{module}.ROWS_AT_ONCE", 400)
+def test_a_gallery_added_in_parts_is_the_same(data: tuple[Table, Table], built: dict[str, Index]) -> None:
     again = KINDS["ivf_pq"][0]()
-    again.build(data[0])
+    again.build(data[0], rows_at_once=400)
     assert (again.search(data[1], 20)[1] == built["ivf_pq"].search(data[1], 20)[1]).all()
 
 
@@ -193,9 +189,9 @@ def test_refuses_what_is_not_finite(kind: str, data: tuple[Table, Table], built:
     for value in (np.nan, np.inf):
         gallery = data[0].copy()
         gallery[-1, 3] = value
-        with pytest.raises(UserError, match=r"a gallery descriptor is not finite"):
+        with pytest.raises(UserError, match="gallery"):
             KINDS[kind][0]().build(gallery)
-        with pytest.raises(UserError, match=r"a query descriptor is not finite"):
+        with pytest.raises(UserError, match="query"):
             built[kind].search(gallery[-1:], 1)
 
 
@@ -203,11 +199,11 @@ def test_refuses_what_is_not_finite(kind: str, data: tuple[Table, Table], built:
 def test_nothing_is_searched_saved_or_weighed_before_it_is_built(kind: str, tmp_path: Path) -> None:
     index = KINDS[kind][0]()
     assert len(index) == 0
-    with pytest.raises(RuntimeError, match=r"build the index before searching it"):
+    with pytest.raises(RuntimeError):
         index.search(np.ones((1, 4), np.float32), 1)
-    with pytest.raises(RuntimeError, match=r"build the index"):
+    with pytest.raises(RuntimeError):
         index.save(tmp_path / "index")
-    with pytest.raises(RuntimeError, match=r"build the index"):
+    with pytest.raises(RuntimeError):
         _ = index.bytes_per_vector
 
 
@@ -227,24 +223,21 @@ def test_only_flat_is_exact_and_has_no_depth() -> None:
 
 
 def test_refuses_shapes_and_numbers_of_answers(built: dict[str, Index]) -> None:
-    with pytest.raises(UserError, match=r"query descriptors must be a table of one row each, not of shape \(32,\)"):
+    with pytest.raises(UserError, match=r"query.*\(32,\)"):
         built["flat"].search(np.ones(32, np.float32), 1)
-    with pytest.raises(UserError, match=r"at least one answer must be asked for, not 0"):
+    with pytest.raises(UserError, match=r"\b0$"):
         built["flat"].search(np.ones((1, 32), np.float32), 0)
 
 
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        (IVFFlatIndex(lists=101), r"ivf_flat: 101 lists cannot be trained on 100 descriptors: lower index.lists"),
-        (IVFFlatIndex(lists=60, training_sample=50), r"60 lists cannot be trained on 50 descriptors"),
-        (IVFPQIndex(code_bytes=8), r"ivf_pq: codes of 8 bits a part are trained on at least 256 .* here are 100"),
-        (OPQIndex(code_bytes=8), r"opq_pq: codes of 8 bits a part are trained on at least 256 descriptors"),
-        (
-            OPQIndex(code_bytes=5),
-            r"opq_pq: codes of 5 bytes, 8 bits a part, do not cut descriptors of 32",
-        ),
-        (IVFPQIndex(code_bytes=3, bits=5), r"ivf_pq: codes of 3 bytes, 5 bits a part, do not cut descriptors of 32"),
+        (IVFFlatIndex(lists=101), r"ivf_flat: 101 .* 100 .*index\.lists"),
+        (IVFFlatIndex(lists=60, training_sample=50), r"ivf_flat: 60 .* 50 .*index\.lists"),
+        (IVFPQIndex(code_bytes=8), r"ivf_pq: .* 256 .* 100.*index\.bits"),
+        (OPQIndex(code_bytes=8), r"opq_pq: .* 256 .* 100.*index\.bits"),
+        (OPQIndex(code_bytes=5), r"opq_pq: .* 5 bytes, 8 bits .* 32 .*index\.code_bytes"),
+        (IVFPQIndex(code_bytes=3, bits=5), r"ivf_pq: .* 3 bytes, 5 bits .* 32 .*index\.code_bytes"),
     ],
 )
 def test_a_gallery_that_does_not_fit_the_settings_is_refused(index: Index, message: str) -> None:
@@ -256,17 +249,17 @@ def test_a_gallery_that_does_not_fit_the_settings_is_refused(index: Index, messa
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: IVFFlatIndex(lists=0), r"index.lists must be a whole number of at least 1, not 0"),
-        (lambda: IVFFlatIndex(probes=0), r"index.probes must be a whole number of at least 1, not 0"),
-        (lambda: IVFPQIndex(code_bytes=0), r"index.code_bytes must be a whole number of at least 1, not 0"),
-        (lambda: IVFPQIndex(bits=13), r"index.bits must lie in 4 to 12, not 13"),
-        (lambda: IVFPQIndex(training_sample=0), r"index.training_sample must be"),
-        (lambda: OPQIndex(iterations=0), r"index.iterations must be"),
-        (lambda: OPQIndex(bits=3), r"index.bits must lie in 4 to 12, not 3"),
-        (lambda: OPQIndex(seed=-1), r"index.seed must be a whole number of at least 0, not -1"),
-        (lambda: HNSWIndex(m=1), r"index.m must be a whole number of at least 2, not 1"),
-        (lambda: HNSWIndex(ef_search=0), r"index.ef_search must be"),
-        (lambda: HNSWIndex(depth=0), r"index.depth must be"),
+        (lambda: IVFFlatIndex(lists=0), r"index\.lists .*not 0$"),
+        (lambda: IVFFlatIndex(probes=0), r"index\.probes .*not 0$"),
+        (lambda: IVFPQIndex(code_bytes=0), r"index\.code_bytes .*not 0$"),
+        (lambda: IVFPQIndex(bits=13), r"index\.bits .*not 13$"),
+        (lambda: IVFPQIndex(training_sample=0), r"index\.training_sample "),
+        (lambda: OPQIndex(iterations=0), r"index\.iterations "),
+        (lambda: OPQIndex(bits=3), r"index\.bits .*not 3$"),
+        (lambda: OPQIndex(seed=-1), r"index\.seed .*not -1$"),
+        (lambda: HNSWIndex(m=1), r"index\.m .*not 1$"),
+        (lambda: HNSWIndex(ef_search=0), r"index\.ef_search "),
+        (lambda: HNSWIndex(depth=0), r"index\.depth "),
     ],
 )
 def test_settings_out_of_range_are_refused(make: Callable[[], Index], message: str) -> None:
@@ -292,7 +285,7 @@ def test_recall_counts_the_answers_there_are() -> None:
     approximate = np.array([[2, 4, -1], [5, -1, -1], [3, 2, -1]])
     assert recall(approximate, exact, 3) == pytest.approx((1 + 1 / 3) / 2)
     assert np.isnan(recall(approximate[1:2], exact[1:2], 3))
-    with pytest.raises(UserError, match=r"recall@4 needs 4 answers a query, not lists of \(3, 3\) and \(3, 3\)"):
+    with pytest.raises(UserError, match=r"recall@4 .*\(3, 3\)"):
         recall(approximate, exact, 4)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,9 @@ import pytest
 from retrieval.indexes import DIM, KINDS, Table, every_kind, stable_sort
 
 from dolglab.errors import UserError
-from dolglab.retrieval import index_files
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.index import FlatIndex, Index, recall
+from dolglab.retrieval.index_files import IndexHeader, read_index
 
 
 @every_kind
@@ -48,23 +50,34 @@ def test_an_index_can_be_saved_where_it_was_mapped_from(
     mapped.load(path, mmap=True)
     built[kind].save(path)
     assert (mapped.search(data[1], 5)[1] == built[kind].search(data[1], 5)[1]).all()
-    with pytest.raises(UserError, match=r"mapped from its file: copy that file"):
+    with pytest.raises(UserError, match=re.escape(str(path))):
         mapped.save(path)
     mapped.build(data[0])
     mapped.save(path)
     assert path.is_file()
 
 
+class TakesAway(dict):
+    """Settings that are compared after the JSON was read and before the index is, and take it away meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def __iter__(self) -> Iterator[str]:
+        self.path.unlink()
+        return super().__iter__()
+
+
 @pytest.mark.parametrize("mmap", [True, False])
 def test_an_index_that_is_taken_away_while_it_is_read_is_said(
-    data: tuple[Table, Table], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mmap: bool
+    data: tuple[Table, Table], tmp_path: Path, mmap: bool
 ) -> None:
     index, path = FlatIndex(), tmp_path / "index"
     index.build(data[0])
     index.save(path)
-    monkeypatch.setattr(index_files, "_compare", lambda path, stored, wanted: path.unlink())
-    with pytest.raises(UserError, match=r"index cannot be read: No such file"):
-        FlatIndex().load(path, mmap=mmap)
+    with pytest.raises(UserError, match=os.strerror(errno.ENOENT)):
+        read_index(path, IndexHeader("flat", TakesAway(path)), mmap)
 
 
 def test_search_settings_may_change_with_a_loaded_index(data: tuple[Table, Table], tmp_path: Path) -> None:
@@ -79,9 +92,9 @@ def test_search_settings_may_change_with_a_loaded_index(data: tuple[Table, Table
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (FlatIndex, r"index of the kind ivf_flat, not flat: ask for that one"),
-        (lambda: IVFFlatIndex(lists=31, seed=1), r"built with lists=30, not 31 and seed=0, not 1: build it again"),
-        (IVFFlatIndex, r"built with lists=30, not None: build it again or ask for the same"),
+        (FlatIndex, r"ivf_flat, not flat"),
+        (lambda: IVFFlatIndex(lists=31, seed=1), r"lists=30, not 31 and seed=0, not 1"),
+        (IVFFlatIndex, r"lists=30, not None"),
     ],
 )
 def test_another_index_is_refused(
@@ -91,15 +104,15 @@ def test_another_index_is_refused(
     index = other()
     with pytest.raises(UserError, match=message):
         index.load(tmp_path / "index")
-    with pytest.raises(RuntimeError, match=r"build the index"):
+    with pytest.raises(RuntimeError):
         index.search(np.ones((1, DIM), np.float32), 1)
 
 
 def test_descriptors_of_another_size_are_refused(built: dict[str, Index], tmp_path: Path) -> None:
     built["flat"].save(tmp_path / "index")
-    with pytest.raises(UserError, match=r"indexes descriptors of 32 values, not 512: build it again"):
+    with pytest.raises(UserError, match=r"\b32 values, not 512"):
         FlatIndex().load(tmp_path / "index", dim=512)
-    with pytest.raises(UserError, match=r"queries have 8 values each, the gallery's descriptors 32"):
+    with pytest.raises(UserError, match=r"\b8 values .*\b32$"):
         built["flat"].search(np.ones((1, 8), np.float32), 1)
 
 
@@ -111,7 +124,7 @@ def test_a_file_cut_short_is_refused(kind: str, mmap: bool, built: dict[str, Ind
     whole = path.read_bytes()
     for length in (0, 30, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match=r"index is damaged: build the index again"):
+        with pytest.raises(UserError, match="index is damaged"):
             KINDS[kind][0]().load(path, mmap=mmap)
 
 
@@ -121,7 +134,7 @@ def test_a_flipped_byte_is_refused(built: dict[str, Index], tmp_path: Path) -> N
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"index is damaged: build the index again"):
+    with pytest.raises(UserError, match="index is damaged"):
         KINDS["hnsw"][0]().load(path)
 
 
@@ -132,7 +145,7 @@ def test_a_file_that_is_no_index_is_refused(mmap: bool, built: dict[str, Index],
     path.write_bytes(b"nonsense" * 9)
     known = json.loads(beside.read_text()) | {"bytes": 72}
     beside.write_text(json.dumps(known | {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}))
-    with pytest.raises(UserError, match=r"index is damaged: build the index again"):
+    with pytest.raises(UserError, match="index is damaged"):
         FlatIndex().load(path, mmap=mmap)
 
 
@@ -140,26 +153,26 @@ def test_a_json_of_another_index_is_refused(built: dict[str, Index], tmp_path: P
     path, beside = tmp_path / "index", tmp_path / "index.json"
     built["flat"].save(path)
     beside.write_text(json.dumps(json.loads(beside.read_text()) | {"count": 3}))
-    with pytest.raises(UserError, match=r"index is damaged: build the index again"):
+    with pytest.raises(UserError, match="index is damaged"):
         FlatIndex().load(path)
 
 
 def test_what_is_not_there_or_not_whole_is_refused(built: dict[str, Index], tmp_path: Path) -> None:
     path, beside = tmp_path / "index", tmp_path / "index.json"
-    with pytest.raises(UserError, match=r"index: there is no index: build one and save it there"):
+    with pytest.raises(UserError, match=re.escape(f"{path}: ")):
         FlatIndex().load(path)
     built["flat"].save(path)
     for text in ("{", "[]", '{"kind": "flat"}', "\udcff"):
         beside.write_bytes(text.encode(errors="surrogateescape"))
-        with pytest.raises(UserError, match=r"index.json is damaged: build the index again"):
+        with pytest.raises(UserError, match=r"index\.json is damaged"):
             FlatIndex().load(path)
     beside.unlink()
-    with pytest.raises(UserError, match=r"index.json cannot be read, so the index was not saved whole"):
+    with pytest.raises(UserError, match=r"index\.json cannot be read"):
         FlatIndex().load(path)
 
 
 def test_a_name_that_faiss_cannot_take_is_refused(built: dict[str, Index], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"faiss takes UTF-8 names only, rename the folder or file"):
+    with pytest.raises(UserError, match="UTF-8"):
         built["flat"].save(tmp_path / os.fsdecode(b"\xff"))
     assert os.listdir(tmp_path) == []
 
@@ -174,7 +187,7 @@ def test_a_disk_without_room_leaves_what_was_there(
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(UserError, match=r"index cannot be written: is there room on the disk\?"):
+        with pytest.raises(UserError, match="index cannot be written"):
             built["flat"].save(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

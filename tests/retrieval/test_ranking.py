@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.measures import ranks_in
-from dolglab.retrieval.exact_dot import mapping_of, on_grid, rows_at
+from dolglab.retrieval.exact_dot import round_to_grid
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.index import FlatIndex
+from dolglab.retrieval.large_arrays import memory_map_of, take_rows
 from dolglab.retrieval.ranking import (
+    ChunkSizes,
     Ranked,
     exact_ranking,
     gallery_ranking,
@@ -30,13 +31,8 @@ from dolglab.retrieval.ranking import (
 Array = NDArray[np.floating]
 
 
-@pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts so small that a gallery of some hundred images has many."""
-    monkeypatch.setattr("dolglab.retrieval.exact_dot.VALUES", 40)
-    monkeypatch.setattr("dolglab.retrieval.ranking.FIRST_TILE", 2)
-    monkeypatch.setattr("dolglab.retrieval.ranking.TILE", 33)
-    monkeypatch.setattr("dolglab.retrieval.ranking.QUERIES_AT_ONCE", 3)
+# So small that a gallery of some hundred images has many.
+SMALL = ChunkSizes(queries=3, images=33, first_images=2, values=40)
 
 
 def whole(*, images: int = 300, queries: int = 8, dim: int = 6, seed: int = 0) -> tuple[Array, Array]:
@@ -63,7 +59,6 @@ def check(ranked: Ranked, scores: Array, labelled: list[NDArray[np.int64]], top:
         assert ranked.labelled[query] is labelled[query]
 
 
-@pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("top", [1, 7, 400])
 @pytest.mark.parametrize("share", [1.0, 0.6])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
@@ -71,11 +66,10 @@ def test_equals_a_full_stable_sort(top: int, share: float, dtype: type[np.floati
     gallery, queries = whole()
     labelled = some(gallery, queries)
     known = np.random.default_rng(2).random(len(gallery)) < share
-    ranked = exact_ranking(gallery.astype(dtype), queries, labelled, top, None if share == 1 else known)
+    ranked = exact_ranking(gallery.astype(dtype), queries, labelled, top, None if share == 1 else known, SMALL)
     check(ranked, queries @ gallery.T, labelled, top, known if share < 1 else np.ones(len(gallery), np.bool_))
 
 
-@pytest.mark.usefixtures("small_parts")
 @settings(derandomize=True, deadline=None, max_examples=40)
 @given(data=st.data())
 def test_equals_a_full_stable_sort_at_every_size(data: st.DataObject) -> None:
@@ -84,7 +78,8 @@ def test_equals_a_full_stable_sort_at_every_size(data: st.DataObject) -> None:
     labelled = [np.array(data.draw(st.lists(st.integers(0, images - 1), max_size=8)), np.int64) for _ in queries]
     known = np.array(data.draw(st.lists(st.booleans(), min_size=images, max_size=images)))
     top = data.draw(st.integers(1, 20))
-    check(exact_ranking(gallery, queries, labelled, top, known), queries @ gallery.T, labelled, top, known)
+    ranked = exact_ranking(gallery, queries, labelled, top, known, SMALL)
+    check(ranked, queries @ gallery.T, labelled, top, known)
 
 
 def test_equal_descriptors_tie_wherever_they_stand() -> None:
@@ -102,7 +97,7 @@ def test_equal_descriptors_tie_wherever_they_stand() -> None:
         assert len(set(ranked.scores[0].tolist())) == 1
 
 
-def test_neither_threads_nor_parts_nor_company_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_threads_nor_parts_nor_company_change_a_bit() -> None:
     rng = np.random.default_rng(0)
     gallery = rng.standard_normal((3000, 70)).astype(np.float32)
     queries = rng.standard_normal((9, 70)).astype(np.float32)
@@ -111,8 +106,7 @@ def test_neither_threads_nor_parts_nor_company_change_a_bit(monkeypatch: pytest.
     results = []
     for count, values in ((1, 2**18), (2, 7000), (3, 2**10)):
         torch.set_num_threads(count)
-        monkeypatch.setattr("dolglab.retrieval.exact_dot.VALUES", values)
-        results.append(exact_ranking(gallery, queries, labelled, 50))
+        results.append(exact_ranking(gallery, queries, labelled, 50, chunks=ChunkSizes(values=values)))
     torch.set_num_threads(threads)
     alone = [exact_ranking(gallery, queries[q : q + 1], labelled[q : q + 1], 50) for q in range(9)]
     for result in results[1:]:
@@ -129,7 +123,7 @@ def test_sums_of_products_on_the_grid_do_not_round(length: float, power: int) ->
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((2, 512)) ** power
     rows = (length * rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    one, other = on_grid(torch.from_numpy(rows.astype(np.float64))).numpy()
+    one, other = round_to_grid(rows.astype(np.float64))
     exact = sum(Fraction(a) * Fraction(b) for a, b in zip(one.tolist(), other.tolist(), strict=True))
     for _ in range(20):
         order = rng.permutation(512)
@@ -139,14 +133,13 @@ def test_sums_of_products_on_the_grid_do_not_round(length: float, power: int) ->
 
 
 def test_zeros_are_on_the_grid() -> None:
-    assert (on_grid(torch.zeros(3, 4, dtype=torch.float64)) == 0).all()
+    assert (round_to_grid(np.zeros((3, 4))) == 0).all()
     gallery = np.zeros((3, 4), np.float32)
     ranked = exact_ranking(gallery, gallery[:1], [np.array([2, 0])], 2)
     assert ranked.heads.tolist() == [[0, 1]]
     assert ranked.ranks[0].tolist() == [2, 0]
 
 
-@pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_a_mapped_gallery_ranks_alike_and_keeps_what_was_changed(tmp_path: Path, mode: str) -> None:
     gallery, queries = whole()
@@ -155,18 +148,18 @@ def test_a_mapped_gallery_ranks_alike_and_keeps_what_was_changed(tmp_path: Path,
     if mode == "c":
         mapped[:] = gallery
     labelled = [positions[positions < 200] - 0 for positions in some(gallery, queries)]
-    ranked = exact_ranking(np.asarray(mapped)[:200], queries, labelled, 5)
+    ranked = exact_ranking(np.asarray(mapped)[:200], queries, labelled, 5, chunks=SMALL)
     check(ranked, queries @ gallery[:200].T, labelled, 5, np.ones(200, np.bool_))
     assert (mapped == gallery).all()
-    assert (mapping_of(np.asarray(mapped)[3:9]) is None) == (mode == "c")
-    assert mapping_of(gallery) is None
+    assert (memory_map_of(np.asarray(mapped)[3:9]) is None) == (mode == "c")
+    assert memory_map_of(gallery) is None
 
 
-def test_rows_at_consecutive_positions_are_no_copy() -> None:
+def test_take_rows_consecutive_positions_are_no_copy() -> None:
     table = np.arange(12.0).reshape(6, 2)
-    assert np.shares_memory(rows_at(table, np.arange(2, 5)), table)
+    assert np.shares_memory(take_rows(table, np.arange(2, 5)), table)
     for positions in ([], [1, 3], [2, 1, 0], [1, 1, 3], [4]):
-        assert rows_at(table, np.array(positions, np.int64)).tolist() == table[np.array(positions, np.int64)].tolist()
+        assert take_rows(table, np.array(positions, np.int64)).tolist() == table[np.array(positions, np.int64)].tolist()
 
 
 def test_where_there_is_nothing_nothing_is_found() -> None:
@@ -186,9 +179,9 @@ def test_what_is_not_finite_is_refused(value: float) -> None:
     nobody = some(gallery, queries, 0)
     spoiled = gallery.copy()
     spoiled[31, 2] = value
-    with pytest.raises(UserError, match="a gallery descriptor is not finite"):
+    with pytest.raises(UserError, match="gallery"):
         exact_ranking(spoiled, queries, nobody, 3)
-    with pytest.raises(UserError, match="a query descriptor is not finite"):
+    with pytest.raises(UserError, match="query"):
         exact_ranking(gallery, spoiled[30:32], nobody[:2], 3)
     # What could not be read may hold anything.
     known = np.arange(40) != 31
@@ -198,16 +191,14 @@ def test_what_is_not_finite_is_refused(value: float) -> None:
 def test_what_does_not_fit_is_refused() -> None:
     gallery, queries = whole(images=40, queries=2)
     nothing = np.empty(0, np.int64)
-    with pytest.raises(UserError, match="query descriptors have 5 values, those of the gallery 6"):
+    with pytest.raises(UserError, match=r"\b5\b.*\b6\b"):
         exact_ranking(gallery, queries[:, :5], [nothing] * 2, 3)
-    with pytest.raises(UserError, match="ground truth of 3 queries for descriptors of 2"):
+    with pytest.raises(UserError, match=r"\b3\b.*\b2\b"):
         exact_ranking(gallery, queries, [nothing] * 3, 3)
-    with pytest.raises(UserError, match="39 marks of what is known for a gallery of 40 images"):
+    with pytest.raises(UserError, match=r"\b39\b.*\b40\b"):
         exact_ranking(gallery, queries, [nothing] * 2, 3, np.ones(39, np.bool_))
     for outside in (40, -1):
-        with pytest.raises(
-            UserError, match=rf"ground truth of query 1 names image {outside} \(from 0\), but the gallery has 40"
-        ):
+        with pytest.raises(UserError, match=rf"query 1 .*image {outside} .*40"):
             exact_ranking(gallery, queries, [nothing, np.array([3, outside])], 3)
 
 
@@ -222,14 +213,13 @@ def test_lists_are_kept_as_far_as_they_go() -> None:
     assert ranks_in(np.array([3, 1]), np.empty(0, np.int64)).tolist() == []
 
 
-@pytest.mark.usefixtures("small_parts")
 def test_what_an_index_finds_is_ranked_as_far_as_it_was_asked() -> None:
     gallery, queries = whole()
     labelled = some(gallery, queries)
-    exact = exact_ranking(gallery, queries, labelled, 20)
+    exact = exact_ranking(gallery, queries, labelled, 20, chunks=SMALL)
     index = FlatIndex()
     index.build(gallery)
-    found = index_ranking(index, queries, labelled, 20, 50)
+    found = index_ranking(index, queries, labelled, 20, 50, queries_at_once=3)
     assert (found.heads == exact.heads).all()
     assert (found.scores == exact.scores).all()
     for ranks, own in zip(found.ranks, exact.ranks, strict=True):
@@ -273,5 +263,5 @@ def test_a_new_order_moves_what_it_orders() -> None:
 def test_an_order_of_anything_else_is_refused(order: list[int]) -> None:
     gallery, queries = whole(images=4, queries=1)
     ranked = exact_ranking(gallery, queries, [np.empty(0, np.int64)], 10)
-    with pytest.raises(ValueError, match="no new order of the first images of query 0"):
+    with pytest.raises(ValueError, match="query 0"):
         reranked(ranked, {0: np.array(order)})

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from dolglab.retrieval.exact_dot import side_by_side
+from dolglab.retrieval.exact_dot import parallel_map
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def test_results_come_in_order_from_threads_of_one_core_each() -> None:
             together.wait()
         return part, torch.get_num_threads()
 
-    found = list(side_by_side(work, range(20)))
+    found = list(parallel_map(work, range(20)))
     assert [part for part, _ in found] == list(range(20))
     assert {threads for _, threads in found} == {1}
     assert torch.get_num_threads() == 3
@@ -41,7 +41,7 @@ def test_few_parts_are_taken_before_their_results_are_wanted() -> None:
             taken.append(part)
             yield part
 
-    results = side_by_side(lambda part: part, parts())
+    results = parallel_map(lambda part: part, parts())
     assert next(results) == 0
     assert len(taken) <= 5
     results.close()
@@ -50,6 +50,6 @@ def test_few_parts_are_taken_before_their_results_are_wanted() -> None:
 
 def test_an_error_arrives_where_the_results_are_read() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(side_by_side(lambda part: 1 // part, [1, 0, 1]))
+        list(parallel_map(lambda part: 1 // part, [1, 0, 1]))
     assert torch.get_num_threads() == 3
-    assert list(side_by_side(str, [])) == []
+    assert list(parallel_map(str, [])) == []

@@ -19,8 +19,7 @@ from dolglab.data.module import LandmarkDataModule
 from dolglab.errors import UserError
 from dolglab.extraction.extractor import check_protocol
 from dolglab.losses.class_parallel import ClassParallel
-from dolglab.models.backbone import without_weights
-from dolglab.models.checkpoint import check_loadable, describe_run
+from dolglab.models.checkpoint import check_loadable, describe_run, safe_config
 from dolglab.models.delg import DELG
 from dolglab.processes import launched, main_process
 from dolglab.results.run import protocol
@@ -141,7 +140,7 @@ def _without_pretrained(cfg: DictConfig) -> DictConfig:
     plain = copy.deepcopy(cfg)
     # The licence is kept by name, which a configuration need not have.
     OmegaConf.set_struct(plain, False)
-    plain.backbone = without_weights(as_plain(cfg.backbone))
+    plain.backbone = safe_config(as_plain(cfg.backbone))
     return plain.model
 
 

@@ -44,7 +44,7 @@ def main(cfg: DictConfig) -> float | None:
         tell(changes(last, module.run))
     if main_process():
         data.check(trainer.world_size)
-        print(f"backbone {cfg.backbone.name}, licence of its weights: {config['licence'] or 'not stated'}")
+        print(f"backbone {module.model.backbone.name}, licence of its weights: {config['licence'] or 'not stated'}")
     record_run(run, cfg)
     boards = [log for log in trainer.loggers if isinstance(log, WandbLog)]
     for board in boards:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,24 +12,43 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dolglab.contracts import Benchmark
 from dolglab.data.sources import IMAGE_SUFFIXES
 from dolglab.errors import UserError, truncate_list
+from dolglab.retrieval.large_arrays import assemble, row_chunks
 
-# The tables of a file whose gallery and queries are apart.
-APART = ("gallery", "queries")
+# Bytes of descriptors up to which they are brought into memory, and bytes of them in work at a time.
+IN_MEMORY, CHUNK_BYTES = 2**30, 2**23
+# Lengths this near to 1 are left as they are: float32 does not get much nearer.
+EXACT = 1e-5
+# Lengths this near to 1 belong to descriptors that were normalised before they were rounded, to half precision say.
+ROUNDED = 2e-3
 
 # Whether parts with these numbers of rows may be what is meant.
 Fits = Callable[[tuple[int, ...]], bool]
 
 
 @dataclass(frozen=True)
+class AlignedDescriptors:
+    """Descriptors that came in a file.
+
+    `descriptors` are (images, D) float32, L2-normalised, in the order of the benchmark's images: gallery, distractors,
+    queries. Those of more than 1 GiB are mapped from a file, and read-only. `normalised` says whether they were
+    normalised in the file, `note` what results say of where they come from.
+    """
+
+    descriptors: NDArray[np.float32]
+    normalised: bool
+    note: str
+
+
+@dataclass(frozen=True)
 class Table:
     """Descriptors in a file's own order, one a row: one part, or the gallery's and the queries'.
 
-    Parts are (rows, D) of any kind of real number, mapped into memory where the format allows it.
+    Parts are (rows, D) of any kind of real number, mapped into memory where the format allows it; `names` are those
+    that the file itself gives its rows.
     """
 
     parts: tuple[NDArray[Any], ...]
@@ -42,7 +59,6 @@ class Table:
 
     @property
     def dim(self) -> int:
-        """D."""
         return self.parts[0].shape[1]
 
     def rows(self, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -55,6 +71,61 @@ class Table:
         taken[~behind] = first[rows[~behind]]
         taken[behind] = second[rows[behind] - len(first)]
         return taken
+
+
+def read_descriptors(
+    path: str | Path,
+    benchmark: Benchmark,
+    names: str | Path | None = None,
+    in_memory: int = IN_MEMORY,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> AlignedDescriptors:
+    """The descriptors in a file, one for each image of the benchmark.
+
+    Without names they stand in the benchmark's order: gallery, distractors, queries. With names (`names`, else those in
+    a `.safetensors`, else the `.txt` beside the file) each image gets the row of its name (see `align`), which is its
+    path as rankings give it; rows of other images are left out.
+
+    What has to be copied and is larger than `in_memory` goes to a temporary file in TMPDIR, which is gone with the
+    process.
+
+    Args:
+        path: see `read_table` for the formats.
+        benchmark: whose images.
+        names: a text file with the name of each row, one a line; of a file with gallery and queries apart first the
+            gallery's, then the queries'.
+        in_memory: bytes of descriptors up to which they are brought into memory.
+        chunk_bytes: bytes of them in work at a time.
+
+    Raises:
+        UserError: as `read_table` and `align`; another number of rows than of images or names; descriptors that are
+            not finite, or zero and so without direction.
+    """
+    path, source = Path(path), benchmark.source
+    table, listed = _read_with_names(path, benchmark, Path(names) if names else None)
+    if listed is None:
+        rows = np.arange(len(source))
+    else:
+        wanted = [source.name(position) for position in range(len(source))]
+        rows = align(wanted, listed, f"{path} for {benchmark.name}")
+    chunks = list(row_chunks(len(rows), table.dim, chunk_bytes))
+    norms = np.concatenate([_norms(table.rows(rows[chunk])) for chunk in chunks])
+    for wrong, what in ((~np.isfinite(norms), "not finite"), (norms == 0, "zero, which has no direction")):
+        if wrong.any():
+            bad = [source.name(position) for position in np.flatnonzero(wrong).tolist()]
+            raise UserError(f"{path}: {len(bad):,} of {len(rows):,} descriptors are {what}: {truncate_list(bad, 5)}")
+    deviation = float(np.abs(norms - 1).max())
+    exact, normalised = deviation <= EXACT, deviation <= ROUNDED
+    note = f"descriptors of {path.name}" + ("" if normalised else ", normalised here")
+    if exact and 4 * len(rows) * table.dim > in_memory and _is_float32_table(table, rows):
+        return AlignedDescriptors(table.parts[0], normalised, note)
+
+    def unit_rows() -> Iterator[NDArray[Any]]:
+        for chunk in chunks:
+            taken = table.rows(rows[chunk])
+            yield taken if exact else taken / norms[chunk, None]
+
+    return AlignedDescriptors(assemble(len(rows), table.dim, unit_rows(), in_memory), normalised, note)
 
 
 def read_table(path: Path, fits: Fits) -> Table:
@@ -90,6 +161,77 @@ def read_table(path: Path, fits: Fits) -> Table:
     return table
 
 
+def read_names(path: Path) -> list[str]:
+    """The names in a text file, one a line, blank lines aside. Raises UserError when it cannot be read."""
+    try:
+        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+    except OSError as error:
+        raise UserError(f"the names of descriptors cannot be read: {path} ({error.strerror})") from error
+    return [os.fsdecode(line.strip()) for line in lines if line.strip()]
+
+
+def align(wanted: Sequence[str], listed: Sequence[str], what: str) -> NDArray[np.int64]:
+    """Where in `listed` each wanted name stands: whole, else without its extension, else by its last part alone.
+
+    The shorter forms count only where they are unique on both sides.
+    Raises UserError, which begins with `what`, for names that are listed twice, and for wanted ones that are not
+    listed or cannot be told apart.
+
+    >>> align(["jpg/a.jpg", "jpg/b.jpg"], ["b", "jpg/a.png"], "d.npy").tolist()
+    [1, 0]
+    """
+    if twice := _repeated(listed):
+        raise UserError(f"{what}: names are listed more than once: {truncate_list(list(twice), 5)}")
+    rows = np.full(len(wanted), -1)
+    ambiguous = np.zeros(len(wanted), np.bool_)
+    for form in (str, _without_suffix, _last_part):
+        left = np.flatnonzero(rows < 0).tolist()
+        if not left:
+            break
+        ours, theirs = [form(name) for name in wanted], [form(name) for name in listed]
+        places = dict(zip(theirs, range(len(theirs)), strict=True))
+        repeated = _repeated(ours).keys() | _repeated(theirs).keys()
+        for position in left:
+            place = places.get(ours[position])
+            ambiguous[position] = place is not None and ours[position] in repeated
+            if place is not None and not ambiguous[position]:
+                rows[position] = place
+    if ambiguous.any():
+        names = [wanted[position] for position in np.flatnonzero(ambiguous).tolist()]
+        raise UserError(
+            f"{what}: {len(names):,} of {len(wanted):,} images cannot be told apart by these names: "
+            f"{truncate_list(names, 5)} (list such paths, or leave the names out and keep the benchmark's order)"
+        )
+    if missing := [wanted[position] for position in np.flatnonzero(rows < 0).tolist()]:
+        raise UserError(
+            f"{what}: {len(missing):,} of {len(wanted):,} images are not listed: {truncate_list(missing, 5)}"
+        )
+    return rows
+
+
+def _read_with_names(path: Path, benchmark: Benchmark, names: Path | None) -> tuple[Table, list[str] | None]:
+    """A file's table, and the names of its rows where there are any. Raises UserError when their numbers differ."""
+    beside = path.with_suffix(".txt")
+    listed = read_names(names) if names else read_names(beside) if beside.is_file() else None
+    images, gallery = len(benchmark.source), benchmark.num_gallery
+
+    def fits(counts: tuple[int, ...]) -> bool:
+        return sum(counts) == len(listed) if listed else counts in ((gallery, images - gallery), (images,))
+
+    table = read_table(path, fits)
+    if table.names is not None and names is None:
+        listed = table.names
+    have = " and ".join(f"{len(part):,}" for part in table.parts)
+    if listed is not None and len(listed) != len(table):
+        raise UserError(f"{path} has {have} descriptors, and {len(listed):,} names are listed for them")
+    if listed is None and not fits(tuple(len(part) for part in table.parts)):
+        raise UserError(
+            f"{path} has {have} descriptors for the {images:,} images of {benchmark.name}, {gallery:,} in the gallery "
+            f"and then {images - gallery:,} queries ({beside.name} beside it may say which is which, a name a line)"
+        )
+    return table, listed
+
+
 def _read_npy(path: Path) -> NDArray[Any]:
     try:
         return np.lib.format.open_memmap(path, mode="r")
@@ -119,34 +261,29 @@ def _read_mat(path: Path, fits: Fits) -> Table:
 def _read_safetensors(path: Path) -> Table:
     from safetensors import SafetensorError, safe_open
 
+    layouts = ("descriptors",), ("gallery", "queries")
     try:
         with safe_open(path, framework="pt") as file:
             keys, about = set(file.keys()), file.metadata() or {}
-            layout = keys & {"descriptors", *APART}
-            if layout not in ({"descriptors"}, set(APART)):
+            layout = next((names for names in layouts if keys & {*layouts[0], *layouts[1]} == set(names)), None)
+            if layout is None:
                 found = ", ".join(sorted(keys)[:8]) or "nothing"
                 raise UserError(f"{path} must hold either descriptors, or gallery and queries; it holds {found}")
-            wanted = APART if "gallery" in layout else ("descriptors",)
-            tensors = {key: file.get_tensor(key) for key in wanted}
+            tensors = [file.get_tensor(key) for key in layout]
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a safetensors file that can be read ({_line(error)})") from error
-    parts = tuple(_checked(_array(tensor), path, key) for key, tensor in tensors.items())
-    return Table(parts, _names(about["names"], path) if "names" in about else None)
-
-
-def _array(tensor: Tensor) -> NDArray[Any]:
-    """Numpy has no bfloat16, and none of the smaller kinds."""
-    return (tensor.float() if tensor.is_floating_point() and tensor.element_size() <= 2 else tensor).numpy()
-
-
-def _names(text: str, path: Path) -> list[str]:
+    # numpy has no bfloat16, and none of the smaller kinds.
+    arrays = [(x.float() if x.is_floating_point() and x.element_size() <= 2 else x).numpy() for x in tensors]
+    parts = tuple(_checked(array, path, key) for array, key in zip(arrays, layout, strict=True))
+    if "names" not in about:
+        return Table(parts)
     try:
-        names = json.loads(text)
+        names = json.loads(about["names"])
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: the names in its metadata are not a JSON list of names")
-    return names
+    return Table(parts, names)
 
 
 def _checked(part: Any, path: Path, what: str) -> NDArray[Any]:
@@ -157,61 +294,24 @@ def _checked(part: Any, path: Path, what: str) -> NDArray[Any]:
     return part
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+def _is_float32_table(table: Table, rows: NDArray[np.int64]) -> bool:
+    """Whether the rows asked for are just what lies in the file."""
+    part, *others = table.parts
+    whole = not others and len(rows) == len(part) and bool((np.diff(rows) == 1).all())
+    return whole and part.dtype == np.float32 and part.flags.c_contiguous
 
 
-def read_names(path: Path) -> list[str]:
-    """The names in a text file, one a line, blank lines aside. Raises UserError when it cannot be read."""
-    try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
-    except OSError as error:
-        raise UserError(f"the names of descriptors cannot be read: {path} ({error.strerror})") from error
-    return [os.fsdecode(line.strip()) for line in lines if line.strip()]
+def _norms(descriptors: NDArray[np.number]) -> NDArray[np.float64]:
+    """L2 norms, in double precision, where no float32 overflows."""
+    wide = descriptors.astype(np.float64)
+    return np.sqrt(np.einsum("nd,nd->n", wide, wide))
 
 
-def aligned(wanted: Sequence[str], listed: Sequence[str], what: str) -> NDArray[np.int64]:
-    """Where in `listed` each wanted name stands: whole, else without its extension, else by its last part alone.
-
-    The shorter forms count only where they are unique on both sides.
-    Raises UserError, which begins with `what`, for names that are listed twice, and for wanted ones that are not
-    listed or cannot be told apart.
-    """
-    if len(set(listed)) < len(listed):
-        twice = [name for name, times in Counter(listed).items() if times > 1]
-        raise UserError(f"{what}: names are listed more than once: {truncate_list(twice, 5)}")
-    rows = np.full(len(wanted), -1)
-    unclear = np.zeros(len(wanted), np.bool_)
-    for form in (str, _without_suffix, _last_part):
-        left = np.flatnonzero(rows < 0).tolist()
-        if not left:
-            break
-        ours, theirs = [form(name) for name in wanted], [form(name) for name in listed]
-        places = dict(zip(theirs, range(len(theirs)), strict=True))
-        repeated = _repeated(ours) | _repeated(theirs)
-        for position in left:
-            place = places.get(ours[position])
-            unclear[position] = place is not None and ours[position] in repeated
-            if place is not None and not unclear[position]:
-                rows[position] = place
-    if unclear.any():
-        names = [wanted[position] for position in np.flatnonzero(unclear).tolist()]
-        raise UserError(
-            f"{what}: {len(names):,} of {len(wanted):,} images cannot be told apart by these names: "
-            f"{truncate_list(names, 5)} (list such paths, or leave the names out and keep the benchmark's order)"
-        )
-    missing = [wanted[position] for position in np.flatnonzero(rows < 0).tolist()]
-    if missing:
-        raise UserError(
-            f"{what}: {len(missing):,} of {len(wanted):,} images are not listed: {truncate_list(missing, 5)}"
-        )
-    return rows
-
-
-def _repeated(names: Sequence[str]) -> set[str]:
+def _repeated(names: Sequence[str]) -> dict[str, int]:
+    """Names that come more than once, in the order of the first time, and how often."""
     if len(set(names)) == len(names):
-        return set()
-    return {name for name, times in Counter(names).items() if times > 1}
+        return {}
+    return {name: times for name, times in Counter(names).items() if times > 1}
 
 
 def _without_suffix(name: str) -> str:
@@ -224,128 +324,5 @@ def _last_part(name: str) -> str:
     return _without_suffix(name.rpartition("/")[2])
 
 
-# Descriptors of more bytes than this are not brought into memory.
-LARGE = 2**30
-# Numbers looked at together.
-AT_ONCE = 2**21
-# Lengths this near to 1 are left as they are: float32 does not get much nearer.
-EXACT = 1e-5
-# Lengths this near to 1 belong to descriptors that were normalised before they were rounded, to half precision say.
-ROUNDED = 2e-3
-
-
-@dataclass(frozen=True)
-class Foreign:
-    """Descriptors that came in a file.
-
-    `descriptors` are (images, D) float32, L2-normalised, in the order of the benchmark's images: gallery, distractors,
-    queries. Those of more than 1 GiB are mapped into memory, and read-only where the file itself is mapped.
-    `normalised` says whether they were normalised in the file, `note` what results say of where they come from.
-    """
-
-    descriptors: NDArray[np.float32]
-    normalised: bool
-    note: str
-
-
-def read_descriptors(path: str | Path, benchmark: Benchmark, names: str | Path | None = None) -> Foreign:
-    """The descriptors in a file, one for each image of the benchmark.
-
-    Without names they stand in the benchmark's order: gallery, distractors, queries. With names (`names`, else those in
-    a `.safetensors`, else the `.txt` beside the file) each image gets the row of its name (see `aligned`), which is its
-    path as rankings give it; rows of other images are left out.
-
-    What has to be copied and is larger than 1 GiB goes to a temporary file in TMPDIR, which is gone with the process.
-
-    Args:
-        path: see `read_table` for the formats.
-        benchmark: whose images.
-        names: a text file with the name of each row, one a line; of a file with gallery and queries apart first the
-            gallery's, then the queries'.
-
-    Raises:
-        UserError: as `read_table` and `aligned`; another number of rows than of images or names; descriptors that are
-            not finite, or zero and so without direction.
-    """
-    path, source = Path(path), benchmark.source
-    table, listed = _with_names(path, benchmark, Path(names) if names else None)
-    if listed is None:
-        rows = np.arange(len(source))
-    else:
-        wanted = [source.name(position) for position in range(len(source))]
-        rows = aligned(wanted, listed, f"{path} for {benchmark.name}")
-    lengths = np.concatenate([_lengths(table.rows(rows[chunk])) for chunk in _chunks(len(rows), table.dim)])
-    _check_lengths(lengths, source.name, path)
-    off = float(np.abs(lengths - 1).max())
-    note = f"descriptors of {path.name}" + ("" if off <= ROUNDED else ", normalised here")
-    return Foreign(_normalised(table, rows, lengths, exact=off <= EXACT), off <= ROUNDED, note)
-
-
-def _with_names(path: Path, benchmark: Benchmark, names: Path | None) -> tuple[Table, list[str] | None]:
-    """A file's table, and the names of its rows where there are any. Raises UserError when their numbers differ."""
-    beside = path.with_suffix(".txt")
-    listed = read_names(names) if names else read_names(beside) if beside.is_file() else None
-    images, gallery = len(benchmark.source), benchmark.num_gallery
-
-    def fits(counts: tuple[int, ...]) -> bool:
-        return sum(counts) == len(listed) if listed else counts in ((gallery, images - gallery), (images,))
-
-    table = read_table(path, fits)
-    if table.names is not None and names is None:
-        listed = table.names
-    have = " and ".join(f"{len(part):,}" for part in table.parts)
-    if listed is not None and len(listed) != len(table):
-        raise UserError(f"{path} has {have} descriptors, and {len(listed):,} names are listed for them")
-    if listed is None and not fits(tuple(len(part) for part in table.parts)):
-        raise UserError(
-            f"{path} has {have} descriptors for the {images:,} images of {benchmark.name}, {gallery:,} in the gallery "
-            f"and then {images - gallery:,} queries ({beside.name} beside it may say which is which, a name a line)"
-        )
-    return table, listed
-
-
-def _lengths(descriptors: NDArray[np.number]) -> NDArray[np.float64]:
-    """L2 norms, in double precision, where no float32 overflows."""
-    wide = descriptors.astype(np.float64)
-    return np.sqrt(np.einsum("nd,nd->n", wide, wide))
-
-
-def _check_lengths(lengths: NDArray[np.float64], name: Callable[[int], str], path: Path) -> None:
-    for wrong, what in ((~np.isfinite(lengths), "not finite"), (lengths == 0, "zero, which has no direction")):
-        if wrong.any():
-            names = [name(position) for position in np.flatnonzero(wrong).tolist()]
-            raise UserError(
-                f"{path}: {len(names):,} of {len(lengths):,} descriptors are {what}: {truncate_list(names, 5)}"
-            )
-
-
-def _normalised(
-    table: Table, rows: NDArray[np.int64], lengths: NDArray[np.float64], exact: bool
-) -> NDArray[np.float32]:
-    """The rows at length 1, which `exact` says they have; the file's own memory map where it is that already."""
-    size = 4 * len(rows) * table.dim
-    whole = len(table.parts) == 1 and len(rows) == len(table) and bool((np.diff(rows) == 1).all())
-    if exact and whole and size > LARGE and table.parts[0].dtype == np.float32 and table.parts[0].flags.c_contiguous:
-        return table.parts[0]
-    result = _room(len(rows), table.dim)
-    for chunk in _chunks(len(rows), table.dim):
-        part = table.rows(rows[chunk])
-        result[chunk] = part if exact else part / lengths[chunk, None]
-    return result
-
-
-def _room(images: int, dim: int) -> NDArray[np.float32]:
-    """Room for descriptors, in memory or in a file that nobody else sees."""
-    size, folder = 4 * images * dim, tempfile.gettempdir()
-    if size <= LARGE:
-        return np.empty((images, dim), np.float32)
-    if shutil.disk_usage(folder).free < size:
-        raise UserError(f"{size / 1e9:.1f} GB of descriptors do not fit into {folder}: name another folder in TMPDIR")
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.float32, "w+", shape=(images, dim))
-
-
-def _chunks(images: int, dim: int) -> Iterator[slice]:
-    step = max(1, AT_ONCE // dim)
-    for start in range(0, images, step):
-        yield slice(start, start + step)
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -21,29 +21,30 @@ def for_inference(model: M, precision: str = "32-true") -> M:
     # Convolutions on CPUs, dilated ones above all, and on tensor cores are faster with channels last.
     model = model.eval().to(memory_format=torch.channels_last)
     # In half precision a folded network rounds otherwise than the one that was validated.
-    return folded(model) if precision == "32-true" else model
+    return fuse_batch_norm(model) if precision == "32-true" else model
 
 
-def folded(model: M) -> M:
+def fuse_batch_norm(model: M) -> M:
     """A copy of a descriptor model for inference, in eval mode, its batch norms folded where they follow a convolution.
 
     Which follows which is seen in a trial run. A network whose trial gives something else afterwards comes back as it
     was. The copy shares no memory with `model`.
     """
     plain = copy.deepcopy(model).eval()
-    trial = torch.rand(1, 3, TRIAL, TRIAL, generator=torch.Generator().manual_seed(0)).to(_device(plain))
+    trial = torch.rand(1, 3, TRIAL, TRIAL, generator=torch.Generator().manual_seed(0))
+    trial = trial.to(next(plain.parameters()).device)
     with torch.inference_mode(False), torch.no_grad():
-        pairs, before = _pairs(plain, trial)
+        pairs, before = _conv_norm_pairs(plain, trial)
         if not pairs:
             return plain
-        lean = copy.deepcopy(plain)
+        fused = copy.deepcopy(plain)
         for convolution, norm in pairs:
-            _fold(lean, convolution, norm)
-        after = lean(trial)
-    return lean if torch.allclose(before, after, rtol=1e-3, atol=1e-4 * float(before.abs().max())) else plain
+            _fuse(fused, convolution, norm)
+        after = fused(trial)
+    return fused if torch.allclose(before, after, rtol=1e-3, atol=1e-4 * float(before.abs().max())) else plain
 
 
-def _pairs(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
+def _conv_norm_pairs(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
     """Names of convolutions and of the batch norms that alone take their outputs, and the model's own output."""
     made: dict[int, str] = {}
     taken: dict[str, list[str]] = {}
@@ -78,7 +79,7 @@ def _pairs(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, str]], Ten
     return [(conv, names[0]) for conv, names in taken.items() if len(names) == 1 and names[0] in norms], result
 
 
-def _fold(model: nn.Module, convolution: str, norm: str) -> None:
+def _fuse(model: nn.Module, convolution: str, norm: str) -> None:
     conv, bn = model.get_submodule(convolution), model.get_submodule(norm)
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(bn, _BatchNorm)
@@ -91,7 +92,3 @@ def _fold(model: nn.Module, convolution: str, norm: str) -> None:
     left = [part for name in ("drop", "act") if isinstance(part := getattr(bn, name, None), nn.Module)]
     parent, _, child = norm.rpartition(".")
     setattr(model.get_submodule(parent), child, nn.Sequential(*left))
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device

@@ -23,7 +23,12 @@ SHARDABLE = (ArcFace, CosFace, Softmax, SubCenterArcFace)
 
 @dataclass(frozen=True)
 class Shard:
-    """One process's classes: `start` to `end` of `classes`, in a weight padded to the largest shard's `size`."""
+    """One process's classes: `start` to `end` of `classes`, in a weight padded to the largest shard's `size`.
+
+    >>> shard = Shard(rank=1, world=3, classes=10)
+    >>> shard.start, shard.end, shard.size
+    (3, 6, 4)
+    """
 
     rank: int
     world: int
@@ -31,17 +36,14 @@ class Shard:
 
     @property
     def start(self) -> int:
-        """First class."""
         return self.rank * self.classes // self.world
 
     @property
     def end(self) -> int:
-        """One past the last class."""
         return (self.rank + 1) * self.classes // self.world
 
     @property
     def size(self) -> int:
-        """Classes of the largest shard."""
         return -(-self.classes // self.world)
 
 
@@ -86,7 +88,6 @@ class ClassParallel:
 
     def whole_of(self, part: Float[Tensor, "m d"]) -> Float[Tensor, "n d"] | None:
         """The rows of all processes in their order, on the first process; None on the others."""
-        shards = [Shard(rank, self.shard.world, self.shard.classes) for rank in range(self.shard.world)]
         if self.shard.world == 1:
             return part
         if self.shard.rank:
@@ -94,7 +95,7 @@ class ClassParallel:
             return None
         # One shard at a time, and then to the host: the whole may not fit on one device.
         arriving, pieces = torch.empty_like(part), []
-        for shard in shards:
+        for shard in (Shard(rank, self.shard.world, self.shard.classes) for rank in range(self.shard.world)):
             if shard.rank:
                 dist.recv(arriving, shard.rank)
             piece = arriving if shard.rank else part
@@ -109,11 +110,11 @@ class ClassParallel:
         is of these.
         """
         with torch.autocast(descriptors.device.type, enabled=False):
-            everyone = _Gather.apply(descriptors.float(), self.shard.world, self.shard.rank)
-            labels = _gathered(labels, self.shard.world)
+            everyone = _GatherDescriptors.apply(descriptors.float(), self.shard.world, self.shard.rank)
+            labels = _all_gather(labels, self.shard.world)
             classes = self._classes(labels, step)
             cosine = self.head.cosine(everyone, self._rows_of(classes))
-            at = _places(classes, labels - self.shard.start)
+            at = _positions(classes, labels - self.shard.start)
             logits, target = self._logits(cosine, at, labels)
             value = _CrossEntropy.apply(logits, at)
             return self._result(value, cosine.detach(), target.detach(), at)
@@ -124,12 +125,12 @@ class ClassParallel:
         total = torch.stack([grad.float().square().sum() for grad in shared]).sum()
         own = self.head.weight.grad
         if own is not None:
-            total = total + _summed(own.float().square().sum())
+            total = total + _all_sum(own.float().square().sum())
         return total.sqrt()
 
-    def clip(self, parameters: list[nn.Parameter], most: float) -> None:
-        """Scale gradients so that their norm is at most `most`."""
-        scale = (most / (self.norm(parameters) + 1e-6)).clamp(max=1)
+    def clip(self, parameters: list[nn.Parameter], max_norm: float) -> None:
+        """Scale gradients so that their norm is at most `max_norm`."""
+        scale = (max_norm / (self.norm(parameters) + 1e-6)).clamp(max=1)
         for p in {*parameters, self.head.weight}:
             if p.grad is not None:
                 p.grad.mul_(scale.to(p.grad.dtype))
@@ -181,8 +182,8 @@ class ClassParallel:
         target: Float[Tensor, " b"],
         at: Int[Tensor, " b"],
     ) -> HeadLoss:
-        target, best = _summed(target), _largest(cosine.amax(1))
-        total, count = _summed(torch.stack([cosine.sum(), cosine.new_tensor(float(cosine.numel()))]))
+        target, best = _all_sum(target), _all_max(cosine.amax(1))
+        total, count = _all_sum(torch.stack([cosine.sum(), cosine.new_tensor(float(cosine.numel()))]))
         return HeadLoss(
             loss=value,
             accuracy=(target >= best).float().mean(),
@@ -193,18 +194,18 @@ class ClassParallel:
         )
 
 
-class _Gather(torch.autograd.Function):
+class _GatherDescriptors(torch.autograd.Function):
     """The descriptors of all processes, in the order of their ranks."""
 
     @staticmethod
     def forward(ctx: Any, descriptors: Tensor, world: int, rank: int) -> Tensor:
         ctx.world, ctx.rank = world, rank
-        return _gathered(descriptors, world)
+        return _all_gather(descriptors, world)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         # Each process has the gradient through its own classes; data parallelism divides by the number of processes.
-        return ctx.world * _summed(grads[0].contiguous()).chunk(ctx.world)[ctx.rank], None, None
+        return ctx.world * _all_sum(grads[0].contiguous()).chunk(ctx.world)[ctx.rank], None, None
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -214,10 +215,10 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, at: Tensor) -> Tensor:
         here = at >= 0
         index = at.clamp(min=0).view(-1, 1)
-        peak = _largest(logits.amax(1))
+        peak = _all_max(logits.amax(1))
         exponentials = (logits - peak[:, None]).exp()
-        total = _summed(exponentials.sum(1))
-        target = _summed(torch.where(here, logits.gather(1, index).flatten(), 0))
+        total = _all_sum(exponentials.sum(1))
+        target = _all_sum(torch.where(here, logits.gather(1, index).flatten(), 0))
         ctx.save_for_backward(exponentials / total[:, None], index, here)
         return (total.log() + peak - target).mean()
 
@@ -240,13 +241,13 @@ def _replace_states(
             optimizer["state"] = {**optimizer["state"], place: new}
 
 
-def _places(classes: Int[Tensor, " c"], wanted: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+def _positions(classes: Int[Tensor, " c"], wanted: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
     """Where each wanted class stands among ascending `classes`; -1 where it does not."""
     at = torch.searchsorted(classes, wanted).clamp(max=len(classes) - 1)
     return torch.where(classes[at] == wanted, at, -1)
 
 
-def _gathered(x: Tensor, world: int) -> Tensor:
+def _all_gather(x: Tensor, world: int) -> Tensor:
     if world == 1:
         return x
     parts = [torch.empty_like(x) for _ in range(world)]
@@ -254,15 +255,15 @@ def _gathered(x: Tensor, world: int) -> Tensor:
     return torch.cat(parts)
 
 
-def _summed(x: Tensor) -> Tensor:
-    return _reduced(x, dist.ReduceOp.SUM)
+def _all_sum(x: Tensor) -> Tensor:
+    return _all_reduce(x, dist.ReduceOp.SUM)
 
 
-def _largest(x: Tensor) -> Tensor:
-    return _reduced(x, dist.ReduceOp.MAX)
+def _all_max(x: Tensor) -> Tensor:
+    return _all_reduce(x, dist.ReduceOp.MAX)
 
 
-def _reduced(x: Tensor, operation: Any) -> Tensor:
+def _all_reduce(x: Tensor, operation: Any) -> Tensor:
     if not (dist.is_available() and dist.is_initialized()):
         return x
     x = x.clone()

@@ -20,7 +20,7 @@ def reconstruction_error(
         return F.mse_loss(reconstruction.float(), features.float())
 
 
-def attended(features: Float[Tensor, "b c h w"], scores: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c"]:
+def attended_mean(features: Float[Tensor, "b c h w"], scores: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c"]:
     """The mean over places of L2-normalised features times their scores, float32.
 
     So does the published code of DELG; unlike a sum, the mean does not grow with the image.
@@ -74,6 +74,6 @@ class LocalLoss(nn.Module):
         """A local head's outputs and labels to their losses."""
         error = reconstruction_error(features, reconstruction)
         with torch.autocast(features.device.type, enabled=False):
-            classified = F.cross_entropy(self.classifier(attended(reconstruction, scores)), labels)
+            classified = F.cross_entropy(self.classifier(attended_mean(reconstruction, scores)), labels)
         loss = self.reconstruction * error + self.attention * classified
         return LocalTerms(loss, error.detach(), classified.detach())

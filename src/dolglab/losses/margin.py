@@ -17,14 +17,22 @@ SINE_FLOOR = 1e-7
 
 
 def arcface_cosine(cosine: Float[Tensor, "*b"], margin: Float[Tensor, "*b"] | float) -> Float[Tensor, "*b"]:
-    """cos(theta + margin) of target cosines (Deng et al., CVPR 2019, equation 3)."""
+    """cos(theta + margin) of target cosines (Deng et al., CVPR 2019, equation 3).
+
+    >>> arcface_cosine(torch.tensor([0.5, 0.0]), math.pi / 6)
+    tensor([ 0.0000, -0.5000])
+    """
     sine = (1 - cosine * cosine).clamp(min=SINE_FLOOR).sqrt()
     m = torch.as_tensor(margin, dtype=cosine.dtype, device=cosine.device)
     return cosine * m.cos() - sine * m.sin()
 
 
 def cosface_cosine(cosine: Float[Tensor, "*b"], margin: float) -> Float[Tensor, "*b"]:
-    """cos(theta) - margin of target cosines (Wang et al., CVPR 2018, equation 4)."""
+    """cos(theta) - margin of target cosines (Wang et al., CVPR 2018, equation 4).
+
+    >>> cosface_cosine(torch.tensor([0.5]), 0.25)
+    tensor([0.2500])
+    """
     return cosine - margin
 
 
@@ -43,10 +51,14 @@ def curricular_cosine(
 
 
 def dynamic_margins(class_sizes: Float[Tensor, " n"], low: float, high: float, power: float) -> Float[Tensor, " n"]:
-    """A margin for each class, `high` for the smallest to `low` for the largest, linear in size^-power."""
+    """A margin for each class, `high` for the smallest to `low` for the largest, linear in size^-power.
+
+    >>> dynamic_margins(torch.tensor([1.0, 16.0, 81.0]), low=0.1, high=0.5, power=0.25)
+    tensor([0.5000, 0.2000, 0.1000])
+    """
     decay = class_sizes.clamp(min=1) ** -power
-    least, most = decay.min(), decay.max()
-    return low + (high - low) * (decay - least) / (most - least).clamp(min=1e-12)
+    smallest, largest = decay.min(), decay.max()
+    return low + (high - low) * (decay - smallest) / (largest - smallest).clamp(min=1e-12)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""Pretrained backbones that give two feature maps in named roles."""
+"""Backbones, which give two feature maps in named roles: what is asked of any, and those that timm has pretrained."""
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import timm
 import torch
@@ -13,11 +13,51 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dolglab.contracts import Features
 from dolglab.errors import UserError, truncate_list
 from dolglab.models.timm_stages import Stage, by_reduction, ends, stages, working_parts
 from dolglab.models.weights import check_finite, read_file, tensors_of
+
+
+@runtime_checkable
+class FeatureBackbone(Protocol):
+    """What training, checkpoints, evaluation and export ask of a backbone: an nn.Module with these members.
+
+    `Backbone` is one. A class of your own goes into a module of `dolglab.models` or of an installed package that names
+    it by an entry point (see `dolglab.models.registry`), so that checkpoints find it again; its weights, where it
+    fetches any, by arguments `pretrained` and `weights`, which loading a checkpoint leaves out.
+
+    Attributes:
+        name: of the architecture and its weights, for cards and error messages.
+        licence: of the weights it starts from; None where nobody states one.
+        out_channels: channels of the local and the global map.
+        reductions: strides of the local and the global map.
+
+    With `mean` and `std`, three numbers each, an ONNX file says how images are normalised.
+    """
+
+    name: str
+    licence: str | None
+    out_channels: tuple[int, int]
+    reductions: tuple[int, int]
+
+    def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Features:
+        """Normalised images to the two maps."""
+        ...
+
+    def normalise(self, images: Shaped[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """RGB pixels in 0..255, of any dtype, as the float32 input that the weights expect."""
+        ...
+
+    def levels(self) -> list[list[nn.Parameter]]:
+        """All parameters from input to output in groups, for learning rates that grow with depth; one will do."""
+        ...
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """As nn.Module has it."""
+        ...
 
 
 class Backbone(nn.Module):
@@ -60,20 +100,23 @@ class Backbone(nn.Module):
         licence: str | None = None,
     ) -> None:
         super().__init__()
-        config = _tag(name)
+        config = _pretrained_config(name)
         self.name = name
         self.freeze_bn = freeze_bn
         _check_options(options or {})
         options = {**(options or {}), **({"drop_path_rate": drop_path} if drop_path else {})}
         self._stages = stages(name, options)
-        self._picks = _picks(name, self._stages, tuple(reductions), depths)
-        self.net = _create(name, pretrained, weights, sorted(set(self._picks)), options)
+        self._local, self._global = _chosen_stages(name, self._stages, reductions, depths)
+        taken = sorted({self._local, self._global})
+        self.net = _create(name, pretrained, weights, taken, options)
         info: FeatureInfo = self.net.feature_info  # pyright: ignore[reportAssignmentType]
-        channels = dict(zip(sorted(set(self._picks)), info.channels(), strict=True))
-        self.out_channels = (channels[self._picks[0]], channels[self._picks[1]])
-        self.reductions = (self._stages[self._picks[0]].reduction, self._stages[self._picks[1]].reduction)
+        channels = dict(zip(taken, info.channels(), strict=True))
+        self.out_channels = (channels[self._local], channels[self._global])
+        self.reductions = (self._stages[self._local].reduction, self._stages[self._global].reduction)
         self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
-        self._patch = _patch(self.net)
+        # Pixels a side that a transformer cuts its input into; 1 for networks of convolutions.
+        patches: list[Any] = [module.patch_size for module in self.net.modules() if hasattr(module, "patch_size")]
+        self._patch = int(patches[0][0]) if patches else 1
         self.frozen = [*(self._up_to(freeze_until) if freeze_until else []), *self._unused()]
         self.licence = licence or (config.license if config and weights is None else None)
         self.mean: tuple[float, ...] = tuple(config.mean) if config else (0.5, 0.5, 0.5)
@@ -104,13 +147,13 @@ class Backbone(nn.Module):
         if self._channels_last:
             maps = [x.permute(0, 3, 1, 2) for x in maps]
         # The maps come in the order of the network, once each.
-        local, global_ = self._picks
-        return Features(local=maps[0 if local <= global_ else -1], global_=maps[-1 if local <= global_ else 0])
+        local, global_ = (0, -1) if self._local <= self._global else (-1, 0)
+        return Features(local=maps[local], global_=maps[global_])
 
     def train(self, mode: bool = True) -> Backbone:
         """As nn.Module.train, with frozen parts left in eval mode."""
         super().train(mode)
-        norms = _batch_norms(self.net) if self.freeze_bn else []
+        norms = [part for part in self.net.modules() if isinstance(part, _BatchNorm)] if self.freeze_bn else []
         for part in (*self.frozen, *norms):
             part.training = False
             for parameter in part.parameters(recurse=False):
@@ -129,12 +172,14 @@ class Backbone(nn.Module):
 
     def _unused(self) -> list[nn.Module]:
         """The parts beyond the last map that is taken, which some of timm's networks keep: nothing trains them."""
-        return working_parts(list(self.net.modules())[ends(self.net, self._stages)[max(self._picks)] + 1 :])
+        return working_parts(
+            list(self.net.modules())[ends(self.net, self._stages)[max(self._local, self._global)] + 1 :]
+        )
 
     def _up_to(self, freeze_until: int) -> list[nn.Module]:
         """The parts that run up to the end of a stage."""
         single = len({stage.reduction for stage in self._stages}) == 1
-        last = freeze_until - 1 if single else by_reduction(self.name, self._stages, (freeze_until,))[0]
+        last = freeze_until - 1 if single else by_reduction(self.name, self._stages, freeze_until)
         bounds = ends(self.net, self._stages)
         if not 0 <= last < len(bounds):
             raise UserError(f"backbone.freeze_until={freeze_until} is beyond the {len(bounds)} stages of {self.name}")
@@ -142,7 +187,11 @@ class Backbone(nn.Module):
 
 
 def without_weights(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A backbone's arguments for one that others fill: nothing is fetched, the weights' licence stays what it was."""
+    """A backbone's arguments for one that others fill: nothing is fetched, the weights' licence stays what it was.
+
+    >>> without_weights({"name": "resnet50.tv_in1k", "weights": "mine.pth"})
+    {'name': 'resnet50.tv_in1k', 'weights': None, 'pretrained': False, 'licence': 'not stated'}
+    """
     licence = options.get("licence") or ("not stated" if options.get("weights") else None)
     return {**options, "pretrained": False, "weights": None, "licence": licence}
 
@@ -154,7 +203,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
         raise UserError(f"backbone.options cannot hold {', '.join(theirs)}: options are the architecture's own")
 
 
-def _tag(name: str) -> PretrainedCfg | None:
+def _pretrained_config(name: str) -> PretrainedCfg | None:
     """What timm knows of an architecture's weights. Raises UserError for a name or a tag it does not know."""
     if not timm.is_model(name):
         raise UserError(f"unknown backbone {name!r}: take a name from timm.list_models()")
@@ -166,11 +215,12 @@ def _tag(name: str) -> PretrainedCfg | None:
         raise UserError(f"{architecture} has no weights {tag!r}: take one of {known or 'none'}") from None
 
 
-def _picks(name: str, found: list[Stage], reductions: tuple[int, ...], depths: Sequence[int] | None) -> tuple[int, int]:
+def _chosen_stages(
+    name: str, found: list[Stage], reductions: Sequence[int], depths: Sequence[int] | None
+) -> tuple[int, int]:
     """Positions of the stages that give the local and the global map."""
     if depths is None:
-        local, global_ = by_reduction(name, found, (int(reductions[0]), int(reductions[1])))
-        return local, global_
+        return by_reduction(name, found, int(reductions[0])), by_reduction(name, found, int(reductions[1]))
     if len(depths) != 2 or not all(0 <= depth < len(found) for depth in depths):
         raise UserError(f"backbone.depths must be two of the {len(found)} blocks of {name}, from 0, not {list(depths)}")
     return int(depths[0]), int(depths[1])
@@ -220,13 +270,3 @@ def _fitting(name: str, weights: str) -> dict[str, Tensor]:
             f"{weights} does not fit {name}: {len(wrong)} tensors have another shape ({truncate_list(wrong, 8)})"
         )
     return stored
-
-
-def _patch(net: nn.Module) -> int:
-    """Pixels a side that a transformer cuts its input into; 1 for networks of convolutions."""
-    sizes: list[Any] = [module.patch_size for module in net.modules() if hasattr(module, "patch_size")]
-    return int(sizes[0][0]) if sizes else 1
-
-
-def _batch_norms(module: nn.Module) -> list[nn.Module]:
-    return [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]

@@ -16,21 +16,28 @@ from torch import Tensor, nn
 from dolglab.errors import UserError
 from dolglab.models.backbone import without_weights
 from dolglab.models.dolg import DescriptorModel
-from dolglab.models.parts import part
+from dolglab.models.registry import resolve_target
 from dolglab.models.weights import below, read_file
 from dolglab.renamed import with_current_targets
 
 # The entry of a Lightning checkpoint in which a run describes itself.
 RUN_KEY = "dolg_run"
 FORMAT = 1
-# What an optimizer's state is tied to, and so a run that resumes.
-FIXED = ("optim", "ema", "backbone.freeze_until", "backbone.freeze_bn", "pooling.learnable", "trainer.max_steps")
-# What the order of an epoch's samples follows from, and so a run that resumes in the middle of one.
-WITHIN_AN_EPOCH = ("seed", "data.batch_size", "data.sampling", "data.packed_url")
-# What differs whenever a run resumes, and copies of what the groups at the root say.
-UNTOLD = ("name", "output_dir", "resume", "group", "logger", "model.", "data.augmentation")
 # What an exported folder holds.
 TENSORS, ABOUT = "model.safetensors", "config.json"
+# Settings that an optimizer's state is tied to, and so a run that resumes.
+FIXED_BY_OPTIMIZER = (
+    "optim",
+    "ema",
+    "backbone.freeze_until",
+    "backbone.freeze_bn",
+    "pooling.learnable",
+    "trainer.max_steps",
+)
+# Settings that the order of an epoch's samples follows from, and so a run that resumes in the middle of one.
+FIXED_WITHIN_EPOCH = ("seed", "data.batch_size", "data.sampling", "data.packed_url")
+# Settings that differ whenever a run resumes, and copies of what the groups at the root say.
+NOT_REPORTED = ("name", "output_dir", "resume", "group", "logger", "model.", "data.augmentation")
 
 
 def describe_run(config: Mapping[str, Any], classes: list[str], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +53,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if (path / ABOUT).is_file():
-        return _read_exported(path)
+        try:
+            run = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path / ABOUT} is not JSON: {error}") from error
+        if not isinstance(run, dict):
+            raise UserError(f"{path / ABOUT} does not describe a model")
+        return {"state_dict": read_file(path / TENSORS), RUN_KEY: _checked_run(run, path)}
     if not path.is_file():
         raise UserError(f"checkpoint not found: {path}")
     try:
@@ -56,39 +69,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     run = checkpoint.get(RUN_KEY) if isinstance(checkpoint, dict) else None
     if run is None:
         raise UserError(f"{path} is not a checkpoint of this project: it does not say which model it holds")
-    return {**checkpoint, RUN_KEY: _checked(run, path)}
+    return {**checkpoint, RUN_KEY: _checked_run(run, path)}
+
+
+def read_run(path: str | Path) -> dict[str, Any]:
+    """How the run behind a checkpoint describes itself (see `describe_run`). Raises UserError as `read_checkpoint`."""
+    return read_checkpoint(path)[RUN_KEY]
 
 
 def tensor_file(path: str | Path) -> Path:
     """The file whose digest identifies a checkpoint or an exported folder."""
     return Path(path) / TENSORS if Path(path).is_dir() else Path(path)
-
-
-def _read_exported(folder: Path) -> dict[str, Any]:
-    try:
-        run = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{folder / ABOUT} is not JSON: {error}") from error
-    if not isinstance(run, dict):
-        raise UserError(f"{folder / ABOUT} does not describe a model")
-    return {"state_dict": read_file(folder / TENSORS), RUN_KEY: _checked(run, folder)}
-
-
-def _checked(run: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """How a run describes itself, in the names of today. Raises UserError for another format, or half of one."""
-    if run.get("format") != FORMAT:
-        raise UserError(f"{path} has checkpoint format {run.get('format')}, this version reads {FORMAT}")
-    missing = [key for key in ("config.model.backbone.name", "classes", "data.validation") if _at(run, key) is None]
-    if missing:
-        raise UserError(f"{path} does not say what it holds: {', '.join(missing)} is missing")
-    return with_current_targets(run)
-
-
-def _at(config: Any, key: str) -> Any:
-    """The value below a dotted key; None where there is none."""
-    for name in key.split("."):
-        config = config.get(name) if isinstance(config, Mapping) else None
-    return config
 
 
 def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
@@ -111,86 +102,10 @@ def trained_network(path: str | Path) -> DescriptorModel:
     return load_model(path)[0]
 
 
-def read_run(path: str | Path) -> dict[str, Any]:
-    """How the run behind a checkpoint describes itself (see `describe_run`). Raises UserError as `read_checkpoint`."""
-    return read_checkpoint(path)[RUN_KEY]
-
-
-def selection_of(path: str | Path) -> dict[str, str]:
-    """Digests, by name, of the benchmarks that a checkpoint was selected on; a run's last one was not."""
-    run = read_run(path)
-    return {} if Path(path).name == "last.ckpt" or not run.get("selected", True) else dict(run["data"]["validation"])
-
-
-def trained_on(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint's weights were trained on: images, landmarks, and digests of the list and of the class map."""
-    classes = hashlib.blake2b("\n".join(run["classes"]).encode(), digest_size=8).hexdigest()
-    data = run["data"]
-    return {
-        "images": data.get("images"),
-        "landmarks": len(run["classes"]),
-        "list": data.get("training"),
-        "classes": classes,
-    }
-
-
-def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any]) -> None:
-    """Raise UserError when a run cannot go on from a checkpoint.
-
-    Args:
-        path: its checkpoint.
-        module: what would train on; its tensors must be those of the checkpoint.
-        run: how it describes itself now (`describe_run`). Its classes must be the same, and so must `optim`, which
-            an optimizer takes from the checkpoint whatever is asked for. Its training and validation images must be
-            the same, or what was trained on could be tested on, and scores of two sets be compared. So must be
-            whatever else decides which parameters the optimizer holds (`FIXED`).
-    """
-    checkpoint = read_checkpoint(path)
-    before = checkpoint[RUN_KEY]
-    if list(before["classes"]) != list(run["classes"]):
-        raise UserError(
-            f"{path} was trained on {len(before['classes'])} landmarks that are not the {len(run['classes'])} of "
-            "data.root now: restore the data, or start a new run"
-        )
-    if any(before["data"][part] != run["data"][part] for part in ("training", "validation")):
-        raise UserError(
-            f"the training or validation images are not those that {path} was trained with: give the seed and data.* "
-            "it was started with and restore its files, or start a new run"
-        )
-    fixed = dict.fromkeys(FIXED, "holds the optimizer")
-    if _within_an_epoch(checkpoint):
-        fixed |= dict.fromkeys(WITHIN_AN_EPOCH, "was written in the middle of an epoch")
-    for key, why in fixed.items():
-        if _at(before["config"], key) != _at(run["config"], key):
-            raise UserError(f"{key}=... cannot change when a run resumes ({path} {why}): start a new run")
-    check_fit(module.state_dict(), checkpoint["state_dict"], path)
-
-
-def changes(path: str | Path, run: Mapping[str, Any]) -> list[str]:
-    """What a run that goes on from a checkpoint is asked to do otherwise than before, such as "seed: 0 -> 1"."""
-    before, now = (_flat(about["config"]) for about in (read_run(path), run))
-    keys = [key for key in {**before, **now} if not key.startswith(UNTOLD)]
-    return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        inside = isinstance(value, Mapping) and value
-        found |= _flat(value, f"{prefix}{key}.") if inside else {f"{prefix}{key}": value}
-    return found
-
-
-def _within_an_epoch(checkpoint: Mapping[str, Any]) -> bool:
-    epochs = _at(checkpoint, "loops.fit_loop.epoch_progress.current") or {}
-    return epochs.get("processed") != epochs.get("started")
-
-
 def build_model(config: Mapping[str, Any]) -> DescriptorModel:
     """The network a stored configuration describes, without downloading pretrained weights.
 
-    Only this project's networks are built (see `part`), so that a checkpoint from elsewhere cannot call anything else.
+    Only registered networks are built (see `resolve_target`), so that a checkpoint from elsewhere calls nothing else.
     Raises UserError for what is none of them, and for arguments that they do not take.
     """
     from hydra.errors import InstantiationException
@@ -200,6 +115,28 @@ def build_model(config: Mapping[str, Any]) -> DescriptorModel:
         return instantiate(safe_config(config))
     except InstantiationException as error:
         raise UserError(f"the checkpoint's network cannot be built: {error.__cause__ or error}") from error
+
+
+def safe_config(config: Any) -> Any:
+    """A stored configuration, with its targets as they are named today, that builds networks alone and fetches nothing.
+
+    Raises UserError for another target, and for an interpolation, which Hydra would resolve into anything.
+    """
+    if isinstance(config, Mapping):
+        inside = {safe_config(key): safe_config(value) for key, value in config.items()}
+        if "_target_" not in inside:
+            return inside
+        network = resolve_target(str(inside["_target_"]))
+        inside["_target_"] = f"{network.__module__}.{network.__qualname__}"
+        parameters = inspect.signature(network).parameters
+        if "pretrained" in parameters:
+            inside |= {key: value for key, value in without_weights(inside).items() if key in parameters}
+        return inside
+    if isinstance(config, list | tuple):
+        return [safe_config(value) for value in config]
+    if isinstance(config, str) and "${" in config:
+        raise UserError(f"the checkpoint's configuration is not resolved: {config}")
+    return config
 
 
 def check_loadable(model: nn.Module, config: Mapping[str, Any]) -> None:
@@ -229,23 +166,85 @@ def check_fit(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor], path
         )
 
 
-def safe_config(config: Any) -> Any:
-    """A stored configuration, with its targets as they are named today, that builds networks alone and fetches nothing.
+def selection_of(path: str | Path) -> dict[str, str]:
+    """Digests, by name, of the benchmarks that a checkpoint was selected on; a run's last one was not."""
+    run = read_run(path)
+    return {} if Path(path).name == "last.ckpt" or not run.get("selected", True) else dict(run["data"]["validation"])
 
-    Raises UserError for another target, and for an interpolation, which Hydra would resolve into anything.
+
+def trained_on(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint's weights were trained on: images, landmarks, and digests of the list and of the class map."""
+    classes = hashlib.blake2b("\n".join(run["classes"]).encode(), digest_size=8).hexdigest()
+    data = run["data"]
+    return {
+        "images": data.get("images"),
+        "landmarks": len(run["classes"]),
+        "list": data.get("training"),
+        "classes": classes,
+    }
+
+
+def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any]) -> None:
+    """Raise UserError when a run cannot go on from a checkpoint.
+
+    Args:
+        path: its checkpoint.
+        module: what would train on; its tensors must be those of the checkpoint.
+        run: how it describes itself now (`describe_run`). Its classes must be the same, and so must `optim`, which
+            an optimizer takes from the checkpoint whatever is asked for. Its training and validation images must be
+            the same, or what was trained on could be tested on, and scores of two sets be compared. So must be
+            whatever else decides which parameters the optimizer holds (`FIXED_BY_OPTIMIZER`).
     """
-    if isinstance(config, Mapping):
-        inside = {safe_config(key): safe_config(value) for key, value in config.items()}
-        if "_target_" not in inside:
-            return inside
-        found = part(str(inside["_target_"]))
-        inside["_target_"] = f"{found.__module__}.{found.__qualname__}"
-        taken = inspect.signature(found).parameters
-        if "pretrained" in taken:
-            inside |= {key: value for key, value in without_weights(inside).items() if key in taken}
-        return inside
-    if isinstance(config, list | tuple):
-        return [safe_config(value) for value in config]
-    if isinstance(config, str) and "${" in config:
-        raise UserError(f"the checkpoint's configuration is not resolved: {config}")
+    checkpoint = read_checkpoint(path)
+    before = checkpoint[RUN_KEY]
+    if list(before["classes"]) != list(run["classes"]):
+        raise UserError(
+            f"{path} was trained on {len(before['classes'])} landmarks that are not the {len(run['classes'])} of "
+            "data.root now: restore the data, or start a new run"
+        )
+    if any(before["data"][part] != run["data"][part] for part in ("training", "validation")):
+        raise UserError(
+            f"the training or validation images are not those that {path} was trained with: give the seed and data.* "
+            "it was started with and restore its files, or start a new run"
+        )
+    fixed = dict.fromkeys(FIXED_BY_OPTIMIZER, "holds the optimizer")
+    epochs = _at(checkpoint, "loops.fit_loop.epoch_progress.current") or {}
+    if epochs.get("processed") != epochs.get("started"):
+        fixed |= dict.fromkeys(FIXED_WITHIN_EPOCH, "was written in the middle of an epoch")
+    for key, why in fixed.items():
+        if _at(before["config"], key) != _at(run["config"], key):
+            raise UserError(f"{key}=... cannot change when a run resumes ({path} {why}): start a new run")
+    check_fit(module.state_dict(), checkpoint["state_dict"], path)
+
+
+def changes(path: str | Path, run: Mapping[str, Any]) -> list[str]:
+    """What a run that goes on from a checkpoint is asked to do otherwise than before, such as "seed: 0 -> 1"."""
+    before, now = (_flattened(about["config"]) for about in (read_run(path), run))
+    keys = [key for key in {**before, **now} if not key.startswith(NOT_REPORTED)]
+    return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
+
+
+def _checked_run(run: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """How a run describes itself, in the names of today. Raises UserError for another format, or half of one."""
+    if run.get("format") != FORMAT:
+        raise UserError(f"{path} has checkpoint format {run.get('format')}, this version reads {FORMAT}")
+    missing = [key for key in ("config.model", "classes", "data.validation") if _at(run, key) is None]
+    if missing:
+        raise UserError(f"{path} does not say what it holds: {', '.join(missing)} is missing")
+    return with_current_targets(run)
+
+
+def _at(config: Any, key: str) -> Any:
+    """The value below a dotted key; None where there is none."""
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, Mapping) else None
     return config
+
+
+def _flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        inside = isinstance(value, Mapping) and value
+        found |= _flattened(value, f"{prefix}{key}.") if inside else {f"{prefix}{key}": value}
+    return found

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dolglab.contracts import Features, LocalMaps
-from dolglab.models.backbone import Backbone
+from dolglab.models.backbone import FeatureBackbone
 from dolglab.models.dolg import GlobalDescriptor, check_sizes
 from dolglab.models.pooling import GeM
 
@@ -76,7 +76,7 @@ class DELG(GlobalDescriptor):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: FeatureBackbone,
         pooling: Callable[[int], nn.Module] = GeM,
         local: Callable[[int], LocalHead] = LocalHead,
         dim: int = 2048,

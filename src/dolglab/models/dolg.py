@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dolglab.contracts import Features, LocalMaps
 from dolglab.errors import UserError
-from dolglab.models.backbone import Backbone
+from dolglab.models.backbone import FeatureBackbone
 from dolglab.models.fusion import orthogonal_fusion
 from dolglab.models.local_branch import LocalBranch
 from dolglab.models.pooling import GeM
@@ -31,7 +31,7 @@ class DOLG(nn.Module):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: FeatureBackbone,
         pooling: Callable[[int], nn.Module] = GeM,
         local: Callable[[int, int], LocalBranch] = LocalBranch,
         fusion: Callable[[Tensor, Tensor], Tensor] = orthogonal_fusion,
@@ -77,7 +77,9 @@ class GlobalDescriptor(nn.Module):
         dim: length of the descriptor; None leaves the pooled feature as it is, for untrained networks.
     """
 
-    def __init__(self, backbone: Backbone, pooling: Callable[[int], nn.Module] = GeM, dim: int | None = 512) -> None:
+    def __init__(
+        self, backbone: FeatureBackbone, pooling: Callable[[int], nn.Module] = GeM, dim: int | None = 512
+    ) -> None:
         super().__init__()
         channels = backbone.out_channels[1]
         self.dim = channels if dim is None else dim
@@ -121,6 +123,7 @@ def linear32(layer: nn.Linear, x: Float[Tensor, "b i"]) -> Float[Tensor, "b o"]:
 
 
 def check_sizes(**sizes: int) -> None:
+    """Raise UserError for a size below 1, by its name below `model`."""
     for name, size in sizes.items():
         if size < 1:
             raise UserError(f"model.{name} must be at least 1, not {size}")

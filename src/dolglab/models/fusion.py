@@ -18,6 +18,10 @@ def orthogonal_fusion(
     Under average pooling, the paper's, the map is pooled first and no projection map is built: the projection is
     linear, so the mean of the orthogonal parts is the orthogonal part of the mean. Where f_g is zero nothing is
     projected out. Raises UserError for another `pool` than "avg" and "gem" (GeM, p = 3, which needs the map).
+
+    >>> local, global_ = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1), torch.tensor([[2.0, 0.0]])
+    >>> orthogonal_fusion(local, global_)
+    tensor([[2., 0., 0., 4.]])
     """
     with torch.autocast(local.device.type, enabled=False):
         global_ = global_.float()

@@ -15,6 +15,11 @@ def gem(features: Float[Tensor, "b c h w"], p: Float[Tensor, " n"] | float, eps:
 
     Divided by each channel's maximum before the power, so that no p overflows; GeM is homogeneous, which
     makes the maximum a constant for the gradient.
+
+    >>> gem(torch.tensor([[[[0.0, 2.0]], [[1.0, 3.0]]]]), p=1.0)
+    tensor([[1.0000, 2.0000]])
+    >>> gem(torch.tensor([[[[0.0, 2.0]], [[1.0, 3.0]]]]), p=100.0).round(decimals=1)
+    tensor([[2., 3.]])
     """
     with torch.autocast(features.device.type, enabled=False):
         x = features.float().clamp(min=eps)
@@ -104,7 +109,11 @@ class RMAC(nn.Module):
 
 
 def rmac_regions(height: int, width: int, levels: int) -> list[tuple[int, int, int]]:
-    """Top, left and side of every region of every level, in cells of a map."""
+    """Top, left and side of every region of every level, in cells of a map.
+
+    >>> rmac_regions(4, 6, levels=2)
+    [(0, 0, 4), (0, 2, 4), (0, 0, 2), (0, 2, 2), (0, 4, 2), (2, 0, 2), (2, 2, 2), (2, 4, 2)]
+    """
     shorter, longer = min(height, width), max(height, width)
     # Along the longer side as many more regions as bring the overlap of the largest ones closest to 40 %.
     overlaps = [1 - (longer - shorter) / (shorter * steps) for steps in range(1, 7)]
@@ -120,6 +129,6 @@ def rmac_regions(height: int, width: int, levels: int) -> list[tuple[int, int, i
 
 def _starts(length: int, side: int, count: int) -> list[int]:
     """`count` evenly spread starts of spans of `side` within `length`."""
-    return (
-        [round((length - side) * i / max(1, count - 1)) for i in range(count)] if count > 1 else [(length - side) // 2]
-    )
+    if count == 1:
+        return [(length - side) // 2]
+    return [round((length - side) * i / (count - 1)) for i in range(count)]

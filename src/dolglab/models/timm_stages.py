@@ -38,15 +38,16 @@ def stages(name: str, options: Mapping[str, Any]) -> list[Stage]:
     return found
 
 
-def by_reduction(name: str, found: list[Stage], reductions: tuple[int, ...]) -> tuple[int, ...]:
-    """Positions of the stages with these reductions. Raises UserError when there is none, or more than one."""
-    there = [stage.reduction for stage in found]
-    if len(set(there)) < len(there):
-        raise UserError(f"the maps of {name} share one stride: give backbone.depths=[a,b], blocks below {len(there)}")
-    missing = [reduction for reduction in reductions if reduction not in there]
-    if missing:
-        raise UserError(f"backbone {name} has maps with reductions {there}, not {missing}")
-    return tuple(there.index(reduction) for reduction in reductions)
+def by_reduction(name: str, found: list[Stage], reduction: int) -> int:
+    """The position of the stage with this reduction. Raises UserError when there is none, or more than one."""
+    reductions = [stage.reduction for stage in found]
+    if len(set(reductions)) < len(reductions):
+        raise UserError(
+            f"the maps of {name} share one stride: give backbone.depths=[a,b], blocks below {len(reductions)}"
+        )
+    if reduction not in reductions:
+        raise UserError(f"backbone {name} has maps with reductions {reductions}, not {reduction}")
+    return reductions.index(reduction)
 
 
 def ends(net: nn.Module, found: list[Stage]) -> list[int]:

@@ -65,14 +65,22 @@ def tensors_of(stored: Any, source: object) -> dict[str, Tensor]:
         if isinstance(stored, Mapping) and isinstance(stored.get(key), Mapping):
             stored = stored[key]
     named = stored if isinstance(stored, Mapping) else {}
-    tensors = {_bare(str(key)): value for key, value in named.items() if isinstance(value, Tensor)}
+    tensors = {
+        str(key).removeprefix("module.").removeprefix("_orig_mod."): value
+        for key, value in named.items()
+        if isinstance(value, Tensor)
+    }
     if not tensors:
         raise UserError(f"{source} holds no tensors by name")
     return tensors
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, without it."""
+    """The tensors whose names begin with a prefix, without it.
+
+    >>> below({"model.fc.bias": torch.zeros(1), "head.weight": torch.zeros(1)}, "model.")
+    {'fc.bias': tensor([0.])}
+    """
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
@@ -81,12 +89,6 @@ def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
     wrong = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if wrong:
         raise UserError(f"{source} holds values that are not finite, in {truncate_list(wrong, 8)}")
-
-
-def _bare(name: str) -> str:
-    for prefix in ("module.", "_orig_mod."):
-        name = name.removeprefix(prefix)
-    return name
 
 
 def _in_package(name: str) -> Path:

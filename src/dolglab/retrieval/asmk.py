@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from dolglab.errors import UserError
 from dolglab.retrieval.asmk_codebook import Codebook, learn_codebook, load_codebook, sample
-from dolglab.retrieval.asmk_inverted_file import Entries, InvertedFile, aggregate, batches, signature
+from dolglab.retrieval.asmk_inverted_file import (
+    FEATURES_AT_ONCE,
+    Entries,
+    InvertedFile,
+    aggregate,
+    batches,
+    encode,
+)
 
 # Binary codes are packed into words of this many bits.
 BITS = 32
@@ -56,8 +63,10 @@ class ASMK:
         codebook: str | Path | None = None,
         binary: bool = True,
     ) -> None:
-        check_package()
-        check_settings(words, dim, assignments, alpha, threshold, iterations, training_features, seed, binary)
+        try:
+            import asmk  # noqa: F401
+        except ModuleNotFoundError:
+            raise UserError("aggregate=asmk needs its package: pip install -e '.[asmk]'") from None
         self.words = words
         self.dim = dim
         self.assignments = assignments
@@ -67,20 +76,10 @@ class ASMK:
         self.training_features = training_features
         self.seed = seed
         self.binary = binary
-        self.codebook = None if codebook is None else self._loaded(codebook)
-        self._inverted: InvertedFile | None = None
+        self._check_settings()
+        self.codebook = None if codebook is None else self._load(codebook)
+        self._inverted_file: InvertedFile | None = None
         self._images = 0
-
-    def _loaded(self, path: str | Path) -> Codebook:
-        codebook = load_codebook(path)
-        if self.words not in (None, codebook.words):
-            raise UserError(f"{path} has {codebook.words} words: aggregate.words={codebook.words} or null")
-        if codebook.dim != reduced_dim(codebook.input_dim, self.dim, self.binary):
-            raise UserError(
-                f"{path} has {codebook.dim} dimensions of {codebook.input_dim}, "
-                f"which aggregate.dim={self.dim} aggregate.binary={self.binary} does not give"
-            )
-        return codebook
 
     @property
     def learned_on(self) -> tuple[str, str] | None:
@@ -93,37 +92,38 @@ class ASMK:
         Raises UserError for too few descriptors, of several lengths, of a length that gives no binary codes, or not
         finite.
         """
-        checked = (finite(rows, f"image {i} of {name}") for i, rows in enumerate(features))
+        checked = (_finite(rows, f"image {i} of {name}") for i, rows in enumerate(features))
         rows = sample(checked, self.training_features, self.seed)
         dim = reduced_dim(rows.shape[1], self.dim, self.binary)
         self.codebook = learn_codebook(rows, self.words, dim, self.iterations, self.seed, name, digest)
-        self._inverted = None
+        self._inverted_file = None
 
     def save(self, path: str | Path) -> Path:
         """Write PCA, codebook and what they were learned on as safetensors, for `codebook=FILE`."""
-        return self._known().save(path)
+        return self._learned().save(path)
 
-    def build(self, images: Iterable[tuple[int, NDArray[np.floating]]]) -> None:
+    def build(
+        self, images: Iterable[tuple[int, NDArray[np.floating]]], features_at_once: int = FEATURES_AT_ONCE
+    ) -> None:
         """Make the inverted file of a gallery: positions, each once, and (n, D) local descriptors, n may be 0.
 
         Images are taken as they come; while the lists are sorted, memory is 2.2 times the inverted file.
         Raises UserError for descriptors of another length than the codebook's, or not finite.
         """
-        codebook = self._known()
-        seen = array("q")
-        parts = (self._aggregated(rows, owners, 1) for rows, owners in batches(self._reduced(images, seen)))
-        width = codebook.dim // BITS if self.binary else codebook.dim
-        inverted = InvertedFile(parts, codebook.words, width, self.binary, self.alpha, self.threshold)
-        if len(np.unique(seen)) < len(seen):
-            raise ValueError("a gallery position comes twice")
-        self._inverted, self._images = inverted, len(seen)
+        codebook = self._learned()
+        positions = array("q")
 
-    def _reduced(
-        self, images: Iterable[tuple[int, NDArray[np.floating]]], seen: array[int]
-    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        for position, rows in images:
-            seen.append(position)
-            yield position, self._prepared(rows, f"gallery image {position}")
+        def reduced() -> Iterator[tuple[int, NDArray[np.float32]]]:
+            for position, rows in images:
+                positions.append(position)
+                yield position, self._reduced(rows, f"gallery image {position}")
+
+        parts = (self._aggregated(rows, owners, 1) for rows, owners in batches(reduced(), features_at_once))
+        width = codebook.dim // BITS if self.binary else codebook.dim
+        inverted_file = InvertedFile(parts, codebook.words, width, self.binary, self.alpha, self.threshold)
+        if len(np.unique(positions)) < len(positions):
+            raise ValueError("a gallery position comes twice")
+        self._inverted_file, self._images = inverted_file, len(positions)
 
     @property
     def bytes_per_image(self) -> float:
@@ -135,12 +135,12 @@ class ASMK:
 
         `features` are a query's local descriptors, (n, D). Raises UserError as `build`.
         """
-        inverted = self._built()
-        rows = self._prepared(features, "the query")
+        inverted_file = self._built()
+        rows = self._reduced(features, "the query")
         if not len(rows):
             return np.empty(0, np.int64), np.empty(0, np.float32)
         query = self._aggregated(rows, np.zeros(len(rows), np.int64), self.assignments)
-        scores = inverted.scores(query.words, query.vectors)
+        scores = inverted_file.scores(query.words, query.vectors)
         listed = np.flatnonzero(scores)
         positions = listed[np.argsort(-scores[listed], kind="stable")]
         return positions, scores[positions]
@@ -174,14 +174,20 @@ class ASMK:
             about |= {"iterations": origin.iterations, "seed": origin.seed}
         return about
 
-    def _aggregated(self, rows: NDArray[np.float32], owners: NDArray[np.int64], assignments: int) -> Entries:
-        codebook = self._known()
-        images, words, sums = aggregate(rows, owners, codebook.assign(rows, assignments), codebook.centroids)
-        return Entries(images, words, signature(sums, self.binary))
+    def _load(self, path: str | Path) -> Codebook:
+        codebook = load_codebook(path)
+        if self.words not in (None, codebook.words):
+            raise UserError(f"{path} has {codebook.words} words: aggregate.words={codebook.words} or null")
+        if codebook.dim != reduced_dim(codebook.input_dim, self.dim, self.binary):
+            raise UserError(
+                f"{path} has {codebook.dim} dimensions of {codebook.input_dim}, "
+                f"which aggregate.dim={self.dim} aggregate.binary={self.binary} does not give"
+            )
+        return codebook
 
-    def _prepared(self, rows: NDArray[np.floating], whose: str) -> NDArray[np.float32]:
+    def _reduced(self, rows: NDArray[np.floating], whose: str) -> NDArray[np.float32]:
         """Descriptors as the codebook takes them."""
-        codebook = self._known()
+        codebook = self._learned()
         if not len(rows):
             return np.empty((0, codebook.dim), np.float32)
         if rows.shape[1] != codebook.input_dim:
@@ -189,62 +195,47 @@ class ASMK:
                 f"local descriptors of {whose} have {rows.shape[1]} dimensions, and the codebook learned on "
                 f"{codebook.origin.name} takes {codebook.input_dim}"
             )
-        return codebook.reduce(finite(rows, whose))
+        return codebook.reduce(_finite(rows, whose))
 
-    def _known(self) -> Codebook:
+    def _aggregated(self, rows: NDArray[np.float32], owners: NDArray[np.int64], assignments: int) -> Entries:
+        codebook = self._learned()
+        images, words, sums = aggregate(rows, owners, codebook.assign(rows, assignments), codebook.centroids)
+        return Entries(images, words, encode(sums, self.binary))
+
+    def _learned(self) -> Codebook:
         if self.codebook is None:
             raise RuntimeError("learn a codebook first, or give one")
         return self.codebook
 
     def _built(self) -> InvertedFile:
-        if self._inverted is None:
+        if self._inverted_file is None:
             raise RuntimeError("build the inverted file before searching it")
-        return self._inverted
+        return self._inverted_file
 
-
-def check_package() -> None:
-    """Raise UserError when the package asmk is not installed."""
-    try:
-        import asmk  # noqa: F401
-    except ModuleNotFoundError:
-        raise UserError("aggregate=asmk needs its package: pip install -e '.[asmk]'") from None
-
-
-def check_settings(
-    words: object,
-    dim: object,
-    assignments: object,
-    alpha: object,
-    threshold: object,
-    iterations: object,
-    training_features: object,
-    seed: object,
-    binary: object,
-) -> None:
-    """Raise UserError naming a setting that is out of its range."""
-    counts = {"assignments": assignments, "iterations": iterations, "training_features": training_features}
-    counts |= {name: value for name, value in (("words", words), ("dim", dim)) if value is not None}
-    for name, value in counts.items():
-        if not _whole(value, 1):
-            raise UserError(f"aggregate.{name} must be a whole number above 0, not {value}")
-    if not _whole(seed, 0):
-        raise UserError(f"aggregate.seed must be a whole number from 0 to {2**31 - 1}, not {seed}")
-    if not isinstance(alpha, int | float) or not 0 < alpha < float("inf"):
-        raise UserError(f"aggregate.alpha must be a number above 0, not {alpha}")
-    if not isinstance(threshold, int | float) or not 0 <= threshold < 1:
-        raise UserError(f"aggregate.threshold must be a number in [0, 1), not {threshold}")
-    if not isinstance(binary, bool):
-        raise UserError(f"aggregate.binary must be true or false, not {binary}")
-    if binary and isinstance(dim, int) and dim % BITS:
-        raise UserError(f"aggregate.dim={dim} is no multiple of {BITS}, which binary codes need")
-
-
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**31
+    def _check_settings(self) -> None:
+        """Raise UserError naming a setting that is out of its range."""
+        for name in ("assignments", "iterations", "training_features", "words", "dim"):
+            value = getattr(self, name)
+            if not _is_whole(value, 1) and not (value is None and name in ("words", "dim")):
+                raise UserError(f"aggregate.{name} must be a whole number above 0, not {value}")
+        if not _is_whole(self.seed, 0):
+            raise UserError(f"aggregate.seed must be a whole number from 0 to {2**31 - 1}, not {self.seed}")
+        if not isinstance(self.alpha, int | float) or not 0 < self.alpha < float("inf"):
+            raise UserError(f"aggregate.alpha must be a number above 0, not {self.alpha}")
+        if not isinstance(self.threshold, int | float) or not 0 <= self.threshold < 1:
+            raise UserError(f"aggregate.threshold must be a number in [0, 1), not {self.threshold}")
+        if not isinstance(self.binary, bool):
+            raise UserError(f"aggregate.binary must be true or false, not {self.binary}")
+        if self.binary and self.dim is not None and self.dim % BITS:
+            raise UserError(f"aggregate.dim={self.dim} is no multiple of {BITS}, which binary codes need")
 
 
 def reduced_dim(given: int, dim: int | None, binary: bool) -> int:
-    """Dimensions after PCA of descriptors that have `given`. Raises UserError where that makes no binary codes."""
+    """Dimensions after PCA of descriptors that have `given`. Raises UserError where that makes no binary codes.
+
+    >>> reduced_dim(1000, dim=None, binary=False), reduced_dim(1000, dim=2000, binary=True)
+    (1000, 992)
+    """
     if not binary:
         return min(given, dim or given)
     whole = given - given % BITS
@@ -258,7 +249,11 @@ def reduced_dim(given: int, dim: int | None, binary: bool) -> int:
     return min(whole, dim or whole)
 
 
-def finite(rows: NDArray[np.floating], whose: str) -> NDArray[np.floating]:
+def _is_whole(value: object, minimum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and minimum <= value < 2**31
+
+
+def _finite(rows: NDArray[np.floating], whose: str) -> NDArray[np.floating]:
     """The descriptors. Raises UserError for NaN or infinite values."""
     if not np.isfinite(rows).all():
         raise UserError(f"a local descriptor of {whose} is not finite")

@@ -23,7 +23,7 @@ FEATURES_A_WORD, MOST_WORDS = 40, 65_536
 # Rows worked on at a time, where a float64 or projected copy of all of them would be large.
 ROWS_AT_ONCE = 8192
 # The key of a file's metadata that says it is a codebook.
-ABOUT = "asmk_codebook"
+METADATA_KEY = "asmk_codebook"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Codebook:
         tensors = {"centroids": self.centroids}
         if self.mean is not None and self.projection is not None:
             tensors |= {"mean": self.mean, "projection": self.projection}
-        return write_bytes(Path(path), save(tensors, metadata={ABOUT: json.dumps(asdict(self.origin))}))
+        return write_bytes(Path(path), save(tensors, metadata={METADATA_KEY: json.dumps(asdict(self.origin))}))
 
 
 def load_codebook(path: str | Path) -> Codebook:
@@ -97,23 +97,19 @@ def load_codebook(path: str | Path) -> Codebook:
     try:
         with safe_open(path, framework="numpy") as stored:
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-            origin = Origin(**json.loads((stored.metadata() or {})[ABOUT]))
+            origin = Origin(**json.loads((stored.metadata() or {})[METADATA_KEY]))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is no codebook of ours, or is damaged ({type(error).__name__})") from error
     centroids, mean, projection = (tensors.get(key) for key in ("centroids", "mean", "projection"))
     sound = all(value.dtype == np.float32 and np.isfinite(value).all() for value in tensors.values())
-    if (
-        not sound
-        or centroids is None
-        or centroids.ndim != 2
-        or not centroids.size
-        or not _fit(centroids, mean, projection)
-    ):
+    if not sound or centroids is None or not _fit(centroids, mean, projection):
         raise UserError(f"{path} is damaged: its arrays do not fit together or are not finite")
     return Codebook(centroids, mean, projection, origin)
 
 
 def _fit(centroids: NDArray, mean: NDArray | None, projection: NDArray | None) -> bool:
+    if centroids.ndim != 2 or not centroids.size:
+        return False
     if mean is None or projection is None:
         return mean is projection
     return mean.ndim == 1 and projection.shape == (len(mean), centroids.shape[1])
@@ -151,12 +147,16 @@ def learn_codebook(
 
 
 def automatic_words(features: int) -> int:
-    """A power of two, at most 65,536, that leaves at least 40 descriptors a word (or 1)."""
+    """A power of two, at most 65,536, that leaves at least 40 descriptors a word (or 1).
+
+    >>> automatic_words(1000)
+    16
+    """
     return min(MOST_WORDS, 1 << (max(1, features // FEATURES_A_WORD).bit_length() - 1))
 
 
-def sample(arrays: Iterable[NDArray[np.floating]], most: int, seed: int) -> NDArray[np.floating]:
-    """At most `most` rows of a stream of (n, D) arrays, each row as likely as any other (Vitter's algorithm R).
+def sample(arrays: Iterable[NDArray[np.floating]], limit: int, seed: int) -> NDArray[np.floating]:
+    """At most `limit` rows of a stream of (n, D) arrays, each row as likely as any other (Vitter's algorithm R).
 
     Memory grows with the rows kept, in the dtype they come in.
     Raises UserError for rows of several lengths, or none at all.
@@ -170,7 +170,7 @@ def sample(arrays: Iterable[NDArray[np.floating]], most: int, seed: int) -> NDAr
             continue
         if parts and rows.shape[1] != parts[0].shape[1]:
             raise UserError(f"local descriptors have {parts[0].shape[1]} dimensions, and then {rows.shape[1]}")
-        head = rows[: max(0, most - seen)]
+        head = rows[: max(0, limit - seen)]
         if len(head):
             parts.append(np.array(head))
         later = rows[len(head) :]
@@ -179,7 +179,7 @@ def sample(arrays: Iterable[NDArray[np.floating]], most: int, seed: int) -> NDAr
                 kept = np.concatenate(parts)
                 parts = [kept]
             slots = rng.integers(0, np.arange(seen + len(head), seen + len(rows)) + 1)
-            kept[slots[slots < most]] = later[slots < most]
+            kept[slots[slots < limit]] = later[slots < limit]
         seen += len(rows)
     if not parts:
         raise UserError("there are no local features to learn a codebook from")

@@ -53,6 +53,9 @@ def run_sums(rows: NDArray[np.float32], first: NDArray[np.int64]) -> NDArray[np.
     """Sums of the runs of rows that begin at `first`, each from its first row to its last.
 
     Most runs are short, and `np.add.reduceat` takes many times longer over these.
+
+    >>> run_sums(np.array([[1.0], [2.0], [5.0]], np.float32), np.array([0, 2])).tolist()
+    [[3.0], [5.0]]
     """
     lengths = np.diff(first, append=len(rows))
     sums = rows[first]
@@ -66,9 +69,9 @@ def run_sums(rows: NDArray[np.float32], first: NDArray[np.int64]) -> NDArray[np.
 
 
 def batches(
-    images: Iterable[tuple[int, NDArray[np.float32]]],
+    images: Iterable[tuple[int, NDArray[np.float32]]], features_at_once: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """Descriptors of successive images together, and which image each is of."""
+    """Descriptors of successive images together, so many or a few more, and which image each is of."""
     rows: list[NDArray[np.float32]] = []
     owners: list[NDArray[np.int64]] = []
     held = 0
@@ -78,14 +81,14 @@ def batches(
         rows.append(features)
         owners.append(np.full(len(features), position, np.int64))
         held += len(features)
-        if held >= FEATURES_AT_ONCE:
+        if held >= features_at_once:
             yield np.concatenate(rows), np.concatenate(owners)
             rows, owners, held = [], [], 0
     if held:
         yield np.concatenate(rows), np.concatenate(owners)
 
 
-def signature(sums: NDArray[np.float32], binary: bool) -> NDArray[np.float32] | NDArray[np.uint32]:
+def encode(sums: NDArray[np.float32], binary: bool) -> NDArray[np.float32] | NDArray[np.uint32]:
     """What the package compares: signs packed into uint32 (n, D / 32), or L2-normalised vectors (n, D)."""
     if binary:
         from asmk.hamming import binarize_and_pack_2D
@@ -124,8 +127,8 @@ class InvertedFile:
         self._ivf = IVF(
             norm_factor=norms,
             n_images=self.count,
-            ivf_vecs=_Lists(vectors, starts),
-            ivf_image_ids=_Lists(images, starts),
+            ivf_vecs=_WordLists(vectors, starts),
+            ivf_image_ids=_WordLists(images, starts),
             counts=counts,
             idf=idf,
             imid_offset=0,
@@ -168,7 +171,7 @@ def sorted_by_word(
     return images, vectors, starts
 
 
-class _Lists:
+class _WordLists:
     """One list a word, cut from rows sorted by word when asked for: no object is held for each word."""
 
     def __init__(self, rows: NDArray, starts: NDArray[np.int64]) -> None:

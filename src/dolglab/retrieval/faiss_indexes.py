@@ -1,4 +1,8 @@
-"""A graph of neighbours, walked from coarse to fine towards the query (HNSW: Malkov and Yashunin, 2020)."""
+"""The approximate indexes: lists around centroids, codes of descriptors, and a graph of neighbours, all by faiss.
+
+Inverted files and product quantisation: Jegou, Douze and Schmid (TPAMI 2011); rotations for it (OPQ): Ge et al. (CVPR
+2013); the graph (HNSW): Malkov and Yashunin (TPAMI 2020).
+"""
 
 from __future__ import annotations
 
@@ -10,61 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.retrieval.index import ROWS_AT_ONCE, Index, check_whole
+from dolglab.retrieval.index import Index, check_whole
 
 # Bits of each part of a code. Some of faiss's tables are for multiples of 8 centroids, so 1 and 2 bits cannot be
 # searched; beyond 12, a part has more centroids than a training sample should be asked for.
 BITS = range(4, 13)
-
-
-def training_rows(descriptors: NDArray[np.float32], count: int, seed: int) -> NDArray[np.float32]:
-    """`count` of the descriptors, drawn without repetition and in gallery order; all where there are no more."""
-    if count >= len(descriptors):
-        return np.ascontiguousarray(descriptors, np.float32)
-    drawn = np.random.default_rng(seed).choice(len(descriptors), count, replace=False)
-    return np.ascontiguousarray(descriptors[np.sort(drawn)], np.float32)
-
-
-def set_clustering(parameters: Any, iterations: int, seed: int, rows: int) -> None:
-    """Have faiss's k-means use every row, for so many iterations, and print nothing about how many there are."""
-    parameters.niter = iterations
-    parameters.seed = seed
-    parameters.min_points_per_centroid = 1
-    parameters.max_points_per_centroid = max(1, rows)
-
-
-def check_code(code_bytes: int, bits: int) -> None:
-    """Raise UserError for codes that cannot be."""
-    check_whole(1, code_bytes=code_bytes)
-    if bits not in BITS:
-        raise UserError(f"index.bits must lie in {BITS[0]} to {BITS[-1]}, not {bits}")
-
-
-def code_parts(dim: int, code_bytes: int, bits: int, rows: int, kind: str) -> int:
-    """Into how many parts product quantisation cuts a descriptor, each part's code having so many bits.
-
-    Raises UserError where the parts do not divide the descriptor, or the rows are fewer than the centroids of a part.
-    """
-    parts, rest = divmod(8 * code_bytes, bits)
-    if rest or dim % parts:
-        raise UserError(
-            f"{kind}: codes of {code_bytes} bytes, {bits} bits a part, do not cut descriptors of {dim} values evenly: "
-            f"choose index.code_bytes so that 8 * code_bytes / bits divides {dim}"
-        )
-    if rows < 2**bits:
-        raise UserError(
-            f"{kind}: codes of {bits} bits a part are trained on at least {2**bits} descriptors, here are {rows}: "
-            "use index=flat, or lower index.bits"
-        )
-    return parts
-
-
-def add_in_parts(index: Any, descriptors: NDArray[np.float32]) -> None:
-    """Add a gallery to a trained index without a copy of the whole."""
-    for start in range(0, len(descriptors), ROWS_AT_ONCE):
-        index.add(np.ascontiguousarray(descriptors[start : start + ROWS_AT_ONCE], np.float32))
-
-
 # Of a number of lists that is found automatically, each has so many training rows at least: faiss's own measure.
 ROWS_PER_LIST = 39
 
@@ -84,6 +38,8 @@ class InvertedIndex(Index):
         UserError: a setting below 1 (a seed below 0).
     """
 
+    build_settings = ("lists", "training_sample", "iterations", "seed")
+
     def __init__(
         self, lists: int | None, probes: int, training_sample: int, iterations: int, seed: int, depth: int
     ) -> None:
@@ -98,18 +54,12 @@ class InvertedIndex(Index):
         self.seed = seed
         self.depth = depth
 
-    @property
-    def settings(self) -> dict[str, int | None]:
-        """What was asked of `build`."""
-        names = ("lists", "training_sample", "iterations", "seed")
-        return {name: getattr(self, name) for name in names}
-
-    def _make(self, descriptors: NDArray[np.float32]) -> Any:
-        rows = training_rows(descriptors, self.training_sample, self.seed)
-        index = self._empty(descriptors.shape[1], self._lists(len(descriptors), len(rows)), len(rows))
-        set_clustering(index.cp, self.iterations, self.seed, len(rows))
+    def _build(self, descriptors: NDArray[np.float32], rows_at_once: int) -> Any:
+        rows = _training_rows(descriptors, self.training_sample, self.seed)
+        index = self._untrained(descriptors.shape[1], self._lists(len(descriptors), len(rows)), len(rows))
+        _set_clustering(index.cp, self.iterations, self.seed, len(rows))
         index.train(rows)
-        add_in_parts(index, descriptors)
+        _add_in_parts(index, descriptors, rows_at_once)
         return index
 
     def _lists(self, images: int, rows: int) -> int:
@@ -123,24 +73,24 @@ class InvertedIndex(Index):
         return self.lists
 
     @abstractmethod
-    def _empty(self, dim: int, lists: int, rows: int) -> Any:
+    def _untrained(self, dim: int, lists: int, rows: int) -> Any:
         """The faiss index before training on so many rows."""
 
-    def _bytes(self, index: Any) -> int:
+    def _memory_bytes(self, index: Any) -> int:
         # Beside its code each entry has its position, 8 bytes.
         return (index.code_size + 8) * index.ntotal + 4 * index.d * index.nlist
 
-    def _ask(
-        self, index: Any, queries: NDArray[np.float32], k: int, selection: Any
+    def _search(
+        self, index: Any, queries: NDArray[np.float32], k: int, selector: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         index.nprobe = min(self.probes, index.nlist)
-        return super()._ask(index, queries, k, selection)
+        return super()._search(index, queries, k, selector)
 
-    def _parameters(self, index: Any, selection: Any) -> Any:
+    def _search_parameters(self, index: Any, selector: Any) -> Any:
         import faiss
 
         kind: Any = faiss.SearchParametersIVF
-        return kind(sel=selection, nprobe=index.nprobe)
+        return kind(sel=selector, nprobe=index.nprobe)
 
 
 class IVFFlatIndex(InvertedIndex):
@@ -159,7 +109,7 @@ class IVFFlatIndex(InvertedIndex):
     ) -> None:
         super().__init__(lists, probes, training_sample, iterations, seed, depth)
 
-    def _empty(self, dim: int, lists: int, rows: int) -> Any:
+    def _untrained(self, dim: int, lists: int, rows: int) -> Any:
         import faiss
 
         return faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
@@ -178,6 +128,7 @@ class IVFPQIndex(InvertedIndex):
     """
 
     kind = "ivf_pq"
+    build_settings = (*InvertedIndex.build_settings, "code_bytes", "bits")
 
     def __init__(
         self,
@@ -191,26 +142,21 @@ class IVFPQIndex(InvertedIndex):
         depth: int = 1000,
     ) -> None:
         super().__init__(lists, probes, training_sample, iterations, seed, depth)
-        check_code(code_bytes, bits)
+        _check_code(code_bytes, bits)
         self.code_bytes = code_bytes
         self.bits = bits
 
-    @property
-    def settings(self) -> dict[str, int | None]:
-        """What was asked of `build`."""
-        return {**super().settings, "code_bytes": self.code_bytes, "bits": self.bits}
-
-    def _empty(self, dim: int, lists: int, rows: int) -> Any:
+    def _untrained(self, dim: int, lists: int, rows: int) -> Any:
         import faiss
 
-        parts = code_parts(dim, self.code_bytes, self.bits, rows, self.kind)
+        parts = _code_parts(dim, self.code_bytes, self.bits, rows, self.kind)
         coarse = faiss.IndexFlatIP(dim)
         index = faiss.IndexIVFPQ(coarse, dim, lists, parts, self.bits, faiss.METRIC_INNER_PRODUCT)
-        set_clustering(index.pq.cp, self.iterations, self.seed, rows)
+        _set_clustering(index.pq.cp, self.iterations, self.seed, rows)
         return index
 
-    def _bytes(self, index: Any) -> int:
-        return super()._bytes(index) + 4 * index.d * index.pq.ksub
+    def _memory_bytes(self, index: Any) -> int:
+        return super()._memory_bytes(index) + 4 * index.d * index.pq.ksub
 
 
 class OPQIndex(Index):
@@ -229,6 +175,7 @@ class OPQIndex(Index):
     """
 
     kind = "opq_pq"
+    build_settings = ("code_bytes", "bits", "training_sample", "iterations", "seed")
 
     def __init__(
         self,
@@ -240,7 +187,7 @@ class OPQIndex(Index):
         depth: int = 1000,
     ) -> None:
         super().__init__()
-        check_code(code_bytes, bits)
+        _check_code(code_bytes, bits)
         check_whole(1, training_sample=training_sample, iterations=iterations, depth=depth)
         check_whole(0, seed=seed)
         self.code_bytes = code_bytes
@@ -250,18 +197,12 @@ class OPQIndex(Index):
         self.seed = seed
         self.depth = depth
 
-    @property
-    def settings(self) -> dict[str, int | None]:
-        """What was asked of `build`."""
-        names = ("code_bytes", "bits", "training_sample", "iterations", "seed")
-        return {name: getattr(self, name) for name in names}
-
-    def _make(self, descriptors: NDArray[np.float32]) -> Any:
+    def _build(self, descriptors: NDArray[np.float32], rows_at_once: int) -> Any:
         import faiss
 
         dim = descriptors.shape[1]
-        rows = training_rows(descriptors, self.training_sample, self.seed)
-        parts = code_parts(dim, self.code_bytes, self.bits, len(rows), self.kind)
+        rows = _training_rows(descriptors, self.training_sample, self.seed)
+        parts = _code_parts(dim, self.code_bytes, self.bits, len(rows), self.kind)
         # faiss writes beyond its memory here, and the process ends (its issue 2637).
         if len(rows) < dim:
             raise UserError(
@@ -275,14 +216,14 @@ class OPQIndex(Index):
         # Its own code book would have 8 bits a part, and warn of few rows.
         rotation.pq = book = faiss.ProductQuantizer(dim, parts, self.bits)
         for quantizer in (codes.pq, book):
-            set_clustering(quantizer.cp, self.iterations, self.seed, len(rows))
+            _set_clustering(quantizer.cp, self.iterations, self.seed, len(rows))
         index = faiss.IndexPreTransform(rotation, codes)
         index.train(rows)
         rotation.pq = None
-        add_in_parts(index, descriptors)
+        _add_in_parts(index, descriptors, rows_at_once)
         return index
 
-    def _bytes(self, index: Any) -> int:
+    def _memory_bytes(self, index: Any) -> int:
         import faiss
 
         codes: Any = faiss.downcast_index(index.index)
@@ -305,6 +246,7 @@ class HNSWIndex(Index):
     """
 
     kind = "hnsw"
+    build_settings = ("m", "ef_construction")
 
     def __init__(self, m: int = 32, ef_construction: int = 200, ef_search: int = 128, depth: int = 1000) -> None:
         super().__init__()
@@ -315,12 +257,7 @@ class HNSWIndex(Index):
         self.ef_search = ef_search
         self.depth = depth
 
-    @property
-    def settings(self) -> dict[str, int | None]:
-        """What was asked of `build`."""
-        return {name: getattr(self, name) for name in ("m", "ef_construction")}
-
-    def _make(self, descriptors: NDArray[np.float32]) -> Any:
+    def _build(self, descriptors: NDArray[np.float32], rows_at_once: int) -> Any:
         import faiss
 
         index = faiss.IndexHNSWFlat(descriptors.shape[1], self.m, faiss.METRIC_INNER_PRODUCT)
@@ -333,19 +270,67 @@ class HNSWIndex(Index):
             faiss.omp_set_num_threads(threads)
         return index
 
-    def _bytes(self, index: Any) -> int:
+    def _memory_bytes(self, index: Any) -> int:
         graph = index.hnsw
         links = 4 * graph.neighbors.size() + 8 * graph.offsets.size() + 4 * graph.levels.size()
         return 4 * index.d * index.ntotal + links
 
-    def _ask(
-        self, index: Any, queries: NDArray[np.float32], k: int, selection: Any
+    def _search(
+        self, index: Any, queries: NDArray[np.float32], k: int, selector: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         index.hnsw.efSearch = self.ef_search
-        return super()._ask(index, queries, k, selection)
+        return super()._search(index, queries, k, selector)
 
-    def _parameters(self, index: Any, selection: Any) -> Any:
+    def _search_parameters(self, index: Any, selector: Any) -> Any:
         import faiss
 
         kind: Any = faiss.SearchParametersHNSW  # pyright: ignore[reportAttributeAccessIssue]
-        return kind(sel=selection, efSearch=self.ef_search)
+        return kind(sel=selector, efSearch=self.ef_search)
+
+
+def _training_rows(descriptors: NDArray[np.float32], count: int, seed: int) -> NDArray[np.float32]:
+    """`count` of the descriptors, drawn without repetition and in gallery order; all where there are no more."""
+    if count >= len(descriptors):
+        return np.ascontiguousarray(descriptors, np.float32)
+    drawn = np.random.default_rng(seed).choice(len(descriptors), count, replace=False)
+    return np.ascontiguousarray(descriptors[np.sort(drawn)], np.float32)
+
+
+def _set_clustering(parameters: Any, iterations: int, seed: int, rows: int) -> None:
+    """Have faiss's k-means use every row, for so many iterations, and print nothing about how many there are."""
+    parameters.niter = iterations
+    parameters.seed = seed
+    parameters.min_points_per_centroid = 1
+    parameters.max_points_per_centroid = max(1, rows)
+
+
+def _check_code(code_bytes: int, bits: int) -> None:
+    """Raise UserError for codes that cannot be."""
+    check_whole(1, code_bytes=code_bytes)
+    if bits not in BITS:
+        raise UserError(f"index.bits must lie in {BITS[0]} to {BITS[-1]}, not {bits}")
+
+
+def _code_parts(dim: int, code_bytes: int, bits: int, rows: int, kind: str) -> int:
+    """Into how many parts product quantisation cuts a descriptor, each part's code having so many bits.
+
+    Raises UserError where the parts do not divide the descriptor, or the rows are fewer than the centroids of a part.
+    """
+    parts, rest = divmod(8 * code_bytes, bits)
+    if rest or dim % parts:
+        raise UserError(
+            f"{kind}: codes of {code_bytes} bytes, {bits} bits a part, do not cut descriptors of {dim} values evenly: "
+            f"choose index.code_bytes so that 8 * code_bytes / bits divides {dim}"
+        )
+    if rows < 2**bits:
+        raise UserError(
+            f"{kind}: codes of {bits} bits a part are trained on at least {2**bits} descriptors, here are {rows}: "
+            "use index=flat, or lower index.bits"
+        )
+    return parts
+
+
+def _add_in_parts(index: Any, descriptors: NDArray[np.float32], rows_at_once: int) -> None:
+    """Add a gallery to a trained index without a copy of the whole."""
+    for start in range(0, len(descriptors), rows_at_once):
+        index.add(np.ascontiguousarray(descriptors[start : start + rows_at_once], np.float32))

@@ -1,6 +1,6 @@
-"""faiss indexes over a gallery's descriptors, and the exact one. faiss is imported only where an index is made or read.
+"""What every faiss index over a gallery's descriptors does, and the exact one; for the others see `faiss_indexes`.
 
-The approximate kinds are in `index_inverted`, `index_codes` and `index_graph`.
+faiss is imported only where an index is made, searched or read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.retrieval.index_files import Header, read_index, write_index
+from dolglab.retrieval.index_files import IndexHeader, read_index, write_index
 
 # Rows checked, or added to an index, at a time.
 ROWS_AT_ONCE = 65_536
@@ -29,11 +29,13 @@ class Index(ABC):
     Attributes:
         kind: the name of this kind of index in the configs and in its files.
         exact: no answer is missing, and every score is the cosine.
+        build_settings: names of the attributes that decide what `build` makes.
         depth: how many answers an evaluation asks of an approximate index; None of an exact one, for it has them all.
     """
 
     kind: ClassVar[str]
     exact: ClassVar[bool] = False
+    build_settings: ClassVar[tuple[str, ...]] = ()
     depth: int | None = None
 
     def __init__(self) -> None:
@@ -47,21 +49,21 @@ class Index(ABC):
     @property
     def settings(self) -> dict[str, int | None]:
         """What was asked of `build`; an index that was built with anything else is another one."""
-        return {}
+        return {name: getattr(self, name) for name in self.build_settings}
 
     @property
     def bytes_per_vector(self) -> float:
         """Bytes in memory for each descriptor, with its share of what is common to all (centroids, rotations)."""
-        return self._bytes(self._built()) / max(1, len(self))
+        return self._memory_bytes(self._built()) / max(1, len(self))
 
-    def build(self, descriptors: NDArray[np.float32]) -> None:
+    def build(self, descriptors: NDArray[np.float32], rows_at_once: int = ROWS_AT_ONCE) -> None:
         """Index the gallery, (N, D) float32, L2-normalised; it may be memory-mapped, and is copied in parts.
 
         The same descriptors give the same index. Raises UserError for NaN or infinite values and for a gallery too
         small for what was asked.
         """
-        _check_finite(descriptors, "gallery")
-        self._index = self._make(descriptors)
+        _check_finite(descriptors, "gallery", rows_at_once)
+        self._index = self._build(descriptors, rows_at_once)
         self._mapped = False
 
     def search(
@@ -83,7 +85,7 @@ class Index(ABC):
         scores = np.full((len(queries), k), -np.inf, np.float32)
         positions = np.full((len(queries), k), -1, np.int64)
         if len(self):
-            self._fill(np.ascontiguousarray(queries, np.float32), scores, positions, _selection(allowed))
+            self._fill(np.ascontiguousarray(queries, np.float32), scores, positions, _selector(allowed))
         return scores, positions
 
     def save(self, path: Path) -> None:
@@ -91,7 +93,7 @@ class Index(ABC):
         index = self._built()
         if self._mapped:
             raise UserError(f"this index is mapped from its file: copy that file instead of saving it to {path}")
-        write_index(path, index, Header(self.kind, self.settings, index.d, len(self)))
+        write_index(path, index, IndexHeader(self.kind, self.settings, index.d, len(self)))
 
     def load(self, path: Path, mmap: bool = False, dim: int | None = None) -> None:
         """Take the index that `save` wrote to `path`.
@@ -106,7 +108,7 @@ class Index(ABC):
         Raises:
             UserError: no such index, a damaged one, another kind, other settings, or descriptors of another size.
         """
-        self._index = read_index(path, Header(self.kind, self.settings, dim), mmap)
+        self._index = read_index(path, IndexHeader(self.kind, self.settings, dim), mmap)
         self._mapped = mmap
 
     def _built(self) -> Any:
@@ -115,37 +117,37 @@ class Index(ABC):
         return self._index
 
     @abstractmethod
-    def _make(self, descriptors: NDArray[np.float32]) -> Any:
+    def _build(self, descriptors: NDArray[np.float32], rows_at_once: int) -> Any:
         """The faiss index over these descriptors, which are finite."""
 
     @abstractmethod
-    def _bytes(self, index: Any) -> int:
+    def _memory_bytes(self, index: Any) -> int:
         """Bytes that the index takes in memory."""
 
-    def _ask(
-        self, index: Any, queries: NDArray[np.float32], k: int, selection: Any
+    def _search(
+        self, index: Any, queries: NDArray[np.float32], k: int, selector: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """What faiss answers, after setting what a search needs."""
-        return index.search(queries, k, params=None if selection is None else self._parameters(index, selection))
+        return index.search(queries, k, params=None if selector is None else self._search_parameters(index, selector))
 
-    def _parameters(self, index: Any, selection: Any) -> Any:
-        """Of a search among some: what replaces the index's own settings."""
+    def _search_parameters(self, index: Any, selector: Any) -> Any:
+        """What replaces the index's own settings in a search among some descriptors."""
         import faiss
 
-        return faiss.SearchParameters(sel=selection)  # pyright: ignore[reportCallIssue]
+        return faiss.SearchParameters(sel=selector)  # pyright: ignore[reportCallIssue]
 
     def _fill(
         self,
         queries: NDArray[np.float32],
         scores: NDArray[np.float32],
         positions: NDArray[np.int64],
-        selection: Any,
+        selector: Any,
     ) -> None:
         """Put the first k answers of every query into `scores` and `positions`, (Q, k)."""
         k = min(scores.shape[1], len(self))
         rows, width = np.arange(len(queries)), min(k + 1, len(self))
         while len(rows):
-            found, places = self._ask(self._index, queries[rows], width, selection)
+            found, places = self._search(self._index, queries[rows], width, selector)
             found[places < 0] = -np.inf
             order = np.lexsort((places, -found))
             found, places = np.take_along_axis(found, order, 1), np.take_along_axis(places, order, 1)
@@ -170,7 +172,7 @@ class FlatIndex(Index):
         index = self._built()
         return faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
 
-    def _make(self, descriptors: NDArray[np.float32]) -> Any:
+    def _build(self, descriptors: NDArray[np.float32], rows_at_once: int) -> Any:
         import faiss
 
         index = faiss.IndexFlatIP(descriptors.shape[1])
@@ -178,11 +180,11 @@ class FlatIndex(Index):
         index.add(np.ascontiguousarray(descriptors, np.float32))
         return index
 
-    def _bytes(self, index: Any) -> int:
+    def _memory_bytes(self, index: Any) -> int:
         return 4 * index.d * index.ntotal
 
-    def _ask(
-        self, index: Any, queries: NDArray[np.float32], k: int, selection: Any
+    def _search(
+        self, index: Any, queries: NDArray[np.float32], k: int, selector: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """By a matrix product where there are queries enough.
 
@@ -191,17 +193,17 @@ class FlatIndex(Index):
         """
         import faiss
 
-        usual = _usual_threshold()
+        default = _default_product_threshold()
         if queries.size >= PRODUCT_FROM * faiss.omp_get_max_threads():
             faiss.cvar.distance_compute_blas_threshold = 1
         try:
-            return super()._ask(index, queries, k, selection)
+            return super()._search(index, queries, k, selector)
         finally:
-            faiss.cvar.distance_compute_blas_threshold = usual
+            faiss.cvar.distance_compute_blas_threshold = default
 
 
 @cache
-def _usual_threshold() -> int:
+def _default_product_threshold() -> int:
     """What faiss came with: read once, since searches in other threads may have changed it for a moment."""
     import faiss
 
@@ -213,6 +215,9 @@ def recall(approximate: NDArray[np.int64], exact: NDArray[np.int64], k: int) -> 
 
     Both are (Q, k or more) gallery positions, best first, -1 where there is none. Queries without an exact answer are
     left out; NaN when there are no others. Raises UserError for lists shorter than k or of other queries.
+
+    >>> recall(np.array([[4, 9, 2]]), np.array([[4, 2, 7]]), k=2)
+    0.5
     """
     if len(approximate) != len(exact) or min(approximate.shape[1], exact.shape[1]) < k:
         raise UserError(f"recall@{k} needs {k} answers a query, not lists of {approximate.shape} and {exact.shape}")
@@ -224,25 +229,25 @@ def recall(approximate: NDArray[np.int64], exact: NDArray[np.int64], k: int) -> 
     return float((hits[counts > 0] / counts[counts > 0]).mean()) if counts.any() else math.nan
 
 
-def _selection(allowed: NDArray[np.bool_] | None) -> Any:
-    import faiss
-
+def _selector(allowed: NDArray[np.bool_] | None) -> Any:
     if allowed is None:
         return None
+    import faiss
+
     # faiss keeps the array that it is given.
     return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # pyright: ignore[reportCallIssue]
 
 
-def check_whole(least: int, **values: object) -> None:
-    """Raise UserError for a setting that is no whole number of at least `least`."""
-    for name, value in values.items():
-        if not isinstance(value, int) or value < least:
-            raise UserError(f"index.{name} must be a whole number of at least {least}, not {value!r}")
+def check_whole(minimum: int, **settings: object) -> None:
+    """Raise UserError for a setting that is no whole number of at least `minimum`."""
+    for name, value in settings.items():
+        if not isinstance(value, int) or value < minimum:
+            raise UserError(f"index.{name} must be a whole number of at least {minimum}, not {value!r}")
 
 
-def _check_finite(descriptors: NDArray[np.float32], role: str) -> None:
+def _check_finite(descriptors: NDArray[np.float32], role: str, rows_at_once: int = ROWS_AT_ONCE) -> None:
     if descriptors.ndim != 2:
         raise UserError(f"{role} descriptors must be a table of one row each, not of shape {descriptors.shape}")
-    for start in range(0, len(descriptors), ROWS_AT_ONCE):
-        if not np.isfinite(descriptors[start : start + ROWS_AT_ONCE]).all():
+    for start in range(0, len(descriptors), rows_at_once):
+        if not np.isfinite(descriptors[start : start + rows_at_once]).all():
             raise UserError(f"a {role} descriptor is not finite: the network gave NaN or infinity")

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from dolglab.errors import UserError
-from dolglab.io import fsync, write_text
+from dolglab.io import atomic_path, write_text
 
 FIELDS = {"kind", "settings", "dim", "count", "bytes", "sha256"}
 
 
 @dataclass(frozen=True)
-class Header:
+class IndexHeader:
     """What an index is: its kind, the settings it was built with, descriptors' length and number (None: any)."""
 
     kind: str
@@ -30,69 +30,74 @@ class Header:
     count: int | None = None
 
 
-def header_path(path: Path) -> Path:
-    """Where the JSON of the index at `path` is."""
-    return path.with_name(f"{path.name}.json")
-
-
-def write_index(path: Path, index: Any, header: Header) -> None:
+def write_index(path: Path, index: Any, header: IndexHeader) -> None:
     """Write a faiss index beside `path`, then rename it into place, then its JSON; folders are made as needed.
 
     Raises UserError for a name that faiss cannot take and for a file that cannot be written.
     """
     import faiss
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        _faiss(path, "cannot be written: is there room on the disk?", faiss.write_index, index, _utf8(aside))
-        fsync(aside)
-        known = {"kind": header.kind, "settings": dict(header.settings), "dim": header.dim, "count": header.count}
-        known |= {"bytes": aside.stat().st_size, "sha256": _digest(aside)}
+    with atomic_path(path) as aside:
+        name = _utf8(aside)
+        try:
+            faiss.write_index(index, name)
+        except RuntimeError as error:
+            raise UserError(f"{path} cannot be written: is there room on the disk?") from error
+        stored = {"kind": header.kind, "settings": dict(header.settings), "dim": header.dim, "count": header.count}
+        stored |= {"bytes": aside.stat().st_size, "sha256": _digest(aside)}
         # Whoever is stopped between these steps leaves no JSON that speaks of another index.
-        header_path(path).unlink(missing_ok=True)
-        os.replace(aside, path)
-        write_text(header_path(path), json.dumps(known, indent=2) + "\n")
-    finally:
-        aside.unlink(missing_ok=True)
+        _json_path(path).unlink(missing_ok=True)
+    write_text(_json_path(path), json.dumps(stored, indent=2) + "\n")
 
 
-def read_index(path: Path, wanted: Header, mmap: bool) -> Any:
+def read_index(path: Path, wanted: IndexHeader, mmap: bool) -> Any:
     """The faiss index at `path`, if it is the wanted one; mapped, its content is not checked against the digest.
 
     Raises UserError for an index that is not there, damaged, or another than `wanted`.
     """
     import faiss
 
-    stored = _stored(path)
-    _compare(path, stored, wanted)
-    if not _whole(path, stored, mmap):
-        raise _damaged(path)
+    stored = _read_json(path)
+    _check_wanted(path, stored, wanted)
+    damaged = UserError(f"{path} is damaged: build the index again")
+    try:
+        if path.stat().st_size != stored["bytes"] or not (mmap or _digest(path) == stored["sha256"]):
+            raise damaged
+    except OSError as error:
+        # Another process took it away since its header was read.
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     # faiss maps the lists of inverted files by one flag, the vectors, codes and graphs of other kinds by another.
-    way = faiss.IO_FLAG_MMAP if wanted.kind.startswith("ivf") else faiss.IO_FLAG_MMAP_IFC
-    index = _faiss(path, "is damaged: build the index again", faiss.read_index, _utf8(path), way if mmap else 0)
+    mapped = faiss.IO_FLAG_MMAP if wanted.kind.startswith("ivf") else faiss.IO_FLAG_MMAP_IFC
+    name = _utf8(path)
+    try:
+        index = faiss.read_index(name, mapped if mmap else 0)
+    except RuntimeError as error:
+        raise damaged from error
     if (index.d, index.ntotal) != (stored["dim"], stored["count"]):
-        raise _damaged(path)
+        raise damaged
     return index
 
 
-def _stored(path: Path) -> dict[str, Any]:
+def _json_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: there is no index: build one and save it there")
+    beside = _json_path(path)
     try:
-        stored = json.loads(header_path(path).read_text())
-        if not isinstance(stored, dict) or not isinstance(stored.get("settings"), dict) or FIELDS - stored.keys():
-            raise ValueError("another JSON")
+        stored = json.loads(beside.read_text())
     except OSError as error:
-        raise UserError(
-            f"{header_path(path)} cannot be read, so the index was not saved whole: build it again"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{header_path(path)} is damaged: build the index again") from error
+        raise UserError(f"{beside} cannot be read, so the index was not saved whole: build it again") from error
+    except ValueError:
+        stored = None
+    if not isinstance(stored, dict) or not isinstance(stored.get("settings"), dict) or FIELDS - stored.keys():
+        raise UserError(f"{beside} is damaged: build the index again")
     return stored
 
 
-def _compare(path: Path, stored: dict[str, Any], wanted: Header) -> None:
+def _check_wanted(path: Path, stored: dict[str, Any], wanted: IndexHeader) -> None:
     if stored["kind"] != wanted.kind:
         raise UserError(f"{path} is an index of the kind {stored['kind']}, not {wanted.kind}: ask for that one")
     if wanted.dim not in (None, stored["dim"]):
@@ -101,18 +106,6 @@ def _compare(path: Path, stored: dict[str, Any], wanted: Header) -> None:
     others = [f"{name}={had.get(name)}, not {asked.get(name)}" for name in asked if had.get(name) != asked.get(name)]
     if others:
         raise UserError(f"{path} was built with {' and '.join(others)}: build it again or ask for the same")
-
-
-def _whole(path: Path, stored: Mapping[str, Any], mmap: bool) -> bool:
-    try:
-        return path.stat().st_size == stored["bytes"] and (mmap or _digest(path) == stored["sha256"])
-    except OSError as error:
-        # Another process took it away since its header was read.
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is damaged: build the index again")
 
 
 def _digest(path: Path) -> str:
@@ -125,11 +118,3 @@ def _utf8(path: Path) -> str:
         return path.as_posix().encode().decode()
     except UnicodeEncodeError as error:
         raise UserError(f"{os.fsencode(path)!r}: faiss takes UTF-8 names only, rename the folder or file") from error
-
-
-def _faiss(path: Path, trouble: str, work: Any, *arguments: object) -> Any:
-    """Run what faiss does with a file; whatever goes wrong there is a RuntimeError of many lines."""
-    try:
-        return work(*arguments)
-    except RuntimeError as error:
-        raise UserError(f"{path} {trouble}") from error

@@ -16,8 +16,8 @@ from torchmetrics import Metric
 from dolglab.contracts import DIFFICULTIES, Benchmark, Difficulty, Evaluation, Figures, GroundTruth, Measure, Ranked
 from dolglab.errors import UserError
 from dolglab.measures import RevisitedMeasure
-from dolglab.retrieval.exact_dot import rows_at
 from dolglab.retrieval.index import FlatIndex, Index
+from dolglab.retrieval.large_arrays import take_rows
 from dolglab.retrieval.ranking import gallery_ranking
 
 # Batches that become one message between processes.
@@ -143,7 +143,7 @@ class RetrievalMetric(Metric):
     def _ranked(self, labelled: Sequence[NDArray[np.int64]]) -> Ranked:
         table, known = self._table()
         gallery, there = table[: self.num_gallery], known[: self.num_gallery]
-        queries, asked = rows_at(table, self.queries), known[self.queries]
+        queries, asked = take_rows(table, self.queries), known[self.queries]
         return gallery_ranking(gallery, queries, labelled, self.top, there, asked, self.index())
 
     def _table(self) -> Table:

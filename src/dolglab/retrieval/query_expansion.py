@@ -1,111 +1,15 @@
-"""Database-side augmentation: each gallery descriptor drawn towards its neighbours."""
+"""Descriptors drawn towards their neighbours: queries (query expansion) and galleries (database augmentation)."""
 
 from __future__ import annotations
 
-import mmap
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.retrieval.exact_dot import mapping_of
+from dolglab.retrieval.large_arrays import CHUNK_BYTES, assemble, l2_normalized, row_chunks
 from dolglab.retrieval.ranking import exact_ranking
-
-# Galleries of more bytes than this go to a temporary file.
-IN_MEMORY = 4 * 2**30
-CHUNK = 32 * 2**20
-
-
-def chunks(rows: int, dim: int, size: int = CHUNK) -> Iterator[slice]:
-    """Consecutive slices over `rows` rows, each of at most `size` bytes of float32 and at least one row."""
-    step = max(1, size // (4 * max(1, dim)))
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
-
-
-def parts(gallery: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """The rows chunk by chunk; of a read-only memory map, no pages are held for longer than their chunk."""
-    mapping = mapping_of(gallery)
-    for rows in chunks(*gallery.shape):
-        yield gallery[rows]
-        if mapping is not None:
-            mapping.madvise(mmap.MADV_DONTNEED)
-
-
-def assembled(
-    rows: int, dim: int, consecutive: Iterable[NDArray[np.float32]], in_memory: int = IN_MEMORY
-) -> NDArray[np.float32]:
-    """Parts put together to (rows, dim) float32: in memory or, beyond `in_memory` bytes, mapped from a temporary file.
-
-    The file goes with the array. Raises UserError when there is no room for it.
-    """
-    size = rows * dim * 4
-    if size <= in_memory:
-        whole, start = np.empty((rows, dim), np.float32), 0
-        for part in consecutive:
-            whole[start : start + len(part)] = part
-            start += len(part)
-        return whole
-    folder = tempfile.gettempdir()
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise UserError(
-            f"a changed gallery of {rows} x {dim} needs {size / 2**30:.1f} GiB in {folder}, which has "
-            f"{free / 2**30:.1f}: name another folder by the environment variable TMPDIR"
-        )
-    with tempfile.TemporaryFile() as file:
-        for part in consecutive:
-            file.write(np.ascontiguousarray(part).data)
-        file.flush()
-        return np.memmap(file, np.float32, "r", shape=(rows, dim))
-
-
-def normalized(rows: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Rows of length one, (N, D) float32; a row of zeros stays as it is."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return (rows / np.where(norms > 0, norms, 1)).astype(np.float32, copy=False)
-
-
-def alpha_weights(cosines: NDArray[np.float32], found: NDArray[np.int64], alpha: float) -> NDArray[np.float32]:
-    """What each neighbour weighs, (Q, n): cosine^alpha, and 0 for a cosine not above 0 or no neighbour (-1)."""
-    counted = (found >= 0) & (cosines > 0)
-    return np.where(counted, np.where(counted, cosines, 1) ** alpha, 0).astype(np.float32)
-
-
-def with_neighbours(
-    descriptors: NDArray[np.float32],
-    gallery: NDArray[np.float32],
-    found: NDArray[np.int64],
-    weights: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """Each descriptor plus its weighted neighbours, L2-normalised.
-
-    Args:
-        descriptors: (Q, D), which weigh 1.
-        gallery: (N, D).
-        found: (Q, n) positions in the gallery, -1 where there is none.
-        weights: (Q, n).
-    """
-    total = descriptors.copy()
-    # One neighbour of all descriptors at a time: gathering all at once would take n times the memory.
-    for column, weight in zip(found.T, weights.T, strict=True):
-        rows = np.flatnonzero((column >= 0) & (weight > 0))
-        total[rows] += weight[rows, None] * gallery[column[rows]]
-    return normalized(total)
-
-
-def unlabelled(queries: int) -> tuple[NDArray[np.int64], ...]:
-    """Of which images a ranking is to say nothing in particular: none, for each query."""
-    return (np.empty(0, np.int64),) * queries
-
-
-def check_expansion(name: str, neighbours: int, alpha: float) -> None:
-    """Raise UserError for settings with no meaning."""
-    if neighbours < 1 or not 0 <= alpha < float("inf"):
-        raise UserError(f"{name} needs neighbours >= 1 and alpha >= 0, not neighbours={neighbours}, alpha={alpha}")
 
 
 class AlphaQE:
@@ -123,7 +27,7 @@ class AlphaQE:
     """
 
     def __init__(self, neighbours: int = 10, alpha: float = 3.0) -> None:
-        check_expansion("post.alpha_qe", neighbours, alpha)
+        _check_settings("post.alpha_qe", neighbours, alpha)
         self.neighbours = neighbours
         self.alpha = alpha
 
@@ -131,12 +35,11 @@ class AlphaQE:
         self,
         gallery: NDArray[np.float32],
         queries: NDArray[np.float32],
-        known: NDArray[np.bool_] | None = None,
+        available: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The gallery as it is, (N, D), and the expanded queries, (Q, D)."""
-        ranked = exact_ranking(gallery, queries, unlabelled(len(queries)), self.neighbours, known)
-        weights = alpha_weights(ranked.scores, ranked.heads, self.alpha)
-        return gallery, with_neighbours(queries, gallery, ranked.heads, weights)
+        found, cosines = _nearest(gallery, queries, self.neighbours, available)
+        return gallery, add_neighbours(queries, gallery, found, alpha_weights(cosines, found, self.alpha))
 
     def config(self) -> dict[str, object]:
         """What a result card says of it."""
@@ -160,7 +63,7 @@ class DatabaseAugmentation:
     """
 
     def __init__(self, neighbours: int = 10, alpha: float = 3.0) -> None:
-        check_expansion("post.dba", neighbours, alpha)
+        _check_settings("post.dba", neighbours, alpha)
         self.neighbours = neighbours
         self.alpha = alpha
 
@@ -168,29 +71,63 @@ class DatabaseAugmentation:
         self,
         gallery: NDArray[np.float32],
         queries: NDArray[np.float32],
-        known: NDArray[np.bool_] | None = None,
+        available: NDArray[np.bool_] | None = None,
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The augmented gallery, (N, D), and the queries as they are, (Q, D)."""
-        known = np.ones(len(gallery), np.bool_) if known is None else known
-        return assembled(len(gallery), gallery.shape[1], self._augmented(gallery, known)), queries
+        there = np.ones(len(gallery), np.bool_) if available is None else available
 
-    def _augmented(self, gallery: NDArray[np.float32], known: NDArray[np.bool_]) -> Iterator[NDArray[np.float32]]:
-        for rows in chunks(*gallery.shape):
-            part = np.zeros((rows.stop - rows.start, gallery.shape[1]), np.float32)
-            own = rows.start + np.flatnonzero(known[rows])
-            descriptors = np.asarray(gallery[own])
-            ranked = exact_ranking(gallery, descriptors, unlabelled(len(own)), self.neighbours + 1, known)
-            found, cosines = without(own, ranked.heads, ranked.scores)
-            weights = alpha_weights(cosines, found, self.alpha)
-            part[known[rows]] = with_neighbours(descriptors, gallery, found, weights)
-            yield part
+        def augmented() -> Iterator[NDArray[np.float32]]:
+            for rows in row_chunks(len(gallery), gallery.shape[1], chunk_bytes):
+                chunk = np.zeros((rows.stop - rows.start, gallery.shape[1]), np.float32)
+                own = rows.start + np.flatnonzero(there[rows])
+                descriptors = np.asarray(gallery[own])
+                nearest = _nearest(gallery, descriptors, self.neighbours + 1, there)
+                found, cosines = without_self(own, *nearest)
+                weights = alpha_weights(cosines, found, self.alpha)
+                chunk[there[rows]] = add_neighbours(descriptors, gallery, found, weights)
+                yield chunk
+
+        return assemble(len(gallery), gallery.shape[1], augmented()), queries
 
     def config(self) -> dict[str, object]:
         """What a result card says of it."""
         return {"database_augmentation": "alpha", "neighbours": self.neighbours, "alpha": self.alpha}
 
 
-def without(
+def alpha_weights(cosines: NDArray[np.float32], found: NDArray[np.int64], alpha: float) -> NDArray[np.float32]:
+    """What each neighbour weighs, (Q, n): cosine^alpha, and 0 for a cosine not above 0 or no neighbour (-1).
+
+    >>> alpha_weights(np.array([[0.5, 0.5, -0.5]], np.float32), np.array([[3, -1, 2]]), alpha=3).tolist()
+    [[0.125, 0.0, 0.0]]
+    """
+    counted = (found >= 0) & (cosines > 0)
+    return np.where(counted, np.where(counted, cosines, 1) ** alpha, 0).astype(np.float32)
+
+
+def add_neighbours(
+    descriptors: NDArray[np.float32],
+    gallery: NDArray[np.float32],
+    found: NDArray[np.int64],
+    weights: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Each descriptor plus its weighted neighbours, L2-normalised.
+
+    Args:
+        descriptors: (Q, D), which weigh 1.
+        gallery: (N, D).
+        found: (Q, n) positions in the gallery, -1 where there is none.
+        weights: (Q, n).
+    """
+    total = descriptors.copy()
+    # One neighbour of all descriptors at a time: gathering all at once would take n times the memory.
+    for column, weight in zip(found.T, weights.T, strict=True):
+        rows = np.flatnonzero((column >= 0) & (weight > 0))
+        total[rows] += weight[rows, None] * gallery[column[rows]]
+    return l2_normalized(total)
+
+
+def without_self(
     own: NDArray[np.int64], found: NDArray[np.int64], cosines: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Neighbours and cosines without the image itself, (Q, n) of (Q, n + 1).
@@ -199,3 +136,16 @@ def without(
     """
     order = np.argsort(found == own[:, None], axis=1, kind="stable")[:, :-1]
     return np.take_along_axis(found, order, 1), np.take_along_axis(cosines, order, 1)
+
+
+def _nearest(
+    gallery: NDArray[np.float32], queries: NDArray[np.float32], count: int, available: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The first `count` gallery positions of each query and their cosines, (Q, count) each."""
+    ranked = exact_ranking(gallery, queries, (np.empty(0, np.int64),) * len(queries), count, available)
+    return ranked.heads, ranked.scores
+
+
+def _check_settings(name: str, neighbours: int, alpha: float) -> None:
+    if neighbours < 1 or not 0 <= alpha < float("inf"):
+        raise UserError(f"{name} needs neighbours >= 1 and alpha >= 0, not neighbours={neighbours}, alpha={alpha}")

@@ -1,58 +1,71 @@
-"""Rankings of a gallery, exact or found by an index, of which heads and the ranks of some images are kept."""
+"""Rankings of a gallery, exact or found by an index: the first images of each, and the ranks of some images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dolglab.contracts import Ranked
 from dolglab.errors import UserError
 from dolglab.measures import ranks_in
-from dolglab.retrieval.exact_dot import InnerProducts, exact_queries, rows_at, side_by_side
+from dolglab.retrieval.exact_dot import VALUES_AT_ONCE, InnerProducts, exact_queries, parallel_map
 from dolglab.retrieval.index import Index
+from dolglab.retrieval.large_arrays import take_rows
 
-QUERIES_AT_ONCE = 512
-# Gallery images compared at a time, and scores; the first few, since all of them are candidates for the head.
-TILE, SCORES, FIRST_TILE = 16_384, 2**21, 256
+# A query's list: gallery positions, best first, and their scores, (n,) each.
+RankedList = tuple[NDArray[np.int64], NDArray[np.float32]]
+
+
+class ChunkSizes(NamedTuple):
+    """What a ranking works on at a time: they decide memory and speed, and change no result.
+
+    Attributes:
+        queries: queries for which the gallery is read once.
+        images: most gallery images compared together.
+        first_images: the first few of them, since all of these are candidates for the head; each time twice as many.
+        scores: most scores held together.
+        values: gallery values in one matrix product.
+    """
+
+    queries: int = 512
+    images: int = 16_384
+    first_images: int = 256
+    scores: int = 2**21
+    values: int = VALUES_AT_ONCE
 
 
 def gallery_ranking(
     gallery: NDArray[np.floating],
     queries: NDArray[np.float32],
-    labelled: Sequence[NDArray[np.int64]],
+    ground_truth_ids: Sequence[NDArray[np.int64]],
     top: int,
-    known: NDArray[np.bool_],
-    asked: NDArray[np.bool_],
+    available: NDArray[np.bool_],
+    query_available: NDArray[np.bool_],
     index: Index,
 ) -> Ranked:
-    """Rank a gallery for the queries that are `asked`, (Q,); the others find nothing.
+    """Rank a gallery for the queries that are there, (Q,); the others find nothing.
 
-    An approximate index is built over the `known` images, (N,), and ranks as far as it finds; an exact one need not be.
-    The rest is as for `exact_ranking`.
+    An approximate index is built over the `available` images, (N,), and ranks as far as it finds; an exact one need not
+    be. The rest is as for `exact_ranking`.
     """
-    rows = np.flatnonzero(asked)
-    wanted = [labelled[query] for query in rows.tolist()]
+    rows = np.flatnonzero(query_available)
+    wanted = [ground_truth_ids[query] for query in rows.tolist()]
     if index.exact:
-        found = exact_ranking(gallery, rows_at(queries, rows), wanted, top, known)
+        found = exact_ranking(gallery, take_rows(queries, rows), wanted, top, available)
     else:
-        present = np.flatnonzero(known)
-        index.build(rows_at(gallery, present))
-        found = index_ranking(index, rows_at(queries, rows), wanted, top, index.depth or len(present), present)
-    return _spread(found, rows, labelled)
-
-
-def _spread(ranked: Ranked, asked: NDArray[np.int64], labelled: Sequence[NDArray[np.int64]]) -> Ranked:
-    """Rankings of all queries from those of the `asked` ones."""
-    nothing = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(labelled)
-    whole = listed_ranking(nothing, labelled, ranked.heads.shape[1])
-    whole.heads[asked], whole.scores[asked] = ranked.heads, ranked.scores
+        present = np.flatnonzero(available)
+        index.build(take_rows(gallery, present))
+        found = index_ranking(index, take_rows(queries, rows), wanted, top, index.depth or len(present), present)
+    nothing = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
+    whole = listed_ranking(nothing, ground_truth_ids, top)
+    whole.heads[rows], whole.scores[rows] = found.heads, found.scores
     ranks = list(whole.ranks)
-    for query, own in zip(asked.tolist(), ranked.ranks, strict=True):
+    for query, own in zip(rows.tolist(), found.ranks, strict=True):
         ranks[query] = own
     return replace(whole, ranks=tuple(ranks))
 
@@ -60,9 +73,10 @@ def _spread(ranked: Ranked, asked: NDArray[np.int64], labelled: Sequence[NDArray
 def exact_ranking(
     gallery: NDArray[np.floating],
     queries: NDArray[np.float32],
-    labelled: Sequence[NDArray[np.int64]],
+    ground_truth_ids: Sequence[NDArray[np.int64]],
     top: int,
-    known: NDArray[np.bool_] | None = None,
+    available: NDArray[np.bool_] | None = None,
+    chunks: ChunkSizes = ChunkSizes(),  # noqa: B008
 ) -> Ranked:
     """Rank a gallery by inner product, equal ones in gallery order, as a stable sort of all products would.
 
@@ -73,86 +87,68 @@ def exact_ranking(
     Args:
         gallery: (N, D), in memory or mapped from a file.
         queries: (Q, D).
-        labelled: for each query the gallery positions whose ranks are wanted.
+        ground_truth_ids: for each query the gallery positions whose ranks are wanted.
         top: how many first images of each ranking are kept.
-        known: (N,) which gallery images there are; the others are in no ranking.
+        available: (N,) which gallery images there are; the others are in no ranking.
+        chunks: what is worked on at a time.
 
     Raises:
-        UserError: NaN or infinity in a descriptor, descriptors of different sizes, labels or `known` of another number
-            of queries or images, a labelled image outside the gallery.
+        UserError: NaN or infinity in a descriptor, descriptors of different sizes, ground truth or `available` of
+            another number of queries or images, ground truth outside the gallery.
     """
-    _check(gallery, queries, labelled, known)
-    present = np.arange(len(gallery)) if known is None else np.flatnonzero(known)
-    products = InnerProducts(gallery)
-    heads, scores = _no_heads(len(queries), top)
+    _check(gallery, queries, ground_truth_ids, available)
+    present = np.arange(len(gallery)) if available is None else np.flatnonzero(available)
+    products = InnerProducts(gallery, chunks.values)
+    heads, scores = _empty_heads(len(queries), top)
     ranks: list[NDArray[np.int64]] = []
-    for start in range(0, len(queries), QUERIES_AT_ONCE):
-        chunk = slice(start, start + QUERIES_AT_ONCE)
-        wanted = [_places(present, positions) for positions in labelled[chunk]]
-        ranks += _rank(products, exact_queries(queries[chunk]), present, _Heads(heads[chunk], scores[chunk]), wanted)
-    return Ranked(heads, scores, tuple(labelled), tuple(ranks))
-
-
-def _check(
-    gallery: NDArray[np.floating],
-    queries: NDArray[np.float32],
-    labelled: Sequence[NDArray[np.int64]],
-    known: NDArray[np.bool_] | None,
-) -> None:
-    if gallery.shape[1] != queries.shape[1]:
-        raise UserError(f"query descriptors have {queries.shape[1]} values, those of the gallery {gallery.shape[1]}")
-    if len(labelled) != len(queries):
-        raise UserError(f"ground truth of {len(labelled)} queries for descriptors of {len(queries)}")
-    if known is not None and len(known) != len(gallery):
-        raise UserError(f"{len(known)} marks of what is known for a gallery of {len(gallery)} images")
-    for query, positions in enumerate(labelled):
-        outside = positions[(positions < 0) | (positions >= len(gallery))]
-        if len(outside):
-            raise UserError(
-                f"ground truth of query {query} names image {outside[0]} (from 0), but the gallery has {len(gallery)}"
-            )
+    for start in range(0, len(queries), chunks.queries):
+        chunk = slice(start, start + chunks.queries)
+        wanted = [_places(present, positions) for positions in ground_truth_ids[chunk]]
+        best = _Heads(heads[chunk], scores[chunk])
+        ranks += _rank(products, exact_queries(queries[chunk]), present, best, wanted, chunks)
+    return Ranked(heads, scores, tuple(ground_truth_ids), tuple(ranks))
 
 
 def index_ranking(
     index: Index,
     queries: NDArray[np.float32],
-    labelled: Sequence[NDArray[np.int64]],
+    ground_truth_ids: Sequence[NDArray[np.int64]],
     top: int,
     depth: int,
     present: NDArray[np.int64] | None = None,
+    queries_at_once: int = ChunkSizes().queries,
 ) -> Ranked:
     """Rankings as far as an index finds them: its first `depth` answers, behind which nothing is found.
 
     Args:
         index: built over the gallery, or over its images at the positions `present`, (n,).
         queries: (Q, D).
-        labelled, top: as for `exact_ranking`.
+        ground_truth_ids, top: as for `exact_ranking`.
         depth: how many answers are asked for, at least 1.
+        queries_at_once: queries that the index is asked together.
     """
 
-    def lists() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        for start in range(0, len(queries), QUERIES_AT_ONCE):
-            scores, found = index.search(queries[start : start + QUERIES_AT_ONCE], depth)
+    def lists() -> Iterator[RankedList]:
+        for start in range(0, len(queries), queries_at_once):
+            scores, found = index.search(queries[start : start + queries_at_once], depth)
             yield from zip(found if present is None else np.where(found < 0, -1, present[found]), scores, strict=True)
 
-    return listed_ranking(lists(), labelled, top)
+    return listed_ranking(lists(), ground_truth_ids, top)
 
 
-def listed_ranking(
-    lists: Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]], labelled: Sequence[NDArray[np.int64]], top: int
-) -> Ranked:
-    """Rankings that are there as lists, whole or not, one a query: gallery positions, best first, and their scores.
+def listed_ranking(lists: Iterable[RankedList], ground_truth_ids: Sequence[NDArray[np.int64]], top: int) -> Ranked:
+    """Rankings that are there as lists, whole or not, one a query; a position of -1 is no image.
 
-    A position of -1 is no image. `labelled` and `top` are as for `exact_ranking`.
+    `ground_truth_ids` and `top` are as for `exact_ranking`.
     """
-    heads, scores = _no_heads(len(labelled), top)
+    heads, scores = _empty_heads(len(ground_truth_ids), top)
     ranks = []
-    for query, ((positions, values), wanted) in enumerate(zip(lists, labelled, strict=True)):
+    for query, ((positions, values), wanted) in enumerate(zip(lists, ground_truth_ids, strict=True)):
         count = min(top, len(positions))
         heads[query, :count] = positions[:count]
         scores[query, :count] = np.where(positions[:count] >= 0, values[:count], -np.inf)
         ranks.append(ranks_in(positions, wanted))
-    return Ranked(heads, scores, tuple(labelled), tuple(ranks))
+    return Ranked(heads, scores, tuple(ground_truth_ids), tuple(ranks))
 
 
 def reranked(ranked: Ranked, orders: Mapping[int, NDArray[np.int64]]) -> Ranked:
@@ -163,17 +159,37 @@ def reranked(ranked: Ranked, orders: Mapping[int, NDArray[np.int64]]) -> Ranked:
     """
     heads, scores, ranks = ranked.heads.copy(), ranked.scores.copy(), list(ranked.ranks)
     for query, order in orders.items():
-        if not np.array_equal(np.sort(order), np.arange(len(order))) or -1 in ranked.heads[query, : len(order)]:
+        count = len(order)
+        if not np.array_equal(np.sort(order), np.arange(count)) or -1 in ranked.heads[query, :count]:
             raise ValueError(f"no new order of the first images of query {query}: {order}")
-        heads[query, : len(order)] = ranked.heads[query, order]
-        scores[query, : len(order)] = ranked.scores[query, order]
-        ranks[query] = np.where(
-            (ranks[query] >= 0) & (ranks[query] < len(order)), ranks_in(order, ranks[query]), ranks[query]
-        )
+        heads[query, :count] = ranked.heads[query, order]
+        scores[query, :count] = ranked.scores[query, order]
+        moved = (ranks[query] >= 0) & (ranks[query] < count)
+        ranks[query] = np.where(moved, ranks_in(order, ranks[query]), ranks[query])
     return replace(ranked, heads=heads, scores=scores, ranks=tuple(ranks))
 
 
-def _no_heads(queries: int, top: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _check(
+    gallery: NDArray[np.floating],
+    queries: NDArray[np.float32],
+    ground_truth_ids: Sequence[NDArray[np.int64]],
+    available: NDArray[np.bool_] | None,
+) -> None:
+    if gallery.shape[1] != queries.shape[1]:
+        raise UserError(f"query descriptors have {queries.shape[1]} values, those of the gallery {gallery.shape[1]}")
+    if len(ground_truth_ids) != len(queries):
+        raise UserError(f"ground truth of {len(ground_truth_ids)} queries for descriptors of {len(queries)}")
+    if available is not None and len(available) != len(gallery):
+        raise UserError(f"{len(available)} marks of what is known for a gallery of {len(gallery)} images")
+    for query, positions in enumerate(ground_truth_ids):
+        outside = positions[(positions < 0) | (positions >= len(gallery))]
+        if len(outside):
+            raise UserError(
+                f"ground truth of query {query} names image {outside[0]} (from 0), but the gallery has {len(gallery)}"
+            )
+
+
+def _empty_heads(queries: int, top: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     return np.full((queries, top), -1, np.int64), np.full((queries, top), -np.inf, np.float32)
 
 
@@ -186,44 +202,30 @@ def _places(present: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray
 
 def _rank(
     products: InnerProducts,
-    queries: Float64[Tensor, "q d"],
+    queries: Float64[np.ndarray, "q d"],
     present: NDArray[np.int64],
     heads: _Heads,
     wanted: Sequence[NDArray[np.int64]],
+    chunks: ChunkSizes,
 ) -> list[NDArray[np.int64]]:
     """Take the present images into the heads of some queries, and give the ranks of those at the wanted places."""
-    standings = []
+    counters = []
     for query, places in enumerate(wanted):
         found = places[places >= 0]
-        standings.append(_Standing(found, products(queries[query : query + 1], present[found])[0].numpy()))
-
-    def scores_of(tile: slice) -> NDArray[np.float32]:
-        return products(queries, present[tile]).numpy()
-
-    tiles = list(_tiles(len(present), min(TILE, SCORES // len(queries))))
-    for tile, scores in zip(tiles, side_by_side(scores_of, tiles), strict=True):
-        _compare(scores, present[tile], tile.start, heads, standings)
+        counters.append(_RankCounter(found, products(queries[query : query + 1], present[found])[0]))
+    tiles = list(_tiles(len(present), chunks.first_images, min(chunks.images, chunks.scores // len(queries))))
+    for tile, scores in zip(tiles, parallel_map(lambda tile: products(queries, present[tile]), tiles), strict=True):
+        heads.take(scores, present[tile])
+        for row, counter in zip(scores, counters, strict=True):
+            counter.take(row, tile.start)
     ranks = [places.copy() for places in wanted]
-    for own, standing in zip(ranks, standings, strict=True):
-        own[own >= 0] = standing.before
+    for own, counter in zip(ranks, counters, strict=True):
+        own[own >= 0] = counter.before
     return ranks
 
 
-def _compare(
-    scores: NDArray[np.float32],
-    positions: NDArray[np.int64],
-    start: int,
-    heads: _Heads,
-    standings: Sequence[_Standing],
-) -> None:
-    """Take the scores, (q, n), of the images from place `start` on."""
-    heads.take(scores, positions)
-    for row, standing in zip(scores, standings, strict=True):
-        standing.take(row, start)
-
-
-def _tiles(count: int, largest: int) -> Iterator[slice]:
-    start, size = 0, FIRST_TILE
+def _tiles(count: int, size: int, largest: int) -> Iterator[slice]:
+    start = 0
     while start < count:
         yield slice(start, min(start + size, count))
         start, size = start + size, min(2 * size, largest)
@@ -255,11 +257,11 @@ class _Heads:
         self.positions[touched] = np.take_along_axis(places, order, 1)
 
 
-class _Standing:
-    """How many images stand before each labelled one of a query, counted while the gallery passes by.
+class _RankCounter:
+    """How many images stand before each of some images of a query, counted while the gallery passes by.
 
     Args:
-        places: (n,) where the labelled images stand in the gallery.
+        places: (n,) where the images stand in the gallery.
         scores: (n,) theirs.
 
     `before` are the counts so far, (n,).

@@ -10,27 +10,225 @@ from numpy.typing import NDArray
 
 from dolglab.errors import UserError
 from dolglab.io import write_bytes
-from dolglab.retrieval.query_expansion import assembled, chunks, normalized, parts
+from dolglab.retrieval.large_arrays import assemble, l2_normalized, read_chunks, row_chunks
 
+KINDS = ("pca", "supervised")
 # What varies less than this share of the direction that varies most is rounding in float32 descriptors.
 SMALLEST = 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """A learned whitening, x -> projection (x - mean), and where it is from.
+
+    `mean` is (D,), `projection` (d, D), both float64, the most varying directions first; `name` and `digest` are those
+    of the set it was learned on, `network` the fingerprint of what described it, empty where that is not known.
+    """
+
+    mean: NDArray[np.float64]
+    projection: NDArray[np.float64]
+    kind: str
+    shrink: float
+    name: str
+    digest: str
+    network: str = ""
+
+    def __call__(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, D) to (N, d), L2-normalised; a row of zeros stays zeros."""
+        whitened = l2_normalized((descriptors - self.mean) @ self.projection.T)
+        whitened[~descriptors.any(axis=1)] = 0
+        return whitened
+
+
+class Whitening:
+    """Whitened, shortened and again L2-normalised descriptors, by a matrix that is learned or read from a file.
+
+    Args:
+        kind: "pca" (Jegou and Chum, ECCV 2012), "supervised" (Radenovic et al., ECCV 2016, after Mikolajczyk and Matas,
+            ICCV 2007), or None: what the matrix is and, without one, "pca".
+        dim: how many dimensions are kept, those that vary most; None keeps all.
+        matrix: a file that `save` wrote.
+        shrink: in learning, how far the covariance that is whitened is drawn towards its mean variance, 0 to 1: keeps
+            directions in which the set hardly varies from being blown up.
+
+    `learned` is the projection, None until there is one.
+
+    Raises:
+        UserError: an unknown kind, dim or shrink out of range; a matrix that is not there, is damaged, is of another
+            kind, or has fewer dimensions.
+    """
+
+    def __init__(
+        self,
+        kind: str | None = None,
+        dim: int | None = None,
+        matrix: str | Path | None = None,
+        shrink: float = 0.0,
+    ) -> None:
+        if kind not in (None, *KINDS):
+            raise UserError(f"post.whitening.kind is {' or '.join(KINDS)}, not {kind}")
+        if dim is not None and dim < 1:
+            raise UserError(f"post.whitening.dim is at least 1, not {dim}")
+        if not 0 <= shrink <= 1:
+            raise UserError(f"post.whitening.shrink lies between 0 and 1, not {shrink}")
+        self.dim = dim
+        self.shrink = shrink
+        self.learned = None if matrix is None else read_projection(Path(matrix), kind, dim)
+        self.kind = self.learned.kind if self.learned else kind or "pca"
+
+    @property
+    def learned_on(self) -> tuple[str, str] | None:
+        """Name and digest of the set it was learned on."""
+        return (self.learned.name, self.learned.digest) if self.learned else None
+
+    def learn(
+        self,
+        descriptors: NDArray[np.float32],
+        pairs: NDArray[np.int64],
+        name: str,
+        digest: str,
+        network: str = "",
+    ) -> None:
+        """Learn from a set of images of known name and digest; rows of zeros are left out, with their pairs.
+
+        Args:
+            descriptors: (N, D), L2-normalised.
+            pairs: (P, 2) positions of images that match; only "supervised" looks at them.
+            name, digest: of the set.
+            network: fingerprint of what described it, where that is known.
+
+        Raises:
+            UserError: more dimensions wanted than there are, too few images or pairs for them, no pair, descriptors
+                that are not finite.
+        """
+        described = np.asarray(descriptors.any(axis=1))
+        images = descriptors if described.all() else descriptors[described]
+        dim = self.dim or images.shape[1]
+        if dim > images.shape[1]:
+            raise UserError(f"post.whitening.dim={dim} is more than the {images.shape[1]} the descriptors have")
+        mean, covariance = moments(images)
+        if not np.isfinite(covariance).all():
+            raise UserError(f"a descriptor of {name} is not finite: the network gave NaN or infinity")
+        if self.kind == "pca":
+            projection = pca_projection(covariance, self.shrink)
+            if len(projection) < dim:
+                raise UserError(
+                    f"the {len(images)} images of {name} span {len(projection)} of the {dim} dimensions wanted: learn "
+                    f"on more, lower post.whitening.dim to what they span, or set post.whitening.shrink=0.1"
+                )
+        else:
+            place = np.cumsum(described, dtype=np.int64) - 1
+            matching = place[pairs[described[pairs].all(axis=1)]]
+            if not len(matching):
+                raise UserError(f"supervised whitening is learned from pairs that match, and {name} has none")
+            projection = supervised_projection(covariance, pair_scatter(images, matching), self.shrink)
+            if projection is None:
+                raise UserError(
+                    f"the {len(matching)} matching pairs of {name} do not differ in each of {images.shape[1]} "
+                    f"dimensions: learn on more, or set post.whitening.shrink=0.1"
+                )
+        self.learned = Projection(mean, projection[:dim], self.kind, float(self.shrink), name, digest, network)
+
+    def __call__(
+        self,
+        gallery: NDArray[np.float32],
+        queries: NDArray[np.float32],
+        available: NDArray[np.bool_] | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Gallery (N, D) and queries (Q, D) to (N, d) and (Q, d).
+
+        Raises UserError when nothing was learned, or on descriptors of another length.
+        """
+        if self.learned is None:
+            raise UserError(
+                "whitening has no matrix yet: give post.whitening.matrix=FILE, or benchmark@learn_on=NAME to learn one"
+            )
+        dim, length = self.learned.projection.shape
+        if gallery.shape[1] != length:
+            raise UserError(
+                f"the whitening learned on {self.learned.name} is for descriptors of {length} dimensions, these have "
+                f"{gallery.shape[1]}: learn one on descriptors of this model"
+            )
+        whitened = assemble(len(gallery), dim, map(self.learned, read_chunks(gallery)))
+        return whitened, self.learned(queries)
+
+    def check_network(self, network: str) -> None:
+        """Raise UserError where it was learned on descriptors of another network than that of this fingerprint."""
+        learned = self.learned
+        if learned and learned.network and network and learned.network != network:
+            raise UserError(
+                f"the whitening learned on {learned.name} is for another network's descriptors: learn one for this "
+                "network (benchmark@learn_on=NAME, and no post.whitening.matrix)"
+            )
+
+    def save(self, path: str | Path) -> Path:
+        """Write what was learned as safetensors: `mean`, `projection`, and in the metadata what they are."""
+        from safetensors.numpy import save
+
+        learned = self.learned
+        if learned is None:
+            raise UserError("whitening that was not learned cannot be saved")
+        tensors = {"mean": learned.mean, "projection": np.ascontiguousarray(learned.projection)}
+        metadata = {"kind": learned.kind, "dim": str(len(learned.projection)), "shrink": repr(learned.shrink)}
+        origin = {"name": learned.name, "digest": learned.digest, "network": learned.network}
+        return write_bytes(Path(path), save(tensors, metadata | origin))
+
+    def describe(self) -> dict[str, object]:
+        """What a result card says of it."""
+        if self.learned is None:
+            return {"whitening": self.kind, "dim": self.dim, "learned_on": None}
+        return {
+            "whitening": self.kind,
+            "dim": len(self.learned.projection),
+            "learned_on": self.learned.name,
+            "learned_on_digest": self.learned.digest,
+            **({"shrink": self.learned.shrink} if self.learned.shrink else {}),
+        }
+
+
+def read_projection(path: Path, kind: str | None = None, dim: int | None = None) -> Projection:
+    """What `Whitening.save` wrote, cut to `dim` dimensions.
+
+    Raises UserError when it is not there, is something else, is not of this kind or has fewer dimensions.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"no whitening matrix at {path}: post.whitening.matrix names a file that this program saved")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = file.metadata() or {}
+            mean, projection = file.get_tensor("mean"), file.get_tensor("projection")
+        origin = about["name"], about["digest"], about["network"]
+        learned = Projection(mean, projection, about["kind"], float(about["shrink"]), *origin)
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged, or no whitening matrix ({type(error).__name__})") from error
+    whole = mean.dtype == projection.dtype == np.float64 and projection.ndim == 2
+    whole = whole and mean.shape == projection.shape[1:] and learned.kind in KINDS
+    if not (whole and np.isfinite(projection).all() and np.isfinite(mean).all()):
+        raise UserError(f"{path} is damaged: it holds no finite mean and projection of one length")
+    if kind not in (None, learned.kind):
+        raise UserError(f"{path} holds {learned.kind} whitening, not {kind}: leave post.whitening.kind out")
+    if dim is not None and dim > len(projection):
+        raise UserError(f"{path} has {len(projection)} dimensions, fewer than post.whitening.dim={dim}")
+    return replace(learned, projection=projection[:dim])
 
 
 def moments(descriptors: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean, (D,), and covariance, (D, D), over N images."""
     count, dim = descriptors.shape
-    parts = list(chunks(count, dim))
+    chunks = list(row_chunks(count, dim))
     mean = np.zeros(dim)
-    for rows in parts:
+    for rows in chunks:
         mean += descriptors[rows].sum(0, dtype=np.float64) / count
     covariance = np.zeros((dim, dim))
-    for rows in parts:
+    for rows in chunks:
         centred = descriptors[rows] - mean
         covariance += centred.T @ centred / count
     return mean, covariance
 
 
-def scatter(descriptors: NDArray[np.float32], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+def pair_scatter(descriptors: NDArray[np.float32], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
     """Second moment of the differences between matching images, (D, D), over (P, 2) positions.
 
     By the graph's Laplacian L = degrees - adjacency, X^T L X: images are fewer than their pairs.
@@ -42,7 +240,7 @@ def scatter(descriptors: NDArray[np.float32], pairs: NDArray[np.int64]) -> NDArr
     joined = joined + joined.T
     laplacian = csr_array(diags_array(joined.sum(1)) - joined)
     total = np.zeros((dim, dim))
-    for rows in chunks(count, dim):
+    for rows in row_chunks(count, dim):
         part = laplacian[rows]
         near = np.unique(part.indices)
         differences = part[:, near] @ descriptors[near].astype(np.float64)
@@ -84,203 +282,3 @@ def _descending(covariance: NDArray[np.float64]) -> tuple[NDArray[np.float64], N
     """Eigenvalues, (D,), largest first, and eigenvectors in columns, (D, D)."""
     variances, directions = np.linalg.eigh(covariance)
     return variances[::-1], directions[:, ::-1]
-
-
-KINDS = ("pca", "supervised")
-
-
-@dataclass(frozen=True, eq=False)
-class Projection:
-    """A learned whitening, x -> projection (x - mean), and where it is from.
-
-    `mean` is (D,), `projection` (d, D), both float64, the most varying directions first; `name` and `digest` are those
-    of the set it was learned on, `network` the fingerprint of what described it, empty where that is not known.
-    """
-
-    mean: NDArray[np.float64]
-    projection: NDArray[np.float64]
-    kind: str
-    shrink: float
-    name: str
-    digest: str
-    network: str = ""
-
-    def __call__(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, D) to (N, d), L2-normalised; a row of zeros stays zeros."""
-        whitened = normalized((descriptors - self.mean) @ self.projection.T)
-        whitened[~descriptors.any(axis=1)] = 0
-        return whitened
-
-
-class Whitening:
-    """Whitened, shortened and again L2-normalised descriptors, by a matrix that is learned or read from a file.
-
-    Args:
-        kind: "pca" (Jegou and Chum, ECCV 2012), "supervised" (Radenovic et al., ECCV 2016, after Mikolajczyk and Matas,
-            ICCV 2007), or None: what the matrix is and, without one, "pca".
-        dim: how many dimensions are kept, those that vary most; None keeps all.
-        matrix: a file that `save` wrote.
-        shrink: in learning, how far the covariance that is whitened is drawn towards its mean variance, 0 to 1: keeps
-            directions in which the set hardly varies from being blown up.
-
-    `learned` is the projection, None until there is one.
-
-    Raises:
-        UserError: an unknown kind, dim or shrink out of range; a matrix that is not there, is damaged, is of another
-            kind, or has fewer dimensions.
-    """
-
-    def __init__(
-        self,
-        kind: str | None = None,
-        dim: int | None = None,
-        matrix: str | Path | None = None,
-        shrink: float = 0.0,
-    ) -> None:
-        if kind not in (None, *KINDS):
-            raise UserError(f"post.whitening.kind is {' or '.join(KINDS)}, not {kind}")
-        if dim is not None and dim < 1:
-            raise UserError(f"post.whitening.dim is at least 1, not {dim}")
-        if not 0 <= shrink <= 1:
-            raise UserError(f"post.whitening.shrink lies between 0 and 1, not {shrink}")
-        self.dim = dim
-        self.shrink = shrink
-        self.learned = None if matrix is None else read(Path(matrix), kind, dim)
-        self.kind = self.learned.kind if self.learned else kind or "pca"
-
-    @property
-    def learned_on(self) -> tuple[str, str] | None:
-        """Name and digest of the set it was learned on."""
-        return (self.learned.name, self.learned.digest) if self.learned else None
-
-    def learn(
-        self,
-        descriptors: NDArray[np.float32],
-        pairs: NDArray[np.int64],
-        name: str,
-        digest: str,
-        network: str = "",
-    ) -> None:
-        """Learn from a set of images of known name and digest; rows of zeros are left out, with their pairs.
-
-        Args:
-            descriptors: (N, D), L2-normalised.
-            pairs: (P, 2) positions of images that match; only "supervised" looks at them.
-            name, digest: of the set.
-            network: fingerprint of what described it, where that is known.
-
-        Raises:
-            UserError: more dimensions wanted than there are, too few images or pairs for them, no pair, descriptors
-                that are not finite.
-        """
-        known = np.asarray(descriptors.any(axis=1))
-        images = descriptors if known.all() else descriptors[known]
-        dim = self.dim or images.shape[1]
-        if dim > images.shape[1]:
-            raise UserError(f"post.whitening.dim={dim} is more than the {images.shape[1]} the descriptors have")
-        mean, covariance = moments(images)
-        if not np.isfinite(covariance).all():
-            raise UserError(f"a descriptor of {name} is not finite: the network gave NaN or infinity")
-        if self.kind == "pca":
-            projection = pca_projection(covariance, self.shrink)
-            if len(projection) < dim:
-                raise UserError(
-                    f"the {len(images)} images of {name} span {len(projection)} of the {dim} dimensions wanted: learn "
-                    f"on more, lower post.whitening.dim to what they span, or set post.whitening.shrink=0.1"
-                )
-        else:
-            place = np.cumsum(known, dtype=np.int64) - 1
-            matching = place[pairs[known[pairs].all(axis=1)]]
-            if not len(matching):
-                raise UserError(f"supervised whitening is learned from pairs that match, and {name} has none")
-            projection = supervised_projection(covariance, scatter(images, matching), self.shrink)
-            if projection is None:
-                raise UserError(
-                    f"the {len(matching)} matching pairs of {name} do not differ in each of {images.shape[1]} "
-                    f"dimensions: learn on more, or set post.whitening.shrink=0.1"
-                )
-        self.learned = Projection(mean, projection[:dim], self.kind, float(self.shrink), name, digest, network)
-
-    def __call__(
-        self,
-        gallery: NDArray[np.float32],
-        queries: NDArray[np.float32],
-        known: NDArray[np.bool_] | None = None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Gallery (N, D) and queries (Q, D) to (N, d) and (Q, d).
-
-        Raises UserError when nothing was learned, or on descriptors of another length.
-        """
-        if self.learned is None:
-            raise UserError(
-                "whitening has no matrix yet: give post.whitening.matrix=FILE, or benchmark@learn_on=NAME to learn one"
-            )
-        dim, length = self.learned.projection.shape
-        if gallery.shape[1] != length:
-            raise UserError(
-                f"the whitening learned on {self.learned.name} is for descriptors of {length} dimensions, these have "
-                f"{gallery.shape[1]}: learn one on descriptors of this model"
-            )
-        whitened = assembled(len(gallery), dim, map(self.learned, parts(gallery)))
-        return whitened, self.learned(queries)
-
-    def check_network(self, network: str) -> None:
-        """Raise UserError where it was learned on descriptors of another network than that of this fingerprint."""
-        learned = self.learned
-        if learned and learned.network and network and learned.network != network:
-            raise UserError(
-                f"the whitening learned on {learned.name} is for another network's descriptors: learn one for this "
-                "network (benchmark@learn_on=NAME, and no post.whitening.matrix)"
-            )
-
-    def save(self, path: str | Path) -> Path:
-        """Write what was learned as safetensors: `mean`, `projection`, and in the metadata what they are."""
-        from safetensors.numpy import save
-
-        if self.learned is None:
-            raise UserError("whitening that was not learned cannot be saved")
-        kept = self.learned
-        tensors = {"mean": kept.mean, "projection": np.ascontiguousarray(kept.projection)}
-        metadata = {"kind": kept.kind, "dim": str(len(kept.projection)), "shrink": repr(kept.shrink)}
-        origin = {"name": kept.name, "digest": kept.digest, "network": kept.network}
-        return write_bytes(Path(path), save(tensors, metadata | origin))
-
-    def config(self) -> dict[str, object]:
-        """What a result card says of it."""
-        if self.learned is None:
-            return {"whitening": self.kind, "dim": self.dim, "learned_on": None}
-        return {
-            "whitening": self.kind,
-            "dim": len(self.learned.projection),
-            "learned_on": self.learned.name,
-            "learned_on_digest": self.learned.digest,
-            **({"shrink": self.learned.shrink} if self.learned.shrink else {}),
-        }
-
-
-def read(path: Path, kind: str | None = None, dim: int | None = None) -> Projection:
-    """What `Whitening.save` wrote, cut to `dim` dimensions.
-
-    Raises UserError when it is not there, is something else, is not of this kind or has fewer dimensions.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise UserError(f"no whitening matrix at {path}: post.whitening.matrix names a file that this program saved")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            about = file.metadata() or {}
-            mean, projection = file.get_tensor("mean"), file.get_tensor("projection")
-        origin = about["name"], about["digest"], about["network"]
-        learned = Projection(mean, projection, about["kind"], float(about["shrink"]), *origin)
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(f"{path} is damaged, or no whitening matrix ({type(error).__name__})") from error
-    whole = mean.dtype == projection.dtype == np.float64 and projection.ndim == 2
-    whole = whole and mean.shape == projection.shape[1:] and learned.kind in KINDS
-    if not (whole and np.isfinite(projection).all() and np.isfinite(mean).all()):
-        raise UserError(f"{path} is damaged: it holds no finite mean and projection of one length")
-    if kind not in (None, learned.kind):
-        raise UserError(f"{path} holds {learned.kind} whitening, not {kind}: leave post.whitening.kind out")
-    if dim is not None and dim > len(projection):
-        raise UserError(f"{path} has {len(projection)} dimensions, fewer than post.whitening.dim={dim}")
-    return replace(learned, projection=projection[:dim])

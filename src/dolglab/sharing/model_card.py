@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dolglab.errors import UserError
-from dolglab.models.backbone import Backbone
+from dolglab.models.backbone import FeatureBackbone
 from dolglab.models.checkpoint import tensor_file, trained_on
 from dolglab.models.dolg import DescriptorModel
 from dolglab.results.card import read_card, sha256
@@ -108,7 +108,7 @@ def _is_plain(key: str, value: object) -> bool:
     return not key.startswith("_") and isinstance(value, bool | int | float | str | list)
 
 
-def _started_from(backbone: Backbone, config: Mapping[str, Any]) -> str:
+def _started_from(backbone: FeatureBackbone, config: Mapping[str, Any]) -> str:
     if (given := config.get("weights")) is not None:
         return f"{given}: not stated"
     if not _at(config, "model.backbone.pretrained") and not _at(config, "model.backbone.weights"):

@@ -144,8 +144,9 @@ def about(network: DescriptorModel, normalised: bool) -> dict[str, str]:
         "architecture": f"{type(network).__name__} on {network.backbone.name}",
         "dim": str(network.dim),
         "normalisation": OUTSIDE if normalised else INSIDE,
-        "mean": " ".join(map(str, network.backbone.mean)),
-        "std": " ".join(map(str, network.backbone.std)),
+        # Of a backbone that does not state them: empty.
+        "mean": " ".join(map(str, getattr(network.backbone, "mean", ()))),
+        "std": " ".join(map(str, getattr(network.backbone, "std", ()))),
         "input": f"float32 (batch, 3, height, width), {pixels}",
         "output": f"float32 (batch, {network.dim}), L2-normalised",
     }

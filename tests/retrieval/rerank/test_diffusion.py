@@ -103,9 +103,9 @@ def test_powers_too_small_for_a_number_are_no_edges() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"depth": 0}, "at least 1"),
-        ({"iterations": 0}, "at least 1"),
-        ({"alpha": 1.0}, r"0 <= alpha < 1.* not alpha=1\.0"),
+        ({"depth": 0}, r"rerank\.depth"),
+        ({"iterations": 0}, "iterations"),
+        ({"alpha": 1.0}, r"alpha=1\.0"),
         ({"gamma": 0.0}, r"gamma=0\.0"),
         ({"tolerance": 0.0}, r"tolerance=0\.0"),
     ],

@@ -9,48 +9,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-# Rows of `a` compared at a time: their cosines fit the cache.
-MATCH_CHUNK = 512
-
-
-def mutual_matches(
-    a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"], ratio: float = 1.0, least: float = -1.0
-) -> Int[np.ndarray, "k 2"]:
-    """Rows of `a` and `b` that are each other's nearest, (k, 2), in the order of `a`.
-
-    Args:
-        a, b: L2-normalised descriptors of any precision; equally near ones count in their order.
-        ratio: of the distances to the nearest and the second nearest of `b`, at most so much (Lowe, IJCV 2004); 1 asks
-            for nothing.
-        least: least cosine of a match.
-    """
-    if not len(a) or not len(b):
-        return np.empty((0, 2), np.int64)
-    a, others = a.astype(np.float32), b.astype(np.float32).T
-    nearest = np.empty(len(a), np.int64)
-    best, second = np.empty((2, len(a)), np.float32)
-    best_of_others = np.full(len(b), -np.inf, np.float32)
-    for start in range(0, len(a), MATCH_CHUNK):
-        cosines = a[start : start + MATCH_CHUNK] @ others
-        at = slice(start, start + len(cosines))
-        rows = np.arange(len(cosines))
-        nearest[at] = cosines.argmax(1)
-        best[at] = cosines[rows, nearest[at]]
-        np.maximum(best_of_others, cosines.max(0), out=best_of_others)
-        if ratio < 1:
-            cosines[rows, nearest[at]] = -np.inf
-            second[at] = cosines.max(1)
-    # Values, and not positions, tell whether it is mutual: positions of the columns' maxima take ten times as long.
-    kept = (best == best_of_others[nearest]) & (best >= least)
-    if ratio < 1 and len(b) > 1:
-        # The squared distance of two unit vectors is 2 - 2 cos.
-        kept &= np.maximum(1 - best, 0) <= ratio**2 * np.maximum(1 - second, 0)
-    found = np.flatnonzero(kept)
-    # Of copies in `a`, the first.
-    found = np.sort(found[np.unique(nearest[found], return_index=True)[1]])
-    return np.stack([found, nearest[found]], 1)
-
-
 Kind = Literal["affine", "homography"]
 # Matches that determine a transformation, by kind.
 MINIMUM: dict[Kind, int] = {"affine": 3, "homography": 4}
@@ -60,13 +18,54 @@ SAMPLE = 3
 ZOOM, SQUEEZE = 5.0, 4.0
 # So many of the best samples are refined, in so many rounds at most.
 REFINED, ROUNDS = 3, 10
-# Residuals computed at a time.
-CHUNK = 262_144
+# Descriptors compared at a time, whose cosines fit the cache; and residuals computed at a time.
+ROWS_AT_ONCE, RESIDUALS_AT_ONCE = 512, 262_144
 
 Points = Float[np.ndarray, "m 2"]
 Homogeneous = Float[np.ndarray, "m 3"]
 Transformation = Float[np.ndarray, "3 3"]
 Transformations = Float[np.ndarray, "k 3 3"]
+
+
+def mutual_matches(
+    a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"], ratio: float = 1.0, min_cosine: float = -1.0
+) -> Int[np.ndarray, "k 2"]:
+    """Rows of `a` and `b` that are each other's nearest, (k, 2), in the order of `a`.
+
+    Args:
+        a, b: L2-normalised descriptors of any precision; equally near ones count in their order.
+        ratio: of the distances to the nearest and the second nearest of `b`, at most so much (Lowe, IJCV 2004); 1 asks
+            for nothing.
+        min_cosine: least cosine of a match.
+
+    >>> mutual_matches(np.eye(3, 2), np.array([[0.0, 1.0], [1.0, 0.0]])).tolist()
+    [[0, 1], [1, 0]]
+    """
+    if not len(a) or not len(b):
+        return np.empty((0, 2), np.int64)
+    a, others = a.astype(np.float32), b.astype(np.float32).T
+    nearest = np.empty(len(a), np.int64)
+    best, second = np.empty((2, len(a)), np.float32)
+    best_of_others = np.full(len(b), -np.inf, np.float32)
+    for start in range(0, len(a), ROWS_AT_ONCE):
+        cosines = a[start : start + ROWS_AT_ONCE] @ others
+        at = slice(start, start + len(cosines))
+        rows = np.arange(len(cosines))
+        nearest[at] = cosines.argmax(1)
+        best[at] = cosines[rows, nearest[at]]
+        np.maximum(best_of_others, cosines.max(0), out=best_of_others)
+        if ratio < 1:
+            cosines[rows, nearest[at]] = -np.inf
+            second[at] = cosines.max(1)
+    # Values, and not positions, tell whether it is mutual: positions of the columns' maxima take ten times as long.
+    kept = (best == best_of_others[nearest]) & (best >= min_cosine)
+    if ratio < 1 and len(b) > 1:
+        # The squared distance of two unit vectors is 2 - 2 cos.
+        kept &= np.maximum(1 - best, 0) <= ratio**2 * np.maximum(1 - second, 0)
+    found = np.flatnonzero(kept)
+    # Of copies in `a`, the first.
+    found = np.sort(found[np.unique(nearest[found], return_index=True)[1]])
+    return np.stack([found, nearest[found]], 1)
 
 
 def inliers(
@@ -110,11 +109,11 @@ def inliers(
     return best, _similarity(residual, middle_b) @ found @ _similarity(1 / residual, -middle_a / residual)
 
 
-def samples(matches: int, most: int, seed: int) -> Int[np.ndarray, "k 3"]:
-    """All samples of three matches, or `most` random ones (a few have a match twice, and determine nothing)."""
-    if math.comb(matches, SAMPLE) <= most:
+def samples(matches: int, limit: int, seed: int) -> Int[np.ndarray, "k 3"]:
+    """All samples of three matches, or `limit` random ones (a few have a match twice, and determine nothing)."""
+    if math.comb(matches, SAMPLE) <= limit:
         return np.array(list(itertools.combinations(range(matches), SAMPLE)), np.int64)
-    return np.random.default_rng(seed).integers(0, matches, (most, SAMPLE))
+    return np.random.default_rng(seed).integers(0, matches, (limit, SAMPLE))
 
 
 def affine_candidates(a: Float[np.ndarray, "s 3 3"], b: Float[np.ndarray, "s 3 3"]) -> Transformations:
@@ -146,7 +145,7 @@ def plausible(transformations: Transformations, points: Float[np.ndarray, "k n 3
 
 def support(transformations: Transformations, a: Homogeneous, b: Homogeneous) -> Int[np.ndarray, " k"]:
     """How many matches agree with each transformation."""
-    size = max(1, CHUNK // len(a))
+    size = max(1, RESIDUALS_AT_ONCE // len(a))
     parts = [agreeing(transformations[i : i + size], a, b).sum(1) for i in range(0, len(transformations), size)]
     return np.concatenate([np.empty(0, np.int64), *parts])
 

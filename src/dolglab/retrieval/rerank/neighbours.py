@@ -13,6 +13,9 @@ def nearest(similarity: NDArray[np.float32], count: int) -> NDArray[np.bool_]:
     """Each image's `count` most similar others, (k, k): row i marks those of image i.
 
     `similarity` is (k, k); of equally similar images the first count. Fewer than `count` others are all neighbours.
+
+    >>> nearest(np.array([[1.0, 0.2, 0.9], [0.2, 1.0, 0.5], [0.9, 0.5, 1.0]], np.float32), 1).astype(int).tolist()
+    [[0, 0, 1], [0, 0, 1], [1, 0, 0]]
     """
     k = len(similarity)
     count = min(count, k - 1)
@@ -20,8 +23,8 @@ def nearest(similarity: NDArray[np.float32], count: int) -> NDArray[np.bool_]:
         return np.zeros((k, k), np.bool_)
     others = similarity.copy()
     np.fill_diagonal(others, -np.inf)
-    least = np.partition(others, k - count, axis=1)[:, k - count, None]
-    above, equal = others > least, others == least
+    threshold = np.partition(others, k - count, axis=1)[:, k - count, None]
+    above, equal = others > threshold, others == threshold
     room = count - above.sum(1, keepdims=True)
     return above | (equal & (np.cumsum(equal, axis=1) <= room))
 

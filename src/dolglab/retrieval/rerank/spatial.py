@@ -23,7 +23,6 @@ class Match:
 
     @property
     def count(self) -> int:
-        """Inliers there are."""
         return int(self.inlier.sum())
 
 

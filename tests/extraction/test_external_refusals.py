@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from extraction.foreign_made import (
+from extraction.external_files import (
     save_matlab,
     save_npy,
 )
@@ -23,9 +24,9 @@ from dolglab.extraction.external import read_descriptors
 @pytest.mark.parametrize(
     ("value", "count", "why"),
     [
-        (np.nan, 1, r"1 of 9 descriptors are not finite: jpg/été à\.jpg$"),
-        (-np.inf, 7, r"7 of 9 descriptors are not finite: .*jpg/e\.jpg and 2 more$"),
-        (0, 9, r"9 of 9 descriptors are zero, which has no direction: jpg/été à\.jpg, .* and 4 more$"),
+        (np.nan, 1, r"1 of 9 descriptors .*: jpg/été à\.jpg$"),
+        (-np.inf, 7, r"7 of 9 descriptors .*jpg/e\.jpg and 2 more$"),
+        (0, 9, r"9 of 9 descriptors .*zero.*: jpg/été à\.jpg, .* and 4 more$"),
     ],
 )
 def test_rows_without_a_direction_are_counted_and_named(
@@ -39,7 +40,7 @@ def test_rows_without_a_direction_are_counted_and_named(
     assert "\n" not in str(error.value)
 
 
-ORDER = r"for the 9 images of small, 7 in the gallery and then 2 queries \(d\.txt beside it may say which is which"
+ORDER = r"for the 9 images of small, 7 .* 2 .*d\.txt"
 
 
 @pytest.mark.parametrize(
@@ -48,12 +49,12 @@ ORDER = r"for the 9 images of small, 7 in the gallery and then 2 queries \(d\.tx
         ({"X": np.ones((5, 7)), "Q": np.ones((5, 3))}, f"has 7 and 3 descriptors {ORDER}"),
         ({"X": np.ones((8, 5)), "Q": np.ones((2, 5))}, f"has 8 and 2 descriptors {ORDER}"),
         ({"X": np.ones((5, 7))}, f"has 7 descriptors {ORDER}"),
-        ({"X": np.ones((5, 7)), "Q": np.ones((4, 2))}, "gallery's descriptors have 5 dimensions, the queries' 4"),
-        ({"Q": np.ones((5, 2))}, "lacks X, the gallery's descriptors as columns"),
+        ({"X": np.ones((5, 7)), "Q": np.ones((4, 2))}, r"gallery.* 5 .*queries.* 4$"),
+        ({"Q": np.ones((5, 2))}, r"d\.mat lacks X"),
         ({"X": np.ones((5, 7)), "Q": "text"}, "Q is <U4 of shape"),
         ({"X": csc_matrix(np.ones((5, 7))), "Q": np.ones((5, 2))}, "X is csc_"),
         ({"X": np.ones((5, 7)) * 1j, "Q": np.ones((5, 2))}, "X is complex128 of shape"),
-        ({"X": np.ones((5, 7)), "Q": np.empty((0, 0))}, r"Q is float64 of shape \(0, 0\), where a table of numbers"),
+        ({"X": np.ones((5, 7)), "Q": np.empty((0, 0))}, r"Q is float64 of shape \(0, 0\)"),
     ],
 )
 def test_wrong_matlab_tables_are_one_clear_line(
@@ -68,15 +69,15 @@ def test_wrong_matlab_tables_are_one_clear_line(
 @pytest.mark.parametrize(
     ("tensors", "metadata", "why"),
     [
-        ({"gallery": np.ones((7, 5))}, None, "must hold either descriptors, or gallery and queries; it holds gallery"),
-        ({"a": np.ones((7, 5)), "b": np.ones(3)}, None, "it holds a, b$"),
-        ({"descriptors": np.ones((9, 5)), "queries": np.ones((2, 5))}, None, "it holds descriptors, queries"),
-        ({"gallery": np.ones((7, 5)), "queries": np.ones((2, 6))}, None, "have 5 dimensions, the queries' 6"),
+        ({"gallery": np.ones((7, 5))}, None, "descriptors, or gallery and queries; .* gallery$"),
+        ({"a": np.ones((7, 5)), "b": np.ones(3)}, None, " a, b$"),
+        ({"descriptors": np.ones((9, 5)), "queries": np.ones((2, 5))}, None, " descriptors, queries$"),
+        ({"gallery": np.ones((7, 5)), "queries": np.ones((2, 6))}, None, r"gallery.* 5 .*queries.* 6$"),
         ({"gallery": np.ones((6, 5)), "queries": np.ones((3, 5))}, None, f"has 6 and 3 descriptors {ORDER}"),
         ({"descriptors": np.ones((9, 5), np.bool_)}, None, "descriptors is bool of shape"),
-        ({"descriptors": np.ones((9, 5))}, {"names": "a b"}, "the names in its metadata are not a JSON list of names"),
-        ({"descriptors": np.ones((9, 5))}, {"names": "[1]"}, "not a JSON list of names"),
-        ({"descriptors": np.ones((9, 5))}, {"names": "[]"}, "has 9 descriptors, and 0 names are listed"),
+        ({"descriptors": np.ones((9, 5))}, {"names": "a b"}, "names in its metadata"),
+        ({"descriptors": np.ones((9, 5))}, {"names": "[1]"}, "names in its metadata"),
+        ({"descriptors": np.ones((9, 5))}, {"names": "[]"}, "9 descriptors, .* 0 names"),
     ],
 )
 def test_wrong_safetensors_are_one_clear_line(
@@ -93,11 +94,11 @@ def test_wrong_safetensors_are_one_clear_line(
     [
         (np.ones((10, 5)), f"has 10 descriptors {ORDER}"),
         (np.ones((5, 9)), f"has 5 descriptors {ORDER}"),
-        (np.ones(9), r"the array is float64 of shape \(9,\), where a table of numbers"),
+        (np.ones(9), r"the array is float64 of shape \(9,\)"),
         (np.ones((9, 5, 1)), r"of shape \(9, 5, 1\)"),
         (np.ones((9, 5), np.complex64), "the array is complex64"),
         (np.full((9, 5), "a"), "the array is <U1"),
-        (np.full((9, 5), {"a": 1}, object), "holds pickled objects, which are not read: save a plain float32 array"),
+        (np.full((9, 5), {"a": 1}, object), "pickled objects"),
         (np.ones((0, 5)), "."),
         (np.ones((9, 0)), "."),
     ],
@@ -115,15 +116,15 @@ MATLAB_73 = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
 @pytest.mark.parametrize(
     ("name", "data", "why"),
     [
-        ("d.npy", b"\x80\x04]\x94(K\x01K\x02K\x03e.", r"is not a \.npy file that can be read \(the magic string"),
-        ("d.npy", b"", r"is not a \.npy file that can be read"),
-        ("d.npy", b"\x93NUMPY\x01\x00\x10\x00garbage", r"is not a \.npy file that can be read"),
-        ("d.mat", MATLAB_73, r"is of MATLAB v7\.3 \(HDF5\), which is not read: save it as v7, or as \.npy"),
-        ("d.mat", b"no matlab" * 100, "is not a MATLAB file that can be read"),
-        ("d.mat", b"", "is not a MATLAB file that can be read"),
-        ("d.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00garbage!", "is not a safetensors file that can be read"),
-        ("d.safetensors", b"", "is not a safetensors file that can be read"),
-        ("d.csv", b"1,2", r"read from \.npy, \.mat and \.safetensors, not from d\.csv"),
+        ("d.npy", b"\x80\x04]\x94(K\x01K\x02K\x03e.", r"d\.npy .*magic string"),
+        ("d.npy", b"", r"d\.npy is not a \.npy file"),
+        ("d.npy", b"\x93NUMPY\x01\x00\x10\x00garbage", r"d\.npy is not a \.npy file"),
+        ("d.mat", MATLAB_73, r"MATLAB v7\.3"),
+        ("d.mat", b"no matlab" * 100, r"d\.mat is not a MATLAB file"),
+        ("d.mat", b"", r"d\.mat is not a MATLAB file"),
+        ("d.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00garbage!", r"d\.safetensors is not a safetensors file"),
+        ("d.safetensors", b"", r"d\.safetensors is not a safetensors file"),
+        ("d.csv", b"1,2", r"not from d\.csv$"),
         ("d", b"", r"not from d$"),
     ],
 )
@@ -144,13 +145,13 @@ def test_a_file_cut_short_is_one_clear_line(tmp_path: Path, benchmark: Benchmark
         tmp_path / "d.safetensors",
     ):
         path.write_bytes(path.read_bytes()[:-40])
-        with pytest.raises(UserError, match="that can be read") as error:
+        with pytest.raises(UserError, match=re.escape(str(path))) as error:
             read_descriptors(path, benchmark)
         assert "\n" not in str(error.value)
 
 
 def test_no_file_and_a_folder_are_said(tmp_path: Path, benchmark: Benchmark) -> None:
-    with pytest.raises(UserError, match=r"descriptors not found: .*d\.npy$"):
+    with pytest.raises(UserError, match=r"d\.npy$"):
         read_descriptors(tmp_path / "d.npy", benchmark)
-    with pytest.raises(UserError, match=r"is a folder: descriptors are read from a \.npy, \.mat or \.safetensors"):
+    with pytest.raises(UserError, match=rf"{re.escape(str(tmp_path))} is a folder"):
         read_descriptors(tmp_path, benchmark)

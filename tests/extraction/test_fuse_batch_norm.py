@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dolglab.extraction.fuse_batch_norm import folded
+from dolglab.extraction.fuse_batch_norm import fuse_batch_norm
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG
 
@@ -33,7 +33,7 @@ def test_the_same_descriptors_with_no_norm_left(name: str) -> None:
     options = {"dynamic_img_size": True} if name.startswith("vit") else {}
     model = stirred(DOLG(Backbone(name, pretrained=False, options=options, **depths), hidden=16, dim=8))
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    lean = folded(model)
+    lean = fuse_batch_norm(model)
     assert norms(lean) == []
     assert not lean.training
     images = torch.randn(2, 3, 96, 128)
@@ -60,7 +60,7 @@ def test_what_cannot_be_folded_is_left_as_it_is() -> None:
     model = stirred(Twice()).eval()
     images = torch.randn(1, 3, 16, 16)
     with torch.no_grad():
-        torch.testing.assert_close(folded(model)(images), model(images))
+        torch.testing.assert_close(fuse_batch_norm(model)(images), model(images))
     plain = nn.Sequential(nn.Conv2d(3, 2, 1))
     with torch.no_grad():
-        torch.testing.assert_close(folded(plain)(images), plain(images))
+        torch.testing.assert_close(fuse_batch_norm(plain)(images), plain(images))
