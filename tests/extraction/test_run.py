@@ -161,7 +161,7 @@ class Corners:
         values = np.full((4, 8), float(image[0, 0, 0]), np.float16)
         return LocalFeatures(points, np.ones(4, np.float32), np.arange(4, dtype=np.float32), values, (height, width))
 
-    def describe(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         return {"features": "corners"}
 
 

@@ -70,6 +70,11 @@ def filled(metric: RetrievalMetric, descriptors: Tensor, skipped: tuple[int, ...
     return metric
 
 
+def answers_of(metric: RetrievalMetric) -> tuple[tuple[int, int, float], ...]:
+    assert metric.figures is not None
+    return metric.figures.answers
+
+
 def test_retrieval_is_mean_ap_of_a_full_sort(descriptors: Tensor) -> None:
     task = benchmark("mAP@100")
     found = filled(RetrievalMetric.of(task, DIM), descriptors).compute()
@@ -97,8 +102,8 @@ def test_recognition_is_gap_of_the_votes(descriptors: Tensor, neighbours: int) -
         for image in np.argsort(-cosines[query])[:neighbours]:
             sums[int(task.measure.landmarks[image])] += float(cosines[query, image])
         answers.append(max(sums.items(), key=lambda pair: pair[1]))
-    assert [landmark for _, landmark, _ in metric.figures.answers] == [landmark for landmark, _ in answers]
-    assert [score for _, _, score in metric.figures.answers] == pytest.approx([score for _, score in answers], abs=1e-5)
+    assert [landmark for _, landmark, _ in answers_of(metric)] == [landmark for landmark, _ in answers]
+    assert [score for _, _, score in answers_of(metric)] == pytest.approx([score for _, score in answers], abs=1e-5)
     for usage in ("public", "private"):
         rows = sorted(np.flatnonzero(task.measure.usages == usage).tolist(), key=lambda query: -answers[query][1])
         right = [answers[query][0] in task.measure.shown[query] for query in rows]
@@ -113,7 +118,7 @@ def test_a_skipped_query_has_no_answer_and_scores_nothing(descriptors: Tensor) -
     whole, metric = RetrievalMetric.of(task, DIM), RetrievalMetric.of(task, DIM)
     before = filled(whole, descriptors).compute()
     after = filled(metric, descriptors, skipped=(GALLERY, 2)).compute()
-    assert [query for query, _, _ in metric.figures.answers] == list(range(1, QUERIES))
+    assert [query for query, _, _ in answers_of(metric)] == list(range(1, QUERIES))
     assert (metric.ranks[0] == -1).all()
     assert after["public"]["map"] <= before["public"]["map"]
     retrieval = filled(RetrievalMetric.of(benchmark("mAP@100"), DIM), descriptors, skipped=(GALLERY,)).compute()
@@ -126,7 +131,7 @@ def test_an_index_that_misses_nothing_changes_nothing(descriptors: Tensor, measu
     exact, metric = RetrievalMetric.of(task, DIM), RetrievalMetric.of(task, DIM, lambda: IVFFlatIndex(2, probes=2))
     expected, found = (filled(one, descriptors, skipped=(GALLERY, 2)).compute() for one in (exact, metric))
     assert metric.ranks.tolist() == exact.ranks.tolist()
-    assert [answer[:2] for answer in metric.figures.answers] == [answer[:2] for answer in exact.figures.answers]
+    assert [answer[:2] for answer in answers_of(metric)] == [answer[:2] for answer in answers_of(exact)]
     for usage in ("public", "private"):
         assert found[usage]["map"] == expected[usage]["map"]
         np.testing.assert_array_equal(found[usage]["ap"], expected[usage]["ap"])

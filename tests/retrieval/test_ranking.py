@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
+from dolglab.measures import ranks_in
 from dolglab.retrieval.exact_dot import round_to_grid
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.index import FlatIndex

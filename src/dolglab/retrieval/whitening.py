@@ -173,7 +173,7 @@ class Whitening:
         origin = {"name": learned.name, "digest": learned.digest, "network": learned.network}
         return write_bytes(Path(path), save(tensors, metadata | origin))
 
-    def describe(self) -> dict[str, object]:
+    def config(self) -> dict[str, object]:
         """What a result card says of it."""
         if self.learned is None:
             return {"whitening": self.kind, "dim": self.dim, "learned_on": None}
