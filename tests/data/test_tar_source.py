@@ -17,7 +17,7 @@ import pytest
 from dolglab.data.datasets import TrainingImages
 from dolglab.data.gldv2 import hold_out, load_gldv2
 from dolglab.data.image_reading import CropRange
-from dolglab.data.preparation.lock import preparing
+from dolglab.io import folder_lock
 from dolglab.data.tar_archives import TarSource, index_archives, read_headers
 from dolglab.errors import UserError
 
@@ -147,7 +147,7 @@ def test_refusals(packed: Path, tmp_path: Path, gldv2: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"no tar" * 1000)
     with pytest.raises(UserError, match="no whole tar archive"):
         index_archives(tmp_path)
-    with preparing(folder), pytest.raises(UserError, match="another process"):
+    with folder_lock(folder), pytest.raises(UserError, match="another process"):
         index_archives(folder)
     with pytest.raises(UserError, match=r"1 of 1 listed images lie in none of the 3 files .*0000000000000001"):
         TarSource(packed, "train", np.array([1], np.uint64))

@@ -1,4 +1,4 @@
-"""Images read out of what `task=pack` wrote: LitData's chunks on a local disk, at random."""
+"""Images read at random out of larger files on a local disk, such as the LitData chunks that `task=pack` wrote."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from dolglab.errors import UserError
 
 # Of each image, by ascending id: its id, the position of its file, and where it starts and how long it is, in bytes.
 COLUMNS = {"id": np.uint64, "archive": np.uint16, "offset": np.int64, "size": np.int64}
-
 Table = dict[str, NDArray[Any]]
+
+# In `root/packed/SPLIT`: LitData's own list of its chunks, and our table of the images in them, which comes last.
+LITDATA_INDEX, TABLE = "index.json", ".table"
 
 
 class ArchiveSource(ABC):
@@ -36,23 +38,26 @@ class ArchiveSource(ABC):
         UserError: as `open_files`, or ids that lie in no file.
     """
 
+    # What helps where an image lies in none of the files.
+    advice = "list only images that are there"
+
     def __init__(self, root: str | Path, split: str, ids: NDArray[np.uint64]) -> None:
         self.root = Path(root)
         self.split = split
         self.ids = ids
         self.folder, self._files, self._table = self.open_files()
-        known = self._table["id"]
-        self._rows = np.searchsorted(known, ids)
-        there = known[np.minimum(self._rows, len(known) - 1)] == ids if len(known) else np.zeros(len(ids), np.bool_)
-        if not there.all():
-            missing = np.flatnonzero(~there)
+        available = self._table["id"]
+        self._rows = np.searchsorted(available, ids)
+        # Not np.isin, which would read all of the mapped table for the few images of a worker's part.
+        found = np.zeros(len(ids), np.bool_)
+        if len(available):
+            found = available[np.minimum(self._rows, len(available) - 1)] == ids
+        if not found.all():
+            missing = np.flatnonzero(~found)
             raise UserError(
                 f"{len(missing):,} of {len(ids):,} listed images lie in none of the {len(self._files)} files of "
                 f"{self.folder}, the first is {int(ids[missing[0]]):016x}: {self.advice}"
             )
-
-    # What helps where an image lies in none of the files.
-    advice = "list only images that are there"
 
     @abstractmethod
     def open_files(self) -> tuple[Path, list[str], Table]:
@@ -90,13 +95,13 @@ class ArchiveSource(ABC):
         return part
 
     def __copy__(self) -> Self:
-        """Not by way of the state for another process, which opens everything anew."""
+        """Without `__getstate__`, which has another process open everything anew."""
         part = type(self).__new__(type(self))
         vars(part).update(vars(self))
         return part
 
     def __getstate__(self) -> dict[str, Any]:
-        """To another process go the names: mapped memory does not."""
+        """What another process opens anew: mapped memory does not travel."""
         return {"root": self.root, "split": self.split, "ids": self.ids}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -117,10 +122,6 @@ def save_table(home: Path, table: Table) -> None:
         np.save(home / f"{name}.npy", table[name].astype(kind))
 
 
-# In `root/packed/SPLIT`: LitData's own list of its chunks, and our table of the images in them, which comes last.
-LIST, TABLE = "index.json", ".table"
-
-
 def packed_folder(root: Path, split: str) -> Path:
     """Where the packed images of a split lie."""
     return root / "packed" / split
@@ -139,7 +140,7 @@ class PackedSource(ArchiveSource):
         folder = packed_folder(self.root, self.split)
         how = f"`dolglab prepare task=pack root={self.root}`"
         try:
-            listed = json.loads((folder / LIST).read_text())
+            listed = json.loads((folder / LITDATA_INDEX).read_text())
             chunks, self.orientation = listed["chunks"], str(listed["packed"]["orientation"])
             table = open_table(folder / TABLE)
             files = {str(chunk["filename"]): int(chunk["chunk_bytes"]) for chunk in chunks}

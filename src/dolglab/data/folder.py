@@ -14,7 +14,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark, GroundTruth, ImageSource, TrainingSet
-from dolglab.data.sources import IMAGE_SUFFIXES, FolderSource, is_image, stable_ids, visible
+from dolglab.data.sources import IMAGE_SUFFIXES, FolderSource, is_image, is_visible, stable_ids
 from dolglab.errors import UserError
 
 
@@ -144,11 +144,11 @@ def folder_benchmark(root: str | Path, name: str | None = None) -> Benchmark:
 def _walk(root: Path) -> tuple[list[str], list[str]]:
     """Image files below the sub-folders, and visible files that are none."""
     found: dict[bool, list[str]] = {True: [], False: []}
-    for landmark in (entry.name for entry in os.scandir(root) if entry.is_dir() and visible(entry.name)):
+    for landmark in (entry.name for entry in os.scandir(root) if entry.is_dir() and is_visible(entry.name)):
         for folder, inner, files in os.walk(root / landmark):
-            inner[:] = filter(visible, inner)
+            inner[:] = filter(is_visible, inner)
             inside = Path(folder).relative_to(root).as_posix()
-            for file in filter(visible, files):
+            for file in filter(is_visible, files):
                 found[is_image(file)].append(f"{inside}/{file}")
     return found[True], found[False]
 

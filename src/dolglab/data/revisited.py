@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dolglab.contracts import Benchmark, Crop, ImageSource
 from dolglab.data.folder import digest
 from dolglab.data.ground_truth import RevisitedLists, load_ground_truth, queries_of_the_gallery, reduced
-from dolglab.data.sources import FolderSource, JoinedSource, encoded, file_sizes, require_all
+from dolglab.data.sources import FolderSource, JoinedSource, encode_names, file_sizes, require_all
 from dolglab.errors import UserError, truncate_list
 
 # Which release of the photographs a folder holds.
@@ -87,7 +87,7 @@ def revisited_benchmark(
 
 def _on_disk(root: Path, listed: RevisitedLists, subset: bool) -> tuple[RevisitedLists, list[int]]:
     """The lists, reduced to what is there if `subset`, and the bytes of their images."""
-    names = encoded(_photos(listed))
+    names = encode_names(_photos(listed))
     sizes = file_sizes(root, names)
     if not subset:
         require_all(root, names, sizes, "subset=true evaluates what is there")

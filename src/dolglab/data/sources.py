@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import time
+from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
@@ -18,54 +17,38 @@ from numpy.typing import NDArray
 from dolglab.contracts import ImageSource
 from dolglab.errors import UserError, truncate_list
 
-# Asking for a file's size is waiting, on a network file system above all.
-THREADS = 16
-AT_ONCE = 4096
-
-
-def file_sizes(root: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
-    """Bytes of each file below `root`, (N,); -1 where there is none."""
-    folder = os.path.join(os.fsencode(root), b"")
-
-    def size(name: bytes) -> int:
-        try:
-            return os.stat(folder + name).st_size
-        except (OSError, ValueError):
-            return -1
-
-    def sizes(start: int) -> NDArray[np.int64]:
-        return np.array([size(name) for name in names[start : start + AT_ONCE].tolist()], np.int64)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        return np.concatenate([np.empty(0, np.int64), *pool.map(sizes, range(0, len(names), AT_ONCE))])
-
-
-def require_all(root: Path, names: NDArray[np.bytes_], sizes: NDArray[np.int64], advice: str) -> None:
-    """Raise UserError counting the files that `file_sizes` did not find, with the first names and the advice."""
-    missing = names[sizes < 0]
-    if len(missing):
-        first = truncate_list([os.fsdecode(name) for name in missing.tolist()], 5)
-        raise UserError(f"{len(missing):,} of {len(names):,} images are not in {root}: {first} ({advice})")
-
-
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".jp2", ".bmp", ".gif"}
     | {".tif", ".tiff"}
 )
+# Asking for a file's size is waiting, on a network file system above all: so many threads, each taking so many files.
+STAT_THREADS, STAT_BATCH = 16, 4096
 
 
-# Errors of a disk or of a network file system that may pass.
-PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EREMOTEIO})
-READ_TRIES = 3
-PAUSE = 0.1  # seconds
+class _FileSource(ABC):
+    """Images in files below a root."""
+
+    root: Path
+
+    @abstractmethod
+    def name(self, position: int) -> str:
+        """The file's path relative to the root."""
+
+    def size(self, position: int) -> int:
+        """Bytes of the file; 0 where there is none."""
+        return file_size(self.root / self.name(position)) or 0
+
+    def read(self, position: int) -> bytes:
+        """The file's bytes. Raises OSError."""
+        return (self.root / self.name(position)).read_bytes()
 
 
-class FolderSource:
+class FolderSource(_FileSource):
     """Files under a root, by relative path, kept as fixed-width bytes (one array, not a list of strings)."""
 
     def __init__(self, root: str | Path, names: list[str] | NDArray[np.bytes_]) -> None:
         self.root = Path(root)
-        self._names = encoded(names) if isinstance(names, list) else names
+        self._names = encode_names(names) if isinstance(names, list) else names
 
     def __len__(self) -> int:
         return len(self._names)
@@ -74,20 +57,12 @@ class FolderSource:
         """The file's path relative to the root."""
         return os.fsdecode(self._names[position])
 
-    def size(self, position: int) -> int:
-        """Bytes of the file; 0 where there is none."""
-        return file_size(self.root / self.name(position)) or 0
-
-    def read(self, position: int) -> bytes:
-        """The file's bytes."""
-        return (self.root / self.name(position)).read_bytes()
-
     def take(self, rows: NDArray[np.int64]) -> FolderSource:
         """Some of the images, in that order."""
         return FolderSource(self.root, self._names[rows])
 
 
-class HexSource:
+class HexSource(_FileSource):
     """`{split}/a/b/c/ID.jpg` under a root: the unpacked layout of GLDv2, with 16-hex ids kept as uint64."""
 
     def __init__(self, root: str | Path, split: str, ids: NDArray[np.uint64]) -> None:
@@ -101,14 +76,6 @@ class HexSource:
     def name(self, position: int) -> str:
         """`split/a/b/c/ID.jpg`."""
         return gldv2_name(self.split, int(self.ids[position]))
-
-    def size(self, position: int) -> int:
-        """Bytes of the file; 0 where there is none."""
-        return file_size(self.root / self.name(position)) or 0
-
-    def read(self, position: int) -> bytes:
-        """The file's bytes."""
-        return (self.root / self.name(position)).read_bytes()
 
     def take(self, rows: NDArray[np.int64]) -> HexSource:
         """Some of the images, in that order."""
@@ -127,65 +94,53 @@ class JoinedSource:
 
     def name(self, position: int) -> str:
         """As its own source names the image."""
-        source, place = self._at(position)
-        return source.name(place)
+        source, inner = self._locate(position)
+        return source.name(inner)
 
     def size(self, position: int) -> int:
         """Bytes of the image; 0 where there is none."""
-        source, place = self._at(position)
-        return source.size(place)
+        source, inner = self._locate(position)
+        return source.size(inner)
 
     def read(self, position: int) -> bytes:
-        """The image's bytes."""
-        source, place = self._at(position)
-        return source.read(place)
+        """The image's bytes. Raises OSError."""
+        source, inner = self._locate(position)
+        return source.read(inner)
 
-    def _at(self, position: int) -> tuple[ImageSource, int]:
+    def _locate(self, position: int) -> tuple[ImageSource, int]:
         part = bisect_right(self._ends, position)
         if not 0 <= position < len(self):
             raise IndexError(f"position {position} of {len(self)} images")
         return self.parts[part], position - (self._ends[part - 1] if part else 0)
 
 
-def read_patiently(source: ImageSource, position: int) -> bytes:
-    """`source.read`, tried again as `patiently` does."""
-    return patiently(lambda: source.read(position))
+def gldv2_name(split: str, number: int) -> str:
+    """An image's path in GLDv2's layout, whose folders are the first three of its 16 hex digits.
 
-
-def patiently(read: Callable[[], bytes]) -> bytes:
-    """What `read` gives, asked again where the disk or the network behind it failed for a moment.
-
-    Raises OSError when it keeps failing, and at once where the file is not there or may not be read.
+    >>> gldv2_name("train", 0x00A1B2C3D4E5F607)
+    'train/0/0/a/00a1b2c3d4e5f607.jpg'
     """
-    for _ in range(READ_TRIES - 1):
-        try:
-            return read()
-        except OSError as error:
-            if error.errno not in PASSING:
-                raise
-            time.sleep(PAUSE)
-    return read()
+    name = f"{number:016x}"
+    return f"{split}/{name[0]}/{name[1]}/{name[2]}/{name}.jpg"
 
 
-def visible(name: str) -> bool:
+def encode_names(names: Sequence[str]) -> NDArray[np.bytes_]:
+    """Names as the file system has them, in one array of fixed width."""
+    return np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
+
+
+def is_visible(name: str) -> bool:
     """Hidden names are what tools leave behind: previews, checkpoints, macOS's `._NAME.jpg`, no images."""
     return not name.startswith(".")
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name is taken for an image."""
+    """Whether a file of this name is taken for an image.
+
+    >>> is_image("a.JPG"), is_image("notes.txt")
+    (True, False)
+    """
     return Path(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def gldv2_name(split: str, number: int) -> str:
-    """`split/a/b/c/ID.jpg`: an image's path, a b c being the first three of its 16 hex digits."""
-    name = f"{number:016x}"
-    return f"{split}/{name[0]}/{name[1]}/{name[2]}/{name}.jpg"
-
-
-def encoded(names: Sequence[str]) -> NDArray[np.bytes_]:
-    """Names as the file system has them, in one array of fixed width."""
-    return np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
 
 
 def file_size(path: Path) -> int | None:
@@ -196,6 +151,31 @@ def file_size(path: Path) -> int | None:
         return None
 
 
+def file_sizes(root: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """Bytes of each file below `root`, (N,); -1 where there is none."""
+    folder = os.path.join(os.fsencode(root), b"")
+
+    def size(name: bytes) -> int:
+        try:
+            return os.stat(folder + name).st_size
+        except (OSError, ValueError):
+            return -1
+
+    def sizes(start: int) -> NDArray[np.int64]:
+        return np.array([size(name) for name in names[start : start + STAT_BATCH].tolist()], np.int64)
+
+    with ThreadPoolExecutor(STAT_THREADS) as pool:
+        return np.concatenate([np.empty(0, np.int64), *pool.map(sizes, range(0, len(names), STAT_BATCH))])
+
+
+def require_all(root: Path, names: NDArray[np.bytes_], sizes: NDArray[np.int64], advice: str) -> None:
+    """Raise UserError counting the files that `file_sizes` did not find, with the first names and the advice."""
+    missing = names[sizes < 0]
+    if len(missing):
+        first = truncate_list([os.fsdecode(name) for name in missing.tolist()], 5)
+        raise UserError(f"{len(missing):,} of {len(names):,} images are not in {root}: {first} ({advice})")
+
+
 def checked_seed(seed: int) -> int:
     """`seed`. Raises UserError below 0, where numpy and hashing stop."""
     if not isinstance(seed, int) or seed < 0:
@@ -204,7 +184,11 @@ def checked_seed(seed: int) -> int:
 
 
 def stable_ids(names: list[str], seed: int = 0) -> NDArray[np.uint64]:
-    """A 64-bit id for each name that no machine, order or process changes."""
+    """A 64-bit id for each name that no machine, order or process changes.
+
+    >>> stable_ids(["landmark/1.jpg"]).tolist()
+    [6817392550084030613]
+    """
     key = checked_seed(seed).to_bytes(8, "little")
     digests = b"".join(hashlib.blake2b(os.fsencode(name), digest_size=8, key=key).digest() for name in names)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)

@@ -11,7 +11,7 @@ from archives import tar
 
 from dolglab.data.preparation import fetch as module
 from dolglab.data.preparation.fetch import ARCHIVES, fetch, fetch_gldv2, gldv2_files, numbers
-from dolglab.data.preparation.lock import preparing
+from dolglab.io import folder_lock
 from dolglab.data.preparation.transfer import Patience
 from dolglab.data.tar_archives import TarSource
 from dolglab.errors import UserError
@@ -104,7 +104,7 @@ def test_no_room_is_said_before_anything_is_fetched(gldv2, tmp_path: Path, monke
 
 
 def test_two_processes_do_not_prepare_one_folder(gldv2, tmp_path: Path) -> None:
-    with preparing(tmp_path), pytest.raises(UserError, match="another process is preparing"):
+    with folder_lock(tmp_path), pytest.raises(UserError, match="another process is preparing"):
         get(gldv2, tmp_path)
     get(gldv2, tmp_path)
 
