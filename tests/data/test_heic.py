@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dolglab.data import image_reading as images
-from dolglab.data.image_formats import read_header
-from dolglab.data.image_reading import BrokenImageError, decode
+from dolglab.data.image_formats import BrokenImageError, read_header
+from dolglab.data.image_reading import decode
 
 
 def test_heic_is_read_where_its_reader_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,9 +25,8 @@ def test_heic_is_read_where_its_reader_is_installed(monkeypatch: pytest.MonkeyPa
     assert np.abs(found.astype(int) - pixels).mean() < 4
     with pytest.raises(BrokenImageError, match=r".+"):
         decode(file.getvalue()[:200])
-    monkeypatch.setattr(images, "MAX_PIXELS", 100)
-    with pytest.raises(BrokenImageError, match=r"60 x 40 pixels, above the limit"):
-        decode(file.getvalue())
+    with pytest.raises(BrokenImageError, match=r"60 x 40 .*100"):
+        decode(file.getvalue(), max_pixels=100)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(BrokenImageError, match=r"HEIC: pip install"):
+    with pytest.raises(BrokenImageError, match="pip install"):
         decode(file.getvalue())

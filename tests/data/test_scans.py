@@ -1,19 +1,22 @@
-"""Images above the usual limit, which is lowered here so that small ones are."""
+"""Images above the usual limit of pixels, which is lowered here so that small ones are."""
 
 from __future__ import annotations
 
 import io
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dolglab.data import image_formats as scans
-from dolglab.data import image_reading as images
-from dolglab.data.image_formats import decode_shrunk
-from dolglab.data.image_reading import BrokenImageError, decode, shrink
+from dolglab.data import image_reading
+from dolglab.data.image_formats import BrokenImageError, TooLargeError
+from dolglab.data.image_reading import decode, shrink
 
 WIDTH, HEIGHT = 320, 200
+LIMIT = 30_000
+
+decode_shrunk = partial(image_reading.decode_shrunk, max_pixels=LIMIT)
 
 
 def encoded(kind: str, **options: object) -> bytes:
@@ -24,39 +27,33 @@ def encoded(kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-@pytest.fixture
-def low(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_PIXELS", 30_000)
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "JPEG2000", "TIFF", "PNG", "WEBP"])
-def test_a_scan_is_the_shrunk_image(kind: str, low: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_is_the_shrunk_image(kind: str) -> None:
     data = encoded(kind)
-    with pytest.raises(BrokenImageError, match=r"320 x 200 pixels, above the limit of 30000"):
-        decode(data)
+    with pytest.raises(TooLargeError, match=r"320 x 200 .*30000"):
+        decode(data, max_pixels=LIMIT)
     found = decode_shrunk(data, 64)
-    monkeypatch.setattr(images, "MAX_PIXELS", 1_000_000)
     wanted = shrink(decode(data), 64)
     assert found.shape == wanted.shape == (40, 64, 3)
     # The format's own reduction filters otherwise at most by a few grey levels.
     assert np.abs(found.astype(int) - wanted).mean() < 2
     assert np.abs(found.astype(int) - wanted).max() < 24
-    np.testing.assert_array_equal(decode_shrunk(data, 64), wanted)
+    np.testing.assert_array_equal(image_reading.decode_shrunk(data, 64), wanted)
 
 
-def test_a_jpeg_is_shrunk_while_it_is_decoded(low: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jpeg_is_shrunk_while_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
 
     def seen(pixels: np.ndarray, max_side: int) -> np.ndarray:
         decoded.append(pixels.shape)
         return shrink(pixels, max_side)
 
-    monkeypatch.setattr(scans, "shrink", seen)
+    monkeypatch.setattr(image_reading, "shrink", seen)
     assert decode_shrunk(encoded("JPEG"), 32).shape == (20, 32, 3)
     assert decoded == [(50, 80, 3)]
 
 
-def test_a_scan_is_turned_upright(low: None) -> None:
+def test_a_scan_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     for kind in ("JPEG", "TIFF", "PNG"):
@@ -65,15 +62,14 @@ def test_a_scan_is_turned_upright(low: None) -> None:
         assert decode_shrunk(encoded(kind, exif=exif), 64, "ignore").shape == stored
 
 
-def test_beyond_its_limit_and_broken_ones_are_refused(low: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beyond_its_limit_and_broken_ones_are_refused() -> None:
     with pytest.raises(BrokenImageError, match=r".+"):
         decode_shrunk(encoded("TIFF")[: HEIGHT * WIDTH], 64)
-    monkeypatch.setattr(scans, "MAX_WHOLE", 50_000)
-    with pytest.raises(BrokenImageError, match=r"320 x 200 pixels, above the limit of 50000"):
-        decode_shrunk(encoded("PNG"), 64)
+    with pytest.raises(TooLargeError, match=r"320 x 200 .*50000"):
+        decode_shrunk(encoded("PNG"), 64, max_whole=50_000)
 
 
-def test_pillows_own_limit_stays(low: None) -> None:
+def test_pillows_own_limit_stays() -> None:
     before = Image.MAX_IMAGE_PIXELS
     decode_shrunk(encoded("PNG"), 64)
     assert before == Image.MAX_IMAGE_PIXELS

@@ -124,13 +124,13 @@ def jpeg_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | No
         return None
     if colourspace in ("CMYK", "YCCK"):
         return None
-    check_pixels((width, height), max_pixels)
+    check_pixels((int(width), int(height)), max_pixels)
     return int(height), int(width)
 
 
 def check_pixels(size: tuple[int, int], limit: int) -> None:
     """Raise TooLargeError for an image of that width and height with more than `limit` pixels."""
-    width, height = map(int, size)
+    width, height = size
     if width * height > limit:
         raise TooLargeError(f"{width} x {height} pixels, above the limit of {limit}")
 
