@@ -121,16 +121,16 @@ def test_the_current_folder_has_a_name_too(town: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("counts", "options", "why"),
     [
-        (None, {}, r"town .*data\.root"),
-        ({}, {}, "town"),
-        ({"a": 0, "b": 0}, {}, "town"),
-        ({"a": 10}, {}, "town: .* 1$"),
-        ({"a": 4, "b": 3}, {}, "town: .* 5"),
-        ({"a": 9, "b": 9}, {"mode": "landmarks"}, "town .* 2 "),
+        (None, {}, r"root .*data\.root"),
+        ({}, {}, "root"),
+        ({"a": 0, "b": 0}, {}, "root"),
+        ({"a": 10}, {}, "root: .* 1$"),
+        ({"a": 4, "b": 3}, {}, "root: .* 5"),
+        ({"a": 9, "b": 9}, {"mode": "landmarks"}, "root .* 2 "),
         ({"a": 9}, {"mode": "images"}, r"data\.split .*photos or landmarks.* images"),
         ({"a": 9}, {"validation": 0}, r"data\.validation_share and data\.test_share"),
         ({"a": 9}, {"validation": 0.6, "test": 0.4}, r"data\.validation_share and data\.test_share"),
-        ({"abcdef"[row]: 1 for row in range(6)}, {"mode": "landmarks"}, "town validation landmarks"),
+        ({"abcdef"[row]: 1 for row in range(6)}, {"mode": "landmarks"}, "root validation landmarks"),
     ],
 )
 def test_a_folder_that_cannot_be_split_is_one_clear_line(

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dolglab.data.sampling import EpochSampler, RankShard
+from dolglab.data.sampling import EpochSampler
 
 few = settings(max_examples=40, derandomize=True, deadline=None)
 
@@ -46,12 +46,3 @@ def test_global_batches_are_the_same_for_any_number_of_processes(size: int, worl
     for batch in range(size // world // per_rank):
         shared = {key for part in keys for key in part[batch * per_rank : (batch + 1) * per_rank]}
         assert shared == set(alone[batch * per_rank * world : (batch + 1) * per_rank * world])
-
-
-@few
-@given(size=st.integers(0, 100), world=st.integers(1, 9))
-def test_shards_hold_every_position_once_without_padding(size: int, world: int) -> None:
-    shards = [RankShard(size, rank, world) for rank in range(world)]
-    assert sorted(position for shard in shards for position in shard) == list(range(size))
-    assert max(map(len, shards)) - min(map(len, shards)) <= 1
-    assert all(len(shard) == len(list(shard)) for shard in shards)

@@ -30,9 +30,7 @@ def class_benchmark(name: str, source: ImageSource, landmarks: NDArray[np.str_])
     if not any(len(part) for part in others):
         raise UserError(f"{name}: no landmark has two photos, so there is nothing to find")
     truth = GroundTruth(
-        easy=others,
-        hard=(np.empty(0, np.int64),) * len(rows),
-        junk=tuple(rows[row : row + 1] for row in rows),
+        easy=others, hard=(np.empty(0, np.int64),) * len(rows), junk=tuple(rows[row : row + 1] for row in rows)
     )
     names = [source.name(row) for row in range(len(source))]
     return Benchmark(

@@ -112,11 +112,7 @@ def hold_out(
 
 
 def _validation_rows(
-    held: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    position: NDArray[np.float64],
-    landmarks: int,
-    photos: int,
+    held: NDArray[np.int64], labels: NDArray[np.int64], position: NDArray[np.float64], landmarks: int, photos: int
 ) -> NDArray[np.int64]:
     """Of the held-out rows, those of the first `landmarks` landmarks with two or more, `photos` each."""
     held = held[np.lexsort((position[held], labels[held]))]

@@ -19,7 +19,7 @@ from dolglab.data.datasets import BenchmarkImages, TrainingImages, check_whole_i
 from dolglab.data.folder import SplitMode, split_folder
 from dolglab.data.gldv2 import HINT, Kind, hold_out, load_gldv2
 from dolglab.data.image_reading import checked_reading
-from dolglab.data.sampling import EpochLoader, EpochSampler, RankShard, draw_chances
+from dolglab.data.sampling import EpochLoader, EpochSampler, draw_chances
 from dolglab.data.selection import select
 from dolglab.data.sources import checked_seed
 from dolglab.data.streamed_source import StreamedSource
@@ -238,13 +238,9 @@ class LandmarkDataModule(L.LightningDataModule):
     def _benchmark_loader(self, benchmark: Benchmark) -> DataLoader[ImageBatch]:
         world, rank = self._processes()
         images = self.images_of(benchmark)
-        sampler = RankShard(len(images), rank, world)
-        return DataLoader(
-            images,
-            batch_size=self.eval_batch,
-            sampler=sampler,
-            **self._loader_options(persistent=False),
-        )
+        # Every image once over all processes together, without padding.
+        shard = range(rank, len(images), world)
+        return DataLoader(images, batch_size=self.eval_batch, sampler=shard, **self._loader_options(persistent=False))
 
     def _loader_options(self, persistent: bool) -> dict[str, Any]:
         return {

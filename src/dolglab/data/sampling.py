@@ -1,4 +1,4 @@
-"""The order in which training and evaluation draw their images, and a training loader that resumes within an epoch."""
+"""The order in which a training draws its images, and a loader that resumes within an epoch."""
 
 from __future__ import annotations
 
@@ -101,19 +101,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
             windows = rng.permutation(self.groups.max() + 1)[self.groups] // self.window
             return np.lexsort((rng.random(len(self.groups)), windows))
         return rng.permutation(self.size)
-
-
-class RankShard(Sampler[int]):
-    """Every position once over all processes together, without padding."""
-
-    def __init__(self, size: int, rank: int = 0, world: int = 1) -> None:
-        self.positions = range(rank, size, world)
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.positions)
 
 
 class EpochLoader(DataLoader[Batch]):

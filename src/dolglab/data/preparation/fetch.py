@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,9 +17,9 @@ import httpx
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from dolglab.data.preparation.transfer import RemoteFile, RetryPolicy, Stopped, expected_md5, md5_of, transfer
+from dolglab.data.preparation.transfer import RemoteFile, RetryPolicy, expected_md5, md5_of, transfer
 from dolglab.data.tar_archives import index_archives
-from dolglab.errors import UserError, truncate_list
+from dolglab.errors import UserError, os_error_text, truncate_list
 from dolglab.io import folder_lock
 
 Mode = Literal["run", "verify", "status"]
@@ -33,11 +33,7 @@ TABLES = {
         "metadata/train_label_to_category.csv",
         "metadata/train_label_to_hierarchical.csv",
     ),
-    "index": (
-        "metadata/index.csv",
-        "metadata/index_image_to_landmark.csv",
-        "metadata/index_label_to_hierarchical.csv",
-    ),
+    "index": ("metadata/index.csv", "metadata/index_image_to_landmark.csv", "metadata/index_label_to_hierarchical.csv"),
     "test": (
         "metadata/test.csv",
         "ground_truth/recognition_solution_v2.1.csv",
@@ -191,11 +187,14 @@ def _run(
         raise UserError(
             f"{root} has {decimal(free)} free, and {decimal(missing)} are to come: make room, or fetch less"
         )
-    with _ProgressBar(sum(size or 0 for size in sizes), sum(arrived)) as bar:
+    with _progress_bar() as bar:
+        task = bar.add_task("", total=sum(size or 0 for size in sizes) or None, completed=sum(arrived), last="")
 
         def bring(remote: RemoteFile, stop: threading.Event) -> None:
-            transfer(client, remote, policy, stop, bar.advance)
-            bar.done(remote)
+            transfer(client, remote, policy, stop, lambda count: bar.advance(task, count))
+            bar.update(task, last=remote.path.name)
+            if bar.disable:
+                print(remote.path.name, flush=True)
 
         failed = _for_all(bring, wanted, parallel)
     if failed:
@@ -240,25 +239,18 @@ def _for_all(
         jobs = [pool.submit(work, remote, stop) for remote in remotes]
         try:
             for job in jobs:
-                _settle(job, failed)
-        except BaseException:
+                try:
+                    job.result()
+                except UserError as error:
+                    failed.append(str(error))
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            advice = "the disk is full: what has arrived is kept; make room, then run again"
+            raise UserError(advice if full else os_error_text(error)) from error
+        finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
-            raise
     return failed
-
-
-def _settle(job: Future[None], failed: list[str]) -> None:
-    try:
-        job.result()
-    except UserError as error:
-        failed.append(str(error))
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError("the disk is full: what has arrived is kept; make room, then run again") from error
-        raise UserError(f"{error.filename or 'the disk'}: {error.strerror or error}") from error
-    except Stopped:
-        pass
 
 
 def _size_of(client: httpx.Client, url: str) -> int | None:
@@ -285,31 +277,7 @@ def _bytes(paths: Iterable[Path]) -> int:
     return sum(path.stat().st_size for path in paths if path.exists())
 
 
-class _ProgressBar:
-    """Bytes, rate and time left on a terminal; elsewhere a line for each file."""
-
-    def __init__(self, total: int, arrived: int) -> None:
-        columns = (
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[last]}"),
-        )
-        self._progress = Progress(*columns, disable=not sys.stdout.isatty(), transient=True)
-        self._task = self._progress.add_task("", total=total or None, completed=arrived, last="")
-
-    def __enter__(self) -> _ProgressBar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def advance(self, count: int) -> None:
-        self._progress.advance(self._task, count)
-
-    def done(self, remote: RemoteFile) -> None:
-        self._progress.update(self._task, last=remote.path.name)
-        if self._progress.disable:
-            print(remote.path.name, flush=True)
+def _progress_bar() -> Progress:
+    """Bytes, rate and time left on a terminal."""
+    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    return Progress(*columns, TextColumn("{task.fields[last]}"), disable=not sys.stdout.isatty(), transient=True)

@@ -145,50 +145,46 @@ def _receive(
     client: httpx.Client, remote: RemoteFile, stop: threading.Event, advance: Callable[[int], None], verified: bool
 ) -> None:
     """One request: what is missing of the part, or all of it where it cannot be continued."""
-    held = _size(remote.part)
+    arrived = _size(remote.part)
     version = remote.version.read_text() if remote.version.exists() else ""
-    if held and not (version or verified):
+    if arrived and not (version or verified):
         advance(-_drop(remote))
-        held = 0
+        arrived = 0
     # An encoding of the transfer would leave no bytes to count on.
     headers = {"Accept-Encoding": "identity"}
-    if held:
-        headers |= {"Range": f"bytes={held}-", **({"If-Range": version} if version else {})}
+    if arrived:
+        headers |= {"Range": f"bytes={arrived}-", **({"If-Range": version} if version else {})}
     with client.stream("GET", remote.url, headers=headers) as response:
         if response.status_code == 416:
-            if response.headers.get("content-range", "") == f"bytes */{held}":
+            if response.headers.get("content-range", "") == f"bytes */{arrived}":
                 return
             advance(-_drop(remote))
             raise _TransientError("the server has less of it than has arrived")
         _check_status(response, remote.url)
-        start = _start(response)
+        start = _first_byte(response)
         if start and version and _version(response) != version:
             advance(-_drop(remote))
             raise _TransientError("the file has changed meanwhile")
-        if start != held:
+        if start != arrived:
             # The range was ignored, or the file has changed since: it comes from the beginning.
             advance(-_drop(remote))
             if start:
                 raise _TransientError("the server sent another range")
         remote.version.write_text(_version(response))
-        _append(remote.part, response, stop, advance)
+        with remote.part.open("ab") as file:
+            for chunk in response.iter_raw():
+                if stop.is_set():
+                    raise Stopped
+                file.write(chunk)
+                advance(len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
         length = response.headers.get("content-length")
         if length is not None and _size(remote.part) != start + int(length):
             raise _TransientError("it ended early")
 
 
-def _append(part: Path, response: httpx.Response, stop: threading.Event, advance: Callable[[int], None]) -> None:
-    with part.open("ab") as file:
-        for chunk in response.iter_raw():
-            if stop.is_set():
-                raise Stopped
-            file.write(chunk)
-            advance(len(chunk))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _start(response: httpx.Response) -> int:
+def _first_byte(response: httpx.Response) -> int:
     """The position of the answer's first byte in the file."""
     if response.status_code != 206:
         return 0
@@ -217,7 +213,7 @@ def _size(path: Path) -> int:
 
 
 def _drop(remote: RemoteFile) -> int:
-    """Throw away what arrived; how many bytes that was."""
+    """Delete what arrived; how many bytes that was."""
     size = _size(remote.part)
     remote.part.unlink(missing_ok=True)
     remote.version.unlink(missing_ok=True)
