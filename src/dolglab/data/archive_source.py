@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.data.sources import gldv2_name
+from dolglab.data.sources import GLDv2Source
 from dolglab.errors import UserError
 
 # Of each image, by ascending id: its id, the position of its file, and where it starts and how long it is, in bytes.
@@ -23,28 +22,19 @@ Table = dict[str, NDArray[Any]]
 LITDATA_INDEX, TABLE = "index.json", ".table"
 
 
-class ArchiveSource(ABC):
-    """Images by their ids, out of files that `open_files` knows.
+class ArchiveSource(GLDv2Source):
+    """Images out of larger files, which `open_files` knows.
 
     The table is memory-mapped, so that all processes share it. A file is opened for each read: that costs
     microseconds, and no process holds hundreds of files, or one that has gone stale.
-
-    Args:
-        root: the data set's folder.
-        split: train, index or test.
-        ids: the images, in the order of their positions.
-
-    Raises:
-        UserError: as `open_files`, or ids that lie in no file.
+    Raises UserError as `open_files`, and for ids that lie in no file.
     """
 
     # What helps where an image lies in none of the files.
     advice = "list only images that are there"
 
     def __init__(self, root: str | Path, split: str, ids: NDArray[np.uint64]) -> None:
-        self.root = Path(root)
-        self.split = split
-        self.ids = ids
+        super().__init__(root, split, ids)
         self.folder, self._files, self._table = self.open_files()
         available = self._table["id"]
         self._rows = np.searchsorted(available, ids)
@@ -62,13 +52,6 @@ class ArchiveSource(ABC):
     @abstractmethod
     def open_files(self) -> tuple[Path, list[str], Table]:
         """The folder, the files' names, and the table. Raises UserError where they are not there or do not fit."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def name(self, position: int) -> str:
-        """`split/a/b/c/ID.jpg`, as unpacked."""
-        return gldv2_name(self.split, int(self.ids[position]))
 
     def size(self, position: int) -> int:
         """Bytes of the image."""
@@ -90,14 +73,8 @@ class ArchiveSource(ABC):
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """Some of the images, in that order; table and files are shared."""
-        part = copy.copy(self)
-        part.ids, part._rows = self.ids[rows], self._rows[rows]
-        return part
-
-    def __copy__(self) -> Self:
-        """Without `__getstate__`, which has another process open everything anew."""
         part = type(self).__new__(type(self))
-        vars(part).update(vars(self))
+        vars(part).update(vars(self), ids=self.ids[rows], _rows=self._rows[rows])
         return part
 
     def __getstate__(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def class_benchmark(name: str, source: ImageSource, landmarks: NDArray[np.str_])
     Raises UserError when no landmark has two images.
     """
     rows = np.arange(len(source))
-    members = members_of(landmarks)
+    members = rows_by_landmark(landmarks)
     others = tuple(members[landmark][members[landmark] != row] for row, landmark in enumerate(landmarks.tolist()))
     if not any(len(part) for part in others):
         raise UserError(f"{name}: no landmark has two photos, so there is nothing to find")
@@ -46,7 +46,7 @@ def class_benchmark(name: str, source: ImageSource, landmarks: NDArray[np.str_])
     )
 
 
-def members_of(landmarks: NDArray[np.str_]) -> dict[str, NDArray[np.int64]]:
+def rows_by_landmark(landmarks: NDArray[np.str_]) -> dict[str, NDArray[np.int64]]:
     """The rows of each landmark, ascending; one sort, whatever the number of landmarks."""
     names, labels = np.unique(landmarks, return_inverse=True)
     rows = np.argsort(labels, kind="stable")
@@ -155,7 +155,7 @@ def _by_photo(photos: Photos, validation: float, test: float, seed: int) -> NDAr
     """0 for training, 1 for validation, 2 for test: a share of every landmark's photos."""
     keys = stable_ids(photos.names, seed)
     part = np.zeros(len(keys), np.int64)
-    for rows in members_of(photos.landmarks).values():
+    for rows in rows_by_landmark(photos.landmarks).values():
         held = _held_out(len(rows), validation, test)
         if sum(held) < len(rows):
             shuffled = rows[np.argsort(keys[rows])]

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark, TrainingSet
-from dolglab.data.archive_source import ArchiveSource, PackedSource
+from dolglab.data.archive_source import PackedSource
 from dolglab.data.folder import class_benchmark
 from dolglab.data.gldv2_tables import check_unique, read_ids, read_labels
 from dolglab.data.selection import rank_within_class
-from dolglab.data.sources import HexSource, file_size, hash_share
+from dolglab.data.sources import GLDv2Source, HexSource, file_size, hash_share
 from dolglab.data.streamed_source import StreamedSource
 from dolglab.data.tar_archives import TarSource
 from dolglab.errors import UserError
@@ -99,7 +99,7 @@ def hold_out(
     if not 0 < share < 1:
         raise UserError(f"data.holdout must be above 0 and below 1, not {share}")
     source = training.source
-    assert isinstance(source, HexSource | ArchiveSource)
+    assert isinstance(source, GLDv2Source)
     position = hash_share(training.ids, seed)
     held = position < share
     still_trained = np.bincount(training.labels[~held], minlength=len(training.classes)) > 0
@@ -140,7 +140,7 @@ def listed_ids(root: str | Path, split: str, train_csv: str = "train_clean.csv")
 
 def image_source(
     root: str | Path, split: str, ids: NDArray[np.uint64], kind: Kind = "auto", probe: bool = True
-) -> HexSource | ArchiveSource:
+) -> GLDv2Source:
     """The images of a split with these ids, in the order of the ids, unpacked, in their archives, or packed.
 
     Raises UserError for another kind, or images that are not there; of an unpacked tree `probe` looks for some.

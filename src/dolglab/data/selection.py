@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import TrainingSet
-from dolglab.data.archive_source import ArchiveSource
 from dolglab.data.gldv2_tables import id_bytes, id_numbers, open_csv
-from dolglab.data.sources import HexSource, hash_share
+from dolglab.data.sources import GLDv2Source, hash_share
 from dolglab.errors import UserError
 
 
@@ -52,7 +51,7 @@ def subset(training: TrainingSet, rows: NDArray[np.bool_]) -> TrainingSet:
     chosen = np.flatnonzero(rows)
     classes, labels = np.unique(training.labels[chosen], return_inverse=True)
     source = training.source
-    assert isinstance(source, HexSource | ArchiveSource)
+    assert isinstance(source, GLDv2Source)
     return TrainingSet(source.take(chosen), training.ids[chosen], labels.astype(np.int64), training.classes[classes])
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,25 +26,7 @@ IMAGE_SUFFIXES = frozenset(
 STAT_THREADS, STAT_BATCH = 16, 4096
 
 
-class _FileSource(ABC):
-    """Images in files below a root."""
-
-    root: Path
-
-    @abstractmethod
-    def name(self, position: int) -> str:
-        """The file's path relative to the root."""
-
-    def size(self, position: int) -> int:
-        """Bytes of the file; 0 where there is none."""
-        return file_size(self.root / self.name(position)) or 0
-
-    def read(self, position: int) -> bytes:
-        """The file's bytes. Raises OSError."""
-        return (self.root / self.name(position)).read_bytes()
-
-
-class FolderSource(_FileSource):
+class FolderSource:
     """Files under a root, by relative path, kept as fixed-width bytes (one array, not a list of strings)."""
 
     def __init__(self, root: str | Path, names: list[str] | NDArray[np.bytes_]) -> None:
@@ -57,13 +40,27 @@ class FolderSource(_FileSource):
         """The file's path relative to the root."""
         return os.fsdecode(self._names[position])
 
+    def size(self, position: int) -> int:
+        """Bytes of the file; 0 where there is none."""
+        return file_size(self.root / self.name(position)) or 0
+
+    def read(self, position: int) -> bytes:
+        """The file's bytes. Raises OSError."""
+        return (self.root / self.name(position)).read_bytes()
+
     def take(self, rows: NDArray[np.int64]) -> FolderSource:
         """Some of the images, in that order."""
         return FolderSource(self.root, self._names[rows])
 
 
-class HexSource(_FileSource):
-    """`{split}/a/b/c/ID.jpg` under a root: the unpacked layout of GLDv2, with 16-hex ids kept as uint64."""
+class GLDv2Source(ABC):
+    """Images of a split of GLDv2 by their 16-hex ids, kept as uint64, wherever they lie.
+
+    Args:
+        root: the data set's folder.
+        split: train, index or test.
+        ids: the images, in the order of their positions.
+    """
 
     def __init__(self, root: str | Path, split: str, ids: NDArray[np.uint64]) -> None:
         self.root = Path(root)
@@ -74,12 +71,36 @@ class HexSource(_FileSource):
         return len(self.ids)
 
     def name(self, position: int) -> str:
-        """`split/a/b/c/ID.jpg`."""
+        """`split/a/b/c/ID.jpg`, as unpacked."""
         return gldv2_name(self.split, int(self.ids[position]))
 
-    def take(self, rows: NDArray[np.int64]) -> HexSource:
+    @abstractmethod
+    def size(self, position: int) -> int:
+        """Bytes of the image; 0 where there is none."""
+
+    @abstractmethod
+    def read(self, position: int) -> bytes:
+        """The image's bytes. Raises OSError."""
+
+    @abstractmethod
+    def take(self, rows: NDArray[np.int64]) -> Self:
         """Some of the images, in that order."""
-        return HexSource(self.root, self.split, self.ids[rows])
+
+
+class HexSource(GLDv2Source):
+    """Unpacked images, `root/SPLIT/a/b/c/ID.jpg`."""
+
+    def size(self, position: int) -> int:
+        """Bytes of the file; 0 where there is none."""
+        return file_size(self.root / self.name(position)) or 0
+
+    def read(self, position: int) -> bytes:
+        """The file's bytes. Raises OSError."""
+        return (self.root / self.name(position)).read_bytes()
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Some of the images, in that order."""
+        return type(self)(self.root, self.split, self.ids[rows])
 
 
 class JoinedSource:

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, get_args
@@ -153,14 +153,16 @@ def fetch(
 
 def print_status(remotes: Sequence[RemoteFile]) -> None:
     """How many files are there, in part there, and missing, and their bytes."""
-    whole = [remote.path for remote in remotes if remote.path.exists()]
-    parts = [remote.part for remote in remotes if not remote.path.exists() and remote.part.exists()]
-    missing = [remote.path.name for remote in remotes if not remote.path.exists()]
-    print(f"{len(whole)} of {len(remotes)} files are there, {decimal(_bytes(whole))}")
+    whole = [remote for remote in remotes if remote.path.exists()]
+    missing = [remote for remote in remotes if not remote.path.exists()]
+    parts = [remote for remote in missing if remote.part.exists()]
+    size = sum(remote.path.stat().st_size for remote in whole)
+    print(f"{len(whole)} of {len(remotes)} files are there, {decimal(size)}")
     if parts:
-        print(f"{len(parts)} in part, {decimal(_bytes(parts))}: " + truncate_list([path.stem for path in parts]))
+        size = sum(remote.arrived for remote in parts)
+        print(f"{len(parts)} in part, {decimal(size)}: {truncate_list([remote.path.name for remote in parts])}")
     if missing:
-        print(f"{len(missing)} missing: {truncate_list(missing)}")
+        print(f"{len(missing)} missing: {truncate_list([remote.path.name for remote in missing])}")
 
 
 def _run(
@@ -180,7 +182,7 @@ def _run(
     if not any(size is not None for size in sizes):
         host = httpx.URL(wanted[0].url).host
         raise UserError(f"{host or wanted[0].url} cannot be reached: check the network, or base_url=...")
-    arrived = [_bytes([remote.part]) for remote in wanted]
+    arrived = [remote.arrived for remote in wanted]
     missing = sum(max(0, (size or 0) - part) for size, part in zip(sizes, arrived, strict=True))
     free = shutil.disk_usage(root).free
     if free < missing + spare_bytes:
@@ -271,10 +273,6 @@ def _client(parallel: int) -> httpx.Client:
         timeout=httpx.Timeout(60, connect=20, read=15),
         limits=httpx.Limits(max_connections=parallel + 1),
     )
-
-
-def _bytes(paths: Iterable[Path]) -> int:
-    return sum(path.stat().st_size for path in paths if path.exists())
 
 
 def _progress_bar() -> Progress:

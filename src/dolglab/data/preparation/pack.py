@@ -17,11 +17,11 @@ import simplejpeg
 
 from dolglab.concurrency import checked_workers, over_processes
 from dolglab.contracts import Orientation
-from dolglab.data.archive_source import LITDATA_INDEX, TABLE, ArchiveSource, packed_folder, save_table
+from dolglab.data.archive_source import LITDATA_INDEX, TABLE, packed_folder, save_table
 from dolglab.data.gldv2 import Kind, image_source, listed_ids
 from dolglab.data.image_formats import BrokenImageError, reason
 from dolglab.data.image_reading import checked_reading, decode, shrink
-from dolglab.data.sources import HexSource, file_size
+from dolglab.data.sources import GLDv2Source, file_size
 from dolglab.errors import UserError
 from dolglab.io import atomic_path, folder_lock, retry_io, write_text
 
@@ -39,7 +39,7 @@ ID_BYTES = 16
 class _Job(NamedTuple):
     """Images to pack, and the chunk that is there once that is done; beside it stands what LitData says of it."""
 
-    source: HexSource | ArchiveSource
+    source: GLDv2Source
     size: int
     quality: int
     orientation: Orientation
@@ -114,7 +114,7 @@ def _check(size: int, quality: int, source: Kind) -> None:
 
 
 def _jobs(
-    images: HexSource | ArchiveSource, size: int, quality: int, orientation: Orientation, folder: Path, chunk_size: int
+    images: GLDv2Source, size: int, quality: int, orientation: Orientation, folder: Path, chunk_size: int
 ) -> list[_Job]:
     """A chunk's name says what is in it, so that one of other images or settings is never taken for it."""
     rows = np.arange(len(images))

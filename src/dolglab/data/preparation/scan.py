@@ -18,11 +18,10 @@ from PIL import Image
 
 from dolglab.concurrency import checked_workers, over_processes
 from dolglab.contracts import Orientation
-from dolglab.data.archive_source import ArchiveSource
 from dolglab.data.gldv2 import Kind, image_source, listed_ids
 from dolglab.data.image_formats import BrokenImageError, check_sides, image_orientation, jpeg_size, reason
 from dolglab.data.image_reading import Reading, checked_reading, decode
-from dolglab.data.sources import HexSource
+from dolglab.data.sources import GLDv2Source
 from dolglab.errors import UserError
 from dolglab.io import folder_lock, retry_io, write_text
 
@@ -43,7 +42,7 @@ class Finding(NamedTuple):
 class _Chunk(NamedTuple):
     """Images to inspect, and the file that is there once that is done."""
 
-    source: HexSource | ArchiveSource
+    source: GLDv2Source
     reading: Reading
     part: Path
 
@@ -137,7 +136,7 @@ def _oddities(data: bytes, reading: Reading) -> list[str]:
     return [what for true, what in found if true]
 
 
-def _chunks(images: HexSource | ArchiveSource, reading: Reading, folder: Path, size: int) -> list[_Chunk]:
+def _chunks(images: GLDv2Source, reading: Reading, folder: Path, size: int) -> list[_Chunk]:
     about = json.dumps([size, *reading, getattr(images, "stamp", None)])
     tag = hashlib.blake2b(images.ids.tobytes() + about.encode(), digest_size=8).hexdigest()
     rows = np.arange(len(images))

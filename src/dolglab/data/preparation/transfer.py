@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import httpx
 
+from dolglab.data.sources import file_size
 from dolglab.errors import UserError
 
 R = TypeVar("R")
@@ -33,8 +34,13 @@ class RemoteFile:
 
     @property
     def part(self) -> Path:
-        """What has arrived so far."""
+        """Where it is while it arrives."""
         return self.path.with_name(f"{self.path.name}.part")
+
+    @property
+    def arrived(self) -> int:
+        """Bytes that have arrived so far."""
+        return file_size(self.part) or 0
 
     @property
     def version(self) -> Path:
@@ -123,13 +129,13 @@ def _retry(work: Callable[[], R], remote: RemoteFile, policy: RetryPolicy, stop:
     """What `work` returns. Unlike `io.retry_io`, it waits as servers ask, and starts anew where bytes have arrived."""
     failures = 0
     while True:
-        before = _size(remote.part)
+        before = remote.arrived
         try:
             return work()
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
             raise UserError(f"{remote.url}: {error}; check base_url=...") from error
         except (httpx.TransportError, _TransientError) as error:
-            failures = 1 if _size(remote.part) > before else failures + 1
+            failures = 1 if remote.arrived > before else failures + 1
             if failures > policy.retries:
                 reason = str(error) or type(error).__name__
                 raise UserError(
@@ -145,7 +151,7 @@ def _receive(
     client: httpx.Client, remote: RemoteFile, stop: threading.Event, advance: Callable[[int], None], verified: bool
 ) -> None:
     """One request: what is missing of the part, or all of it where it cannot be continued."""
-    arrived = _size(remote.part)
+    arrived = remote.arrived
     version = remote.version.read_text() if remote.version.exists() else ""
     if arrived and not (version or verified):
         advance(-_drop(remote))
@@ -180,7 +186,7 @@ def _receive(
             file.flush()
             os.fsync(file.fileno())
         length = response.headers.get("content-length")
-        if length is not None and _size(remote.part) != start + int(length):
+        if length is not None and remote.arrived != start + int(length):
             raise _TransientError("it ended early")
 
 
@@ -208,13 +214,9 @@ def _check_status(response: httpx.Response, url: str) -> None:
     raise UserError(f"{url}: the server answers {code}{' (not found)' if code == 404 else ''}; check base_url=...")
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
 def _drop(remote: RemoteFile) -> int:
     """Delete what arrived; how many bytes that was."""
-    size = _size(remote.part)
+    size = remote.arrived
     remote.part.unlink(missing_ok=True)
     remote.version.unlink(missing_ok=True)
     return size

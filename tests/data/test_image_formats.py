@@ -1,8 +1,9 @@
-"""Images above the usual limit of pixels, which is lowered here so that small ones are."""
+"""Images above the usual limit of pixels, which is lowered here so that small ones are, and HEIC."""
 
 from __future__ import annotations
 
 import io
+import sys
 from functools import partial
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dolglab.data import image_reading
-from dolglab.data.image_formats import BrokenImageError, TooLargeError
+from dolglab.data.image_formats import BrokenImageError, TooLargeError, read_header
 from dolglab.data.image_reading import decode, shrink
 
 WIDTH, HEIGHT = 320, 200
@@ -73,3 +74,22 @@ def test_pillows_own_limit_stays() -> None:
     before = Image.MAX_IMAGE_PIXELS
     decode_shrunk(encoded("PNG"), 64)
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_heic_is_read_where_its_reader_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    pixels = np.full((40, 60, 3), (200, 30, 90), np.uint8)
+    pixels[:20] = 10
+    file = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(pixels)).save(file, quality=90)
+    found = decode(file.getvalue())
+    assert read_header(file.getvalue()) == (".heic", 60, 40)
+    assert found.shape == pixels.shape
+    assert np.abs(found.astype(int) - pixels).mean() < 4
+    with pytest.raises(BrokenImageError, match=r".+"):
+        decode(file.getvalue()[:200])
+    with pytest.raises(BrokenImageError, match=r"60 x 40 .*100"):
+        decode(file.getvalue(), max_pixels=100)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(BrokenImageError, match="pip install"):
+        decode(file.getvalue())
