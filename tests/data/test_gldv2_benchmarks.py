@@ -80,30 +80,30 @@ def test_what_is_wrong_with_the_lists_is_said(published: Path) -> None:
     retrieval, recognition = (published / f"{task}_solution_v2.1.csv" for task in ("retrieval", "recognition"))
     whole = retrieval.read_text()
     for text, message in [
-        (whole.replace(INDEX[1], "0" * 16), "the positive 0000000000000000 is not in index.csv"),
-        (whole.replace(INDEX[1], "None"), f"the query {TEST[1]} counts but has no positives"),
-        (whole.replace(INDEX[1], "nonsense"), "'nonsense' is not an image id"),
-        (whole.replace(TEST[1], "123"), "'123' is not an image id"),
+        (whole.replace(INDEX[1], "0" * 16), "0000000000000000"),
+        (whole.replace(INDEX[1], "None"), TEST[1]),
+        (whole.replace(INDEX[1], "nonsense"), "'nonsense'"),
+        (whole.replace(TEST[1], "123"), "'123'"),
         ("id,images,Usage\n" + f"{TEST[0]},None,Ignored\n", "no query that counts"),
     ]:
         retrieval.write_text(text)
         with pytest.raises(UserError, match=message):
             gldv2_retrieval(published)
-    with pytest.raises(UserError, match=r"benchmark\.neighbours must be"):
+    with pytest.raises(UserError, match=r"benchmark\.neighbours.* 0"):
         gldv2_recognition(published, neighbours=0)
     for path, call in [(retrieval, gldv2_retrieval), (recognition, gldv2_recognition)]:
         path.unlink()
-        with pytest.raises(UserError, match=r"solution_v2\.1\.csv is missing; .*split=test"):
+        with pytest.raises(UserError, match=r"solution_v2\.1\.csv .*split=test"):
             call(published)
 
 
 def test_what_could_only_fail_after_hours_is_refused_beforehand(published: Path) -> None:
     for build in (gldv2_retrieval, gldv2_recognition):
-        with pytest.raises(UserError, match="only training images are packed"):
+        with pytest.raises(UserError, match=r"benchmark\.source=packed"):
             build(published, source="packed") if build is gldv2_retrieval else _packed_recognition(published)
     solution = published / "recognition_solution_v2.1.csv"
     solution.write_text(solution.read_text().replace("7 200", ""))
-    with pytest.raises(UserError, match="no private image shows a landmark"):
+    with pytest.raises(UserError, match="private"):
         gldv2_recognition(published)
     solution.write_text(f"id,landmarks,Usage\n{TEST[0]},7,Ignored\n")
     with pytest.raises(UserError, match="no query that counts, Public or Private"):

@@ -17,16 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from dolglab.data import image_reading as images
+from dolglab.data.image_formats import BrokenImageError, TooLargeError, reason
 from dolglab.data.image_reading import (
     Box,
-    BrokenImageError,
     CropRange,
     Reading,
     crop_query,
     decode,
     decode_crop,
     random_box,
-    reason,
     resize,
     shrink,
 )
@@ -163,9 +162,9 @@ def test_headers_above_the_limit_are_refused_before_decoding(photo: Photo, encod
     png[16:24] = struct.pack(">II", 12000, 15000)
     for data in (bytes(jpeg), bytes(png)):
         for read in (decode, crop_of):
-            with pytest.raises(BrokenImageError, match=r"above the limit|too many pixels|not an image"):
+            with pytest.raises(BrokenImageError):
                 read(data)
-    with pytest.raises(BrokenImageError, match="60000 x 60000 pixels"):
+    with pytest.raises(TooLargeError, match="60000 x 60000"):
         decode(bytes(jpeg))
 
 
@@ -309,7 +308,7 @@ def test_query_crop_trunc_none_and_beyond_the_edge(photo: Photo) -> None:
 
 @pytest.mark.parametrize("box", [[80, 10, 90, 20], [-20, -20, -10, -10], [30, 30, 30.2, 40]])
 def test_a_query_box_without_pixels_is_an_error(photo: Photo, box: list[float]) -> None:
-    with pytest.raises(BrokenImageError, match="no pixel inside"):
+    with pytest.raises(BrokenImageError, match=str(float(box[0]))):
         crop_query(photo(50, 70), np.array(box, float), "pil")
 
 
@@ -382,5 +381,5 @@ def test_tiny_images_are_broken_where_a_least_side_is_asked_for(photo: Photo, en
     for kind in ("JPEG", "PNG"):
         data = encode(photo(15, 200), kind)
         assert decode_crop(data, CropRange(), 8, rng).shape == (8, 8, 3)
-        with pytest.raises(BrokenImageError, match="200 x 15 pixels, below the limit of 16 a side"):
+        with pytest.raises(BrokenImageError, match=r"200 x 15 .*16"):
             decode_crop(data, CropRange(), 8, rng, Reading(min_side=16))

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from dolglab.data.image_formats import Finding, inspect
 from dolglab.data.image_reading import Reading
+from dolglab.data.preparation.scan import Finding, inspect
 
 Encode = Callable[..., bytes]
 Photo = Callable[..., NDArray[np.uint8]]

@@ -97,7 +97,7 @@ def test_a_pickle_with_code_is_refused_and_the_code_not_run(tmp_path: Path, prot
     target = tmp_path / "ran"
     file = tmp_path / "gnd_evil.pkl"
     file.write_bytes(pickle.dumps(raw(imlist=["a", Malicious(target)]), protocol=protocol))
-    with pytest.raises(UserError, match=r"is refused: it asks for code \(.*system\)") as error:
+    with pytest.raises(UserError, match=r"gnd_evil\.pkl .*\(.*system\)") as error:
         load_ground_truth(file)
     assert not target.exists()
     assert "\n" not in str(error.value)
@@ -105,7 +105,7 @@ def test_a_pickle_with_code_is_refused_and_the_code_not_run(tmp_path: Path, prot
 
 @pytest.mark.parametrize("positions", [np.array([0]), [np.int64(0)]])
 def test_arrays_in_a_pickle_are_code_too_and_the_way_out_is_named(tmp_path: Path, positions: Any) -> None:
-    with pytest.raises(UserError, match=r"asks for code \(numpy.*become plain with \.tolist\(\)$"):
+    with pytest.raises(UserError, match=r"\(numpy.*\.tolist\(\)$"):
         load_ground_truth(write(tmp_path, raw(gnd=[entry(easy=positions)])))
 
 
@@ -118,34 +118,34 @@ def test_protocol_2_pickles_of_python_2_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (raw(gnd=[entry(easy=[4])]), "query 0 lists easy position 4 of a gallery of 4"),
-        (raw(gnd=[entry(junk=[-1])]), "query 0 lists junk position -1"),
-        (raw(gnd=[entry(hard=[0])]), r"query 0 \(q\) lists an image in two"),
-        (raw(gnd=[entry(easy=[0, 0])]), "or twice"),
-        (raw(gnd=[entry(easy=[0.5])]), "no whole numbers"),
-        (raw(gnd=[entry(easy=[0.0, 3.0])]), r"query 0 lists easy positions that are no whole numbers \(float64\)"),
-        (raw(gnd=[entry(junk=[True])]), r"no whole numbers \(bool\)"),
-        (raw(gnd=[entry(junk=None)]), "no whole numbers"),
-        (raw(gnd=[entry(easy=["a"])]), "no whole numbers"),
-        (raw(gnd=[entry(easy=[2**70])]), "no whole numbers"),
-        (raw(gnd=[entry(bbx=[1, 2, 3])]), r"the box \[1, 2, 3\] is not x1, y1, x2, y2"),
-        (raw(gnd=[entry(bbx=[[1, 2], [3, 4], [5, 6], [7, 8]])]), "is not x1, y1, x2, y2"),
-        (raw(gnd=[entry(bbx="1 2 3 4")]), "is not x1, y1, x2, y2"),
-        (raw(gnd=[entry(bbx=[30, 2, 3, 40])]), r"query 0 \(q\) has the box"),
-        (raw(gnd=[entry(bbx=[0, 0, float("inf"), 40])]), "has the box"),
-        (raw(gnd=[entry(bbx=[float("nan"), 0, 30, 40])]), "has the box"),
-        (raw(gnd=[["easy"]]), r"query 0 \(q\) has a list for a ground truth"),
+        (raw(gnd=[entry(easy=[4])]), "query 0 .*easy position 4 "),
+        (raw(gnd=[entry(junk=[-1])]), "query 0 .*junk position -1 "),
+        (raw(gnd=[entry(hard=[0])]), r"query 0 \(q\) "),
+        (raw(gnd=[entry(easy=[0, 0])]), r"query 0 \(q\) "),
+        (raw(gnd=[entry(easy=[0.5])]), "query 0 .*easy .*float64"),
+        (raw(gnd=[entry(easy=[0.0, 3.0])]), "query 0 .*easy .*float64"),
+        (raw(gnd=[entry(junk=[True])]), "junk .*bool"),
+        (raw(gnd=[entry(junk=None)]), "junk .*object"),
+        (raw(gnd=[entry(easy=["a"])]), "easy .*<U1"),
+        (raw(gnd=[entry(easy=[2**70])]), "easy .*object"),
+        (raw(gnd=[entry(bbx=[1, 2, 3])]), r"\[1, 2, 3\]"),
+        (raw(gnd=[entry(bbx=[[1, 2], [3, 4], [5, 6], [7, 8]])]), r"\[\[1, 2\]"),
+        (raw(gnd=[entry(bbx="1 2 3 4")]), "1 2 3 4"),
+        (raw(gnd=[entry(bbx=[30, 2, 3, 40])]), r"query 0 \(q\) .*30"),
+        (raw(gnd=[entry(bbx=[0, 0, float("inf"), 40])]), "inf"),
+        (raw(gnd=[entry(bbx=[float("nan"), 0, 30, 40])]), "nan"),
+        (raw(gnd=[["easy"]]), r"query 0 \(q\) .*list"),
         (raw(gnd=3), "."),
         (raw(gnd=[]), "4 gallery images, 1 queries, 0 ground truths"),
         (raw(imlist=[], gnd=[entry()]), "0 gallery images"),
-        (raw(imlist=["a", "b", "a", "c"]), "imlist lists names more than once: a"),
-        (raw(qimlist=["q", "q"], gnd=[entry(), entry()]), "qimlist lists names more than once: q"),
-        (raw(imlist=["a", "b", 3, "c"]), "imlist is no list of names"),
-        (raw(qimlist="q"), "qimlist is no list of names"),
-        ({"imlist": ["a"], "gnd": []}, "'qimlist' is missing"),
-        (raw(gnd=[{"easy": [], "hard": []}]), "'junk' is missing"),
-        (["not", "a", "dict"], "it holds a list, not a dict of imlist, qimlist and gnd"),
-        (3, "it holds a int"),
+        (raw(imlist=["a", "b", "a", "c"]), "imlist .*: a$"),
+        (raw(qimlist=["q", "q"], gnd=[entry(), entry()]), "qimlist .*: q$"),
+        (raw(imlist=["a", "b", 3, "c"]), "imlist"),
+        (raw(qimlist="q"), "qimlist"),
+        ({"imlist": ["a"], "gnd": []}, "'qimlist'"),
+        (raw(gnd=[{"easy": [], "hard": []}]), "'junk'"),
+        (["not", "a", "dict"], "list.* imlist, qimlist and gnd"),
+        (3, "int"),
     ],
 )
 def test_wrong_ground_truth_is_one_clear_line(tmp_path: Path, content: Any, why: str) -> None:
@@ -153,19 +153,19 @@ def test_wrong_ground_truth_is_one_clear_line(tmp_path: Path, content: Any, why:
     with pytest.raises(UserError, match=why) as error:
         load_ground_truth(file)
     assert "\n" not in str(error.value)
-    assert str(error.value).startswith(f"{file} is not a Revisited ground truth: ")
+    assert str(error.value).startswith(f"{file} ")
 
 
 @pytest.mark.parametrize("data", [b"", b"no pickle", pickle.dumps(raw())[:40], b"\x80\x09."])
 def test_a_file_that_is_no_pickle_is_one_clear_line(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "gnd_x.pkl").write_bytes(data)
-    with pytest.raises(UserError, match="is not a ground-truth pickle") as error:
+    with pytest.raises(UserError, match=r"gnd_x\.pkl") as error:
         load_ground_truth(tmp_path / "gnd_x.pkl")
     assert "\n" not in str(error.value)
 
 
 def test_no_ground_truth_file_names_the_option(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not found: .*benchmark\.ground_truth=FILE"):
+    with pytest.raises(UserError, match=r"gnd_none\.pkl .*benchmark\.ground_truth=FILE"):
         load_ground_truth(tmp_path / "gnd_none.pkl")
 
 
@@ -202,7 +202,7 @@ def test_missing_images_are_counted_and_the_first_named(tmp_path: Path, photo: P
     root = write_benchmark(tmp_path, encode(photo(60, 60)), imlist=list("abcdefg"))
     without(root, *"bcdefg", "q")
     first = r"jpg/b\.jpg, jpg/c\.jpg, jpg/d\.jpg, jpg/e\.jpg, jpg/f\.jpg and 2 more"
-    with pytest.raises(UserError, match=rf"^7 of 8 images are not in .*: {first} \(subset=true ") as error:
+    with pytest.raises(UserError, match=rf"^7 of 8 .*: {first} \(subset=true ") as error:
         revisited_benchmark(root)
     assert "\n" not in str(error.value)
 
@@ -270,12 +270,12 @@ def test_a_subset_in_which_nothing_can_be_found_is_refused(
     tmp_path: Path, photo: Photo, encode: Encode, gone: list[str], left: str
 ) -> None:
     root = without(write_benchmark(tmp_path, encode(photo(60, 60))), *gone)
-    with pytest.raises(UserError, match=rf"nothing can be found: no query of gnd_test\.pkl .*\({left} are in "):
+    with pytest.raises(UserError, match=rf"gnd_test\.pkl .*\({left} "):
         revisited_benchmark(root, subset=True)
 
 
 def test_subset_is_true_or_false(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"subset must be true or false, not no$"):
+    with pytest.raises(UserError, match=r"subset .*no$"):
         revisited_benchmark(tmp_path, subset="no")  # pyright: ignore[reportArgumentType]
 
 
@@ -315,7 +315,7 @@ def test_a_folder_with_none_or_two_ground_truths_asks_for_one(tmp_path: Path, ph
 
 
 def test_a_missing_folder_and_an_unknown_crop_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"folder not found: .*benchmark\.root"):
+    with pytest.raises(UserError, match=r"none .*benchmark\.root"):
         revisited_benchmark(tmp_path / "none")
-    with pytest.raises(UserError, match="must be one of pil, trunc, none, not round"):
+    with pytest.raises(UserError, match=r"crop .*pil, trunc, none.* round"):
         revisited_benchmark(tmp_path, crop="round")  # pyright: ignore[reportArgumentType]

@@ -10,7 +10,7 @@ import pytest
 from dolglab.contracts import TrainingSet
 from dolglab.data.module import LandmarkDataModule
 from dolglab.data.sampling import EpochSampler, draw_chances
-from dolglab.data.selection import capped, keep, of_categories, without_images, without_landmarks
+from dolglab.data.selection import capped, of_categories, subset, without_images, without_landmarks
 from dolglab.data.sources import HexSource
 from dolglab.errors import UserError
 
@@ -30,7 +30,7 @@ def counts(training: TrainingSet) -> dict[str, int]:
 
 def test_listed_landmarks_are_no_classes(training: TrainingSet, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("30\n  200  # of ROxford\n\n999\n")
-    left = keep(training, without_landmarks(training, tmp_path / "list.txt"))
+    left = subset(training, without_landmarks(training, tmp_path / "list.txt"))
     assert counts(left) == {"7": 5}
     assert left.ids.tolist() == training.ids[training.labels == 0].tolist()
     assert left.source.name(2) == training.source.name(int(np.flatnonzero(training.labels == 0)[2]))
@@ -40,7 +40,7 @@ def test_listed_images_are_left_out(training: TrainingSet, tmp_path: Path) -> No
     only = np.flatnonzero(training.labels == 1)
     gone = np.concatenate([only, [0, 3]])
     (tmp_path / "list.txt").write_text("\n".join(f"{int(training.ids[row]):016x}" for row in gone))
-    left = keep(training, without_images(training, tmp_path / "list.txt"))
+    left = subset(training, without_images(training, tmp_path / "list.txt"))
     assert sorted(left.ids.tolist()) == sorted(np.delete(training.ids, np.unique(gone)).tolist())
     assert "30" not in left.classes
 
@@ -48,40 +48,40 @@ def test_listed_images_are_left_out(training: TrainingSet, tmp_path: Path) -> No
 @pytest.mark.parametrize("line", ["123", "z" * 16, "00a1b2c3d4e5f607.jpg", "0x00000000000001", "+000000000000001"])
 def test_a_list_of_other_things_is_refused(training: TrainingSet, tmp_path: Path, line: str) -> None:
     (tmp_path / "list.txt").write_text(line)
-    with pytest.raises(UserError, match="16 hex digits"):
+    with pytest.raises(UserError, match=r"list\.txt.*16 hex digits"):
         without_images(training, tmp_path / "list.txt")
-    with pytest.raises(UserError, match="cannot be read as a list"):
+    with pytest.raises(UserError, match=r"gone\.txt"):
         without_landmarks(training, tmp_path / "gone.txt")
 
 
 def test_categories_choose_landmarks(training: TrainingSet, tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("landmark_id,supercategory,kind\n7,church,human-made\n30,lake,natural\n200,castle,human-made\n")
-    made = keep(training, of_categories(training, path, {"kind": "human-made"}))
+    made = subset(training, of_categories(training, path, {"kind": "human-made"}))
     assert counts(made) == {"7": 5, "200": 12}
     both = of_categories(training, path, {"kind": "human-made", "supercategory": ["church", "lake"]})
-    assert counts(keep(training, both)) == {"7": 5}
-    with pytest.raises(UserError, match="no column size; it has landmark_id, supercategory, kind"):
+    assert counts(subset(training, both)) == {"7": 5}
+    with pytest.raises(UserError, match=r"size.* landmark_id, supercategory, kind"):
         of_categories(training, path, {"size": "large"})
-    with pytest.raises(UserError, match="no landmark has kind=modern"):
+    with pytest.raises(UserError, match="kind=modern"):
         of_categories(training, path, {"kind": "modern"})
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"gone\.csv"):
         of_categories(training, tmp_path / "gone.csv", {"kind": "modern"})
 
 
 def test_a_cap_keeps_the_same_images_whatever_else_is_there(training: TrainingSet) -> None:
-    left = keep(training, capped(training, 4, seed=0))
+    left = subset(training, capped(training, 4, seed=0))
     assert counts(left) == {"7": 4, "30": 1, "200": 4}
-    alone = keep(training, training.labels == 2)
-    assert keep(alone, capped(alone, 4, seed=0)).ids.tolist() == left.ids[left.labels == 2].tolist()
-    assert keep(training, capped(training, 4, seed=1)).ids.tolist() != left.ids.tolist()
-    with pytest.raises(UserError, match=r"data.cap must be at least 1"):
+    alone = subset(training, training.labels == 2)
+    assert subset(alone, capped(alone, 4, seed=0)).ids.tolist() == left.ids[left.labels == 2].tolist()
+    assert subset(training, capped(training, 4, seed=1)).ids.tolist() != left.ids.tolist()
+    with pytest.raises(UserError, match=r"data\.cap.* 0"):
         capped(training, 0, seed=0)
 
 
 def test_nothing_left_is_refused(training: TrainingSet) -> None:
-    with pytest.raises(UserError, match="no training image is left"):
-        keep(training, np.zeros(len(training), np.bool_))
+    with pytest.raises(UserError):
+        subset(training, np.zeros(len(training), np.bool_))
 
 
 def test_all_of_it_by_the_data_module(gldv2: Path, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_all_of_it_by_the_data_module(gldv2: Path, tmp_path: Path) -> None:
     assert data.classes == ["7", "200"]
     assert data.class_sizes.tolist() == [3, 3]
     (gldv2 / "index_image_to_landmark.csv").write_text("id,landmark_id\n")
-    with pytest.raises(UserError, match="labels index images"):
+    with pytest.raises(UserError, match=r"index_image_to_landmark\.csv"):
         LandmarkDataModule.from_gldv2(gldv2, train_csv="index_image_to_landmark.csv")
 
 
@@ -120,5 +120,5 @@ def test_processes_share_one_sequence_of_draws() -> None:
 
 def test_sampling_there_is_not() -> None:
     assert draw_chances(np.array([0, 1]), "uniform") is None
-    with pytest.raises(UserError, match=r"data.sampling=even is none of uniform, balanced, sqrt"):
+    with pytest.raises(UserError, match=r"data\.sampling=even .*uniform, balanced, sqrt"):
         draw_chances(np.array([0, 1]), "even")

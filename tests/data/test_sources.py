@@ -10,12 +10,12 @@ from dolglab.data.sources import (
     FolderSource,
     HexSource,
     JoinedSource,
-    encoded,
+    encode_names,
     file_size,
     hash_share,
-    read_patiently,
     stable_ids,
 )
+from dolglab.io import retry_io
 
 NAMES = ["notre dame/1.jpg", "été/ü ñ.jpg", "寺/🗼.jpg", "a=b,c[1]/x.jpg"]
 
@@ -35,13 +35,13 @@ def test_joined_sources_are_one_behind_the_other_empty_ones_too(tmp_path: Path) 
     for number in range(6):
         (tmp_path / f"{number}.jpg").write_bytes(b"x" * (number + 1))
     names = [[f"{number}.jpg" for number in part] for part in ([], [0, 1], [], [2], [3, 4, 5], [])]
-    joined = JoinedSource(*(FolderSource(tmp_path, encoded(part)) for part in names))
+    joined = JoinedSource(*(FolderSource(tmp_path, encode_names(part)) for part in names))
     assert len(joined) == 6
     assert [joined.name(row) for row in range(6)] == [f"{number}.jpg" for number in range(6)]
     assert [joined.size(row) for row in range(6)] == [1, 2, 3, 4, 5, 6]
     assert joined.read(4) == b"xxxxx"
     for outside in (-1, 6):
-        with pytest.raises(IndexError, match="of 6 images"):
+        with pytest.raises(IndexError, match=str(outside)):
             joined.name(outside)
 
 
@@ -54,7 +54,7 @@ def test_hex_source_follows_gldv2s_layout(tmp_path: Path) -> None:
     source = HexSource(tmp_path, "train", np.array([0x00A1B2C3D4E5F607, 2**64 - 1], np.uint64))
     assert source.name(0) == "train/0/0/a/00a1b2c3d4e5f607.jpg"
     assert source.name(1) == "train/f/f/f/ffffffffffffffff.jpg"
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(OSError, match="00a1b2c3d4e5f607"):
         source.read(0)
 
 
@@ -64,15 +64,6 @@ class Flaky:
     def __init__(self, *errors: int) -> None:
         self.errors = list(errors)
 
-    def __len__(self) -> int:
-        return 1
-
-    def name(self, position: int) -> str:
-        return "a.jpg"
-
-    def size(self, position: int) -> int:
-        return 4
-
     def read(self, position: int) -> bytes:
         if self.errors:
             raise OSError(self.errors.pop(0), "no luck")
@@ -81,14 +72,14 @@ class Flaky:
 
 @pytest.mark.parametrize("errors", [(), (errno.EIO,), (errno.ESTALE, errno.EIO)])
 def test_a_read_error_that_passes_is_survived(errors: tuple[int, ...]) -> None:
-    assert read_patiently(Flaky(*errors), 0) == b"data"
+    assert retry_io(Flaky(*errors).read, 0) == b"data"
 
 
 @pytest.mark.parametrize(("errors", "left"), [((errno.EIO,) * 4, 1), ((errno.ENOENT,) * 3, 2)])
 def test_a_read_error_that_stays_is_reported(errors: tuple[int, ...], left: int) -> None:
     source = Flaky(*errors)
     with pytest.raises(OSError, match="no luck"):
-        read_patiently(source, 0)
+        retry_io(source.read, 0)
     assert len(source.errors) == left
 
 

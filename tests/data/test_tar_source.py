@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -17,9 +18,9 @@ import pytest
 from dolglab.data.datasets import TrainingImages
 from dolglab.data.gldv2 import hold_out, load_gldv2
 from dolglab.data.image_reading import CropRange
-from dolglab.data.preparation.lock import preparing
 from dolglab.data.tar_archives import TarSource, index_archives, read_headers
 from dolglab.errors import UserError
+from dolglab.io import folder_lock
 
 
 def pack(folder: Path, archives: int = 3) -> list[Path]:
@@ -88,7 +89,7 @@ def test_a_second_run_reads_only_what_changed(packed: Path, monkeypatch, capsys)
     assert read == []
     add(packed / "train" / "images_001.tar", f"a/b/c/{'abc'.ljust(16, '0')}.jpg")
     training = packed / "train"
-    with pytest.raises(UserError, match=r"not those that were indexed: .*mode=index"):
+    with pytest.raises(UserError, match="mode=index"):
         load_gldv2(packed)
     index_archives(training, workers=1)
     assert read == ["images_001.tar"]
@@ -101,7 +102,7 @@ def test_a_second_run_reads_only_what_changed(packed: Path, monkeypatch, capsys)
 def test_an_archive_touched_later_is_noticed(packed: Path) -> None:
     path = packed / "train" / "images_000.tar"
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
-    with pytest.raises(UserError, match="not those that were indexed"):
+    with pytest.raises(UserError, match="mode=index"):
         load_gldv2(packed)
 
 
@@ -112,7 +113,7 @@ def test_an_archive_cut_short_anywhere_is_refused(packed: Path, cut: int) -> Non
     with tarfile.open(path) as tar:
         end = max(m.offset_data + -(-m.size // 512) * 512 for m in tar)
     os.truncate(path, end + 512 - cut)
-    with pytest.raises(UserError, match=r"images_002.tar .*delete it, and"):
+    with pytest.raises(UserError, match=r"images_002\.tar .*task=gldv2"):
         index_archives(packed / "train", workers=1)
     assert not list((packed / "train" / ".index").rglob(".*"))
 
@@ -129,7 +130,7 @@ def test_an_archive_cut_short_anywhere_is_refused(packed: Path, cut: int) -> Non
 )
 def test_what_does_not_belong_into_an_archive_is_refused(tmp_path: Path, name: str, kind: bytes) -> None:
     add(tmp_path / "images_000.tar", name, kind=kind)
-    with pytest.raises(UserError, match="no plain file inside it: refused"):
+    with pytest.raises(UserError, match=re.escape(repr(name))):
         index_archives(tmp_path)
 
 
@@ -142,23 +143,23 @@ def test_other_files_are_passed_over(tmp_path: Path) -> None:
 
 def test_refusals(packed: Path, tmp_path: Path, gldv2: Path) -> None:
     folder = packed / "train"
-    with pytest.raises(UserError, match="no archives in"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "nothing"))):
         index_archives(tmp_path / "nothing")
     (tmp_path / "a.tar").write_bytes(b"no tar" * 1000)
-    with pytest.raises(UserError, match="no whole tar archive"):
+    with pytest.raises(UserError, match=r"a\.tar"):
         index_archives(tmp_path)
-    with preparing(folder), pytest.raises(UserError, match="another process"):
+    with folder_lock(folder), pytest.raises(UserError, match=re.escape(str(folder))):
         index_archives(folder)
-    with pytest.raises(UserError, match=r"1 of 1 listed images lie in none of the 3 files .*0000000000000001"):
+    with pytest.raises(UserError, match=r"1 of 1 .*0000000000000001"):
         TarSource(packed, "train", np.array([1], np.uint64))
-    with pytest.raises(UserError, match=r"data.source=zip is none of auto, folder, tar"):
+    with pytest.raises(UserError, match=r"data.source=zip .*auto, folder, tar"):
         load_gldv2(packed, kind="zip")  # pyright: ignore[reportArgumentType]
     for text in ("{", "[]", json.dumps({"format": 0}), json.dumps({"format": 1, "tag": "gone", "archives": []})):
         (folder / ".index" / "current.json").write_text(text)
         with pytest.raises(UserError, match="mode=index"):
             load_gldv2(packed)
     shutil.rmtree(folder / ".index")
-    with pytest.raises(UserError, match=r"have no index, or are gone: .*mode=index"):
+    with pytest.raises(UserError, match="mode=index"):
         load_gldv2(packed)
 
 
@@ -182,7 +183,7 @@ def test_a_hole_and_a_second_archive_behind_the_first_are_noticed(packed: Path) 
         second = tar.getmembers()[1].offset
     for damaged in (whole[:second] + bytes(len(whole) - second), whole + whole):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match="cut short or damaged"):
+        with pytest.raises(UserError, match=r"images_000\.tar"):
             index_archives(packed / "train", workers=1)
 
 
@@ -194,7 +195,7 @@ def test_more_archives_than_are_indexed_do_no_harm(packed: Path) -> None:
 def test_an_image_in_two_archives_is_refused(packed: Path) -> None:
     name = load_gldv2(packed).source.name(4)
     shutil.copy(packed / "train" / "images_001.tar", packed / "train" / "images_009.tar")
-    with pytest.raises(UserError, match=r"lies in images_001.tar and again in images_009.tar"):
+    with pytest.raises(UserError, match=r"images_001\.tar .*images_009\.tar"):
         index_archives(packed / "train", workers=1)
     assert name.startswith("train/")
 
@@ -203,7 +204,7 @@ def test_an_archive_that_shrinks_while_it_is_read_is_a_read_error(packed: Path) 
     source = load_gldv2(packed).source
     for path in (packed / "train").glob("*.tar"):
         os.truncate(path, 100)
-    with pytest.raises(OSError, match="ends before train/"):
+    with pytest.raises(OSError, match="train/"):
         source.read(0)
 
 

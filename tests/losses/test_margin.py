@@ -40,6 +40,10 @@ def reference(parity: Path) -> tuple[dict[str, np.ndarray], Tensor, Tensor]:
     return stored, torch.from_numpy(stored["features"]).float(), torch.from_numpy(stored["targets"])
 
 
+def of_ten_classes(head: type[MarginHead], dim: int) -> MarginHead:
+    return head(dim, 10, **({"class_sizes": SIZES} if head is DynamicArcFace else {}))
+
+
 def filled(head: MarginHead, weight: np.ndarray) -> MarginHead:
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
@@ -130,7 +134,7 @@ def test_arcface_is_cos_of_the_widened_angle() -> None:
 @heads
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_finite_value_and_gradient_at_the_poles(head: type[MarginHead], sign: float) -> None:
-    layer = head(16, 10, class_sizes=SIZES)
+    layer = of_ten_classes(head, 16)
     x = (sign * layer.weight.detach()[:1]).clone().requires_grad_()
     loss = torch.nn.functional.cross_entropy(layer(x, torch.tensor([0])), torch.tensor([0]))
     loss.backward()
@@ -144,7 +148,7 @@ def test_finite_value_and_gradient_at_the_poles(head: type[MarginHead], sign: fl
 @heads
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_same_logits_and_finite_gradients_under_autocast(head: type[MarginHead], dtype: torch.dtype) -> None:
-    layer = head(32, 10, class_sizes=SIZES).eval()
+    layer = of_ten_classes(head, 32).eval()
     x, labels = torch.randn(4, 32, requires_grad=True), torch.tensor([0, 3, 5, 9])
     with torch.autocast("cpu", dtype):
         logits = layer(x, labels)

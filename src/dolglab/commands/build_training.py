@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from dolglab.commands.hydra_cli import as_plain
@@ -19,6 +20,7 @@ from dolglab.data.module import LandmarkDataModule
 from dolglab.errors import UserError
 from dolglab.extraction.extractor import check_protocol
 from dolglab.losses.class_parallel import ClassParallel
+from dolglab.losses.margin import MarginHead
 from dolglab.models.checkpoint import check_loadable, describe_run, safe_config
 from dolglab.models.delg import DELG
 from dolglab.processes import launched, main_process
@@ -51,7 +53,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     if not cfg.test:
         data.test = []
     model = instantiate(_without_pretrained(cfg) if resumed or cfg.weights is not None else cfg.model)
-    head = instantiate(cfg.margin, dim=model.dim, num_classes=data.num_classes, class_sizes=data.class_sizes)
+    head = build_head(cfg.margin, model.dim, data.num_classes, data.class_sizes)
     auxiliary = None
     if isinstance(model, DELG):
         auxiliary = instantiate(cfg.auxiliary, channels=model.backbone.out_channels[0], num_classes=data.num_classes)
@@ -85,6 +87,13 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
 def test_options(cfg: DictConfig) -> ExtractionOptions:
     """How the test after a training makes descriptors. Raises UserError for scales or rules that are none."""
     return ExtractionOptions(cfg.test_scales, cfg.resize, instantiate(cfg.index))
+
+
+def build_head(config: DictConfig, dim: int, num_classes: int, class_sizes: torch.Tensor) -> MarginHead:
+    """The head of `conf/margin`; the training images of each class go to one whose signature has `class_sizes`."""
+    follows_sizes = "class_sizes" in inspect.signature(get_object(config["_target_"])).parameters
+    sizes = {"class_sizes": class_sizes} if follows_sizes else {}
+    return instantiate(config, dim=dim, num_classes=num_classes, **sizes)
 
 
 def build_trainer(cfg: DictConfig, run: Path, validates: bool) -> L.Trainer:

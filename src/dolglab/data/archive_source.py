@@ -1,69 +1,57 @@
-"""Images read out of what `task=pack` wrote: LitData's chunks on a local disk, at random."""
+"""Images read at random out of larger files on a local disk, such as the LitData chunks that `task=pack` wrote."""
 
 from __future__ import annotations
 
-import copy
 import json
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.data.sources import gldv2_name
+from dolglab.data.sources import GLDv2Source
 from dolglab.errors import UserError
 
 # Of each image, by ascending id: its id, the position of its file, and where it starts and how long it is, in bytes.
 COLUMNS = {"id": np.uint64, "archive": np.uint16, "offset": np.int64, "size": np.int64}
-
 Table = dict[str, NDArray[Any]]
 
+# In `root/packed/SPLIT`: LitData's own list of its chunks, and our table of the images in them, which comes last.
+LITDATA_INDEX, TABLE = "index.json", ".table"
 
-class ArchiveSource(ABC):
-    """Images by their ids, out of files that `open_files` knows.
+
+class ArchiveSource(GLDv2Source):
+    """Images out of larger files, which `open_files` knows.
 
     The table is memory-mapped, so that all processes share it. A file is opened for each read: that costs
     microseconds, and no process holds hundreds of files, or one that has gone stale.
-
-    Args:
-        root: the data set's folder.
-        split: train, index or test.
-        ids: the images, in the order of their positions.
-
-    Raises:
-        UserError: as `open_files`, or ids that lie in no file.
+    Raises UserError as `open_files`, and for ids that lie in no file.
     """
 
+    # What helps where an image lies in none of the files.
+    advice = "list only images that are there"
+
     def __init__(self, root: str | Path, split: str, ids: NDArray[np.uint64]) -> None:
-        self.root = Path(root)
-        self.split = split
-        self.ids = ids
+        super().__init__(root, split, ids)
         self.folder, self._files, self._table = self.open_files()
-        known = self._table["id"]
-        self._rows = np.searchsorted(known, ids)
-        there = known[np.minimum(self._rows, len(known) - 1)] == ids if len(known) else np.zeros(len(ids), np.bool_)
-        if not there.all():
-            missing = np.flatnonzero(~there)
+        available = self._table["id"]
+        self._rows = np.searchsorted(available, ids)
+        # Not np.isin, which would read all of the mapped table for the few images of a worker's part.
+        found = np.zeros(len(ids), np.bool_)
+        if len(available):
+            found = available[np.minimum(self._rows, len(available) - 1)] == ids
+        if not found.all():
+            missing = np.flatnonzero(~found)
             raise UserError(
                 f"{len(missing):,} of {len(ids):,} listed images lie in none of the {len(self._files)} files of "
                 f"{self.folder}, the first is {int(ids[missing[0]]):016x}: {self.advice}"
             )
 
-    # What helps where an image lies in none of the files.
-    advice = "list only images that are there"
-
     @abstractmethod
     def open_files(self) -> tuple[Path, list[str], Table]:
         """The folder, the files' names, and the table. Raises UserError where they are not there or do not fit."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def name(self, position: int) -> str:
-        """`split/a/b/c/ID.jpg`, as unpacked."""
-        return gldv2_name(self.split, int(self.ids[position]))
 
     def size(self, position: int) -> int:
         """Bytes of the image."""
@@ -85,18 +73,12 @@ class ArchiveSource(ABC):
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """Some of the images, in that order; table and files are shared."""
-        part = copy.copy(self)
-        part.ids, part._rows = self.ids[rows], self._rows[rows]
-        return part
-
-    def __copy__(self) -> Self:
-        """Not by way of the state for another process, which opens everything anew."""
         part = type(self).__new__(type(self))
-        vars(part).update(vars(self))
+        vars(part).update(vars(self), ids=self.ids[rows], _rows=self._rows[rows])
         return part
 
     def __getstate__(self) -> dict[str, Any]:
-        """To another process go the names: mapped memory does not."""
+        """What another process opens anew: mapped memory does not travel."""
         return {"root": self.root, "split": self.split, "ids": self.ids}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -117,10 +99,6 @@ def save_table(home: Path, table: Table) -> None:
         np.save(home / f"{name}.npy", table[name].astype(kind))
 
 
-# In `root/packed/SPLIT`: LitData's own list of its chunks, and our table of the images in them, which comes last.
-LIST, TABLE = "index.json", ".table"
-
-
 def packed_folder(root: Path, split: str) -> Path:
     """Where the packed images of a split lie."""
     return root / "packed" / split
@@ -139,7 +117,7 @@ class PackedSource(ArchiveSource):
         folder = packed_folder(self.root, self.split)
         how = f"`dolglab prepare task=pack root={self.root}`"
         try:
-            listed = json.loads((folder / LIST).read_text())
+            listed = json.loads((folder / LITDATA_INDEX).read_text())
             chunks, self.orientation = listed["chunks"], str(listed["packed"]["orientation"])
             table = open_table(folder / TABLE)
             files = {str(chunk["filename"]): int(chunk["chunk_bytes"]) for chunk in chunks}

@@ -15,7 +15,7 @@ from dolglab.errors import UserError
 NUM_DRAWS = 7
 
 # Values that a CPU changes at a time: what stays in its cache between one change and the next.
-CACHED = 1_600_000
+CPU_CHUNK = 1_600_000
 
 # Principal components of ImageNet's RGB pixels in [0, 1] and their deviations (Krizhevsky et al., 2012).
 _PCA_VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
@@ -64,12 +64,12 @@ class Augmentation:
         `draws` decides everything, so that the same sample in the same epoch is always the same.
         """
         if images.device.type != "cpu":
-            return self._changed(images, draws)
-        few = max(1, CACHED // max(1, images[:1].numel()))
-        parts = [self._changed(*part) for part in zip(images.split(few), draws.split(few), strict=True)]
+            return self._augment(images, draws)
+        rows = max(1, CPU_CHUNK // max(1, images[:1].numel()))
+        parts = [self._augment(*part) for part in zip(images.split(rows), draws.split(rows), strict=True)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _changed(self, images: UInt8[Tensor, "b h w 3"], draws: Float[Tensor, "b n"]) -> Tensor:
+    def _augment(self, images: UInt8[Tensor, "b h w 3"], draws: Float[Tensor, "b n"]) -> Tensor:
         x = images.permute(0, 3, 1, 2)
         if self.flip:
             x = torch.where(draws[:, 0].lt(self.flip).view(-1, 1, 1, 1), x.flip(-1), x)

@@ -10,20 +10,10 @@ from torch.utils.data import Dataset
 
 from dolglab.contracts import BadImage, Batch, Benchmark, Crop, ImageBatch, ImageSource, Orientation, TrainingSet
 from dolglab.data.augment import NUM_DRAWS
-from dolglab.data.image_reading import (
-    READ_ALL,
-    BrokenImageError,
-    CropRange,
-    Pixels,
-    Reading,
-    crop_query,
-    decode,
-    decode_crop,
-    reason,
-    shrink,
-)
-from dolglab.data.sources import read_patiently
+from dolglab.data.image_formats import BrokenImageError, Pixels, reason
+from dolglab.data.image_reading import READ_ALL, CropRange, Reading, crop_query, decode, decode_crop, shrink
 from dolglab.errors import UserError
+from dolglab.io import retry_io
 
 # How many replacements are tried before a training set is called unreadable.
 MAX_REPLACEMENTS = 20
@@ -59,14 +49,14 @@ class TrainingImages(Dataset[Batch]):
         """The batch of these (epoch, position) keys. Raises UnreadableError when nothing can be read."""
         images = np.empty((len(keys), self.size, self.size, 3), np.uint8)
         draws = np.empty((len(keys), NUM_DRAWS), np.float32)
-        taken = np.empty(len(keys), np.int64)
+        used = np.empty(len(keys), np.int64)
         bad: list[BadImage] = []
         for row, (epoch, position) in enumerate(keys):
-            images[row], draws[row], taken[row] = self._sample(epoch, position, bad)
+            images[row], draws[row], used[row] = self._sample(epoch, position, bad)
         return Batch(
             images=torch.from_numpy(images),
-            labels=torch.from_numpy(self.training.labels[taken]),
-            ids=self.training.ids[taken],
+            labels=torch.from_numpy(self.training.labels[used]),
+            ids=self.training.ids[used],
             draws=torch.from_numpy(draws),
             bad=tuple(bad),
         )
@@ -77,7 +67,7 @@ class TrainingImages(Dataset[Batch]):
         draws = rng.random(NUM_DRAWS, np.float32)
         for attempt in range(1, MAX_REPLACEMENTS + 1):
             try:
-                data = read_patiently(self.training.source, position)
+                data = retry_io(self.training.source.read, position)
                 return decode_crop(data, self.crop, self.size, rng, self.reading), draws, position
             except (BrokenImageError, OSError) as error:
                 bad.append(BadImage(self.training.source.name(position), reason(error)))
@@ -129,26 +119,26 @@ class BenchmarkImages(Dataset[ImageBatch]):
     def __getitems__(self, positions: Sequence[int]) -> ImageBatch:
         """The images at these positions. Raises UnreadableError naming one, unless `skip_bad`."""
         images: list[torch.Tensor] = []
-        kept: list[int] = []
+        read: list[int] = []
         bad: list[BadImage] = []
         for position in positions:
             try:
                 images.append(torch.from_numpy(self._pixels(position)))
-                kept.append(position)
+                read.append(position)
             except (BrokenImageError, OSError) as error:
                 bad.append(BadImage(self.source.name(position), reason(error)))
         if bad and not self.skip_bad:
             raise UnreadableError(f"image {bad[0].name} cannot be read: {bad[0].reason} (on_error=skip leaves it out)")
-        skipped = [position for position in positions if position not in kept]
+        skipped = [position for position in positions if position not in read]
         return ImageBatch(
             images=tuple(images),
-            positions=torch.tensor(kept, dtype=torch.int64),
+            positions=torch.tensor(read, dtype=torch.int64),
             skipped=torch.tensor(skipped, dtype=torch.int64),
             bad=tuple(bad),
         )
 
     def _pixels(self, position: int) -> Pixels:
-        pixels = decode(read_patiently(self.source, position), self.orientation)
+        pixels = decode(retry_io(self.source.read, position), self.orientation)
         return shrink(crop_query(pixels, self.boxes[position], self.crop), self.max_side)
 
 

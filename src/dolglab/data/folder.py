@@ -14,7 +14,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark, GroundTruth, ImageSource, TrainingSet
-from dolglab.data.sources import IMAGE_SUFFIXES, FolderSource, is_image, stable_ids, visible
+from dolglab.data.sources import IMAGE_SUFFIXES, FolderSource, is_image, is_visible, stable_ids
 from dolglab.errors import UserError
 from dolglab.measures import RevisitedMeasure
 
@@ -26,14 +26,12 @@ def class_benchmark(name: str, source: ImageSource, landmarks: NDArray[np.str_])
     Raises UserError when no landmark has two images.
     """
     rows = np.arange(len(source))
-    members = members_of(landmarks)
+    members = rows_by_landmark(landmarks)
     others = tuple(members[landmark][members[landmark] != row] for row, landmark in enumerate(landmarks.tolist()))
     if not any(len(part) for part in others):
         raise UserError(f"{name}: no landmark has two photos, so there is nothing to find")
     truth = GroundTruth(
-        easy=others,
-        hard=(np.empty(0, np.int64),) * len(rows),
-        junk=tuple(rows[row : row + 1] for row in rows),
+        easy=others, hard=(np.empty(0, np.int64),) * len(rows), junk=tuple(rows[row : row + 1] for row in rows)
     )
     names = [source.name(row) for row in range(len(source))]
     return Benchmark(
@@ -50,7 +48,7 @@ def class_benchmark(name: str, source: ImageSource, landmarks: NDArray[np.str_])
     )
 
 
-def members_of(landmarks: NDArray[np.str_]) -> dict[str, NDArray[np.int64]]:
+def rows_by_landmark(landmarks: NDArray[np.str_]) -> dict[str, NDArray[np.int64]]:
     """The rows of each landmark, ascending; one sort, whatever the number of landmarks."""
     names, labels = np.unique(landmarks, return_inverse=True)
     rows = np.argsort(labels, kind="stable")
@@ -146,11 +144,11 @@ def folder_benchmark(root: str | Path, name: str | None = None) -> Benchmark:
 def _walk(root: Path) -> tuple[list[str], list[str]]:
     """Image files below the sub-folders, and visible files that are none."""
     found: dict[bool, list[str]] = {True: [], False: []}
-    for landmark in (entry.name for entry in os.scandir(root) if entry.is_dir() and visible(entry.name)):
+    for landmark in (entry.name for entry in os.scandir(root) if entry.is_dir() and is_visible(entry.name)):
         for folder, inner, files in os.walk(root / landmark):
-            inner[:] = filter(visible, inner)
+            inner[:] = filter(is_visible, inner)
             inside = Path(folder).relative_to(root).as_posix()
-            for file in filter(visible, files):
+            for file in filter(is_visible, files):
                 found[is_image(file)].append(f"{inside}/{file}")
     return found[True], found[False]
 
@@ -159,7 +157,7 @@ def _by_photo(photos: Photos, validation: float, test: float, seed: int) -> NDAr
     """0 for training, 1 for validation, 2 for test: a share of every landmark's photos."""
     keys = stable_ids(photos.names, seed)
     part = np.zeros(len(keys), np.int64)
-    for rows in members_of(photos.landmarks).values():
+    for rows in rows_by_landmark(photos.landmarks).values():
         held = _held_out(len(rows), validation, test)
         if sum(held) < len(rows):
             shuffled = rows[np.argsort(keys[rows])]

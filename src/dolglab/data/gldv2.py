@@ -9,25 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark, TrainingSet
-from dolglab.data.archive_source import ArchiveSource, PackedSource
+from dolglab.data.archive_source import PackedSource
 from dolglab.data.folder import class_benchmark
 from dolglab.data.gldv2_tables import check_unique, read_ids, read_labels
-from dolglab.data.selection import places
-from dolglab.data.sources import HexSource, file_size, hash_share
+from dolglab.data.selection import rank_within_class
+from dolglab.data.sources import GLDv2Source, HexSource, file_size, hash_share
 from dolglab.data.streamed_source import StreamedSource
 from dolglab.data.tar_archives import TarSource
 from dolglab.errors import UserError
 
 # How many files are looked for before training starts; all of 1.58 million would take minutes.
 PROBES = 512
-
-
 HINT = (
     "`dolglab prepare task=gldv2 root={root}` fetches it (README, Training on GLDv2); or try `make demo`, which "
     "needs no data"
 )
-
-
 Kind = Literal["auto", "folder", "tar", "packed"]
 OTHER_LABELS = "their landmark ids are another label space than that of the training images, and do not mix with it"
 # The file that lists a split's images; those of training are in the csv that is trained on.
@@ -77,7 +73,7 @@ def load_gldv2(
         else:
             source = image_source(root, "train", ids, kind)
     except UserError:
-        if _of_index(root, ids):
+        if _are_index_ids(root, ids):
             raise UserError(f"{path} labels index images: {OTHER_LABELS}") from None
         raise
     return TrainingSet(source, ids, labels.astype(np.int64), classes.astype(np.str_))
@@ -103,41 +99,27 @@ def hold_out(
     if not 0 < share < 1:
         raise UserError(f"data.holdout must be above 0 and below 1, not {share}")
     source = training.source
-    assert isinstance(source, HexSource | ArchiveSource)
+    assert isinstance(source, GLDv2Source)
     position = hash_share(training.ids, seed)
     held = position < share
-    kept = np.bincount(training.labels[~held], minlength=len(training.classes)) > 0
-    held &= kept[training.labels]
+    still_trained = np.bincount(training.labels[~held], minlength=len(training.classes)) > 0
+    held &= still_trained[training.labels]
     rest = np.flatnonzero(~held)
-    remaining = TrainingSet(
-        source.take(rest),
-        training.ids[rest],
-        training.labels[rest],
-        training.classes,
-    )
+    remaining = TrainingSet(source.take(rest), training.ids[rest], training.labels[rest], training.classes)
     chosen = _validation_rows(np.flatnonzero(held), training.labels, position, landmarks, photos)
-    return remaining, class_benchmark(
-        f"gldv2 held-out {share:g}",
-        source.take(chosen),
-        training.classes[training.labels[chosen]],
-    )
+    landmark_of = training.classes[training.labels[chosen]]
+    return remaining, class_benchmark(f"gldv2 held-out {share:g}", source.take(chosen), landmark_of)
 
 
 def _validation_rows(
-    held: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    position: NDArray[np.float64],
-    landmarks: int,
-    photos: int,
+    held: NDArray[np.int64], labels: NDArray[np.int64], position: NDArray[np.float64], landmarks: int, photos: int
 ) -> NDArray[np.int64]:
     """Of the held-out rows, those of the first `landmarks` landmarks with two or more, `photos` each."""
     held = held[np.lexsort((position[held], labels[held]))]
-    place = places(labels[held])
-    counts = np.bincount(labels[held], minlength=labels.max() + 1)
-    able = held[counts[labels[held]] >= 2]
-    order = np.unique(labels[able])
-    step = max(1, len(order) // landmarks)
-    return held[np.isin(labels[held], order[::step][:landmarks]) & (place < photos)]
+    rank = rank_within_class(labels[held])
+    rankable = np.flatnonzero(np.bincount(labels[held]) >= 2)
+    step = max(1, len(rankable) // landmarks)
+    return held[np.isin(labels[held], rankable[::step][:landmarks]) & (rank < photos)]
 
 
 def listed_ids(root: str | Path, split: str, train_csv: str = "train_clean.csv") -> NDArray[np.uint64]:
@@ -158,7 +140,7 @@ def listed_ids(root: str | Path, split: str, train_csv: str = "train_clean.csv")
 
 def image_source(
     root: str | Path, split: str, ids: NDArray[np.uint64], kind: Kind = "auto", probe: bool = True
-) -> HexSource | ArchiveSource:
+) -> GLDv2Source:
     """The images of a split with these ids, in the order of the ids, unpacked, in their archives, or packed.
 
     Raises UserError for another kind, or images that are not there; of an unpacked tree `probe` looks for some.
@@ -177,7 +159,7 @@ def image_source(
     return source
 
 
-def _of_index(root: Path, ids: NDArray[np.uint64]) -> bool:
+def _are_index_ids(root: Path, ids: NDArray[np.uint64]) -> bool:
     """Whether most of these ids, of images that training has not, are ids of the index."""
     return (root / "index.csv").is_file() and bool(np.isin(ids, read_ids(root / "index.csv")).mean() > 0.5)
 

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import USAGES, Benchmark, Difficulty, Evaluation, Figures, GroundTruth, Measure, Ranked, Ranking
-from dolglab.data.archive_source import ArchiveSource
-from dolglab.data.folder import members_of
+from dolglab.data.folder import rows_by_landmark
 from dolglab.data.gldv2 import HINT, Kind, image_source, listed_ids, load_gldv2
 from dolglab.data.gldv2_tables import id_bytes, id_numbers, read_recognition_solution, read_retrieval_solution
-from dolglab.data.sources import HexSource, JoinedSource
+from dolglab.data.sources import GLDv2Source, JoinedSource
 from dolglab.errors import UserError
 from dolglab.measures import average_precision_at, gldv2_map_at_k, global_average_precision
 
@@ -87,9 +86,9 @@ def gldv2_recognition(
         if usage in USAGES and not any(one for one, of in zip(shown, usages, strict=True) if of == usage):
             raise UserError(f"{root / RECOGNITION}: no {usage} image shows a landmark, so that there is no GAP")
     landmarks = training.classes.astype(np.int64)[training.labels]
-    members = members_of(landmarks.astype(np.str_))
+    members = rows_by_landmark(landmarks.astype(np.str_))
     positives = tuple(np.sort(np.concatenate([NOTHING, *(members.get(str(s), NOTHING) for s in one)])) for one in shown)
-    assert isinstance(training.source, HexSource | ArchiveSource)
+    assert isinstance(training.source, GLDv2Source)
     return _benchmark(
         training.source,
         image_source(root, "test", queries, source),
@@ -299,8 +298,8 @@ def _places(images: Collection[str], gallery: NDArray[np.uint64], path: Path) ->
 
 
 def _benchmark(
-    gallery: HexSource | ArchiveSource,
-    queries: HexSource | ArchiveSource,
+    gallery: GLDv2Source,
+    queries: GLDv2Source,
     usages: NDArray[np.str_],
     positives: tuple[NDArray[np.int64], ...],
     measure: Measure,

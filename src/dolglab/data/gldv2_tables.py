@@ -1,4 +1,4 @@
-"""The published solutions of GLDv2's retrieval and recognition tasks, by usage: Public, Private, Ignored."""
+"""GLDv2's csv files: which images show which landmark, and the solutions of its retrieval and recognition tasks."""
 
 from __future__ import annotations
 
@@ -15,37 +15,8 @@ from numpy.typing import NDArray
 
 from dolglab.errors import UserError
 
-_IMAGE_ID = re.compile("[0-9a-f]{16}")
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """A landmark's images are one field, which may be longer than the csv module takes unless told otherwise."""
-    limit = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(limit)
-
-
-def id_bytes(names: Sequence[str]) -> bytes:
-    """The ids' eight bytes each, most significant first. Raises ValueError for a name that is no id."""
-    for name in names:
-        if not _IMAGE_ID.fullmatch(name):
-            raise ValueError(f"{name!r} is not an image id of 16 hex digits (0-9a-f)")
-    return bytes.fromhex("".join(names))
-
-
-def id_numbers(data: bytes | bytearray) -> NDArray[np.uint64]:
-    """What `id_bytes` gave, as numbers."""
-    return np.frombuffer(data, ">u8").astype(np.uint64)
-
-
-def check_unique(ids: NDArray[np.uint64], path: Path) -> None:
-    """Raise UserError where ascending ids have one twice."""
-    repeated = np.flatnonzero(ids[1:] == ids[:-1])
-    if len(repeated):
-        raise UserError(f"{path}: the image id {int(ids[repeated[0]]):016x} is listed more than once")
+IMAGE_ID = re.compile("[0-9a-f]{16}")
+USAGES = ("Public", "Private", "Ignored")
 
 
 def read_labels(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
@@ -61,12 +32,12 @@ def read_ids(path: Path) -> NDArray[np.uint64]:
     """
     with open_csv(path) as file:
         rows = csv.reader(file)
-        header = [column.strip() for column in next(rows, [])]
+        header = [name.strip() for name in next(rows, [])]
         if "id" not in header:
             raise UserError(f"{path}: needs the column id; it has {','.join(header)!r}")
-        place = header.index("id")
+        column = header.index("id")
         try:
-            data = id_bytes([row[place].strip() for row in rows if row])
+            data = id_bytes([row[column].strip() for row in rows if row])
         except (ValueError, IndexError) as error:
             raise UserError(f"{path}: {error}") from error
     if not data:
@@ -74,16 +45,70 @@ def read_ids(path: Path) -> NDArray[np.uint64]:
     return id_numbers(data)
 
 
+def read_retrieval_solution(path: str | Path) -> dict[str, dict[str, frozenset[str]]]:
+    """For each usage, for each query, the index images of its landmark; queries of none have an empty set.
+
+    Raises UserError as `read_recognition_solution`.
+    """
+    found: dict[str, dict[str, frozenset[str]]] = {usage: {} for usage in USAGES}
+    for query, images, usage in _rows(Path(path), "images"):
+        found[usage][query] = frozenset(() if images == "None" else images.split())
+    return found
+
+
+def read_recognition_solution(path: str | Path) -> dict[str, dict[str, frozenset[int]]]:
+    """For each usage, for each test image, the landmarks it shows; none is an empty set.
+
+    Raises UserError for a missing file, another header, a landmark that is no number, an unknown usage, an image
+    listed twice.
+    """
+    found: dict[str, dict[str, frozenset[int]]] = {usage: {} for usage in USAGES}
+    for image, landmarks, usage in _rows(Path(path), "landmarks"):
+        try:
+            found[usage][image] = frozenset(map(int, landmarks.split()))
+        except ValueError as error:
+            raise UserError(f"{path}, image {image}: {landmarks!r} are no landmark ids") from error
+    return found
+
+
 @contextmanager
 def open_csv(path: Path) -> Iterator[TextIO]:
-    """A csv file to read, whose fields may be very long. Raises UserError, while it is read, where it is none."""
+    """A csv file to read. Raises UserError, while it is read, where it is none."""
+    # A landmark's images are one field, which may be longer than the csv module takes unless told otherwise.
+    limit = csv.field_size_limit(2**31 - 1)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file, _long_fields():
+        with path.open(newline="", encoding="utf-8-sig") as file:
             yield file
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a csv file: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def id_bytes(names: Sequence[str]) -> bytes:
+    """The ids' eight bytes each, most significant first. Raises ValueError for a name that is no id.
+
+    >>> id_numbers(id_bytes(["00000000000000ff", "0000000000000100"])).tolist()
+    [255, 256]
+    """
+    for name in names:
+        if not IMAGE_ID.fullmatch(name):
+            raise ValueError(f"{name!r} is not an image id of 16 hex digits (0-9a-f)")
+    return bytes.fromhex("".join(names))
+
+
+def id_numbers(data: bytes | bytearray) -> NDArray[np.uint64]:
+    """What `id_bytes` gave, as numbers."""
+    return np.frombuffer(data, ">u8").astype(np.uint64)
+
+
+def check_unique(ids: NDArray[np.uint64], path: Path) -> None:
+    """Raise UserError where ascending ids have one twice."""
+    repeated = np.flatnonzero(ids[1:] == ids[:-1])
+    if len(repeated):
+        raise UserError(f"{path}: the image id {int(ids[repeated[0]]):016x} is listed more than once")
 
 
 def _parse_rows(rows: Iterator[list[str]], path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
@@ -112,35 +137,6 @@ def _columns(header: list[str], path: Path) -> tuple[int, int, bool]:
         if {"landmark_id", images} <= set(header):
             return header.index("landmark_id"), header.index(images), images == "images"
     raise UserError(f"{path}: needs the columns landmark_id,images or id,landmark_id; it has {','.join(header)!r}")
-
-
-USAGES = ("Public", "Private", "Ignored")
-
-
-def read_retrieval_solution(path: str | Path) -> dict[str, dict[str, frozenset[str]]]:
-    """For each usage, for each query, the index images of its landmark; queries of none have an empty set.
-
-    Raises UserError as `read_recognition_solution`.
-    """
-    found: dict[str, dict[str, frozenset[str]]] = {usage: {} for usage in USAGES}
-    for query, images, usage in _rows(Path(path), "images"):
-        found[usage][query] = frozenset(() if images == "None" else images.split())
-    return found
-
-
-def read_recognition_solution(path: str | Path) -> dict[str, dict[str, frozenset[int]]]:
-    """For each usage, for each test image, the landmarks it shows; none is an empty set.
-
-    Raises UserError for a missing file, another header, a landmark that is no number, an unknown usage, an image
-    listed twice.
-    """
-    found: dict[str, dict[str, frozenset[int]]] = {usage: {} for usage in USAGES}
-    for image, landmarks, usage in _rows(Path(path), "landmarks"):
-        try:
-            found[usage][image] = frozenset(map(int, landmarks.split()))
-        except ValueError as error:
-            raise UserError(f"{path}, image {image}: {landmarks!r} are no landmark ids") from error
-    return found
 
 
 def _rows(path: Path, answers: str) -> Iterator[tuple[str, str, str]]:

@@ -63,7 +63,7 @@ def load_ground_truth(path: str | Path) -> RevisitedLists:
         raise UserError(f"{path} is not a Revisited ground truth: {error}") from error
 
 
-def reduced(lists: RevisitedLists, gallery: NDArray[np.bool_], queries: NDArray[np.bool_]) -> RevisitedLists:
+def subset_lists(lists: RevisitedLists, gallery: NDArray[np.bool_], queries: NDArray[np.bool_]) -> RevisitedLists:
     """The lists without some gallery images and queries: positions follow their images, those of no image are gone.
 
     `gallery` and `queries` say which are kept. A query may be left without positives.
@@ -83,7 +83,7 @@ def reduced(lists: RevisitedLists, gallery: NDArray[np.bool_], queries: NDArray[
     )
 
 
-def queries_of_the_gallery(lists: RevisitedLists) -> list[str]:
+def queries_in_gallery(lists: RevisitedLists) -> list[str]:
     """Queries that the gallery holds too, and that are no junk to themselves: they find their own photo first."""
     place = {name: row for row, name in enumerate(lists.gallery)}
     junk = lists.ground_truth.junk

@@ -1,39 +1,57 @@
-"""What is wrong with an encoded image, or odd about it, found without training on it."""
+"""What encoded images are before their pixels are decoded: formats, sizes, EXIF orientation, and what is wrong."""
 
 from __future__ import annotations
 
 import io
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
+from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
-from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
-from dolglab.contracts import Orientation
-from dolglab.data.image_reading import (
-    FORMATS,
-    BrokenImageError,
-    NoImageError,
-    Pixels,
-    Reading,
-    TooLargeError,
-    check_sides,
-    decode,
-    formats,
-    image_orientation,
-    is_heic,
-    jpeg_size,
-    open_heic,
-    reason,
-    rgb,
-    shrink,
-    upright,
-)
+Pixels = UInt8[np.ndarray, "_ _ 3"]
+
+# Above this an image is refused before it is decoded; Pillow's own limit for a decompression bomb.
+MAX_PIXELS = 178_956_970
+
+# What is opened, and what such files are called. Pillow knows more, some of which start other programs (EPS). MPO is a
+# JPEG to its opener.
+FORMATS = {
+    "JPEG": ".jpg",
+    "MPO": ".jpg",
+    "PNG": ".png",
+    "WEBP": ".webp",
+    "AVIF": ".avif",
+    "JPEG2000": ".jp2",
+    "BMP": ".bmp",
+    "DIB": ".bmp",
+    "GIF": ".gif",
+    "TIFF": ".tif",
+}
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+
+# The EXIF tag of the orientation, and the mark before an EXIF block: files without it are not parsed.
+ORIENTATION_TAG = 0x0112
+EXIF_MARK = b"Exif\0\0"
+# An EXIF block stands in a JPEG's first segments, of 64 kB at most each; profiles may stand before it.
+EXIF_WITHIN = 262_144
+
+
+class BrokenImageError(ValueError):
+    """Bytes that are no usable image; the message is the reason."""
+
+
+class NoImageError(BrokenImageError):
+    """Bytes of no format that is read."""
+
+
+class TooLargeError(BrokenImageError):
+    """More pixels than are decoded."""
 
 
 class Header(NamedTuple):
@@ -49,134 +67,110 @@ def read_header(data: bytes) -> Header:
 
     Raises NoImageError for what is none, TooLargeError for more pixels than Pillow opens, BrokenImageError for others.
     """
-    try:
+    with broken_image_errors():
         if is_heic(data):
             return Header(".heic", *open_heic(data).size)
+        with open_image(data) as image:
+            return Header(FORMATS[image.format or ""], *image.size)
+
+
+def open_image(data: bytes) -> Image.Image:
+    """An encoded image in one of `FORMATS` as Pillow opens it, not yet decoded. Raises what Pillow raises."""
+    return Image.open(io.BytesIO(data), formats=supported_formats())
+
+
+@cache
+def supported_formats() -> tuple[str, ...]:
+    """The formats that are opened, as far as this Pillow can."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@contextmanager
+def broken_image_errors() -> Iterator[None]:
+    """Have whatever a parser raises over bytes that are no whole image come as a BrokenImageError, without warnings."""
+    try:
         with warnings.catch_warnings():
+            # Notes on metadata, palettes and sizes: what matters here either decodes or raises.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=formats()) as image:
-                return Header(FORMATS[image.format or ""], *image.size)
+            yield
+    except BrokenImageError:
+        raise
     except UnidentifiedImageError as error:
         raise NoImageError("not an image") from error
     except Image.DecompressionBombError as error:
         raise TooLargeError("too many pixels") from error
     except Exception as error:
-        # Broken files make parsers raise almost anything.
+        # Broken files make parsers raise almost anything: OSError, SyntaxError, struct.error, RuntimeError, EOFError.
         raise BrokenImageError(str(error) or type(error).__name__) from error
 
 
-# Pixels above which nothing is decoded: of formats that shrink by themselves, and of others, which take up to 14 bytes
-# a pixel for a moment.
-MAX_SCAN, MAX_WHOLE = 600_000_000, 400_000_000
-# One at a time, and no other threads' images meanwhile know of Pillow's limit, which is the whole process's.
-_ONE = threading.Lock()
-# Modes that Pillow shrinks as they are.
-REDUCED = ("L", "RGB", "RGBA", "CMYK")
+def reason(error: Exception) -> str:
+    """Why an image could not be read, in a few words on one line."""
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join((words or type(error).__name__).split())
 
 
-def decode_shrunk(data: bytes, max_side: int, orientation: Orientation = "exif") -> Pixels:
-    """An image with its longer side brought down to `max_side`, (H, W, 3) RGB, upright or as it is stored.
+def jpeg_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
+    """Height and width of a JPEG that libjpeg-turbo can give as RGB; None for everything else.
 
-    Up to the usual limit exactly `shrink(decode(data))`. Above, up to `MAX_SCAN` or `MAX_WHOLE` pixels, one at a time:
-    JPEG and JPEG 2000 are decoded at the smallest of their own scales that is no smaller than twice `max_side`, others
-    whole and then shrunk. Raises BrokenImageError.
+    Raises TooLargeError.
     """
+    if data[:2] != b"\xff\xd8":
+        return None
     try:
-        return shrink(decode(data, orientation), max_side)
-    except TooLargeError:
-        with _ONE, _without_limit():
-            return shrink(_scan(data, 2 * max_side, orientation), max_side)
+        height, width, colourspace, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    if colourspace in ("CMYK", "YCCK"):
+        return None
+    check_pixels((int(width), int(height)), max_pixels)
+    return int(height), int(width)
 
 
-@contextmanager
-def _without_limit() -> Iterator[None]:
-    usual = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
+def check_pixels(size: tuple[int, int], limit: int) -> None:
+    """Raise TooLargeError for an image of that width and height with more than `limit` pixels."""
+    width, height = size
+    if width * height > limit:
+        raise TooLargeError(f"{width} x {height} pixels, above the limit of {limit}")
+
+
+def check_sides(height: int, width: int, min_side: int) -> None:
+    """Raise BrokenImageError for a side below `min_side` pixels."""
+    if min(height, width) < min_side:
+        raise BrokenImageError(f"{width} x {height} pixels, below the limit of {min_side} a side")
+
+
+def jpeg_orientation(data: bytes) -> int:
+    """What a JPEG states, 1 (upright) to 8; 1 where it states nothing, or nothing that can be read."""
+    if data.find(EXIF_MARK, 0, EXIF_WITHIN) < 0:
+        return 1
     try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = usual
+        with Image.open(io.BytesIO(data)) as image:
+            return image_orientation(image)
+    except Exception:  # Broken metadata make Pillow raise nearly anything; the pixels may be whole.
+        return 1
 
 
-def _scan(data: bytes, least: int, orientation: Orientation) -> Pixels:
+def image_orientation(image: Image.Image) -> int:
+    """What an open image states, 1 to 8."""
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=formats()) as image:
-            warnings.simplefilter("ignore")
-            most = MAX_SCAN if image.format in ("JPEG", "JPEG2000") else MAX_WHOLE
-            if image.width * image.height > most:
-                raise TooLargeError(f"{image.width} x {image.height} pixels, above the limit of {most}")
-            pixels = _reduced(data, image, least)
-            return np.ascontiguousarray(upright(pixels, image_orientation(image)) if orientation == "exif" else pixels)
-    except BrokenImageError:
-        raise
-    except Exception as error:
-        # Broken files make parsers raise almost anything.
-        raise BrokenImageError(str(error) or type(error).__name__) from error
+        stated = image.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:  # As above.
+        return 1
+    return stated if stated in range(1, 9) else 1
 
 
-def _reduced(data: bytes, image: Image.Image, least: int) -> Pixels:
-    """Pixels of which a side is at least `least` long, as far as the format can shrink by itself."""
-    longer = max(image.size)
-    if image.format == "JPEG" and image.mode != "CMYK":
-        scale = least / longer
-        sides = max(1, round(image.height * scale)), max(1, round(image.width * scale))
-        return simplejpeg.decode_jpeg(data, "RGB", min_height=sides[0], min_width=sides[1], min_factor=1)
-    if isinstance(image, Jpeg2KImageFile):
-        image.reduce = max(0, (longer // least).bit_length() - 1)  # pyright: ignore[reportAttributeAccessIssue]
-    elif image.mode in REDUCED:
-        # By whole numbers and area, without a second copy of the whole.
-        return rgb(image.reduce(max(1, longer // least)))
-    return rgb(image)
+def is_heic(data: bytes) -> bool:
+    """Whether bytes are a HEIC file."""
+    # The first of its brands may be one that AVIF has too.
+    return data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS and b"avif" not in data[12:64]
 
 
-# What Pillow calls the formats of a file that a camera names .jpg; an MPO has further pictures behind the first.
-JPEG_FORMATS = ("JPEG", "MPO")
-
-
-class Finding(NamedTuple):
-    """Why an image cannot be used, or, where it can, what is done to it."""
-
-    reason: str
-    used: bool
-
-
-def inspect(data: bytes, reading: Reading) -> Finding | None:
-    """Read a whole image as training does; None where there is nothing to say about it."""
+def open_heic(data: bytes) -> Any:
+    """A HEIC file, not yet decoded: `size` is width and height. Raises ImportError, and ValueError for a broken one."""
     try:
-        _read(data, reading)
-    except BrokenImageError as error:
-        return Finding(reason(error), used=False)
-    try:
-        odd = ", ".join(_oddities(data, reading))
-    except Exception:  # Broken metadata make Pillow raise nearly anything; the pixels were whole.
-        odd = "its metadata cannot be read"
-    return Finding(odd, used=True) if odd else None
-
-
-def _read(data: bytes, reading: Reading) -> None:
-    """Raise BrokenImageError; a JPEG's bytes are all read, but at an eighth of the size."""
-    shape = jpeg_size(data)
-    if shape is not None:
-        check_sides(*shape, reading.min_side)
-        try:
-            simplejpeg.decode_jpeg(data, "RGB", min_height=1, min_width=1, fastdct=True, fastupsample=True)
-        except ValueError:
-            # Pillow can still read some of what the strict decoder refuses.
-            decode(data)
-    else:
-        height, width = decode(data).shape[:2]
-        check_sides(height, width, reading.min_side)
-
-
-def _oddities(data: bytes, reading: Reading) -> list[str]:
-    with Image.open(io.BytesIO(data)) as image:
-        jpeg = image.format in JPEG_FORMATS
-        turn = image_orientation(image)
-        found = [
-            (not jpeg, f"{image.format}, read all the same"),
-            (image.mode in ("CMYK", "YCCK"), f"{image.mode}, converted to RGB"),
-            (image.mode.startswith("I"), "16 bits, of which the upper 8 are taken"),
-            (not jpeg and getattr(image, "n_frames", 1) > 1, "animated, its first frame is taken"),
-            (turn > 1 and reading.orientation == "exif", f"turned upright (EXIF orientation {turn})"),
-        ]
-    return [what for true, what in found if true]
+        from pillow_heif import open_heif
+    except ImportError:
+        raise ImportError("HEIC: pip install -e '.[heic]'") from None
+    return open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)

@@ -1,137 +1,45 @@
-"""Bytes to uint8 RGB pixels: whole images exactly, training crops by the shortest way."""
+"""Bytes to uint8 RGB pixels: whole images exactly, training crops and shrunk images by the shortest way."""
 
 from __future__ import annotations
 
-import io
 import math
 import threading
-import warnings
-from functools import cache
-from typing import Any, NamedTuple, cast, get_args
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple, cast, get_args
 
 import cv2
 import numpy as np
 import simplejpeg
-from jaxtyping import UInt8
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from dolglab.contracts import Crop, Orientation
+from dolglab.data.image_formats import (
+    MAX_PIXELS,
+    BrokenImageError,
+    Pixels,
+    TooLargeError,
+    broken_image_errors,
+    check_pixels,
+    check_sides,
+    image_orientation,
+    is_heic,
+    jpeg_orientation,
+    jpeg_size,
+    open_heic,
+    open_image,
+)
 from dolglab.errors import UserError
-
-# The EXIF tag, and the mark before its block: files without it are not parsed.
-TAG = 0x0112
-MARK = b"Exif\0\0"
-# An EXIF block stands in a JPEG's first segments, of 64 kB at most each; profiles may stand before it.
-SEARCHED = 262_144
-
-
-def jpeg_orientation(data: bytes) -> int:
-    """What a JPEG states, 1 (upright) to 8; 1 where it states nothing, or nothing that can be read."""
-    if data.find(MARK, 0, SEARCHED) < 0:
-        return 1
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image_orientation(image)
-    except Exception:  # Broken metadata make Pillow raise nearly anything; the pixels may be whole.
-        return 1
-
-
-def image_orientation(image: Image.Image) -> int:
-    """What an open image states, 1 to 8."""
-    try:
-        stated = image.getexif().get(TAG, 1)
-    except Exception:  # As above.
-        return 1
-    return stated if stated in range(1, 9) else 1
-
-
-def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """A view of (H, W, 3) pixels as they are to be seen; orientations from 5 exchange height and width."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    # Of what is then left: a mirror image, upside down, or both.
-    rows = -1 if orientation in (3, 4, 7, 8) else 1
-    columns = -1 if orientation in (2, 3, 6, 7) else 1
-    return pixels[::rows, ::columns]
-
-
-BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
-MISSING = "HEIC: pip install -e '.[heic]'"
-
-
-def is_heic(data: bytes) -> bool:
-    """Whether bytes are a HEIC file."""
-    # The first of its brands may be one that AVIF has too.
-    return data[4:8] == b"ftyp" and data[8:12] in BRANDS and b"avif" not in data[12:64]
-
-
-def open_heic(data: bytes) -> Any:
-    """A HEIC file, not yet decoded: `size` is width and height. Raises ImportError, and ValueError for a broken one."""
-    try:
-        from pillow_heif import open_heif
-    except ImportError:
-        raise ImportError(MISSING) from None
-    return open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
-
-
-def heic_pixels(image: Any) -> NDArray[np.uint8]:
-    """Pixels of an open HEIC file, (H, W, 3) RGB, upright: the format itself is turned when it is decoded."""
-    return np.array(image.to_pillow().convert("RGB"), dtype=np.uint8)
-
-
-# Above this an image is refused before it is decoded; Pillow's own limit for a decompression bomb.
-MAX_PIXELS = 178_956_970
-
-# What is opened, and what such files are called. Pillow knows more, some of which start other programs (EPS). MPO is a
-# JPEG to its opener.
-FORMATS = {
-    "JPEG": ".jpg",
-    "MPO": ".jpg",
-    "PNG": ".png",
-    "WEBP": ".webp",
-    "AVIF": ".avif",
-    "JPEG2000": ".jp2",
-    "BMP": ".bmp",
-    "DIB": ".bmp",
-    "GIF": ".gif",
-    "TIFF": ".tif",
-}
 
 # Images with more bytes of pixels than this are decoded into memory of their own.
 MAX_SCRATCH = 64_000_000
-
-Pixels = UInt8[np.ndarray, "_ _ 3"]
-
-
-class BrokenImageError(ValueError):
-    """Bytes that are no usable image; the message is the reason."""
-
-
-class NoImageError(BrokenImageError):
-    """Bytes of no format that is read."""
-
-
-class TooLargeError(BrokenImageError):
-    """More pixels than are decoded."""
-
-
-class _Scratch(threading.local):
-    """Memory that one decoded image after another is written to: fresh pages cost a quarter of the decoding."""
-
-    def __init__(self) -> None:
-        self.memory = np.empty(0, np.uint8)
-
-    def __call__(self, size: int) -> NDArray[np.uint8] | None:
-        """At least `size` bytes, overwritten by the thread's next image; None for one that is too large."""
-        if size > MAX_SCRATCH:
-            return None
-        if size > self.memory.size:
-            self.memory = np.empty(size, np.uint8)
-        return self.memory
-
-
-_scratch = _Scratch()
+# Pixels above which even `decode_shrunk` decodes nothing: of formats that shrink by themselves, and of others, which
+# take up to 14 bytes a pixel for a moment.
+MAX_SHRINKING, MAX_WHOLE = 600_000_000, 400_000_000
+# Modes that Pillow shrinks as they are.
+REDUCIBLE = ("L", "RGB", "RGBA", "CMYK")
 
 
 class Box(NamedTuple):
@@ -169,27 +77,35 @@ def checked_reading(orientation: object, min_side: object) -> Reading:
     return Reading(cast("Orientation", orientation), min_side)
 
 
-def decode(data: bytes, orientation: Orientation = "exif") -> Pixels:
+def decode(data: bytes, orientation: Orientation = "exif", max_pixels: int = MAX_PIXELS) -> Pixels:
     """The whole image at full resolution, (H, W, 3) RGB, upright or as it is stored. Raises BrokenImageError."""
-    if jpeg_size(data) is None:
-        return np.ascontiguousarray(_decode_with_pillow(data, orientation))
-    try:
-        pixels = simplejpeg.decode_jpeg(data, "RGB")
-    except ValueError:
+    if jpeg_size(data, max_pixels) is not None:
         # The strict decoder refuses files that Pillow can still read whole.
-        return np.ascontiguousarray(_decode_with_pillow(data, orientation))
-    return np.ascontiguousarray(upright(pixels, _stated(data, orientation)))
+        with suppress(ValueError):
+            return np.ascontiguousarray(upright(simplejpeg.decode_jpeg(data, "RGB"), _jpeg_turn(data, orientation)))
+    return np.ascontiguousarray(_decode_with_pillow(data, orientation, max_pixels))
 
 
-def pixels_of(image: Image.Image, orientation: Orientation = "exif") -> Pixels:
-    """An open image's pixels, (H, W, 3) RGB, upright or as they are stored; may be a view.
+def decode_shrunk(
+    data: bytes,
+    max_side: int,
+    orientation: Orientation = "exif",
+    max_pixels: int = MAX_PIXELS,
+    max_whole: int = MAX_WHOLE,
+) -> Pixels:
+    """An image with its longer side brought down to `max_side`, (H, W, 3) RGB, upright or as it is stored.
 
-    Raises BrokenImageError for too many pixels, and what Pillow raises for broken files.
+    Up to `max_pixels` exactly `shrink(decode(data))`. Above, one at a time: JPEG and JPEG 2000, up to `MAX_SHRINKING`
+    pixels, at the smallest of their own scales that is no smaller than twice `max_side`; others, up to `max_whole`
+    pixels, whole and then shrunk. Raises BrokenImageError.
     """
-    _check_pixels(*image.size)
-    pixels = rgb(image)
-    # Asked after loading, since TIFF images are turned by it.
-    return upright(pixels, image_orientation(image)) if orientation == "exif" else pixels
+    try:
+        return shrink(decode(data, orientation, max_pixels), max_side)
+    except TooLargeError:
+        if is_heic(data):
+            raise
+        with _without_pillow_limit():
+            return shrink(_decode_large(data, 2 * max_side, orientation, max_whole), max_side)
 
 
 def decode_crop(
@@ -207,16 +123,16 @@ def decode_crop(
         check_sides(height, width, reading.min_side)
         return resize(_cut(pixels, random_box(height, width, crop, rng)), size)
     check_sides(*shape, reading.min_side)
-    turn = _stated(data, reading.orientation)
+    turn = _jpeg_turn(data, reading.orientation)
     height, width = shape[::-1] if turn >= 5 else shape
     box = random_box(height, width, crop, rng)
-    least = min(height, math.ceil(height * size / box.height)), min(width, math.ceil(width * size / box.width))
+    needed = min(height, math.ceil(height * size / box.height)), min(width, math.ceil(width * size / box.width))
     try:
         pixels = simplejpeg.decode_jpeg(
             data,
             "RGB",
-            min_height=least[turn >= 5],
-            min_width=least[turn < 5],
+            min_height=needed[turn >= 5],
+            min_width=needed[turn < 5],
             # Between a half and the whole libjpeg-turbo has no SIMD: slower than decoding the whole.
             min_factor=2,
             # Less exact by about a grey level, which training does not see.
@@ -271,19 +187,6 @@ def shrink(pixels: Pixels, max_side: int | None) -> Pixels:
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
-@cache
-def formats() -> tuple[str, ...]:
-    """The formats that are opened, as far as this Pillow can."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def reason(error: Exception) -> str:
-    """Why an image could not be read, in a few words on one line."""
-    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join((words or type(error).__name__).split())
-
-
 def resize(pixels: Pixels, size: int) -> Pixels:
     """Pixels as a square of `size`: linear, or by area where both sides shrink to less than half."""
     far = min(pixels.shape[:2]) > 2 * size
@@ -309,75 +212,102 @@ def _scaled_span(start: int, length: int, old: int, new: int) -> tuple[int, int]
     return min(round(start * new / old), new - scaled), scaled
 
 
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width of a JPEG that libjpeg-turbo can give as RGB; None for everything else."""
-    if data[:2] != b"\xff\xd8":
-        return None
-    try:
-        height, width, colourspace, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        return None
-    if colourspace in ("CMYK", "YCCK"):
-        return None
-    _check_pixels(int(width), int(height))
-    return int(height), int(width)
+def pixels_of(image: Image.Image, orientation: Orientation = "exif", max_pixels: int = MAX_PIXELS) -> Pixels:
+    """An open image's pixels, (H, W, 3) RGB, upright or as they are stored; may be a view.
+
+    Raises BrokenImageError for too many pixels, and what Pillow raises for broken files.
+    """
+    check_pixels(image.size, max_pixels)
+    pixels = _rgb(image)
+    # Asked after loading, since TIFF images are turned by it.
+    return upright(pixels, image_orientation(image)) if orientation == "exif" else pixels
 
 
-def _decode_with_pillow(data: bytes, orientation: Orientation) -> Pixels:
-    """Everything else: other formats, CMYK, 16 bits, palettes, the first frame of an animation; may be a view."""
-    if not data:
-        raise BrokenImageError("zero bytes")
-    if is_heic(data):
-        return _decode_heic(data)
-    try:
-        with warnings.catch_warnings():
-            # Notes on metadata, palettes and sizes: what matters here either decodes or raises.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=formats()) as image:
-                return pixels_of(image, orientation)
-    except BrokenImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise NoImageError("not an image") from error
-    except Image.DecompressionBombError as error:
-        raise TooLargeError("too many pixels") from error
-    except Exception as error:
-        # Broken files make Pillow's parsers raise almost anything: OSError, SyntaxError, struct.error.
-        raise BrokenImageError(str(error) or type(error).__name__) from error
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """A view of (H, W, 3) pixels as they are to be seen; orientations from 5 exchange height and width."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    # Of what is then left: a mirror image, upside down, or both.
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return pixels[::rows, ::columns]
 
 
-def _decode_heic(data: bytes) -> Pixels:
-    try:
-        image = open_heic(data)
-        _check_pixels(*image.size)
-        return heic_pixels(image)
-    except BrokenImageError:
-        raise
-    except Exception as error:
-        # As above; libheif's errors are ValueError, RuntimeError, EOFError.
-        raise BrokenImageError(str(error) or type(error).__name__) from error
+class _Scratch(threading.local):
+    """Memory that one decoded image after another is written to: fresh pages cost a quarter of the decoding."""
+
+    def __init__(self) -> None:
+        self.memory = np.empty(0, np.uint8)
+
+    def __call__(self, size: int) -> NDArray[np.uint8] | None:
+        """At least `size` bytes, overwritten by the thread's next image; None for one that is too large."""
+        if size > MAX_SCRATCH:
+            return None
+        if size > self.memory.size:
+            self.memory = np.empty(size, np.uint8)
+        return self.memory
 
 
-def rgb(image: Image.Image) -> Pixels:
-    """An image of any mode as RGB."""
-    if image.mode.startswith("I"):
-        return _from_16_bits(np.asarray(image))
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+_scratch = _Scratch()
 
 
-def _from_16_bits(grey: NDArray[np.integer]) -> Pixels:
-    return np.repeat((np.clip(grey, 0, 65535) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-
-
-def _stated(data: bytes, orientation: Orientation) -> int:
+def _jpeg_turn(data: bytes, orientation: Orientation) -> int:
     return jpeg_orientation(data) if orientation == "exif" else 1
 
 
-def check_sides(height: int, width: int, least: int) -> None:
-    if min(height, width) < least:
-        raise BrokenImageError(f"{width} x {height} pixels, below the limit of {least} a side")
+def _decode_with_pillow(data: bytes, orientation: Orientation, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Everything else: other formats, CMYK, 16 bits, palettes, the first frame of an animation; may be a view."""
+    if not data:
+        raise BrokenImageError("zero bytes")
+    with broken_image_errors():
+        if is_heic(data):
+            # The format itself is turned when it is decoded.
+            heic = open_heic(data)
+            check_pixels(heic.size, max_pixels)
+            return np.array(heic.to_pillow().convert("RGB"), dtype=np.uint8)
+        with open_image(data) as image:
+            return pixels_of(image, orientation, max_pixels)
 
 
-def _check_pixels(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise TooLargeError(f"{width} x {height} pixels, above the limit of {MAX_PIXELS}")
+# Pillow's limit is the whole process's: one large image at a time.
+_one_large_image = threading.Lock()
+
+
+@contextmanager
+def _without_pillow_limit() -> Iterator[None]:
+    with _one_large_image:
+        usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = usual
+
+
+def _decode_large(data: bytes, min_side: int, orientation: Orientation, max_whole: int) -> Pixels:
+    """Pixels whose longer side is at least `min_side` long, as far as the format can shrink by itself."""
+    with broken_image_errors(), open_image(data) as image:
+        check_pixels(image.size, MAX_SHRINKING if image.format in ("JPEG", "JPEG2000") else max_whole)
+        pixels = _reduced(data, image, min_side)
+        return np.ascontiguousarray(upright(pixels, image_orientation(image)) if orientation == "exif" else pixels)
+
+
+def _reduced(data: bytes, image: Image.Image, min_side: int) -> Pixels:
+    longer = max(image.size)
+    if image.format == "JPEG" and image.mode != "CMYK":
+        scale = min_side / longer
+        height, width = max(1, round(image.height * scale)), max(1, round(image.width * scale))
+        return simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=1)
+    if isinstance(image, Jpeg2KImageFile):
+        image.reduce = max(0, (longer // min_side).bit_length() - 1)  # pyright: ignore[reportAttributeAccessIssue]
+    elif image.mode in REDUCIBLE:
+        # By whole numbers and area, without a second copy of the whole.
+        return _rgb(image.reduce(max(1, longer // min_side)))
+    return _rgb(image)
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    """An image of any mode as RGB; of 16 bits the upper 8."""
+    if image.mode.startswith("I"):
+        grey = (np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.array(image.convert("RGB"), dtype=np.uint8)

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from dolglab.contracts import Batch, Benchmark, ImageBatch, ImageSource, Orientation, TrainingSet
+from dolglab.contracts import Batch, Benchmark, ImageBatch, Orientation, TrainingSet
 from dolglab.data.archive_source import PackedSource
 from dolglab.data.augment import Augmentation
 from dolglab.data.datasets import BenchmarkImages, TrainingImages, check_whole_images
 from dolglab.data.folder import SplitMode, split_folder
 from dolglab.data.gldv2 import HINT, Kind, hold_out, load_gldv2
 from dolglab.data.image_reading import checked_reading
-from dolglab.data.sampling import EpochLoader, EpochSampler, RankShard, draw_chances
+from dolglab.data.sampling import EpochLoader, EpochSampler, draw_chances
 from dolglab.data.selection import select
 from dolglab.data.sources import checked_seed
 from dolglab.data.streamed_source import StreamedSource
@@ -82,7 +82,8 @@ class LandmarkDataModule(L.LightningDataModule):
         source = None if training is None else training.source
         self._groups = source.groups if isinstance(source, StreamedSource) else None
         self.reading = checked_reading(orientation, min_side)
-        _check_packed(source, orientation)
+        if isinstance(source, PackedSource | StreamedSource) and source.orientation != orientation:
+            raise UserError(f"the images were packed with orientation={source.orientation}, not {orientation}")
         self.validation = validation
         self.test = test
         self.augmentation = augmentation or Augmentation()
@@ -129,11 +130,11 @@ class LandmarkDataModule(L.LightningDataModule):
         seed = loading.get("seed", 0)
         table = Path(root) / category_csv
         training = select(training, exclude_landmarks, exclude_images, categories, table, cap, seed)
-        own = []
+        held_out = []
         if holdout:
-            training, held = hold_out(training, holdout, seed=seed)
-            own.append(held)
-        return cls(training, own + _built(validation), _built(test), **loading)
+            training, benchmark = hold_out(training, holdout, seed=seed)
+            held_out.append(benchmark)
+        return cls(training, held_out + _build_all(validation), _build_all(test), **loading)
 
     @classmethod
     def from_folder(
@@ -207,16 +208,16 @@ class LandmarkDataModule(L.LightningDataModule):
             batch_size=self.batch_size // world,
             sampler=EpochSampler(len(images), self.seed, rank, world, self._epoch(), self._chances, self._groups),
             drop_last=True,
-            **self._loading(persistent=True),
+            **self._loader_options(persistent=True),
         )
 
     def val_dataloader(self) -> list[DataLoader[ImageBatch]]:
         """A loader for each validation benchmark."""
-        return [self._images(benchmark) for benchmark in self.validation]
+        return [self._benchmark_loader(benchmark) for benchmark in self.validation]
 
     def test_dataloader(self) -> list[DataLoader[ImageBatch]]:
         """A loader for each test benchmark."""
-        return [self._images(benchmark) for benchmark in self.test]
+        return [self._benchmark_loader(benchmark) for benchmark in self.test]
 
     def transfer_batch_to_device(
         self, batch: Batch | ImageBatch, device: torch.device, dataloader_idx: int
@@ -234,22 +235,19 @@ class LandmarkDataModule(L.LightningDataModule):
         """A benchmark's images as they are read here."""
         return BenchmarkImages(benchmark, self.max_side, self.on_error == "skip", self.reading.orientation)
 
-    def _images(self, benchmark: Benchmark) -> DataLoader[ImageBatch]:
+    def _benchmark_loader(self, benchmark: Benchmark) -> DataLoader[ImageBatch]:
         world, rank = self._processes()
         images = self.images_of(benchmark)
-        return DataLoader(
-            images,
-            batch_size=self.eval_batch,
-            sampler=RankShard(len(images), rank, world),
-            **self._loading(persistent=False),
-        )
+        # Every image once over all processes together, without padding.
+        shard = range(rank, len(images), world)
+        return DataLoader(images, batch_size=self.eval_batch, sampler=shard, **self._loader_options(persistent=False))
 
-    def _loading(self, persistent: bool) -> dict[str, Any]:
+    def _loader_options(self, persistent: bool) -> dict[str, Any]:
         return {
             "num_workers": self.workers,
             "persistent_workers": persistent and self.workers > 0,
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            "collate_fn": _as_is,
+            "collate_fn": _keep_batch,
         }
 
     def _epoch(self) -> int:
@@ -264,16 +262,10 @@ class LandmarkDataModule(L.LightningDataModule):
         return self.trainer.world_size, self.trainer.global_rank
 
 
-def _check_packed(source: ImageSource | None, orientation: Orientation) -> None:
-    """Raise UserError for images that were packed otherwise than they are to be read."""
-    if isinstance(source, PackedSource | StreamedSource) and source.orientation != orientation:
-        raise UserError(f"the images were packed with orientation={source.orientation}, not {orientation}")
-
-
-def _built(benchmarks: Benchmarks | None) -> list[Benchmark]:
+def _build_all(benchmarks: Benchmarks | None) -> list[Benchmark]:
     return [build() for build in (benchmarks or {}).values() if build is not None]
 
 
-def _as_is(batch: Batch | ImageBatch) -> Batch | ImageBatch:
-    """The data sets give whole batches."""
+def _keep_batch(batch: Batch | ImageBatch) -> Batch | ImageBatch:
+    """The data sets return whole batches."""
     return batch

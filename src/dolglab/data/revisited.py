@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark, Crop, ImageSource
 from dolglab.data.folder import digest
-from dolglab.data.ground_truth import RevisitedLists, load_ground_truth, queries_of_the_gallery, reduced
-from dolglab.data.sources import FolderSource, JoinedSource, encoded, file_sizes, require_all
+from dolglab.data.ground_truth import RevisitedLists, load_ground_truth, queries_in_gallery, subset_lists
+from dolglab.data.sources import FolderSource, JoinedSource, encode_names, file_sizes, require_all
 from dolglab.errors import UserError, truncate_list
 from dolglab.measures import RevisitedMeasure
 
@@ -89,13 +89,13 @@ def revisited_benchmark(
 
 def _on_disk(root: Path, listed: RevisitedLists, subset: bool) -> tuple[RevisitedLists, list[int]]:
     """The lists, reduced to what is there if `subset`, and the bytes of their images."""
-    names = encoded(_photos(listed))
+    names = encode_names(_photos(listed))
     sizes = file_sizes(root, names)
     if not subset:
         require_all(root, names, sizes, "subset=true evaluates what is there")
     there = sizes >= 0
     gallery = len(listed.gallery)
-    return reduced(listed, there[:gallery], there[gallery:]), sizes[there].tolist()
+    return subset_lists(listed, there[:gallery], there[gallery:]), sizes[there].tolist()
 
 
 def _photos(lists: RevisitedLists) -> list[str]:
@@ -119,7 +119,7 @@ def _notes(listed: RevisitedLists, lists: RevisitedLists, others: Distractors | 
         notes.append("subset: " + ", ".join(f"{count:,} of {total:,} {what}" for count, total, what in counts))
     if others and not others.published:
         notes.append(f"a list of {others.listed:,} distractors, not the published one")
-    if found := queries_of_the_gallery(lists):
+    if found := queries_in_gallery(lists):
         notes.append(f"{len(found):,} of {len(lists.queries):,} queries are in the gallery and no junk to themselves")
     return tuple(notes)
 

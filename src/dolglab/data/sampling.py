@@ -1,4 +1,4 @@
-"""The training loader, whose state says how far into an epoch all processes are together."""
+"""The order in which a training draws its images, and a loader that resumes within an epoch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from dolglab.errors import UserError
 
 # How a class's share of the draws grows with its images: with their number, not at all, with its square root.
 SAMPLING = {"uniform": 1.0, "balanced": 0.0, "sqrt": 0.5}
-
-# Chunks whose samples are mixed, where whole chunks are fetched.
-WINDOW = 16
 
 
 def draw_chances(labels: NDArray[np.int64], sampling: str) -> NDArray[np.float64] | None:
@@ -46,7 +43,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         epoch: the first one; a resumed run's loader starts its workers before Lightning calls `set_epoch`.
         chances: each sample's chance of being the next draw, (size,); None draws each once.
         groups: the chunk that each sample lies in, (size,), where whole chunks are fetched: then chunks are shuffled,
-            and samples among those of `WINDOW` chunks. None shuffles over all samples.
+            and samples among those of `window` chunks. None shuffles over all samples.
+        window: how many chunks' samples are mixed.
     """
 
     def __init__(
@@ -58,6 +56,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         epoch: int = 0,
         chances: NDArray[np.float64] | None = None,
         groups: NDArray[np.int64] | None = None,
+        window: int = 16,
     ) -> None:
         self.size = size
         self.seed = seed
@@ -66,6 +65,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
         self.chances = chances
         self.groups = groups
+        self.window = window
         self._resumed = (epoch, 0)
 
     @property
@@ -97,27 +97,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
         if self.chances is not None:
             return rng.choice(self.size, self.size, p=self.chances)
         if self.groups is not None:
-            return _by_windows(self.groups, rng)
+            # Window by window, each of some random chunks, in random order within it.
+            windows = rng.permutation(self.groups.max() + 1)[self.groups] // self.window
+            return np.lexsort((rng.random(len(self.groups)), windows))
         return rng.permutation(self.size)
-
-
-def _by_windows(groups: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Positions window by window, each of `WINDOW` random chunks, in random order within it."""
-    window = rng.permutation(groups.max() + 1)[groups] // WINDOW
-    return np.lexsort((rng.random(len(groups)), window))
-
-
-class RankShard(Sampler[int]):
-    """Every position once over all processes together, without padding."""
-
-    def __init__(self, size: int, rank: int = 0, world: int = 1) -> None:
-        self.positions = range(rank, size, world)
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.positions)
 
 
 class EpochLoader(DataLoader[Batch]):
@@ -128,31 +111,31 @@ class EpochLoader(DataLoader[Batch]):
     checkpoints.
     """
 
-    _drawn: dict[str, int] | None = None
+    _progress: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The rest of an epoch that was resumed, or a whole one."""
-        self._drawn = self._begin()
-        return self._counted(super().__iter__(), **self._drawn)
+        self._progress = self._initial()
+        return self._counted(super().__iter__(), **self._progress)
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and its samples that were handed out, by all processes together."""
-        return dict(self._drawn or self._begin())
+        return dict(self._progress or self._initial())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind the samples of `state`; they count for that epoch alone."""
-        self._order.resume(int(state["epoch"]), int(state["samples"]))
+        self._epoch_sampler.resume(int(state["epoch"]), int(state["samples"]))
 
     @property
-    def _order(self) -> EpochSampler:
+    def _epoch_sampler(self) -> EpochSampler:
         assert isinstance(self.sampler, EpochSampler)
         return self.sampler
 
-    def _begin(self) -> dict[str, int]:
-        return {"epoch": self._order.epoch, "samples": self._order.start}
+    def _initial(self) -> dict[str, int]:
+        return {"epoch": self._epoch_sampler.epoch, "samples": self._epoch_sampler.start}
 
     def _counted(self, batches: Iterator[Batch], epoch: int, samples: int) -> Iterator[Batch]:
         for batch in batches:
-            samples += len(batch) * self._order.world
-            self._drawn = {"epoch": epoch, "samples": samples}
+            samples += len(batch) * self._epoch_sampler.world
+            self._progress = {"epoch": epoch, "samples": samples}
             yield batch

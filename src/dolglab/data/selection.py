@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import TrainingSet
-from dolglab.data.archive_source import ArchiveSource
 from dolglab.data.gldv2_tables import id_bytes, id_numbers, open_csv
-from dolglab.data.sources import HexSource, hash_share
+from dolglab.data.sources import GLDv2Source, hash_share
 from dolglab.errors import UserError
 
 
@@ -38,11 +37,11 @@ def select(
         rows &= without_images(training, path)
     if categories:
         rows &= of_categories(training, category_csv, categories)
-    training = training if rows.all() else keep(training, rows)
-    return training if cap is None else keep(training, capped(training, cap, seed))
+    training = training if rows.all() else subset(training, rows)
+    return training if cap is None else subset(training, capped(training, cap, seed))
 
 
-def keep(training: TrainingSet, rows: NDArray[np.bool_]) -> TrainingSet:
+def subset(training: TrainingSet, rows: NDArray[np.bool_]) -> TrainingSet:
     """The images for which `rows` holds; landmarks without any are no classes any more.
 
     Raises UserError when nothing is left.
@@ -50,10 +49,10 @@ def keep(training: TrainingSet, rows: NDArray[np.bool_]) -> TrainingSet:
     if not rows.any():
         raise UserError("after the exclusions, categories and caps no training image is left")
     chosen = np.flatnonzero(rows)
-    there, labels = np.unique(training.labels[chosen], return_inverse=True)
+    classes, labels = np.unique(training.labels[chosen], return_inverse=True)
     source = training.source
-    assert isinstance(source, HexSource | ArchiveSource)
-    return TrainingSet(source.take(chosen), training.ids[chosen], labels.astype(np.int64), training.classes[there])
+    assert isinstance(source, GLDv2Source)
+    return TrainingSet(source.take(chosen), training.ids[chosen], labels.astype(np.int64), training.classes[classes])
 
 
 def without_landmarks(training: TrainingSet, path: str | Path) -> NDArray[np.bool_]:
@@ -91,18 +90,22 @@ def of_categories(training: TrainingSet, path: str | Path, wanted: Mapping[str, 
     return found[training.labels]
 
 
-def capped(training: TrainingSet, most: int, seed: int) -> NDArray[np.bool_]:
+def capped(training: TrainingSet, cap: int, seed: int) -> NDArray[np.bool_]:
     """At most so many images of each landmark, chosen by a hash of their ids. Raises UserError below 1."""
-    if most < 1:
-        raise UserError(f"data.cap must be at least 1, not {most}")
+    if cap < 1:
+        raise UserError(f"data.cap must be at least 1, not {cap}")
     order = np.lexsort((hash_share(training.ids, seed), training.labels))
     rows = np.zeros(len(order), np.bool_)
-    rows[order[places(training.labels[order]) < most]] = True
+    rows[order[rank_within_class(training.labels[order]) < cap]] = True
     return rows
 
 
-def places(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of ascending labels, each one's place among those of its class, from 0."""
+def rank_within_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of ascending labels, each one's place among those of its class, from 0.
+
+    >>> rank_within_class(np.array([2, 2, 2, 5, 9, 9])).tolist()
+    [0, 1, 2, 0, 0, 1]
+    """
     return np.arange(len(labels)) - np.searchsorted(labels, labels)
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import time
+from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,46 +18,12 @@ from numpy.typing import NDArray
 from dolglab.contracts import ImageSource
 from dolglab.errors import UserError, truncate_list
 
-# Asking for a file's size is waiting, on a network file system above all.
-THREADS = 16
-AT_ONCE = 4096
-
-
-def file_sizes(root: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
-    """Bytes of each file below `root`, (N,); -1 where there is none."""
-    folder = os.path.join(os.fsencode(root), b"")
-
-    def size(name: bytes) -> int:
-        try:
-            return os.stat(folder + name).st_size
-        except (OSError, ValueError):
-            return -1
-
-    def sizes(start: int) -> NDArray[np.int64]:
-        return np.array([size(name) for name in names[start : start + AT_ONCE].tolist()], np.int64)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        return np.concatenate([np.empty(0, np.int64), *pool.map(sizes, range(0, len(names), AT_ONCE))])
-
-
-def require_all(root: Path, names: NDArray[np.bytes_], sizes: NDArray[np.int64], advice: str) -> None:
-    """Raise UserError counting the files that `file_sizes` did not find, with the first names and the advice."""
-    missing = names[sizes < 0]
-    if len(missing):
-        first = truncate_list([os.fsdecode(name) for name in missing.tolist()], 5)
-        raise UserError(f"{len(missing):,} of {len(names):,} images are not in {root}: {first} ({advice})")
-
-
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".jp2", ".bmp", ".gif"}
     | {".tif", ".tiff"}
 )
-
-
-# Errors of a disk or of a network file system that may pass.
-PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EREMOTEIO})
-READ_TRIES = 3
-PAUSE = 0.1  # seconds
+# Asking for a file's size is waiting, on a network file system above all: so many threads, each taking so many files.
+STAT_THREADS, STAT_BATCH = 16, 4096
 
 
 class FolderSource:
@@ -65,7 +31,7 @@ class FolderSource:
 
     def __init__(self, root: str | Path, names: list[str] | NDArray[np.bytes_]) -> None:
         self.root = Path(root)
-        self._names = encoded(names) if isinstance(names, list) else names
+        self._names = encode_names(names) if isinstance(names, list) else names
 
     def __len__(self) -> int:
         return len(self._names)
@@ -79,7 +45,7 @@ class FolderSource:
         return file_size(self.root / self.name(position)) or 0
 
     def read(self, position: int) -> bytes:
-        """The file's bytes."""
+        """The file's bytes. Raises OSError."""
         return (self.root / self.name(position)).read_bytes()
 
     def take(self, rows: NDArray[np.int64]) -> FolderSource:
@@ -87,8 +53,14 @@ class FolderSource:
         return FolderSource(self.root, self._names[rows])
 
 
-class HexSource:
-    """`{split}/a/b/c/ID.jpg` under a root: the unpacked layout of GLDv2, with 16-hex ids kept as uint64."""
+class GLDv2Source(ABC):
+    """Images of a split of GLDv2 by their 16-hex ids, kept as uint64, wherever they lie.
+
+    Args:
+        root: the data set's folder.
+        split: train, index or test.
+        ids: the images, in the order of their positions.
+    """
 
     def __init__(self, root: str | Path, split: str, ids: NDArray[np.uint64]) -> None:
         self.root = Path(root)
@@ -99,20 +71,36 @@ class HexSource:
         return len(self.ids)
 
     def name(self, position: int) -> str:
-        """`split/a/b/c/ID.jpg`."""
+        """`split/a/b/c/ID.jpg`, as unpacked."""
         return gldv2_name(self.split, int(self.ids[position]))
+
+    @abstractmethod
+    def size(self, position: int) -> int:
+        """Bytes of the image; 0 where there is none."""
+
+    @abstractmethod
+    def read(self, position: int) -> bytes:
+        """The image's bytes. Raises OSError."""
+
+    @abstractmethod
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Some of the images, in that order."""
+
+
+class HexSource(GLDv2Source):
+    """Unpacked images, `root/SPLIT/a/b/c/ID.jpg`."""
 
     def size(self, position: int) -> int:
         """Bytes of the file; 0 where there is none."""
         return file_size(self.root / self.name(position)) or 0
 
     def read(self, position: int) -> bytes:
-        """The file's bytes."""
+        """The file's bytes. Raises OSError."""
         return (self.root / self.name(position)).read_bytes()
 
-    def take(self, rows: NDArray[np.int64]) -> HexSource:
+    def take(self, rows: NDArray[np.int64]) -> Self:
         """Some of the images, in that order."""
-        return HexSource(self.root, self.split, self.ids[rows])
+        return type(self)(self.root, self.split, self.ids[rows])
 
 
 class JoinedSource:
@@ -127,65 +115,53 @@ class JoinedSource:
 
     def name(self, position: int) -> str:
         """As its own source names the image."""
-        source, place = self._at(position)
-        return source.name(place)
+        source, inner = self._locate(position)
+        return source.name(inner)
 
     def size(self, position: int) -> int:
         """Bytes of the image; 0 where there is none."""
-        source, place = self._at(position)
-        return source.size(place)
+        source, inner = self._locate(position)
+        return source.size(inner)
 
     def read(self, position: int) -> bytes:
-        """The image's bytes."""
-        source, place = self._at(position)
-        return source.read(place)
+        """The image's bytes. Raises OSError."""
+        source, inner = self._locate(position)
+        return source.read(inner)
 
-    def _at(self, position: int) -> tuple[ImageSource, int]:
+    def _locate(self, position: int) -> tuple[ImageSource, int]:
         part = bisect_right(self._ends, position)
         if not 0 <= position < len(self):
             raise IndexError(f"position {position} of {len(self)} images")
         return self.parts[part], position - (self._ends[part - 1] if part else 0)
 
 
-def read_patiently(source: ImageSource, position: int) -> bytes:
-    """`source.read`, tried again as `patiently` does."""
-    return patiently(lambda: source.read(position))
+def gldv2_name(split: str, number: int) -> str:
+    """An image's path in GLDv2's layout, whose folders are the first three of its 16 hex digits.
 
-
-def patiently(read: Callable[[], bytes]) -> bytes:
-    """What `read` gives, asked again where the disk or the network behind it failed for a moment.
-
-    Raises OSError when it keeps failing, and at once where the file is not there or may not be read.
+    >>> gldv2_name("train", 0x00A1B2C3D4E5F607)
+    'train/0/0/a/00a1b2c3d4e5f607.jpg'
     """
-    for _ in range(READ_TRIES - 1):
-        try:
-            return read()
-        except OSError as error:
-            if error.errno not in PASSING:
-                raise
-            time.sleep(PAUSE)
-    return read()
+    name = f"{number:016x}"
+    return f"{split}/{name[0]}/{name[1]}/{name[2]}/{name}.jpg"
 
 
-def visible(name: str) -> bool:
+def encode_names(names: Sequence[str]) -> NDArray[np.bytes_]:
+    """Names as the file system has them, in one array of fixed width."""
+    return np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
+
+
+def is_visible(name: str) -> bool:
     """Hidden names are what tools leave behind: previews, checkpoints, macOS's `._NAME.jpg`, no images."""
     return not name.startswith(".")
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name is taken for an image."""
+    """Whether a file of this name is taken for an image.
+
+    >>> is_image("a.JPG"), is_image("notes.txt")
+    (True, False)
+    """
     return Path(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def gldv2_name(split: str, number: int) -> str:
-    """`split/a/b/c/ID.jpg`: an image's path, a b c being the first three of its 16 hex digits."""
-    name = f"{number:016x}"
-    return f"{split}/{name[0]}/{name[1]}/{name[2]}/{name}.jpg"
-
-
-def encoded(names: Sequence[str]) -> NDArray[np.bytes_]:
-    """Names as the file system has them, in one array of fixed width."""
-    return np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
 
 
 def file_size(path: Path) -> int | None:
@@ -196,6 +172,31 @@ def file_size(path: Path) -> int | None:
         return None
 
 
+def file_sizes(root: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """Bytes of each file below `root`, (N,); -1 where there is none."""
+    folder = os.path.join(os.fsencode(root), b"")
+
+    def size(name: bytes) -> int:
+        try:
+            return os.stat(folder + name).st_size
+        except (OSError, ValueError):
+            return -1
+
+    def sizes(start: int) -> NDArray[np.int64]:
+        return np.array([size(name) for name in names[start : start + STAT_BATCH].tolist()], np.int64)
+
+    with ThreadPoolExecutor(STAT_THREADS) as pool:
+        return np.concatenate([np.empty(0, np.int64), *pool.map(sizes, range(0, len(names), STAT_BATCH))])
+
+
+def require_all(root: Path, names: NDArray[np.bytes_], sizes: NDArray[np.int64], advice: str) -> None:
+    """Raise UserError counting the files that `file_sizes` did not find, with the first names and the advice."""
+    missing = names[sizes < 0]
+    if len(missing):
+        first = truncate_list([os.fsdecode(name) for name in missing.tolist()], 5)
+        raise UserError(f"{len(missing):,} of {len(names):,} images are not in {root}: {first} ({advice})")
+
+
 def checked_seed(seed: int) -> int:
     """`seed`. Raises UserError below 0, where numpy and hashing stop."""
     if not isinstance(seed, int) or seed < 0:
@@ -204,7 +205,11 @@ def checked_seed(seed: int) -> int:
 
 
 def stable_ids(names: list[str], seed: int = 0) -> NDArray[np.uint64]:
-    """A 64-bit id for each name that no machine, order or process changes."""
+    """A 64-bit id for each name that no machine, order or process changes.
+
+    >>> stable_ids(["landmark/1.jpg"]).tolist()
+    [6817392550084030613]
+    """
     key = checked_seed(seed).to_bytes(8, "little")
     digests = b"".join(hashlib.blake2b(os.fsencode(name), digest_size=8, key=key).digest() for name in names)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)

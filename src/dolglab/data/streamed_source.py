@@ -14,13 +14,13 @@ import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.data.archive_source import COLUMNS, LIST, TABLE, ArchiveSource, Table, open_table
+from dolglab.data.archive_source import COLUMNS, LITDATA_INDEX, TABLE, ArchiveSource, Table, open_table
 from dolglab.errors import UserError
 from dolglab.io import write_bytes
 
 CACHE = ".packed-cache"
 # How often a chunk is fetched anew that another process dropped between fetching and reading.
-TRIES = 5
+CHUNK_TRIES = 5
 
 
 class StreamedSource(ArchiveSource):
@@ -47,15 +47,15 @@ class StreamedSource(ArchiveSource):
     def open_files(self) -> tuple[Path, list[str], Table]:
         """Fetches LitData's list and the table; chunks are fetched when they are read."""
         try:
-            listed = self._fetched(LIST)
+            listed = self._download(LITDATA_INDEX)
             about = json.loads(listed)
             self.orientation = str(about["packed"]["orientation"])
             files = [str(chunk["filename"]) for chunk in about["chunks"]]
-            folder = Path(self.root) / CACHE / hashlib.blake2b(listed, digest_size=8).hexdigest()
+            folder = self.root / CACHE / hashlib.blake2b(listed, digest_size=8).hexdigest()
             for name in COLUMNS:
                 place = folder / TABLE / f"{name}.npy"
                 if not place.exists():
-                    write_bytes(place, self._fetched(f"{TABLE}/{name}.npy"))
+                    write_bytes(place, self._download(f"{TABLE}/{name}.npy"))
             return folder, files, open_table(folder / TABLE)
         except Exception as error:  # Each kind of store raises errors of its own.
             words = " ".join(str(error).split()) or type(error).__name__
@@ -69,8 +69,8 @@ class StreamedSource(ArchiveSource):
     def read(self, position: int) -> bytes:
         """The image's bytes, its chunk being fetched first. Raises OSError where that fails."""
         name = self._files[int(self._table["archive"][self._rows[position]])]
-        for _ in range(TRIES):
-            self._fetch_chunk(name)
+        for _ in range(CHUNK_TRIES):
+            self._ensure_chunk(name)
             try:
                 return super().read(position)
             except FileNotFoundError:
@@ -81,25 +81,26 @@ class StreamedSource(ArchiveSource):
         """As `ArchiveSource`."""
         return {**super().__getstate__(), "url": self.url, "cache_gb": self.cache_gb}
 
-    def _fetch_chunk(self, name: str) -> None:
+    def _ensure_chunk(self, name: str) -> None:
         place = self.folder / name
         if place.exists():
             return
         with self._locked(name):
             if not place.exists():
-                write_bytes(place, self._fetched(name))
+                write_bytes(place, self._download(name))
         # One process at a time, or one would ask for the size of what another has just dropped.
         with self._locked(CACHE):
-            self._drop_old(place)
+            self._evict(place)
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
+        """Wait for other processes, and for other threads of this one, which `io.acquire` would let in."""
         with (self.folder / f".{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _drop_old(self, newest: Path) -> None:
-        """Forget the chunks that were fetched longest ago, as far as there are too many bytes."""
+    def _evict(self, newest: Path) -> None:
+        """Delete the chunks that were fetched longest ago, as far as there are too many bytes."""
         there = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in self.folder.glob("*.bin"))
         excess = sum(size for _, size, _ in there) - self.cache_gb * 1e9
         for _, size, path in there:
@@ -107,7 +108,7 @@ class StreamedSource(ArchiveSource):
                 path.unlink()
                 excess -= size
 
-    def _fetched(self, name: str) -> bytes:
+    def _download(self, name: str) -> bytes:
         try:
             files, path = fsspec.url_to_fs(f"{self.url}/{name}")
             return files.cat_file(path)

@@ -18,11 +18,11 @@ from rich.progress import track
 from dolglab.contracts import Benchmark, ExtractedFeatures, GroundTruth, ImageSource, LocalFeatures, TrainingSet
 from dolglab.data.folder import scan_folder
 from dolglab.data.gldv2 import Kind, load_gldv2
-from dolglab.data.preparation.lock import preparing
 from dolglab.data.sources import FolderSource, stable_ids
 from dolglab.errors import UserError
 from dolglab.evaluation.feature_extractor import FeatureExtractor
 from dolglab.evaluation.overlap_files import IMAGES, LANDMARKS, SHEET, Audit, Overlap, write_audit
+from dolglab.io import folder_lock
 from dolglab.measures import RevisitedMeasure
 from dolglab.results.card import versions
 from dolglab.retrieval.ranking import exact_ranking
@@ -202,7 +202,7 @@ def find_overlap(
     for benchmark, found in zip(sets, probes, strict=True):
         if not len(found):
             raise UserError(f"{benchmark.name} has no image to compare with (probes={list(rule.probes)})")
-    with preparing(out) if extractor.main else nullcontext():
+    with folder_lock(out) if extractor.main else nullcontext():
         gallery = as_benchmark(training)
         pairs = _nearest(extractor, gallery, sets, probes, rule)
         local = [extractor.local_features(b, np.unique(p.probes)).features for b, p in zip(sets, pairs, strict=True)]

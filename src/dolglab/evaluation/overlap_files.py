@@ -12,8 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from dolglab.contracts import Benchmark, TrainingSet
-from dolglab.data.archive_source import ArchiveSource
-from dolglab.data.sources import HexSource
 from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
 from dolglab.results.overlap_sheet import COLUMNS, SheetImage, SheetRow, contact_sheets
@@ -49,7 +47,7 @@ class Audit:
     @property
     def ids_listed(self) -> bool:
         """Whether training leaves out what lists name: of Google Landmarks v2."""
-        return isinstance(self.training.source, HexSource | ArchiveSource)
+        return isinstance(self.training.source, GLDv2Source)
 
     def by_landmark(self) -> dict[int, list[Overlap]]:
         """The overlaps of each landmark to be excluded, by its label, best first; so are the landmarks."""

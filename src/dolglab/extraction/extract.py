@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from dolglab.contracts import BadImage, Benchmark, ImageBatch, Orientation
 from dolglab.data.datasets import BenchmarkImages
-from dolglab.data.sampling import RankShard
 
 Image = UInt8[Tensor, "_ _ 3"]
 Group = list[tuple[int, Image]]
@@ -144,7 +143,7 @@ class Extraction(L.LightningModule):
         return DataLoader(
             images,
             batch_size=self.images.batch,
-            sampler=RankShard(len(images), self.trainer.global_rank, self.trainer.world_size),
+            sampler=range(self.trainer.global_rank, len(images), self.trainer.world_size),
             num_workers=self.images.workers if len(images) > self.images.batch else 0,
             collate_fn=_as_is,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dolglab.concurrency import ahead
-from dolglab.data.image_formats import decode_shrunk
-from dolglab.data.image_reading import BrokenImageError, reason
+from dolglab.data.image_formats import BrokenImageError, reason
+from dolglab.data.image_reading import decode_shrunk
 from dolglab.errors import UserError, pluralize
 from dolglab.extraction.extract import Group
 from dolglab.library.catalogue import FILE, Catalogue, Photo

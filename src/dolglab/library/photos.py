@@ -17,9 +17,10 @@ from typing import IO
 import fsspec
 import numpy as np
 
-from dolglab.data.image_reading import reason
-from dolglab.data.sources import IMAGE_SUFFIXES, is_image, patiently, stable_ids, visible
+from dolglab.data.image_formats import reason
+from dolglab.data.sources import IMAGE_SUFFIXES, is_image, is_visible, stable_ids
 from dolglab.errors import UserError
+from dolglab.io import retry_io
 from dolglab.library.catalogue import FILE
 
 # Bytes of a list that are read at a time.
@@ -36,7 +37,7 @@ class File:
 
     def read(self) -> bytes:
         """Its bytes. Raises OSError when they cannot be read, also a moment later."""
-        return patiently(self._read_once)
+        return retry_io(self._read_once)
 
     def _read_once(self) -> bytes:
         if "://" not in self.name:
@@ -112,8 +113,8 @@ def _parts(file: IO[bytes]) -> Iterator[bytes]:
 
 def _of_folder(root: Path, skipped: Callable[[str], None], failed: Callable[[OSError], None]) -> Iterator[File]:
     for folder, folders, names in os.walk(root, onerror=failed):
-        folders[:] = sorted(filter(visible, folders))
-        for name in sorted(filter(visible, names)):
+        folders[:] = sorted(filter(is_visible, folders))
+        for name in sorted(filter(is_visible, names)):
             path = Path(folder, name)
             if not is_image(name):
                 skipped(name)
@@ -129,9 +130,9 @@ def _of_store(prefix: str, skipped: Callable[[str], None]) -> Iterator[File]:
         raise UserError(f"{prefix} cannot be listed: {error}") from error
     for name, about in sorted(found.items()):
         last = name.rpartition("/")[2]
-        if is_image(last) and visible(last):
+        if is_image(last) and is_visible(last):
             yield File(system.unstrip_protocol(name), int(about.get("size") or 0), _changed(about))
-        elif visible(last):
+        elif is_visible(last):
             skipped(last)
 
 

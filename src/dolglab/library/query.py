@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.data.image_formats import Header, decode_shrunk, read_header
-from dolglab.data.image_reading import BrokenImageError, NoImageError, TooLargeError, crop_query, decode, reason, shrink
+from dolglab.data.image_formats import BrokenImageError, Header, NoImageError, TooLargeError, read_header, reason
+from dolglab.data.image_reading import crop_query, decode, decode_shrunk, shrink
 from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import fingerprint
 from dolglab.extraction.extractor import Extractor

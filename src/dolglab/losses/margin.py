@@ -85,27 +85,19 @@ class MarginHead(nn.Module):
         num_classes: classes; one centre each.
         margin: in radians (ArcFace and its kin) or in cosine (CosFace).
         scale: multiplies the cosines.
-        class_sizes: training images of each class, (num_classes,); only heads whose margin follows it look at it.
+
+    A head whose signature has `class_sizes` is given the training images of each class, (num_classes,).
 
     Raises:
         UserError: a size, margin or scale that makes no sense.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_classes: int,
-        margin: float = 0.15,
-        scale: float = 30.0,
-        class_sizes: Int[Tensor, " n"] | None = None,
-    ) -> None:
+    def __init__(self, dim: int, num_classes: int, margin: float = 0.15, scale: float = 30.0) -> None:
         super().__init__()
         if dim < 1 or num_classes < 2:
             raise UserError(f"a margin head needs dim >= 1 and at least 2 classes, not {dim} and {num_classes}")
         if not 0 <= margin < math.pi or scale <= 0:
             raise UserError(f"margin must be in [0, pi) and scale above 0, not {margin} and {scale}")
-        if class_sizes is not None and len(class_sizes) != num_classes:
-            raise UserError(f"there are sizes of {len(class_sizes)} classes, not of {num_classes}")
         self.num_classes = num_classes
         self.margin = margin
         self.scale = scale
@@ -162,10 +154,8 @@ class MarginHead(nn.Module):
 class Softmax(MarginHead):
     """No margin: the softmax of scaled cosines, as the floor that margins are measured against."""
 
-    def __init__(
-        self, dim: int, num_classes: int, scale: float = 30.0, class_sizes: Int[Tensor, " n"] | None = None
-    ) -> None:
-        super().__init__(dim, num_classes, 0.0, scale, class_sizes)
+    def __init__(self, dim: int, num_classes: int, scale: float = 30.0) -> None:
+        super().__init__(dim, num_classes, 0.0, scale)
 
     def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
         """As it is."""
@@ -201,15 +191,9 @@ class CurricularFace(MarginHead):
     mean_cosine: Tensor
 
     def __init__(
-        self,
-        dim: int,
-        num_classes: int,
-        margin: float = 0.15,
-        scale: float = 30.0,
-        momentum: float = 0.01,
-        class_sizes: Int[Tensor, " n"] | None = None,
+        self, dim: int, num_classes: int, margin: float = 0.15, scale: float = 30.0, momentum: float = 0.01
     ) -> None:
-        super().__init__(dim, num_classes, margin, scale, class_sizes)
+        super().__init__(dim, num_classes, margin, scale)
         if not 0 < momentum <= 1:
             raise UserError(f"margin.momentum must be above 0 and at most 1, not {momentum}")
         self.momentum = momentum
@@ -235,19 +219,11 @@ class SubCenterArcFace(ArcFace):
         centres: of each class.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_classes: int,
-        margin: float = 0.15,
-        scale: float = 30.0,
-        centres: int = 3,
-        class_sizes: Int[Tensor, " n"] | None = None,
-    ) -> None:
+    def __init__(self, dim: int, num_classes: int, margin: float = 0.15, scale: float = 30.0, centres: int = 3) -> None:
         if centres < 1:
             raise UserError(f"margin.centres must be at least 1, not {centres}")
         self.centres = centres
-        super().__init__(dim, num_classes, margin, scale, class_sizes)
+        super().__init__(dim, num_classes, margin, scale)
 
     def cosine(
         self, descriptors: Float[Tensor, "b d"], weight: Float[Tensor, "r d"] | None = None
@@ -266,7 +242,7 @@ class DynamicArcFace(MarginHead):
         margin: of the largest class.
         max_margin: of the smallest class.
         power: margins are linear in (class size)^-power.
-        class_sizes: needed here.
+        class_sizes: training images of each class, (num_classes,); needed.
     """
 
     margins: Tensor
@@ -281,9 +257,10 @@ class DynamicArcFace(MarginHead):
         power: float = 0.25,
         class_sizes: Int[Tensor, " n"] | None = None,
     ) -> None:
-        super().__init__(dim, num_classes, margin, scale, class_sizes)
-        if class_sizes is None:
-            raise UserError("a dynamic margin needs the sizes of the classes")
+        super().__init__(dim, num_classes, margin, scale)
+        if class_sizes is None or len(class_sizes) != num_classes:
+            sizes = "none" if class_sizes is None else len(class_sizes)
+            raise UserError(f"a dynamic margin needs the sizes of the {num_classes} classes: class_sizes has {sizes}")
         if not margin <= max_margin < math.pi or power <= 0:
             raise UserError(
                 f"margin.max_margin must be in [margin, pi) and margin.power above 0, not {max_margin} and {power}"

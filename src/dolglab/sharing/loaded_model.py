@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dolglab.data.image_reading import BrokenImageError, pixels_of, reason, shrink
+from dolglab.data.image_formats import BrokenImageError, reason
+from dolglab.data.image_reading import pixels_of, shrink
 from dolglab.errors import UserError
 from dolglab.library.query import photo_pixels, ready_model
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
-from dolglab.data.image_reading import BrokenImageError, decode, shrink
+from dolglab.data.image_formats import BrokenImageError
+from dolglab.data.image_reading import decode, shrink
 from dolglab.data.sources import is_image
 from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import fingerprint

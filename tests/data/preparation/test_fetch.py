@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from archives import tar
 
-from dolglab.data.preparation import fetch as module
-from dolglab.data.preparation.fetch import ARCHIVES, fetch, fetch_gldv2, gldv2_files, numbers
-from dolglab.data.preparation.lock import preparing
-from dolglab.data.preparation.transfer import Patience
+from dolglab.data.preparation.fetch import ARCHIVES, archive_numbers, fetch, fetch_gldv2, gldv2_files
+from dolglab.data.preparation.transfer import RetryPolicy
 from dolglab.data.tar_archives import TarSource
 from dolglab.errors import UserError
+from dolglab.io import folder_lock
 
-AT_ONCE = Patience(retries=3, pause=0.0)
+AT_ONCE = RetryPolicy(retries=3, pause=0.0)
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def gldv2(server):
     return server
 
 
-def get(server, root: Path, mode="run", archives: object = "0-4") -> None:
-    fetch(gldv2_files(root, "test", archives, server.url), root, mode, 3, patience=AT_ONCE)
+def get(server, root: Path, mode="run", archives: object = "0-4", **options: int) -> None:
+    fetch(gldv2_files(root, "test", archives, server.url), root, mode, 3, policy=AT_ONCE, **options)
 
 
 def test_the_split_arrives_as_published(gldv2, tmp_path: Path, capsys) -> None:
@@ -59,7 +59,7 @@ def test_the_split_arrives_as_published(gldv2, tmp_path: Path, capsys) -> None:
 
 def test_a_second_run_does_only_what_is_missing(gldv2, tmp_path: Path, capsys) -> None:
     gldv2.faults["/test/images_002.tar"] += [404]
-    with pytest.raises(UserError, match=r"1 of 8 files could not be fetched, the first: .*images_002.tar"):
+    with pytest.raises(UserError, match=r"1 of 8 .*images_002\.tar"):
         get(gldv2, tmp_path)
     gldv2.asked.clear()
     get(gldv2, tmp_path)
@@ -74,7 +74,7 @@ def test_verify_finds_what_is_damaged_or_missing(gldv2, tmp_path: Path, capsys) 
     assert "5 of 5 files are as published" in capsys.readouterr().out
     (tmp_path / "test" / "images_001.tar").write_bytes(b"x" * 5000)
     (tmp_path / "test" / "images_003.tar").unlink()
-    with pytest.raises(UserError, match=r"1 missing \(images_003.tar\); 1 damaged, .*\(images_001.tar\)"):
+    with pytest.raises(UserError, match=r"1 missing \(images_003\.tar\); 1 damaged, .*\(images_001\.tar\)"):
         get(gldv2, tmp_path, "verify")
     assert (tmp_path / "test" / "images_001.tar.damaged").exists()
     get(gldv2, tmp_path)
@@ -96,22 +96,21 @@ def test_status_needs_no_network(gldv2, tmp_path: Path, capsys) -> None:
     assert gldv2.asked == []
 
 
-def test_no_room_is_said_before_anything_is_fetched(gldv2, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(module, "SPARE", 10**18)
-    with pytest.raises(UserError, match=r"40.0 kB are to come: make room"):
-        get(gldv2, tmp_path)
+def test_no_room_is_said_before_anything_is_fetched(gldv2, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"40\.0 kB"):
+        get(gldv2, tmp_path, spare_bytes=10**18)
     assert gldv2.asked == []
 
 
 def test_two_processes_do_not_prepare_one_folder(gldv2, tmp_path: Path) -> None:
-    with preparing(tmp_path), pytest.raises(UserError, match="another process is preparing"):
+    with folder_lock(tmp_path), pytest.raises(UserError, match=re.escape(str(tmp_path))):
         get(gldv2, tmp_path)
     get(gldv2, tmp_path)
 
 
 def test_a_folder_that_cannot_be_written(gldv2, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write to"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "file" / "root"))):
         get(gldv2, tmp_path / "file" / "root")
 
 
@@ -128,26 +127,26 @@ def test_a_folder_that_cannot_be_written(gldv2, tmp_path: Path) -> None:
     ],
 )
 def test_the_archives_that_are_meant(given: object, expected: list[int]) -> None:
-    assert numbers(given, 4) == expected
+    assert archive_numbers(given, 4) == expected
     if expected:
-        assert numbers([n + 1 for n in expected], 4, first=1) == [n + 1 for n in expected]
+        assert archive_numbers([n + 1 for n in expected], 4, first=1) == [n + 1 for n in expected]
 
 
 @pytest.mark.parametrize("given", ["4", "3-1", "0-4", "-1", "x", "", 1.5])
 def test_archives_there_are_not(given: object) -> None:
     with pytest.raises(UserError, match="archives="):
-        numbers(given, 4)
+        archive_numbers(given, 4)
 
 
 def test_settings_that_make_no_sense(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="split=val is none of train, index, test"):
+    with pytest.raises(UserError, match=r"split=val .*train, index, test"):
         gldv2_files(tmp_path, "val", "all", "http://host")
-    with pytest.raises(UserError, match="mode=go is none of run, verify, status, index"):
+    with pytest.raises(UserError, match=r"mode=go .*run, verify, status, index"):
         fetch_gldv2(tmp_path, "train", mode="go")  # pyright: ignore[reportArgumentType]
-    for url, message in [("http://127.0.0.1:1", "127.0.0.1 cannot be reached"), ("http://host:80a", "base_url")]:
+    for url, message in [("http://127.0.0.1:1", r"127\.0\.0\.1"), ("http://host:80a", "base_url")]:
         with pytest.raises(UserError, match=message):
             fetch_gldv2(tmp_path, "train", "none", url)
-    with pytest.raises(UserError, match="mode=go is none of"):
+    with pytest.raises(UserError, match="mode=go"):
         fetch([], tmp_path, "go")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="parallel"):
         fetch([], tmp_path, "run", 0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import litdata
@@ -25,10 +27,12 @@ Encode = Callable[..., bytes]
 Photo = Callable[..., NDArray[np.uint8]]
 
 
+pack_in_sevens = partial(pack_gldv2, chunk_size=7)
+
+
 @pytest.fixture
-def large(gldv2: Path, photo: Photo, encode: Encode, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The small set with photographs of several sizes, one of them broken, in chunks of seven."""
-    monkeypatch.setattr(pack, "CHUNK", 7)
+def large(gldv2: Path, photo: Photo, encode: Encode) -> Path:
+    """The small set with photographs of several sizes, one of them broken."""
     files = sorted((gldv2 / "train").rglob("*.jpg"))
     for number, file in enumerate(files):
         file.write_bytes(encode(photo(60 + 3 * number, 90, number), quality=92))
@@ -38,7 +42,7 @@ def large(gldv2: Path, photo: Photo, encode: Encode, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_all_sources_give_the_same_ids_in_the_same_order(large: Path, workers: int) -> None:
-    folder = pack_gldv2(large, size=64, workers=workers)
+    folder = pack_in_sevens(large, size=64, workers=workers)
     unpacked, packed = (load_gldv2(large, kind=kind) for kind in ("folder", "packed"))
     images = {f"{f.relative_to(large / 'train')}": f.read_bytes() for f in (large / "train").rglob("*.jpg")}
     (large / "train" / "images_000.tar").write_bytes(tar(images))
@@ -57,7 +61,7 @@ def test_all_sources_give_the_same_ids_in_the_same_order(large: Path, workers: i
 
 
 def test_litdata_reads_what_was_packed(large: Path) -> None:
-    folder = pack_gldv2(large, size=64, workers=1)
+    folder = pack_in_sevens(large, size=64, workers=1)
     data = litdata.StreamingDataset(str(folder))
     training = load_gldv2(large, kind="packed")
     assert len(data) == len(training)
@@ -74,64 +78,64 @@ def test_images_are_brought_down_and_never_up(photo: Photo, encode: Encode) -> N
     assert packed_bytes(b"no image", 200, 90, "exif") == b"no image"
 
 
-def test_only_what_is_missing_is_packed_again(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = pack_gldv2(large, size=64, workers=1)
+def test_only_what_is_missing_is_packed_again(large: Path) -> None:
+    folder = pack_in_sevens(large, size=64, workers=1)
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("chunk-*")}
     gone = sorted(folder.glob("chunk-*.json"))[2]
     gone.unlink()
     (folder / ".pack-left").mkdir()
-    pack_gldv2(large, size=64, workers=1)
+    pack_in_sevens(large, size=64, workers=1)
     after = {path.name: path.stat().st_mtime_ns for path in folder.glob("chunk-*")}
     assert {name for name in before if before[name] != after[name]} == {gone.name, gone.with_suffix(".bin").name}
     assert not (folder / ".pack-left").exists()
-    pack_gldv2(large, size=32, workers=1)
+    pack_in_sevens(large, size=32, workers=1)
     assert not before.keys() & {path.name for path in folder.glob("chunk-*")}
     assert len(load_gldv2(large, kind="packed")) == 30
 
 
 def test_what_cannot_be_packed_or_read_is_said(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for options, message in [
-        ({"size": 0}, "size must be above 0"),
-        ({"quality": 101}, "quality from 1 to 100"),
-        ({"train_csv": "none.csv"}, r"none\.csv is missing"),
+        ({"size": 0}, "size.* 0 and 90"),
+        ({"quality": 101}, "quality.* 640 and 101"),
+        ({"train_csv": "none.csv"}, r"none\.csv"),
     ]:
         with pytest.raises(UserError, match=message):
-            pack_gldv2(large, **options)
+            pack_in_sevens(large, **options)
     with pytest.raises(UserError, match="task=pack"):
         load_gldv2(large, kind="packed")
     usage = shutil.disk_usage(large)
     monkeypatch.setattr(pack.shutil, "disk_usage", lambda _: usage._replace(free=10))
-    with pytest.raises(UserError, match=r"packing takes some 0\.0 GB, and 0\.0 GB are free"):
-        pack_gldv2(large, size=64)
+    with pytest.raises(UserError, match=re.escape(str(large / "packed"))):
+        pack_in_sevens(large, size=64)
     assert not list((large / "packed").rglob("*.bin"))
 
 
 def test_damage_to_what_was_packed_is_found(large: Path) -> None:
-    folder = pack_gldv2(large, size=64, workers=1)
+    folder = pack_in_sevens(large, size=64, workers=1)
     chunk = sorted(folder.glob("*.bin"))[1]
     whole = chunk.read_bytes()
     chunk.write_bytes(whole[:-5])
-    with pytest.raises(UserError, match="is not as it was packed"):
+    with pytest.raises(UserError, match=chunk.name):
         load_gldv2(large, kind="packed")
-    pack_gldv2(large, size=64, workers=1)
+    pack_in_sevens(large, size=64, workers=1)
     assert chunk.read_bytes() == whole
     chunk.write_bytes(whole[:50] + b"f" * 10 + whole[60:])
-    with pytest.raises(UserError, match="is damaged: delete it, and pack again"):
-        pack_gldv2(large, size=64, workers=1)
+    with pytest.raises(UserError, match=chunk.name):
+        pack_in_sevens(large, size=64, workers=1)
     chunk.write_bytes(whole)
     (folder / "index.json").write_text("{")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=re.escape(str(folder))):
         load_gldv2(large, kind="packed")
-    pack_gldv2(large, size=64, workers=1)
+    pack_in_sevens(large, size=64, workers=1)
     ids = load_gldv2(large, kind="packed").ids
-    with pytest.raises(UserError, match="1 of 31 listed images lie in none of the 5 files"):
+    with pytest.raises(UserError, match=r"1 of 31 .*0000000000000001"):
         PackedSource(large, "train", np.append(ids, np.uint64(1)))
 
 
 def test_how_they_were_turned_must_be_how_they_are_read(large: Path) -> None:
-    pack_gldv2(large, size=64, orientation="ignore", workers=1)
+    pack_in_sevens(large, size=64, orientation="ignore", workers=1)
     reading = {"source": "packed", "holdout": 0, "batch_size": 4}
-    with pytest.raises(UserError, match="packed with orientation=ignore, not exif"):
+    with pytest.raises(UserError, match=r"orientation=ignore.* exif"):
         LandmarkDataModule.from_gldv2(large, **reading)
     assert LandmarkDataModule.from_gldv2(large, orientation="ignore", **reading).num_classes == 3
 
@@ -142,16 +146,16 @@ def test_long_thin_images_keep_their_bytes(photo: Photo, encode: Encode) -> None
 
 
 def test_settings_that_mean_nothing_leave_what_was_packed(large: Path) -> None:
-    folder = pack_gldv2(large, size=64, workers=1)
+    folder = pack_in_sevens(large, size=64, workers=1)
     before = sorted(path.name for path in folder.iterdir())
     for options, message in [
-        ({"source": "packed"}, "cannot be packed again"),
-        ({"orientation": "up"}, "orientation must be exif or ignore"),
-        ({"workers": 0}, "workers must be a whole number above 0"),
+        ({"source": "packed"}, "source=packed"),
+        ({"orientation": "up"}, "orientation.* up"),
+        ({"workers": 0}, "workers.* 0"),
     ]:
         with pytest.raises(UserError, match=message):
-            pack_gldv2(large, size=32, **options)
+            pack_in_sevens(large, size=32, **options)
     assert sorted(path.name for path in folder.iterdir()) == before
     next(folder.glob("chunk-*.json")).write_text("")
-    pack_gldv2(large, size=64, workers=1)
+    pack_in_sevens(large, size=64, workers=1)
     assert len(load_gldv2(large, kind="packed")) == 30

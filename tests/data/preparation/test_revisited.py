@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import tarfile
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def test_paris_in_two_archives_becomes_one_folder(server, tmp_path: Path, capsys
     (tmp_path / "gnd_rparis6k.pkl").write_bytes(pickle.dumps(TRUTH, protocol=2))
     assert revisited_benchmark(tmp_path).release == PHOTOS["rparis6k"].release
     (tmp_path / "release.json").write_text("[]")
-    with pytest.raises(UserError, match="does not say which release"):
+    with pytest.raises(UserError, match=r"release\.json"):
         revisited_benchmark(tmp_path)
     assert "2 images" in capsys.readouterr().out
     server.asked.clear()
@@ -52,7 +53,7 @@ def test_a_damaged_archive_leaves_no_folder(server, tmp_path: Path) -> None:
     whole = tar({"oxford_000001.jpg": b"a" * 10_000}, "gz")
     server.add("/oxbuild_images-v1.tgz", whole[: len(whole) // 2])
     server.add("/gnd/roxford5k/gnd_roxford5k.pkl", b"truth")
-    with pytest.raises(UserError, match=r"oxbuild_images-v1.tgz is damaged .*: delete it and run again"):
+    with pytest.raises(UserError, match=r"oxbuild_images-v1\.tgz"):
         fetch_benchmark(tmp_path, "roxford5k", server.url, f"{server.url}/gnd/")
     assert not (tmp_path / "jpg").exists()
     (tmp_path / "oxbuild_images-v1.tgz").unlink()
@@ -81,7 +82,7 @@ def test_a_wrong_byte_anywhere_in_a_compressed_archive_is_noticed(tmp_path: Path
     whole = tar({f"{n}.jpg": os.urandom(3000) for n in range(10)}, "gz")
     for place in range(20, len(whole), len(whole) // 40):
         (tmp_path / "a.tgz").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(UserError, match=r"a.tgz") as error:
+        with pytest.raises(UserError, match=r"a\.tgz") as error:
             unpack(tmp_path / "a.tgz", tmp_path / "in", flat=True)
         assert "\n" not in str(error.value)
 
@@ -90,7 +91,7 @@ def test_a_wrong_byte_anywhere_in_a_compressed_archive_is_noticed(tmp_path: Path
 def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.tgz").write_bytes(tar({name: b"x"}, "gz"))
     for flat in (True, False):
-        with pytest.raises(UserError, match="which is no plain file inside it: refused"):
+        with pytest.raises(UserError, match=re.escape(repr(name))):
             unpack(tmp_path / "a.tgz", tmp_path / "in", flat)
     assert not list(tmp_path.rglob("out.jpg"))
 
@@ -98,5 +99,5 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
     (tmp_path / "a.tgz").write_bytes(tar({}, "gz", link=kind))
-    with pytest.raises(UserError, match="no plain file inside it: refused"):
+    with pytest.raises(UserError, match="'link'"):
         unpack(tmp_path / "a.tgz", tmp_path / "in", flat=False)

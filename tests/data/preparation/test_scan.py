@@ -26,14 +26,11 @@ def spoil(root: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_is_broken_is_listed_and_left_out(
-    gldv2: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], workers: int
-) -> None:
-    monkeypatch.setattr(scan, "CHUNK", 7)
+def test_what_is_broken_is_listed_and_left_out(gldv2: Path, capsys: pytest.CaptureFixture[str], workers: int) -> None:
     bad = spoil(gldv2)
     # The missing one is among those that are probed when the list is read.
     (gldv2 / "train_clean.csv").write_text((gldv2 / "train_clean.csv").read_text().replace(bad.pop().stem, ""))
-    listed = scan_gldv2(gldv2, workers=workers)
+    listed = scan_gldv2(gldv2, workers=workers, chunk_size=7)
     assert listed == gldv2 / "train" / "skip_list.txt"
     with (gldv2 / "train" / "bad_images.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -64,7 +61,6 @@ def test_archives_are_scanned_where_they_lie(gldv2: Path, tmp_path: Path) -> Non
 
 
 def test_a_stopped_scan_goes_on(gldv2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "CHUNK", 10)
     read: list[int] = []
     inspect = scan.inspect
 
@@ -76,8 +72,8 @@ def test_a_stopped_scan_goes_on(gldv2: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(scan, "inspect", stopping)
     with pytest.raises(KeyboardInterrupt):
-        scan_gldv2(gldv2, workers=1)
-    scan_gldv2(gldv2, workers=1)
+        scan_gldv2(gldv2, workers=1, chunk_size=10)
+    scan_gldv2(gldv2, workers=1, chunk_size=10)
     assert len(read) == 15 + 20
 
 
@@ -92,14 +88,14 @@ def test_the_index_and_test_images_are_scanned_by_their_lists(gldv2: Path) -> No
 
 def test_what_is_not_there_is_said(gldv2: Path) -> None:
     for options, message in [
-        ({"split": "valid"}, "split=valid is none of train, index, test"),
-        ({"split": "test"}, r"test\.csv is missing"),
-        ({"source": "zip"}, "data.source=zip is none of"),
+        ({"split": "valid"}, "split=valid .*train, index, test"),
+        ({"split": "test"}, r"test\.csv"),
+        ({"source": "zip"}, "data.source=zip"),
     ]:
         with pytest.raises(UserError, match=message):
             scan_gldv2(gldv2, **options)
     (gldv2 / "index.csv").write_text("image\n00\n")
-    with pytest.raises(UserError, match="needs the column id; it has 'image'"):
+    with pytest.raises(UserError, match=r"index\.csv.*\bid\b.*\'image\'"):
         scan_gldv2(gldv2, split="index")
 
 
@@ -107,7 +103,7 @@ def test_a_list_of_index_images_is_refused_for_training_by_its_contents(gldv2: P
     ids = [f"{number:016x}" for number in range(40)]
     (gldv2 / "index.csv").write_text("id\n" + "\n".join(ids) + "\n")
     (gldv2 / "mine.csv").write_text("id,landmark_id\n" + "".join(f"{name},5\n" for name in ids))
-    with pytest.raises(UserError, match=r"mine\.csv labels index images: their landmark ids are another label space"):
+    with pytest.raises(UserError, match=r"mine\.csv"):
         load_gldv2(gldv2, "mine.csv")
 
 
@@ -118,5 +114,6 @@ def test_missing_files_are_findings_and_other_scans_leave_nothing(gldv2: Path) -
     assert scan_gldv2(gldv2, workers=1).read_text() == f"{files[0].stem}  # No such file or directory\n"
     assert not list((gldv2 / "train").glob(".scan-*"))
     for options in ({"orientation": "up"}, {"min_side": 0}, {"workers": "many"}):
-        with pytest.raises(UserError, match="must be"):
+        ((name, value),) = options.items()
+        with pytest.raises(UserError, match=rf"{name}.* {value}"):
             scan_gldv2(gldv2, **options)

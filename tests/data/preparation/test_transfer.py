@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dolglab.data.preparation.transfer import Patience, Remote, Stopped, transfer
+from dolglab.data.preparation.transfer import RemoteFile, RetryPolicy, Stopped, transfer
 from dolglab.errors import UserError
 
 DATA = os.urandom(3_000_000)
-AT_ONCE = Patience(retries=3, pause=0.0)
+AT_ONCE = RetryPolicy(retries=3, pause=0.0)
 
 
 @pytest.fixture
@@ -23,12 +23,12 @@ def client() -> Iterator[httpx.Client]:
         yield client
 
 
-def remote(server, folder: Path, md5: bool = True) -> Remote:
+def remote(server, folder: Path, md5: bool = True) -> RemoteFile:
     server.add("/a.tar", DATA, md5="/a.md5")
-    return Remote(f"{server.url}/a.tar", folder / "deep" / "a.tar", f"{server.url}/a.md5" if md5 else None)
+    return RemoteFile(f"{server.url}/a.tar", folder / "deep" / "a.tar", f"{server.url}/a.md5" if md5 else None)
 
 
-def bring(client: httpx.Client, it: Remote) -> int:
+def bring(client: httpx.Client, it: RemoteFile) -> int:
     """Transfer it; the bytes that progress was told of."""
     told: list[int] = []
     transfer(client, it, AT_ONCE, threading.Event(), told.append)
@@ -105,10 +105,10 @@ def test_a_part_without_version_or_checksum_is_not_trusted(server, client, tmp_p
 @pytest.mark.parametrize(
     ("faults", "message"),
     [
-        ([404], "answers 404 .not found.; check base_url"),
-        ([403], "answers 403"),
-        ([503] * 4, "gave up after 4 tries .the server answers 503"),
-        (["garbled", "garbled"], "2 times with a wrong md5"),
+        ([404], "404.*base_url"),
+        ([403], "403"),
+        ([503] * 4, "4 tries.*503"),
+        (["garbled", "garbled"], "2 times.*md5"),
     ],
 )
 def test_what_cannot_be_mended_is_said(server, client, tmp_path: Path, faults: list, message: str) -> None:
@@ -122,14 +122,14 @@ def test_what_cannot_be_mended_is_said(server, client, tmp_path: Path, faults: l
 def test_a_checksum_file_that_holds_none(server, client, tmp_path: Path) -> None:
     it = remote(server, tmp_path)
     server.files["/a.md5"] = b"<html>not here</html>"
-    with pytest.raises(UserError, match="holds no md5 sum"):
+    with pytest.raises(UserError, match=r"a\.md5"):
         bring(client, it)
 
 
 @pytest.mark.parametrize("url", ["ftp://host/a.tar", "nonsense", "http://127.0.0.1:1/a.tar"])
 def test_addresses_that_lead_nowhere(client, tmp_path: Path, url: str) -> None:
-    with pytest.raises(UserError, match=r"check base_url|gave up after 4 tries"):
-        transfer(client, Remote(url, tmp_path / "a.tar"), AT_ONCE, threading.Event())
+    with pytest.raises(UserError, match=r"base_url|4 tries"):
+        transfer(client, RemoteFile(url, tmp_path / "a.tar"), AT_ONCE, threading.Event())
 
 
 def test_a_stopped_transfer_keeps_what_arrived(server, client, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Many published files in parallel: run, verify, status."""
+"""Published files fetched in parallel and verified: GLDv2's own, and whatever list of them `fetch` is given."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,10 +17,10 @@ import httpx
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from dolglab.data.preparation.lock import preparing
-from dolglab.data.preparation.transfer import Patience, Remote, Stopped, expected_md5, md5_of, transfer
+from dolglab.data.preparation.transfer import RemoteFile, RetryPolicy, expected_md5, md5_of, transfer
 from dolglab.data.tar_archives import index_archives
-from dolglab.errors import UserError, truncate_list
+from dolglab.errors import UserError, os_error_text, truncate_list
+from dolglab.io import folder_lock
 
 Mode = Literal["run", "verify", "status"]
 MODES = (*get_args(Mode), "index")
@@ -33,17 +33,17 @@ TABLES = {
         "metadata/train_label_to_category.csv",
         "metadata/train_label_to_hierarchical.csv",
     ),
-    "index": (
-        "metadata/index.csv",
-        "metadata/index_image_to_landmark.csv",
-        "metadata/index_label_to_hierarchical.csv",
-    ),
+    "index": ("metadata/index.csv", "metadata/index_image_to_landmark.csv", "metadata/index_label_to_hierarchical.csv"),
     "test": (
         "metadata/test.csv",
         "ground_truth/recognition_solution_v2.1.csv",
         "ground_truth/retrieval_solution_v2.1.csv",
     ),
 }
+# Room that stays free beside what is fetched, in bytes.
+SPARE_BYTES = 100_000_000
+DAMAGED = ".damaged"
+DEFAULT_RETRIES = RetryPolicy()
 
 
 def fetch_gldv2(
@@ -70,29 +70,34 @@ def fetch_gldv2(
         index_archives(root / split, parallel)
 
 
-def gldv2_files(root: Path, split: str, archives: object, base_url: str) -> list[Remote]:
+def gldv2_files(root: Path, split: str, archives: object, base_url: str) -> list[RemoteFile]:
     """The csv files and archives of a split. Raises UserError for a split or archives there are not."""
     if split not in ARCHIVES:
         raise UserError(f"split={split} is none of {', '.join(ARCHIVES)}")
     base = base_url.rstrip("/")
-    names = [f"images_{number:03}" for number in numbers(archives, ARCHIVES[split])]
+    names = [f"images_{number:03}" for number in archive_numbers(archives, ARCHIVES[split])]
     return [
-        *(Remote(f"{base}/{table}", root / Path(table).name) for table in TABLES[split]),
+        *(RemoteFile(f"{base}/{table}", root / Path(table).name) for table in TABLES[split]),
         *(
-            Remote(f"{base}/{split}/{name}.tar", root / split / f"{name}.tar", f"{base}/md5sum/{split}/md5.{name}.txt")
+            RemoteFile(
+                f"{base}/{split}/{name}.tar", root / split / f"{name}.tar", f"{base}/md5sum/{split}/md5.{name}.txt"
+            )
             for name in names
         ),
     ]
 
 
-def numbers(given: object, count: int, first: int = 0) -> list[int]:
+def archive_numbers(given: object, count: int, first: int = 0) -> list[int]:
     """The archives that `all`, `none`, a number, a span such as 0-499, or a list of these names.
 
     Raises UserError for anything else, and for numbers that are not among the `count` from `first`.
+
+    >>> archive_numbers("0-2,7", 10)
+    [0, 1, 2, 7]
     """
-    there = range(first, first + count)
+    available = range(first, first + count)
     if given == "all":
-        return list(there)
+        return list(available)
     if given is None or given == "none":
         return []
     parts = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else str(given).split(",")
@@ -100,24 +105,20 @@ def numbers(given: object, count: int, first: int = 0) -> list[int]:
     for part in parts:
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", str(part))
         start, end = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if start > end or start not in there or end not in there:
-            raise UserError(f"archives={part}: give all, none, numbers or spans within {there[0]}-{there[-1]}")
+        if start > end or start not in available or end not in available:
+            raise UserError(f"archives={part}: give all, none, numbers or spans within {available[0]}-{available[-1]}")
         found.update(range(start, end + 1))
     return sorted(found)
 
 
-# Room that stays free beside what is fetched, in bytes.
-SPARE = 100_000_000
-DAMAGED = ".damaged"
-
-
 def fetch(
-    remotes: Sequence[Remote],
+    remotes: Sequence[RemoteFile],
     root: Path,
     mode: Mode = "run",
     parallel: int = 4,
     finish: Callable[[], None] = lambda: None,
-    patience: Patience | None = None,
+    policy: RetryPolicy = DEFAULT_RETRIES,
+    spare_bytes: int = SPARE_BYTES,
 ) -> None:
     """Bring published files below `root`, or look at what is there.
 
@@ -128,7 +129,8 @@ def fetch(
             what is damaged, so that the next run fetches it anew; `status` says what is there, without the network.
         parallel: transfers at a time.
         finish: what `run` does with the files once all are there, while the folder is still held.
-        patience: with servers.
+        policy: how often servers are asked again.
+        spare_bytes: room that must stay free.
 
     Raises:
         UserError: no such mode, no room, a folder that another process prepares or that cannot be written; after all
@@ -141,27 +143,36 @@ def fetch(
     if mode == "status":
         print_status(remotes)
         return
-    with preparing(root), _client(parallel) as client:
+    with folder_lock(root), _client(parallel) as client:
         if mode == "verify":
-            _verify(client, remotes, parallel, patience or Patience())
+            _verify(client, remotes, parallel, policy)
             return
-        _run(client, remotes, root, parallel, patience or Patience())
+        _run(client, remotes, root, parallel, policy, spare_bytes)
         finish()
 
 
-def print_status(remotes: Sequence[Remote]) -> None:
+def print_status(remotes: Sequence[RemoteFile]) -> None:
     """How many files are there, in part there, and missing, and their bytes."""
-    whole = [remote.path for remote in remotes if remote.path.exists()]
-    parts = [remote.part for remote in remotes if not remote.path.exists() and remote.part.exists()]
-    missing = [remote.path.name for remote in remotes if not remote.path.exists()]
-    print(f"{len(whole)} of {len(remotes)} files are there, {decimal(_bytes(whole))}")
+    whole = [remote for remote in remotes if remote.path.exists()]
+    missing = [remote for remote in remotes if not remote.path.exists()]
+    parts = [remote for remote in missing if remote.part.exists()]
+    size = sum(remote.path.stat().st_size for remote in whole)
+    print(f"{len(whole)} of {len(remotes)} files are there, {decimal(size)}")
     if parts:
-        print(f"{len(parts)} in part, {decimal(_bytes(parts))}: " + truncate_list([path.stem for path in parts]))
+        size = sum(remote.arrived for remote in parts)
+        print(f"{len(parts)} in part, {decimal(size)}: {truncate_list([remote.path.name for remote in parts])}")
     if missing:
-        print(f"{len(missing)} missing: {truncate_list(missing)}")
+        print(f"{len(missing)} missing: {truncate_list([remote.path.name for remote in missing])}")
 
 
-def _run(client: httpx.Client, remotes: Sequence[Remote], root: Path, parallel: int, patience: Patience) -> None:
+def _run(
+    client: httpx.Client,
+    remotes: Sequence[RemoteFile],
+    root: Path,
+    parallel: int,
+    policy: RetryPolicy,
+    spare_bytes: int,
+) -> None:
     wanted = [remote for remote in remotes if not remote.path.exists()]
     if not wanted:
         print(f"all {len(remotes)} files are there")
@@ -171,15 +182,23 @@ def _run(client: httpx.Client, remotes: Sequence[Remote], root: Path, parallel: 
     if not any(size is not None for size in sizes):
         host = httpx.URL(wanted[0].url).host
         raise UserError(f"{host or wanted[0].url} cannot be reached: check the network, or base_url=...")
-    held = [_bytes([remote.part]) for remote in wanted]
-    _check_room(root, sum(max(0, (size or 0) - there) for size, there in zip(sizes, held, strict=True)))
-    with _Bar(sum(size or 0 for size in sizes), sum(held)) as bar:
+    arrived = [remote.arrived for remote in wanted]
+    missing = sum(max(0, (size or 0) - part) for size, part in zip(sizes, arrived, strict=True))
+    free = shutil.disk_usage(root).free
+    if free < missing + spare_bytes:
+        raise UserError(
+            f"{root} has {decimal(free)} free, and {decimal(missing)} are to come: make room, or fetch less"
+        )
+    with _progress_bar() as bar:
+        task = bar.add_task("", total=sum(size or 0 for size in sizes) or None, completed=sum(arrived), last="")
 
-        def bring(remote: Remote, stop: threading.Event) -> None:
-            transfer(client, remote, patience, stop, bar.advance)
-            bar.done(remote)
+        def bring(remote: RemoteFile, stop: threading.Event) -> None:
+            transfer(client, remote, policy, stop, lambda count: bar.advance(task, count))
+            bar.update(task, last=remote.path.name)
+            if bar.disable:
+                print(remote.path.name, flush=True)
 
-        failed = _all(bring, wanted, parallel)
+        failed = _for_all(bring, wanted, parallel)
     if failed:
         raise UserError(
             f"{len(failed)} of {len(wanted)} files could not be fetched, the first: {failed[0]}; the same command "
@@ -188,17 +207,17 @@ def _run(client: httpx.Client, remotes: Sequence[Remote], root: Path, parallel: 
     print(f"{len(wanted)} files fetched, all {len(remotes)} are there")
 
 
-def _verify(client: httpx.Client, remotes: Sequence[Remote], parallel: int, patience: Patience) -> None:
+def _verify(client: httpx.Client, remotes: Sequence[RemoteFile], parallel: int, policy: RetryPolicy) -> None:
     missing = [remote.path.name for remote in remotes if not remote.path.exists()]
     wanted = [remote for remote in remotes if remote.md5_url and remote.path.exists()]
     damaged: list[str] = []
 
-    def compare(remote: Remote, stop: threading.Event) -> None:
-        if md5_of(remote.path) != expected_md5(client, remote, patience, stop):
+    def compare(remote: RemoteFile, stop: threading.Event) -> None:
+        if md5_of(remote.path) != expected_md5(client, remote, policy, stop):
             os.replace(remote.path, f"{remote.path}{DAMAGED}")
             damaged.append(remote.path.name)
 
-    failed = _all(compare, wanted, parallel)
+    failed = _for_all(compare, wanted, parallel)
     if wanted:
         print(f"{len(wanted) - len(damaged) - len(failed)} of {len(wanted)} files are as published")
     else:
@@ -212,7 +231,9 @@ def _verify(client: httpx.Client, remotes: Sequence[Remote], parallel: int, pati
         raise UserError(f"{'; '.join(problems)}; mode=run fetches what is missing")
 
 
-def _all(work: Callable[[Remote, threading.Event], None], remotes: Sequence[Remote], parallel: int) -> list[str]:
+def _for_all(
+    work: Callable[[RemoteFile, threading.Event], None], remotes: Sequence[RemoteFile], parallel: int
+) -> list[str]:
     """Do `work` on every file; what went wrong, without stopping for it. A full disk stops all, an interrupt too."""
     stop = threading.Event()
     failed: list[str] = []
@@ -220,25 +241,18 @@ def _all(work: Callable[[Remote, threading.Event], None], remotes: Sequence[Remo
         jobs = [pool.submit(work, remote, stop) for remote in remotes]
         try:
             for job in jobs:
-                _settle(job, failed)
-        except BaseException:
+                try:
+                    job.result()
+                except UserError as error:
+                    failed.append(str(error))
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            advice = "the disk is full: what has arrived is kept; make room, then run again"
+            raise UserError(advice if full else os_error_text(error)) from error
+        finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
-            raise
     return failed
-
-
-def _settle(job: Future[None], failed: list[str]) -> None:
-    try:
-        job.result()
-    except UserError as error:
-        failed.append(str(error))
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError("the disk is full: what has arrived is kept; make room, then run again") from error
-        raise UserError(f"{error.filename or 'the disk'}: {error.strerror or error}") from error
-    except Stopped:
-        pass
 
 
 def _size_of(client: httpx.Client, url: str) -> int | None:
@@ -252,12 +266,6 @@ def _size_of(client: httpx.Client, url: str) -> int | None:
     return int(response.headers.get("content-length", 0)) if response.status_code == 200 else 0
 
 
-def _check_room(root: Path, needed: int) -> None:
-    free = shutil.disk_usage(root).free
-    if free < needed + SPARE:
-        raise UserError(f"{root} has {decimal(free)} free, and {decimal(needed)} are to come: make room, or fetch less")
-
-
 def _client(parallel: int) -> httpx.Client:
     return httpx.Client(
         follow_redirects=True,
@@ -267,35 +275,7 @@ def _client(parallel: int) -> httpx.Client:
     )
 
 
-def _bytes(paths: Iterable[Path]) -> int:
-    return sum(path.stat().st_size for path in paths if path.exists())
-
-
-class _Bar:
-    """Bytes, rate and time left on a terminal; elsewhere a line for each file."""
-
-    def __init__(self, total: int, held: int) -> None:
-        columns = (
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[last]}"),
-        )
-        self._progress = Progress(*columns, disable=not sys.stdout.isatty(), transient=True)
-        self._task = self._progress.add_task("", total=total or None, completed=held, last="")
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def advance(self, count: int) -> None:
-        self._progress.advance(self._task, count)
-
-    def done(self, remote: Remote) -> None:
-        self._progress.update(self._task, last=remote.path.name)
-        if self._progress.disable:
-            print(remote.path.name, flush=True)
+def _progress_bar() -> Progress:
+    """Bytes, rate and time left on a terminal."""
+    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    return Progress(*columns, TextColumn("{task.fields[last]}"), disable=not sys.stdout.isatty(), transient=True)

@@ -17,16 +17,16 @@ import simplejpeg
 
 from dolglab.concurrency import checked_workers, over_processes
 from dolglab.contracts import Orientation
-from dolglab.data.archive_source import LIST, TABLE, ArchiveSource, packed_folder, save_table
+from dolglab.data.archive_source import LITDATA_INDEX, TABLE, packed_folder, save_table
 from dolglab.data.gldv2 import Kind, image_source, listed_ids
-from dolglab.data.image_reading import BrokenImageError, checked_reading, decode, reason, shrink
-from dolglab.data.preparation.lock import preparing
-from dolglab.data.sources import HexSource, file_size, read_patiently
+from dolglab.data.image_formats import BrokenImageError, reason
+from dolglab.data.image_reading import checked_reading, decode, shrink
+from dolglab.data.sources import GLDv2Source, file_size
 from dolglab.errors import UserError
-from dolglab.io import write_text
+from dolglab.io import atomic_path, folder_lock, retry_io, write_text
 
 # Images of a chunk: some 60 MB of 640-pixel photographs, which LitData fetches at once.
-CHUNK = 600
+CHUNK_SIZE = 600
 # Images whose packed sizes foretell the space that all of them take, and how much more than that must be free.
 PROBES, RESERVE = 64, 1.1
 # Where the shorter side would come below this, which training takes for broken, an image keeps its bytes.
@@ -39,10 +39,11 @@ ID_BYTES = 16
 class _Job(NamedTuple):
     """Images to pack, and the chunk that is there once that is done; beside it stands what LitData says of it."""
 
-    source: HexSource | ArchiveSource
+    source: GLDv2Source
     size: int
     quality: int
     orientation: Orientation
+    chunk_size: int
     chunk: Path
 
 
@@ -54,12 +55,13 @@ def pack_gldv2(
     source: Kind = "auto",
     orientation: Orientation = "exif",
     workers: int | None = None,
+    chunk_size: int = CHUNK_SIZE,
 ) -> Path:
     """Pack the images of `train_csv` below `root/packed/train`, by ascending id; packing that was stopped goes on.
 
     Larger images are brought down to `size` pixels on their longer side by area, turned upright, and written as JPEGs
     of that `quality`; JPEGs that are small enough already, long thin images, and what cannot be read keep their bytes,
-    so that training meets the same images. `workers` are all cores by default.
+    so that training meets the same images. A chunk has `chunk_size` images; `workers` are all cores by default.
 
     Returns the folder. Raises UserError for settings or lists that do not hold, images that are not there, too little
     space, a folder that cannot be written or that another process prepares, and where LitData is not installed.
@@ -69,12 +71,13 @@ def pack_gldv2(
     root = Path(root)
     images = image_source(root, "train", listed_ids(root, "train", train_csv), source)
     folder = packed_folder(root, "train")
-    with preparing(folder):
-        jobs = _jobs(images, size, quality, orientation, folder)
+    with folder_lock(folder):
+        jobs = _jobs(images, size, quality, orientation, folder, chunk_size)
         left = [job for job in jobs if not _done(job)]
         try:
             _check_space(left, jobs, folder)
-            _drop_others(folder, jobs)
+            for stale in _others(folder, jobs):
+                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
             for _ in over_processes(_pack, left, workers, "packing"):
                 pass
             _join(folder, jobs)
@@ -111,16 +114,16 @@ def _check(size: int, quality: int, source: Kind) -> None:
 
 
 def _jobs(
-    images: HexSource | ArchiveSource, size: int, quality: int, orientation: Orientation, folder: Path
+    images: GLDv2Source, size: int, quality: int, orientation: Orientation, folder: Path, chunk_size: int
 ) -> list[_Job]:
     """A chunk's name says what is in it, so that one of other images or settings is never taken for it."""
     rows = np.arange(len(images))
     about = json.dumps([size, quality, orientation, images.split]).encode()
     jobs = []
-    for number, start in enumerate(range(0, len(images), CHUNK)):
-        part = images.take(rows[start : start + CHUNK])
+    for number, start in enumerate(range(0, len(images), chunk_size)):
+        part = images.take(rows[start : start + chunk_size])
         tag = hashlib.blake2b(about + part.ids.tobytes(), digest_size=6).hexdigest()
-        jobs.append(_Job(part, size, quality, orientation, folder / f"chunk-{number:05}-{tag}.bin"))
+        jobs.append(_Job(part, size, quality, orientation, chunk_size, folder / f"chunk-{number:05}-{tag}.bin"))
     return jobs
 
 
@@ -147,7 +150,7 @@ def _check_space(left: list[_Job], jobs: list[_Job], folder: Path) -> None:
 
 def _packed(job: _Job, position: int) -> bytes:
     try:
-        data = read_patiently(job.source, position)
+        data = retry_io(job.source.read, position)
     except OSError as error:
         raise UserError(f"{job.source.name(position)} cannot be read: {reason(error)}") from error
     return packed_bytes(data, job.size, job.quality, job.orientation)
@@ -174,23 +177,20 @@ def _pack(job: _Job) -> None:
         (chunk,) = about["chunks"]
         os.replace(Path(aside) / chunk["filename"], job.chunk)
     chunk["filename"] = job.chunk.name
-    about["config"]["chunk_size"] = CHUNK
+    about["config"]["chunk_size"] = job.chunk_size
     write_text(job.chunk.with_suffix(".json"), json.dumps({"chunks": [chunk], "config": about["config"]}))
 
 
 def _others(folder: Path, jobs: list[_Job]) -> list[Path]:
     """Chunks of other images or settings, the list and table of all, and what a kill left."""
-    kept = {job.chunk.stem for job in jobs}
+    current = {job.chunk.stem for job in jobs}
     return [
         path
         for path in folder.iterdir()
-        if path.name.startswith((".pack-", TABLE, LIST)) or (path.name.startswith("chunk-") and path.stem not in kept)
+        if path.name.startswith((".pack-", TABLE, LITDATA_INDEX))
+        or path.suffix == ".part"
+        or (path.name.startswith("chunk-") and path.stem not in current)
     ]
-
-
-def _drop_others(folder: Path, jobs: list[_Job]) -> None:
-    for path in _others(folder, jobs):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _join(folder: Path, jobs: list[_Job]) -> None:
@@ -200,12 +200,10 @@ def _join(folder: Path, jobs: list[_Job]) -> None:
     archive = np.repeat(np.arange(len(jobs)), [len(job.source) for job in jobs])
     chunks = [chunk for part in parts for chunk in part["chunks"]]
     about = {key: getattr(jobs[0], key) for key in ("size", "quality", "orientation")}
-    write_text(folder / LIST, json.dumps({"chunks": chunks, "config": parts[0]["config"], "packed": about}))
-    aside = folder / f"{TABLE}.part"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    save_table(aside, {"id": ids, "archive": archive, "offset": offsets, "size": sizes})
-    os.replace(aside, folder / TABLE)
+    write_text(folder / LITDATA_INDEX, json.dumps({"chunks": chunks, "config": parts[0]["config"], "packed": about}))
+    with atomic_path(folder / TABLE) as aside:
+        aside.mkdir()
+        save_table(aside, {"id": ids, "archive": archive, "offset": offsets, "size": sizes})
 
 
 def _layout(job: _Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

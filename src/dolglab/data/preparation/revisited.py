@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from dolglab.data.preparation.fetch import Mode, fetch, numbers
-from dolglab.data.preparation.transfer import Remote
+from dolglab.data.preparation.fetch import Mode, archive_numbers, fetch
+from dolglab.data.preparation.transfer import RemoteFile
 from dolglab.data.revisited import RELEASE
 from dolglab.data.tar_archives import safe_name
 from dolglab.errors import UserError
-from dolglab.io import write_bytes, write_text
+from dolglab.io import atomic_path, write_bytes, write_text
 
 GROUND_TRUTH_URL = "http://cmp.felk.cvut.cz/revisitop/data/datasets/"
 DISTRACTORS = 100
 
 
 @dataclass(frozen=True)
-class Photos:
+class PhotoRelease:
     """A benchmark's archives at their publisher's, and what kind of release they are."""
 
     base_url: str
@@ -31,10 +30,10 @@ class Photos:
 
 
 PHOTOS = {
-    "roxford5k": Photos(
+    "roxford5k": PhotoRelease(
         "https://www.robots.ox.ac.uk/~vgg/data/oxbuildings/", ("oxbuild_images-v1.tgz",), "v1, faces blurred (2022)"
     ),
-    "rparis6k": Photos(
+    "rparis6k": PhotoRelease(
         "https://www.robots.ox.ac.uk/~vgg/data/parisbuildings/",
         ("paris_1-v1.tgz", "paris_2-v1.tgz"),
         "v1, faces blurred (2022)",
@@ -57,19 +56,20 @@ def fetch_benchmark(
     """
     root, photos = Path(root), PHOTOS[name]
     base = (base_url or photos.base_url).rstrip("/")
-    truth = Remote(f"{ground_truth_url.rstrip('/')}/{name}/gnd_{name}.pkl", root / f"gnd_{name}.pkl")
-    archives = [Remote(f"{base}/{archive}", root / archive) for archive in photos.archives]
+    truth = RemoteFile(f"{ground_truth_url.rstrip('/')}/{name}/gnd_{name}.pkl", root / f"gnd_{name}.pkl")
+    archives = [RemoteFile(f"{base}/{archive}", root / archive) for archive in photos.archives]
     home = root / "jpg"
 
     def finish() -> None:
         if not home.is_dir():
-            aside = root / ".jpg.partial"
-            shutil.rmtree(aside, ignore_errors=True)
-            for archive in archives:
-                unpack(archive.path, aside, flat=True)
-            about = {"release": photos.release, "archives": [archive.url for archive in archives]}
-            write_text(root / RELEASE, json.dumps(about, indent=1) + "\n")
-            os.replace(aside, home)
+            # What a kill left.
+            for partial in root.glob(".jpg.*"):
+                shutil.rmtree(partial)
+            with atomic_path(home) as aside:
+                for archive in archives:
+                    unpack(archive.path, aside, flat=True)
+                about = {"release": photos.release, "archives": [archive.url for archive in archives]}
+                write_text(root / RELEASE, json.dumps(about, indent=1) + "\n")
             print(f"{home}: {sum(1 for _ in home.iterdir())} images")
         for archive in archives:
             archive.path.unlink(missing_ok=True)
@@ -91,9 +91,9 @@ def fetch_distractors(
     """
     root, base = Path(root), base_url.rstrip("/")
     done = root / "unpacked"
-    left = [n for n in numbers(archives, DISTRACTORS, first=1) if not (done / str(n)).exists()]
-    tars = {n: Remote(f"{base}/jpg/revisitop1m.{n}.tar.gz", root / f"revisitop1m.{n}.tar.gz") for n in left}
-    names = Remote(f"{base}/revisitop1m.txt", root / "revisitop1m.txt")
+    left = [n for n in archive_numbers(archives, DISTRACTORS, first=1) if not (done / str(n)).exists()]
+    tars = {n: RemoteFile(f"{base}/jpg/revisitop1m.{n}.tar.gz", root / f"revisitop1m.{n}.tar.gz") for n in left}
+    names = RemoteFile(f"{base}/revisitop1m.txt", root / "revisitop1m.txt")
 
     def finish() -> None:
         for number, tar in tars.items():

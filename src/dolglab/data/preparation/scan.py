@@ -1,4 +1,4 @@
-"""Find the images that training would stumble over, before it does."""
+"""Find the images that training would stumble over, before it does: broken ones, and ones that are odd but read."""
 
 from __future__ import annotations
 
@@ -13,27 +13,36 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import simplejpeg
+from PIL import Image
 
 from dolglab.concurrency import checked_workers, over_processes
-from dolglab.contracts import ImageSource, Orientation
-from dolglab.data.archive_source import ArchiveSource
+from dolglab.contracts import Orientation
 from dolglab.data.gldv2 import Kind, image_source, listed_ids
-from dolglab.data.image_formats import Finding, inspect
-from dolglab.data.image_reading import Reading, checked_reading, reason
-from dolglab.data.preparation.lock import preparing
-from dolglab.data.sources import HexSource, read_patiently
+from dolglab.data.image_formats import BrokenImageError, check_sides, image_orientation, jpeg_size, reason
+from dolglab.data.image_reading import Reading, checked_reading, decode
+from dolglab.data.sources import GLDv2Source
 from dolglab.errors import UserError
-from dolglab.io import write_text
+from dolglab.io import folder_lock, retry_io, write_text
 
 # Images between two marks from which a scan that was stopped goes on.
-CHUNK = 2000
+CHUNK_SIZE = 2000
 TABLE, SKIP_LIST = "bad_images.csv", "skip_list.txt"
+# What Pillow calls the formats of a file that a camera names .jpg; an MPO has further pictures behind the first.
+JPEG_FORMATS = ("JPEG", "MPO")
+
+
+class Finding(NamedTuple):
+    """Why an image cannot be used, or, where it can, what is done to it."""
+
+    reason: str
+    used: bool
 
 
 class _Chunk(NamedTuple):
     """Images to inspect, and the file that is there once that is done."""
 
-    source: HexSource | ArchiveSource
+    source: GLDv2Source
     reading: Reading
     part: Path
 
@@ -46,79 +55,110 @@ def scan_gldv2(
     orientation: Orientation = "exif",
     min_side: int = 16,
     workers: int | None = None,
+    chunk_size: int = CHUNK_SIZE,
 ) -> Path:
     """Read every image of a split, and write what is wrong or odd below `root/SPLIT`.
 
     `bad_images.csv` names images, says why, and whether they are used all the same; `skip_list.txt` has the ids of
-    those that are not, for `data.exclude_images`. A scan that was stopped goes on where it was. `workers` are all cores
-    by default.
+    those that are not, for `data.exclude_images`. A scan that was stopped goes on where it was, to `chunk_size` images.
+    `workers` are all cores by default.
 
     Returns the skip list's path. Raises UserError for a split, list or images that are not there, and a folder that
     cannot be written or that another process prepares.
     """
     reading, workers = checked_reading(orientation, min_side), checked_workers(workers)
-    root = Path(root)
+    folder = Path(root) / split
     images = image_source(root, split, listed_ids(root, split, train_csv), source, probe=False)
-    home = root / split
-    with preparing(home):
-        chunks = _chunks(images, reading, home)
-        for other in set(home.glob(".scan-*")) - {chunks[0].part.parent}:
-            shutil.rmtree(other, ignore_errors=True)
+    with folder_lock(folder):
+        chunks = _chunks(images, reading, folder, chunk_size)
+        marks = chunks[0].part.parent
+        for stale in set(folder.glob(".scan-*")) - {marks}:
+            shutil.rmtree(stale, ignore_errors=True)
         left = [chunk for chunk in chunks if not chunk.part.exists()]
         try:
             for _ in over_processes(_scan, left, workers, "scanning"):
                 pass
             found = [row for chunk in chunks for row in csv.reader(io.StringIO(chunk.part.read_text()))]
-            _write(home, found)
+            write_text(folder / TABLE, _csv([("name", "reason", "used"), *found]))
+            unusable = [f"{Path(name).stem}  # {why}\n" for name, why, used in found if used == "no"]
+            write_text(folder / SKIP_LIST, "".join(unusable))
         except OSError as error:
-            raise UserError(f"{home} cannot be written: {error.strerror or error}") from error
-        shutil.rmtree(chunks[0].part.parent, ignore_errors=True)
-    _say(home, len(images), found)
-    return home / SKIP_LIST
+            raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
+        shutil.rmtree(marks, ignore_errors=True)
+    odd = len(found) - len(unusable)
+    print(f"{len(images):,} images read: {len(unusable):,} cannot be used, {odd:,} are odd but used ({folder / TABLE})")
+    for why, number in Counter(why for _, why, _ in found).most_common(10):
+        print(f"  {number:,} x {why}")
+    if unusable:
+        print(f"data.exclude_images={folder / SKIP_LIST} leaves them out of training")
+    return folder / SKIP_LIST
 
 
-def _chunks(images: HexSource | ArchiveSource, reading: Reading, home: Path) -> list[_Chunk]:
-    about = json.dumps([CHUNK, *reading, getattr(images, "stamp", None)])
+def inspect(data: bytes, reading: Reading) -> Finding | None:
+    """Read a whole image as training does; None where there is nothing to say about it."""
+    try:
+        _check_readable(data, reading)
+    except BrokenImageError as error:
+        return Finding(reason(error), used=False)
+    try:
+        odd = ", ".join(_oddities(data, reading))
+    except Exception:  # Broken metadata make Pillow raise nearly anything; the pixels were whole.
+        odd = "its metadata cannot be read"
+    return Finding(odd, used=True) if odd else None
+
+
+def _check_readable(data: bytes, reading: Reading) -> None:
+    """Raise BrokenImageError; a JPEG's bytes are all read, but at an eighth of the size."""
+    shape = jpeg_size(data)
+    if shape is None:
+        height, width = decode(data).shape[:2]
+        check_sides(height, width, reading.min_side)
+        return
+    check_sides(*shape, reading.min_side)
+    try:
+        simplejpeg.decode_jpeg(data, "RGB", min_height=1, min_width=1, fastdct=True, fastupsample=True)
+    except ValueError:
+        # Pillow can still read some of what the strict decoder refuses.
+        decode(data)
+
+
+def _oddities(data: bytes, reading: Reading) -> list[str]:
+    with Image.open(io.BytesIO(data)) as image:
+        jpeg = image.format in JPEG_FORMATS
+        turn = image_orientation(image)
+        found = [
+            (not jpeg, f"{image.format}, read all the same"),
+            (image.mode in ("CMYK", "YCCK"), f"{image.mode}, converted to RGB"),
+            (image.mode.startswith("I"), "16 bits, of which the upper 8 are taken"),
+            (not jpeg and getattr(image, "n_frames", 1) > 1, "animated, its first frame is taken"),
+            (turn > 1 and reading.orientation == "exif", f"turned upright (EXIF orientation {turn})"),
+        ]
+    return [what for true, what in found if true]
+
+
+def _chunks(images: GLDv2Source, reading: Reading, folder: Path, size: int) -> list[_Chunk]:
+    about = json.dumps([size, *reading, getattr(images, "stamp", None)])
     tag = hashlib.blake2b(images.ids.tobytes() + about.encode(), digest_size=8).hexdigest()
     rows = np.arange(len(images))
     return [
-        _Chunk(images.take(rows[start : start + CHUNK]), reading, home / f".scan-{tag}" / f"{start:09}.csv")
-        for start in range(0, len(images), CHUNK)
+        _Chunk(images.take(rows[start : start + size]), reading, folder / f".scan-{tag}" / f"{start:09}.csv")
+        for start in range(0, len(images), size)
     ]
 
 
 def _scan(chunk: _Chunk) -> None:
-    found = [
-        (chunk.source.name(position), finding.reason, "yes" if finding.used else "no")
-        for position in range(len(chunk.source))
-        if (finding := _inspected(chunk.source, position, chunk.reading)) is not None
-    ]
-    write_text(chunk.part, _table(found))
+    rows: list[tuple[str, str, str]] = []
+    for position in range(len(chunk.source)):
+        try:
+            finding = inspect(retry_io(chunk.source.read, position), chunk.reading)
+        except OSError as error:
+            finding = Finding(reason(error), used=False)
+        if finding is not None:
+            rows.append((chunk.source.name(position), finding.reason, "yes" if finding.used else "no"))
+    write_text(chunk.part, _csv(rows))
 
 
-def _inspected(source: ImageSource, position: int, reading: Reading) -> Finding | None:
-    try:
-        return inspect(read_patiently(source, position), reading)
-    except OSError as error:
-        return Finding(reason(error), used=False)
-
-
-def _table(rows: Iterable[Iterable[str]]) -> str:
+def _csv(rows: Iterable[Iterable[str]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-def _write(home: Path, found: list[list[str]]) -> None:
-    write_text(home / TABLE, _table([("name", "reason", "used"), *found]))
-    bad = [f"{Path(name).stem}  # {why}\n" for name, why, used in found if used == "no"]
-    write_text(home / SKIP_LIST, "".join(bad))
-
-
-def _say(home: Path, images: int, found: list[list[str]]) -> None:
-    bad = sum(used == "no" for _, _, used in found)
-    print(f"{images:,} images read: {bad:,} cannot be used, {len(found) - bad:,} are odd but used ({home / TABLE})")
-    for why, number in Counter(why for _, why, _ in found).most_common(10):
-        print(f"  {number:,} x {why}")
-    if bad:
-        print(f"data.exclude_images={home / SKIP_LIST} leaves them out of training")

@@ -9,19 +9,23 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
+from dolglab.data.sources import file_size
 from dolglab.errors import UserError
 
+R = TypeVar("R")
+
 # Answers that another try may change: too early, too many requests, and servers in trouble.
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 LONGEST_PAUSE = 60.0
 CHECKSUM_TRIES = 2
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteFile:
     """A published file: its address, where it goes, and the address of its md5 sum where there is one."""
 
     url: str
@@ -30,8 +34,13 @@ class Remote:
 
     @property
     def part(self) -> Path:
-        """What has arrived so far."""
+        """Where it is while it arrives."""
         return self.path.with_name(f"{self.path.name}.part")
+
+    @property
+    def arrived(self) -> int:
+        """Bytes that have arrived so far."""
+        return file_size(self.part) or 0
 
     @property
     def version(self) -> Path:
@@ -40,7 +49,7 @@ class Remote:
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How often a transfer that makes no headway is tried again, and the first pause in seconds, doubled each time."""
 
     retries: int = 6
@@ -51,8 +60,8 @@ class Stopped(Exception):
     """The transfer was asked to stop; what arrived is kept."""
 
 
-class _Passing(Exception):
-    """Something another try may mend; `after` is the pause the server asked for, in seconds."""
+class _TransientError(Exception):
+    """What another try may mend; `after` is the pause the server asked for, in seconds."""
 
     def __init__(self, reason: str, after: float | None = None) -> None:
         super().__init__(reason)
@@ -61,8 +70,8 @@ class _Passing(Exception):
 
 def transfer(
     client: httpx.Client,
-    remote: Remote,
-    patience: Patience,
+    remote: RemoteFile,
+    policy: RetryPolicy,
     stop: threading.Event,
     advance: Callable[[int], None] = lambda _: None,
 ) -> None:
@@ -71,20 +80,20 @@ def transfer(
     Args:
         client: carries time-outs and redirects.
         remote: nothing is done where its path is there already.
-        patience: with connections that break and servers that are busy; a try that brought bytes costs none.
+        policy: with connections that break and servers that are busy; a try that brought bytes costs none.
         stop: when set, the transfer ends with `Stopped`, and goes on from there the next time.
         advance: told of the bytes that arrive, and of those that are thrown away as negative numbers.
 
     Raises:
-        UserError: not there, refused, a checksum that stays wrong, no room, or out of patience.
+        UserError: not there, refused, a checksum that stays wrong, no room, or out of retries.
         Stopped: as asked.
     """
     if remote.path.exists():
         return
     remote.path.parent.mkdir(parents=True, exist_ok=True)
-    expected = expected_md5(client, remote, patience, stop)
+    expected = expected_md5(client, remote, policy, stop)
     for _ in range(CHECKSUM_TRIES):
-        _persist(lambda: _receive(client, remote, stop, advance, verified=bool(expected)), remote, patience, stop)
+        _retry(lambda: _receive(client, remote, stop, advance, verified=bool(expected)), remote, policy, stop)
         if expected is None or md5_of(remote.part) == expected:
             os.replace(remote.part, remote.path)
             remote.version.unlink(missing_ok=True)
@@ -99,100 +108,89 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _sum_in(text: str, url: str) -> str:
-    """The sum in a published md5 file, `SUM  NAME`. Raises UserError when there is none."""
-    word = (text.split() or [""])[0].lower()
+def expected_md5(client: httpx.Client, remote: RemoteFile, policy: RetryPolicy, stop: threading.Event) -> str | None:
+    """The published sum of a remote file, `SUM  NAME`; None where none is published. Raises as `transfer`."""
+    url = remote.md5_url
+    if url is None:
+        return None
+
+    def ask() -> str:
+        response = client.get(url)
+        _check_status(response, url)
+        return response.text
+
+    word = (_retry(ask, remote, policy, stop).split() or [""])[0].lower()
     if not re.fullmatch("[0-9a-f]{32}", word):
         raise UserError(f"{url} holds no md5 sum")
     return word
 
 
-def expected_md5(client: httpx.Client, remote: Remote, patience: Patience, stop: threading.Event) -> str | None:
-    """The published sum of a remote file; None where none is published. Raises as `transfer`."""
-    url = remote.md5_url
-    if url is None:
-        return None
-    texts: list[str] = []
-
-    def ask() -> None:
-        response = client.get(url)
-        _check_status(response, url)
-        texts.append(response.text)
-
-    _persist(ask, remote, patience, stop)
-    return _sum_in(texts[-1], url)
-
-
-def _persist(work: Callable[[], None], remote: Remote, patience: Patience, stop: threading.Event) -> None:
-    """Do `work` until it is done or patience ends."""
+def _retry(work: Callable[[], R], remote: RemoteFile, policy: RetryPolicy, stop: threading.Event) -> R:
+    """What `work` returns. Unlike `io.retry_io`, it waits as servers ask, and starts anew where bytes have arrived."""
     failures = 0
     while True:
-        before = _size(remote.part)
+        before = remote.arrived
         try:
             return work()
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
             raise UserError(f"{remote.url}: {error}; check base_url=...") from error
-        except (httpx.TransportError, _Passing) as error:
-            failures = 1 if _size(remote.part) > before else failures + 1
-            if failures > patience.retries:
+        except (httpx.TransportError, _TransientError) as error:
+            failures = 1 if remote.arrived > before else failures + 1
+            if failures > policy.retries:
                 reason = str(error) or type(error).__name__
                 raise UserError(
                     f"{remote.url}: gave up after {failures} tries ({reason}); run again to go on"
                 ) from error
-            asked = error.after if isinstance(error, _Passing) else None
-            pause = patience.pause * 2 ** (failures - 1) if asked is None else asked
+            asked = error.after if isinstance(error, _TransientError) else None
+            pause = policy.pause * 2 ** (failures - 1) if asked is None else asked
             if stop.wait(min(pause, LONGEST_PAUSE)):
                 raise Stopped from None
 
 
 def _receive(
-    client: httpx.Client, remote: Remote, stop: threading.Event, advance: Callable[[int], None], verified: bool
+    client: httpx.Client, remote: RemoteFile, stop: threading.Event, advance: Callable[[int], None], verified: bool
 ) -> None:
     """One request: what is missing of the part, or all of it where it cannot be continued."""
-    held = _size(remote.part)
+    arrived = remote.arrived
     version = remote.version.read_text() if remote.version.exists() else ""
-    if held and not (version or verified):
+    if arrived and not (version or verified):
         advance(-_drop(remote))
-        held = 0
+        arrived = 0
     # An encoding of the transfer would leave no bytes to count on.
     headers = {"Accept-Encoding": "identity"}
-    if held:
-        headers |= {"Range": f"bytes={held}-", **({"If-Range": version} if version else {})}
+    if arrived:
+        headers |= {"Range": f"bytes={arrived}-", **({"If-Range": version} if version else {})}
     with client.stream("GET", remote.url, headers=headers) as response:
         if response.status_code == 416:
-            if response.headers.get("content-range", "") == f"bytes */{held}":
+            if response.headers.get("content-range", "") == f"bytes */{arrived}":
                 return
             advance(-_drop(remote))
-            raise _Passing("the server has less of it than has arrived")
+            raise _TransientError("the server has less of it than has arrived")
         _check_status(response, remote.url)
-        start = _start(response)
+        start = _first_byte(response)
         if start and version and _version(response) != version:
             advance(-_drop(remote))
-            raise _Passing("the file has changed meanwhile")
-        if start != held:
+            raise _TransientError("the file has changed meanwhile")
+        if start != arrived:
             # The range was ignored, or the file has changed since: it comes from the beginning.
             advance(-_drop(remote))
             if start:
-                raise _Passing("the server sent another range")
+                raise _TransientError("the server sent another range")
         remote.version.write_text(_version(response))
-        _append(remote.part, response, stop, advance)
+        with remote.part.open("ab") as file:
+            for chunk in response.iter_raw():
+                if stop.is_set():
+                    raise Stopped
+                file.write(chunk)
+                advance(len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
         length = response.headers.get("content-length")
-        if length is not None and _size(remote.part) != start + int(length):
-            raise _Passing("it ended early")
+        if length is not None and remote.arrived != start + int(length):
+            raise _TransientError("it ended early")
 
 
-def _append(part: Path, response: httpx.Response, stop: threading.Event, advance: Callable[[int], None]) -> None:
-    with part.open("ab") as file:
-        for chunk in response.iter_raw():
-            if stop.is_set():
-                raise Stopped
-            file.write(chunk)
-            advance(len(chunk))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _start(response: httpx.Response) -> int:
+def _first_byte(response: httpx.Response) -> int:
     """The position of the answer's first byte in the file."""
     if response.status_code != 206:
         return 0
@@ -210,19 +208,15 @@ def _check_status(response: httpx.Response, url: str) -> None:
     code = response.status_code
     if code in (200, 206):
         return
-    if code in PASSING:
+    if code in TRANSIENT_STATUS:
         after = response.headers.get("retry-after", "")
-        raise _Passing(f"the server answers {code}", float(after) if after.isdigit() else None)
+        raise _TransientError(f"the server answers {code}", float(after) if after.isdigit() else None)
     raise UserError(f"{url}: the server answers {code}{' (not found)' if code == 404 else ''}; check base_url=...")
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _drop(remote: Remote) -> int:
-    """Throw away what arrived; how many bytes that was."""
-    size = _size(remote.part)
+def _drop(remote: RemoteFile) -> int:
+    """Delete what arrived; how many bytes that was."""
+    size = remote.arrived
     remote.part.unlink(missing_ok=True)
     remote.version.unlink(missing_ok=True)
     return size
