@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dolglab.contracts import Benchmark, TrainingSet
+from dolglab.data.sources import GLDv2Source
 from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
 from dolglab.results.overlap_sheet import COLUMNS, SheetImage, SheetRow, contact_sheets
