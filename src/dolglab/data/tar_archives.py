@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dolglab.concurrency import over_processes
+from dolglab.concurrency import process_map
 from dolglab.data.archive_source import ArchiveSource, Table, open_table, save_table
 from dolglab.data.preparation.lock import preparing
 from dolglab.errors import UserError
@@ -53,7 +53,7 @@ def index_archives(folder: str | Path, workers: int = 4) -> Path:
         raise UserError(f"there are no archives in {folder} to index")
     with preparing(folder):
         stale = [path for path in archives if _kept(path) is None]
-        for _ in over_processes(_index_one, stale, workers, "indexing"):
+        for _ in process_map(_index_one, stale, workers, "indexing"):
             pass
         return _join(folder, archives)
 

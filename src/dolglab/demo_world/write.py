@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dolglab.concurrency import over_processes
+from dolglab.concurrency import process_map
 from dolglab.demo_world.sheet import contact_sheet
 from dolglab.demo_world.shoot import Job, Shot, gallery_intents, one_thread, shoot, train_intents
 from dolglab.errors import UserError
@@ -115,7 +115,7 @@ def _record(sizes: dict[str, int]) -> dict[str, Any]:
 def _write(folder: Path, sizes: dict[str, int], workers: int) -> str:
     jobs = list(_jobs(folder, sizes))
     shots: dict[str, list[Shot]] = defaultdict(list)
-    for job, found in zip(jobs, over_processes(shoot, jobs, workers, "drawing", one_thread), strict=True):
+    for job, found in zip(jobs, process_map(shoot, jobs, workers, "drawing", one_thread), strict=True):
         shots[job.split].extend(found)
     families: dict[str, dict[str, str]] = {"train": _write_training(folder, shots["train"], sizes["seed"])}
     for split in ("validation", "test"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,50 @@ from dolglab.errors import UserError
 from dolglab.io import is_utf8
 
 T = TypeVar("T", int, NDArray[np.int64])
+
+FILE = "catalogue.sqlite"
+FORMAT = 3
+# A key is the number of a segment and, in so many bits, a row in it.
 ROW_BITS = 32
+# Seconds to wait for another process's transaction.
+LOCK_TIMEOUT = 60.0
+SCHEMA = """
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE segment (number INTEGER PRIMARY KEY AUTOINCREMENT, size INTEGER NOT NULL, kind TEXT NOT NULL);
+CREATE TABLE dead (key INTEGER PRIMARY KEY);
+CREATE TABLE photo (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name BLOB NOT NULL UNIQUE,
+    size INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    width INTEGER,
+    height INTEGER,
+    key INTEGER UNIQUE,
+    reason TEXT,
+    metadata TEXT NOT NULL DEFAULT '{}'
+);
+CREATE TABLE field (name TEXT NOT NULL, value TEXT NOT NULL, photo INTEGER NOT NULL, PRIMARY KEY (name, value, photo))
+    WITHOUT ROWID;
+CREATE INDEX field_of ON field (photo);
+CREATE TRIGGER described AFTER UPDATE OF metadata ON photo BEGIN
+    DELETE FROM field WHERE photo = OLD.id;
+    INSERT INTO field SELECT key, value, NEW.id FROM json_each(NEW.metadata);
+END;
+CREATE TRIGGER undescribed AFTER DELETE ON photo BEGIN DELETE FROM field WHERE photo = OLD.id; END;
+CREATE TRIGGER died AFTER UPDATE OF key ON photo WHEN OLD.key IS NOT NULL AND OLD.key IS NOT NEW.key
+    BEGIN INSERT INTO dead VALUES (OLD.key); END;
+CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
+    BEGIN INSERT INTO dead VALUES (OLD.key); END;
+"""
+# The different values of a column of the index, from one to the next, without a look at each photo.
+DISTINCT = """
+WITH RECURSIVE each (this) AS (
+    SELECT MIN({column}) FROM field WHERE {where}
+    UNION ALL
+    SELECT (SELECT MIN({column}) FROM field WHERE {where} AND {column} > this) FROM each WHERE this IS NOT NULL
+) SELECT this FROM each WHERE this IS NOT NULL LIMIT :limit
+"""
+COLUMNS = "name, size, changed, height, width, reason, metadata, id, key"
 
 
 @dataclass(frozen=True)
@@ -79,6 +122,15 @@ class Contents:
         return np.flatnonzero(live)
 
 
+def printable(text: str) -> str:
+    """A name with what a terminal would act on, and what is no Unicode, as escapes.
+
+    >>> printable("a\\n\\udce9")
+    'a\\\\n\\\\udce9'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def key_of(number: int, row: int = 0) -> int:
     """The key of a row in the segment of that number."""
     return (number << ROW_BITS) + row
@@ -96,7 +148,7 @@ def rows_in(keys: NDArray[np.int64], number: int) -> NDArray[np.int64]:
 
 
 class Change:
-    """What a transaction does."""
+    """What can be done in a transaction: see `Catalogue.change`."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -116,19 +168,19 @@ class Change:
                 values,
             )
             if photo.metadata:
-                self.describe(photo.name, photo.metadata)
+                self.set_metadata(photo.name, photo.metadata)
 
-    def describe(self, name: str, metadata: Mapping[str, str]) -> None:
+    def set_metadata(self, name: str, metadata: Mapping[str, str]) -> None:
         """Give a photo metadata instead of those it had; nothing where it is not there."""
         text = json.dumps(dict(metadata), ensure_ascii=False)
         self._db.execute("UPDATE photo SET metadata = ? WHERE name = ?", (text, os.fsencode(name)))
 
-    def say(self, key: str, value: object) -> None:
-        """Have the library say something else about itself."""
+    def set_about(self, key: str, value: object) -> None:
+        """Change what the library says about itself (see `Catalogue.about`)."""
         self._db.execute("UPDATE about SET value = ? WHERE key = ?", (json.dumps(value), key))
 
     def add_segment(self, number: int, segment: Segment) -> None:
-        """Have a segment, which is on disk, belong to the library."""
+        """Make a segment, which is on disk, part of the library."""
         self._db.execute("INSERT INTO segment VALUES (?, ?, ?)", (number, *segment))
 
     def drop_segment(self, number: int) -> int:
@@ -151,40 +203,6 @@ class Change:
         )
 
 
-FILE = "catalogue.sqlite"
-FORMAT = 3
-# Seconds to wait for another process's transaction.
-PATIENCE = 60.0
-SCHEMA = """
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE segment (number INTEGER PRIMARY KEY AUTOINCREMENT, size INTEGER NOT NULL, kind TEXT NOT NULL);
-CREATE TABLE dead (key INTEGER PRIMARY KEY);
-CREATE TABLE photo (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    name BLOB NOT NULL UNIQUE,
-    size INTEGER NOT NULL,
-    changed INTEGER NOT NULL,
-    width INTEGER,
-    height INTEGER,
-    key INTEGER UNIQUE,
-    reason TEXT,
-    metadata TEXT NOT NULL DEFAULT '{}'
-);
-CREATE TABLE field (name TEXT NOT NULL, value TEXT NOT NULL, photo INTEGER NOT NULL, PRIMARY KEY (name, value, photo))
-    WITHOUT ROWID;
-CREATE INDEX field_of ON field (photo);
-CREATE TRIGGER described AFTER UPDATE OF metadata ON photo BEGIN
-    DELETE FROM field WHERE photo = OLD.id;
-    INSERT INTO field SELECT key, value, NEW.id FROM json_each(NEW.metadata);
-END;
-CREATE TRIGGER undescribed AFTER DELETE ON photo BEGIN DELETE FROM field WHERE photo = OLD.id; END;
-CREATE TRIGGER died AFTER UPDATE OF key ON photo WHEN OLD.key IS NOT NULL AND OLD.key IS NOT NEW.key
-    BEGIN INSERT INTO dead VALUES (OLD.key); END;
-CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
-    BEGIN INSERT INTO dead VALUES (OLD.key); END;
-"""
-
-
 class Catalogue:
     """The photos of the library in a folder.
 
@@ -192,7 +210,7 @@ class Catalogue:
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / FILE
+        self._path = path = folder / FILE
         if not is_utf8(str(path)):
             raise UserError(f"{os.fsencode(folder)!r}: a library's folder needs a UTF-8 name")
         if not path.is_file():
@@ -227,7 +245,7 @@ class Catalogue:
         return True
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._db.close()
 
     def about(self, key: str) -> Any:
@@ -235,7 +253,7 @@ class Catalogue:
         try:
             row = self._db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
         except sqlite3.DatabaseError as error:
-            raise UserError(f"{self._path()} is damaged, or no library ({error})") from error
+            raise UserError(f"{self._path} is damaged, or no library ({error})") from error
         return None if row is None else json.loads(row[0])
 
     def version(self) -> int:
@@ -285,8 +303,8 @@ class Catalogue:
     def pages(self, size: int = 4096) -> Iterator[list[tuple[Photo, int | None]]]:
         """All photos by their numbers, so many at a time, each with its descriptor's key; None of one without."""
         last = 0
-        asked = f"SELECT {COLUMNS} FROM photo WHERE id > ? ORDER BY id LIMIT ?"
-        while rows := self._db.execute(asked, (last, size)).fetchall():
+        query = f"SELECT {COLUMNS} FROM photo WHERE id > ? ORDER BY id LIMIT ?"
+        while rows := self._db.execute(query, (last, size)).fetchall():
             page = [(_photo(row), row[-1]) for row in rows]
             yield page
             last = page[-1][0].id or 0
@@ -301,16 +319,17 @@ class Catalogue:
         among = "id IN (SELECT photo FROM field WHERE name = ? AND value = ?)"
         where = " AND ".join(["key IS NOT NULL", *[among] * len(filters)])
         values = [part for pair in filters.items() for part in pair]
-        return self._numbers(f"SELECT key FROM photo WHERE {where} ORDER BY key", values)
+        rows = self._db.execute(f"SELECT key FROM photo WHERE {where} ORDER BY key", values)
+        return np.fromiter((row[0] for row in rows), np.int64)
 
     def columns(self) -> list[str]:
         """Names of the metadata that any photo has."""
-        rows = self._db.execute(EACH.format(column="name", where="TRUE"), {"most": -1})
+        rows = self._db.execute(DISTINCT.format(column="name", where="TRUE"), {"limit": -1})
         return [row[0] for row in rows]
 
-    def values(self, column: str, most: int) -> list[str]:
-        """The different values of a column, in their order; no more than `most`."""
-        rows = self._db.execute(EACH.format(column="value", where="name = :name"), {"name": column, "most": most})
+    def values(self, column: str, limit: int) -> list[str]:
+        """The different values of a column, in their order; no more than `limit`."""
+        rows = self._db.execute(DISTINCT.format(column="value", where="name = :name"), {"name": column, "limit": limit})
         return [row[0] for row in rows]
 
     @contextmanager
@@ -319,23 +338,6 @@ class Catalogue:
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             yield Change(self._db)
-
-    def _numbers(self, query: str, values: Sequence[object] = ()) -> NDArray[np.int64]:
-        return np.fromiter((row[0] for row in self._db.execute(query, values)), np.int64)
-
-    def _path(self) -> str:
-        return str(self._db.execute("PRAGMA database_list").fetchone()[2])
-
-
-# The different values of a column of the index, from one to the next, without a look at each photo.
-EACH = """
-WITH RECURSIVE each (this) AS (
-    SELECT MIN({column}) FROM field WHERE {where}
-    UNION ALL
-    SELECT (SELECT MIN({column}) FROM field WHERE {where} AND {column} > this) FROM each WHERE this IS NOT NULL
-) SELECT this FROM each WHERE this IS NOT NULL LIMIT :most
-"""
-COLUMNS = "name, size, changed, height, width, reason, metadata, id, key"
 
 
 def _photo(row: tuple[Any, ...]) -> Photo:
@@ -346,7 +348,7 @@ def _photo(row: tuple[Any, ...]) -> Photo:
 
 def _connect(path: Path) -> sqlite3.Connection:
     # Transactions are begun where they are needed: see Catalogue.change.
-    db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
     # A change that is larger than the cache would keep readers waiting from its middle on instead of its end.
     db.execute("PRAGMA cache_spill = OFF")
     return db

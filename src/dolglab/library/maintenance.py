@@ -1,4 +1,4 @@
-"""What a library says about itself."""
+"""Looking after a library: what it says about itself, photos taken out, libraries merged."""
 
 from __future__ import annotations
 
@@ -9,9 +9,27 @@ from pathlib import Path
 import numpy as np
 
 from dolglab.errors import UserError, pluralize, truncate_list
-from dolglab.library.catalogue import FILE, Change, Photo
+from dolglab.library.catalogue import FILE, Change, Photo, printable
 from dolglab.library.library import IDENTITY, Library
-from dolglab.library.search_engine import printable
+
+# A photo, and its descriptor's key; None of one without.
+Entry = tuple[Photo, int | None]
+
+
+def print_info(library: Library, bad: bool = False) -> None:
+    """Print how many photos, the model, the columns, bytes on disk; with `bad` also what could not be read, and why."""
+    broken = list(library.catalogue.bad())
+    identity = library.identity
+    scales = ", ".join(f"{scale:g}" for scale in identity["scales"])
+    size = sum(path.stat().st_size for path in library.folder.rglob("*") if path.is_file())
+    print(f"photos: {len(library)}")
+    print(f"could not be read: {len(broken)}" + ("" if bad or not broken else " (--bad names them)"))
+    print(f"model: {printable(identity['title'])}, {identity['dim']} values a photo")
+    print(f"scales: {scales}; photos of at most {identity['max_side']} pixels")
+    print(f"columns: {', '.join(map(printable, library.catalogue.columns())) or 'none'}")
+    print(f"on disk: {size / 1e6:.1f} MB")
+    for photo in broken if bad else ():
+        print(f"{printable(photo.name)}: {photo.reason}")
 
 
 def remove(library: Library, given: Sequence[str], gone: bool = False) -> None:
@@ -23,12 +41,12 @@ def remove(library: Library, given: Sequence[str], gone: bool = False) -> None:
     if not given and not gone:
         raise UserError("which photos? name them, or give --gone for those whose files are no longer there")
     with library.writing():
-        names = {*_named(library, given), *(_gone(library) if gone else ())}
+        names = {*_names_of(library, given), *(_gone_files(library) if gone else ())}
         count = library.remove(names)
     print(f"{pluralize(count, 'photo')} removed: {len(library)} in {library.folder}")
 
 
-def _named(library: Library, given: Sequence[str]) -> list[str]:
+def _names_of(library: Library, given: Sequence[str]) -> list[str]:
     known = library.catalogue.named
     found = {word: next((name for name in _spellings(word) if known(name)), None) for word in given}
     if strangers := [printable(word) for word, name in found.items() if name is None]:
@@ -42,11 +60,11 @@ def _spellings(word: str) -> Iterator[str]:
     yield from (word, str(path), os.path.normpath(path), str(path.parent.resolve() / path.name), str(path.resolve()))
 
 
-def _gone(library: Library) -> list[str]:
+def _gone_files(library: Library) -> list[str]:
     names = (photo.name for page in library.catalogue.pages() for photo, _ in page)
     gone, there = [], 0
     for name in (name for name in names if "://" not in name):
-        if _there(name):
+        if _exists(name):
             there += 1
         else:
             gone.append(name)
@@ -55,7 +73,7 @@ def _gone(library: Library) -> list[str]:
     return gone
 
 
-def _there(name: str) -> bool:
+def _exists(name: str) -> bool:
     """What cannot be looked at, as on a disk that does not answer, counts as there."""
     try:
         os.stat(name)
@@ -64,9 +82,6 @@ def _there(name: str) -> bool:
     except OSError:
         return True
     return True
-
-
-Entry = tuple[Photo, int | None]
 
 
 def merge(folders: Sequence[str], into: str) -> None:
@@ -83,7 +98,7 @@ def merge(folders: Sequence[str], into: str) -> None:
     with library.writing():
         for source in sources:
             with library.change() as change:
-                taken = sum(_take(library, source, page, change) for page in source.catalogue.pages())
+                taken = sum(_merge_page(library, source, page, change) for page in source.catalogue.pages())
             print(f"{source.folder}: {pluralize(taken, 'photo')} taken")
     print(f"{pluralize(len(library), 'photo')} in {into}")
 
@@ -100,43 +115,27 @@ def _check_alike(libraries: Sequence[Library]) -> None:
                 )
 
 
-def _take(library: Library, source: Library, page: Sequence[Entry], change: Change) -> int:
+def _merge_page(library: Library, source: Library, page: Sequence[Entry], change: Change) -> int:
     """Take in some photos of a source; how many were new, or newer than the library's."""
     # What is damaged and waits to be described anew says nothing.
     entries = [entry for entry in page if entry[1] is not None or entry[0].reason is not None]
     there = [library.catalogue.named(photo.name) for photo, _ in entries]
     newer = [old is None or _rank(entry) > _rank(old) for entry, old in zip(entries, there, strict=True)]
-    _put(library, source, [entry for entry, new in zip(entries, newer, strict=True) if new], change)
+    _copy_entries(library, source, [entry for entry, new in zip(entries, newer, strict=True) if new], change)
     for (photo, _), old, new in zip(entries, there, newer, strict=True):
         if old is not None:
             first, last = (old[0], photo) if new else (photo, old[0])
-            change.describe(photo.name, {**first.metadata, **last.metadata})
+            change.set_metadata(photo.name, {**first.metadata, **last.metadata})
     return sum(newer)
 
 
-def _put(library: Library, source: Library, entries: Sequence[Entry], change: Change) -> None:
+def _copy_entries(library: Library, source: Library, entries: Sequence[Entry], change: Change) -> None:
     keys = np.array([key for _, key in entries if key is not None], np.int64)
-    own = iter(library.keep(change, source.descriptors(keys)).tolist() if len(keys) else ())
-    change.put([photo for photo, _ in entries], [None if key is None else next(own) for _, key in entries])
+    new_keys = iter(library.write_segment(change, source.descriptors(keys)).tolist() if len(keys) else ())
+    change.put([photo for photo, _ in entries], [None if key is None else next(new_keys) for _, key in entries])
 
 
 def _rank(entry: Entry) -> tuple[int, bool]:
     """Higher of what was changed later; of one state of a file, of what could be described."""
     photo, key = entry
     return photo.changed, key is not None
-
-
-def about(library: Library, bad: bool = False) -> None:
-    """Print how many photos, the model, the columns, bytes on disk; with `bad` also what could not be read, and why."""
-    broken = list(library.catalogue.bad())
-    identity = library.identity
-    scales = ", ".join(f"{scale:g}" for scale in identity["scales"])
-    size = sum(path.stat().st_size for path in library.folder.rglob("*") if path.is_file())
-    print(f"photos: {len(library)}")
-    print(f"could not be read: {len(broken)}" + ("" if bad or not broken else " (--bad names them)"))
-    print(f"model: {printable(identity['title'])}, {identity['dim']} values a photo")
-    print(f"scales: {scales}; photos of at most {identity['max_side']} pixels")
-    print(f"columns: {', '.join(map(printable, library.catalogue.columns())) or 'none'}")
-    print(f"on disk: {size / 1e6:.1f} MB")
-    for photo in broken if bad else ():
-        print(f"{printable(photo.name)}: {photo.reason}")

@@ -107,8 +107,8 @@ class MilvusStore:
                 there |= {hit["key"] for hit in self._client.get(self.collection, part, output_fields=["key"])}
         return [number for key, number in lasts.items() if key not in there]
 
-    def behind(self, contents: Contents) -> bool:
-        """As `Store.behind`: Milvus keeps its own."""
+    def outdated(self, contents: Contents) -> bool:
+        """As `Store.outdated`: Milvus keeps its own."""
         return False
 
     def sweep(self, contents: Contents) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import mmap
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from contextlib import closing
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -15,6 +14,7 @@ from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dolglab.concurrency import prefetch_map
 from dolglab.errors import UserError
 
 Part = TypeVar("Part")
@@ -28,13 +28,9 @@ def side_by_side(work: Callable[[Part], Result], parts: Iterable[Part]) -> Gener
     here each thread computes its own part by itself.
     """
     threads = torch.get_num_threads()
-    left = iter(parts)
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            waiting: deque[Future[Result]] = deque(pool.submit(work, part) for part in islice(left, threads + 1))
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(work, part) for part in islice(left, 1))
+        with closing(prefetch_map(work, parts, threads, threads + 1, partial(torch.set_num_threads, 1))) as pairs:
+            for _, result in pairs:
                 yield result
     finally:
         # MKL knows one number for all threads.

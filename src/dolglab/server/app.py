@@ -15,7 +15,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 
 from dolglab import __version__
 from dolglab.errors import UserError
-from dolglab.library.search_engine import Finder
+from dolglab.library.search_engine import SearchEngine
 from dolglab.server import app as api_page
 from dolglab.server import routes as about_routes
 from dolglab.server import routes as page_routes
@@ -91,7 +91,7 @@ A page of another site can neither read answers nor change anything; programs ne
 """
 
 
-def build_app(finder: Finder, settings: Settings) -> FastAPI:
+def build_app(finder: SearchEngine, settings: Settings) -> FastAPI:
     """A library's page and REST API, the latter described at /api/openapi.json."""
     # The documentation pages that FastAPI brings load their scripts from elsewhere.
     app = FastAPI(
@@ -122,7 +122,7 @@ def run(library: str, host: str, port: int, settings: Settings, backend: str = "
     with closing(_listening(host, port)) as listening:
         if settings.token is None and not _loopback(host):
             typer.echo(OPEN, err=True)
-        app = build_app(Finder(library, backend), settings)
+        app = build_app(SearchEngine(library, backend), settings)
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"http://{shown}:{listening.getsockname()[1]}/")
         config = uvicorn.Config(

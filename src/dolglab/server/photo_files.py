@@ -21,11 +21,9 @@ from PIL import Image
 
 from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
-from dolglab.library.catalogue import Photo
+from dolglab.library.catalogue import Photo, printable
 from dolglab.library.library import Library
-from dolglab.library.photos import IMAGE_SUFFIXES, File
-from dolglab.library.query import photo_pixels
-from dolglab.library.search_engine import printable
+from dolglab.library.photos import IMAGE_SUFFIXES, PhotoFile, photo_pixels
 from dolglab.server.schemas import label
 from dolglab.server.security import Worker
 
@@ -290,6 +288,6 @@ def _unique(name: str, taken: set[str]) -> str:
 def _bytes(photo: Photo) -> bytes:
     check_unchanged(photo)
     try:
-        return File(photo.name, photo.size, photo.changed).read()
+        return PhotoFile(photo.name, photo.size, photo.changed).read()
     except OSError:
         raise gone() from None

@@ -19,7 +19,7 @@ from fastapi.security import HTTPBearer
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.library.query import KINDS, Box, read_box
+from dolglab.library.photos import FORMATS, Box, read_box
 from dolglab.server import schemas as models
 from dolglab.server.photo_files import folder_name, in_chunks, safe_name
 from dolglab.server.schemas import shown_answers, shown_explanation, shown_photo
@@ -74,7 +74,7 @@ TOKEN = [Depends(HTTPBearer(auto_error=False, description="Where the server has 
 # Of routes that take a form.
 FORM = [Depends(_known_fields)]
 AtDesk = Annotated[Desk, Depends(_desk)]
-Upload = Annotated[UploadFile, File(description=f"An image file: {KINDS}.")]
+Upload = Annotated[UploadFile, File(description=f"An image file: {FORMATS}.")]
 BoxField = Annotated[str, Form(description="Only this part: x1,y1,x2,y2 in pixels of the upright photo.")]
 WhereField = Annotated[list[str], Form(description="Only photos with this in a column: COLUMN=VALUE.")]
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dolglab.library import catalogue, library
+from dolglab.library.catalogue import printable
 from dolglab.library.explain import Explanation
-from dolglab.library.search_engine import printable
 
 # What SQLite can number.
 LARGEST = 2**63 - 1

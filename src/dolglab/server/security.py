@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dolglab.library.query import Header, TooManyPixelsError, photo_header
+from dolglab.library.photos import Header, TooManyPixelsError, photo_header
 from dolglab.server.errors import told
 
 

@@ -16,9 +16,9 @@ from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Answer, Library, LibraryBusy
-from dolglab.library.query import Box, query_pixels
-from dolglab.library.relevance_feedback import search_marked
-from dolglab.library.search_engine import Finder
+from dolglab.library.photos import Box, query_pixels
+from dolglab.library.relevance_feedback import search_with_feedback
+from dolglab.library.search_engine import SearchEngine
 from dolglab.server.photo_files import (
     Pictures,
     add_photo,
@@ -43,7 +43,7 @@ class Desk:
     clients. Changes go by a connection of their own: searches see a change whole or not at all.
     """
 
-    def __init__(self, finder: Finder, settings: Settings) -> None:
+    def __init__(self, finder: SearchEngine, settings: Settings) -> None:
         self.finder = finder
         self.settings = settings
         self.pictures = Pictures()
@@ -65,7 +65,7 @@ class Desk:
 
         def work() -> tuple[NDArray[np.float32], list[Answer]]:
             pixels, descriptor = self._described(data, box)
-            answers = self.finder.search_described(descriptor, [pixels], count, filters, verify)
+            answers = self.finder.search_descriptors(descriptor, [pixels], count, filters, verify)
             return descriptor[0], answers[0]
 
         return self._searches(work)
@@ -78,8 +78,8 @@ class Desk:
         count: int,
         filters: Mapping[str, str],
     ) -> list[Answer]:
-        """See `search_marked`."""
-        return self._searches(lambda: search_marked(self.finder.library, query, right, wrong, count, filters))
+        """See `search_with_feedback`."""
+        return self._searches(lambda: search_with_feedback(self.finder.library, query, right, wrong, count, filters))
 
     def explain(self, data: bytes, box: Box | None, number: int) -> Explanation:
         """Why a photo is found for a query. Raises UserError and HTTPException."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dolglab.concurrency import checked_workers, over_processes
+from dolglab.concurrency import process_map, resolve_workers
 from dolglab.contracts import ImageSource, Orientation
 from dolglab.data.archive_source import ArchiveSource
 from dolglab.data.gldv2 import Kind, image_source, listed_ids
@@ -56,7 +56,7 @@ def scan_gldv2(
     Returns the skip list's path. Raises UserError for a split, list or images that are not there, and a folder that
     cannot be written or that another process prepares.
     """
-    reading, workers = checked_reading(orientation, min_side), checked_workers(workers)
+    reading, workers = checked_reading(orientation, min_side), resolve_workers(workers)
     root = Path(root)
     images = image_source(root, split, listed_ids(root, split, train_csv), source, probe=False)
     home = root / split
@@ -66,7 +66,7 @@ def scan_gldv2(
             shutil.rmtree(other, ignore_errors=True)
         left = [chunk for chunk in chunks if not chunk.part.exists()]
         try:
-            for _ in over_processes(_scan, left, workers, "scanning"):
+            for _ in process_map(_scan, left, workers, "scanning"):
                 pass
             found = [row for chunk in chunks for row in csv.reader(io.StringIO(chunk.part.read_text()))]
             _write(home, found)
