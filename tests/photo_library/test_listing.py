@@ -22,8 +22,8 @@ def test_a_list_names_files_and_folders_and_what_is_gone_is_left_out(folder: Pat
     listed = tmp_path / "list.txt"
     wanted = [str(folder / "a" / "0.jpg"), str(tmp_path / "gone.jpg"), str(folder / "b c")]
     listed.write_bytes(end.join([*wanted, wanted[0]]).encode())
-    for chunk in (1 << 20, len(wanted[0]) + len(end), 1):
-        assert list(read_list(str(listed), chunk)) == [*wanted, wanted[0]] or (chunk == 1 and end == "\0")
+    for chunk in (1 << 20, len(wanted[0]) + len(end)):
+        assert list(read_list(str(listed), chunk)) == [*wanted, wanted[0]]
     found, gone = names(str(folder / "a" / "1.jpg"), listed=str(listed))
     assert found == [str(folder / name) for name in ("a/0.jpg", "a/1.jpg", "b c/3.jpg", "b c/4.jpg", "b c/5.jpg")]
     assert gone == [wanted[1]]

@@ -162,5 +162,5 @@ def test_the_parts_of_a_local_head_are_named(tmp_path: Path) -> None:
     same = [key for key, value in other.state_dict().items() if torch.equal(value, trained.state_dict()[key])]
     assert {"local.encoder.weight", "local.decoder.weight", "local.attention.0.weight"} <= set(same)
     assert "fc.weight" not in same
-    with pytest.raises(UserError, match="weights_parts=aspp.*local"):
+    with pytest.raises(UserError, match=r"weights_parts=aspp.*local"):
         warm_start(other, ArcFace(8, 2), str(tmp_path / "a.ckpt"), ["a", "b"], ["aspp"])

@@ -127,7 +127,7 @@ def test_a_private_repository_and_one_that_is_none(fake: Hub, folder: Path) -> N
         with pytest.raises(UserError, match=rf"hf://{name} .*private"):
             fetch(f"hf://{name}", api=fake.api)
     fake.repositories["me/other"] = {"README.md": b"# Something else"}
-    with pytest.raises(UserError, match="hf://me/other .*config.json"):
+    with pytest.raises(UserError, match=r"hf://me/other .*config\.json"):
         fetch("hf://me/other", api=fake.api)
 
 
@@ -142,7 +142,7 @@ def test_a_token_that_is_not_taken_and_none(fake: Hub, folder: Path, tmp_path: P
 
 def test_a_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(UserError, match="hf://me/model .*reached"):
+    with pytest.raises(UserError, match=r"hf://me/model .*reached"):
         fetch("hf://me/model", api=HfApi(endpoint="http://127.0.0.1:9", token=False))
 
 

@@ -110,7 +110,7 @@ def test_a_network_without_a_file_is_exported_once(folder: Path, checkpoint: Pat
     for _ in range(2):
         assert load_extractor(str(checkpoint), backend="onnx").identity["dim"] == 8
     assert len(made) == 1
-    with pytest.raises(UserError, match="--backend.*tensorrt"):
+    with pytest.raises(UserError, match=r"--backend.*tensorrt"):
         load_extractor(str(checkpoint), backend="tensorrt")
 
 
