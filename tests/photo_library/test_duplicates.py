@@ -10,7 +10,7 @@ from photo_library.made import library_of, table, unit
 
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
-from dolglab.library.duplicates import write_duplicates
+from dolglab.library.duplicates import BlockSizes, write_duplicates
 
 
 def near_copies() -> np.ndarray:
@@ -35,11 +35,11 @@ def by_pairs(descriptors: np.ndarray, least: float) -> set[frozenset[int]]:
 @pytest.mark.parametrize("small", [False, True])
 def test_clusters_are_those_of_all_pairs(tmp_path: Path, capsys, small: bool) -> None:
     # Blocks that cut clusters, whose pairs are joined again and again.
-    blocks = {"rows": 7, "columns": 16, "max_pairs": 3} if small else {}
+    blocks = BlockSizes(7, 16, 3) if small else BlockSizes()
     descriptors = near_copies()
     photos = [Photo(f"/{row}", 1, 1, (row % 5 + 1, 10)) for row in range(90)]
     library = library_of(tmp_path / "library", photos, descriptors, segments=4)
-    write_duplicates(library, tmp_path / "out" / "d.csv", 0.99, **blocks)
+    write_duplicates(library, tmp_path / "out" / "d.csv", 0.99, blocks)
     rows = table(tmp_path / "out" / "d.csv")
     found: dict[str, list[int]] = {}
     for row in rows:

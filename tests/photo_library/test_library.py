@@ -13,10 +13,10 @@ import pytest
 from photo_library.conftest import describe, save
 
 from dolglab.errors import UserError
-from dolglab.library.catalogue import FILE, Photo
+from dolglab.library.catalogue import FILE, Catalogue, Photo
 from dolglab.library.faiss_store import SegmentLimits
 from dolglab.library.ingest import embed
-from dolglab.library.library import Library, make_library
+from dolglab.library.library import Library
 from dolglab.library.listing import Listing
 from dolglab.library.photos import PhotoFile, find_photos, photo_pixels
 from dolglab.library.search_engine import SearchEngine
@@ -255,7 +255,8 @@ def test_what_may_pass_is_tried_again_and_keeps_an_older_descriptor(
 
 def test_two_first_commands_at_once_make_one_library(tmp_path: Path):
     first = Library.open(tmp_path / "library", IDENTITY)
-    make_library(tmp_path / "library", {**IDENTITY, "title": "second"})
+    about = {"identity": {**IDENTITY, "title": "second"}, "store": {"kind": "flat"}}
+    assert not Catalogue.create(tmp_path / "library", about)
     first.add([photo("a")], unit([1, 0, 0, 0]))
     assert len(Library(tmp_path / "library", IDENTITY)) == 1
 

@@ -65,7 +65,6 @@ WITH RECURSIVE each (this) AS (
     SELECT (SELECT MIN({column}) FROM field WHERE {where} AND {column} > this) FROM each WHERE this IS NOT NULL
 ) SELECT this FROM each WHERE this IS NOT NULL LIMIT :limit
 """
-COLUMNS = "name, size, changed, height, width, reason, metadata, id, key"
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,10 @@ class Photo:
     reason: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     id: int | None = None
+
+
+# A photo, and its descriptor's key; None of one without.
+Entry = tuple[Photo, int | None]
 
 
 class Segment(NamedTuple):
@@ -280,14 +283,12 @@ class Catalogue:
 
     def photos(self, keys: Iterable[int]) -> dict[int, Photo]:
         """Photos by the keys of their descriptors; those that are gone are left out."""
-        asked = json.dumps(list(keys))
-        rows = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE key IN (SELECT value FROM json_each(?))", (asked,))
-        return {row[-1]: _photo(row) for row in rows}
+        rows = self._select("key IN (SELECT value FROM json_each(?))", json.dumps(list(keys)))
+        return {key: photo for photo, key in rows if key is not None}
 
     def find(self, number: int) -> Photo | None:
         """The photo of that number."""
-        row = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE id = ?", (number,)).fetchone()
-        return None if row is None else _photo(row)
+        return next((photo for photo, _ in self._select("id = ?", number)), None)
 
     def keys(self, numbers: Iterable[int]) -> list[int]:
         """Keys of the descriptors of the photos of those numbers, ascending; some may have none."""
@@ -295,24 +296,20 @@ class Catalogue:
         query = "SELECT key FROM photo WHERE key IS NOT NULL AND id IN (SELECT value FROM json_each(?)) ORDER BY key"
         return [row[0] for row in self._db.execute(query, (asked,))]
 
-    def named(self, name: str) -> tuple[Photo, int | None] | None:
-        """A photo by its name, and its descriptor's key; None where it is not there."""
-        row = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE name = ?", (os.fsencode(name),)).fetchone()
-        return None if row is None else (_photo(row), row[-1])
+    def named(self, name: str) -> Entry | None:
+        """A photo by its name; None where it is not there."""
+        return next(self._select("name = ?", os.fsencode(name)), None)
 
-    def pages(self, size: int = 4096) -> Iterator[list[tuple[Photo, int | None]]]:
-        """All photos by their numbers, so many at a time, each with its descriptor's key; None of one without."""
+    def pages(self, size: int = 4096) -> Iterator[list[Entry]]:
+        """All photos by their numbers, so many at a time."""
         last = 0
-        query = f"SELECT {COLUMNS} FROM photo WHERE id > ? ORDER BY id LIMIT ?"
-        while rows := self._db.execute(query, (last, size)).fetchall():
-            page = [(_photo(row), row[-1]) for row in rows]
+        while page := list(self._select("id > ? ORDER BY id LIMIT ?", last, size)):
             yield page
             last = page[-1][0].id or 0
 
     def bad(self) -> Iterator[Photo]:
         """Photos that could not be read."""
-        for row in self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE reason IS NOT NULL ORDER BY name"):
-            yield _photo(row)
+        return (photo for photo, _ in self._select("reason IS NOT NULL ORDER BY name"))
 
     def matching(self, filters: Mapping[str, str]) -> NDArray[np.int64]:
         """Keys of the descriptors of the photos whose metadata have all of these values, ascending."""
@@ -339,11 +336,12 @@ class Catalogue:
             self._db.execute("BEGIN IMMEDIATE")
             yield Change(self._db)
 
-
-def _photo(row: tuple[Any, ...]) -> Photo:
-    name, size, changed, height, width, reason, metadata, number, _ = row
-    shape = None if height is None else (height, width)
-    return Photo(os.fsdecode(name), size, changed, shape, reason, json.loads(metadata), number)
+    def _select(self, condition: str, *values: object) -> Iterator[Entry]:
+        columns = "name, size, changed, height, width, reason, metadata, id, key"
+        rows = self._db.execute(f"SELECT {columns} FROM photo WHERE {condition}", values)
+        for name, size, changed, height, width, reason, metadata, number, key in rows:
+            shape = None if height is None else (height, width)
+            yield Photo(os.fsdecode(name), size, changed, shape, reason, json.loads(metadata), number), key
 
 
 def _connect(path: Path) -> sqlite3.Connection:

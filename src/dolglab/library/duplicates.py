@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,64 +15,55 @@ from dolglab.errors import UserError, pluralize
 from dolglab.library.library import Library
 from dolglab.library.tables import write_table
 
-# Photos compared with so many others at a time: 4 million cosines.
-ROWS, COLUMNS = 512, 8192
-# Pairs that are kept before they are joined.
-MAX_PAIRS = 1 << 20
 ROUNDING = 1e-6
 HEADER = ("cluster", "photo", "cosine")
 
 ReadDescriptors = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 
-def write_duplicates(
-    library: Library,
-    out: str | Path,
-    min_cosine: float,
-    rows: int = ROWS,
-    columns: int = COLUMNS,
-    max_pairs: int = MAX_PAIRS,
-) -> None:
+class BlockSizes(NamedTuple):
+    """`rows` descriptors are compared with `columns` others at a time; `pairs` of near ones wait to be joined."""
+
+    rows: int = 512
+    columns: int = 8192
+    pairs: int = 1 << 20
+
+
+BLOCKS = BlockSizes()
+
+
+def write_duplicates(library: Library, out: str | Path, min_cosine: float, blocks: BlockSizes = BLOCKS) -> None:
     """Write the clusters of photos that hang together by cosines of at least `min_cosine`, compared each with each.
 
     In a cluster, which photos of one scene form too, the photo with the most pixels comes first, and every one has its
-    cosine to that one. Prints how many there are. The sizes of blocks are as in `find_clusters`.
-    Raises UserError for a cosine that is none.
+    cosine to that one. Prints how many there are. Raises UserError for a cosine that is none.
     """
     if not 0 < min_cosine <= 1:
         raise UserError(f"--least is a cosine above 0, at most 1, not {min_cosine}")
     # Meanwhile nobody gives the descriptors other keys.
     with library.writing():
         keys = library.keys()
-        members, clusters = find_clusters(library.descriptors, keys, min_cosine, rows, columns, max_pairs)
-        order = np.lexsort((members, -_pixel_counts(library, keys[members], columns), clusters))
+        members, clusters = find_clusters(library.descriptors, keys, min_cosine, blocks)
+        order = np.lexsort((members, -_pixel_counts(library, keys[members], blocks.columns), clusters))
         members, clusters = members[order], clusters[order]
-        write_table(Path(out), HEADER, _table_rows(library, keys[members], clusters, rows))
+        write_table(Path(out), HEADER, _table_rows(library, keys[members], clusters, blocks.rows))
         count = len(np.unique(clusters))
     near = f"{len(members)} in {pluralize(count, 'cluster')} that hang together by cosines of {min_cosine:g} or more"
     print(f"{pluralize(len(keys), 'photo')} compared: {near}, in {out}")
 
 
 def find_clusters(
-    read: ReadDescriptors,
-    keys: NDArray[np.int64],
-    min_cosine: float,
-    rows: int = ROWS,
-    columns: int = COLUMNS,
-    max_pairs: int = MAX_PAIRS,
+    read: ReadDescriptors, keys: NDArray[np.int64], min_cosine: float, blocks: BlockSizes = BLOCKS
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(m,) places in `keys` of what is in a cluster of at least two, and (m,) its cluster, from 1.
 
-    Args:
-        read: gives the descriptors of some keys, (n, dim). A few blocks of them are in memory at a time.
-        rows, columns: descriptors that are compared with so many others at a time.
-        max_pairs: pairs of near ones that are kept before their clusters are joined.
+    `read` gives the descriptors of some keys, (n, dim). A few blocks of them are in memory at a time.
     """
     roots = np.arange(len(keys))
     waiting: list[NDArray[np.int64]] = []
-    for pairs in _near_pairs(read, keys, min_cosine, rows, columns):
+    for pairs in _near_pairs(read, keys, min_cosine, blocks):
         waiting.append(np.unique(np.sort(roots[pairs], axis=1), axis=0))
-        if sum(map(len, waiting)) > max_pairs:
+        if sum(map(len, waiting)) > blocks.pairs:
             roots, waiting = _join_clusters(roots, waiting), []
     roots = _join_clusters(roots, waiting)
     counts = np.bincount(roots, minlength=len(keys))
@@ -81,14 +73,14 @@ def find_clusters(
 
 
 def _near_pairs(
-    read: ReadDescriptors, keys: NDArray[np.int64], min_cosine: float, rows: int, columns: int
+    read: ReadDescriptors, keys: NDArray[np.int64], min_cosine: float, blocks: BlockSizes
 ) -> Iterator[NDArray[np.int64]]:
     """(p, 2) places of two descriptors that are near, block by block."""
-    for top in range(0, len(keys), rows):
-        own = read(keys[top : top + rows])
-        for left in range(top, len(keys), columns):
+    for top in range(0, len(keys), blocks.rows):
+        own = read(keys[top : top + blocks.rows])
+        for left in range(top, len(keys), blocks.columns):
             # The cosine of equal descriptors is 1 but for the last digits.
-            near = own @ read(keys[left : left + columns]).T >= min_cosine - ROUNDING
+            near = own @ read(keys[left : left + blocks.columns]).T >= min_cosine - ROUNDING
             if left == top:
                 # Each pair once, and no photo with itself.
                 near[:, : len(own)] &= np.tri(len(own), k=-1, dtype=np.bool_).T

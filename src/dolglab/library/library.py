@@ -91,7 +91,9 @@ class Library:
 
         Raises UserError as the library does, and where its descriptors lie elsewhere.
         """
-        made = not (Path(folder) / FILE).exists() and make_library(Path(folder), identity, store)
+        made = not (Path(folder) / FILE).exists() and Catalogue.create(
+            Path(folder), {"identity": dict(identity), "store": store_options(store)}
+        )
         try:
             library = cls(folder, identity, limits)
         except UserError:
@@ -290,8 +292,3 @@ class Library:
             if column not in known:
                 raise UserError(f"no photo has {column}: the columns are {', '.join(known) or 'none'} (--metadata)")
         return self.catalogue.matching(filters)
-
-
-def make_library(folder: Path, identity: Mapping[str, Any], store: str | None = None) -> bool:
-    """An empty library in `folder`: see `Library.open`. False where another process was sooner: its library stays."""
-    return Catalogue.create(folder, {"identity": dict(identity), "store": store_options(store)})

@@ -9,11 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from dolglab.errors import UserError, pluralize, truncate_list
-from dolglab.library.catalogue import FILE, Change, Photo, printable
+from dolglab.library.catalogue import FILE, Change, Entry, printable
 from dolglab.library.library import IDENTITY, Library
-
-# A photo, and its descriptor's key; None of one without.
-Entry = tuple[Photo, int | None]
 
 
 def print_info(library: Library, bad: bool = False) -> None:
