@@ -59,16 +59,8 @@ def embed_places(
 ) -> None:
     """Find photos, describe those that are new or changed, keep them in a library, and print what was done.
 
-    Args:
-        places, listed, shard: which photos: see `Listing`.
-        library: its folder; made where there is none.
-        model, scales, max_side, backend: what describes them: see `load_extractor`. No model is that of the library.
-        metadata: a table of metadata to join: see `read_metadata`.
-        threads: that read and decode.
-        store: where descriptors lie: see `store_options`.
-        plan: only print what there is to do, how long it takes and how large it gets.
-
-    Raises UserError for a person's mistake.
+    The arguments are the options of `dolglab embed --help`; no `model` is that of the library. With `plan` it only
+    prints what there is to do. Raises UserError for a person's mistake.
     """
     if not places and listed is None:
         raise UserError("which photos? name folders, files or a prefix, or a list of them with --list")

@@ -110,14 +110,17 @@ class Library:
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Raise UserError for another model than the one that made the library."""
-        for key in IDENTITY:
+        if key := self.differs_in(identity):
             mine, theirs = self.identity[key], identity[key]
-            if mine != theirs:
-                made = f"{key} {mine}, not {theirs}" if key != "model" else f"{self.identity['title']} ({mine})"
-                raise UserError(
-                    f"{self.folder} was made with {made}: give the same --model, --scales and --max-side, or another "
-                    "--library"
-                )
+            made = f"{key} {mine}, not {theirs}" if key != "model" else f"{self.identity['title']} ({mine})"
+            raise UserError(
+                f"{self.folder} was made with {made}: give the same --model, --scales and --max-side, or another "
+                "--library"
+            )
+
+    def differs_in(self, identity: Mapping[str, Any]) -> str | None:
+        """The first part of a model's identity that is not this library's."""
+        return next((key for key in IDENTITY if self.identity[key] != identity[key]), None)
 
     def forget_damaged(self) -> int:
         """Have the photos count as changed whose descriptors cannot be read from disk; how many they are."""

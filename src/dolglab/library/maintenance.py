@@ -10,7 +10,7 @@ import numpy as np
 
 from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.library.catalogue import FILE, Change, Entry, printable
-from dolglab.library.library import IDENTITY, Library
+from dolglab.library.library import Library
 
 
 def print_info(library: Library, bad: bool = False) -> None:
@@ -90,26 +90,21 @@ def merge(folders: Sequence[str], into: str) -> None:
     if any(Path(folder).resolve() == Path(into).resolve() for folder in folders):
         raise UserError(f"{into} cannot be merged into itself")
     sources = [Library(folder) for folder in folders]
-    _check_alike([*sources, *([Library(into)] if (Path(into) / FILE).exists() else [])])
-    library = Library.open(into, sources[0].identity)
+    first = sources[0]
+    for other in [*sources[1:], *([Library(into)] if (Path(into) / FILE).exists() else [])]:
+        if key := first.differs_in(other.identity):
+            makers = [f"{one.identity['title']} ({key} {one.identity[key]})" for one in (other, first)]
+            raise UserError(
+                f"{other.folder} was made by {makers[0]}, {first.folder} by {makers[1]}: libraries of one model, scales "
+                "and size are merged"
+            )
+    library = Library.open(into, first.identity)
     with library.writing():
         for source in sources:
             with library.change() as change:
                 taken = sum(_merge_page(library, source, page, change) for page in source.catalogue.pages())
             print(f"{source.folder}: {pluralize(taken, 'photo')} taken")
     print(f"{pluralize(len(library), 'photo')} in {into}")
-
-
-def _check_alike(libraries: Sequence[Library]) -> None:
-    first = libraries[0]
-    for other in libraries[1:]:
-        for key in IDENTITY:
-            mine, theirs = first.identity[key], other.identity[key]
-            if mine != theirs:
-                raise UserError(
-                    f"{other.folder} was made by {other.identity['title']} ({key} {theirs}), {first.folder} by "
-                    f"{first.identity['title']} ({key} {mine}): libraries of one model, scales and size are merged"
-                )
 
 
 def _merge_page(library: Library, source: Library, page: Sequence[Entry], change: Change) -> int:

@@ -82,18 +82,7 @@ def search_photos(
 ) -> None:
     """Search a library for each query, print the answers and write the page.
 
-    Args:
-        queries: photos, or folders of them.
-        library: its folder.
-        top: answers a query.
-        box: "x1,y1,x2,y2", the part of each query to search for, in pixels.
-        where: conditions COLUMN=VALUE, all of which an answer's metadata meet.
-        min_cosine: answers below it are left out.
-        rerank: one of `RERANKERS`, to verify the first answers.
-        explain: also say why each answer was found.
-        as_json: print JSON instead of tables.
-        html: the page's file.
-
+    The arguments are the options of `dolglab search --help`; `min_cosine` is `--least` there.
     Raises UserError for a person's mistake.
     """
     if rerank not in (None, *RERANKERS):

@@ -49,16 +49,7 @@ def export(
 ) -> Path:
     """Write a model's folder, push it where that is asked for, and print what was done; the folder.
 
-    Args:
-        out: the folder, which must not exist or be empty.
-        checkpoint, released: a run's checkpoint, or a released one: one of them.
-        cards: result cards of these weights: see `read_cards`.
-        licence: of these weights, as the hub calls it.
-        onnx, normalised_input: write an ONNX file too: see `write_onnx`.
-        int8, calibrate: write an int8 one from the photos in a folder: see `write_int8`.
-        push, private: OWNER/NAME on the hub, and whether others see it.
-
-    Raises UserError for a person's mistake.
+    The arguments are the options of `dolglab export --help`. Raises UserError for a person's mistake.
     """
     if (checkpoint is None) == (released is None):
         raise UserError("give --checkpoint FILE or --released FILE, one of them")
