@@ -95,8 +95,8 @@ def merge(folders: Sequence[str], into: str) -> None:
         if key := first.differs_in(other.identity):
             makers = [f"{one.identity['title']} ({key} {one.identity[key]})" for one in (other, first)]
             raise UserError(
-                f"{other.folder} was made by {makers[0]}, {first.folder} by {makers[1]}: libraries of one model, scales "
-                "and size are merged"
+                f"{other.folder} was made by {makers[0]}, {first.folder} by {makers[1]}: libraries of one model, "
+                "scales and size are merged"
             )
     library = Library.open(into, first.identity)
     with library.writing():
