@@ -15,7 +15,7 @@ from training.test_checkpoints import write
 
 import dolglab
 from dolglab.errors import UserError
-from dolglab.sharing.loaded_model import LoadedModel
+from dolglab.sharing.loading import LoadedModel
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -61,11 +61,11 @@ def test_photographs_are_turned_upright_whatever_they_come_as(model, tmp_path: P
 @pytest.mark.parametrize(
     ("image", "said"),
     [
-        (np.zeros((4, 4), np.uint8), r"not an array \(4, 4\) of uint8"),
-        (np.zeros((4, 4, 3), np.float32), r"of float32"),
-        (np.zeros((0, 4, 3), np.uint8), r"has no pixels"),
-        (7, r"not int"),
-        ("nowhere.jpg", r"nowhere.jpg cannot be read: No such file"),
+        (np.zeros((4, 4), np.uint8), r"\(4, 4\)"),
+        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"),
+        (7, "int"),
+        ("nowhere.jpg", "nowhere.jpg"),
     ],
 )
 def test_what_is_no_image_is_refused(model, image: object, said: str) -> None:

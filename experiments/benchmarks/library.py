@@ -26,12 +26,11 @@ from dolglab.data.image_reading import decode, shrink
 from dolglab.library.catalogue import Photo
 from dolglab.library.ingest import embed
 from dolglab.library.library import Library
-from dolglab.library.photos import File, find_photos
-from dolglab.library.query import Ready, photo_pixels, ready_model
-from dolglab.library.search_engine import Finder
+from dolglab.library.photos import PhotoFile, find_photos, photo_pixels
+from dolglab.library.search_engine import SearchEngine
 from dolglab.models.dolg import GlobalDescriptor
 from dolglab.models.pooling import GeM
-from dolglab.sharing.resolve import PRETRAINED
+from dolglab.sharing.loading import PRETRAINED, LoadedExtractor, load_extractor
 
 DIM, CENTRES, BLOCK, QUERIES, TOP = 512, 1000, 10_000, 200, 20
 IDENTITY = {"model": "random", "title": "random", "source": "random", "dim": DIM, "scales": [1.0], "max_side": 1}
@@ -45,13 +44,13 @@ def filling(folder: Path, count: int, rounds: int) -> None:
         pixels = rng.integers(0, 256, (shape[0] // 16, shape[1] // 16, 3), np.uint8).repeat(16, 0).repeat(16, 1)
         Image.fromarray(pixels).save(folder / f"{number:04d}.jpg")
     files = find_photos([str(folder)])
-    ready = {name: ready_model("efficientnet_lite0", max_side=640, backend=name) for name in ("torch", "onnx")}
+    loaded = {name: load_extractor("efficientnet_lite0", max_side=640, backend=name) for name in ("torch", "onnx")}
     build, _ = PRETRAINED["efficientnet_lite0"]
     model = GlobalDescriptor(build(), GeM, dim=None).eval()
     seconds: dict[str, list[float]] = {"plain": [], "torch": [], "onnx": []}
     for number in range(rounds):
         seconds["plain"].append(timed(lambda: plain(model, files)))
-        for name, made in ready.items():
+        for name, made in loaded.items():
             place = folder.parent / f"{name}{number}"
             seconds[name].append(timed(lambda place=place, made=made: ours(place, made, files)))
     slow, fast, onnx = (statistics.median(seconds[name]) for name in seconds)
@@ -61,16 +60,16 @@ def filling(folder: Path, count: int, rounds: int) -> None:
     )
 
 
-def plain(model: GlobalDescriptor, files: list[File]) -> None:
+def plain(model: GlobalDescriptor, files: list[PhotoFile]) -> None:
     with torch.inference_mode():
         for file in files:
             pixels = torch.from_numpy(shrink(decode(file.read()), 640)).permute(2, 0, 1)[None].float()
             F.normalize(model(model.backbone.normalise(pixels)))
 
 
-def ours(folder: Path, ready: Ready, files: list[File]) -> None:
-    with closing(Library.open(folder, ready.identity)) as library, library.writing():
-        embed(library, ready, files)
+def ours(folder: Path, loaded: LoadedExtractor, files: list[PhotoFile]) -> None:
+    with closing(Library.open(folder, loaded.identity)) as library, library.writing():
+        embed(library, loaded, files)
 
 
 def searching(folder: Path, store: str, size: int) -> None:
@@ -111,16 +110,16 @@ def searching(folder: Path, store: str, size: int) -> None:
 
 def first_hits(folder: Path, photos: str) -> None:
     """The share of photos whose first other answer is of their landmark, before and after re-ranking."""
-    ready = ready_model("efficientnet_lite0")
+    loaded = load_extractor("efficientnet_lite0")
     files = find_photos([photos])
-    with closing(Library.open(folder, ready.identity)) as library, library.writing():
-        embed(library, ready, files)
-    finder = Finder(folder)
+    with closing(Library.open(folder, loaded.identity)) as library, library.writing():
+        embed(library, loaded, files)
+    engine = SearchEngine(folder)
     hits = {False: 0, True: 0}
     for file in files:
-        query = photo_pixels(file.name, finder.max_side)
+        query = photo_pixels(file.name, engine.max_side)
         for verify in hits:
-            (answers,) = finder.search([query], 2, verify=verify)
+            (answers,) = engine.search([query], 2, verify=verify)
             other = next(answer for answer in answers if answer.photo.name != file.name)
             hits[verify] += Path(other.photo.name).parent.name == Path(file.name).parent.name
     before, after = (f"{hits[verify]} of {len(files)} ({hits[verify] / len(files):.2%})" for verify in hits)

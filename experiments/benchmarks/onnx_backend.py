@@ -28,11 +28,11 @@ from dolglab.data.image_reading import decode, shrink
 from dolglab.extraction.extractor import Extractor
 from dolglab.extraction.fuse_batch_norm import for_inference
 from dolglab.extraction.onnx_extractor import OnnxExtractor, Session
+from dolglab.measures import revisited_evaluation
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG, DescriptorModel
-from dolglab.measures import revisited_evaluation
+from dolglab.sharing.loading import resolve_model
 from dolglab.sharing.onnx_export import write_int8, write_onnx
-from dolglab.sharing.resolve import named
 
 SIDE = 512
 Describe = Callable[[list[Tensor]], Tensor]
@@ -99,7 +99,7 @@ def main() -> None:
     torch.manual_seed(0)
     networks: list[tuple[str, Callable[[], DescriptorModel], int]] = [
         ("R50 DOLG", lambda: DOLG(Backbone("resnet50.tv_in1k", pretrained=False)), 8),
-        ("EfficientNet-Lite0 GeM", lambda: named("efficientnet_lite0").network, 32),
+        ("EfficientNet-Lite0 GeM", lambda: resolve_model("efficientnet_lite0").network, 32),
     ]
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
         title, found = "", {}

@@ -29,9 +29,9 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from dolglab.library.ingest import Request, embed_places
-from dolglab.library.query import query_pixels
-from dolglab.library.search_engine import Finder
+from dolglab.library.ingest import embed_places
+from dolglab.library.photos import query_pixels
+from dolglab.library.search_engine import SearchEngine
 
 MODEL, MAX_SIDE = "efficientnet_lite0", 512
 WIDTH, HEIGHT, CELLS = 640, 480, 40
@@ -52,7 +52,7 @@ def main() -> None:
         for number, photo in enumerate(photos):
             (root / f"{number:04d}.jpg").write_bytes(photo)
         library = str(Path(folder, "library"))
-        embed_places(Request([str(root)], library, MODEL, "1", MAX_SIDE, None, 2))
+        embed_places([str(root)], library, model=MODEL, max_side=MAX_SIDE)
         queries = [photos[number % len(photos)] for number in range(options.searches)]
         print(f"\nthe library itself, one after another: {plain(library, queries):.1f} searches/s")
         with served(library, OFTEN) as (address, process):
@@ -76,11 +76,11 @@ def jpeg(seed: int) -> bytes:
 
 def plain(library: str, queries: Sequence[bytes]) -> float:
     """Searches a second without a server."""
-    finder = Finder(library)
-    finder.search([query_pixels(queries[0], "query", finder.max_side)])
+    engine = SearchEngine(library)
+    engine.search([query_pixels(queries[0], "query", engine.max_side)])
     start = time.perf_counter()
     for query in queries:
-        finder.search([query_pixels(query, "query", finder.max_side)])
+        engine.search([query_pixels(query, "query", engine.max_side)])
     return len(queries) / (time.perf_counter() - start)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dolglab.models.pooling import RMAC as RMAC
     from dolglab.models.pooling import GeM as GeM
     from dolglab.models.pooling import gem as gem
-    from dolglab.sharing.loaded_model import LoadedModel
+    from dolglab.sharing.loading import LoadedModel
 
 __version__ = "0.2.0"
 
@@ -62,6 +62,6 @@ def load(source: str | Path, scales: Sequence[float] = (1.0,), max_side: int = 1
 
     Raises UserError for a source that is none of these.
     """
-    from dolglab.sharing.loaded_model import LoadedModel
+    from dolglab.sharing.loading import LoadedModel
 
     return LoadedModel(source, scales, max_side)

@@ -1,4 +1,4 @@
-"""Work of several threads, a little ahead of whoever takes what they make."""
+"""Work shared over processes (`process_map`) or threads (`prefetch_map`); results come in the order of the jobs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -17,11 +17,11 @@ from rich.progress import track
 
 from dolglab.errors import UserError
 
-J = TypeVar("J")
-R = TypeVar("R")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
-def checked_workers(workers: int | None) -> int:
+def resolve_workers(workers: int | None) -> int:
     """So many, or all cores for None. Raises UserError for what is no whole number above 0."""
     if workers is None:
         return os.cpu_count() or 1
@@ -30,37 +30,46 @@ def checked_workers(workers: int | None) -> int:
     return workers
 
 
-def over_processes(
-    work: Callable[[J], R], jobs: Sequence[J], workers: int, what: str, settle: Callable[[], None] | None = None
-) -> Iterator[R]:
-    """The results of `work`, a function at the top of a module, in the order of the jobs.
+def process_map(
+    work: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int,
+    description: str,
+    initializer: Callable[[], None] | None = None,
+) -> Iterator[Result]:
+    """The results of `work`, a function at the top of a module, with a progress bar on a terminal.
 
-    With a bar called `what` on a terminal; one worker is this process itself, and there are no more than jobs. `settle`
-    is called in each worker first. Raises UserError where a worker was killed.
+    Args:
+        workers: processes, no more than there are jobs; with one, this process itself does the work.
+        description: names the bar.
+        initializer: called in each process first.
+
+    Raises UserError where a worker was killed.
     """
-    bar = partial(track, description=what, total=len(jobs), transient=True, disable=not sys.stdout.isatty())
+    bar = partial(track, description=description, total=len(jobs), transient=True, disable=not sys.stdout.isatty())
     workers = min(workers, len(jobs))
     if workers <= 1:
         yield from bar(map(work, jobs))
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(settle,))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker, initargs=(initializer,))
     try:
         yield from bar(pool.map(work, jobs))
     except BrokenProcessPool:
         raise UserError(
-            f"{what}: a worker was killed, perhaps for want of memory: the same command goes on, take fewer workers"
+            f"{description}: a worker was killed, perhaps for want of memory: the same command goes on, take fewer "
+            "workers"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(settle: Callable[[], None] | None) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    if settle is not None:
-        settle()
+def _start_worker(initializer: Callable[[], None] | None) -> None:
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    if initializer is not None:
+        initializer()
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     """A worker whose main process was killed would wait for work for ever."""
     parent = parent_process()
     if parent is not None:
@@ -68,35 +77,35 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-J = TypeVar("J")
-R = TypeVar("R")
+def prefetch_map(
+    work: Callable[[Job], Result],
+    jobs: Iterable[Job],
+    threads: int,
+    ahead: int,
+    initializer: Callable[[], None] | None = None,
+) -> Generator[tuple[Job, Result]]:
+    """Each job with its result, computed in threads a little ahead of whoever takes them.
 
-
-def ahead(
-    work: Callable[[J], R], jobs: Iterable[J], threads: int, most: int, begin: Callable[[], None] | None = None
-) -> Iterator[tuple[J, R]]:
-    """Each job with what `work` made of it, in their order.
+    >>> list(prefetch_map(len, ["a", "bc"], threads=2, ahead=1))
+    [('a', 1), ('bc', 2)]
 
     Args:
         jobs: asked for one by one, in the caller's thread.
         threads: that work.
-        most: jobs that are under way, or done and not yet taken.
-        begin: called in each thread first.
+        ahead: jobs that are under way, or done and not yet taken.
+        initializer: called in each thread first.
     """
-    with ThreadPoolExecutor(threads, initializer=begin or (lambda: None)) as pool:
-        running: deque[tuple[J, Future[R]]] = deque()
+    with ThreadPoolExecutor(threads, initializer=initializer) as pool:
+        pending: deque[tuple[Job, Future[Result]]] = deque()
         try:
             for job in jobs:
-                running.append((job, pool.submit(work, job)))
-                if len(running) > most:
-                    yield _first(running)
-            while running:
-                yield _first(running)
+                pending.append((job, pool.submit(work, job)))
+                if len(pending) > ahead:
+                    job, future = pending.popleft()
+                    yield job, future.result()
+            while pending:
+                job, future = pending.popleft()
+                yield job, future.result()
         finally:
-            for _, future in running:
+            for _, future in pending:
                 future.cancel()
-
-
-def _first(running: deque[tuple[J, Future[R]]]) -> tuple[J, R]:
-    job, future = running.popleft()
-    return job, future.result()

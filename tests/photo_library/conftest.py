@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from dolglab.library.query import Ready, photo_pixels, ready_model
+from dolglab.library.photos import photo_pixels
+from dolglab.sharing.loading import LoadedExtractor, load_extractor
 
 
 @pytest.fixture(scope="session")
-def ready() -> Ready:
-    return ready_model("efficientnet_lite0", max_side=64)
+def loaded() -> LoadedExtractor:
+    return load_extractor("efficientnet_lite0", max_side=64)
 
 
 @pytest.fixture
@@ -33,5 +33,5 @@ def save(path: Path, seed: int, cell: int = 12) -> None:
     Image.fromarray(blocks.repeat(cell, 0).repeat(cell, 1)).save(path)
 
 
-def describe(ready: Ready, name: str) -> np.ndarray:
-    return ready.extractor([torch.from_numpy(photo_pixels(name, 64))]).detach().numpy()
+def describe(loaded: LoadedExtractor, name: str) -> np.ndarray:
+    return loaded.describe([photo_pixels(name, 64)])

@@ -9,7 +9,7 @@ import pytest
 
 from dolglab.library.catalogue import Photo
 from dolglab.library.library import Library
-from dolglab.library.relevance_feedback import moved, search_marked
+from dolglab.library.relevance_feedback import rocchio, search_with_feedback
 
 IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": 4, "scales": [1.0], "max_side": 64}
 
@@ -22,11 +22,11 @@ def unit(*rows: list[float]) -> np.ndarray:
 def test_the_query_moves() -> None:
     query, right, wrong = unit([1, 0, 0, 0])[0], unit([0, 1, 0, 0], [0, 0, 1, 0]), unit([0, 0, 0, 1])
     expected = np.array([1, 0.375, 0.375, -0.15])
-    np.testing.assert_allclose(moved(query, right, wrong), expected / np.linalg.norm(expected), atol=1e-6)
+    np.testing.assert_allclose(rocchio(query, right, wrong), expected / np.linalg.norm(expected), atol=1e-6)
     none = np.empty((0, 4), np.float32)
-    np.testing.assert_allclose(moved(query, none, none), query)
+    np.testing.assert_allclose(rocchio(query, none, none), query)
     # What is left of it has no direction.
-    np.testing.assert_array_equal(moved(query, none, query[None] / 0.15), query)
+    np.testing.assert_array_equal(rocchio(query, none, query[None] / 0.15), query)
 
 
 def test_marked_photos_are_found_wherever_their_descriptors_lie(tmp_path: Path) -> None:
@@ -40,9 +40,9 @@ def test_marked_photos_are_found_wherever_their_descriptors_lie(tmp_path: Path) 
     with writer.writing():
         writer.add([Photo("5", 1, 1, (2, 3), metadata={"odd": "1"})], unit([0, 1, 1, 0]))
         writer.remove(["4"])
-    found = search_marked(reader, rows[0], [ids["3"], ids["4"]], [ids["0"]], 9)
+    found = search_with_feedback(reader, rows[0], [ids["3"], ids["4"]], [ids["0"]], 9)
     assert [answer.photo.name for answer in found] == ["3", "1", "5", "2", "0"]
     new = np.array([1 - 0.15, 0, 0.75, 0])
     assert found[0].cosine == pytest.approx(float(rows[3] @ new / np.linalg.norm(new)), abs=1e-6)
-    odd = search_marked(reader, rows[0], [], [ids["0"]], 9, {"odd": "1"})
+    odd = search_with_feedback(reader, rows[0], [], [ids["0"]], 9, {"odd": "1"})
     assert [answer.photo.name for answer in odd] == ["1", "3", "5", "0"]

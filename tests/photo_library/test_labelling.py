@@ -43,7 +43,7 @@ def by_loop(descriptors: np.ndarray, one: int, others: list[int], neighbours: in
 
 
 def test_photos_without_a_name_get_that_of_their_neighbours(library: Library, tmp_path: Path, capsys) -> None:
-    label(library, "place", tmp_path / "l.csv", neighbours=5, least=0.9)
+    label(library, "place", tmp_path / "l.csv", neighbours=5, min_cosine=0.9)
     descriptors = scattered()
     rows = table(tmp_path / "l.csv")
     assert [row["photo"] for row in rows] == [f"/{place}" for place in range(60, 80)]
@@ -59,33 +59,33 @@ def test_photos_without_a_name_get_that_of_their_neighbours(library: Library, tm
 
 def test_how_far_names_can_be_trusted_is_measured_on_those_that_are_there(library: Library) -> None:
     descriptors, named = scattered(), NamedPhotos(library, "place", 3)
-    right, scores = named.left_out()
+    right, scores = named.leave_one_out()
     alone = [by_loop(descriptors, one, [o for o in range(60) if o != one], 3) for one in range(60)]
     assert right.tolist() == [name == NAMES[one % 4] for one, (name, _, _) in enumerate(alone)]
     np.testing.assert_allclose(scores, [score for _, score, _ in alone], atol=1e-5)
     as_if = [by_loop(descriptors, one, [o for o in range(60) if o % 4 != one % 4], 3)[1] for one in range(60)]
-    np.testing.assert_allclose(np.sort(named.strangers()), np.sort(as_if), atol=1e-5)
+    np.testing.assert_allclose(np.sort(named.stranger_scores()), np.sort(as_if), atol=1e-5)
 
 
 def test_without_a_threshold_few_strangers_are_named(library: Library, tmp_path: Path, capsys) -> None:
     label(library, "place", tmp_path / "l.csv")
     said = capsys.readouterr().out
     least = float(said.split("--least ")[1].split(" on ")[0])
-    strangers = NamedPhotos(library, "place", 5).strangers()
+    strangers = NamedPhotos(library, "place", 5).stranger_scores()
     assert 0 < (strangers >= least).mean() <= 0.05
     assert f"{100 * (strangers >= least).mean():.1f} % get another one" in said
 
 
 def test_names_that_were_given_do_not_vote_and_are_given_anew(library: Library, tmp_path: Path) -> None:
-    label(library, "place", tmp_path / "first.csv", least=0.9, write=True)
+    label(library, "place", tmp_path / "first.csv", min_cosine=0.9, write=True)
     given = {row["photo"]: row["label"] for row in table(tmp_path / "first.csv") if row["label"] != "unknown"}
     kept = {photo.name: photo.metadata for page in library.catalogue.pages() for photo, _ in page}
     assert {name for name, columns in kept.items() if "place score" in columns} == set(given)
     assert {name: kept[name]["place"] for name in given} == given
     assert kept["/60"]["year"] == "1900"
-    label(library, "place", tmp_path / "second.csv", least=0.9, write=True)
+    label(library, "place", tmp_path / "second.csv", min_cosine=0.9, write=True)
     assert table(tmp_path / "second.csv") == table(tmp_path / "first.csv")
-    label(library, "place", tmp_path / "third.csv", least=1.0, write=True)
+    label(library, "place", tmp_path / "third.csv", min_cosine=1.0, write=True)
     assert "place score" not in library.catalogue.columns()
 
 
@@ -97,11 +97,11 @@ def test_of_equal_votes_the_nearest_decides() -> None:
 def test_one_name_wants_a_threshold_and_no_name_is_refused(tmp_path: Path) -> None:
     photos = [Photo("/a", 1, 1, (1, 1), metadata={"place": "x"}), Photo("/b", 1, 1, (1, 1))]
     library = library_of(tmp_path / "library", photos, unit(2, 4))
-    with pytest.raises(UserError, match=r"no photo has colour: the columns are place"):
+    with pytest.raises(UserError, match=r"colour.*place"):
         label(library, "colour", tmp_path / "l.csv")
-    with pytest.raises(UserError, match=r"have one name: say with --least"):
+    with pytest.raises(UserError, match="--least"):
         label(library, "place", tmp_path / "l.csv")
-    with pytest.raises(UserError, match=r"--neighbours must be at least 1"):
+    with pytest.raises(UserError, match="--neighbours"):
         label(library, "place", tmp_path / "l.csv", neighbours=0)
-    label(library, "place", tmp_path / "l.csv", least=-1.0)
+    label(library, "place", tmp_path / "l.csv", min_cosine=-1.0)
     assert [row["label"] for row in table(tmp_path / "l.csv")] == ["x"]

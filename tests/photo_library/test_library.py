@@ -13,13 +13,14 @@ import pytest
 from photo_library.conftest import describe, save
 
 from dolglab.errors import UserError
-from dolglab.library import faiss_store as compaction
-from dolglab.library.catalogue import FILE, Photo
+from dolglab.library.catalogue import FILE, Catalogue, Photo
+from dolglab.library.faiss_store import SegmentLimits
 from dolglab.library.ingest import embed
-from dolglab.library.library import Library, make_library
-from dolglab.library.photos import File, Listing, find_photos
-from dolglab.library.query import Ready, photo_pixels
-from dolglab.library.search_engine import Finder
+from dolglab.library.library import Library
+from dolglab.library.listing import Listing
+from dolglab.library.photos import PhotoFile, find_photos, photo_pixels
+from dolglab.library.search_engine import SearchEngine
+from dolglab.sharing.loading import LoadedExtractor
 
 IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": 4, "scales": [1.0], "max_side": 64}
 
@@ -33,7 +34,7 @@ def photo(name: str, **metadata: str) -> Photo:
     return Photo(name, 1, 1, (2, 3), metadata=metadata)
 
 
-def changed(library: Library, folder: Path) -> list[File]:
+def changed(library: Library, folder: Path) -> list[PhotoFile]:
     with closing(Listing([str(folder)])) as listing:
         listing.compare(library.folder)
         files = list(listing.changed())
@@ -71,7 +72,7 @@ def test_only_what_passes_the_filters_is_found(library):
     library.add([photo("d", **{odd: odd})], unit([0, 0, 0, 1]))
     assert names(library.search(query, 9, {odd: odd})[0]) == ["d"]
     library.remove(["d"])
-    with pytest.raises(UserError, match=r"no photo has colour: the columns are place, year"):
+    with pytest.raises(UserError, match=r"colour.*place, year"):
         library.search(query, 9, {"colour": "red"})
 
 
@@ -120,21 +121,21 @@ def test_a_segment_that_no_catalogue_knows_counts_for_nothing(library, monkeypat
     assert len(list((library.folder / "segments").glob("*.flat"))) == 1
 
 
-def test_photos_of_a_damaged_segment_are_described_anew(ready: Ready, folder: Path, tmp_path: Path):
+def test_photos_of_a_damaged_segment_are_described_anew(loaded: LoadedExtractor, folder: Path, tmp_path: Path):
     files = find_photos([str(folder)])
-    library = Library.open(tmp_path / "library", ready.identity)
-    embed(library, ready, files[:2])
-    embed(library, ready, files[2:])
+    library = Library.open(tmp_path / "library", loaded.identity)
+    embed(library, loaded, files[:2])
+    embed(library, loaded, files[2:])
     with library.catalogue.change() as change:
-        change.describe(files[0].name, {"year": "1900"})
+        change.set_metadata(files[0].name, {"year": "1900"})
     (tmp_path / "library" / "segments" / "00000001.flat").write_bytes(b"cut short")
-    again = Library(tmp_path / "library", ready.identity)
-    query = describe(ready, files[0].name)
-    with pytest.raises(UserError, match=r"embed the photos again"):
+    again = Library(tmp_path / "library", loaded.identity)
+    query = describe(loaded, files[0].name)
+    with pytest.raises(UserError, match=r"00000001\.flat"):
         again.search(query, 1)
     assert again.forget_damaged() == 2
     assert again.forget_damaged() == 0
-    assert embed(again, ready, changed(again, folder)).added == 2
+    assert embed(again, loaded, changed(again, folder)).added == 2
     ((best,),) = again.search(query, 1)
     assert (best.photo.name, best.photo.metadata) == (files[0].name, {"year": "1900"})
 
@@ -142,12 +143,12 @@ def test_photos_of_a_damaged_segment_are_described_anew(ready: Ready, folder: Pa
 def test_another_model_another_format_or_no_library_is_refused(library, tmp_path):
     for key, value in (("model", "n"), ("dim", 5), ("scales", [0.5]), ("max_side", 65)):
         said = r"M \(m\)" if key == "model" else rf"{key} .* not {re.escape(str(value))}"
-        with pytest.raises(UserError, match=rf"was made with {said}: give the same"):
+        with pytest.raises(UserError, match=said):
             Library(library.folder, {**IDENTITY, key: value})
-    with pytest.raises(UserError, match=r"no library in"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "nothing"))):
         Library(tmp_path / "nothing")
     (tmp_path / FILE).write_bytes(b"no database at all, but long enough to be read as one")
-    with pytest.raises(UserError, match=r"damaged"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / FILE))):
         Library(tmp_path)
 
 
@@ -163,7 +164,9 @@ def test_one_process_writes(library):
         assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_photos_are_found_by_themselves_and_only_what_changed_is_described(ready: Ready, folder: Path, tmp_path: Path):
+def test_photos_are_found_by_themselves_and_only_what_changed_is_described(
+    loaded: LoadedExtractor, folder: Path, tmp_path: Path
+):
     (folder / "a" / "text.jpg").write_text("no image")
     (folder / "a" / "empty.png").touch()
     (folder / "a" / "notes.txt").touch()
@@ -173,21 +176,21 @@ def test_photos_are_found_by_themselves_and_only_what_changed_is_described(ready
     (folder / "a" / "link.jpg").symlink_to(outside)
     save(folder / "a" / "._0.jpg", 10)
     save(folder / ".thumbnails" / "0.jpg", 11)
-    library = Library.open(tmp_path / "library", ready.identity)
+    library = Library.open(tmp_path / "library", loaded.identity)
     files = find_photos([str(folder)])
     with closing(Listing([str(folder)])) as listing:
         assert files == list(listing)
         assert listing.others == {".svg": 1, ".txt": 1}
     assert len(files) == 8
-    outcome = embed(library, ready, files)
+    outcome = embed(library, loaded, files)
     assert (outcome.added, outcome.bad) == (6, 2)
     assert {Path(bad.name).name: bad.reason for bad in library.catalogue.bad()} == {
         "text.jpg": "not an image",
         "empty.png": "zero bytes",
     }
     photos = [file for file in files if Path(file.name).name not in ("text.jpg", "empty.png")]
-    finder = Finder(library.folder)
-    found = finder.search([photo_pixels(file.name, 64) for file in photos], 3)
+    engine = SearchEngine(library.folder)
+    found = engine.search([photo_pixels(file.name, 64) for file in photos], 3)
     for file, (best, *_) in zip(photos, found, strict=True):
         assert best.photo.name == file.name
         assert best.cosine == pytest.approx(1, abs=1e-5)
@@ -197,16 +200,16 @@ def test_photos_are_found_by_themselves_and_only_what_changed_is_described(ready
     os.utime(photos[0].name, ns=(1, 1))
     again = changed(library, folder)
     assert [file.name for file in again] == [photos[0].name]
-    assert embed(library, ready, again).added == 1
+    assert embed(library, loaded, again).added == 1
     assert len(library) == 6
 
 
 def test_places_that_are_not_there_or_hold_nothing_are_refused(tmp_path: Path):
-    with pytest.raises(UserError, match=r"no such file"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "gone"))):
         find_photos([str(tmp_path / "gone")])
-    with pytest.raises(UserError, match=r"no photos in"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))):
         find_photos([str(tmp_path)])
-    with pytest.raises(UserError, match=r"no photos in"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))):
         Listing([str(tmp_path)])
 
 
@@ -227,40 +230,40 @@ def test_an_object_stores_photos_are_found_and_read():
 
 
 def test_what_may_pass_is_tried_again_and_keeps_an_older_descriptor(
-    ready: Ready, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedExtractor, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A disk that is not there: nothing is lost, and nothing is believed of what could not be read."""
-    library = Library.open(tmp_path / "library", ready.identity)
+    library = Library.open(tmp_path / "library", loaded.identity)
     first, second, *_ = find_photos([str(folder)])
-    embed(library, ready, [first])
+    embed(library, loaded, [first])
     save(Path(first.name), 77)
 
-    def unplugged(self: File) -> bytes:
+    def unplugged(self: PhotoFile) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(File, "read", unplugged)
+        patch.setattr(PhotoFile, "read", unplugged)
         again = changed(library, folder)
-        assert embed(library, ready, again).bad == len(again) == 6
+        assert embed(library, loaded, again).bad == len(again) == 6
     assert len(library) == 1
     assert {bad.reason for bad in library.catalogue.bad()} == {"Input/output error"}
     assert changed(library, folder) == again
-    assert embed(library, ready, again).added == 6
+    assert embed(library, loaded, again).added == 6
     assert changed(library, folder) == []
     assert second.name in {photo.name for page in library.catalogue.pages() for photo, _ in page}
 
 
 def test_two_first_commands_at_once_make_one_library(tmp_path: Path):
     first = Library.open(tmp_path / "library", IDENTITY)
-    make_library(tmp_path / "library", {**IDENTITY, "title": "second"})
+    about = {"identity": {**IDENTITY, "title": "second"}, "store": {"kind": "flat"}}
+    assert not Catalogue.create(tmp_path / "library", about)
     first.add([photo("a")], unit([1, 0, 0, 0]))
     assert len(Library(tmp_path / "library", IDENTITY)) == 1
 
 
-def test_a_damaged_segment_keeps_no_photo_from_being_added(library, monkeypatch):
-    monkeypatch.setattr(compaction, "BESIDE", 1.5)
+def test_a_damaged_segment_keeps_no_photo_from_being_added(library):
     (library.folder / "segments" / "00000001.flat").write_bytes(b"cut short")
-    again = Library(library.folder)
+    again = Library(library.folder, limits=SegmentLimits(tier=1.5))
     with again.writing():
         again.add([photo("d")], unit([0, 0, 0, 1]))
         again.add([photo("e")], unit([0, 0, 0, 1]))
@@ -268,20 +271,20 @@ def test_a_damaged_segment_keeps_no_photo_from_being_added(library, monkeypatch)
 
 
 def test_a_box_that_ends_before_it_begins_is_told(folder: Path):
-    with pytest.raises(UserError, match=r"the box 5,5,4,9 ends before it begins"):
+    with pytest.raises(UserError, match="5,5,4,9"):
         photo_pixels(str(folder / "a" / "0.jpg"), 64, (5, 5, 4, 9))
 
 
 @pytest.mark.parametrize("box", [(0, 0, 0, 5), (-1, 0, 5, 5), (0, 0, 73, 48), (0, 0, 0.2, 0.2)])
 def test_a_box_outside_the_photo_is_refused(folder: Path, box):
-    with pytest.raises(UserError, match=r"is not inside .* of 72 x 48 pixels"):
+    with pytest.raises(UserError, match=r"0\.jpg, of 72 x 48"):
         photo_pixels(str(folder / "a" / "0.jpg"), 64, box)
 
 
 def test_a_photo_that_is_none_cannot_ask(tmp_path: Path):
     path = tmp_path / "a.jpg"
-    with pytest.raises(UserError, match=r"a\.jpg cannot be read: No such file"):
+    with pytest.raises(UserError, match=re.escape(str(path))):
         photo_pixels(str(path), 64)
     path.write_text("text")
-    with pytest.raises(UserError, match=r"a\.jpg cannot be read: not an image"):
+    with pytest.raises(UserError, match=re.escape(str(path))):
         photo_pixels(str(path), 64)

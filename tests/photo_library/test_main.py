@@ -1,7 +1,9 @@
-"""The commands of `python -m src.library`, in this process."""
+"""The commands of `dolglab library`, in this process, and that none of them needs torch."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from typer.testing import CliRunner
 
 from dolglab.commands.library import app
 from dolglab.library.catalogue import Photo
+
+SRC = Path(__file__).resolve().parents[2] / "src"
 
 
 @pytest.fixture
@@ -20,6 +24,31 @@ def library(tmp_path: Path) -> str:
     photos = [Photo(f"/{row}", 1, 1, (1, 1), metadata=place) for row, place in enumerate(places)]
     library_of(tmp_path / "a library", photos, rows)
     return str(tmp_path / "a library")
+
+
+# What the commands run, and a search by descriptors.
+WITHOUT_TORCH = """
+import sys
+from dolglab.library.duplicates import write_duplicates
+from dolglab.library.labelling import label
+from dolglab.library.library import Library
+from dolglab.library.maintenance import merge, print_info, remove
+
+folder, out = sys.argv[1:]
+library = Library(folder)
+(answers,) = library.search(library.descriptors(library.keys()[:1]), 2)
+assert len(answers) == 2
+print_info(library)
+write_duplicates(library, out, 0.98)
+label(library, "place", out, neighbours=1)
+remove(library, ["/4"])
+merge([folder], folder + " merged")
+assert "torch" not in sys.modules
+"""
+
+
+def test_no_command_needs_torch(library: str, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, library, str(tmp_path / "out.csv")], cwd=SRC, check=True)
 
 
 def say(*arguments: str) -> str:

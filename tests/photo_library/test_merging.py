@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -12,26 +13,26 @@ from photo_library.made import identity, library_of, unit
 
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
-from dolglab.library.ingest import Request, embed_places
+from dolglab.library.ingest import embed_places
 from dolglab.library.library import Library
+from dolglab.library.listing import Listing, read_shard
 from dolglab.library.maintenance import merge
-from dolglab.library.photos import File, Listing, find_photos, read_shard
-from dolglab.library.query import Ready
+from dolglab.library.photos import PhotoFile, find_photos
+from dolglab.sharing.loading import LoadedExtractor
 
 
 def names(library: Library) -> set[str]:
     return {photo.name for page in library.catalogue.pages() for photo, _ in page}
 
 
-def test_shards_merged_answer_as_one_library(ready: Ready, folder: Path, tmp_path: Path, capsys) -> None:
+def test_shards_merged_answer_as_one_library(loaded: LoadedExtractor, folder: Path, tmp_path: Path, capsys) -> None:
     (folder / "broken.jpg").write_text("text")
     (tmp_path / "table.csv").write_text("file,year\na/0.jpg,1900\nb c/4.jpg,1901\n")
 
     def embed(name: str, shard: str | None) -> str:
         library = str(tmp_path / name)
-        embed_places(
-            Request([str(folder)], library, "efficientnet_lite0", "1", 64, str(tmp_path / "table.csv"), 1, shard)
-        )
+        options = {"model": "efficientnet_lite0", "max_side": 64, "metadata": str(tmp_path / "table.csv")}
+        embed_places([str(folder)], library, **options, threads=1, shard=shard)
         return library
 
     whole = Library(embed("whole", None))
@@ -42,7 +43,7 @@ def test_shards_merged_answer_as_one_library(ready: Ready, folder: Path, tmp_pat
     assert len(merged) == len(whole) == sum(len(Library(part)) for part in parts) == 6
     assert [bad.name for bad in merged.catalogue.bad()] == [str(folder / "broken.jpg")]
     files = [file for file in find_photos([str(folder)]) if "broken" not in file.name]
-    queries = np.concatenate([describe(ready, file.name) for file in files])
+    queries = np.concatenate([describe(loaded, file.name) for file in files])
     for filters in (None, {"year": "1901"}):
         pairs = zip(whole.search(queries, 6, filters), merged.search(queries, 6, filters), strict=True)
         for wanted, found in pairs:
@@ -52,7 +53,7 @@ def test_shards_merged_answer_as_one_library(ready: Ready, folder: Path, tmp_pat
             np.testing.assert_allclose([a.cosine for a in found], [a.cosine for a in wanted], atol=1e-5)
 
 
-def listed(folder: Path, shard: str) -> list[File]:
+def listed(folder: Path, shard: str) -> list[PhotoFile]:
     with closing(Listing([str(folder)], shard)) as listing:
         files = list(listing)
         assert len(listing) == len(files)
@@ -73,7 +74,7 @@ def test_a_file_more_leaves_the_others_in_their_shards(folder: Path) -> None:
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "-1/2", "1/2/3"])
 def test_what_is_no_shard_is_refused(shard: str) -> None:
-    with pytest.raises(UserError, match=r"--shard wants i/n"):
+    with pytest.raises(UserError, match=f"--shard.* {shard}"):
         read_shard(shard)
 
 
@@ -101,7 +102,7 @@ def test_a_source_that_breaks_leaves_nothing_of_itself(tmp_path: Path) -> None:
     library_of(tmp_path / "good", photos[:2], unit(2, 4))
     library_of(tmp_path / "bad", photos[2:], unit(4, 4), segments=2)
     (tmp_path / "bad" / "segments" / "00000002.flat").write_bytes(b"cut short")
-    with pytest.raises(UserError, match=r"00000002\.flat is damaged"):
+    with pytest.raises(UserError, match=r"00000002\.flat"):
         merge([str(tmp_path / "good"), str(tmp_path / "bad")], str(tmp_path / "out"))
     assert names(Library(tmp_path / "out")) == {"/0", "/1"}
 
@@ -110,10 +111,10 @@ def test_other_models_and_a_library_into_itself_are_refused(tmp_path: Path) -> N
     mine, other = str(tmp_path / "mine"), str(tmp_path / "other")
     library_of(tmp_path / "mine", [Photo("/a", 1, 1, (1, 1))], unit(1, 4))
     Library.open(other, identity(4, model="n"))
-    with pytest.raises(UserError, match=r"other was made by M \(model n\), .*mine by M \(model m\)"):
+    with pytest.raises(UserError, match=r"other .*model n.*mine .*model m"):
         merge([mine, other], str(tmp_path / "out"))
-    with pytest.raises(UserError, match=r"mine was made by M \(model m\)"):
+    with pytest.raises(UserError, match=r"mine .*model m"):
         merge([other], mine)
-    with pytest.raises(UserError, match=r"cannot be merged into itself"):
+    with pytest.raises(UserError, match=re.escape(mine)):
         merge([mine, other], mine)
     assert not (tmp_path / "out").exists()

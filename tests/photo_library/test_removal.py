@@ -10,7 +10,7 @@ from photo_library.made import library_of, unit
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
 from dolglab.library.library import Library
-from dolglab.library.maintenance import about, remove
+from dolglab.library.maintenance import print_info, remove
 
 ODD = "photo = '\"é🙂\n\udce9.jpg"
 
@@ -43,9 +43,9 @@ def test_photos_are_taken_out_by_any_path_to_them(library: Library, tmp_path: Pa
 
 
 def test_one_stranger_and_nothing_is_taken_out(library: Library) -> None:
-    with pytest.raises(UserError, match=r"nobody\\n\.jpg: not in .*nothing was removed"):
+    with pytest.raises(UserError, match=r"nobody\\n\.jpg"):
         remove(library, [str(library.folder.parent / "photos" / "a.jpg"), "nobody\n.jpg"])
-    with pytest.raises(UserError, match=r"which photos\?"):
+    with pytest.raises(UserError, match="--gone"):
         remove(library, [])
     assert len(library) == 4
 
@@ -58,15 +58,15 @@ def test_gone_files_are_taken_out_unless_all_are_gone(library: Library, tmp_path
     remove(library, [], gone=True)
     assert "0 photos removed: 3 in" in capsys.readouterr().out
     (tmp_path / "photos").rename(tmp_path / "unplugged")
-    with pytest.raises(UserError, match=r"the files of all 3 photos are gone: is their disk there\?"):
+    with pytest.raises(UserError, match="all 3 photos"):
         remove(library, [], gone=True)
     assert left(library) == {"a.jpg", "b.jpg", "c.jpg", "broken\n.jpg"}
 
 
 def test_a_library_says_what_it_is(library: Library, capsys) -> None:
-    about(library)
+    print_info(library)
     said = capsys.readouterr().out
     for part in ("photos: 4\n", "could not be read: 1 (--bad names them)", "model: M, 4 values", "columns: year"):
         assert part in said
-    about(library, bad=True)
+    print_info(library, bad=True)
     assert capsys.readouterr().out.endswith("broken\\n.jpg: zero bytes\n")

@@ -16,27 +16,27 @@ from dolglab.extraction.extractor import Extractor
 from dolglab.library.catalogue import Photo
 from dolglab.library.ingest import embed
 from dolglab.library.library import Answer, Library
-from dolglab.library.photos import find_photos
-from dolglab.library.query import Ready, photo_pixels
-from dolglab.library.search_engine import Finder, common_folder
-from dolglab.library.search_results import Request, search_photos
+from dolglab.library.photos import find_photos, photo_pixels
+from dolglab.library.search_engine import SearchEngine
+from dolglab.library.search_results import common_folder, search_photos
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG
+from dolglab.sharing.loading import LoadedExtractor
 
 Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def library(ready: Ready, folder: Path, tmp_path: Path) -> str:
-    made = Library.open(tmp_path / "library", ready.identity)
-    embed(made, ready, find_photos([str(folder)]))
+def library(loaded: LoadedExtractor, folder: Path, tmp_path: Path) -> str:
+    made = Library.open(tmp_path / "library", loaded.identity)
+    embed(made, loaded, find_photos([str(folder)]))
     made.close()
     return str(tmp_path / "library")
 
 
 def test_json_has_what_was_asked_for(library: str, folder: Path, capsys: Capture) -> None:
     query = folder / "a" / "1.jpg"
-    search_photos(Request([str(query)], library, 3, rerank="spatial", explain=True, as_json=True))
+    search_photos([str(query)], library, top=3, rerank="spatial", explain=True, as_json=True)
     (found,) = json.loads(capsys.readouterr().out)
     assert found["query"] == str(query)
     first = found["answers"][0]
@@ -54,7 +54,7 @@ def test_the_page_shows_each_answer_and_survives_odd_names_and_lost_photos(
     shutil.copy(odd, query)
     (folder / "b c" / "3.jpg").unlink()
     page = tmp_path / "page.html"
-    search_photos(Request([str(query)], library, 20, explain=True, html=str(page)))
+    search_photos([str(query)], library, explain=True, html=str(page))
     text = page.read_text()
     assert text.count("<li>") == 6
     assert "no longer there" in text
@@ -67,7 +67,7 @@ def test_the_page_shows_each_answer_and_survives_odd_names_and_lost_photos(
 
 def test_a_query_that_nothing_passes_for_is_a_line(library: str, folder: Path, capsys: Capture) -> None:
     query = str(folder / "a" / "0.jpg")
-    search_photos(Request([query], library, 3, least=1.0, box="0,0,30,30"))
+    search_photos([query], library, top=3, min_cosine=1.0, box="0,0,30,30")
     assert capsys.readouterr().out == f"{query}, part 0,0,30,30: no photo passes a cosine of 1 or more\n"
 
 
@@ -78,7 +78,7 @@ def test_a_query_that_cannot_be_searched_for_stops_no_other(
     shutil.copytree(folder / "a", queries)
     (queries / "0.jpg").write_text("text")
     save(queries / "small.png", 60, cell=4)
-    search_photos(Request([str(queries)], library, 1, box="0,0,40,40", as_json=True, html=str(tmp_path / "page.html")))
+    search_photos([str(queries)], library, top=1, box="0,0,40,40", as_json=True, html=str(tmp_path / "page.html"))
     out, err = capsys.readouterr()
     assert [(one["query"], one["box"]) for one in json.loads(out)] == [
         (str(query), [0, 0, 40, 40]) for query in sorted(queries.glob("*.jpg")) if query.name != "0.jpg"
@@ -92,34 +92,34 @@ def test_a_query_that_cannot_be_searched_for_stops_no_other(
 def test_nothing_to_search_for_is_a_mistake(library: str, folder: Path) -> None:
     for path in folder.glob("a/*.jpg"):
         path.write_text("text")
-    with pytest.raises(UserError, match=r"none of 3 queries can be searched for"):
-        search_photos(Request([str(folder / "a")], library, 1))
+    with pytest.raises(UserError, match="none of 3"):
+        search_photos([str(folder / "a")], library, top=1)
 
 
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"rerank": "magic"}, r"--rerank is spatial, not magic"),
-        ({"where": ["year"]}, r"--where wants COLUMN=VALUE, not year"),
-        ({"box": "1,2,3"}, r"a box is x1,y1,x2,y2 in pixels, not 1,2,3"),
-        ({"box": "0,0,900,900"}, r"is not inside .* of 72 x 48 pixels"),
-        ({"html": "/proc/page.html"}, r"/proc/page\.html cannot be written"),
+        ({"rerank": "magic"}, "--rerank.*magic"),
+        ({"where": ["year"]}, "--where.*year"),
+        ({"box": "1,2,3"}, "not 1,2,3"),
+        ({"box": "0,0,900,900"}, r"0\.jpg, of 72 x 48"),
+        ({"html": "/proc/page.html"}, r"/proc/page\.html"),
     ],
 )
 def test_mistakes_are_one_line(library: str, folder: Path, asked: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        search_photos(Request([str(folder / "a" / "0.jpg")], library, 3, **asked))
+        search_photos([str(folder / "a" / "0.jpg")], library, **asked)
 
 
 def test_verified_answers_come_by_inliers_and_lost_ones_stay(library: str, folder: Path, tmp_path: Path) -> None:
     """The query is a photo's half: its own photo is the only one that local features lead to."""
     whole = tmp_path / "more" / "whole.jpg"
     save(whole, 50, cell=40)
-    finder = Finder(library)
-    embed(finder.library, finder.ready, find_photos([str(whole)]))
+    engine = SearchEngine(library)
+    embed(engine.library, engine.loaded, find_photos([str(whole)]))
     query = photo_pixels(str(whole), 64, (0, 0, 120, 160))
     (folder / "a" / "0.jpg").unlink()
-    (plain,), (verified,) = finder.search([query], 7), finder.search([query], 7, verify=True)
+    (plain,), (verified,) = engine.search([query], 7), engine.search([query], 7, verify=True)
     assert {answer.photo.name for answer in plain} == {answer.photo.name for answer in verified}
     by_name = {answer.photo.name: answer for answer in verified}
     assert by_name[str(folder / "a" / "0.jpg")].inliers is None
@@ -158,10 +158,11 @@ def test_the_folder_of_all_is_found() -> None:
     assert folder_of() == ""
 
 
-def test_several_scales_have_no_terms(ready: Ready, library: str, folder: Path) -> None:
-    finder = Finder(library)
+def test_several_scales_have_no_terms(loaded: LoadedExtractor, library: str, folder: Path) -> None:
+    engine = SearchEngine(library)
     query = photo_pixels(str(folder / "a" / "0.jpg"), 64)
-    (answers,) = finder.search([query], 1)
-    assert finder.explain(query, answers[0]).terms is not None
-    finder.ready = Ready(Extractor(ready.extractor.model, (0.7071, 1.0)), ready.title, ready.identity)
-    assert finder.explain(query, answers[0]).terms is None
+    (answers,) = engine.search([query], 1)
+    assert engine.explain(query, answers[0]).terms is not None
+    extractor = Extractor(loaded.extractor.model, (0.7071, 1.0))
+    engine.loaded = LoadedExtractor(extractor, loaded.title, loaded.identity)
+    assert engine.explain(query, answers[0]).terms is None

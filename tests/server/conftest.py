@@ -13,10 +13,10 @@ from fastapi.testclient import TestClient
 from dolglab.library.ingest import embed
 from dolglab.library.library import Library
 from dolglab.library.photos import find_photos
-from dolglab.library.query import ready_model
-from dolglab.library.search_engine import Finder
+from dolglab.library.search_engine import SearchEngine
 from dolglab.server.app import build_app
 from dolglab.server.security import Settings
+from dolglab.sharing.loading import load_extractor
 
 # Of one client; tests ask more than sixty times a minute.
 OFTEN = 1e9
@@ -41,24 +41,24 @@ def gallery(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def embedded(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library of them, with two columns; not to be changed."""
     folder = tmp_path_factory.mktemp("served") / "library"
-    ready = ready_model("efficientnet_lite0", max_side=128)
+    ready = load_extractor("efficientnet_lite0", max_side=128)
     library = Library.open(folder, ready.identity)
     files = find_photos([str(gallery)])
     embed(library, ready, files, 1)
     with library.catalogue.change() as change:
         for place, file in enumerate(files):
-            change.describe(file.name, {"year": f"190{place % 2}", "place": Path(file.name).parent.name})
+            change.set_metadata(file.name, {"year": f"190{place % 2}", "place": Path(file.name).parent.name})
     library.close()
     return folder
 
 
 @pytest.fixture(scope="session")
-def finder(embedded: Path) -> Finder:
-    return Finder(embedded)
+def finder(embedded: Path) -> SearchEngine:
+    return SearchEngine(embedded)
 
 
 @pytest.fixture(scope="session")
-def client(finder: Finder) -> Iterator[TestClient]:
+def client(finder: SearchEngine) -> Iterator[TestClient]:
     """A server of it that only searches."""
     with TestClient(build_app(finder, Settings(rate=OFTEN, read_only=True)), LOCAL, False) as client:
         yield client
@@ -71,7 +71,7 @@ def own(embedded: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(own: Path, finder: Finder) -> Iterator[Start]:
+def start(own: Path, finder: SearchEngine) -> Iterator[Start]:
     """Starts a server of it with settings; the network is loaded once for all."""
     finder = copy.copy(finder)
     finder.library = Library(own)

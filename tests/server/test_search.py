@@ -11,8 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from dolglab.library.query import query_pixels
-from dolglab.library.search_engine import Finder
+from dolglab.library.photos import query_pixels
+from dolglab.library.search_engine import SearchEngine
 
 
 def ask(client: TestClient, photo: bytes, name: str = "query.jpg", **fields: object):
@@ -23,7 +23,7 @@ def descriptor_of(found: dict) -> np.ndarray:
     return np.frombuffer(base64.b64decode(found["descriptor"]), "<f4")
 
 
-def test_answers_are_those_of_the_library(client: TestClient, finder: Finder, query: bytes) -> None:
+def test_answers_are_those_of_the_library(client: TestClient, finder: SearchEngine, query: bytes) -> None:
     found = ask(client, query, top=5).json()
     (expected,) = finder.search([query_pixels(query, "query", 128)], 5)
     assert [answer["id"] for answer in found["answers"]] == [answer.photo.id for answer in expected]
@@ -58,7 +58,7 @@ def test_filters_and_verification(client: TestClient, query: bytes) -> None:
     assert all(answer["inliers"] >= 0 for answer in verified)
 
 
-def test_marks_move_the_query_and_pin_what_was_marked(client: TestClient, finder: Finder, query: bytes) -> None:
+def test_marks_move_the_query_and_pin_what_was_marked(client: TestClient, finder: SearchEngine, query: bytes) -> None:
     found = ask(client, query, top=12).json()
     ids = [answer["id"] for answer in found["answers"]]
     right, wrong = [ids[5], ids[7]], [ids[0]]
@@ -126,7 +126,7 @@ def test_the_documentation_says_what_every_operation_takes(client: TestClient) -
         assert f"<dt><code>{field}</code>" in page
 
 
-def _file(finder: Finder, number: int) -> bytes:
+def _file(finder: SearchEngine, number: int) -> bytes:
     photo = finder.library.catalogue.find(number)
     assert photo is not None
     with open(photo.name, "rb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,15 +18,15 @@ from dolglab.losses.local import LocalLoss
 from dolglab.losses.margin import ArcFace, CurricularFace
 from dolglab.models.checkpoint import load_model, selection_of, tensor_file
 from dolglab.models.released import load_released, released_network
-from dolglab.sharing.export import Shared, from_checkpoint, from_released, new_folder, write_model
+from dolglab.sharing.export import ExportedWeights, from_checkpoint, from_released, new_folder, write_model
 from dolglab.training.init_weights import warm_start
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def written(shared: Shared, out: Path) -> Path:
+def written(weights: ExportedWeights, out: Path) -> Path:
     with new_folder(out) as folder:
-        write_model(folder, shared)
+        write_model(folder, weights)
     return out
 
 
@@ -41,7 +42,7 @@ def test_a_checkpoint_as_a_folder(tmp_path: Path) -> None:
     assert selection_of(folder) == DATA["validation"]
     assert tensor_file(folder) == folder / "model.safetensors"
     assert json.loads((folder / "config.json").read_text())["classes"] == ["a", "b"]
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match=re.escape(str(folder))):
         written(from_checkpoint(tmp_path / "best.ckpt"), folder)
 
 
@@ -89,7 +90,7 @@ def test_training_starts_from_released_weights_and_their_head(parity: Path, tmp_
     warm_start(model, other, str(tmp_path / "weights.pyth"), [str(i) for i in range(7)])
     assert torch.equal(other.weight, before)
     assert "its head is not taken: its shape is another" in capsys.readouterr().out
-    with pytest.raises(UserError, match="another architecture"):
+    with pytest.raises(UserError, match=r"weights\.pyth"):
         warm_start(released_network("resnet50.tv_in1k", aspp=True), head, str(tmp_path / "weights.pyth"), [])
 
 
@@ -135,7 +136,7 @@ def test_parts_of_one_network_start_another(tmp_path: Path, capsys) -> None:
         assert torch.equal(value, taken), key
     assert torch.equal(head.weight, centres)
     assert "backbone; all else starts anew" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"weights_parts=neck: the network has no such part, but backbone"):
+    with pytest.raises(UserError, match="weights_parts=neck"):
         warm_start(other, head, str(tmp_path / "a.ckpt"), ["a", "b"], ["neck"])
 
 
@@ -161,5 +162,5 @@ def test_the_parts_of_a_local_head_are_named(tmp_path: Path) -> None:
     same = [key for key, value in other.state_dict().items() if torch.equal(value, trained.state_dict()[key])]
     assert {"local.encoder.weight", "local.decoder.weight", "local.attention.0.weight"} <= set(same)
     assert "fc.weight" not in same
-    with pytest.raises(UserError, match=r"no such part, but backbone, pooling, fc, local"):
+    with pytest.raises(UserError, match=r"weights_parts=aspp.*local"):
         warm_start(other, ArcFace(8, 2), str(tmp_path / "a.ckpt"), ["a", "b"], ["aspp"])

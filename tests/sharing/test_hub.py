@@ -16,8 +16,8 @@ from huggingface_hub import HfApi
 from dolglab.errors import UserError
 from dolglab.models.checkpoint import load_model
 from dolglab.sharing import hub
-from dolglab.sharing.export import Request, export
-from dolglab.sharing.hub import fetch, is_hub_folder, push
+from dolglab.sharing.export import export
+from dolglab.sharing.hub import fetch, is_hub_folder, push_folder
 
 COMMIT = "c" * 40
 
@@ -108,11 +108,11 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture(scope="module")
 def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(Request(str(tmp_path_factory.mktemp("shared") / "model"), str(checkpoint)))
+    return export(str(tmp_path_factory.mktemp("shared") / "model"), checkpoint=str(checkpoint))
 
 
 def test_what_is_pushed_can_be_fetched(fake: Hub, folder: Path) -> None:
-    assert push(folder, "me/model", api=fake.api) == f"{fake.api.endpoint}/me/model"
+    assert push_folder(folder, "me/model", api=fake.api) == f"{fake.api.endpoint}/me/model"
     assert sorted(fake.repositories["me/model"]) == ["README.md", "config.json", "model.safetensors"]
     fetched = fetch("hf://me/model", "model.onnx", api=fake.api)
     assert sorted(path.name for path in fetched.iterdir()) == ["config.json", "model.safetensors"]
@@ -121,35 +121,35 @@ def test_what_is_pushed_can_be_fetched(fake: Hub, folder: Path) -> None:
 
 
 def test_a_private_repository_and_one_that_is_none(fake: Hub, folder: Path) -> None:
-    push(folder, "me/secret", private=True, api=fake.api)
+    push_folder(folder, "me/secret", private=True, api=fake.api)
     assert fake.private == {"me/secret"}
     for name in ("me/secret", "me/nothing"):
-        with pytest.raises(UserError, match=rf"hf://{name} could not be had: no such repository, or a private one"):
+        with pytest.raises(UserError, match=rf"hf://{name} .*private"):
             fetch(f"hf://{name}", api=fake.api)
     fake.repositories["me/other"] = {"README.md": b"# Something else"}
-    with pytest.raises(UserError, match=r"holds no config.json and model.safetensors"):
+    with pytest.raises(UserError, match=r"hf://me/other .*config\.json"):
         fetch("hf://me/other", api=fake.api)
 
 
 def test_a_token_that_is_not_taken_and_none(fake: Hub, folder: Path, tmp_path: Path, monkeypatch) -> None:
-    with pytest.raises(UserError, match=r"me/model could not be pushed \(.*model is written\): the hub does not take"):
-        push(folder, "me/model", api=HfApi(endpoint=fake.api.endpoint, token="hf_wrong"))
+    with pytest.raises(UserError, match=r"me/model .*token"):
+        push_folder(folder, "me/model", api=HfApi(endpoint=fake.api.endpoint, token="hf_wrong"))
     monkeypatch.setattr(hub, "get_token", lambda: None)
-    with pytest.raises(UserError, match=r"--push wants a token"):
-        export(Request(str(tmp_path / "out"), str(folder), push="me/model"))
+    with pytest.raises(UserError, match="--push"):
+        export(str(tmp_path / "out"), checkpoint=str(folder), push="me/model")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(UserError, match=r"hf://me/model could not be had: the hub cannot be reached"):
+    with pytest.raises(UserError, match=r"hf://me/model .*reached"):
         fetch("hf://me/model", api=HfApi(endpoint="http://127.0.0.1:9", token=False))
 
 
 @pytest.mark.parametrize("name", ["", "model", "me/a b", "me/", "a/b/c"])
 def test_names_that_the_hub_does_not_take(name: str) -> None:
-    with pytest.raises(UserError, match=r"is no OWNER/NAME"):
-        push("folder", name, api=HfApi(token=False))
+    with pytest.raises(UserError, match="OWNER/NAME"):
+        push_folder("folder", name, api=HfApi(token=False))
 
 
 def test_folders_and_files_of_the_hub_are_told_apart() -> None:

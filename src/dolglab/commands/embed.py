@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from dolglab.commands.typer_cli import user_errors
+from dolglab.commands.typer_cli import run_command, user_errors
+from dolglab.errors import UserError
 
 MODEL = "A checkpoint, an exported folder (hf://OWNER/NAME), released weights, dinov2 or efficientnet_lite0."
 PLACES = "Folders, files, or a prefix such as s3://BUCKET/photos."
@@ -32,13 +33,35 @@ def main(
 ) -> None:
     """Only photos that are new or changed are described; stopped, the same command goes on."""
     with user_errors("stopped: the same command goes on"):
-        from dolglab.library.ingest import Request, embed_places
+        from dolglab.library.ingest import embed_places
 
-        asked = Request(
-            places or (), library, model, scales, max_side, metadata, threads, shard, store, backend, listed
+        embed_places(
+            places or (),
+            library,
+            listed=listed,
+            model=model,
+            scales=parse_scales(scales),
+            max_side=max_side,
+            metadata=metadata,
+            threads=threads,
+            shard=shard,
+            store=store,
+            backend=backend,
+            plan=plan,
         )
-        embed_places(asked, plan)
+
+
+def parse_scales(text: str) -> list[float]:
+    """Numbers with commas between them. Raises UserError for anything else.
+
+    >>> parse_scales("0.7071,1")
+    [0.7071, 1.0]
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--scales wants numbers with commas between them, such as 0.7071,1, not {text}") from None
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command("embed", main)

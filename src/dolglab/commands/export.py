@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dolglab.commands.typer_cli import user_errors
+from dolglab.commands.typer_cli import run_command, user_errors
 
 RELEASED = "A released DOLG file (.pyth), or hf://OWNER/NAME/FILE."
 CARD = "A result card of this checkpoint; may be given again. By default that of its run."
@@ -31,13 +31,22 @@ def main(
 ) -> None:
     """Write tensors, what they are and a model card; `dolglab.load` and every command that takes a model read them."""
     with user_errors():
-        from dolglab.sharing.export import Request, export
+        from dolglab.sharing.export import export
 
-        cards = card or []
         export(
-            Request(out, checkpoint, released, cards, licence, onnx, normalised_input, int8, calibrate, push, private)
+            out,
+            checkpoint=checkpoint,
+            released=released,
+            cards=card or (),
+            licence=licence,
+            onnx=onnx,
+            normalised_input=normalised_input,
+            int8=int8,
+            calibrate=calibrate,
+            push=push,
+            private=private,
         )
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command("export", main)

@@ -2,72 +2,85 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import typer
 
 from dolglab.commands.typer_cli import user_errors
-from dolglab.library import command_options as o
 
-if TYPE_CHECKING:
-    from dolglab.library.library import Library
+NEAR = "Cosine from which on two photos are near-duplicates; what is right depends on the model."
+SURE = "Cosine below which a photo is unknown; by default one that 95 % of photos with other names do not reach."
+
+Folder = Annotated[str, typer.Option(help="The library's folder.")]
+Table = Annotated[str, typer.Option(help="The table to write, a CSV.")]
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
 
 @app.command()
-def info(library: o.Folder, bad: o.Bad = False) -> None:
+def info(
+    library: Folder, bad: Annotated[bool, typer.Option("--bad", help="Name what could not be read.")] = False
+) -> None:
     """Say how many photos there are, which model described them, and how large the library is."""
-    from dolglab.library.maintenance import about
+    from dolglab.library.library import Library
+    from dolglab.library.maintenance import print_info
 
-    about(_open(library), bad)
+    print_info(Library(library), bad)
 
 
 @app.command()
-def remove(library: o.Folder, photos: o.Photos = None, gone: o.Gone = False) -> None:
+def remove(
+    library: Folder,
+    photos: Annotated[list[str] | None, typer.Argument(help="Photos, by their paths or addresses.")] = None,
+    gone: Annotated[bool, typer.Option("--gone", help="Those whose files are no longer there.")] = False,
+) -> None:
     """Take photos out of the library; their files stay."""
+    from dolglab.library.library import Library
     from dolglab.library.maintenance import remove
 
-    remove(_open(library), photos or [], gone)
+    remove(Library(library), photos or [], gone)
 
 
 @app.command()
-def duplicates(library: o.Folder, out: o.Table = "duplicates.csv", least: o.Near = 0.98) -> None:
+def duplicates(
+    library: Folder,
+    out: Table = "duplicates.csv",
+    min_cosine: Annotated[float, typer.Option("--least", help=NEAR)] = 0.98,
+) -> None:
     """Write clusters of near-duplicates: cluster, photo, its cosine to the cluster's largest."""
     from dolglab.library.duplicates import write_duplicates
+    from dolglab.library.library import Library
 
-    write_duplicates(_open(library), out, least)
+    write_duplicates(Library(library), out, min_cosine)
 
 
 @app.command()
 def label(
-    library: o.Folder,
-    column: o.Column,
-    out: o.Table = "labels.csv",
-    neighbours: o.Neighbours = 5,
-    least: o.Sure = None,
-    write: o.Write = False,
+    library: Folder,
+    column: Annotated[str, typer.Option(help="The column that has the names of some photos.")],
+    out: Table = "labels.csv",
+    neighbours: Annotated[int, typer.Option(help="How many of the nearest photos with a name vote.")] = 5,
+    min_cosine: Annotated[float | None, typer.Option("--least", help=SURE)] = None,
+    write: Annotated[bool, typer.Option("--write", help="Put the names into the library's column too.")] = False,
 ) -> None:
     """Name photos by their neighbours that have a name, and say how far that can be trusted."""
     from dolglab.library.labelling import label
+    from dolglab.library.library import Library
 
-    label(_open(library), column, out, neighbours, least, write)
+    label(Library(library), column, out, neighbours, min_cosine, write)
 
 
 @app.command()
-def merge(libraries: o.Sources, library: o.Target) -> None:
+def merge(
+    libraries: Annotated[list[str], typer.Argument(help="Libraries; they stay as they are.")],
+    library: Annotated[str, typer.Option(help="The library that takes them in; made where there is none.")],
+) -> None:
     """Join libraries, such as those of `dolglab embed --shard`, into one."""
     from dolglab.library.maintenance import merge
 
     merge(libraries, library)
 
 
-def _open(folder: str) -> Library:
-    from dolglab.library.library import Library
-
-    return Library(folder)
-
-
 if __name__ == "__main__":
     with user_errors():
-        app()
+        app(prog_name="dolglab library")

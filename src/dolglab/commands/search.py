@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from dolglab.commands.typer_cli import user_errors
+from dolglab.commands.typer_cli import run_command, user_errors
 
+LEAST = "Only photos with at least this cosine."
 RERANK = "spatial: verify the first answers by local features (RootSIFT), and put first those with most inliers."
 EXPLAIN = "Say what each cosine is the sum of, and how many local features match; with --html, show them."
 
@@ -18,7 +19,7 @@ def main(
     top: Annotated[int, typer.Option(help="Answers a query.", min=1)] = 20,
     box: Annotated[str | None, typer.Option(help="Search for this part alone: x1,y1,x2,y2 in pixels.")] = None,
     where: Annotated[list[str] | None, typer.Option(help="Only photos with this in a column: COLUMN=VALUE.")] = None,
-    least: Annotated[float, typer.Option(help="Only photos with at least this cosine.", min=-1, max=1)] = -1.0,
+    min_cosine: Annotated[float, typer.Option("--least", help=LEAST, min=-1, max=1)] = -1.0,
     rerank: Annotated[str | None, typer.Option(help=RERANK)] = None,
     explain: Annotated[bool, typer.Option("--explain", help=EXPLAIN)] = False,
     backend: Annotated[str, typer.Option(help="What runs the network: torch or onnx.")] = "torch",
@@ -27,10 +28,22 @@ def main(
 ) -> None:
     """Print the photos whose descriptors are nearest, with the cosine of each."""
     with user_errors():
-        from dolglab.library.search_results import Request, search_photos
+        from dolglab.library.search_results import search_photos
 
-        search_photos(Request(queries, library, top, box, where or (), least, rerank, explain, as_json, html, backend))
+        search_photos(
+            queries,
+            library,
+            top=top,
+            box=box,
+            where=where or (),
+            min_cosine=min_cosine,
+            rerank=rerank,
+            explain=explain,
+            as_json=as_json,
+            html=html,
+            backend=backend,
+        )
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command("search", main)

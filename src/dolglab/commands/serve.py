@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dolglab.commands.typer_cli import user_errors
+from dolglab.commands.typer_cli import run_command, user_errors
 from dolglab.errors import UserError
 
 ASK_TOKEN = "Ask everyone for this token; better in the environment than on the command line, where others can read it."
@@ -31,7 +31,7 @@ def main(
             from dolglab.server.app import run
             from dolglab.server.security import Settings
         except ModuleNotFoundError as error:
-            raise UserError(f"{error.name} is not installed: pip install -e '.[serve]'") from None
+            raise UserError(f"{error.name} is not installed: pip install 'dolglab[serve]'") from None
         if token is not None and not (token.isascii() and token.strip() == token and token):
             raise UserError("--token wants ASCII without blanks at its ends")
         settings = Settings(
@@ -46,4 +46,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command("serve", main)

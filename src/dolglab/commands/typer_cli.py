@@ -1,15 +1,22 @@
-"""What the entry points of use share: a person's mistake in one line, and idle threads that sleep."""
+"""What the Typer entry points share: their name in the usage line, and a person's mistake in one line."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
 
 from dolglab.errors import UserError, os_error_text
+
+
+def run_command(name: str, main: Callable[..., None]) -> None:
+    """Run `main` with the arguments of the command line, as `dolglab NAME`."""
+    app = typer.Typer(add_completion=False)
+    app.command()(main)
+    app(prog_name=f"dolglab {name}")
 
 
 @contextmanager
@@ -25,15 +32,15 @@ def user_errors(stopped: str = "stopped") -> Iterator[None]:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         yield
+        return
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(2) from None
+        line = str(error)
     except OSError as error:
-        typer.echo(f"error: {os_error_text(error)}", err=True)
-        raise SystemExit(2) from None
+        line = os_error_text(error)
     except sqlite3.Error as error:
-        typer.echo(f"error: the library's catalogue: {error}", err=True)
-        raise SystemExit(2) from None
+        line = f"the library's catalogue: {error}"
     except KeyboardInterrupt:
         typer.echo(stopped, err=True)
         raise SystemExit(130) from None
+    typer.echo(f"error: {line}", err=True)
+    raise SystemExit(2)

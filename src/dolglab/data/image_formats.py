@@ -172,5 +172,5 @@ def open_heic(data: bytes) -> Any:
     try:
         from pillow_heif import open_heif
     except ImportError:
-        raise ImportError("HEIC: pip install -e '.[heic]'") from None
+        raise ImportError("HEIC: pip install 'dolglab[heic]'") from None
     return open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)

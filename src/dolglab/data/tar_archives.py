@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dolglab.concurrency import over_processes
+from dolglab.concurrency import process_map
 from dolglab.data.archive_source import ArchiveSource, Table, open_table, save_table
 from dolglab.errors import UserError
 from dolglab.io import atomic_path, folder_lock, write_bytes, write_text
@@ -70,7 +70,7 @@ def index_archives(folder: str | Path, workers: int = 4) -> Path:
         raise UserError(f"there are no archives in {folder} to index")
     with folder_lock(folder):
         stale = [path for path in archives if _indexed_part(path) is None]
-        for _ in over_processes(_index_one, stale, workers, "indexing"):
+        for _ in process_map(_index_one, stale, workers, "indexing"):
             pass
         return _join(folder, archives)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dolglab.concurrency import over_processes
+from dolglab.concurrency import process_map
 from dolglab.demo_world.shoot import Job, Shot, gallery_intents, limit_opencv_threads, shoot, train_intents
 from dolglab.errors import UserError
 from dolglab.io import atomic_path
@@ -97,7 +97,7 @@ def _record(sizes: dict[str, int]) -> dict[str, Any]:
 def _write(folder: Path, sizes: dict[str, int], workers: int) -> str:
     jobs = list(_jobs(folder, sizes))
     shots: dict[str, list[Shot]] = defaultdict(list)
-    for job, some in zip(jobs, over_processes(shoot, jobs, workers, "drawing", limit_opencv_threads), strict=True):
+    for job, some in zip(jobs, process_map(shoot, jobs, workers, "drawing", limit_opencv_threads), strict=True):
         shots[job.split].extend(some)
     families = {"train": _write_training(folder, shots["train"], sizes["seed"])}
     families |= {split: _write_benchmark(folder, split, shots[split]) for split in ("validation", "test")}

@@ -32,7 +32,7 @@ class Session:
         try:
             import onnxruntime
         except ModuleNotFoundError:
-            raise UserError("ONNX wants onnxruntime: pip install -e '.[onnx]'") from None
+            raise UserError("ONNX wants onnxruntime: pip install 'dolglab[onnx]'") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         # Warnings of the runtime are for those who make it.

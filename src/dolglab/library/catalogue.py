@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,49 @@ from dolglab.errors import UserError
 from dolglab.io import is_utf8
 
 T = TypeVar("T", int, NDArray[np.int64])
+
+FILE = "catalogue.sqlite"
+FORMAT = 3
+# A key is the number of a segment and, in so many bits, a row in it.
 ROW_BITS = 32
+# Seconds to wait for another process's transaction.
+LOCK_TIMEOUT = 60.0
+SCHEMA = """
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE segment (number INTEGER PRIMARY KEY AUTOINCREMENT, size INTEGER NOT NULL, kind TEXT NOT NULL);
+CREATE TABLE dead (key INTEGER PRIMARY KEY);
+CREATE TABLE photo (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name BLOB NOT NULL UNIQUE,
+    size INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    width INTEGER,
+    height INTEGER,
+    key INTEGER UNIQUE,
+    reason TEXT,
+    metadata TEXT NOT NULL DEFAULT '{}'
+);
+CREATE TABLE field (name TEXT NOT NULL, value TEXT NOT NULL, photo INTEGER NOT NULL, PRIMARY KEY (name, value, photo))
+    WITHOUT ROWID;
+CREATE INDEX field_of ON field (photo);
+CREATE TRIGGER described AFTER UPDATE OF metadata ON photo BEGIN
+    DELETE FROM field WHERE photo = OLD.id;
+    INSERT INTO field SELECT key, value, NEW.id FROM json_each(NEW.metadata);
+END;
+CREATE TRIGGER undescribed AFTER DELETE ON photo BEGIN DELETE FROM field WHERE photo = OLD.id; END;
+CREATE TRIGGER died AFTER UPDATE OF key ON photo WHEN OLD.key IS NOT NULL AND OLD.key IS NOT NEW.key
+    BEGIN INSERT INTO dead VALUES (OLD.key); END;
+CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
+    BEGIN INSERT INTO dead VALUES (OLD.key); END;
+"""
+# The different values of a column of the index, from one to the next, without a look at each photo.
+DISTINCT = """
+WITH RECURSIVE each (this) AS (
+    SELECT MIN({column}) FROM field WHERE {where}
+    UNION ALL
+    SELECT (SELECT MIN({column}) FROM field WHERE {where} AND {column} > this) FROM each WHERE this IS NOT NULL
+) SELECT this FROM each WHERE this IS NOT NULL LIMIT :limit
+"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +88,10 @@ class Photo:
     reason: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     id: int | None = None
+
+
+# A photo, and its descriptor's key; None of one without.
+Entry = tuple[Photo, int | None]
 
 
 class Segment(NamedTuple):
@@ -79,6 +125,15 @@ class Contents:
         return np.flatnonzero(live)
 
 
+def printable(text: str) -> str:
+    """A name with what a terminal would act on, and what is no Unicode, as escapes.
+
+    >>> printable("a\\n\\udce9")
+    'a\\\\n\\\\udce9'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def key_of(number: int, row: int = 0) -> int:
     """The key of a row in the segment of that number."""
     return (number << ROW_BITS) + row
@@ -96,7 +151,7 @@ def rows_in(keys: NDArray[np.int64], number: int) -> NDArray[np.int64]:
 
 
 class Change:
-    """What a transaction does."""
+    """What can be done in a transaction: see `Catalogue.change`."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -116,19 +171,19 @@ class Change:
                 values,
             )
             if photo.metadata:
-                self.describe(photo.name, photo.metadata)
+                self.set_metadata(photo.name, photo.metadata)
 
-    def describe(self, name: str, metadata: Mapping[str, str]) -> None:
+    def set_metadata(self, name: str, metadata: Mapping[str, str]) -> None:
         """Give a photo metadata instead of those it had; nothing where it is not there."""
         text = json.dumps(dict(metadata), ensure_ascii=False)
         self._db.execute("UPDATE photo SET metadata = ? WHERE name = ?", (text, os.fsencode(name)))
 
-    def say(self, key: str, value: object) -> None:
-        """Have the library say something else about itself."""
+    def set_about(self, key: str, value: object) -> None:
+        """Change what the library says about itself (see `Catalogue.about`)."""
         self._db.execute("UPDATE about SET value = ? WHERE key = ?", (json.dumps(value), key))
 
     def add_segment(self, number: int, segment: Segment) -> None:
-        """Have a segment, which is on disk, belong to the library."""
+        """Make a segment, which is on disk, part of the library."""
         self._db.execute("INSERT INTO segment VALUES (?, ?, ?)", (number, *segment))
 
     def drop_segment(self, number: int) -> int:
@@ -151,40 +206,6 @@ class Change:
         )
 
 
-FILE = "catalogue.sqlite"
-FORMAT = 3
-# Seconds to wait for another process's transaction.
-PATIENCE = 60.0
-SCHEMA = """
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE segment (number INTEGER PRIMARY KEY AUTOINCREMENT, size INTEGER NOT NULL, kind TEXT NOT NULL);
-CREATE TABLE dead (key INTEGER PRIMARY KEY);
-CREATE TABLE photo (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    name BLOB NOT NULL UNIQUE,
-    size INTEGER NOT NULL,
-    changed INTEGER NOT NULL,
-    width INTEGER,
-    height INTEGER,
-    key INTEGER UNIQUE,
-    reason TEXT,
-    metadata TEXT NOT NULL DEFAULT '{}'
-);
-CREATE TABLE field (name TEXT NOT NULL, value TEXT NOT NULL, photo INTEGER NOT NULL, PRIMARY KEY (name, value, photo))
-    WITHOUT ROWID;
-CREATE INDEX field_of ON field (photo);
-CREATE TRIGGER described AFTER UPDATE OF metadata ON photo BEGIN
-    DELETE FROM field WHERE photo = OLD.id;
-    INSERT INTO field SELECT key, value, NEW.id FROM json_each(NEW.metadata);
-END;
-CREATE TRIGGER undescribed AFTER DELETE ON photo BEGIN DELETE FROM field WHERE photo = OLD.id; END;
-CREATE TRIGGER died AFTER UPDATE OF key ON photo WHEN OLD.key IS NOT NULL AND OLD.key IS NOT NEW.key
-    BEGIN INSERT INTO dead VALUES (OLD.key); END;
-CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
-    BEGIN INSERT INTO dead VALUES (OLD.key); END;
-"""
-
-
 class Catalogue:
     """The photos of the library in a folder.
 
@@ -192,7 +213,7 @@ class Catalogue:
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / FILE
+        self._path = path = folder / FILE
         if not is_utf8(str(path)):
             raise UserError(f"{os.fsencode(folder)!r}: a library's folder needs a UTF-8 name")
         if not path.is_file():
@@ -227,7 +248,7 @@ class Catalogue:
         return True
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._db.close()
 
     def about(self, key: str) -> Any:
@@ -235,7 +256,7 @@ class Catalogue:
         try:
             row = self._db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
         except sqlite3.DatabaseError as error:
-            raise UserError(f"{self._path()} is damaged, or no library ({error})") from error
+            raise UserError(f"{self._path} is damaged, or no library ({error})") from error
         return None if row is None else json.loads(row[0])
 
     def version(self) -> int:
@@ -262,14 +283,12 @@ class Catalogue:
 
     def photos(self, keys: Iterable[int]) -> dict[int, Photo]:
         """Photos by the keys of their descriptors; those that are gone are left out."""
-        asked = json.dumps(list(keys))
-        rows = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE key IN (SELECT value FROM json_each(?))", (asked,))
-        return {row[-1]: _photo(row) for row in rows}
+        rows = self._select("key IN (SELECT value FROM json_each(?))", json.dumps(list(keys)))
+        return {key: photo for photo, key in rows if key is not None}
 
     def find(self, number: int) -> Photo | None:
         """The photo of that number."""
-        row = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE id = ?", (number,)).fetchone()
-        return None if row is None else _photo(row)
+        return next((photo for photo, _ in self._select("id = ?", number)), None)
 
     def keys(self, numbers: Iterable[int]) -> list[int]:
         """Keys of the descriptors of the photos of those numbers, ascending; some may have none."""
@@ -277,40 +296,37 @@ class Catalogue:
         query = "SELECT key FROM photo WHERE key IS NOT NULL AND id IN (SELECT value FROM json_each(?)) ORDER BY key"
         return [row[0] for row in self._db.execute(query, (asked,))]
 
-    def named(self, name: str) -> tuple[Photo, int | None] | None:
-        """A photo by its name, and its descriptor's key; None where it is not there."""
-        row = self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE name = ?", (os.fsencode(name),)).fetchone()
-        return None if row is None else (_photo(row), row[-1])
+    def named(self, name: str) -> Entry | None:
+        """A photo by its name; None where it is not there."""
+        return next(self._select("name = ?", os.fsencode(name)), None)
 
-    def pages(self, size: int = 4096) -> Iterator[list[tuple[Photo, int | None]]]:
-        """All photos by their numbers, so many at a time, each with its descriptor's key; None of one without."""
+    def pages(self, size: int = 4096) -> Iterator[list[Entry]]:
+        """All photos by their numbers, so many at a time."""
         last = 0
-        asked = f"SELECT {COLUMNS} FROM photo WHERE id > ? ORDER BY id LIMIT ?"
-        while rows := self._db.execute(asked, (last, size)).fetchall():
-            page = [(_photo(row), row[-1]) for row in rows]
+        while page := list(self._select("id > ? ORDER BY id LIMIT ?", last, size)):
             yield page
             last = page[-1][0].id or 0
 
     def bad(self) -> Iterator[Photo]:
         """Photos that could not be read."""
-        for row in self._db.execute(f"SELECT {COLUMNS} FROM photo WHERE reason IS NOT NULL ORDER BY name"):
-            yield _photo(row)
+        return (photo for photo, _ in self._select("reason IS NOT NULL ORDER BY name"))
 
     def matching(self, filters: Mapping[str, str]) -> NDArray[np.int64]:
         """Keys of the descriptors of the photos whose metadata have all of these values, ascending."""
         among = "id IN (SELECT photo FROM field WHERE name = ? AND value = ?)"
         where = " AND ".join(["key IS NOT NULL", *[among] * len(filters)])
         values = [part for pair in filters.items() for part in pair]
-        return self._numbers(f"SELECT key FROM photo WHERE {where} ORDER BY key", values)
+        rows = self._db.execute(f"SELECT key FROM photo WHERE {where} ORDER BY key", values)
+        return np.fromiter((row[0] for row in rows), np.int64)
 
     def columns(self) -> list[str]:
         """Names of the metadata that any photo has."""
-        rows = self._db.execute(EACH.format(column="name", where="TRUE"), {"most": -1})
+        rows = self._db.execute(DISTINCT.format(column="name", where="TRUE"), {"limit": -1})
         return [row[0] for row in rows]
 
-    def values(self, column: str, most: int) -> list[str]:
-        """The different values of a column, in their order; no more than `most`."""
-        rows = self._db.execute(EACH.format(column="value", where="name = :name"), {"name": column, "most": most})
+    def values(self, column: str, limit: int) -> list[str]:
+        """The different values of a column, in their order; no more than `limit`."""
+        rows = self._db.execute(DISTINCT.format(column="value", where="name = :name"), {"name": column, "limit": limit})
         return [row[0] for row in rows]
 
     @contextmanager
@@ -320,33 +336,17 @@ class Catalogue:
             self._db.execute("BEGIN IMMEDIATE")
             yield Change(self._db)
 
-    def _numbers(self, query: str, values: Sequence[object] = ()) -> NDArray[np.int64]:
-        return np.fromiter((row[0] for row in self._db.execute(query, values)), np.int64)
-
-    def _path(self) -> str:
-        return str(self._db.execute("PRAGMA database_list").fetchone()[2])
-
-
-# The different values of a column of the index, from one to the next, without a look at each photo.
-EACH = """
-WITH RECURSIVE each (this) AS (
-    SELECT MIN({column}) FROM field WHERE {where}
-    UNION ALL
-    SELECT (SELECT MIN({column}) FROM field WHERE {where} AND {column} > this) FROM each WHERE this IS NOT NULL
-) SELECT this FROM each WHERE this IS NOT NULL LIMIT :most
-"""
-COLUMNS = "name, size, changed, height, width, reason, metadata, id, key"
-
-
-def _photo(row: tuple[Any, ...]) -> Photo:
-    name, size, changed, height, width, reason, metadata, number, _ = row
-    shape = None if height is None else (height, width)
-    return Photo(os.fsdecode(name), size, changed, shape, reason, json.loads(metadata), number)
+    def _select(self, condition: str, *values: object) -> Iterator[Entry]:
+        columns = "name, size, changed, height, width, reason, metadata, id, key"
+        rows = self._db.execute(f"SELECT {columns} FROM photo WHERE {condition}", values)
+        for name, size, changed, height, width, reason, metadata, number, key in rows:
+            shape = None if height is None else (height, width)
+            yield Photo(os.fsdecode(name), size, changed, shape, reason, json.loads(metadata), number), key
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     # Transactions are begun where they are needed: see Catalogue.change.
-    db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
     # A change that is larger than the cache would keep readers waiting from its middle on instead of its end.
     db.execute("PRAGMA cache_spill = OFF")
     return db

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,64 +12,75 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from dolglab.errors import UserError, pluralize
-from dolglab.library.command_options import write_table
 from dolglab.library.library import Library
+from dolglab.library.tables import write_table
 
-# Photos compared with so many others at a time: 4 million cosines.
-ROWS, COLUMNS = 512, 8192
-# Pairs that are kept before they are joined.
-PAIRS = 1 << 20
 ROUNDING = 1e-6
 HEADER = ("cluster", "photo", "cosine")
 
-Read = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+ReadDescriptors = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 
-def write_duplicates(library: Library, out: str | Path, least: float) -> None:
-    """Write the clusters of photos that hang together by cosines of at least `least`, compared each with each.
+class BlockSizes(NamedTuple):
+    """`rows` descriptors are compared with `columns` others at a time; `pairs` of near ones wait to be joined."""
+
+    rows: int = 512
+    columns: int = 8192
+    pairs: int = 1 << 20
+
+
+BLOCKS = BlockSizes()
+
+
+def write_duplicates(library: Library, out: str | Path, min_cosine: float, blocks: BlockSizes = BLOCKS) -> None:
+    """Write the clusters of photos that hang together by cosines of at least `min_cosine`, compared each with each.
 
     In a cluster, which photos of one scene form too, the photo with the most pixels comes first, and every one has its
     cosine to that one. Prints how many there are. Raises UserError for a cosine that is none.
     """
-    if not 0 < least <= 1:
-        raise UserError(f"--least is a cosine above 0, at most 1, not {least}")
+    if not 0 < min_cosine <= 1:
+        raise UserError(f"--least is a cosine above 0, at most 1, not {min_cosine}")
     # Meanwhile nobody gives the descriptors other keys.
     with library.writing():
         keys = library.keys()
-        members, clusters = clusters_of(library.descriptors, keys, least)
-        order = np.lexsort((members, -_pixels(library, keys[members]), clusters))
+        members, clusters = find_clusters(library.descriptors, keys, min_cosine, blocks)
+        order = np.lexsort((members, -_pixel_counts(library, keys[members], blocks.columns), clusters))
         members, clusters = members[order], clusters[order]
-        write_table(Path(out), HEADER, _rows(library, keys[members], clusters))
+        write_table(Path(out), HEADER, _table_rows(library, keys[members], clusters, blocks.rows))
         count = len(np.unique(clusters))
-    near = f"{len(members)} in {pluralize(count, 'cluster')} that hang together by cosines of {least:g} or more"
+    near = f"{len(members)} in {pluralize(count, 'cluster')} that hang together by cosines of {min_cosine:g} or more"
     print(f"{pluralize(len(keys), 'photo')} compared: {near}, in {out}")
 
 
-def clusters_of(read: Read, keys: NDArray[np.int64], least: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def find_clusters(
+    read: ReadDescriptors, keys: NDArray[np.int64], min_cosine: float, blocks: BlockSizes = BLOCKS
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(m,) places in `keys` of what is in a cluster of at least two, and (m,) its cluster, from 1.
 
-    `read` gives the descriptors of some keys. A few blocks of them are in memory at a time.
+    `read` gives the descriptors of some keys, (n, dim). A few blocks of them are in memory at a time.
     """
     roots = np.arange(len(keys))
     waiting: list[NDArray[np.int64]] = []
-    for pairs in _pairs(read, keys, least):
+    for pairs in _near_pairs(read, keys, min_cosine, blocks):
         waiting.append(np.unique(np.sort(roots[pairs], axis=1), axis=0))
-        if sum(map(len, waiting)) > PAIRS:
-            roots, waiting = _joined(roots, waiting), []
-    roots = _joined(roots, waiting)
+        if sum(map(len, waiting)) > blocks.pairs:
+            roots, waiting = _join_clusters(roots, waiting), []
+    roots = _join_clusters(roots, waiting)
     counts = np.bincount(roots, minlength=len(keys))
     members = np.flatnonzero(counts[roots] > 1)
     _, clusters = np.unique(roots[members], return_inverse=True)
     return members, clusters + 1
 
 
-def _pairs(read: Read, keys: NDArray[np.int64], least: float) -> Iterator[NDArray[np.int64]]:
+def _near_pairs(
+    read: ReadDescriptors, keys: NDArray[np.int64], min_cosine: float, blocks: BlockSizes
+) -> Iterator[NDArray[np.int64]]:
     """(p, 2) places of two descriptors that are near, block by block."""
-    for top in range(0, len(keys), ROWS):
-        own = read(keys[top : top + ROWS])
-        for left in range(top, len(keys), COLUMNS):
+    for top in range(0, len(keys), blocks.rows):
+        own = read(keys[top : top + blocks.rows])
+        for left in range(top, len(keys), blocks.columns):
             # The cosine of equal descriptors is 1 but for the last digits.
-            near = own @ read(keys[left : left + COLUMNS]).T >= least - ROUNDING
+            near = own @ read(keys[left : left + blocks.columns]).T >= min_cosine - ROUNDING
             if left == top:
                 # Each pair once, and no photo with itself.
                 near[:, : len(own)] &= np.tri(len(own), k=-1, dtype=np.bool_).T
@@ -77,7 +89,7 @@ def _pairs(read: Read, keys: NDArray[np.int64], least: float) -> Iterator[NDArra
                 yield pairs + np.array([top, left])
 
 
-def _joined(roots: NDArray[np.int64], pairs: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def _join_clusters(roots: NDArray[np.int64], pairs: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Which cluster each place is in, once the clusters of each pair are one."""
     if not pairs:
         return roots
@@ -86,21 +98,23 @@ def _joined(roots: NDArray[np.int64], pairs: list[NDArray[np.int64]]) -> NDArray
     return connected_components(graph, directed=False)[1].astype(np.int64)[roots]
 
 
-def _pixels(library: Library, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+def _pixel_counts(library: Library, keys: NDArray[np.int64], block: int) -> NDArray[np.int64]:
     """How many pixels each photo has; 0 of one that is gone."""
     pixels = np.zeros(len(keys), np.int64)
-    for start in range(0, len(keys), COLUMNS):
-        wanted = keys[start : start + COLUMNS].tolist()
+    for start in range(0, len(keys), block):
+        wanted = keys[start : start + block].tolist()
         photos = library.catalogue.photos(wanted)
         shapes = [photos[key].shape if key in photos else None for key in wanted]
-        pixels[start : start + COLUMNS] = [0 if shape is None else shape[0] * shape[1] for shape in shapes]
+        pixels[start : start + block] = [0 if shape is None else shape[0] * shape[1] for shape in shapes]
     return pixels
 
 
-def _rows(library: Library, keys: NDArray[np.int64], clusters: NDArray[np.int64]) -> Iterator[tuple[int, str, str]]:
+def _table_rows(
+    library: Library, keys: NDArray[np.int64], clusters: NDArray[np.int64], block: int
+) -> Iterator[tuple[int, str, str]]:
     firsts = keys[np.searchsorted(clusters, clusters)]
-    for start in range(0, len(keys), ROWS):
-        part = slice(start, start + ROWS)
+    for start in range(0, len(keys), block):
+        part = slice(start, start + block)
         cosines = np.einsum("nd,nd->n", library.descriptors(keys[part]), library.descriptors(firsts[part]))
         photos = library.catalogue.photos(keys[part].tolist())
         for key, cluster, cosine in zip(keys[part].tolist(), clusters[part].tolist(), cosines.tolist(), strict=True):

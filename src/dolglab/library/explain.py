@@ -8,28 +8,29 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dolglab.contracts import LocalFeatures
 from dolglab.errors import UserError
-from dolglab.extraction.explain import Terms, parts_of, similarity_terms
+from dolglab.extraction.explain import Parts, Terms, parts_of, similarity_terms
 from dolglab.extraction.extractor import Extractor, attention_scores, rescale
 from dolglab.extraction.rootsift import RootSIFT
 from dolglab.library.library import Answer
-from dolglab.library.query import Ready, photo_pixels
+from dolglab.library.photos import photo_pixels
 from dolglab.results.pictures import attention_overlay, match_figure
 from dolglab.retrieval.rerank.spatial import Match, Spatial
 
-# Answers that are verified, local features of a photo, and fewer inliers than happen by chance.
-DEPTH, FEATURES, CHANCE = 50, 1000, 8
+# Answers that are verified, and local features of a photo.
+VERIFIED, FEATURES = 50, 1000
+# Pixels by which an inlier may be off, and how much nearer it is than the second nearest: see `Spatial`.
 RESIDUAL, RATIO = 10.0, 0.9
+# Fewer inliers happen by chance.
+MIN_INLIERS = 8
 # Photos whose local features are kept for the next query: 250 KB each.
-KEPT = 512
+CACHED_PHOTOS = 512
 
 
-class Verifier:
+class SpatialVerifier:
     """Spatial verification by RootSIFT, which needs no training and no room in the library.
 
     Args:
@@ -38,9 +39,9 @@ class Verifier:
 
     def __init__(self, max_side: int) -> None:
         self.max_side = max_side
-        self._features = RootSIFT(max_features=FEATURES)
-        self._spatial = Spatial(depth=DEPTH, residual=RESIDUAL, ratio=RATIO)
-        self._known = lru_cache(KEPT)(self._read)
+        self._rootsift = RootSIFT(max_features=FEATURES)
+        self._spatial = Spatial(depth=VERIFIED, residual=RESIDUAL, ratio=RATIO)
+        self._cached_features = lru_cache(CACHED_PHOTOS)(self._photo_features)
 
     def __call__(self, query: NDArray[np.uint8], answers: Sequence[Answer]) -> list[Answer]:
         """The answers with the inliers of the first ones, most inliers first; fewer than by chance change nothing.
@@ -50,31 +51,31 @@ class Verifier:
         """
         if not answers:
             return []
-        features = self.features(query)
-        verified = [replace(a, inliers=self._inliers(features, a)) for a in answers[:DEPTH]]
-        verified.sort(key=lambda a: -a.inliers if a.inliers and a.inliers >= CHANCE else 0)
-        return [*verified, *answers[DEPTH:]]
+        features = self._features(query)
+        verified = [replace(answer, inliers=self._inliers(features, answer)) for answer in answers[:VERIFIED]]
+        verified.sort(key=lambda a: -a.inliers if a.inliers and a.inliers >= MIN_INLIERS else 0)
+        return [*verified, *answers[VERIFIED:]]
 
     def match(self, query: NDArray[np.uint8], answer: NDArray[np.uint8]) -> tuple[LocalFeatures, LocalFeatures, Match]:
-        """Local features of two photos, and which of them match."""
-        ours, theirs = self.features(query), self.features(answer)
+        """Local features of two photos, (H, W, 3) each, and which of them match."""
+        ours, theirs = self._features(query), self._features(answer)
         return ours, theirs, self._spatial.verified(ours, theirs)
 
-    def features(self, pixels: NDArray[np.uint8]) -> LocalFeatures:
-        """Local features of a photo, (H, W, 3)."""
-        return self._features([torch.from_numpy(pixels)])[0]
+    def _features(self, pixels: NDArray[np.uint8]) -> LocalFeatures:
+        return self._rootsift([torch.from_numpy(pixels)])[0]
 
     def _inliers(self, query: LocalFeatures, answer: Answer) -> int | None:
         """None where the photo can no longer be read."""
         photo = answer.photo
         try:
-            features = self._known(photo.name, photo.size, photo.changed)
+            features = self._cached_features(photo.name, photo.size, photo.changed)
         except UserError:
             return None
         return self._spatial.verified(query, features).count
 
-    def _read(self, name: str, size: int, changed: int) -> LocalFeatures:
-        return self.features(photo_pixels(name, self.max_side))
+    def _photo_features(self, name: str, size: int, changed: int) -> LocalFeatures:
+        """Size and time of change make the cache forget a photo that is another one now."""
+        return self._features(photo_pixels(name, self.max_side))
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,9 @@ class Explanation:
     attention: tuple[bytes, bytes]
 
 
-def explain(ready: Ready, verifier: Verifier, query: NDArray[np.uint8], answer: NDArray[np.uint8]) -> Explanation:
+def explain(
+    extractor: Extractor, verifier: SpatialVerifier, query: NDArray[np.uint8], answer: NDArray[np.uint8]
+) -> Explanation:
     """Why `answer` was found for `query`, pixels (H, W, 3) of both."""
     ours, theirs, match = verifier.match(query, answer)
     rows = match.matches[match.inlier]
@@ -106,19 +109,16 @@ def explain(ready: Ready, verifier: Verifier, query: NDArray[np.uint8], answer: 
         theirs.keypoints[rows[:, 1]],
         f"{match.count} inliers of {len(match.matches)} matches",
     )
-    maps = [attention_overlay(image, attention_scores(ready.extractor.model, image)) for image in (query, answer)]
-    return Explanation(
-        _terms(ready.extractor, query, answer), len(match.matches), match.count, picture, (maps[0], maps[1])
-    )
+    attention = [attention_overlay(image, attention_scores(extractor.model, image)) for image in (query, answer)]
+    query_parts, answer_parts = _parts(extractor, query), _parts(extractor, answer)
+    terms = None if query_parts is None or answer_parts is None else similarity_terms(query_parts, answer_parts)
+    return Explanation(terms, len(match.matches), match.count, picture, (attention[0], attention[1]))
 
 
-def _terms(extractor: Extractor, query: NDArray[np.uint8], answer: NDArray[np.uint8]) -> Terms | None:
-    if len(extractor.scales) > 1:
+def _parts(extractor: Extractor, image: NDArray[np.uint8]) -> Parts | None:
+    """What the image's descriptor is the sum of; None where it is of several scales, or of a fusion that mixes."""
+    if len(extractor.scales) != 1:
         return None
-    ours, theirs = (parts_of(extractor.model, _input(extractor, image)) for image in (query, answer))
-    return None if ours is None or theirs is None else similarity_terms(ours, theirs)
-
-
-def _input(extractor: Extractor, image: NDArray[np.uint8]) -> Float[Tensor, "1 3 h w"]:
     pixels = torch.from_numpy(image).to(extractor.device).permute(2, 0, 1)[None].float()
-    return extractor.model.backbone.normalise(rescale(pixels, extractor.scales[0], extractor.resize))
+    scaled = rescale(pixels, extractor.scales[0], extractor.resize)
+    return parts_of(extractor.model, extractor.model.backbone.normalise(scaled))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dolglab.errors import UserError
 from dolglab.io import acquire, release
 from dolglab.library.catalogue import FILE, Catalogue, Change, Contents, Photo, Segment, key_of, number_of
-from dolglab.library.faiss_store import crowded, few_enough
+from dolglab.library.faiss_store import LIMITS, SegmentLimits, limit_merge, segments_to_merge
 from dolglab.library.stores import check_store, open_store, store_options
 
 
@@ -40,10 +40,10 @@ class Answer:
 
 
 LOCK = ".lock"
-# What is known of the contents before the catalogue was asked.
-NOTHING = -1, Contents({}, np.empty(0, np.int64))
+# Version and contents before the catalogue was asked.
+UNKNOWN = -1, Contents({}, np.empty(0, np.int64))
 # Descriptors that are read at a time from segments that become one.
-READ = 8192
+BATCH = 8192
 # What of a model's identity must be the library's.
 IDENTITY = ("model", "dim", "scales", "max_side")
 
@@ -57,33 +57,45 @@ class Library:
 
     Args:
         folder: where it is.
-        identity: of the model whose descriptors it shall take and be asked with (see `ready_model`); None for `check`
-            later.
+        identity: of the model whose descriptors it shall take and be asked with (see `LoadedExtractor`); None for
+            `check` later.
+        limits: when segments in faiss's files are indexed and merged.
 
     Raises UserError where there is none, or one that another model made.
     """
 
-    def __init__(self, folder: str | Path, identity: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, identity: Mapping[str, Any] | None = None, limits: SegmentLimits = LIMITS
+    ) -> None:
         self.folder = Path(folder)
+        self.limits = limits
         self.catalogue = Catalogue(self.folder)
         self.identity: dict[str, Any] = self.catalogue.about("identity")
         if identity is not None:
             self.check(identity)
-        self.store = open_store(self.folder, self.identity["dim"], self.catalogue.about("store"))
-        self._known = NOTHING
+        self.store = open_store(self.folder, self.identity["dim"], self.catalogue.about("store"), limits)
+        self._known = UNKNOWN
 
     @classmethod
-    def open(cls, folder: str | Path, identity: Mapping[str, Any], store: str | None = None) -> Library:
+    def open(
+        cls,
+        folder: str | Path,
+        identity: Mapping[str, Any],
+        store: str | None = None,
+        limits: SegmentLimits = LIMITS,
+    ) -> Library:
         """The library in `folder`, made where there is none.
 
         Args:
-            store: where its descriptors lie: see `stores.choice`; None for what it has, or flat segments.
+            store: where its descriptors lie: see `store_options`; None for what it has, or flat segments.
 
         Raises UserError as the library does, and where its descriptors lie elsewhere.
         """
-        made = not (Path(folder) / FILE).exists() and make_library(Path(folder), identity, store)
+        made = not (Path(folder) / FILE).exists() and Catalogue.create(
+            Path(folder), {"identity": dict(identity), "store": store_options(store)}
+        )
         try:
-            library = cls(folder, identity)
+            library = cls(folder, identity, limits)
         except UserError:
             if made:
                 (Path(folder) / FILE).unlink()
@@ -92,20 +104,23 @@ class Library:
         return library
 
     def close(self) -> None:
-        """Let go of its files."""
+        """Close its files and connections."""
         self.store.close()
         self.catalogue.close()
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Raise UserError for another model than the one that made the library."""
-        for key in IDENTITY:
+        if key := self.differs_in(identity):
             mine, theirs = self.identity[key], identity[key]
-            if mine != theirs:
-                told = f"{key} {mine}, not {theirs}" if key != "model" else f"{self.identity['title']} ({mine})"
-                raise UserError(
-                    f"{self.folder} was made with {told}: give the same --model, --scales and --max-side, or another "
-                    "--library"
-                )
+            made = f"{key} {mine}, not {theirs}" if key != "model" else f"{self.identity['title']} ({mine})"
+            raise UserError(
+                f"{self.folder} was made with {made}: give the same --model, --scales and --max-side, or another "
+                "--library"
+            )
+
+    def differs_in(self, identity: Mapping[str, Any]) -> str | None:
+        """The first part of a model's identity that is not this library's."""
+        return next((key for key in IDENTITY if self.identity[key] != identity[key]), None)
 
     def forget_damaged(self) -> int:
         """Have the photos count as changed whose descriptors cannot be read from disk; how many they are."""
@@ -126,14 +141,14 @@ class Library:
         if not len(photos):
             return
         with self.change() as change:
-            change.put(photos, self.keep(change, descriptors).tolist())
+            change.put(photos, self.write_segment(change, descriptors).tolist())
         self._tidy()
 
     def compact(self) -> None:
         """Make as few segments as there can be, the kind of index that the library has over each."""
         numbers = list(self.contents().segments)
-        while part := few_enough(self.contents(), numbers, self.identity["dim"]):
-            self._make_one(part)
+        while part := limit_merge(self.contents(), numbers, self.identity["dim"], self.limits):
+            self._merge_segments(part)
             numbers = numbers[len(part) :]
 
     def use_index(self, kind: str) -> None:
@@ -141,17 +156,17 @@ class Library:
         options = store_options(kind)
         if options["kind"] != self.catalogue.about("store")["kind"]:
             with self.change() as change:
-                change.say("store", options)
-            self.store = open_store(self.folder, self.identity["dim"], options)
+                change.set_about("store", options)
+            self.store = open_store(self.folder, self.identity["dim"], options, self.limits)
         # Also where a process was killed after it had said so.
-        if self.store.behind(self.contents()):
+        if self.store.outdated(self.contents()):
             self.compact()
 
     def note_bad(self, photos: Iterable[Photo]) -> None:
         """Keep which photos could not be read, and why; an older descriptor of theirs is dropped."""
-        found = list(photos)
+        bad = list(photos)
         with self.change() as change:
-            change.put(found, [None] * len(found))
+            change.put(bad, [None] * len(bad))
 
     def remove(self, names: Iterable[str]) -> int:
         """Take photos out by name; how many were there."""
@@ -167,11 +182,11 @@ class Library:
         """
         version, contents = self._current()
         allowed = self._allowed(filters) if filters else None
-        most = min(count, len(contents) if allowed is None else len(allowed))
-        if not most:
+        k = min(count, len(contents) if allowed is None else len(allowed))
+        if not k:
             return [[] for _ in queries]
         try:
-            found = self._found(queries, most, contents, allowed)
+            found = self._answers(queries, k, contents, allowed)
         except UserError:
             if self.catalogue.version() == version:
                 raise
@@ -208,9 +223,9 @@ class Library:
                 yield change
         finally:
             # What this process changes, its own catalogue does not count.
-            self._known = NOTHING
+            self._known = UNKNOWN
 
-    def keep(self, change: Change, descriptors: NDArray[np.float32]) -> NDArray[np.int64]:
+    def write_segment(self, change: Change, descriptors: NDArray[np.float32]) -> NDArray[np.int64]:
         """Write descriptors, (n, dim), as part of a change; their keys, (n,)."""
         number = self.catalogue.next_segment()
         change.add_segment(number, Segment(len(descriptors), self.store.write(number, descriptors)))
@@ -230,11 +245,11 @@ class Library:
         finally:
             release(lock)
 
-    def _found(
-        self, queries: NDArray[np.float32], count: int, contents: Contents, allowed: NDArray[np.int64] | None
+    def _answers(
+        self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None
     ) -> list[list[Answer]] | None:
         """The answers; None where the photo of one is no longer known by its key."""
-        cosines, keys = self.store.search(queries, count, contents, allowed)
+        cosines, keys = self.store.search(queries, k, contents, allowed)
         wanted = np.unique(keys[keys >= 0])
         photos = self.catalogue.photos(wanted.tolist())
         if len(photos) < len(wanted):
@@ -253,24 +268,24 @@ class Library:
 
     def _tidy(self) -> None:
         try:
-            while numbers := crowded(self.contents(), self.identity["dim"]):
-                self._make_one(numbers)
+            while numbers := segments_to_merge(self.contents(), self.identity["dim"], self.limits):
+                self._merge_segments(numbers)
         except UserError:
             # A damaged segment stays as it is until `forget_damaged`; what was added beside it is there all the same.
             return
 
-    def _make_one(self, numbers: Sequence[int]) -> None:
+    def _merge_segments(self, numbers: Sequence[int]) -> None:
         """Write what counts of some segments as one."""
         live = {number: self.contents().live_rows(number) for number in numbers}
         old = np.concatenate([rows + key_of(number) for number, rows in live.items()])
         descriptors, start = np.empty((len(old), self.identity["dim"]), np.float32), 0
         for number, rows in live.items():
-            for part in (rows[first : first + READ] for first in range(0, len(rows), READ)):
+            for part in (rows[first : first + BATCH] for first in range(0, len(rows), BATCH)):
                 descriptors[start : start + len(part)] = self.store.rows(number, part)
                 start += len(part)
         with self.change() as change:
             if start:
-                change.move(old, self.keep(change, descriptors))
+                change.move(old, self.write_segment(change, descriptors))
             for gone in numbers:
                 change.drop_segment(gone)
 
@@ -280,8 +295,3 @@ class Library:
             if column not in known:
                 raise UserError(f"no photo has {column}: the columns are {', '.join(known) or 'none'} (--metadata)")
         return self.catalogue.matching(filters)
-
-
-def make_library(folder: Path, identity: Mapping[str, Any], store: str | None = None) -> bool:
-    """An empty library in `folder`: see `Library.open`. False where another process was sooner: its library stays."""
-    return Catalogue.create(folder, {"identity": dict(identity), "store": store_options(store)})

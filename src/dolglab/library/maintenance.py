@@ -1,4 +1,4 @@
-"""What a library says about itself."""
+"""Looking after a library: what it says about itself, photos taken out, libraries merged."""
 
 from __future__ import annotations
 
@@ -9,124 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from dolglab.errors import UserError, pluralize, truncate_list
-from dolglab.library.catalogue import FILE, Change, Photo
-from dolglab.library.library import IDENTITY, Library
-from dolglab.library.search_engine import printable
+from dolglab.library.catalogue import FILE, Change, Entry, printable
+from dolglab.library.library import Library
 
 
-def remove(library: Library, given: Sequence[str], gone: bool = False) -> None:
-    """Take out photos by their paths or addresses, and with `gone` those whose local files are no longer there.
-
-    Prints how many. Raises UserError, and takes out none, where one that was named is not in the library, and where
-    every file is gone.
-    """
-    if not given and not gone:
-        raise UserError("which photos? name them, or give --gone for those whose files are no longer there")
-    with library.writing():
-        names = {*_named(library, given), *(_gone(library) if gone else ())}
-        count = library.remove(names)
-    print(f"{pluralize(count, 'photo')} removed: {len(library)} in {library.folder}")
-
-
-def _named(library: Library, given: Sequence[str]) -> list[str]:
-    known = library.catalogue.named
-    found = {word: next((name for name in _spellings(word) if known(name)), None) for word in given}
-    if strangers := [printable(word) for word, name in found.items() if name is None]:
-        raise UserError(f"{truncate_list(strangers)}: not in {library.folder}, so nothing was removed")
-    return [name for name in found.values() if name is not None]
-
-
-def _spellings(word: str) -> Iterator[str]:
-    """How a library may call it: as it stands, or by an absolute path, whose folders may be links."""
-    path = Path(word).absolute()
-    yield from (word, str(path), os.path.normpath(path), str(path.parent.resolve() / path.name), str(path.resolve()))
-
-
-def _gone(library: Library) -> list[str]:
-    names = (photo.name for page in library.catalogue.pages() for photo, _ in page)
-    gone, there = [], 0
-    for name in (name for name in names if "://" not in name):
-        if _there(name):
-            there += 1
-        else:
-            gone.append(name)
-    if gone and not there:
-        raise UserError(f"the files of all {len(gone)} photos are gone: is their disk there? Nothing was removed")
-    return gone
-
-
-def _there(name: str) -> bool:
-    """What cannot be looked at, as on a disk that does not answer, counts as there."""
-    try:
-        os.stat(name)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
-
-
-Entry = tuple[Photo, int | None]
-
-
-def merge(folders: Sequence[str], into: str) -> None:
-    """Put the photos of libraries, which stay as they are, into another one, made where there is none.
-
-    Each one comes whole or not at all. Of a photo that is in several, the one that was changed last is taken, and the
-    columns of all. Prints how many each one gave. Raises UserError for libraries of different models.
-    """
-    if any(Path(folder).resolve() == Path(into).resolve() for folder in folders):
-        raise UserError(f"{into} cannot be merged into itself")
-    sources = [Library(folder) for folder in folders]
-    _check_alike([*sources, *([Library(into)] if (Path(into) / FILE).exists() else [])])
-    library = Library.open(into, sources[0].identity)
-    with library.writing():
-        for source in sources:
-            with library.change() as change:
-                taken = sum(_take(library, source, page, change) for page in source.catalogue.pages())
-            print(f"{source.folder}: {pluralize(taken, 'photo')} taken")
-    print(f"{pluralize(len(library), 'photo')} in {into}")
-
-
-def _check_alike(libraries: Sequence[Library]) -> None:
-    first = libraries[0]
-    for other in libraries[1:]:
-        for key in IDENTITY:
-            mine, theirs = first.identity[key], other.identity[key]
-            if mine != theirs:
-                raise UserError(
-                    f"{other.folder} was made by {other.identity['title']} ({key} {theirs}), {first.folder} by "
-                    f"{first.identity['title']} ({key} {mine}): libraries of one model, scales and size are merged"
-                )
-
-
-def _take(library: Library, source: Library, page: Sequence[Entry], change: Change) -> int:
-    """Take in some photos of a source; how many were new, or newer than the library's."""
-    # What is damaged and waits to be described anew says nothing.
-    entries = [entry for entry in page if entry[1] is not None or entry[0].reason is not None]
-    there = [library.catalogue.named(photo.name) for photo, _ in entries]
-    newer = [old is None or _rank(entry) > _rank(old) for entry, old in zip(entries, there, strict=True)]
-    _put(library, source, [entry for entry, new in zip(entries, newer, strict=True) if new], change)
-    for (photo, _), old, new in zip(entries, there, newer, strict=True):
-        if old is not None:
-            first, last = (old[0], photo) if new else (photo, old[0])
-            change.describe(photo.name, {**first.metadata, **last.metadata})
-    return sum(newer)
-
-
-def _put(library: Library, source: Library, entries: Sequence[Entry], change: Change) -> None:
-    keys = np.array([key for _, key in entries if key is not None], np.int64)
-    own = iter(library.keep(change, source.descriptors(keys)).tolist() if len(keys) else ())
-    change.put([photo for photo, _ in entries], [None if key is None else next(own) for _, key in entries])
-
-
-def _rank(entry: Entry) -> tuple[int, bool]:
-    """Higher of what was changed later; of one state of a file, of what could be described."""
-    photo, key = entry
-    return photo.changed, key is not None
-
-
-def about(library: Library, bad: bool = False) -> None:
+def print_info(library: Library, bad: bool = False) -> None:
     """Print how many photos, the model, the columns, bytes on disk; with `bad` also what could not be read, and why."""
     broken = list(library.catalogue.bad())
     identity = library.identity
@@ -140,3 +27,107 @@ def about(library: Library, bad: bool = False) -> None:
     print(f"on disk: {size / 1e6:.1f} MB")
     for photo in broken if bad else ():
         print(f"{printable(photo.name)}: {photo.reason}")
+
+
+def remove(library: Library, given: Sequence[str], gone: bool = False) -> None:
+    """Take out photos by their paths or addresses, and with `gone` those whose local files are no longer there.
+
+    Prints how many. Raises UserError, and takes out none, where one that was named is not in the library, and where
+    every file is gone.
+    """
+    if not given and not gone:
+        raise UserError("which photos? name them, or give --gone for those whose files are no longer there")
+    with library.writing():
+        names = {*_names_of(library, given), *(_gone_files(library) if gone else ())}
+        count = library.remove(names)
+    print(f"{pluralize(count, 'photo')} removed: {len(library)} in {library.folder}")
+
+
+def _names_of(library: Library, given: Sequence[str]) -> list[str]:
+    known = library.catalogue.named
+    found = {word: next((name for name in _spellings(word) if known(name)), None) for word in given}
+    if strangers := [printable(word) for word, name in found.items() if name is None]:
+        raise UserError(f"{truncate_list(strangers)}: not in {library.folder}, so nothing was removed")
+    return [name for name in found.values() if name is not None]
+
+
+def _spellings(word: str) -> Iterator[str]:
+    """How a library may call it: as it stands, or by an absolute path, whose folders may be links."""
+    path = Path(word).absolute()
+    yield from (word, str(path), os.path.normpath(path), str(path.parent.resolve() / path.name), str(path.resolve()))
+
+
+def _gone_files(library: Library) -> list[str]:
+    names = (photo.name for page in library.catalogue.pages() for photo, _ in page)
+    gone, there = [], 0
+    for name in (name for name in names if "://" not in name):
+        if _exists(name):
+            there += 1
+        else:
+            gone.append(name)
+    if gone and not there:
+        raise UserError(f"the files of all {len(gone)} photos are gone: is their disk there? Nothing was removed")
+    return gone
+
+
+def _exists(name: str) -> bool:
+    """What cannot be looked at, as on a disk that does not answer, counts as there."""
+    try:
+        os.stat(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def merge(folders: Sequence[str], into: str) -> None:
+    """Put the photos of libraries, which stay as they are, into another one, made where there is none.
+
+    Each one comes whole or not at all. Of a photo that is in several, the one that was changed last is taken, and the
+    columns of all. Prints how many each one gave. Raises UserError for libraries of different models.
+    """
+    if any(Path(folder).resolve() == Path(into).resolve() for folder in folders):
+        raise UserError(f"{into} cannot be merged into itself")
+    sources = [Library(folder) for folder in folders]
+    first = sources[0]
+    for other in [*sources[1:], *([Library(into)] if (Path(into) / FILE).exists() else [])]:
+        if key := first.differs_in(other.identity):
+            makers = [f"{one.identity['title']} ({key} {one.identity[key]})" for one in (other, first)]
+            raise UserError(
+                f"{other.folder} was made by {makers[0]}, {first.folder} by {makers[1]}: libraries of one model, "
+                "scales and size are merged"
+            )
+    library = Library.open(into, first.identity)
+    with library.writing():
+        for source in sources:
+            with library.change() as change:
+                taken = sum(_merge_page(library, source, page, change) for page in source.catalogue.pages())
+            print(f"{source.folder}: {pluralize(taken, 'photo')} taken")
+    print(f"{pluralize(len(library), 'photo')} in {into}")
+
+
+def _merge_page(library: Library, source: Library, page: Sequence[Entry], change: Change) -> int:
+    """Take in some photos of a source; how many were new, or newer than the library's."""
+    # What is damaged and waits to be described anew says nothing.
+    entries = [entry for entry in page if entry[1] is not None or entry[0].reason is not None]
+    there = [library.catalogue.named(photo.name) for photo, _ in entries]
+    newer = [old is None or _rank(entry) > _rank(old) for entry, old in zip(entries, there, strict=True)]
+    _copy_entries(library, source, [entry for entry, new in zip(entries, newer, strict=True) if new], change)
+    for (photo, _), old, new in zip(entries, there, newer, strict=True):
+        if old is not None:
+            first, last = (old[0], photo) if new else (photo, old[0])
+            change.set_metadata(photo.name, {**first.metadata, **last.metadata})
+    return sum(newer)
+
+
+def _copy_entries(library: Library, source: Library, entries: Sequence[Entry], change: Change) -> None:
+    keys = np.array([key for _, key in entries if key is not None], np.int64)
+    new_keys = iter(library.write_segment(change, source.descriptors(keys)).tolist() if len(keys) else ())
+    change.put([photo for photo, _ in entries], [None if key is None else next(new_keys) for _, key in entries])
+
+
+def _rank(entry: Entry) -> tuple[int, bool]:
+    """Higher of what was changed later; of one state of a file, of what could be described."""
+    photo, key = entry
+    return photo.changed, key is not None

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 # Rows in one request, whose size servers limit.
-AT_ONCE = 1000
+BATCH = 1000
 # Answers that a Milvus gives at most, and how many more than are wanted it is asked for, since some count no longer.
-MOST, SPARE = 16_384, 16
+MAX_ANSWERS, SPARE = 16_384, 16
 # Photos that pass a filter which are named in the request; of more, answers are asked for until enough pass.
-NAMED = 2000
+MAX_NAMED = 2000
 SERVER_LOGS = ("milvus_lite", "pymilvus")
 
 
@@ -55,11 +55,11 @@ class MilvusStore:
 
     def write(self, number: int, descriptors: NDArray[np.float32]) -> str:
         """As `Store.write`."""
-        with _told(self.uri):
+        with _milvus_errors(self.uri):
             if not self._client.has_collection(self.collection):
                 _make(self._client, self.collection, self.dim)
-            for start in range(0, len(descriptors), AT_ONCE):
-                part = descriptors[start : start + AT_ONCE]
+            for start in range(0, len(descriptors), BATCH):
+                part = descriptors[start : start + BATCH]
                 rows = [{"key": key_of(number, start + row), "vector": vector} for row, vector in enumerate(part)]
                 self._client.upsert(self.collection, rows)
             self._client.flush(self.collection)
@@ -69,46 +69,36 @@ class MilvusStore:
         self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """As `Store.search`."""
-        named = allowed if allowed is not None and len(allowed) <= NAMED else None
-        width = min(MOST, k + SPARE)
+        named = allowed if allowed is not None and len(allowed) <= MAX_NAMED else None
+        width = min(MAX_ANSWERS, k + SPARE)
         while True:
             answers = self._ask(queries, width, named)
             found = [[hit for hit in hits if _counts(hit[0], contents, allowed)][:k] for hits in answers]
             enough = all(len(kept) == k or len(hits) < width for kept, hits in zip(found, answers, strict=True))
-            if enough or width == MOST:
-                return _table(found, k)
-            width = min(MOST, 4 * width)
+            if enough or width == MAX_ANSWERS:
+                return _pad(found, k)
+            width = min(MAX_ANSWERS, 4 * width)
 
     def rows(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """As `Store.rows`. Raises UserError where some are not there."""
         keys = [key_of(number, row) for row in rows.tolist()]
-        found: dict[int, Any] = {}
-        with _told(self.uri):
-            for start in range(0, len(keys), AT_ONCE):
-                part = keys[start : start + AT_ONCE]
-                hits = self._client.get(self.collection, part, output_fields=["key", "vector"])
-                found |= {hit["key"]: hit["vector"] for hit in hits}
+        found = {hit["key"]: hit["vector"] for hit in self._get(keys, ["key", "vector"])}
         if len(found) < len(keys):
             raise UserError(f"{self.uri} has lost {len(keys) - len(found)} descriptors: embed the photos again")
         return np.array([found[key] for key in keys], np.float32).reshape(-1, self.dim)
 
     def damaged(self, contents: Contents) -> list[int]:
         """As `Store.damaged`: the segments of which the last row is not there."""
-        with _told(self.uri):
+        with _milvus_errors(self.uri):
             if not self._client.has_collection(self.collection):
                 return list(contents.segments)
-        lasts = {key_of(number, segment.size - 1): number for number, segment in contents.segments.items()}
-        lasts = {key: number for key, number in lasts.items() if key not in contents.dead}
-        keys = list(lasts)
-        there: set[int] = set()
-        with _told(self.uri):
-            for start in range(0, len(keys), AT_ONCE):
-                part = keys[start : start + AT_ONCE]
-                there |= {hit["key"] for hit in self._client.get(self.collection, part, output_fields=["key"])}
+        keys = {number: key_of(number, segment.size - 1) for number, segment in contents.segments.items()}
+        lasts = {key: number for number, key in keys.items() if key not in contents.dead}
+        there = {hit["key"] for hit in self._get(list(lasts), ["key"])}
         return [number for key, number in lasts.items() if key not in there]
 
-    def behind(self, contents: Contents) -> bool:
-        """As `Store.behind`: Milvus keeps its own."""
+    def outdated(self, contents: Contents) -> bool:
+        """As `Store.outdated`: Milvus keeps its own."""
         return False
 
     def sweep(self, contents: Contents) -> None:
@@ -117,20 +107,28 @@ class MilvusStore:
         gaps = [f"(key >= {key_of(a + 1)} and key < {key_of(b)})" for a, b in pairwise(numbers) if b > a + 1]
         gaps.append(f"key >= {key_of(numbers[-1] + 1)}")
         dead = contents.dead.tolist()
-        with _told(self.uri):
+        with _milvus_errors(self.uri):
             if not self._client.has_collection(self.collection):
                 return
             for gap in gaps:
                 self._client.delete(self.collection, filter=gap)
-            for start in range(0, len(dead), AT_ONCE):
-                self._client.delete(self.collection, ids=dead[start : start + AT_ONCE])
+            for start in range(0, len(dead), BATCH):
+                self._client.delete(self.collection, ids=dead[start : start + BATCH])
+
+    def _get(self, keys: list[int], fields: list[str]) -> list[dict[str, Any]]:
+        """These fields of the rows with these keys that are there."""
+        hits: list[dict[str, Any]] = []
+        with _milvus_errors(self.uri):
+            for start in range(0, len(keys), BATCH):
+                hits += self._client.get(self.collection, keys[start : start + BATCH], output_fields=fields)
+        return hits
 
     def _ask(
         self, queries: NDArray[np.float32], k: int, named: NDArray[np.int64] | None
     ) -> list[list[tuple[int, float]]]:
         """Keys and cosines of each query's answers, best first."""
         chosen = "" if named is None else f"key in {named.tolist()}"
-        with _told(self.uri):
+        with _milvus_errors(self.uri):
             answers: Any = self._client.search(
                 self.collection, data=list(queries), limit=k, filter=chosen, output_fields=["key"]
             )
@@ -141,8 +139,8 @@ def _connected(uri: str) -> MilvusClient:
     try:
         from pymilvus import MilvusClient
     except ImportError:
-        raise UserError("descriptors in Milvus need pymilvus: pip install -e '.[milvus]'") from None
-    with _told(uri):
+        raise UserError("descriptors in Milvus need pymilvus: pip install 'dolglab[milvus]'") from None
+    with _milvus_errors(uri):
         return MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
 
 
@@ -158,7 +156,7 @@ def _make(client: MilvusClient, collection: str, dim: int) -> None:
 
 
 @contextmanager
-def _told(uri: str) -> Iterator[None]:
+def _milvus_errors(uri: str) -> Iterator[None]:
     """Whatever goes wrong with a Milvus in one line; its server writes a traceback of its own otherwise."""
     from pymilvus.exceptions import MilvusException
 
@@ -182,11 +180,12 @@ def _counts(key: int, contents: Contents, allowed: NDArray[np.int64] | None) -> 
 
 
 def _among(key: int, keys: NDArray[np.int64]) -> bool:
+    """Whether a key is one of these, which are ascending."""
     place = np.searchsorted(keys, key)
     return bool(place < len(keys) and keys[place] == key)
 
 
-def _table(found: list[list[tuple[int, float]]], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _pad(found: list[list[tuple[int, float]]], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     scores, keys = np.full((len(found), k), -np.inf, np.float32), np.full((len(found), k), -1, np.int64)
     for row, hits in enumerate(found):
         keys[row, : len(hits)] = [key for key, _ in hits]

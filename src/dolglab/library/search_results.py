@@ -1,4 +1,4 @@
-"""The command that searches: what it prints and writes."""
+"""The command that searches: its answers as a table on the terminal, as JSON, and as a page with thumbnails."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,126 +15,108 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from dolglab.data.image_reading import shrink
 from dolglab.errors import UserError
 from dolglab.io import is_utf8, write_text
+from dolglab.library.catalogue import printable
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Answer
-from dolglab.library.photos import find_photos
-from dolglab.library.query import Box, photo_pixels, read_box
-from dolglab.library.search_engine import Finder, Found, as_data, common_folder, printable, table_of, title_of
+from dolglab.library.photos import Box, find_photos, photo_pixels, read_box
+from dolglab.library.search_engine import SearchEngine
 from dolglab.results.pictures import jpeg
 from dolglab.results.report import data_uri
 from dolglab.templates import template
 
-THUMBNAIL = 360
-TERMS = ("global with global", "local with local", "global with local", "with the bias")
-
-
-def write_page(path: Path, found: Sequence[Found]) -> Path:
-    """Write the page at `path` in one step. Raises UserError where it cannot be written."""
-    page = template(Path(__file__).with_name("page.html.j2"))
-    html = page.render(searches=[_search(one) for one in found])
-    try:
-        return write_text(path, html)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _search(found: Found) -> dict[str, Any]:
-    pairs = zip(found.answers, found.reasons, strict=True)
-    folder = common_folder(found.answers)
-    answers = [_answer(rank, folder, *pair) for rank, pair in enumerate(pairs, 1)]
-    return {
-        "name": title_of(found),
-        "image": data_uri(found.picture),
-        "folder": printable(folder),
-        "verified": any(answer.inliers is not None for answer in found.answers),
-        "answers": answers,
-    }
-
-
-def _answer(rank: int, folder: str, answer: Answer, reason: Explanation | None) -> dict[str, Any]:
-    inside, _, name = answer.photo.name.removeprefix(folder).rpartition("/")
-    return {
-        "rank": rank,
-        "image": _thumbnail_of(answer),
-        "name": printable(name),
-        "folder": printable(inside),
-        "cosine": f"{answer.cosine:.3f}",
-        "inliers": answer.inliers if reason is None else reason.inliers,
-        "metadata": dict(answer.photo.metadata),
-        "reason": None if reason is None else _why(reason),
-    }
-
-
-def _why(reason: Explanation) -> dict[str, Any]:
-    terms = [] if reason.terms is None else zip(TERMS, (f"{term:+.3f}" for term in reason.terms), strict=True)
-    return {
-        "terms": list(terms),
-        "matches": f"{reason.inliers} inliers of {reason.matches} matches",
-        "picture": data_uri(reason.picture),
-        "attention": [data_uri(image) for image in reason.attention],
-    }
-
-
-def _thumbnail_of(answer: Answer) -> str | None:
-    """None where the photo can no longer be read."""
-    try:
-        return data_uri(thumbnail(photo_pixels(answer.photo.name, THUMBNAIL)))
-    except UserError:
-        return None
-
-
-def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
-    """A small JPEG of a photo, (H, W, 3)."""
-    return jpeg(Image.fromarray(shrink(pixels, THUMBNAIL)))
-
-
 RERANKERS = ("spatial",)
 # Queries that are described together.
-TOGETHER = 16
+BATCH = 16
+# Longer side of the page's pictures, in pixels.
+THUMBNAIL = 360
+# What a cosine is the sum of, as tables and JSON call it, and as the page does.
+TERMS = ("global", "local", "cross", "bias")
+TERM_LABELS = ("global with global", "local with local", "global with local", "with the bias")
+NUMERIC = frozenset({"cosine", "inliers", *TERMS})
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a person asked for: see `dolglab search`."""
+class SearchResult:
+    """A query with its answers, best first.
 
-    queries: Sequence[str]
-    library: str
-    top: int
-    box: str | None = None
-    where: Sequence[str] = ()
-    least: float = -1.0
-    rerank: str | None = None
-    explain: bool = False
-    as_json: bool = False
-    html: str | None = None
-    backend: str = "torch"
+    Attributes:
+        query: its name.
+        box: the part of it that was searched for, x1, y1, x2, y2 in pixels; None for the whole.
+        picture: a JPEG of what was searched for; empty where nobody will see it.
+        answers: the photos.
+        reasons: why each was found; None where nobody asked, or its photo is gone.
+    """
+
+    query: str
+    box: Box | None
+    picture: bytes
+    answers: Sequence[Answer]
+    reasons: Sequence[Explanation | None]
+
+    @property
+    def title(self) -> str:
+        """The query's name, and which part of it was searched for."""
+        box = "" if self.box is None else f", part {','.join(f'{side:g}' for side in self.box)}"
+        return printable(self.query) + box
 
 
-def search_photos(asked: Request) -> None:
-    """Search for each query, print the answers and write the page. Raises UserError for a person's mistake."""
-    if asked.rerank not in (None, *RERANKERS):
-        raise UserError(f"--rerank is {' or '.join(RERANKERS)}, not {asked.rerank}")
-    box, filters = None if asked.box is None else read_box(asked.box), read_filters(asked.where)
-    finder = Finder(asked.library, asked.backend)
-    names = [file.name for file in find_photos(asked.queries)]
-    found: list[Found] = []
-    for start in range(0, len(names), TOGETHER):
-        readable = _read(names[start : start + TOGETHER], finder.max_side, box, alone=len(names) == 1)
-        for one in _found(finder, asked, box, filters, readable):
-            if not asked.as_json:
-                _show(asked, one)
-            found.append(one)
-    if not found:
+def search_photos(
+    queries: Sequence[str],
+    library: str,
+    *,
+    top: int = 20,
+    box: str | None = None,
+    where: Sequence[str] = (),
+    min_cosine: float = -1.0,
+    rerank: str | None = None,
+    explain: bool = False,
+    as_json: bool = False,
+    html: str | None = None,
+    backend: str = "torch",
+) -> None:
+    """Search a library for each query, print the answers and write the page.
+
+    The arguments are the options of `dolglab search --help`; `min_cosine` is `--least` there.
+    Raises UserError for a person's mistake.
+    """
+    if rerank not in (None, *RERANKERS):
+        raise UserError(f"--rerank is {' or '.join(RERANKERS)}, not {rerank}")
+    part, filters = None if box is None else read_box(box), parse_filters(where)
+    engine = SearchEngine(library, backend)
+    names = [file.name for file in find_photos(queries)]
+    results: list[SearchResult] = []
+    for start in range(0, len(names), BATCH):
+        images = _read_queries(names[start : start + BATCH], engine.max_side, part, alone=len(names) == 1)
+        found = engine.search(list(images.values()), top, filters, verify=rerank is not None) if images else []
+        for (name, image), row in zip(images.items(), found, strict=True):
+            answers = [answer for answer in row if answer.cosine >= min_cosine]
+            reasons = [_explanation(engine, image, answer) if explain else None for answer in answers]
+            result = SearchResult(name, part, thumbnail(image) if html else b"", answers, reasons)
+            if not as_json:
+                _print_result(result, [*where, *([f"a cosine of {min_cosine:g} or more"] if min_cosine > -1 else [])])
+            results.append(result)
+    if not results:
         raise UserError(f"none of {len(names)} queries can be searched for")
-    _write(asked, found)
+    if html is not None:
+        write_page(Path(html), results)
+    if as_json:
+        print(json.dumps([to_json(result) for result in results], indent=1))
+    elif html is not None:
+        print(f"page: {html}")
 
 
-def read_filters(where: Sequence[str]) -> dict[str, str]:
-    """Values by column. Raises UserError for what is no COLUMN=VALUE."""
+def parse_filters(where: Sequence[str]) -> dict[str, str]:
+    """Values by column. Raises UserError for what is no COLUMN=VALUE.
+
+    >>> parse_filters(["year=1900", "place=a=b"])
+    {'year': '1900', 'place': 'a=b'}
+    """
     for condition in where:
         if not is_utf8(condition):
             raise UserError(f"--where {os.fsencode(condition)!r} is not UTF-8")
@@ -142,7 +125,7 @@ def read_filters(where: Sequence[str]) -> dict[str, str]:
     return dict(condition.split("=", 1) for condition in where)
 
 
-def _read(names: Sequence[str], max_side: int, box: Box | None, alone: bool) -> dict[str, NDArray[np.uint8]]:
+def _read_queries(names: Sequence[str], max_side: int, box: Box | None, alone: bool) -> dict[str, NDArray[np.uint8]]:
     """Pixels by name; of several, one that cannot be read is told of and left out."""
     pixels = {}
     for name in names:
@@ -155,45 +138,134 @@ def _read(names: Sequence[str], max_side: int, box: Box | None, alone: bool) -> 
     return pixels
 
 
-def _found(
-    finder: Finder, asked: Request, box: Box | None, filters: dict[str, str], queries: dict[str, NDArray[np.uint8]]
-) -> Iterator[Found]:
-    pixels = list(queries.values())
-    answers = finder.search(pixels, asked.top, filters, verify=asked.rerank is not None) if pixels else []
-    for (name, image), row in zip(queries.items(), answers, strict=True):
-        kept = [answer for answer in row if answer.cosine >= asked.least]
-        reasons = [_reason(finder, asked, image, answer) for answer in kept]
-        yield Found(name, box, thumbnail(image) if asked.html else b"", kept, reasons)
-
-
-def _reason(finder: Finder, asked: Request, query: np.ndarray, answer: Answer) -> Explanation | None:
-    if not asked.explain:
-        return None
+def _explanation(engine: SearchEngine, query: NDArray[np.uint8], answer: Answer) -> Explanation | None:
     try:
-        return finder.explain(query, answer)
+        return engine.explain(query, answer)
     except UserError:
         # Its photo cannot be read any more.
         return None
 
 
-def _show(asked: Request, one: Found) -> None:
-    if one.answers:
-        folder = common_folder(one.answers)
-        print(title_of(one) + (f", answers in {printable(folder)}" if folder else ""))
-        Console().print(table_of(one))
+def _print_result(result: SearchResult, conditions: Sequence[str]) -> None:
+    if result.answers:
+        folder = common_folder(result.answers)
+        print(result.title + (f", answers in {printable(folder)}" if folder else ""))
+        Console().print(to_table(result))
     else:
-        print(f"{title_of(one)}: no photo passes{_conditions(asked)}")
+        print(f"{result.title}: no photo passes{' ' if conditions else ''}{', '.join(conditions)}")
 
 
-def _write(asked: Request, found: Sequence[Found]) -> None:
-    if asked.html is not None:
-        write_page(Path(asked.html), found)
-    if asked.as_json:
-        print(json.dumps([as_data(one) for one in found], indent=1))
-    elif asked.html is not None:
-        print(f"page: {asked.html}")
+def to_table(result: SearchResult) -> Table:
+    """The answers with the columns that any of them has; their names below the folder that all are in."""
+    folder = common_folder(result.answers)
+    rows = [dict(_cells(*pair, folder)) for pair in zip(result.answers, result.reasons, strict=True)]
+    columns = [
+        key
+        for key in dict.fromkeys(key for row in rows for key in row)
+        # A global-only network's cosines have one term.
+        if key not in TERMS or any(float(row.get(key, "0")) for row in rows)
+    ]
+    table = Table()
+    table.add_column("", justify="right")
+    for name in columns:
+        table.add_column(Text(printable(name)), justify="right" if name in NUMERIC else "left", overflow="fold")
+    for rank, row in enumerate(rows, 1):
+        table.add_row(str(rank), *(Text(printable(row.get(key, ""))) for key in columns))
+    return table
 
 
-def _conditions(asked: Request) -> str:
-    least = [f"a cosine of {asked.least:g} or more"] if asked.least > -1 else []
-    return "".join(f" {condition}" for condition in [", ".join([*asked.where, *least])] if condition)
+def _cells(answer: Answer, reason: Explanation | None, folder: str) -> Iterator[tuple[str, str]]:
+    yield "cosine", f"{answer.cosine:.3f}"
+    if reason is not None and reason.terms is not None:
+        yield from zip(TERMS, (f"{term:.3f}" for term in reason.terms), strict=True)
+    if (inliers := _inliers(answer, reason)) is not None:
+        yield "inliers", str(inliers)
+    yield "photo", answer.photo.name.removeprefix(folder) + ("" if answer.there else " (gone)")
+    yield from answer.photo.metadata.items()
+
+
+def _inliers(answer: Answer, reason: Explanation | None) -> int | None:
+    return answer.inliers if reason is None else reason.inliers
+
+
+def common_folder(answers: Sequence[Answer]) -> str:
+    """The folder, with its last /, that all photos are below; empty where there is none."""
+    folders = [answer.photo.name.rpartition("/")[0] + "/" for answer in answers] or [""]
+    pairs = zip(min(folders), max(folders), strict=False)
+    shared = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return shared[: shared.rfind("/") + 1]
+
+
+def to_json(result: SearchResult) -> dict[str, Any]:
+    """The same as plain values."""
+    answers = []
+    for rank, (answer, reason) in enumerate(zip(result.answers, result.reasons, strict=True), 1):
+        values: dict[str, Any] = {
+            "rank": rank,
+            "cosine": round(answer.cosine, 6),
+            "photo": answer.photo.name,
+            "there": answer.there,
+            "metadata": dict(answer.photo.metadata),
+        }
+        if (inliers := _inliers(answer, reason)) is not None:
+            values["inliers"] = inliers
+        if reason is not None:
+            values["matches"] = reason.matches
+            values["terms"] = None if reason.terms is None else dict(zip(TERMS, reason.terms, strict=True))
+        answers.append(values)
+    return {"query": result.query, "box": result.box, "score": "cosine", "answers": answers}
+
+
+def write_page(path: Path, results: Sequence[SearchResult]) -> Path:
+    """Write the page at `path` in one step. Raises UserError where it cannot be written."""
+    html = template(Path(__file__).with_name("page.html.j2")).render(searches=[_page_search(one) for one in results])
+    try:
+        return write_text(path, html)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _page_search(result: SearchResult) -> dict[str, Any]:
+    folder = common_folder(result.answers)
+    pairs = zip(result.answers, result.reasons, strict=True)
+    return {
+        "name": result.title,
+        "image": data_uri(result.picture),
+        "folder": printable(folder),
+        "verified": any(answer.inliers is not None for answer in result.answers),
+        "answers": [_page_answer(rank, folder, *pair) for rank, pair in enumerate(pairs, 1)],
+    }
+
+
+def _page_answer(rank: int, folder: str, answer: Answer, reason: Explanation | None) -> dict[str, Any]:
+    inside, _, name = answer.photo.name.removeprefix(folder).rpartition("/")
+    try:
+        image = data_uri(thumbnail(photo_pixels(answer.photo.name, THUMBNAIL)))
+    except UserError:
+        # The photo can no longer be read: the page says so.
+        image = None
+    return {
+        "rank": rank,
+        "image": image,
+        "name": printable(name),
+        "folder": printable(inside),
+        "cosine": f"{answer.cosine:.3f}",
+        "inliers": _inliers(answer, reason),
+        "metadata": dict(answer.photo.metadata),
+        "reason": None if reason is None else _page_reason(reason),
+    }
+
+
+def _page_reason(reason: Explanation) -> dict[str, Any]:
+    terms = [] if reason.terms is None else zip(TERM_LABELS, (f"{term:+.3f}" for term in reason.terms), strict=True)
+    return {
+        "terms": list(terms),
+        "matches": f"{reason.inliers} inliers of {reason.matches} matches",
+        "picture": data_uri(reason.picture),
+        "attention": [data_uri(image) for image in reason.attention],
+    }
+
+
+def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
+    """A small JPEG of a photo, (H, W, 3)."""
+    return jpeg(Image.fromarray(shrink(pixels, THUMBNAIL)))

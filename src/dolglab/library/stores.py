@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Contents
-from dolglab.library.faiss_store import KINDS, SegmentStore
+from dolglab.library.faiss_store import KINDS, LIMITS, SegmentLimits, SegmentStore
 
 
 class Store(Protocol):
@@ -41,16 +41,16 @@ class Store(Protocol):
         """Numbers of the segments that cannot be read."""
         ...
 
-    def behind(self, contents: Contents) -> bool:
+    def outdated(self, contents: Contents) -> bool:
         """Whether a segment has another index over it than this store gives to those of its size."""
         ...
 
     def sweep(self, contents: Contents) -> None:
-        """Let go of whatever the contents do not speak of."""
+        """Delete whatever the contents do not speak of."""
         ...
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""
         ...
 
 
@@ -74,20 +74,20 @@ def store_options(store: str | None) -> dict[str, Any]:
     raise UserError(f"--store is {', '.join(KINDS)}, {LITE} or the address of a Milvus server, not {store}")
 
 
-def check_store(options: dict[str, Any], asked: str | None, folder: Path) -> None:
+def check_store(options: dict[str, Any], store: str | None, folder: Path) -> None:
     """Raise UserError where a library keeps its descriptors elsewhere than was asked for.
 
     Another index over faiss's files is no other place: see `Library.use_index`.
     """
     there = options.get("uri", options["kind"])
-    if asked not in (None, there) and not (asked in KINDS and there in KINDS):
-        raise UserError(f"{folder} keeps its descriptors in {there}, not {asked}: leave --store out, or name another")
+    if store not in (None, there) and not (store in KINDS and there in KINDS):
+        raise UserError(f"{folder} keeps its descriptors in {there}, not {store}: leave --store out, or name another")
 
 
-def open_store(folder: Path, dim: int, options: dict[str, Any]) -> Store:
+def open_store(folder: Path, dim: int, options: dict[str, Any], limits: SegmentLimits = LIMITS) -> Store:
     """The store that a library's options speak of. Raises UserError where it cannot be opened."""
     if options["kind"] != "milvus":
-        return SegmentStore(folder, dim, options["kind"])
+        return SegmentStore(folder, dim, options["kind"], limits)
     from dolglab.library.milvus_store import MilvusStore
 
     uri = str(folder / "milvus.db") if options["uri"] == LITE else options["uri"]

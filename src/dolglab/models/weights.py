@@ -107,7 +107,7 @@ def _from_hub(name: str) -> Path:
     try:
         from huggingface_hub import hf_hub_download
     except ModuleNotFoundError:
-        raise UserError("hf:// needs the hub: pip install -e '.[hub]'") from None
+        raise UserError("hf:// needs the hub: pip install 'dolglab[hub]'") from None
     try:
         return Path(hf_hub_download(f"{owner}/{repository}", file))
     except Exception as error:

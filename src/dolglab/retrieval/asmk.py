@@ -66,7 +66,7 @@ class ASMK:
         try:
             import asmk  # noqa: F401
         except ModuleNotFoundError:
-            raise UserError("aggregate=asmk needs its package: pip install -e '.[asmk]'") from None
+            raise UserError("aggregate=asmk needs its package: pip install 'dolglab[asmk]'") from None
         self.words = words
         self.dim = dim
         self.assignments = assignments

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 
-from dolglab.concurrency import ahead
+from dolglab.concurrency import prefetch_map
 from dolglab.errors import UserError
 from dolglab.retrieval.large_arrays import memory_map_of, take_rows
 
@@ -102,7 +102,7 @@ def parallel_map(work: Callable[[Part], Result], parts: Iterable[Part]) -> Gener
 
     threads = torch.get_num_threads()
     try:
-        results = ahead(work, parts, threads, threads, partial(torch.set_num_threads, 1))
+        results = prefetch_map(work, parts, threads, threads, partial(torch.set_num_threads, 1))
         with closing(results):  # pyright: ignore[reportArgumentType]
             for _, result in results:
                 yield result

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from dolglab import __version__
 from dolglab.errors import UserError
-from dolglab.library.search_engine import Finder
+from dolglab.library.search_engine import SearchEngine
 from dolglab.server.errors import add_handlers
 from dolglab.server.routes import ROUTERS
 from dolglab.server.security import Metrics, SecurityMiddleware, Settings
@@ -28,7 +28,7 @@ OPEN_WARNING = "warning: everyone who reaches this address can search the librar
 BACKLOG, KEEP_ALIVE, SHUTDOWN = 128, 10, 5
 
 
-def build_app(finder: Finder, settings: Settings) -> FastAPI:
+def build_app(finder: SearchEngine, settings: Settings) -> FastAPI:
     """A library's page and REST API, the latter described at /api/openapi.json."""
     # FastAPI's own documentation pages load their scripts from elsewhere.
     app = FastAPI(
@@ -57,7 +57,7 @@ def run(library: str, host: str, port: int, settings: Settings, backend: str = "
     with closing(_bind(host, port)) as listener:
         if settings.token is None and not _is_loopback(host):
             typer.echo(OPEN_WARNING, err=True)
-        app = build_app(Finder(library, backend), settings)
+        app = build_app(SearchEngine(library, backend), settings)
         url_host = f"[{host}]" if ":" in host else host
         typer.echo(f"http://{url_host}:{listener.getsockname()[1]}/")
         config = uvicorn.Config(

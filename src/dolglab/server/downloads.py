@@ -15,10 +15,8 @@ from fastapi import HTTPException
 from PIL import Image
 
 from dolglab.errors import UserError
-from dolglab.library.catalogue import Photo
-from dolglab.library.photos import File
-from dolglab.library.query import photo_pixels
-from dolglab.library.search_engine import printable
+from dolglab.library.catalogue import Photo, printable
+from dolglab.library.photos import PhotoFile, photo_pixels
 from dolglab.server.owned_files import UNSAFE, numbered_names, safe_name
 from dolglab.server.schemas import short_name
 
@@ -126,6 +124,6 @@ def _write(archive: zipfile.ZipFile, folder: str, taken: set[str], name: str, da
 def _read(photo: Photo) -> bytes:
     check_unchanged(photo)
     try:
-        return File(photo.name, photo.size, photo.changed).read()
+        return PhotoFile(photo.name, photo.size, photo.changed).read()
     except OSError:
         raise file_gone() from None

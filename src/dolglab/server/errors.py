@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 
 from dolglab.errors import UserError
-from dolglab.library.search_engine import printable
+from dolglab.library.catalogue import printable
 
 LOG = logging.getLogger("dolg.server")
 MAX_MESSAGE = 300

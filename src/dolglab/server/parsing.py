@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dolglab.errors import UserError
 from dolglab.io import is_utf8
-from dolglab.library.query import Box, Header, TooManyPixelsError, photo_header, read_box
+from dolglab.library.photos import Box, Header, TooManyPixelsError, photo_header, read_box
 
 # Of a photo's metadata: columns, and characters of a column's name and of its value.
 MAX_COLUMNS, MAX_KEY, MAX_VALUE = 50, 100, 1000

@@ -13,7 +13,7 @@ from fastapi import Path as PathParam
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 
-from dolglab.library.query import KINDS
+from dolglab.library.photos import FORMATS
 from dolglab.server import parsing, schemas
 from dolglab.server.downloads import folder_name, iterate_chunks
 from dolglab.server.owned_files import safe_name
@@ -62,7 +62,7 @@ TOKEN = [Depends(HTTPBearer(auto_error=False, description="Where the server has 
 FORM = [Depends(_refuse_unknown_fields)]
 
 Service = Annotated[SearchService, Depends(_service)]
-Upload = Annotated[UploadFile, File(description=f"An image file: {KINDS}.")]
+Upload = Annotated[UploadFile, File(description=f"An image file: {FORMATS}.")]
 BoxField = Annotated[str, Form(description="Only this part: x1,y1,x2,y2 in pixels of the upright photo.")]
 WhereField = Annotated[list[str], Form(description="Only photos with this in a column: COLUMN=VALUE.")]
 Id = Annotated[int, PathParam(ge=1, le=schemas.MAX_ID, description="A photo's number in the library.")]

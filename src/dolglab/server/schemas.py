@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from dolglab.library import catalogue, library
+from dolglab.library.catalogue import printable
 from dolglab.library.explain import Explanation
-from dolglab.library.search_engine import printable
 
 # The largest number of a photo is SQLite's.
 MAX_ID = 2**63 - 1

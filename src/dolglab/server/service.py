@@ -17,9 +17,9 @@ from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Answer, Library, LibraryBusy
-from dolglab.library.query import Box, query_pixels
-from dolglab.library.relevance_feedback import search_marked
-from dolglab.library.search_engine import Finder
+from dolglab.library.photos import Box, query_pixels
+from dolglab.library.relevance_feedback import search_with_feedback
+from dolglab.library.search_engine import SearchEngine
 from dolglab.server.downloads import check_unchanged, file_gone, photo_jpeg, training_zip
 from dolglab.server.owned_files import add_photo, find_photo, remove_photo, safe_name
 from dolglab.server.parsing import check_header
@@ -76,7 +76,7 @@ class SearchService:
     503 where too many wait, and 507 for a full disk.
     """
 
-    def __init__(self, finder: Finder, settings: Settings) -> None:
+    def __init__(self, finder: SearchEngine, settings: Settings) -> None:
         self.finder = finder
         self.settings = settings
         self._searches = SerialExecutor("searches", WAITING_SEARCHES)
@@ -95,7 +95,7 @@ class SearchService:
 
         def work() -> tuple[NDArray[np.float32], list[Answer]]:
             pixels, descriptor = self._embed(data, box)
-            answers = self.finder.search_described(descriptor, [pixels], count, filters, verify)
+            answers = self.finder.search_descriptors(descriptor, [pixels], count, filters, verify)
             return descriptor[0], answers[0]
 
         return self._searches(work)
@@ -108,8 +108,8 @@ class SearchService:
         count: int,
         filters: Mapping[str, str],
     ) -> list[Answer]:
-        """The best answers to a query's descriptor, (dim,), moved by marks, see `search_marked`."""
-        return self._searches(lambda: search_marked(self.finder.library, query, right, wrong, count, filters))
+        """The best answers to a query's descriptor, (dim,), moved by marks, see `search_with_feedback`."""
+        return self._searches(lambda: search_with_feedback(self.finder.library, query, right, wrong, count, filters))
 
     def explain(self, data: bytes, box: Box | None, number: int) -> Explanation:
         """Why a photo is found for a query."""

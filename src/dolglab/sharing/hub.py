@@ -23,55 +23,55 @@ def is_hub_folder(source: str) -> bool:
     return source.startswith(PREFIX) and source.removeprefix(PREFIX).strip("/").count("/") <= 1
 
 
-def fetch(source: str, further: str | None = None, api: HfApi | None = None) -> Path:
+def fetch(source: str, extra_file: str | None = None, api: HfApi | None = None) -> Path:
     """The local folder of hf://OWNER/NAME, fetched once into the hub's own cache.
 
     Args:
-        further: a file wanted beside tensors and configuration, where the repository has it.
+        extra_file: a file wanted beside tensors and configuration, where the repository has it.
 
     Raises UserError for another name, and where the repository cannot be had or holds no such folder.
     """
-    name = checked_name(source.removeprefix(PREFIX).strip("/"))
-    wanted = [ABOUT, TENSORS, *([further] if further else [])]
+    name = check_name(source.removeprefix(PREFIX).strip("/"))
+    wanted = [ABOUT, TENSORS, *([extra_file] if extra_file else [])]
     try:
         folder = Path((api or HfApi()).snapshot_download(name, allow_patterns=wanted))
     except FAILURES as error:
-        raise UserError(f"{PREFIX}{name} could not be had: {why(error)}") from error
+        raise UserError(f"{PREFIX}{name} could not be had: {failure_text(error)}") from error
     if not all((folder / file).is_file() for file in (ABOUT, TENSORS)):
         raise UserError(f"{PREFIX}{name} holds no {ABOUT} and {TENSORS}: no model that `dolglab export` wrote")
     return folder
 
 
-def push(folder: str | Path, name: str, private: bool = False, api: HfApi | None = None) -> str:
+def push_folder(folder: str | Path, name: str, private: bool = False, api: HfApi | None = None) -> str:
     """Put an exported folder into the repository OWNER/NAME, made where there is none; its address.
 
     Raises UserError for another name, without a token, and where the hub refuses.
     """
     api = api or HfApi()
-    checked_name(name)
+    check_name(name)
     try:
         api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Model written by dolglab export")
     except FAILURES as error:
-        raise UserError(f"{name} could not be pushed ({folder} is written): {why(error)}") from error
+        raise UserError(f"{name} could not be pushed ({folder} is written): {failure_text(error)}") from error
     return f"{api.endpoint}/{name}"
 
 
 def check_push(name: str) -> None:
     """Raise UserError for a name the hub does not take, and where no token is stored, before anything is written."""
-    checked_name(name)
+    check_name(name)
     if get_token() is None:
         raise UserError("--push wants a token of the Hugging Face hub: run `hf auth login`, or set HF_TOKEN")
 
 
-def checked_name(name: str) -> str:
+def check_name(name: str) -> str:
     """`name` as it is. Raises UserError for what is no OWNER/NAME."""
     if not NAME.fullmatch(name):
         raise UserError(f"{name or 'nothing'} is no OWNER/NAME of the Hugging Face hub")
     return name
 
 
-def why(error: Exception) -> str:
+def failure_text(error: Exception) -> str:
     """What went wrong, on one line, for people."""
     if isinstance(error, GatedRepoError):
         return "its owner lets in only those who ask there first (then `hf auth login`)"

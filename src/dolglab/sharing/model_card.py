@@ -22,7 +22,7 @@ GROUPS = ("model", "model.pooling", "model.local", "model.fusion", "margin", "op
 
 
 @dataclass(frozen=True)
-class Told:
+class ModelCardInfo:
     """What the card of a model says beyond what the model itself does.
 
     Attributes:
@@ -40,18 +40,18 @@ class Told:
     files: Sequence[tuple[str, str]] = ()
 
 
-def model_card(network: DescriptorModel, about: Mapping[str, Any], told: Told) -> str:
+def model_card(network: DescriptorModel, about: Mapping[str, Any], info: ModelCardInfo) -> str:
     """The card as Markdown with the hub's front matter; what is not known is said to be so.
 
     Args:
         about: how the run that trained it describes itself (see `describe_run`).
     """
-    numbers = to_markdown([summarize([dict(card) for card in told.cards])]).strip() if told.cards else ""
+    numbers = to_markdown([summarize([dict(card) for card in info.cards])]).strip() if info.cards else ""
     return template(Path(__file__).with_name("card.md.j2")).render(
-        title=told.title,
-        load=told.load,
-        licence=told.licence,
-        files=told.files,
+        title=info.title,
+        load=info.load,
+        licence=info.licence,
+        files=info.files,
         dim=network.dim,
         architecture=f"{type(network).__name__} on {network.backbone.name}",
         base_model=_base_model(about["config"]),
@@ -96,16 +96,16 @@ def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The lines of a run's configuration that tell most."""
     for group in GROUPS:
         if isinstance(found := _at(config, group), Mapping):
-            plain = {key: value for key, value in found.items() if _is_plain(key, value)}
-            named = _last(found.get("_target_")) or ""
-            yield group, " ".join([named, *(f"{key}={value}" for key, value in plain.items())]).strip()
+            plain = [
+                f"{key}={value}"
+                for key, value in found.items()
+                if not key.startswith("_") and isinstance(value, bool | int | float | str | list)
+            ]
+            name = (found.get("_target_") or "").rpartition(".")[2]
+            yield group, " ".join([name, *plain]).strip()
     for key in RECIPE:
         if (value := _at(config, key)) is not None:
             yield key, str(value)
-
-
-def _is_plain(key: str, value: object) -> bool:
-    return not key.startswith("_") and isinstance(value, bool | int | float | str | list)
 
 
 def _started_from(backbone: FeatureBackbone, config: Mapping[str, Any]) -> str:
@@ -121,10 +121,6 @@ def _base_model(config: Mapping[str, Any]) -> str | None:
     backbone = config["model"]["backbone"]
     fetched = backbone.get("pretrained") and not backbone.get("weights") and not config.get("weights")
     return f"timm/{backbone['name']}" if fetched else None
-
-
-def _last(target: str | None) -> str | None:
-    return target.rpartition(".")[2] if target else None
 
 
 def _at(config: Mapping[str, Any], key: str) -> Any:

@@ -1,10 +1,9 @@
-"""ONNX files whose convolutions count in whole numbers of 8 bits: smaller and faster, and not quite the same."""
+"""Networks as ONNX files: exact ones, compared with torch, and int8 ones, smaller, faster and not quite the same."""
 
 from __future__ import annotations
 
 import copy
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,12 +25,112 @@ from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import fingerprint
 from dolglab.extraction.fuse_batch_norm import for_inference
 from dolglab.extraction.onnx_extractor import INPUT, OUTPUT, Session
+from dolglab.io import atomic_path
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.local_branch import DilatedConv
 from dolglab.models.pooling import RMAC
 
+ONNX_FILE, INT8_FILE = "model.onnx", "model.int8.onnx"
+OPSET = 20
+# What an equal graph may differ by, in numbers of an L2-normalised descriptor.
+TOLERANCE = 1e-4
+# Images, height and width of what it is compared on; no side is a multiple of a stride or a patch.
+SHAPES = ((1, 64, 64), (3, 97, 131), (1, 150, 75))
+# Where images are normalised, as a file says of itself.
+INSIDE, OUTSIDE = "inside", "outside"
+# Photos that the ranges of activations are taken from, and their longer side.
+CALIBRATION_PHOTOS, CALIBRATION_SIDE = 64, 512
 
-class Describing(nn.Module):
+
+def write_onnx(network: DescriptorModel, path: Path, normalised: bool = False, tolerance: float = TOLERANCE) -> float:
+    """Write a network as `path`, compared with torch over several shapes; the largest difference of a number.
+
+    Args:
+        normalised: whether the graph takes normalised images, and not RGB in 0..255.
+        tolerance: of the difference.
+
+    Raises UserError where a package is missing, the network does not go into ONNX, or the file would give something
+    else than torch; nothing is then written.
+    """
+    with atomic_path(path) as aside:
+        _export(ExportableNetwork(network, normalised), aside, onnx_metadata(network, normalised))
+        worst = max_difference(network, Session(aside), normalised)
+        if not worst <= tolerance:
+            raise UserError(f"{path.name} would differ from torch by {worst:.1e} (allowed: {tolerance:.0e})")
+    return worst
+
+
+def onnx_metadata(network: DescriptorModel, normalised: bool) -> dict[str, str]:
+    """What a file says of itself."""
+    pixels = "normalised by mean and std" if normalised else "RGB, 0..255"
+    return {
+        "fingerprint": fingerprint(network),
+        "architecture": f"{type(network).__name__} on {network.backbone.name}",
+        "dim": str(network.dim),
+        "normalisation": OUTSIDE if normalised else INSIDE,
+        # Of a backbone that does not state them: empty.
+        "mean": " ".join(map(str, getattr(network.backbone, "mean", ()))),
+        "std": " ".join(map(str, getattr(network.backbone, "std", ()))),
+        "input": f"float32 (batch, 3, height, width), {pixels}",
+        "output": f"float32 (batch, {network.dim}), L2-normalised",
+    }
+
+
+def max_difference(network: DescriptorModel, session: Session, normalised: bool = False) -> float:
+    """By how much the runtime's numbers differ from torch's, at most, over several shapes of noise."""
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for batch, height, width in SHAPES:
+        images = torch.randint(0, 256, (batch, 3, height, width), generator=generator).float()
+        with torch.inference_mode():
+            inputs = network.backbone.normalise(images)
+            expected = F.normalize(network.eval()(inputs)).numpy()
+        found = session((inputs if normalised else images).numpy())
+        worst = max(worst, float(np.abs(found - expected).max()))
+    return worst
+
+
+def _export(graph: torch.nn.Module, path: Path, metadata: Mapping[str, Any]) -> None:
+    axes = {0: "batch", 2: "height", 3: "width"}
+    example = torch.rand(2, 3, 227, 261) * 255
+    try:
+        with _quiet_logs(), torch.no_grad():
+            program = torch.onnx.export(
+                graph.eval(),
+                (example,),
+                dynamo=True,
+                dynamic_shapes=(axes,),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except ModuleNotFoundError as error:
+        raise UserError(f"ONNX wants {error.name}: pip install 'dolglab[onnx]'") from None
+    except Exception as error:
+        raise UserError(f"the network does not go into ONNX ({type(error).__name__})") from error
+    assert program is not None
+    program.model.metadata_props.update(metadata)
+    program.save(path)
+
+
+@contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """The exporter's notes on its own steps, which say nothing to a person, are kept out."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+class ExportableNetwork(nn.Module):
     """Images to L2-normalised descriptors, in layers whose work does not depend on the image's size.
 
     Args:
@@ -46,7 +145,7 @@ class Describing(nn.Module):
         check_exportable(network)
         self.normalised = normalised
         self.network = copy.deepcopy(for_inference(network))
-        _make_plain(self.network)
+        _replace_layers(self.network)
 
     def forward(self, images: Tensor) -> Tensor:
         """(b, 3, h, w) float32 to (b, dim) float32."""
@@ -85,131 +184,22 @@ def check_exportable(network: DescriptorModel) -> None:
         raise UserError(f"{network.backbone.name} cuts each size of image into other windows: ONNX cannot hold it")
 
 
-def _make_plain(module: nn.Module) -> None:
+def _replace_layers(module: nn.Module) -> None:
     """Put layers that give the same in place of those that look at the size of their input."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d) and isinstance(child, Conv2dSame):
-            setattr(module, name, _as(SameConv, child))
+            setattr(module, name, _rebuild(SameConv, child))
         elif isinstance(child, DilatedConv):
-            setattr(module, name, _as(nn.Conv2d, child))
+            setattr(module, name, _rebuild(nn.Conv2d, child))
         else:
-            _make_plain(child)
+            _replace_layers(child)
 
 
-def _as(kind: type[nn.Conv2d], conv: nn.Conv2d) -> nn.Conv2d:
-    made = kind(conv.in_channels, conv.out_channels, 1, groups=conv.groups, bias=conv.bias is not None)
-    made.kernel_size, made.stride, made.padding, made.dilation = (
-        conv.kernel_size,
-        conv.stride,
-        conv.padding,
-        conv.dilation,
-    )
-    made.weight, made.bias = conv.weight, conv.bias
-    return made.eval()
-
-
-FILE, OPSET = "model.onnx", 20
-# What an equal graph may differ by, in numbers of an L2-normalised descriptor.
-TOLERANCE = 1e-4
-# Images, height and width of what it is compared on; no side is a multiple of a stride or a patch.
-SHAPES = ((1, 64, 64), (3, 97, 131), (1, 150, 75))
-INSIDE, OUTSIDE = "inside", "outside"
-
-
-def write_onnx(network: DescriptorModel, path: Path, normalised: bool = False) -> float:
-    """Write a network as `path`, compared with torch over several shapes; the largest difference of a number.
-
-    Args:
-        normalised: whether the graph takes normalised images, and not RGB in 0..255.
-
-    Raises UserError where a package is missing, the network does not go into ONNX, or the file would give something
-    else than torch; nothing is then written.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        _export(Describing(network, normalised), aside, about(network, normalised))
-        worst = difference(network, Session(aside), normalised)
-        if not worst <= TOLERANCE:
-            raise UserError(f"{path.name} would differ from torch by {worst:.1e} (allowed: {TOLERANCE:.0e})")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return worst
-
-
-def about(network: DescriptorModel, normalised: bool) -> dict[str, str]:
-    """What a file says of itself."""
-    pixels = "normalised by mean and std" if normalised else "RGB, 0..255"
-    return {
-        "fingerprint": fingerprint(network),
-        "architecture": f"{type(network).__name__} on {network.backbone.name}",
-        "dim": str(network.dim),
-        "normalisation": OUTSIDE if normalised else INSIDE,
-        # Of a backbone that does not state them: empty.
-        "mean": " ".join(map(str, getattr(network.backbone, "mean", ()))),
-        "std": " ".join(map(str, getattr(network.backbone, "std", ()))),
-        "input": f"float32 (batch, 3, height, width), {pixels}",
-        "output": f"float32 (batch, {network.dim}), L2-normalised",
-    }
-
-
-def difference(network: DescriptorModel, session: Session, normalised: bool = False) -> float:
-    """By how much the runtime's numbers differ from torch's, at most, over several shapes of noise."""
-    generator = torch.Generator().manual_seed(0)
-    worst = 0.0
-    for batch, height, width in SHAPES:
-        images = torch.randint(0, 256, (batch, 3, height, width), generator=generator).float()
-        with torch.inference_mode():
-            ready = network.backbone.normalise(images)
-            expected = F.normalize(network.eval()(ready)).numpy()
-        found = session((ready if normalised else images).numpy())
-        worst = max(worst, float(np.abs(found - expected).max()))
-    return worst
-
-
-def _export(graph: torch.nn.Module, path: Path, metadata: Mapping[str, Any]) -> None:
-    axes = {0: "batch", 2: "height", 3: "width"}
-    example = torch.rand(2, 3, 227, 261) * 255
-    try:
-        with _quietly(), torch.no_grad():
-            program = torch.onnx.export(
-                graph.eval(),
-                (example,),
-                dynamo=True,
-                dynamic_shapes=(axes,),
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                opset_version=OPSET,
-                verbose=False,
-            )
-    except ModuleNotFoundError as error:
-        raise UserError(f"ONNX wants {error.name}: pip install -e '.[onnx]'") from None
-    except Exception as error:
-        raise UserError(f"the network does not go into ONNX ({type(error).__name__})") from error
-    assert program is not None
-    program.model.metadata_props.update(metadata)
-    program.save(path)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """The exporter's notes on its own steps, which say nothing to a person, are kept out."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-INT8_FILE = "model.int8.onnx"
-# Photos that the ranges of activations are taken from, and their longer side.
-PHOTOS, SIDE = 64, 512
+def _rebuild(kind: type[nn.Conv2d], conv: nn.Conv2d) -> nn.Conv2d:
+    new = kind(conv.in_channels, conv.out_channels, 1, groups=conv.groups, bias=conv.bias is not None)
+    new.kernel_size, new.stride, new.padding, new.dilation = conv.kernel_size, conv.stride, conv.padding, conv.dilation
+    new.weight, new.bias = conv.weight, conv.bias
+    return new.eval()
 
 
 def write_int8(source: Path, path: Path, folder: str | Path) -> int:
@@ -225,64 +215,59 @@ def write_int8(source: Path, path: Path, folder: str | Path) -> int:
     try:
         from onnxruntime import quantization
     except ModuleNotFoundError as error:
-        raise UserError(f"ONNX wants {error.name}: pip install -e '.[onnx]'") from None
-    photos = find(folder)
+        raise UserError(f"ONNX wants {error.name}: pip install 'dolglab[onnx]'") from None
+    photos = calibration_photos(folder)
     # It warns that it was not told to infer shapes, which leave batch, height and width open here.
     logging.getLogger().setLevel(logging.ERROR)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with atomic_path(path) as aside:
         with tempfile.TemporaryDirectory() as scratch:
-            ready = Path(scratch) / "ready.onnx"
-            quantization.shape_inference.quant_pre_process(source, ready, skip_symbolic_shape=True)
+            prepared = Path(scratch) / "prepared.onnx"
+            quantization.shape_inference.quant_pre_process(source, prepared, skip_symbolic_shape=True)
             quantization.quantize_static(
-                ready,
+                prepared,
                 aside,
-                _reader(photos),
+                _calibration_reader(photos),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=["Conv"],
                 per_channel=True,
             )
-        _rename(aside, Session(source).about)
+        _set_metadata(aside, Session(source).about)
         Session(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
     return len(photos)
 
 
-def find(folder: str | Path) -> list[Path]:
+def calibration_photos(folder: str | Path) -> list[Path]:
     """Photos below a folder, evenly chosen. Raises UserError where there is none."""
     files = sorted(path for path in Path(folder).rglob("*") if is_image(path.name) and path.is_file())
     if not files:
         raise UserError(f"no photos in {folder}: --calibrate wants a folder of photos like those to be described")
-    return [files[i] for i in np.linspace(0, len(files) - 1, min(PHOTOS, len(files))).astype(int).tolist()]
+    return [files[i] for i in np.linspace(0, len(files) - 1, min(CALIBRATION_PHOTOS, len(files))).astype(int).tolist()]
 
 
-def _pixels(photos: Sequence[Path]) -> Iterator[NDArray[np.float32]]:
-    for photo in photos:
-        try:
-            image = shrink(decode(photo.read_bytes()), SIDE)
-        except (BrokenImageError, OSError):
-            # Its ranges come from the others.
-            continue
-        yield np.ascontiguousarray(image.transpose(2, 0, 1)[None]).astype(np.float32)
-
-
-def _reader(photos: Sequence[Path]):
+def _calibration_reader(photos: Sequence[Path]):
     from onnxruntime.quantization import CalibrationDataReader
 
-    class Photos(CalibrationDataReader):
+    def images() -> Iterator[NDArray[np.float32]]:
+        for photo in photos:
+            try:
+                image = shrink(decode(photo.read_bytes()), CALIBRATION_SIDE)
+            except (BrokenImageError, OSError):
+                # The ranges come from the others.
+                continue
+            yield np.ascontiguousarray(image.transpose(2, 0, 1)[None]).astype(np.float32)
+
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.images = _pixels(photos)
+            self.images = images()
 
         def get_next(self) -> dict[str, NDArray[np.float32]]:
             image = next(self.images, None)
             return {} if image is None else {INPUT: image}
 
-    return Photos()
+    return Reader()
 
 
-def _rename(path: Path, about: dict[str, str]) -> None:
+def _set_metadata(path: Path, about: dict[str, str]) -> None:
     """Have a quantised file say of itself what its source did, under a fingerprint of its own."""
     import onnx
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from dolglab.concurrency import checked_workers, over_processes
+from dolglab.concurrency import process_map, resolve_workers
 from dolglab.contracts import Orientation
 from dolglab.data.archive_source import LITDATA_INDEX, TABLE, packed_folder, save_table
 from dolglab.data.gldv2 import Kind, image_source, listed_ids
@@ -67,7 +67,7 @@ def pack_gldv2(
     space, a folder that cannot be written or that another process prepares, and where LitData is not installed.
     """
     _check(size, quality, source)
-    orientation, workers = checked_reading(orientation, THIN).orientation, checked_workers(workers)
+    orientation, workers = checked_reading(orientation, THIN).orientation, resolve_workers(workers)
     root = Path(root)
     images = image_source(root, "train", listed_ids(root, "train", train_csv), source)
     folder = packed_folder(root, "train")
@@ -78,7 +78,7 @@ def pack_gldv2(
             _check_space(left, jobs, folder)
             for stale in _others(folder, jobs):
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-            for _ in over_processes(_pack, left, workers, "packing"):
+            for _ in process_map(_pack, left, workers, "packing"):
                 pass
             _join(folder, jobs)
         except OSError as error:
@@ -110,7 +110,7 @@ def _check(size: int, quality: int, source: Kind) -> None:
     try:
         import litdata  # noqa: F401
     except ImportError:
-        raise UserError("packing needs LitData: pip install -e '.[pack]'") from None
+        raise UserError("packing needs LitData: pip install 'dolglab[pack]'") from None
 
 
 def _jobs(

@@ -16,7 +16,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from dolglab.concurrency import checked_workers, over_processes
+from dolglab.concurrency import process_map, resolve_workers
 from dolglab.contracts import Orientation
 from dolglab.data.gldv2 import Kind, image_source, listed_ids
 from dolglab.data.image_formats import BrokenImageError, check_sides, image_orientation, jpeg_size, reason
@@ -66,7 +66,7 @@ def scan_gldv2(
     Returns the skip list's path. Raises UserError for a split, list or images that are not there, and a folder that
     cannot be written or that another process prepares.
     """
-    reading, workers = checked_reading(orientation, min_side), checked_workers(workers)
+    reading, workers = checked_reading(orientation, min_side), resolve_workers(workers)
     folder = Path(root) / split
     images = image_source(root, split, listed_ids(root, split, train_csv), source, probe=False)
     with folder_lock(folder):
@@ -76,7 +76,7 @@ def scan_gldv2(
             shutil.rmtree(stale, ignore_errors=True)
         left = [chunk for chunk in chunks if not chunk.part.exists()]
         try:
-            for _ in over_processes(_scan, left, workers, "scanning"):
+            for _ in process_map(_scan, left, workers, "scanning"):
                 pass
             found = [row for chunk in chunks for row in csv.reader(io.StringIO(chunk.part.read_text()))]
             write_text(folder / TABLE, _csv([("name", "reason", "used"), *found]))

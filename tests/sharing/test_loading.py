@@ -6,20 +6,17 @@ from end_to_end.runs import config
 from hydra.utils import instantiate
 
 from dolglab.extraction.descriptor_store import fingerprint
-from dolglab.sharing import resolve as named
+from dolglab.sharing.loading import PRETRAINED, resolve_model
 
 
 def test_the_packaged_network_is_the_configurations() -> None:
     cfg = config("evaluate", "output_dir=out", "model=imagenet_gem", "backbone=efficientnet_lite0")
-    assert fingerprint(instantiate(cfg.model)) == fingerprint(named.named("efficientnet_lite0").network)
+    assert fingerprint(instantiate(cfg.model)) == fingerprint(resolve_model("efficientnet_lite0").network)
 
 
-def test_dinov2_is_the_configurations(monkeypatch) -> None:
+def test_dinov2_is_the_configurations() -> None:
     """Its weights cannot be had here: by what is asked for."""
     cfg = config("evaluate", "output_dir=out", "model=imagenet_gem", "backbone=vit_small_patch14_dinov2")
-    asked = {}
-    monkeypatch.setattr(named, "Backbone", lambda name, **options: asked.update(options, name=name))
-    build, _ = named.PRETRAINED["dinov2"]
-    build()
-    assert asked["name"] == cfg.backbone.name
-    assert asked == {**asked, "depths": tuple(cfg.backbone.depths), "options": dict(cfg.backbone.options)}
+    build, _ = PRETRAINED["dinov2"]
+    assert build.args == (cfg.backbone.name,)
+    assert build.keywords == {"depths": tuple(cfg.backbone.depths), "options": dict(cfg.backbone.options)}

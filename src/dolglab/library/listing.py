@@ -1,0 +1,175 @@
+"""The photos that a person names, as a table in a temporary file: millions of them take no memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from dolglab.data.image_formats import reason
+from dolglab.data.sources import stable_ids
+from dolglab.errors import UserError
+from dolglab.library.catalogue import FILE
+from dolglab.library.photos import PhotoFile, files_below, no_photos
+
+# Bytes of a list that are read at a time.
+CHUNK = 1 << 20
+SCHEMA = """
+CREATE TABLE file (name BLOB PRIMARY KEY, size INTEGER, changed INTEGER, base BLOB, mine INTEGER) WITHOUT ROWID;
+CREATE INDEX base ON file (base);
+"""
+# Of the files that a library does not know, or not as they are.
+CHANGED = """
+FROM file LEFT JOIN library.photo AS known USING (name)
+WHERE mine AND (known.name IS NULL OR known.size != file.size OR known.changed != file.changed)
+"""
+
+
+class Listing:
+    """Every photo below folders and prefixes, and the files named themselves, in the order of their names.
+
+    Args:
+        places: folders, prefixes and files.
+        listed: a file that names more of them, see `read_list`; what it names and is not there is left out.
+        shard: "i/n", from 1: of n parts only this one counts. Which part a file is in follows from its name alone.
+
+    Attributes:
+        others: how many files were left out since they are no photos by their names, by the ends of these.
+        unreadable: folders that could not be looked into, and what a list names that is not there.
+
+    Raises UserError for a place that is not there, where there is no photo at all, and for what is no shard.
+    """
+
+    def __init__(self, places: Sequence[str], shard: str | None = None, listed: str | None = None) -> None:
+        self._shard, self._shards = (1, 1) if shard is None else read_shard(shard)
+        self.unreadable: list[OSError] = []
+        self.others: Counter[str] = Counter()
+        self._folder = tempfile.TemporaryDirectory(prefix="listing-")
+        self._db = sqlite3.connect(Path(self._folder.name) / "files.sqlite", isolation_level=None)
+        self._db.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {SCHEMA}")
+        try:
+            self._insert(self._find(places, listed))
+            if not self._count("SELECT COUNT(*) FROM file"):
+                raise no_photos([*places, *([] if listed is None else [listed])])
+        except UserError:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        """How many photos there are."""
+        return self._count("SELECT COUNT(*) FROM file WHERE mine")
+
+    def __iter__(self) -> Iterator[PhotoFile]:
+        """Every photo."""
+        return _photo_files(self._db.execute("SELECT name, size, changed FROM file WHERE mine ORDER BY name"))
+
+    def close(self) -> None:
+        """Close and delete the table."""
+        self._db.close()
+        self._folder.cleanup()
+
+    @property
+    def bytes(self) -> int:
+        """Size of all photos together."""
+        return self._count("SELECT SUM(size) FROM file WHERE mine")
+
+    def ending(self, path: str) -> list[str]:
+        """Names of the photos whose path is this, or ends with this, from a whole name on."""
+        wanted = os.fsencode(path.strip("/"))
+        rows = self._db.execute("SELECT name FROM file WHERE base = ?", (wanted.rpartition(b"/")[2],))
+        return [os.fsdecode(name) for (name,) in rows if (b"/" + name.lstrip(b"/")).endswith(b"/" + wanted)]
+
+    def compare(self, library: Path) -> None:
+        """Take what the library in a folder knows now as what `changed` compares with; nothing where there is none."""
+        catalogue = library / FILE
+        if catalogue.exists():
+            self._db.execute("ATTACH ? AS library", (str(catalogue),))
+        else:
+            self._db.execute("ATTACH ':memory:' AS library")
+            self._db.execute("CREATE TABLE library.photo (name BLOB, size INTEGER, changed INTEGER)")
+
+    def changed_count(self) -> int:
+        """Photos that are new or changed; after `compare`."""
+        return self._count(f"SELECT COUNT(*) {CHANGED}")
+
+    def changed(self, every: int = 1) -> Iterator[PhotoFile]:
+        """Photos that are new or changed, or one of so many of them; after `compare`.
+
+        They are what they were at the beginning, whatever is written to the library meanwhile.
+        """
+        self._db.execute("DROP TABLE IF EXISTS todo")
+        self._db.execute(f"CREATE TABLE todo AS SELECT file.name, file.size, file.changed {CHANGED} ORDER BY file.name")
+        return _photo_files(self._db.execute("SELECT * FROM todo WHERE (rowid - 1) % ? = 0 ORDER BY rowid", (every,)))
+
+    def _find(self, places: Sequence[str], listed: str | None) -> Iterator[PhotoFile]:
+        for place in places:
+            yield from files_below(place, self._skipped, self.unreadable.append)
+        for place in () if listed is None else read_list(listed):
+            try:
+                yield from files_below(place, self._skipped, self.unreadable.append)
+            except UserError:
+                if "://" in place:
+                    raise
+                self.unreadable.append(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place))
+
+    def _skipped(self, name: str) -> None:
+        self.others[Path(name).suffix.lower() or "no suffix"] += 1
+
+    def _insert(self, files: Iterable[PhotoFile]) -> None:
+        rows = (
+            (os.fsencode(f.name), f.size, f.changed, os.fsencode(f.name.rpartition("/")[2]), self._mine(f.name))
+            for f in files
+        )
+        self._db.execute("BEGIN")
+        self._db.executemany("INSERT OR IGNORE INTO file VALUES (?, ?, ?, ?, ?)", rows)
+        self._db.execute("COMMIT")
+
+    def _mine(self, name: str) -> bool:
+        return self._shards == 1 or int(stable_ids([name])[0]) % self._shards == self._shard - 1
+
+    def _count(self, query: str) -> int:
+        return int(self._db.execute(query).fetchone()[0] or 0)
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """Part and parts from "i/n". Raises UserError for what is no such part.
+
+    >>> read_shard("1/4")
+    (1, 4)
+    """
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise UserError(f"--shard wants i/n, such as 1/4 to 4/4 on four machines, not {text}")
+    return int(part), int(parts)
+
+
+def _photo_files(rows: Iterable[tuple[bytes, int, int]]) -> Iterator[PhotoFile]:
+    return (PhotoFile(os.fsdecode(name), size, changed) for name, size, changed in rows)
+
+
+def read_list(path: str, chunk: int = CHUNK) -> Iterator[str]:
+    """Paths and addresses in a text file, or in standard input for "-", as `find` prints them.
+
+    One a line; with NUL in the file (`find -print0`) one from NUL to NUL. It is read `chunk` bytes at a time.
+    Raises UserError for a file that cannot be read.
+    """
+    try:
+        with sys.stdin.buffer if path == "-" else Path(path).open("rb") as file:
+            yield from (os.fsdecode(name) for name in _split(file, chunk) if name)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}") from error
+
+
+def _split(file: IO[bytes], chunk: int) -> Iterator[bytes]:
+    rest, lines = b"", None
+    while data := file.read(chunk):
+        lines = b"\0" not in data if lines is None else lines
+        *whole, rest = (rest + data).split(b"\n" if lines else b"\0")
+        yield from (name.removesuffix(b"\r") for name in whole) if lines else whole
+    yield rest
