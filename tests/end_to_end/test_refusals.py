@@ -21,6 +21,7 @@ from dolglab.commands.cli_errors import compose_config, config_folder
 from dolglab.commands.evaluate import main as evaluate
 from dolglab.commands.train import main as train
 from dolglab.errors import UserError
+from dolglab.io import write_text
 
 
 def test_without_data_the_paper_recipe_says_how_to_get_it(tmp_path: Path, capsys) -> None:
@@ -181,27 +182,22 @@ def test_what_is_like_nothing_names_what_its_section_has() -> None:
     assert "seed is there already" in within("train", ["+seed=1"])
 
 
-def test_configurations_of_ones_own_are_found_and_may_name_what_version_0_1_named(tmp_path: Path) -> None:
-    """Also by a name for the network that is not its name today."""
-    own = tmp_path / "conf"
-    (own / "pooling").mkdir(parents=True)
-    (own / "experiment").mkdir()
-    (own / "pooling" / "own.yaml").write_text("_target_: src.models.pooling.GeM\n_partial_: true\np: 2.5\n")
-    (own / "experiment" / "mine.yaml").write_text(
-        "# @package _global_\ndefaults: [demo, {override /pooling: own}]\ntrainer: {max_epochs: 1}\n"
-    )
-    (own / "experiment" / "wrong.yaml").write_text("# @package _global_\ndefaults: [{override /poling: own}]\n")
-    done = run_command(
-        command(
-            "--config-dir", str(own), "experiment=mine", f"data.root={tmp_path}", f"hydra.run.dir={tmp_path / 'run'}"
-        )
-    )
-    # The network is built, and the data is not there.
-    assert str(tmp_path / "train_clean.csv") in done.stderr
-    done = run_command(command("--config-dir", str(own), "experiment=wrong"))
+def test_configurations_of_ones_own_may_name_what_version_0_1_named(tmp_path: Path) -> None:
+    for name, text in {
+        "task/own": "call: {_target_: src.data.preparation.scan.scan_gldv2, root: gone, split: train}",
+        "pooling/own": "{}",
+        "experiment/wrong": "defaults: [{override /poling: own}]",
+    }.items():
+        write_text(tmp_path / f"{name}.yaml", f"# @package _global_\n{text}\n")
+    own = ["--config-dir", str(tmp_path)]
+    done = run_command(command(*own, "task=own", module="src.prepare"))
     assert done.returncode == 2
-    assert "there is no poling (in experiment/wrong.yaml): did you mean pooling? It takes avg" in done.stderr
-    assert "own" in done.stderr.partition("It takes")[2]
+    assert "gone" in done.stderr
+    done = run_command(command(*own, "experiment=wrong"))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    for words in ("(in experiment/wrong.yaml)", "did you mean pooling?", ", own"):
+        assert words in line
 
 
 def test_processes_that_torchrun_starts_are_given_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,8 @@ def _hint(key: str, config: str, overrides: Sequence[str]) -> str:
     nearest = max(known, key=lambda name: _likeness(key, name))
     if _likeness(key, nearest) >= MIN_LIKENESS:
         loader = GlobalHydra.instance().config_loader()
-        choices = loader.get_group_options(nearest.partition("@")[0]) if nearest in groups else []
+        group = nearest.partition("@")[0]
+        choices = loader.get_group_options(group, config_name=config, overrides=others) if nearest in groups else []
         return f"did you mean {nearest}?{' It takes ' if choices else ''}{', '.join(choices)}"
     section = key.rpartition(".")[0]
     siblings = [name.removeprefix(f"{section}.") for name in keys if name.rpartition(".")[0] == section]
