@@ -1,19 +1,27 @@
-"""Every config composes, and every choice of a group builds what it names."""
+"""Every config composes, every choice of a group builds what it names, and does so in every recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
-from dolglab.commands.build_training import build_head
+from dolglab.commands.build_training import build_head, with_network
+from dolglab.models.backbone import Backbone
+from dolglab.models.checkpoint import RUN_KEY, describe_run
 from dolglab.models.delg import DELG
-from dolglab.models.dolg import DOLG
+from dolglab.models.dolg import DOLG, GlobalDescriptor
+from dolglab.sweeps.overrides import override
+from dolglab.sweeps.search_space import read_space
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 GROUPS = ["backbone", "pooling", "local", "fusion", "model", "margin", "data", "augment", "optim", "trainer"]
@@ -199,3 +207,174 @@ def test_eight_devices_need_nothing_else() -> None:
     trainer = instantiate(cfg.trainer)
     assert trainer.world_size == 8
     assert type(trainer.strategy).__name__ == "DDPStrategy"
+
+
+# What a recipe's choices are built into, by the group that is chosen from.
+RECIPES = [file.stem for file in sorted((CONF / "experiment").glob("*.yaml"))]
+FREE = ["backbone", "pooling", "local", "fusion", "model", "margin", "data", "augment", "optim", "trainer", "strategy"]
+FREE += ["logger", "index", "model@baseline"]
+
+
+def choices_of(group: str) -> list[str]:
+    """Of backbones, whose options are alike, one of each kind."""
+    files = sorted((CONF / group.partition("@")[0]).glob("*.yaml"))
+    kinds = {str(OmegaConf.load(file).keys()) if group == "backbone" else file.stem: file.stem for file in files}
+    return list(kinds.values())
+
+
+def rounds(groups: list[str]) -> list[list[str]]:
+    """Overrides in as few lists as have every choice of every group."""
+    choices = {group: choices_of(group) for group in groups}
+    count = max(map(len, choices.values()))
+    return [[f"{group}={names[place % len(names)]}" for group, names in choices.items()] for place in range(count)]
+
+
+def load_plain(name: str) -> dict[str, Any]:
+    loaded = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    assert isinstance(loaded, dict)
+    return {str(key): value for key, value in loaded.items()}
+
+
+class StandIn(Backbone):
+    """A backbone that costs nothing."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.out_channels = (6, 8)
+
+
+class Parts:
+    """Builds parts of configurations; of two that are alike, one."""
+
+    def __init__(self) -> None:
+        self.built: set[str] = set()
+
+    def build(self, name: str, cfg: Any, check: Callable[[Any], object] = lambda built: None, **given: Any) -> None:
+        plain = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+        key = json.dumps([name, plain], sort_keys=True)
+        if key not in self.built:
+            check(instantiate(plain, **given))
+            self.built.add(key)
+
+
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    return Parts()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stored network without its tensors, which no test here loads."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = OmegaConf.to_container(train("experiment=photos", "data.root=x"), resolve=True)
+    assert isinstance(cfg, dict)
+    path = tmp_path_factory.mktemp("before") / "best.ckpt"
+    torch.save({"state_dict": {}, RUN_KEY: describe_run(cfg, ["a"], {"validation": {}})}, path)  # pyright: ignore
+    return path
+
+
+def accepts(built: Any, *given: Any, **more: Any) -> None:
+    """What is built later, by a partial, takes what it will be given and what it was configured with."""
+    inspect.signature(built.func).bind(*built.args, *given, **built.keywords, **more)
+
+
+def build_network(parts: Parts, cfg: DictConfig) -> None:
+    """Without a backbone, which costs seconds: see test_every_backbone_goes_with_every_recipe."""
+
+    def runs(network: nn.Module) -> None:
+        assert isinstance(network, DOLG | GlobalDescriptor)
+        assert network.pooling(torch.rand(2, 8, 9, 9)).shape == (2, 8)
+        if isinstance(network, DOLG):
+            assert network.local(torch.rand(2, 6, 9, 9)).shape[0] == 2
+
+    parts.build("model", cfg.model, runs, backbone=StandIn())
+
+
+def build_training_parts(parts: Parts, cfg: DictConfig) -> None:
+    build_network(parts, cfg)
+    if cfg.get("baseline") and "backbone" in cfg.baseline:
+        parts.build("model", cfg.baseline, backbone=StandIn())
+    parts.build("margin", cfg.margin, dim=8, num_classes=3, class_sizes=torch.tensor([2, 9, 100]))
+    parts.build("auxiliary", cfg.auxiliary, channels=6, num_classes=3)
+    parts.build("augment", cfg.augment)
+    parts.build("index", cfg.index, lambda index: index())
+    parts.build("optimizer", cfg.optim.optimizer, lambda build: build([nn.Parameter(torch.zeros(1))]))
+    parts.build("schedule", cfg.optim.schedule, lambda build: accepts(build, None, 100))
+    parts.build("groups", cfg.optim.groups, lambda build: accepts(build, [], []))
+    assert cfg.optim.scaling.batch > 0
+    parts.build("trainer", cfg.trainer, accelerator="cpu", logger=False, enable_checkpointing=False)
+    # A data module reads its files at once: what it would be given, and its benchmarks.
+    data = dict(cfg.data)
+    for benchmark in [*(data.get("validation") or {}).values(), *(data.get("test") or {}).values()]:
+        parts.build("benchmark", benchmark, accepts)
+    inspect.signature(get_method(data.pop("_target_"))).bind(**data, augmentation=None)
+
+
+@pytest.mark.parametrize("recipe", ["", *RECIPES])
+def test_every_recipe_goes_with_every_choice(recipe: str, parts: Parts, checkpoint: Path) -> None:
+    """A choice that breaks is one that a recipe gives an option that only another choice takes."""
+    chosen = rounds(FREE)
+    if recipe:
+        own = OmegaConf.load(CONF / "experiment" / f"{recipe}.yaml")
+        # One that only chooses is the default, or another recipe, with other choices.
+        chosen = [[], *chosen] if own.keys() - {"defaults"} else [[]]
+    for overrides in chosen:
+        needed = ["data.root=photos", f"weights={checkpoint}"]
+        cfg = train(*([f"experiment={recipe}"] if recipe else []), *overrides, *needed)
+        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        build_training_parts(parts, with_network(cfg, None))
+
+
+@pytest.mark.parametrize("backbone", [file.stem for file in sorted((CONF / "backbone").glob("*.yaml"))])
+def test_every_backbone_goes_with_every_recipe(backbone: str, parts: Parts) -> None:
+    """Built without memory or weights, in as few builds as have every value that recipes give to backbones."""
+    asked: dict[str, list[Any]] = {}
+    for recipe in RECIPES:
+        for key, value in (load_plain(f"experiment/{recipe}").get("backbone") or {}).items():
+            asked.setdefault(key, []).append(value)
+    values = {key: sorted(set(given)) for key, given in asked.items()}
+    choice = load_plain(f"backbone/{backbone}") | {"pretrained": False, "weights": None}
+    for place in range(max(map(len, values.values()))):
+        with torch.device("meta"):
+            parts.build("backbone", choice | {key: given[place % len(given)] for key, given in values.items()})
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "finetune"])
+def test_every_search_goes_with_every_recipe(recipe: str, parts: Parts) -> None:
+    """But finetune: the network of a checkpoint has no options to search."""
+    space = [part for search in choices_of("search") for part in read_space(load_plain(f"search/{search}"))]
+    values = [override(part.key, part.example()) for part in space]
+    cfg = train(f"experiment={recipe}", "data.root=x", "weights=x", *values)
+    build_training_parts(parts, cfg)
+
+
+def test_every_choice_of_an_evaluation_builds(parts: Parts) -> None:
+    groups = ["backbone", "pooling", "local", "fusion", "model", "benchmark", "benchmark@learn_on", "index", "rerank"]
+    groups += ["aggregate", "features", "trainer", "strategy"]
+    for overrides in rounds(groups):
+        if "model=from_checkpoint" in overrides:
+            overrides[overrides.index("model=from_checkpoint")] = "model=gem"
+        cfg = compose("evaluate", overrides=["name=x", "output_dir=o", *overrides, "post=[whitening,alpha_qe,dba]"])
+        build_network(parts, cfg)
+        parts.build("index", cfg.index, lambda index: index())
+        for name, step in [*cfg.post.items(), ("rerank", cfg.get("rerank")), ("aggregate", cfg.get("aggregate"))]:
+            if step is not None:
+                parts.build(name, step)
+        for benchmark in (cfg.benchmark, cfg.learn_on):
+            benchmark.root = "x"
+            parts.build("benchmark", benchmark, accepts)
+        parts.build("features", cfg.features, lambda features: accepts(features, None))
+        parts.build("trainer", cfg.trainer, accelerator="cpu", logger=False, enable_checkpointing=False)
+
+
+@pytest.mark.parametrize("task", choices_of("task"))
+def test_every_preparation_is_called_with_what_it_takes(task: str, parts: Parts) -> None:
+    groups = ["pooling", "local", "fusion", "model", "benchmark", "benchmark@also", "features", "trainer"]
+    for overrides in rounds(groups) if task == "overlap" else [[]]:
+        cfg = compose("prepare", overrides=[f"task={task}", *overrides])
+        call = dict(cfg.call)
+        call.pop("_convert_", None)
+        inspect.signature(get_method(call.pop("_target_"))).bind(**call)
+        if task == "overlap":
+            parts.build("features", cfg.features, lambda features: accepts(features, None))
+            parts.build("spatial", cfg.spatial)

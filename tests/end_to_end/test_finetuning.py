@@ -11,7 +11,7 @@ import pytest
 import torch
 from end_to_end.runs import card, config, refused
 
-from dolglab.commands.checkpoint_network import with_network
+from dolglab.commands.build_training import with_network
 from dolglab.commands.train import main as train
 from dolglab.data.folder import split_folder
 from dolglab.data.image_reading import decode

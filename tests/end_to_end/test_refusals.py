@@ -15,9 +15,13 @@ from end_to_end.runs import (
     refused,
     run_command,
 )
+from hydra import initialize_config_dir
 
+from dolglab.commands.cli_errors import compose_config, config_folder
 from dolglab.commands.evaluate import main as evaluate
 from dolglab.commands.train import main as train
+from dolglab.errors import UserError
+from dolglab.io import write_text
 
 
 def test_without_data_the_paper_recipe_says_how_to_get_it(tmp_path: Path, capsys) -> None:
@@ -115,27 +119,85 @@ def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(photos: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("module", "overrides", "named"),
     [
-        (["margn=arcface"], "Could not override 'margn'"),
-        (["-m", "margn=1,2", "hydra.sweep.dir=FOLDER"], "Could not override 'margn'"),
-        (["strategy=ddp_nccl"], "Could not find 'strategy/ddp_nccl' Available options in 'strategy': auto ddp"),
-        (["x=[1"], "[1"),
-        (["margin=null"], "~GROUP"),
-        (["hydra.run.dir=FILE/run"], "FILE/run: Not a directory"),
-        (["-m", "seed=1,2", "hydra.sweep.dir=FILE/run"], "FILE/run: Not a directory"),
+        ("train", ["optim.lr=0.01"], ["optim.lr", "did you mean optim.optimizer.lr?"]),
+        ("train", ["bacbone=r50"], ["did you mean backbone?", "r18", "swin_small"]),
+        ("train", ["-m", "hydra.sweep.dir=FOLDER", "margn=1,2"], ["did you mean margin?", "cosface"]),
+        ("train", ["-m", "hydra.sweep.dir=FOLDER", "backbone=r18,r51"], ["did you mean backbone=r50?", "r101"]),
+        ("evaluate", ["learn_on=demo"], ["did you mean benchmark@learn_on?", "roxford5k"]),
+        ("prepare", ["task=pakc"], ["did you mean task=pack?", "roxford5k"]),
+        ("report", ["card=x"], ["did you mean cards?"]),
+        ("tune", ["search=optimiser"], ["did you mean search=optimizer?", "margin_gem"]),
+        ("train", ["x=[1"], ["x=[1"]),
+        ("train", ["margin=null"], ["~GROUP"]),
+        ("train", ["hydra.run.dir=FILE/run"], ["FILE/run: Not a directory"]),
+        ("train", ["-m", "hydra.sweep.dir=FILE/run", "seed=1,2"], ["FILE/run: Not a directory"]),
     ],
 )
-def test_what_hydra_or_the_system_refuses_is_one_line(tmp_path: Path, overrides: list[str], said: str) -> None:
-    file = tmp_path / "file"
+def test_what_hydra_or_the_system_refuses_is_one_line_and_leaves_nothing(
+    tmp_path: Path, module: str, overrides: list[str], named: list[str]
+) -> None:
+    file, folder = tmp_path / "file", tmp_path / "sweep"
     file.touch()
-    done = run_command(
-        command(*(override.replace("FILE", str(file)).replace("FOLDER", str(tmp_path / "x")) for override in overrides))
-    )
+    given = [override.replace("FILE", str(file)).replace("FOLDER", str(folder)) for override in overrides]
+    done = run_command(command(*given, module=f"src.{module}"))
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ")
-    assert said.replace("FILE", str(file)) in line
+    assert "+" not in line
+    for words in named:
+        assert words.replace("FILE", str(file)) in line
+    assert not folder.exists()
+
+
+def within(config: str, overrides: list[str]) -> str:
+    """What is said of overrides that do not compose."""
+    with initialize_config_dir(str(config_folder()), version_base="1.3"), pytest.raises(UserError) as refusal:
+        compose_config(config, overrides)
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("trainer.max_epoch=2", "trainer.max_epochs"),
+        ("max_epochs=2", "trainer.max_epochs"),
+        ("lr=0.1", "optim.optimizer.lr"),
+        ("data.batchsize=8", "data.batch_size"),
+        ("marign.margin=0.1", "margin.margin"),
+        ("model@basline=gem", "model@baseline"),
+        ("~loger", "logger"),
+        ("hydra.swep.dir=x", "hydra.sweep.dir"),
+    ],
+)
+def test_a_wrong_key_names_the_nearest_right_one(wrong: str, right: str) -> None:
+    assert f"did you mean {right}?" in within("train", [wrong, "experiment=demo"])
+
+
+def test_what_is_like_nothing_names_what_its_section_has() -> None:
+    assert "margin.zzzzz" in (said := within("train", ["margin.zzzzz=1"]))
+    assert "scale" in said
+    assert "did you mean" not in within("train", ["zzzzz=1"])
+    assert "seed is there already" in within("train", ["+seed=1"])
+
+
+def test_configurations_of_ones_own_may_name_what_version_0_1_named(tmp_path: Path) -> None:
+    for name, text in {
+        "task/own": "call: {_target_: src.data.preparation.scan.scan_gldv2, root: gone, split: train}",
+        "pooling/own": "{}",
+        "experiment/wrong": "defaults: [{override /poling: own}]",
+    }.items():
+        write_text(tmp_path / f"{name}.yaml", f"# @package _global_\n{text}\n")
+    own = ["--config-dir", str(tmp_path)]
+    done = run_command(command(*own, "task=own", module="src.prepare"))
+    assert done.returncode == 2
+    assert "gone" in done.stderr
+    done = run_command(command(*own, "experiment=wrong"))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    for words in ("(in experiment/wrong.yaml)", "did you mean pooling?", ", own"):
+        assert words in line
 
 
 def test_processes_that_torchrun_starts_are_given_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,4 +39,4 @@ def test_a_search_over_what_no_training_knows_is_one_line(tmp_path: Path) -> Non
     asked = command(f"hydra.run.dir={tmp_path / 'study'}", "search.p.key=poling.p", module="src.tune")
     done = run_command(asked)
     assert done.returncode == 2
-    assert done.stderr == "error: Could not override 'poling.p'. To append to your config use +poling.p=1.0\n"
+    assert done.stderr == "error: there is no poling.p: did you mean pooling.p?\n"

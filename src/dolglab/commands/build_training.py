@@ -1,4 +1,4 @@
-"""Whether the devices that a run asks for are there."""
+"""What a training's configuration describes, built: network, data, trainer, and what its test is compared with."""
 
 from __future__ import annotations
 
@@ -15,15 +15,26 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from dolglab.commands.hydra_cli import as_plain
-from dolglab.contracts import Orientation, Resize
+from dolglab.contracts import Orientation, Ranking, Resize
 from dolglab.data.module import LandmarkDataModule
 from dolglab.errors import UserError
 from dolglab.extraction.extractor import check_protocol
 from dolglab.losses.class_parallel import ClassParallel
 from dolglab.losses.margin import MarginHead
-from dolglab.models.checkpoint import check_loadable, describe_run, safe_config
+from dolglab.models.checkpoint import (
+    RUN_KEY,
+    check_loadable,
+    describe_run,
+    read_checkpoint,
+    read_run,
+    safe_config,
+    selection_of,
+    tensor_file,
+    trained_on,
+)
 from dolglab.models.delg import DELG
 from dolglab.processes import launched, main_process
+from dolglab.results.card import Baseline
 from dolglab.results.run import protocol
 from dolglab.training.callbacks import callbacks
 from dolglab.training.checkpointing import AtomicCheckpointIO
@@ -35,6 +46,51 @@ from dolglab.training.wandb_logging import Dashboard, WandbLog
 
 # The paper's five (Yang et al., ICCV 2021, section 4.1).
 PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
+# What `model=from_checkpoint` builds, and the groups at the root that the parts of a network are.
+FROM_CHECKPOINT = "dolglab.models.checkpoint.trained_network"
+PARTS = ("backbone", "pooling", "local", "fusion")
+
+
+def with_network(cfg: DictConfig, last: Path | None) -> DictConfig:
+    """The configuration with the network of `weights`, where that is asked for (`model=from_checkpoint`).
+
+    Each part stands in its group at the root: a part that `cfg` chose there instead, or the checkpoint's with the
+    options that `cfg` has there on top. A run that goes on from its `last` checkpoint has the network of that one.
+    Raises UserError for weights that do not describe a network, and where they are gone and are to be tested.
+    """
+    taken, tested = _from_checkpoint(cfg.model), cfg.test and _from_checkpoint(cfg.get("baseline") or {})
+    if not (taken or tested):
+        return cfg
+    if cfg.weights is None:
+        raise UserError("model=from_checkpoint takes the network of weights=CHECKPOINT, which is not given")
+    if tested:
+        # After the training: better that it is missed now.
+        read_run(cfg.weights)
+    if not taken:
+        return cfg
+    network = safe_config(read_run(last or cfg.weights)["config"]["model"])
+    whole = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
+    assert isinstance(whole, DictConfig)
+    for part in PARTS:
+        if part in network:
+            given = whole.get(part) or {}
+            whole[part] = given if "_target_" in given else OmegaConf.merge(network[part], given)
+            network[part] = f"${{{part}}}"
+    whole.model = network
+    return whole
+
+
+def baseline_of(cfg: DictConfig, rankings: Sequence[Ranking]) -> Baseline:
+    """What a run is compared with: the checkpoint it began from, or an untrained network."""
+    if not _from_checkpoint(cfg.baseline):
+        return Baseline(rankings)
+    run = read_checkpoint(cfg.weights)[RUN_KEY]
+    method = f"{run['config'].get('name') or Path(cfg.weights).name} (before)"
+    return Baseline(rankings, method, tensor_file(cfg.weights), selection_of(cfg.weights), trained_on(run))
+
+
+def _from_checkpoint(model: Mapping[Any, Any]) -> bool:
+    return model.get("_target_") == FROM_CHECKPOINT
 
 
 def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule, LandmarkModule, dict[str, Any]]:

@@ -1,33 +1,58 @@
-"""What a person is told when a command ends before its end: one line, and an exit code."""
+"""What a person is told of a mistake on the command line or in a configuration: one line, and exit code 2.
+
+Of a key, a group or a choice that does not exist, the line names the nearest one that does.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import sys
+from collections.abc import Sequence
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
+from typing import Any
 
-from hydra.errors import HydraException, InstantiationException
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dolglab.commands.run_folder import LAST, in_sweep
+import dolglab
 from dolglab.errors import UserError, os_error_text
-from dolglab.processes import PEER_GONE, main_process, peer_is_gone
+from dolglab.processes import PEER_GONE, peer_is_gone
 
 # Marks an environment in which this module asked Hydra for whole errors, to shorten them itself.
 ONE_LINE = "DOLG_ONE_LINE_ERRORS"
-# What Hydra says of GROUP=null.
+# What Hydra says of GROUP=null, of a choice, a key or a group that does not exist, and of one that `+` would add again.
 NO_OPTION = "Config group override must be a string or a list"
+CHOICES_OF = re.compile(r"Available options in '([^']+)'")
+UNKNOWN_KEY = re.compile(r"Could not (?:override|delete) '([^'=]+)|'([^']+)' does not\s+exist")
+EXISTING_KEY = re.compile(r"An item is already at '([^']+)'")
 # What a person's machine is in the way with.
 REFUSED_BY_SYSTEM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
+# Of 2, what `_likeness` gives of a key that may be meant.
+MIN_LIKENESS = 1.1
 
 
-def to_exit(error: Exception) -> SystemExit:
-    """Print a mistake; the end of the process. Raises `error` itself where it is none, or whole errors are wanted."""
-    mistake = _mistake(error)
-    if mistake is None or wants_tracebacks():
+def to_exit(error: Exception, config: str) -> SystemExit:
+    """Print a mistake; the end of the process. Raises `error` itself where it is none, or whole errors are wanted.
+
+    Args:
+        error: what a command raised.
+        config: the configuration in `conf` that the command composes, such as "train".
+    """
+    mistake = None if wants_tracebacks() else _mistake(error, config)
+    if mistake is None:
         raise error
     print("error:", mistake, file=sys.stderr)
     return SystemExit(2)
@@ -44,7 +69,21 @@ def wants_tracebacks() -> bool:
     return os.environ.get("HYDRA_FULL_ERROR") == "1" and ONE_LINE not in os.environ
 
 
-def _mistake(error: Exception) -> Exception | None:
+def config_folder() -> Path:
+    """The folder of configurations: inside an installed package, at the root of a checkout."""
+    package = Path(dolglab.__file__).resolve().parent
+    return next(folder for folder in (package / "conf", package.parents[1] / "conf") if folder.is_dir())
+
+
+def compose_config(config: str, overrides: Sequence[str]) -> DictConfig:
+    """`hydra.compose` within a command. Raises UserError for keys, groups and choices that do not exist."""
+    try:
+        return compose(config, overrides=list(overrides))
+    except (MissingConfigException, ConfigCompositionException) as error:
+        raise UserError(_composition_mistake(error, config, overrides)) from None
+
+
+def _mistake(error: Exception, config: str) -> Exception | None:
     """The mistake behind `error`: Hydra wraps what a constructor raised in an exception of its own."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError):
@@ -60,31 +99,100 @@ def _mistake(error: Exception) -> Exception | None:
         return UserError("a config group cannot be null: leave that override out, or take the group out with ~GROUP")
     if isinstance(error, OSError) and error.errno in REFUSED_BY_SYSTEM:
         return UserError(os_error_text(error))
+    if isinstance(error, OverrideParseException):
+        return UserError(f"{error.override} cannot be read: write KEY=VALUE, and quotes around spaces and commas")
+    if isinstance(error, MissingConfigException | ConfigCompositionException):
+        return UserError(_of_command_line(error, config))
     return UserError(_one_line(error)) if isinstance(error, OmegaConfBaseException | HydraException) else None
 
 
 def _one_line(error: BaseException) -> str:
-    """What it says, without the places where Hydra looked."""
-    return " ".join(str(error).partition("Config search path")[0].split()) or type(error).__name__
+    """What it says, without the places where Hydra looked; what it was raised from, where it says nothing."""
+    said = " ".join(str(error).partition("Config search path")[0].split())
+    return said or (_one_line(error.__cause__) if error.__cause__ else type(error).__name__)
 
 
-def exit_code_of_stop(stop: SystemExit | KeyboardInterrupt, cfg: DictConfig) -> int | str | None:
-    """The exit code of a run that ended before its end, after a line that says how it goes on.
+def _of_command_line(error: Exception, config: str) -> str:
+    """What is wrong with this process's own overrides."""
+    from hydra._internal.utils import get_args_parser
 
-    Lightning turns SIGTERM into a SystemExit without a code, and an interrupt into one with code 1.
+    arguments = get_args_parser().parse_args()
+    overrides = list(arguments.overrides)
+    if arguments.config_dir:
+        overrides.append(f'hydra.searchpath=["file://{Path(arguments.config_dir).absolute()}"]')
+    # Hydra has let go of its configurations, but during a run.
+    with contextlib.ExitStack() as stack:
+        if not GlobalHydra.instance().is_initialized():
+            stack.enter_context(initialize_config_dir(str(config_folder()), version_base="1.3"))
+        return _composition_mistake(error, arguments.config_name or config, overrides)
+
+
+def _composition_mistake(error: Exception, config: str, overrides: Sequence[str]) -> str:
+    """The line for what Hydra could not compose; it is initialized.
+
+    Args:
+        error: what it raised.
+        config: name of the primary configuration.
+        overrides: as they were given.
     """
-    interrupted = isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt)
-    if isinstance(stop, SystemExit) and stop.code is not None and not interrupted:
-        return stop.code
-    if not main_process():
-        # Another code would have the process that started this one killed before it has said what follows.
-        return 0
-    run = OmegaConf.select(cfg, "output_dir")
-    begun = run is not None and (Path(run) / LAST).exists()
-    on = f": dolglab train resume=true name={cfg.name} goes on" if begun else ""
-    if run is None:
-        on = ": the same command does what is left"
-    elif in_sweep() or "search" in cfg:
-        on = f": the same command with name={cfg.name} goes on"
-    print(f"stopped{on}", file=sys.stderr)
-    return 130 if interrupted else 143
+    text = str(error)
+    within = re.match(r"In '([^']+)'", text)
+    place = f" (in {within[1]}.yaml)" if within and within[1] != config else ""
+    if isinstance(error, MissingConfigException) and (of_group := CHOICES_OF.search(text)):
+        group, options = of_group[1], error.options or []
+        choice = str(error.missing_cfg_file).removeprefix(f"{group}/")
+        nearest = get_close_matches(choice, options, 1, 0.4)
+        hint = f"did you mean {group}={nearest[0]}? There" if nearest else "there"
+        return f"there is no {group}={choice}{place}: {hint} are {', '.join(options)}"
+    if existing := EXISTING_KEY.search(text):
+        return f"{existing[1]} is there already: leave its + out"
+    unknown = UNKNOWN_KEY.search(text)
+    if unknown is None:
+        return _one_line(error)
+    key = unknown[1] or unknown[2]
+    return f"there is no {key}{place}: {_hint(key, config, overrides)}"
+
+
+def _hint(key: str, config: str, overrides: Sequence[str]) -> str:
+    """What may be meant by a key or group that does not exist: the one most like it, and what a group takes.
+
+    Looked for in the configuration that the other `overrides` make or, where they do not compose, in the default one.
+    """
+    others = [override for override in overrides if override.split("=", 1)[0].lstrip("+~") != key]
+    try:
+        cfg = compose(config, overrides=others, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError):
+        cfg = compose(config, return_hydra_config=True)
+    groups = list(cfg.hydra.runtime.choices)
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    keys = _dotted(plain)
+    hydra = key.startswith("hydra")
+    known = [name for name in [*keys, *groups] if name.startswith("hydra") is hydra]
+    nearest = max(known, key=lambda name: _likeness(key, name))
+    if _likeness(key, nearest) >= MIN_LIKENESS:
+        loader = GlobalHydra.instance().config_loader()
+        group = nearest.partition("@")[0]
+        choices = loader.get_group_options(group, config_name=config, overrides=others) if nearest in groups else []
+        return f"did you mean {nearest}?{' It takes ' if choices else ''}{', '.join(choices)}"
+    section = key.rpartition(".")[0]
+    siblings = [name.removeprefix(f"{section}.") for name in keys if name.rpartition(".")[0] == section]
+    if section and siblings:
+        return f"{section} has {', '.join(siblings)}"
+    return "--help lists the groups and keys"
+
+
+def _dotted(config: dict[Any, Any], prefix: str = "") -> list[str]:
+    """The dotted keys of a configuration, those of its sections included."""
+    found = []
+    for key, value in config.items():
+        found.append(f"{prefix}{key}")
+        if isinstance(value, dict):
+            found += _dotted(value, f"{prefix}{key}.")
+    return found
+
+
+def _likeness(key: str, name: str) -> float:
+    """From 0 to 2: of the whole names, and of their last parts, by which most options are remembered."""
+    end, name_end = (re.split(r"[.@/]", word)[-1] for word in (key, name))
+    return SequenceMatcher(None, key, name).ratio() + SequenceMatcher(None, end, name_end).ratio()

@@ -1,4 +1,4 @@
-"""What the Hydra entry points share: one-line errors, and a process that is quiet and says who it is."""
+"""What the Hydra entry points share: `hydra_main`, and a process that is quiet and says how a stopped run goes on."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import contextlib
 import functools
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-import dolglab
-from dolglab.commands.cli_errors import exit_code_of_stop, let_us_report, to_exit
-from dolglab.commands.run_folder import drop_empty_run
+from dolglab.commands.cli_errors import config_folder, let_us_report, to_exit
+from dolglab.commands.run_folder import LAST, drop_empty_run, in_sweep
 from dolglab.errors import UserError
 from dolglab.io import release_all
+from dolglab.processes import main_process
 from dolglab.renamed import with_current_targets
 
 T = TypeVar("T")
@@ -34,57 +36,70 @@ HARMLESS = (
     ".*recommended to use .*sync_dist=True.*",
 )
 
-
-def config_folder() -> Path:
-    """The folder of configurations: inside an installed package, at the root of a checkout."""
-    package = Path(dolglab.__file__).resolve().parent
-    return next(folder for folder in (package / "conf", package.parents[1] / "conf") if folder.is_dir())
+# Hydra copies this registry, which it only reads, for every group that --help lists: most of the seconds that took.
+ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..., T]]:
-    """`hydra.main` over a configuration of `conf`, whose own errors are one line too (see `one_line_errors`)."""
+    """`hydra.main` over a configuration of `conf`, with a person's mistakes in one line each; exit code 2.
+
+    A run that is stopped from outside says how it goes on, and ends with the code of its signal. What a refused run or
+    sweep has left is removed. With HYDRA_FULL_ERROR=1 exceptions keep their tracebacks.
+    """
 
     def decorate(main: Callable[[DictConfig], T]) -> Callable[..., T]:
-        configured = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config)
-        task = configured(report_user_errors(main))
+        @functools.wraps(main)
+        def task(given: DictConfig) -> T:
+            try:
+                cfg = renamed(given)
+                _check_missing(cfg)
+                return main(cfg)
+            except (SystemExit, KeyboardInterrupt) as stop:
+                _drop_empty(given)
+                raise SystemExit(exit_code_of_stop(stop, given)) from None
+            except Exception as error:
+                stop = to_exit(error, config)
+                _drop_empty(given)
+                raise stop from None
+            finally:
+                release_all()
+
+        configured = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config)(task)
 
         @functools.wraps(main)
         def run(*given: DictConfig) -> T:
             let_us_report()
             try:
-                return task(*given)
+                return configured(*given)
             except Exception as error:
-                raise to_exit(error) from None
+                _drop_refused_sweep()
+                raise to_exit(error, config) from None
 
         return run
 
     return decorate
 
 
-def report_user_errors(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
-    """`main` with a person's mistake, wherever it was raised from, printed as one line; exit code 2.
+def exit_code_of_stop(stop: SystemExit | KeyboardInterrupt, cfg: DictConfig) -> int | str | None:
+    """The exit code of a run that ended before its end, after a line that says how it goes on.
 
-    A run that is stopped from outside says how it goes on, and ends with the code of its signal. With
-    HYDRA_FULL_ERROR=1 exceptions keep their tracebacks.
+    Lightning turns SIGTERM into a SystemExit without a code, and an interrupt into one with code 1.
     """
-
-    @functools.wraps(main)
-    def wrapped(given: DictConfig) -> T:
-        try:
-            cfg = renamed(given)
-            _check_given(cfg)
-            return main(cfg)
-        except (SystemExit, KeyboardInterrupt) as stop:
-            _drop_empty(given)
-            raise SystemExit(exit_code_of_stop(stop, given)) from None
-        except Exception as error:
-            stop = to_exit(error)
-            _drop_empty(given)
-            raise stop from None
-        finally:
-            release_all()
-
-    return wrapped
+    interrupted = isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt)
+    if isinstance(stop, SystemExit) and stop.code is not None and not interrupted:
+        return stop.code
+    if not main_process():
+        # Another code would have the process that started this one killed before it has said what follows.
+        return 0
+    run = OmegaConf.select(cfg, "output_dir")
+    begun = run is not None and (Path(run) / LAST).exists()
+    on = f": dolglab train resume=true name={cfg.name} goes on" if begun else ""
+    if run is None:
+        on = ": the same command does what is left"
+    elif in_sweep() or "search" in cfg:
+        on = f": the same command with name={cfg.name} goes on"
+    print(f"stopped{on}", file=sys.stderr)
+    return 130 if interrupted else 143
 
 
 def configure_process() -> None:
@@ -118,7 +133,14 @@ def _drop_empty(cfg: Any) -> None:
         drop_empty_run(Path(cfg.output_dir))
 
 
-def _check_given(cfg: DictConfig) -> None:
+def _check_missing(cfg: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise UserError(f"{missing[0]}=... is needed")
+
+
+def _drop_refused_sweep() -> None:
+    """Remove what a sweep that was refused before its first job has left."""
+    jobs = sys.modules.get("dolglab.sweeps.jobs")
+    if jobs:
+        jobs.drop_refused_sweep()

@@ -66,14 +66,15 @@ def record_run(run: Path, cfg: DictConfig) -> None:
 
 def resumed_config(cfg: DictConfig) -> DictConfig:
     """When resuming, the run's own overrides with those given now on top; otherwise `cfg`."""
-    from hydra import compose
     from hydra.core.hydra_config import HydraConfig
+
+    from dolglab.commands.cli_errors import compose_config
 
     if not cfg.resume or not HydraConfig.initialized():
         return cfg
     if not (Path(cfg.output_dir) / OVERRIDES).exists():
         return cfg
-    resumed = compose("train", overrides=_all_overrides(Path(cfg.output_dir)))
+    resumed = compose_config("train", _all_overrides(Path(cfg.output_dir)))
     for key in ("name", "output_dir", "resume"):
         OmegaConf.update(resumed, key, cfg[key])
     return resumed

@@ -9,7 +9,6 @@ from omegaconf import DictConfig
 from dolglab.commands.hydra_cli import configure_process, hydra_main
 from dolglab.commands.run_folder import in_sweep
 from dolglab.processes import main_process, watch_parent
-from dolglab.sweeps.jobs import sweep_job
 
 
 @hydra_main("train")
@@ -17,13 +16,21 @@ def main(cfg: DictConfig) -> float | None:
     """Fit, test the chosen checkpoint once, report; returns the best validation Medium mAP."""
     configure_process()
     if in_sweep():
+        from dolglab.sweeps.jobs import sweep_job
+
         return sweep_job(cfg)
     watch_parent()
     import lightning as L
     from hydra.utils import instantiate
 
-    from dolglab.commands.build_training import assemble, build_trainer, test_options, trained_protocol
-    from dolglab.commands.checkpoint_network import baseline_of, with_network
+    from dolglab.commands.build_training import (
+        assemble,
+        baseline_of,
+        build_trainer,
+        test_options,
+        trained_protocol,
+        with_network,
+    )
     from dolglab.commands.run_folder import CARD, claim_run, record_run, resume_point, resumed_config, tell
     from dolglab.data.sources import checked_seed
     from dolglab.models.checkpoint import changes, check_resumable, load_model, selection_of, trained_on

@@ -10,7 +10,7 @@ import sys
 from omegaconf import DictConfig
 
 from dolglab.commands.hydra_cli import configure_process, hydra_main
-from dolglab.sweeps.search_space import with_train
+from dolglab.sweeps.overrides import with_train
 
 
 @hydra_main("tune")
@@ -19,9 +19,9 @@ def main(cfg: DictConfig) -> float:
     configure_process()
     from pathlib import Path
 
-    from hydra import compose
     from hydra.utils import instantiate
 
+    from dolglab.commands.cli_errors import compose_config
     from dolglab.commands.hydra_cli import as_plain
     from dolglab.data.sources import checked_seed
     from dolglab.sweeps.overrides import override
@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> float:
     train = [str(override) for override in cfg.train]
     space = read_space(as_plain(cfg.search))
     # What no training takes is said before one starts.
-    compose("train", overrides=[*train, *(override(part.key, part.example()) for part in space)])
+    compose_config("train", [*train, *(override(part.key, part.example()) for part in space)])
     study = SharedStudy(
         Path(cfg.output_dir), space, train, instantiate(cfg.sampler), instantiate(cfg.pruner), checked_seed(cfg.seed)
     )

@@ -1,15 +1,15 @@
-"""The command line of a search: its own settings, then `--`, then those of every trial."""
+"""What a search varies: the entries of `conf/search`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from optuna.trial import Trial
 
 from dolglab.errors import UserError
-from dolglab.sweeps.overrides import Value, quoted
+from dolglab.sweeps.overrides import Value
 
 
 @dataclass(frozen=True)
@@ -47,30 +47,25 @@ class Dimension:
         return trial.suggest_float(self.key, self.low, self.high, log=self.log)
 
     def example(self) -> Value:
-        """One of its values."""
+        """One of its values.
+
+        >>> Dimension("pooling", choices=("gem", "avg")).example()
+        'gem'
+        """
         return self.choices[0] if self.choices else self.low or 0
 
 
 def read_space(search: Mapping[str, Mapping[str, Any] | None]) -> list[Dimension]:
     """The dimensions of a configuration; an entry that is null is none. Raises UserError for a wrong entry."""
-    space = [_dimension(name, dict(entry)) for name, entry in search.items() if entry is not None]
+    space = []
+    for name, entry in search.items():
+        if entry is None:
+            continue
+        try:
+            space.append(Dimension(**{**entry, "choices": tuple(entry.get("choices") or ())}))
+        except TypeError:
+            raise UserError(f"search.{name} wants a key with choices, or low and high and log, not {entry}") from None
     keys = [dimension.key for dimension in space]
     if not space or len(set(keys)) < len(keys):
         raise UserError(f"search: it wants entries with a key each, not {keys or 'none'}")
     return space
-
-
-def _dimension(name: str, entry: dict[str, Any]) -> Dimension:
-    try:
-        return Dimension(**{**entry, "choices": tuple(entry.get("choices") or ())})
-    except TypeError:
-        raise UserError(f"search.{name} wants a key with choices, or low and high and log, not {entry}") from None
-
-
-def with_train(arguments: Sequence[str]) -> list[str]:
-    """`arguments` for Hydra: what stands behind `--` as the list `train`."""
-    if "--" not in arguments:
-        return list(arguments)
-    place = list(arguments).index("--")
-    listed = ",".join(quoted(override) for override in arguments[place + 1 :])
-    return [*arguments[:place], f"train=[{listed}]"]

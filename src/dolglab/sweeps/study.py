@@ -1,4 +1,7 @@
-"""A worker of a search: trials, one after another, until the study has enough."""
+"""A search (`dolglab tune`): an Optuna study in a folder that several processes work on, trial by trial.
+
+Each trial is a training in a process of its own, given up where its validation falls behind the others'.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,34 @@ from dolglab.sweeps.search_space import Dimension
 from dolglab.sweeps.summary import Job, write_table
 from dolglab.training.checkpointing import MONITOR
 
-# The study's journal, which is appended to, and what is held while a trial is chosen.
-JOURNAL, LOCK = "study.log", ".study.lock"
+# The study's journal, which is appended to, what is held while a trial is chosen, and the trials drawn.
+JOURNAL, LOCK, CHART = "study.log", ".study.lock", "search.svg"
 # Seconds in which another process has chosen its trial.
 PATIENCE = 120.0
+
+
+def run_search(study: SharedStudy, train: Sequence[str], trials: int) -> float:
+    """Work on a study until it has `trials`, with a line for each; returns the best validation mAP.
+
+    Raises UserError where no trial came to a result.
+    """
+    while (trial := study.next(trials)) is not None:
+        job = run_trial(study, trial, train)
+        write_chart(study.trials, study.space, study.folder)
+        figure = job.reason if job.score is None else f"{100 * job.score:.2f}"
+        best = study.best
+        so_far = "" if best is None else f" (best: {100 * (best.value or 0):.2f}, trial {best.number})"
+        print(f"trial {job.folder.name}: {figure}{so_far}", flush=True)
+    if study.running:
+        print(f"{study.running} trials are still run by other processes")
+    best, table = study.best, write_table(study.folder)
+    if best is None and study.running:
+        raise UserError("there is no result yet")
+    if best is None or best.value is None:
+        raise UserError(f"none of the {len(study.trials)} trials came to a result: {table} says why")
+    settings = " ".join(f"{key}={value}" for key, value in best.params.items())
+    print(f"best of {len(study.trials)} trials ({table}): {100 * best.value:.2f} with {settings}")
+    return best.value
 
 
 class SharedStudy:
@@ -61,15 +88,15 @@ class SharedStudy:
         self.sampler = sampler
         self.seed = seed
         folder.mkdir(parents=True, exist_ok=True)
-        with self._alone():
+        with self._exclusive():
             storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
             self.study = optuna.create_study(
                 storage=storage, study_name="study", direction="maximize", load_if_exists=True, pruner=pruner
             )
-            self._check({"space": json.dumps([asdict(part) for part in space]), "train": json.dumps(list(train))})
+            self._claim(space=json.dumps([asdict(part) for part in space]), train=json.dumps(list(train)))
 
     @property
-    def trials(self) -> list[optuna.trial.FrozenTrial]:
+    def trials(self) -> list[FrozenTrial]:
         """All of its trials so far."""
         return self.study.get_trials(deepcopy=False)
 
@@ -79,7 +106,7 @@ class SharedStudy:
         return sum(trial.state == TrialState.RUNNING for trial in self.trials)
 
     @property
-    def best(self) -> optuna.trial.FrozenTrial | None:
+    def best(self) -> FrozenTrial | None:
         """The finished trial with the highest mAP."""
         done = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
         return max(done, key=lambda trial: trial.value or 0.0, default=None)
@@ -89,10 +116,10 @@ class SharedStudy:
 
         It is this process's until `done`.
         """
-        with self._alone():
-            for left in self.trials:
-                if left.state == TrialState.RUNNING and acquire(self._lock(left.number)):
-                    return Trial(self.study, left._trial_id)
+        with self._exclusive():
+            for abandoned in self.trials:
+                if abandoned.state == TrialState.RUNNING and acquire(self._lock(abandoned.number)):
+                    return Trial(self.study, abandoned._trial_id)
             number = len(self.trials)
             if number >= trials:
                 return None
@@ -107,7 +134,7 @@ class SharedStudy:
     def done(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
         """Tell how a trial ended, and let go of it."""
         lock = self._lock(trial.number)
-        with self._alone():
+        with self._exclusive():
             self.study.tell(trial, value, state)
             lock.unlink()
             release(lock)
@@ -116,7 +143,7 @@ class SharedStudy:
         return self.folder / f".trial-{number}.lock"
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         lock = self.folder / LOCK
         if not acquire(lock, PATIENCE, needed=True):
             raise UserError(f"another process has held {lock} for {PATIENCE:.0f} s: is it stopped?")
@@ -125,12 +152,13 @@ class SharedStudy:
         finally:
             release(lock)
 
-    def _check(self, about: dict[str, str]) -> None:
-        for key, value in about.items():
-            if self.study.user_attrs.get(key, value) != value:
+    def _claim(self, **attributes: str) -> None:
+        """Note what the study is of; one of something else is refused."""
+        for key, value in attributes.items():
+            known = self.study.user_attrs.get(key, value)
+            if known != value:
                 raise UserError(
-                    f"{self.folder} holds a search with another {key}, {self.study.user_attrs[key]}: give this one "
-                    "another name=..."
+                    f"{self.folder} holds a search with another {key}, {known}: give this one another name=..."
                 )
             self.study.set_user_attr(key, value)
 
@@ -147,7 +175,7 @@ def run_trial(study: SharedStudy, trial: Trial, train: Sequence[str]) -> Job:
     name = f"{study.folder.name}/{folder.name}"
     # A search chooses by validation: what it does not choose stays untested.
     overrides = [*train, "test=false", *(override(key, value) for key, value in values.items())]
-    watch = Watch(study, trial, folder / "metrics.csv")
+    watch = PruningWatch(study, trial, folder / "metrics.csv")
     job = run_job(folder, name, study.folder.name, overrides, swept, watch)
     if job.status == "done" and job.score is None:
         raise UserError("a search goes by the validation mAP, and these trainings have no validation benchmark")
@@ -157,7 +185,7 @@ def run_trial(study: SharedStudy, trial: Trial, train: Sequence[str]) -> Job:
     return job
 
 
-class Watch:
+class PruningWatch:
     """Reports a training's validation mAP to its trial as it arrives; called, it says why to give up, or nothing.
 
     A trial's steps are its validations, from 0.
@@ -166,31 +194,29 @@ class Watch:
     def __init__(self, study: SharedStudy, trial: Trial, metrics: Path) -> None:
         self.trial = trial
         self.metrics = metrics
-        self.seen = 0.0
-        before = next(known for known in study.trials if known.number == trial.number)
-        self.known = len(before.intermediate_values)
+        self.modified = 0.0
+        # What another process reported before it was stopped is not reported anew.
+        known = next(frozen for frozen in study.trials if frozen.number == trial.number)
+        self.reported = len(known.intermediate_values)
         self.last = 0.0
 
     def __call__(self) -> str:
         if not self.report() or not self.trial.should_prune():
             return ""
-        return f"pruned after validation {self.known}: {100 * self.last:.2f}"
+        return f"pruned after validation {self.reported}: {100 * self.last:.2f}"
 
     def report(self) -> bool:
         """Hand on what is new; whether anything was."""
-        if not self.metrics.exists() or self.metrics.stat().st_mtime == self.seen:
+        if not self.metrics.exists() or self.metrics.stat().st_mtime == self.modified:
             return False
-        self.seen = self.metrics.stat().st_mtime
-        found = read_series(self.metrics).get(MONITOR)
-        fresh = [] if found is None else list(enumerate(found.values))[self.known :]
+        self.modified = self.metrics.stat().st_mtime
+        series = read_series(self.metrics).get(MONITOR)
+        fresh = [] if series is None else list(enumerate(series.values))[self.reported :]
         for step, value in fresh:
             self.trial.report(value, step)
             self.last = value
-        self.known += len(fresh)
+        self.reported += len(fresh)
         return bool(fresh)
-
-
-CHART = "search.svg"
 
 
 def write_chart(trials: Sequence[FrozenTrial], space: Sequence[Dimension], folder: Path) -> Path | None:
@@ -201,37 +227,28 @@ def write_chart(trials: Sequence[FrozenTrial], space: Sequence[Dimension], folde
     shown = [trial for trial in trials if _score(trial) is not None]
     if not shown:
         return None
-    figure, axes = frame_row(["trial", *(part.key for part in space)], "validation mAP, %")
-    _dots(axes[0], [trial.number for trial in shown], shown)
-    _record(axes[0], shown)
-    for place, part in zip(axes[1:], space, strict=True):
+    figure, (over_trials, *over_settings) = frame_row(["trial", *(part.key for part in space)], "validation mAP, %")
+    _draw_dots(over_trials, [trial.number for trial in shown], shown)
+    finished = [trial for trial in shown if trial.state == TrialState.COMPLETE]
+    best = np.maximum.accumulate([100 * (trial.value or 0) for trial in finished])
+    over_trials.step([trial.number for trial in finished], best, where="post", color=INK, linewidth=0.8)
+    for axes, part in zip(over_settings, space, strict=True):
         values = [trial.params[part.key] for trial in shown]
         if part.choices:
             names = [str(choice) for choice in part.choices]
             values = [names.index(str(value)) for value in values]
-            place.set_xticks(range(len(names)), names)
+            axes.set_xticks(range(len(names)), names)
         elif part.log:
-            place.set_xscale("log")
-        _dots(place, values, shown)
+            axes.set_xscale("log")
+        _draw_dots(axes, values, shown)
     note = f"validation mAP (Medium), %: {len(shown)} trials, hollow where given up"
     return write_text(folder / CHART, standalone(svg_of(figure), folder.name, note))
 
 
-def _dots(axes: Axes, across: Sequence[float], trials: Sequence[FrozenTrial]) -> None:
+def _draw_dots(axes: Axes, across: Sequence[float], trials: Sequence[FrozenTrial]) -> None:
     for x, trial in zip(across, trials, strict=True):
-        filled = trial.state == TrialState.COMPLETE
-        face = COLOURS[0] if filled else "none"
+        face = COLOURS[0] if trial.state == TrialState.COMPLETE else "none"
         axes.plot(x, 100 * (_score(trial) or 0), "o", markersize=4, markeredgecolor=COLOURS[0], markerfacecolor=face)
-
-
-def _record(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
-    """The best so far, as a line."""
-    numbers, best = [], []
-    for trial in trials:
-        if trial.state == TrialState.COMPLETE:
-            numbers.append(trial.number)
-            best.append(max(100 * (trial.value or 0), *best[-1:], 0))
-    axes.step(numbers, best, where="post", color=INK, linewidth=0.8)
 
 
 def _score(trial: FrozenTrial) -> float | None:
@@ -240,30 +257,3 @@ def _score(trial: FrozenTrial) -> float | None:
         return trial.value
     steps = trial.intermediate_values
     return steps[max(steps)] if trial.state == TrialState.PRUNED and steps else None
-
-
-def run_search(study: SharedStudy, train: Sequence[str], trials: int) -> float:
-    """Work on a study until it has `trials`, with a line for each; returns the best validation mAP.
-
-    Raises UserError where no trial came to a result.
-    """
-    while (trial := study.next(trials)) is not None:
-        job = run_trial(study, trial, train)
-        write_chart(study.trials, study.space, study.folder)
-        figure = job.reason if job.score is None else f"{100 * job.score:.2f}"
-        print(f"trial {job.folder.name}: {figure}{_so_far(study)}", flush=True)
-    if study.running:
-        print(f"{study.running} trials are still run by other processes")
-    best, table = study.best, write_table(study.folder)
-    if best is None and study.running:
-        raise UserError("there is no result yet")
-    if best is None or best.value is None:
-        raise UserError(f"none of the {len(study.trials)} trials came to a result: {table} says why")
-    settings = " ".join(f"{key}={value}" for key, value in best.params.items())
-    print(f"best of {len(study.trials)} trials ({table}): {100 * best.value:.2f} with {settings}")
-    return best.value
-
-
-def _so_far(study: SharedStudy) -> str:
-    best = study.best
-    return "" if best is None else f" (best: {100 * (best.value or 0):.2f}, trial {best.number})"

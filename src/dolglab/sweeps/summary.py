@@ -1,4 +1,4 @@
-"""The comparison of a sweep's jobs: a line over one setting, a heat map over two."""
+"""What a sweep's jobs came to: a table of all of them, and a chart, a line over one setting or a heat map over two."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from dolglab.commands.run_folder import CARD
 from dolglab.io import write_text
 from dolglab.results.card import read_card
-from dolglab.results.charts import COLOURS, INK, frame, standalone, svg_of
 
-JOB, TABLE = "job.json", "sweep.csv"
+JOB, TABLE, COMPARISON = "job.json", "sweep.csv", "comparison.svg"
+# Over these a mean is taken.
+REPEATED = ("seed",)
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,13 @@ def read_job(folder: Path) -> Job:
 
 def read_jobs(sweep: Path) -> list[Job]:
     """The jobs below a sweep's folder, in their order."""
-    folders = [path.parent for path in sweep.glob(f"*/{JOB}")]
-    return [read_job(folder) for folder in sorted(folders, key=_number)]
+
+    def number(folder: Path) -> tuple[int, str]:
+        # Job 10 stands after job 9.
+        first = folder.name.split("_", 1)[0]
+        return int(first) if first.isdigit() else -1, folder.name
+
+    return [read_job(folder) for folder in sorted((path.parent for path in sweep.glob(f"*/{JOB}")), key=number)]
 
 
 def write_table(sweep: Path) -> Path:
@@ -85,28 +91,19 @@ def _percent(value: Any) -> str:
     return "" if value is None else f"{100 * value:.2f}"
 
 
-def _number(folder: Path) -> tuple[int, str]:
-    """Job 10 stands after job 9."""
-    number = folder.name.split("_", 1)[0]
-    return (int(number) if number.isdigit() else -1, folder.name)
-
-
-COMPARISON = "comparison.svg"
-# Over these a mean is taken.
-REPEATED = ("seed",)
-
-
 def write_comparison(jobs: Sequence[Job], sweep: Path) -> Path | None:
     """Draw the validation mAP of the jobs that have one over what was varied, means over seeds.
 
     One setting gives a line, with a dot for each job; more give a heat map of the first two, of which each cell is
     the best mean over the others. Returns the file; None where nothing was varied or validated.
     """
+    from dolglab.results.charts import standalone
+
     scored = [job for job in jobs if job.score is not None]
-    keys = [key for key in _keys(scored) if key not in REPEATED]
+    keys = [key for key in _varied(scored) if key not in REPEATED]
     if not keys:
         return None
-    note = "validation mAP (Medium), %" + (", mean over seeds" if "seed" in _keys(scored) else "")
+    note = "validation mAP (Medium), %" + (", mean over seeds" if "seed" in _varied(scored) else "")
     if len(keys) > 2:
         note += f", best over {', '.join(keys[2:])}"
     svg = _line(scored, keys[0]) if len(keys) == 1 else _heat_map(scored, keys)
@@ -122,7 +119,7 @@ def means(jobs: Iterable[Job], keys: Sequence[str]) -> dict[tuple[str, ...], flo
     return {values: float(np.mean(scores)) for values, scores in found.items()}
 
 
-def table_of(jobs: Sequence[Job], keys: Sequence[str]) -> tuple[list[str], list[str], NDArray[np.float64]]:
+def best_means(jobs: Sequence[Job], keys: Sequence[str]) -> tuple[list[str], list[str], NDArray[np.float64]]:
     """Values of the first two keys, and the best mean at each pair (rows first key); NaN where none was scored."""
     cells: dict[tuple[str, str], float] = {}
     for values, mean in means(jobs, keys).items():
@@ -133,6 +130,8 @@ def table_of(jobs: Sequence[Job], keys: Sequence[str]) -> tuple[list[str], list[
 
 
 def _line(jobs: Sequence[Job], key: str) -> str:
+    from dolglab.results.charts import COLOURS, frame, svg_of
+
     values = _ordered({job.swept.get(key, "") for job in jobs})
     figure, axes = frame(key, "", size=(4.4, 2.6))
     for job in jobs:
@@ -144,7 +143,9 @@ def _line(jobs: Sequence[Job], key: str) -> str:
 
 
 def _heat_map(jobs: Sequence[Job], keys: Sequence[str]) -> str:
-    down, across, cells = table_of(jobs, keys)
+    from dolglab.results.charts import INK, frame, svg_of
+
+    down, across, cells = best_means(jobs, keys)
     figure, axes = frame(keys[1], keys[0], size=(1.6 + 0.8 * len(across), 1.1 + 0.5 * len(down)))
     axes.grid(False)
     axes.imshow(cells, cmap="Blues", aspect="auto")
@@ -158,7 +159,7 @@ def _heat_map(jobs: Sequence[Job], keys: Sequence[str]) -> str:
     return svg_of(figure)
 
 
-def _keys(jobs: Sequence[Job]) -> list[str]:
+def _varied(jobs: Sequence[Job]) -> list[str]:
     """What more than one value was tried of."""
     keys = dict.fromkeys(key for job in jobs for key in job.swept)
     return [key for key in keys if len({job.swept.get(key, "") for job in jobs}) > 1]
@@ -166,11 +167,12 @@ def _keys(jobs: Sequence[Job]) -> list[str]:
 
 def _ordered(values: Iterable[str]) -> list[str]:
     """Numbers by size, words by letters."""
-    return sorted(values, key=lambda value: (0, float(value), "") if _as_number(value) else (1, 0.0, value))
 
+    def key(value: str) -> tuple[int, float, str]:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        return (0, number, "") if math.isfinite(number) else (1, 0.0, value)
 
-def _as_number(value: str) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except ValueError:
-        return False
+    return sorted(values, key=key)

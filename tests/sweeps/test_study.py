@@ -1,4 +1,4 @@
-"""A study on disk: who works on which trial, and what outlives a process."""
+"""A study on disk: who works on which trial, what outlives a process, and its trials drawn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from dolglab.errors import UserError
 from dolglab.sweeps.search_space import Dimension
-from dolglab.sweeps.study import SharedStudy, Watch
+from dolglab.sweeps.study import PruningWatch, SharedStudy, write_chart
 
 SPACE = (Dimension("x", 0.0, 1.0), Dimension("kind", choices=("a", "b")))
 
@@ -60,7 +60,7 @@ TAKE = """
 import sys
 sys.path[:0] = ["tests"]
 from pathlib import Path
-from tuning.test_study import open_study
+from sweeps.test_study import open_study
 print(open_study(Path(sys.argv[1])).next(100).number, flush=True)
 sys.stdin.read()
 """
@@ -89,9 +89,9 @@ def test_a_trial_is_one_processs_until_that_is_gone(tmp_path):
 def test_another_search_in_the_same_folder_is_refused(tmp_path):
     open_study(tmp_path)
     open_study(tmp_path)
-    with pytest.raises(UserError, match=r"another train, .*experiment=demo.*another name="):
+    with pytest.raises(UserError, match=r"train.*experiment=demo"):
         open_study(tmp_path, train=())
-    with pytest.raises(UserError, match=r"another space"):
+    with pytest.raises(UserError, match=r"space"):
         open_study(tmp_path, SPACE[:1])
 
 
@@ -104,17 +104,40 @@ def test_a_trial_is_given_up_when_its_figure_falls_behind_the_others(tmp_path):
     first = study.next(9)
     assert first is not None
     metrics(tmp_path / "first.csv", 0.5, 0.6)
-    assert Watch(study, first, tmp_path / "first.csv")() == ""
+    assert PruningWatch(study, first, tmp_path / "first.csv")() == ""
     study.done(first, TrialState.COMPLETE, 0.6)
     second = study.next(9)
     assert second is not None
     path = tmp_path / "second.csv"
-    watch = Watch(study, second, path)
+    watch = PruningWatch(study, second, path)
     assert watch() == ""
     metrics(path, 0.55)
     assert watch() == ""
     assert watch() == ""
     # Gone on with by another process, which must not report anew what is known.
     metrics(path, 0.55, 0.4)
-    assert Watch(study, second, path)() == "pruned after validation 2: 40.00"
+    assert PruningWatch(study, second, path)() == "pruned after validation 2: 40.00"
     assert study.trials[1].intermediate_values == {0: 0.55, 1: 0.4}
+
+
+CHARTED = (Dimension("optim.lr", 0.001, 0.1, log=True), Dimension("fusion", choices=("concat", "orthogonal")))
+
+
+def test_every_setting_has_a_chart_with_a_dot_a_trial(tmp_path):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=1))
+    assert write_chart(study.get_trials(), CHARTED, tmp_path) is None
+    for state, value in ((TrialState.COMPLETE, 0.5), (TrialState.FAIL, None), (TrialState.PRUNED, None)):
+        trial = study.ask()
+        for part in CHARTED:
+            part.suggest(trial)
+        if state == TrialState.PRUNED:
+            trial.report(0.25, 0)
+        study.tell(trial, value, state)
+    path = write_chart(study.get_trials(), CHARTED, tmp_path)
+    assert path is not None
+    text = path.read_text()
+    for words in ("trial", "optim.lr", "orthogonal", "2 trials, hollow where given up"):
+        assert words in text
+    # Three charts of two dots: of a full one, and of a hollow one.
+    assert text.count("fill-opacity: 0; stroke: #3b7dd8") == text.count("fill: #3b7dd8; stroke: #3b7dd8") == 3

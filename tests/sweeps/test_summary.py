@@ -11,7 +11,7 @@ import pytest
 
 from dolglab.io import write_text
 from dolglab.results.card import write_card
-from dolglab.sweeps.summary import Job, means, read_jobs, table_of, write_comparison, write_table
+from dolglab.sweeps.summary import Job, best_means, means, read_jobs, write_comparison, write_table
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_means_over_seeds_and_the_best_over_what_a_map_does_not_show():
         ]
     ]
     assert means(jobs, ["m", "p", "lr"])["0.1", "3", "2"] == pytest.approx(35)
-    down, across, cells = table_of(jobs, ["m", "p", "lr"])
+    down, across, cells = best_means(jobs, ["m", "p", "lr"])
     assert (down, across) == (["0.1"], ["3", "10"])
     np.testing.assert_allclose(cells, [[35, 10]])
 
