@@ -37,15 +37,14 @@ def textbook_fusion(local: Tensor, global_: Tensor) -> Tensor:
 
 def plain(model: DOLG, images: list[Tensor]) -> Tensor:
     """One image and one scale at a time."""
-    rows = []
+    backbone, rows = model.backbone, []
+    assert isinstance(backbone, Backbone)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (backbone.mean, backbone.std))
     for image in images:
         pixels = image.permute(2, 0, 1)[None].float().contiguous()
         parts = []
         for scale in PAPER_SCALES:
-            x = rescale(pixels, scale, "released") / 255
-            x = (x - torch.tensor(model.backbone.mean).view(1, 3, 1, 1)) / torch.tensor(model.backbone.std).view(
-                1, 3, 1, 1
-            )
+            x = (rescale(pixels, scale, "released") / 255 - mean) / std
             parts.append(F.normalize(model(x.contiguous())))
         rows.append(F.normalize(torch.stack(parts).mean(0)))
     return torch.cat(rows)

@@ -42,7 +42,9 @@ def one_by_one(model: DescriptorModel) -> Describe:
     """Torch as it comes."""
 
     def describe(images: list[Tensor]) -> Tensor:
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (model.backbone.mean, model.backbone.std))
+        backbone = model.backbone
+        assert isinstance(backbone, Backbone)
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (backbone.mean, backbone.std))
         rows = [model((image.permute(2, 0, 1)[None].contiguous() / 255 - mean) / std) for image in images]
         return F.normalize(torch.cat(rows))
 
