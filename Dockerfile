@@ -11,7 +11,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src ./src
 COPY conf ./conf
 # PyTorch's own index has builds without CUDA.
-RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu -c constraints.txt -e '.[serve]' \
+RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu -c constraints.txt '.[serve]' \
     && useradd --create-home --uid 10001 server \
     && mkdir /library && chown server /library
 USER server
@@ -20,4 +20,4 @@ EXPOSE 8765
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8765/api/health', timeout=4)"]
 # Inside a container nothing else listens at its address; who reaches it is said by `-p`.
-ENTRYPOINT ["python", "-m", "src.serve", "--library", "/library", "--host", "0.0.0.0"]
+ENTRYPOINT ["dolglab", "serve", "--library", "/library", "--host", "0.0.0.0"]

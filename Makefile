@@ -9,7 +9,7 @@ ARGS ?=
 # Sleeping instead of spinning threads: several times faster on shared CPUs, and beside loader workers.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test test-ray lint types train evaluate sweep bench clean
+.PHONY: help setup demo check test test-ray lint types train evaluate sweep bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,7 +24,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## make the demo world, train GeM and DOLG on it, compare them with untrained GeM
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash experiments/demo/run.sh
 
-test: lint types ## lint, types and tests, two at a time
+check: lint types ## lint, types and the tests that start no process of their own
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not process" $(ARGS)
+
+test: lint types ## lint, types and all tests, two at a time
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-ray: $(RAY)/.ready ## the Ray launcher, in an environment of its own: it asks for an older cloudpickle than joblib

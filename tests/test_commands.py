@@ -57,6 +57,7 @@ def test_every_command_in_a_text_composes(text: Path) -> None:
         check(shlex.split(command.replace("\\\n", " "), comments=True))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_command_of_a_script_composes(script: Path, tmp_path: Path) -> None:
     """The script runs in a copy of its folder, with a `python` that notes what it is asked for, and does nothing."""

@@ -74,6 +74,7 @@ def test_what_is_no_image_is_refused(model, image: object, said: str) -> None:
         loaded(image)
 
 
+@pytest.mark.process
 def test_importing_the_package_does_not_import_torch() -> None:
     code = "import dolglab, sys; assert callable(dolglab.load); assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from dolglab.io import acquire, is_held, release
+
+pytestmark = pytest.mark.process
 
 TAKE = (
     "import sys; from pathlib import Path; from dolglab import io; print(io.acquire(Path(sys.argv[1])), flush=True); "

@@ -43,6 +43,7 @@ def test_descriptors_are_those_that_were_kept() -> None:
     assert np.abs((made @ kept.T).max(axis=1) - 1).max() < 1e-5
 
 
+@pytest.mark.process
 def test_a_library_is_searched_and_gives_the_same_answers(tmp_path: Path) -> None:
     shutil.copytree(MADE / "library", tmp_path / "library")
     query = str(PHOTOS / "landmark_1" / "0.jpg")
@@ -56,6 +57,7 @@ def test_a_library_is_searched_and_gives_the_same_answers(tmp_path: Path) -> Non
     np.testing.assert_allclose([a["cosine"] for a in found], [a["cosine"] for a in expected], atol=1e-5)
 
 
+@pytest.mark.process
 def test_kept_descriptors_are_found_again(tmp_path: Path) -> None:
     shutil.copytree(MADE / "descriptors", tmp_path / "descriptors")
     about = json.loads(next((tmp_path / "descriptors").glob("*/about.json")).read_text())
@@ -75,6 +77,7 @@ def test_kept_descriptors_are_found_again(tmp_path: Path) -> None:
     assert {k: v for k, v in found.items() if k not in TIMED} == {k: v for k, v in before.items() if k not in TIMED}
 
 
+@pytest.mark.process
 def test_a_run_is_resumed(tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(MADE / "run", run)

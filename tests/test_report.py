@@ -149,6 +149,7 @@ def test_no_card_is_an_input_error(tmp_path):
         card_paths([str(tmp_path / "*")])
 
 
+@pytest.mark.process
 def test_the_command_leaves_nothing_but_its_report(runs, tmp_path):
     work = tmp_path / "work"
     work.mkdir()

@@ -212,6 +212,7 @@ def _first_bytes(source: TarSource) -> list[bytes]:
     return [source.read(row)[-20:] for row in range(len(source))]
 
 
+@pytest.mark.process
 def test_other_processes_read_on_their_own(packed: Path) -> None:
     source = load_gldv2(packed).source
     assert isinstance(source, TarSource)

@@ -6,10 +6,13 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from dashboard.wandb_file import history, records
 from end_to_end.runs import NARROW, SMALL, card, command, metrics, run_command
 
 from dolglab.results.report import WORKSPACE
+
+pytestmark = pytest.mark.process
 
 
 def test_a_run_shows_its_curves_queries_results_and_checkpoints(world: Path, tmp_path: Path) -> None:

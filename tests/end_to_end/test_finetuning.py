@@ -20,6 +20,8 @@ from dolglab.extraction.extractor import Extractor
 from dolglab.measures import revisited_evaluation
 from dolglab.models.checkpoint import RUN_KEY, load_model, read_checkpoint
 
+pytestmark = pytest.mark.process
+
 SMALL = ["data.image_size=64", "data.batch_size=8", "data.workers=0", "trainer=cpu", "trainer.max_epochs=1"]
 
 

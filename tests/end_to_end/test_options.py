@@ -22,6 +22,8 @@ from dolglab.commands.train import main as train
 from dolglab.models.backbone import Backbone
 from dolglab.models.checkpoint import load_model
 
+pytestmark = pytest.mark.process
+
 
 def test_a_warm_start_with_averaged_weights_and_the_other_options(
     trained: tuple[Path, float], world: Path, tmp_path: Path, capsys

@@ -9,9 +9,12 @@ import pickle
 import shutil
 from pathlib import Path
 
+import pytest
 from end_to_end.runs import command, config, run_command
 from hydra.utils import instantiate
 from PIL import Image
+
+pytestmark = pytest.mark.process
 
 LEAK = "990000"
 

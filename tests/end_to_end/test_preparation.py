@@ -13,6 +13,8 @@ from archives import tar
 from end_to_end.runs import NARROW, SMALL, card, command, kill_when, losses, run_command, samples_drawn
 from web_server import Server
 
+pytestmark = pytest.mark.process
+
 ARCHIVES = 2
 SPLITS = ("train", "index", "test")
 

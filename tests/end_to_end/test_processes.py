@@ -28,6 +28,8 @@ from end_to_end.system import children, free_port
 
 from dolglab.commands.evaluate import main as evaluate
 
+pytestmark = pytest.mark.process
+
 # A network whose every part has to have a gradient, the local head's classifier among them.
 LOCAL = ["model=delg", "model.dim=16", "model.local.code=8", "model.local.hidden=8"]
 TERMS = ("margin", "reconstruction", "attention")

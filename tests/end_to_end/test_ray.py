@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from end_to_end.runs import NARROW, SMALL, card, command, run_command
 
+pytestmark = pytest.mark.process
+
 pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="Ray has an environment of its own: make test-ray")
 
 

@@ -23,6 +23,8 @@ from dolglab.commands.train import main as train
 from dolglab.errors import UserError
 from dolglab.io import write_text
 
+pytestmark = pytest.mark.process
+
 
 def test_without_data_the_paper_recipe_says_how_to_get_it(tmp_path: Path, capsys) -> None:
     line = refused(train, config("train", f"output_dir={tmp_path / 'run'}", f"data.root={tmp_path}"), capsys)

@@ -25,6 +25,8 @@ from dolglab.commands.train import main as train
 from dolglab.data.revisited import load_ground_truth
 from dolglab.measures import revisited_evaluation
 
+pytestmark = pytest.mark.process
+
 
 def test_training_leaves_a_whole_run(trained: tuple[Path, float]) -> None:
     run, score = trained

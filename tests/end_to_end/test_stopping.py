@@ -26,6 +26,8 @@ from end_to_end.runs import (
 from dolglab.commands.train import main as train
 from dolglab.models.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.process
+
 
 def test_killed_twice_it_trains_as_if_nothing_had_happened(world: Path, tmp_path: Path) -> None:
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "data.workers=1", "trainer.max_epochs=2"]

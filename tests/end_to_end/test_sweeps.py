@@ -14,6 +14,8 @@ from end_to_end.system import processes_of, wait_for
 
 from dolglab.models.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.process
+
 DEMO = [*SMALL, *NARROW, "trainer.max_epochs=1", "data=demo"]
 
 

@@ -6,7 +6,10 @@ import csv
 import signal
 from pathlib import Path
 
+import pytest
 from end_to_end.runs import NARROW, SMALL, card, command, losses, run_command, started, wait_until
+
+pytestmark = pytest.mark.process
 
 
 def test_a_killed_search_goes_on_with_the_trial_it_was_at(world: Path, tmp_path: Path) -> None:

@@ -206,6 +206,7 @@ print(trainer.global_rank, int(sink.store.known.sum()))
 """
 
 
+@pytest.mark.process
 def test_two_processes_share_the_images(tmp_path: Path, photos: Path, benchmark: Benchmark) -> None:
     script = tmp_path / "process.py"
     script.write_text(PROCESS)

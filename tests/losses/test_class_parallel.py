@@ -72,6 +72,7 @@ def both(script: str, name: str, folder: Path) -> None:
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", list(HEADS))
 def test_two_processes_give_the_loss_and_gradients_of_one(name: str, tmp_path: Path) -> None:
     head, layer = HEADS[name](DIM, CLASSES), torch.nn.Linear(DIM, DIM, bias=False)

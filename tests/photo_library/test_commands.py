@@ -16,6 +16,8 @@ from photo_library.conftest import save
 
 from dolglab.library.library import Library
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ["--model", "efficientnet_lite0", "--max-side", "64"]
 

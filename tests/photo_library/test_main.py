@@ -47,6 +47,7 @@ assert "torch" not in sys.modules
 """
 
 
+@pytest.mark.process
 def test_no_command_needs_torch(library: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_TORCH, library, str(tmp_path / "out.csv")], cwd=SRC, check=True)
 

@@ -199,6 +199,7 @@ def test_threads_that_search_meet_no_half_done_change(tmp_path: Path) -> None:
         assert all(future.result() for future in searching)
 
 
+@pytest.mark.process
 def test_milvus_lite_is_for_one_process(tmp_path: Path) -> None:
     pytest.importorskip("milvus_lite", reason="Milvus Lite is not installed")
     library = Library.open(tmp_path / "library", IDENTITY, "milvus")

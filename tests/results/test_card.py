@@ -201,6 +201,7 @@ def test_caveats(make_ranking, crop, boxes, protocol, skipped, expected):
     assert caveats(card, card["benchmarks"][0]) == expected
 
 
+@pytest.mark.process
 def test_commit_names_the_head_and_says_when_files_changed(tmp_path):
     def git(*arguments):
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]

@@ -48,6 +48,7 @@ def test_figures_intervals_and_notes(latex):
     assert r"\textbf{85.48}" in latex
 
 
+@pytest.mark.process
 def test_it_compiles(latex, tmp_path):
     if shutil.which("pdflatex") is None or not _has_booktabs():
         pytest.skip("pdflatex with booktabs is not installed")

@@ -301,6 +301,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.process
 def test_two_processes_equal_one(tmp_path: Path, world) -> None:
     truth, descriptors, queries = world
     metric = RevisitedMAP(truth, 8, queries, 6)

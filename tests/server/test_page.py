@@ -21,7 +21,10 @@ CHROMIUM = shutil.which("chromium")
 PATIENCE = 20_000
 TOKEN = "open sesame"
 
-pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")]
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
+]
 
 Open = Callable[..., Page]
 

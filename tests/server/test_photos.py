@@ -180,6 +180,7 @@ def test_a_server_that_only_searches(client: TestClient) -> None:
         assert "--read-only" in refused.json()["error"]
 
 
+@pytest.mark.process
 def test_searches_go_on_while_another_process_writes(own: Path, start: Start) -> None:
     client = start()
     program = (

@@ -252,6 +252,7 @@ def test_a_client_that_does_not_come_to_its_end_is_not_waited_for(pause: float, 
     assert list(json.loads(sent[1]["body"])) == ["error"]
 
 
+@pytest.mark.process
 def test_methods_that_are_none_are_counted_as_one() -> None:
     metrics = Metrics(int)
     for method in ("GET", "BREW", "STEAM"):

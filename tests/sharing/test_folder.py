@@ -55,6 +55,7 @@ def test_a_folder_that_does_not_say_what_it_holds_is_refused(tmp_path: Path, tex
         load_model(folder)
 
 
+@pytest.mark.process
 def test_the_command_exports_released_weights(parity: Path, tmp_path: Path) -> None:
     torch.save({"model_state": state_dict(parity, "r50_noaspp")}, tmp_path / "weights.pyth")
 

@@ -79,6 +79,7 @@ def test_the_starter_of_a_sweep_is_known_by_more_than_its_number(monkeypatch):
     assert not starter_is_gone()
 
 
+@pytest.mark.process
 def test_a_folder_that_another_process_goes_on_with_is_no_failed_job(tmp_path):
     take = "import sys, time; from pathlib import Path; from dolglab.io import acquire\n"
     take += "print(acquire(Path(sys.argv[1])), flush=True); time.sleep(60)"

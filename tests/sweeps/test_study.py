@@ -66,6 +66,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.process
 def test_a_trial_is_one_processs_until_that_is_gone(tmp_path):
     take = [sys.executable, "-W", "ignore", "-c", TAKE, str(tmp_path)]
     with subprocess.Popen(take, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:

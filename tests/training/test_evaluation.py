@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 PROCESS = """
@@ -25,6 +27,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.process
 def test_all_processes_validate_the_first_ones_network(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
