@@ -39,7 +39,7 @@ _PUBLIC = {
     "models.fusion": ("orthogonal_fusion",),
     "models.local_branch": ("LocalBranch",),
     "models.pooling": ("GeM", "RMAC", "gem"),
-    "retrieval.metrics": ("revisited_evaluation",),
+    "measures": ("revisited_evaluation",),
 }
 _MODULES = {name: f"{__name__}.{module}" for module, names in _PUBLIC.items() for name in names}
 __all__ = [*_MODULES, "load"]  # pyright: ignore[reportUnsupportedDunderAll]
