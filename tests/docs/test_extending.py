@@ -51,7 +51,7 @@ for command in commands:
         dolglab.__main__.main()
     except SystemExit as stop:
         assert not stop.code, stop.code
-options = ["-q", "-c", "/dev/null", "--rootdir", ".", "--noconftest", "-p", "no:cacheprovider", "--import-mode=importlib"]
+options = ["-q", "-c", "/dev/null", "--rootdir=.", "--noconftest", "-pno:cacheprovider", "--import-mode=importlib"]
 assert pytest.main([*options, *tests]) == 0
 assert pytest.main([*options, "-k", words, "tests/test_configs.py", "tests/photo_library/test_stores.py"]) == 0
 """
@@ -73,7 +73,7 @@ def follow(text: str, checkout: Path) -> list[str]:
         path = checkout / found["path"]
         assert path.exists() == bool(found["append"]), f"{found['path']} is not as the page has it"
         path.parent.mkdir(parents=True, exist_ok=True)
-        before = path.read_text() if found["append"] else ""
+        before = f"{path.read_text()}\n\n" if found["append"] else ""
         path.write_text(before + found["text"])
         paths.append(found["path"])
     return paths
@@ -84,7 +84,7 @@ def checkout(photos: Path, tmp_path: Path) -> Path:
     """The project's code and configurations, and a folder of photos."""
     for name in ("src/dolglab", "conf"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("tests/test_configs.py", "tests/photo_library/test_stores.py"):
+    for name in ("pyproject.toml", "tests/test_configs.py", "tests/photo_library/test_stores.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(photos, tmp_path / "photos")
@@ -95,6 +95,12 @@ def checkout(photos: Path, tmp_path: Path) -> Path:
 def test_what_the_page_says_works(checkout: Path) -> None:
     page = sections()
     paths = [path for text in page.values() for path in follow(text, checkout)]
+    code = [str(checkout / path) for path in paths if path.endswith(".py")]
+    for check in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *check, *code], cwd=checkout, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
     commands = {title: commands_of(text) for title, text in page.items()}
     assert all(commands.values()), "every section ends with commands"
     # Pooling, margin and backbone are trained as one network, whose run has one name on the page.
@@ -106,7 +112,8 @@ def test_what_the_page_says_works(checkout: Path) -> None:
     small = [[*command, *SMALL[command[0]]] for command in every]
     tests = [path for path in paths if path.startswith("tests/")]
     names = [Path(path).stem for path in paths if path.startswith("conf/")]
-    (checkout / "follow.json").write_text(json.dumps([small, tests, " or ".join([*names, "npy"])]))
+    words = " or ".join([*names, "npy", "(with_every_choice and photos)", "evaluation_builds"])
+    (checkout / "follow.json").write_text(json.dumps([small, tests, words]))
 
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", DRIVER],
@@ -130,7 +137,7 @@ def test_what_the_page_says_works(checkout: Path) -> None:
     (plain,), (fused,) = card("recall")["benchmarks"], card("fused")["benchmarks"]
     assert plain["measure"] == fused["measure"] == "recall@1"
     assert 0 <= plain["map"]["all"] <= 1
-    assert "recall@1" in (checkout / "outputs" / "recall" / "index.html").read_text()
+    assert "recall@1" in (checkout / "outputs" / "recall" / "report.html").read_text()
     assert "rank fusion" in json.dumps(fused)
     assert len(list((checkout / "library" / "npy").glob("*.npy"))) == 1
-    assert '"photos/big ben/01.jpg"' in done.stdout
+    assert json.dumps(str(checkout / "photos" / "big ben" / "01.jpg")) in done.stdout
