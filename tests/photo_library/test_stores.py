@@ -17,10 +17,10 @@ from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
 from dolglab.library.faiss_store import SegmentLimits
 from dolglab.library.library import Library
+from dolglab.library.stores import STORES
 
 DIM = 16
 IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": DIM, "scales": [1.0], "max_side": 64}
-KINDS = ["flat", "ivf_pq", "hnsw", "milvus"]
 
 
 def unit(count: int, seed: int) -> np.ndarray:
@@ -46,7 +46,7 @@ class Plain:
         return sorted(found, key=lambda pair: -pair[1])[:k]
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=list(STORES))
 def library(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Library]:
     if request.param == "milvus":
         pytest.importorskip("milvus_lite", reason="Milvus Lite is not installed")

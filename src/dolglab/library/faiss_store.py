@@ -12,9 +12,11 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +75,11 @@ class SegmentStore:
         self.kind = kind
         self.limits = limits
         self._open: dict[tuple[int, str], Index] = {}
+
+    @classmethod
+    def open(cls, folder: Path, dim: int, options: Mapping[str, Any], limits: SegmentLimits) -> SegmentStore:
+        """As `open_store`."""
+        return cls(folder, dim, options["kind"], limits)
 
     def write(self, number: int, descriptors: NDArray[np.float32]) -> str:
         """As `Store.write`."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +49,12 @@ class MilvusStore:
         self.collection = collection
         self.dim = dim
         self._client = _connected(uri)
+
+    @classmethod
+    def open(cls, folder: Path, dim: int, options: Mapping[str, Any], limits: object) -> MilvusStore:
+        """As `open_store`: Milvus Lite is a file in the library's folder."""
+        uri = options["uri"]
+        return cls(uri if "://" in uri else str(folder / "milvus.db"), options["collection"], dim)
 
     def close(self) -> None:
         """As `Store.close`: another process can open the file then."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,11 +13,14 @@ from numpy.typing import NDArray
 
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Contents
-from dolglab.library.faiss_store import KINDS, LIMITS, SegmentLimits, SegmentStore
+from dolglab.library.faiss_store import KINDS, LIMITS, SegmentLimits
 
 
 class Store(Protocol):
-    """Keeps descriptors by key: see `Contents`."""
+    """Keeps descriptors by key: see `Contents`.
+
+    Its class has `open(folder, dim, options, limits)` besides, which `open_store` calls with its own arguments.
+    """
 
     def write(self, number: int, descriptors: NDArray[np.float32]) -> str:
         """Keep descriptors, (n, dim), as the segment of that number; the kind of index over it.
@@ -55,23 +60,28 @@ class Store(Protocol):
 
 
 LITE = "milvus"
+# The class behind each name that `--store` takes and the catalogue keeps; it is imported where a library needs it.
+STORES: dict[str, str] = {
+    **dict.fromkeys(KINDS, "dolglab.library.faiss_store.SegmentStore"),
+    LITE: "dolglab.library.milvus_store.MilvusStore",
+}
 
 
 def store_options(store: str | None) -> dict[str, Any]:
     """What a new library keeps about its store.
 
     Args:
-        store: flat, ivf_pq or hnsw: faiss, with that index over many descriptors; milvus: Milvus Lite, one file in the
-            library's folder; the address of a Milvus server, http://HOST:PORT. None is flat.
+        store: a name in `STORES` (flat, ivf_pq or hnsw: faiss, with that index over many descriptors; milvus: Milvus
+            Lite, one file in the library's folder), or the address of a Milvus server, http://HOST:PORT. None is flat.
 
     Raises UserError for anything else.
     """
     store = store or "flat"
-    if store in KINDS:
-        return {"kind": store}
     if store == LITE or "://" in store:
-        return {"kind": "milvus", "uri": store, "collection": f"dolg_{uuid.uuid4().hex}"}
-    raise UserError(f"--store is {', '.join(KINDS)}, {LITE} or the address of a Milvus server, not {store}")
+        return {"kind": LITE, "uri": store, "collection": f"dolg_{uuid.uuid4().hex}"}
+    if store in STORES:
+        return {"kind": store}
+    raise UserError(f"--store is {', '.join(STORES)} or the address of a Milvus server, not {store}")
 
 
 def check_store(options: dict[str, Any], store: str | None, folder: Path) -> None:
@@ -84,11 +94,19 @@ def check_store(options: dict[str, Any], store: str | None, folder: Path) -> Non
         raise UserError(f"{folder} keeps its descriptors in {there}, not {store}: leave --store out, or name another")
 
 
-def open_store(folder: Path, dim: int, options: dict[str, Any], limits: SegmentLimits = LIMITS) -> Store:
-    """The store that a library's options speak of. Raises UserError where it cannot be opened."""
-    if options["kind"] != "milvus":
-        return SegmentStore(folder, dim, options["kind"], limits)
-    from dolglab.library.milvus_store import MilvusStore
+def open_store(folder: Path, dim: int, options: Mapping[str, Any], limits: SegmentLimits = LIMITS) -> Store:
+    """The store of a library.
 
-    uri = str(folder / "milvus.db") if options["uri"] == LITE else options["uri"]
-    return MilvusStore(uri, options["collection"], dim)
+    Args:
+        folder: the library's.
+        dim: length of its descriptors.
+        options: what the library keeps about its store: see `store_options`.
+        limits: when segments are indexed.
+
+    Raises UserError where it cannot be opened.
+    """
+    kind = options["kind"]
+    if kind not in STORES:
+        raise UserError(f"{folder} keeps its descriptors in {kind}, which is none of {', '.join(STORES)} here")
+    module, _, name = STORES[kind].rpartition(".")
+    return getattr(importlib.import_module(module), name).open(folder, dim, options, limits)

@@ -16,9 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dolglab.errors import UserError
-from dolglab.losses.margin import ArcFace, CosFace, HeadLoss, MarginHead, Softmax, SubCenterArcFace
-
-SHARDABLE = (ArcFace, CosFace, Softmax, SubCenterArcFace)
+from dolglab.losses.margin import HeadLoss, MarginHead
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class ClassParallel:
     """Spreads a head's weight over processes and computes its loss there.
 
     Args:
-        head: ArcFace, CosFace, sub-centre ArcFace or Softmax; `split` cuts its weight down to this process's classes.
+        head: one whose class is `shardable`; `split` cuts its weight down to this process's classes.
         sample_rate: share of its classes that each process compares with in a step, the batch's own always among
             them; 1 for all.
 
@@ -60,8 +58,8 @@ class ClassParallel:
     """
 
     def __init__(self, head: MarginHead, sample_rate: float = 1.0) -> None:
-        if type(head) not in SHARDABLE:
-            names = ", ".join(kind.__name__ for kind in SHARDABLE)
+        if not head.shardable:
+            names = ", ".join(kind.__name__ for kind in _margin_heads(MarginHead) if kind.shardable)
             raise UserError(f"class_parallel=true does not work with {type(head).__name__}: take one of {names}")
         if not 0 < sample_rate <= 1:
             raise UserError(f"sample_rate must be above 0 and at most 1, not {sample_rate}")
@@ -192,6 +190,10 @@ class ClassParallel:
             cosine=cosine,
             at=at,
         )
+
+
+def _margin_heads(base: type[MarginHead]) -> list[type[MarginHead]]:
+    return [head for kind in base.__subclasses__() for head in (kind, *_margin_heads(kind))]
 
 
 class _GatherDescriptors(torch.autograd.Function):

@@ -88,9 +88,15 @@ class MarginHead(nn.Module):
 
     A head whose signature has `class_sizes` is given the training images of each class, (num_classes,).
 
+    Attributes:
+        shardable: whether `class_parallel=true` may spread the classes over processes: a target's logit follows from
+            its own cosine alone, and `negatives` leaves the others as they are.
+
     Raises:
         UserError: a size, margin or scale that makes no sense.
     """
+
+    shardable = False
 
     def __init__(self, dim: int, num_classes: int, margin: float = 0.15, scale: float = 30.0) -> None:
         super().__init__()
@@ -154,6 +160,8 @@ class MarginHead(nn.Module):
 class Softmax(MarginHead):
     """No margin: the softmax of scaled cosines, as the floor that margins are measured against."""
 
+    shardable = True
+
     def __init__(self, dim: int, num_classes: int, scale: float = 30.0) -> None:
         super().__init__(dim, num_classes, 0.0, scale)
 
@@ -165,6 +173,8 @@ class Softmax(MarginHead):
 class ArcFace(MarginHead):
     """Additive angular margin: cos(theta + m) (Deng et al., CVPR 2019); DOLG takes m = 0.15, s = 30."""
 
+    shardable = True
+
     def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
         """See `arcface_cosine`."""
         return arcface_cosine(cosine, self.margin)
@@ -172,6 +182,8 @@ class ArcFace(MarginHead):
 
 class CosFace(MarginHead):
     """Additive cosine margin: cos(theta) - m (Wang et al., CVPR 2018)."""
+
+    shardable = True
 
     def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
         """See `cosface_cosine`."""

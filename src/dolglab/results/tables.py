@@ -142,12 +142,13 @@ def map_columns(cards: Sequence[Card]) -> list[Column]:
         benchmarks = [benchmark for card in cards if (benchmark := benchmark_of(card, dataset))]
         # Cards of before there were others do not name their measure.
         measure = benchmarks[-1].get("measure", "mAP")
-        present = {difficulty for benchmark in benchmarks for difficulty in benchmark["difficulties"]}
-        for difficulty in (*DIFFICULTIES, *USAGES):
-            if difficulty in present:
-                alone = "mAP" if len(present) == 1 else difficulty
-                label = alone if measure == "mAP" else f"{difficulty} {measure}"
-                columns.append(Column(dataset, name, label, difficulty))
+        present = dict.fromkeys(difficulty for benchmark in benchmarks for difficulty in benchmark["difficulties"])
+        # Those of other benchmarks stand behind, in the order in which they come.
+        known = [difficulty for difficulty in (*DIFFICULTIES, *USAGES) if difficulty in present]
+        for difficulty in dict.fromkeys([*known, *present]):
+            alone = "mAP" if len(present) == 1 else difficulty
+            label = alone if measure == "mAP" else f"{difficulty} {measure}"
+            columns.append(Column(dataset, name, label, difficulty))
     return columns
 
 
