@@ -26,21 +26,21 @@ from dolglab.evaluation.overlap import (
     Rule,
     as_benchmark,
     find_overlap,
-    nearest,
+    nearest_pairs,
     probes_of,
     training_images,
-    verified,
+    verify_pairs,
 )
 from dolglab.evaluation.overlap_files import (
     COLUMNS,
-    ROWS_EACH,
+    ROWS_PER_LANDMARK,
     Audit,
     Overlap,
-    best_of_images,
+    best_per_image,
     image_list,
     landmark_list,
+    overlap_table,
     sheet_rows,
-    table,
     write_audit,
 )
 from dolglab.extraction.rootsift import RootSIFT
@@ -135,12 +135,12 @@ def test_candidates_are_the_nearest_above_the_threshold() -> None:
         cosines = gallery.astype(np.float64) @ query.astype(np.float64)
         order = [i for i in np.argsort(-cosines.round(6), kind="stable").tolist() if known[i]]
         expected += [(probe, i, cosines[i]) for i in order[:6] if cosines[i] >= 0.3]
-    found = nearest(gallery, known, queries, probes, rule)
+    found = nearest_pairs(gallery, known, queries, probes, rule)
     assert list(zip(found.probes.tolist(), found.images.tolist(), strict=True)) == [row[:2] for row in expected]
     assert found.images[:3].tolist() == [3, 7, 31]
     np.testing.assert_allclose(found.cosines, [row[2] for row in expected], atol=1e-6)
-    assert len(nearest(gallery, known & False, queries, probes, rule).probes) == 0
-    assert len(nearest(gallery, known, queries[:0], probes[:0], rule).probes) == 0
+    assert len(nearest_pairs(gallery, known & False, queries, probes, rule).probes) == 0
+    assert len(nearest_pairs(gallery, known, queries[:0], probes[:0], rule).probes) == 0
 
 
 def local(points: np.ndarray, descriptors: np.ndarray) -> LocalFeatures:
@@ -164,9 +164,9 @@ def test_overlaps_are_pairs_with_enough_matches_on_one_geometry() -> None:
     pairs = Pairs(np.full(4, 9), np.array([4, 3, 2, 1]), np.array([0.9, 0.8, 0.7, 0.6], np.float32))
     spatial = Spatial(kind="affine", residual=1.0, ratio=0.9)
     probe = {9: local(points, descriptors)}
-    found = verified(pairs, probe.__getitem__, images.__getitem__, spatial, 25, benchmark=1)
+    found = verify_pairs(pairs, probe.__getitem__, images.__getitem__, spatial, 25, benchmark=1)
     assert [(o.benchmark, o.probe, o.image, o.inliers) for o in found] == [(1, 9, 2, 25), (1, 9, 1, 40)]
-    assert verified(pairs, probe.__getitem__, images.__getitem__, spatial, 26)[0].image == 1
+    assert verify_pairs(pairs, probe.__getitem__, images.__getitem__, spatial, 26)[0].image == 1
 
 
 def test_the_best_stands_first_in_table_and_lists(training: TrainingSet, benchmark: Benchmark) -> None:
@@ -175,12 +175,12 @@ def test_the_best_stands_first_in_table_and_lists(training: TrainingSet, benchma
     audit = audit_of(
         training, benchmark, (0, first[0], 21), (3, first[0], 30), (5, second[1], 90), (1, first[1], 30), images=2
     )
-    rows = list(csv.DictReader(io.StringIO(table(audit))))
+    rows = list(csv.DictReader(io.StringIO(overlap_table(audit))))
     assert [int(row["inliers"]) for row in rows] == [90, 30, 30, 21]
     assert [row["probe"] for row in rows[1:3]] == [benchmark.source.name(1), benchmark.source.name(3)]
     assert rows[0]["training_image"] == training.source.name(int(second[1]))
     assert rows[0]["landmark"] == training.classes[1]
-    assert list(best_of_images(audit.overlaps)) == [second[1], first[1], first[0]]
+    assert list(best_per_image(audit.overlaps)) == [second[1], first[1], first[0]]
     # One image is not enough for the second landmark to be listed; its image is.
     assert [line.split("  #")[0] for line in landmark_list(audit).splitlines()] == [training.classes[0]]
     assert [line.split("  #")[0] for line in image_list(audit).splitlines()] == [
@@ -231,9 +231,9 @@ def test_a_landmark_takes_so_many_rows(training: TrainingSet, benchmark: Benchma
     one = replace(training, labels=np.zeros_like(training.labels), classes=np.array(["all"]))
     rows = sheet_rows(audit_of(one, benchmark, *((5, row, 20 + row) for row in range(len(one)))))
     shown = [picture.position for row in rows for picture in row.images]
-    assert shown == list(reversed(range(len(one))))[: ROWS_EACH * COLUMNS]
+    assert shown == list(reversed(range(len(one))))[: ROWS_PER_LANDMARK * COLUMNS]
     assert [len(row.notes) for row in rows] == [2, 2, 3]
-    assert rows[-1].notes[-1] == f"{len(one) - ROWS_EACH * COLUMNS} of them not shown"
+    assert rows[-1].notes[-1] == f"{len(one) - ROWS_PER_LANDMARK * COLUMNS} of them not shown"
 
 
 def test_sheets_are_pages_of_framed_pictures(training: TrainingSet, benchmark: Benchmark) -> None:

@@ -1,4 +1,4 @@
-"""Where a network looks: its local scores over one photo."""
+"""Images of any shape to multi-scale descriptors, and the attention map of one photo."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Extractor:
     """Images of any shape to L2-normalised multi-scale descriptors.
 
     Each scale's descriptor is L2-normalised, they are averaged, and the mean is L2-normalised again (the DOLG
-    paper's extraction; its scales are 0.3535, 0.5, 0.7071, 1 and 1.4142).
+    paper's extraction, at `PAPER_SCALES`).
 
     Args:
         model: a network with a `backbone` that normalises.
@@ -72,7 +72,7 @@ class Extractor:
         return torch.get_num_threads() if self.device.type == "cpu" else 1
 
     def buckets(self) -> ShapeBuckets:
-        """What gathers images into groups for `together`."""
+        """A new `ShapeBuckets` that gathers images into groups for `together`."""
         fast = CPU_PIXELS if self.device.type == "cpu" else GPU_PIXELS
         pixels = fast if self.pixels is None else self.pixels
         return ShapeBuckets(pixels / max(1.0, *self.scales) ** 2)
