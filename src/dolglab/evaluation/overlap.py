@@ -224,22 +224,22 @@ def _candidates(
     rule: Rule,
 ) -> list[Pairs]:
     """The pairs to be compared of each benchmark, the same in all processes."""
-    own = _descriptors(extractor, gallery)
+
+    def descriptors(benchmark: Benchmark) -> ExtractedFeatures:
+        found = extractor.descriptors(benchmark)
+        if found.bad and extractor.main:
+            print(f"{benchmark.name}: {len(found.bad):,} images cannot be read and are left out ({found.bad[0].name})")
+        return found
+
+    own = descriptors(gallery)
     pairs = []
     for benchmark, positions in zip(sets, probes, strict=True):
-        others = _descriptors(extractor, benchmark)
+        others = descriptors(benchmark)
         if extractor.main:
             readable = positions[others.available[positions]]
             rows = np.array(others.descriptors[readable])
             pairs.append(nearest_pairs(own.descriptors, own.available, rows, readable, rule))
     return extractor.trainer.strategy.broadcast(pairs)
-
-
-def _descriptors(extractor: FeatureExtractor, benchmark: Benchmark) -> ExtractedFeatures:
-    found = extractor.descriptors(benchmark)
-    if found.bad and extractor.main:
-        print(f"{benchmark.name}: {len(found.bad):,} images cannot be read and are left out ({found.bad[0].name})")
-    return found
 
 
 def _about(
@@ -266,9 +266,7 @@ def _about(
             {"name": b.name, "digest": b.digest, "crop": b.crop, "probes": len(own), "pairs": len(p.probes)}
             for b, own, p in zip(audit.benchmarks, probes, pairs, strict=True)
         ],
-        "descriptors": {
-            key: value for key, value in target.about.items() if key not in ("benchmark", "digest", "crop")
-        },
+        "descriptors": descriptors,
         "features": extractor.local.config() if extractor.local else None,
         "verification": {key: value for key, value in spatial.config().items() if key not in ("rerank", "depth")},
         "found": {"landmarks": len(audit.by_landmark()), "images": len({o.image for o in audit.overlaps})},

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,7 @@ from torch import Tensor, nn
 
 from dolglab.contracts import Benchmark
 from dolglab.errors import UserError
-from dolglab.extraction.extract import Group, ShapeBuckets
-from dolglab.extraction.extractor import Extractor
+from dolglab.extraction.extractor import Extractor, Group, ShapeBuckets
 from dolglab.io import atomic_path, write_text
 
 FORMAT = 1
@@ -127,15 +127,18 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.m
     return found
 
 
-class FeatureTarget:
-    """A folder for what a benchmark's images are made into, named after all that decides it, which `about` says.
+class FeatureTarget(ABC):
+    """What makes something of a benchmark's images and keeps it, in a folder named after all that decides it.
 
     Args:
         root: folder of all such folders.
         benchmark: whose images.
         name: begins the folder's name.
-        network: what describes the images; None where there is none.
+        network: what describes the images, and has to be on the device; None where there is none.
         details: what else decides the features (plain values).
+
+    Attributes:
+        about: all that decides the features, as `about.json` in the folder says it.
     """
 
     def __init__(
@@ -155,8 +158,24 @@ class FeatureTarget:
         digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
         self.folder = Path(root) / f"{name.replace('/', '_')}-{digest}"
 
+    @abstractmethod
+    def create(self) -> None:
+        """Make the folder, where there is none yet; called in the main process alone, before the others go on."""
+
+    @abstractmethod
+    def missing(self) -> NDArray[np.int64]:
+        """Positions of the images that are still to be processed; called after `create`, in every process."""
+
+    @abstractmethod
+    def buckets(self) -> ShapeBuckets:
+        """What gathers images into groups."""
+
+    @abstractmethod
+    def process(self, group: Group) -> None:
+        """Describe a group of images of one shape, and keep what they give by their positions."""
+
     def record_time(self, images: int, seconds: float) -> None:
-        """Add to what is noted in the folder that this many images more took this long."""
+        """Add up in the folder how long images took, reading included, over processes and runs; main process alone."""
         images_before, seconds_before = self.time_spent()
         write_text(self.folder / TIMING, json.dumps([images_before + images, seconds_before + seconds]) + "\n")
 

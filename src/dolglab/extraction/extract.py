@@ -4,61 +4,19 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from numpy.typing import NDArray
-from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from dolglab.contracts import BadImage, Benchmark, ImageBatch, Orientation
 from dolglab.data.datasets import BenchmarkImages
+from dolglab.extraction.descriptor_store import FeatureTarget
 from dolglab.processes import gather_all
-
-Image = UInt8[Tensor, "_ _ 3"]
-Group = list[tuple[int, Image]]
-
-
-class ShapeBuckets:
-    """Gathers images by shape until a group is worth a pass.
-
-    Args:
-        pixels: pixels of a group, one image at least; it bounds the memory of a pass.
-        waiting: pixels of all images that wait, 200 MB of them; beyond it the fullest group goes as it is.
-    """
-
-    def __init__(self, pixels: float, waiting: int = 67_108_864) -> None:
-        self.pixels = pixels
-        self.waiting = waiting
-        self._groups: dict[tuple[int, int], Group] = defaultdict(list)
-        self._held = 0
-
-    def add(self, key: int, image: Image) -> Iterator[Group]:
-        """Add an image, named by `key`, and give the groups that are to go now."""
-        shape = (int(image.shape[0]), int(image.shape[1]))
-        area = shape[0] * shape[1]
-        self._groups[shape].append((key, image))
-        self._held += area
-        if (len(self._groups[shape]) + 1) * area > self.pixels:
-            yield self._pop(shape)
-        while self._held > self.waiting:
-            yield self._pop(max(self._groups, key=lambda s: len(self._groups[s]) * s[0] * s[1]))
-
-    def rest(self) -> Iterator[Group]:
-        """Everything that still waits, group by group."""
-        while self._groups:
-            yield self._pop(next(iter(self._groups)))
-
-    def _pop(self, shape: tuple[int, int]) -> Group:
-        group = self._groups.pop(shape)
-        self._held -= len(group) * shape[0] * shape[1]
-        return group
 
 
 @dataclass(frozen=True)
@@ -76,33 +34,6 @@ class Images:
         return BenchmarkImages(benchmark, self.max_side, self.skip_bad, self.orientation)
 
 
-@runtime_checkable
-class ExtractionTarget(Protocol):
-    """What makes something of images and keeps it; `network` has to be on the device, where there is one."""
-
-    network: nn.Module | None
-
-    def create(self) -> None:
-        """Make the folder, where there is none yet; called in the main process alone, before the others go on."""
-        ...
-
-    def missing(self) -> NDArray[np.int64]:
-        """Positions of the images that are still to be processed; called after `create`, in every process."""
-        ...
-
-    def buckets(self) -> ShapeBuckets:
-        """What gathers images into groups."""
-        ...
-
-    def process(self, group: Group) -> None:
-        """Describe a group of images of one shape, and keep what they give by their positions."""
-        ...
-
-    def record_time(self, images: int, seconds: float) -> None:
-        """Note how long images took, reading included, all processes' seconds added up; in the main process alone."""
-        ...
-
-
 class Extraction(L.LightningModule):
     """One pass over the images that a target is still missing.
 
@@ -114,7 +45,7 @@ class Extraction(L.LightningModule):
     After `trainer.predict`, `bad` names the images that could not be read, in every process.
     """
 
-    def __init__(self, benchmark: Benchmark, target: ExtractionTarget, images: Images) -> None:
+    def __init__(self, benchmark: Benchmark, target: FeatureTarget, images: Images) -> None:
         super().__init__()
         self.benchmark = benchmark
         self.target = target
@@ -174,7 +105,7 @@ class Extraction(L.LightningModule):
         return batch.to(device, non_blocking=device.type == "cuda")
 
 
-def extract(trainer: L.Trainer, benchmark: Benchmark, target: ExtractionTarget, images: Images) -> tuple[BadImage, ...]:
+def extract(trainer: L.Trainer, benchmark: Benchmark, target: FeatureTarget, images: Images) -> tuple[BadImage, ...]:
     """Make what `target` is missing; the images that could not be read are named.
 
     The trainer must have `use_distributed_sampler=False`: the images are shared out here, without repeats.

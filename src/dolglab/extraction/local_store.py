@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dolglab.contracts import Benchmark, LocalFeatures
 from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import ABOUT, FeatureTarget
-from dolglab.extraction.extract import Group, ShapeBuckets
+from dolglab.extraction.extractor import Group, ShapeBuckets
 from dolglab.io import write_bytes, write_text
 
 # Images whose features stay in memory.

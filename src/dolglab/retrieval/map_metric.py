@@ -181,24 +181,13 @@ class RetrievalMetric(Metric):
 
 
 class RevisitedMAP(RetrievalMetric):
-    """Revisited mAP of descriptors: easy, medium and hard.
+    """Revisited mAP of descriptors, easy, medium and hard; `kappas` are the k of mP@k.
 
-    Args:
-        ground_truth, num_gallery, queries, dim, index: as for `RetrievalMetric`.
-        kappas: the k of mP@k.
+    The other arguments are those of `RetrievalMetric` from `ground_truth` on.
     """
 
-    def __init__(
-        self,
-        ground_truth: GroundTruth,
-        num_gallery: int,
-        queries: NDArray[np.int64],
-        dim: int,
-        index: Callable[[], Index] = FlatIndex,
-        kappas: Sequence[int] = (1, 5, 10),
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(RevisitedMeasure(kappas), ground_truth, num_gallery, queries, dim, index, **kwargs)
+    def __init__(self, *args: Any, kappas: Sequence[int] = (1, 5, 10), **kwargs: Any) -> None:
+        super().__init__(RevisitedMeasure(kappas), *args, **kwargs)
 
 
 def _pop_last(parts: list[Tensor], count: int) -> NDArray[Any]:

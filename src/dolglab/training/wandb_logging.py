@@ -122,13 +122,14 @@ class WandbLog(WandbLogger):
         self._wandb_init["id"] = run_id(self.folder)
         try:
             run = super().experiment
-        except (AuthenticationError, UsageError) as error:
-            raise UserError(
-                f"W&B refuses the key ({_one_line(error)}): `wandb login`, or logger.wandb.offline=true"
-            ) from error
-        except CommError as error:
+        except (AuthenticationError, UsageError, CommError) as error:
+            reason = str(error).strip().splitlines()[0]
+            if isinstance(error, AuthenticationError | UsageError):
+                raise UserError(
+                    f"W&B refuses the key ({reason}): `wandb login`, or logger.wandb.offline=true"
+                ) from error
             print(
-                f"W&B cannot be reached ({_one_line(error)}): the run is kept in {self.folder / 'wandb'}, "
+                f"W&B cannot be reached ({reason}): the run is kept in {self.folder / 'wandb'}, "
                 "`wandb sync` sends it later",
                 file=sys.stderr,
             )
@@ -146,10 +147,6 @@ def run_id(folder: Path) -> str:
     if not path.exists():
         write_text(path, os.environ.get("WANDB_RUN_ID", secrets.token_hex(8)) + "\n")
     return path.read_text().strip()
-
-
-def _one_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 class Dashboard(Callback):
