@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -256,14 +257,14 @@ def test_sheets_are_pages_of_framed_pictures(training: TrainingSet, benchmark: B
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"probes": []}, r"probes must be \[queries\], \[positives\] or \[queries,positives\], not \[\]"),
-        ({"probes": "queries"}, r"probes must be .*, not queries"),
-        ({"probes": ["junk"]}, r"probes must be .*, not \['junk'\]"),
-        ({"candidates": 0}, r"candidates must be a whole number above 0, not 0"),
-        ({"inliers": 1.5}, r"inliers must be a whole number above 0, not 1\.5"),
-        ({"images": 0}, r"images must be a whole number above 0, not 0"),
-        ({"threshold": 1.1}, r"threshold is a cosine, from -1 to 1, not 1\.1"),
-        ({"threshold": None}, r"threshold is a cosine, from -1 to 1, not None"),
+        ({"probes": []}, r"^probes.* \[\]$"),
+        ({"probes": "queries"}, "^probes.* queries$"),
+        ({"probes": ["junk"]}, r"^probes.* \['junk'\]$"),
+        ({"candidates": 0}, "^candidates.* 0$"),
+        ({"inliers": 1.5}, r"^inliers.* 1\.5$"),
+        ({"images": 0}, "^images.* 0$"),
+        ({"threshold": 1.1}, r"^threshold.* 1\.1$"),
+        ({"threshold": None}, "^threshold.* None$"),
     ],
 )
 def test_rules_that_make_no_sense_are_refused(wrong: dict, message: str) -> None:
@@ -274,11 +275,11 @@ def test_rules_that_make_no_sense_are_refused(wrong: dict, message: str) -> None
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"max_side": 0}, r"max_side must be a whole number above 0 or null, not 0"),
-        ({"on_error": "stop"}, r"on_error must be error or skip, not stop"),
-        ({"workers": -1}, r"workers must be a whole number from 0, not -1"),
-        ({"orientation": "up"}, r"orientation must be exif or ignore, not up"),
-        ({"scales": []}, r"scales must be a list of numbers above 0"),
+        ({"max_side": 0}, "max_side.* 0$"),
+        ({"on_error": "stop"}, "on_error.* stop$"),
+        ({"workers": -1}, "workers.* -1$"),
+        ({"orientation": "up"}, "orientation.* up$"),
+        ({"scales": []}, r"scales.* \[\]$"),
     ],
 )
 def test_readings_that_make_no_sense_are_refused(wrong: dict, message: str, tmp_path: Path) -> None:
@@ -290,18 +291,18 @@ def test_readings_that_make_no_sense_are_refused(wrong: dict, message: str, tmp_
 def test_no_network_no_benchmark_and_no_probe_are_refused(
     training: TrainingSet, benchmark: Benchmark, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"give checkpoint=FILE or model=NAME"):
+    with pytest.raises(UserError, match="checkpoint=FILE"):
         network(None, None)
-    with pytest.raises(UserError, match=r"checkpoint not found: .*gone\.ckpt"):
+    with pytest.raises(UserError, match=r"gone\.ckpt"):
         network(tmp_path / "gone.ckpt", None)
-    with pytest.raises(UserError, match=r"give benchmark=NAME"):
+    with pytest.raises(UserError, match="benchmark=NAME"):
         find_overlap(training, [None, None], None, Spatial(), Rule(), tmp_path)
     empty = replace(benchmark, ground_truth=GroundTruth((), (), ()), queries=np.empty(0, np.int64))
-    with pytest.raises(UserError, match=r"bench has no image to compare with"):
+    with pytest.raises(UserError, match=r"^bench .*positives"):
         find_overlap(training, [lambda: empty], None, Spatial(), Rule(probes=["positives"]), tmp_path)
-    with pytest.raises(UserError, match=r"no images in the sub-folders"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))):
         training_images(tmp_path, None)
-    with pytest.raises(UserError, match=r"train_clean\.csv is missing"):
+    with pytest.raises(UserError, match=r"train_clean\.csv"):
         training_images(tmp_path)
 
 

@@ -151,6 +151,7 @@ class Corners:
     """Four features an image, its first pixel in them."""
 
     model = None
+    needs_network = False
 
     def __call__(self, images: Sequence[torch.Tensor]) -> list[LocalFeatures]:
         return [self.of(image) for image in images]

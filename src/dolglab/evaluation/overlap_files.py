@@ -55,7 +55,7 @@ class Audit:
         found: dict[int, list[Overlap]] = {}
         for overlap in sorted(self.overlaps, key=_rank):
             found.setdefault(int(self.training.labels[overlap.image]), []).append(overlap)
-        return {label: those for label, those in found.items() if len(best_per_image(those)) >= self.images}
+        return {label: group for label, group in found.items() if len(best_per_image(group)) >= self.images}
 
 
 def best_per_image(overlaps: Iterable[Overlap]) -> dict[int, Overlap]:
@@ -143,7 +143,7 @@ def _best_probe(overlaps: Sequence[Overlap]) -> list[Overlap]:
     probes: dict[tuple[int, int], list[Overlap]] = {}
     for overlap in overlaps:
         probes.setdefault((overlap.benchmark, overlap.probe), []).append(overlap)
-    return max(probes.values(), key=lambda those: min(len(those), COLUMNS))[:COLUMNS]
+    return max(probes.values(), key=lambda group: min(len(group), COLUMNS))[:COLUMNS]
 
 
 def _row(audit: Audit, label: int, total: int, beside: Sequence[Overlap], unseen: Sequence[Overlap]) -> SheetRow:

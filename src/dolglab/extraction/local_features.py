@@ -78,21 +78,21 @@ class NetworkLocalFeatures:
         levels = [self._level(pixels, scale) for scale in self.scales]
         centres = torch.cat([level.centres for level in levels])
         sizes = torch.cat([level.sizes for level in levels])
-        found = []
+        features = []
         for image in range(len(images)):
             scores = torch.cat([level.scores[image] for level in levels])
-            kept = self._select(centres, sizes, scores)
-            rows = torch.cat([level.features[image] for level in levels])[kept]
-            found.append(
+            selected = self._select(centres, sizes, scores)
+            rows = torch.cat([level.features[image] for level in levels])[selected]
+            features.append(
                 LocalFeatures(
-                    keypoints=centres[kept].cpu().numpy(),
-                    sizes=sizes[kept].cpu().numpy(),
-                    scores=scores[kept].cpu().numpy(),
+                    keypoints=centres[selected].cpu().numpy(),
+                    sizes=sizes[selected].cpu().numpy(),
+                    scores=scores[selected].cpu().numpy(),
                     descriptors=rows.half().cpu().numpy(),
                     shape=(height, width),
                 )
             )
-        return found
+        return features
 
     def config(self) -> dict[str, object]:
         """What a result card says of it."""

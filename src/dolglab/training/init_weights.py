@@ -94,6 +94,6 @@ def _load_centres(head: MarginHead, stored: Mapping[str, Tensor]) -> str:
 
 def _load_fitting(module: nn.Module, stored: Mapping[str, Tensor]) -> None:
     """Copy what is stored in the same shape; networks without a local head store nothing."""
-    own = module.state_dict()
-    fitting = {key: value for key, value in stored.items() if key in own and own[key].shape == value.shape}
-    module.load_state_dict(own | fitting)
+    state = module.state_dict()
+    fitting = {key: value for key, value in stored.items() if key in state and state[key].shape == value.shape}
+    module.load_state_dict(state | fitting)

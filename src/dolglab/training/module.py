@@ -106,7 +106,14 @@ class LandmarkModule(RetrievalModule):
             terms = self.auxiliary(*local, batch.labels)
             loss = result.loss + terms.loss
         if not torch.isfinite(loss):
-            raise NotFiniteError(self._not_finite(loss, batch))
+            ids = " ".join(f"{int(sample):016x}" for sample in batch.ids)
+            training = self._data.training
+            files = ", ".join(training.names(batch.ids)) if training else ""
+            raise NotFiniteError(
+                f"the loss became {loss.item()} at epoch {self.current_epoch}, step {self.global_step}: lower the "
+                "learning rate or clip the gradient (trainer.gradient_clip_val); "
+                f"ids of the batch: {ids}; files: {files}"
+            )
         self._log_step(loss, result, terms, len(batch))
         self.cosines = result.cosine, result.at
         return loss
@@ -218,15 +225,6 @@ class LandmarkModule(RetrievalModule):
         exponent = getattr(self.model.pooling, "p", None)
         if exponent is not None:
             self.log("pooling/p", exponent.detach().mean(), batch_size=size)
-
-    def _not_finite(self, loss: Float[Tensor, ""], batch: Batch) -> str:
-        ids = " ".join(f"{int(sample):016x}" for sample in batch.ids)
-        training = self._data.training
-        files = ", ".join(training.names(batch.ids)) if training else ""
-        return (
-            f"the loss became {loss.item()} at epoch {self.current_epoch}, step {self.global_step}: lower the "
-            f"learning rate or clip the gradient (trainer.gradient_clip_val); ids of the batch: {ids}; files: {files}"
-        )
 
 
 def check_trainer(precision: object, max_epochs: object, max_steps: object) -> None:

@@ -107,12 +107,12 @@ def optimizer_steps(
     >>> optimizer_steps(37, epochs=3, accumulate=4)
     30
     """
-    taken = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
-    if taken < 1:
+    used = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
+    if used < 1:
         raise UserError(f"trainer.limit_train_batches={limit} leaves none of the {batches} batches of an epoch")
     if epochs is None or epochs < 0:
         if max_steps < 0:
             raise UserError("the schedule needs an end: give trainer.max_epochs or trainer.max_steps")
         return max_steps
-    steps = math.ceil(taken / accumulate) * epochs
+    steps = math.ceil(used / accumulate) * epochs
     return steps if max_steps < 0 else min(steps, max_steps)

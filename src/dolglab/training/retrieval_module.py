@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import lightning as L
@@ -95,15 +95,15 @@ class RetrievalModule(L.LightningModule):
         return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@dataclass
 class _ValidationRun:
     """One benchmark while its images come in."""
 
-    def __init__(self, benchmark: Benchmark, extractor: Extractor, metric: RetrievalMetric) -> None:
-        self.benchmark = benchmark
-        self.extractor = extractor
-        self.metric = metric
-        self.bad: list[BadImage] = []
-        self.seconds = 0.0
+    benchmark: Benchmark
+    extractor: Extractor
+    metric: RetrievalMetric
+    bad: list[BadImage] = field(default_factory=list)
+    seconds: float = 0.0
 
     def process(self, batch: ImageBatch) -> None:
         if batch.images:
@@ -163,8 +163,8 @@ def run_test(
     try:
         found = [evaluator.run(benchmark) for benchmark in data.test]
     except UserError as error:
-        kept = f"training is done and {checkpoint} is kept, but the test stopped: " if checkpoint else ""
-        raise UserError(f"{kept}{error}") from None
+        context = f"training is done and {checkpoint} is kept, but the test stopped: " if checkpoint else ""
+        raise UserError(f"{context}{error}") from None
     rankings = [ranking for ranking in found if ranking is not None]
     for number, ranking in enumerate(rankings):
         for logger in trainer.loggers:

@@ -76,8 +76,10 @@ class WandbLog(WandbLogger):
         self.checkpoints = checkpoints
         # Pictures in tables wait here for `wandb sync`, and not in the home folder.
         os.environ.setdefault("WANDB_DATA_DIR", str((self.folder / "wandb").resolve()))
-        own = wandb.Settings(init_timeout=connect_seconds, finish_timeout=finish_seconds, silent=True, console="off")
-        super().__init__(save_dir=self.folder, offline=offline, id=None, settings=own, **settings)
+        defaults = wandb.Settings(
+            init_timeout=connect_seconds, finish_timeout=finish_seconds, silent=True, console="off"
+        )
+        super().__init__(save_dir=self.folder, offline=offline, id=None, settings=defaults, **settings)
         # W&B took it away, and says so of each run.
         self._wandb_init.pop("anonymous")
         self._begun = False
@@ -105,9 +107,9 @@ class WandbLog(WandbLogger):
         for part in json.loads(card.read_text(encoding="utf-8"))["benchmarks"]:
             for difficulty, value in part["map"].items():
                 self.experiment.summary[f"result/{part['name']}/{difficulty}"] = value
-        kept = wandb.Artifact(f"card-{self.experiment.id}", "result")
-        kept.add_file(str(card))
-        self.experiment.log_artifact(kept)
+        result = wandb.Artifact(f"card-{self.experiment.id}", "result")
+        result.add_file(str(card))
+        self.experiment.log_artifact(result)
         for alias, path in checkpoints.items() if self.checkpoints else ():
             model = wandb.Artifact(f"model-{self.experiment.id}", "model")
             # Not copied: nothing changes a run that has ended.
@@ -226,8 +228,8 @@ def query_rows(
     for query in chosen_queries(ap, count).tolist():
         position = int(ranking.benchmark.queries[query])
         score = round(100 * float(ap[query]), 2) if np.isfinite(ap[query]) else None
-        found = images.__getitems__([position]).images
-        pixels = found[0].numpy() if found else None
+        readable = images.__getitems__([position]).images
+        pixels = readable[0].numpy() if readable else None
         attention = None if pixels is None else attention_overlay(pixels, attention_scores(model, pixels))
         yield images.source.name(position), score, ranked_grid(ranking, queries=[query]), attention
 
