@@ -257,11 +257,7 @@ def _about(
     training = audit.training
     return {
         "rule": {**asdict(rule), "probes": list(rule.probes)},
-        "training": {
-            "images": len(training),
-            "landmarks": len(training.classes),
-            "digest": audit.gallery.digest,
-        },
+        "training": {"images": len(training), "landmarks": len(training.classes), "digest": audit.gallery.digest},
         "benchmarks": [
             {"name": b.name, "digest": b.digest, "crop": b.crop, "probes": len(own), "pairs": len(p.probes)}
             for b, own, p in zip(audit.benchmarks, probes, pairs, strict=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import lightning as L
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -81,12 +81,12 @@ class EMA(EMAWeightAveraging):
             raise UserError(f"ema must lie between 0 and 1, such as 0.999, not {decay}")
         super().__init__(decay=decay)
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put the average on the device that the network is yet to be moved to."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
 
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Load both sets of weights to resume; a test keeps the average, which Lightning would replace."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
@@ -103,7 +103,7 @@ class BadImageLog(Callback):
         self.path = run / "bad_images.csv"
         self.seen: set[str] = set()
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the names that this process's file has already."""
         if trainer.global_rank:
             self.path = self.run / f"bad_images.rank{trainer.global_rank}.csv"
@@ -113,7 +113,7 @@ class BadImageLog(Callback):
                 self.seen = {row["name"] for row in csv.DictReader(file)}
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Append the batch's unreadable images that are not in the file yet."""
         fresh = [image for image in dict.fromkeys(batch.bad) if image.name not in self.seen]
@@ -121,7 +121,7 @@ class BadImageLog(Callback):
             self.seen.update(image.name for image in fresh)
             self._append(fresh)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print how many there were."""
         if self.seen:
             print(f"{len(self.seen)} unreadable training images were replaced: {self.path}")
@@ -139,13 +139,11 @@ class DumpNonFiniteBatch(Callback):
         self.run = run
         self.batch: Batch | None = None
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Remember the batch of this step."""
         self.batch = batch
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the file, and say in the error where it is."""
         batch = self.batch
         if not isinstance(exception, NotFiniteError) or batch is None:
@@ -161,13 +159,13 @@ class DumpNonFiniteBatch(Callback):
 class GradientNorm(Callback):
     """Logs the norm of the whole network's gradient, before it is clipped, at the steps that are logged."""
 
-    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Log the norm; by now gradients are averaged over the processes, and unscaled."""
         if isinstance(pl_module, LandmarkModule) and is_logged(trainer, trainer.global_step):
             pl_module.log("train/gradient_norm", pl_module.gradient_norm())
 
 
-def is_logged(trainer: L.Trainer, step: int) -> bool:
+def is_logged(trainer: Trainer, step: int) -> bool:
     """Whether Lightning will log an optimizer step, counted from 0."""
     every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
     return every > 0 and (step + 1) % every == 0
@@ -187,14 +185,14 @@ class StopOnSignal(Callback):
         self.saved = False
         self.step = -1
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace Lightning's handlers, which are set by now; Lightning takes all of them away in the end."""
         self.step = trainer.global_step
         for number in SIGNALS:
             signal.signal(number, self._note)
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write the checkpoint after an optimizer step; an epoch's last step first gets its validation and its own."""
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
@@ -203,24 +201,22 @@ class StopOnSignal(Callback):
             trainer.save_checkpoint(self.last, weights_only=False)
             self.saved = True
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """End once the step before is logged, which Lightning does after the hooks of its end."""
         if self.saved:
             raise SystemExit
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End once the epoch before has its checkpoint, which is written after every hook of its end."""
         if self._agreed(trainer):
             raise SystemExit
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End before the test where the signal came during the last validation, which no further epoch follows."""
         if self._agreed(trainer):
             raise SystemExit
 
-    def _agreed(self, trainer: L.Trainer) -> bool:
+    def _agreed(self, trainer: Trainer) -> bool:
         return trainer.strategy.reduce_boolean_decision(self.signalled, all=False)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -234,18 +230,16 @@ class Throughput(Callback):
     def __init__(self) -> None:
         self.start: float | None = None
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave out an epoch's first step, which also waits for the loader's start."""
         self.start = None
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Measure how long the step waited for its batch."""
         self.waited = time.perf_counter() - (self.start or 0)
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Measure from the end of one step to the end of the next."""
         now = time.perf_counter()
@@ -256,7 +250,7 @@ class Throughput(Callback):
             pl_module.log("train/data_wait_share", self.waited / took, on_epoch=True, on_step=False, batch_size=1)
         self.start = now
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the most memory that the first process has held: on its GPU, or of RAM without its loader workers."""
         if pl_module.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(pl_module.device)
@@ -268,22 +262,22 @@ class Throughput(Callback):
 class EpochLine(Callback):
     """Prints one line after each epoch, for logs that a progress bar would not suit."""
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and the mean loss, also of an epoch that a resumed run goes on with."""
         self.start = time.perf_counter()
         self.losses: list[Tensor] = []
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock and mean loss."""
         self.on_train_start(trainer, pl_module)
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Keep the loss on its device: reading it here would make the device wait."""
         self.losses.append(outputs["loss"].detach())
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print epoch, mean loss, speed, and the validation figures where there are any."""
         loss = trainer.strategy.reduce(torch.stack(self.losses).mean()) if self.losses else None
         if not trainer.is_global_zero:

@@ -8,8 +8,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
+from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -57,13 +57,13 @@ class IntraEpochCheckpoint(Callback):
         self.steps = steps
         self.clock_every = clock_every
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, which each checkpoint starts again."""
         self.step = trainer.global_step
         self.start = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Save after an optimizer step, since gradients that are gathered over several batches are not kept.
 
@@ -89,12 +89,12 @@ class StopAtStep(Callback):
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop a resumed run that has made all its steps."""
         trainer.should_stop = trainer.should_stop or trainer.global_step >= self.steps
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Stop after the last step, which all processes count alike."""
         self.on_train_start(trainer, pl_module)
@@ -150,7 +150,7 @@ def checkpoints_of(run: Path) -> dict[str, Path]:
     return {path.stem: path for path in paths if path.exists()}
 
 
-def best_score(trainer: L.Trainer) -> float | None:
+def best_score(trainer: Trainer) -> float | None:
     """The highest validation mAP of a run; None without validation."""
     best = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)]
     return float(best[0].best_model_score) if best and best[0].best_model_score is not None else None

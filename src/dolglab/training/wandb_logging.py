@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
+from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
@@ -166,12 +166,12 @@ class Dashboard(Callback):
         self.queries = queries
         self.step = 0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the steps that a resumed run has made."""
         self.step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log the cosines of the first process, which are of its part of the batch or of the classes."""
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
@@ -186,7 +186,7 @@ class Dashboard(Callback):
             )
             self.log.experiment.log({"cosines/target": target, "cosines/nontarget": nontarget, STEP: step})
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the rankings that the module holds."""
         if not trainer.is_global_zero or not isinstance(pl_module, RetrievalModule):
             return
