@@ -11,6 +11,9 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 # What gloo and NCCL say of a peer that is gone.
 GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
@@ -37,6 +40,24 @@ def launched() -> dict[str, int]:
         return {}
     local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
     return {"devices": local, "num_nodes": world // local}
+
+
+def distributed() -> bool:
+    """Whether several processes work together in torch's process group."""
+    import torch.distributed as dist
+
+    return dist.is_available() and dist.is_initialized()
+
+
+def gather_all(value: T) -> list[T]:
+    """The value of each process, by rank, in all of them; all must call it."""
+    if not distributed():
+        return [value]
+    import torch.distributed as dist
+
+    values = [value] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def started_apart() -> bool:

@@ -10,7 +10,6 @@ import wandb
 from dashboard.wandb_file import history, records
 
 from dolglab.errors import UserError
-from dolglab.training import wandb_logging as wandb_log
 from dolglab.training.wandb_logging import STEP, WandbLog, run_id
 
 # Port 9 of this machine discards, where anything listens at all.
@@ -56,9 +55,8 @@ def test_a_resumed_run_is_the_same_one_on_the_same_axis(tmp_path):
 
 
 def test_a_server_that_is_not_there_does_not_stop_a_training(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(wandb_log, "PATIENCE", 1)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    log = WandbLog(tmp_path, project="dolg")
+    log = WandbLog(tmp_path, connect_seconds=1, project="dolg")
     log.log_metrics({"train/loss": 2.0}, step=1)
     log.finalize("success")
     end()
@@ -74,7 +72,7 @@ def test_a_key_that_is_wrong_or_missing_is_one_line(tmp_path, monkeypatch, key):
     if key:
         monkeypatch.setenv("WANDB_API_KEY", key)
     log = WandbLog(tmp_path, project="dolg")
-    with pytest.raises(UserError, match=r"W&B refuses the key \(.*\): `wandb login`, or logger.wandb.offline=true"):
+    with pytest.raises(UserError, match=r"logger\.wandb\.offline=true"):
         log.log_metrics({"train/loss": 2.0}, step=1)
 
 

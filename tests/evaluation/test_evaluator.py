@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def test_what_was_learned_on_the_tested_set_is_labelled(
     steps = {"whitening": Whitening(shrink=0.1)}
     ranking = evaluate(tmp_path, benchmark, RetrievalPipeline(post=steps), external=given, learn_on=benchmark)
     assert ranking.notes == ("whitening learned on this set",)
-    with pytest.raises(UserError, match=r"there is no whitening yet: give post\.whitening\.matrix=FILE"):
+    with pytest.raises(UserError, match=r"post\.whitening\.matrix=FILE"):
         evaluate(tmp_path, benchmark, RetrievalPipeline(post={"whitening": Whitening()}), external=given)
 
 
@@ -219,7 +220,7 @@ def test_aggregated_local_features_rank_the_whole_gallery(tmp_path: Path, benchm
     assert ranking.costs["image_bytes"] == by_hand.bytes_per_image
     assert stage(ranking, "features") == {"features": "words"}
     assert stage(ranking, "aggregate")["learned_on"] == "other"
-    with pytest.raises(UserError, match=r"this asks for local features"):
+    with pytest.raises(UserError, match="features=rootsift"):
         evaluate(tmp_path, benchmark, method, learn_on=other)
 
 
@@ -242,20 +243,20 @@ def test_a_kept_store_must_be_whole_and_of_these_images(tmp_path: Path, benchmar
     about = {"benchmark": benchmark.name, "digest": benchmark.digest, "model": "one"}
     DescriptorStore.create(tmp_path / "kept", 60, 16, about)
     given = ExternalDescriptors(tmp_path / "kept")
-    with pytest.raises(UserError, match=r"no descriptor of 60 of 60 images"):
+    with pytest.raises(UserError, match="60 of 60"):
         evaluate(tmp_path, benchmark, RetrievalPipeline(), external=given)
-    with pytest.raises(UserError, match=r"not of other's images"):
+    with pytest.raises(UserError, match=r"of other.s images"):
         evaluate(tmp_path, replace(benchmark, name="other", digest="another set"), RetrievalPipeline(), external=given)
-    with pytest.raises(UserError, match=r"made with another network"):
+    with pytest.raises(UserError, match=re.escape(str(given.file))):
         read_store(given.file, benchmark, "two")
 
 
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"oracle": True}, r"oracle=true is about a re-ranker's answers"),
-        ({"aggregate": True, "post": {"alpha_qe": AlphaQE()}}, r"post=\.\.\. and index=\.\.\. are about descriptors"),
-        ({"aggregate": True, "rerank": Worst(3)}, r"has no descriptors to re-rank with"),
+        ({"oracle": True}, "oracle=true"),
+        ({"aggregate": True, "post": {"alpha_qe": AlphaQE()}}, r"post=\.\.\. and index=\.\.\."),
+        ({"aggregate": True, "rerank": Worst(3)}, "rerank=spatial"),
     ],
 )
 def test_refuses_parts_that_do_not_go_together(parts: dict, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,21 +27,21 @@ from dolglab.evaluation.overlap import (
     Rule,
     as_benchmark,
     find_overlap,
-    nearest,
+    nearest_pairs,
     probes_of,
     training_images,
-    verified,
+    verify_pairs,
 )
 from dolglab.evaluation.overlap_files import (
     COLUMNS,
-    ROWS_EACH,
+    ROWS_PER_LANDMARK,
     Audit,
     Overlap,
-    best_of_images,
+    best_per_image,
     image_list,
     landmark_list,
+    overlap_table,
     sheet_rows,
-    table,
     write_audit,
 )
 from dolglab.extraction.rootsift import RootSIFT
@@ -135,12 +136,12 @@ def test_candidates_are_the_nearest_above_the_threshold() -> None:
         cosines = gallery.astype(np.float64) @ query.astype(np.float64)
         order = [i for i in np.argsort(-cosines.round(6), kind="stable").tolist() if known[i]]
         expected += [(probe, i, cosines[i]) for i in order[:6] if cosines[i] >= 0.3]
-    found = nearest(gallery, known, queries, probes, rule)
+    found = nearest_pairs(gallery, known, queries, probes, rule)
     assert list(zip(found.probes.tolist(), found.images.tolist(), strict=True)) == [row[:2] for row in expected]
     assert found.images[:3].tolist() == [3, 7, 31]
     np.testing.assert_allclose(found.cosines, [row[2] for row in expected], atol=1e-6)
-    assert len(nearest(gallery, known & False, queries, probes, rule).probes) == 0
-    assert len(nearest(gallery, known, queries[:0], probes[:0], rule).probes) == 0
+    assert len(nearest_pairs(gallery, known & False, queries, probes, rule).probes) == 0
+    assert len(nearest_pairs(gallery, known, queries[:0], probes[:0], rule).probes) == 0
 
 
 def local(points: np.ndarray, descriptors: np.ndarray) -> LocalFeatures:
@@ -164,9 +165,9 @@ def test_overlaps_are_pairs_with_enough_matches_on_one_geometry() -> None:
     pairs = Pairs(np.full(4, 9), np.array([4, 3, 2, 1]), np.array([0.9, 0.8, 0.7, 0.6], np.float32))
     spatial = Spatial(kind="affine", residual=1.0, ratio=0.9)
     probe = {9: local(points, descriptors)}
-    found = verified(pairs, probe.__getitem__, images.__getitem__, spatial, 25, benchmark=1)
+    found = verify_pairs(pairs, probe.__getitem__, images.__getitem__, spatial, 25, benchmark=1)
     assert [(o.benchmark, o.probe, o.image, o.inliers) for o in found] == [(1, 9, 2, 25), (1, 9, 1, 40)]
-    assert verified(pairs, probe.__getitem__, images.__getitem__, spatial, 26)[0].image == 1
+    assert verify_pairs(pairs, probe.__getitem__, images.__getitem__, spatial, 26)[0].image == 1
 
 
 def test_the_best_stands_first_in_table_and_lists(training: TrainingSet, benchmark: Benchmark) -> None:
@@ -175,12 +176,12 @@ def test_the_best_stands_first_in_table_and_lists(training: TrainingSet, benchma
     audit = audit_of(
         training, benchmark, (0, first[0], 21), (3, first[0], 30), (5, second[1], 90), (1, first[1], 30), images=2
     )
-    rows = list(csv.DictReader(io.StringIO(table(audit))))
+    rows = list(csv.DictReader(io.StringIO(overlap_table(audit))))
     assert [int(row["inliers"]) for row in rows] == [90, 30, 30, 21]
     assert [row["probe"] for row in rows[1:3]] == [benchmark.source.name(1), benchmark.source.name(3)]
     assert rows[0]["training_image"] == training.source.name(int(second[1]))
     assert rows[0]["landmark"] == training.classes[1]
-    assert list(best_of_images(audit.overlaps)) == [second[1], first[1], first[0]]
+    assert list(best_per_image(audit.overlaps)) == [second[1], first[1], first[0]]
     # One image is not enough for the second landmark to be listed; its image is.
     assert [line.split("  #")[0] for line in landmark_list(audit).splitlines()] == [training.classes[0]]
     assert [line.split("  #")[0] for line in image_list(audit).splitlines()] == [
@@ -231,9 +232,9 @@ def test_a_landmark_takes_so_many_rows(training: TrainingSet, benchmark: Benchma
     one = replace(training, labels=np.zeros_like(training.labels), classes=np.array(["all"]))
     rows = sheet_rows(audit_of(one, benchmark, *((5, row, 20 + row) for row in range(len(one)))))
     shown = [picture.position for row in rows for picture in row.images]
-    assert shown == list(reversed(range(len(one))))[: ROWS_EACH * COLUMNS]
+    assert shown == list(reversed(range(len(one))))[: ROWS_PER_LANDMARK * COLUMNS]
     assert [len(row.notes) for row in rows] == [2, 2, 3]
-    assert rows[-1].notes[-1] == f"{len(one) - ROWS_EACH * COLUMNS} of them not shown"
+    assert rows[-1].notes[-1] == f"{len(one) - ROWS_PER_LANDMARK * COLUMNS} of them not shown"
 
 
 def test_sheets_are_pages_of_framed_pictures(training: TrainingSet, benchmark: Benchmark) -> None:
@@ -256,14 +257,14 @@ def test_sheets_are_pages_of_framed_pictures(training: TrainingSet, benchmark: B
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"probes": []}, r"probes must be \[queries\], \[positives\] or \[queries,positives\], not \[\]"),
-        ({"probes": "queries"}, r"probes must be .*, not queries"),
-        ({"probes": ["junk"]}, r"probes must be .*, not \['junk'\]"),
-        ({"candidates": 0}, r"candidates must be a whole number above 0, not 0"),
-        ({"inliers": 1.5}, r"inliers must be a whole number above 0, not 1\.5"),
-        ({"images": 0}, r"images must be a whole number above 0, not 0"),
-        ({"threshold": 1.1}, r"threshold is a cosine, from -1 to 1, not 1\.1"),
-        ({"threshold": None}, r"threshold is a cosine, from -1 to 1, not None"),
+        ({"probes": []}, r"^probes.* \[\]$"),
+        ({"probes": "queries"}, "^probes.* queries$"),
+        ({"probes": ["junk"]}, r"^probes.* \['junk'\]$"),
+        ({"candidates": 0}, "^candidates.* 0$"),
+        ({"inliers": 1.5}, r"^inliers.* 1\.5$"),
+        ({"images": 0}, "^images.* 0$"),
+        ({"threshold": 1.1}, r"^threshold.* 1\.1$"),
+        ({"threshold": None}, "^threshold.* None$"),
     ],
 )
 def test_rules_that_make_no_sense_are_refused(wrong: dict, message: str) -> None:
@@ -274,11 +275,11 @@ def test_rules_that_make_no_sense_are_refused(wrong: dict, message: str) -> None
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"max_side": 0}, r"max_side must be a whole number above 0 or null, not 0"),
-        ({"on_error": "stop"}, r"on_error must be error or skip, not stop"),
-        ({"workers": -1}, r"workers must be a whole number from 0, not -1"),
-        ({"orientation": "up"}, r"orientation must be exif or ignore, not up"),
-        ({"scales": []}, r"scales must be a list of numbers above 0"),
+        ({"max_side": 0}, "max_side.* 0$"),
+        ({"on_error": "stop"}, "on_error.* stop$"),
+        ({"workers": -1}, "workers.* -1$"),
+        ({"orientation": "up"}, "orientation.* up$"),
+        ({"scales": []}, r"scales.* \[\]$"),
     ],
 )
 def test_readings_that_make_no_sense_are_refused(wrong: dict, message: str, tmp_path: Path) -> None:
@@ -290,18 +291,18 @@ def test_readings_that_make_no_sense_are_refused(wrong: dict, message: str, tmp_
 def test_no_network_no_benchmark_and_no_probe_are_refused(
     training: TrainingSet, benchmark: Benchmark, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"give checkpoint=FILE or model=NAME"):
+    with pytest.raises(UserError, match="checkpoint=FILE"):
         network(None, None)
-    with pytest.raises(UserError, match=r"checkpoint not found: .*gone\.ckpt"):
+    with pytest.raises(UserError, match=r"gone\.ckpt"):
         network(tmp_path / "gone.ckpt", None)
-    with pytest.raises(UserError, match=r"give benchmark=NAME"):
+    with pytest.raises(UserError, match="benchmark=NAME"):
         find_overlap(training, [None, None], None, Spatial(), Rule(), tmp_path)
     empty = replace(benchmark, ground_truth=GroundTruth((), (), ()), queries=np.empty(0, np.int64))
-    with pytest.raises(UserError, match=r"bench has no image to compare with"):
+    with pytest.raises(UserError, match=r"^bench .*positives"):
         find_overlap(training, [lambda: empty], None, Spatial(), Rule(probes=["positives"]), tmp_path)
-    with pytest.raises(UserError, match=r"no images in the sub-folders"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))):
         training_images(tmp_path, None)
-    with pytest.raises(UserError, match=r"train_clean\.csv is missing"):
+    with pytest.raises(UserError, match=r"train_clean\.csv"):
         training_images(tmp_path)
 
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from dolglab.contracts import LocalMaps
 from dolglab.errors import UserError
-from dolglab.extraction.local_features import NetworkLocalFeatures, in_cells
-from dolglab.extraction.rootsift import RootSIFT, root
+from dolglab.extraction.local_features import NetworkLocalFeatures, resize_to_cells
+from dolglab.extraction.rootsift import RootSIFT, root_normalise
 from dolglab.models.dolg import GlobalDescriptor
 
 
@@ -110,8 +110,8 @@ def test_cells_cover_the_image_from_edge_to_edge(shape: tuple[int, int], scale: 
 
 def test_a_size_of_whole_cells_is_left_alone_and_others_are_opencvs_linear() -> None:
     pixels = picture(64, 96).permute(2, 0, 1)[None].float()
-    assert in_cells(pixels, 1.0, 16) is pixels
-    resized = in_cells(pixels, 0.7071, 16)
+    assert resize_to_cells(pixels, 1.0, 16) is pixels
+    resized = resize_to_cells(pixels, 0.7071, 16)
     assert resized.shape == (1, 3, 48, 64)
     reference = cv2.resize(pixels[0].permute(1, 2, 0).numpy(), (64, 48), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_allclose(resized[0].permute(1, 2, 0), reference, atol=1e-2)
@@ -180,4 +180,4 @@ def test_a_blank_image_has_no_rootsift() -> None:
     (found,) = RootSIFT()([torch.full((64, 64, 3), 128, dtype=torch.uint8)])
     assert len(found) == 0
     assert found.descriptors.shape == (0, 128)
-    np.testing.assert_array_equal(root(np.zeros((1, 4), np.float32)), np.zeros((1, 4)))
+    np.testing.assert_array_equal(root_normalise(np.zeros((1, 4), np.float32)), np.zeros((1, 4)))

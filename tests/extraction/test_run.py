@@ -16,7 +16,7 @@ import torch
 from dolglab.contracts import Benchmark, LocalFeatures
 from dolglab.data.folder import folder_benchmark
 from dolglab.errors import UserError
-from dolglab.extraction.descriptor_store import DescriptorStore, DescriptorTarget, fingerprint, time_spent
+from dolglab.extraction.descriptor_store import DescriptorStore, DescriptorTarget, fingerprint
 from dolglab.extraction.extract import Images, extract
 from dolglab.extraction.extractor import Extractor
 from dolglab.extraction.local_store import LocalTarget
@@ -44,7 +44,7 @@ def trainer() -> L.Trainer:
     return L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, devices=1)
 
 
-def sink(root: Path, benchmark: Benchmark, model: GlobalDescriptor, **about: object) -> DescriptorTarget:
+def target_of(root: Path, benchmark: Benchmark, model: GlobalDescriptor, **about: object) -> DescriptorTarget:
     return DescriptorTarget(root, benchmark, Extractor(model, (0.5, 1.0)), about)
 
 
@@ -63,15 +63,15 @@ class Counting(Extractor):
 def test_descriptors_are_those_of_the_images_one_by_one(
     tmp_path: Path, benchmark: Benchmark, model: GlobalDescriptor
 ) -> None:
-    made = sink(tmp_path, benchmark, model)
+    made = target_of(tmp_path, benchmark, model)
     assert extract(trainer(), benchmark, made, Images()) == ()
-    assert made.store.known.all()
+    assert made.store.available.all()
     images = Images().of(benchmark)
     with torch.no_grad():
         for position in (0, 17, 59):
             expected = Extractor(model, (0.5, 1.0))(images.__getitems__([position]).images)
             np.testing.assert_allclose(made.store.descriptors[position], expected[0].numpy(), rtol=1e-3, atol=1e-5)
-    count, seconds = time_spent(made.folder)
+    count, seconds = made.time_spent()
     assert count == 60
     assert seconds > 0
     about = json.loads((made.folder / "about.json").read_text())
@@ -98,13 +98,13 @@ def test_anything_that_changes_the_descriptors_is_another_store(
     torch.manual_seed(1)
     other = GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), dim=16)
     folders = {
-        sink(tmp_path, benchmark, model).folder,
-        sink(tmp_path, benchmark, other).folder,
-        sink(tmp_path, benchmark, model, max_side=64).folder,
+        target_of(tmp_path, benchmark, model).folder,
+        target_of(tmp_path, benchmark, other).folder,
+        target_of(tmp_path, benchmark, model, max_side=64).folder,
         DescriptorTarget(tmp_path, benchmark, Extractor(model, (0.5, 1.0), "antialias"), {}).folder,
     }
     assert len(folders) == 4
-    assert sink(tmp_path, benchmark, model).folder in folders
+    assert target_of(tmp_path, benchmark, model).folder in folders
 
 
 def test_the_fingerprint_is_of_weights_not_of_objects(model: GlobalDescriptor) -> None:
@@ -125,9 +125,9 @@ def test_an_unreadable_image_stops_and_what_was_made_is_kept(
     (root / "a" / "05.jpg").write_bytes(b"no image")
     benchmark = folder_benchmark(root)
     made = DescriptorTarget(tmp_path / "store", benchmark, Extractor(model, pixels=1), {})
-    with pytest.raises(UserError, match=r"a/05\.jpg cannot be read"):
+    with pytest.raises(UserError, match=r"a/05\.jpg"):
         extract(trainer(), benchmark, made, Images(batch=2))
-    assert np.flatnonzero(made.store.known).tolist() == [0, 1, 2, 3]
+    assert np.flatnonzero(made.store.available).tolist() == [0, 1, 2, 3]
     bad = extract(trainer(), benchmark, made, Images(batch=2, skip_bad=True))
     assert [image.name for image in bad] == ["a/05.jpg"]
     assert made.store.missing().tolist() == [5]
@@ -137,13 +137,13 @@ def test_refuses_what_is_not_finite_and_damaged_files(tmp_path: Path) -> None:
     DescriptorStore.create(tmp_path / "s", 4, 2, {"a": 1})
     store = DescriptorStore(tmp_path / "s", 4, 2)
     rows = torch.tensor([[0.0, 1.0], [float("nan"), 0.0]])
-    with pytest.raises(UserError, match="NaN or infinity for the image at position 3"):
+    with pytest.raises(UserError, match="position 3"):
         store.put(np.array([1, 3]), rows)
     assert store.missing().tolist() == [0, 1, 2, 3]
-    with pytest.raises(UserError, match=r"has shape \(4, 2\), not \(5, 2\)"):
+    with pytest.raises(UserError, match=r"\(4, 2\), not \(5, 2\)"):
         DescriptorStore(tmp_path / "s", 5, 2)
     (tmp_path / "s" / "known.npy").write_bytes(b"half")
-    with pytest.raises(UserError, match="is damaged: delete"):
+    with pytest.raises(UserError, match=r"known\.npy"):
         DescriptorStore(tmp_path / "s", 4, 2)
 
 
@@ -151,6 +151,7 @@ class Corners:
     """Four features an image, its first pixel in them."""
 
     model = None
+    needs_network = False
 
     def __call__(self, images: Sequence[torch.Tensor]) -> list[LocalFeatures]:
         return [self.of(image) for image in images]
@@ -177,7 +178,7 @@ def test_local_features_of_the_images_that_are_wanted(tmp_path: Path, benchmark:
     np.testing.assert_array_equal(features.keypoints[3], [112, 96])
     np.testing.assert_array_equal(features.descriptors, np.full((4, 8), float(image[0, 0, 0])))
     next(made.folder.glob("*/0000003.safetensors")).write_bytes(b"half")
-    with pytest.raises(UserError, match="is damaged: delete it"):
+    with pytest.raises(UserError, match=r"0000003\.safetensors"):
         made.features(3)
 
 
@@ -187,7 +188,7 @@ warnings.simplefilter("ignore")
 import lightning as L, numpy as np, torch
 from pathlib import Path
 from dolglab.data.folder import folder_benchmark
-from dolglab.extraction.descriptor_store import DescriptorSink
+from dolglab.extraction.descriptor_store import DescriptorTarget
 from dolglab.extraction.extractor import Extractor
 from dolglab.extraction.extract import Images, extract
 from dolglab.models.backbone import Backbone
@@ -200,9 +201,9 @@ model = GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), dim=16)
 benchmark = folder_benchmark(photos)
 trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
                     use_distributed_sampler=False, devices=2, strategy=DDPStrategy(process_group_backend="gloo"))
-sink = DescriptorSink(root, benchmark, Extractor(model, (0.5, 1.0)), {})
-extract(trainer, benchmark, sink, Images(batch=4))
-print(trainer.global_rank, int(sink.store.known.sum()))
+target = DescriptorTarget(root, benchmark, Extractor(model, (0.5, 1.0)), {})
+extract(trainer, benchmark, target, Images(batch=4))
+print(trainer.global_rank, int(target.store.available.sum()))
 """
 
 
@@ -213,7 +214,7 @@ def test_two_processes_share_the_images(tmp_path: Path, photos: Path, benchmark:
     done = subprocess.run(
         [sys.executable, str(script), str(photos), str(tmp_path / "two")],
         cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""},
+        env={"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "PATH": ""},
         capture_output=True,
         text=True,
         check=True,
@@ -222,9 +223,9 @@ def test_two_processes_share_the_images(tmp_path: Path, photos: Path, benchmark:
     assert "0 60" in done.stdout
     torch.manual_seed(0)
     model = GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), dim=16).eval()
-    one = sink(tmp_path / "one", benchmark, model)
+    one = target_of(tmp_path / "one", benchmark, model)
     extract(trainer(), benchmark, one, Images())
-    two = sink(tmp_path / "two", benchmark, model)
-    assert two.store.known.all()
+    two = target_of(tmp_path / "two", benchmark, model)
+    assert two.store.available.all()
     np.testing.assert_allclose(two.store.descriptors, one.store.descriptors, atol=1e-5)
-    assert time_spent(two.folder)[0] == 60
+    assert two.time_spent()[0] == 60

@@ -212,10 +212,9 @@ def test_what_is_skipped_is_not_found(world) -> None:
     assert metric.compute()["medium"]["ap"][1] == 0
 
 
-def test_chunks_and_the_kept_head_do_not_change_the_result(world, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_and_the_kept_head_do_not_change_the_result(world) -> None:
     truth, descriptors, queries = world
-    monkeypatch.setattr("dolglab.retrieval.map_metric.BATCHES_AT_ONCE", 2)
-    metric = RevisitedMAP(truth, 8, queries, 6, top=3)
+    metric = RevisitedMAP(truth, 8, queries, 6, top=3, batches_per_message=2)
     for rows in torch.arange(10).split(3):
         metric.update(descriptors[rows], rows)
     result = metric.compute()

@@ -12,7 +12,8 @@ import yaml
 from models.released_weights import state_dict
 
 from dolglab.errors import UserError
-from dolglab.results.card import sha256, write_card
+from dolglab.io import sha256_of
+from dolglab.results.card import write_card
 from dolglab.sharing.export import export
 
 
@@ -26,7 +27,7 @@ def run(checkpoint: Path, tmp_path: Path, make_card_of, make_ranking) -> Path:
     shutil.copytree(checkpoint.parent, tmp_path / "run" / "checkpoints")
     card = make_card_of("DOLG", make_ranking("toy", digest="2" * 16), scales=[1.0], selection={"held out": "2" * 16})
     write_card(
-        {**card, "checkpoint": {"path": "best.ckpt", "sha256": sha256(checkpoint)}}, tmp_path / "run" / "card.json"
+        {**card, "checkpoint": {"path": "best.ckpt", "sha256": sha256_of(checkpoint)}}, tmp_path / "run" / "card.json"
     )
     return tmp_path / "run"
 

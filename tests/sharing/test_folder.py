@@ -19,7 +19,7 @@ from dolglab.losses.margin import ArcFace, CurricularFace
 from dolglab.models.checkpoint import load_model, selection_of, tensor_file
 from dolglab.models.released import load_released, released_network
 from dolglab.sharing.export import ExportedWeights, from_checkpoint, from_released, new_folder, write_model
-from dolglab.training.init_weights import warm_start
+from dolglab.training.init_weights import init_from
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,23 +82,23 @@ def test_training_starts_from_released_weights_and_their_head(parity: Path, tmp_
     exported = written(from_released(tmp_path / "weights.pyth"), tmp_path / "model")
     model, head = released_network("resnet50.tv_in1k", aspp=False), CurricularFace(512, 100)
     for source in (tmp_path / "weights.pyth", exported):
-        warm_start(model, head, str(source), [str(i) for i in range(100)])
+        init_from(model, head, str(source), [str(i) for i in range(100)])
         assert torch.equal(model.state_dict()["fc.bias"], stored["fc.bias"])
     assert torch.equal(head.weight, stored["desc_cls.weight"])
     assert head.mean_cosine.item() == pytest.approx(0.3)
     other = ArcFace(512, 7)
     before = other.weight.clone()
-    warm_start(model, other, str(tmp_path / "weights.pyth"), [str(i) for i in range(7)])
+    init_from(model, other, str(tmp_path / "weights.pyth"), [str(i) for i in range(7)])
     assert torch.equal(other.weight, before)
     assert "its head is not taken: its shape is another" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"weights\.pyth"):
-        warm_start(released_network("resnet50.tv_in1k", aspp=True), head, str(tmp_path / "weights.pyth"), [])
+        init_from(released_network("resnet50.tv_in1k", aspp=True), head, str(tmp_path / "weights.pyth"), [])
 
 
 def test_the_centres_go_along_to_another_margin(tmp_path: Path) -> None:
     network = write(tmp_path / "a.ckpt")
     head = CurricularFace(8, 2)
-    warm_start(network, head, str(tmp_path / "a.ckpt"), ["a", "b"])
+    init_from(network, head, str(tmp_path / "a.ckpt"), ["a", "b"])
     assert (head.weight == 0).all()
 
 
@@ -122,7 +122,7 @@ def test_the_head_goes_along_only_to_the_same_landmarks(tmp_path: Path) -> None:
     network = write(tmp_path / "a.ckpt")
     for classes, same in [(["a", "b"], True), (["a", "c"], False)]:
         head = ArcFace(8, 2)
-        warm_start(network, head, str(tmp_path / "a.ckpt"), classes)
+        init_from(network, head, str(tmp_path / "a.ckpt"), classes)
         assert bool((head.weight == 0).all()) is same
 
 
@@ -131,14 +131,14 @@ def test_parts_of_one_network_start_another(tmp_path: Path, capsys) -> None:
     other = write(tmp_path / "b.ckpt")
     head, before = ArcFace(8, 2), {key: value.clone() for key, value in other.state_dict().items()}
     centres = head.weight.clone()
-    warm_start(other, head, str(tmp_path / "a.ckpt"), ["a", "b"], ["backbone"])
+    init_from(other, head, str(tmp_path / "a.ckpt"), ["a", "b"], ["backbone"])
     for key, value in other.state_dict().items():
         taken = trained.state_dict()[key] if key.startswith("backbone.") else before[key]
         assert torch.equal(value, taken), key
     assert torch.equal(head.weight, centres)
     assert "backbone; all else starts anew" in capsys.readouterr().out
     with pytest.raises(UserError, match="weights_parts=neck"):
-        warm_start(other, head, str(tmp_path / "a.ckpt"), ["a", "b"], ["neck"])
+        init_from(other, head, str(tmp_path / "a.ckpt"), ["a", "b"], ["neck"])
 
 
 def test_a_local_head_and_its_classifier_go_along(tmp_path: Path) -> None:
@@ -153,15 +153,15 @@ def test_a_local_head_and_its_classifier_go_along(tmp_path: Path) -> None:
         (folder, ["a", "c"], False),
     ]:
         auxiliary = LocalLoss(256, 2)
-        warm_start(network, ArcFace(8, 2), str(source), classes, auxiliary=auxiliary)
+        init_from(network, ArcFace(8, 2), str(source), classes, auxiliary=auxiliary)
         assert torch.equal(auxiliary.classifier.weight, stored) is same
 
 
 def test_the_parts_of_a_local_head_are_named(tmp_path: Path) -> None:
     trained, other = write_delg(tmp_path / "a.ckpt"), write_delg(tmp_path / "b.ckpt")
-    warm_start(other, ArcFace(8, 2), str(tmp_path / "a.ckpt"), ["a", "b"], ["local"], LocalLoss(256, 2))
+    init_from(other, ArcFace(8, 2), str(tmp_path / "a.ckpt"), ["a", "b"], ["local"], LocalLoss(256, 2))
     same = [key for key, value in other.state_dict().items() if torch.equal(value, trained.state_dict()[key])]
     assert {"local.encoder.weight", "local.decoder.weight", "local.attention.0.weight"} <= set(same)
     assert "fc.weight" not in same
     with pytest.raises(UserError, match=r"weights_parts=aspp.*local"):
-        warm_start(other, ArcFace(8, 2), str(tmp_path / "a.ckpt"), ["a", "b"], ["aspp"])
+        init_from(other, ArcFace(8, 2), str(tmp_path / "a.ckpt"), ["a", "b"], ["aspp"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from functools import partial
 from pathlib import Path
 
@@ -112,16 +113,16 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
     whole = tmp_path / "whole.ckpt"
     write(whole)
     (tmp_path / "cut.ckpt").write_bytes(whole.read_bytes()[:-2000])
-    for name, message in [
-        ("gone.ckpt", "not found"),
-        ("text.ckpt", "damaged or not a checkpoint"),
-        ("cut.ckpt", "damaged or not a checkpoint"),
-        ("foreign.ckpt", "not a checkpoint of this project"),
-        ("format.ckpt", "format 99"),
-        ("other.ckpt", "another architecture"),
-        *((f"evil{place}.ckpt", f"{target} is no network") for place, target in enumerate(EVIL)),
+    for name, value in [
+        ("gone.ckpt", "gone.ckpt"),
+        ("text.ckpt", "text.ckpt"),
+        ("cut.ckpt", "cut.ckpt"),
+        ("foreign.ckpt", "foreign.ckpt"),
+        ("format.ckpt", "format.ckpt .* 99"),
+        ("other.ckpt", "other.ckpt .*first: "),
+        *((f"evil{place}.ckpt", re.escape(target)) for place, target in enumerate(EVIL)),
     ]:
-        with pytest.raises(UserError, match=message) as caught:
+        with pytest.raises(UserError, match=value) as caught:
             load_model(tmp_path / name)
         assert "\n" not in str(caught.value)
 
@@ -171,7 +172,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_that_stood_there(tmp_path: Pat
 
 def test_a_run_cannot_go_on_with_another_network(tmp_path: Path) -> None:
     write(tmp_path / "a.ckpt")
-    with pytest.raises(UserError, match="another architecture"):
+    with pytest.raises(UserError, match=r"a\.ckpt .*first: "):
         check_resumable(tmp_path / "a.ckpt", torch.nn.Linear(2, 2), describe_run({"model": MODEL}, ["a", "b"], DATA))
 
 
@@ -179,12 +180,12 @@ def test_a_run_cannot_go_on_with_other_classes_or_another_optimizer(tmp_path: Pa
     path = tmp_path / "a.ckpt"
     write(path)
     for run, message in [
-        (describe_run({"model": MODEL}, ["a", "c"], DATA), "2 landmarks that are not the 2"),
-        (describe_run({"model": MODEL}, ["a", "b"], DATA | {"training": "4" * 16}), "not those that"),
-        (describe_run({"model": MODEL}, ["a", "b"], DATA | {"validation": {}}), "not those that"),
-        (describe_run({"model": MODEL, "optim": {"lr": 1}}, ["a", "b"], DATA), "optim=... cannot change"),
-        (describe_run({"model": MODEL, "ema": 0.9}, ["a", "b"], DATA), "ema=... cannot change"),
-        (describe_run({"model": MODEL, "backbone": {"freeze_bn": True}}, ["a", "b"], DATA), "freeze_bn=... cannot"),
+        (describe_run({"model": MODEL}, ["a", "c"], DATA), r"data\.root"),
+        (describe_run({"model": MODEL}, ["a", "b"], DATA | {"training": "4" * 16}), r"data\.\*"),
+        (describe_run({"model": MODEL}, ["a", "b"], DATA | {"validation": {}}), r"data\.\*"),
+        (describe_run({"model": MODEL, "optim": {"lr": 1}}, ["a", "b"], DATA), r"^optim=\.\.\."),
+        (describe_run({"model": MODEL, "ema": 0.9}, ["a", "b"], DATA), r"^ema=\.\.\."),
+        (describe_run({"model": MODEL, "backbone": {"freeze_bn": True}}, ["a", "b"], DATA), r"freeze_bn=\.\.\."),
     ]:
         with pytest.raises(UserError, match=message):
             check_resumable(path, torch.nn.Linear(2, 2), run)
@@ -198,7 +199,7 @@ def test_in_the_middle_of_an_epoch_its_order_cannot_change(tmp_path: Path, withi
     torch.save(torch.load(path, weights_only=True) | {"loops": progress}, path)
     for changed in ({"seed": 3}, {"data": {"batch_size": 4}}, {"data": {"sampling": "balanced"}}):
         run = describe_run({"model": MODEL} | changed, ["a", "b"], DATA)
-        with pytest.raises(UserError, match="in the middle of an epoch" if within else "another architecture"):
+        with pytest.raises(UserError, match=f"{next(iter(changed))}.*=" if within else "first: "):
             check_resumable(path, torch.nn.Linear(2, 2), run)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from dolglab.training.csv_logger import FLUSH_EVERY, CSVLog
+from dolglab.training.csv_logger import CSVLog
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -59,9 +59,9 @@ def test_rows_are_appended_until_a_column_is_new(tmp_path: Path) -> None:
 
 
 def test_written_from_time_to_time_and_never_in_half(tmp_path: Path) -> None:
-    log = CSVLog(tmp_path)
-    for step in range(FLUSH_EVERY):
+    log = CSVLog(tmp_path, flush_every=5)
+    for step in range(9):
         log.log_metrics({"a": step}, step=step)
         log.save()
-    assert len(rows(tmp_path)) == FLUSH_EVERY
+    assert len(rows(tmp_path)) == 5
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]

@@ -16,13 +16,13 @@ def gpus(monkeypatch):
 
 def test_more_gpus_than_there_are_and_none_at_all_are_refused(gpus):
     gpus(4)
-    with pytest.raises(UserError, match=r"devices=8, but this machine has 4 GPUs"):
+    with pytest.raises(UserError, match=r"trainer\.devices=8.* 4 GPUs"):
         check_devices("auto", 8)
     check_devices("gpu", 4)
     check_devices("gpu", -1)
     check_devices("cpu", 8)
     gpus(0)
-    with pytest.raises(UserError, match=r"no GPU .* trainer=cpu"):
+    with pytest.raises(UserError, match="trainer=cpu"):
         check_devices("gpu", "auto")
 
 

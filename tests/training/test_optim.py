@@ -41,7 +41,7 @@ def test_keeps_the_ratio_of_two_groups() -> None:
 @pytest.mark.parametrize("options", [{"warmup": 1.0}, {"warmup": -0.1}, {"final": 2.0}])
 def test_refuses_shares_that_are_none(options: dict[str, float]) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    with pytest.raises(UserError, match="shares"):
+    with pytest.raises(UserError, match=r"optim\.schedule\.warmup"):
         warmup_cosine(optimizer, 10, **options)
 
 
@@ -53,9 +53,9 @@ def test_refuses_shares_that_are_none(options: dict[str, float]) -> None:
         ({"batches": 37, "epochs": 3, "limit": 0.1}, 9),
         ({"batches": 37, "epochs": 3, "limit": 5}, 15),
         ({"batches": 3, "epochs": 2, "limit": 5}, 6),
-        ({"batches": 37, "epochs": 3, "most": 100}, 100),
-        ({"batches": 37, "epochs": 3, "most": 200}, 111),
-        ({"batches": 37, "epochs": -1, "most": 50}, 50),
+        ({"batches": 37, "epochs": 3, "max_steps": 100}, 100),
+        ({"batches": 37, "epochs": 3, "max_steps": 200}, 111),
+        ({"batches": 37, "epochs": -1, "max_steps": 50}, 50),
     ],
 )
 def test_steps_of_a_training(options: dict[str, int], steps: int) -> None:
@@ -65,8 +65,8 @@ def test_steps_of_a_training(options: dict[str, int], steps: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batches": 37, "epochs": -1}, "needs an end"),
-        ({"batches": 37, "epochs": 3, "limit": 0.01}, "leaves none"),
+        ({"batches": 37, "epochs": -1}, "trainer.max_epochs or trainer.max_steps"),
+        ({"batches": 37, "epochs": 3, "limit": 0.01}, "trainer.limit_train_batches=0.01"),
     ],
 )
 def test_a_training_without_an_end_or_a_batch_is_refused(options: dict[str, int], message: str) -> None:
@@ -117,5 +117,5 @@ def test_the_learning_rate_follows_the_global_batch_where_it_is_asked_to(rule, f
 
 @pytest.mark.parametrize(("rule", "reference"), [("square", 128), ("linear", 0), ("sqrt", 1.5)])
 def test_another_rule_or_no_batch_is_refused(rule, reference) -> None:
-    with pytest.raises(UserError, match="linear, sqrt or null"):
+    with pytest.raises(UserError, match=f"{rule} and {reference}"):
         lr_factor(rule, 512, reference)

@@ -36,9 +36,9 @@ from dolglab.models.delg import DELG
 from dolglab.processes import launched, main_process
 from dolglab.results.card import Baseline
 from dolglab.results.run import protocol
-from dolglab.training.callbacks import callbacks
+from dolglab.training.callbacks import training_callbacks
 from dolglab.training.checkpointing import AtomicCheckpointIO
-from dolglab.training.init_weights import warm_start
+from dolglab.training.init_weights import init_from
 from dolglab.training.module import LandmarkModule, check_trainer
 from dolglab.training.optim import lr_factor
 from dolglab.training.retrieval_module import ExtractionOptions
@@ -122,7 +122,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     if spread and (cfg.ema is not None or str(cfg.trainer.precision) == "16-mixed"):
         raise UserError("class_parallel=true goes with neither ema nor trainer.precision=16-mixed: take bf16-mixed")
     if cfg.weights is not None and not resumed:
-        warm_start(model, head, cfg.weights, about["classes"], cfg.weights_parts, auxiliary)
+        init_from(model, head, cfg.weights, about["classes"], cfg.weights_parts, auxiliary)
     module = LandmarkModule(
         model,
         head,
@@ -155,12 +155,13 @@ def build_head(config: DictConfig, dim: int, num_classes: int, class_sizes: torc
 def build_trainer(cfg: DictConfig, run: Path, validates: bool) -> L.Trainer:
     """The trainer of a run that writes to `run`, with its loggers and callbacks."""
     loggers = list(instantiate(cfg.logger).values())
-    watching = callbacks(
+    watching = training_callbacks(
         run,
         validates=validates,
         logs=bool(loggers),
         ema=cfg.ema,
-        every=(cfg.checkpoint_minutes, cfg.checkpoint_steps),
+        checkpoint_minutes=cfg.checkpoint_minutes,
+        checkpoint_steps=cfg.checkpoint_steps,
         max_steps=cfg.trainer.max_steps,
     )
     return make_trainer(

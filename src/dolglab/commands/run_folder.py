@@ -84,9 +84,9 @@ def resume_point(cfg: DictConfig) -> Path | None:
     """The checkpoint to continue from; None starts at the beginning."""
     if not cfg.resume:
         return None
-    from dolglab.training.checkpointing import last_sound
+    from dolglab.training.checkpointing import last_readable
 
-    last = last_sound((Path(cfg.output_dir) / LAST).parent)
+    last = last_readable((Path(cfg.output_dir) / LAST).parent)
     if last is None and (Path(cfg.output_dir) / CONFIG).exists():
         print(f"no checkpoint in {cfg.output_dir} yet: training starts at the beginning")
     return last

@@ -61,7 +61,7 @@ def main(cfg: DictConfig) -> float | None:
     options, store = test_options(cfg), Path(cfg.store)
     rankings, baseline = [], None
     if data.test:
-        rankings = run_test(trainer, data, load_model(chosen)[0], options, store, kept=chosen)
+        rankings = run_test(trainer, data, load_model(chosen)[0], options, store, checkpoint=chosen)
     if cfg.get("baseline") and data.test:
         reference = instantiate(cfg.baseline).eval()
         baseline = baseline_of(cfg, run_test(trainer, data, reference, options, store, stage="baseline/test"))

@@ -60,7 +60,7 @@ class Evaluator:
         found = self._extract(benchmark)
         self._learn()
         result = self.pipeline.search(found, benchmark) if self.extractor.main else None
-        local = self._shortlists(result, benchmark)
+        local = self._shortlist_features(result, benchmark)
         if result is None:
             return None
         return self.pipeline.measure(result, benchmark, found, local, time.perf_counter() - start)
@@ -88,7 +88,7 @@ class Evaluator:
             extractor = self.extractor.extractor
             store = read_store(external.file, benchmark, extractor and fingerprint(extractor.model))
             stages = {"descriptors": external.file.name}
-            return ExtractedFeatures(store.known, descriptors=store.descriptors, stages=stages)
+            return ExtractedFeatures(store.available, descriptors=store.descriptors, stages=stages)
         found = read_descriptors(external.file, benchmark, external.names)
         return ExtractedFeatures(everything, descriptors=found.descriptors, stages={"descriptors": found.note})
 
@@ -106,14 +106,14 @@ class Evaluator:
             return
         name, digest = self.learn_on.name, self.learn_on.digest
         if self.pipeline.aggregate is not None:
-            there = np.flatnonzero(found.available).tolist()
-            self.pipeline.aggregate.learn((found.features(p).descriptors for p in there), name, digest)
+            positions = np.flatnonzero(found.available).tolist()
+            self.pipeline.aggregate.learn((found.features(p).descriptors for p in positions), name, digest)
         pairs = matching_pairs(self.learn_on)
         for step in self.pipeline.whitenings:
             if step.learned_on is None:
                 step.learn(found.descriptors, pairs, name, digest, self._network)
 
-    def _shortlists(self, result: SearchResult | None, benchmark: Benchmark) -> ExtractedFeatures | None:
+    def _shortlist_features(self, result: SearchResult | None, benchmark: Benchmark) -> ExtractedFeatures | None:
         """Local features of the images that the re-ranker will look at, where it looks at any."""
         reranker = self.pipeline.rerank
         if reranker is None or not reranker.local:

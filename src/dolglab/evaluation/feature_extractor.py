@@ -14,7 +14,7 @@ from dolglab.contracts import Benchmark, ExtractedFeatures, LocalFeatures, Resiz
 from dolglab.data.datasets import check_whole_images
 from dolglab.data.image_reading import checked_reading
 from dolglab.errors import UserError
-from dolglab.extraction.descriptor_store import DescriptorTarget, time_spent
+from dolglab.extraction.descriptor_store import DescriptorTarget
 from dolglab.extraction.extract import Images, extract
 from dolglab.extraction.extractor import Extractor, check_protocol
 from dolglab.extraction.fuse_batch_norm import for_inference
@@ -50,7 +50,7 @@ class FeatureExtractor:
         target = self.descriptor_target(benchmark)
         bad = extract(self.trainer, benchmark, target, self.images)
         store = target.store
-        return ExtractedFeatures(store.known, bad, seconds_each(target.folder), descriptors=store.descriptors)
+        return ExtractedFeatures(store.available, bad, target.seconds_per_image(), descriptors=store.descriptors)
 
     def local_features(self, benchmark: Benchmark, wanted: NDArray[np.int64] | None = None) -> ExtractedFeatures:
         """Local features of all images, or of those at some positions. Raises UserError as `descriptors`."""
@@ -64,37 +64,34 @@ class FeatureExtractor:
         return ExtractedFeatures(
             available,
             bad,
-            seconds_each(target.folder),
-            target.bytes_each(),
+            target.seconds_per_image(),
+            target.bytes_per_image(),
             features=target.features,
             stages={"features": target.extractor.config()},
         )
 
-    def kept_local_features(self, benchmark: Benchmark) -> Callable[[int], LocalFeatures]:
-        """The local features that are there already, by position."""
+    def stored_local_features(self, benchmark: Benchmark) -> Callable[[int], LocalFeatures]:
+        """The local features that were made before, by position."""
         return self._local_target(benchmark).features
 
     def descriptor_target(self, benchmark: Benchmark) -> DescriptorTarget:
         """What makes and keeps the descriptors of a set. Raises UserError without a network."""
         if self.extractor is None:
             raise UserError("there is no network to describe the images with: give checkpoint=FILE or model=NAME")
-        return DescriptorTarget(self.store, benchmark, self.extractor, self._reading())
+        return DescriptorTarget(self.store, benchmark, self.extractor, self._details())
 
     def _local_target(self, benchmark: Benchmark) -> LocalTarget:
         if self.local is None:
             raise UserError("this asks for local features: give features=rootsift, or a network")
-        return LocalTarget(self.store, benchmark, self.local, self._reading())
+        return LocalTarget(self.store, benchmark, self.local, self._details())
 
-    def _reading(self) -> dict[str, object]:
-        """What decides descriptors beside network and scales."""
-        reading = {"max_side": self.images.max_side, "orientation": self.images.orientation}
-        return {**reading, "precision": self.trainer.precision}
-
-
-def seconds_each(folder: Path) -> float:
-    """What an image took, over all the runs that described some; 0 for a folder in which none was."""
-    images, seconds = time_spent(folder)
-    return seconds / images if images else 0.0
+    def _details(self) -> dict[str, object]:
+        """What decides features beside the extractor."""
+        return {
+            "max_side": self.images.max_side,
+            "orientation": self.images.orientation,
+            "precision": self.trainer.precision,
+        }
 
 
 def make_feature_extractor(
@@ -118,7 +115,7 @@ def make_feature_extractor(
     if not isinstance(workers, int) or workers < 0:
         raise UserError(f"workers must be a whole number from 0, not {workers}")
     reading = checked_reading(orientation, 1)
-    lean = for_inference(network, str(trainer.precision))
-    local = features if isinstance(features, LocalExtractor) else features(lean)
+    inference = for_inference(network, str(trainer.precision))
+    local = features if isinstance(features, LocalExtractor) else features(inference)
     images = Images(max_side, on_error == "skip", reading.orientation, workers)
-    return FeatureExtractor(trainer, images, Path(store), Extractor(lean, scales, resize), local)
+    return FeatureExtractor(trainer, images, Path(store), Extractor(inference, scales, resize), local)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from dolglab.contracts import Benchmark, ExtractedFeatures, GroundTruth, ImageSource, LocalFeatures, TrainingSet
+from dolglab.contracts import Benchmark, ExtractedFeatures, GroundTruth, LocalFeatures, TrainingSet
 from dolglab.data.folder import scan_folder
 from dolglab.data.gldv2 import Kind, load_gldv2
 from dolglab.data.sources import FolderSource, stable_ids
@@ -28,70 +28,14 @@ from dolglab.results.card import versions
 from dolglab.retrieval.ranking import exact_ranking
 from dolglab.retrieval.rerank.spatial import Spatial
 
-# What can be asked of a benchmark: its queries, and the images that show what these show.
+# The probes that a benchmark gives: its queries, and the images that show what these show.
 PROBES = ("queries", "positives")
 # Asking for a file's size is waiting, on a network file system above all.
-THREADS, AT_ONCE = 16, 4096
-
-
-def training_images(root: str | Path, train_csv: str | None = "train_clean.csv", source: Kind = "auto") -> TrainingSet:
-    """The images of Google Landmarks v2 (see `load_gldv2`), or all of a folder with one sub-folder a landmark.
-
-    Args:
-        root: the folder.
-        train_csv: which of GLDv2's lists; None for a folder of sub-folders.
-        source: how GLDv2's images lie there.
-
-    Raises:
-        UserError: as `load_gldv2` and `scan_folder`.
-    """
-    if train_csv is not None:
-        return load_gldv2(root, train_csv, kind=source)
-    photos = scan_folder(root)
-    classes, labels = np.unique(photos.landmarks, return_inverse=True)
-    ids = stable_ids(photos.names)
-    return TrainingSet(FolderSource(photos.root, photos.names), ids, labels.astype(np.int64), classes)
-
-
-def as_benchmark(training: TrainingSet) -> Benchmark:
-    """Training images as a gallery that nothing is asked of; its digest is of their ids and sizes in bytes."""
-    nothing: tuple[NDArray[np.int64], ...] = ()
-    fingerprint = hashlib.sha256(np.ascontiguousarray(training.ids).data)
-    fingerprint.update(_sizes(training.source).data)
-    return Benchmark(
-        name="training",
-        source=training.source,
-        num_gallery=len(training),
-        queries=np.empty(0, np.int64),
-        boxes=np.empty((0, 4)),
-        ground_truth=GroundTruth(nothing, nothing, nothing),
-        crop="none",
-        digest=fingerprint.hexdigest()[:16],
-        measure=RevisitedMeasure(),
-    )
-
-
-def probes_of(benchmark: Benchmark, parts: Collection[str]) -> NDArray[np.int64]:
-    """Positions of the images that show a benchmark's landmarks, ascending: queries, positives, or both.
-
-    Where the gallery is the training set, its positives are training images themselves: only the queries then.
-    """
-    truth = benchmark.ground_truth
-    found = [benchmark.queries] if "queries" in parts else []
-    if "positives" in parts and not benchmark.gallery_is_training:
-        found += [*truth.easy, *truth.hard]
-    return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
-
-
-def _sizes(source: ImageSource) -> NDArray[np.int64]:
-    """(N,) bytes of each image."""
-
-    def sizes(start: int) -> list[int]:
-        return [source.size(position) for position in range(start, min(start + AT_ONCE, len(source)))]
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        parts = list(pool.map(sizes, range(0, len(source), AT_ONCE)))
-    return np.array([size for part in parts for size in part], np.int64)
+THREADS, SIZES_AT_ONCE = 16, 4096
+CAUTION = (
+    "a detector's findings: it misses images that share too little with every probe, and may take a look-alike for the "
+    "landmark; the contact sheet is for a person to look at"
+)
 
 
 @dataclass(frozen=True)
@@ -126,58 +70,6 @@ class Rule:
             raise UserError(f"threshold is a cosine, from -1 to 1, not {self.threshold}")
 
 
-class Pairs(NamedTuple):
-    """Positions of probes and of training images to be compared, and the cosines of their descriptors; (P,) each."""
-
-    probes: NDArray[np.int64]
-    images: NDArray[np.int64]
-    cosines: NDArray[np.float32]
-
-
-def nearest(
-    gallery: NDArray[np.floating],
-    known: NDArray[np.bool_],
-    queries: NDArray[np.float32],
-    probes: NDArray[np.int64],
-    rule: Rule,
-) -> Pairs:
-    """The first images of each probe's ranking that are near enough.
-
-    Args:
-        gallery: (N, D) descriptors of the training images; `known` says of which there are any, (N,).
-        queries: (Q, D) those of the probes at the positions `probes`, (Q,).
-        rule: how many, and how near.
-    """
-    nothing = [np.empty(0, np.int64)] * len(queries)
-    found = exact_ranking(gallery, queries, nothing, min(rule.candidates, len(gallery)), known)
-    rows, columns = np.nonzero((found.heads >= 0) & (found.scores >= rule.threshold))
-    return Pairs(probes[rows], found.heads[rows, columns], found.scores[rows, columns])
-
-
-def verified(
-    pairs: Pairs,
-    probes: Callable[[int], LocalFeatures],
-    images: Callable[[int], LocalFeatures],
-    spatial: Spatial,
-    inliers: int,
-    benchmark: int = 0,
-) -> list[Overlap]:
-    """The pairs of which at least so many local matches agree on one geometry, in their order."""
-    rows = zip(pairs.probes.tolist(), pairs.images.tolist(), pairs.cosines.tolist(), strict=True)
-    bar = track(rows, "comparing", len(pairs.probes), transient=True, disable=not sys.stdout.isatty())
-    counted = (
-        Overlap(benchmark, probe, image, cosine, spatial.verified(probes(probe), images(image)).count)
-        for probe, image, cosine in bar
-    )
-    return [overlap for overlap in counted if overlap.inliers >= inliers]
-
-
-CAUTION = (
-    "a detector's findings: it misses images that share too little with every probe, and may take a look-alike for the "
-    "landmark; the contact sheet is for a person to look at"
-)
-
-
 def find_overlap(
     training: TrainingSet,
     benchmarks: Sequence[Callable[[], Benchmark] | None],
@@ -204,7 +96,7 @@ def find_overlap(
             raise UserError(f"{benchmark.name} has no image to compare with (probes={list(rule.probes)})")
     with folder_lock(out) if extractor.main else nullcontext():
         gallery = as_benchmark(training)
-        pairs = _nearest(extractor, gallery, sets, probes, rule)
+        pairs = _candidates(extractor, gallery, sets, probes, rule)
         local = [extractor.local_features(b, np.unique(p.probes)).features for b, p in zip(sets, pairs, strict=True)]
         images = extractor.local_features(gallery, np.unique(np.concatenate([p.images for p in pairs]))).features
         if not extractor.main:
@@ -212,15 +104,119 @@ def find_overlap(
         overlaps = [
             overlap
             for number, (features, own) in enumerate(zip(local, pairs, strict=True))
-            for overlap in verified(own, features, images, spatial, rule.inliers, number)
+            for overlap in verify_pairs(own, features, images, spatial, rule.inliers, number)
         ]
         audit = Audit(training, gallery, tuple(sets), tuple(overlaps), rule.images)
         write_audit(out, audit, _about(audit, extractor, spatial, rule, probes, pairs))
-        _say(audit, out, pairs)
+        _print_summary(audit, out, pairs)
     return audit
 
 
-def _nearest(
+def training_images(root: str | Path, train_csv: str | None = "train_clean.csv", source: Kind = "auto") -> TrainingSet:
+    """The images of Google Landmarks v2 (see `load_gldv2`), or all of a folder with one sub-folder a landmark.
+
+    Args:
+        root: the folder.
+        train_csv: which of GLDv2's lists; None for a folder of sub-folders.
+        source: how GLDv2's images lie there.
+
+    Raises:
+        UserError: as `load_gldv2` and `scan_folder`.
+    """
+    if train_csv is not None:
+        return load_gldv2(root, train_csv, kind=source)
+    photos = scan_folder(root)
+    classes, labels = np.unique(photos.landmarks, return_inverse=True)
+    ids = stable_ids(photos.names)
+    return TrainingSet(FolderSource(photos.root, photos.names), ids, labels.astype(np.int64), classes)
+
+
+def as_benchmark(training: TrainingSet) -> Benchmark:
+    """Training images as a gallery without queries; its digest is of their ids and sizes in bytes."""
+    source = training.source
+
+    def sizes(start: int) -> list[int]:
+        return [source.size(position) for position in range(start, min(start + SIZES_AT_ONCE, len(source)))]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        parts = list(pool.map(sizes, range(0, len(source), SIZES_AT_ONCE)))
+    fingerprint = hashlib.sha256(np.ascontiguousarray(training.ids).data)
+    fingerprint.update(np.array([size for part in parts for size in part], np.int64).data)
+    nothing: tuple[NDArray[np.int64], ...] = ()
+    return Benchmark(
+        name="training",
+        source=source,
+        num_gallery=len(training),
+        queries=np.empty(0, np.int64),
+        boxes=np.empty((0, 4)),
+        ground_truth=GroundTruth(nothing, nothing, nothing),
+        crop="none",
+        digest=fingerprint.hexdigest()[:16],
+        measure=RevisitedMeasure(),
+    )
+
+
+def probes_of(benchmark: Benchmark, parts: Collection[str]) -> NDArray[np.int64]:
+    """Positions of the images that show a benchmark's landmarks, ascending: queries, positives, or both.
+
+    Where the gallery is the training set, its positives are training images themselves: only the queries then.
+    """
+    truth = benchmark.ground_truth
+    found = [benchmark.queries] if "queries" in parts else []
+    if "positives" in parts and not benchmark.gallery_is_training:
+        found += [*truth.easy, *truth.hard]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
+
+
+class Pairs(NamedTuple):
+    """Positions of probes and of training images to be compared, and the cosines of their descriptors; (P,) each."""
+
+    probes: NDArray[np.int64]
+    images: NDArray[np.int64]
+    cosines: NDArray[np.float32]
+
+
+def nearest_pairs(
+    gallery: NDArray[np.floating],
+    available: NDArray[np.bool_],
+    queries: NDArray[np.float32],
+    probes: NDArray[np.int64],
+    rule: Rule,
+) -> Pairs:
+    """The first images of each probe's ranking that are near enough.
+
+    Args:
+        gallery: (N, D) descriptors of the training images; `available` says of which there are any, (N,).
+        queries: (Q, D) those of the probes at the positions `probes`, (Q,).
+        rule: how many, and how near.
+    """
+    nothing = [np.empty(0, np.int64)] * len(queries)
+    found = exact_ranking(gallery, queries, nothing, min(rule.candidates, len(gallery)), available)
+    rows, columns = np.nonzero((found.heads >= 0) & (found.scores >= rule.threshold))
+    return Pairs(probes[rows], found.heads[rows, columns], found.scores[rows, columns])
+
+
+def verify_pairs(
+    pairs: Pairs,
+    probes: Callable[[int], LocalFeatures],
+    images: Callable[[int], LocalFeatures],
+    spatial: Spatial,
+    inliers: int,
+    benchmark: int = 0,
+) -> list[Overlap]:
+    """The pairs of which at least so many local matches agree on one geometry, in their order."""
+    rows = zip(pairs.probes.tolist(), pairs.images.tolist(), pairs.cosines.tolist(), strict=True)
+    found = []
+    for probe, image, cosine in track(
+        rows, "comparing", len(pairs.probes), transient=True, disable=not sys.stdout.isatty()
+    ):
+        count = spatial.verified(probes(probe), images(image)).count
+        if count >= inliers:
+            found.append(Overlap(benchmark, probe, image, cosine, count))
+    return found
+
+
+def _candidates(
     extractor: FeatureExtractor,
     gallery: Benchmark,
     sets: Sequence[Benchmark],
@@ -228,22 +224,22 @@ def _nearest(
     rule: Rule,
 ) -> list[Pairs]:
     """The pairs to be compared of each benchmark, the same in all processes."""
-    own = _descriptors(extractor, gallery)
+
+    def descriptors(benchmark: Benchmark) -> ExtractedFeatures:
+        found = extractor.descriptors(benchmark)
+        if found.bad and extractor.main:
+            print(f"{benchmark.name}: {len(found.bad):,} images cannot be read and are left out ({found.bad[0].name})")
+        return found
+
+    own = descriptors(gallery)
     pairs = []
     for benchmark, positions in zip(sets, probes, strict=True):
-        others = _descriptors(extractor, benchmark)
+        others = descriptors(benchmark)
         if extractor.main:
             readable = positions[others.available[positions]]
             rows = np.array(others.descriptors[readable])
-            pairs.append(nearest(own.descriptors, own.available, rows, readable, rule))
+            pairs.append(nearest_pairs(own.descriptors, own.available, rows, readable, rule))
     return extractor.trainer.strategy.broadcast(pairs)
-
-
-def _descriptors(extractor: FeatureExtractor, benchmark: Benchmark) -> ExtractedFeatures:
-    found = extractor.descriptors(benchmark)
-    if found.bad and extractor.main:
-        print(f"{benchmark.name}: {len(found.bad):,} images cannot be read and are left out ({found.bad[0].name})")
-    return found
 
 
 def _about(
@@ -255,17 +251,18 @@ def _about(
     pairs: Sequence[Pairs],
 ) -> dict[str, object]:
     """How an audit was made, in plain values."""
-    target = extractor.descriptor_target(audit.gallery)
-    apart = ("benchmark", "digest", "crop")
-    training = {"images": len(audit.training), "landmarks": len(audit.training.classes), "digest": audit.gallery.digest}
+    descriptors = dict(extractor.descriptor_target(audit.gallery).about)
+    for key in ("benchmark", "digest", "crop"):
+        del descriptors[key]
+    training = audit.training
     return {
         "rule": {**asdict(rule), "probes": list(rule.probes)},
-        "training": training,
+        "training": {"images": len(training), "landmarks": len(training.classes), "digest": audit.gallery.digest},
         "benchmarks": [
             {"name": b.name, "digest": b.digest, "crop": b.crop, "probes": len(own), "pairs": len(p.probes)}
             for b, own, p in zip(audit.benchmarks, probes, pairs, strict=True)
         ],
-        "descriptors": {key: value for key, value in target.about.items() if key not in apart},
+        "descriptors": descriptors,
         "features": extractor.local.config() if extractor.local else None,
         "verification": {key: value for key, value in spatial.config().items() if key not in ("rerank", "depth")},
         "found": {"landmarks": len(audit.by_landmark()), "images": len({o.image for o in audit.overlaps})},
@@ -274,7 +271,7 @@ def _about(
     }
 
 
-def _say(audit: Audit, out: Path, pairs: Sequence[Pairs]) -> None:
+def _print_summary(audit: Audit, out: Path, pairs: Sequence[Pairs]) -> None:
     for number, (benchmark, own) in enumerate(zip(audit.benchmarks, pairs, strict=True)):
         part = replace(audit, overlaps=tuple(o for o in audit.overlaps if o.benchmark == number))
         print(

@@ -21,7 +21,7 @@ from dolglab.results.pictures import query_box
 TABLE, LANDMARKS, IMAGES, ABOUT = "overlap.csv", "exclude_landmarks.txt", "exclude_images.txt", "about.json"
 SHEET, SHEETS = "contact_sheet.jpg", "contact_sheet*.jpg"
 # Rows that a landmark may take on the contact sheet.
-ROWS_EACH = 3
+ROWS_PER_LANDMARK = 3
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class Audit:
         found: dict[int, list[Overlap]] = {}
         for overlap in sorted(self.overlaps, key=_rank):
             found.setdefault(int(self.training.labels[overlap.image]), []).append(overlap)
-        return {label: those for label, those in found.items() if len(best_of_images(those)) >= self.images}
+        return {label: group for label, group in found.items() if len(best_per_image(group)) >= self.images}
 
 
-def best_of_images(overlaps: Iterable[Overlap]) -> dict[int, Overlap]:
+def best_per_image(overlaps: Iterable[Overlap]) -> dict[int, Overlap]:
     """The best overlap of each training image, best first."""
     best: dict[int, Overlap] = {}
     for overlap in sorted(overlaps, key=_rank):
@@ -79,7 +79,7 @@ def write_audit(out: Path, audit: Audit, about: Mapping[str, object]) -> None:
         sheets = contact_sheets(sheet_rows(audit), _heading(audit))
         for number, sheet in enumerate(sheets, 1):
             write_bytes(out / (SHEET if number == 1 else SHEET.replace(".", f"_{number}.")), sheet)
-        write_text(out / TABLE, table(audit))
+        write_text(out / TABLE, overlap_table(audit))
         write_text(out / LANDMARKS, landmark_list(audit))
         write_text(out / IMAGES, image_list(audit))
         write_text(out / ABOUT, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
@@ -87,7 +87,7 @@ def write_audit(out: Path, audit: Audit, about: Mapping[str, object]) -> None:
         raise UserError(f"{out} cannot be written: {error.strerror or error}") from error
 
 
-def table(audit: Audit) -> str:
+def overlap_table(audit: Audit) -> str:
     """All overlaps as csv, best first."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -104,7 +104,7 @@ def landmark_list(audit: Audit) -> str:
     """The landmarks to be excluded, a line each, best first, as `data.exclude_landmarks` reads them."""
     lines = []
     for label, overlaps in audit.by_landmark().items():
-        count = len(best_of_images(overlaps))
+        count = len(best_per_image(overlaps))
         what = f"{count} image{'s' if count > 1 else ''}, the best: {_why(audit, overlaps[0])}"
         lines.append(f"{audit.training.classes[label]}  # {what}\n")
     return "".join(lines)
@@ -113,7 +113,7 @@ def landmark_list(audit: Audit) -> str:
 def image_list(audit: Audit) -> str:
     """The images with an overlap, a line each, best first, as `data.exclude_images` reads those that have ids."""
     lines = []
-    for image, overlap in best_of_images(audit.overlaps).items():
+    for image, overlap in best_per_image(audit.overlaps).items():
         name = f"{int(audit.training.ids[image]):016x}" if audit.ids_listed else audit.gallery.source.name(image)
         lines.append(f"{name}  # landmark {_landmark(audit, image)}, {_why(audit, overlap)}\n")
     return "".join(lines)
@@ -123,27 +123,27 @@ def sheet_rows(audit: Audit) -> list[SheetRow]:
     """The rows of the contact sheets, by landmark, best first.
 
     Beside a probe stand images that match this very probe: first the probe that most images of the landmark match, then
-    the one that most of the others match, up to `ROWS_EACH` rows.
+    the one that most of the others match, up to `ROWS_PER_LANDMARK` rows.
     """
     rows = []
     for label, overlaps in audit.by_landmark().items():
         left = overlaps
-        for last in range(ROWS_EACH, 0, -1):
-            beside = _most_beside_a_probe(left)
+        for last in range(ROWS_PER_LANDMARK, 0, -1):
+            beside = _best_probe(left)
             drawn = {overlap.image for overlap in beside}
             left = [overlap for overlap in left if overlap.image not in drawn]
-            rows.append(_row(audit, label, len(best_of_images(overlaps)), beside, left if last == 1 else ()))
+            rows.append(_row(audit, label, len(best_per_image(overlaps)), beside, left if last == 1 else ()))
             if not left:
                 break
     return rows
 
 
-def _most_beside_a_probe(overlaps: Sequence[Overlap]) -> list[Overlap]:
-    """Of overlaps, best first, those of the probe with most of them, as many as a row takes."""
+def _best_probe(overlaps: Sequence[Overlap]) -> list[Overlap]:
+    """Of overlaps, best first, those of the probe with the most of them, as many as a row takes."""
     probes: dict[tuple[int, int], list[Overlap]] = {}
     for overlap in overlaps:
         probes.setdefault((overlap.benchmark, overlap.probe), []).append(overlap)
-    return max(probes.values(), key=lambda those: min(len(those), COLUMNS))[:COLUMNS]
+    return max(probes.values(), key=lambda group: min(len(group), COLUMNS))[:COLUMNS]
 
 
 def _row(audit: Audit, label: int, total: int, beside: Sequence[Overlap], unseen: Sequence[Overlap]) -> SheetRow:
@@ -152,7 +152,7 @@ def _row(audit: Audit, label: int, total: int, beside: Sequence[Overlap], unseen
     name = audit.gallery.source.name
     notes = [benchmark.name, f"{total} of {np.count_nonzero(audit.training.labels == label)} match"]
     if unseen:
-        notes.append(f"{len(best_of_images(unseen))} of them not shown")
+        notes.append(f"{len(best_per_image(unseen))} of them not shown")
     return SheetRow(
         title=str(audit.training.classes[label]),
         notes=tuple(notes),

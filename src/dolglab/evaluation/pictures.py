@@ -1,4 +1,4 @@
-"""What a person wants to see of an evaluation: inlier matches, and where the network looks."""
+"""Pictures of an evaluation for a person: inlier matches, and where the network looks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from dolglab.contracts import Benchmark, Ranking
 from dolglab.evaluation.evaluator import Evaluator
-from dolglab.extraction.extractor import Extractor, attention_scores
+from dolglab.extraction.extractor import attention_scores
 from dolglab.results.pictures import attention_overlay, chosen_queries, match_figure, shown_difficulty
 from dolglab.retrieval.rerank.spatial import Spatial
 
@@ -16,13 +16,17 @@ Picture = tuple[str, bytes]
 def pictures_of(evaluator: Evaluator, ranking: Ranking, count: int) -> list[Picture]:
     """Titles and JPEGs for `count` queries, from the best AP to the worst; main process alone."""
     ap = np.asarray(ranking.evaluation[shown_difficulty(ranking)]["ap"], np.float64)
-    queries = chosen_queries(ap, count).tolist() if count else []
+    reranker, extractor = evaluator.pipeline.rerank, evaluator.extractor.extractor
     pictures = []
-    for query in queries:
-        if isinstance(evaluator.pipeline.rerank, Spatial):
-            pictures += _matches(evaluator, evaluator.pipeline.rerank, ranking, query)
-        if evaluator.extractor.extractor is not None:
-            pictures += _attention(evaluator, evaluator.extractor.extractor, ranking.benchmark, query)
+    for query in chosen_queries(ap, count).tolist() if count else []:
+        if isinstance(reranker, Spatial):
+            pictures += _matches(evaluator, reranker, ranking, query)
+        if extractor is not None:
+            position = int(ranking.benchmark.queries[query])
+            # The query as it was described, at its own size.
+            image = _pixels(evaluator, ranking.benchmark, position)
+            picture = attention_overlay(image, attention_scores(extractor.model, image))
+            pictures.append((f"Attention in {ranking.benchmark.source.name(position)}", picture))
     return pictures
 
 
@@ -33,7 +37,7 @@ def _matches(evaluator: Evaluator, spatial: Spatial, ranking: Ranking, query: in
     answers = [int(p) for p in ranking.top[query, :2] if p >= 0 and p != image]
     if not answers:
         return []
-    features = evaluator.extractor.kept_local_features(benchmark)
+    features = evaluator.extractor.stored_local_features(benchmark)
     ours, theirs = features(image), features(answers[0])
     match = spatial.verified(ours, theirs)
     rows = match.matches[match.inlier]
@@ -46,14 +50,6 @@ def _matches(evaluator: Evaluator, spatial: Spatial, ranking: Ranking, query: in
         f"{match.count} inliers of {len(match.matches)} matches",
     )
     return [(f"Matches of {names[0]} and {names[1]}", picture)]
-
-
-def _attention(evaluator: Evaluator, extractor: Extractor, benchmark: Benchmark, query: int) -> list[Picture]:
-    """The network's scores over the query as it was described, at its own size."""
-    position = int(benchmark.queries[query])
-    image = _pixels(evaluator, benchmark, position)
-    title = f"Attention in {benchmark.source.name(position)}"
-    return [(title, attention_overlay(image, attention_scores(extractor.model, image)))]
 
 
 def _pixels(evaluator: Evaluator, benchmark: Benchmark, position: int) -> np.ndarray:

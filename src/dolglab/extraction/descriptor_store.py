@@ -1,9 +1,14 @@
-"""Global descriptors of a benchmark, made by a network and kept in a store."""
+"""Descriptors of a benchmark's images, made by a network and kept on disk.
+
+`DescriptorStore` is the files; `DescriptorTarget` makes what they are missing (see `extract`).
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,18 +21,21 @@ from torch import Tensor, nn
 
 from dolglab.contracts import Benchmark
 from dolglab.errors import UserError
-from dolglab.extraction.extract import Group, ShapeBuckets
-from dolglab.extraction.extractor import Extractor
+from dolglab.extraction.extractor import Extractor, Group, ShapeBuckets
 from dolglab.io import atomic_path, write_text
 
+FORMAT = 1
 # What a store's folder holds: (images, D) float32, which images there are, how they were made, and how long that took.
-DESCRIPTORS, KNOWN, ABOUT, TIMING = "descriptors.npy", "known.npy", "about.json", "timing.json"
+DESCRIPTORS, AVAILABLE, ABOUT, TIMING = "descriptors.npy", "known.npy", "about.json", "timing.json"
 
 
 class DescriptorStore:
     """The descriptors of `images` images, by position; several processes may write rows of their own.
 
-    Rows are written before they are marked as known, in files mapped into memory: a process that is killed loses
+    Attributes:
+        descriptors: (images, D), mapped; rows that are not available are zero.
+
+    Rows are written before they are marked as available, in files mapped into memory: a process that is killed loses
     nothing that it marked.
 
     Raises:
@@ -35,9 +43,8 @@ class DescriptorStore:
     """
 
     def __init__(self, folder: Path, images: int, dim: int) -> None:
-        self.folder = folder
-        self._rows = _mapped(folder / DESCRIPTORS, (images, dim), np.float32)
-        self._known = _mapped(folder / KNOWN, (images,), np.bool_)
+        self.descriptors = _mapped(folder / DESCRIPTORS, (images, dim), np.float32)
+        self._available = _mapped(folder / AVAILABLE, (images,), np.bool_)
 
     @classmethod
     def create(cls, folder: Path, images: int, dim: int, about: Mapping[str, Any]) -> None:
@@ -48,7 +55,7 @@ class DescriptorStore:
             with atomic_path(folder) as aside:
                 aside.mkdir()
                 np.lib.format.open_memmap(aside / DESCRIPTORS, "w+", np.float32, (images, dim)).flush()
-                np.lib.format.open_memmap(aside / KNOWN, "w+", np.bool_, (images,)).flush()
+                np.lib.format.open_memmap(aside / AVAILABLE, "w+", np.bool_, (images,)).flush()
                 (aside / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
             # Another evaluation may have made the same folder meanwhile.
@@ -56,18 +63,13 @@ class DescriptorStore:
                 raise UserError(f"{folder} cannot be written ({error.strerror}): name another store=DIR") from error
 
     @property
-    def descriptors(self) -> NDArray[np.float32]:
-        """(images, D), mapped; rows that are not known are zero."""
-        return self._rows
-
-    @property
-    def known(self) -> NDArray[np.bool_]:
+    def available(self) -> NDArray[np.bool_]:
         """(images,): which descriptors there are, as of now."""
-        return np.array(self._known)
+        return np.array(self._available)
 
     def missing(self) -> NDArray[np.int64]:
         """Positions whose descriptors are still to be made."""
-        return np.flatnonzero(~self._known)
+        return np.flatnonzero(~self._available)
 
     def put(self, positions: NDArray[np.int64], descriptors: Float[Tensor, "b d"]) -> None:
         """Keep some descriptors. Raises UserError for one that is not finite, which is not kept."""
@@ -75,8 +77,8 @@ class DescriptorStore:
         bad = ~np.isfinite(rows).all(1)
         if bad.any():
             raise UserError(f"the network gave NaN or infinity for the image at position {positions[bad][0]}")
-        self._rows[positions] = rows
-        self._known[positions] = True
+        self.descriptors[positions] = rows
+        self._available[positions] = True
 
 
 def read_store(folder: Path, benchmark: Benchmark, model: str | None = None) -> DescriptorStore:
@@ -105,25 +107,6 @@ def read_store(folder: Path, benchmark: Benchmark, model: str | None = None) -> 
     return store
 
 
-def add_time(folder: Path, images: int, seconds: float) -> None:
-    """Note beside what is stored that this many images more took this long."""
-    before_images, before_seconds = time_spent(folder)
-    write_text(folder / TIMING, json.dumps([before_images + images, before_seconds + seconds]) + "\n")
-
-
-def time_spent(folder: Path) -> tuple[int, float]:
-    """Images that were described, and the seconds that took, over all runs that did."""
-    file = folder / TIMING
-    images, seconds = json.loads(file.read_text()) if file.exists() else (0, 0.0)
-    return int(images), float(seconds)
-
-
-def store_folder(root: str | Path, name: str, about: Mapping[str, Any]) -> Path:
-    """Where descriptors that were made so are kept: what `about` says, all of it, decides."""
-    text = json.dumps(about, sort_keys=True, ensure_ascii=False)
-    return Path(root) / f"{name.replace('/', '_')}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
-
-
 def fingerprint(model: nn.Module) -> str:
     """A digest of a network's architecture and weights."""
     digest = hashlib.blake2b(type(model).__name__.encode(), digest_size=12)
@@ -144,47 +127,91 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.m
     return found
 
 
-FORMAT = 1
-
-
-class DescriptorTarget:
-    """Describes images and keeps the descriptors; a run that ends in between goes on from there.
+class FeatureTarget(ABC):
+    """What makes something of a benchmark's images and keeps it, in a folder named after all that decides it.
 
     Args:
-        root: folder of all stores.
+        root: folder of all such folders.
         benchmark: whose images.
-        extractor: how they are described.
-        about: what else decides the descriptors: how images are read, the precision (plain values).
+        name: begins the folder's name.
+        network: what describes the images, and has to be on the device; None where there is none.
+        details: what else decides the features (plain values).
+
+    Attributes:
+        about: all that decides the features, as `about.json` in the folder says it.
     """
 
-    def __init__(self, root: str | Path, benchmark: Benchmark, extractor: Extractor, about: Mapping[str, Any]) -> None:
-        self.extractor = extractor
+    def __init__(
+        self, root: str | Path, benchmark: Benchmark, name: str, network: nn.Module | None, details: Mapping[str, Any]
+    ) -> None:
+        self.network = network
         self.images = len(benchmark.source)
         self.about = {
             "format": FORMAT,
             "benchmark": benchmark.name,
             "digest": benchmark.digest,
             "crop": benchmark.crop,
-            "model": fingerprint(extractor.model),
-            "scales": list(extractor.scales),
-            "resize": extractor.resize,
-            "torch": torch.__version__,
-            **about,
+            "model": None if network is None else fingerprint(network),
+            **details,
         }
-        self.folder = store_folder(root, benchmark.name, self.about)
-        self._store: DescriptorStore | None = None
+        text = json.dumps(self.about, sort_keys=True, ensure_ascii=False)
+        digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+        self.folder = Path(root) / f"{name.replace('/', '_')}-{digest}"
 
-    @property
-    def network(self) -> nn.Module:
-        """The descriptor network."""
-        return self.extractor.model
+    @abstractmethod
+    def create(self) -> None:
+        """Make the folder, where there is none yet; called in the main process alone, before the others go on."""
 
-    @property
+    @abstractmethod
+    def missing(self) -> NDArray[np.int64]:
+        """Positions of the images that are still to be processed; called after `create`, in every process."""
+
+    @abstractmethod
+    def buckets(self) -> ShapeBuckets:
+        """What gathers images into groups."""
+
+    @abstractmethod
+    def process(self, group: Group) -> None:
+        """Describe a group of images of one shape, and keep what they give by their positions."""
+
+    def record_time(self, images: int, seconds: float) -> None:
+        """Add up in the folder how long images took, reading included, over processes and runs; main process alone."""
+        images_before, seconds_before = self.time_spent()
+        write_text(self.folder / TIMING, json.dumps([images_before + images, seconds_before + seconds]) + "\n")
+
+    def time_spent(self) -> tuple[int, float]:
+        """Images that were described, and the seconds that took, over all runs that did."""
+        file = self.folder / TIMING
+        images, seconds = json.loads(file.read_text()) if file.exists() else (0, 0.0)
+        return int(images), float(seconds)
+
+    def seconds_per_image(self) -> float:
+        """What an image took, over all runs that described some; 0 where none did."""
+        images, seconds = self.time_spent()
+        return seconds / images if images else 0.0
+
+
+class DescriptorTarget(FeatureTarget):
+    """Describes images and keeps the descriptors; a run that ends in between goes on from there.
+
+    Args:
+        root: folder of all stores.
+        benchmark: whose images.
+        extractor: how they are described.
+        details: what else decides the descriptors: how images are read, the precision (plain values).
+    """
+
+    def __init__(
+        self, root: str | Path, benchmark: Benchmark, extractor: Extractor, details: Mapping[str, Any]
+    ) -> None:
+        protocol = {"scales": list(extractor.scales), "resize": extractor.resize, "torch": torch.__version__}
+        super().__init__(root, benchmark, benchmark.name, extractor.model, {**protocol, **details})
+        self.extractor = extractor
+
+    @functools.cached_property
     def store(self) -> DescriptorStore:
         """The store, opened once it is made."""
-        if self._store is None:
-            self._store = DescriptorStore(self.folder, self.images, self.extractor.model.dim)
-        return self._store
+        return DescriptorStore(self.folder, self.images, self.extractor.model.dim)
 
     def create(self) -> None:
         """Make the store where there is none."""
@@ -199,11 +226,7 @@ class DescriptorTarget:
         return self.extractor.buckets()
 
     def process(self, group: Group) -> None:
-        """Describe a group and keep it."""
+        """Describe a group and keep its descriptors."""
         positions = np.array([position for position, _ in group])
         with torch.inference_mode():
             self.store.put(positions, self.extractor.together([image for _, image in group]))
-
-    def record_time(self, images: int, seconds: float) -> None:
-        """Kept beside the descriptors."""
-        add_time(self.folder, images, seconds)

@@ -40,7 +40,15 @@ def parts_of(model: DescriptorModel, image: Float[Tensor, "1 3 h w"]) -> Parts |
     section 3). A global-only network has no local part.
     """
     with torch.inference_mode():
-        return _of_dolg(model, image) if isinstance(model, DOLG) else _of_global(model, image)
+        if not isinstance(model, DOLG):
+            whole = model(image)[0].double()
+            bias = torch.zeros_like(whole) if model.fc is None else model.fc.bias.double()
+            return Parts(whole - bias, torch.zeros_like(whole), bias)
+        fused, weight, bias = model.fused(image)[0].double(), model.fc.weight.double(), model.fc.bias.double()
+        hidden = model.fc_global.out_features
+        if len(fused) != 2 * hidden:
+            return None
+        return Parts(weight[:, :hidden] @ fused[:hidden], weight[:, hidden:] @ fused[hidden:], bias)
 
 
 def similarity_terms(a: Parts, b: Parts) -> Terms:
@@ -53,18 +61,3 @@ def similarity_terms(a: Parts, b: Parts) -> Terms:
         a.bias @ b.whole + (a.global_ + a.local) @ b.bias,
     )
     return Terms(*(float(value) / norms for value in values))
-
-
-def _of_dolg(model: DOLG, image: Float[Tensor, "1 3 h w"]) -> Parts | None:
-    fused, weight, bias = model.fused(image)[0].double(), model.fc.weight.double(), model.fc.bias.double()
-    hidden = model.fc_global.out_features
-    if len(fused) != 2 * hidden:
-        return None
-    return Parts(weight[:, :hidden] @ fused[:hidden], weight[:, hidden:] @ fused[hidden:], bias)
-
-
-def _of_global(model: DescriptorModel, image: Float[Tensor, "1 3 h w"]) -> Parts:
-    whole = model(image)[0].double()
-    fc = model.fc
-    bias = torch.zeros_like(whole) if fc is None else fc.bias.double()
-    return Parts(whole - bias, torch.zeros_like(whole), bias)

@@ -1,8 +1,9 @@
-"""Where a network looks: its local scores over one photo."""
+"""Images of any shape to multi-scale descriptors, and the attention map of one photo."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from dolglab.contracts import Resize
 from dolglab.errors import UserError
-from dolglab.extraction.extract import ShapeBuckets
 from dolglab.models.dolg import DescriptorModel
 
 # The paper's five (Yang et al., ICCV 2021, section 4.1).
@@ -20,12 +20,15 @@ PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
 # Pixels of a batch: what is larger leaves a CPU's caches and is slower for it (experiments/benchmarks/library.py).
 CPU_PIXELS, GPU_PIXELS = 600_000, 4_194_304
 
+Image = UInt8[Tensor, "_ _ 3"]
+Group = list[tuple[int, Image]]
+
 
 class Extractor:
     """Images of any shape to L2-normalised multi-scale descriptors.
 
     Each scale's descriptor is L2-normalised, they are averaged, and the mean is L2-normalised again (the DOLG
-    paper's extraction; its scales are 0.3535, 0.5, 0.7071, 1 and 1.4142).
+    paper's extraction, at `PAPER_SCALES`).
 
     Args:
         model: a network with a `backbone` that normalises.
@@ -72,7 +75,7 @@ class Extractor:
         return torch.get_num_threads() if self.device.type == "cpu" else 1
 
     def buckets(self) -> ShapeBuckets:
-        """What gathers images into groups for `together`."""
+        """A new `ShapeBuckets` that gathers images into groups for `together`."""
         fast = CPU_PIXELS if self.device.type == "cpu" else GPU_PIXELS
         pixels = fast if self.pixels is None else self.pixels
         return ShapeBuckets(pixels / max(1.0, *self.scales) ** 2)
@@ -86,6 +89,42 @@ class Extractor:
     def describe(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """RGB images in 0..255 to descriptors, at the size they have."""
         return self.model(self.model.backbone.normalise(pixels))
+
+
+class ShapeBuckets:
+    """Gathers images by shape until a group is worth a pass.
+
+    Args:
+        pixels: pixels of a group, one image at least; it bounds the memory of a pass.
+        waiting: pixels of all images that wait, 200 MB of them; beyond it the fullest group goes as it is.
+    """
+
+    def __init__(self, pixels: float, waiting: int = 67_108_864) -> None:
+        self.pixels = pixels
+        self.waiting = waiting
+        self._groups: dict[tuple[int, int], Group] = defaultdict(list)
+        self._held = 0
+
+    def add(self, key: int, image: Image) -> Iterator[Group]:
+        """Add an image, named by `key`, and give the groups that are to go now."""
+        shape = (int(image.shape[0]), int(image.shape[1]))
+        area = shape[0] * shape[1]
+        self._groups[shape].append((key, image))
+        self._held += area
+        if (len(self._groups[shape]) + 1) * area > self.pixels:
+            yield self._pop(shape)
+        while self._held > self.waiting:
+            yield self._pop(max(self._groups, key=lambda s: len(self._groups[s]) * s[0] * s[1]))
+
+    def rest(self) -> Iterator[Group]:
+        """Everything that still waits, group by group."""
+        while self._groups:
+            yield self._pop(next(iter(self._groups)))
+
+    def _pop(self, shape: tuple[int, int]) -> Group:
+        group = self._groups.pop(shape)
+        self._held -= len(group) * shape[0] * shape[1]
+        return group
 
 
 def check_protocol(scales: object, resize: object) -> None:

@@ -1,4 +1,4 @@
-"""A network's local features: the places that its attention picks, over several scales."""
+"""Local features of a network: the places that its attention picks, over several scales."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from dolglab.models.dolg import DescriptorModel
 
 # DELG's seven, of its released R50 configuration (Cao et al., ECCV 2020).
 DELG_SCALES = (0.25, 0.3536, 0.5, 0.7071, 1.0, 1.4142, 2.0)
-# Of the strongest places so many times more than are kept take part in the selection.
+# Non-maximum suppression looks at so many times more of the strongest places than are kept.
 CANDIDATES = 4
 
 
-class Level(NamedTuple):
-    """The cells of a map at one scale: places x, y and sides in the image's pixels; each image's scores and rows."""
+class _Level(NamedTuple):
+    """The cells of a map at one scale: centres x, y and sides in the image's pixels; each image's scores and rows."""
 
-    places: Float[Tensor, "n 2"]
+    centres: Float[Tensor, "n 2"]
     sizes: Float[Tensor, " n"]
     scores: Float[Tensor, "b n"]
     features: Float[Tensor, "b n d"]
@@ -76,23 +76,23 @@ class NetworkLocalFeatures:
         pixels = torch.stack(list(images)).permute(0, 3, 1, 2).float()
         height, width = pixels.shape[-2:]
         levels = [self._level(pixels, scale) for scale in self.scales]
-        places = torch.cat([level.places for level in levels])
+        centres = torch.cat([level.centres for level in levels])
         sizes = torch.cat([level.sizes for level in levels])
-        found = []
+        features = []
         for image in range(len(images)):
             scores = torch.cat([level.scores[image] for level in levels])
-            kept = self._select(places, sizes, scores)
-            rows = torch.cat([level.features[image] for level in levels])[kept]
-            found.append(
+            selected = self._select(centres, sizes, scores)
+            rows = torch.cat([level.features[image] for level in levels])[selected]
+            features.append(
                 LocalFeatures(
-                    keypoints=places[kept].cpu().numpy(),
-                    sizes=sizes[kept].cpu().numpy(),
-                    scores=scores[kept].cpu().numpy(),
+                    keypoints=centres[selected].cpu().numpy(),
+                    sizes=sizes[selected].cpu().numpy(),
+                    scores=scores[selected].cpu().numpy(),
                     descriptors=rows.half().cpu().numpy(),
                     shape=(height, width),
                 )
             )
-        return found
+        return features
 
     def config(self) -> dict[str, object]:
         """What a result card says of it."""
@@ -105,34 +105,33 @@ class NetworkLocalFeatures:
             "overlap": self.overlap,
         }
 
-    def _level(self, pixels: Float[Tensor, "b 3 h w"], scale: float) -> Level:
+    def _level(self, pixels: Float[Tensor, "b 3 h w"], scale: float) -> _Level:
         height, width = pixels.shape[-2:]
         backbone = self.model.backbone
-        maps = self.model.local_maps(backbone.normalise(in_cells(pixels, scale, backbone.reductions[0])))
+        maps = self.model.local_maps(backbone.normalise(resize_to_cells(pixels, scale, backbone.reductions[0])))
         rows, columns = maps.scores.shape[-2:]
         cell = height / rows, width / columns
         y = (torch.arange(rows, device=pixels.device) + 0.5) * cell[0] - 0.5
         x = (torch.arange(columns, device=pixels.device) + 0.5) * cell[1] - 0.5
-        places = torch.stack([x.repeat(rows), y.repeat_interleave(columns)], dim=1)
-        return Level(
-            places=places.float(),
+        return _Level(
+            centres=torch.stack([x.repeat(rows), y.repeat_interleave(columns)], dim=1).float(),
             sizes=torch.full((rows * columns,), (cell[0] * cell[1]) ** 0.5, device=pixels.device),
             scores=maps.scores.float().flatten(1),
             features=maps.features.float().flatten(2).transpose(1, 2),
         )
 
-    def _select(self, places: Float[Tensor, "n 2"], sizes: Float[Tensor, " n"], scores: Float[Tensor, " n"]) -> Tensor:
-        """Which places stay, strongest first; equally strong ones in the order of scales and cells."""
+    def _select(self, centres: Float[Tensor, "n 2"], sizes: Float[Tensor, " n"], scores: Float[Tensor, " n"]) -> Tensor:
+        """Which cells stay, strongest first; equally strong ones in the order of scales and cells."""
         order = scores.argsort(descending=True, stable=True)
         order = order[scores[order] > self.threshold][: CANDIDATES * self.max_features]
         half = sizes[order, None] / 2
-        boxes = torch.cat([places[order] - half, places[order] + half], dim=1)
+        boxes = torch.cat([centres[order] - half, centres[order] + half], dim=1)
         # The scores given to it are ranks: equal ones would come in any order.
         ranks = -torch.arange(len(order), device=scores.device, dtype=torch.float32)
         return order[nms(boxes, ranks, self.overlap)[: self.max_features]]
 
 
-def in_cells(pixels: Float[Tensor, "b 3 h w"], scale: float, stride: int) -> Float[Tensor, "b 3 h2 w2"]:
+def resize_to_cells(pixels: Float[Tensor, "b 3 h w"], scale: float, stride: int) -> Float[Tensor, "b 3 h2 w2"]:
     """Images at about `scale`, bilinear, with sides of whole cells of the local map: multiples of `stride`, at least 1.
 
     A map of any other size looks beyond the image, by how much and on which side depending on the size and on the

@@ -1,4 +1,4 @@
-"""Local features of a benchmark's images, made when they are wanted and kept as a file an image."""
+"""Local features of a benchmark's images, made when they are wanted and kept as one file an image."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from dolglab.contracts import Benchmark, LocalFeatures
 from dolglab.errors import UserError
-from dolglab.extraction.descriptor_store import ABOUT, add_time, fingerprint, store_folder
-from dolglab.extraction.extract import Group, ShapeBuckets
+from dolglab.extraction.descriptor_store import ABOUT, FeatureTarget
+from dolglab.extraction.extractor import Group, ShapeBuckets
 from dolglab.io import write_bytes, write_text
 
-FORMAT = 1
 # Images whose features stay in memory.
-RECENT = 256
+CACHED_IMAGES = 256
 PARTS = ("keypoints", "sizes", "scores", "descriptors")
 
 
@@ -46,40 +45,26 @@ class LocalExtractor(Protocol):
         ...
 
 
-class LocalTarget:
+class LocalTarget(FeatureTarget):
     """Describes images locally and keeps the features; images that are there already are not described again.
 
     Args:
         root: folder of all stores.
         benchmark: whose images.
         extractor: how they are described.
-        about: what else decides the features: how images are read, the precision (plain values).
+        details: what else decides the features: how images are read, the precision (plain values).
 
     `wanted` are the positions that are to be there; by default those of all images.
     """
 
     def __init__(
-        self, root: str | Path, benchmark: Benchmark, extractor: LocalExtractor, about: Mapping[str, Any]
+        self, root: str | Path, benchmark: Benchmark, extractor: LocalExtractor, details: Mapping[str, Any]
     ) -> None:
+        details = {**extractor.config(), **details}
+        super().__init__(root, benchmark, f"{benchmark.name}-local", extractor.model, details)
         self.extractor = extractor
-        self.wanted = np.arange(len(benchmark.source))
-        model = extractor.model
-        self.about = {
-            "format": FORMAT,
-            "benchmark": benchmark.name,
-            "digest": benchmark.digest,
-            "crop": benchmark.crop,
-            "model": None if model is None else fingerprint(model),
-            **extractor.config(),
-            **about,
-        }
-        self.folder = store_folder(root, f"{benchmark.name}-local", self.about)
-        self.features = functools.lru_cache(RECENT)(self._read)
-
-    @property
-    def network(self) -> nn.Module | None:
-        """The network, where there is one."""
-        return self.extractor.model
+        self.wanted = np.arange(self.images)
+        self.features = functools.lru_cache(CACHED_IMAGES)(self._read)
 
     def create(self) -> None:
         """Make the folder where there is none."""
@@ -87,27 +72,22 @@ class LocalTarget:
 
     def missing(self) -> NDArray[np.int64]:
         """Wanted positions without features."""
-        there = {int(file.stem) for file in self.folder.glob("*/*.safetensors")}
-        return np.array([position for position in self.wanted.tolist() if position not in there], np.int64)
+        available = {int(file.stem) for file in self.folder.glob("*/*.safetensors")}
+        return np.array([position for position in self.wanted.tolist() if position not in available], np.int64)
 
     def buckets(self) -> ShapeBuckets:
         """An image at a time: each is kept as soon as it is described."""
         return ShapeBuckets(1)
 
     def process(self, group: Group) -> None:
-        """Describe and keep."""
+        """Describe images of one shape and keep the features of each."""
         with torch.inference_mode():
             found = self.extractor([image for _, image in group])
         for (position, _), features in zip(group, found, strict=True):
             tensors = {part: np.ascontiguousarray(getattr(features, part)) for part in PARTS}
-            shape = json.dumps(features.shape)
-            write_bytes(self._file(position), save(tensors, {"shape": shape}))
+            write_bytes(self._file(position), save(tensors, {"shape": json.dumps(features.shape)}))
 
-    def record_time(self, images: int, seconds: float) -> None:
-        """Kept beside the features."""
-        add_time(self.folder, images, seconds)
-
-    def bytes_each(self) -> float:
+    def bytes_per_image(self) -> float:
         """Mean bytes on disk of the images that are there."""
         sizes = [file.stat().st_size for file in self.folder.glob("*/*.safetensors")]
         return sum(sizes) / len(sizes) if sizes else 0.0

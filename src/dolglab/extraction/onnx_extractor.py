@@ -75,7 +75,7 @@ class OnnxExtractor(Extractor):
 
     @property
     def side_by_side(self) -> int:
-        """One: the runtime has threads of its own."""
+        """One pass: the runtime has threads of its own."""
         return 1
 
     def describe(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:

@@ -31,7 +31,6 @@ class RootSIFT:
     """
 
     model = None
-
     needs_network = False
 
     def __init__(
@@ -48,7 +47,7 @@ class RootSIFT:
     def __call__(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> list[LocalFeatures]:
         """RGB images to their local features; an image without a keypoint has none."""
         detector = cv2.SIFT_create(contrastThreshold=self.contrast)  # pyright: ignore[reportAttributeAccessIssue]
-        return [self._of(detector, image.cpu().numpy()) for image in images]
+        return [self._extract(detector, image.cpu().numpy()) for image in images]
 
     def config(self) -> dict[str, object]:
         """What a result card says of it."""
@@ -59,20 +58,20 @@ class RootSIFT:
             "upright": self.upright,
         }
 
-    def _of(self, detector: cv2.Feature2D, image: UInt8[np.ndarray, "h w 3"]) -> LocalFeatures:
+    def _extract(self, detector: cv2.Feature2D, image: UInt8[np.ndarray, "h w 3"]) -> LocalFeatures:
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        points = strongest(detector.detect(grey, None), self.max_features, self.upright)
+        points = strongest_keypoints(detector.detect(grey, None), self.max_features, self.upright)
         rows = detector.compute(grey, points)[1] if points else np.empty((0, DIM), np.float32)
         return LocalFeatures(
             keypoints=np.array([point.pt for point in points], np.float32).reshape(-1, 2),
             sizes=np.array([point.size for point in points], np.float32),
             scores=np.array([point.response for point in points], np.float32),
-            descriptors=root(rows).astype(np.float16),
+            descriptors=root_normalise(rows).astype(np.float16),
             shape=(int(image.shape[0]), int(image.shape[1])),
         )
 
 
-def strongest(points: Sequence[cv2.KeyPoint], count: int, upright: bool) -> list[cv2.KeyPoint]:
+def strongest_keypoints(points: Sequence[cv2.KeyPoint], count: int, upright: bool) -> list[cv2.KeyPoint]:
     """Up to `count` keypoints of highest response; equal ones by place, size and angle, in which no two are the same.
 
     OpenCV gives a keypoint once for each of its main gradients. Upright ones have angle 0, and come once.
@@ -84,7 +83,11 @@ def strongest(points: Sequence[cv2.KeyPoint], count: int, upright: bool) -> list
     return sorted(points, key=lambda point: (-point.response, point.pt, point.size, point.angle))[:count]
 
 
-def root(rows: Float[np.ndarray, "n d"]) -> NDArray[np.float32]:
-    """L1-normalised and then square-rooted histograms, which are L2-normalised by that; zeros stay zeros."""
+def root_normalise(rows: Float[np.ndarray, "n d"]) -> NDArray[np.float32]:
+    """L1-normalised and then square-rooted histograms, which are L2-normalised by that; zeros stay zeros.
+
+    >>> root_normalise(np.array([[1.0, 3.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])).round(3).tolist()
+    [[0.5, 0.8659999966621399, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+    """
     sums = rows.sum(1, keepdims=True)
     return np.sqrt(rows / np.maximum(sums, np.finfo(np.float32).tiny)).astype(np.float32)

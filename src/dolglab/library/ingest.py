@@ -22,7 +22,7 @@ from dolglab.concurrency import prefetch_map
 from dolglab.data.image_formats import BrokenImageError, reason
 from dolglab.data.image_reading import decode_shrunk
 from dolglab.errors import UserError, pluralize
-from dolglab.extraction.extract import Group
+from dolglab.extraction.extractor import Group
 from dolglab.library.catalogue import FILE, Catalogue, Photo
 from dolglab.library.library import Library
 from dolglab.library.listing import Listing

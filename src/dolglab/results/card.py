@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import platform
@@ -19,7 +18,7 @@ import numpy as np
 import dolglab
 from dolglab.contracts import Ranking
 from dolglab.errors import UserError
-from dolglab.io import write_text
+from dolglab.io import sha256_of, write_text
 from dolglab.results.statistics import difference, interval, lookalikes
 
 FORMAT = 1
@@ -99,7 +98,7 @@ def make_card(
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(CHECKOUT),
         "versions": versions(),
-        "checkpoint": None if checkpoint is None else {"path": str(checkpoint), "sha256": sha256(checkpoint)},
+        "checkpoint": None if checkpoint is None else {"path": str(checkpoint), "sha256": sha256_of(checkpoint)},
         "training": training,
         "validation_map": validation_map,
         "protocol": protocol,
@@ -299,9 +298,3 @@ def versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             installed[name] = None
     return {"python": platform.python_version(), **installed, "dolglab": dolglab.__version__}
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

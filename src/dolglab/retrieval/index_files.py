@@ -6,7 +6,6 @@ the length and the digest, and is there only once the index is.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dolglab.errors import UserError
-from dolglab.io import atomic_path, write_text
+from dolglab.io import atomic_path, sha256_of, write_text
 
 FIELDS = {"kind", "settings", "dim", "count", "bytes", "sha256"}
 
@@ -44,7 +43,7 @@ def write_index(path: Path, index: Any, header: IndexHeader) -> None:
         except RuntimeError as error:
             raise UserError(f"{path} cannot be written: is there room on the disk?") from error
         stored = {"kind": header.kind, "settings": dict(header.settings), "dim": header.dim, "count": header.count}
-        stored |= {"bytes": aside.stat().st_size, "sha256": _digest(aside)}
+        stored |= {"bytes": aside.stat().st_size, "sha256": sha256_of(aside)}
         # Whoever is stopped between these steps leaves no JSON that speaks of another index.
         _json_path(path).unlink(missing_ok=True)
     write_text(_json_path(path), json.dumps(stored, indent=2) + "\n")
@@ -61,7 +60,7 @@ def read_index(path: Path, wanted: IndexHeader, mmap: bool) -> Any:
     _check_wanted(path, stored, wanted)
     damaged = UserError(f"{path} is damaged: build the index again")
     try:
-        if path.stat().st_size != stored["bytes"] or not (mmap or _digest(path) == stored["sha256"]):
+        if path.stat().st_size != stored["bytes"] or not (mmap or sha256_of(path) == stored["sha256"]):
             raise damaged
     except OSError as error:
         # Another process took it away since its header was read.
@@ -106,11 +105,6 @@ def _check_wanted(path: Path, stored: dict[str, Any], wanted: IndexHeader) -> No
     others = [f"{name}={had.get(name)}, not {asked.get(name)}" for name in asked if had.get(name) != asked.get(name)]
     if others:
         raise UserError(f"{path} was built with {' and '.join(others)}: build it again or ask for the same")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _utf8(path: Path) -> str:

@@ -16,15 +16,11 @@ from torchmetrics import Metric
 from dolglab.contracts import DIFFICULTIES, Benchmark, Difficulty, Evaluation, Figures, GroundTruth, Measure, Ranked
 from dolglab.errors import UserError
 from dolglab.measures import RevisitedMeasure
+from dolglab.processes import distributed
 from dolglab.retrieval.index import FlatIndex, Index
 from dolglab.retrieval.large_arrays import take_rows
 from dolglab.retrieval.ranking import gallery_ranking
 
-# Batches that become one message between processes.
-BATCHES_AT_ONCE = 256
-
-# Descriptors by position, (images, D), and which of them there are.
-Table = tuple[NDArray[np.float32], NDArray[np.bool_]]
 # Some images' positions and their descriptors; or, which ends what a process has, the positions it skipped.
 Part = tuple[NDArray[np.int64], NDArray[np.float32]] | NDArray[np.int64]
 
@@ -44,6 +40,7 @@ class RetrievalMetric(Metric):
         index: makes the gallery's index; an exact one is not built, since `exact_ranking` needs none.
         difficulties: those that `compute` gives figures for.
         top: how many of each query's answers are kept; by default as many as the measure looks at.
+        batches_per_message: updates that become one message between processes.
 
     The first of several processes ranks, and all have the result. `compute()` gives the measure's figures by
     difficulty, and leaves the ranking in `ranked` and all figures in `figures`. It lets go of the descriptors: after it
@@ -69,6 +66,7 @@ class RetrievalMetric(Metric):
         index: Callable[[], Index] = FlatIndex,
         difficulties: Sequence[Difficulty] = DIFFICULTIES,
         top: int | None = None,
+        batches_per_message: int = 256,
         **kwargs: Any,
     ) -> None:
         # torchmetrics would give every process all descriptors, twice.
@@ -81,6 +79,7 @@ class RetrievalMetric(Metric):
         self.index = index
         self.difficulties = tuple(difficulties)
         self.top = min(measure.depth if top is None else top, num_gallery)
+        self.batches_per_message = batches_per_message
         self.ranked: Ranked | None = None
         self.figures: Figures | None = None
         self.add_state("descriptors", default=[], dist_reduce_fx="cat")
@@ -107,7 +106,7 @@ class RetrievalMetric(Metric):
 
     def compute(self) -> Evaluation:
         """Rank the gallery for each query and measure it. Raises UserError when images are missing."""
-        self.ranked = self._ranking(self.measure.ground_truth_ids(self.ground_truth))
+        self.ranked = self._rank_in_first_process()
         self.figures = self.measure.figures(self.ground_truth, dict.fromkeys(self.difficulties, self.ranked))
         return self.figures.evaluation
 
@@ -120,7 +119,7 @@ class RetrievalMetric(Metric):
         """Take note of images that could not be read."""
         self.skipped.append(positions.cpu())
 
-    def _ranking(self, labelled: Sequence[NDArray[np.int64]]) -> Ranked:
+    def _rank_in_first_process(self) -> Ranked:
         """The ranking of every query, in all processes; of one that could not be read nothing is found."""
         outcome: list[Ranked | UserError | None] = [None]
         if distributed() and dist.get_rank():
@@ -128,41 +127,40 @@ class RetrievalMetric(Metric):
                 dist.send_object_list([part], dst=0)
         else:
             try:
-                outcome = [self._ranked(labelled)]
+                outcome = [self._rank()]
             except UserError as error:
                 outcome = [error]
         if distributed():
             dist.broadcast_object_list(outcome, src=0)
-        match outcome[0]:
-            case Ranked() as ranked:
-                return ranked
-            case error:
-                assert error is not None
-                raise error
+        if isinstance(outcome[0], Ranked):
+            return outcome[0]
+        assert outcome[0] is not None
+        raise outcome[0]
 
-    def _ranked(self, labelled: Sequence[NDArray[np.int64]]) -> Ranked:
-        table, known = self._table()
-        gallery, there = table[: self.num_gallery], known[: self.num_gallery]
-        queries, asked = take_rows(table, self.queries), known[self.queries]
-        return gallery_ranking(gallery, queries, labelled, self.top, there, asked, self.index())
+    def _rank(self) -> Ranked:
+        table, available = self._collect()
+        gallery, queries = table[: self.num_gallery], take_rows(table, self.queries)
+        wanted = self.measure.ground_truth_ids(self.ground_truth)
+        gallery_available, query_available = available[: self.num_gallery], available[self.queries]
+        return gallery_ranking(gallery, queries, wanted, self.top, gallery_available, query_available, self.index())
 
-    def _table(self) -> Table:
-        """What all processes took, in the first of them."""
+    def _collect(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """All processes' descriptors by position, (images, D), and which there are; called in the first of them."""
         size = max(self.num_gallery, int(self.queries.max()) + 1)
         table = np.zeros((size, self.dim), np.float32)
-        known, skipped = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
+        available, skipped = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
         # Everything sent is received before anything is refused, or the others would wait.
         for part in self._parts():
             if isinstance(part, tuple):
-                table[part[0]], known[part[0]] = part[1], True
+                table[part[0]], available[part[0]] = part[1], True
             else:
                 skipped[part] = True
-        missing = np.flatnonzero(~(known | skipped))
+        missing = np.flatnonzero(~(available | skipped))
         if len(missing):
             raise UserError(f"{len(missing)} of {size} images have no descriptor (first: position {missing[0]})")
-        if not known.any():
+        if not available.any():
             raise UserError(f"none of the {size} images could be read")
-        return table, known
+        return table, available
 
     def _parts(self) -> Iterator[Part]:
         """The parts of all processes, one after the other."""
@@ -177,38 +175,22 @@ class RetrievalMetric(Metric):
     def _own_parts(self) -> Iterator[Part]:
         """What this process took, which it lets go of: descriptors, and at the end the images it skipped."""
         while self.positions:
-            count = min(BATCHES_AT_ONCE, len(self.positions))
-            yield _last(self.positions, count), _last(self.descriptors, count)
-        yield _last(self.skipped, len(self.skipped)) if self.skipped else np.empty(0, np.int64)
+            count = min(self.batches_per_message, len(self.positions))
+            yield _pop_last(self.positions, count), _pop_last(self.descriptors, count)
+        yield _pop_last(self.skipped, len(self.skipped)) if self.skipped else np.empty(0, np.int64)
 
 
 class RevisitedMAP(RetrievalMetric):
-    """Revisited mAP of descriptors: easy, medium and hard.
+    """Revisited mAP of descriptors, easy, medium and hard; `kappas` are the k of mP@k.
 
-    Args:
-        ground_truth, num_gallery, queries, dim, index: as for `RetrievalMetric`.
-        kappas: the k of mP@k.
+    The other arguments are those of `RetrievalMetric` from `ground_truth` on.
     """
 
-    def __init__(
-        self,
-        ground_truth: GroundTruth,
-        num_gallery: int,
-        queries: NDArray[np.int64],
-        dim: int,
-        index: Callable[[], Index] = FlatIndex,
-        kappas: Sequence[int] = (1, 5, 10),
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(RevisitedMeasure(kappas), ground_truth, num_gallery, queries, dim, index, **kwargs)
+    def __init__(self, *args: Any, kappas: Sequence[int] = (1, 5, 10), **kwargs: Any) -> None:
+        super().__init__(RevisitedMeasure(kappas), *args, **kwargs)
 
 
-def distributed() -> bool:
-    """Whether several processes work together."""
-    return dist.is_available() and dist.is_initialized()
-
-
-def _last(parts: list[Tensor], count: int) -> NDArray[Any]:
+def _pop_last(parts: list[Tensor], count: int) -> NDArray[Any]:
     """The last `count` parts as one, taken off the list."""
     joined = torch.cat(parts[-count:]).numpy()
     del parts[-count:]

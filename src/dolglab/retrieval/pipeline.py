@@ -29,8 +29,8 @@ from dolglab.retrieval.index import FlatIndex, Index, recall
 from dolglab.retrieval.ranking import exact_ranking, gallery_ranking, listed_ranking, reranked
 from dolglab.retrieval.whitening import Whitening
 
-# How many of a query's answers are kept, for pictures and files.
-KEPT = 100
+# How many of a query's answers a `Ranking` keeps, for pictures and files.
+ANSWERS = 100
 RECALLS = (10, 100)
 ORACLE = "oracle shortlist: junk was taken out with the ground truth before re-ranking"
 APPROXIMATE = "approximate index: what it does not find counts as missed, a lower bound"
@@ -41,7 +41,7 @@ class PostProcessing(Protocol):
     """Descriptors to other descriptors: gallery (N, D), queries (Q, D), and which of the gallery's there are, (N,)."""
 
     def __call__(
-        self, gallery: NDArray[np.float32], queries: NDArray[np.float32], known: NDArray[np.bool_] | None = None
+        self, gallery: NDArray[np.float32], queries: NDArray[np.float32], available: NDArray[np.bool_] | None = None, /
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 
     def config(self) -> dict[str, object]:
@@ -118,14 +118,14 @@ class RetrievalPipeline:
     def search(self, found: ExtractedFeatures, benchmark: Benchmark) -> SearchResult:
         """Rank a benchmark's gallery for each of its queries."""
         if self.aggregate is None:
-            return self._by_descriptors(found, benchmark)
-        return self._by_local_features(self.aggregate, found, benchmark)
+            return self._rank_by_descriptors(found, benchmark)
+        return self._rank_by_local_features(self.aggregate, found, benchmark)
 
     def shortlisted(self, result: SearchResult, benchmark: Benchmark) -> NDArray[np.int64]:
         """Positions of all images whose local features the re-ranker will ask for: queries, and their first answers."""
         assert self.rerank is not None
         answers = [
-            result.ranked.heads[query, _places(result.ranked, query, benchmark, self.rerank.depth, difficulty)]
+            result.ranked.heads[query, _shortlist_ranks(result.ranked, query, benchmark, self.rerank.depth, difficulty)]
             for difficulty in (benchmark.difficulties if self.oracle else (None,))
             for query in range(len(benchmark.queries))
         ]
@@ -148,7 +148,8 @@ class RetrievalPipeline:
             seconds: what has been spent so far.
         """
         start = time.perf_counter()
-        rankings, extra = self._reranked(result, benchmark, local), local or ExtractedFeatures(found.available)
+        rankings = self._rerank(result, benchmark, local)
+        extra = local or ExtractedFeatures(found.available)
         query_seconds = result.seconds + (time.perf_counter() - start) / max(1, len(benchmark.queries))
         figures = benchmark.measure.figures(benchmark.ground_truth, rankings)
         shown = rankings["medium" if "medium" in rankings else benchmark.difficulties[0]]
@@ -163,41 +164,44 @@ class RetrievalPipeline:
             benchmark=benchmark,
             evaluation=figures.evaluation,
             kappas=figures.kappas,
-            top=shown.heads[:, :KEPT],
+            top=shown.heads[:, :ANSWERS],
             bad=found.bad,
             seconds=seconds + time.perf_counter() - start,
             answers=figures.answers,
             notes=(*result.notes, *self._learned_here(benchmark), *((ORACLE,) if self.oracle else ())),
             stages={**stages, **extra.stages},
             costs=costs,
-            before=None if self.rerank is None else result.ranked.heads[:, :KEPT],
+            before=None if self.rerank is None else result.ranked.heads[:, :ANSWERS],
             curves=figures.curves,
         )
 
-    def _by_descriptors(self, found: ExtractedFeatures, benchmark: Benchmark) -> SearchResult:
+    def _rank_by_descriptors(self, found: ExtractedFeatures, benchmark: Benchmark) -> SearchResult:
         size = benchmark.num_gallery
         gallery, available = found.descriptors[:size], found.available[:size]
         queries = np.array(found.descriptors[benchmark.queries])
-        asked = found.available[benchmark.queries]
+        query_available = found.available[benchmark.queries]
         for step in self.post.values():
             gallery, queries = step(gallery, queries, available)
         index = self.index()
         wanted = benchmark.measure.ground_truth_ids(benchmark.ground_truth)
         start = time.perf_counter()
-        ranked = gallery_ranking(gallery, queries, wanted, self._top(benchmark), available, asked, index)
+        ranked = gallery_ranking(gallery, queries, wanted, self._top_n(benchmark), available, query_available, index)
         seconds = (time.perf_counter() - start) / max(1, len(queries))
         stages: dict[str, object] = {"post": [step.config() for step in self.post.values()]} if self.post else {}
         if index.exact:
-            size_in_bytes = float(gallery.shape[1] * gallery.dtype.itemsize)
-            return SearchResult(ranked, size_in_bytes, seconds, gallery, queries, stages)
-        nothing = [np.empty(0, np.int64)] * int(asked.sum())
-        exact = exact_ranking(gallery, queries[asked], nothing, max(RECALLS), available)
-        stages["index"] = index_config(index, ranked.heads[asked], exact.heads)
+            image_bytes = float(gallery.shape[1] * gallery.dtype.itemsize)
+            return SearchResult(ranked, image_bytes, seconds, gallery, queries, stages)
+        nothing = [np.empty(0, np.int64)] * int(query_available.sum())
+        exact = exact_ranking(gallery, queries[query_available], nothing, max(RECALLS), available).heads
+        heads = ranked.heads[query_available]
+        # What a card says of an approximate index: settings, and the share of the nearest images that it finds.
+        recalls = {f"recall@{k}": recall(heads, exact, k) for k in RECALLS if k <= heads.shape[1]}
+        stages["index"] = {"kind": index.kind, **index.settings, "depth": index.depth, **recalls}
         return SearchResult(ranked, index.bytes_per_vector, seconds, gallery, queries, stages, (APPROXIMATE,))
 
-    def _by_local_features(self, aggregate: ASMK, found: ExtractedFeatures, benchmark: Benchmark) -> SearchResult:
-        there = np.flatnonzero(found.available[: benchmark.num_gallery]).tolist()
-        aggregate.build((position, found.features(position).descriptors) for position in there)
+    def _rank_by_local_features(self, aggregate: ASMK, found: ExtractedFeatures, benchmark: Benchmark) -> SearchResult:
+        gallery = np.flatnonzero(found.available[: benchmark.num_gallery]).tolist()
+        aggregate.build((position, found.features(position).descriptors) for position in gallery)
         start = time.perf_counter()
 
         def lists() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
@@ -210,11 +214,11 @@ class RetrievalPipeline:
                     yield np.empty(0, np.int64), np.empty(0, np.float32)
 
         wanted = benchmark.measure.ground_truth_ids(benchmark.ground_truth)
-        ranked = listed_ranking(lists(), wanted, self._top(benchmark))
+        ranked = listed_ranking(lists(), wanted, self._top_n(benchmark))
         seconds = (time.perf_counter() - start) / len(benchmark.queries)
         return SearchResult(ranked, aggregate.bytes_per_image, seconds, stages={"aggregate": aggregate.config()})
 
-    def _reranked(
+    def _rerank(
         self, result: SearchResult, benchmark: Benchmark, local: ExtractedFeatures | None
     ) -> dict[Difficulty, Ranked]:
         """The rankings at each difficulty, which differ for an oracle's shortlist alone."""
@@ -225,12 +229,12 @@ class RetrievalPipeline:
             return dict.fromkeys(benchmark.difficulties, rerank(result, benchmark, self.rerank, features))
         return {d: rerank(result, benchmark, self.rerank, features, d) for d in benchmark.difficulties}
 
-    def _top(self, benchmark: Benchmark) -> int:
+    def _top_n(self, benchmark: Benchmark) -> int:
         """How many first answers of each query must be known one by one."""
         depth = self.rerank.depth if self.rerank else 0
         if self.oracle:
             depth += max(map(len, labelled_of(benchmark.ground_truth)), default=0)
-        return min(benchmark.num_gallery, max(KEPT, benchmark.measure.depth, depth))
+        return min(benchmark.num_gallery, max(ANSWERS, benchmark.measure.depth, depth))
 
     def _learned_here(self, benchmark: Benchmark) -> list[str]:
         """A note for each part that was learned on the very set it is tested on."""
@@ -238,12 +242,6 @@ class RetrievalPipeline:
         if self.aggregate is not None:
             parts.append(("codebook", self.aggregate.learned_on))
         return [f"{part} learned on this set" for part, origin in parts if origin and origin[1] == benchmark.digest]
-
-
-def index_config(index: Index, heads: NDArray[np.int64], exact: NDArray[np.int64]) -> dict[str, object]:
-    """What a card says of an approximate index: settings, and the share of the nearest images that it finds."""
-    found = {f"recall@{k}": recall(heads, exact, k) for k in RECALLS if k <= heads.shape[1]}
-    return {"kind": index.kind, **index.settings, "depth": index.depth, **found}
 
 
 def rerank(
@@ -255,12 +253,12 @@ def rerank(
 ) -> Ranked:
     """The rankings with their first answers in a new order; of an oracle's shortlist, those for one difficulty."""
     orders = {}
+    described = len(result.gallery) > 0
     for query, image in enumerate(benchmark.queries.tolist()):
-        at = _places(result.ranked, query, benchmark, reranker.depth, difficulty)
+        at = _shortlist_ranks(result.ranked, query, benchmark, reranker.depth, difficulty)
         if not len(at):
             continue
         positions = result.ranked.heads[query, at]
-        described = len(result.gallery) > 0
         shortlist = Shortlist(
             query_image=image,
             positions=positions,
@@ -269,19 +267,19 @@ def rerank(
             descriptors=np.asarray(result.gallery[positions]) if described else np.empty((len(at), 0), np.float32),
             local=local,
         )
-        # Ignored images keep their places, so that they count for nothing as before.
+        # Ignored images keep their ranks, so that they count for nothing as before.
         order = np.arange(at[-1] + 1)
         order[at] = at[reranker(shortlist)]
         orders[query] = order
     return reranked(result.ranked, orders)
 
 
-def _places(
+def _shortlist_ranks(
     ranked: Ranked, query: int, benchmark: Benchmark, depth: int, difficulty: Difficulty | None
 ) -> NDArray[np.int64]:
-    """Where in its head a query's shortlist stands: the first, without those that a difficulty ignores."""
+    """The ranks of a query's first answers, without those that a difficulty ignores."""
     head = ranked.heads[query]
-    there = head >= 0
+    wanted = head >= 0
     if difficulty is not None:
-        there &= ~np.isin(head, ignored_of(difficulty, benchmark.ground_truth)[query])
-    return np.flatnonzero(there)[:depth]
+        wanted &= ~np.isin(head, ignored_of(difficulty, benchmark.ground_truth)[query])
+    return np.flatnonzero(wanted)[:depth]

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dolglab.errors import UserError
+from dolglab.io import sha256_of
 from dolglab.models.backbone import FeatureBackbone
 from dolglab.models.checkpoint import tensor_file, trained_on
 from dolglab.models.dolg import DescriptorModel
-from dolglab.results.card import read_card, sha256
+from dolglab.results.card import read_card
 from dolglab.results.comparison_tables import summarize
 from dolglab.results.table_formats import to_markdown
 from dolglab.templates import template
@@ -70,7 +71,8 @@ def read_cards(given: Sequence[str], checkpoint: str, written: Path) -> list[dic
 
     Raises UserError for a card that cannot be read, or of other weights.
     """
-    digests = {sha256(tensor_file(checkpoint)), sha256(written)} if Path(checkpoint).exists() else {sha256(written)}
+    files = [written, *([tensor_file(checkpoint)] if Path(checkpoint).exists() else [])]
+    digests = {sha256_of(file) for file in files}
     found = Path(checkpoint).resolve().parent.parent / "card.json"
     cards = {path: read_card(Path(path)) for path in (given or [str(found)] if found.is_file() else given)}
     ours = {path: (card["checkpoint"] or {}).get("sha256") in digests for path, card in cards.items()}

@@ -13,11 +13,11 @@ from dolglab.errors import UserError
 from dolglab.losses.margin import CurricularFace, MarginHead
 from dolglab.models.checkpoint import RUN_KEY, check_fit, read_checkpoint
 from dolglab.models.dolg import DescriptorModel
-from dolglab.models.released import Released, is_released, read_released
+from dolglab.models.released import is_released, read_released
 from dolglab.models.weights import below, check_finite, read_file, tensors_of
 
 
-def warm_start(
+def init_from(
     model: DescriptorModel,
     head: MarginHead,
     source: str,
@@ -44,63 +44,56 @@ def warm_start(
     tensors = tensors_of(stored, source)
     if is_released(tensors):
         released = read_released(tensors, source)
-        own, head_too, why_not = released.model, _centres_of(released), ""
+        network, reason = released.model, ""
+        centres = {"weight": released.centres, "mean_cosine": released.mean_cosine}
     else:
         check_finite(tensors, source)
-        own, head_too = below(tensors, "model.") or dict(tensors), below(tensors, "head.")
-        why_not = _why_not(_classes_of(stored), classes)
+        network, centres = below(tensors, "model.") or dict(tensors), below(tensors, "head.")
+        reason = _class_mismatch(stored, classes)
     if parts is not None:
-        _take_parts(model, own, source, parts)
+        _load_parts(model, network, source, parts)
         return
-    check_fit(model.state_dict(), own, source)
-    model.load_state_dict(own)
-    _take_centres(head, head_too, source, why_not)
-    if auxiliary is not None and not why_not:
-        _take_auxiliary(auxiliary, below(tensors, "auxiliary."))
+    check_fit(model.state_dict(), network, source)
+    model.load_state_dict(network)
+    if auxiliary is not None and not reason:
+        _load_fitting(auxiliary, below(tensors, "auxiliary."))
+    reason = reason or _load_centres(head, centres)
+    taken = f"its head is not taken: {reason}" if reason else "and the head's class centres"
+    rank_zero_only(print)(f"weights from {source}; {taken}")
 
 
-def _take_parts(model: DescriptorModel, tensors: Mapping[str, Tensor], source: str, parts: Sequence[str]) -> None:
-    there = dict(model.named_children())
+def _class_mismatch(stored: Any, classes: Sequence[str]) -> str:
+    """Why the class centres of a checkpoint do not stand for `classes`; empty if they do, or it names no class."""
+    run = stored.get(RUN_KEY) if isinstance(stored, dict) else None
+    if not run:
+        return "it does not say which landmarks"
+    return "" if list(run["classes"]) in ([], list(classes)) else "its landmarks are others"
+
+
+def _load_parts(model: DescriptorModel, tensors: Mapping[str, Tensor], source: str, parts: Sequence[str]) -> None:
+    available = dict(model.named_children())
     for name in parts:
-        if name not in there:
-            raise UserError(f"weights_parts={name}: the network has no such part, but {', '.join(there)}")
+        if name not in available:
+            raise UserError(f"weights_parts={name}: the network has no such part, but {', '.join(available)}")
         part = below(tensors, f"{name}.")
-        check_fit(there[name].state_dict(), part, f"{source} ({name})")
-        there[name].load_state_dict(part)
+        check_fit(available[name].state_dict(), part, f"{source} ({name})")
+        available[name].load_state_dict(part)
     rank_zero_only(print)(f"weights from {source}: {', '.join(parts)}; all else starts anew")
 
 
-def _take_auxiliary(auxiliary: nn.Module, stored: Mapping[str, Tensor]) -> None:
-    """Copy what is stored in the same shape; networks without a local head store nothing."""
-    own = auxiliary.state_dict()
-    fitting = {key: value for key, value in stored.items() if key in own and own[key].shape == value.shape}
-    auxiliary.load_state_dict(own | fitting)
-
-
-def _centres_of(released: Released) -> dict[str, Tensor]:
-    return {"weight": released.centres, "mean_cosine": released.mean_cosine}
-
-
-def _classes_of(stored: Any) -> list[str] | None:
-    run = stored.get(RUN_KEY) if isinstance(stored, dict) else None
-    return list(run["classes"]) if run else None
-
-
-def _why_not(known: list[str] | None, classes: Sequence[str]) -> str:
-    """Why class centres of landmarks `known` (empty where nobody says) do not stand for `classes`; empty if they do."""
-    if known is None:
-        return "it does not say which landmarks"
-    return "" if known in ([], list(classes)) else "its landmarks are others"
-
-
-def _take_centres(head: MarginHead, stored: Mapping[str, Tensor], source: str, why_not: str) -> None:
-    """Copy class centres, and the running mean where both heads have one, unless there is a reason not to."""
+def _load_centres(head: MarginHead, stored: Mapping[str, Tensor]) -> str:
+    """Copy class centres, and the running mean where both heads have one; or say why they do not fit."""
     weight = stored.get("weight")
-    if not why_not and (weight is None or weight.shape != head.weight.shape):
-        why_not = "its shape is another"
-    if not why_not and weight is not None:
-        head.weight.data.copy_(weight)
-        if isinstance(head, CurricularFace) and "mean_cosine" in stored:
-            head.mean_cosine.copy_(stored["mean_cosine"])
-    head_too = f"its head is not taken: {why_not}" if why_not else "and the head's class centres"
-    rank_zero_only(print)(f"weights from {source}; {head_too}")
+    if weight is None or weight.shape != head.weight.shape:
+        return "its shape is another"
+    head.weight.data.copy_(weight)
+    if isinstance(head, CurricularFace) and "mean_cosine" in stored:
+        head.mean_cosine.copy_(stored["mean_cosine"])
+    return ""
+
+
+def _load_fitting(module: nn.Module, stored: Mapping[str, Tensor]) -> None:
+    """Copy what is stored in the same shape; networks without a local head store nothing."""
+    state = module.state_dict()
+    fitting = {key: value for key, value in stored.items() if key in state and state[key].shape == value.shape}
+    module.load_state_dict(state | fitting)

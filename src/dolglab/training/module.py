@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
@@ -29,11 +29,15 @@ from dolglab.training.optim import optimizer_steps, parameter_groups
 from dolglab.training.retrieval_module import ExtractionOptions, RetrievalModule
 
 # Where a checkpoint holds the class centres, and the entry that says which of the optimizer's parameters they are.
-HEAD_WEIGHT, HEAD_PLACE = "head.weight", "dolg_head_place"
+HEAD_WEIGHT, HEAD_POSITION = "head.weight", "dolg_head_place"
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 BuildOptimizer = Callable[[Iterable[Any]], Optimizer]
 BuildSchedule = Callable[[Optimizer, int], LRScheduler]
+
+
+class NotFiniteError(UserError):
+    """A loss that is not a number: the run stops at this batch."""
 
 
 class LandmarkModule(RetrievalModule):
@@ -74,12 +78,12 @@ class LandmarkModule(RetrievalModule):
         self.auxiliary = auxiliary
         # Of the training pass alone: whole images come in every shape. The bound method is no submodule, so that the
         # state keeps its names.
-        self.describe: Callable[[Tensor], Any] = model.forward
+        self.training_forward: Callable[[Tensor], Any] = model.forward
         if auxiliary is not None:
             assert isinstance(model, DELG), "only a DELG has a local head to train"
-            self.describe = model.training_features
+            self.training_forward = model.training_features
         if compiler is not None:
-            self.describe = torch.compile(self.describe, backend=compiler, dynamic=False)
+            self.training_forward = torch.compile(self.training_forward, backend=compiler, dynamic=False)
         self.augmentation = augmentation
         self.build_optimizer = optimizer
         self.build_schedule = schedule
@@ -94,68 +98,76 @@ class LandmarkModule(RetrievalModule):
         """Margin loss of one batch, and a local head's. Raises UserError naming the batch's ids when not finite."""
         images = self.model.backbone.normalise(self.augmentation(batch.images, batch.draws))
         if self.auxiliary is None:
-            result, terms = self._margin_loss(self.describe(images), batch), None
+            result, terms = self._margin_loss(self.training_forward(images), batch), None
             loss = result.loss
         else:
-            descriptors, local = self.describe(images)
+            descriptors, local = self.training_forward(images)
             result = self._margin_loss(descriptors, batch)
             terms = self.auxiliary(*local, batch.labels)
             loss = result.loss + terms.loss
         if not torch.isfinite(loss):
-            raise NotFiniteError(self._not_finite(loss, batch))
-        self._log_step(_step_figures(loss, result, terms), len(batch))
+            ids = " ".join(f"{int(sample):016x}" for sample in batch.ids)
+            training = self._data.training
+            files = ", ".join(training.names(batch.ids)) if training else ""
+            raise NotFiniteError(
+                f"the loss became {loss.item()} at epoch {self.current_epoch}, step {self.global_step}: lower the "
+                "learning rate or clip the gradient (trainer.gradient_clip_val); "
+                f"ids of the batch: {ids}; files: {files}"
+            )
+        self._log_step(loss, result, terms, len(batch))
         self.cosines = result.cosine, result.at
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Groups of the pretrained backbone and of everything new, and a schedule by steps."""
+        """Groups of the pretrained backbone and of everything new, and a schedule by optimizer steps."""
         backbone = set(self.model.backbone.parameters())
         new = [p for p in self.parameters() if p not in backbone]
         optimizer = self.build_optimizer(self.group(self.model.backbone.levels(), new))
         for group in optimizer.param_groups:
             group["lr"] *= group["lr_scale"]
-        schedule = self.build_schedule(optimizer, self._steps())
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _steps(self) -> int:
         trainer = self.trainer
-        return optimizer_steps(
+        steps = optimizer_steps(
             self._data.batches_per_epoch,
             trainer.max_epochs,
             trainer.limit_train_batches,
             trainer.accumulate_grad_batches,
             self.max_steps,
         )
+        schedule = self.build_schedule(optimizer, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The run's configuration and classes travel with the weights; the logs are on disk before them.
+        """Add the run's configuration and classes to the weights, once the logs are on disk.
 
         All processes come here: of a head spread over them, the checkpoint holds the whole.
         """
         for logger in self.trainer.loggers:
             if isinstance(logger, CSVLog):
-                logger.settle()
-        checkpoint[RUN_KEY] = self.run
-        checkpoint[HEAD_PLACE] = self._head_place()
+                logger.flush_for_checkpoint()
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        position = next(i for i, p in enumerate(parameters) if p is self.head.weight)
+        checkpoint |= {RUN_KEY: self.run, HEAD_POSITION: position}
         if self.class_parallel is not None:
-            self.class_parallel.gather_checkpoint(checkpoint, HEAD_WEIGHT, checkpoint[HEAD_PLACE])
+            self.class_parallel.gather_checkpoint(checkpoint, HEAD_WEIGHT, position)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Of a head that is spread over processes, take this one's part."""
+        """Take this process's part of a head that is spread over them."""
         if self.class_parallel is not None:
-            self.class_parallel.scatter_checkpoint(checkpoint, HEAD_WEIGHT, checkpoint[HEAD_PLACE])
+            self.class_parallel.scatter_checkpoint(checkpoint, HEAD_WEIGHT, checkpoint[HEAD_POSITION])
 
     def on_fit_start(self) -> None:
         """Keep the run's seed, which all processes began with, so that their networks are the same."""
         self._seed = torch.initial_seed()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """What a step drops at random follows from its number and its process, so that a resumed run drops the same."""
-        place = np.random.SeedSequence([self._seed, self.current_epoch, batch_idx, self.global_rank])
-        torch.manual_seed(int(place.generate_state(1, np.uint64)[0]))
+        """Seed what a step drops at random by its number and its process, so that a resumed run drops the same."""
+        sequence = np.random.SeedSequence([self._seed, self.current_epoch, batch_idx, self.global_rank])
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
 
     def setup(self, stage: str) -> None:
-        """Spread the head, now that the processes are there, and keep it out of what DDP shares."""
+        """Spread the head over the processes, and keep it out of what DDP shares."""
         if self.class_parallel is not None:
             self.class_parallel.split(self.global_rank, self.trainer.world_size)
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, [HEAD_WEIGHT])
@@ -166,7 +178,7 @@ class LandmarkModule(RetrievalModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """The norm is that of the whole network, also where the head is spread over processes.
+        """Clip by the norm of the whole network, also where the head is spread over processes.
 
         A local head has a norm of its own: its losses change the backbone's step no more than its gradient.
         """
@@ -174,7 +186,9 @@ class LandmarkModule(RetrievalModule):
         if plain or not gradient_clip_val or gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
-        local = self._local_parameters()
+        local = set()
+        if self.auxiliary is not None and isinstance(self.model, DELG):
+            local = {*self.model.local.parameters(), *self.auxiliary.parameters()}
         others = [p for p in self.parameters() if p not in local]
         clip_grad_norm_(local, gradient_clip_val)
         if self.class_parallel is None:
@@ -183,65 +197,34 @@ class LandmarkModule(RetrievalModule):
             self.class_parallel.clip(others, gradient_clip_val)
 
     def gradient_norm(self) -> Float[Tensor, ""]:
-        """Of all parameters, the head's over all processes; every process must ask."""
+        """The norm over all parameters, the head's over all processes; every process must call it."""
         parameters = [p for p in self.parameters() if p.grad is not None]
         if self.class_parallel is not None:
             return self.class_parallel.norm(parameters)
         return get_total_norm([p.grad for p in parameters if p.grad is not None])
-
-    def _local_parameters(self) -> set[nn.Parameter]:
-        """What only the losses of a local head train."""
-        if self.auxiliary is None or not isinstance(self.model, DELG):
-            return set()
-        return {*self.model.local.parameters(), *self.auxiliary.parameters()}
 
     def _margin_loss(self, descriptors: Float[Tensor, "b d"], batch: Batch) -> HeadLoss:
         if self.class_parallel is None:
             return self.head.loss(descriptors, batch.labels)
         return self.class_parallel.loss(descriptors, batch.labels, self.global_step)
 
-    def _head_place(self) -> int:
-        """The position of the head's weight among the optimizer's parameters."""
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, Optimizer)
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        return next(place for place, p in enumerate(parameters) if p is self.head.weight)
-
-    def _log_step(self, figures: dict[str, Tensor], size: int) -> None:
-        """Means over the processes, by one exchange for all of them."""
+    def _log_step(self, loss: Float[Tensor, ""], result: HeadLoss, terms: LocalTerms | None, size: int) -> None:
+        """Log a step's figures, means over the processes, by one exchange for all of them."""
+        figures = {
+            "loss": loss,
+            "accuracy": result.accuracy,
+            "target_cosine": result.target_cosine,
+            "nontarget_cosine": result.nontarget_cosine,
+        }
+        if terms is not None:
+            figures["margin_loss"] = result.loss
+            figures |= {"reconstruction_loss": terms.reconstruction, "attention_loss": terms.attention}
         values = self.trainer.strategy.reduce(torch.stack([value.detach().float() for value in figures.values()]))
         for name, value in zip(figures, values, strict=True):
             self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=size)
         exponent = getattr(self.model.pooling, "p", None)
         if exponent is not None:
             self.log("pooling/p", exponent.detach().mean(), batch_size=size)
-
-    def _not_finite(self, loss: Float[Tensor, ""], batch: Batch) -> str:
-        ids = " ".join(f"{int(sample):016x}" for sample in batch.ids)
-        training = self._data.training
-        files = ", ".join(training.names(batch.ids)) if training else ""
-        return (
-            f"the loss became {loss.item()} at epoch {self.current_epoch}, step {self.global_step}: lower the "
-            f"learning rate or clip the gradient (trainer.gradient_clip_val); ids of the batch: {ids}; files: {files}"
-        )
-
-
-def _step_figures(loss: Float[Tensor, ""], result: HeadLoss, terms: LocalTerms | None) -> dict[str, Tensor]:
-    """What a step shows of its batch, and of a local head."""
-    shown = {
-        "loss": loss,
-        "accuracy": result.accuracy,
-        "target_cosine": result.target_cosine,
-        "nontarget_cosine": result.nontarget_cosine,
-    }
-    if terms is None:
-        return shown
-    local = {"reconstruction_loss": terms.reconstruction, "attention_loss": terms.attention}
-    return {**shown, "margin_loss": result.loss, **local}
-
-
-class NotFiniteError(UserError):
-    """A loss that is not a number: the run stops at this batch."""
 
 
 def check_trainer(precision: object, max_epochs: object, max_steps: object) -> None:

@@ -68,6 +68,9 @@ def lr_factor(rule: object, batch: int, reference: object) -> float:
 
     "linear": batch / reference (Goyal et al., 2017); "sqrt": its square root (Krizhevsky, 2014); None: 1.
     Raises UserError for another rule, or a reference that is no batch.
+
+    >>> lr_factor("linear", 512, 128), lr_factor("sqrt", 512, 128), lr_factor(None, 512, 128)
+    (4.0, 2.0, 1.0)
     """
     if rule not in (None, "linear", "sqrt") or not isinstance(reference, int) or reference < 1:
         raise UserError(f"optim.scaling has rule linear, sqrt or null and a batch from 1, not {rule} and {reference}")
@@ -83,7 +86,9 @@ def cosine_factor(step: int, steps: int, warmup: int, final: float) -> float:
     return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def optimizer_steps(batches: int, epochs: int | None, limit: float = 1.0, accumulate: int = 1, most: int = -1) -> int:
+def optimizer_steps(
+    batches: int, epochs: int | None, limit: float = 1.0, accumulate: int = 1, max_steps: int = -1
+) -> int:
     """The optimizer steps of a whole training.
 
     Lightning's own estimate builds the training loader before a checkpoint has restored the epoch, so that a
@@ -94,17 +99,20 @@ def optimizer_steps(batches: int, epochs: int | None, limit: float = 1.0, accumu
         epochs: `trainer.max_epochs`; -1 or None sets no end.
         limit: `trainer.limit_train_batches`: a share, or as an int a number of batches.
         accumulate: batches of one step; the last step of an epoch may have fewer.
-        most: `trainer.max_steps`; -1 sets no end.
+        max_steps: `trainer.max_steps`; -1 sets no end.
 
     Raises:
         UserError: a training without an end, or without a batch.
+
+    >>> optimizer_steps(37, epochs=3, accumulate=4)
+    30
     """
-    taken = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
-    if taken < 1:
+    used = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
+    if used < 1:
         raise UserError(f"trainer.limit_train_batches={limit} leaves none of the {batches} batches of an epoch")
     if epochs is None or epochs < 0:
-        if most < 0:
+        if max_steps < 0:
             raise UserError("the schedule needs an end: give trainer.max_epochs or trainer.max_steps")
-        return most
-    steps = math.ceil(taken / accumulate) * epochs
-    return steps if most < 0 else min(steps, most)
+        return max_steps
+    steps = math.ceil(used / accumulate) * epochs
+    return steps if max_steps < 0 else min(steps, max_steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import lightning as L
@@ -21,8 +21,9 @@ from dolglab.extraction.extract import Images
 from dolglab.extraction.extractor import Extractor, check_protocol
 from dolglab.extraction.fuse_batch_norm import for_inference
 from dolglab.models.dolg import DescriptorModel
+from dolglab.processes import distributed, gather_all
 from dolglab.retrieval.index import FlatIndex, Index
-from dolglab.retrieval.map_metric import RetrievalMetric, distributed
+from dolglab.retrieval.map_metric import RetrievalMetric
 from dolglab.retrieval.pipeline import RetrievalPipeline
 
 
@@ -55,19 +56,24 @@ class RetrievalModule(L.LightningModule):
         self.model = model.to(memory_format=torch.channels_last)
         self.validation = validation or ExtractionOptions()
         self.rankings: list[Ranking] = []
-        self._runs: list[_Run] = []
+        self._runs: list[_ValidationRun] = []
 
     def on_validation_epoch_start(self) -> None:
-        """One metric for each benchmark, and one network in all processes."""
+        """Start a metric for each benchmark, with the same network in all processes."""
         share_buffers(self.model)
         extractor = Extractor(self.model, self.validation.scales, self.validation.resize)
         self._runs = [
-            _Run(benchmark, extractor, self.validation.index, self.device) for benchmark in self._data.validation
+            _ValidationRun(
+                benchmark,
+                extractor,
+                RetrievalMetric.of(benchmark, self.model.dim, self.validation.index).to(self.device),
+            )
+            for benchmark in self._data.validation
         ]
         self._clock = time.perf_counter()
 
     def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Descriptors of one batch of whole images; the time since the last one is this benchmark's."""
+        """Describe one batch of whole images; the time since the last one is this benchmark's."""
         run = self._runs[dataloader_idx]
         run.process(batch)
         now = time.perf_counter()
@@ -77,8 +83,8 @@ class RetrievalModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Rank, measure and log."""
         self.rankings = [run.finish() for run in self._runs]
-        for place, ranking in enumerate(self.rankings):
-            for name, value in logged_figures("val", place, ranking).items():
+        for number, ranking in enumerate(self.rankings):
+            for name, value in logged_figures("val", number, ranking).items():
                 figure = torch.tensor(value, dtype=torch.float32, device=self.device)
                 self.log(name, figure, rank_zero_only=False, sync_dist=False)
         self._runs = []
@@ -89,68 +95,15 @@ class RetrievalModule(L.LightningModule):
         return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def run_test(
-    trainer: L.Trainer,
-    data: LandmarkDataModule,
-    network: DescriptorModel,
-    options: ExtractionOptions,
-    store: Path,
-    stage: str = "test",
-    kept: Path | None = None,
-) -> list[Ranking]:
-    """Run the data module's test benchmarks as an evaluation does, which finds the descriptors in `store` afterwards.
-
-    Args:
-        trainer: whose processes describe the images, and whose loggers take the figures.
-        network: in eval mode.
-        stage: before the names of what is logged.
-        kept: the checkpoint that is kept whatever happens here.
-
-    Returns one ranking a benchmark, in the main process; none in the others.
-    Raises UserError, which says that a given checkpoint is kept, where an image stops the test.
-    """
-    images = Images(data.max_side, data.on_error == "skip", data.reading.orientation, data.workers, data.eval_batch)
-    lean = for_inference(network, str(trainer.precision))
-    extractor = FeatureExtractor(trainer, images, store, Extractor(lean, options.scales, options.resize))
-    evaluator = Evaluator(extractor, RetrievalPipeline(options.index))
-    try:
-        found = [evaluator.run(benchmark) for benchmark in data.test]
-    except UserError as error:
-        said = f"training is done and {kept} is kept, but the test stopped: " if kept else ""
-        raise UserError(f"{said}{error}") from None
-    rankings = [ranking for ranking in found if ranking is not None]
-    for place, ranking in enumerate(rankings):
-        for logger in trainer.loggers:
-            figures = {**logged_figures(stage, place, ranking), "epoch": trainer.current_epoch}
-            logger.log_metrics(figures, trainer.global_step)
-            logger.save()
-    return rankings
-
-
-def logged_figures(stage: str, place: int, ranking: Ranking) -> dict[str, float]:
-    """A benchmark's figures by the names they are logged under; the first benchmark's have the stage's name alone."""
-    prefix = stage if place == 0 else f"{stage}/{ranking.benchmark.name.replace(' ', '_')}"
-    return {f"{prefix}/{d}": float(ranking.evaluation[d]["map"]) for d in ranking.benchmark.difficulties}
-
-
-def share_buffers(model: nn.Module) -> None:
-    """Give every process the buffers of the first: batch norm's statistics differ until DDP's next forward pass."""
-    if distributed():
-        for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)
-
-
-class _Run:
+@dataclass
+class _ValidationRun:
     """One benchmark while its images come in."""
 
-    def __init__(
-        self, benchmark: Benchmark, extractor: Extractor, index: Callable[[], Index], device: torch.device
-    ) -> None:
-        self.benchmark = benchmark
-        self.extractor = extractor
-        self.metric = RetrievalMetric.of(benchmark, extractor.model.dim, index).to(device)
-        self.bad: list[BadImage] = []
-        self.seconds = 0.0
+    benchmark: Benchmark
+    extractor: Extractor
+    metric: RetrievalMetric
+    bad: list[BadImage] = field(default_factory=list)
+    seconds: float = 0.0
 
     def process(self, batch: ImageBatch) -> None:
         if batch.images:
@@ -169,16 +122,59 @@ class _Run:
             evaluation=evaluation,
             kappas=figures.kappas,
             top=self.metric.ranks,
-            bad=tuple(_of_all_processes(self.bad)),
+            bad=tuple(image for bad in gather_all(self.bad) for image in bad),
             seconds=seconds,
             answers=figures.answers,
             curves=figures.curves,
         )
 
 
-def _of_all_processes(bad: list[BadImage]) -> list[BadImage]:
-    if not distributed():
-        return bad
-    parts: list[list[BadImage]] = [[]] * dist.get_world_size()
-    dist.all_gather_object(parts, bad)
-    return [image for part in parts for image in part]
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the buffers of the first: batch norm's statistics differ until DDP's next forward pass."""
+    if distributed():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def run_test(
+    trainer: L.Trainer,
+    data: LandmarkDataModule,
+    network: DescriptorModel,
+    options: ExtractionOptions,
+    store: Path,
+    stage: str = "test",
+    checkpoint: Path | None = None,
+) -> list[Ranking]:
+    """Run the data module's test benchmarks as an evaluation does, which finds the descriptors in `store` afterwards.
+
+    Args:
+        trainer: whose processes describe the images, and whose loggers take the figures.
+        network: in eval mode.
+        stage: before the names of what is logged.
+        checkpoint: the checkpoint that is kept whatever happens here.
+
+    Returns one ranking a benchmark, in the main process; none in the others.
+    Raises UserError, which says that a given checkpoint is kept, where an image stops the test.
+    """
+    images = Images(data.max_side, data.on_error == "skip", data.reading.orientation, data.workers, data.eval_batch)
+    inference = for_inference(network, str(trainer.precision))
+    extractor = FeatureExtractor(trainer, images, store, Extractor(inference, options.scales, options.resize))
+    evaluator = Evaluator(extractor, RetrievalPipeline(options.index))
+    try:
+        found = [evaluator.run(benchmark) for benchmark in data.test]
+    except UserError as error:
+        context = f"training is done and {checkpoint} is kept, but the test stopped: " if checkpoint else ""
+        raise UserError(f"{context}{error}") from None
+    rankings = [ranking for ranking in found if ranking is not None]
+    for number, ranking in enumerate(rankings):
+        for logger in trainer.loggers:
+            figures = {**logged_figures(stage, number, ranking), "epoch": trainer.current_epoch}
+            logger.log_metrics(figures, trainer.global_step)
+            logger.save()
+    return rankings
+
+
+def logged_figures(stage: str, number: int, ranking: Ranking) -> dict[str, float]:
+    """A benchmark's figures by the names they are logged under; the first benchmark's have the stage's name alone."""
+    prefix = stage if number == 0 else f"{stage}/{ranking.benchmark.name.replace(' ', '_')}"
+    return {f"{prefix}/{d}": float(ranking.evaluation[d]["map"]) for d in ranking.benchmark.difficulties}

@@ -1,4 +1,4 @@
-"""What W&B shows of a run beside its curves: ranked answers, attention, precision and recall."""
+"""Weights & Biases: a log that survives a resumed run and a missing server, and a dashboard of pictures and curves."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
+from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
@@ -32,37 +32,16 @@ from dolglab.training.callbacks import is_logged
 from dolglab.training.module import LandmarkModule
 from dolglab.training.retrieval_module import RetrievalModule
 
-BINS = 64
-EDGES = np.linspace(-1, 1, BINS + 1)
-
-
-def cosine_histograms(cosine: Tensor, at: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many cosines of targets, and of all others, lie in each of `BINS` equal parts of -1 to 1.
-
-    Args:
-        cosine: (b, c) of descriptors and class centres.
-        at: (b,) the column of each target; -1 where there is none.
-    """
-    here = at >= 0
-    target = _counts(cosine[here].gather(1, at[here].view(-1, 1)))
-    return target, _counts(cosine) - target
-
-
-def _counts(values: Tensor) -> NDArray[np.int64]:
-    # torch.histc is refused on GPUs where only deterministic operations are allowed.
-    places = ((values.float() + 1) * (BINS / 2)).long().clamp(0, BINS - 1)
-    return torch.bincount(places.flatten(), minlength=BINS).cpu().numpy()
-
-
 # The axis of everything that is logged: optimizer steps, which go on where a resumed run does.
 STEP = "trainer/global_step"
 # What the page of a run, and a table of runs, show of a metric: its best value instead of its last.
 SUMMARIES = {"val/easy": "max", "val/medium": "max", "val/hard": "max", "train/loss": "min"}
 ID_FILE = "wandb_id"
-# Seconds in which the server has to answer before the run is kept on this machine instead.
-PATIENCE = 30
-# Seconds in which it has to take, at the end, what is left to send; `wandb sync` sends the rest.
-END_PATIENCE = 600
+# Equal parts of -1 to 1 in a histogram of cosines.
+BINS = 64
+EDGES = np.linspace(-1, 1, BINS + 1)
+# A row of the table of queries.
+COLUMNS: list[str | int] = ["query", "AP, %", "answers", "attention"]
 
 
 class WandbLog(WandbLogger):
@@ -75,33 +54,45 @@ class WandbLog(WandbLogger):
         folder: the run's.
         offline: keep everything on this machine.
         checkpoints: keep the best and the last one as versions of an artifact.
+        connect_seconds: in which the server has to answer before the run is kept on this machine instead.
+        finish_seconds: in which it has to take, at the end, what is left to send; `wandb sync` sends the rest.
         settings: of `wandb.init`: project, name, group, entity, tags and so on.
 
     Raises UserError, with the first metric, for a key that is missing or refused.
     """
 
-    def __init__(self, folder: str | Path, offline: bool = False, checkpoints: bool = True, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        offline: bool = False,
+        checkpoints: bool = True,
+        connect_seconds: int = 30,
+        finish_seconds: int = 600,
+        **settings: Any,
+    ) -> None:
         import wandb
 
         self.folder = Path(folder)
         self.checkpoints = checkpoints
         # Pictures in tables wait here for `wandb sync`, and not in the home folder.
         os.environ.setdefault("WANDB_DATA_DIR", str((self.folder / "wandb").resolve()))
-        own = wandb.Settings(init_timeout=PATIENCE, finish_timeout=END_PATIENCE, silent=True, console="off")
-        super().__init__(save_dir=self.folder, offline=offline, id=None, settings=own, **settings)
+        defaults = wandb.Settings(
+            init_timeout=connect_seconds, finish_timeout=finish_seconds, silent=True, console="off"
+        )
+        super().__init__(save_dir=self.folder, offline=offline, id=None, settings=defaults, **settings)
         # W&B took it away, and says so of each run.
         self._wandb_init.pop("anonymous")
-        self._defined = False
+        self._begun = False
 
     @property
     def experiment(self) -> Any:
         """The run on W&B, begun at the first call."""
-        if getattr(rank_zero_only, "rank", 0) == 0 and not self._defined:
+        if getattr(rank_zero_only, "rank", 0) == 0 and not self._begun:
             self._begin()
         return super().experiment
 
     def log_hyperparams(self, params: Any = None) -> None:
-        """The configuration, which `log_config` keeps whole."""
+        """Do nothing: `log_config` keeps the whole configuration."""
 
     @rank_zero_only
     def log_config(self, config: dict[str, Any]) -> None:
@@ -116,9 +107,9 @@ class WandbLog(WandbLogger):
         for part in json.loads(card.read_text(encoding="utf-8"))["benchmarks"]:
             for difficulty, value in part["map"].items():
                 self.experiment.summary[f"result/{part['name']}/{difficulty}"] = value
-        kept = wandb.Artifact(f"card-{self.experiment.id}", "result")
-        kept.add_file(str(card))
-        self.experiment.log_artifact(kept)
+        result = wandb.Artifact(f"card-{self.experiment.id}", "result")
+        result.add_file(str(card))
+        self.experiment.log_artifact(result)
         for alias, path in checkpoints.items() if self.checkpoints else ():
             model = wandb.Artifact(f"model-{self.experiment.id}", "model")
             # Not copied: nothing changes a run that has ended.
@@ -126,32 +117,30 @@ class WandbLog(WandbLogger):
             self.experiment.log_artifact(model, aliases=[alias])
 
     def _begin(self) -> None:
-        self._defined = True
-        self._wandb_init["id"] = run_id(self.folder)
-        run = self._start()
-        for metric, summary in SUMMARIES.items():
-            run.define_metric(metric, step_metric=STEP, summary=summary)
-
-    def _start(self) -> Any:
         import wandb
         from wandb.errors import AuthenticationError, CommError, UsageError
 
+        self._begun = True
+        self._wandb_init["id"] = run_id(self.folder)
         try:
-            return super().experiment
-        except (AuthenticationError, UsageError) as error:
-            raise UserError(
-                f"W&B refuses the key ({_one_line(error)}): `wandb login`, or logger.wandb.offline=true"
-            ) from error
-        except CommError as error:
+            run = super().experiment
+        except (AuthenticationError, UsageError, CommError) as error:
+            reason = str(error).strip().splitlines()[0]
+            if isinstance(error, AuthenticationError | UsageError):
+                raise UserError(
+                    f"W&B refuses the key ({reason}): `wandb login`, or logger.wandb.offline=true"
+                ) from error
             print(
-                f"W&B cannot be reached ({_one_line(error)}): the run is kept in {self.folder / 'wandb'}, "
+                f"W&B cannot be reached ({reason}): the run is kept in {self.folder / 'wandb'}, "
                 "`wandb sync` sends it later",
                 file=sys.stderr,
             )
             # The service behind wandb still holds the run that could not begin.
             wandb.teardown()
             self._wandb_init["mode"] = "offline"
-            return super().experiment
+            run = super().experiment
+        for metric, summary in SUMMARIES.items():
+            run.define_metric(metric, step_metric=STEP, summary=summary)
 
 
 def run_id(folder: Path) -> str:
@@ -162,33 +151,27 @@ def run_id(folder: Path) -> str:
     return path.read_text().strip()
 
 
-def _one_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
-
-
-# Queries in a validation's table, from the best AP to the worst, and what stands in a row.
-QUERIES = 4
-COLUMNS: list[str | int] = ["query", "AP, %", "answers", "attention"]
-
-
 class Dashboard(Callback):
-    """At each logged step, how the cosines of targets and others lie; after each validation, of each benchmark, a table
-    of queries, and the mean precision at every recall.
+    """Sends to W&B what curves of single figures do not show.
+
+    At each logged step that is how the cosines of targets and others lie; after each validation, for each benchmark, a
+    table of `queries`, from the best AP to the worst, and the mean precision at every recall.
 
     The first process draws, and the others wait for it at their next step. Where weights are averaged, attention is
     that of the current ones, which Lightning has put back by then.
     """
 
-    def __init__(self, board: WandbLog) -> None:
-        self.board = board
+    def __init__(self, log: WandbLog, queries: int = 4) -> None:
+        self.log = log
+        self.queries = queries
         self.step = 0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A run that is resumed has made steps."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the steps that a resumed run has made."""
         self.step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log the cosines of the first process, which are of its part of the batch or of the classes."""
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
@@ -196,10 +179,14 @@ class Dashboard(Callback):
         if not stepped or not trainer.is_global_zero or not is_logged(trainer, step):
             return
         if isinstance(pl_module, LandmarkModule) and pl_module.cosines is not None:
-            counts = zip(("target", "nontarget"), cosine_histograms(*pl_module.cosines), strict=True)
-            self.board.experiment.log({f"cosines/{name}": _histogram(count) for name, count in counts} | {STEP: step})
+            import wandb
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            target, nontarget = (
+                wandb.Histogram(np_histogram=(counts, EDGES)) for counts in cosine_histograms(*pl_module.cosines)
+            )
+            self.log.experiment.log({"cosines/target": target, "cosines/nontarget": nontarget, STEP: step})
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the rankings that the module holds."""
         if not trainer.is_global_zero or not isinstance(pl_module, RetrievalModule):
             return
@@ -208,12 +195,30 @@ class Dashboard(Callback):
         data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         for ranking in pl_module.rankings:
             name = f"val/{ranking.benchmark.name.replace(' ', '_')}"
-            rows = query_rows(pl_module.model, ranking, data.images_of(ranking.benchmark))
-            self.board.experiment.log({f"{name}/queries": _table(rows), **_curves(name, ranking), STEP: step})
+            rows = query_rows(pl_module.model, ranking, data.images_of(ranking.benchmark), self.queries)
+            self.log.experiment.log({f"{name}/queries": _table(rows), **_curves(name, ranking), STEP: step})
+
+
+def cosine_histograms(cosine: Tensor, at: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many cosines of targets, and of all others, lie in each of `BINS` equal parts of -1 to 1.
+
+    Args:
+        cosine: (b, c) of descriptors and class centres.
+        at: (b,) the column of each target; -1 where there is none.
+    """
+
+    def counts(values: Tensor) -> NDArray[np.int64]:
+        # torch.histc is refused on GPUs where only deterministic operations are allowed.
+        bins = ((values.float() + 1) * (BINS / 2)).long().clamp(0, BINS - 1)
+        return torch.bincount(bins.flatten(), minlength=BINS).cpu().numpy()
+
+    here = at >= 0
+    target = counts(cosine[here].gather(1, at[here].view(-1, 1)))
+    return target, counts(cosine) - target
 
 
 def query_rows(
-    model: DescriptorModel, ranking: Ranking, images: BenchmarkImages, count: int = QUERIES
+    model: DescriptorModel, ranking: Ranking, images: BenchmarkImages, count: int
 ) -> Iterator[tuple[str, float | None, bytes, bytes | None]]:
     """Name, AP in percent, ranked answers and attention (JPEGs) of queries from the best AP to the worst.
 
@@ -223,16 +228,10 @@ def query_rows(
     for query in chosen_queries(ap, count).tolist():
         position = int(ranking.benchmark.queries[query])
         score = round(100 * float(ap[query]), 2) if np.isfinite(ap[query]) else None
-        found = images.__getitems__([position]).images
-        pixels = found[0].numpy() if found else None
+        readable = images.__getitems__([position]).images
+        pixels = readable[0].numpy() if readable else None
         attention = None if pixels is None else attention_overlay(pixels, attention_scores(model, pixels))
         yield images.source.name(position), score, ranked_grid(ranking, queries=[query]), attention
-
-
-def _histogram(counts: NDArray[np.int64]) -> Any:
-    import wandb
-
-    return wandb.Histogram(np_histogram=(counts, EDGES))
 
 
 def _table(rows: Iterator[tuple[str, float | None, bytes, bytes | None]]) -> Any:
