@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from rankings import make_card_of as make_card_of
 from rankings import make_ranking as make_ranking
 from web_server import server as server

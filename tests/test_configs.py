@@ -60,10 +60,7 @@ def test_a_recipe_says_which_batch_its_learning_rate_is_for(choice: str) -> None
 
 @pytest.mark.parametrize("choice", [file.stem for file in sorted((CONF / "benchmark").glob("*.yaml"))])
 def test_every_benchmark_composes(choice: str) -> None:
-    overrides = [
-        "output_dir=out",
-        f"benchmark={choice}",
-    ]
+    overrides = ["output_dir=out", f"benchmark={choice}"]
     cfg = compose("evaluate", overrides=overrides)
     if OmegaConf.is_missing(cfg.benchmark, "root"):
         cfg.benchmark.root = "x"
@@ -128,13 +125,7 @@ def test_every_ablation_builds_and_steps(overrides: list[str]) -> None:
 @pytest.mark.parametrize("model", ["dolg", "gem", "imagenet_gem", "delg"])
 @pytest.mark.parametrize("fusion", ["orthogonal", "concat", "hadamard"])
 def test_every_model_builds_from_the_parts_at_the_root(model: str, fusion: str) -> None:
-    overrides = [
-        f"model={model}",
-        f"fusion={fusion}",
-        "backbone=r18",
-        "backbone.pretrained=false",
-        "pooling.p=2",
-    ]
+    overrides = [f"model={model}", f"fusion={fusion}", "backbone=r18", "backbone.pretrained=false", "pooling.p=2"]
     network = instantiate(train(*overrides).model)
     assert network.pooling.p.item() == 2
     assert ("local" in dict(network.named_children())) is (model in ("dolg", "delg"))

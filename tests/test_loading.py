@@ -11,11 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from training.test_checkpoints import write
 
 import dolglab
 from dolglab.errors import UserError
 from dolglab.sharing.loading import LoadedModel
+from training.test_checkpoints import write
 
 ROOT = Path(__file__).resolve().parents[1]
 

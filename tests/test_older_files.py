@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from end_to_end.runs import card, command, metrics, run_command
 from omegaconf import OmegaConf
 
 import dolglab
@@ -17,6 +16,7 @@ from dolglab.commands.hydra_cli import renamed
 from dolglab.models.checkpoint import load_model, safe_config
 from dolglab.models.dolg import DOLG
 from dolglab.renamed import RENAMED
+from end_to_end.runs import card, command, metrics, run_command
 
 MADE = Path(__file__).parent / "fixtures" / "version_0_1"
 PHOTOS = MADE / "photos"

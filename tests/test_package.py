@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from end_to_end.runs import NARROW
 
 import dolglab
 from dolglab.__main__ import COMMANDS
 from dolglab.models.pooling import gem
+from end_to_end.runs import NARROW
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["backbone.name=test_efficientnet.r160_in1k", "backbone.pretrained=false", *NARROW]
@@ -99,7 +99,7 @@ def test_what_people_use_is_imported_from_the_root() -> None:
 
 def test_a_wrong_shape_raises(pytestconfig: pytest.Config) -> None:
     """Checks of shapes that are switched off, since a package has another name now, would go unnoticed."""
-    checked = pytestconfig.getoption("--jaxtyping-packages").split(",")
+    checked = str(pytestconfig.getoption("--jaxtyping-packages")).split(",")
     for name in checked[:-1]:
         importlib.import_module(name)
     with pytest.raises(Exception, match="gem") as caught:

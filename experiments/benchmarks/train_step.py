@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from experiments.benchmarks.fusion import textbook
 from torch import Tensor, nn
 
 from dolglab.losses.margin import ArcFace
@@ -27,7 +28,6 @@ from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG
 from dolglab.models.fusion import orthogonal_fusion
 from dolglab.models.local_branch import ASPP, DilatedConv, LocalBranch
-from experiments.benchmarks.fusion import textbook
 
 ROUNDS = 5
 CLASSES = 100
@@ -69,10 +69,7 @@ def whole_steps(size: int, batch: int) -> dict[str, Step]:
     plain.fusion = textbook
     images = torch.randn(batch, size, size, 3).permute(0, 3, 1, 2)
     labels = torch.randint(0, CLASSES, (batch,))
-    return {
-        "textbook": trainer(plain, images.contiguous(), labels),
-        "ours": trainer(ours, images, labels),
-    }
+    return {"textbook": trainer(plain, images.contiguous(), labels), "ours": trainer(ours, images, labels)}
 
 
 def trainer(model: nn.Module, images: Tensor, labels: Tensor) -> Step:

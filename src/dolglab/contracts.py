@@ -194,10 +194,7 @@ class Batch:
     def pin_memory(self) -> Batch:
         """The batch with its tensors in page-locked memory."""
         return replace(
-            self,
-            images=self.images.pin_memory(),
-            labels=self.labels.pin_memory(),
-            draws=self.draws.pin_memory(),
+            self, images=self.images.pin_memory(), labels=self.labels.pin_memory(), draws=self.draws.pin_memory()
         )
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import wandb
-from dashboard.wandb_file import history, records
 
+from dashboard.wandb_file import history, records
 from dolglab.errors import UserError
 from dolglab.training.wandb_logging import STEP, WandbLog, run_id
 

@@ -76,10 +76,7 @@ def test_harmless_differences_of_form_are_read(tmp_path: Path, text: str) -> Non
     ("text", "why"),
     [
         (b"", "landmark_id,images or id,landmark_id"),
-        (
-            b"landmark,images\n",
-            "landmark_id,images or id,landmark_id.*'landmark,images'",
-        ),
+        (b"landmark,images\n", "landmark_id,images or id,landmark_id.*'landmark,images'"),
         (f"{ID},5\n".encode(), f"'{ID},5'"),
         (b"landmark_id,images\n", "train.csv"),
         (b"landmark_id,images\n3,\n", "train.csv"),

@@ -141,14 +141,7 @@ def test_names_with_blanks_unicode_and_emoji_load(tmp_path: Path, photo: Photo, 
         for number in range(6):
             (tmp_path / landmark / f"photo {number} é.jpg").write_bytes(encode(photo(30, 40, number)))
     data = LandmarkDataModule.from_folder(tmp_path, **{**LOADING, "batch_size": 6, "workers": 2})
-    assert sorted(label for batch in data.train_dataloader() for label in batch.labels.tolist()) == [
-        0,
-        0,
-        1,
-        1,
-        2,
-        2,
-    ]
+    assert sorted(label for batch in data.train_dataloader() for label in batch.labels.tolist()) == [0, 0, 1, 1, 2, 2]
     assert sum(len(batch) for batch in data.test_dataloader()[0]) == 6
 
 

@@ -6,15 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dolglab.data.sources import (
-    FolderSource,
-    HexSource,
-    JoinedSource,
-    encode_names,
-    file_size,
-    hash_share,
-    stable_ids,
-)
+from dolglab.data.sources import FolderSource, HexSource, JoinedSource, encode_names, file_size, hash_share, stable_ids
 from dolglab.io import retry_io
 
 NAMES = ["notre dame/1.jpg", "été/ü ñ.jpg", "寺/🗼.jpg", "a=b,c[1]/x.jpg"]

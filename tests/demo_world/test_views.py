@@ -53,10 +53,7 @@ def test_a_wall_before_the_front_hides_it(building):
 def test_what_stands_behind_hides_nothing(building):
     texture = np.full((8, 8, 4), 255, np.uint8)
     behind = Sprite((0.0, 60.0, 0.0), 200.0, 80.0, texture)
-    bare, crowded = (
-        look(view_from(0.0, -48.0), building),
-        look(view_from(0.0, -48.0, sprites=[behind]), building),
-    )
+    bare, crowded = (look(view_from(0.0, -48.0), building), look(view_from(0.0, -48.0, sprites=[behind]), building))
     assert bare == crowded
 
 

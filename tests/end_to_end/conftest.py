@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from end_to_end.runs import (
-    NARROW,
-    SMALL,
-    config,
-)
 
 from dolglab.commands.train import main as train
 from dolglab.demo_world.write import write_world
+from end_to_end.runs import NARROW, SMALL, config
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from dashboard.wandb_file import history, records
-from end_to_end.runs import NARROW, SMALL, card, command, metrics, run_command
 
+from dashboard.wandb_file import history, records
 from dolglab.results.report import WORKSPACE
+from end_to_end.runs import NARROW, SMALL, card, command, metrics, run_command
 
 pytestmark = pytest.mark.process
 

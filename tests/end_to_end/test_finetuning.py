@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from end_to_end.runs import card, config, refused
 
 from dolglab.commands.build_training import with_network
 from dolglab.commands.train import main as train
@@ -19,6 +18,7 @@ from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor
 from dolglab.measures import revisited_evaluation
 from dolglab.models.checkpoint import RUN_KEY, load_model, read_checkpoint
+from end_to_end.runs import card, config, refused
 
 pytestmark = pytest.mark.process
 
@@ -88,7 +88,7 @@ def test_a_checkpoint_cannot_have_other_code_built(trained: tuple[Path, float], 
     stored[RUN_KEY]["config"]["model"]["fusion"] = {"_target_": "os.system", "command": "true"}
     torch.save(stored, tmp_path / "evil.ckpt")
     cfg = config("train", "output_dir=out", "experiment=finetune", f"weights={tmp_path}/evil.ckpt", "data.root=x")
-    with pytest.raises(UserError, match=r"wants to build os\.system"):
+    with pytest.raises(UserError, match=r"os\.system"):
         with_network(cfg, None)
 
 

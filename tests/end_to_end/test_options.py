@@ -6,21 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from end_to_end.runs import (
-    NARROW,
-    SMALL,
-    card,
-    command,
-    config,
-    losses,
-    metrics,
-    run_command,
-)
 
 from dolglab.commands.evaluate import main as evaluate
 from dolglab.commands.train import main as train
 from dolglab.models.backbone import Backbone
 from dolglab.models.checkpoint import load_model
+from end_to_end.runs import NARROW, SMALL, card, command, config, losses, metrics, run_command
 
 pytestmark = pytest.mark.process
 

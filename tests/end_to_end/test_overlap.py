@@ -10,9 +10,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from end_to_end.runs import command, config, run_command
 from hydra.utils import instantiate
 from PIL import Image
+
+from end_to_end.runs import command, config, run_command
 
 pytestmark = pytest.mark.process
 

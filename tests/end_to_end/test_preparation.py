@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
 from archives import tar
 from end_to_end.runs import NARROW, SMALL, card, command, kill_when, losses, run_command, samples_drawn
 from web_server import Server

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from dolglab.commands.evaluate import main as evaluate
 from end_to_end.runs import (
     NARROW,
     SMALL,
@@ -25,8 +27,6 @@ from end_to_end.runs import (
     wait_until,
 )
 from end_to_end.system import children, free_port
-
-from dolglab.commands.evaluate import main as evaluate
 
 pytestmark = pytest.mark.process
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from end_to_end.runs import NARROW, SMALL, card, command, run_command
 
 pytestmark = pytest.mark.process

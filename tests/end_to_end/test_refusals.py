@@ -7,14 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from end_to_end.runs import (
-    NARROW,
-    SMALL,
-    command,
-    config,
-    refused,
-    run_command,
-)
 from hydra import initialize_config_dir
 
 from dolglab.commands.cli_errors import compose_config, config_folder
@@ -22,6 +14,7 @@ from dolglab.commands.evaluate import main as evaluate
 from dolglab.commands.train import main as train
 from dolglab.errors import UserError
 from dolglab.io import write_text
+from end_to_end.runs import NARROW, SMALL, command, config, refused, run_command
 
 pytestmark = pytest.mark.process
 
@@ -73,12 +66,7 @@ def test_refusals_are_one_line_and_leave_nothing(
         (evaluate, "evaluate", [f"checkpoint={tmp_path / 'no.ckpt'}"], "checkpoint not found"),
         (evaluate, "evaluate", [], "give checkpoint=FILE"),
         (evaluate, "evaluate", [f"checkpoint={best}", "model=gem"], "not both"),
-        (
-            evaluate,
-            "evaluate",
-            [f"checkpoint={best}", f"benchmark.root={tmp_path / 'x'}"],
-            "folder not found",
-        ),
+        (evaluate, "evaluate", [f"checkpoint={best}", f"benchmark.root={tmp_path / 'x'}"], "folder not found"),
         (evaluate, "evaluate", [f"checkpoint={best}", f"benchmark.root={tmp_path / 'empty'}"], "no gnd"),
         (evaluate, "evaluate", [f"checkpoint={best}", "crop=square"], "crop"),
     ]:

@@ -11,19 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from end_to_end.runs import (
-    ROOT,
-    SMALL,
-    card,
-    config,
-    metrics,
-    refused,
-)
 
 from dolglab.commands.evaluate import main as evaluate
 from dolglab.commands.train import main as train
 from dolglab.data.revisited import load_ground_truth
 from dolglab.measures import revisited_evaluation
+from end_to_end.runs import ROOT, SMALL, card, config, metrics, refused
 
 pytestmark = pytest.mark.process
 
@@ -82,11 +75,7 @@ def test_evaluating_the_checkpoint_gives_the_table_of_the_training(
 
 def test_crop_none_is_labelled(trained: tuple[Path, float], world: Path, tmp_path: Path, capsys) -> None:
     run, _ = trained
-    options = [
-        f"checkpoint={run / 'checkpoints' / 'best.ckpt'}",
-        f"benchmark.root={world / 'test'}",
-        "crop=none",
-    ]
+    options = [f"checkpoint={run / 'checkpoints' / 'best.ckpt'}", f"benchmark.root={world / 'test'}", "crop=none"]
     evaluate(config("evaluate", f"output_dir={tmp_path}", *options, "scales=[1.0]", "trainer=cpu", "workers=0"))
     assert "queries not cropped" in capsys.readouterr().out
 
@@ -101,12 +90,7 @@ def test_a_folder_of_photographs(photos: Path, tmp_path: Path, split: str, capsy
 
 
 def test_the_untrained_network_on_a_folder(photos: Path, tmp_path: Path) -> None:
-    options = [
-        "model=imagenet_gem",
-        "backbone=efficientnet_lite0",
-        "benchmark=folder",
-        f"benchmark.root={photos}",
-    ]
+    options = ["model=imagenet_gem", "backbone=efficientnet_lite0", "benchmark=folder", f"benchmark.root={photos}"]
     medium = evaluate(
         config("evaluate", f"output_dir={tmp_path}", *options, "scales=[1.0]", "trainer=cpu", "workers=0")
     )
@@ -120,11 +104,7 @@ def test_real_photographs_in_the_revisited_layout(
 ) -> None:
     run, _ = trained
     root = shared_data / "rparis6k-mini"
-    options = [
-        f"checkpoint={run / 'checkpoints' / 'best.ckpt'}",
-        "benchmark=rparis6k",
-        f"benchmark.root={root}",
-    ]
+    options = [f"checkpoint={run / 'checkpoints' / 'best.ckpt'}", "benchmark=rparis6k", f"benchmark.root={root}"]
     options += [f"benchmark.ground_truth={root / 'gnd_rparis6k-mini.pkl'}", "scales=[0.5]", "max_side=256"]
     medium = evaluate(config("evaluate", f"output_dir={tmp_path}", *options, "trainer=cpu", "workers=0"))
     assert medium is not None
@@ -194,13 +174,7 @@ def test_a_broken_training_image_is_replaced_and_named(photos: Path, tmp_path: P
     shutil.copytree(photos, tmp_path / "photos")
     for file in (tmp_path / "photos" / "landmark 0").iterdir():
         file.write_bytes(b"not an image")
-    options = [
-        "model=gem",
-        "model.dim=16",
-        "data=folder",
-        f"data.root={tmp_path / 'photos'}",
-        "on_error=skip",
-    ]
+    options = ["model=gem", "model.dim=16", "data=folder", f"data.root={tmp_path / 'photos'}", "on_error=skip"]
     train(config("train", f"output_dir={tmp_path / 'run'}", *SMALL, *options))
     with (tmp_path / "run" / "bad_images.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from dolglab.commands.train import main as train
+from dolglab.models.checkpoint import read_checkpoint
 from end_to_end.runs import (
     NARROW,
     SMALL,
@@ -22,9 +25,6 @@ from end_to_end.runs import (
     started,
     wait_until,
 )
-
-from dolglab.commands.train import main as train
-from dolglab.models.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.process
 
@@ -89,14 +89,7 @@ def test_a_run_does_not_go_on_with_another_split(photos: Path, tmp_path: Path, c
 
 
 def test_another_network_cannot_resume_a_run(trained: tuple[Path, float], world: Path, capsys) -> None:
-    overrides = [
-        f"output_dir={trained[0]}",
-        "data=demo",
-        f"data.root={world}",
-        *SMALL,
-        "model.dim=8",
-        "resume=true",
-    ]
+    overrides = [f"output_dir={trained[0]}", "data=demo", f"data.root={world}", *SMALL, "model.dim=8", "resume=true"]
     assert "another architecture" in refused(train, config("train", *overrides), capsys)
 
 

@@ -9,10 +9,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from end_to_end.runs import NARROW, SMALL, card, command, losses, run_command, started, wait_until
-from end_to_end.system import processes_of, wait_for
 
 from dolglab.models.checkpoint import read_checkpoint
+from end_to_end.runs import NARROW, SMALL, card, command, losses, run_command, started, wait_until
+from end_to_end.system import processes_of, wait_for
 
 pytestmark = pytest.mark.process
 

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from end_to_end.runs import NARROW, SMALL, card, command, losses, run_command, started, wait_until
 
 pytestmark = pytest.mark.process

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from extraction.external_files import (
-    DIM,
-    FURTHER,
-    GALLERY,
-    IMAGES,
-    QUERIES,
-    benchmark_of,
-)
 from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark
+from extraction.external_files import DIM, FURTHER, GALLERY, IMAGES, QUERIES, benchmark_of
 
 
 @pytest.fixture

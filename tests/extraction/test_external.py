@@ -9,6 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
+
+from dolglab.contracts import Benchmark
+from dolglab.data.folder import class_benchmark
+from dolglab.data.sources import FolderSource
+from dolglab.errors import UserError
+from dolglab.extraction.external import read_descriptors
 from extraction.external_files import (
     DIM,
     GALLERY,
@@ -20,15 +29,6 @@ from extraction.external_files import (
     unit,
     write_names,
 )
-from numpy.typing import NDArray
-from safetensors.numpy import save_file
-from safetensors.torch import save_file as save_torch
-
-from dolglab.contracts import Benchmark
-from dolglab.data.folder import class_benchmark
-from dolglab.data.sources import FolderSource
-from dolglab.errors import UserError
-from dolglab.extraction.external import read_descriptors
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, ">f4", np.int8])

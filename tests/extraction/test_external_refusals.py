@@ -8,10 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from extraction.external_files import (
-    save_matlab,
-    save_npy,
-)
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from scipy.sparse import csc_matrix
@@ -19,6 +15,7 @@ from scipy.sparse import csc_matrix
 from dolglab.contracts import Benchmark
 from dolglab.errors import UserError
 from dolglab.extraction.external import read_descriptors
+from extraction.external_files import save_matlab, save_npy
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,7 @@ def lite0() -> Backbone:
 
 @pytest.mark.parametrize(
     ("name", "channels"),
-    [
-        ("resnet18.tv_in1k", (256, 512)),
-        ("resnet50.tv_in1k", (1024, 2048)),
-        ("tf_efficientnet_lite0.in1k", (112, 320)),
-    ],
+    [("resnet18.tv_in1k", (256, 512)), ("resnet50.tv_in1k", (1024, 2048)), ("tf_efficientnet_lite0.in1k", (112, 320))],
 )
 def test_maps_have_the_channels_and_strides_they_claim(name: str, channels: tuple[int, int]) -> None:
     backbone = Backbone(name, pretrained=False).eval()

@@ -66,8 +66,7 @@ def test_an_all_zero_map_has_a_finite_gradient() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "count", "learns"),
-    [({}, 1, True), ({"learnable": False}, 1, False), ({"per_channel": True}, 7, True)],
+    ("options", "count", "learns"), [({}, 1, True), ({"learnable": False}, 1, False), ({"per_channel": True}, 7, True)]
 )
 def test_exponents(options: dict[str, bool], count: int, learns: bool) -> None:
     pooling = GeM(7, p=2.5, **options)

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from photo_library.conftest import save
 
 from dolglab.library.library import Library
+from photo_library.conftest import save
 
 pytestmark = pytest.mark.process
 

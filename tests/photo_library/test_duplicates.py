@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photo_library.made import library_of, table, unit
 
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
 from dolglab.library.duplicates import BlockSizes, write_duplicates
+from photo_library.made import library_of, table, unit
 
 
 def near_copies() -> np.ndarray:

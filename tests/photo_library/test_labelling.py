@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photo_library.made import library_of, table, unit
 
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
 from dolglab.library.labelling import NamedPhotos, label, vote
 from dolglab.library.library import Library
+from photo_library.made import library_of, table, unit
 
 DIM, NAMES = 6, "abcd"
 

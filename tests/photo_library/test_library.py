@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photo_library.conftest import describe, save
 
 from dolglab.errors import UserError
 from dolglab.library.catalogue import FILE, Catalogue, Photo
@@ -21,6 +20,7 @@ from dolglab.library.listing import Listing
 from dolglab.library.photos import PhotoFile, find_photos, photo_pixels
 from dolglab.library.search_engine import SearchEngine
 from dolglab.sharing.loading import LoadedExtractor
+from photo_library.conftest import describe, save
 
 IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": 4, "scales": [1.0], "max_side": 64}
 

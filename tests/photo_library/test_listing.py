@@ -36,10 +36,7 @@ def test_names_with_newlines_are_told_apart_by_nul(folder: Path, tmp_path: Path)
     assert names(listed=str(tmp_path / "list.txt")) == ([str(odd)], [])
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [(None, r"list\.txt"), ("", r"list\.txt"), ("s3x://a", r"s3x://a")],
-)
+@pytest.mark.parametrize(("text", "said"), [(None, r"list\.txt"), ("", r"list\.txt"), ("s3x://a", r"s3x://a")])
 def test_a_list_of_nothing_is_a_mistake(tmp_path: Path, text: str | None, said: str) -> None:
     listed = tmp_path / "list.txt"
     if text is not None:

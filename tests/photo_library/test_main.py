@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from photo_library.made import library_of, table, unit
 from typer.testing import CliRunner
 
 from dolglab.commands.library import app
 from dolglab.library.catalogue import Photo
+from photo_library.made import library_of, table, unit
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photo_library.conftest import describe, save
-from photo_library.made import identity, library_of, unit
 
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
@@ -19,6 +17,8 @@ from dolglab.library.listing import Listing, read_shard
 from dolglab.library.maintenance import merge
 from dolglab.library.photos import PhotoFile, find_photos
 from dolglab.sharing.loading import LoadedExtractor
+from photo_library.conftest import describe, save
+from photo_library.made import identity, library_of, unit
 
 
 def names(library: Library) -> set[str]:

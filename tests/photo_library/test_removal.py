@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from photo_library.made import library_of, unit
 
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
 from dolglab.library.library import Library
 from dolglab.library.maintenance import print_info, remove
+from photo_library.made import library_of, unit
 
 ODD = "photo = '\"é🙂\n\udce9.jpg"
 

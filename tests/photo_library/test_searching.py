@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from photo_library.conftest import save
 
 from dolglab.errors import UserError
 from dolglab.extraction.explain import parts_of, similarity_terms
@@ -22,6 +21,7 @@ from dolglab.library.search_results import common_folder, search_photos
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG
 from dolglab.sharing.loading import LoadedExtractor
+from photo_library.conftest import save
 
 Capture = pytest.CaptureFixture[str]
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dolglab.data.gldv2_benchmarks import GLDv2Recognition
 from dolglab.errors import UserError
 from dolglab.results.comparison_tables import difference_table
 from dolglab.results.statistics import difference
@@ -82,7 +83,8 @@ def test_a_single_row_and_gap_have_no_differences(measured, table_of, make_card_
     assert not table_of([measured("A", 0.1, 0.2)]).columns
     assert not table_of([measured("A", 0.1, 0.2)], "A").columns
     ranking = make_ranking()
-    ranking = replace(ranking, benchmark=replace(ranking.benchmark, measure="GAP"))
+    measure = GLDv2Recognition(np.array(["public"] * 2), np.zeros(8, np.int64), (frozenset({0}),) * 2, 5)
+    ranking = replace(ranking, benchmark=replace(ranking.benchmark, measure=measure))
     assert not table_of([make_card_of("A", ranking), make_card_of("B", ranking)]).columns
 
 

@@ -78,11 +78,7 @@ def test_figures_are_inside_and_described(html):
     assert picture["alt"] == '"matches"'
     assert len(elements.all("svg")) == 3
     charts = [a["aria-label"] for a in elements.all("div") if a.get("role") == "img"]
-    assert charts == [
-        "Toys & games, chart: <toy>",
-        "Training, chart: Loss",
-        "Training, chart: Validation mAP",
-    ]
+    assert charts == ["Toys & games, chart: <toy>", "Training, chart: Loss", "Training, chart: Validation mAP"]
     assert "&lt;noted&gt;" in html
     assert "How &lt;to&gt; read" in html
 

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from dolglab.contracts import BadImage
+from dolglab.data.gldv2_benchmarks import GLDv2Recognition
 from dolglab.results.comparison_tables import summarize
 from dolglab.results.statistics import interval
 from dolglab.results.table_formats import print_tables, to_markdown
@@ -96,7 +97,8 @@ def test_each_map_has_its_interval(make_card_of, make_ranking):
 
 def test_gap_is_no_mean_and_has_no_interval(make_card_of, make_ranking):
     ranking = with_ap(make_ranking(difficulties=("medium",)), 0.2, 0.8)
-    ranking = replace(ranking, benchmark=replace(ranking.benchmark, measure="GAP"))
+    measure = GLDv2Recognition(np.array(["public"] * 2), np.zeros(8, np.int64), (frozenset({0}),) * 2, 5)
+    ranking = replace(ranking, benchmark=replace(ranking.benchmark, measure=measure))
     summary = summarize([make_card_of("A", ranking), make_card_of("B", ranking)])
     assert [table.title for table in summary.tables][:2] == [
         "Mean average precision, %",

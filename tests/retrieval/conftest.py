@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from retrieval.indexes import DIM, KINDS, Table, rows
 
 from dolglab.retrieval.index import Index
+from retrieval.indexes import DIM, KINDS, Table, rows
 
 
 @pytest.fixture(scope="session")

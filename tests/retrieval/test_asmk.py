@@ -337,7 +337,7 @@ def _written(path: Path, data: bytes) -> Path:
 
 def test_without_the_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "asmk", None)
-    with pytest.raises(UserError, match=r"pip install -e '\.\[asmk\]'"):
+    with pytest.raises(UserError, match=r"dolglab\[asmk\]"):
         ASMK()
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from retrieval.indexes import DIM, KINDS, Table, every_kind, rows, stable_sort
 
 from dolglab.errors import UserError
 from dolglab.retrieval.faiss_indexes import HNSWIndex, IVFFlatIndex, IVFPQIndex, OPQIndex
 from dolglab.retrieval.index import FlatIndex, Index, recall
+from retrieval.indexes import DIM, KINDS, Table, every_kind, rows, stable_sort
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "index"
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from retrieval.indexes import DIM, KINDS, Table, every_kind, stable_sort
 
 from dolglab.errors import UserError
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.index import FlatIndex, Index, recall
 from dolglab.retrieval.index_files import IndexHeader, read_index
+from retrieval.indexes import DIM, KINDS, Table, every_kind, stable_sort
 
 
 @every_kind

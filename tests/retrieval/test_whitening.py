@@ -202,11 +202,7 @@ def test_without_a_matrix_it_says_what_to_give(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [
-        ({"kind": "zca"}, "kind .*zca"),
-        ({"dim": 0}, "dim .*0"),
-        ({"shrink": 1.5}, "shrink .*1.5"),
-    ],
+    [({"kind": "zca"}, "kind .*zca"), ({"dim": 0}, "dim .*0"), ({"shrink": 1.5}, "shrink .*1.5")],
 )
 def test_settings_without_meaning_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):

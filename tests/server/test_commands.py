@@ -57,10 +57,7 @@ def test_a_token_that_no_header_carries_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
-    [
-        ("format", 1, f"format 1, this version reads {FORMAT}"),
-        ("identity", {"model": "another"}, "(another)"),
-    ],
+    [("format", 1, f"format 1, this version reads {FORMAT}"), ("identity", {"model": "another"}, "(another)")],
 )
 def test_a_library_of_another_version_or_model_is_said(own: Path, key: str, value: object, expected: str) -> None:
     with closing(sqlite3.connect(own / FILE)) as db, db:

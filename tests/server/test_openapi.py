@@ -8,6 +8,7 @@ from schemathesis import Case, GenerationMode
 from schemathesis.openapi import from_asgi
 from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import positive_data_acceptance
+
 from server.conftest import Start
 
 TOKEN = {"Authorization": "Bearer t"}

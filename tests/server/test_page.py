@@ -71,10 +71,7 @@ def visit(browser: Browser, address: str) -> Iterator[Open]:
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on(
-            "console",
-            lambda said: faults.append(said.text) if "Content Security Policy" in said.text else None,
-        )
+        page.on("console", lambda said: faults.append(said.text) if "Content Security Policy" in said.text else None)
         page.on(
             "request",
             lambda asked: None if asked.url.startswith((address, "blob:", "data:")) else faults.append(asked.url),

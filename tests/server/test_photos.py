@@ -17,13 +17,13 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
-from server.conftest import Start
 
 from dolglab.data.folder import scan_folder
 from dolglab.library.catalogue import Photo
 from dolglab.library.library import Library
 from dolglab.server.owned_files import safe_name
 from dolglab.server.service import SearchService
+from server.conftest import Start
 
 ODD = "é 🙂 = 'a'.JPG"
 

@@ -17,11 +17,11 @@ import pytest
 from fastapi import HTTPException
 from fastapi.testclient import TestClient
 from PIL import Image
-from server.conftest import Start
 
 from dolglab.server.errors import hide_folder
 from dolglab.server.security import Metrics, RateLimiter, SecurityMiddleware, Settings
 from dolglab.server.service import SerialExecutor
+from server.conftest import Start
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>'
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from models.released_weights import state_dict
 
 from dolglab.errors import UserError
 from dolglab.io import sha256_of
 from dolglab.results.card import write_card
 from dolglab.sharing.export import export
+from models.released_weights import state_dict
 
 
 def front_matter(text: str) -> dict:

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from models.released_weights import state_dict
-from training.test_checkpoints import DATA, write, write_delg
 
 from dolglab.errors import UserError
 from dolglab.losses.local import LocalLoss
@@ -20,6 +18,8 @@ from dolglab.models.checkpoint import load_model, selection_of, tensor_file
 from dolglab.models.released import load_released, released_network
 from dolglab.sharing.export import ExportedWeights, from_checkpoint, from_released, new_folder, write_model
 from dolglab.training.init_weights import init_from
+from models.released_weights import state_dict
+from training.test_checkpoints import DATA, write, write_delg
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from end_to_end.runs import config
 from hydra.utils import instantiate
 
 from dolglab.extraction.descriptor_store import fingerprint
 from dolglab.sharing.loading import PRETRAINED, resolve_model
+from end_to_end.runs import config
 
 
 def test_the_packaged_network_is_the_configurations() -> None:

@@ -65,10 +65,7 @@ def test_means_over_seeds_and_the_best_over_what_a_map_does_not_show():
     [
         ([{"m": "0.1"}, {"m": "0.2"}], ["validation mAP (Medium), %", "0.2"]),
         ([{"m": "a", "p": "1"}, {"m": "b", "p": "2"}], ["25.00", "50.00"]),
-        (
-            [{"m": "a", "p": "1", "o": "x", "seed": "1"}, {"m": "b", "p": "2", "o": "y", "seed": "2"}],
-            ["seeds", "best"],
-        ),
+        ([{"m": "a", "p": "1", "o": "x", "seed": "1"}, {"m": "b", "p": "2", "o": "y", "seed": "2"}], ["seeds", "best"]),
     ],
 )
 def test_the_comparison_shows_what_was_varied(tmp_path, add_job, varied, shown):

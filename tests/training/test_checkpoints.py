@@ -64,11 +64,7 @@ EVIL += [
 
 def write(path: Path, model: dict | None = None, **changes: object) -> DOLG:
     network = DOLG(
-        Backbone("resnet18.tv_in1k", pretrained=False),
-        partial(GeM, p=2.5),
-        fusion=concat_fusion,
-        hidden=16,
-        dim=8,
+        Backbone("resnet18.tv_in1k", pretrained=False), partial(GeM, p=2.5), fusion=concat_fusion, hidden=16, dim=8
     )
     state = {f"model.{key}": value for key, value in network.state_dict().items()}
     run = describe_run({"model": model or MODEL}, ["a", "b"], DATA)

@@ -204,11 +204,7 @@ class GLDv2Recognition(GLDv2Measure):
     heading = "landmarks"
 
     def __init__(
-        self,
-        usages: NDArray[np.str_],
-        landmarks: NDArray[np.int64],
-        shown: tuple[frozenset[int], ...],
-        neighbours: int,
+        self, usages: NDArray[np.str_], landmarks: NDArray[np.int64], shown: tuple[frozenset[int], ...], neighbours: int
     ) -> None:
         super().__init__(usages, neighbours)
         self.landmarks = landmarks

@@ -78,11 +78,7 @@ class Library:
 
     @classmethod
     def open(
-        cls,
-        folder: str | Path,
-        identity: Mapping[str, Any],
-        store: str | None = None,
-        limits: SegmentLimits = LIMITS,
+        cls, folder: str | Path, identity: Mapping[str, Any], store: str | None = None, limits: SegmentLimits = LIMITS
     ) -> Library:
         """The library in `folder`, made where there is none.
 

@@ -174,11 +174,7 @@ class ClassParallel:
         return self.head.scale * cosine.scatter(1, index, after), torch.where(here, before.flatten(), 0)
 
     def _result(
-        self,
-        value: Float[Tensor, ""],
-        cosine: Float[Tensor, "b c"],
-        target: Float[Tensor, " b"],
-        at: Int[Tensor, " b"],
+        self, value: Float[Tensor, ""], cosine: Float[Tensor, "b c"], target: Float[Tensor, " b"], at: Int[Tensor, " b"]
     ) -> HeadLoss:
         target, best = _all_sum(target), _all_max(cosine.amax(1))
         total, count = _all_sum(torch.stack([cosine.sum(), cosine.new_tensor(float(cosine.numel()))]))

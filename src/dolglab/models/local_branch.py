@@ -60,11 +60,7 @@ class ASPP(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        dilations: Sequence[int] = (6, 12, 18),
-        pointwise: bool = False,
+        self, in_channels: int, out_channels: int, dilations: Sequence[int] = (6, 12, 18), pointwise: bool = False
     ) -> None:
         super().__init__()
         if not dilations or min(dilations) < 1:

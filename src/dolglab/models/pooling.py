@@ -45,12 +45,7 @@ class GeM(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        p: float = 3.0,
-        learnable: bool = True,
-        per_channel: bool = False,
-        eps: float = 1e-6,
+        self, channels: int, p: float = 3.0, learnable: bool = True, per_channel: bool = False, eps: float = 1e-6
     ) -> None:
         super().__init__()
         if p <= 0 or eps <= 0:

@@ -11,16 +11,7 @@ from dolglab.contracts import DIFFICULTIES
 from dolglab.io import write_text
 from dolglab.results.card import caveats
 from dolglab.results.charts import Series, line_chart, read_series, standalone, tradeoff_chart
-from dolglab.results.tables import (
-    Card,
-    Column,
-    Dataset,
-    benchmark_of,
-    dataset_names,
-    map_columns,
-    row_names,
-    value_of,
-)
+from dolglab.results.tables import Card, Column, Dataset, benchmark_of, dataset_names, map_columns, row_names, value_of
 
 COST_AXES = {
     "image_seconds": ("time per image", "seconds per image"),

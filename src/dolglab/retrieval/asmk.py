@@ -11,14 +11,7 @@ from numpy.typing import NDArray
 
 from dolglab.errors import UserError
 from dolglab.retrieval.asmk_codebook import Codebook, learn_codebook, load_codebook, sample
-from dolglab.retrieval.asmk_inverted_file import (
-    FEATURES_AT_ONCE,
-    Entries,
-    InvertedFile,
-    aggregate,
-    batches,
-    encode,
-)
+from dolglab.retrieval.asmk_inverted_file import FEATURES_AT_ONCE, Entries, InvertedFile, aggregate, batches, encode
 
 # Binary codes are packed into words of this many bits.
 BITS = 32

@@ -137,11 +137,7 @@ class Index(ABC):
         return faiss.SearchParameters(sel=selector)  # pyright: ignore[reportCallIssue]
 
     def _fill(
-        self,
-        queries: NDArray[np.float32],
-        scores: NDArray[np.float32],
-        positions: NDArray[np.int64],
-        selector: Any,
+        self, queries: NDArray[np.float32], scores: NDArray[np.float32], positions: NDArray[np.int64], selector: Any
     ) -> None:
         """Put the first k answers of every query into `scores` and `positions`, (Q, k)."""
         k = min(scores.shape[1], len(self))

@@ -32,10 +32,7 @@ class AlphaQE:
         self.alpha = alpha
 
     def __call__(
-        self,
-        gallery: NDArray[np.float32],
-        queries: NDArray[np.float32],
-        available: NDArray[np.bool_] | None = None,
+        self, gallery: NDArray[np.float32], queries: NDArray[np.float32], available: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The gallery as it is, (N, D), and the expanded queries, (Q, D)."""
         found, cosines = _nearest(gallery, queries, self.neighbours, available)

@@ -59,11 +59,7 @@ class Whitening:
     """
 
     def __init__(
-        self,
-        kind: str | None = None,
-        dim: int | None = None,
-        matrix: str | Path | None = None,
-        shrink: float = 0.0,
+        self, kind: str | None = None, dim: int | None = None, matrix: str | Path | None = None, shrink: float = 0.0
     ) -> None:
         if kind not in (None, *KINDS):
             raise UserError(f"post.whitening.kind is {' or '.join(KINDS)}, not {kind}")
@@ -82,12 +78,7 @@ class Whitening:
         return (self.learned.name, self.learned.digest) if self.learned else None
 
     def learn(
-        self,
-        descriptors: NDArray[np.float32],
-        pairs: NDArray[np.int64],
-        name: str,
-        digest: str,
-        network: str = "",
+        self, descriptors: NDArray[np.float32], pairs: NDArray[np.int64], name: str, digest: str, network: str = ""
     ) -> None:
         """Learn from a set of images of known name and digest; rows of zeros are left out, with their pairs.
 
@@ -130,10 +121,7 @@ class Whitening:
         self.learned = Projection(mean, projection[:dim], self.kind, float(self.shrink), name, digest, network)
 
     def __call__(
-        self,
-        gallery: NDArray[np.float32],
-        queries: NDArray[np.float32],
-        available: NDArray[np.bool_] | None = None,
+        self, gallery: NDArray[np.float32], queries: NDArray[np.float32], available: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Gallery (N, D) and queries (Q, D) to (N, d) and (Q, d).
 

@@ -173,10 +173,7 @@ class LandmarkModule(RetrievalModule):
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, [HEAD_WEIGHT])
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip by the norm of the whole network, also where the head is spread over processes.
 

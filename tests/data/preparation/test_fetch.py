@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from archives import tar
 
+from archives import tar
 from dolglab.data.preparation.fetch import ARCHIVES, archive_numbers, fetch, fetch_gldv2, gldv2_files
 from dolglab.data.preparation.transfer import RetryPolicy
 from dolglab.data.tar_archives import TarSource

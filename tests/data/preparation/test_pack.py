@@ -11,9 +11,9 @@ from pathlib import Path
 import litdata
 import numpy as np
 import pytest
-from archives import tar
 from numpy.typing import NDArray
 
+from archives import tar
 from dolglab.data.archive_source import PackedSource
 from dolglab.data.gldv2 import load_gldv2
 from dolglab.data.image_reading import decode

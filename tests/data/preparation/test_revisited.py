@@ -10,8 +10,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from archives import tar
 
+from archives import tar
 from dolglab.data.preparation.revisited import PHOTOS, fetch_benchmark, fetch_distractors, unpack
 from dolglab.data.revisited import revisited_benchmark
 from dolglab.errors import UserError

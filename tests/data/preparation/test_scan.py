@@ -6,8 +6,8 @@ import csv
 from pathlib import Path
 
 import pytest
-from archives import tar
 
+from archives import tar
 from dolglab.data.gldv2 import load_gldv2
 from dolglab.data.preparation import scan
 from dolglab.data.preparation.scan import scan_gldv2

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from retrieval.rerank.shortlists import shortlist, unit
 
 from dolglab.contracts import Shortlist
 from dolglab.errors import UserError
 from dolglab.retrieval.rerank.diffusion import Diffusion
+from retrieval.rerank.shortlists import shortlist, unit
 
 
 def ordered(descriptors: NDArray[np.float32], query: NDArray[np.float32]) -> Shortlist:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from retrieval.rerank.shortlists import shortlist, unit
 
 from dolglab.errors import UserError
 from dolglab.retrieval.rerank.neighbours import Neighbours, refined
+from retrieval.rerank.shortlists import shortlist, unit
 
 
 def refined_by_hand(x: NDArray[np.float64], neighbours: int, beta: float) -> NDArray[np.float64]:
