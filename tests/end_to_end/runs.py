@@ -39,7 +39,7 @@ NARROW = ["model.dim=16", "model.hidden=16"]
 
 def config(name: str, *overrides: str) -> DictConfig:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(name, overrides=[*OWN_STORE, *overrides] if name == "evaluate" else list(overrides))
+        return compose(name, overrides=[*OWN_STORE, *overrides] if name in ("train", "evaluate") else list(overrides))
 
 
 def card(run: Path) -> dict:
