@@ -162,7 +162,7 @@ class Dashboard(Callback):
     """
 
     def __init__(self, log: WandbLog, queries: int = 4) -> None:
-        self.log = log
+        self.wandb_log = log
         self.queries = queries
         self.step = 0
 
@@ -184,7 +184,7 @@ class Dashboard(Callback):
             target, nontarget = (
                 wandb.Histogram(np_histogram=(counts, EDGES)) for counts in cosine_histograms(*pl_module.cosines)
             )
-            self.log.experiment.log({"cosines/target": target, "cosines/nontarget": nontarget, STEP: step})
+            self.wandb_log.experiment.log({"cosines/target": target, "cosines/nontarget": nontarget, STEP: step})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the rankings that the module holds."""
@@ -196,7 +196,7 @@ class Dashboard(Callback):
         for ranking in pl_module.rankings:
             name = f"val/{ranking.benchmark.name.replace(' ', '_')}"
             rows = query_rows(pl_module.model, ranking, data.images_of(ranking.benchmark), self.queries)
-            self.log.experiment.log({f"{name}/queries": _table(rows), **_curves(name, ranking), STEP: step})
+            self.wandb_log.experiment.log({f"{name}/queries": _table(rows), **_curves(name, ranking), STEP: step})
 
 
 def cosine_histograms(cosine: Tensor, at: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
