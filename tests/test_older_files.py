@@ -16,7 +16,8 @@ from dolglab.commands.hydra_cli import renamed
 from dolglab.models.checkpoint import load_model, safe_config
 from dolglab.models.dolg import DOLG
 from dolglab.renamed import RENAMED
-from end_to_end.runs import card, command, metrics, run_command
+from end_to_end.runs import card, command, metrics
+from warm_python import run_python
 
 MADE = Path(__file__).parent / "fixtures" / "version_0_1"
 PHOTOS = MADE / "photos"
@@ -47,7 +48,7 @@ def test_descriptors_are_those_that_were_kept() -> None:
 def test_a_library_is_searched_and_gives_the_same_answers(tmp_path: Path) -> None:
     shutil.copytree(MADE / "library", tmp_path / "library")
     query = str(PHOTOS / "landmark_1" / "0.jpg")
-    done = run_command(
+    done = run_python(
         command(query, "--library", str(tmp_path / "library"), "--json", "--top", "20", module="src.search")
     )
     assert done.returncode == 0, done.stderr
@@ -68,7 +69,7 @@ def test_kept_descriptors_are_found_again(tmp_path: Path) -> None:
     checkpoint = f"checkpoint={MADE / 'run/checkpoints/last.ckpt'}"
     where = ["benchmark=folder", f"benchmark.root={PHOTOS}", f"store={tmp_path / 'descriptors'}"]
     asked = [checkpoint, *where, f"hydra.run.dir={tmp_path / 'run'}", "pictures=0", "trainer=cpu"]
-    done = run_command(command(*asked, module="src.evaluate"))
+    done = run_python(command(*asked, module="src.evaluate"))
     assert done.returncode == 0, done.stderr
     assert timing.read_text() == before
     assert len(list((tmp_path / "descriptors").iterdir())) == 1
@@ -83,7 +84,7 @@ def test_a_run_is_resumed(tmp_path: Path) -> None:
     shutil.copytree(MADE / "run", run)
     (run / "card.json").unlink()
     more = ["resume=true", "trainer.max_epochs=3", f"data.root={PHOTOS}", f"hydra.run.dir={run}"]
-    done = run_command(command(*more))
+    done = run_python(command(*more))
     assert done.returncode == 0, done.stderr
     assert "_target_" not in done.stdout
     assert max(int(row["epoch"]) for row in metrics(run) if row.get("val/medium")) == 2

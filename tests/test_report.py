@@ -1,8 +1,5 @@
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from dolglab.errors import UserError
 from dolglab.results.card import make_card
 from dolglab.results.pictures import write_pictures
 from dolglab.results.report import card_paths
+from warm_python import run_python
 
 PROJECT = Path(__file__).parents[1]
 
@@ -153,9 +151,7 @@ def test_no_card_is_an_input_error(tmp_path):
 def test_the_command_leaves_nothing_but_its_report(runs, tmp_path):
     work = tmp_path / "work"
     work.mkdir()
-    command = [sys.executable, "-m", "src.report", f"cards=[{runs}/a,{runs}/b]"]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
+    done = run_python(["-m", "src.report", f"cards=[{runs}/a,{runs}/b]"], cwd=work, PYTHONPATH=str(PROJECT))
     assert done.returncode == 0, done.stderr
     assert "50.00" in done.stdout
     assert sorted(path.name for path in work.iterdir()) == ["report.html", "results.json", "table.md", "table.tex"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -12,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from warm_python import run_python
 
 pytestmark = pytest.mark.process
 
@@ -117,15 +118,7 @@ def test_what_the_page_says_works(checkout: Path) -> None:
     words = " or ".join([*names, "npy", "(with_every_choice and photos)", "evaluation_builds"])
     (checkout / "follow.json").write_text(json.dumps([small, tests, words]))
 
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", DRIVER],
-        cwd=checkout,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout / "src")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
+    done = run_python(["-c", DRIVER], cwd=checkout, timeout=280, PYTHONPATH=str(checkout / "src"))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
     def card(run: str) -> dict:

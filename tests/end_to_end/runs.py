@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,10 +13,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from dolglab.models.checkpoint import read_checkpoint
+from warm_python import WarmPython, started
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "backbone=r18",
+    "backbone.name=test_resnet.r160_in1k",
     "backbone.pretrained=false",
     "data.image_size=64",
     "data.batch_size=8",
@@ -59,38 +56,9 @@ def losses(run: Path) -> list[float]:
 
 
 def command(*overrides: str, module: str = "src.train") -> list[str]:
+    """What follows `python` in a command line."""
     own = OWN_STORE if module == "src.evaluate" else []
-    return [sys.executable, "-W", "ignore", "-m", module, *own, *overrides]
-
-
-def environment(**extra: str) -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"} | extra
-
-
-def run_command(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=240
-    )
-
-
-@contextlib.contextmanager
-def started(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A command whose errors are kept; its processes are gone afterwards, whatever happened."""
-    process = subprocess.Popen(
-        arguments,
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+    return ["-m", module, *own, *overrides]
 
 
 def kill_when(condition: Callable[[], bool], arguments: list[str]) -> None:
@@ -99,7 +67,7 @@ def kill_when(condition: Callable[[], bool], arguments: list[str]) -> None:
         wait_until(condition, process)
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+def wait_until(condition: Callable[[], bool], process: WarmPython) -> None:
     while not condition():
         assert process.poll() is None, "the training ended before it could be killed"
         time.sleep(0.05)

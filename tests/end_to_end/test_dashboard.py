@@ -10,14 +10,15 @@ import pytest
 
 from dashboard.wandb_file import history, records
 from dolglab.results.report import WORKSPACE
-from end_to_end.runs import NARROW, SMALL, card, command, metrics, run_command
+from end_to_end.runs import NARROW, SMALL, card, command, metrics
+from warm_python import run_python
 
 pytestmark = pytest.mark.process
 
 
 def test_a_run_shows_its_curves_queries_results_and_checkpoints(world: Path, tmp_path: Path) -> None:
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "logger=wandb", "logger.wandb.offline=true"]
-    done = run_command(command(*options, f"hydra.run.dir={tmp_path}", "name=board"))
+    done = run_python(command(*options, f"hydra.run.dir={tmp_path}", "name=board"))
     assert done.returncode == 0, done.stderr
     (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     rows = history(file)

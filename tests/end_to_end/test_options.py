@@ -11,7 +11,8 @@ from dolglab.commands.evaluate import main as evaluate
 from dolglab.commands.train import main as train
 from dolglab.models.backbone import Backbone
 from dolglab.models.checkpoint import load_model
-from end_to_end.runs import NARROW, SMALL, card, command, config, losses, metrics, run_command
+from end_to_end.runs import NARROW, SMALL, card, command, config, losses, metrics
+from warm_python import run_python
 
 pytestmark = pytest.mark.process
 
@@ -48,7 +49,7 @@ def test_a_compiled_training_pass_gives_the_same_losses(world: Path, tmp_path: P
     """As commands: the checker of shape annotations, which tests put around every function, cannot be compiled."""
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=1"]
     for name, compiler in [("plain", "null"), ("compiled", "aot_eager")]:
-        done = run_command(command(f"hydra.run.dir={tmp_path / name}", *options, f"compiler={compiler}"))
+        done = run_python(command(f"hydra.run.dir={tmp_path / name}", *options, f"compiler={compiler}"))
         assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-3)
 

@@ -13,7 +13,8 @@ import pytest
 from hydra.utils import instantiate
 from PIL import Image
 
-from end_to_end.runs import command, config, run_command
+from end_to_end.runs import command, config
+from warm_python import run_python
 
 pytestmark = pytest.mark.process
 
@@ -45,7 +46,7 @@ def test_a_planted_leak_is_found_and_left_out(world: Path, tmp_path: Path) -> No
         "trainer=cpu",
         "workers=0",
     ]
-    done = run_command(command("task=overlap", *where, module="src.prepare"))
+    done = run_python(command("task=overlap", *where, module="src.prepare"))
     assert done.returncode == 0, done.stderr
     assert "1 of 5 landmarks of the training set show a landmark of demo (2 of 26 images)" in done.stdout
     assert "it misses" in done.stdout

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from archives import tar
-from end_to_end.runs import NARROW, SMALL, card, command, kill_when, losses, run_command, samples_drawn
+from end_to_end.runs import NARROW, SMALL, card, command, kill_when, losses, samples_drawn
+from warm_python import run_python
 from web_server import Server
 
 pytestmark = pytest.mark.process
@@ -68,7 +69,7 @@ def add_archives(server: Server, split: str, images: Mapping[str, bytes]) -> Non
 
 
 def prepare(*options: str) -> subprocess.CompletedProcess[str]:
-    return run_command(command(*options, module="src.prepare"))
+    return run_python(command(*options, module="src.prepare"))
 
 
 def test_from_the_server_to_both_figures(server: Server, world: Path, tmp_path: Path) -> None:
@@ -97,12 +98,12 @@ def test_from_the_server_to_both_figures(server: Server, world: Path, tmp_path: 
     options += ["data.batch_size=2", "data.holdout=0", f"data.exclude_images={skipped}", "checkpoint_steps=3"]
     options += ["~data.test.roxford5k", "~data.test.rparis6k"]
     unbroken, run = tmp_path / "unbroken", tmp_path / "run"
-    whole = run_command(command(f"hydra.run.dir={unbroken}", *options))
+    whole = run_python(command(f"hydra.run.dir={unbroken}", *options))
     assert whole.returncode == 0, whole.stderr
     last = run / "checkpoints" / "last.ckpt"
     kill_when(last.exists, command(f"hydra.run.dir={run}", *options))
     assert 0 < samples_drawn(last) < 22
-    resumed = run_command(command(f"hydra.run.dir={run}", "resume=true"))
+    resumed = run_python(command(f"hydra.run.dir={run}", "resume=true"))
     assert resumed.returncode == 0, resumed.stderr
     assert losses(run) == pytest.approx(losses(unbroken), rel=1e-6)
     assert len(losses(run)) == 2 * 11
@@ -113,7 +114,7 @@ def test_from_the_server_to_both_figures(server: Server, world: Path, tmp_path: 
     for task, measure, answers in [("retrieval", "mAP@100", 24), ("recognition", "GAP", 3)]:
         results = tmp_path / task
         extra = ["benchmark.neighbours=3", "on_error=skip"] if task == "recognition" else []
-        evaluated = run_command(
+        evaluated = run_python(
             command(
                 f"benchmark=gldv2_{task}",
                 f"benchmark.root={root}",

@@ -6,27 +6,15 @@ import contextlib
 import os
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from dolglab.commands.evaluate import main as evaluate
-from end_to_end.runs import (
-    NARROW,
-    SMALL,
-    card,
-    command,
-    config,
-    kill_when,
-    losses,
-    metrics,
-    run_command,
-    started,
-    wait_until,
-)
+from end_to_end.runs import NARROW, SMALL, card, command, config, kill_when, losses, metrics, wait_until
 from end_to_end.system import children, free_port
+from warm_python import run_python, started
 
 pytestmark = pytest.mark.process
 
@@ -42,7 +30,7 @@ def test_two_processes_share_the_batch_and_the_benchmark_and_resume(world: Path,
     # Of 23 test images one process has 12, in two batches, and the other 11, in one.
     options += ["+data.eval_batch=11"]
     kill_when((run / "checkpoints" / "last.ckpt").exists, command(here, *options, "checkpoint_steps=1"))
-    resumed = run_command(command(here, "resume=true"))
+    resumed = run_python(command(here, "resume=true"))
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.count("page: ") == 1
     assert "epoch 2/2" in resumed.stdout
@@ -70,7 +58,7 @@ def test_a_head_spread_over_two_processes_trains_like_one(world: Path, tmp_path:
     two = ["strategy=ddp_gloo", "trainer.devices=2"]
     whole, parts = tmp_path / "one", tmp_path / "two"
     for run, extra in [(whole, []), (parts, two)]:
-        done = run_command(command(f"hydra.run.dir={run}", *options, *extra))
+        done = run_python(command(f"hydra.run.dir={run}", *options, *extra))
         assert done.returncode == 0, done.stderr
     assert losses(parts) == pytest.approx(losses(whole), rel=1e-3)
     kept = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (whole, parts)]
@@ -80,7 +68,7 @@ def test_a_head_spread_over_two_processes_trains_like_one(world: Path, tmp_path:
         one, other = found
         torch.testing.assert_close(other, one, rtol=1e-2, atol=1e-3)
     for run, extra in [(whole, two), (parts, ["strategy=auto", "trainer.devices=1"])]:
-        done = run_command(command(f"hydra.run.dir={run}", "resume=true", "trainer.max_epochs=3", *extra))
+        done = run_python(command(f"hydra.run.dir={run}", "resume=true", "trainer.max_epochs=3", *extra))
         assert done.returncode == 0, done.stderr
     assert losses(parts) == pytest.approx(losses(whole), rel=1e-2)
     assert len(losses(parts)) == 9
@@ -98,7 +86,7 @@ def test_images_that_any_process_skipped_are_on_the_card(world: Path, tmp_path: 
         victim.write_bytes(b"")
     options = ["model=imagenet_gem", "backbone=r18", "backbone.pretrained=false", f"benchmark.root={broken}"]
     options += ["scales=[0.5]", "trainer=cpu", "trainer.devices=2", "strategy=ddp_gloo", "workers=0", "on_error=skip"]
-    finished = run_command([*command(f"hydra.run.dir={tmp_path / 'run'}", *options, module="src.evaluate")])
+    finished = run_python([*command(f"hydra.run.dir={tmp_path / 'run'}", *options, module="src.evaluate")])
     assert finished.returncode == 0, finished.stderr
     assert len(card(tmp_path / "run")["benchmarks"][0]["bad_images"]) == 2
 
@@ -127,14 +115,14 @@ ALIKE = ["backbone.freeze_bn=true", "local.attention=false", "trainer.max_epochs
 def alone(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty steps of one process."""
     run = tmp_path_factory.mktemp("alone")
-    done = run_command(command(f"hydra.run.dir={run}", "data=demo", f"data.root={world}", *SMALL, *NARROW, *ALIKE))
+    done = run_python(command(f"hydra.run.dir={run}", "data=demo", f"data.root={world}", *SMALL, *NARROW, *ALIKE))
     assert done.returncode == 0, done.stderr
     return run
 
 
 def test_two_processes_train_and_measure_as_one_does(alone: Path, world: Path, tmp_path: Path) -> None:
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, *ALIKE, "strategy=ddp_gloo", "trainer.devices=2"]
-    done = run_command(command(f"hydra.run.dir={tmp_path}", *options))
+    done = run_python(command(f"hydra.run.dir={tmp_path}", *options))
     assert done.returncode == 0, done.stderr
     assert len(losses(tmp_path)) == 20
     assert losses(tmp_path) == pytest.approx(losses(alone), rel=1e-4)
@@ -145,7 +133,7 @@ def test_torchrun_needs_no_configuration(alone: Path, world: Path, tmp_path: Pat
     """Two processes of one node, and one of each of two nodes on the loopback device."""
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, *ALIKE, f"hydra.run.dir={tmp_path}"]
     port = f"--master-port={free_port()}"
-    node = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", f"--nproc-per-node={2 // nodes}"]
+    node = ["-m", "torch.distributed.run", f"--nproc-per-node={2 // nodes}"]
     at = ([f"--nnodes={nodes}", f"--node-rank={rank}", "--master-addr=127.0.0.1", port] for rank in range(nodes))
     with contextlib.ExitStack() as stack:
         agents = [stack.enter_context(started([*node, *place, "-m", "src.train", *options])) for place in at]

@@ -14,7 +14,8 @@ from dolglab.commands.evaluate import main as evaluate
 from dolglab.commands.train import main as train
 from dolglab.errors import UserError
 from dolglab.io import write_text
-from end_to_end.runs import NARROW, SMALL, command, config, refused, run_command
+from end_to_end.runs import NARROW, SMALL, command, config, refused
+from warm_python import run_python
 
 pytestmark = pytest.mark.process
 
@@ -131,7 +132,7 @@ def test_what_hydra_or_the_system_refuses_is_one_line_and_leaves_nothing(
     file, folder = tmp_path / "file", tmp_path / "sweep"
     file.touch()
     given = [override.replace("FILE", str(file)).replace("FOLDER", str(folder)) for override in overrides]
-    done = run_command(command(*given, module=f"src.{module}"))
+    done = run_python(command(*given, module=f"src.{module}"))
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ")
@@ -180,10 +181,10 @@ def test_configurations_of_ones_own_may_name_what_version_0_1_named(tmp_path: Pa
     }.items():
         write_text(tmp_path / f"{name}.yaml", f"# @package _global_\n{text}\n")
     own = ["--config-dir", str(tmp_path)]
-    done = run_command(command(*own, "task=own", module="src.prepare"))
+    done = run_python(command(*own, "task=own", module="src.prepare"))
     assert done.returncode == 2
     assert "gone" in done.stderr
-    done = run_command(command(*own, "experiment=wrong"))
+    done = run_python(command(*own, "experiment=wrong"))
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     for words in ("(in experiment/wrong.yaml)", "did you mean pooling?", ", own"):
@@ -192,6 +193,6 @@ def test_configurations_of_ones_own_may_name_what_version_0_1_named(tmp_path: Pa
 
 def test_processes_that_torchrun_starts_are_given_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    done = run_command(command("data=demo", *SMALL))
+    done = run_python(command("data=demo", *SMALL))
     assert done.returncode == 2
     assert "give the run a name=" in done.stderr

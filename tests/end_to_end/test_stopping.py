@@ -20,11 +20,10 @@ from end_to_end.runs import (
     losses,
     metrics,
     refused,
-    run_command,
     samples_drawn,
-    started,
     wait_until,
 )
+from warm_python import run_python, started
 
 pytestmark = pytest.mark.process
 
@@ -33,7 +32,7 @@ def test_killed_twice_it_trains_as_if_nothing_had_happened(world: Path, tmp_path
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "data.workers=1", "trainer.max_epochs=2"]
     options += ["data.batch_size=2", "checkpoint_steps=2", "trainer.max_steps=20", "backbone.drop_path=0.2"]
     unbroken, run = tmp_path / "unbroken", tmp_path / "run"
-    whole = run_command(command(f"hydra.run.dir={unbroken}", *options))
+    whole = run_python(command(f"hydra.run.dir={unbroken}", *options))
     assert whole.returncode == 0, whole.stderr
     last = run / "checkpoints" / "last.ckpt"
     here = f"hydra.run.dir={run}"
@@ -43,7 +42,7 @@ def test_killed_twice_it_trains_as_if_nothing_had_happened(world: Path, tmp_path
     # Within the first epoch; then, since there is no other cause to write one, at its end.
     changed = ["test_scales=[0.5]", "checkpoint_steps=null"]
     kill_when(lambda: last.stat().st_mtime_ns != before, command(here, "resume=true", *changed))
-    finished = run_command(command(here, "resume=auto", "checkpoint_minutes=5"))
+    finished = run_python(command(here, "resume=auto", "checkpoint_minutes=5"))
     assert finished.returncode == 0, finished.stderr
     assert "resumed with other settings: checkpoint_minutes: 30 -> 5\n" in finished.stdout
     assert losses(run) == losses(unbroken)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from dolglab.models.checkpoint import read_checkpoint
-from end_to_end.runs import NARROW, SMALL, card, command, losses, run_command, started, wait_until
+from end_to_end.runs import NARROW, SMALL, card, command, losses, wait_until
 from end_to_end.system import processes_of, wait_for
+from warm_python import run_python, started
 
 pytestmark = pytest.mark.process
 
@@ -29,7 +30,7 @@ def test_jobs_of_two_processes_train_and_a_failed_one_does_not_end_the_sweep(wor
     options = [*DEMO, f"data.root={world}", "strategy=ddp_gloo", "trainer.devices=2", "name=trial"]
     options += ["logger=wandb", "logger.wandb.offline=true"]
     asked = command("-m", f"hydra.sweep.dir={sweep}", *options, "margin.margin=4,0.1,0.2")
-    done = run_command(asked)
+    done = run_python(asked)
     assert done.returncode == 0, done.stderr
     assert [row["job"] for row in rows(sweep)] == ["0_margin-4", "1_margin-0.1", "2_margin-0.2"]
     assert [row["status"] for row in rows(sweep)] == ["failed", "done", "done"]
@@ -49,12 +50,12 @@ def test_jobs_of_two_processes_train_and_a_failed_one_does_not_end_the_sweep(wor
     assert not [path for path in sweep.iterdir() if path.name.isdigit()]
 
     before = (sweep / "2_margin-0.2" / "card.json").stat().st_mtime_ns
-    again = run_command(asked)
+    again = run_python(asked)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("page: ") == 0
     assert (sweep / "2_margin-0.2" / "card.json").stat().st_mtime_ns == before
     assert json.loads((sweep / "sweep.json").read_text())["swept"] == ["margin.margin"]
-    other = run_command([*asked, "pooling.p=5"])
+    other = run_python([*asked, "pooling.p=5"])
     assert other.returncode == 2
     assert "holds another sweep" in other.stderr
 
@@ -73,7 +74,7 @@ def test_a_sweep_that_is_told_to_stop_goes_on_where_it_was(world: Path, tmp_path
     assert said.strip().splitlines()[-1] == "stopped: the same command with name=trial goes on"
     assert not list(sweep.glob("*/job.json"))
     kept = read_checkpoint(last)["global_step"]
-    done = run_command(asked)
+    done = run_python(asked)
     assert done.returncode == 0, done.stderr
     assert [(row["job"], row["status"]) for row in rows(sweep)] == [(name, "done") for name in folders]
     assert len(losses(sweep / folders[0])) == 36 > kept > 0
@@ -104,14 +105,14 @@ def test_jobs_run_side_by_side_and_end_with_their_sweep(world: Path, tmp_path: P
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         wait_for(lambda: not processes_of("dolglab.commands.train", "name='side/"))
-    done = run_command(asked)
+    done = run_python(asked)
     assert done.returncode == 0, done.stderr
     assert [(row["job"], row["status"]) for row in rows(sweep)] == [("0_seed-1", "done"), ("1_seed-2", "done")]
 
 
 def test_a_sweep_is_started_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    done = run_command(command("-m", f"hydra.sweep.dir={tmp_path / 'sweep'}", *DEMO, "seed=1,2"))
+    done = run_python(command("-m", f"hydra.sweep.dir={tmp_path / 'sweep'}", *DEMO, "seed=1,2"))
     assert done.returncode == 2
     assert done.stderr.startswith("error: start a sweep once")
     assert not list(tmp_path.glob("sweep/*"))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from end_to_end.runs import NARROW, SMALL, card, command, losses, run_command, started, wait_until
+from end_to_end.runs import NARROW, SMALL, card, command, losses, wait_until
+from warm_python import run_python, started
 
 pytestmark = pytest.mark.process
 
@@ -22,7 +23,7 @@ def test_a_killed_search_goes_on_with_the_trial_it_was_at(world: Path, tmp_path:
         wait_until(lambda: any(study.glob("0_*/checkpoints/last.ckpt")), process)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        done = run_command(asked)
+        done = run_python(asked)
     assert done.returncode == 0, done.stderr
     with (study / "sweep.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -41,6 +42,6 @@ def test_a_killed_search_goes_on_with_the_trial_it_was_at(world: Path, tmp_path:
 
 def test_a_search_over_what_no_training_knows_is_one_line(tmp_path: Path) -> None:
     asked = command(f"hydra.run.dir={tmp_path / 'study'}", "search.p.key=poling.p", module="src.tune")
-    done = run_command(asked)
+    done = run_python(asked)
     assert done.returncode == 2
     assert done.stderr == "error: there is no poling.p: did you mean pooling.p?\n"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from dolglab.losses.margin import (
     Softmax,
     SubCenterArcFace,
 )
+from warm_python import run_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADS = {"ArcFace": ArcFace, "CosFace": CosFace, "Softmax": Softmax, "SubCenterArcFace": SubCenterArcFace}
@@ -33,7 +32,7 @@ import torch.distributed as dist
 from dolglab.losses import margin
 from dolglab.losses.class_parallel import ClassParallel
 
-name, init, rank, out = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+rank, name, init, out = int(sys.argv[1]), *sys.argv[2:]
 dist.init_process_group("gloo", init_method="file://" + init, rank=rank, world_size=2)
 stored = torch.load(out + "/given.pt")
 head = getattr(margin, name)(8, 7)
@@ -67,9 +66,7 @@ os._exit(0)
 
 
 def both(script: str, name: str, folder: Path) -> None:
-    command = [sys.executable, "-W", "ignore", "-c", script, name, str(folder / "init")]
-    processes = [subprocess.Popen([*command, str(rank), str(folder)], cwd=ROOT) for rank in range(2)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    run_ranks(script, name, str(folder / "init"), str(folder))
 
 
 @pytest.mark.process

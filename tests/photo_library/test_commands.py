@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,23 +12,15 @@ import pytest
 
 from dolglab.library.library import Library
 from photo_library.conftest import save
+from warm_python import run_python, started
 
 pytestmark = pytest.mark.process
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL = ["--model", "efficientnet_lite0", "--max-side", "64"]
 
 
 def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", f"src.{module}", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return run_python(["-m", f"src.{module}", *arguments], timeout=120)
 
 
 def test_a_folder_is_embedded_and_searched_with_its_catalogue(folder: Path, tmp_path: Path) -> None:
@@ -90,14 +79,10 @@ def test_a_killed_embedding_goes_on_where_it_was(tmp_path: Path) -> None:
     for number in range(1200):
         save(photos / f"{number:04d}.jpg", number, cell=32)
     large = ["--model", "efficientnet_lite0", "--max-side", "192"]
-    asked = [sys.executable, "-W", "ignore", "-m", "src.embed", str(photos), "--library", str(library), *large]
-    with subprocess.Popen(
-        asked, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
+    with started(["-m", "src.embed", str(photos), "--library", str(library), *large]) as process:
         while process.poll() is None and not count(library):
             time.sleep(0.05)
         assert process.poll() is None, "it ended before it could be killed"
-        process.send_signal(signal.SIGKILL)
     kept = count(library)
     assert 0 < kept < 1200
     done = run("embed", str(photos), "--library", str(library), *large)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +27,7 @@ from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.index import FlatIndex
 from dolglab.retrieval.map_metric import RevisitedMAP
 from dolglab.retrieval.ranking import listed_ranking
+from warm_python import run_ranks
 
 
 def lists(*parts: list[int]) -> tuple[np.ndarray, ...]:
@@ -277,13 +276,13 @@ import numpy as np, torch, torch.distributed as dist
 from dolglab.contracts import GroundTruth
 from dolglab.errors import UserError
 from dolglab.retrieval.map_metric import RevisitedMAP
-rank, init, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+rank, init = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method="file://" + init, rank=rank, world_size=2)
 a = lambda *parts: tuple(np.array(p, np.int64) for p in parts)
 truth = GroundTruth(a([0, 3], [5]), a([4], [6, 7]), a([1], []))
 x = torch.nn.functional.normalize(torch.randn(10, 6, generator=torch.Generator().manual_seed(5)))
 metric, said = RevisitedMAP(truth, 8, np.array([8, 9]), 6), []
-for shares, skipped in json.loads(sys.argv[4]):
+for shares, skipped in json.loads(sys.argv[3]):
     metric.reset()
     for rows in torch.tensor(shares[rank], dtype=torch.int64).split(2):
         metric.update(x[rows], rows)
@@ -295,7 +294,7 @@ for shares, skipped in json.loads(sys.argv[4]):
         said.append([{d: result[d]["map"] for d in result}, metric.ranks.tolist(), ranks])
     except UserError as error:
         said.append(str(error))
-print(json.dumps(said), file=open(out + str(rank), "w"))
+print(json.dumps(said), flush=True)
 dist.destroy_process_group()
 """
 
@@ -319,11 +318,5 @@ def test_two_processes_equal_one(tmp_path: Path, world) -> None:
         (([0, 1, 3, 4, 9, 5, 6, 7, 8], []), [2]),
         (([0, 1, 3, 4, 9], [5, 6, 7, 8]), []),
     ]
-    command = [sys.executable, "-W", "ignore", "-c", SCRIPT]
-    places = [str(tmp_path / "init"), str(tmp_path / "out")]
-    root = Path(__file__).resolve().parents[2]
-    both = [subprocess.Popen([*command, str(rank), *places, json.dumps(cases)], cwd=root) for rank in range(2)]
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
-    for rank in range(2):
-        said = json.loads((tmp_path / f"out{rank}").read_text())
-        assert said == [one, one, "1 of 10 images have no descriptor (first: position 2)"]
+    for said in run_ranks(SCRIPT, str(tmp_path / "init"), json.dumps(cases)):
+        assert json.loads(said) == [one, one, "1 of 10 images have no descriptor (first: position 2)"]

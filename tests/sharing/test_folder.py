@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from dolglab.sharing.export import ExportedWeights, from_checkpoint, from_releas
 from dolglab.training.init_weights import init_from
 from models.released_weights import state_dict
 from training.test_checkpoints import DATA, write, write_delg
+from warm_python import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,8 +60,7 @@ def test_the_command_exports_released_weights(parity: Path, tmp_path: Path) -> N
     torch.save({"model_state": state_dict(parity, "r50_noaspp")}, tmp_path / "weights.pyth")
 
     def export(*options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-W", "ignore", "-m", "src.export", *options, "--out", str(tmp_path / "my model")]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return run_python(["-m", "src.export", *options, "--out", str(tmp_path / "my model")])
 
     for options in ([], ["--released", str(tmp_path / "gone.pyth")]):
         refused = export(*options)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from warm_python import run_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from dolglab.training.retrieval_module import share_buffers
 
-init, rank = sys.argv[1], int(sys.argv[2])
+rank, init = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method="file://" + init, rank=rank, world_size=2)
 norm = torch.nn.BatchNorm2d(2)
 norm(torch.full((2, 2, 3, 3), 10.0 * (rank + 1)))
@@ -29,14 +29,5 @@ dist.destroy_process_group()
 
 @pytest.mark.process
 def test_all_processes_validate_the_first_ones_network(tmp_path: Path) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", PROCESS, str(tmp_path / "init"), str(rank)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=120)[0].split() for process in processes]
-    assert said == [["1.0", "1.0", "1"], ["2.0", "1.0", "1"]]
+    said = run_ranks(PROCESS, str(tmp_path / "init"))
+    assert [out.split() for out in said] == [["1.0", "1.0", "1"], ["2.0", "1.0", "1"]]

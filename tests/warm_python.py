@@ -1,0 +1,141 @@
+"""Processes forked from one that has imported the large packages: that takes most of the time of a short command.
+
+Only packages of others are imported beforehand: a process runs the code of the folder it is started in.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["lightning", "timm", "torch._dynamo", "matplotlib.figure", "hydra", "wandb"])
+
+
+class WarmPython:
+    """`python -W ignore ARGUMENTS...` in a session of its own, with the interface of `subprocess.Popen`.
+
+    Args:
+        arguments: "-m", a module and its arguments; or "-c", a program and its arguments.
+        cwd: the folder it is started in.
+        env: what its environment has beside this process's own and one thread.
+    """
+
+    def __init__(self, arguments: Sequence[str], cwd: Path = ROOT, env: Mapping[str, str] | None = None) -> None:
+        self.arguments = list(arguments)
+        self._streams = [Path(tempfile.mkstemp()[1]) for _ in range(2)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | (env or {})
+        self._process = CONTEXT.Process(target=_start, args=(self.arguments, cwd, environment, self._streams))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """What it ended with, negative for a signal; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """What it ended with, negative for a signal; None while it runs."""
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Until it has ended. Raises subprocess.TimeoutExpired."""
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.arguments, timeout or 0.0)
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """What it and all that it started have written, once they have ended. Raises subprocess.TimeoutExpired."""
+        end = time.monotonic() + timeout
+        self.wait(timeout)
+        while self._signal_all(0):
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired(self.arguments, timeout)
+            time.sleep(0.02)
+        out, err = (path.read_text() for path in self._streams)
+        return out, err
+
+    def send_signal(self, number: int) -> None:
+        """To the process alone."""
+        os.kill(self.pid, number)
+
+    def close(self) -> None:
+        """End it and all that it started."""
+        self._signal_all(signal.SIGKILL)
+        self._process.join()
+        for path in self._streams:
+            path.unlink()
+
+    def _signal_all(self, number: int) -> bool:
+        """Whether there are any."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+            return True
+        return False
+
+
+@contextlib.contextmanager
+def started(arguments: Sequence[str], cwd: Path = ROOT, **env: str) -> Iterator[WarmPython]:
+    """A process that is running; it and all that it started are gone afterwards, whatever happened."""
+    process = WarmPython(arguments, cwd, env)
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def run_python(
+    arguments: Sequence[str], cwd: Path = ROOT, timeout: float = 240, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """What `subprocess.run` gives of a process. Raises subprocess.TimeoutExpired."""
+    with started(arguments, cwd, **env) as process:
+        out, err = process.communicate(timeout)
+        return subprocess.CompletedProcess(arguments, process.poll() or 0, out, err)
+
+
+def run_ranks(program: str, *arguments: str) -> list[str]:
+    """What two processes print whose first argument is their rank; both must end well."""
+    with contextlib.ExitStack() as stack:
+        both = [stack.enter_context(started(["-c", program, str(rank), *arguments])) for rank in range(2)]
+        said = [process.communicate(120) for process in both]
+        assert [process.poll() for process in both] == [0, 0], said
+    return [out for out, _ in said]
+
+
+def _start(arguments: list[str], cwd: Path, env: dict[str, str], streams: Sequence[Path]) -> None:
+    """In the new process: what `python -W ignore` does."""
+    import torch
+
+    os.setsid()
+    for number, path in enumerate(streams, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    torch.set_num_threads(int(env["OMP_NUM_THREADS"]))
+    warnings.simplefilter("ignore")
+    sys.path[:0] = [str(cwd), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
+    kind, program, *rest = arguments
+    try:
+        if kind == "-m":
+            sys.argv = [program, *rest]
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = ["-c", *rest]
+            exec(program, {"__name__": "__main__"})
+    finally:
+        # Multiprocessing ends a process without them.
+        atexit._run_exitfuncs()
