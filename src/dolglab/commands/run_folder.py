@@ -17,17 +17,15 @@ LAST = "checkpoints/last.ckpt"
 LOCK, PATIENCE = ".lock", 30.0
 
 
-def claim_run(cfg: DictConfig) -> Path:
+def claim_run(run: Path, name: str, resume: bool | str = False) -> Path:
     """The run's folder. Raises UserError when it holds another run, or nothing to resume, or for a bad name.
 
     A folder in which nothing was trained or evaluated, since its run was refused, holds no run.
     """
-    run = Path(cfg.output_dir)
     if started_apart() and not _named():
         raise UserError("torchrun and srun start processes that must agree on a folder: give the run a name=...")
-    if not str(cfg.name).strip() or ".." in Path(str(cfg.name)).parts:
-        raise UserError(f"name={cfg.name} is no name for a run: it must not be empty, nor hold '..'")
-    resume = cfg.get("resume", False)
+    if not name.strip() or ".." in Path(name).parts:
+        raise UserError(f"name={name} is no name for a run: it must not be empty, nor hold '..'")
     if resume not in (True, False, "auto"):
         raise UserError(f"resume must be true, false or auto, not {resume}")
     # Who resumes may have killed what still ends.
@@ -80,15 +78,13 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     return resumed
 
 
-def resume_point(cfg: DictConfig) -> Path | None:
+def resume_point(run: Path) -> Path | None:
     """The checkpoint to continue from; None starts at the beginning."""
-    if not cfg.resume:
-        return None
     from dolglab.training.checkpointing import last_readable
 
-    last = last_readable((Path(cfg.output_dir) / LAST).parent)
-    if last is None and (Path(cfg.output_dir) / CONFIG).exists():
-        print(f"no checkpoint in {cfg.output_dir} yet: training starts at the beginning")
+    last = last_readable((run / LAST).parent)
+    if last is None and (run / CONFIG).exists():
+        print(f"no checkpoint in {run} yet: training starts at the beginning")
     return last
 
 

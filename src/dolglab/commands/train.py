@@ -18,32 +18,28 @@ def main(cfg: DictConfig) -> float | None:
     if in_sweep():
         from dolglab.sweeps.jobs import sweep_job
 
-        return sweep_job(cfg)
+        return sweep_job(str(cfg.name))
     watch_parent()
     import lightning as L
     from hydra.utils import instantiate
 
-    from dolglab.commands.build_training import (
-        assemble,
-        baseline_of,
-        build_trainer,
-        test_options,
-        trained_protocol,
-        with_network,
-    )
+    from dolglab.commands.build_training import assemble, baseline_card, build_trainer, with_network
     from dolglab.commands.run_folder import CARD, claim_run, record_run, resume_point, resumed_config, tell
     from dolglab.data.sources import checked_seed
     from dolglab.models.checkpoint import changes, check_resumable, load_model, selection_of, trained_on
-    from dolglab.results.run import finish_run
+    from dolglab.results.card import make_card, protocol
+    from dolglab.results.report import finish_run
     from dolglab.training.checkpointing import best_score, checkpoints_of, chosen_checkpoint
-    from dolglab.training.retrieval_module import run_test
+    from dolglab.training.retrieval_module import ExtractionOptions, run_test
     from dolglab.training.wandb_logging import WandbLog
 
     cfg = resumed_config(cfg)
-    run = claim_run(cfg)
+    run = claim_run(Path(cfg.output_dir), str(cfg.name), cfg.resume)
     L.seed_everything(checked_seed(cfg.seed), workers=True, verbose=False)
-    last = resume_point(cfg)
+    last = resume_point(run) if cfg.resume else None
     cfg = with_network(cfg, last)
+    # Checked before the first step, though it is needed after the last.
+    options = ExtractionOptions(cfg.test_scales, cfg.resize, instantiate(cfg.index))
     data, module, config = assemble(cfg, resumed=last is not None)
     trainer = build_trainer(cfg, run, validates=bool(data.validation))
     if last:
@@ -58,26 +54,31 @@ def main(cfg: DictConfig) -> float | None:
         board.log_config(config)
     trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     chosen = chosen_checkpoint(run)
-    options, store = test_options(cfg), Path(cfg.store)
-    rankings, baseline = [], None
+    store, rankings, before = Path(cfg.store), [], None
     if data.test:
         rankings = run_test(trainer, data, load_model(chosen)[0], options, store, checkpoint=chosen)
     if cfg.get("baseline") and data.test:
         reference = instantiate(cfg.baseline).eval()
-        baseline = baseline_of(cfg, run_test(trainer, data, reference, options, store, stage="baseline/test"))
+        before = run_test(trainer, data, reference, options, store, stage="baseline/test")
     if trainer.is_global_zero:
-        finish_run(
-            run,
+        card = make_card(
             name=cfg.name,
             method=cfg.method or cfg.name,
             rankings=rankings,
-            baseline=baseline,
-            protocol=trained_protocol(cfg, data, selection_of(chosen)),
+            protocol=protocol(
+                cfg.test_scales,
+                cfg.resize,
+                data.max_side,
+                selection_of(chosen),
+                cfg.trainer.precision,
+                data.reading.orientation,
+            ),
             training=trained_on(module.run),
             validation_map=best_score(trainer),
             checkpoint=chosen,
             config=config,
         )
+        finish_run(run, card, rankings, None if before is None else (baseline_card(cfg, before, card), before))
         for board in boards:
             board.log_results(run / CARD, checkpoints_of(run))
     return best_score(trainer)

@@ -96,8 +96,8 @@ class FeatureExtractor:
 
 def make_feature_extractor(
     trainer: L.Trainer,
-    network: DescriptorModel,
-    features: LocalExtractor | Callable[[DescriptorModel], LocalExtractor],
+    network: DescriptorModel | None,
+    features: LocalExtractor | Callable[[DescriptorModel | None], LocalExtractor] | None,
     store: str | Path,
     scales: Sequence[float] = (1.0,),
     resize: Resize = "released",
@@ -106,7 +106,7 @@ def make_feature_extractor(
     on_error: str = "error",
     workers: int = 0,
 ) -> FeatureExtractor:
-    """A feature extractor whose network is ready for inference; `features` are the network's own if they want it.
+    """A feature extractor whose network, if any, is ready for inference; `features` may be the network's own.
 
     Raises UserError for values that make no sense.
     """
@@ -115,7 +115,8 @@ def make_feature_extractor(
     if not isinstance(workers, int) or workers < 0:
         raise UserError(f"workers must be a whole number from 0, not {workers}")
     reading = checked_reading(orientation, 1)
-    inference = for_inference(network, str(trainer.precision))
-    local = features if isinstance(features, LocalExtractor) else features(inference)
+    inference = None if network is None else for_inference(network, str(trainer.precision))
+    local = features if features is None or isinstance(features, LocalExtractor) else features(inference)
     images = Images(max_side, on_error == "skip", reading.orientation, workers)
-    return FeatureExtractor(trainer, images, Path(store), Extractor(inference, scales, resize), local)
+    extractor = None if inference is None else Extractor(inference, scales, resize)
+    return FeatureExtractor(trainer, images, Path(store), extractor, local)

@@ -7,7 +7,6 @@ import math
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -106,6 +105,29 @@ def make_card(
         "benchmarks": [_benchmark_result(ranking) for ranking in rankings],
     }
     return _to_json(card)
+
+
+def protocol(
+    scales: Sequence[float],
+    resize: str | None,
+    max_side: int | None,
+    selection: Mapping[str, str],
+    precision: str,
+    orientation: str = "exif",
+) -> dict[str, object]:
+    """The part of a card without which its figures mean nothing; `selection` are the sets that chose the weights.
+
+    Of methods that rescale no image, `scales` are empty and there is no `resize`.
+    """
+    return {
+        "scales": list(scales) or None,
+        "resize": resize,
+        "image_size": max_side,
+        "selection": dict(selection),
+        # float32 goes without saying, and so do upright photographs.
+        "precision": None if precision == "32-true" else precision,
+        "orientation": None if orientation == "exif" else orientation,
+    }
 
 
 def _benchmark_result(ranking: Ranking) -> dict[str, Any]:
@@ -236,25 +258,8 @@ def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """A network whose rankings of the same benchmarks stand beside a run's.
-
-    Attributes:
-        rankings: one a benchmark, in the run's order.
-        method: what results call it.
-        checkpoint: its file, where it was trained; with the sets that chose it and what it was trained on, as in cards.
-    """
-
-    rankings: Sequence[Ranking]
-    method: str = "untrained ImageNet GeM"
-    checkpoint: Path | None = None
-    selection: Mapping[str, str] = field(default_factory=dict)
-    training: Mapping[str, object] | None = None
-
-
-def gain_line(baseline: Baseline, before: Ranking, after: Ranking) -> str:
-    """A line: mAP of a benchmark before and after, and the gain with its paired bootstrap interval over the queries.
+def gain_line(baseline: str, before: Ranking, after: Ranking) -> str:
+    """A line: mAP of a benchmark by a baseline's method and now, and the gain with its paired bootstrap interval.
 
     Of Revisited benchmarks that is the Medium one, of others the first. Measures without a figure for each query have
     no interval.
@@ -267,7 +272,7 @@ def gain_line(baseline: Baseline, before: Ranking, after: Ranking) -> str:
     bounds = "no interval" if math.isnan(low) else f"95 % interval {low:+.2f} to {high:+.2f}"
     verdict = "better" if low > 0 else "perhaps better, perhaps by chance,"
     return (
-        f"{benchmark.name}: {verdict if points > 0 else 'not better'} than {baseline.method}: {benchmark.measure.name} "
+        f"{benchmark.name}: {verdict if points > 0 else 'not better'} than {baseline}: {benchmark.measure.name} "
         f"{100 * old['map']:.2f} -> {100 * new['map']:.2f} %, {points:+.2f} points ({bounds}, "
         f"{len(benchmark.queries)} queries)"
     )

@@ -12,62 +12,18 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
 
 from dolglab.contracts import BadImage, Batch
 from dolglab.errors import UserError
-from dolglab.training.checkpointing import LAST, BestCheckpoint, IntraEpochCheckpoint, LastCheckpoint, StopAtStep
 from dolglab.training.module import LandmarkModule, NotFiniteError
 
 # What systems send before they end a job: a request to end, and Slurm's and submitit's warnings of a preemption.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 VALIDATION_MAPS = ("val/easy", "val/medium", "val/hard")
-
-
-def training_callbacks(
-    run: Path,
-    *,
-    validates: bool,
-    logs: bool,
-    ema: float | None = None,
-    checkpoint_minutes: float | None = None,
-    checkpoint_steps: int | None = None,
-    max_steps: int = -1,
-) -> list[Callback]:
-    """The callbacks of a training run that writes to `run`.
-
-    Args:
-        run: the run's folder.
-        validates: keep the best checkpoint on validation.
-        logs: there is a logger to take learning rate and gradient norm.
-        ema: decay of averaged weights; None for none.
-        checkpoint_minutes, checkpoint_steps: how often a checkpoint is written within an epoch; None for never.
-        max_steps: optimizer steps after which training ends; -1 sets no end.
-
-    Raises:
-        UserError: values out of range.
-    """
-    folder = run / "checkpoints"
-    found: list[Callback] = [
-        Throughput(),
-        EpochLine(),
-        BadImageLog(run),
-        DumpNonFiniteBatch(run),
-        StopOnSignal(folder / LAST),
-    ]
-    if max_steps >= 0:
-        found.append(StopAtStep(max_steps))
-    if ema is not None:
-        found.append(EMA(ema))
-    if logs:
-        found += [LearningRateMonitor(logging_interval="step"), GradientNorm()]
-    if validates:
-        found.append(BestCheckpoint(folder))
-    # After BestCheckpoint, whose score it stores for a run that resumes.
-    return [*found, LastCheckpoint(folder), IntraEpochCheckpoint(folder, checkpoint_minutes, checkpoint_steps)]
 
 
 class EMA(EMAWeightAveraging):
