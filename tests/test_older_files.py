@@ -92,7 +92,11 @@ def test_a_run_is_resumed(tmp_path: Path) -> None:
 def test_every_old_target_names_something() -> None:
     from hydra.utils import get_object
 
-    stayed = ("src.models.pooling.RMAC", "src.data.module.LandmarkDataModule.from_folder", "src.evaluation.overlap.Rule")
+    stayed = (
+        "src.models.pooling.RMAC",
+        "src.data.module.LandmarkDataModule.from_folder",
+        "src.evaluation.overlap.Rule",
+    )
     for old in (*RENAMED, *stayed):
         assert callable(get_object(current_target(old))), old
     assert current_target("src.models.mine.Own") == "src.models.mine.Own"

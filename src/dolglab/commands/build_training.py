@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,8 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf
 
 from dolglab.commands.hydra_cli import as_plain
-from dolglab.contracts import Ranking
 from dolglab.data.module import LandmarkDataModule
 from dolglab.errors import UserError
-from dolglab.losses.class_parallel import ClassParallel
 from dolglab.losses.margin import MarginHead
 from dolglab.models.checkpoint import (
     RUN_KEY,
@@ -34,7 +32,6 @@ from dolglab.models.checkpoint import (
 )
 from dolglab.models.delg import DELG
 from dolglab.processes import launched, main_process
-from dolglab.results.card import make_card
 from dolglab.training import callbacks, checkpointing
 from dolglab.training.init_weights import init_from
 from dolglab.training.module import LandmarkModule, check_trainer
@@ -76,18 +73,21 @@ def with_network(cfg: DictConfig, last: Path | None) -> DictConfig:
     return whole
 
 
-def baseline_card(cfg: DictConfig, rankings: Sequence[Ranking], card: Mapping[str, Any]) -> dict[str, Any]:
-    """The card of what a run, whose own is `card`, is compared with: what it began from, or an untrained network."""
-    about: dict[str, Any] = {"method": "untrained ImageNet GeM", "checkpoint": None}
-    selection: Mapping[str, str] = {}
-    if _from_checkpoint(cfg.baseline):
-        run, selection = read_checkpoint(cfg.weights)[RUN_KEY], selection_of(cfg.weights)
-        method = f"{run['config'].get('name') or Path(cfg.weights).name} (before)"
-        about = {"method": method, "checkpoint": tensor_file(cfg.weights), "training": trained_on(run)}
-    protocol = {**card["protocol"], "selection": selection}
-    return make_card(
-        name=f"{card['name']}/baseline", rankings=rankings, protocol=protocol, config=card["config"], **about
-    )
+def baseline_facts(cfg: DictConfig, protocol: Mapping[str, object]) -> dict[str, Any]:
+    """What the card of a run's baseline says of it: the checkpoint that the run began from, or an untrained network.
+
+    Args:
+        protocol: the run's own, which but for the sets that chose the weights is the baseline's.
+    """
+    if not _from_checkpoint(cfg.baseline):
+        return {"method": "untrained ImageNet GeM", "protocol": {**protocol, "selection": {}}, "checkpoint": None}
+    run = read_checkpoint(cfg.weights)[RUN_KEY]
+    return {
+        "method": f"{run['config'].get('name') or Path(cfg.weights).name} (before)",
+        "protocol": {**protocol, "selection": dict(selection_of(cfg.weights))},
+        "checkpoint": tensor_file(cfg.weights),
+        "training": trained_on(run),
+    }
 
 
 def _from_checkpoint(model: Mapping[Any, Any]) -> bool:
@@ -116,8 +116,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     batch = data.batch_size * cfg.trainer.accumulate_grad_batches
     check_loadable(model, config["model"])
     factor = lr_factor(cfg.optim.scaling.rule, batch, cfg.optim.scaling.batch)
-    spread = ClassParallel(head, cfg.sample_rate) if cfg.class_parallel else None
-    if spread and (cfg.ema is not None or str(cfg.trainer.precision) == "16-mixed"):
+    if cfg.class_parallel and (cfg.ema is not None or str(cfg.trainer.precision) == "16-mixed"):
         raise UserError("class_parallel=true goes with neither ema nor trainer.precision=16-mixed: take bf16-mixed")
     if cfg.weights is not None and not resumed:
         init_from(model, head, cfg.weights, about["classes"], cfg.weights_parts, auxiliary)
@@ -128,7 +127,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
         instantiate(cfg.optim.optimizer, lr=cfg.optim.optimizer.lr * factor),
         instantiate(cfg.optim.schedule),
         auxiliary=auxiliary,
-        class_parallel=spread,
+        class_parallel=cfg.sample_rate if cfg.class_parallel else None,
         group=instantiate(cfg.optim.groups),
         compiler=cfg.compiler,
         run=about,

@@ -27,7 +27,6 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import dolglab
 from dolglab.errors import UserError, os_error_text
 from dolglab.processes import PEER_GONE, peer_is_gone
 
@@ -71,7 +70,7 @@ def wants_tracebacks() -> bool:
 
 def config_folder() -> Path:
     """The folder of configurations: inside an installed package, at the root of a checkout."""
-    package = Path(dolglab.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     return next(folder for folder in (package / "conf", package.parents[1] / "conf") if folder.is_dir())
 
 

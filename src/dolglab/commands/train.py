@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> float | None:
     import lightning as L
     from hydra.utils import instantiate
 
-    from dolglab.commands.build_training import assemble, baseline_card, build_trainer, with_network
+    from dolglab.commands.build_training import assemble, baseline_facts, build_trainer, with_network
     from dolglab.commands.run_folder import CARD, claim_run, record_run, resume_point, resumed_config, tell
     from dolglab.data.sources import checked_seed
     from dolglab.models.checkpoint import changes, check_resumable, load_model, selection_of, trained_on
@@ -54,31 +54,32 @@ def main(cfg: DictConfig) -> float | None:
         board.log_config(config)
     trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     chosen = chosen_checkpoint(run)
-    store, rankings, before = Path(cfg.store), [], None
+    store, rankings, before = Path(cfg.store), [], []
     if data.test:
         rankings = run_test(trainer, data, load_model(chosen)[0], options, store, checkpoint=chosen)
     if cfg.get("baseline") and data.test:
         reference = instantiate(cfg.baseline).eval()
         before = run_test(trainer, data, reference, options, store, stage="baseline/test")
     if trainer.is_global_zero:
+        selection, reading = selection_of(chosen), data.reading
+        made = protocol(
+            cfg.test_scales, cfg.resize, data.max_side, selection, cfg.trainer.precision, reading.orientation
+        )
         card = make_card(
             name=cfg.name,
             method=cfg.method or cfg.name,
             rankings=rankings,
-            protocol=protocol(
-                cfg.test_scales,
-                cfg.resize,
-                data.max_side,
-                selection_of(chosen),
-                cfg.trainer.precision,
-                data.reading.orientation,
-            ),
+            protocol=made,
             training=trained_on(module.run),
             validation_map=best_score(trainer),
             checkpoint=chosen,
             config=config,
         )
-        finish_run(run, card, rankings, None if before is None else (baseline_card(cfg, before, card), before))
+        baseline = None
+        if before:
+            facts = baseline_facts(cfg, made)
+            baseline = make_card(name=f"{cfg.name}/baseline", rankings=before, config=config, **facts), before
+        finish_run(run, card, rankings, baseline)
         for board in boards:
             board.log_results(run / CARD, checkpoints_of(run))
     return best_score(trainer)
