@@ -19,7 +19,7 @@ def main(cfg: DictConfig) -> float | None:
 
     from dolglab.commands.build_evaluation import assemble_evaluation
     from dolglab.commands.run_folder import claim_run, record_run
-    from dolglab.evaluation.pictures import pictures_of
+    from dolglab.evaluation.evaluator import pictures_of
     from dolglab.results.card import make_card
     from dolglab.results.pictures import shown_difficulty
     from dolglab.results.report import finish_run

@@ -1,4 +1,4 @@
-"""One benchmark through one pipeline, in all the trainer's processes: extract, post-process, rank, re-rank, measure."""
+"""One benchmark through one pipeline: extract, post-process, rank, re-rank, measure; and pictures of what came out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from dolglab.errors import UserError
 from dolglab.evaluation.feature_extractor import FeatureExtractor
 from dolglab.extraction.descriptor_store import fingerprint, read_store
 from dolglab.extraction.external import read_descriptors
+from dolglab.extraction.extractor import attention_scores
+from dolglab.results.pictures import attention_overlay, chosen_queries, match_figure, shown_ap
 from dolglab.retrieval.pipeline import RetrievalPipeline, SearchResult
+from dolglab.retrieval.rerank.spatial import Spatial
+
+# A title and a JPEG.
+Picture = tuple[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class ExternalDescriptors:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Describes a benchmark's images, ranks its gallery, and measures the ranking.
+    """Describes a benchmark's images in all processes of a trainer, ranks its gallery, and measures the ranking.
 
     Args:
         extractor: makes descriptors and local features; its trainer's main process ranks.
@@ -130,3 +136,37 @@ def matching_pairs(benchmark: Benchmark) -> NDArray[np.int64]:
         for query, easy, hard in zip(benchmark.queries.tolist(), truth.easy, truth.hard, strict=True)
     ]
     return np.concatenate(parts) if parts else np.empty((0, 2), np.int64)
+
+
+def pictures_of(evaluator: Evaluator, ranking: Ranking, count: int) -> list[Picture]:
+    """Inlier matches, and where the network looks, for `count` queries, from the best AP to the worst; main process."""
+    reranker, extractor = evaluator.pipeline.rerank, evaluator.extractor.extractor
+    pictures = []
+    for query in chosen_queries(shown_ap(ranking), count) if count else []:
+        if isinstance(reranker, Spatial):
+            pictures += _matches(evaluator, reranker, ranking, query)
+        if extractor is not None:
+            position = int(ranking.benchmark.queries[query])
+            # The query as it was described, at its own size.
+            image = _pixels(evaluator, ranking.benchmark, position)
+            picture = attention_overlay(image, attention_scores(extractor.model, image))
+            pictures.append((f"Attention in {ranking.benchmark.source.name(position)}", picture))
+    return pictures
+
+
+def _matches(evaluator: Evaluator, spatial: Spatial, ranking: Ranking, query: int) -> list[Picture]:
+    """The query and the answer that re-ranking put first, with the matches that one transformation explains."""
+    benchmark = ranking.benchmark
+    image = int(benchmark.queries[query])
+    answer = next((int(p) for p in ranking.top[query, :2] if p >= 0 and p != image), None)
+    if answer is None:
+        return []
+    ours, theirs = map(evaluator.extractor.stored_local_features(benchmark), (image, answer))
+    match = spatial.verified(ours, theirs)
+    photos = _pixels(evaluator, benchmark, image), _pixels(evaluator, benchmark, answer)
+    title = f"Matches of {benchmark.source.name(image)} and {benchmark.source.name(answer)}"
+    return [(title, match_figure(*photos, ours, theirs, match.matches, match.inlier))]
+
+
+def _pixels(evaluator: Evaluator, benchmark: Benchmark, position: int) -> NDArray[np.uint8]:
+    return evaluator.extractor.images.of(benchmark).__getitems__([position]).images[0].numpy()

@@ -27,7 +27,7 @@ from dolglab.errors import UserError
 from dolglab.extraction.extractor import attention_scores
 from dolglab.io import write_text
 from dolglab.models.dolg import DescriptorModel
-from dolglab.results.pictures import attention_overlay, chosen_queries, ranked_grid, shown_difficulty
+from dolglab.results.pictures import attention_overlay, chosen_queries, ranked_grid, shown_ap
 from dolglab.training.callbacks import is_logged
 from dolglab.training.module import LandmarkModule
 from dolglab.training.retrieval_module import RetrievalModule
@@ -224,8 +224,8 @@ def query_rows(
 
     Attention is None of a query that cannot be read, where such are skipped.
     """
-    ap = np.asarray(ranking.evaluation[shown_difficulty(ranking)]["ap"], np.float64)
-    for query in chosen_queries(ap, count).tolist():
+    ap = shown_ap(ranking)
+    for query in chosen_queries(ap, count):
         position = int(ranking.benchmark.queries[query])
         score = round(100 * float(ap[query]), 2) if np.isfinite(ap[query]) else None
         readable = images.__getitems__([position]).images
