@@ -25,8 +25,7 @@ def main(cfg: DictConfig) -> float:
     from dolglab.commands.hydra_cli import as_plain
     from dolglab.data.sources import checked_seed
     from dolglab.sweeps.overrides import override
-    from dolglab.sweeps.search_space import read_space
-    from dolglab.sweeps.study import SharedStudy, run_search
+    from dolglab.sweeps.study import SharedStudy, read_space, run_search
 
     train = [str(override) for override in cfg.train]
     space = read_space(as_plain(cfg.search))
