@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from dolglab.models.checkpoint import ABOUT, RUN_KEY, TENSORS, describe_run, loa
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.released import read_released, released_config
 from dolglab.sharing.hub import PREFIX, check_push, push_folder
-from dolglab.sharing.model_card import CARD, ModelCardInfo, model_card, read_cards
+from dolglab.sharing.model_card import CARD, model_card, read_cards
 from dolglab.sharing.onnx_export import (
     INPUT,
     INT8_FILE,
@@ -31,6 +30,8 @@ from dolglab.sharing.onnx_export import (
 )
 
 NOTHING_KNOWN: dict[str, Any] = {"training": None, "validation": {}, "test": {}}
+# Tensors of a network and of the head it was trained with, by a checkpoint's names; and what they are (`describe_run`).
+Weights = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
 
 def export(
@@ -59,15 +60,16 @@ def export(
         raise UserError("--int8 wants --calibrate FOLDER, photos like those to be described, and normalisation inside")
     if push:
         check_push(push)
-    weights = from_checkpoint(checkpoint) if checkpoint else from_released(str(released))
+    source = checkpoint or str(released)
+    tensors, about = from_checkpoint(source) if checkpoint else from_released(source)
     with new_folder(out) as folder:
-        write_model(folder, weights)
-        found = read_cards(cards, weights.source, folder / TENSORS)
+        write_model(folder, tensors, about)
+        found = read_cards(cards, source, folder / TENSORS)
         network, _ = load_model(folder)
         files = _write_onnx_files(network, folder, normalised_input, calibrate if int8 else None) if onnx else []
         name = push or Path(out).resolve().name
-        info = ModelCardInfo(name, f"{PREFIX}{name}" if push else name, licence, found, files)
-        write_text(folder / CARD, model_card(network, weights.about, info))
+        loaded_by = f"{PREFIX}{name}" if push else name
+        write_text(folder / CARD, model_card(network, about, name, loaded_by, licence, found, files))
     print(f"model: {out} ({len(found)} result cards)")
     if push:
         print(f"pushed: {push_folder(out, push, private)}")
@@ -95,36 +97,20 @@ def _write_onnx_files(
     return files
 
 
-@dataclass(frozen=True)
-class ExportedWeights:
-    """What is exported.
-
-    Attributes:
-        tensors: of the network and of the head it was trained with, by a checkpoint's names.
-        about: what they are (see `describe_run`).
-        source: what a person named.
-    """
-
-    tensors: Mapping[str, Tensor]
-    about: Mapping[str, Any]
-    source: str
-
-
-def from_checkpoint(path: str | Path) -> ExportedWeights:
+def from_checkpoint(path: str | Path) -> Weights:
     """What a run's checkpoint holds; nothing of its optimizer goes along. Raises UserError as `load_model`."""
     load_model(path)
     checkpoint = read_checkpoint(path)
-    about = {**checkpoint[RUN_KEY], "selected": bool(selection_of(path))}
-    return ExportedWeights(checkpoint["state_dict"], about, str(path))
+    return checkpoint["state_dict"], {**checkpoint[RUN_KEY], "selected": bool(selection_of(path))}
 
 
-def from_released(source: str | Path) -> ExportedWeights:
+def from_released(source: str | Path) -> Weights:
     """What a released checkpoint holds; which landmark is which class is not known. Raises as `read_released`."""
     released = read_released(source)
     tensors = {f"model.{key}": value for key, value in released.model.items()}
     tensors |= {"head.weight": released.centres, "head.mean_cosine": released.mean_cosine}
     config = {"model": released_config(released.backbone, released.aspp)}
-    return ExportedWeights(tensors, describe_run(config, [], NOTHING_KNOWN), str(source))
+    return tensors, describe_run(config, [], NOTHING_KNOWN)
 
 
 @contextmanager
@@ -141,10 +127,10 @@ def new_folder(out: str | Path) -> Iterator[Path]:
         yield aside
 
 
-def write_model(folder: Path, weights: ExportedWeights) -> None:
+def write_model(folder: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write tensors and what they are; `load_model` reads the folder."""
     # One tensor may stand in for several names; safetensors wants each its own memory.
-    save_file({key: value.detach().clone().contiguous() for key, value in weights.tensors.items()}, folder / TENSORS)
-    (folder / ABOUT).write_text(json.dumps(weights.about, indent=1) + "\n", encoding="utf-8")
+    save_file({key: value.detach().clone().contiguous() for key, value in tensors.items()}, folder / TENSORS)
+    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     # It writes what its owner alone may read.
     (folder / TENSORS).chmod((folder / ABOUT).stat().st_mode)

@@ -52,17 +52,9 @@ GRAPH_VERSION = 1
 
 
 class LoadedModel:
-    """Describes images: the dot product of two descriptors is the cosine that a search ranks by.
+    """Describes images: the dot product of two descriptors, of length `dim`, is the cosine that a search ranks by.
 
-    Args:
-        source: a checkpoint, an exported folder, hf://OWNER/NAME, released weights, "dinov2" or "efficientnet_lite0".
-        scales: of each image, whose descriptors are averaged.
-        max_side: images are shrunk to this many pixels before.
-
-    Attributes:
-        dim: length of a descriptor.
-
-    Raises UserError for a source that is none of these.
+    Arguments and errors are those of `dolglab.load`.
     """
 
     def __init__(self, source: str | Path, scales: Sequence[float] = (1.0,), max_side: int = 1024) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,37 +21,30 @@ RECIPE = ("trainer.max_epochs", "trainer.max_steps", "data.batch_size", "data.im
 GROUPS = ("model", "model.pooling", "model.local", "model.fusion", "margin", "optim.optimizer", "optim.schedule")
 
 
-@dataclass(frozen=True)
-class ModelCardInfo:
-    """What the card of a model says beyond what the model itself does.
+def model_card(
+    network: DescriptorModel,
+    about: Mapping[str, Any],
+    title: str,
+    load: str,
+    licence: str | None,
+    cards: Sequence[Mapping[str, Any]],
+    files: Sequence[tuple[str, str]],
+) -> str:
+    """The card as Markdown with the hub's front matter; what is not known is said to be so.
 
-    Attributes:
-        title: heads it.
+    Args:
+        about: how the run that trained it describes itself (see `describe_run`).
         load: what `dolglab.load` takes.
         licence: of the weights, where somebody states one.
         cards: result cards of these weights.
         files: names of further files of the folder, and what they are.
     """
-
-    title: str
-    load: str
-    licence: str | None
-    cards: Sequence[Mapping[str, Any]]
-    files: Sequence[tuple[str, str]] = ()
-
-
-def model_card(network: DescriptorModel, about: Mapping[str, Any], info: ModelCardInfo) -> str:
-    """The card as Markdown with the hub's front matter; what is not known is said to be so.
-
-    Args:
-        about: how the run that trained it describes itself (see `describe_run`).
-    """
-    numbers = to_markdown([summarize([dict(card) for card in info.cards])]).strip() if info.cards else ""
+    numbers = to_markdown([summarize(cards)]).strip() if cards else ""
     return template(Path(__file__).with_name("card.md.j2")).render(
-        title=info.title,
-        load=info.load,
-        licence=info.licence,
-        files=info.files,
+        title=title,
+        load=load,
+        licence=licence,
+        files=files,
         dim=network.dim,
         architecture=f"{type(network).__name__} on {network.backbone.name}",
         base_model=_base_model(about["config"]),
