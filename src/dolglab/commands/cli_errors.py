@@ -57,12 +57,6 @@ def to_exit(error: Exception, config: str) -> SystemExit:
     return SystemExit(2)
 
 
-def let_us_report() -> None:
-    """Have Hydra raise what it would print, in this process and in those it starts, unless whole errors are wanted."""
-    if not wants_tracebacks():
-        os.environ |= {ONE_LINE: "1", "HYDRA_FULL_ERROR": "1"}
-
-
 def wants_tracebacks() -> bool:
     """Whether a person asked for tracebacks, by HYDRA_FULL_ERROR=1."""
     return os.environ.get("HYDRA_FULL_ERROR") == "1" and ONE_LINE not in os.environ

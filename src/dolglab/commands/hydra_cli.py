@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import os
@@ -16,7 +15,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from dolglab.commands.cli_errors import config_folder, let_us_report, to_exit
+from dolglab.commands.cli_errors import ONE_LINE, config_folder, to_exit, wants_tracebacks
 from dolglab.commands.run_folder import LAST, drop_empty_run, in_sweep
 from dolglab.errors import UserError
 from dolglab.io import release_all
@@ -52,14 +51,15 @@ def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..
         def task(given: DictConfig) -> T:
             try:
                 cfg = renamed(given)
-                _check_missing(cfg)
+                if missing := sorted(OmegaConf.missing_keys(cfg)):
+                    raise UserError(f"{missing[0]}=... is needed")
                 return main(cfg)
             except (SystemExit, KeyboardInterrupt) as stop:
-                _drop_empty(given)
+                drop_empty_run(given)
                 raise SystemExit(exit_code_of_stop(stop, given)) from None
             except Exception as error:
                 stop = to_exit(error, config)
-                _drop_empty(given)
+                drop_empty_run(given)
                 raise stop from None
             finally:
                 release_all()
@@ -68,11 +68,14 @@ def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..
 
         @functools.wraps(main)
         def run(*given: DictConfig) -> T:
-            let_us_report()
+            # Hydra raises what it would print, here and in processes that it starts.
+            if not wants_tracebacks():
+                os.environ |= {ONE_LINE: "1", "HYDRA_FULL_ERROR": "1"}
             try:
                 return configured(*given)
             except Exception as error:
-                _drop_refused_sweep()
+                if jobs := sys.modules.get("dolglab.sweeps.jobs"):
+                    jobs.drop_refused_sweep()
                 raise to_exit(error, config) from None
 
         return run
@@ -126,21 +129,3 @@ def renamed(cfg: DictConfig) -> DictConfig:
     found = cast("DictConfig", OmegaConf.create(with_current_targets(plain)))
     OmegaConf.set_struct(found, OmegaConf.is_struct(cfg))
     return found
-
-
-def _drop_empty(cfg: Any) -> None:
-    with contextlib.suppress(Exception):
-        drop_empty_run(Path(cfg.output_dir))
-
-
-def _check_missing(cfg: DictConfig) -> None:
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise UserError(f"{missing[0]}=... is needed")
-
-
-def _drop_refused_sweep() -> None:
-    """Remove what a sweep that was refused before its first job has left."""
-    jobs = sys.modules.get("dolglab.sweeps.jobs")
-    if jobs:
-        jobs.drop_refused_sweep()

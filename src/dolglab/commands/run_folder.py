@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from dolglab.commands.cli_errors import compose_config
 from dolglab.errors import UserError
 from dolglab.io import acquire, is_held, write_text
 from dolglab.processes import main_process, started_apart
@@ -41,17 +44,16 @@ def claim_run(run: Path, name: str, resume: bool | str = False) -> Path:
 
 def in_sweep() -> bool:
     """Whether this process is to run a job of a Hydra multirun."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def drop_empty_run(run: Path) -> None:
+def drop_empty_run(cfg: DictConfig) -> None:
     """Remove the folder of a run that was refused, which Hydra makes before anything is checked; no other."""
-    if is_held(run / LOCK) and [path.name for path in run.iterdir()] == [LOCK]:
-        (run / LOCK).unlink()
-    run.rmdir()
+    with contextlib.suppress(Exception):
+        run = Path(cfg.output_dir)
+        if is_held(run / LOCK) and [path.name for path in run.iterdir()] == [LOCK]:
+            (run / LOCK).unlink()
+        run.rmdir()
 
 
 def record_run(run: Path, cfg: DictConfig) -> None:
@@ -64,10 +66,6 @@ def record_run(run: Path, cfg: DictConfig) -> None:
 
 def resumed_config(cfg: DictConfig) -> DictConfig:
     """When resuming, the run's own overrides with those given now on top; otherwise `cfg`."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from dolglab.commands.cli_errors import compose_config
-
     if not cfg.resume or not HydraConfig.initialized():
         return cfg
     if not (Path(cfg.output_dir) / OVERRIDES).exists():
@@ -88,33 +86,18 @@ def resume_point(run: Path) -> Path | None:
     return last
 
 
-def tell(changed: Sequence[str]) -> None:
-    """Say what a resumed run does otherwise than before."""
-    if changed and main_process():
-        print("resumed with other settings:", "; ".join(changed))
-
-
 def _named() -> bool:
     """Whether the run's folder does not hang on the clock."""
-    from hydra.core.hydra_config import HydraConfig
-
     if not HydraConfig.initialized():
         return True
     given = HydraConfig.get().overrides
     return any(_key(override) in ("name", "hydra.run.dir", "output_dir") for override in (*given.task, *given.hydra))
 
 
-def _own_overrides() -> list[str]:
-    from hydra.core.hydra_config import HydraConfig
-
-    if not HydraConfig.initialized():
-        return []
-    return [override for override in HydraConfig.get().overrides.task if _key(override) not in ("resume", "name")]
-
-
 def _all_overrides(run: Path) -> list[str]:
     """What the run was started with, what it was resumed with, and what is given now; the last of each name."""
-    given = _own_overrides()
+    task = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    given = [override for override in task if _key(override) not in ("resume", "name")]
     kept = run / OVERRIDES
     before = map(str, OmegaConf.load(kept)) if kept.exists() else ()
     names = {_key(override) for override in given}

@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from dolglab.commands.build_training import assemble, baseline_facts, build_trainer, with_network
-    from dolglab.commands.run_folder import CARD, claim_run, record_run, resume_point, resumed_config, tell
+    from dolglab.commands.run_folder import CARD, claim_run, record_run, resume_point, resumed_config
     from dolglab.data.sources import checked_seed
     from dolglab.models.checkpoint import changes, check_resumable, load_model, selection_of, trained_on
     from dolglab.results.card import make_card, protocol
@@ -44,8 +44,9 @@ def main(cfg: DictConfig) -> float | None:
     trainer = build_trainer(cfg, run, validates=bool(data.validation))
     if last:
         check_resumable(last, module, module.run)
-        tell(changes(last, module.run))
     if main_process():
+        if last and (changed := changes(last, module.run)):
+            print("resumed with other settings:", "; ".join(changed))
         data.check(trainer.world_size)
         print(f"backbone {module.model.backbone.name}, licence of its weights: {config['licence'] or 'not stated'}")
     record_run(run, cfg)
