@@ -76,8 +76,7 @@ def with_network(cfg: DictConfig, last: Path | None) -> DictConfig:
 def baseline_facts(cfg: DictConfig, protocol: Mapping[str, object]) -> dict[str, Any]:
     """What the card of a run's baseline says of it: the checkpoint that the run began from, or an untrained network.
 
-    Args:
-        protocol: the run's own, which but for the sets that chose the weights is the baseline's.
+    But for the sets that chose the weights, the run's own `protocol` is the baseline's.
     """
     if not _from_checkpoint(cfg.baseline):
         return {"method": "untrained ImageNet GeM", "protocol": {**protocol, "selection": {}}, "checkpoint": None}
@@ -192,9 +191,7 @@ def _without_pretrained(cfg: DictConfig) -> DictConfig:
 def check_devices(accelerator: object, devices: object) -> None:
     """Raise UserError for GPUs that are not there; say so where a run takes to CPUs instead.
 
-    Args:
-        accelerator: Lightning's name of it, such as "gpu" or "auto".
-        devices: how many are asked for; -1, "auto" and lists are Lightning's to judge.
+    Both are `trainer`'s; of `devices`, -1, "auto" and lists are Lightning's to judge.
     """
     there = torch.accelerator.device_count()
     if accelerator in ("gpu", "cuda") and not there:

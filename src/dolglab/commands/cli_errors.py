@@ -44,11 +44,9 @@ MIN_LIKENESS = 1.1
 
 
 def to_exit(error: Exception, config: str) -> SystemExit:
-    """Print a mistake; the end of the process. Raises `error` itself where it is none, or whole errors are wanted.
+    """Print a mistake of a command that composes `config` of `conf`, such as "train"; the end of the process.
 
-    Args:
-        error: what a command raised.
-        config: the configuration in `conf` that the command composes, such as "train".
+    Raises `error` itself where it is no mistake, or whole errors are wanted.
     """
     mistake = None if wants_tracebacks() else _mistake(error, config)
     if mistake is None:
@@ -121,13 +119,7 @@ def _of_command_line(error: Exception, config: str) -> str:
 
 
 def _composition_mistake(error: Exception, config: str, overrides: Sequence[str]) -> str:
-    """The line for what Hydra could not compose; it is initialized.
-
-    Args:
-        error: what it raised.
-        config: name of the primary configuration.
-        overrides: as they were given.
-    """
+    """The line for what Hydra, which is initialized, could not compose of a primary configuration and `overrides`."""
     text = str(error)
     within = re.match(r"In '([^']+)'", text)
     place = f" (in {within[1]}.yaml)" if within and within[1] != config else ""

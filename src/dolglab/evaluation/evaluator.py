@@ -161,7 +161,7 @@ def _matches(evaluator: Evaluator, spatial: Spatial, ranking: Ranking, query: in
     answer = next((int(p) for p in ranking.top[query, :2] if p >= 0 and p != image), None)
     if answer is None:
         return []
-    ours, theirs = map(evaluator.extractor.stored_local_features(benchmark), (image, answer))
+    ours, theirs = map(evaluator.extractor.local_target(benchmark).features, (image, answer))
     match = spatial.verified(ours, theirs)
     photos = _pixels(evaluator, benchmark, image), _pixels(evaluator, benchmark, answer)
     title = f"Matches of {benchmark.source.name(image)} and {benchmark.source.name(answer)}"

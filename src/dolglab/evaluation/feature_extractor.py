@@ -10,7 +10,7 @@ import lightning as L
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.contracts import Benchmark, ExtractedFeatures, LocalFeatures, Resize
+from dolglab.contracts import Benchmark, ExtractedFeatures, Resize
 from dolglab.data.datasets import check_whole_images
 from dolglab.data.image_reading import checked_reading
 from dolglab.errors import UserError
@@ -54,7 +54,7 @@ class FeatureExtractor:
 
     def local_features(self, benchmark: Benchmark, wanted: NDArray[np.int64] | None = None) -> ExtractedFeatures:
         """Local features of all images, or of those at some positions. Raises UserError as `descriptors`."""
-        target = self._local_target(benchmark)
+        target = self.local_target(benchmark)
         if wanted is not None:
             target.wanted = wanted
         bad = extract(self.trainer, benchmark, target, self.images)
@@ -70,17 +70,14 @@ class FeatureExtractor:
             stages={"features": target.extractor.config()},
         )
 
-    def stored_local_features(self, benchmark: Benchmark) -> Callable[[int], LocalFeatures]:
-        """The local features that were made before, by position."""
-        return self._local_target(benchmark).features
-
     def descriptor_target(self, benchmark: Benchmark) -> DescriptorTarget:
         """What makes and keeps the descriptors of a set. Raises UserError without a network."""
         if self.extractor is None:
             raise UserError("there is no network to describe the images with: give checkpoint=FILE or model=NAME")
         return DescriptorTarget(self.store, benchmark, self.extractor, self._details())
 
-    def _local_target(self, benchmark: Benchmark) -> LocalTarget:
+    def local_target(self, benchmark: Benchmark) -> LocalTarget:
+        """What makes and keeps the local features of a set. Raises UserError where none were asked for."""
         if self.local is None:
             raise UserError("this asks for local features: give features=rootsift, or a network")
         return LocalTarget(self.store, benchmark, self.local, self._details())

@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from dolglab.errors import UserError, truncate_list
-from dolglab.results.card import map_intervals
-from dolglab.results.statistics import DRAWS, difference
+from dolglab.results.card import DRAWS, difference, map_intervals
 from dolglab.results.tables import (
     MINUS,
     MISSING,

@@ -24,10 +24,7 @@ def is_hub_folder(source: str) -> bool:
 
 
 def fetch(source: str, extra_file: str | None = None, api: HfApi | None = None) -> Path:
-    """The local folder of hf://OWNER/NAME, fetched once into the hub's own cache.
-
-    Args:
-        extra_file: a file wanted beside tensors and configuration, where the repository has it.
+    """The local folder of hf://OWNER/NAME, with an extra file where it has it, fetched once into the hub's own cache.
 
     Raises UserError for another name, and where the repository cannot be had or holds no such folder.
     """

@@ -65,10 +65,7 @@ class LoadedModel:
     def __call__(self, images: Picture | list[Picture]) -> NDArray[np.float32]:
         """The L2-normalised descriptor of an image, (dim,), or those of a list of images, (n, dim).
 
-        Args:
-            images: paths, PIL images or RGB arrays (H, W, 3) uint8. Files and PIL images are turned upright as they
-                state.
-
+        Images are paths, PIL images or RGB arrays (H, W, 3) uint8; the first two are turned upright as they state.
         Raises UserError for what is none of these or cannot be read.
         """
         if not isinstance(images, list):
@@ -189,13 +186,11 @@ class ResolvedModel:
 
 
 def resolve_model(source: str | None, extra_file: str | None = None) -> ResolvedModel:
-    """A network by what a person names.
+    """A network by what a person names; of one on the hub, `extra_file` is fetched too where it has such a file.
 
-    Args:
-        source: a checkpoint, an exported folder, an ONNX file of one, or hf://OWNER/NAME; released weights (.pyth, or
-            hf://OWNER/NAME/FILE); "dinov2" or "efficientnet_lite0", whose pretrained features are pooled as they are.
-            None takes DINOv2, or the packaged EfficientNet-Lite0 where that cannot be fetched, and says so.
-        extra_file: a file that is wanted beside an exported folder's model on the hub, where it has one.
+    That is a checkpoint, an exported folder, an ONNX file of one, or hf://OWNER/NAME; released weights (.pyth, or
+    hf://OWNER/NAME/FILE); "dinov2" or "efficientnet_lite0", whose pretrained features are pooled as they are. None
+    takes DINOv2, or the packaged EfficientNet-Lite0 where that cannot be fetched, and says so.
 
     Raises UserError for a source that is none of these.
     """

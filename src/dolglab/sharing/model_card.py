@@ -58,9 +58,7 @@ def model_card(
 def read_cards(given: Sequence[str], checkpoint: str, written: Path) -> list[dict[str, Any]]:
     """The result cards that are given, or that of the run whose checkpoint this is, where that was measured.
 
-    Args:
-        written: the tensors of the exported folder, by whose digest a card may name them too.
-
+    A card may also name the tensors of the exported folder, `written`, by their digest.
     Raises UserError for a card that cannot be read, or of other weights.
     """
     files = [written, *([tensor_file(checkpoint)] if Path(checkpoint).exists() else [])]

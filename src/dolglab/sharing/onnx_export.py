@@ -45,12 +45,8 @@ CALIBRATION_PHOTOS, CALIBRATION_SIDE = 64, 512
 def write_onnx(network: DescriptorModel, path: Path, normalised: bool = False, tolerance: float = TOLERANCE) -> float:
     """Write a network as `path`, compared with torch over several shapes; the largest difference of a number.
 
-    Args:
-        normalised: whether the graph takes normalised images, and not RGB in 0..255.
-        tolerance: of the difference.
-
-    Raises UserError where a package is missing, the network does not go into ONNX, or the file would give something
-    else than torch; nothing is then written.
+    The graph takes RGB in 0..255, or `normalised` images. Raises UserError where a package is missing, the network does
+    not go into ONNX, or the file would differ from torch by more than `tolerance`; nothing is then written.
     """
     with atomic_path(path) as aside:
         _export(ExportableNetwork(network, normalised), aside, onnx_metadata(network, normalised))
@@ -131,13 +127,9 @@ def _quiet_logs() -> Iterator[None]:
 
 
 class ExportableNetwork(nn.Module):
-    """Images to L2-normalised descriptors, in layers whose work does not depend on the image's size.
+    """Images, RGB in 0..255 or `normalised`, to L2-normalised descriptors; what it does does not depend on their size.
 
-    Args:
-        network: stays as it is.
-        normalised: whether images come normalised; otherwise as RGB in 0..255.
-
-    Raises UserError for a network of which that cannot be had.
+    The network stays as it is. Raises UserError for one of which that cannot be had.
     """
 
     def __init__(self, network: DescriptorModel, normalised: bool = False) -> None:
@@ -203,10 +195,7 @@ def _rebuild(kind: type[nn.Conv2d], conv: nn.Conv2d) -> nn.Conv2d:
 
 
 def write_int8(source: Path, path: Path, folder: str | Path) -> int:
-    """Write the ONNX file `source` with quantised convolutions; how many photos their ranges come from.
-
-    Args:
-        folder: photos like those to be described.
+    """Write the ONNX file `source` with quantised convolutions; how many photos of `folder` their ranges come from.
 
     Weights have a scale a channel, activations one a map, from the least to the largest value that the photos give.
     The file's fingerprint is another one than its source's: libraries do not mix the two.

@@ -75,17 +75,13 @@ class BadImageLog(Callback):
         fresh = [image for image in dict.fromkeys(batch.bad) if image.name not in self.seen]
         if fresh:
             self.seen.update(image.name for image in fresh)
-            self._append(fresh)
+            header = [] if self.path.exists() else [BadImage._fields]
+            with self.path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
+                csv.writer(file).writerows([*header, *fresh])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print how many there were."""
         if self.seen:
             print(f"{len(self.seen)} unreadable training images were replaced: {self.path}")
-
-    def _append(self, images: list[BadImage]) -> None:
-        new = not self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            csv.writer(file).writerows([*([BadImage._fields] if new else []), *images])
 
 
 class DumpNonFiniteBatch(Callback):
@@ -96,11 +92,9 @@ class DumpNonFiniteBatch(Callback):
         self.batch: Batch | None = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Remember the batch of this step."""
         self.batch = batch
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write the file, and say in the error where it is."""
         batch = self.batch
         if not isinstance(exception, NotFiniteError) or batch is None:
             return
@@ -116,7 +110,7 @@ class GradientNorm(Callback):
     """Logs the norm of the whole network's gradient, before it is clipped, at the steps that are logged."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Log the norm; by now gradients are averaged over the processes, and unscaled."""
+        # By now gradients are averaged over the processes, and unscaled.
         if isinstance(pl_module, LandmarkModule) and is_logged(trainer, trainer.global_step):
             pl_module.log("train/gradient_norm", pl_module.gradient_norm())
 
@@ -218,14 +212,13 @@ class Throughput(Callback):
 class EpochLine(Callback):
     """Prints one line after each epoch, for logs that a progress bar would not suit."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock and the mean loss, also of an epoch that a resumed run goes on with."""
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the epoch's clock and mean loss."""
         self.start = time.perf_counter()
         self.losses: list[Tensor] = []
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the epoch's clock and mean loss."""
-        self.on_train_start(trainer, pl_module)
+    # Also of an epoch that a resumed run goes on with.
+    on_train_start = on_train_epoch_start
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int

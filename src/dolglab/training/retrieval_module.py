@@ -42,10 +42,6 @@ class ExtractionOptions:
 class RetrievalModule(L.LightningModule):
     """Validates: runs the data module's validation benchmarks through one extractor and measures the rankings.
 
-    Args:
-        model: the descriptor network.
-        validation: how descriptors are made.
-
     Afterwards `rankings` holds one result a benchmark; the figures are logged as `val/medium` (first benchmark) or
     `val/NAME/medium` (further ones).
     """
