@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from dolglab.commands.build_training import make_trainer
 from dolglab.commands.hydra_cli import as_plain
 from dolglab.errors import UserError
-from dolglab.evaluation.evaluator import Evaluator, ExternalDescriptors
+from dolglab.evaluation.evaluator import Evaluator
 from dolglab.evaluation.feature_extractor import make_feature_extractor
 from dolglab.models.checkpoint import load_model, read_run, selection_of, tensor_file, trained_on
 from dolglab.models.dolg import DescriptorModel
@@ -62,12 +62,12 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
         cfg.on_error,
         cfg.workers,
     )
-    external = None if cfg.descriptors is None else Path(cfg.descriptors)
     evaluator = Evaluator(
         extractor,
         pipeline,
         learn_on=None if cfg.get("learn_on") is None else instantiate(cfg.learn_on)(),
-        external=external and ExternalDescriptors(external, cfg.names and Path(cfg.names)),
+        external=None if cfg.descriptors is None else Path(cfg.descriptors),
+        names=None if cfg.names is None else Path(cfg.names),
     )
     checkpoint = cfg.checkpoint
     licence = None if model is None else model.backbone.licence

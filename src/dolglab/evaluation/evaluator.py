@@ -24,14 +24,6 @@ Picture = tuple[str, bytes]
 
 
 @dataclass(frozen=True)
-class ExternalDescriptors:
-    """A file of descriptors that somebody else made, and one with the names of its rows; or a kept store's folder."""
-
-    file: Path
-    names: Path | None = None
-
-
-@dataclass(frozen=True)
 class Evaluator:
     """Describes a benchmark's images in all processes of a trainer, ranks its gallery, and measures the ranking.
 
@@ -39,7 +31,8 @@ class Evaluator:
         extractor: makes descriptors and local features; its trainer's main process ranks.
         pipeline: what happens to descriptors.
         learn_on: images from which whitening or a codebook is learned, where no file has them.
-        external: descriptors to measure instead of the extractor's.
+        external: a file of descriptors, or a kept store's folder, to measure instead of the extractor's.
+        names: a file with the names of that file's rows.
 
     Raises UserError where something is to be learned and there is nothing to learn it from.
     """
@@ -47,7 +40,8 @@ class Evaluator:
     extractor: FeatureExtractor
     pipeline: RetrievalPipeline = field(default_factory=RetrievalPipeline)
     learn_on: Benchmark | None = None
-    external: ExternalDescriptors | None = None
+    external: Path | None = None
+    names: Path | None = None
 
     def __post_init__(self) -> None:
         if self.learn_on is None and self._has_to_learn():
@@ -83,19 +77,16 @@ class Evaluator:
             return self.extractor.local_features(benchmark)
         if self.external is None:
             return self.extractor.descriptors(benchmark)
-        return self._read(self.external, benchmark)
-
-    def _read(self, external: ExternalDescriptors, benchmark: Benchmark) -> ExtractedFeatures:
-        """Descriptors from a file, or from a folder that an evaluation kept; other processes do not want them."""
         everything = np.ones(len(benchmark.source), np.bool_)
         if not self.extractor.main:
+            # Other processes do not want them.
             return ExtractedFeatures(everything)
-        if external.file.is_dir():
+        if self.external.is_dir():
             extractor = self.extractor.extractor
-            store = read_store(external.file, benchmark, extractor and fingerprint(extractor.model))
-            stages = {"descriptors": external.file.name}
+            store = read_store(self.external, benchmark, extractor and fingerprint(extractor.model))
+            stages = {"descriptors": self.external.name}
             return ExtractedFeatures(store.available, descriptors=store.descriptors, stages=stages)
-        found = read_descriptors(external.file, benchmark, external.names)
+        found = read_descriptors(self.external, benchmark, self.names)
         return ExtractedFeatures(everything, descriptors=found.descriptors, stages={"descriptors": found.note})
 
     def _has_to_learn(self) -> bool:

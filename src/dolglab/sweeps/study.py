@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dolglab.errors import UserError
 from dolglab.io import acquire, release, write_text
-from dolglab.results.charts import COLOURS, INK, frame_row, read_series, standalone, svg_of
+from dolglab.results.charts import COLOURS, INK, frames, read_series, standalone, svg_of
 from dolglab.sweeps.jobs import run_job
 from dolglab.sweeps.overrides import Value, job_folder, override
 from dolglab.sweeps.summary import Job, write_table
@@ -286,7 +286,7 @@ def write_chart(trials: Sequence[FrozenTrial], space: Sequence[Dimension], folde
     shown = [trial for trial in trials if _score(trial) is not None]
     if not shown:
         return None
-    figure, (over_trials, *over_settings) = frame_row(["trial", *(part.key for part in space)], "validation mAP, %")
+    figure, (over_trials, *over_settings) = frames(["trial", *(part.key for part in space)], "validation mAP, %")
     _draw_dots(over_trials, [trial.number for trial in shown], shown)
     finished = [trial for trial in shown if trial.state == TrialState.COMPLETE]
     best = np.maximum.accumulate([100 * (trial.value or 0) for trial in finished])

@@ -121,10 +121,10 @@ def best_means(jobs: Sequence[Job], keys: Sequence[str]) -> tuple[list[str], lis
 
 
 def _line(jobs: Sequence[Job], key: str) -> str:
-    from dolglab.results.charts import COLOURS, frame, svg_of
+    from dolglab.results.charts import COLOURS, frames, svg_of
 
     values = sorted({job.swept.get(key, "") for job in jobs}, key=_order)
-    figure, axes = frame(key, "", size=(4.4, 2.6))
+    figure, (axes,) = frames([key], "", (4.4, 2.6))
     for job in jobs:
         axes.plot(values.index(job.swept.get(key, "")), 100 * (job.score or 0), "o", color=COLOURS[0], markersize=4)
     mean = means(jobs, [key])
@@ -134,10 +134,10 @@ def _line(jobs: Sequence[Job], key: str) -> str:
 
 
 def _heat_map(jobs: Sequence[Job], keys: Sequence[str]) -> str:
-    from dolglab.results.charts import INK, frame, svg_of
+    from dolglab.results.charts import INK, frames, svg_of
 
     down, across, cells = best_means(jobs, keys)
-    figure, axes = frame(keys[1], keys[0], size=(1.6 + 0.8 * len(across), 1.1 + 0.5 * len(down)))
+    figure, (axes,) = frames([keys[1]], keys[0], (1.6 + 0.8 * len(across), 1.1 + 0.5 * len(down)))
     axes.grid(False)
     axes.imshow(cells, cmap="Blues", aspect="auto")
     axes.set_xticks(range(len(across)), across)

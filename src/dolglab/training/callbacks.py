@@ -23,6 +23,7 @@ from dolglab.training.module import LandmarkModule, NotFiniteError
 
 # What systems send before they end a job: a request to end, and Slurm's and submitit's warnings of a preemption.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+AGREE_EVERY = 5
 VALIDATION_MAPS = ("val/easy", "val/medium", "val/hard")
 
 
@@ -124,13 +125,12 @@ def is_logged(trainer: Trainer, step: int) -> bool:
 class StopOnSignal(Callback):
     """At SIGTERM, SIGUSR1 or SIGUSR2, whichever process gets it: writes `last`, then ends with SystemExit.
 
-    Several processes agree on it after every `every` optimizer steps. Lightning's own handlers are replaced: its
+    Several processes agree on it after every `AGREE_EVERY` optimizer steps. Lightning's own handlers are replaced: its
     SIGTERM ends without a checkpoint.
     """
 
-    def __init__(self, last: Path, every: int = 5) -> None:
+    def __init__(self, last: Path) -> None:
         self.last = last
-        self.every = every
         self.signalled = False
         self.saved = False
         self.step = -1
@@ -146,7 +146,7 @@ class StopOnSignal(Callback):
     ) -> None:
         """Write the checkpoint after an optimizer step; an epoch's last step first gets its validation and its own."""
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
-        due = trainer.world_size == 1 or self.step % self.every == 0
+        due = trainer.world_size == 1 or self.step % AGREE_EVERY == 0
         if stepped and due and not trainer.is_last_batch and self._agreed(trainer):
             trainer.save_checkpoint(self.last, weights_only=False)
             self.saved = True

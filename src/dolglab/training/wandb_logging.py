@@ -40,7 +40,8 @@ ID_FILE = "wandb_id"
 # Equal parts of -1 to 1 in a histogram of cosines.
 BINS = 64
 EDGES = np.linspace(-1, 1, BINS + 1)
-# A row of the table of queries.
+# Rows of the table of queries, and what stands in one.
+QUERIES = 4
 COLUMNS: list[str | int] = ["query", "AP, %", "answers", "attention"]
 
 
@@ -155,15 +156,14 @@ class Dashboard(Callback):
     """Sends to W&B what curves of single figures do not show.
 
     At each logged step that is how the cosines of targets and others lie; after each validation, for each benchmark, a
-    table of `queries`, from the best AP to the worst, and the mean precision at every recall.
+    table of `QUERIES`, from the best AP to the worst, and the mean precision at every recall.
 
     The first process draws, and the others wait for it at their next step. Where weights are averaged, attention is
     that of the current ones, which Lightning has put back by then.
     """
 
-    def __init__(self, log: WandbLog, queries: int = 4) -> None:
+    def __init__(self, log: WandbLog) -> None:
         self.wandb_log = log
-        self.queries = queries
         self.step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -195,7 +195,7 @@ class Dashboard(Callback):
         data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         for ranking in pl_module.rankings:
             name = f"val/{ranking.benchmark.name.replace(' ', '_')}"
-            rows = query_rows(pl_module.model, ranking, data.images_of(ranking.benchmark), self.queries)
+            rows = query_rows(pl_module.model, ranking, data.images_of(ranking.benchmark), QUERIES)
             self.wandb_log.experiment.log({f"{name}/queries": _table(rows), **_curves(name, ranking), STEP: step})
 
 
