@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Of what the package held when it was called `src`, all that has another module or name by now.
+# All that has another module or name by now, most of it from when the package was called `src`.
 RENAMED = {
     "src.assemble_evaluation.network": "dolglab.commands.build_evaluation.network",
     "src.dashboard.wandb_log.WandbLog": "dolglab.training.wandb_logging.WandbLog",
     "src.data.demo_world.write.write_world": "dolglab.demo_world.write.write_world",
     "src.data.preparation.published.fetch_gldv2": "dolglab.data.preparation.fetch.fetch_gldv2",
-    "src.evaluation.describer.make_describer": "dolglab.evaluation.feature_extractor.make_feature_extractor",
+    "src.evaluation.describer.make_describer": "dolglab.evaluation.evaluator.make_feature_extractor",
+    "dolglab.evaluation.feature_extractor.make_feature_extractor": (
+        "dolglab.evaluation.evaluator.make_feature_extractor"
+    ),
     "src.evaluation.overlap_sets.training_images": "dolglab.evaluation.overlap.training_images",
     "src.models.local.LocalBranch": "dolglab.models.local_branch.LocalBranch",
     "src.retrieval.aggregate.asmk.ASMK": "dolglab.retrieval.asmk.ASMK",

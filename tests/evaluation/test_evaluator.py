@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from dolglab.contracts import Benchmark, ExtractedFeatures, GroundTruth, LocalFeatures, Ranking, Shortlist
 from dolglab.data.folder import folder_benchmark
 from dolglab.errors import UserError
-from dolglab.evaluation.evaluator import Evaluator
-from dolglab.evaluation.feature_extractor import FeatureExtractor
+from dolglab.evaluation.evaluator import Evaluator, FeatureExtractor
 from dolglab.extraction.descriptor_store import DescriptorStore, read_store
 from dolglab.extraction.extract import Images
 from dolglab.measures import revisited_evaluation

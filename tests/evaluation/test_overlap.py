@@ -21,7 +21,7 @@ from dolglab.data.folder import folder_benchmark
 from dolglab.data.selection import select
 from dolglab.data.sources import HexSource
 from dolglab.errors import UserError
-from dolglab.evaluation.feature_extractor import make_feature_extractor
+from dolglab.evaluation.evaluator import make_feature_extractor
 from dolglab.evaluation.overlap import (
     Pairs,
     Rule,

@@ -13,8 +13,7 @@ from omegaconf import DictConfig
 from dolglab.commands.build_training import make_trainer
 from dolglab.commands.hydra_cli import as_plain
 from dolglab.errors import UserError
-from dolglab.evaluation.evaluator import Evaluator
-from dolglab.evaluation.feature_extractor import make_feature_extractor
+from dolglab.evaluation.evaluator import Evaluator, make_feature_extractor
 from dolglab.models.checkpoint import load_model, read_run, selection_of, tensor_file, trained_on
 from dolglab.models.dolg import DescriptorModel
 from dolglab.results.card import protocol

@@ -1,26 +1,133 @@
-"""One benchmark through one pipeline: extract, post-process, rank, re-rank, measure; and pictures of what came out."""
+"""One benchmark through one pipeline: extract, post-process, rank, re-rank, measure; and pictures of what came out.
+
+Descriptors and local features of whole sets of images are made once and kept on disk.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.contracts import Benchmark, ExtractedFeatures, Ranking
+from dolglab.contracts import Benchmark, ExtractedFeatures, Ranking, Resize
+from dolglab.data.datasets import check_whole_images
+from dolglab.data.image_reading import checked_reading
 from dolglab.errors import UserError
-from dolglab.evaluation.feature_extractor import FeatureExtractor
-from dolglab.extraction.descriptor_store import fingerprint, read_store
+from dolglab.extraction.descriptor_store import DescriptorTarget, fingerprint, read_store
 from dolglab.extraction.external import read_descriptors
-from dolglab.extraction.extractor import attention_scores
+from dolglab.extraction.extract import Images, extract
+from dolglab.extraction.extractor import Extractor, attention_scores, check_protocol
+from dolglab.extraction.fuse_batch_norm import for_inference
+from dolglab.extraction.local_store import LocalExtractor, LocalTarget
+from dolglab.models.dolg import DescriptorModel
 from dolglab.results.pictures import attention_overlay, chosen_queries, match_figure, shown_ap
 from dolglab.retrieval.pipeline import RetrievalPipeline, SearchResult
 from dolglab.retrieval.rerank.spatial import Spatial
 
 # A title and a JPEG.
 Picture = tuple[str, bytes]
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """Describes sets of images in all processes of a trainer, and finds in `store` what was described before.
+
+    Args:
+        trainer: whose processes describe the images.
+        images: how images are read.
+        store: folder in which descriptors and local features are kept.
+        extractor: makes descriptors; None where none are wanted.
+        local: makes local features; None where none are wanted.
+    """
+
+    trainer: L.Trainer
+    images: Images
+    store: Path
+    extractor: Extractor | None = None
+    local: LocalExtractor | None = None
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that ranks and writes."""
+        return self.trainer.is_global_zero
+
+    def descriptors(self, benchmark: Benchmark) -> ExtractedFeatures:
+        """Descriptors of all images. Raises UserError without a network, and for images that cannot be read."""
+        target = self.descriptor_target(benchmark)
+        bad = extract(self.trainer, benchmark, target, self.images)
+        store = target.store
+        return ExtractedFeatures(store.available, bad, target.seconds_per_image(), descriptors=store.descriptors)
+
+    def local_features(self, benchmark: Benchmark, wanted: NDArray[np.int64] | None = None) -> ExtractedFeatures:
+        """Local features of all images, or of those at some positions. Raises UserError as `descriptors`."""
+        target = self.local_target(benchmark)
+        if wanted is not None:
+            target.wanted = wanted
+        bad = extract(self.trainer, benchmark, target, self.images)
+        available = np.zeros(len(benchmark.source), np.bool_)
+        available[target.wanted] = True
+        available[target.missing()] = False
+        return ExtractedFeatures(
+            available,
+            bad,
+            target.seconds_per_image(),
+            target.bytes_per_image(),
+            features=target.features,
+            stages={"features": target.extractor.config()},
+        )
+
+    def descriptor_target(self, benchmark: Benchmark) -> DescriptorTarget:
+        """What makes and keeps the descriptors of a set. Raises UserError without a network."""
+        if self.extractor is None:
+            raise UserError("there is no network to describe the images with: give checkpoint=FILE or model=NAME")
+        return DescriptorTarget(self.store, benchmark, self.extractor, self._details())
+
+    def local_target(self, benchmark: Benchmark) -> LocalTarget:
+        """What makes and keeps the local features of a set. Raises UserError where none were asked for."""
+        if self.local is None:
+            raise UserError("this asks for local features: give features=rootsift, or a network")
+        return LocalTarget(self.store, benchmark, self.local, self._details())
+
+    def _details(self) -> dict[str, object]:
+        """What decides features beside the extractor."""
+        return {
+            "max_side": self.images.max_side,
+            "orientation": self.images.orientation,
+            "precision": self.trainer.precision,
+        }
+
+
+def make_feature_extractor(
+    trainer: L.Trainer,
+    network: DescriptorModel | None,
+    features: LocalExtractor | Callable[[DescriptorModel | None], LocalExtractor] | None,
+    store: str | Path,
+    scales: Sequence[float] = (1.0,),
+    resize: Resize = "released",
+    max_side: int | None = None,
+    orientation: str = "exif",
+    on_error: str = "error",
+    workers: int = 0,
+) -> FeatureExtractor:
+    """A feature extractor whose network, if any, is ready for inference; `features` may be the network's own.
+
+    Raises UserError for values that make no sense.
+    """
+    check_protocol(scales, resize)
+    check_whole_images(max_side, on_error)
+    if not isinstance(workers, int) or workers < 0:
+        raise UserError(f"workers must be a whole number from 0, not {workers}")
+    reading = checked_reading(orientation, 1)
+    inference = None if network is None else for_inference(network, str(trainer.precision))
+    local = features if features is None or isinstance(features, LocalExtractor) else features(inference)
+    images = Images(max_side, on_error == "skip", reading.orientation, workers)
+    extractor = None if inference is None else Extractor(inference, scales, resize)
+    return FeatureExtractor(trainer, images, Path(store), extractor, local)
 
 
 @dataclass(frozen=True)

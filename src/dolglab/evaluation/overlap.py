@@ -20,7 +20,7 @@ from dolglab.data.folder import scan_folder
 from dolglab.data.gldv2 import Kind, load_gldv2
 from dolglab.data.sources import FolderSource, stable_ids
 from dolglab.errors import UserError
-from dolglab.evaluation.feature_extractor import FeatureExtractor
+from dolglab.evaluation.evaluator import FeatureExtractor
 from dolglab.evaluation.overlap_files import IMAGES, LANDMARKS, SHEET, Audit, Overlap, write_audit
 from dolglab.io import folder_lock
 from dolglab.measures import RevisitedMeasure

@@ -30,7 +30,7 @@ from dolglab.models.released import read_released, released_config
 from dolglab.results.card import read_card
 from dolglab.results.comparison_tables import summarize
 from dolglab.results.table_formats import to_markdown
-from dolglab.sharing.hub import PREFIX, check_push, push_folder
+from dolglab.sharing.loading import PREFIX, check_push, push_folder
 from dolglab.sharing.onnx_export import (
     INPUT,
     INT8_FILE,

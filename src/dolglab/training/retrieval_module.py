@@ -15,8 +15,7 @@ from torch import nn
 from dolglab.contracts import BadImage, Benchmark, ImageBatch, Ranking, Resize
 from dolglab.data.module import LandmarkDataModule
 from dolglab.errors import UserError
-from dolglab.evaluation.evaluator import Evaluator
-from dolglab.evaluation.feature_extractor import FeatureExtractor
+from dolglab.evaluation.evaluator import Evaluator, FeatureExtractor
 from dolglab.extraction.extract import Images
 from dolglab.extraction.extractor import Extractor, check_protocol
 from dolglab.extraction.fuse_batch_norm import for_inference
