@@ -244,8 +244,8 @@ def test_a_kept_store_must_be_whole_and_of_these_images(tmp_path: Path, benchmar
         evaluate(tmp_path, benchmark, RetrievalPipeline(), external=given)
     with pytest.raises(UserError, match=r"of other.s images"):
         evaluate(tmp_path, replace(benchmark, name="other", digest="another set"), RetrievalPipeline(), external=given)
-    with pytest.raises(UserError, match=re.escape(str(given.file))):
-        read_store(given.file, benchmark, "two")
+    with pytest.raises(UserError, match=re.escape(str(given))):
+        read_store(given, benchmark, "two")
 
 
 @pytest.mark.parametrize(

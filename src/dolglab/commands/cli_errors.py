@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dolglab.errors import UserError, os_error_text
-from dolglab.processes import PEER_GONE, peer_is_gone
+from dolglab.processes import GONE, PEER_GONE
 
 # Marks an environment in which this module asked Hydra for whole errors, to shorten them itself.
 ONE_LINE = "DOLG_ONE_LINE_ERRORS"
@@ -81,7 +81,7 @@ def _mistake(error: Exception, config: str) -> Exception | None:
         cause = cause.__cause__
     if isinstance(cause, UserError):
         return cause
-    if peer_is_gone(error):
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in GONE):
         return UserError(f"{PEER_GONE}: what it said stands above; resume=true goes on")
     if isinstance(error, InstantiationException):
         key = re.search(r"full_key: (\S+)", str(error))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from dolglab.commands.hydra_cli import configure_process, hydra_main
+from dolglab.commands.hydra_cli import claim_run, configure_process, hydra_main, record_run
 from dolglab.processes import watch_parent
 
 
@@ -18,7 +18,6 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from dolglab.commands.build_evaluation import assemble_evaluation
-    from dolglab.commands.run_folder import claim_run, record_run
     from dolglab.evaluation.evaluator import pictures_of
     from dolglab.results.card import make_card
     from dolglab.results.pictures import shown_difficulty

@@ -6,8 +6,17 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from dolglab.commands.hydra_cli import configure_process, hydra_main
-from dolglab.commands.run_folder import in_sweep
+from dolglab.commands.hydra_cli import (
+    CARD,
+    LAST,
+    claim_run,
+    configure_process,
+    hydra_main,
+    in_sweep,
+    record_run,
+    resume_point,
+    resumed_config,
+)
 from dolglab.processes import main_process, watch_parent
 
 
@@ -24,12 +33,11 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from dolglab.commands.build_training import assemble, baseline_facts, build_trainer, with_network
-    from dolglab.commands.run_folder import CARD, claim_run, record_run, resume_point, resumed_config
     from dolglab.data.sources import checked_seed
     from dolglab.models.checkpoint import changes, check_resumable, load_model, selection_of, trained_on
     from dolglab.results.card import make_card, protocol
     from dolglab.results.report import finish_run
-    from dolglab.training.checkpointing import best_score, checkpoints_of, chosen_checkpoint
+    from dolglab.training.checkpointing import best_score, checkpoints_of
     from dolglab.training.retrieval_module import ExtractionOptions, run_test
     from dolglab.training.wandb_logging import WandbLog
 
@@ -54,7 +62,9 @@ def main(cfg: DictConfig) -> float | None:
     for board in boards:
         board.log_config(config)
     trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
-    chosen = chosen_checkpoint(run)
+    checkpoints = checkpoints_of(run)
+    # The best on validation, or the last where nothing validated.
+    chosen = checkpoints.get("best", run / LAST)
     store, rankings, before = Path(cfg.store), [], []
     if data.test:
         rankings = run_test(trainer, data, load_model(chosen)[0], options, store, checkpoint=chosen)
@@ -82,7 +92,7 @@ def main(cfg: DictConfig) -> float | None:
             baseline = make_card(name=f"{cfg.name}/baseline", rankings=before, config=config, **facts), before
         finish_run(run, card, rankings, baseline)
         for board in boards:
-            board.log_results(run / CARD, checkpoints_of(run))
+            board.log_results(run / CARD, checkpoints)
     return best_score(trainer)
 
 

@@ -9,7 +9,8 @@ import sys
 
 from omegaconf import DictConfig
 
-from dolglab.commands.hydra_cli import configure_process, hydra_main
+from dolglab.commands.cli_errors import compose_config
+from dolglab.commands.hydra_cli import as_plain, configure_process, hydra_main
 from dolglab.sweeps.overrides import with_train
 
 
@@ -21,8 +22,6 @@ def main(cfg: DictConfig) -> float:
 
     from hydra.utils import instantiate
 
-    from dolglab.commands.cli_errors import compose_config
-    from dolglab.commands.hydra_cli import as_plain
     from dolglab.data.sources import checked_seed
     from dolglab.sweeps.overrides import override
     from dolglab.sweeps.study import SharedStudy, read_space, run_search

@@ -113,17 +113,13 @@ def _export(graph: torch.nn.Module, path: Path, metadata: Mapping[str, Any]) -> 
 @contextmanager
 def _quiet_logs() -> Iterator[None]:
     """The exporter's notes on its own steps, which say nothing to a person, are kept out."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(logging.NOTSET)
 
 
 class ExportableNetwork(nn.Module):
@@ -202,6 +198,7 @@ def write_int8(source: Path, path: Path, folder: str | Path) -> int:
     Raises UserError where a package is missing or there are no photos.
     """
     try:
+        import onnx
         from onnxruntime import quantization
     except ModuleNotFoundError as error:
         raise UserError(f"ONNX wants {error.name}: pip install 'dolglab[onnx]'") from None
@@ -220,7 +217,9 @@ def write_int8(source: Path, path: Path, folder: str | Path) -> int:
                 op_types_to_quantize=["Conv"],
                 per_channel=True,
             )
-        _set_metadata(aside, Session(source).about)
+        model, about = onnx.load(aside), Session(source).about
+        onnx.helper.set_model_props(model, {**about, "fingerprint": f"{about['fingerprint']}-int8"})
+        onnx.save(model, aside)
         Session(aside)
     return len(photos)
 
@@ -236,7 +235,7 @@ def calibration_photos(folder: str | Path) -> list[Path]:
 def _calibration_reader(photos: Sequence[Path]):
     from onnxruntime.quantization import CalibrationDataReader
 
-    def images() -> Iterator[NDArray[np.float32]]:
+    def read() -> Iterator[NDArray[np.float32]]:
         for photo in photos:
             try:
                 image = shrink(decode(photo.read_bytes()), CALIBRATION_SIDE)
@@ -245,22 +244,11 @@ def _calibration_reader(photos: Sequence[Path]):
                 continue
             yield np.ascontiguousarray(image.transpose(2, 0, 1)[None]).astype(np.float32)
 
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.images = images()
+    images = read()
 
+    class Reader(CalibrationDataReader):
         def get_next(self) -> dict[str, NDArray[np.float32]]:
-            image = next(self.images, None)
+            image = next(images, None)
             return {} if image is None else {INPUT: image}
 
     return Reader()
-
-
-def _set_metadata(path: Path, about: dict[str, str]) -> None:
-    """Have a quantised file say of itself what its source did, under a fingerprint of its own."""
-    import onnx
-
-    model = onnx.load(path)
-    about = {**about, "fingerprint": f"{about['fingerprint']}-int8"}
-    onnx.helper.set_model_props(model, about)
-    onnx.save(model, path)

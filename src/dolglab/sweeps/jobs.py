@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from dolglab.commands.run_folder import CARD, LAST, LOCK
+from dolglab.commands.hydra_cli import CARD, LAST, LOCK
 from dolglab.errors import UserError
 from dolglab.io import acquire, release, write_text
 from dolglab.processes import PEER_GONE, STOP_WITH_PARENT, note_starter, started_apart, starter_is_gone

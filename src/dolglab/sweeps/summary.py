@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.commands.run_folder import CARD
+from dolglab.commands.hydra_cli import CARD
 from dolglab.io import write_text
 from dolglab.results.card import read_card
+from dolglab.results.charts import COLOURS, INK, frames, standalone, svg_of
 
 JOB, TABLE, COMPARISON = "job.json", "sweep.csv", "comparison.svg"
 # Over these a mean is taken.
@@ -88,8 +89,6 @@ def write_comparison(jobs: Sequence[Job], sweep: Path) -> Path | None:
     One setting gives a line, with a dot for each job; more give a heat map of the first two, of which each cell is
     the best mean over the others. Returns the file; None where nothing was varied or validated.
     """
-    from dolglab.results.charts import standalone
-
     scored = [job for job in jobs if job.score is not None]
     keys = [key for key in _varied(scored) if key not in REPEATED]
     if not keys:
@@ -121,8 +120,6 @@ def best_means(jobs: Sequence[Job], keys: Sequence[str]) -> tuple[list[str], lis
 
 
 def _line(jobs: Sequence[Job], key: str) -> str:
-    from dolglab.results.charts import COLOURS, frames, svg_of
-
     values = sorted({job.swept.get(key, "") for job in jobs}, key=_order)
     figure, (axes,) = frames([key], "", (4.4, 2.6))
     for job in jobs:
@@ -134,8 +131,6 @@ def _line(jobs: Sequence[Job], key: str) -> str:
 
 
 def _heat_map(jobs: Sequence[Job], keys: Sequence[str]) -> str:
-    from dolglab.results.charts import INK, frames, svg_of
-
     down, across, cells = best_means(jobs, keys)
     figure, (axes,) = frames([keys[1]], keys[0], (1.6 + 0.8 * len(across), 1.1 + 0.5 * len(down)))
     axes.grid(False)

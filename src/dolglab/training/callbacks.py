@@ -185,7 +185,6 @@ class Throughput(Callback):
         self.start = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Measure how long the step waited for its batch."""
         self.waited = time.perf_counter() - (self.start or 0)
 
     def on_train_batch_end(

@@ -138,12 +138,6 @@ def _keep(path: Path, before: Path) -> None:
         os.replace(path, before)
 
 
-def chosen_checkpoint(run: Path) -> Path:
-    """The checkpoint that stands for a run: the best on validation, or the last where nothing validated."""
-    best = run / "checkpoints" / BEST
-    return best if best.exists() else best.with_name(LAST)
-
-
 def checkpoints_of(run: Path) -> dict[str, Path]:
     """The checkpoints that a run ends with, by what they are: "best" and "last"."""
     paths = (run / "checkpoints" / name for name in (BEST, LAST))

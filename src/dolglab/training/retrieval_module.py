@@ -75,7 +75,6 @@ class RetrievalModule(L.LightningModule):
         self._clock = now
 
     def on_validation_epoch_end(self) -> None:
-        """Rank, measure and log."""
         self.rankings = [run.finish() for run in self._runs]
         for number, ranking in enumerate(self.rankings):
             for name, value in logged_figures("val", number, ranking).items():

@@ -167,7 +167,6 @@ class Dashboard(Callback):
         self.step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the steps that a resumed run has made."""
         self.step = trainer.global_step
 
     def on_train_batch_end(
@@ -187,7 +186,6 @@ class Dashboard(Callback):
             self.wandb_log.experiment.log({"cosines/target": target, "cosines/nontarget": nontarget, STEP: step})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the rankings that the module holds."""
         if not trainer.is_global_zero or not isinstance(pl_module, RetrievalModule):
             return
         # Lightning logs a validation at the step that was made last.
