@@ -20,10 +20,8 @@ from dolglab.data.module import LandmarkDataModule
 from dolglab.errors import UserError
 from dolglab.losses.margin import MarginHead
 from dolglab.models.checkpoint import (
-    RUN_KEY,
     check_loadable,
     describe_run,
-    read_checkpoint,
     read_run,
     safe_config,
     selection_of,
@@ -80,7 +78,7 @@ def baseline_facts(cfg: DictConfig, protocol: Mapping[str, object]) -> dict[str,
     """
     if not _from_checkpoint(cfg.baseline):
         return {"method": "untrained ImageNet GeM", "protocol": {**protocol, "selection": {}}, "checkpoint": None}
-    run = read_checkpoint(cfg.weights)[RUN_KEY]
+    run = read_run(cfg.weights)
     return {
         "method": f"{run['config'].get('name') or Path(cfg.weights).name} (before)",
         "protocol": {**protocol, "selection": dict(selection_of(cfg.weights))},

@@ -6,17 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from dolglab.commands.hydra_cli import (
-    CARD,
-    LAST,
-    claim_run,
-    configure_process,
-    hydra_main,
-    in_sweep,
-    record_run,
-    resume_point,
-    resumed_config,
-)
+from dolglab.commands.hydra_cli import configure_process, hydra_main, in_sweep
 from dolglab.processes import main_process, watch_parent
 
 
@@ -33,6 +23,7 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from dolglab.commands.build_training import assemble, baseline_facts, build_trainer, with_network
+    from dolglab.commands.hydra_cli import CARD, LAST, claim_run, record_run, resume_point, resumed_config
     from dolglab.data.sources import checked_seed
     from dolglab.models.checkpoint import changes, check_resumable, load_model, selection_of, trained_on
     from dolglab.results.card import make_card, protocol
@@ -59,8 +50,8 @@ def main(cfg: DictConfig) -> float | None:
         print(f"backbone {module.model.backbone.name}, licence of its weights: {config['licence'] or 'not stated'}")
     record_run(run, cfg)
     boards = [log for log in trainer.loggers if isinstance(log, WandbLog)]
-    for board in boards:
-        board.log_config(config)
+    for board in boards if trainer.is_global_zero else ():
+        board.experiment.config.update(config, allow_val_change=True)
     trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     checkpoints = checkpoints_of(run)
     # The best on validation, or the last where nothing validated.

@@ -16,7 +16,7 @@ from dolglab.contracts import Benchmark, TrainingSet
 from dolglab.data.sources import GLDv2Source
 from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
-from dolglab.results.pictures import BORDER, Box, draw_text, jpeg, paste_framed, query_box, thumbnail
+from dolglab.results.pictures import BORDER, Box, Layout, draw_text, jpeg, paste_framed, query_box, thumbnail
 
 TABLE, LANDMARKS, IMAGES, ABOUT = "overlap.csv", "exclude_landmarks.txt", "exclude_images.txt", "about.json"
 SHEET, SHEETS = "contact_sheet.jpg", "contact_sheet*.jpg"
@@ -25,8 +25,9 @@ ROWS_PER_LANDMARK = 3
 # Images beside a probe, and rows on a page.
 COLUMNS, ROWS = 6, 6
 THUMB, GAP = 160, 10
-TEXT_WIDTH, LABEL_HEIGHT, PROBE_GAP, HEADER = 190, 42, 14, 40
+TEXT_WIDTH, LABEL_HEIGHT, HEADER = 190, 42, 40
 SIDE = THUMB + 2 * BORDER
+LAYOUT = Layout(THUMB, 1, HEADER - GAP, TEXT_WIDTH, LABEL_HEIGHT, GAP)
 
 
 @dataclass(frozen=True)
@@ -196,28 +197,22 @@ def contact_sheets(rows: Sequence[SheetRow], heading: str) -> list[bytes]:
 
 def _page(rows: Sequence[SheetRow], heading: str) -> bytes:
     columns = max(len(row.images) for row in rows)
-    canvas = Image.new("RGB", (max(900, _corner(0, columns + 1)[0]), _corner(len(rows), 0)[1]), "white")
+    canvas = Image.new("RGB", (max(900, LAYOUT.corner(0, columns + 1)[0]), LAYOUT.corner(len(rows), 0)[1]), "white")
     draw = ImageDraw.Draw(canvas)
     draw_text(draw, (GAP, HEADER / 2), heading, 17, "#111111", "lm", canvas.width - 2 * GAP)
     for number, row in enumerate(rows):
-        top, room = _corner(number, 0)[1], TEXT_WIDTH - 2 * GAP
+        top, room = LAYOUT.corner(number, 0)[1], TEXT_WIDTH - 2 * GAP
         draw_text(draw, (GAP, top + BORDER), row.title, 18, "#111111", "lt", room)
         for line, note in enumerate(row.notes):
             draw_text(draw, (GAP, top + 34 + 20 * line), note, 13, "#666666", "lt", room)
         for column, image in enumerate((row.probe, *row.images)):
-            x, y = _corner(number, column)
+            x, y = LAYOUT.corner(number, column)
             tile = thumbnail(image.benchmark, image.position, THUMB, image.box)
             paste_framed(canvas, tile, (x, y), "positive" if column else "query")
             draw_text(draw, (x + SIDE / 2, y + SIDE + 11), image.label, 14, "#111111", "mm", SIDE)
             name = image.benchmark.source.name(image.position)
             draw_text(draw, (x + SIDE / 2, y + SIDE + 29), name, 12, "#666666", "mm", SIDE, keep_end=True)
     return jpeg(canvas)
-
-
-def _corner(row: int, column: int) -> tuple[int, int]:
-    """The left upper pixel of a picture's border; column 0 is the probe."""
-    x = TEXT_WIDTH + column * (SIDE + GAP) + (PROBE_GAP if column else 0)
-    return x, HEADER + row * (SIDE + LABEL_HEIGHT + GAP)
 
 
 def _landmark(audit: Audit, image: int) -> str:

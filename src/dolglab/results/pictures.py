@@ -38,18 +38,24 @@ PICTURES, TITLES = "pictures", "titles.json"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a grid's cells stand: `thumb` pixels a side, `per_query` rows a query, `header` pixels down."""
+    """Where a grid's cells stand: `thumb` pixels a side, `per_query` rows a query, `header` pixels down.
+
+    Also in pixels: the room for text on the left, for labels below each cell, and between cells.
+    """
 
     thumb: int
     per_query: int = 1
     header: int = 0
+    text_width: int = TEXT_WIDTH
+    label_height: int = LABEL_HEIGHT
+    gap: int = GAP
 
     def corner(self, row: int, column: int) -> tuple[int, int]:
         """The left upper pixel of a cell's border; column 0 is the query."""
         side = self.thumb + 2 * BORDER
-        x = TEXT_WIDTH + column * (side + GAP) + (QUERY_GAP if column else 0)
+        x = self.text_width + column * (side + self.gap) + (QUERY_GAP if column else 0)
         apart = QUERY_GAP * (row // self.per_query) if self.per_query > 1 else 0
-        return x, self.header + GAP + row * (side + LABEL_HEIGHT + GAP) + apart
+        return x, self.header + self.gap + row * (side + self.label_height + self.gap) + apart
 
 
 @dataclass(frozen=True)

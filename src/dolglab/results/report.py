@@ -28,7 +28,7 @@ LEGEND: dict[Kind, str] = {
     "negative": "negative",
     "junk": "counts neither way",
 }
-# The metric by which Lightning's logger for W&B counts steps.
+# The axis of all that W&B is sent: Lightning's count of optimizer steps, which goes on where a resumed run does.
 STEP = "trainer/global_step"
 # W&B's page of a project: by section and title its charts, of some metrics or of those that a pattern matches.
 WORKSPACE: dict[str, dict[str, list[str] | str]] = {

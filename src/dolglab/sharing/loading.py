@@ -105,12 +105,10 @@ class LoadedExtractor:
 
     Attributes:
         extractor: images to descriptors.
-        title: what a person calls it.
-        identity: what a library keeps: descriptors of another identity do not go with its own.
+        identity: what a library keeps, its title included: descriptors of another identity do not go with its own.
     """
 
     extractor: Extractor
-    title: str
     identity: dict[str, Any]
 
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -152,7 +150,7 @@ def load_extractor(
         "scales": [float(scale) for scale in scales],
         "max_side": max_side,
     }
-    return LoadedExtractor(extractor, model.title, identity)
+    return LoadedExtractor(extractor, identity)
 
 
 def _onnx_session(model: ResolvedModel) -> Session:

@@ -177,8 +177,7 @@ class Throughput(Callback):
     """Logs images a second over all processes, without the time that validation takes, the share of a step that the
     first process waits for its batch, and its memory."""
 
-    def __init__(self) -> None:
-        self.start: float | None = None
+    start: float | None = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave out an epoch's first step, which also waits for the loader's start."""

@@ -44,7 +44,6 @@ class LandmarkModule(RetrievalModule):
     """Model, margin head and optimizer; batches come as uint8 crops and are augmented and normalised here.
 
     Args:
-        model: the descriptor network.
         head: margin head over the training classes.
         augmentation: what happens to a batch on its device.
         optimizer: builds the optimizer from parameter groups.

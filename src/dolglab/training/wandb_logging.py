@@ -28,12 +28,11 @@ from dolglab.extraction.extractor import attention_scores
 from dolglab.io import write_text
 from dolglab.models.dolg import DescriptorModel
 from dolglab.results.pictures import attention_overlay, chosen_queries, ranked_grid, shown_ap
+from dolglab.results.report import STEP
 from dolglab.training.callbacks import is_logged
 from dolglab.training.module import LandmarkModule
 from dolglab.training.retrieval_module import RetrievalModule
 
-# The axis of everything that is logged: optimizer steps, which go on where a resumed run does.
-STEP = "trainer/global_step"
 # What the page of a run, and a table of runs, show of a metric: its best value instead of its last.
 SUMMARIES = {"val/easy": "max", "val/medium": "max", "val/hard": "max", "train/loss": "min"}
 ID_FILE = "wandb_id"
@@ -93,12 +92,7 @@ class WandbLog(WandbLogger):
         return super().experiment
 
     def log_hyperparams(self, params: Any = None) -> None:
-        """Do nothing: `log_config` keeps the whole configuration."""
-
-    @rank_zero_only
-    def log_config(self, config: dict[str, Any]) -> None:
-        """Keep the resolved configuration of the run."""
-        self.experiment.config.update(config, allow_val_change=True)
+        """Do nothing: the command keeps the whole resolved configuration."""
 
     @rank_zero_only
     def log_results(self, card: Path, checkpoints: Mapping[str, Path]) -> None:
