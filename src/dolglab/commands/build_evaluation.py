@@ -46,20 +46,14 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
         aggregate=None if cfg.get("aggregate") is None else instantiate(cfg.aggregate),
         oracle=cfg.oracle,
     )
-    rescaled = model is not None and cfg.descriptors is None and pipeline.aggregate is None
+    rescales = model is not None and cfg.descriptors is None and pipeline.aggregate is None
+    rescaling = (scales, resize) if rescales else ((), None)
     # There are none where they would come from a network that is not there.
     local = pipeline.local and (model is not None or _without_network(cfg))
+    features = instantiate(cfg.features) if local else None
+    trainer = make_trainer(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     extractor = make_feature_extractor(
-        make_trainer(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False),
-        model,
-        instantiate(cfg.features) if local else None,
-        cfg.store,
-        scales,
-        resize,
-        max_side,
-        orientation,
-        cfg.on_error,
-        cfg.workers,
+        trainer, model, features, cfg.store, scales, resize, max_side, orientation, cfg.on_error, cfg.workers
     )
     evaluator = Evaluator(
         extractor,
@@ -69,16 +63,10 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
         names=None if cfg.names is None else Path(cfg.names),
     )
     checkpoint = cfg.checkpoint
+    selection = selection_of(checkpoint) if checkpoint else {}
     licence = None if model is None else model.backbone.licence
     return evaluator, {
-        "protocol": protocol(
-            scales if rescaled else (),
-            resize if rescaled else None,
-            max_side,
-            selection_of(checkpoint) if checkpoint else {},
-            cfg.trainer.precision,
-            orientation,
-        ),
+        "protocol": protocol(*rescaling, max_side, selection, cfg.trainer.precision, orientation),
         "checkpoint": tensor_file(checkpoint) if checkpoint else None,
         "training": trained_on(read_run(checkpoint)) if checkpoint else None,
         "config": {"evaluate": as_plain(cfg), "train": trained_by or None, "licence": licence},

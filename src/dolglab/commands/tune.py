@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> float:
     study = SharedStudy(
         Path(cfg.output_dir), space, train, instantiate(cfg.sampler), instantiate(cfg.pruner), checked_seed(cfg.seed)
     )
-    return run_search(study, train, cfg.trials)
+    return run_search(study, cfg.trials)
 
 
 if __name__ == "__main__":

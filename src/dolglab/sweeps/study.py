@@ -94,13 +94,13 @@ def read_space(search: Mapping[str, Mapping[str, Any] | None]) -> list[Dimension
     return space
 
 
-def run_search(study: SharedStudy, train: Sequence[str], trials: int) -> float:
+def run_search(study: SharedStudy, trials: int) -> float:
     """Work on a study until it has `trials`, with a line for each; returns the best validation mAP.
 
     Raises UserError where no trial came to a result.
     """
     while (trial := study.next(trials)) is not None:
-        job = run_trial(study, trial, train)
+        job = run_trial(study, trial)
         write_chart(study.trials, study.space, study.folder)
         figure = job.reason if job.score is None else f"{100 * job.score:.2f}"
         best = study.best
@@ -144,6 +144,7 @@ class SharedStudy:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder = folder
         self.space = space
+        self.train = list(train)
         self.sampler = sampler
         self.seed = seed
         folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +153,7 @@ class SharedStudy:
             self.study = optuna.create_study(
                 storage=storage, study_name="study", direction="maximize", load_if_exists=True, pruner=pruner
             )
-            self._claim(space=json.dumps([asdict(part) for part in space]), train=json.dumps(list(train)))
+            self._claim(space=json.dumps([asdict(part) for part in space]), train=json.dumps(self.train))
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -222,7 +223,7 @@ class SharedStudy:
             self.study.set_user_attr(key, value)
 
 
-def run_trial(study: SharedStudy, trial: Trial, train: Sequence[str]) -> Job:
+def run_trial(study: SharedStudy, trial: Trial) -> Job:
     """Train with the trial's values in a folder below the study's, and tell the study.
 
     A trial that was stopped goes on from its last checkpoint. Raises UserError for a training that does not validate.
@@ -233,7 +234,7 @@ def run_trial(study: SharedStudy, trial: Trial, train: Sequence[str]) -> Job:
     swept = {key: str(value) for key, value in values.items()}
     name = f"{study.folder.name}/{folder.name}"
     # A search chooses by validation: what it does not choose stays untested.
-    overrides = [*train, "test=false", *(override(key, value) for key, value in values.items())]
+    overrides = [*study.train, "test=false", *(override(key, value) for key, value in values.items())]
     watch = PruningWatch(study, trial, folder / "metrics.csv")
     job = run_job(folder, name, study.folder.name, overrides, swept, watch)
     if job.status == "done" and job.score is None:
