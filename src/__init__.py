@@ -1,4 +1,4 @@
-"""This checkout's commands, such as `python -m src.train`: they and what they start run the code that lies here."""
+"""This checkout's commands: `python -m src.train` is `dolglab train`, and it and what it starts run what lies here."""
 
 import os
 import sys

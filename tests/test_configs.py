@@ -21,7 +21,7 @@ from dolglab.models.checkpoint import RUN_KEY, describe_run
 from dolglab.models.delg import DELG
 from dolglab.models.dolg import DOLG, GlobalDescriptor
 from dolglab.sweeps.overrides import override
-from dolglab.sweeps.search_space import read_space
+from dolglab.sweeps.study import read_space
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 GROUPS = ["backbone", "pooling", "local", "fusion", "model", "margin", "data", "augment", "optim", "trainer"]

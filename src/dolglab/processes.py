@@ -101,11 +101,6 @@ def watch_parent() -> None:
         _watch(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
-def peer_is_gone(error: BaseException) -> bool:
-    """Whether an error is what a process says when another one of its group died."""
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in GONE)
-
-
 def _watch(end: Callable[[], None]) -> None:
     """Call `end` once the parent is gone. No exception in a thread ends a process that waits in a collective."""
     parent = os.getppid()

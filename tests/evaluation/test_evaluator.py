@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from dolglab.contracts import Benchmark, ExtractedFeatures, GroundTruth, LocalFeatures, Ranking, Shortlist
 from dolglab.data.folder import folder_benchmark
 from dolglab.errors import UserError
-from dolglab.evaluation.evaluator import Evaluator, ExternalDescriptors
-from dolglab.evaluation.feature_extractor import FeatureExtractor
+from dolglab.evaluation.evaluator import Evaluator, FeatureExtractor
 from dolglab.extraction.descriptor_store import DescriptorStore, read_store
 from dolglab.extraction.extract import Images
 from dolglab.measures import revisited_evaluation
@@ -58,9 +57,9 @@ def table() -> NDArray[np.float32]:
 
 
 @pytest.fixture
-def given(tmp_path: Path, table: NDArray[np.float32]) -> ExternalDescriptors:
+def given(tmp_path: Path, table: NDArray[np.float32]) -> Path:
     np.save(tmp_path / "theirs.npy", table)
-    return ExternalDescriptors(tmp_path / "theirs.npy")
+    return tmp_path / "theirs.npy"
 
 
 def evaluate(store: Path, benchmark: Benchmark, pipeline: RetrievalPipeline, **options: object) -> Ranking:
@@ -85,7 +84,7 @@ def expected(table: NDArray[np.float32], truth: GroundTruth) -> dict[Any, Any]:
 
 
 def test_anyones_descriptors_by_the_same_protocol(
-    tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: ExternalDescriptors
+    tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: Path
 ) -> None:
     ranking = evaluate(tmp_path, benchmark, RetrievalPipeline(), external=given)
     reference = expected(table, benchmark.ground_truth)
@@ -98,7 +97,7 @@ def test_anyones_descriptors_by_the_same_protocol(
 
 
 def test_an_index_that_looks_everywhere_gives_the_exact_figures_and_says_what_it_is(
-    tmp_path: Path, benchmark: Benchmark, given: ExternalDescriptors
+    tmp_path: Path, benchmark: Benchmark, given: Path
 ) -> None:
     exact = evaluate(tmp_path, benchmark, RetrievalPipeline(), external=given)
     whole = evaluate(
@@ -115,7 +114,7 @@ def test_an_index_that_looks_everywhere_gives_the_exact_figures_and_says_what_it
 
 
 def test_steps_are_done_in_their_order_and_learned_on_other_images(
-    tmp_path: Path, benchmark: Benchmark, photos: Path, table: NDArray[np.float32], given: ExternalDescriptors
+    tmp_path: Path, benchmark: Benchmark, photos: Path, table: NDArray[np.float32], given: Path
 ) -> None:
     other = replace(benchmark, name="other", digest="another set")
     steps = {"whitening": Whitening(dim=4, shrink=0.1), "alpha_qe": AlphaQE(neighbours=3)}
@@ -132,9 +131,7 @@ def test_steps_are_done_in_their_order_and_learned_on_other_images(
     assert again["whitening"].learned_on == ("other", "another set")
 
 
-def test_what_was_learned_on_the_tested_set_is_labelled(
-    tmp_path: Path, benchmark: Benchmark, given: ExternalDescriptors
-) -> None:
+def test_what_was_learned_on_the_tested_set_is_labelled(tmp_path: Path, benchmark: Benchmark, given: Path) -> None:
     steps = {"whitening": Whitening(shrink=0.1)}
     ranking = evaluate(tmp_path, benchmark, RetrievalPipeline(post=steps), external=given, learn_on=benchmark)
     assert ranking.notes == ("whitening learned on this set",)
@@ -160,7 +157,7 @@ class Worst:
 
 
 def test_a_reranker_orders_the_first_answers_anew(
-    tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: ExternalDescriptors
+    tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: Path
 ) -> None:
     ranking = evaluate(tmp_path, benchmark, RetrievalPipeline(rerank=Worst(7)), external=given)
     order = np.argsort(-(table[50:].astype(np.float64) @ table[:50].T), axis=1, kind="stable")
@@ -172,7 +169,7 @@ def test_a_reranker_orders_the_first_answers_anew(
 
 
 def test_an_oracles_shortlist_has_no_junk_and_is_labelled(
-    tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: ExternalDescriptors
+    tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: Path
 ) -> None:
     ranking = evaluate(tmp_path, benchmark, RetrievalPipeline(rerank=Worst(7), oracle=True), external=given)
     truth = benchmark.ground_truth
@@ -242,13 +239,13 @@ def test_images_without_local_features_are_in_no_aggregated_ranking(benchmark: B
 def test_a_kept_store_must_be_whole_and_of_these_images(tmp_path: Path, benchmark: Benchmark) -> None:
     about = {"benchmark": benchmark.name, "digest": benchmark.digest, "model": "one"}
     DescriptorStore.create(tmp_path / "kept", 60, 16, about)
-    given = ExternalDescriptors(tmp_path / "kept")
+    given = tmp_path / "kept"
     with pytest.raises(UserError, match="60 of 60"):
         evaluate(tmp_path, benchmark, RetrievalPipeline(), external=given)
     with pytest.raises(UserError, match=r"of other.s images"):
         evaluate(tmp_path, replace(benchmark, name="other", digest="another set"), RetrievalPipeline(), external=given)
-    with pytest.raises(UserError, match=re.escape(str(given.file))):
-        read_store(given.file, benchmark, "two")
+    with pytest.raises(UserError, match=re.escape(str(given))):
+        read_store(given, benchmark, "two")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from dolglab.data.folder import folder_benchmark
 from dolglab.data.selection import select
 from dolglab.data.sources import HexSource
 from dolglab.errors import UserError
-from dolglab.evaluation.feature_extractor import make_feature_extractor
+from dolglab.evaluation.evaluator import make_feature_extractor
 from dolglab.evaluation.overlap import (
     Pairs,
     Rule,
@@ -34,10 +34,13 @@ from dolglab.evaluation.overlap import (
 )
 from dolglab.evaluation.overlap_files import (
     COLUMNS,
+    ROWS,
     ROWS_PER_LANDMARK,
+    SIDE,
     Audit,
     Overlap,
     best_per_image,
+    contact_sheets,
     image_list,
     landmark_list,
     overlap_table,
@@ -47,7 +50,6 @@ from dolglab.evaluation.overlap_files import (
 from dolglab.extraction.rootsift import RootSIFT
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import GlobalDescriptor
-from dolglab.results.overlap_sheet import ROWS, SIDE, contact_sheets
 from dolglab.results.pictures import COLOURS
 from dolglab.retrieval.rerank.spatial import Spatial
 

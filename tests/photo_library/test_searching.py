@@ -164,5 +164,5 @@ def test_several_scales_have_no_terms(loaded: LoadedExtractor, library: str, fol
     (answers,) = engine.search([query], 1)
     assert engine.explain(query, answers[0]).terms is not None
     extractor = Extractor(loaded.extractor.model, (0.7071, 1.0))
-    engine.loaded = LoadedExtractor(extractor, loaded.title, loaded.identity)
+    engine.loaded = LoadedExtractor(extractor, loaded.identity)
     assert engine.explain(query, answers[0]).terms is None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dolglab.contracts import Scores
-from dolglab.results.card import Baseline, gain_line
+from dolglab.results.card import gain_line
 
 
 def ranking_of(make_ranking, ap):
@@ -33,5 +33,4 @@ def ranking_of(make_ranking, ap):
     ],
 )
 def test_the_gain_is_told_with_its_interval(make_ranking, before, after, said):
-    baseline = Baseline([], "it")
-    assert said in gain_line(baseline, ranking_of(make_ranking, before), ranking_of(make_ranking, after))
+    assert said in gain_line("it", ranking_of(make_ranking, before), ranking_of(make_ranking, after))

@@ -10,8 +10,17 @@ import pytest
 
 from dolglab.contracts import BadImage
 from dolglab.errors import UserError
-from dolglab.results.card import CHECKOUT, brief_card, caveats, commit, make_card, map_intervals, read_card, write_card
-from dolglab.results.statistics import interval
+from dolglab.results.card import (
+    CHECKOUT,
+    brief_card,
+    caveats,
+    commit,
+    interval,
+    make_card,
+    map_intervals,
+    read_card,
+    write_card,
+)
 from dolglab.results.tables import dataset_lines
 
 

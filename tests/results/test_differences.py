@@ -7,8 +7,8 @@ import pytest
 
 from dolglab.data.gldv2_benchmarks import GLDv2Recognition
 from dolglab.errors import UserError
+from dolglab.results.card import difference
 from dolglab.results.comparison_tables import difference_table
-from dolglab.results.statistics import difference
 from dolglab.results.tables import Cell, Footnotes
 
 

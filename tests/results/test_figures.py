@@ -76,9 +76,9 @@ def test_a_large_photo_is_scaled_with_its_sides(make_ranking):
 
 def test_rows_are_spread_over_the_queries_and_leave_out_those_without_ap():
     ap = np.array([0.5, np.nan, 0.9, 0.1, 0.7, 0.3])
-    assert chosen_queries(ap, 3).tolist() == [2, 0, 3]
-    assert chosen_queries(ap, 9).tolist() == [2, 4, 0, 5, 3]
-    assert chosen_queries(np.array([np.nan, np.nan]), 3).tolist() == [0]
+    assert chosen_queries(ap, 3) == [2, 0, 3]
+    assert chosen_queries(ap, 9) == [2, 4, 0, 5, 3]
+    assert chosen_queries(np.array([np.nan, np.nan]), 3) == [0]
 
 
 def test_noise_still_fits_the_page(make_ranking):

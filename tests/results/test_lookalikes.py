@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dolglab.results.statistics import lookalikes
+from dolglab.results.card import lookalikes
 
 
 def test_wrong_answers_and_siblings_among_them_are_counted_a_query(make_ranking):

@@ -7,6 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from dolglab.contracts import LocalFeatures
 from dolglab.results.pictures import HEIGHT, MATCH_GAP, match_figure
 
 
@@ -14,12 +15,18 @@ def opened(picture: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"), np.int64)
 
 
-def test_lines_join_the_matched_points() -> None:
+def at(points: np.ndarray) -> LocalFeatures:
+    ones = np.ones(len(points), np.float32)
+    return LocalFeatures(points.astype(np.float32), ones, ones, np.ones((len(points), 1)), (1, 1))
+
+
+def test_lines_join_the_features_that_are_inliers() -> None:
     a, b = np.full((210, 300, 3), 40, np.uint8), np.full((840, 600, 3), 90, np.uint8)
-    plain = opened(match_figure(a, b, np.empty((0, 2), np.float32), np.empty((0, 2), np.float32), "0 inliers"))
+    features = at(np.array([[10.0, 10.0], [150.0, 105.0]])), at(np.array([[300.0, 420.0], [10.0, 10.0]]))
+    matches = np.array([[0, 1], [1, 0]])
+    plain = opened(match_figure(a, b, *features, matches, np.array([False, False])))
     assert plain.shape[1] == 600 + MATCH_GAP + 300
-    points = np.array([[150.0, 105.0]], np.float32), np.array([[300.0, 420.0]], np.float32)
-    drawn = opened(match_figure(a, b, *points, "1 inlier"))
+    drawn = opened(match_figure(a, b, *features, matches, np.array([False, True])))
     changed = np.abs(drawn[:HEIGHT] - plain[:HEIGHT]).sum(2) > 100
     rows, columns = np.nonzero(changed)
     assert abs(rows.mean() - 210) < 3
@@ -30,7 +37,10 @@ def test_lines_join_the_matched_points() -> None:
 def test_very_many_matches_are_thinned() -> None:
     rng = np.random.default_rng(0)
     photo = np.zeros((100, 100, 3), np.uint8)
-    few, many = (rng.uniform(0, 100, (count, 2)).astype(np.float32) for count in (5, 5000))
-    pictures = [opened(match_figure(photo, photo, points, points, ""))[:HEIGHT].max(2) for points in (few, many)]
+    pictures = []
+    for count in (5, 5000):
+        features, pairs = at(rng.uniform(0, 100, (count, 2))), np.tile(np.arange(count), (2, 1)).T
+        figure = match_figure(photo, photo, features, features, pairs, np.ones(count, np.bool_))
+        pictures.append(opened(figure)[:HEIGHT].max(2))
     covered = [np.count_nonzero(picture > 60) / picture.size for picture in pictures]
     assert covered[0] < covered[1] < 0.6

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dolglab.results.card import Baseline
-from dolglab.results.run import finish_run
+from dolglab.results.card import make_card
+from dolglab.results.report import finish_run
 
 
 @pytest.fixture
@@ -23,10 +23,12 @@ def full(make_ranking):
     )
 
 
+def card_of(method, rankings):
+    return make_card(name="run", method=method, rankings=rankings, protocol={}, checkpoint=None, config={})
+
+
 def finish(run, rankings, **options):
-    return finish_run(
-        run, name="run", method="DELG + SP", rankings=rankings, protocol={}, checkpoint=None, config={}, **options
-    )
+    return finish_run(run, card_of("DELG + SP", rankings), rankings, **options)
 
 
 def files(run):
@@ -62,7 +64,8 @@ def test_a_run_with_nothing_to_add_leaves_no_empty_folders(tmp_path, make_rankin
 
 
 def test_the_baseline_is_compared(tmp_path, make_ranking, capsys):
-    finish(tmp_path, [make_ranking(maps=(0.9, 0.8, 0.7))], baseline=Baseline([make_ranking(maps=(0.5, 0.4, 0.3))]))
+    before = [make_ranking(maps=(0.5, 0.4, 0.3))]
+    finish(tmp_path, [make_ranking(maps=(0.9, 0.8, 0.7))], baseline=(card_of("untrained ImageNet GeM", before), before))
     printed = capsys.readouterr().out
     assert printed.index("untrained ImageNet GeM") < printed.index("DELG + SP")
     assert "Difference to the best of each column" in printed

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from dolglab.contracts import BadImage
 from dolglab.data.gldv2_benchmarks import GLDv2Recognition
+from dolglab.results.card import interval
 from dolglab.results.comparison_tables import summarize
-from dolglab.results.statistics import interval
 from dolglab.results.table_formats import print_tables, to_markdown
 from dolglab.results.tables import row_names
 

@@ -15,7 +15,7 @@ from dolglab.losses.local import LocalLoss
 from dolglab.losses.margin import ArcFace, CurricularFace
 from dolglab.models.checkpoint import load_model, selection_of, tensor_file
 from dolglab.models.released import load_released, released_network
-from dolglab.sharing.export import ExportedWeights, from_checkpoint, from_released, new_folder, write_model
+from dolglab.sharing.export import Weights, from_checkpoint, from_released, new_folder, write_model
 from dolglab.training.init_weights import init_from
 from models.released_weights import state_dict
 from training.test_checkpoints import DATA, write, write_delg
@@ -24,9 +24,9 @@ from warm_python import run_python
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def written(weights: ExportedWeights, out: Path) -> Path:
+def written(weights: Weights, out: Path) -> Path:
     with new_folder(out) as folder:
-        write_model(folder, weights)
+        write_model(folder, *weights)
     return out
 
 

@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from dolglab.errors import UserError
-from dolglab.sweeps.search_space import Dimension, read_space
+from dolglab.sweeps.study import Dimension, read_space
 
 
 def test_values_are_of_their_range_and_kind_and_the_same_when_asked_again():

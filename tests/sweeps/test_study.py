@@ -12,8 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from dolglab.errors import UserError
-from dolglab.sweeps.search_space import Dimension
-from dolglab.sweeps.study import PruningWatch, SharedStudy, write_chart
+from dolglab.sweeps.study import Dimension, PruningWatch, SharedStudy, write_chart
 
 SPACE = (Dimension("x", 0.0, 1.0), Dimension("kind", choices=("a", "b")))
 

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from dolglab.data.augment import Augmentation
-from dolglab.losses.class_parallel import ClassParallel
 from dolglab.losses.local import LocalLoss
 from dolglab.losses.margin import ArcFace
 from dolglab.models.backbone import Backbone
@@ -29,7 +28,7 @@ def test_the_local_head_is_clipped_for_itself(spread: bool) -> None:
     model = DELG(Backbone("resnet18.tv_in1k", pretrained=False), local=partial(LocalHead, code=4, hidden=4), dim=8)
     head, auxiliary = ArcFace(8, 3), LocalLoss(256, 3)
     optimizer = partial(torch.optim.SGD, lr=0.1)
-    parallel = ClassParallel(head) if spread else None
+    parallel = 1.0 if spread else None
     module = LandmarkModule(model, head, Augmentation(), optimizer, warmup_cosine, auxiliary, parallel)
     local = [*model.local.parameters(), *auxiliary.parameters()]
     others = [p for p in module.parameters() if not any(p is mine for mine in local)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +10,35 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
-from dolglab.commands.build_training import as_tested, make_trainer
-from dolglab.data.datasets import check_whole_images
-from dolglab.data.image_reading import checked_reading
+from dolglab.commands.build_training import make_trainer
+from dolglab.commands.hydra_cli import as_plain
 from dolglab.errors import UserError
-from dolglab.evaluation.evaluator import Evaluator, ExternalDescriptors
-from dolglab.evaluation.feature_extractor import FeatureExtractor
-from dolglab.extraction.extract import Images
-from dolglab.extraction.extractor import Extractor
-from dolglab.extraction.fuse_batch_norm import for_inference
-from dolglab.extraction.local_store import LocalExtractor
+from dolglab.evaluation.evaluator import Evaluator, make_feature_extractor
 from dolglab.models.checkpoint import load_model, read_run, selection_of, tensor_file, trained_on
 from dolglab.models.dolg import DescriptorModel
-from dolglab.results.run import protocol
+from dolglab.results.card import protocol
 from dolglab.retrieval.pipeline import RetrievalPipeline
 
-
-@dataclass(frozen=True)
-class Plan:
-    """An evaluation that is ready to run, and what its result card says besides: see `make_card`."""
-
-    evaluator: Evaluator
-    protocol: Mapping[str, object]
-    checkpoint: Path | None = None
-    training: Mapping[str, object] | None = None
-    trained_by: Mapping[str, Any] = field(default_factory=dict)
-    licence: str | None = None
+# The paper's five (Yang et al., ICCV 2021, section 4.1).
+PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
 
 
-def assemble_evaluation(cfg: DictConfig) -> Plan:
-    """Build network, trainer and pipeline of `conf/evaluate.yaml`. Raises UserError as the parts do."""
+def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
+    """Build network, trainer and pipeline of `conf/evaluate.yaml`; with what its result card says besides.
+
+    Raises UserError as the parts do.
+    """
     _check_sources(cfg)
     model, trained_by = _loaded(cfg.checkpoint, cfg.get("model"))
-    model = None if model is None else for_inference(model, str(cfg.trainer.precision))
-    scales, resize, max_side, orientation = as_tested(cfg, trained_by)
-    check_whole_images(max_side, cfg.on_error)
-    checked_reading(orientation, 1)
+    # As given, or as the checkpoint's run tested, else as the paper.
+    before = (
+        trained_by.get("test_scales", PAPER_SCALES),
+        trained_by.get("resize", "released"),
+        trained_by.get("data", {}).get("max_side"),
+        trained_by.get("data", {}).get("orientation", "exif"),
+    )
+    given = (cfg.scales, cfg.resize, cfg.max_side, cfg.orientation)
+    scales, resize, max_side, orientation = (a if b == "auto" else b for a, b in zip(before, given, strict=True))
     pipeline = RetrievalPipeline(
         index=instantiate(cfg.index),
         post={name: instantiate(step) for name, step in (cfg.get("post") or {}).items()},
@@ -54,37 +46,31 @@ def assemble_evaluation(cfg: DictConfig) -> Plan:
         aggregate=None if cfg.get("aggregate") is None else instantiate(cfg.aggregate),
         oracle=cfg.oracle,
     )
-    rescaled = model is not None and cfg.descriptors is None and pipeline.aggregate is None
-    extractor = FeatureExtractor(
-        trainer=make_trainer(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False),
-        images=Images(max_side, cfg.on_error == "skip", orientation, cfg.workers),
-        store=Path(cfg.store),
-        extractor=None if model is None else Extractor(model, scales, resize),
-        local=_local(cfg, model) if pipeline.local else None,
+    rescales = model is not None and cfg.descriptors is None and pipeline.aggregate is None
+    rescaling = (scales, resize) if rescales else ((), None)
+    # There are none where they would come from a network that is not there.
+    local = pipeline.local and (model is not None or _without_network(cfg))
+    features = instantiate(cfg.features) if local else None
+    trainer = make_trainer(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    extractor = make_feature_extractor(
+        trainer, model, features, cfg.store, scales, resize, max_side, orientation, cfg.on_error, cfg.workers
     )
-    external = None if cfg.descriptors is None else Path(cfg.descriptors)
     evaluator = Evaluator(
         extractor,
         pipeline,
         learn_on=None if cfg.get("learn_on") is None else instantiate(cfg.learn_on)(),
-        external=external and ExternalDescriptors(external, cfg.names and Path(cfg.names)),
+        external=None if cfg.descriptors is None else Path(cfg.descriptors),
+        names=None if cfg.names is None else Path(cfg.names),
     )
     checkpoint = cfg.checkpoint
-    return Plan(
-        evaluator,
-        protocol(
-            scales if rescaled else (),
-            resize if rescaled else None,
-            max_side,
-            selection_of(checkpoint) if checkpoint else {},
-            cfg.trainer.precision,
-            orientation,
-        ),
-        checkpoint=tensor_file(checkpoint) if checkpoint else None,
-        training=trained_on(read_run(checkpoint)) if checkpoint else None,
-        trained_by=trained_by,
-        licence=None if model is None else model.backbone.licence,
-    )
+    selection = selection_of(checkpoint) if checkpoint else {}
+    licence = None if model is None else model.backbone.licence
+    return evaluator, {
+        "protocol": protocol(*rescaling, max_side, selection, cfg.trainer.precision, orientation),
+        "checkpoint": tensor_file(checkpoint) if checkpoint else None,
+        "training": trained_on(read_run(checkpoint)) if checkpoint else None,
+        "config": {"evaluate": as_plain(cfg), "train": trained_by or None, "licence": licence},
+    }
 
 
 def _check_sources(cfg: DictConfig) -> None:
@@ -122,13 +108,6 @@ def _loaded(checkpoint: object, model: Mapping[str, Any] | None) -> tuple[Descri
     if checkpoint is not None:
         return load_model(str(checkpoint))
     return (None if model is None else instantiate(model)), {}
-
-
-def _local(cfg: DictConfig, model: DescriptorModel | None) -> LocalExtractor | None:
-    """What makes local features; None where they would come from a network and there is none."""
-    if model is None and not _without_network(cfg):
-        return None
-    return instantiate(cfg.features)(model)
 
 
 def _without_network(cfg: DictConfig) -> bool:

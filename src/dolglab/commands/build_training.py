@@ -5,27 +5,23 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from hydra.utils import get_object, instantiate
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf
 
 from dolglab.commands.hydra_cli import as_plain
-from dolglab.contracts import Orientation, Ranking, Resize
 from dolglab.data.module import LandmarkDataModule
 from dolglab.errors import UserError
-from dolglab.extraction.extractor import check_protocol
-from dolglab.losses.class_parallel import ClassParallel
 from dolglab.losses.margin import MarginHead
 from dolglab.models.checkpoint import (
-    RUN_KEY,
     check_loadable,
     describe_run,
-    read_checkpoint,
     read_run,
     safe_config,
     selection_of,
@@ -34,18 +30,13 @@ from dolglab.models.checkpoint import (
 )
 from dolglab.models.delg import DELG
 from dolglab.processes import launched, main_process
-from dolglab.results.card import Baseline
-from dolglab.results.run import protocol
-from dolglab.training.callbacks import training_callbacks
-from dolglab.training.checkpointing import AtomicCheckpointIO
+from dolglab.training import callbacks, checkpointing
 from dolglab.training.init_weights import init_from
 from dolglab.training.module import LandmarkModule, check_trainer
 from dolglab.training.optim import lr_factor
 from dolglab.training.retrieval_module import ExtractionOptions
 from dolglab.training.wandb_logging import Dashboard, WandbLog
 
-# The paper's five (Yang et al., ICCV 2021, section 4.1).
-PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
 # What `model=from_checkpoint` builds, and the groups at the root that the parts of a network are.
 FROM_CHECKPOINT = "dolglab.models.checkpoint.trained_network"
 PARTS = ("backbone", "pooling", "local", "fusion")
@@ -80,13 +71,20 @@ def with_network(cfg: DictConfig, last: Path | None) -> DictConfig:
     return whole
 
 
-def baseline_of(cfg: DictConfig, rankings: Sequence[Ranking]) -> Baseline:
-    """What a run is compared with: the checkpoint it began from, or an untrained network."""
+def baseline_facts(cfg: DictConfig, protocol: Mapping[str, object]) -> dict[str, Any]:
+    """What the card of a run's baseline says of it: the checkpoint that the run began from, or an untrained network.
+
+    But for the sets that chose the weights, the run's own `protocol` is the baseline's.
+    """
     if not _from_checkpoint(cfg.baseline):
-        return Baseline(rankings)
-    run = read_checkpoint(cfg.weights)[RUN_KEY]
-    method = f"{run['config'].get('name') or Path(cfg.weights).name} (before)"
-    return Baseline(rankings, method, tensor_file(cfg.weights), selection_of(cfg.weights), trained_on(run))
+        return {"method": "untrained ImageNet GeM", "protocol": {**protocol, "selection": {}}, "checkpoint": None}
+    run = read_run(cfg.weights)
+    return {
+        "method": f"{run['config'].get('name') or Path(cfg.weights).name} (before)",
+        "protocol": {**protocol, "selection": dict(selection_of(cfg.weights))},
+        "checkpoint": tensor_file(cfg.weights),
+        "training": trained_on(run),
+    }
 
 
 def _from_checkpoint(model: Mapping[Any, Any]) -> bool:
@@ -100,10 +98,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     Raises UserError as the parts do.
     """
     check_trainer(cfg.trainer.precision, cfg.trainer.max_epochs, cfg.trainer.max_steps)
-    index = instantiate(cfg.index)
-    validation = ExtractionOptions(cfg.scales, cfg.resize, index)
-    # Checked before the first step, though it is needed after the last.
-    test_options(cfg)
+    validation = ExtractionOptions(cfg.scales, cfg.resize, instantiate(cfg.index))
     augmentation = instantiate(cfg.augment)
     data: LandmarkDataModule = instantiate(cfg.data, augmentation=augmentation)
     if not cfg.test:
@@ -118,8 +113,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     batch = data.batch_size * cfg.trainer.accumulate_grad_batches
     check_loadable(model, config["model"])
     factor = lr_factor(cfg.optim.scaling.rule, batch, cfg.optim.scaling.batch)
-    spread = ClassParallel(head, cfg.sample_rate) if cfg.class_parallel else None
-    if spread and (cfg.ema is not None or str(cfg.trainer.precision) == "16-mixed"):
+    if cfg.class_parallel and (cfg.ema is not None or str(cfg.trainer.precision) == "16-mixed"):
         raise UserError("class_parallel=true goes with neither ema nor trainer.precision=16-mixed: take bf16-mixed")
     if cfg.weights is not None and not resumed:
         init_from(model, head, cfg.weights, about["classes"], cfg.weights_parts, auxiliary)
@@ -130,7 +124,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
         instantiate(cfg.optim.optimizer, lr=cfg.optim.optimizer.lr * factor),
         instantiate(cfg.optim.schedule),
         auxiliary=auxiliary,
-        class_parallel=spread,
+        class_parallel=cfg.sample_rate if cfg.class_parallel else None,
         group=instantiate(cfg.optim.groups),
         compiler=cfg.compiler,
         run=about,
@@ -138,11 +132,6 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
         validation=validation,
     )
     return data, module, config
-
-
-def test_options(cfg: DictConfig) -> ExtractionOptions:
-    """How the test after a training makes descriptors. Raises UserError for scales or rules that are none."""
-    return ExtractionOptions(cfg.test_scales, cfg.resize, instantiate(cfg.index))
 
 
 def build_head(config: DictConfig, dim: int, num_classes: int, class_sizes: torch.Tensor) -> MarginHead:
@@ -155,21 +144,28 @@ def build_head(config: DictConfig, dim: int, num_classes: int, class_sizes: torc
 def build_trainer(cfg: DictConfig, run: Path, validates: bool) -> L.Trainer:
     """The trainer of a run that writes to `run`, with its loggers and callbacks."""
     loggers = list(instantiate(cfg.logger).values())
-    watching = training_callbacks(
-        run,
-        validates=validates,
-        logs=bool(loggers),
-        ema=cfg.ema,
-        checkpoint_minutes=cfg.checkpoint_minutes,
-        checkpoint_steps=cfg.checkpoint_steps,
-        max_steps=cfg.trainer.max_steps,
-    )
+    folder, max_steps = run / "checkpoints", cfg.trainer.max_steps
+    watching: list[Callback] = [
+        *(Dashboard(log) for log in loggers if isinstance(log, WandbLog)),
+        callbacks.Throughput(),
+        callbacks.EpochLine(),
+        callbacks.BadImageLog(run),
+        callbacks.DumpNonFiniteBatch(run),
+        callbacks.StopOnSignal(folder / checkpointing.LAST),
+        *([checkpointing.StopAtStep(max_steps)] if max_steps >= 0 else []),
+        *([callbacks.EMA(cfg.ema)] if cfg.ema is not None else []),
+        *([LearningRateMonitor(logging_interval="step"), callbacks.GradientNorm()] if loggers else []),
+        *([checkpointing.BestCheckpoint(folder)] if validates else []),
+        # After BestCheckpoint, whose score it stores for a run that resumes.
+        checkpointing.LastCheckpoint(folder),
+        checkpointing.IntraEpochCheckpoint(folder, cfg.checkpoint_minutes, cfg.checkpoint_steps),
+    ]
     return make_trainer(
         cfg.trainer,
         max_steps=-1,
         logger=loggers,
-        callbacks=[*(Dashboard(log) for log in loggers if isinstance(log, WandbLog)), *watching],
-        plugins=[AtomicCheckpointIO()],
+        callbacks=watching,
+        plugins=[checkpointing.AtomicCheckpointIO()],
         enable_progress_bar=sys.stdout.isatty(),
     )
 
@@ -179,26 +175,6 @@ def make_trainer(options: DictConfig, **more: Any) -> L.Trainer:
     at = launched()
     check_devices(options.accelerator, at.get("devices", options.devices))
     return instantiate(options, **at, **more)
-
-
-def trained_protocol(cfg: DictConfig, data: LandmarkDataModule, selection: Mapping[str, str]) -> dict[str, object]:
-    """How a training run tests, with the sets that chose its weights."""
-    reading = data.reading.orientation
-    return protocol(cfg.test_scales, cfg.resize, data.max_side, selection, cfg.trainer.precision, reading)
-
-
-def as_tested(cfg: DictConfig, trained_by: dict[str, Any]) -> tuple[Sequence[float], Resize, int | None, Orientation]:
-    """Scales, resize rule, max_side and orientation: as given, or as the checkpoint's run tested, else the paper's."""
-    before = (
-        trained_by.get("test_scales", PAPER_SCALES),
-        trained_by.get("resize", "released"),
-        trained_by.get("data", {}).get("max_side"),
-        trained_by.get("data", {}).get("orientation", "exif"),
-    )
-    given = (cfg.scales, cfg.resize, cfg.max_side, cfg.orientation)
-    scales, resize, max_side, orientation = (a if b == "auto" else b for a, b in zip(before, given, strict=True))
-    check_protocol(scales, resize)
-    return scales, resize, max_side, orientation
 
 
 def _without_pretrained(cfg: DictConfig) -> DictConfig:
@@ -213,9 +189,7 @@ def _without_pretrained(cfg: DictConfig) -> DictConfig:
 def check_devices(accelerator: object, devices: object) -> None:
     """Raise UserError for GPUs that are not there; say so where a run takes to CPUs instead.
 
-    Args:
-        accelerator: Lightning's name of it, such as "gpu" or "auto".
-        devices: how many are asked for; -1, "auto" and lists are Lightning's to judge.
+    Both are `trainer`'s; of `devices`, -1, "auto" and lists are Lightning's to judge.
     """
     there = torch.accelerator.device_count()
     if accelerator in ("gpu", "cuda") and not there:

@@ -27,9 +27,8 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import dolglab
 from dolglab.errors import UserError, os_error_text
-from dolglab.processes import PEER_GONE, peer_is_gone
+from dolglab.processes import GONE, PEER_GONE
 
 # Marks an environment in which this module asked Hydra for whole errors, to shorten them itself.
 ONE_LINE = "DOLG_ONE_LINE_ERRORS"
@@ -45,23 +44,15 @@ MIN_LIKENESS = 1.1
 
 
 def to_exit(error: Exception, config: str) -> SystemExit:
-    """Print a mistake; the end of the process. Raises `error` itself where it is none, or whole errors are wanted.
+    """Print a mistake of a command that composes `config` of `conf`, such as "train"; the end of the process.
 
-    Args:
-        error: what a command raised.
-        config: the configuration in `conf` that the command composes, such as "train".
+    Raises `error` itself where it is no mistake, or whole errors are wanted.
     """
     mistake = None if wants_tracebacks() else _mistake(error, config)
     if mistake is None:
         raise error
     print("error:", mistake, file=sys.stderr)
     return SystemExit(2)
-
-
-def let_us_report() -> None:
-    """Have Hydra raise what it would print, in this process and in those it starts, unless whole errors are wanted."""
-    if not wants_tracebacks():
-        os.environ |= {ONE_LINE: "1", "HYDRA_FULL_ERROR": "1"}
 
 
 def wants_tracebacks() -> bool:
@@ -71,7 +62,7 @@ def wants_tracebacks() -> bool:
 
 def config_folder() -> Path:
     """The folder of configurations: inside an installed package, at the root of a checkout."""
-    package = Path(dolglab.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     return next(folder for folder in (package / "conf", package.parents[1] / "conf") if folder.is_dir())
 
 
@@ -90,7 +81,7 @@ def _mistake(error: Exception, config: str) -> Exception | None:
         cause = cause.__cause__
     if isinstance(cause, UserError):
         return cause
-    if peer_is_gone(error):
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in GONE):
         return UserError(f"{PEER_GONE}: what it said stands above; resume=true goes on")
     if isinstance(error, InstantiationException):
         key = re.search(r"full_key: (\S+)", str(error))
@@ -128,13 +119,7 @@ def _of_command_line(error: Exception, config: str) -> str:
 
 
 def _composition_mistake(error: Exception, config: str, overrides: Sequence[str]) -> str:
-    """The line for what Hydra could not compose; it is initialized.
-
-    Args:
-        error: what it raised.
-        config: name of the primary configuration.
-        overrides: as they were given.
-    """
+    """The line for what Hydra, which is initialized, could not compose of a primary configuration and `overrides`."""
     text = str(error)
     within = re.match(r"In '([^']+)'", text)
     place = f" (in {within[1]}.yaml)" if within and within[1] != config else ""

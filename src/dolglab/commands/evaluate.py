@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 
-from dolglab.commands.hydra_cli import configure_process, hydra_main
+from dolglab.commands.hydra_cli import claim_run, configure_process, hydra_main, record_run
 from dolglab.processes import watch_parent
 
 
@@ -16,32 +18,21 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from dolglab.commands.build_evaluation import assemble_evaluation
-    from dolglab.commands.hydra_cli import as_plain
-    from dolglab.commands.run_folder import claim_run, record_run
-    from dolglab.evaluation.pictures import pictures_of
+    from dolglab.evaluation.evaluator import pictures_of
+    from dolglab.results.card import make_card
     from dolglab.results.pictures import shown_difficulty
-    from dolglab.results.run import finish_run
+    from dolglab.results.report import finish_run
 
-    run = claim_run(cfg)
-    plan = assemble_evaluation(cfg)
-    benchmark = instantiate(cfg.benchmark)()
-    ranking = plan.evaluator.run(benchmark)
+    run = claim_run(Path(cfg.output_dir), str(cfg.name))
+    evaluator, about = assemble_evaluation(cfg)
+    ranking = evaluator.run(instantiate(cfg.benchmark)())
     if ranking is None:
         return None
-    pictures = pictures_of(plan.evaluator, ranking, cfg.pictures)
+    pictures = pictures_of(evaluator, ranking, cfg.pictures)
     record_run(run, cfg)
-    plan.evaluator.pipeline.save(run)
-    finish_run(
-        run,
-        name=cfg.name,
-        method=cfg.method or cfg.name,
-        rankings=[ranking],
-        protocol=plan.protocol,
-        checkpoint=plan.checkpoint,
-        training=plan.training,
-        config={"evaluate": as_plain(cfg), "train": plan.trained_by or None, "licence": plan.licence},
-        pictures=pictures,
-    )
+    evaluator.pipeline.save(run)
+    card = make_card(name=cfg.name, method=cfg.method or cfg.name, rankings=[ranking], **about)
+    finish_run(run, card, [ranking], pictures=pictures)
     return ranking.evaluation[shown_difficulty(ranking)]["map"]
 
 

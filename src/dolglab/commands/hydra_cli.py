@@ -1,4 +1,4 @@
-"""What the Hydra entry points share: `hydra_main`, and a process that is quiet and says how a stopped run goes on."""
+"""What the Hydra entry points share: `hydra_main`, a quiet process, a run's folder and where a run goes on in it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,23 @@ from typing import Any, TypeVar, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dolglab.commands.cli_errors import config_folder, let_us_report, to_exit
-from dolglab.commands.run_folder import LAST, drop_empty_run, in_sweep
+from dolglab.commands.cli_errors import ONE_LINE, compose_config, config_folder, to_exit, wants_tracebacks
 from dolglab.errors import UserError
-from dolglab.io import release_all
-from dolglab.processes import main_process
+from dolglab.io import acquire, is_held, release_all, write_text
+from dolglab.processes import main_process, started_apart
 from dolglab.renamed import with_current_targets
 
 T = TypeVar("T")
+
+# What lies in a run's folder.
+CONFIG, OVERRIDES, CARD = "config.yaml", "overrides.yaml", "card.json"
+LAST = "checkpoints/last.ckpt"
+# Held by the process that writes to the folder, and how many seconds its predecessor has to end.
+LOCK, PATIENCE = ".lock", 30.0
 
 # Warnings that say nothing to a person: about Lightning's own code, small sets, frozen layers, a folder that a resumed
 # run goes on with, and metrics that every process computes alike.
@@ -52,14 +59,15 @@ def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..
         def task(given: DictConfig) -> T:
             try:
                 cfg = renamed(given)
-                _check_missing(cfg)
+                if missing := sorted(OmegaConf.missing_keys(cfg)):
+                    raise UserError(f"{missing[0]}=... is needed")
                 return main(cfg)
             except (SystemExit, KeyboardInterrupt) as stop:
-                _drop_empty(given)
+                drop_empty_run(given)
                 raise SystemExit(exit_code_of_stop(stop, given)) from None
             except Exception as error:
                 stop = to_exit(error, config)
-                _drop_empty(given)
+                drop_empty_run(given)
                 raise stop from None
             finally:
                 release_all()
@@ -68,11 +76,14 @@ def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..
 
         @functools.wraps(main)
         def run(*given: DictConfig) -> T:
-            let_us_report()
+            # Hydra raises what it would print, here and in processes that it starts.
+            if not wants_tracebacks():
+                os.environ |= {ONE_LINE: "1", "HYDRA_FULL_ERROR": "1"}
             try:
                 return configured(*given)
             except Exception as error:
-                _drop_refused_sweep()
+                if jobs := sys.modules.get("dolglab.sweeps.jobs"):
+                    jobs.drop_refused_sweep()
                 raise to_exit(error, config) from None
 
         return run
@@ -128,19 +139,89 @@ def renamed(cfg: DictConfig) -> DictConfig:
     return found
 
 
-def _drop_empty(cfg: Any) -> None:
+def claim_run(run: Path, name: str, resume: bool | str = False) -> Path:
+    """The run's folder. Raises UserError when it holds another run, or nothing to resume, or for a bad name.
+
+    A folder in which nothing was trained or evaluated, since its run was refused, holds no run.
+    """
+    if started_apart() and not _named():
+        raise UserError("torchrun and srun start processes that must agree on a folder: give the run a name=...")
+    if not name.strip() or ".." in Path(name).parts:
+        raise UserError(f"name={name} is no name for a run: it must not be empty, nor hold '..'")
+    if resume not in (True, False, "auto"):
+        raise UserError(f"resume must be true, false or auto, not {resume}")
+    # Who resumes may have killed what still ends.
+    if main_process() and not acquire(run / LOCK, PATIENCE if resume else 0):
+        raise UserError(f"another process trains in {run}: choose another name=..., or stop it first")
+    if resume:
+        if resume is True and not (run / CONFIG).exists():
+            raise UserError(f"there is no run to resume in {run}: check name=..., or leave resume=true out")
+    elif any((run / file).exists() for file in (LAST, CARD)):
+        raise UserError(f"{run} already holds a run: choose another name=..., or resume=true where it was training")
+    return run
+
+
+def in_sweep() -> bool:
+    """Whether this process is to run a job of a Hydra multirun."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def drop_empty_run(cfg: DictConfig) -> None:
+    """Remove the folder of a run that was refused, which Hydra makes before anything is checked; no other."""
     with contextlib.suppress(Exception):
-        drop_empty_run(Path(cfg.output_dir))
+        run = Path(cfg.output_dir)
+        if is_held(run / LOCK) and [path.name for path in run.iterdir()] == [LOCK]:
+            (run / LOCK).unlink()
+        run.rmdir()
 
 
-def _check_missing(cfg: DictConfig) -> None:
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise UserError(f"{missing[0]}=... is needed")
+def record_run(run: Path, cfg: DictConfig) -> None:
+    """Keep the resolved configuration, and the overrides that made it, in the run's folder."""
+    if not main_process():
+        return
+    write_text(run / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(_all_overrides(run))))
+    write_text(run / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
 
 
-def _drop_refused_sweep() -> None:
-    """Remove what a sweep that was refused before its first job has left."""
-    jobs = sys.modules.get("dolglab.sweeps.jobs")
-    if jobs:
-        jobs.drop_refused_sweep()
+def resumed_config(cfg: DictConfig) -> DictConfig:
+    """When resuming, the run's own overrides with those given now on top; otherwise `cfg`."""
+    if not cfg.resume or not HydraConfig.initialized():
+        return cfg
+    if not (Path(cfg.output_dir) / OVERRIDES).exists():
+        return cfg
+    resumed = compose_config("train", _all_overrides(Path(cfg.output_dir)))
+    for key in ("name", "output_dir", "resume"):
+        OmegaConf.update(resumed, key, cfg[key])
+    return resumed
+
+
+def resume_point(run: Path) -> Path | None:
+    """The checkpoint to continue from; None starts at the beginning."""
+    from dolglab.training.checkpointing import last_readable
+
+    last = last_readable((run / LAST).parent)
+    if last is None and (run / CONFIG).exists():
+        print(f"no checkpoint in {run} yet: training starts at the beginning")
+    return last
+
+
+def _named() -> bool:
+    """Whether the run's folder does not hang on the clock."""
+    if not HydraConfig.initialized():
+        return True
+    given = HydraConfig.get().overrides
+    return any(_key(override) in ("name", "hydra.run.dir", "output_dir") for override in (*given.task, *given.hydra))
+
+
+def _all_overrides(run: Path) -> list[str]:
+    """What the run was started with, what it was resumed with, and what is given now; the last of each name."""
+    task = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    given = [override for override in task if _key(override) not in ("resume", "name")]
+    kept = run / OVERRIDES
+    before = map(str, OmegaConf.load(kept)) if kept.exists() else ()
+    names = {_key(override) for override in given}
+    return [*(override for override in before if _key(override) not in names), *given]
+
+
+def _key(override: str) -> str:
+    return override.split("=", 1)[0].lstrip("+~").split("@")[0]

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from dolglab.commands.hydra_cli import configure_process, hydra_main
-from dolglab.commands.run_folder import in_sweep
+from dolglab.commands.hydra_cli import configure_process, hydra_main, in_sweep
 from dolglab.processes import main_process, watch_parent
 
 
@@ -18,68 +17,73 @@ def main(cfg: DictConfig) -> float | None:
     if in_sweep():
         from dolglab.sweeps.jobs import sweep_job
 
-        return sweep_job(cfg)
+        return sweep_job(str(cfg.name))
     watch_parent()
     import lightning as L
     from hydra.utils import instantiate
 
-    from dolglab.commands.build_training import (
-        assemble,
-        baseline_of,
-        build_trainer,
-        test_options,
-        trained_protocol,
-        with_network,
-    )
-    from dolglab.commands.run_folder import CARD, claim_run, record_run, resume_point, resumed_config, tell
+    from dolglab.commands.build_training import assemble, baseline_facts, build_trainer, with_network
+    from dolglab.commands.hydra_cli import CARD, LAST, claim_run, record_run, resume_point, resumed_config
     from dolglab.data.sources import checked_seed
     from dolglab.models.checkpoint import changes, check_resumable, load_model, selection_of, trained_on
-    from dolglab.results.run import finish_run
-    from dolglab.training.checkpointing import best_score, checkpoints_of, chosen_checkpoint
-    from dolglab.training.retrieval_module import run_test
+    from dolglab.results.card import make_card, protocol
+    from dolglab.results.report import finish_run
+    from dolglab.training.checkpointing import best_score, checkpoints_of
+    from dolglab.training.retrieval_module import ExtractionOptions, run_test
     from dolglab.training.wandb_logging import WandbLog
 
     cfg = resumed_config(cfg)
-    run = claim_run(cfg)
+    run = claim_run(Path(cfg.output_dir), str(cfg.name), cfg.resume)
     L.seed_everything(checked_seed(cfg.seed), workers=True, verbose=False)
-    last = resume_point(cfg)
+    last = resume_point(run) if cfg.resume else None
     cfg = with_network(cfg, last)
+    # Checked before the first step, though it is needed after the last.
+    options = ExtractionOptions(cfg.test_scales, cfg.resize, instantiate(cfg.index))
     data, module, config = assemble(cfg, resumed=last is not None)
     trainer = build_trainer(cfg, run, validates=bool(data.validation))
     if last:
         check_resumable(last, module, module.run)
-        tell(changes(last, module.run))
     if main_process():
+        if last and (changed := changes(last, module.run)):
+            print("resumed with other settings:", "; ".join(changed))
         data.check(trainer.world_size)
         print(f"backbone {module.model.backbone.name}, licence of its weights: {config['licence'] or 'not stated'}")
     record_run(run, cfg)
     boards = [log for log in trainer.loggers if isinstance(log, WandbLog)]
-    for board in boards:
-        board.log_config(config)
+    for board in boards if trainer.is_global_zero else ():
+        board.experiment.config.update(config, allow_val_change=True)
     trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
-    chosen = chosen_checkpoint(run)
-    options, store = test_options(cfg), Path(cfg.store)
-    rankings, baseline = [], None
+    checkpoints = checkpoints_of(run)
+    # The best on validation, or the last where nothing validated.
+    chosen = checkpoints.get("best", run / LAST)
+    store, rankings, before = Path(cfg.store), [], []
     if data.test:
         rankings = run_test(trainer, data, load_model(chosen)[0], options, store, checkpoint=chosen)
     if cfg.get("baseline") and data.test:
         reference = instantiate(cfg.baseline).eval()
-        baseline = baseline_of(cfg, run_test(trainer, data, reference, options, store, stage="baseline/test"))
+        before = run_test(trainer, data, reference, options, store, stage="baseline/test")
     if trainer.is_global_zero:
-        finish_run(
-            run,
+        selection, reading = selection_of(chosen), data.reading
+        made = protocol(
+            cfg.test_scales, cfg.resize, data.max_side, selection, cfg.trainer.precision, reading.orientation
+        )
+        card = make_card(
             name=cfg.name,
             method=cfg.method or cfg.name,
             rankings=rankings,
-            baseline=baseline,
-            protocol=trained_protocol(cfg, data, selection_of(chosen)),
+            protocol=made,
             training=trained_on(module.run),
             validation_map=best_score(trainer),
             checkpoint=chosen,
             config=config,
         )
+        baseline = None
+        if before:
+            facts = baseline_facts(cfg, made)
+            baseline = make_card(name=f"{cfg.name}/baseline", rankings=before, config=config, **facts), before
+        finish_run(run, card, rankings, baseline)
         for board in boards:
-            board.log_results(run / CARD, checkpoints_of(run))
+            board.log_results(run / CARD, checkpoints)
     return best_score(trainer)
 
 

@@ -9,7 +9,8 @@ import sys
 
 from omegaconf import DictConfig
 
-from dolglab.commands.hydra_cli import configure_process, hydra_main
+from dolglab.commands.cli_errors import compose_config
+from dolglab.commands.hydra_cli import as_plain, configure_process, hydra_main
 from dolglab.sweeps.overrides import with_train
 
 
@@ -21,12 +22,9 @@ def main(cfg: DictConfig) -> float:
 
     from hydra.utils import instantiate
 
-    from dolglab.commands.cli_errors import compose_config
-    from dolglab.commands.hydra_cli import as_plain
     from dolglab.data.sources import checked_seed
     from dolglab.sweeps.overrides import override
-    from dolglab.sweeps.search_space import read_space
-    from dolglab.sweeps.study import SharedStudy, run_search
+    from dolglab.sweeps.study import SharedStudy, read_space, run_search
 
     train = [str(override) for override in cfg.train]
     space = read_space(as_plain(cfg.search))
@@ -35,7 +33,7 @@ def main(cfg: DictConfig) -> float:
     study = SharedStudy(
         Path(cfg.output_dir), space, train, instantiate(cfg.sampler), instantiate(cfg.pruner), checked_seed(cfg.seed)
     )
-    return run_search(study, train, cfg.trials)
+    return run_search(study, cfg.trials)
 
 
 if __name__ == "__main__":

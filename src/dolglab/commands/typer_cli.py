@@ -24,10 +24,7 @@ def user_errors(stopped: str = "stopped") -> Iterator[None]:
     """Around all that a command does and imports: mistakes, and what disks refuse, are one line, exit code 2.
 
     Idle OpenMP threads sleep instead of spinning, which on a shared machine is several times faster; torch asks for it
-    when it is imported.
-
-    Args:
-        stopped: what is said to whoever stops it from the keyboard.
+    when it is imported. Whoever stops the command from the keyboard is told `stopped`.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

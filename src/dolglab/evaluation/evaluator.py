@@ -1,39 +1,145 @@
-"""One benchmark through one pipeline, in all the trainer's processes: extract, post-process, rank, re-rank, measure."""
+"""One benchmark through one pipeline: extract, post-process, rank, re-rank, measure; and pictures of what came out.
+
+Descriptors and local features of whole sets of images are made once and kept on disk.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.contracts import Benchmark, ExtractedFeatures, Ranking
+from dolglab.contracts import Benchmark, ExtractedFeatures, Ranking, Resize
+from dolglab.data.datasets import check_whole_images
+from dolglab.data.image_reading import checked_reading
 from dolglab.errors import UserError
-from dolglab.evaluation.feature_extractor import FeatureExtractor
-from dolglab.extraction.descriptor_store import fingerprint, read_store
+from dolglab.extraction.descriptor_store import DescriptorTarget, fingerprint, read_store
 from dolglab.extraction.external import read_descriptors
+from dolglab.extraction.extract import Images, extract
+from dolglab.extraction.extractor import Extractor, attention_scores, check_protocol
+from dolglab.extraction.fuse_batch_norm import for_inference
+from dolglab.extraction.local_store import LocalExtractor, LocalTarget
+from dolglab.models.dolg import DescriptorModel
+from dolglab.results.pictures import attention_overlay, chosen_queries, match_figure, shown_ap
 from dolglab.retrieval.pipeline import RetrievalPipeline, SearchResult
+from dolglab.retrieval.rerank.spatial import Spatial
+
+# A title and a JPEG.
+Picture = tuple[str, bytes]
 
 
 @dataclass(frozen=True)
-class ExternalDescriptors:
-    """A file of descriptors that somebody else made, and one with the names of its rows; or a kept store's folder."""
+class FeatureExtractor:
+    """Describes sets of images in all processes of a trainer, and finds in `store` what was described before.
 
-    file: Path
-    names: Path | None = None
+    Args:
+        trainer: whose processes describe the images.
+        images: how images are read.
+        store: folder in which descriptors and local features are kept.
+        extractor: makes descriptors; None where none are wanted.
+        local: makes local features; None where none are wanted.
+    """
+
+    trainer: L.Trainer
+    images: Images
+    store: Path
+    extractor: Extractor | None = None
+    local: LocalExtractor | None = None
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that ranks and writes."""
+        return self.trainer.is_global_zero
+
+    def descriptors(self, benchmark: Benchmark) -> ExtractedFeatures:
+        """Descriptors of all images. Raises UserError without a network, and for images that cannot be read."""
+        target = self.descriptor_target(benchmark)
+        bad = extract(self.trainer, benchmark, target, self.images)
+        store = target.store
+        return ExtractedFeatures(store.available, bad, target.seconds_per_image(), descriptors=store.descriptors)
+
+    def local_features(self, benchmark: Benchmark, wanted: NDArray[np.int64] | None = None) -> ExtractedFeatures:
+        """Local features of all images, or of those at some positions. Raises UserError as `descriptors`."""
+        target = self.local_target(benchmark)
+        if wanted is not None:
+            target.wanted = wanted
+        bad = extract(self.trainer, benchmark, target, self.images)
+        available = np.zeros(len(benchmark.source), np.bool_)
+        available[target.wanted] = True
+        available[target.missing()] = False
+        return ExtractedFeatures(
+            available,
+            bad,
+            target.seconds_per_image(),
+            target.bytes_per_image(),
+            features=target.features,
+            stages={"features": target.extractor.config()},
+        )
+
+    def descriptor_target(self, benchmark: Benchmark) -> DescriptorTarget:
+        """What makes and keeps the descriptors of a set. Raises UserError without a network."""
+        if self.extractor is None:
+            raise UserError("there is no network to describe the images with: give checkpoint=FILE or model=NAME")
+        return DescriptorTarget(self.store, benchmark, self.extractor, self._details())
+
+    def local_target(self, benchmark: Benchmark) -> LocalTarget:
+        """What makes and keeps the local features of a set. Raises UserError where none were asked for."""
+        if self.local is None:
+            raise UserError("this asks for local features: give features=rootsift, or a network")
+        return LocalTarget(self.store, benchmark, self.local, self._details())
+
+    def _details(self) -> dict[str, object]:
+        """What decides features beside the extractor."""
+        return {
+            "max_side": self.images.max_side,
+            "orientation": self.images.orientation,
+            "precision": self.trainer.precision,
+        }
+
+
+def make_feature_extractor(
+    trainer: L.Trainer,
+    network: DescriptorModel | None,
+    features: LocalExtractor | Callable[[DescriptorModel | None], LocalExtractor] | None,
+    store: str | Path,
+    scales: Sequence[float] = (1.0,),
+    resize: Resize = "released",
+    max_side: int | None = None,
+    orientation: str = "exif",
+    on_error: str = "error",
+    workers: int = 0,
+) -> FeatureExtractor:
+    """A feature extractor whose network, if any, is ready for inference; `features` may be the network's own.
+
+    Raises UserError for values that make no sense.
+    """
+    check_protocol(scales, resize)
+    check_whole_images(max_side, on_error)
+    if not isinstance(workers, int) or workers < 0:
+        raise UserError(f"workers must be a whole number from 0, not {workers}")
+    reading = checked_reading(orientation, 1)
+    inference = None if network is None else for_inference(network, str(trainer.precision))
+    local = features if features is None or isinstance(features, LocalExtractor) else features(inference)
+    images = Images(max_side, on_error == "skip", reading.orientation, workers)
+    extractor = None if inference is None else Extractor(inference, scales, resize)
+    return FeatureExtractor(trainer, images, Path(store), extractor, local)
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Describes a benchmark's images, ranks its gallery, and measures the ranking.
+    """Describes a benchmark's images in all processes of a trainer, ranks its gallery, and measures the ranking.
 
     Args:
         extractor: makes descriptors and local features; its trainer's main process ranks.
         pipeline: what happens to descriptors.
         learn_on: images from which whitening or a codebook is learned, where no file has them.
-        external: descriptors to measure instead of the extractor's.
+        external: a file of descriptors, or a kept store's folder, to measure instead of the extractor's.
+        names: a file with the names of that file's rows.
 
     Raises UserError where something is to be learned and there is nothing to learn it from.
     """
@@ -41,7 +147,8 @@ class Evaluator:
     extractor: FeatureExtractor
     pipeline: RetrievalPipeline = field(default_factory=RetrievalPipeline)
     learn_on: Benchmark | None = None
-    external: ExternalDescriptors | None = None
+    external: Path | None = None
+    names: Path | None = None
 
     def __post_init__(self) -> None:
         if self.learn_on is None and self._has_to_learn():
@@ -77,19 +184,16 @@ class Evaluator:
             return self.extractor.local_features(benchmark)
         if self.external is None:
             return self.extractor.descriptors(benchmark)
-        return self._read(self.external, benchmark)
-
-    def _read(self, external: ExternalDescriptors, benchmark: Benchmark) -> ExtractedFeatures:
-        """Descriptors from a file, or from a folder that an evaluation kept; other processes do not want them."""
         everything = np.ones(len(benchmark.source), np.bool_)
         if not self.extractor.main:
+            # Other processes do not want them.
             return ExtractedFeatures(everything)
-        if external.file.is_dir():
+        if self.external.is_dir():
             extractor = self.extractor.extractor
-            store = read_store(external.file, benchmark, extractor and fingerprint(extractor.model))
-            stages = {"descriptors": external.file.name}
+            store = read_store(self.external, benchmark, extractor and fingerprint(extractor.model))
+            stages = {"descriptors": self.external.name}
             return ExtractedFeatures(store.available, descriptors=store.descriptors, stages=stages)
-        found = read_descriptors(external.file, benchmark, external.names)
+        found = read_descriptors(self.external, benchmark, self.names)
         return ExtractedFeatures(everything, descriptors=found.descriptors, stages={"descriptors": found.note})
 
     def _has_to_learn(self) -> bool:
@@ -130,3 +234,37 @@ def matching_pairs(benchmark: Benchmark) -> NDArray[np.int64]:
         for query, easy, hard in zip(benchmark.queries.tolist(), truth.easy, truth.hard, strict=True)
     ]
     return np.concatenate(parts) if parts else np.empty((0, 2), np.int64)
+
+
+def pictures_of(evaluator: Evaluator, ranking: Ranking, count: int) -> list[Picture]:
+    """Inlier matches, and where the network looks, for `count` queries, from the best AP to the worst; main process."""
+    reranker, extractor = evaluator.pipeline.rerank, evaluator.extractor.extractor
+    pictures = []
+    for query in chosen_queries(shown_ap(ranking), count) if count else []:
+        if isinstance(reranker, Spatial):
+            pictures += _matches(evaluator, reranker, ranking, query)
+        if extractor is not None:
+            position = int(ranking.benchmark.queries[query])
+            # The query as it was described, at its own size.
+            image = _pixels(evaluator, ranking.benchmark, position)
+            picture = attention_overlay(image, attention_scores(extractor.model, image))
+            pictures.append((f"Attention in {ranking.benchmark.source.name(position)}", picture))
+    return pictures
+
+
+def _matches(evaluator: Evaluator, spatial: Spatial, ranking: Ranking, query: int) -> list[Picture]:
+    """The query and the answer that re-ranking put first, with the matches that one transformation explains."""
+    benchmark = ranking.benchmark
+    image = int(benchmark.queries[query])
+    answer = next((int(p) for p in ranking.top[query, :2] if p >= 0 and p != image), None)
+    if answer is None:
+        return []
+    ours, theirs = map(evaluator.extractor.local_target(benchmark).features, (image, answer))
+    match = spatial.verified(ours, theirs)
+    photos = _pixels(evaluator, benchmark, image), _pixels(evaluator, benchmark, answer)
+    title = f"Matches of {benchmark.source.name(image)} and {benchmark.source.name(answer)}"
+    return [(title, match_figure(*photos, ours, theirs, match.matches, match.inlier))]
+
+
+def _pixels(evaluator: Evaluator, benchmark: Benchmark, position: int) -> NDArray[np.uint8]:
+    return evaluator.extractor.images.of(benchmark).__getitems__([position]).images[0].numpy()

@@ -20,7 +20,7 @@ from dolglab.data.folder import scan_folder
 from dolglab.data.gldv2 import Kind, load_gldv2
 from dolglab.data.sources import FolderSource, stable_ids
 from dolglab.errors import UserError
-from dolglab.evaluation.feature_extractor import FeatureExtractor
+from dolglab.evaluation.evaluator import FeatureExtractor
 from dolglab.evaluation.overlap_files import IMAGES, LANDMARKS, SHEET, Audit, Overlap, write_audit
 from dolglab.io import folder_lock
 from dolglab.measures import RevisitedMeasure
@@ -50,8 +50,7 @@ class Rule:
         inliers: the least number of local matches that agree on one geometry.
         images: landmarks with fewer overlapping images are not put on the list.
 
-    Raises:
-        UserError: a value that makes no sense.
+    Raises UserError for a value that makes no sense.
     """
 
     probes: Sequence[str] = PROBES
@@ -113,15 +112,9 @@ def find_overlap(
 
 
 def training_images(root: str | Path, train_csv: str | None = "train_clean.csv", source: Kind = "auto") -> TrainingSet:
-    """The images of Google Landmarks v2 (see `load_gldv2`), or all of a folder with one sub-folder a landmark.
+    """The images of a list of Google Landmarks v2 (see `load_gldv2`), or all of a folder with a sub-folder a landmark.
 
-    Args:
-        root: the folder.
-        train_csv: which of GLDv2's lists; None for a folder of sub-folders.
-        source: how GLDv2's images lie there.
-
-    Raises:
-        UserError: as `load_gldv2` and `scan_folder`.
+    `source` is how GLDv2's images lie there. Raises UserError as `load_gldv2` and `scan_folder`.
     """
     if train_csv is not None:
         return load_gldv2(root, train_csv, kind=source)

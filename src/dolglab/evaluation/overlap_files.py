@@ -10,18 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from dolglab.contracts import Benchmark, TrainingSet
 from dolglab.data.sources import GLDv2Source
 from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
-from dolglab.results.overlap_sheet import COLUMNS, SheetImage, SheetRow, contact_sheets
-from dolglab.results.pictures import query_box
+from dolglab.results.pictures import BORDER, Box, Layout, draw_text, jpeg, paste_framed, query_box, thumbnail
 
 TABLE, LANDMARKS, IMAGES, ABOUT = "overlap.csv", "exclude_landmarks.txt", "exclude_images.txt", "about.json"
 SHEET, SHEETS = "contact_sheet.jpg", "contact_sheet*.jpg"
 # Rows that a landmark may take on the contact sheet.
 ROWS_PER_LANDMARK = 3
+# Images beside a probe, and rows on a page.
+COLUMNS, ROWS = 6, 6
+THUMB, GAP = 160, 10
+TEXT_WIDTH, LABEL_HEIGHT, HEADER = 190, 42, 40
+SIDE = THUMB + 2 * BORDER
+LAYOUT = Layout(THUMB, 1, HEADER - GAP, TEXT_WIDTH, LABEL_HEIGHT, GAP)
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,9 @@ def write_audit(out: Path, audit: Audit, about: Mapping[str, object]) -> None:
     try:
         for file in (out / ABOUT, *out.glob(SHEETS)):
             file.unlink(missing_ok=True)
-        sheets = contact_sheets(sheet_rows(audit), _heading(audit))
+        names = " and ".join(benchmark.name for benchmark in audit.benchmarks)
+        heading = f"Training images that match {names}: a detector's findings, to be judged; it misses some"
+        sheets = contact_sheets(sheet_rows(audit), heading)
         for number, sheet in enumerate(sheets, 1):
             write_bytes(out / (SHEET if number == 1 else SHEET.replace(".", f"_{number}.")), sheet)
         write_text(out / TABLE, overlap_table(audit))
@@ -119,6 +127,26 @@ def image_list(audit: Audit) -> str:
     return "".join(lines)
 
 
+@dataclass(frozen=True)
+class SheetImage:
+    """An image of a benchmark, a line that goes below it, above its name, and the box that was cut out of it."""
+
+    benchmark: Benchmark
+    position: int
+    label: str
+    box: Box | None = None
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """A probe, up to `COLUMNS` training images that match it, best first, and what stands beside them."""
+
+    title: str
+    notes: tuple[str, ...]
+    probe: SheetImage
+    images: tuple[SheetImage, ...]
+
+
 def sheet_rows(audit: Audit) -> list[SheetRow]:
     """The rows of the contact sheets, by landmark, best first.
 
@@ -149,27 +177,42 @@ def _best_probe(overlaps: Sequence[Overlap]) -> list[Overlap]:
 def _row(audit: Audit, label: int, total: int, beside: Sequence[Overlap], unseen: Sequence[Overlap]) -> SheetRow:
     benchmark, probe = audit.benchmarks[beside[0].benchmark], beside[0].probe
     query = np.flatnonzero(benchmark.queries == probe)
-    name = audit.gallery.source.name
+    box = query_box(benchmark, int(query[0])) if len(query) else None
     notes = [benchmark.name, f"{total} of {np.count_nonzero(audit.training.labels == label)} match"]
     if unseen:
         notes.append(f"{len(best_per_image(unseen))} of them not shown")
     return SheetRow(
         title=str(audit.training.classes[label]),
         notes=tuple(notes),
-        probe=SheetImage(
-            benchmark,
-            probe,
-            "query" if len(query) else "positive",
-            benchmark.source.name(probe),
-            query_box(benchmark, int(query[0])) if len(query) else None,
-        ),
-        images=tuple(SheetImage(audit.gallery, o.image, f"{o.inliers} inliers", name(o.image)) for o in beside),
+        probe=SheetImage(benchmark, probe, "query" if len(query) else "positive", box),
+        images=tuple(SheetImage(audit.gallery, o.image, f"{o.inliers} inliers") for o in beside),
     )
 
 
-def _heading(audit: Audit) -> str:
-    names = " and ".join(benchmark.name for benchmark in audit.benchmarks)
-    return f"Training images that match {names}: a detector's findings, to be judged; it misses some"
+def contact_sheets(rows: Sequence[SheetRow], heading: str) -> list[bytes]:
+    """JPEGs of at most 600 kB with `ROWS` rows each, in their order; the heading gets the page's number."""
+    pages = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+    return [_page(page, f"{heading} (page {number} of {len(pages)})") for number, page in enumerate(pages, 1)]
+
+
+def _page(rows: Sequence[SheetRow], heading: str) -> bytes:
+    columns = max(len(row.images) for row in rows)
+    canvas = Image.new("RGB", (max(900, LAYOUT.corner(0, columns + 1)[0]), LAYOUT.corner(len(rows), 0)[1]), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw_text(draw, (GAP, HEADER / 2), heading, 17, "#111111", "lm", canvas.width - 2 * GAP)
+    for number, row in enumerate(rows):
+        top, room = LAYOUT.corner(number, 0)[1], TEXT_WIDTH - 2 * GAP
+        draw_text(draw, (GAP, top + BORDER), row.title, 18, "#111111", "lt", room)
+        for line, note in enumerate(row.notes):
+            draw_text(draw, (GAP, top + 34 + 20 * line), note, 13, "#666666", "lt", room)
+        for column, image in enumerate((row.probe, *row.images)):
+            x, y = LAYOUT.corner(number, column)
+            tile = thumbnail(image.benchmark, image.position, THUMB, image.box)
+            paste_framed(canvas, tile, (x, y), "positive" if column else "query")
+            draw_text(draw, (x + SIDE / 2, y + SIDE + 11), image.label, 14, "#111111", "mm", SIDE)
+            name = image.benchmark.source.name(image.position)
+            draw_text(draw, (x + SIDE / 2, y + SIDE + 29), name, 12, "#666666", "mm", SIDE, keep_end=True)
+    return jpeg(canvas)
 
 
 def _landmark(audit: Audit, image: int) -> str:

@@ -101,14 +101,7 @@ def explain(
 ) -> Explanation:
     """Why `answer` was found for `query`, pixels (H, W, 3) of both."""
     ours, theirs, match = verifier.match(query, answer)
-    rows = match.matches[match.inlier]
-    picture = match_figure(
-        query,
-        answer,
-        ours.keypoints[rows[:, 0]],
-        theirs.keypoints[rows[:, 1]],
-        f"{match.count} inliers of {len(match.matches)} matches",
-    )
+    picture = match_figure(query, answer, ours, theirs, match.matches, match.inlier)
     attention = [attention_overlay(image, attention_scores(extractor.model, image)) for image in (query, answer)]
     query_parts, answer_parts = _parts(extractor, query), _parts(extractor, answer)
     terms = None if query_parts is None or answer_parts is None else similarity_terms(query_parts, answer_parts)

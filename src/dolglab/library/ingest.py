@@ -81,7 +81,7 @@ def embed_places(
             with closing(Catalogue(Path(library))) as catalogue:
                 model = catalogue.about("identity").get("source")
         loaded = load_extractor(model, scales, max_side, backend)
-        print(f"model: {loaded.title}")
+        print(f"model: {loaded.identity['title']}")
         if plan:
             _print_plan(library, loaded, files, threads)
             return

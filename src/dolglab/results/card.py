@@ -1,4 +1,4 @@
-"""Result cards: what a run measured and what made it, as JSON; and what the run gained over a baseline."""
+"""Result cards: what a run measured, how sure that is and what made it, as JSON; and the gain over a baseline."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import math
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 import dolglab
 from dolglab.contracts import Ranking
 from dolglab.errors import UserError
 from dolglab.io import sha256_of, write_text
-from dolglab.results.statistics import difference, interval, lookalikes
 
 FORMAT = 1
 PACKAGES = {
@@ -32,6 +31,12 @@ PACKAGES = {
     "opencv": "opencv-python-headless",
     "pillow": "pillow",
 }
+# Average precision, a number a query; None and NaN are queries that are left out.
+AP = Sequence[float | None] | ArrayLike
+DRAWS, LEVEL = 2000, 0.95
+# Numbers held at a time, so that a hundred thousand queries take no more memory than seventy.
+CHUNK = 4_000_000
+LOOKALIKE_ANSWERS = 10
 # The checkout from which the package runs, where it does.
 CHECKOUT = Path(__file__).parents[3]
 
@@ -108,6 +113,29 @@ def make_card(
     return _to_json(card)
 
 
+def protocol(
+    scales: Sequence[float],
+    resize: str | None,
+    max_side: int | None,
+    selection: Mapping[str, str],
+    precision: str,
+    orientation: str = "exif",
+) -> dict[str, object]:
+    """The part of a card without which its figures mean nothing; `selection` are the sets that chose the weights.
+
+    Of methods that rescale no image, `scales` are empty and there is no `resize`.
+    """
+    return {
+        "scales": list(scales) or None,
+        "resize": resize,
+        "image_size": max_side,
+        "selection": dict(selection),
+        # float32 goes without saying, and so do upright photographs.
+        "precision": None if precision == "32-true" else precision,
+        "orientation": None if orientation == "exif" else orientation,
+    }
+
+
 def _benchmark_result(ranking: Ranking) -> dict[str, Any]:
     """One benchmark's part of the card; of the figures, only the difficulties that mean something."""
     benchmark = ranking.benchmark
@@ -169,6 +197,66 @@ def map_intervals(benchmark: Mapping[str, Any]) -> dict[str, list[float] | None]
         return benchmark["map_interval_95"]
     intervals = {difficulty: interval(ap) for difficulty, ap in benchmark["ap"].items()}
     return {d: [low, high] if math.isfinite(low) else None for d, (low, high) in intervals.items()}
+
+
+def interval(
+    ap: AP, draws: int = DRAWS, seed: int = 0, level: float = LEVEL, chunk: int = CHUNK
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of the mean of `ap`, from so many draws; `chunk` numbers are held at a time.
+
+    NaN, NaN for fewer than two queries, which say nothing of others.
+
+    >>> low, high = interval([0.2, 0.4, 0.6, 0.8])
+    >>> 0.2 < low < 0.5 < high < 0.8
+    True
+    """
+    # numpy reads None as NaN where it is asked for floats.
+    values = np.asarray(ap, np.float64)
+    values = values[np.isfinite(values)]
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    generator = np.random.default_rng(seed)
+    rows = max(1, chunk // len(values))
+    counts = [min(rows, draws - start) for start in range(0, draws, rows)]
+    means = [values[generator.integers(len(values), size=(n, len(values)))].mean(1) for n in counts]
+    tail = 50 * (1 - level)
+    low, high = np.percentile(np.concatenate(means), (tail, 100 - tail))
+    return float(low), float(high)
+
+
+def difference(first: AP, second: AP) -> tuple[float, float, float]:
+    """The mean of `first` - `second` over the queries that count in both, and its interval.
+
+    Both are drawn with the same queries (paired), so that hard queries do not blur the comparison. The interval is NaN,
+    NaN for fewer than two queries. Raises ValueError for lists of different lengths.
+    """
+    one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if len(one) != len(other):
+        raise ValueError(f"{len(one)} queries cannot be paired with {len(other)}")
+    differences = one - other
+    finite = differences[np.isfinite(differences)]
+    return float(finite.mean()) if len(finite) else float("nan"), *interval(finite)
+
+
+def lookalikes(ranking: Ranking) -> dict[str, float] | None:
+    """Wrong answers among a query's first ten, and those whose landmark is of the query's family: means a query.
+
+    Wrong is what the ground truth names neither positive nor junk. Returns {"wrong", "siblings"}; None where families
+    are not known.
+    """
+    benchmark = ranking.benchmark
+    families, truth = benchmark.families, benchmark.ground_truth
+    if families is None:
+        return None
+    total, siblings = 0, 0
+    for query, image in enumerate(benchmark.queries.tolist()):
+        answers = ranking.top[query, :LOOKALIKE_ANSWERS]
+        right = np.concatenate([truth.easy[query], truth.hard[query], truth.junk[query], [-1, image]])
+        wrong = answers[~np.isin(answers, right)]
+        total += len(wrong)
+        siblings += int(np.sum(families[wrong] == families[image])) if families[image] else 0
+    queries = len(benchmark.queries)
+    return {"wrong": total / queries, "siblings": siblings / queries}
 
 
 def caveats(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
@@ -236,25 +324,8 @@ def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """A network whose rankings of the same benchmarks stand beside a run's.
-
-    Attributes:
-        rankings: one a benchmark, in the run's order.
-        method: what results call it.
-        checkpoint: its file, where it was trained; with the sets that chose it and what it was trained on, as in cards.
-    """
-
-    rankings: Sequence[Ranking]
-    method: str = "untrained ImageNet GeM"
-    checkpoint: Path | None = None
-    selection: Mapping[str, str] = field(default_factory=dict)
-    training: Mapping[str, object] | None = None
-
-
-def gain_line(baseline: Baseline, before: Ranking, after: Ranking) -> str:
-    """A line: mAP of a benchmark before and after, and the gain with its paired bootstrap interval over the queries.
+def gain_line(baseline: str, before: Ranking, after: Ranking) -> str:
+    """A line: mAP of a benchmark by a baseline's method and now, and the gain with its paired bootstrap interval.
 
     Of Revisited benchmarks that is the Medium one, of others the first. Measures without a figure for each query have
     no interval.
@@ -267,7 +338,7 @@ def gain_line(baseline: Baseline, before: Ranking, after: Ranking) -> str:
     bounds = "no interval" if math.isnan(low) else f"95 % interval {low:+.2f} to {high:+.2f}"
     verdict = "better" if low > 0 else "perhaps better, perhaps by chance,"
     return (
-        f"{benchmark.name}: {verdict if points > 0 else 'not better'} than {baseline.method}: {benchmark.measure.name} "
+        f"{benchmark.name}: {verdict if points > 0 else 'not better'} than {baseline}: {benchmark.measure.name} "
         f"{100 * old['map']:.2f} -> {100 * new['map']:.2f} %, {points:+.2f} points ({bounds}, "
         f"{len(benchmark.queries)} queries)"
     )

@@ -11,13 +11,17 @@ from dolglab.contracts import DIFFICULTIES
 from dolglab.io import write_text
 from dolglab.results.card import caveats
 from dolglab.results.charts import Series, line_chart, read_series, standalone, tradeoff_chart
-from dolglab.results.tables import Card, Column, Dataset, benchmark_of, dataset_names, map_columns, row_names, value_of
-
-COST_AXES = {
-    "image_seconds": ("time per image", "seconds per image"),
-    "query_seconds": ("time per query", "seconds per query"),
-    "image_bytes": ("memory per image", "bytes per image"),
-}
+from dolglab.results.tables import (
+    COSTS,
+    Card,
+    Column,
+    Dataset,
+    benchmark_of,
+    dataset_names,
+    map_columns,
+    row_names,
+    value_of,
+)
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def tradeoff_charts(cards: Sequence[Card]) -> Iterator[Chart]:
         if column is None:
             continue
         measure = column.label if "AP" in column.label else f"{column.label} mAP"
-        for key, (cost_name, xlabel) in COST_AXES.items():
+        for key, (cost_name, xlabel, *_) in COSTS.items():
             costs = [benchmark_of(card, dataset).get("costs", {}).get(key) for card in cards]
             values = [value_of(card, column) for card in cards]
             points = {

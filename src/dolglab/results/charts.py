@@ -64,7 +64,7 @@ def line_chart(
     names = [ellipsize(label, LEGEND_LETTERS - HANDLE_LETTERS) for label in lines]
     columns = min(4, len(names), max(1, LEGEND_LETTERS // (max(map(len, names), default=0) + HANDLE_LETTERS)))
     # What a legend has beyond its first row comes on top, or it would take it from the lines.
-    figure, axes = frame(xlabel, ylabel, size=(4.4, 2.5 + 0.2 * ((len(names) - 1) // max(columns, 1))))
+    figure, (axes,) = frames([xlabel], ylabel, (4.4, 2.5 + 0.2 * ((len(names) - 1) // max(columns, 1))))
     for position, (name, line) in enumerate(zip(names, lines.values(), strict=True)):
         # Where there are more points than a chart can show, equal runs of them are averaged.
         points = np.array([line.steps, line.values])
@@ -90,7 +90,7 @@ def tradeoff_chart(points: Sequence[tuple[str, float, float]], xlabel: str, ylab
     Costs are above 0, mAP is a fraction, drawn in percent. A name stands beside its point, where it covers least.
     """
     costs, maps = np.array([cost for _, cost, _ in points]), 100 * np.array([value for *_, value in points])
-    figure, axes = frame(xlabel, ylabel, (4.4, 3.0))
+    figure, (axes,) = frames([xlabel], ylabel, (4.4, 3.0))
     axes.set_xscale("log")
     axes.scatter(costs, maps, s=28, c=[COLOURS[place % len(COLOURS)] for place in range(len(points))], zorder=3)
     # Room for the names, even where all points stand in one place.
@@ -147,15 +147,7 @@ def _shared_area(box: Bbox, other: Bbox) -> float:
     return 0 if part is None else part.width * part.height
 
 
-def frame(xlabel: str, ylabel: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
-    """An empty chart of `size` inches, its axes named."""
-    figure, (axes,) = frame_row([xlabel], ylabel, size)
-    return figure, axes
-
-
-def frame_row(
-    xlabels: Sequence[str], ylabel: str, size: tuple[float, float] | None = None
-) -> tuple[Figure, list[Axes]]:
+def frames(xlabels: Sequence[str], ylabel: str, size: tuple[float, float] | None = None) -> tuple[Figure, list[Axes]]:
     """Empty charts beside one another, on one scale of values; `size` in inches, 2.6 x 2.4 a chart unless given."""
     figure = Figure(figsize=size or (2.6 * len(xlabels), 2.4), layout="constrained")
     row: list[Axes] = list(figure.subplots(1, len(xlabels), sharey=True, squeeze=False)[0])

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from dolglab.errors import UserError, truncate_list
-from dolglab.results.card import map_intervals
-from dolglab.results.statistics import DRAWS, difference
+from dolglab.results.card import DRAWS, difference, map_intervals
 from dolglab.results.tables import (
+    COSTS,
     MINUS,
     MISSING,
     Card,
@@ -33,12 +33,6 @@ from dolglab.results.tables import (
     value_of,
 )
 
-# Of each cost in a card, what its column is called and the factor to that unit.
-COSTS = {
-    "image_seconds": ("ms per image", 1000.0),
-    "query_seconds": ("ms per query", 1000.0),
-    "image_bytes": ("bytes per image", 1.0),
-}
 INTERVALS = f"With each mAP stands its 95 % interval: percentile bootstrap over the queries, {DRAWS:,} draws."
 GAP = "GAP is measured on one list of all queries' answers; it is no mean over queries, and has no interval."
 PAIRED = "Differences are paired: both rows are drawn with the same queries. One whose interval holds 0 may be chance."
@@ -126,7 +120,7 @@ def cost_table(cards: Sequence[Card], headings: Sequence[Cell]) -> Table:
     columns: dict[Column, list[Cell]] = {}
     for dataset, name in dataset_names(cards).items():
         costs = [benchmark_of(card, dataset).get("costs", {}) for card in cards]
-        for key, (label, factor) in COSTS.items():
+        for key, (*_, label, factor) in COSTS.items():
             if any(key in cost for cost in costs):
                 columns[Column(dataset, name, label)] = [
                     Cell(MISSING if cost.get(key) is None else three_digits(factor * cost[key])) for cost in costs

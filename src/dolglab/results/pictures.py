@@ -12,11 +12,11 @@ from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from dolglab.contracts import Benchmark, Difficulty, Ranking
+from dolglab.contracts import Benchmark, Difficulty, LocalFeatures, Ranking
 from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
 
@@ -38,18 +38,24 @@ PICTURES, TITLES = "pictures", "titles.json"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a grid's cells stand: `thumb` pixels a side, `per_query` rows a query, `header` pixels down."""
+    """Where a grid's cells stand: `thumb` pixels a side, `per_query` rows a query, `header` pixels down.
+
+    Also in pixels: the room for text on the left, for labels below each cell, and between cells.
+    """
 
     thumb: int
     per_query: int = 1
     header: int = 0
+    text_width: int = TEXT_WIDTH
+    label_height: int = LABEL_HEIGHT
+    gap: int = GAP
 
     def corner(self, row: int, column: int) -> tuple[int, int]:
         """The left upper pixel of a cell's border; column 0 is the query."""
         side = self.thumb + 2 * BORDER
-        x = TEXT_WIDTH + column * (side + GAP) + (QUERY_GAP if column else 0)
+        x = self.text_width + column * (side + self.gap) + (QUERY_GAP if column else 0)
         apart = QUERY_GAP * (row // self.per_query) if self.per_query > 1 else 0
-        return x, self.header + GAP + row * (side + LABEL_HEIGHT + GAP) + apart
+        return x, self.header + self.gap + row * (side + self.label_height + self.gap) + apart
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,8 @@ def ranked_grid(
     under Medium where the benchmark has it. An image that cannot be read is a grey cell with a cross. A ranking that
     has its heads before re-ranking gets two rows a query, before and after. `notes` head the picture.
     """
-    benchmark, difficulty = ranking.benchmark, shown_difficulty(ranking)
-    ap = np.asarray(ranking.evaluation[difficulty]["ap"], dtype=np.float64)
-    chosen = chosen_queries(ap, queries).tolist() if isinstance(queries, int) else queries
+    benchmark, difficulty, ap = ranking.benchmark, shown_difficulty(ranking), shown_ap(ranking)
+    chosen = chosen_queries(ap, queries) if isinstance(queries, int) else queries
     rows = [row for query in chosen for row in _rows(ranking, query, float(ap[query]))]
     columns = min(top, max(int((row.answers >= 0).sum()) for row in rows))
     layout = Layout(thumb, 1 if ranking.before is None else 2, NOTE_HEIGHT if notes else 0)
@@ -132,11 +137,16 @@ def shown_difficulty(ranking: Ranking) -> Difficulty:
     return "medium" if "medium" in evaluated else evaluated[0]
 
 
-def chosen_queries(ap: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+def shown_ap(ranking: Ranking) -> NDArray[np.float64]:
+    """Average precision of each query at the difficulty that is shown; NaN of those left out."""
+    return np.asarray(ranking.evaluation[shown_difficulty(ranking)]["ap"], np.float64)
+
+
+def chosen_queries(ap: NDArray[np.float64], count: int) -> list[int]:
     """Up to `count` queries, evenly spread from the highest AP to the lowest; those left out (NaN) last."""
     ranked = np.argsort(-ap, kind="stable")
     ranked = ranked[: max(np.isfinite(ap).sum(), 1)]
-    return ranked[np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(np.int64)]
+    return ranked[np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(np.int64)].tolist()
 
 
 def kind_of(benchmark: Benchmark, query: int, position: int, difficulty: Difficulty) -> Kind:
@@ -240,14 +250,16 @@ def jpeg(image: Image.Image, max_bytes: int = MAX_BYTES) -> bytes:
 def match_figure(
     a: UInt8[np.ndarray, "h1 w1 3"],
     b: UInt8[np.ndarray, "h2 w2 3"],
-    points_a: Float[np.ndarray, "n 2"],
-    points_b: Float[np.ndarray, "n 2"],
-    caption: str,
+    features_a: LocalFeatures,
+    features_b: LocalFeatures,
+    matches: Int[np.ndarray, "m 2"],
+    inlier: Bool[np.ndarray, " m"],
 ) -> bytes:
-    """A JPEG of two photos side by side, lines between matched points (x, y in pixels of each) and a line of words.
+    """A JPEG of two photos side by side, lines between the features that match and are inliers, and their number.
 
-    Of more than 60 matches, as many are drawn, evenly chosen.
+    Of more than 60 inliers, as many are drawn, evenly chosen.
     """
+    rows = matches[inlier]
     left, scale_a, top_a = _fitted(a)
     right, scale_b, top_b = _fitted(b)
     offset = left.width + MATCH_GAP
@@ -255,9 +267,9 @@ def match_figure(
     canvas.paste(left, (0, top_a))
     canvas.paste(right, (offset, top_b))
     draw = ImageDraw.Draw(canvas)
-    chosen = np.linspace(0, len(points_a) - 1, min(MAX_MATCHES, len(points_a))).round().astype(np.int64)
-    starts = points_a[chosen] * scale_a + np.array([0, top_a])
-    ends = points_b[chosen] * scale_b + np.array([offset, top_b])
+    chosen = rows[np.linspace(0, len(rows) - 1, min(MAX_MATCHES, len(rows))).round().astype(np.int64)]
+    starts = features_a.keypoints[chosen[:, 0]] * scale_a + np.array([0, top_a])
+    ends = features_b.keypoints[chosen[:, 1]] * scale_b + np.array([offset, top_b])
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         # Colours follow the height in the left photo: crossing lines stand out.
         rgb = colorsys.hsv_to_rgb(0.85 * min(max(start[1] / HEIGHT, 0.0), 1.0), 0.9, 1.0)
@@ -265,6 +277,7 @@ def match_figure(
         draw.line((*start, *end), colour, 2)
         for x, y in (start, end):
             draw.ellipse((x - DOT, y - DOT, x + DOT, y + DOT), colour, "white")
+    caption = f"{len(rows)} inliers of {len(matches)} matches"
     draw_text(draw, (MATCH_GAP, HEIGHT + CAPTION_HEIGHT / 2), caption, 15, "#222222", "lm")
     return jpeg(canvas)
 

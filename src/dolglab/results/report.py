@@ -1,4 +1,4 @@
-"""Runs put side by side: a page, tables and charts of their cards; and the page of their project on W&B."""
+"""What a run ends with, and runs side by side: cards, tables, charts, a page; and their project's page on W&B."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any
 
 from markupsafe import Markup
 
+from dolglab.contracts import Ranking
 from dolglab.errors import UserError
-from dolglab.io import write_text
-from dolglab.results.card import brief_card, read_card
+from dolglab.io import write_bytes, write_text
+from dolglab.results.card import brief_card, caveats, gain_line, read_card, write_card
 from dolglab.results.card_charts import Chart, ChartSection, chart_sections, training_charts, write_charts
 from dolglab.results.comparison_tables import published_summary, summarize
-from dolglab.results.pictures import COLOURS, SIGNS, Kind, read_pictures
+from dolglab.results.pictures import COLOURS, SIGNS, Kind, ranked_grid, read_pictures, write_pictures
 from dolglab.results.table_formats import print_tables, to_latex, to_markdown
-from dolglab.results.tables import Summary, protocol_line, row_names
+from dolglab.results.tables import Card, Summary, protocol_line, row_names
 from dolglab.templates import template
 
 LEGEND: dict[Kind, str] = {
@@ -27,7 +28,7 @@ LEGEND: dict[Kind, str] = {
     "negative": "negative",
     "junk": "counts neither way",
 }
-# The metric by which Lightning's logger for W&B counts steps.
+# The axis of all that W&B is sent: Lightning's count of optimizer steps, which goes on where a resumed run does.
 STEP = "trainer/global_step"
 # W&B's page of a project: by section and title its charts, of some metrics or of those that a pattern matches.
 WORKSPACE: dict[str, dict[str, list[str] | str]] = {
@@ -55,6 +56,62 @@ WORKSPACE: dict[str, dict[str, list[str] | str]] = {
         "memory, GiB": ["train/memory_gib"],
     },
 }
+
+
+def finish_run(
+    run: Path,
+    card: Card,
+    rankings: Sequence[Ranking],
+    baseline: tuple[Card, Sequence[Ranking]] | None = None,
+    pictures: Sequence[tuple[str, bytes]] = (),
+) -> Path:
+    """Write `card.json`, `rankings/BENCHMARK.json`, `grids/BENCHMARK.jpg` and `report.html` to `run`; print the table.
+
+    Of GLDv2's own evaluations also `submissions/BENCHMARK.csv`, of curves in the rankings `figures/*.svg`, and of
+    `pictures` (titles and JPEGs) `pictures/NN.jpg`.
+
+    The card of the `baseline` goes to `baseline/card.json`, its row stands above the run's, and the gain over its
+    rankings is printed. Returns the page's path.
+    """
+    cards = [card]
+    if baseline:
+        write_card(baseline[0], run / "baseline" / "card.json")
+        cards = [baseline[0], card]
+    write_card(card, run / "card.json")
+    grids: list[tuple[str, bytes]] = []
+    for ranking, result in zip(rankings, card["benchmarks"], strict=True):
+        benchmark = ranking.benchmark.name
+        file = benchmark.replace("/", "_")
+        grids.append((benchmark, ranked_grid(ranking, notes=caveats(card, result))))
+        name, queries = ranking.benchmark.source.name, ranking.benchmark.queries.tolist()
+        # For each query's name, the names of its first answers, best first.
+        answers = [[name(position) for position in row.tolist() if position >= 0] for row in ranking.top]
+        named = dict(zip(map(name, queries), answers, strict=True))
+        write_text(run / "rankings" / f"{file}.json", json.dumps(named, indent=0))
+        write_bytes(run / "grids" / f"{file}.jpg", grids[-1][1])
+        if (submission := ranking.benchmark.measure.submission(ranking)) is not None:
+            write_text(run / "submissions" / f"{file}.csv", submission)
+    write_pictures(run, pictures)
+    charts = chart_sections(cards)
+    write_charts(run / "figures", charts)
+    summary = summarize(cards)
+    page = write_page(
+        run / "report.html",
+        title=card["name"],
+        cards=cards,
+        summaries=[summary],
+        charts=charts,
+        curves=training_charts(run),
+        grids=grids,
+        pictures=pictures,
+    )
+    if rankings:
+        print_tables([summary])
+    if baseline:
+        for before, after in zip(baseline[1], rankings, strict=True):
+            print(gain_line(baseline[0]["method"], before, after))
+    print(f"page: {page}")
+    return page
 
 
 def compare_runs(patterns: Iterable[str], out: Path, against: str | None = None, published: bool = False) -> Path:
@@ -112,7 +169,7 @@ def write_page(
     path: Path,
     *,
     title: str,
-    cards: Sequence[dict[str, Any]],
+    cards: Sequence[Card],
     summaries: Sequence[Summary],
     charts: Sequence[ChartSection] = (),
     curves: Sequence[Chart] = (),

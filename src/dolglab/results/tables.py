@@ -14,6 +14,12 @@ from dolglab.results.card import caveats
 Card = Mapping[str, Any]
 # A data set's name, and the digest of its ground truth.
 Dataset = tuple[str, str]
+# Of each cost in a card: its name and axis in a chart, its column in a table and the factor to that unit.
+COSTS = {
+    "image_seconds": ("time per image", "seconds per image", "ms per image", 1000.0),
+    "query_seconds": ("time per query", "seconds per query", "ms per query", 1000.0),
+    "image_bytes": ("memory per image", "bytes per image", "bytes per image", 1.0),
+}
 MISSING, MINUS = "–", "−"  # noqa: RUF001
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,25 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dolglab.errors import UserError
-from dolglab.io import atomic_path, write_text
-from dolglab.models.checkpoint import ABOUT, RUN_KEY, TENSORS, describe_run, load_model, read_checkpoint, selection_of
+from dolglab.io import atomic_path, sha256_of, write_text
+from dolglab.models.backbone import FeatureBackbone
+from dolglab.models.checkpoint import (
+    ABOUT,
+    RUN_KEY,
+    TENSORS,
+    describe_run,
+    load_model,
+    read_checkpoint,
+    selection_of,
+    tensor_file,
+    trained_on,
+)
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.released import read_released, released_config
-from dolglab.sharing.hub import PREFIX, check_push, push_folder
-from dolglab.sharing.model_card import CARD, ModelCardInfo, model_card, read_cards
+from dolglab.results.card import read_card
+from dolglab.results.comparison_tables import summarize
+from dolglab.results.table_formats import to_markdown
+from dolglab.sharing.loading import PREFIX, check_push, push_folder
 from dolglab.sharing.onnx_export import (
     INPUT,
     INT8_FILE,
@@ -29,8 +41,14 @@ from dolglab.sharing.onnx_export import (
     write_int8,
     write_onnx,
 )
+from dolglab.templates import template
 
+CARD, UNKNOWN = "README.md", "not known"
+RECIPE = ("trainer.max_epochs", "trainer.max_steps", "data.batch_size", "data.image_size", "data.sampling", "weights")
+GROUPS = ("model", "model.pooling", "model.local", "model.fusion", "margin", "optim.optimizer", "optim.schedule")
 NOTHING_KNOWN: dict[str, Any] = {"training": None, "validation": {}, "test": {}}
+# Tensors of a network and of the head it was trained with, by a checkpoint's names; and what they are (`describe_run`).
+Weights = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
 
 def export(
@@ -59,15 +77,16 @@ def export(
         raise UserError("--int8 wants --calibrate FOLDER, photos like those to be described, and normalisation inside")
     if push:
         check_push(push)
-    weights = from_checkpoint(checkpoint) if checkpoint else from_released(str(released))
+    source = checkpoint or str(released)
+    tensors, about = from_checkpoint(source) if checkpoint else from_released(source)
     with new_folder(out) as folder:
-        write_model(folder, weights)
-        found = read_cards(cards, weights.source, folder / TENSORS)
+        write_model(folder, tensors, about)
+        found = read_cards(cards, source, folder / TENSORS)
         network, _ = load_model(folder)
         files = _write_onnx_files(network, folder, normalised_input, calibrate if int8 else None) if onnx else []
         name = push or Path(out).resolve().name
-        info = ModelCardInfo(name, f"{PREFIX}{name}" if push else name, licence, found, files)
-        write_text(folder / CARD, model_card(network, weights.about, info))
+        loaded_by = f"{PREFIX}{name}" if push else name
+        write_text(folder / CARD, model_card(network, about, name, loaded_by, licence, found, files))
     print(f"model: {out} ({len(found)} result cards)")
     if push:
         print(f"pushed: {push_folder(out, push, private)}")
@@ -95,36 +114,20 @@ def _write_onnx_files(
     return files
 
 
-@dataclass(frozen=True)
-class ExportedWeights:
-    """What is exported.
-
-    Attributes:
-        tensors: of the network and of the head it was trained with, by a checkpoint's names.
-        about: what they are (see `describe_run`).
-        source: what a person named.
-    """
-
-    tensors: Mapping[str, Tensor]
-    about: Mapping[str, Any]
-    source: str
-
-
-def from_checkpoint(path: str | Path) -> ExportedWeights:
+def from_checkpoint(path: str | Path) -> Weights:
     """What a run's checkpoint holds; nothing of its optimizer goes along. Raises UserError as `load_model`."""
     load_model(path)
     checkpoint = read_checkpoint(path)
-    about = {**checkpoint[RUN_KEY], "selected": bool(selection_of(path))}
-    return ExportedWeights(checkpoint["state_dict"], about, str(path))
+    return checkpoint["state_dict"], {**checkpoint[RUN_KEY], "selected": bool(selection_of(path))}
 
 
-def from_released(source: str | Path) -> ExportedWeights:
+def from_released(source: str | Path) -> Weights:
     """What a released checkpoint holds; which landmark is which class is not known. Raises as `read_released`."""
     released = read_released(source)
     tensors = {f"model.{key}": value for key, value in released.model.items()}
     tensors |= {"head.weight": released.centres, "head.mean_cosine": released.mean_cosine}
     config = {"model": released_config(released.backbone, released.aspp)}
-    return ExportedWeights(tensors, describe_run(config, [], NOTHING_KNOWN), str(source))
+    return tensors, describe_run(config, [], NOTHING_KNOWN)
 
 
 @contextmanager
@@ -141,10 +144,111 @@ def new_folder(out: str | Path) -> Iterator[Path]:
         yield aside
 
 
-def write_model(folder: Path, weights: ExportedWeights) -> None:
+def write_model(folder: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write tensors and what they are; `load_model` reads the folder."""
     # One tensor may stand in for several names; safetensors wants each its own memory.
-    save_file({key: value.detach().clone().contiguous() for key, value in weights.tensors.items()}, folder / TENSORS)
-    (folder / ABOUT).write_text(json.dumps(weights.about, indent=1) + "\n", encoding="utf-8")
+    save_file({key: value.detach().clone().contiguous() for key, value in tensors.items()}, folder / TENSORS)
+    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     # It writes what its owner alone may read.
     (folder / TENSORS).chmod((folder / ABOUT).stat().st_mode)
+
+
+def model_card(
+    network: DescriptorModel,
+    about: Mapping[str, Any],
+    title: str,
+    load: str,
+    licence: str | None,
+    cards: Sequence[Mapping[str, Any]],
+    files: Sequence[tuple[str, str]],
+) -> str:
+    """The card as Markdown with the hub's front matter; what is not known is said to be so.
+
+    Args:
+        about: how the run that trained it describes itself (see `describe_run`).
+        load: what `dolglab.load` takes.
+        licence: of the weights, where somebody states one.
+        cards: result cards of these weights.
+        files: names of further files of the folder, and what they are.
+    """
+    numbers = to_markdown([summarize(cards)]).strip() if cards else ""
+    return template(Path(__file__).with_name("card.md.j2")).render(
+        title=title,
+        load=load,
+        licence=licence,
+        files=files,
+        dim=network.dim,
+        architecture=f"{type(network).__name__} on {network.backbone.name}",
+        base_model=_base_model(about["config"]),
+        started_from=_started_from(network.backbone, about["config"]),
+        data=list(_data(about)),
+        recipe=list(_recipe(about["config"])),
+        numbers=numbers,
+    )
+
+
+def read_cards(given: Sequence[str], checkpoint: str, written: Path) -> list[dict[str, Any]]:
+    """The result cards that are given, or that of the run whose checkpoint this is, where that was measured.
+
+    A card may also name the tensors of the exported folder, `written`, by their digest.
+    Raises UserError for a card that cannot be read, or of other weights.
+    """
+    files = [written, *([tensor_file(checkpoint)] if Path(checkpoint).exists() else [])]
+    digests = {sha256_of(file) for file in files}
+    found = Path(checkpoint).resolve().parent.parent / "card.json"
+    cards = {path: read_card(Path(path)) for path in (given or [str(found)] if found.is_file() else given)}
+    ours = {path: (card["checkpoint"] or {}).get("sha256") in digests for path, card in cards.items()}
+    if given and not all(ours.values()):
+        wrong = next(path for path, same in ours.items() if not same)
+        raise UserError(f"{wrong} was measured with other weights than these: give cards of this very checkpoint")
+    return [card for path, card in cards.items() if ours[path]]
+
+
+def _data(about: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    trained, config = trained_on(about), about["config"].get("data") or {}
+    yield "set", Path(config["root"]).name if config.get("root") else UNKNOWN
+    yield "images trained on", trained["images"] or UNKNOWN
+    yield "landmarks trained on", trained["landmarks"] or UNKNOWN
+    yield "digest of the list of images", trained["list"] or UNKNOWN
+    yield "digest of the landmarks", trained["classes"] if about["classes"] else UNKNOWN
+    chosen = "chosen on" if about.get("selected", True) else "validated, and not chosen, on"
+    for name, digest in about["data"]["validation"].items():
+        yield chosen, f"{name} (digest {digest})"
+
+
+def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The lines of a run's configuration that tell most."""
+    for group in GROUPS:
+        if isinstance(found := _at(config, group), Mapping):
+            plain = [
+                f"{key}={value}"
+                for key, value in found.items()
+                if not key.startswith("_") and isinstance(value, bool | int | float | str | list)
+            ]
+            name = (found.get("_target_") or "").rpartition(".")[2]
+            yield group, " ".join([name, *plain]).strip()
+    for key in RECIPE:
+        if (value := _at(config, key)) is not None:
+            yield key, str(value)
+
+
+def _started_from(backbone: FeatureBackbone, config: Mapping[str, Any]) -> str:
+    if (given := config.get("weights")) is not None:
+        return f"{given}: not stated"
+    if not _at(config, "model.backbone.pretrained") and not _at(config, "model.backbone.weights"):
+        return UNKNOWN if "trainer" not in config else "none: it was trained from random weights"
+    return f"{_at(config, 'model.backbone.weights') or backbone.name}: {backbone.licence or 'not stated'}"
+
+
+def _base_model(config: Mapping[str, Any]) -> str | None:
+    """The hub's name of the weights that training started from, where it has one."""
+    backbone = config["model"]["backbone"]
+    fetched = backbone.get("pretrained") and not backbone.get("weights") and not config.get("weights")
+    return f"timm/{backbone['name']}" if fetched else None
+
+
+def _at(config: Mapping[str, Any], key: str) -> Any:
+    found: Any = config
+    for name in key.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found

@@ -1,7 +1,8 @@
-"""Networks by name: resolved, as extractors of descriptors, and as functions of images (`dolglab.load`)."""
+"""Networks by name: resolved, as extractors of descriptors, as functions of images (`dolglab.load`), and on the hub."""
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import httpx
 import huggingface_hub
 import numpy as np
 import torch
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -24,11 +28,10 @@ from dolglab.extraction.fuse_batch_norm import for_inference
 from dolglab.extraction.onnx_extractor import OnnxExtractor, Session
 from dolglab.library.photos import photo_pixels
 from dolglab.models.backbone import Backbone
-from dolglab.models.checkpoint import load_model
+from dolglab.models.checkpoint import ABOUT, TENSORS, load_model
 from dolglab.models.dolg import DescriptorModel, GlobalDescriptor
 from dolglab.models.pooling import GeM
 from dolglab.models.released import load_released
-from dolglab.sharing.hub import fetch, is_hub_folder
 from dolglab.sharing.onnx_export import INSIDE, ONNX_FILE, write_onnx
 
 Backend = Literal["torch", "onnx"]
@@ -47,22 +50,18 @@ PRETRAINED: dict[str, tuple[partial[Backbone], str]] = {
     ),
 }
 HUB_HOST, HUB_TIMEOUT = "huggingface.co", 3.0
+PREFIX = "hf://"
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+# What the hub's client raises, of httpx and of its own, for what a person can mend.
+HUB_FAILURES = (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError)
 # Part of the names of cached ONNX files: counts up when a graph is made otherwise.
 GRAPH_VERSION = 1
 
 
 class LoadedModel:
-    """Describes images: the dot product of two descriptors is the cosine that a search ranks by.
+    """Describes images: the dot product of two descriptors, of length `dim`, is the cosine that a search ranks by.
 
-    Args:
-        source: a checkpoint, an exported folder, hf://OWNER/NAME, released weights, "dinov2" or "efficientnet_lite0".
-        scales: of each image, whose descriptors are averaged.
-        max_side: images are shrunk to this many pixels before.
-
-    Attributes:
-        dim: length of a descriptor.
-
-    Raises UserError for a source that is none of these.
+    Arguments and errors are those of `dolglab.load`.
     """
 
     def __init__(self, source: str | Path, scales: Sequence[float] = (1.0,), max_side: int = 1024) -> None:
@@ -73,10 +72,7 @@ class LoadedModel:
     def __call__(self, images: Picture | list[Picture]) -> NDArray[np.float32]:
         """The L2-normalised descriptor of an image, (dim,), or those of a list of images, (n, dim).
 
-        Args:
-            images: paths, PIL images or RGB arrays (H, W, 3) uint8. Files and PIL images are turned upright as they
-                state.
-
+        Images are paths, PIL images or RGB arrays (H, W, 3) uint8; the first two are turned upright as they state.
         Raises UserError for what is none of these or cannot be read.
         """
         if not isinstance(images, list):
@@ -109,12 +105,10 @@ class LoadedExtractor:
 
     Attributes:
         extractor: images to descriptors.
-        title: what a person calls it.
-        identity: what a library keeps: descriptors of another identity do not go with its own.
+        identity: what a library keeps, its title included: descriptors of another identity do not go with its own.
     """
 
     extractor: Extractor
-    title: str
     identity: dict[str, Any]
 
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -156,7 +150,7 @@ def load_extractor(
         "scales": [float(scale) for scale in scales],
         "max_side": max_side,
     }
-    return LoadedExtractor(extractor, model.title, identity)
+    return LoadedExtractor(extractor, identity)
 
 
 def _onnx_session(model: ResolvedModel) -> Session:
@@ -197,13 +191,11 @@ class ResolvedModel:
 
 
 def resolve_model(source: str | None, extra_file: str | None = None) -> ResolvedModel:
-    """A network by what a person names.
+    """A network by what a person names; of one on the hub, `extra_file` is fetched too where it has such a file.
 
-    Args:
-        source: a checkpoint, an exported folder, an ONNX file of one, or hf://OWNER/NAME; released weights (.pyth, or
-            hf://OWNER/NAME/FILE); "dinov2" or "efficientnet_lite0", whose pretrained features are pooled as they are.
-            None takes DINOv2, or the packaged EfficientNet-Lite0 where that cannot be fetched, and says so.
-        extra_file: a file that is wanted beside an exported folder's model on the hub, where it has one.
+    That is a checkpoint, an exported folder, an ONNX file of one, or hf://OWNER/NAME; released weights (.pyth, or
+    hf://OWNER/NAME/FILE); "dinov2" or "efficientnet_lite0", whose pretrained features are pooled as they are. None
+    takes DINOv2, or the packaged EfficientNet-Lite0 where that cannot be fetched, and says so.
 
     Raises UserError for a source that is none of these.
     """
@@ -235,3 +227,68 @@ def _default_source() -> str:
         print("DINOv2's weights cannot be fetched here: EfficientNet-Lite0 instead, which tells fewer things apart")
         return "efficientnet_lite0"
     return "dinov2"
+
+
+def is_hub_folder(source: str) -> bool:
+    """Whether a source is hf://OWNER/NAME, and not a file of it."""
+    return source.startswith(PREFIX) and source.removeprefix(PREFIX).strip("/").count("/") <= 1
+
+
+def fetch(source: str, extra_file: str | None = None, api: HfApi | None = None) -> Path:
+    """The local folder of hf://OWNER/NAME, with an extra file where it has it, fetched once into the hub's own cache.
+
+    Raises UserError for another name, and where the repository cannot be had or holds no such folder.
+    """
+    name = check_name(source.removeprefix(PREFIX).strip("/"))
+    wanted = [ABOUT, TENSORS, *([extra_file] if extra_file else [])]
+    try:
+        folder = Path((api or HfApi()).snapshot_download(name, allow_patterns=wanted))
+    except HUB_FAILURES as error:
+        raise UserError(f"{PREFIX}{name} could not be had: {failure_text(error)}") from error
+    if not all((folder / file).is_file() for file in (ABOUT, TENSORS)):
+        raise UserError(f"{PREFIX}{name} holds no {ABOUT} and {TENSORS}: no model that `dolglab export` wrote")
+    return folder
+
+
+def push_folder(folder: str | Path, name: str, private: bool = False, api: HfApi | None = None) -> str:
+    """Put an exported folder into the repository OWNER/NAME, made where there is none; its address.
+
+    Raises UserError for another name, without a token, and where the hub refuses.
+    """
+    api = api or HfApi()
+    check_name(name)
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=folder, commit_message="Model written by dolglab export")
+    except HUB_FAILURES as error:
+        raise UserError(f"{name} could not be pushed ({folder} is written): {failure_text(error)}") from error
+    return f"{api.endpoint}/{name}"
+
+
+def check_push(name: str) -> None:
+    """Raise UserError for a name the hub does not take, and where no token is stored, before anything is written."""
+    check_name(name)
+    if get_token() is None:
+        raise UserError("--push wants a token of the Hugging Face hub: run `hf auth login`, or set HF_TOKEN")
+
+
+def check_name(name: str) -> str:
+    """`name` as it is. Raises UserError for what is no OWNER/NAME."""
+    if not REPOSITORY.fullmatch(name):
+        raise UserError(f"{name or 'nothing'} is no OWNER/NAME of the Hugging Face hub")
+    return name
+
+
+def failure_text(error: Exception) -> str:
+    """What went wrong, on one line, for people."""
+    if isinstance(error, GatedRepoError):
+        return "its owner lets in only those who ask there first (then `hf auth login`)"
+    if isinstance(error, RepositoryNotFoundError):
+        return "no such repository, or a private one (then `hf auth login`, or set HF_TOKEN)"
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        status = error.response.status_code
+        reasons = {401: "the hub does not take your token", 403: "your token may not do this"}
+        return reasons.get(status, f"the hub answered {status}")
+    if isinstance(error, HFValidationError):
+        return " ".join(str(error).split())[:200]
+    return f"the hub cannot be reached, and it is not in the cache ({type(error).__name__})"

@@ -45,12 +45,8 @@ CALIBRATION_PHOTOS, CALIBRATION_SIDE = 64, 512
 def write_onnx(network: DescriptorModel, path: Path, normalised: bool = False, tolerance: float = TOLERANCE) -> float:
     """Write a network as `path`, compared with torch over several shapes; the largest difference of a number.
 
-    Args:
-        normalised: whether the graph takes normalised images, and not RGB in 0..255.
-        tolerance: of the difference.
-
-    Raises UserError where a package is missing, the network does not go into ONNX, or the file would give something
-    else than torch; nothing is then written.
+    The graph takes RGB in 0..255, or `normalised` images. Raises UserError where a package is missing, the network does
+    not go into ONNX, or the file would differ from torch by more than `tolerance`; nothing is then written.
     """
     with atomic_path(path) as aside:
         _export(ExportableNetwork(network, normalised), aside, onnx_metadata(network, normalised))
@@ -117,27 +113,19 @@ def _export(graph: torch.nn.Module, path: Path, metadata: Mapping[str, Any]) -> 
 @contextmanager
 def _quiet_logs() -> Iterator[None]:
     """The exporter's notes on its own steps, which say nothing to a person, are kept out."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(logging.NOTSET)
 
 
 class ExportableNetwork(nn.Module):
-    """Images to L2-normalised descriptors, in layers whose work does not depend on the image's size.
+    """Images, RGB in 0..255 or `normalised`, to L2-normalised descriptors; what it does does not depend on their size.
 
-    Args:
-        network: stays as it is.
-        normalised: whether images come normalised; otherwise as RGB in 0..255.
-
-    Raises UserError for a network of which that cannot be had.
+    The network stays as it is. Raises UserError for one of which that cannot be had.
     """
 
     def __init__(self, network: DescriptorModel, normalised: bool = False) -> None:
@@ -203,16 +191,14 @@ def _rebuild(kind: type[nn.Conv2d], conv: nn.Conv2d) -> nn.Conv2d:
 
 
 def write_int8(source: Path, path: Path, folder: str | Path) -> int:
-    """Write the ONNX file `source` with quantised convolutions; how many photos their ranges come from.
-
-    Args:
-        folder: photos like those to be described.
+    """Write the ONNX file `source` with quantised convolutions; how many photos of `folder` their ranges come from.
 
     Weights have a scale a channel, activations one a map, from the least to the largest value that the photos give.
     The file's fingerprint is another one than its source's: libraries do not mix the two.
     Raises UserError where a package is missing or there are no photos.
     """
     try:
+        import onnx
         from onnxruntime import quantization
     except ModuleNotFoundError as error:
         raise UserError(f"ONNX wants {error.name}: pip install 'dolglab[onnx]'") from None
@@ -231,7 +217,9 @@ def write_int8(source: Path, path: Path, folder: str | Path) -> int:
                 op_types_to_quantize=["Conv"],
                 per_channel=True,
             )
-        _set_metadata(aside, Session(source).about)
+        model, about = onnx.load(aside), Session(source).about
+        onnx.helper.set_model_props(model, {**about, "fingerprint": f"{about['fingerprint']}-int8"})
+        onnx.save(model, aside)
         Session(aside)
     return len(photos)
 
@@ -247,7 +235,7 @@ def calibration_photos(folder: str | Path) -> list[Path]:
 def _calibration_reader(photos: Sequence[Path]):
     from onnxruntime.quantization import CalibrationDataReader
 
-    def images() -> Iterator[NDArray[np.float32]]:
+    def read() -> Iterator[NDArray[np.float32]]:
         for photo in photos:
             try:
                 image = shrink(decode(photo.read_bytes()), CALIBRATION_SIDE)
@@ -256,22 +244,11 @@ def _calibration_reader(photos: Sequence[Path]):
                 continue
             yield np.ascontiguousarray(image.transpose(2, 0, 1)[None]).astype(np.float32)
 
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.images = images()
+    images = read()
 
+    class Reader(CalibrationDataReader):
         def get_next(self) -> dict[str, NDArray[np.float32]]:
-            image = next(self.images, None)
+            image = next(images, None)
             return {} if image is None else {INPUT: image}
 
     return Reader()
-
-
-def _set_metadata(path: Path, about: dict[str, str]) -> None:
-    """Have a quantised file say of itself what its source did, under a fingerprint of its own."""
-    import onnx
-
-    model = onnx.load(path)
-    about = {**about, "fingerprint": f"{about['fingerprint']}-int8"}
-    onnx.helper.set_model_props(model, about)
-    onnx.save(model, path)

@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from dolglab.commands.run_folder import CARD, LAST, LOCK
+from dolglab.commands.hydra_cli import CARD, LAST, LOCK
 from dolglab.errors import UserError
 from dolglab.io import acquire, release, write_text
 from dolglab.processes import PEER_GONE, STOP_WITH_PARENT, note_starter, started_apart, starter_is_gone
@@ -83,15 +83,15 @@ def drop_refused_sweep() -> None:
             folder.rmdir()
 
 
-def sweep_job(cfg: DictConfig) -> float | None:
-    """Run this process's job of a multirun (see `run_job`); its best validation mAP, which a sweeper may go by."""
+def sweep_job(name: str) -> float | None:
+    """Run this process's job of the multirun `name` (see `run_job`); its best validation mAP, which sweepers go by."""
     hydra = HydraConfig.get()
     sweep = Path(hydra.sweep.dir)
     given = dict(map(_split, hydra.overrides.task))
     swept = {key: given[key] for key in json.loads((sweep / SWEEP).read_text())["swept"] if key in given}
     folder = job_folder(int(hydra.job.num), swept)
     overrides = [text for text in hydra.overrides.task if _split(text)[0] not in PLACED]
-    return run_job(sweep / folder, f"{cfg.name}/{folder}", str(cfg.name), overrides, swept).score
+    return run_job(sweep / folder, f"{name}/{folder}", name, overrides, swept).score
 
 
 def run_job(

@@ -6,10 +6,11 @@ Each trial is a training in a process of its own, given up where its validation 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -22,10 +23,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dolglab.errors import UserError
 from dolglab.io import acquire, release, write_text
-from dolglab.results.charts import COLOURS, INK, frame_row, read_series, standalone, svg_of
+from dolglab.results.charts import COLOURS, INK, frames, read_series, standalone, svg_of
 from dolglab.sweeps.jobs import run_job
-from dolglab.sweeps.overrides import job_folder, override
-from dolglab.sweeps.search_space import Dimension
+from dolglab.sweeps.overrides import Value, job_folder, override
 from dolglab.sweeps.summary import Job, write_table
 from dolglab.training.checkpointing import MONITOR
 
@@ -35,13 +35,72 @@ JOURNAL, LOCK, CHART = "study.log", ".study.lock", "search.svg"
 PATIENCE = 120.0
 
 
-def run_search(study: SharedStudy, train: Sequence[str], trials: int) -> float:
+@dataclass(frozen=True)
+class Dimension:
+    """One setting: an override's `key`, and its `choices`, or its range from `low` to `high`.
+
+    Whole numbers at both ends give whole numbers. `log` is for ranges over powers of ten.
+    """
+
+    key: str
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    choices: tuple[Value, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise UserError for what is neither a range nor a choice."""
+        numbers = [end for end in (self.low, self.high) if isinstance(end, int | float)]
+        if self.choices and not numbers:
+            return
+        if self.choices or len(numbers) < 2 or numbers[0] >= numbers[1] or (self.log and numbers[0] <= 0):
+            raise UserError(
+                f"search: {self.key} wants choices, or low < high (above 0 with log), not low={self.low}, "
+                f"high={self.high}, choices={list(self.choices)}"
+            )
+
+    def suggest(self, trial: Trial) -> Value:
+        """A value for `trial`; the same one each time it is asked."""
+        if self.choices:
+            return cast("Value", trial.suggest_categorical(self.key, list(self.choices)))
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(self.key, self.low, self.high, log=self.log)
+        assert self.low is not None
+        assert self.high is not None
+        return trial.suggest_float(self.key, self.low, self.high, log=self.log)
+
+    def example(self) -> Value:
+        """One of its values.
+
+        >>> Dimension("pooling", choices=("gem", "avg")).example()
+        'gem'
+        """
+        return self.choices[0] if self.choices else self.low or 0
+
+
+def read_space(search: Mapping[str, Mapping[str, Any] | None]) -> list[Dimension]:
+    """The dimensions of a configuration; an entry that is null is none. Raises UserError for a wrong entry."""
+    space = []
+    for name, entry in search.items():
+        if entry is None:
+            continue
+        try:
+            space.append(Dimension(**{**entry, "choices": tuple(entry.get("choices") or ())}))
+        except TypeError:
+            raise UserError(f"search.{name} wants a key with choices, or low and high and log, not {entry}") from None
+    keys = [dimension.key for dimension in space]
+    if not space or len(set(keys)) < len(keys):
+        raise UserError(f"search: it wants entries with a key each, not {keys or 'none'}")
+    return space
+
+
+def run_search(study: SharedStudy, trials: int) -> float:
     """Work on a study until it has `trials`, with a line for each; returns the best validation mAP.
 
     Raises UserError where no trial came to a result.
     """
     while (trial := study.next(trials)) is not None:
-        job = run_trial(study, trial, train)
+        job = run_trial(study, trial)
         write_chart(study.trials, study.space, study.folder)
         figure = job.reason if job.score is None else f"{100 * job.score:.2f}"
         best = study.best
@@ -85,6 +144,7 @@ class SharedStudy:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder = folder
         self.space = space
+        self.train = list(train)
         self.sampler = sampler
         self.seed = seed
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +153,7 @@ class SharedStudy:
             self.study = optuna.create_study(
                 storage=storage, study_name="study", direction="maximize", load_if_exists=True, pruner=pruner
             )
-            self._claim(space=json.dumps([asdict(part) for part in space]), train=json.dumps(list(train)))
+            self._claim(space=json.dumps([asdict(part) for part in space]), train=json.dumps(self.train))
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -163,7 +223,7 @@ class SharedStudy:
             self.study.set_user_attr(key, value)
 
 
-def run_trial(study: SharedStudy, trial: Trial, train: Sequence[str]) -> Job:
+def run_trial(study: SharedStudy, trial: Trial) -> Job:
     """Train with the trial's values in a folder below the study's, and tell the study.
 
     A trial that was stopped goes on from its last checkpoint. Raises UserError for a training that does not validate.
@@ -174,7 +234,7 @@ def run_trial(study: SharedStudy, trial: Trial, train: Sequence[str]) -> Job:
     swept = {key: str(value) for key, value in values.items()}
     name = f"{study.folder.name}/{folder.name}"
     # A search chooses by validation: what it does not choose stays untested.
-    overrides = [*train, "test=false", *(override(key, value) for key, value in values.items())]
+    overrides = [*study.train, "test=false", *(override(key, value) for key, value in values.items())]
     watch = PruningWatch(study, trial, folder / "metrics.csv")
     job = run_job(folder, name, study.folder.name, overrides, swept, watch)
     if job.status == "done" and job.score is None:
@@ -227,7 +287,7 @@ def write_chart(trials: Sequence[FrozenTrial], space: Sequence[Dimension], folde
     shown = [trial for trial in trials if _score(trial) is not None]
     if not shown:
         return None
-    figure, (over_trials, *over_settings) = frame_row(["trial", *(part.key for part in space)], "validation mAP, %")
+    figure, (over_trials, *over_settings) = frames(["trial", *(part.key for part in space)], "validation mAP, %")
     _draw_dots(over_trials, [trial.number for trial in shown], shown)
     finished = [trial for trial in shown if trial.state == TrialState.COMPLETE]
     best = np.maximum.accumulate([100 * (trial.value or 0) for trial in finished])

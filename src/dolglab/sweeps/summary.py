@@ -9,14 +9,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.commands.run_folder import CARD
+from dolglab.commands.hydra_cli import CARD
 from dolglab.io import write_text
 from dolglab.results.card import read_card
+from dolglab.results.charts import COLOURS, INK, frames, standalone, svg_of
 
 JOB, TABLE, COMPARISON = "job.json", "sweep.csv", "comparison.svg"
 # Over these a mean is taken.
@@ -61,14 +61,9 @@ def read_job(folder: Path) -> Job:
 
 
 def read_jobs(sweep: Path) -> list[Job]:
-    """The jobs below a sweep's folder, in their order."""
-
-    def number(folder: Path) -> tuple[int, str]:
-        # Job 10 stands after job 9.
-        first = folder.name.split("_", 1)[0]
-        return int(first) if first.isdigit() else -1, folder.name
-
-    return [read_job(folder) for folder in sorted((path.parent for path in sweep.glob(f"*/{JOB}")), key=number)]
+    """The jobs below a sweep's folder, in their order: job 10 stands after job 9."""
+    folders = {path.parent.name: path.parent for path in sorted(sweep.glob(f"*/{JOB}"))}
+    return [read_job(folders[name]) for name in sorted(folders, key=lambda name: _order(name.split("_", 1)[0]))]
 
 
 def write_table(sweep: Path) -> Path:
@@ -81,14 +76,11 @@ def write_table(sweep: Path) -> Path:
     writer.writerow(["job", *keys, "status", "validation", *tests, "reason"])
     for job in jobs:
         figures = [job.score, *(job.tests.get(name) for name in tests)]
+        percent = ["" if figure is None else f"{100 * figure:.2f}" for figure in figures]
         row = [job.swept.get(key, "") for key in keys]
-        writer.writerow([job.folder.name, *row, job.status, *map(_percent, figures), job.reason])
+        writer.writerow([job.folder.name, *row, job.status, *percent, job.reason])
     write_text(sweep / TABLE, text.getvalue())
     return sweep / TABLE
-
-
-def _percent(value: Any) -> str:
-    return "" if value is None else f"{100 * value:.2f}"
 
 
 def write_comparison(jobs: Sequence[Job], sweep: Path) -> Path | None:
@@ -97,8 +89,6 @@ def write_comparison(jobs: Sequence[Job], sweep: Path) -> Path | None:
     One setting gives a line, with a dot for each job; more give a heat map of the first two, of which each cell is
     the best mean over the others. Returns the file; None where nothing was varied or validated.
     """
-    from dolglab.results.charts import standalone
-
     scored = [job for job in jobs if job.score is not None]
     keys = [key for key in _varied(scored) if key not in REPEATED]
     if not keys:
@@ -125,15 +115,13 @@ def best_means(jobs: Sequence[Job], keys: Sequence[str]) -> tuple[list[str], lis
     for values, mean in means(jobs, keys).items():
         pair = values[0], values[1]
         cells[pair] = max(mean, cells.get(pair, -np.inf))
-    down, across = (_ordered({pair[place] for pair in cells}) for place in (0, 1))
+    down, across = (sorted({pair[place] for pair in cells}, key=_order) for place in (0, 1))
     return down, across, np.array([[cells.get((row, column), np.nan) for column in across] for row in down])
 
 
 def _line(jobs: Sequence[Job], key: str) -> str:
-    from dolglab.results.charts import COLOURS, frame, svg_of
-
-    values = _ordered({job.swept.get(key, "") for job in jobs})
-    figure, axes = frame(key, "", size=(4.4, 2.6))
+    values = sorted({job.swept.get(key, "") for job in jobs}, key=_order)
+    figure, (axes,) = frames([key], "", (4.4, 2.6))
     for job in jobs:
         axes.plot(values.index(job.swept.get(key, "")), 100 * (job.score or 0), "o", color=COLOURS[0], markersize=4)
     mean = means(jobs, [key])
@@ -143,10 +131,8 @@ def _line(jobs: Sequence[Job], key: str) -> str:
 
 
 def _heat_map(jobs: Sequence[Job], keys: Sequence[str]) -> str:
-    from dolglab.results.charts import INK, frame, svg_of
-
     down, across, cells = best_means(jobs, keys)
-    figure, axes = frame(keys[1], keys[0], size=(1.6 + 0.8 * len(across), 1.1 + 0.5 * len(down)))
+    figure, (axes,) = frames([keys[1]], keys[0], (1.6 + 0.8 * len(across), 1.1 + 0.5 * len(down)))
     axes.grid(False)
     axes.imshow(cells, cmap="Blues", aspect="auto")
     axes.set_xticks(range(len(across)), across)
@@ -165,14 +151,10 @@ def _varied(jobs: Sequence[Job]) -> list[str]:
     return [key for key in keys if len({job.swept.get(key, "") for job in jobs}) > 1]
 
 
-def _ordered(values: Iterable[str]) -> list[str]:
-    """Numbers by size, words by letters."""
-
-    def key(value: str) -> tuple[int, float, str]:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        return (0, number, "") if math.isfinite(number) else (1, 0.0, value)
-
-    return sorted(values, key=key)
+def _order(value: str) -> tuple[int, float, str]:
+    """What sorts numbers by size, and words behind them by letters."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    return (0, number, "") if math.isfinite(number) else (1, 0.0, value)

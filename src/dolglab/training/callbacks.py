@@ -12,62 +12,19 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
 
 from dolglab.contracts import BadImage, Batch
 from dolglab.errors import UserError
-from dolglab.training.checkpointing import LAST, BestCheckpoint, IntraEpochCheckpoint, LastCheckpoint, StopAtStep
 from dolglab.training.module import LandmarkModule, NotFiniteError
 
 # What systems send before they end a job: a request to end, and Slurm's and submitit's warnings of a preemption.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+AGREE_EVERY = 5
 VALIDATION_MAPS = ("val/easy", "val/medium", "val/hard")
-
-
-def training_callbacks(
-    run: Path,
-    *,
-    validates: bool,
-    logs: bool,
-    ema: float | None = None,
-    checkpoint_minutes: float | None = None,
-    checkpoint_steps: int | None = None,
-    max_steps: int = -1,
-) -> list[Callback]:
-    """The callbacks of a training run that writes to `run`.
-
-    Args:
-        run: the run's folder.
-        validates: keep the best checkpoint on validation.
-        logs: there is a logger to take learning rate and gradient norm.
-        ema: decay of averaged weights; None for none.
-        checkpoint_minutes, checkpoint_steps: how often a checkpoint is written within an epoch; None for never.
-        max_steps: optimizer steps after which training ends; -1 sets no end.
-
-    Raises:
-        UserError: values out of range.
-    """
-    folder = run / "checkpoints"
-    found: list[Callback] = [
-        Throughput(),
-        EpochLine(),
-        BadImageLog(run),
-        DumpNonFiniteBatch(run),
-        StopOnSignal(folder / LAST),
-    ]
-    if max_steps >= 0:
-        found.append(StopAtStep(max_steps))
-    if ema is not None:
-        found.append(EMA(ema))
-    if logs:
-        found += [LearningRateMonitor(logging_interval="step"), GradientNorm()]
-    if validates:
-        found.append(BestCheckpoint(folder))
-    # After BestCheckpoint, whose score it stores for a run that resumes.
-    return [*found, LastCheckpoint(folder), IntraEpochCheckpoint(folder, checkpoint_minutes, checkpoint_steps)]
 
 
 class EMA(EMAWeightAveraging):
@@ -119,17 +76,13 @@ class BadImageLog(Callback):
         fresh = [image for image in dict.fromkeys(batch.bad) if image.name not in self.seen]
         if fresh:
             self.seen.update(image.name for image in fresh)
-            self._append(fresh)
+            header = [] if self.path.exists() else [BadImage._fields]
+            with self.path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
+                csv.writer(file).writerows([*header, *fresh])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print how many there were."""
         if self.seen:
             print(f"{len(self.seen)} unreadable training images were replaced: {self.path}")
-
-    def _append(self, images: list[BadImage]) -> None:
-        new = not self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            csv.writer(file).writerows([*([BadImage._fields] if new else []), *images])
 
 
 class DumpNonFiniteBatch(Callback):
@@ -140,11 +93,9 @@ class DumpNonFiniteBatch(Callback):
         self.batch: Batch | None = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Remember the batch of this step."""
         self.batch = batch
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write the file, and say in the error where it is."""
         batch = self.batch
         if not isinstance(exception, NotFiniteError) or batch is None:
             return
@@ -160,7 +111,7 @@ class GradientNorm(Callback):
     """Logs the norm of the whole network's gradient, before it is clipped, at the steps that are logged."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Log the norm; by now gradients are averaged over the processes, and unscaled."""
+        # By now gradients are averaged over the processes, and unscaled.
         if isinstance(pl_module, LandmarkModule) and is_logged(trainer, trainer.global_step):
             pl_module.log("train/gradient_norm", pl_module.gradient_norm())
 
@@ -174,13 +125,12 @@ def is_logged(trainer: Trainer, step: int) -> bool:
 class StopOnSignal(Callback):
     """At SIGTERM, SIGUSR1 or SIGUSR2, whichever process gets it: writes `last`, then ends with SystemExit.
 
-    Several processes agree on it after every `every` optimizer steps. Lightning's own handlers are replaced: its
+    Several processes agree on it after every `AGREE_EVERY` optimizer steps. Lightning's own handlers are replaced: its
     SIGTERM ends without a checkpoint.
     """
 
-    def __init__(self, last: Path, every: int = 5) -> None:
+    def __init__(self, last: Path) -> None:
         self.last = last
-        self.every = every
         self.signalled = False
         self.saved = False
         self.step = -1
@@ -196,7 +146,7 @@ class StopOnSignal(Callback):
     ) -> None:
         """Write the checkpoint after an optimizer step; an epoch's last step first gets its validation and its own."""
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
-        due = trainer.world_size == 1 or self.step % self.every == 0
+        due = trainer.world_size == 1 or self.step % AGREE_EVERY == 0
         if stepped and due and not trainer.is_last_batch and self._agreed(trainer):
             trainer.save_checkpoint(self.last, weights_only=False)
             self.saved = True
@@ -227,15 +177,13 @@ class Throughput(Callback):
     """Logs images a second over all processes, without the time that validation takes, the share of a step that the
     first process waits for its batch, and its memory."""
 
-    def __init__(self) -> None:
-        self.start: float | None = None
+    start: float | None = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave out an epoch's first step, which also waits for the loader's start."""
         self.start = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Measure how long the step waited for its batch."""
         self.waited = time.perf_counter() - (self.start or 0)
 
     def on_train_batch_end(
@@ -262,14 +210,13 @@ class Throughput(Callback):
 class EpochLine(Callback):
     """Prints one line after each epoch, for logs that a progress bar would not suit."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock and the mean loss, also of an epoch that a resumed run goes on with."""
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the epoch's clock and mean loss."""
         self.start = time.perf_counter()
         self.losses: list[Tensor] = []
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the epoch's clock and mean loss."""
-        self.on_train_start(trainer, pl_module)
+    # Also of an epoch that a resumed run goes on with.
+    on_train_start = on_train_epoch_start
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int

@@ -21,6 +21,7 @@ from dolglab.models.checkpoint import read_checkpoint
 
 MONITOR = "val/medium"
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+CLOCK_EVERY = 10
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -42,11 +43,11 @@ class LastCheckpoint(ModelCheckpoint):
 class IntraEpochCheckpoint(Callback):
     """`last.ckpt` within an epoch as well: every so many minutes, or optimizer steps, or both; None for not.
 
-    The processes agree about the time after every `clock_every` optimizer steps.
+    The processes agree about the time after every `CLOCK_EVERY` optimizer steps.
     Raises UserError for numbers that are not above 0.
     """
 
-    def __init__(self, folder: Path, minutes: float | None, steps: int | None, clock_every: int = 10) -> None:
+    def __init__(self, folder: Path, minutes: float | None, steps: int | None) -> None:
         valid = minutes is None or (isinstance(minutes, int | float) and minutes > 0)
         if not valid or not (steps is None or (isinstance(steps, int) and steps > 0)):
             raise UserError(
@@ -55,7 +56,6 @@ class IntraEpochCheckpoint(Callback):
         self.path = folder / LAST
         self.minutes = minutes
         self.steps = steps
-        self.clock_every = clock_every
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, which each checkpoint starts again."""
@@ -73,7 +73,7 @@ class IntraEpochCheckpoint(Callback):
         if not stepped or trainer.is_last_batch:
             return
         due = self.steps is not None and self.step % self.steps == 0
-        if not due and self.minutes is not None and self.step % self.clock_every == 0:
+        if not due and self.minutes is not None and self.step % CLOCK_EVERY == 0:
             due = trainer.strategy.broadcast(time.monotonic() - self.start > 60 * self.minutes)
         if due:
             trainer.save_checkpoint(self.path, weights_only=False)
@@ -136,12 +136,6 @@ def _keep(path: Path, before: Path) -> None:
         os.link(path, before)
     except OSError:
         os.replace(path, before)
-
-
-def chosen_checkpoint(run: Path) -> Path:
-    """The checkpoint that stands for a run: the best on validation, or the last where nothing validated."""
-    best = run / "checkpoints" / BEST
-    return best if best.exists() else best.with_name(LAST)
 
 
 def checkpoints_of(run: Path) -> dict[str, Path]:

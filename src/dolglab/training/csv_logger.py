@@ -30,7 +30,6 @@ class CSVLog(Logger):
 
     @property
     def name(self) -> str:
-        """The folder's name."""
         return self.path.parent.name
 
     @property
@@ -68,12 +67,10 @@ class CSVLog(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is left."""
         self.flush()
 
     @rank_zero_only
     def flush(self) -> None:
-        """Write every row so far."""
         if not self._unsaved:
             return
         columns = sorted({*self._columns, *(key for row in self._unsaved for key in row)})

@@ -37,8 +37,7 @@ def init_from(
             the rest and the head stay as they were made.
         auxiliary: what else the classes train, such as the classifier of a local head; taken as the head is.
 
-    Raises:
-        UserError: as `read_file`, tensors of another architecture, or no such part.
+    Raises UserError as `read_file`, for tensors of another architecture, and where there is no such part.
     """
     stored = read_checkpoint(source) if Path(source).is_dir() else read_file(source)
     tensors = tensors_of(stored, source)

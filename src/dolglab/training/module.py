@@ -44,13 +44,13 @@ class LandmarkModule(RetrievalModule):
     """Model, margin head and optimizer; batches come as uint8 crops and are augmented and normalised here.
 
     Args:
-        model: the descriptor network.
         head: margin head over the training classes.
         augmentation: what happens to a batch on its device.
         optimizer: builds the optimizer from parameter groups.
         schedule: builds the learning-rate schedule from the optimizer and the number of steps.
         auxiliary: losses of the model's local head, which a DELG has; None trains none.
-        class_parallel: spreads `head` over the processes; None keeps all of it on each.
+        class_parallel: spreads `head` over the processes, and compares a step with this share of each one's classes
+            (see ClassParallel); None keeps all of it on each.
         group: makes parameter groups of the backbone's levels and everything new (see `parameter_groups`).
         compiler: backend of torch.compile for the training pass, such as "inductor"; None runs it as it is.
         run: what a checkpoint says of its run (plain values and tensors only).
@@ -66,7 +66,7 @@ class LandmarkModule(RetrievalModule):
         optimizer: BuildOptimizer,
         schedule: BuildSchedule,
         auxiliary: LocalLoss | None = None,
-        class_parallel: ClassParallel | None = None,
+        class_parallel: float | None = None,
         group: Callable[..., list[dict[str, Any]]] = parameter_groups,
         compiler: str | None = None,
         run: Mapping[str, Any] | None = None,
@@ -87,7 +87,7 @@ class LandmarkModule(RetrievalModule):
         self.augmentation = augmentation
         self.build_optimizer = optimizer
         self.build_schedule = schedule
-        self.class_parallel = class_parallel
+        self.class_parallel = None if class_parallel is None else ClassParallel(head, class_parallel)
         self.group = group
         self.run = dict(run or {})
         self.max_steps = max_steps

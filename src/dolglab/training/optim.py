@@ -29,8 +29,7 @@ def parameter_groups(
         layer_decay: each level's factor is this share of the next one's; 1 for one rate.
         decay_norms: False takes weight decay from norms and biases (parameters of one dimension).
 
-    Raises:
-        UserError: a factor that is not above 0, or a layer decay above 1.
+    Raises UserError for a factor that is not above 0, or a layer decay above 1.
     """
     if head_lr_scale <= 0 or not 0 < layer_decay <= 1:
         raise UserError(
@@ -101,8 +100,7 @@ def optimizer_steps(
         accumulate: batches of one step; the last step of an epoch may have fewer.
         max_steps: `trainer.max_steps`; -1 sets no end.
 
-    Raises:
-        UserError: a training without an end, or without a batch.
+    Raises UserError for a training without an end, or without a batch.
 
     >>> optimizer_steps(37, epochs=3, accumulate=4)
     30

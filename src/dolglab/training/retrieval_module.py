@@ -15,8 +15,7 @@ from torch import nn
 from dolglab.contracts import BadImage, Benchmark, ImageBatch, Ranking, Resize
 from dolglab.data.module import LandmarkDataModule
 from dolglab.errors import UserError
-from dolglab.evaluation.evaluator import Evaluator
-from dolglab.evaluation.feature_extractor import FeatureExtractor
+from dolglab.evaluation.evaluator import Evaluator, FeatureExtractor
 from dolglab.extraction.extract import Images
 from dolglab.extraction.extractor import Extractor, check_protocol
 from dolglab.extraction.fuse_batch_norm import for_inference
@@ -42,10 +41,6 @@ class ExtractionOptions:
 class RetrievalModule(L.LightningModule):
     """Validates: runs the data module's validation benchmarks through one extractor and measures the rankings.
 
-    Args:
-        model: the descriptor network.
-        validation: how descriptors are made.
-
     Afterwards `rankings` holds one result a benchmark; the figures are logged as `val/medium` (first benchmark) or
     `val/NAME/medium` (further ones).
     """
@@ -61,27 +56,25 @@ class RetrievalModule(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start a metric for each benchmark, with the same network in all processes."""
         share_buffers(self.model)
-        extractor = Extractor(self.model, self.validation.scales, self.validation.resize)
-        self._runs = [
-            _ValidationRun(
-                benchmark,
-                extractor,
-                RetrievalMetric.of(benchmark, self.model.dim, self.validation.index).to(self.device),
-            )
-            for benchmark in self._data.validation
-        ]
+        self._extractor = Extractor(self.model, self.validation.scales, self.validation.resize)
+        metrics = [RetrievalMetric.of(b, self.model.dim, self.validation.index) for b in self._data.validation]
+        runs = zip(self._data.validation, metrics, strict=True)
+        self._runs = [_ValidationRun(benchmark, metric.to(self.device)) for benchmark, metric in runs]
         self._clock = time.perf_counter()
 
     def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Describe one batch of whole images; the time since the last one is this benchmark's."""
         run = self._runs[dataloader_idx]
-        run.process(batch)
+        if batch.images:
+            run.metric.update(self._extractor(batch.images), batch.positions)
+        if batch.bad:
+            run.metric.skip(batch.skipped)
+            run.bad += batch.bad
         now = time.perf_counter()
         run.seconds += now - self._clock
         self._clock = now
 
     def on_validation_epoch_end(self) -> None:
-        """Rank, measure and log."""
         self.rankings = [run.finish() for run in self._runs]
         for number, ranking in enumerate(self.rankings):
             for name, value in logged_figures("val", number, ranking).items():
@@ -100,17 +93,9 @@ class _ValidationRun:
     """One benchmark while its images come in."""
 
     benchmark: Benchmark
-    extractor: Extractor
     metric: RetrievalMetric
     bad: list[BadImage] = field(default_factory=list)
     seconds: float = 0.0
-
-    def process(self, batch: ImageBatch) -> None:
-        if batch.images:
-            self.metric.update(self.extractor(batch.images), batch.positions)
-        if batch.bad:
-            self.metric.skip(batch.skipped)
-            self.bad += batch.bad
 
     def finish(self) -> Ranking:
         start = time.perf_counter()

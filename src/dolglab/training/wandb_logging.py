@@ -27,20 +27,20 @@ from dolglab.errors import UserError
 from dolglab.extraction.extractor import attention_scores
 from dolglab.io import write_text
 from dolglab.models.dolg import DescriptorModel
-from dolglab.results.pictures import attention_overlay, chosen_queries, ranked_grid, shown_difficulty
+from dolglab.results.pictures import attention_overlay, chosen_queries, ranked_grid, shown_ap
+from dolglab.results.report import STEP
 from dolglab.training.callbacks import is_logged
 from dolglab.training.module import LandmarkModule
 from dolglab.training.retrieval_module import RetrievalModule
 
-# The axis of everything that is logged: optimizer steps, which go on where a resumed run does.
-STEP = "trainer/global_step"
 # What the page of a run, and a table of runs, show of a metric: its best value instead of its last.
 SUMMARIES = {"val/easy": "max", "val/medium": "max", "val/hard": "max", "train/loss": "min"}
 ID_FILE = "wandb_id"
 # Equal parts of -1 to 1 in a histogram of cosines.
 BINS = 64
 EDGES = np.linspace(-1, 1, BINS + 1)
-# A row of the table of queries.
+# Rows of the table of queries, and what stands in one.
+QUERIES = 4
 COLUMNS: list[str | int] = ["query", "AP, %", "answers", "attention"]
 
 
@@ -92,12 +92,7 @@ class WandbLog(WandbLogger):
         return super().experiment
 
     def log_hyperparams(self, params: Any = None) -> None:
-        """Do nothing: `log_config` keeps the whole configuration."""
-
-    @rank_zero_only
-    def log_config(self, config: dict[str, Any]) -> None:
-        """Keep the resolved configuration of the run."""
-        self.experiment.config.update(config, allow_val_change=True)
+        """Do nothing: the command keeps the whole resolved configuration."""
 
     @rank_zero_only
     def log_results(self, card: Path, checkpoints: Mapping[str, Path]) -> None:
@@ -155,19 +150,17 @@ class Dashboard(Callback):
     """Sends to W&B what curves of single figures do not show.
 
     At each logged step that is how the cosines of targets and others lie; after each validation, for each benchmark, a
-    table of `queries`, from the best AP to the worst, and the mean precision at every recall.
+    table of `QUERIES`, from the best AP to the worst, and the mean precision at every recall.
 
     The first process draws, and the others wait for it at their next step. Where weights are averaged, attention is
     that of the current ones, which Lightning has put back by then.
     """
 
-    def __init__(self, log: WandbLog, queries: int = 4) -> None:
+    def __init__(self, log: WandbLog) -> None:
         self.wandb_log = log
-        self.queries = queries
         self.step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the steps that a resumed run has made."""
         self.step = trainer.global_step
 
     def on_train_batch_end(
@@ -187,7 +180,6 @@ class Dashboard(Callback):
             self.wandb_log.experiment.log({"cosines/target": target, "cosines/nontarget": nontarget, STEP: step})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the rankings that the module holds."""
         if not trainer.is_global_zero or not isinstance(pl_module, RetrievalModule):
             return
         # Lightning logs a validation at the step that was made last.
@@ -195,7 +187,7 @@ class Dashboard(Callback):
         data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         for ranking in pl_module.rankings:
             name = f"val/{ranking.benchmark.name.replace(' ', '_')}"
-            rows = query_rows(pl_module.model, ranking, data.images_of(ranking.benchmark), self.queries)
+            rows = query_rows(pl_module.model, ranking, data.images_of(ranking.benchmark), QUERIES)
             self.wandb_log.experiment.log({f"{name}/queries": _table(rows), **_curves(name, ranking), STEP: step})
 
 
@@ -224,8 +216,8 @@ def query_rows(
 
     Attention is None of a query that cannot be read, where such are skipped.
     """
-    ap = np.asarray(ranking.evaluation[shown_difficulty(ranking)]["ap"], np.float64)
-    for query in chosen_queries(ap, count).tolist():
+    ap = shown_ap(ranking)
+    for query in chosen_queries(ap, count):
         position = int(ranking.benchmark.queries[query])
         score = round(100 * float(ap[query]), 2) if np.isfinite(ap[query]) else None
         readable = images.__getitems__([position]).images
