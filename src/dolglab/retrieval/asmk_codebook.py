@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dolglab.contracts import FloatArray, IntArray
 from dolglab.errors import UserError
 from dolglab.io import write_bytes
 
@@ -41,9 +42,9 @@ class Origin:
 class Codebook:
     """Visual words: `centroids` (words, dim), after PCA by `mean` (D,) and `projection` (D, dim) where there is one."""
 
-    centroids: NDArray[np.float32]
-    mean: NDArray[np.float32] | None
-    projection: NDArray[np.float32] | None
+    centroids: FloatArray
+    mean: FloatArray | None
+    projection: FloatArray | None
     origin: Origin
 
     @property
@@ -60,13 +61,13 @@ class Codebook:
         """Dimensions of the descriptors it is for."""
         return self.dim if self.projection is None else len(self.projection)
 
-    def reduce(self, rows: NDArray[np.floating]) -> NDArray[np.float32]:
+    def reduce(self, rows: NDArray[np.floating]) -> FloatArray:
         """Descriptors (n, D) to (n, dim) float32: as they are, or by PCA and L2-normalised."""
         if self.mean is None or self.projection is None:
             return np.ascontiguousarray(rows, np.float32)
         return project(rows, self.mean, self.projection)
 
-    def assign(self, rows: NDArray[np.float32], assignments: int) -> NDArray[np.int64]:
+    def assign(self, rows: FloatArray, assignments: int) -> IntArray:
         """The nearest words of reduced descriptors, (n, min(assignments, words)), nearest first."""
         return self._index.search(rows, min(assignments, self.words))[1]
 
@@ -186,7 +187,7 @@ def sample(arrays: Iterable[NDArray[np.floating]], limit: int, seed: int) -> NDA
     return kept if kept is not None else np.concatenate(parts)
 
 
-def pca(rows: NDArray[np.floating], dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def pca(rows: NDArray[np.floating], dim: int) -> tuple[FloatArray, FloatArray]:
     """Mean (D,) and the first `dim` principal directions as columns (D, dim), each with its largest entry positive."""
     mean = rows.mean(0, dtype=np.float64)
     scatter = np.zeros((len(mean), len(mean)))
@@ -198,15 +199,13 @@ def pca(rows: NDArray[np.floating], dim: int) -> tuple[NDArray[np.float32], NDAr
     return mean.astype(np.float32), np.ascontiguousarray(directions * np.sign(largest), np.float32)
 
 
-def project(
-    rows: NDArray[np.floating], mean: NDArray[np.float32], projection: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def project(rows: NDArray[np.floating], mean: FloatArray, projection: FloatArray) -> FloatArray:
     """Rows (n, D) on principal directions, L2-normalised, (n, dim) float32; a row at the mean stays 0."""
     reduced = (rows.astype(np.float32) - mean) @ projection
     return reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-12)
 
 
-def kmeans(points: NDArray[np.float32], words: int, iterations: int, seed: int) -> NDArray[np.float32]:
+def kmeans(points: FloatArray, words: int, iterations: int, seed: int) -> FloatArray:
     """Centroids (words, dim) of (n, dim) points, n at least `words`, by faiss; the seed draws the first ones."""
     import faiss
 

@@ -16,6 +16,7 @@ from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 
 from dolglab.concurrency import prefetch_map
+from dolglab.contracts import FloatArray, IntArray
 from dolglab.errors import UserError
 from dolglab.retrieval.large_arrays import memory_map_of, take_rows
 
@@ -44,7 +45,7 @@ class InnerProducts:
         self.rows_at_once = max(1, values_at_once // max(1, gallery.shape[1]))
         self._mapping = memory_map_of(gallery)
 
-    def __call__(self, queries: Float64[np.ndarray, "q d"], positions: NDArray[np.int64]) -> Float32[np.ndarray, "q n"]:
+    def __call__(self, queries: Float64[np.ndarray, "q d"], positions: IntArray) -> Float32[np.ndarray, "q n"]:
         """Products of `exact_queries` with the gallery's rows at n positions; several threads may ask at once.
 
         Raises UserError for a gallery row with NaN or infinity.
@@ -67,7 +68,7 @@ class InnerProducts:
         return products.numpy()
 
 
-def exact_queries(queries: NDArray[np.float32]) -> Float64[np.ndarray, "q d"]:
+def exact_queries(queries: FloatArray) -> Float64[np.ndarray, "q d"]:
     """Queries as `InnerProducts` takes them. Raises UserError for NaN or infinite values."""
     if not np.isfinite(queries).all():
         raise UserError("a query descriptor is not finite: the network gave NaN or infinity")

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
-from dolglab.contracts import Ranked
+from dolglab.contracts import BoolArray, FloatArray, IntArray, Ranked
 from dolglab.errors import UserError
 from dolglab.measures import ranks_in
 from dolglab.retrieval.exact_dot import VALUES_AT_ONCE, InnerProducts, exact_queries, parallel_map
@@ -18,7 +18,7 @@ from dolglab.retrieval.index import Index
 from dolglab.retrieval.large_arrays import take_rows
 
 # A query's list: gallery positions, best first, and their scores, (n,) each.
-RankedList = tuple[NDArray[np.int64], NDArray[np.float32]]
+RankedList = tuple[IntArray, FloatArray]
 
 
 class ChunkSizes(NamedTuple):
@@ -41,11 +41,11 @@ class ChunkSizes(NamedTuple):
 
 def gallery_ranking(
     gallery: NDArray[np.floating],
-    queries: NDArray[np.float32],
-    ground_truth_ids: Sequence[NDArray[np.int64]],
+    queries: FloatArray,
+    ground_truth_ids: Sequence[IntArray],
     top: int,
-    available: NDArray[np.bool_],
-    query_available: NDArray[np.bool_],
+    available: BoolArray,
+    query_available: BoolArray,
     index: Index,
 ) -> Ranked:
     """Rank a gallery for the queries that are there, (Q,); the others find nothing.
@@ -72,10 +72,10 @@ def gallery_ranking(
 
 def exact_ranking(
     gallery: NDArray[np.floating],
-    queries: NDArray[np.float32],
-    ground_truth_ids: Sequence[NDArray[np.int64]],
+    queries: FloatArray,
+    ground_truth_ids: Sequence[IntArray],
     top: int,
-    available: NDArray[np.bool_] | None = None,
+    available: BoolArray | None = None,
     chunks: ChunkSizes = ChunkSizes(),  # noqa: B008
 ) -> Ranked:
     """Rank a gallery by inner product, equal ones in gallery order, as a stable sort of all products would.
@@ -100,7 +100,7 @@ def exact_ranking(
     present = np.arange(len(gallery)) if available is None else np.flatnonzero(available)
     products = InnerProducts(gallery, chunks.values)
     heads, scores = _empty_heads(len(queries), top)
-    ranks: list[NDArray[np.int64]] = []
+    ranks: list[IntArray] = []
     for start in range(0, len(queries), chunks.queries):
         chunk = slice(start, start + chunks.queries)
         wanted = [_places(present, positions) for positions in ground_truth_ids[chunk]]
@@ -111,11 +111,11 @@ def exact_ranking(
 
 def index_ranking(
     index: Index,
-    queries: NDArray[np.float32],
-    ground_truth_ids: Sequence[NDArray[np.int64]],
+    queries: FloatArray,
+    ground_truth_ids: Sequence[IntArray],
     top: int,
     depth: int,
-    present: NDArray[np.int64] | None = None,
+    present: IntArray | None = None,
     queries_at_once: int = ChunkSizes().queries,
 ) -> Ranked:
     """Rankings as far as an index finds them: its first `depth` answers, behind which nothing is found.
@@ -136,7 +136,7 @@ def index_ranking(
     return listed_ranking(lists(), ground_truth_ids, top)
 
 
-def listed_ranking(lists: Iterable[RankedList], ground_truth_ids: Sequence[NDArray[np.int64]], top: int) -> Ranked:
+def listed_ranking(lists: Iterable[RankedList], ground_truth_ids: Sequence[IntArray], top: int) -> Ranked:
     """Rankings that are there as lists, whole or not, one a query; a position of -1 is no image.
 
     `ground_truth_ids` and `top` are as for `exact_ranking`.
@@ -151,7 +151,7 @@ def listed_ranking(lists: Iterable[RankedList], ground_truth_ids: Sequence[NDArr
     return Ranked(heads, scores, tuple(ground_truth_ids), tuple(ranks))
 
 
-def reranked(ranked: Ranked, orders: Mapping[int, NDArray[np.int64]]) -> Ranked:
+def reranked(ranked: Ranked, orders: Mapping[int, IntArray]) -> Ranked:
     """Rankings with the first m images of some queries in a new order, and the ranks that change with it.
 
     `orders` gives, by query, permutations of 0..m-1, best first. Scores move with their images.
@@ -171,9 +171,9 @@ def reranked(ranked: Ranked, orders: Mapping[int, NDArray[np.int64]]) -> Ranked:
 
 def _check(
     gallery: NDArray[np.floating],
-    queries: NDArray[np.float32],
-    ground_truth_ids: Sequence[NDArray[np.int64]],
-    available: NDArray[np.bool_] | None,
+    queries: FloatArray,
+    ground_truth_ids: Sequence[IntArray],
+    available: BoolArray | None,
 ) -> None:
     if gallery.shape[1] != queries.shape[1]:
         raise UserError(f"query descriptors have {queries.shape[1]} values, those of the gallery {gallery.shape[1]}")
@@ -189,11 +189,11 @@ def _check(
             )
 
 
-def _empty_heads(queries: int, top: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _empty_heads(queries: int, top: int) -> tuple[IntArray, FloatArray]:
     return np.full((queries, top), -1, np.int64), np.full((queries, top), -np.inf, np.float32)
 
 
-def _places(present: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
+def _places(present: IntArray, positions: IntArray) -> IntArray:
     """Where positions stand in the ascending `present`; -1 for those that do not."""
     places = np.searchsorted(present, positions)
     places[places == len(present)] = 0
@@ -203,11 +203,11 @@ def _places(present: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray
 def _rank(
     products: InnerProducts,
     queries: Float64[np.ndarray, "q d"],
-    present: NDArray[np.int64],
+    present: IntArray,
     heads: _Heads,
-    wanted: Sequence[NDArray[np.int64]],
+    wanted: Sequence[IntArray],
     chunks: ChunkSizes,
-) -> list[NDArray[np.int64]]:
+) -> list[IntArray]:
     """Take the present images into the heads of some queries, and give the ranks of those at the wanted places."""
     counters = []
     for query, places in enumerate(wanted):
@@ -235,10 +235,10 @@ def _tiles(count: int, size: int, largest: int) -> Iterator[slice]:
 class _Heads:
     """The best images so far: positions and scores, (Q, k), by falling score, equal ones in gallery order."""
 
-    positions: NDArray[np.int64]
-    scores: NDArray[np.float32]
+    positions: IntArray
+    scores: FloatArray
 
-    def take(self, scores: NDArray[np.float32], positions: NDArray[np.int64]) -> None:
+    def take(self, scores: FloatArray, positions: IntArray) -> None:
         """Take further images, (Q, n) scores; `positions`, (n,), are behind all that were taken before."""
         top = self.scores.shape[1]
         # An image that only equals the last of a full head stands behind it.
@@ -267,12 +267,12 @@ class _RankCounter:
     `before` are the counts so far, (n,).
     """
 
-    def __init__(self, places: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
+    def __init__(self, places: IntArray, scores: FloatArray) -> None:
         self.places, self.scores = places, scores
         self.above = np.nextafter(scores, np.float32(np.inf))
         self.before = np.zeros(len(places), np.int64)
 
-    def take(self, scores: NDArray[np.float32], start: int) -> None:
+    def take(self, scores: FloatArray, start: int) -> None:
         """Take the scores, (m,), of the images from place `start` on; they are left sorted."""
         if not len(self.places):
             return
