@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int, UInt8
     from torch import Tensor
 
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 Crop = Literal["pil", "trunc", "none"]
 Resize = Literal["released", "antialias"]
 Orientation = Literal["exif", "ignore"]
@@ -76,9 +79,9 @@ class LocalFeatures:
     (height, width); `sizes` the sides of the patches described, in the same pixels; `descriptors` are L2-normalised.
     """
 
-    keypoints: NDArray[np.float32]
-    sizes: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    keypoints: FloatArray
+    sizes: FloatArray
+    scores: FloatArray
     descriptors: NDArray[np.floating]
     shape: tuple[int, int]
 
@@ -99,11 +102,11 @@ class ExtractedFeatures:
     `seconds` and `bytes` are means over images, and `stages` is what a result card says.
     """
 
-    available: NDArray[np.bool_]
+    available: BoolArray
     bad: tuple[BadImage, ...] = ()
     seconds: float = 0.0
     bytes: float = 0.0
-    descriptors: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    descriptors: FloatArray = field(default_factory=lambda: np.empty((0, 0), np.float32))
     features: Callable[[int], LocalFeatures] = field(default=no_features)
     stages: Mapping[str, object] = field(default_factory=dict)
 
@@ -117,10 +120,10 @@ class Shortlist:
     """
 
     query_image: int
-    positions: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    query_descriptor: NDArray[np.float32]
-    descriptors: NDArray[np.float32]
+    positions: IntArray
+    scores: FloatArray
+    query_descriptor: FloatArray
+    descriptors: FloatArray
     local: Callable[[int], LocalFeatures]
 
     def __len__(self) -> int:
@@ -134,7 +137,7 @@ class Reranker(Protocol):
     depth: int
     local: bool
 
-    def __call__(self, shortlist: Shortlist) -> NDArray[np.int64]:
+    def __call__(self, shortlist: Shortlist) -> IntArray:
         """The new order: a permutation of 0..k-1, best first."""
         ...
 
@@ -149,7 +152,7 @@ class TrainingSet:
 
     source: ImageSource
     ids: NDArray[np.uint64]
-    labels: NDArray[np.int64]
+    labels: IntArray
     classes: NDArray[np.str_]
 
     def __post_init__(self) -> None:
@@ -232,9 +235,9 @@ class ImageBatch:
 class GroundTruth:
     """Gallery positions of each query's easy positives, hard positives and junk (Radenovic et al., 2018)."""
 
-    easy: tuple[NDArray[np.int64], ...]
-    hard: tuple[NDArray[np.int64], ...]
-    junk: tuple[NDArray[np.int64], ...]
+    easy: tuple[IntArray, ...]
+    hard: tuple[IntArray, ...]
+    junk: tuple[IntArray, ...]
 
     def __len__(self) -> int:
         return len(self.easy)
@@ -251,10 +254,10 @@ class Ranked:
         ranks: for each of `labelled` its 0-based rank in the whole ranking; -1 where it is not in it.
     """
 
-    heads: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    labelled: tuple[NDArray[np.int64], ...]
-    ranks: tuple[NDArray[np.int64], ...]
+    heads: IntArray
+    scores: FloatArray
+    labelled: tuple[IntArray, ...]
+    ranks: tuple[IntArray, ...]
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -293,7 +296,7 @@ class Measure(Protocol):
     # How many of a query's first answers it looks at.
     depth: int
 
-    def ground_truth_ids(self, truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
+    def ground_truth_ids(self, truth: GroundTruth) -> tuple[IntArray, ...]:
         """For each query the gallery positions whose ranks in the whole ranking `figures` asks for."""
         ...
 
@@ -321,7 +324,7 @@ class Benchmark:
     name: str
     source: ImageSource
     num_gallery: int
-    queries: NDArray[np.int64]
+    queries: IntArray
     boxes: NDArray[np.float64]
     ground_truth: GroundTruth
     crop: Crop
@@ -347,12 +350,12 @@ class Ranking:
     benchmark: Benchmark
     evaluation: Evaluation
     kappas: Sequence[int]
-    top: NDArray[np.int64]
+    top: IntArray
     bad: tuple[BadImage, ...] = ()
     seconds: float = field(default=0.0, compare=False)
     answers: tuple[tuple[int, int, float], ...] = ()
     notes: tuple[str, ...] = ()
     stages: Mapping[str, object] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict, compare=False)
-    before: NDArray[np.int64] | None = None
+    before: IntArray | None = None
     curves: Mapping[Difficulty, NDArray[np.float64]] = field(default_factory=dict)

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dolglab.contracts import Benchmark
+from dolglab.contracts import Benchmark, BoolArray, IntArray
 from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor, Group, ShapeBuckets
 from dolglab.io import atomic_path, write_text
@@ -63,15 +62,15 @@ class DescriptorStore:
                 raise UserError(f"{folder} cannot be written ({error.strerror}): name another store=DIR") from error
 
     @property
-    def available(self) -> NDArray[np.bool_]:
+    def available(self) -> BoolArray:
         """(images,): which descriptors there are, as of now."""
         return np.array(self._available)
 
-    def missing(self) -> NDArray[np.int64]:
+    def missing(self) -> IntArray:
         """Positions whose descriptors are still to be made."""
         return np.flatnonzero(~self._available)
 
-    def put(self, positions: NDArray[np.int64], descriptors: Float[Tensor, "b d"]) -> None:
+    def put(self, positions: IntArray, descriptors: Float[Tensor, "b d"]) -> None:
         """Keep some descriptors. Raises UserError for one that is not finite, which is not kept."""
         rows = descriptors.detach().float().cpu().numpy()
         bad = ~np.isfinite(rows).all(1)
@@ -163,7 +162,7 @@ class FeatureTarget(ABC):
         """Make the folder, where there is none yet; called in the main process alone, before the others go on."""
 
     @abstractmethod
-    def missing(self) -> NDArray[np.int64]:
+    def missing(self) -> IntArray:
         """Positions of the images that are still to be processed; called after `create`, in every process."""
 
     @abstractmethod
@@ -217,7 +216,7 @@ class DescriptorTarget(FeatureTarget):
         """Make the store where there is none."""
         DescriptorStore.create(self.folder, self.images, self.extractor.model.dim, self.about)
 
-    def missing(self) -> NDArray[np.int64]:
+    def missing(self) -> IntArray:
         """Positions without a descriptor."""
         return self.store.missing()
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.contracts import Benchmark
+from dolglab.contracts import Benchmark, FloatArray, IntArray
 from dolglab.data.sources import IMAGE_SUFFIXES
 from dolglab.errors import UserError, truncate_list
 from dolglab.retrieval.large_arrays import assemble, row_chunks
@@ -38,7 +38,7 @@ class AlignedDescriptors:
     normalised in the file, `note` what results say of where they come from.
     """
 
-    descriptors: NDArray[np.float32]
+    descriptors: FloatArray
     normalised: bool
     note: str
 
@@ -61,7 +61,7 @@ class Table:
     def dim(self) -> int:
         return self.parts[0].shape[1]
 
-    def rows(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+    def rows(self, rows: IntArray) -> NDArray[Any]:
         """A copy of some rows."""
         if len(self.parts) == 1:
             return self.parts[0][rows]
@@ -170,7 +170,7 @@ def read_names(path: Path) -> list[str]:
     return [os.fsdecode(line.strip()) for line in lines if line.strip()]
 
 
-def align(wanted: Sequence[str], listed: Sequence[str], what: str) -> NDArray[np.int64]:
+def align(wanted: Sequence[str], listed: Sequence[str], what: str) -> IntArray:
     """Where in `listed` each wanted name stands: whole, else without its extension, else by its last part alone.
 
     The shorter forms count only where they are unique on both sides.
@@ -184,11 +184,12 @@ def align(wanted: Sequence[str], listed: Sequence[str], what: str) -> NDArray[np
         raise UserError(f"{what}: names are listed more than once: {truncate_list(list(twice), 5)}")
     rows = np.full(len(wanted), -1)
     ambiguous = np.zeros(len(wanted), np.bool_)
-    for form in (str, _without_suffix, _last_part):
+    ours, theirs = list(wanted), list(listed)
+    for shorten in (str, _without_suffix, os.path.basename):
         left = np.flatnonzero(rows < 0).tolist()
         if not left:
             break
-        ours, theirs = [form(name) for name in wanted], [form(name) for name in listed]
+        ours, theirs = list(map(shorten, ours)), list(map(shorten, theirs))
         places = dict(zip(theirs, range(len(theirs)), strict=True))
         repeated = _repeated(ours).keys() | _repeated(theirs).keys()
         for position in left:
@@ -294,7 +295,7 @@ def _checked(part: Any, path: Path, what: str) -> NDArray[Any]:
     return part
 
 
-def _is_float32_table(table: Table, rows: NDArray[np.int64]) -> bool:
+def _is_float32_table(table: Table, rows: IntArray) -> bool:
     """Whether the rows asked for are just what lies in the file."""
     part, *others = table.parts
     whole = not others and len(rows) == len(part) and bool((np.diff(rows) == 1).all())
@@ -318,10 +319,6 @@ def _without_suffix(name: str) -> str:
     """Without an image's extension; names may have dots of their own."""
     stem, _, suffix = name.rpartition(".")
     return stem if f".{suffix.lower()}" in IMAGE_SUFFIXES else name
-
-
-def _last_part(name: str) -> str:
-    return _without_suffix(name.rpartition("/")[2])
 
 
 def _line(error: Exception) -> str:

@@ -11,12 +11,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor, nn
 
-from dolglab.contracts import Benchmark, LocalFeatures
+from dolglab.contracts import Benchmark, IntArray, LocalFeatures
 from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import ABOUT, FeatureTarget
 from dolglab.extraction.extractor import Group, ShapeBuckets
@@ -70,7 +69,7 @@ class LocalTarget(FeatureTarget):
         """Make the folder where there is none."""
         write_text(self.folder / ABOUT, json.dumps(self.about, indent=1, ensure_ascii=False) + "\n")
 
-    def missing(self) -> NDArray[np.int64]:
+    def missing(self) -> IntArray:
         """Wanted positions without features."""
         available = {int(file.stem) for file in self.folder.glob("*/*.safetensors")}
         return np.array([position for position in self.wanted.tolist() if position not in available], np.int64)

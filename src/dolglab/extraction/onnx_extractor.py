@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
-from dolglab.contracts import Resize
+from dolglab.contracts import FloatArray, Resize
 from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor
 from dolglab.models.dolg import DescriptorModel
@@ -45,7 +44,7 @@ class Session:
         if not {"fingerprint", "normalisation", "dim"} <= self.about.keys():
             raise UserError(f"{path} does not say what it is: no file that `dolglab export` wrote")
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, images: FloatArray) -> FloatArray:
         """(b, 3, h, w) to (b, dim), L2-normalised."""
         return np.asarray(self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)})[0])
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 
-from dolglab.contracts import LocalFeatures
+from dolglab.contracts import FloatArray, LocalFeatures
 from dolglab.errors import UserError
 
 DIM = 128
@@ -83,7 +82,7 @@ def strongest_keypoints(points: Sequence[cv2.KeyPoint], count: int, upright: boo
     return sorted(points, key=lambda point: (-point.response, point.pt, point.size, point.angle))[:count]
 
 
-def root_normalise(rows: Float[np.ndarray, "n d"]) -> NDArray[np.float32]:
+def root_normalise(rows: Float[np.ndarray, "n d"]) -> FloatArray:
     """L1-normalised and then square-rooted histograms, which are L2-normalised by that; zeros stay zeros.
 
     >>> root_normalise(np.array([[1.0, 3.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])).round(3).tolist()

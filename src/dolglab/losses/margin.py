@@ -97,6 +97,8 @@ class MarginHead(nn.Module):
     """
 
     shardable = False
+    # Rows of the weight for each class.
+    centres = 1
 
     def __init__(self, dim: int, num_classes: int, margin: float = 0.15, scale: float = 30.0) -> None:
         super().__init__()
@@ -107,7 +109,7 @@ class MarginHead(nn.Module):
         self.num_classes = num_classes
         self.margin = margin
         self.scale = scale
-        self.weight = nn.Parameter(torch.empty(self._rows(), dim))
+        self.weight = nn.Parameter(torch.empty(num_classes * self.centres, dim))
         nn.init.normal_(self.weight, std=dim**-0.5)
 
     def forward(self, descriptors: Float[Tensor, "b d"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b n"]:
@@ -151,10 +153,6 @@ class MarginHead(nn.Module):
     def negatives(self, cosine: Float[Tensor, "b n"], target: Float[Tensor, "b 1"]) -> Float[Tensor, "b n"]:
         """The cosines of all classes, of which the targets' are replaced afterwards; `target` is before the margin."""
         return cosine
-
-    def _rows(self) -> int:
-        """Rows of the weight."""
-        return self.num_classes
 
 
 class Softmax(MarginHead):
@@ -242,9 +240,6 @@ class SubCenterArcFace(ArcFace):
     ) -> Float[Tensor, "b n"]:
         """Cosines of descriptors and their nearest centre of each class."""
         return super().cosine(descriptors, weight).unflatten(1, (-1, self.centres)).amax(2)
-
-    def _rows(self) -> int:
-        return self.num_classes * self.centres
 
 
 class DynamicArcFace(MarginHead):
