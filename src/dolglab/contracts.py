@@ -187,18 +187,14 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch with its tensors on `device`."""
-        return replace(
-            self,
-            images=self.images.to(device, non_blocking=non_blocking),
-            labels=self.labels.to(device, non_blocking=non_blocking),
-            draws=self.draws.to(device, non_blocking=non_blocking),
-        )
+        return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The batch with its tensors in page-locked memory."""
-        return replace(
-            self, images=self.images.pin_memory(), labels=self.labels.pin_memory(), draws=self.draws.pin_memory()
-        )
+        return self._with(lambda tensor: tensor.pin_memory())
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return replace(self, images=change(self.images), labels=change(self.labels), draws=change(self.draws))
 
 
 @dataclass(frozen=True)
@@ -218,10 +214,9 @@ class ImageBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageBatch:
         """The batch with its tensors on `device`."""
-        images = tuple(image.to(device, non_blocking=non_blocking) for image in self.images)
         return replace(
             self,
-            images=images,
+            images=tuple(image.to(device, non_blocking=non_blocking) for image in self.images),
             positions=self.positions.to(device, non_blocking=non_blocking),
             skipped=self.skipped.to(device, non_blocking=non_blocking),
         )
@@ -337,25 +332,19 @@ class Benchmark:
     gallery_is_training: bool = False
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """What a benchmark run gave: its figures, the head of each query's ranking and, of recognition, each answer.
+@dataclass(frozen=True, kw_only=True)
+class Ranking(Figures):
+    """What a benchmark run gave: its figures and the head of each query's ranking.
 
-    `answers` are (query, landmark, score), for the queries that have one. `notes` say what sets the figures apart from
-    others of the benchmark, `stages` what made and ranked the descriptors, `costs` what that took (seconds an image and
-    a query, bytes an image); `before` are the heads before re-ranking, `curves` the mean interpolated precision at
-    recall 0, 0.01, ..., 1.
+    `notes` say what sets the figures apart from others of the benchmark, `stages` what made and ranked the descriptors,
+    `costs` what that took (seconds an image and a query, bytes an image); `before` are the heads before re-ranking.
     """
 
     benchmark: Benchmark
-    evaluation: Evaluation
-    kappas: Sequence[int]
     top: IntArray
     bad: tuple[BadImage, ...] = ()
     seconds: float = field(default=0.0, compare=False)
-    answers: tuple[tuple[int, int, float], ...] = ()
     notes: tuple[str, ...] = ()
     stages: Mapping[str, object] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict, compare=False)
     before: IntArray | None = None
-    curves: Mapping[Difficulty, NDArray[np.float64]] = field(default_factory=dict)

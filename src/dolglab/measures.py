@@ -60,8 +60,7 @@ def revisited_evaluation(
         For each of easy, medium and hard: `map`, `ap` (one a query, NaN for a query without positives, which
         is left out of the means) and `mp_at_k` (one a k). Means over no query are NaN.
 
-    Raises:
-        UserError: another number of queries in `ranks` than in `ground_truth`.
+    Raises UserError for another number of queries in `ranks` than in `ground_truth`.
     """
     if len(ranks) != len(ground_truth):
         raise UserError(f"{len(ranks)} ranked lists for {len(ground_truth)} queries")
@@ -133,8 +132,7 @@ def gldv2_map_at_k(predictions: Mapping[str, Sequence[str]], solution: Mapping[s
         solution: for each query the images that show its landmark.
         k: how many answers count.
 
-    Raises:
-        UserError: no query, or one without positives.
+    Raises UserError for no query, or one without positives.
     """
     if not solution or not all(solution.values()):
         raise UserError("a GLDv2 retrieval solution needs queries, and positives for each")
@@ -158,8 +156,7 @@ def global_average_precision(predictions: Mapping[str, tuple[int, float]], solut
             scores stand in the order of image, then landmark.
         solution: for each image the landmarks it shows; empty for images of none, for which every answer is wrong.
 
-    Raises:
-        UserError: a solution in which no image shows a landmark, or a score that is no number.
+    Raises UserError for a solution in which no image shows a landmark, or a score that is no number.
     """
     shown = sum(1 for landmarks in solution.values() if landmarks)
     if not shown:

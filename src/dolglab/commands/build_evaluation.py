@@ -17,10 +17,10 @@ from dolglab.data.image_reading import checked_reading
 from dolglab.errors import UserError
 from dolglab.evaluation.evaluator import Evaluator, ExternalDescriptors
 from dolglab.evaluation.feature_extractor import FeatureExtractor
+from dolglab.extraction.descriptor_store import LocalExtractor
 from dolglab.extraction.extract import Images
 from dolglab.extraction.extractor import Extractor
 from dolglab.extraction.fuse_batch_norm import for_inference
-from dolglab.extraction.local_store import LocalExtractor
 from dolglab.models.checkpoint import load_model, read_run, selection_of, tensor_file, trained_on
 from dolglab.models.dolg import DescriptorModel
 from dolglab.results.run import protocol

@@ -14,11 +14,10 @@ from dolglab.contracts import Benchmark, ExtractedFeatures, LocalFeatures, Resiz
 from dolglab.data.datasets import check_whole_images
 from dolglab.data.image_reading import checked_reading
 from dolglab.errors import UserError
-from dolglab.extraction.descriptor_store import DescriptorTarget
+from dolglab.extraction.descriptor_store import DescriptorTarget, LocalExtractor, LocalTarget
 from dolglab.extraction.extract import Images, extract
 from dolglab.extraction.extractor import Extractor, check_protocol
 from dolglab.extraction.fuse_batch_norm import for_inference
-from dolglab.extraction.local_store import LocalExtractor, LocalTarget
 from dolglab.models.dolg import DescriptorModel
 
 

@@ -181,7 +181,7 @@ def align(wanted: Sequence[str], listed: Sequence[str], what: str) -> IntArray:
     [1, 0]
     """
     if twice := _repeated(listed):
-        raise UserError(f"{what}: names are listed more than once: {truncate_list(list(twice), 5)}")
+        raise UserError(f"{what}: names are listed more than once: {truncate_list(twice, 5)}")
     rows = np.full(len(wanted), -1)
     ambiguous = np.zeros(len(wanted), np.bool_)
     ours, theirs = list(wanted), list(listed)
@@ -191,7 +191,7 @@ def align(wanted: Sequence[str], listed: Sequence[str], what: str) -> IntArray:
             break
         ours, theirs = list(map(shorten, ours)), list(map(shorten, theirs))
         places = dict(zip(theirs, range(len(theirs)), strict=True))
-        repeated = _repeated(ours).keys() | _repeated(theirs).keys()
+        repeated = {*_repeated(ours), *_repeated(theirs)}
         for position in left:
             place = places.get(ours[position])
             ambiguous[position] = place is not None and ours[position] in repeated
@@ -262,13 +262,12 @@ def _read_mat(path: Path, fits: Fits) -> Table:
 def _read_safetensors(path: Path) -> Table:
     from safetensors import SafetensorError, safe_open
 
-    layouts = ("descriptors",), ("gallery", "queries")
     try:
         with safe_open(path, framework="pt") as file:
-            keys, about = set(file.keys()), file.metadata() or {}
-            layout = next((names for names in layouts if keys & {*layouts[0], *layouts[1]} == set(names)), None)
-            if layout is None:
-                found = ", ".join(sorted(keys)[:8]) or "nothing"
+            keys, about = sorted(file.keys()), file.metadata() or {}
+            layout = [key for key in keys if key in ("descriptors", "gallery", "queries")]
+            if layout not in (["descriptors"], ["gallery", "queries"]):
+                found = ", ".join(keys[:8]) or "nothing"
                 raise UserError(f"{path} must hold either descriptors, or gallery and queries; it holds {found}")
             tensors = [file.get_tensor(key) for key in layout]
     except (SafetensorError, OSError) as error:
@@ -308,11 +307,9 @@ def _norms(descriptors: NDArray[np.number]) -> NDArray[np.float64]:
     return np.sqrt(np.einsum("nd,nd->n", wide, wide))
 
 
-def _repeated(names: Sequence[str]) -> dict[str, int]:
-    """Names that come more than once, in the order of the first time, and how often."""
-    if len(set(names)) == len(names):
-        return {}
-    return {name: times for name, times in Counter(names).items() if times > 1}
+def _repeated(names: Sequence[str]) -> list[str]:
+    """Names that come more than once, in the order of the first time."""
+    return [name for name, times in Counter(names).items() if times > 1]
 
 
 def _without_suffix(name: str) -> str:

@@ -25,8 +25,7 @@ class RootSIFT:
         upright: describe every patch as it stands, instead of turned to its main gradient: photos of buildings are
             taken upright, and what differs by its direction alone is told apart.
 
-    Raises:
-        UserError: settings out of range.
+    Raises UserError for settings out of range.
     """
 
     model = None
@@ -49,7 +48,6 @@ class RootSIFT:
         return [self._extract(detector, image.cpu().numpy()) for image in images]
 
     def config(self) -> dict[str, object]:
-        """What a result card says of it."""
         return {
             "features": "rootsift",
             "max_features": self.max_features,

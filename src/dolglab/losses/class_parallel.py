@@ -54,8 +54,7 @@ class ClassParallel:
         sample_rate: share of its classes that each process compares with in a step, the batch's own always among
             them; 1 for all.
 
-    Raises:
-        UserError: a margin whose value depends on more than one shard, or a rate outside (0, 1].
+    Raises UserError for a margin whose value depends on more than one shard, or a rate outside (0, 1].
     """
 
     def __init__(self, head: MarginHead, sample_rate: float = 1.0) -> None:
@@ -115,8 +114,17 @@ class ClassParallel:
             cosine = self.head.cosine(everyone, self._rows_of(classes))
             at = _positions(classes, labels - self.shard.start)
             logits, target = self._logits(cosine, at, labels)
-            value = _CrossEntropy.apply(logits, at)
-            return self._result(value, cosine.detach(), target.detach(), at)
+            value, cosine = _CrossEntropy.apply(logits, at), cosine.detach()
+            target, best = _all_reduce(target.detach()), _all_reduce(cosine.amax(1), "MAX")
+            total, count = _all_reduce(torch.stack([cosine.sum(), cosine.new_tensor(float(cosine.numel()))]))
+        return HeadLoss(
+            loss=value,
+            accuracy=(target >= best).float().mean(),
+            target_cosine=target.mean(),
+            nontarget_cosine=(total - target.sum()) / (count - len(target)).clamp(min=1),
+            cosine=cosine,
+            at=at,
+        )
 
     def norm(self, parameters: list[nn.Parameter]) -> Float[Tensor, ""]:
         """The norm of the gradients of replicated parameters and all shards; the head need not be in `parameters`."""
@@ -173,20 +181,6 @@ class ClassParallel:
         before = cosine.gather(1, index)
         after = torch.where(here.view(-1, 1), self.head.target_cosine(before, labels), before)
         return self.head.scale * cosine.scatter(1, index, after), torch.where(here, before.flatten(), 0)
-
-    def _result(
-        self, value: Float[Tensor, ""], cosine: Float[Tensor, "b c"], target: Float[Tensor, " b"], at: Int[Tensor, " b"]
-    ) -> HeadLoss:
-        target, best = _all_reduce(target), _all_reduce(cosine.amax(1), "MAX")
-        total, count = _all_reduce(torch.stack([cosine.sum(), cosine.new_tensor(float(cosine.numel()))]))
-        return HeadLoss(
-            loss=value,
-            accuracy=(target >= best).float().mean(),
-            target_cosine=target.mean(),
-            nontarget_cosine=(total - target.sum()) / (count - len(target)).clamp(min=1),
-            cosine=cosine,
-            at=at,
-        )
 
 
 def _margin_heads(base: type[MarginHead]) -> list[type[MarginHead]]:

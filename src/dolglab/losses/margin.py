@@ -92,8 +92,7 @@ class MarginHead(nn.Module):
         shardable: whether `class_parallel=true` may spread the classes over processes: a target's logit follows from
             its own cosine alone, and `negatives` leaves the others as they are.
 
-    Raises:
-        UserError: a size, margin or scale that makes no sense.
+    Raises UserError for a size, margin or scale that makes no sense.
     """
 
     shardable = False
@@ -164,7 +163,6 @@ class Softmax(MarginHead):
         super().__init__(dim, num_classes, 0.0, scale)
 
     def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
-        """As it is."""
         return cosine
 
 
@@ -174,7 +172,6 @@ class ArcFace(MarginHead):
     shardable = True
 
     def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
-        """See `arcface_cosine`."""
         return arcface_cosine(cosine, self.margin)
 
 
@@ -184,7 +181,6 @@ class CosFace(MarginHead):
     shardable = True
 
     def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
-        """See `cosface_cosine`."""
         return cosface_cosine(cosine, self.margin)
 
 
@@ -216,7 +212,6 @@ class CurricularFace(MarginHead):
         return softened_arcface_cosine(cosine, self.margin)
 
     def negatives(self, cosine: Float[Tensor, "b n"], target: Float[Tensor, "b 1"]) -> Float[Tensor, "b n"]:
-        """See `curricular_cosine`."""
         return curricular_cosine(cosine, arcface_cosine(target, self.margin), self.mean_cosine.clone())
 
 

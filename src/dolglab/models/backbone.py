@@ -82,14 +82,11 @@ class Backbone(nn.Module):
         options: of the architecture, such as `dynamic_img_size`; those by which timm loads weights are not taken.
         licence: of `weights`, where these are not the tag's.
 
-    Attributes:
-        out_channels: channels of the local and the global map.
-        reductions: strides of the local and the global map.
+    Attributes (and those of `FeatureBackbone`):
         mean, std: the colour statistics the weights were trained with, for pixels in [0, 1].
         licence: of `weights` as given, else of the tag's as timm states it; None where nobody does.
 
-    Raises:
-        UserError: unknown name, no map with that reduction or depth, weights that cannot be had or do not fit.
+    Raises UserError for an unknown name, no map with that reduction or depth, weights that cannot be had or do not fit.
     """
 
     def __init__(
@@ -187,8 +184,9 @@ class Backbone(nn.Module):
             single = len({stage.reduction for stage in self._stages}) == 1
             last = freeze_until - 1 if single else _by_reduction(self.name, self._stages, freeze_until)
             if not 0 <= last < len(bounds):
-                reason = f"is beyond the {len(bounds)} stages of {self.name}"
-                raise UserError(f"backbone.freeze_until={freeze_until} {reason}")
+                raise UserError(
+                    f"backbone.freeze_until={freeze_until} is beyond the {len(bounds)} stages of {self.name}"
+                )
             frozen = modules[: bounds[last] + 1] + frozen
         return [m for m in frozen if [*m.parameters(recurse=False), *m.buffers(recurse=False)] or not [*m.children()]]
 
@@ -238,16 +236,11 @@ def _create(
 ) -> nn.Module:
     # timm warns of the classifier's tensors, which a network of features does not take.
     logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
-    given = {"pretrained_cfg_overlay": {"state_dict": _fitting(name, weights)}} if weights is not None else {}
+    given: dict[str, Any] = {"features_only": True, "out_indices": tuple(indices), **options}
+    if weights is not None:
+        given["pretrained_cfg_overlay"] = {"state_dict": _fitting(name, weights)}
     try:
-        return timm.create_model(
-            name,
-            pretrained=pretrained or weights is not None,
-            features_only=True,
-            out_indices=tuple(indices),
-            **given,
-            **options,
-        )
+        return timm.create_model(name, pretrained=pretrained or weights is not None, **given)
     except (OSError, RuntimeError) as error:
         if not pretrained or weights is not None:
             raise

@@ -57,8 +57,7 @@ def describe_run(config: Mapping[str, Any], classes: list[str], data: Mapping[st
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint's content, or that of an exported folder, read without running any code in it.
 
-    Raises:
-        UserError: no such file, damaged, or not written by this project.
+    Raises UserError where it is not there, is damaged, or was not written by this project.
     """
     path = Path(path)
     if (path / ABOUT).is_file():
@@ -94,8 +93,7 @@ def tensor_file(path: str | Path) -> Path:
 def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
     """The trained network of a checkpoint, in eval mode, and the configuration of its run.
 
-    Raises:
-        UserError: as `read_checkpoint`, or weights that do not fit the model they come with.
+    Raises UserError as `read_checkpoint`, and for weights that do not fit the model they come with.
     """
     checkpoint = read_checkpoint(path)
     config = checkpoint[RUN_KEY]["config"]
@@ -174,10 +172,7 @@ def registered_networks() -> Mapping[str, Callable[..., Any]]:
 
     Raises UserError for two of one name.
     """
-    own = [
-        importlib.import_module(f"{dolglab.models.__name__}.{m.name}")
-        for m in pkgutil.iter_modules(dolglab.models.__path__)
-    ]
+    own = [importlib.import_module(f"dolglab.models.{m.name}") for m in pkgutil.iter_modules(dolglab.models.__path__)]
     found: dict[str, Callable[..., Any]] = {}
     for module in [*own, *(entry.load() for entry in entry_points(group=ENTRY_POINT_GROUP))]:
         for name, value in vars(module).items():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dolglab.contracts import FloatArray, IntArray
 from dolglab.errors import UserError
 from dolglab.retrieval.asmk_codebook import Codebook, learn_codebook, load_codebook, sample
-from dolglab.retrieval.asmk_inverted_file import FEATURES_AT_ONCE, Entries, InvertedFile, aggregate, batches, encode
+from dolglab.retrieval.asmk_inverted_file import FEATURES_AT_ONCE, Entries, InvertedFile, aggregate, batches
 
 # Binary codes are packed into words of this many bits.
 BITS = 32
@@ -179,8 +179,7 @@ class ASMK:
 
     def _aggregated(self, rows: FloatArray, owners: IntArray, assignments: int) -> Entries:
         codebook = self._codebook()
-        images, words, sums = aggregate(rows, owners, codebook.assign(rows, assignments), codebook.centroids)
-        return Entries(images, words, encode(sums, self.binary))
+        return aggregate(rows, owners, codebook.assign(rows, assignments), codebook.centroids, self.binary)
 
     def _codebook(self) -> Codebook:
         if self.learned is None:

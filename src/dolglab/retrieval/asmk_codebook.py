@@ -101,19 +101,14 @@ def load_codebook(path: str | Path) -> Codebook:
             origin = Origin(**json.loads((stored.metadata() or {})[METADATA_KEY]))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is no codebook of ours, or is damaged ({type(error).__name__})") from error
-    centroids, mean, projection = (tensors.get(key) for key in ("centroids", "mean", "projection"))
-    sound = all(value.dtype == np.float32 and np.isfinite(value).all() for value in tensors.values())
-    if not sound or centroids is None or not _fit(centroids, mean, projection):
+    mean, projection = tensors.get("mean"), tensors.get("projection")
+    centroids = tensors.get("centroids", np.empty(0, np.float32))
+    sound = centroids.ndim == 2 and centroids.size > 0 and (mean is None) == (projection is None)
+    if mean is not None and projection is not None:
+        sound = sound and mean.ndim == 1 and projection.shape == (len(mean), centroids.shape[1])
+    if not sound or not all(value.dtype == np.float32 and np.isfinite(value).all() for value in tensors.values()):
         raise UserError(f"{path} is damaged: its arrays do not fit together or are not finite")
     return Codebook(centroids, mean, projection, origin)
-
-
-def _fit(centroids: NDArray, mean: NDArray | None, projection: NDArray | None) -> bool:
-    if centroids.ndim != 2 or not centroids.size:
-        return False
-    if mean is None or projection is None:
-        return mean is projection
-    return mean.ndim == 1 and projection.shape == (len(mean), centroids.shape[1])
 
 
 def learn_codebook(
@@ -125,8 +120,7 @@ def learn_codebook(
         rows: a sample of the descriptors of the set `name`.
         words: how many words; None for as many as `automatic_words` finds.
 
-    Raises:
-        UserError: too few descriptors for the words asked for or for PCA.
+    Raises UserError for too few descriptors for the words asked for or for PCA.
     """
     if words is not None and words > len(rows):
         raise UserError(
@@ -164,7 +158,6 @@ def sample(arrays: Iterable[NDArray[np.floating]], limit: int, seed: int) -> NDA
     """
     rng = np.random.default_rng(seed)
     parts: list[NDArray[np.floating]] = []
-    kept: NDArray[np.floating] | None = None
     seen = 0
     for rows in arrays:
         if not len(rows):
@@ -176,15 +169,14 @@ def sample(arrays: Iterable[NDArray[np.floating]], limit: int, seed: int) -> NDA
             parts.append(np.array(head))
         later = rows[len(head) :]
         if len(later):
-            if kept is None:
-                kept = np.concatenate(parts)
-                parts = [kept]
+            if len(parts) > 1:
+                parts = [np.concatenate(parts)]
             slots = rng.integers(0, np.arange(seen + len(head), seen + len(rows)) + 1)
-            kept[slots[slots < limit]] = later[slots < limit]
+            parts[0][slots[slots < limit]] = later[slots < limit]
         seen += len(rows)
     if not parts:
         raise UserError("there are no local features to learn a codebook from")
-    return kept if kept is not None else np.concatenate(parts)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def pca(rows: NDArray[np.floating], dim: int) -> tuple[FloatArray, FloatArray]:

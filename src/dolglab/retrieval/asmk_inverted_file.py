@@ -27,19 +27,15 @@ class Entries(NamedTuple):
     vectors: FloatArray | NDArray[np.uint32]
 
 
-def aggregate(
-    rows: FloatArray, owners: IntArray, words: IntArray, centroids: FloatArray
-) -> tuple[IntArray, IntArray, FloatArray]:
-    """Sums of residuals per image and word, before normalisation (Tolias et al., ICCV 2013).
+def aggregate(rows: FloatArray, owners: IntArray, words: IntArray, centroids: FloatArray, binary: bool) -> Entries:
+    """Sums of residuals per image and word, by image, then word (Tolias et al., ICCV 2013); encoded (see `encode`).
 
     Args:
         rows: (n, D) descriptors, n > 0.
         owners: (n,) the image of each.
         words: (n, k) the words of each.
         centroids: (words, D).
-
-    Returns:
-        Images, words and sums (m, D), by image, then word.
+        binary: whether signs are kept.
     """
     assigned = words.shape[1]
     key = np.repeat(owners, assigned) * len(centroids) + words.ravel()
@@ -48,7 +44,7 @@ def aggregate(
     row, word = order // assigned, words.ravel()[order]
     residuals = rows[row]
     residuals -= centroids[word]
-    return owners[row[first]], word[first], run_sums(residuals, first)
+    return Entries(owners[row[first]], word[first], encode(run_sums(residuals, first), binary))
 
 
 def run_sums(rows: FloatArray, first: IntArray) -> FloatArray:

@@ -25,7 +25,16 @@ ROWS_PER_LIST = 39
 
 
 class TrainedIndex(Index):
-    """An index that learns from a sample of the gallery before it takes all of it."""
+    """An index that learns from a sample of the gallery before it takes all of it.
+
+    Attributes:
+        training_sample: descriptors drawn for training.
+        iterations: of k-means.
+        seed: of the drawing and of k-means.
+        depth: how many answers an evaluation asks for.
+
+    Raises UserError for a setting below 1 (a seed below 0).
+    """
 
     training_sample: int
     iterations: int
@@ -58,7 +67,13 @@ class TrainedIndex(Index):
 
 
 class CodedIndex(TrainedIndex):
-    """An index that keeps a code of `code_bytes` for each descriptor, `bits` for each part of it."""
+    """An index that keeps a code of each descriptor.
+
+    Attributes:
+        code_bytes: bytes of a code.
+        bits: bits of each part of a code, 4 to 12; there are 8 * code_bytes / bits parts, which must divide the
+            descriptor.
+    """
 
     code_bytes: int
     bits: int
@@ -95,13 +110,8 @@ class InvertedIndex(TrainedIndex):
     Args:
         lists: how many; None for the square root of the gallery's size, fewer where the training sample is small.
         probes: lists looked into for each query; at least as many as there are lists look into all.
-        training_sample: descriptors drawn for training.
-        iterations: of k-means.
-        seed: of the drawing and of k-means.
-        depth: how many answers an evaluation asks for.
 
-    Raises:
-        UserError: a setting below 1 (a seed below 0).
+    The others are those of `TrainedIndex`.
     """
 
     build_settings = ("lists", "training_sample", "iterations", "seed")
@@ -163,14 +173,7 @@ class IVFFlatIndex(InvertedIndex):
 class IVFPQIndex(InvertedIndex, CodedIndex):
     """Inverted file over codes of what a descriptor differs by from its list's centroid.
 
-    Args:
-        code_bytes: bytes of a code.
-        bits: bits of each part of a code; there are 8 * code_bytes / bits parts, which must divide the descriptor.
-
-    The others are those of `InvertedIndex`, and come first.
-
-    Raises:
-        UserError: a setting below 1 (a seed below 0), or bits out of 4 to 12.
+    Arguments are those of `InvertedIndex`, then those of `CodedIndex`.
     """
 
     kind = "ivf_pq"
@@ -196,16 +199,8 @@ class IVFPQIndex(InvertedIndex, CodedIndex):
 class OPQIndex(CodedIndex):
     """Codes of rotated descriptors; the rotation spreads what they differ by evenly over the parts of a code.
 
-    Args:
-        code_bytes: bytes of a code.
-        bits: bits of each part of a code; there are 8 * code_bytes / bits parts, which must divide the descriptor.
-        training_sample: descriptors drawn for training.
-        iterations: of the rotation, each with 4 of k-means (the first with 40), and of the last k-means.
-        seed: of the drawing and of k-means.
-        depth: how many answers an evaluation asks for.
-
-    Raises:
-        UserError: a setting below 1 (a seed below 0), or bits out of 4 to 12.
+    Arguments are those of `CodedIndex`. `iterations` are those of the rotation, each with 4 of k-means (the first with
+    40), and of the last k-means.
     """
 
     kind = "opq_pq"
@@ -261,8 +256,7 @@ class HNSWIndex(Index):
 
     The graph is made by one thread: with more, it would be another each time.
 
-    Raises:
-        UserError: a setting below 1 (m below 2).
+    Raises UserError for a setting below 1 (m below 2).
     """
 
     kind = "hnsw"

@@ -78,7 +78,9 @@ class Index(ABC):
         with what the code stands for. Raises UserError for NaN or infinite values, k below 1, and descriptors of
         another size than the gallery's.
         """
-        index = self._built()
+        import faiss
+
+        index, selector = self._built(), None
         _check_finite(queries, "query")
         if queries.shape[1] != index.d:
             raise UserError(f"the queries have {queries.shape[1]} values each, the gallery's descriptors {index.d}")
@@ -86,8 +88,11 @@ class Index(ABC):
             raise UserError(f"at least one answer must be asked for, not {k}")
         scores = np.full((len(queries), k), -np.inf, np.float32)
         positions = np.full((len(queries), k), -1, np.int64)
+        if allowed is not None:
+            # faiss keeps the array that it is given.
+            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # pyright: ignore[reportCallIssue]
         if len(self):
-            self._fill(np.ascontiguousarray(queries, np.float32), scores, positions, _selector(allowed))
+            self._fill(np.ascontiguousarray(queries, np.float32), scores, positions, selector)
         return scores, positions
 
     def save(self, path: Path) -> None:
@@ -97,7 +102,7 @@ class Index(ABC):
         """
         import faiss
 
-        index, beside = self._built(), _json_path(path)
+        index, beside = self._built(), path.with_name(f"{path.name}.json")
         if self._mapped:
             raise UserError(f"this index is mapped from its file: copy that file instead of saving it to {path}")
         about = {"kind": self.kind, "settings": self.settings, "dim": index.d, "count": len(self)}
@@ -116,14 +121,12 @@ class Index(ABC):
         """Take the index that `save` wrote to `path`.
 
         Args:
-            path: where it is.
             mmap: leave vectors, codes and graph in the file and read what a search touches (every kind can; the
                 common part, centroids and code books, is read at once). Only the file's length is checked then, not
                 its content.
             dim: length of the descriptors that it must index.
 
-        Raises:
-            UserError: no such index, a damaged one, another kind, other settings, or descriptors of another size.
+        Raises UserError for no such index, a damaged one, another kind, other settings, or descriptors of another size.
         """
         import faiss
 
@@ -150,7 +153,7 @@ class Index(ABC):
         """The JSON beside an index. Raises UserError where there is none, or for another index than this one."""
         if not path.is_file():
             raise UserError(f"{path}: there is no index: build one and save it there")
-        beside = _json_path(path)
+        beside = path.with_name(f"{path.name}.json")
         try:
             stored = json.loads(beside.read_text())
         except OSError as error:
@@ -285,25 +288,12 @@ def recall(approximate: IntArray, exact: IntArray, k: int) -> float:
     return float((hits[counts > 0] / counts[counts > 0]).mean()) if counts.any() else math.nan
 
 
-def _selector(allowed: BoolArray | None) -> Any:
-    if allowed is None:
-        return None
-    import faiss
-
-    # faiss keeps the array that it is given.
-    return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # pyright: ignore[reportCallIssue]
-
-
 def _check_finite(descriptors: FloatArray, role: str, rows_at_once: int = ROWS_AT_ONCE) -> None:
     if descriptors.ndim != 2:
         raise UserError(f"{role} descriptors must be a table of one row each, not of shape {descriptors.shape}")
     for start in range(0, len(descriptors), rows_at_once):
         if not np.isfinite(descriptors[start : start + rows_at_once]).all():
             raise UserError(f"a {role} descriptor is not finite: the network gave NaN or infinity")
-
-
-def _json_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
 
 
 def _utf8(path: Path) -> str:

@@ -25,8 +25,7 @@ class AlphaQE:
         neighbours: how many answers are added.
         alpha: how much faster than the cosine an answer's weight falls. Answers with cosine <= 0 weigh nothing.
 
-    Raises:
-        UserError: neighbours below 1, alpha below 0.
+    Raises UserError for neighbours below 1, alpha below 0.
     """
 
     names: ClassVar[tuple[str, str]] = "post.alpha_qe", "query_expansion"
@@ -47,7 +46,6 @@ class AlphaQE:
         return gallery, add_neighbours(queries, gallery, found, alpha_weights(cosines, found, self.alpha))
 
     def config(self) -> dict[str, object]:
-        """What a result card says of it."""
         return {self.names[1]: "alpha", **asdict(self)}
 
 

@@ -161,7 +161,6 @@ class Whitening:
         return write_bytes(Path(path), save(tensors, metadata | origin))
 
     def config(self) -> dict[str, object]:
-        """What a result card says of it."""
         if self.learned is None:
             return {"whitening": self.kind, "dim": self.dim, "learned_on": None}
         return {

@@ -56,8 +56,7 @@ class Diffusion:
         tolerance: the residual at which the solution is good, relative to y.
         iterations: after this many steps it is good in any case.
 
-    Raises:
-        UserError: a setting out of its range.
+    Raises UserError for a setting out of its range.
     """
 
     depth: int = 1000
@@ -97,6 +96,5 @@ class Diffusion:
         return cg(system, y, rtol=self.tolerance, maxiter=self.iterations)[0]
 
     def config(self) -> dict[str, object]:
-        """What a result card says of it."""
         decisive = ("depth", "neighbours", "query_neighbours", "alpha", "gamma")
         return {"rerank": "diffusion", **{name: getattr(self, name) for name in decisive}}

@@ -51,8 +51,7 @@ class Neighbours:
         neighbours: how many nearest answers each is refined from, and the query (and one more) expanded from; its K.
         beta: how much a neighbour weighs beside the answer itself.
 
-    Raises:
-        UserError: depth or neighbours below 1, beta below 0.
+    Raises UserError for depth or neighbours below 1, beta below 0.
     """
 
     def __init__(self, depth: int = 400, neighbours: int = 9, beta: float = 0.15) -> None:
@@ -77,5 +76,4 @@ class Neighbours:
         return np.argsort(-(direct + answers @ expanded) / 2, kind="stable").astype(np.int64)
 
     def config(self) -> dict[str, object]:
-        """What a result card says of it."""
         return {"rerank": "neighbours", "depth": self.depth, "neighbours": self.neighbours, "beta": self.beta}

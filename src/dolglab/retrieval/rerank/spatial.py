@@ -37,8 +37,7 @@ class Spatial:
         ratio: of the distances to the nearest and second nearest descriptor, at most so much; 1 asks for nothing.
         least: least cosine of matched descriptors.
 
-    Raises:
-        UserError: settings out of range.
+    Raises UserError for settings out of range.
     """
 
     depth: int = 100
@@ -71,5 +70,4 @@ class Spatial:
         return Match(matches, inliers(*points, cast("Kind", self.kind), self.residual, self.iterations)[0])
 
     def config(self) -> dict[str, object]:
-        """What a result card says of it."""
         return {"rerank": "spatial", **asdict(self)}
