@@ -87,7 +87,7 @@ def make_ranking() -> Callable[..., Ranking]:
             for difficulty, value in zip(DIFFICULTIES, maps, strict=True)
         }
         top = np.array([[1, 0, 2, 3, 4], [4, 6, 5, 7, 1]])
-        return Ranking(benchmark, evaluation, (1, 5), top, bad, seconds=2.5)
+        return Ranking(evaluation, (1, 5), benchmark=benchmark, top=top, bad=bad, seconds=2.5)
 
     return make
 

@@ -33,10 +33,10 @@ class WarmPython:
         env: what its environment has beside this process's own and one thread.
     """
 
-    def __init__(self, arguments: Sequence[str], cwd: Path = ROOT, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, arguments: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
         self.arguments = list(arguments)
         self._streams = [Path(tempfile.mkstemp()[1]) for _ in range(2)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"} | (env or {})
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **env}
         self._process = CONTEXT.Process(target=_start, args=(self.arguments, cwd, environment, self._streams))
         self._process.start()
         assert self._process.pid is not None

@@ -74,9 +74,9 @@ def main() -> None:
     start = time.perf_counter()
     asmk.learn(gallery, "made up", "")
     learned = time.perf_counter()
-    assert asmk.codebook is not None
-    centroids = asmk.codebook.centroids
-    asmk.codebook.assign(np.concatenate(gallery), 1)
+    assert asmk.learned is not None
+    centroids = asmk.learned.centroids
+    asmk.learned.assign(np.concatenate(gallery), 1)
     assigned = time.perf_counter()
     print(
         f"ASMK, {IMAGES} images x {FEATURES} x {DIM}, {QUERIES} queries, {faiss.omp_get_max_threads()} threads\n"

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int, UInt8
     from torch import Tensor
 
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 Crop = Literal["pil", "trunc", "none"]
 Resize = Literal["released", "antialias"]
 Orientation = Literal["exif", "ignore"]
@@ -76,9 +79,9 @@ class LocalFeatures:
     (height, width); `sizes` the sides of the patches described, in the same pixels; `descriptors` are L2-normalised.
     """
 
-    keypoints: NDArray[np.float32]
-    sizes: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    keypoints: FloatArray
+    sizes: FloatArray
+    scores: FloatArray
     descriptors: NDArray[np.floating]
     shape: tuple[int, int]
 
@@ -99,11 +102,11 @@ class ExtractedFeatures:
     `seconds` and `bytes` are means over images, and `stages` is what a result card says.
     """
 
-    available: NDArray[np.bool_]
+    available: BoolArray
     bad: tuple[BadImage, ...] = ()
     seconds: float = 0.0
     bytes: float = 0.0
-    descriptors: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    descriptors: FloatArray = field(default_factory=lambda: np.empty((0, 0), np.float32))
     features: Callable[[int], LocalFeatures] = field(default=no_features)
     stages: Mapping[str, object] = field(default_factory=dict)
 
@@ -117,10 +120,10 @@ class Shortlist:
     """
 
     query_image: int
-    positions: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    query_descriptor: NDArray[np.float32]
-    descriptors: NDArray[np.float32]
+    positions: IntArray
+    scores: FloatArray
+    query_descriptor: FloatArray
+    descriptors: FloatArray
     local: Callable[[int], LocalFeatures]
 
     def __len__(self) -> int:
@@ -134,7 +137,7 @@ class Reranker(Protocol):
     depth: int
     local: bool
 
-    def __call__(self, shortlist: Shortlist) -> NDArray[np.int64]:
+    def __call__(self, shortlist: Shortlist) -> IntArray:
         """The new order: a permutation of 0..k-1, best first."""
         ...
 
@@ -149,7 +152,7 @@ class TrainingSet:
 
     source: ImageSource
     ids: NDArray[np.uint64]
-    labels: NDArray[np.int64]
+    labels: IntArray
     classes: NDArray[np.str_]
 
     def __post_init__(self) -> None:
@@ -184,18 +187,14 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch with its tensors on `device`."""
-        return replace(
-            self,
-            images=self.images.to(device, non_blocking=non_blocking),
-            labels=self.labels.to(device, non_blocking=non_blocking),
-            draws=self.draws.to(device, non_blocking=non_blocking),
-        )
+        return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The batch with its tensors in page-locked memory."""
-        return replace(
-            self, images=self.images.pin_memory(), labels=self.labels.pin_memory(), draws=self.draws.pin_memory()
-        )
+        return self._with(lambda tensor: tensor.pin_memory())
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return replace(self, images=change(self.images), labels=change(self.labels), draws=change(self.draws))
 
 
 @dataclass(frozen=True)
@@ -215,10 +214,9 @@ class ImageBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ImageBatch:
         """The batch with its tensors on `device`."""
-        images = tuple(image.to(device, non_blocking=non_blocking) for image in self.images)
         return replace(
             self,
-            images=images,
+            images=tuple(image.to(device, non_blocking=non_blocking) for image in self.images),
             positions=self.positions.to(device, non_blocking=non_blocking),
             skipped=self.skipped.to(device, non_blocking=non_blocking),
         )
@@ -232,9 +230,9 @@ class ImageBatch:
 class GroundTruth:
     """Gallery positions of each query's easy positives, hard positives and junk (Radenovic et al., 2018)."""
 
-    easy: tuple[NDArray[np.int64], ...]
-    hard: tuple[NDArray[np.int64], ...]
-    junk: tuple[NDArray[np.int64], ...]
+    easy: tuple[IntArray, ...]
+    hard: tuple[IntArray, ...]
+    junk: tuple[IntArray, ...]
 
     def __len__(self) -> int:
         return len(self.easy)
@@ -251,10 +249,10 @@ class Ranked:
         ranks: for each of `labelled` its 0-based rank in the whole ranking; -1 where it is not in it.
     """
 
-    heads: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    labelled: tuple[NDArray[np.int64], ...]
-    ranks: tuple[NDArray[np.int64], ...]
+    heads: IntArray
+    scores: FloatArray
+    labelled: tuple[IntArray, ...]
+    ranks: tuple[IntArray, ...]
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -293,7 +291,7 @@ class Measure(Protocol):
     # How many of a query's first answers it looks at.
     depth: int
 
-    def ground_truth_ids(self, truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
+    def ground_truth_ids(self, truth: GroundTruth) -> tuple[IntArray, ...]:
         """For each query the gallery positions whose ranks in the whole ranking `figures` asks for."""
         ...
 
@@ -321,7 +319,7 @@ class Benchmark:
     name: str
     source: ImageSource
     num_gallery: int
-    queries: NDArray[np.int64]
+    queries: IntArray
     boxes: NDArray[np.float64]
     ground_truth: GroundTruth
     crop: Crop
@@ -334,25 +332,19 @@ class Benchmark:
     gallery_is_training: bool = False
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """What a benchmark run gave: its figures, the head of each query's ranking and, of recognition, each answer.
+@dataclass(frozen=True, kw_only=True)
+class Ranking(Figures):
+    """What a benchmark run gave: its figures and the head of each query's ranking.
 
-    `answers` are (query, landmark, score), for the queries that have one. `notes` say what sets the figures apart from
-    others of the benchmark, `stages` what made and ranked the descriptors, `costs` what that took (seconds an image and
-    a query, bytes an image); `before` are the heads before re-ranking, `curves` the mean interpolated precision at
-    recall 0, 0.01, ..., 1.
+    `notes` say what sets the figures apart from others of the benchmark, `stages` what made and ranked the descriptors,
+    `costs` what that took (seconds an image and a query, bytes an image); `before` are the heads before re-ranking.
     """
 
     benchmark: Benchmark
-    evaluation: Evaluation
-    kappas: Sequence[int]
-    top: NDArray[np.int64]
+    top: IntArray
     bad: tuple[BadImage, ...] = ()
     seconds: float = field(default=0.0, compare=False)
-    answers: tuple[tuple[int, int, float], ...] = ()
     notes: tuple[str, ...] = ()
     stages: Mapping[str, object] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict, compare=False)
-    before: NDArray[np.int64] | None = None
-    curves: Mapping[Difficulty, NDArray[np.float64]] = field(default_factory=dict)
+    before: IntArray | None = None

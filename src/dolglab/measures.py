@@ -60,13 +60,14 @@ def revisited_evaluation(
         For each of easy, medium and hard: `map`, `ap` (one a query, NaN for a query without positives, which
         is left out of the means) and `mp_at_k` (one a k). Means over no query are NaN.
 
-    Raises:
-        UserError: another number of queries in `ranks` than in `ground_truth`.
+    Raises UserError for another number of queries in `ranks` than in `ground_truth`.
     """
     if len(ranks) != len(ground_truth):
         raise UserError(f"{len(ranks)} ranked lists for {len(ground_truth)} queries")
-    found = [ranks_in(ranked, labelled) for ranked, labelled in zip(ranks, labelled_of(ground_truth), strict=True)]
-    return _evaluation(found, ground_truth, kappas)
+    expected = labelled_of(ground_truth)
+    found = tuple(ranks_in(ranked, labelled) for ranked, labelled in zip(ranks, expected, strict=True))
+    ranked = Ranked(ranks, np.empty((len(ranks), 0), np.float32), expected, found)
+    return RevisitedMeasure(kappas).figures(ground_truth, dict.fromkeys(DIFFICULTIES, ranked)).evaluation
 
 
 def labelled_of(ground_truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
@@ -75,30 +76,21 @@ def labelled_of(ground_truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
     return tuple(np.concatenate(parts) for parts in kinds)
 
 
-def evaluation_of(ranked: Ranked, ground_truth: GroundTruth, kappas: Sequence[int] = (1, 5, 10)) -> Evaluation:
-    """Easy, Medium and Hard figures, as `revisited_evaluation` gives them, from the ranks of the labelled images.
+def positive_ranks(difficulty: Difficulty, ranked: Ranked, ground_truth: GroundTruth) -> list[NDArray[np.int64]]:
+    """For each query the ascending 0-based ranks of the positives found, ignored images taken out of the list.
 
     Raises ValueError for rankings whose labelled images are not `labelled_of(ground_truth)`.
     """
-    return _evaluation(_ranks_of(ranked, ground_truth), ground_truth, kappas)
-
-
-def scores_at(
-    difficulty: Difficulty, ranked: Ranked, ground_truth: GroundTruth, kappas: Sequence[int] = (1, 5, 10)
-) -> Scores:
-    """One difficulty's figures of `evaluation_of`, for rankings that are another at each difficulty."""
-    return _scores(difficulty, _ranks_of(ranked, ground_truth), ground_truth, kappas)
-
-
-def curve_at(difficulty: Difficulty, ranked: Ranked, ground_truth: GroundTruth) -> NDArray[np.float64]:
-    """One difficulty's mean precision at recall 0, 0.01, ..., 1, (101,); see `precision_at_recalls`."""
-    ranks = positive_ranks(difficulty, ranked, ground_truth)
-    return mean_precision_at_recalls(ranks, positive_counts(difficulty, ground_truth))
-
-
-def positive_ranks(difficulty: Difficulty, ranked: Ranked, ground_truth: GroundTruth) -> list[NDArray[np.int64]]:
-    """For each query the ascending 0-based ranks of the positives found, ignored images taken out of the list."""
-    return _positive_ranks(difficulty, _ranks_of(ranked, ground_truth), ground_truth)
+    expected = labelled_of(ground_truth)
+    if len(ranked) != len(expected) or not all(map(np.array_equal, ranked.labelled, expected)):
+        raise ValueError("these rankings were made for another ground truth")
+    found = []
+    for own, part in zip(ranked.ranks, _positive_parts(difficulty, ground_truth), strict=True):
+        positives, ignored = np.sort(own[part]), np.sort(np.delete(own, part))
+        # Those not found, -1, come first; each of the others is lowered by the ignored images ranked before it.
+        positives, ignored = positives[positives >= 0], ignored[ignored >= 0]
+        found.append(positives - np.searchsorted(ignored, positives))
+    return found
 
 
 def positive_counts(difficulty: Difficulty, ground_truth: GroundTruth) -> list[int]:
@@ -121,42 +113,14 @@ def _positive_parts(difficulty: Difficulty, ground_truth: GroundTruth) -> list[s
     ]
 
 
-def _ranks_of(ranked: Ranked, ground_truth: GroundTruth) -> Sequence[NDArray[np.int64]]:
-    expected = labelled_of(ground_truth)
-    if len(ranked) != len(expected) or not all(map(np.array_equal, ranked.labelled, expected)):
-        raise ValueError("these rankings were made for another ground truth")
-    return ranked.ranks
-
-
-def _evaluation(ranks: Sequence[NDArray[np.int64]], ground_truth: GroundTruth, kappas: Sequence[int]) -> Evaluation:
-    return {difficulty: _scores(difficulty, ranks, ground_truth, kappas) for difficulty in DIFFICULTIES}
-
-
-def _scores(
-    difficulty: Difficulty, ranks: Sequence[NDArray[np.int64]], ground_truth: GroundTruth, kappas: Sequence[int]
-) -> Scores:
-    """Means over the queries that have positives."""
-    counts = positive_counts(difficulty, ground_truth)
-    found = _positive_ranks(difficulty, ranks, ground_truth)
-    pairs = list(zip(found, counts, strict=True))
+def _scores(ranks: Sequence[NDArray[np.int64]], counts: Sequence[int], kappas: Sequence[int]) -> Scores:
+    """Means over the queries that have positives, from the ranks of those found and how many there are."""
+    pairs = list(zip(ranks, counts, strict=True))
     ap = np.array([average_precision(own, count) if count else np.nan for own, count in pairs], np.float64)
     precision = [precision_at(own, kappas) for own, count in pairs if count]
     if not precision:
         return {"map": float("nan"), "ap": ap, "mp_at_k": np.full(len(kappas), np.nan)}
     return {"map": float(np.nanmean(ap)), "ap": ap, "mp_at_k": np.mean(precision, axis=0)}
-
-
-def _positive_ranks(
-    difficulty: Difficulty, ranks: Sequence[NDArray[np.int64]], ground_truth: GroundTruth
-) -> list[NDArray[np.int64]]:
-    parts = _positive_parts(difficulty, ground_truth)
-    return [_lowered(own[part], np.delete(own, part)) for own, part in zip(ranks, parts, strict=True)]
-
-
-def _lowered(positives: NDArray[np.int64], ignored: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Ascending ranks of the positives found, each lowered by the ignored images ranked before it; -1 is not found."""
-    found = np.sort(positives[positives >= 0])
-    return found - np.searchsorted(np.sort(ignored[ignored >= 0]), found)
 
 
 def gldv2_map_at_k(predictions: Mapping[str, Sequence[str]], solution: Mapping[str, Set[str]], k: int = 100) -> float:
@@ -168,8 +132,7 @@ def gldv2_map_at_k(predictions: Mapping[str, Sequence[str]], solution: Mapping[s
         solution: for each query the images that show its landmark.
         k: how many answers count.
 
-    Raises:
-        UserError: no query, or one without positives.
+    Raises UserError for no query, or one without positives.
     """
     if not solution or not all(solution.values()):
         raise UserError("a GLDv2 retrieval solution needs queries, and positives for each")
@@ -193,8 +156,7 @@ def global_average_precision(predictions: Mapping[str, tuple[int, float]], solut
             scores stand in the order of image, then landmark.
         solution: for each image the landmarks it shows; empty for images of none, for which every answer is wrong.
 
-    Raises:
-        UserError: a solution in which no image shows a landmark, or a score that is no number.
+    Raises UserError for a solution in which no image shows a landmark, or a score that is no number.
     """
     shown = sum(1 for landmarks in solution.values() if landmarks)
     if not shown:
@@ -221,11 +183,13 @@ class RevisitedMeasure:
 
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
         """Figures and precision-recall curve at each difficulty."""
-        return Figures(
-            evaluation={d: scores_at(d, ranked, truth, self.kappas) for d, ranked in rankings.items()},
-            kappas=self.kappas,
-            curves={d: curve_at(d, ranked, truth) for d, ranked in rankings.items()},
-        )
+        evaluation: Evaluation = {}
+        curves: dict[Difficulty, NDArray[np.float64]] = {}
+        for difficulty, ranked in rankings.items():
+            ranks, counts = positive_ranks(difficulty, ranked, truth), positive_counts(difficulty, truth)
+            evaluation[difficulty] = _scores(ranks, counts, self.kappas)
+            curves[difficulty] = mean_precision_at_recalls(ranks, counts)
+        return Figures(evaluation, self.kappas, curves=curves)
 
     def submission(self, ranking: Ranking) -> None:
         """There is none."""

@@ -16,10 +16,9 @@ import torch
 from dolglab.contracts import Benchmark, LocalFeatures
 from dolglab.data.folder import folder_benchmark
 from dolglab.errors import UserError
-from dolglab.extraction.descriptor_store import DescriptorStore, DescriptorTarget, fingerprint
+from dolglab.extraction.descriptor_store import DescriptorStore, DescriptorTarget, LocalTarget, fingerprint
 from dolglab.extraction.extract import Images, extract
 from dolglab.extraction.extractor import Extractor
-from dolglab.extraction.local_store import LocalTarget
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import GlobalDescriptor
 

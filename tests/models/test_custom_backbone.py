@@ -18,9 +18,8 @@ from dolglab.extraction.extractor import Extractor
 from dolglab.extraction.fuse_batch_norm import for_inference
 from dolglab.extraction.local_features import NetworkLocalFeatures
 from dolglab.models.backbone import FeatureBackbone
-from dolglab.models.checkpoint import RUN_KEY, check_loadable, describe_run, load_model
+from dolglab.models.checkpoint import RUN_KEY, check_loadable, describe_run, load_model, registered_networks
 from dolglab.models.dolg import DOLG
-from dolglab.models.registry import registered_networks
 from dolglab.training.optim import parameter_groups
 
 SOURCE = '''

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from dolglab.errors import UserError
-from dolglab.extraction.explain import parts_of, similarity_terms
-from dolglab.extraction.extractor import Extractor
+from dolglab.extraction.extractor import Extractor, parts_of, similarity_terms
 from dolglab.library.catalogue import Photo
 from dolglab.library.ingest import embed
 from dolglab.library.library import Answer, Library

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ import pytest
 from dolglab.errors import UserError
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.index import FlatIndex, Index, recall
-from dolglab.retrieval.index_files import IndexHeader, read_index
 from retrieval.indexes import DIM, KINDS, Table, every_kind, stable_sort
 
 
@@ -57,16 +56,16 @@ def test_an_index_can_be_saved_where_it_was_mapped_from(
     assert path.is_file()
 
 
-class TakesAway(dict):
-    """Settings that are compared after the JSON was read and before the index is, and take it away meanwhile."""
+class TakesAway(FlatIndex):
+    """Its settings are compared after the JSON was read and before the index is, and take it away meanwhile."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
         self.path = path
 
-    def __iter__(self) -> Iterator[str]:
+    @property
+    def settings(self) -> dict[str, int | None]:
         self.path.unlink()
-        return super().__iter__()
+        return {}
 
 
 @pytest.mark.parametrize("mmap", [True, False])
@@ -77,7 +76,7 @@ def test_an_index_that_is_taken_away_while_it_is_read_is_said(
     index.build(data[0])
     index.save(path)
     with pytest.raises(UserError, match=os.strerror(errno.ENOENT)):
-        read_index(path, IndexHeader("flat", TakesAway(path)), mmap)
+        TakesAway(path).load(path, mmap)
 
 
 def test_search_settings_may_change_with_a_loaded_index(data: tuple[Table, Table], tmp_path: Path) -> None:

@@ -15,13 +15,12 @@ from dolglab.contracts import DIFFICULTIES, GroundTruth
 from dolglab.data.revisited import load_ground_truth
 from dolglab.errors import UserError
 from dolglab.measures import (
-    evaluation_of,
+    RevisitedMeasure,
     ignored_of,
     labelled_of,
     positive_counts,
     positive_ranks,
     revisited_evaluation,
-    scores_at,
 )
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.index import FlatIndex
@@ -117,14 +116,15 @@ def test_ranks_of_what_is_labelled_are_enough(data: st.DataObject) -> None:
     truth = GroundTruth(of["e"], of["h"], of["j"])
     found = [(np.array(ranking, np.int64), np.zeros(len(ranking), np.float32)) for ranking in rankings]
     ranked = listed_ranking(found, labelled_of(truth), 1)
-    result = evaluation_of(ranked, truth, (1, 4))
+    measure = RevisitedMeasure((1, 4))
+    result = measure.figures(truth, dict.fromkeys(DIFFICULTIES, ranked)).evaluation
     for query, ranking in enumerate(rankings):
         one = GroundTruth(truth.easy[query : query + 1], truth.hard[query : query + 1], truth.junk[query : query + 1])
         alone = revisited_evaluation(np.array([ranking], np.int64), one, (1, 4))
         for difficulty in DIFFICULTIES:
             np.testing.assert_array_equal(result[difficulty]["ap"][query], alone[difficulty]["ap"][0])
     for difficulty in DIFFICULTIES:
-        scores = scores_at(difficulty, ranked, truth, (1, 4))
+        scores = measure.figures(truth, {difficulty: ranked}).evaluation[difficulty]
         for figure in ("map", "ap", "mp_at_k"):
             np.testing.assert_array_equal(result[difficulty][figure], scores[figure])
 
@@ -146,7 +146,7 @@ def test_rankings_for_another_ground_truth_are_refused() -> None:
     other = GroundTruth(easy=lists([4]), hard=lists([2]), junk=lists([]))
     ranked = listed_ranking([(np.arange(5), np.zeros(5, np.float32))], labelled_of(truth), 3)
     with pytest.raises(ValueError, match="ground truth"):
-        evaluation_of(ranked, other)
+        RevisitedMeasure().figures(other, {"medium": ranked})
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from dolglab.errors import UserError
 from dolglab.measures import ranks_in
-from dolglab.retrieval.exact_dot import round_to_grid
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.index import FlatIndex
 from dolglab.retrieval.large_arrays import memory_map_of, take_rows
@@ -27,6 +26,7 @@ from dolglab.retrieval.ranking import (
     index_ranking,
     listed_ranking,
     reranked,
+    round_to_grid,
 )
 
 Array = NDArray[np.floating]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from dolglab.retrieval.exact_dot import parallel_map
+from dolglab.retrieval.ranking import parallel_map
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ import torch
 from dolglab.errors import UserError
 from dolglab.losses.local import LocalLoss
 from dolglab.losses.margin import ArcFace, CurricularFace
-from dolglab.models.checkpoint import load_model, selection_of, tensor_file
-from dolglab.models.released import load_released, released_network
+from dolglab.models.checkpoint import build_model, load_model, selection_of, tensor_file
+from dolglab.models.released import load_released, released_config
 from dolglab.sharing.export import Weights, from_checkpoint, from_released, new_folder, write_model
 from dolglab.training.init_weights import init_from
 from models.released_weights import state_dict
@@ -79,7 +79,7 @@ def test_training_starts_from_released_weights_and_their_head(parity: Path, tmp_
     stored = state_dict(parity, "r50_noaspp") | {"desc_cls.t": torch.tensor([0.3])}
     torch.save({"model_state": stored}, tmp_path / "weights.pyth")
     exported = written(from_released(tmp_path / "weights.pyth"), tmp_path / "model")
-    model, head = released_network("resnet50.tv_in1k", aspp=False), CurricularFace(512, 100)
+    model, head = build_model(released_config("resnet50.tv_in1k", aspp=False)), CurricularFace(512, 100)
     for source in (tmp_path / "weights.pyth", exported):
         init_from(model, head, str(source), [str(i) for i in range(100)])
         assert torch.equal(model.state_dict()["fc.bias"], stored["fc.bias"])
@@ -91,7 +91,7 @@ def test_training_starts_from_released_weights_and_their_head(parity: Path, tmp_
     assert torch.equal(other.weight, before)
     assert "its head is not taken: its shape is another" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"weights\.pyth"):
-        init_from(released_network("resnet50.tv_in1k", aspp=True), head, str(tmp_path / "weights.pyth"), [])
+        init_from(build_model(released_config("resnet50.tv_in1k", aspp=True)), head, str(tmp_path / "weights.pyth"), [])
 
 
 def test_the_centres_go_along_to_another_margin(tmp_path: Path) -> None:

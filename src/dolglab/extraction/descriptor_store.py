@@ -1,6 +1,7 @@
-"""Descriptors of a benchmark's images, made by a network and kept on disk.
+"""Descriptors and local features of a benchmark's images, made when they are wanted and kept on disk.
 
-`DescriptorStore` is the files; `DescriptorTarget` makes what they are missing (see `extract`).
+`DescriptorStore` is the files of descriptors, local features are one file an image; a `DescriptorTarget` and a
+`LocalTarget` make what is missing (see `extract`).
 """
 
 from __future__ import annotations
@@ -9,24 +10,27 @@ import functools
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from numpy.typing import NDArray
+from jaxtyping import Float, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 from torch import Tensor, nn
 
-from dolglab.contracts import Benchmark
+from dolglab.contracts import Benchmark, BoolArray, IntArray, LocalFeatures
 from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor, Group, ShapeBuckets
-from dolglab.io import atomic_path, write_text
+from dolglab.io import atomic_path, write_bytes, write_text
 
 FORMAT = 1
 # What a store's folder holds: (images, D) float32, which images there are, how they were made, and how long that took.
 DESCRIPTORS, AVAILABLE, ABOUT, TIMING = "descriptors.npy", "known.npy", "about.json", "timing.json"
+# What an image's local features are made of, and the images whose features stay in memory.
+PARTS, CACHED_IMAGES = ("keypoints", "sizes", "scores", "descriptors"), 256
 
 
 class DescriptorStore:
@@ -38,8 +42,7 @@ class DescriptorStore:
     Rows are written before they are marked as available, in files mapped into memory: a process that is killed loses
     nothing that it marked.
 
-    Raises:
-        UserError: a folder whose files are damaged or of another shape.
+    Raises UserError for a folder whose files are damaged or of another shape.
     """
 
     def __init__(self, folder: Path, images: int, dim: int) -> None:
@@ -63,15 +66,15 @@ class DescriptorStore:
                 raise UserError(f"{folder} cannot be written ({error.strerror}): name another store=DIR") from error
 
     @property
-    def available(self) -> NDArray[np.bool_]:
+    def available(self) -> BoolArray:
         """(images,): which descriptors there are, as of now."""
         return np.array(self._available)
 
-    def missing(self) -> NDArray[np.int64]:
+    def missing(self) -> IntArray:
         """Positions whose descriptors are still to be made."""
         return np.flatnonzero(~self._available)
 
-    def put(self, positions: NDArray[np.int64], descriptors: Float[Tensor, "b d"]) -> None:
+    def put(self, positions: IntArray, descriptors: Float[Tensor, "b d"]) -> None:
         """Keep some descriptors. Raises UserError for one that is not finite, which is not kept."""
         rows = descriptors.detach().float().cpu().numpy()
         bad = ~np.isfinite(rows).all(1)
@@ -135,7 +138,7 @@ class FeatureTarget(ABC):
         benchmark: whose images.
         name: begins the folder's name.
         network: what describes the images, and has to be on the device; None where there is none.
-        details: what else decides the features (plain values).
+        details: what else decides the features: how images are read, the precision (plain values).
 
     Attributes:
         about: all that decides the features, as `about.json` in the folder says it.
@@ -163,7 +166,7 @@ class FeatureTarget(ABC):
         """Make the folder, where there is none yet; called in the main process alone, before the others go on."""
 
     @abstractmethod
-    def missing(self) -> NDArray[np.int64]:
+    def missing(self) -> IntArray:
         """Positions of the images that are still to be processed; called after `create`, in every process."""
 
     @abstractmethod
@@ -192,14 +195,7 @@ class FeatureTarget(ABC):
 
 
 class DescriptorTarget(FeatureTarget):
-    """Describes images and keeps the descriptors; a run that ends in between goes on from there.
-
-    Args:
-        root: folder of all stores.
-        benchmark: whose images.
-        extractor: how they are described.
-        details: what else decides the descriptors: how images are read, the precision (plain values).
-    """
+    """Describes images by an extractor and keeps the descriptors; a run that ends in between goes on from there."""
 
     def __init__(
         self, root: str | Path, benchmark: Benchmark, extractor: Extractor, details: Mapping[str, Any]
@@ -214,19 +210,88 @@ class DescriptorTarget(FeatureTarget):
         return DescriptorStore(self.folder, self.images, self.extractor.model.dim)
 
     def create(self) -> None:
-        """Make the store where there is none."""
         DescriptorStore.create(self.folder, self.images, self.extractor.model.dim, self.about)
 
-    def missing(self) -> NDArray[np.int64]:
-        """Positions without a descriptor."""
+    def missing(self) -> IntArray:
         return self.store.missing()
 
     def buckets(self) -> ShapeBuckets:
-        """As the extractor groups images."""
         return self.extractor.buckets()
 
     def process(self, group: Group) -> None:
-        """Describe a group and keep its descriptors."""
         positions = np.array([position for position, _ in group])
         with torch.inference_mode():
             self.store.put(positions, self.extractor.together([image for _, image in group]))
+
+
+@runtime_checkable
+class LocalExtractor(Protocol):
+    """Local features of images of one shape; `needs_network` says whether a network makes them."""
+
+    needs_network: bool
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The network behind them, where there is one."""
+        ...
+
+    def __call__(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> list[LocalFeatures]: ...
+
+    def config(self) -> dict[str, object]:
+        """What decides the features, beside the network's weights, in plain values."""
+        ...
+
+
+class LocalTarget(FeatureTarget):
+    """Describes images locally and keeps the features; images that are there already are not described again.
+
+    `wanted` are the positions that are to be there; by default those of all images.
+    """
+
+    def __init__(
+        self, root: str | Path, benchmark: Benchmark, extractor: LocalExtractor, details: Mapping[str, Any]
+    ) -> None:
+        details = {**extractor.config(), **details}
+        super().__init__(root, benchmark, f"{benchmark.name}-local", extractor.model, details)
+        self.extractor = extractor
+        self.wanted = np.arange(self.images)
+        self.features = functools.lru_cache(CACHED_IMAGES)(self._read)
+
+    def create(self) -> None:
+        write_text(self.folder / ABOUT, json.dumps(self.about, indent=1, ensure_ascii=False) + "\n")
+
+    def missing(self) -> IntArray:
+        """Wanted positions without features."""
+        available = {int(file.stem) for file in self.folder.glob("*/*.safetensors")}
+        return np.array([position for position in self.wanted.tolist() if position not in available], np.int64)
+
+    def buckets(self) -> ShapeBuckets:
+        """An image at a time: each is kept as soon as it is described."""
+        return ShapeBuckets(1)
+
+    def process(self, group: Group) -> None:
+        """Describe images of one shape and keep the features of each."""
+        with torch.inference_mode():
+            found = self.extractor([image for _, image in group])
+        for (position, _), features in zip(group, found, strict=True):
+            tensors = {part: np.ascontiguousarray(getattr(features, part)) for part in PARTS}
+            write_bytes(self._file(position), save(tensors, {"shape": json.dumps(features.shape)}))
+
+    def bytes_per_image(self) -> float:
+        """Mean bytes on disk of the images that are there."""
+        sizes = [file.stat().st_size for file in self.folder.glob("*/*.safetensors")]
+        return sum(sizes) / len(sizes) if sizes else 0.0
+
+    def _file(self, position: int) -> Path:
+        return self.folder / f"{position // 1000:04}" / f"{position:07}.safetensors"
+
+    def _read(self, position: int) -> LocalFeatures:
+        """The features at a position. Raises UserError where the file is damaged."""
+        file = self._file(position)
+        try:
+            with safe_open(file, "numpy") as stored:
+                tensors = {part: stored.get_tensor(part) for part in PARTS}
+                height, width = json.loads(stored.metadata()["shape"])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise UserError(f"{file} is damaged: delete it, and it is made anew") from error
+        return LocalFeatures(shape=(height, width), **tensors)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.contracts import Benchmark
+from dolglab.contracts import Benchmark, FloatArray, IntArray
 from dolglab.data.sources import IMAGE_SUFFIXES
 from dolglab.errors import UserError, truncate_list
 from dolglab.retrieval.large_arrays import assemble, row_chunks
@@ -38,7 +38,7 @@ class AlignedDescriptors:
     normalised in the file, `note` what results say of where they come from.
     """
 
-    descriptors: NDArray[np.float32]
+    descriptors: FloatArray
     normalised: bool
     note: str
 
@@ -61,7 +61,7 @@ class Table:
     def dim(self) -> int:
         return self.parts[0].shape[1]
 
-    def rows(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+    def rows(self, rows: IntArray) -> NDArray[Any]:
         """A copy of some rows."""
         if len(self.parts) == 1:
             return self.parts[0][rows]
@@ -170,7 +170,7 @@ def read_names(path: Path) -> list[str]:
     return [os.fsdecode(line.strip()) for line in lines if line.strip()]
 
 
-def align(wanted: Sequence[str], listed: Sequence[str], what: str) -> NDArray[np.int64]:
+def align(wanted: Sequence[str], listed: Sequence[str], what: str) -> IntArray:
     """Where in `listed` each wanted name stands: whole, else without its extension, else by its last part alone.
 
     The shorter forms count only where they are unique on both sides.
@@ -181,16 +181,17 @@ def align(wanted: Sequence[str], listed: Sequence[str], what: str) -> NDArray[np
     [1, 0]
     """
     if twice := _repeated(listed):
-        raise UserError(f"{what}: names are listed more than once: {truncate_list(list(twice), 5)}")
+        raise UserError(f"{what}: names are listed more than once: {truncate_list(twice, 5)}")
     rows = np.full(len(wanted), -1)
     ambiguous = np.zeros(len(wanted), np.bool_)
-    for form in (str, _without_suffix, _last_part):
+    ours, theirs = list(wanted), list(listed)
+    for shorten in (str, _without_suffix, os.path.basename):
         left = np.flatnonzero(rows < 0).tolist()
         if not left:
             break
-        ours, theirs = [form(name) for name in wanted], [form(name) for name in listed]
+        ours, theirs = list(map(shorten, ours)), list(map(shorten, theirs))
         places = dict(zip(theirs, range(len(theirs)), strict=True))
-        repeated = _repeated(ours).keys() | _repeated(theirs).keys()
+        repeated = {*_repeated(ours), *_repeated(theirs)}
         for position in left:
             place = places.get(ours[position])
             ambiguous[position] = place is not None and ours[position] in repeated
@@ -261,13 +262,12 @@ def _read_mat(path: Path, fits: Fits) -> Table:
 def _read_safetensors(path: Path) -> Table:
     from safetensors import SafetensorError, safe_open
 
-    layouts = ("descriptors",), ("gallery", "queries")
     try:
         with safe_open(path, framework="pt") as file:
-            keys, about = set(file.keys()), file.metadata() or {}
-            layout = next((names for names in layouts if keys & {*layouts[0], *layouts[1]} == set(names)), None)
-            if layout is None:
-                found = ", ".join(sorted(keys)[:8]) or "nothing"
+            keys, about = sorted(file.keys()), file.metadata() or {}
+            layout = [key for key in keys if key in ("descriptors", "gallery", "queries")]
+            if layout not in (["descriptors"], ["gallery", "queries"]):
+                found = ", ".join(keys[:8]) or "nothing"
                 raise UserError(f"{path} must hold either descriptors, or gallery and queries; it holds {found}")
             tensors = [file.get_tensor(key) for key in layout]
     except (SafetensorError, OSError) as error:
@@ -294,7 +294,7 @@ def _checked(part: Any, path: Path, what: str) -> NDArray[Any]:
     return part
 
 
-def _is_float32_table(table: Table, rows: NDArray[np.int64]) -> bool:
+def _is_float32_table(table: Table, rows: IntArray) -> bool:
     """Whether the rows asked for are just what lies in the file."""
     part, *others = table.parts
     whole = not others and len(rows) == len(part) and bool((np.diff(rows) == 1).all())
@@ -307,21 +307,15 @@ def _norms(descriptors: NDArray[np.number]) -> NDArray[np.float64]:
     return np.sqrt(np.einsum("nd,nd->n", wide, wide))
 
 
-def _repeated(names: Sequence[str]) -> dict[str, int]:
-    """Names that come more than once, in the order of the first time, and how often."""
-    if len(set(names)) == len(names):
-        return {}
-    return {name: times for name, times in Counter(names).items() if times > 1}
+def _repeated(names: Sequence[str]) -> list[str]:
+    """Names that come more than once, in the order of the first time."""
+    return [name for name, times in Counter(names).items() if times > 1]
 
 
 def _without_suffix(name: str) -> str:
     """Without an image's extension; names may have dots of their own."""
     stem, _, suffix = name.rpartition(".")
     return stem if f".{suffix.lower()}" in IMAGE_SUFFIXES else name
-
-
-def _last_part(name: str) -> str:
-    return _without_suffix(name.rpartition("/")[2])
 
 
 def _line(error: Exception) -> str:

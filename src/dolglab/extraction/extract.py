@@ -5,13 +5,10 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Subset, default_convert
 
 from dolglab.contracts import BadImage, Benchmark, ImageBatch, Orientation
 from dolglab.data.datasets import BenchmarkImages
@@ -65,13 +62,14 @@ class Extraction(L.LightningModule):
 
     def predict_dataloader(self) -> DataLoader[ImageBatch]:
         """Read this process's share of what is missing."""
-        images = _ImagesAt(self.images.of(self.benchmark), self.todo)
+        images = Subset(self.images.of(self.benchmark), self.todo.tolist())
+        # The data set gives whole batches, which are left as they are.
         return DataLoader(
             images,
             batch_size=self.images.batch,
             sampler=range(self.trainer.global_rank, len(images), self.trainer.world_size),
             num_workers=self.images.workers if len(images) > self.images.batch else 0,
-            collate_fn=_identity,
+            collate_fn=default_convert,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
 
@@ -117,22 +115,3 @@ def extract(trainer: L.Trainer, benchmark: Benchmark, target: FeatureTarget, ima
         warnings.filterwarnings("ignore", ".*across ranks is zero.*")
         trainer.predict(extraction, return_predictions=False)
     return extraction.bad
-
-
-class _ImagesAt(Dataset[ImageBatch]):
-    """The images at some positions, still a whole batch at a time."""
-
-    def __init__(self, images: BenchmarkImages, positions: NDArray[np.int64]) -> None:
-        self.images = images
-        self.positions = positions
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitems__(self, rows: list[int]) -> ImageBatch:
-        return self.images.__getitems__(self.positions[rows].tolist())
-
-
-def _identity(batch: Any) -> Any:
-    """The data set gives whole batches; at module level for loader workers that pickle it."""
-    return batch

@@ -1,9 +1,10 @@
-"""Images of any shape to multi-scale descriptors, and the attention map of one photo."""
+"""Images of any shape to multi-scale descriptors; the attention map of a photo, and what a cosine is made of."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from dolglab.contracts import Resize
 from dolglab.errors import UserError
-from dolglab.models.dolg import DescriptorModel
+from dolglab.models.dolg import DOLG, DescriptorModel
 
 # The paper's five (Yang et al., ICCV 2021, section 4.1).
 PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
@@ -38,8 +39,7 @@ class Extractor:
             the largest scale; it bounds the memory of a batch, and a single larger image goes alone. None for what is
             fast where the network is.
 
-    Raises:
-        UserError: no scale, a scale that is not above 0, an unknown resize.
+    Raises UserError for no scale, a scale that is not above 0, an unknown resize.
     """
 
     def __init__(
@@ -153,3 +153,54 @@ def attention_scores(model: DescriptorModel, image: UInt8[np.ndarray, "h w 3"]) 
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
         maps = model.local_maps(model.backbone.normalise(pixels))
     return maps.scores[0, 0].float().cpu().numpy()
+
+
+class Parts(NamedTuple):
+    """What a descriptor is the sum of before it is L2-normalised, (D,) each."""
+
+    global_: Float[Tensor, " d"]
+    local: Float[Tensor, " d"]
+    bias: Float[Tensor, " d"]
+
+    @property
+    def whole(self) -> Float[Tensor, " d"]:
+        return self.global_ + self.local + self.bias
+
+
+class Terms(NamedTuple):
+    """What a cosine is the sum of: global with global, local with local, one with the other, and all with the bias."""
+
+    global_: float
+    local: float
+    cross: float
+    bias: float
+
+
+def parts_of(model: DescriptorModel, image: Float[Tensor, "1 3 h w"]) -> Parts | None:
+    """The parts of a normalised image's descriptor, float64; None where a fusion mixes them (Hadamard's product).
+
+    The last layer is linear, so what it makes of f_g and of the local part are added up (Yang et al., ICCV 2021,
+    section 3). A global-only network has no local part.
+    """
+    with torch.inference_mode():
+        if not isinstance(model, DOLG):
+            whole = model(image)[0].double()
+            bias = torch.zeros_like(whole) if model.fc is None else model.fc.bias.double()
+            return Parts(whole - bias, torch.zeros_like(whole), bias)
+        fused, weight, bias = model.fused(image)[0].double(), model.fc.weight.double(), model.fc.bias.double()
+        hidden = model.fc_global.out_features
+        if len(fused) != 2 * hidden:
+            return None
+        return Parts(weight[:, :hidden] @ fused[:hidden], weight[:, hidden:] @ fused[hidden:], bias)
+
+
+def similarity_terms(a: Parts, b: Parts) -> Terms:
+    """The terms of the cosine of two descriptors."""
+    norms = float(a.whole.norm() * b.whole.norm())
+    values = (
+        a.global_ @ b.global_,
+        a.local @ b.local,
+        a.global_ @ b.local + a.local @ b.global_,
+        a.bias @ b.whole + (a.global_ + a.local) @ b.bias,
+    )
+    return Terms(*(float(value) / norms for value in values))

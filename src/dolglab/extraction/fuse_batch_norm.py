@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -50,26 +51,20 @@ def _conv_norm_pairs(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, 
     taken: dict[str, list[str]] = {}
     outputs: list[Tensor] = []  # keeps them alive, so that no id is given out twice
 
-    def made_by(name: str):
-        def hook(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
-            outputs.append(output)
-            made[id(output)] = name
+    def note_output(name: str, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
+        outputs.append(output)
+        made[id(output)] = name
 
-        return hook
-
-    def taken_by(name: str):
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if inputs and id(inputs[0]) in made:
-                taken.setdefault(made[id(inputs[0])], []).append(name)
-
-        return hook
+    def note_input(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if inputs and id(inputs[0]) in made:
+            taken.setdefault(made[id(inputs[0])], []).append(name)
 
     hooks = []
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
-            hooks.append(module.register_forward_hook(made_by(name)))
+            hooks.append(module.register_forward_hook(partial(note_output, name)))
         if not any(module.children()) or isinstance(module, _BatchNorm):
-            hooks.append(module.register_forward_pre_hook(taken_by(name)))
+            hooks.append(module.register_forward_pre_hook(partial(note_input, name)))
     try:
         result = model(images)
     finally:

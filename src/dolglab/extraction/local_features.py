@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,15 +21,6 @@ DELG_SCALES = (0.25, 0.3536, 0.5, 0.7071, 1.0, 1.4142, 2.0)
 CANDIDATES = 4
 
 
-class _Level(NamedTuple):
-    """The cells of a map at one scale: centres x, y and sides in the image's pixels; each image's scores and rows."""
-
-    centres: Float[Tensor, "n 2"]
-    sizes: Float[Tensor, " n"]
-    scores: Float[Tensor, "b n"]
-    features: Float[Tensor, "b n d"]
-
-
 class NetworkLocalFeatures:
     """Local features where a network's attention is strongest.
 
@@ -44,8 +34,7 @@ class NetworkLocalFeatures:
         threshold: least score that counts; scores are the network's own, and no two networks' compare.
         overlap: intersection over union of two patches above which the weaker one goes; 1 keeps all.
 
-    Raises:
-        UserError: no network, scales that are none, settings out of range.
+    Raises UserError for no network, scales that are none, settings out of range.
     """
 
     needs_network = True
@@ -76,26 +65,22 @@ class NetworkLocalFeatures:
         pixels = torch.stack(list(images)).permute(0, 3, 1, 2).float()
         height, width = pixels.shape[-2:]
         levels = [self._level(pixels, scale) for scale in self.scales]
-        centres = torch.cat([level.centres for level in levels])
-        sizes = torch.cat([level.sizes for level in levels])
+        centres, sizes, scores, rows = map(torch.cat, zip(*levels, strict=True))
         features = []
         for image in range(len(images)):
-            scores = torch.cat([level.scores[image] for level in levels])
-            selected = self._select(centres, sizes, scores)
-            rows = torch.cat([level.features[image] for level in levels])[selected]
+            selected = self._select(centres, sizes, scores[:, image])
             features.append(
                 LocalFeatures(
                     keypoints=centres[selected].cpu().numpy(),
                     sizes=sizes[selected].cpu().numpy(),
-                    scores=scores[selected].cpu().numpy(),
-                    descriptors=rows.half().cpu().numpy(),
+                    scores=scores[selected, image].cpu().numpy(),
+                    descriptors=rows[selected, image].half().cpu().numpy(),
                     shape=(height, width),
                 )
             )
         return features
 
     def config(self) -> dict[str, object]:
-        """What a result card says of it."""
         return {
             "features": "network",
             "scales": list(self.scales),
@@ -105,7 +90,8 @@ class NetworkLocalFeatures:
             "overlap": self.overlap,
         }
 
-    def _level(self, pixels: Float[Tensor, "b 3 h w"], scale: float) -> _Level:
+    def _level(self, pixels: Float[Tensor, "b 3 h w"], scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cells of a map: centres x, y (n, 2) and sides (n,) in pixels; scores (n, b), features (n, b, d) by image."""
         height, width = pixels.shape[-2:]
         backbone = self.model.backbone
         maps = self.model.local_maps(backbone.normalise(resize_to_cells(pixels, scale, backbone.reductions[0])))
@@ -113,12 +99,9 @@ class NetworkLocalFeatures:
         cell = height / rows, width / columns
         y = (torch.arange(rows, device=pixels.device) + 0.5) * cell[0] - 0.5
         x = (torch.arange(columns, device=pixels.device) + 0.5) * cell[1] - 0.5
-        return _Level(
-            centres=torch.stack([x.repeat(rows), y.repeat_interleave(columns)], dim=1).float(),
-            sizes=torch.full((rows * columns,), (cell[0] * cell[1]) ** 0.5, device=pixels.device),
-            scores=maps.scores.float().flatten(1),
-            features=maps.features.float().flatten(2).transpose(1, 2),
-        )
+        centres = torch.stack([x.repeat(rows), y.repeat_interleave(columns)], dim=1).float()
+        sizes = torch.full((rows * columns,), (cell[0] * cell[1]) ** 0.5, device=pixels.device)
+        return centres, sizes, maps.scores.float().flatten(1).T, maps.features.float().flatten(2).permute(2, 0, 1)
 
     def _select(self, centres: Float[Tensor, "n 2"], sizes: Float[Tensor, " n"], scores: Float[Tensor, " n"]) -> Tensor:
         """Which cells stay, strongest first; equally strong ones in the order of scales and cells."""

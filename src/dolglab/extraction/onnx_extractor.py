@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
-from dolglab.contracts import Resize
+from dolglab.contracts import FloatArray
 from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor
 from dolglab.models.dolg import DescriptorModel
@@ -45,7 +44,7 @@ class Session:
         if not {"fingerprint", "normalisation", "dim"} <= self.about.keys():
             raise UserError(f"{path} does not say what it is: no file that `dolglab export` wrote")
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, images: FloatArray) -> FloatArray:
         """(b, 3, h, w) to (b, dim), L2-normalised."""
         return np.asarray(self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)})[0])
 
@@ -56,19 +55,13 @@ class OnnxExtractor(Extractor):
     Args:
         model: the network the file was made from; it says what else is asked of a network.
         session: the file.
+        protocol, more: the other arguments of `Extractor`.
 
     Raises UserError as `Extractor`, and for a file that wants normalised images.
     """
 
-    def __init__(
-        self,
-        model: DescriptorModel,
-        session: Session,
-        scales: Sequence[float] = (1.0,),
-        resize: Resize = "released",
-        pixels: int | None = None,
-    ) -> None:
-        super().__init__(model, scales, resize, pixels)
+    def __init__(self, model: DescriptorModel, session: Session, *protocol: Any, **more: Any) -> None:
+        super().__init__(model, *protocol, **more)
         if session.about["normalisation"] != "inside":
             raise UserError("the ONNX file wants normalised images: export it without --normalised-input")
         self.session = session
@@ -79,5 +72,4 @@ class OnnxExtractor(Extractor):
         return 1
 
     def describe(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """RGB images in 0..255 to descriptors."""
         return torch.from_numpy(self.session(pixels.numpy()))

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 
-from dolglab.contracts import LocalFeatures
+from dolglab.contracts import FloatArray, LocalFeatures
 from dolglab.errors import UserError
 
 DIM = 128
@@ -26,8 +25,7 @@ class RootSIFT:
         upright: describe every patch as it stands, instead of turned to its main gradient: photos of buildings are
             taken upright, and what differs by its direction alone is told apart.
 
-    Raises:
-        UserError: settings out of range.
+    Raises UserError for settings out of range.
     """
 
     model = None
@@ -50,7 +48,6 @@ class RootSIFT:
         return [self._extract(detector, image.cpu().numpy()) for image in images]
 
     def config(self) -> dict[str, object]:
-        """What a result card says of it."""
         return {
             "features": "rootsift",
             "max_features": self.max_features,
@@ -83,7 +80,7 @@ def strongest_keypoints(points: Sequence[cv2.KeyPoint], count: int, upright: boo
     return sorted(points, key=lambda point: (-point.response, point.pt, point.size, point.angle))[:count]
 
 
-def root_normalise(rows: Float[np.ndarray, "n d"]) -> NDArray[np.float32]:
+def root_normalise(rows: Float[np.ndarray, "n d"]) -> FloatArray:
     """L1-normalised and then square-rooted histograms, which are L2-normalised by that; zeros stay zeros.
 
     >>> root_normalise(np.array([[1.0, 3.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])).round(3).tolist()

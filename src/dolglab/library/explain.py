@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from dolglab.contracts import LocalFeatures
 from dolglab.errors import UserError
-from dolglab.extraction.explain import Parts, Terms, parts_of, similarity_terms
-from dolglab.extraction.extractor import Extractor, attention_scores, rescale
+from dolglab.extraction.extractor import Extractor, Parts, Terms, attention_scores, parts_of, rescale, similarity_terms
 from dolglab.extraction.rootsift import RootSIFT
 from dolglab.library.library import Answer
 from dolglab.library.photos import photo_pixels

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dolglab.errors import UserError
 from dolglab.losses.margin import HeadLoss, MarginHead
+from dolglab.processes import distributed
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,7 @@ class ClassParallel:
         sample_rate: share of its classes that each process compares with in a step, the batch's own always among
             them; 1 for all.
 
-    Raises:
-        UserError: a margin whose value depends on more than one shard, or a rate outside (0, 1].
+    Raises UserError for a margin whose value depends on more than one shard, or a rate outside (0, 1].
     """
 
     def __init__(self, head: MarginHead, sample_rate: float = 1.0) -> None:
@@ -114,8 +114,17 @@ class ClassParallel:
             cosine = self.head.cosine(everyone, self._rows_of(classes))
             at = _positions(classes, labels - self.shard.start)
             logits, target = self._logits(cosine, at, labels)
-            value = _CrossEntropy.apply(logits, at)
-            return self._result(value, cosine.detach(), target.detach(), at)
+            value, cosine = _CrossEntropy.apply(logits, at), cosine.detach()
+            target, best = _all_reduce(target.detach()), _all_reduce(cosine.amax(1), "MAX")
+            total, count = _all_reduce(torch.stack([cosine.sum(), cosine.new_tensor(float(cosine.numel()))]))
+        return HeadLoss(
+            loss=value,
+            accuracy=(target >= best).float().mean(),
+            target_cosine=target.mean(),
+            nontarget_cosine=(total - target.sum()) / (count - len(target)).clamp(min=1),
+            cosine=cosine,
+            at=at,
+        )
 
     def norm(self, parameters: list[nn.Parameter]) -> Float[Tensor, ""]:
         """The norm of the gradients of replicated parameters and all shards; the head need not be in `parameters`."""
@@ -123,7 +132,7 @@ class ClassParallel:
         total = torch.stack([grad.float().square().sum() for grad in shared]).sum()
         own = self.head.weight.grad
         if own is not None:
-            total = total + _all_sum(own.float().square().sum())
+            total = total + _all_reduce(own.float().square().sum())
         return total.sqrt()
 
     def clip(self, parameters: list[nn.Parameter], max_norm: float) -> None:
@@ -173,20 +182,6 @@ class ClassParallel:
         after = torch.where(here.view(-1, 1), self.head.target_cosine(before, labels), before)
         return self.head.scale * cosine.scatter(1, index, after), torch.where(here, before.flatten(), 0)
 
-    def _result(
-        self, value: Float[Tensor, ""], cosine: Float[Tensor, "b c"], target: Float[Tensor, " b"], at: Int[Tensor, " b"]
-    ) -> HeadLoss:
-        target, best = _all_sum(target), _all_max(cosine.amax(1))
-        total, count = _all_sum(torch.stack([cosine.sum(), cosine.new_tensor(float(cosine.numel()))]))
-        return HeadLoss(
-            loss=value,
-            accuracy=(target >= best).float().mean(),
-            target_cosine=target.mean(),
-            nontarget_cosine=(total - target.sum()) / (count - len(target)).clamp(min=1),
-            cosine=cosine,
-            at=at,
-        )
-
 
 def _margin_heads(base: type[MarginHead]) -> list[type[MarginHead]]:
     return [head for kind in base.__subclasses__() for head in (kind, *_margin_heads(kind))]
@@ -203,7 +198,7 @@ class _GatherDescriptors(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         # Each process has the gradient through its own classes; data parallelism divides by the number of processes.
-        return ctx.world * _all_sum(grads[0].contiguous()).chunk(ctx.world)[ctx.rank], None, None
+        return ctx.world * _all_reduce(grads[0].contiguous()).chunk(ctx.world)[ctx.rank], None, None
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -213,10 +208,10 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, at: Tensor) -> Tensor:
         here = at >= 0
         index = at.clamp(min=0).view(-1, 1)
-        peak = _all_max(logits.amax(1))
+        peak = _all_reduce(logits.amax(1), "MAX")
         exponentials = (logits - peak[:, None]).exp()
-        total = _all_sum(exponentials.sum(1))
-        target = _all_sum(torch.where(here, logits.gather(1, index).flatten(), 0))
+        total = _all_reduce(exponentials.sum(1))
+        target = _all_reduce(torch.where(here, logits.gather(1, index).flatten(), 0))
         ctx.save_for_backward(exponentials / total[:, None], index, here)
         return (total.log() + peak - target).mean()
 
@@ -232,11 +227,11 @@ def _replace_states(
 ) -> None:
     """Change what optimizers hold of one parameter's shape; their own dictionaries stay as they are."""
     for optimizer in checkpoint.get("optimizer_states", []):
-        held = optimizer["state"].get(place, {})
-        alike = {name for name, value in held.items() if isinstance(value, Tensor) and value.shape == shape}
-        if held:
-            new = {name: change(value) if name in alike else value for name, value in held.items()}
-            optimizer["state"] = {**optimizer["state"], place: new}
+        if held := dict(optimizer["state"].get(place, {})):
+            for name, value in held.items():
+                if isinstance(value, Tensor) and value.shape == shape:
+                    held[name] = change(value)
+            optimizer["state"] = {**optimizer["state"], place: held}
 
 
 def _positions(classes: Int[Tensor, " c"], wanted: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
@@ -253,17 +248,9 @@ def _all_gather(x: Tensor, world: int) -> Tensor:
     return torch.cat(parts)
 
 
-def _all_sum(x: Tensor) -> Tensor:
-    return _all_reduce(x, dist.ReduceOp.SUM)
-
-
-def _all_max(x: Tensor) -> Tensor:
-    return _all_reduce(x, dist.ReduceOp.MAX)
-
-
-def _all_reduce(x: Tensor, operation: Any) -> Tensor:
-    if not (dist.is_available() and dist.is_initialized()):
+def _all_reduce(x: Tensor, operation: Literal["SUM", "MAX"] = "SUM") -> Tensor:
+    if not distributed():
         return x
     x = x.clone()
-    dist.all_reduce(x, operation)
+    dist.all_reduce(x, getattr(dist.ReduceOp, operation))
     return x

@@ -50,8 +50,7 @@ class LocalLoss(nn.Module):
         reconstruction: weight of the mean squared error of the reconstructed map.
         attention: weight of the cross-entropy of the reconstructed features that attention gathers.
 
-    Raises:
-        UserError: a weight below zero.
+    Raises UserError for a weight below zero.
     """
 
     def __init__(self, channels: int, num_classes: int, reconstruction: float = 10.0, attention: float = 1.0) -> None:

@@ -92,11 +92,12 @@ class MarginHead(nn.Module):
         shardable: whether `class_parallel=true` may spread the classes over processes: a target's logit follows from
             its own cosine alone, and `negatives` leaves the others as they are.
 
-    Raises:
-        UserError: a size, margin or scale that makes no sense.
+    Raises UserError for a size, margin or scale that makes no sense.
     """
 
     shardable = False
+    # Rows of the weight for each class.
+    centres = 1
 
     def __init__(self, dim: int, num_classes: int, margin: float = 0.15, scale: float = 30.0) -> None:
         super().__init__()
@@ -107,7 +108,7 @@ class MarginHead(nn.Module):
         self.num_classes = num_classes
         self.margin = margin
         self.scale = scale
-        self.weight = nn.Parameter(torch.empty(self._rows(), dim))
+        self.weight = nn.Parameter(torch.empty(num_classes * self.centres, dim))
         nn.init.normal_(self.weight, std=dim**-0.5)
 
     def forward(self, descriptors: Float[Tensor, "b d"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b n"]:
@@ -152,10 +153,6 @@ class MarginHead(nn.Module):
         """The cosines of all classes, of which the targets' are replaced afterwards; `target` is before the margin."""
         return cosine
 
-    def _rows(self) -> int:
-        """Rows of the weight."""
-        return self.num_classes
-
 
 class Softmax(MarginHead):
     """No margin: the softmax of scaled cosines, as the floor that margins are measured against."""
@@ -166,7 +163,6 @@ class Softmax(MarginHead):
         super().__init__(dim, num_classes, 0.0, scale)
 
     def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
-        """As it is."""
         return cosine
 
 
@@ -176,7 +172,6 @@ class ArcFace(MarginHead):
     shardable = True
 
     def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
-        """See `arcface_cosine`."""
         return arcface_cosine(cosine, self.margin)
 
 
@@ -186,7 +181,6 @@ class CosFace(MarginHead):
     shardable = True
 
     def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
-        """See `cosface_cosine`."""
         return cosface_cosine(cosine, self.margin)
 
 
@@ -218,7 +212,6 @@ class CurricularFace(MarginHead):
         return softened_arcface_cosine(cosine, self.margin)
 
     def negatives(self, cosine: Float[Tensor, "b n"], target: Float[Tensor, "b 1"]) -> Float[Tensor, "b n"]:
-        """See `curricular_cosine`."""
         return curricular_cosine(cosine, arcface_cosine(target, self.margin), self.mean_cosine.clone())
 
 
@@ -242,9 +235,6 @@ class SubCenterArcFace(ArcFace):
     ) -> Float[Tensor, "b n"]:
         """Cosines of descriptors and their nearest centre of each class."""
         return super().cosine(descriptors, weight).unflatten(1, (-1, self.centres)).amax(2)
-
-    def _rows(self) -> int:
-        return self.num_classes * self.centres
 
 
 class DynamicArcFace(MarginHead):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import timm
 import torch
@@ -17,8 +17,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dolglab.contracts import Features
 from dolglab.errors import UserError, truncate_list
-from dolglab.models.timm_stages import Stage, by_reduction, ends, stages, working_parts
 from dolglab.models.weights import check_finite, read_file, tensors_of
+
+
+class Stage(NamedTuple):
+    """The module whose output is a map, and that map's reduction."""
+
+    module: str
+    reduction: int
 
 
 @runtime_checkable
@@ -26,7 +32,7 @@ class FeatureBackbone(Protocol):
     """What training, checkpoints, evaluation and export ask of a backbone: an nn.Module with these members.
 
     `Backbone` is one. A class of your own goes into a module of `dolglab.models` or of an installed package that names
-    it by an entry point (see `dolglab.models.registry`), so that checkpoints find it again; its weights, where it
+    it by an entry point (see `dolglab.models.checkpoint`), so that checkpoints find it again; its weights, where it
     fetches any, by arguments `pretrained` and `weights`, which loading a checkpoint leaves out.
 
     Attributes:
@@ -76,14 +82,11 @@ class Backbone(nn.Module):
         options: of the architecture, such as `dynamic_img_size`; those by which timm loads weights are not taken.
         licence: of `weights`, where these are not the tag's.
 
-    Attributes:
-        out_channels: channels of the local and the global map.
-        reductions: strides of the local and the global map.
+    Attributes (and those of `FeatureBackbone`):
         mean, std: the colour statistics the weights were trained with, for pixels in [0, 1].
         licence: of `weights` as given, else of the tag's as timm states it; None where nobody does.
 
-    Raises:
-        UserError: unknown name, no map with that reduction or depth, weights that cannot be had or do not fit.
+    Raises UserError for an unknown name, no map with that reduction or depth, weights that cannot be had or do not fit.
     """
 
     def __init__(
@@ -105,7 +108,7 @@ class Backbone(nn.Module):
         self.freeze_bn = freeze_bn
         _check_options(options or {})
         options = {**(options or {}), **({"drop_path_rate": drop_path} if drop_path else {})}
-        self._stages = stages(name, options)
+        self._stages = _find_stages(name, options)
         self._local, self._global = _chosen_stages(name, self._stages, reductions, depths)
         taken = sorted({self._local, self._global})
         self.net = _create(name, pretrained, weights, taken, options)
@@ -117,7 +120,7 @@ class Backbone(nn.Module):
         # Pixels a side that a transformer cuts its input into; 1 for networks of convolutions.
         patches: list[Any] = [module.patch_size for module in self.net.modules() if hasattr(module, "patch_size")]
         self._patch = int(patches[0][0]) if patches else 1
-        self.frozen = [*(self._up_to(freeze_until) if freeze_until else []), *self._unused()]
+        self.frozen = self._frozen_parts(freeze_until)
         self.licence = licence or (config.license if config and weights is None else None)
         self.mean: tuple[float, ...] = tuple(config.mean) if config else (0.5, 0.5, 0.5)
         self.std: tuple[float, ...] = tuple(config.std) if config else (0.5, 0.5, 0.5)
@@ -163,27 +166,29 @@ class Backbone(nn.Module):
     def levels(self) -> list[list[nn.Parameter]]:
         """The parameters from input to output in groups, one a stage or block, for rates that grow with depth."""
         modules = list(self.net.modules())
-        bounds = ends(self.net, self._stages)
+        bounds = _ends(self.net, self._stages)
         bounds[-1] = len(modules) - 1
         groups = []
         for start, end in zip([0, *(bound + 1 for bound in bounds[:-1])], bounds, strict=True):
             groups.append([p for module in modules[start : end + 1] for p in module.parameters(recurse=False)])
         return groups
 
-    def _unused(self) -> list[nn.Module]:
-        """The parts beyond the last map that is taken, which some of timm's networks keep: nothing trains them."""
-        return working_parts(
-            list(self.net.modules())[ends(self.net, self._stages)[max(self._local, self._global)] + 1 :]
-        )
+    def _frozen_parts(self, freeze_until: int) -> list[nn.Module]:
+        """What runs up to the end of a stage, and what some of timm's networks keep beyond the last map, unused.
 
-    def _up_to(self, freeze_until: int) -> list[nn.Module]:
-        """The parts that run up to the end of a stage."""
-        single = len({stage.reduction for stage in self._stages}) == 1
-        last = freeze_until - 1 if single else by_reduction(self.name, self._stages, freeze_until)
-        bounds = ends(self.net, self._stages)
-        if not 0 <= last < len(bounds):
-            raise UserError(f"backbone.freeze_until={freeze_until} is beyond the {len(bounds)} stages of {self.name}")
-        return working_parts(list(self.net.modules())[: bounds[last] + 1])
+        Of these the modules that hold tensors of their own, or no other module.
+        """
+        modules, bounds = list(self.net.modules()), _ends(self.net, self._stages)
+        frozen = modules[bounds[max(self._local, self._global)] + 1 :]
+        if freeze_until:
+            single = len({stage.reduction for stage in self._stages}) == 1
+            last = freeze_until - 1 if single else _by_reduction(self.name, self._stages, freeze_until)
+            if not 0 <= last < len(bounds):
+                raise UserError(
+                    f"backbone.freeze_until={freeze_until} is beyond the {len(bounds)} stages of {self.name}"
+                )
+            frozen = modules[: bounds[last] + 1] + frozen
+        return [m for m in frozen if [*m.parameters(recurse=False), *m.buffers(recurse=False)] or not [*m.children()]]
 
 
 def without_weights(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,7 +225,7 @@ def _chosen_stages(
 ) -> tuple[int, int]:
     """Positions of the stages that give the local and the global map."""
     if depths is None:
-        return by_reduction(name, found, int(reductions[0])), by_reduction(name, found, int(reductions[1]))
+        return _by_reduction(name, found, int(reductions[0])), _by_reduction(name, found, int(reductions[1]))
     if len(depths) != 2 or not all(0 <= depth < len(found) for depth in depths):
         raise UserError(f"backbone.depths must be two of the {len(found)} blocks of {name}, from 0, not {list(depths)}")
     return int(depths[0]), int(depths[1])
@@ -231,16 +236,11 @@ def _create(
 ) -> nn.Module:
     # timm warns of the classifier's tensors, which a network of features does not take.
     logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
-    given = {"pretrained_cfg_overlay": {"state_dict": _fitting(name, weights)}} if weights is not None else {}
+    given: dict[str, Any] = {"features_only": True, "out_indices": tuple(indices), **options}
+    if weights is not None:
+        given["pretrained_cfg_overlay"] = {"state_dict": _fitting(name, weights)}
     try:
-        return timm.create_model(
-            name,
-            pretrained=pretrained or weights is not None,
-            features_only=True,
-            out_indices=tuple(indices),
-            **given,
-            **options,
-        )
+        return timm.create_model(name, pretrained=pretrained or weights is not None, **given)
     except (OSError, RuntimeError) as error:
         if not pretrained or weights is not None:
             raise
@@ -270,3 +270,45 @@ def _fitting(name: str, weights: str) -> dict[str, Tensor]:
             f"{weights} does not fit {name}: {len(wrong)} tensors have another shape ({truncate_list(wrong, 8)})"
         )
     return stored
+
+
+def _find_stages(name: str, options: Mapping[str, Any]) -> list[Stage]:
+    """A network's stages from input to output; of a transformer with one stride, its blocks.
+
+    Raises UserError for a network that gives no maps.
+    """
+    try:
+        with torch.device("meta"):
+            net = timm.create_model(name, pretrained=False, features_only=True, **options)
+    except (TypeError, RuntimeError, AssertionError) as error:
+        raise UserError(f"backbone {name} gives no feature maps with {dict(options)}: {error}") from error
+    info: FeatureInfo = net.feature_info  # pyright: ignore[reportAssignmentType]
+    found = [Stage(*pair) for pair in zip(info.module_name(), info.reduction(), strict=True)]
+    blocks = getattr(getattr(net, "model", None), "blocks", None)
+    if blocks is not None and len({stage.reduction for stage in found}) == 1:
+        return [Stage(f"blocks.{block}", found[0].reduction) for block in range(len(blocks))]
+    return found
+
+
+def _by_reduction(name: str, found: list[Stage], reduction: int) -> int:
+    """The position of the stage with this reduction. Raises UserError when there is none, or more than one."""
+    reductions = [stage.reduction for stage in found]
+    if len(set(reductions)) < len(reductions):
+        raise UserError(
+            f"the maps of {name} share one stride: give backbone.depths=[a,b], blocks below {len(reductions)}"
+        )
+    if reduction not in reductions:
+        raise UserError(f"backbone {name} has maps with reductions {reductions}, not {reduction}")
+    return reductions.index(reduction)
+
+
+def _ends(net: nn.Module, found: list[Stage]) -> list[int]:
+    """The place of each stage's last module in `net.modules()`, as far as the stages are in `net`."""
+    names = [_flat(name) for name, _ in net.named_modules()]
+    places = [[i for i, name in enumerate(names) if f"{name}_".startswith(f"{_flat(s.module)}_")] for s in found]
+    return [inside[-1] for inside in places if inside]
+
+
+def _flat(name: str) -> str:
+    """timm's wrappers rename `stages.2` to `stages_2`, or put networks below `model`."""
+    return name.removeprefix("model.").replace(".", "_")

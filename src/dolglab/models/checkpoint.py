@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib
 import inspect
 import json
 import pickle
-from collections.abc import Mapping
+import pkgutil
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dolglab.errors import UserError
+import dolglab.models
+from dolglab.errors import UserError, truncate_list
+from dolglab.models import fusion
 from dolglab.models.backbone import without_weights
 from dolglab.models.dolg import DescriptorModel
-from dolglab.models.registry import resolve_target
 from dolglab.models.weights import below, read_file
-from dolglab.renamed import with_current_targets
+from dolglab.renamed import current_target, with_current_targets
 
 # The entry of a Lightning checkpoint in which a run describes itself.
 RUN_KEY = "dolg_run"
@@ -38,6 +44,9 @@ FIXED_BY_OPTIMIZER = (
 FIXED_WITHIN_EPOCH = ("seed", "data.batch_size", "data.sampling", "data.packed_url")
 # Settings that differ whenever a run resumes, and copies of what the groups at the root say.
 NOT_REPORTED = ("name", "output_dir", "resume", "group", "logger", "model.", "data.augmentation")
+# An installed package adds the networks of a module by an entry point of this group, such as
+# `[project.entry-points."dolglab.models"]` with `mine = "my_package.networks"` in its pyproject.toml.
+ENTRY_POINT_GROUP = "dolglab.models"
 
 
 def describe_run(config: Mapping[str, Any], classes: list[str], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,8 +57,7 @@ def describe_run(config: Mapping[str, Any], classes: list[str], data: Mapping[st
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint's content, or that of an exported folder, read without running any code in it.
 
-    Raises:
-        UserError: no such file, damaged, or not written by this project.
+    Raises UserError where it is not there, is damaged, or was not written by this project.
     """
     path = Path(path)
     if (path / ABOUT).is_file():
@@ -85,8 +93,7 @@ def tensor_file(path: str | Path) -> Path:
 def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
     """The trained network of a checkpoint, in eval mode, and the configuration of its run.
 
-    Raises:
-        UserError: as `read_checkpoint`, or weights that do not fit the model they come with.
+    Raises UserError as `read_checkpoint`, and for weights that do not fit the model they come with.
     """
     checkpoint = read_checkpoint(path)
     config = checkpoint[RUN_KEY]["config"]
@@ -139,6 +146,49 @@ def safe_config(config: Any) -> Any:
     return config
 
 
+def resolve_target(target: str) -> Callable[..., Any]:
+    """The class or function that a target names, wherever in the package it stands now.
+
+    What counts is the last part of the name, so that a checkpoint outlives a move from file to file; renamed classes
+    stand in `dolglab.renamed`. Nothing is imported by the name itself.
+
+    >>> resolve_target("src.models.pooling.GeM").__name__
+    'GeM'
+
+    Raises UserError for a name that is no network's.
+    """
+    found = registered_networks().get(current_target(target).rpartition(".")[2])
+    if found is None:
+        raise UserError(
+            f"{target} is no network of dolglab.models: was it renamed (src/dolglab/renamed.py), or is it one that a "
+            "package adds that is not installed here?"
+        )
+    return found
+
+
+@functools.cache
+def registered_networks() -> Mapping[str, Callable[..., Any]]:
+    """Every nn.Module of `dolglab.models`, every fusion, and those of modules that entry points name; by class name.
+
+    Raises UserError for two of one name.
+    """
+    own = [importlib.import_module(f"dolglab.models.{m.name}") for m in pkgutil.iter_modules(dolglab.models.__path__)]
+    found: dict[str, Callable[..., Any]] = {}
+    for module in [*own, *(entry.load() for entry in entry_points(group=ENTRY_POINT_GROUP))]:
+        for name, value in vars(module).items():
+            if _is_network(value, module) and found.setdefault(name, value) is not value:
+                raise UserError(f"{module.__name__}.{name} and {found[name].__module__}.{name} have one name")
+    return found
+
+
+def _is_network(value: Any, module: ModuleType) -> bool:
+    if getattr(value, "__module__", None) != module.__name__:
+        return False
+    if inspect.isclass(value):
+        return issubclass(value, nn.Module)
+    return module is fusion and inspect.isfunction(value) and not value.__name__.startswith("_")
+
+
 def check_loadable(model: nn.Module, config: Mapping[str, Any]) -> None:
     """Raise UserError where `load_model` could not give back a network that is about to be trained.
 
@@ -154,16 +204,15 @@ def check_loadable(model: nn.Module, config: Mapping[str, Any]) -> None:
 
 def check_fit(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor], path: str | Path) -> None:
     """Raise UserError when stored tensors are another architecture's, saying how they differ."""
-    missing = sorted(expected.keys() - stored.keys())
-    unknown = sorted(stored.keys() - expected.keys())
-    shared = sorted(expected.keys() & stored.keys())
-    reshaped = [key for key in shared if expected[key].shape != stored[key].shape]
-    if missing or unknown or reshaped:
-        first = (missing or unknown or reshaped)[0]
-        raise UserError(
-            f"{path} holds another architecture: {len(missing)} tensors missing, {len(unknown)} unknown, "
-            f"{len(reshaped)} of another shape (first: {first})"
-        )
+    shared = expected.keys() & stored.keys()
+    differing = {
+        "missing": expected.keys() - stored.keys(),
+        "unknown": stored.keys() - expected.keys(),
+        "of another shape": {key for key in shared if expected[key].shape != stored[key].shape},
+    }
+    if any(differing.values()):
+        parts = [f"{len(keys)} {what} ({truncate_list(sorted(keys), 8)})" for what, keys in differing.items() if keys]
+        raise UserError(f"{path} holds another architecture's tensors: {'; '.join(parts)}")
 
 
 def selection_of(path: str | Path) -> dict[str, str]:

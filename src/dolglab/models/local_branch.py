@@ -106,8 +106,7 @@ class LocalBranch(nn.Module):
         out_channels: channels of f_l, those of the global feature f_g.
         aspp: multi-scale context before the attention; the released yaml trains without it.
         attention: weight normalised features by their scores; without it f_l is the map as it is.
-        dilations: of the pyramid's 3x3 convolutions.
-        pointwise: the released code's further 1x1 branch.
+        dilations, pointwise: those of `ASPP`.
     """
 
     def __init__(

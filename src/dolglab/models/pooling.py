@@ -40,8 +40,7 @@ class GeM(nn.Module):
         per_channel: one exponent a channel, not one for all.
         eps: floor of the activations.
 
-    Raises:
-        UserError: p or eps not above zero.
+    Raises UserError for p or eps not above zero.
     """
 
     def __init__(

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from dolglab.errors import UserError, truncate_list
-from dolglab.models.backbone import Backbone
-from dolglab.models.dolg import DOLG
-from dolglab.models.local_branch import LocalBranch
-from dolglab.models.pooling import GeM
+from dolglab.errors import UserError
+from dolglab.models.checkpoint import build_model, check_fit
+from dolglab.models.dolg import DescriptorModel
 from dolglab.models.weights import check_finite, read_file, tensors_of
 
 # Residual blocks of each stage: what tells the networks of the family apart.
 BLOCKS = {"resnet50.tv_in1k": (3, 4, 6, 3), "resnet101.tv_in1k": (3, 4, 23, 3)}
 CENTRES, MEAN_COSINE = "desc_cls.weight", "desc_cls.t"
-
-_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-_AFFINE = ("weight", "bias")
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,7 @@ class Released:
     mean_cosine: Tensor
 
 
-def load_released(source: str | Path | Mapping[str, Tensor]) -> DOLG:
+def load_released(source: str | Path | Mapping[str, Tensor]) -> DescriptorModel:
     """The released network (Yang et al., ICCV 2021) in eval mode, with or without ASPP as its weights are.
 
     Args:
@@ -56,7 +51,7 @@ def load_released(source: str | Path | Mapping[str, Tensor]) -> DOLG:
             network than R50 and R101.
     """
     released = read_released(source)
-    model = released_network(released.backbone, released.aspp)
+    model = build_model(released_config(released.backbone, released.aspp))
     model.load_state_dict(released.model)
     return model.eval()
 
@@ -72,17 +67,20 @@ def read_released(source: str | Path | Mapping[str, Tensor], name: str = "the st
         name = str(source)
     stored = tensors_of(source if isinstance(source, Mapping) else read_file(source), name)
     backbone, aspp = _network_of(stored, name), any(key.startswith("localmodel.aspp.") for key in stored)
-    names = dict(released_names(backbone, aspp))
-    _check_keys(stored, {*names, CENTRES, MEAN_COSINE}, name)
-    model = {ours: stored[theirs] for theirs, ours in names.items()}
-    _check_shapes(model, released_network(backbone, aspp).state_dict(), name)
+    network, modules = build_model(released_config(backbone, aspp)).state_dict(), released_modules(backbone, aspp)
+    parts = [(*ours.rpartition("."), ours) for ours in network]
+    names = {f"{modules[module]}.{tensor}": ours for module, _, tensor, ours in parts}
+    # The head's are of any shape.
+    head = {key: stored.get(key, torch.empty(0)) for key in (CENTRES, MEAN_COSINE)}
+    check_fit({theirs: network[ours] for theirs, ours in names.items()} | head, stored, name)
     check_finite(stored, name)
+    model = {ours: stored[theirs] for theirs, ours in names.items()}
     model["backbone.net.conv1.weight"] = model["backbone.net.conv1.weight"].flip(1)
     return Released(backbone, aspp, model, stored[CENTRES], stored[MEAN_COSINE])
 
 
 def released_config(backbone: str, aspp: bool) -> dict[str, Any]:
-    """The released architecture as a model's configuration."""
+    """The released architecture as a model's configuration: learnable p, the pyramid's further 1x1 branch."""
     return {
         "_target_": "dolglab.models.dolg.DOLG",
         "backbone": {"_target_": "dolglab.models.backbone.Backbone", "name": backbone},
@@ -96,47 +94,22 @@ def released_config(backbone: str, aspp: bool) -> dict[str, Any]:
     }
 
 
-def released_network(backbone: str, aspp: bool) -> DOLG:
-    """The released architecture without weights: learnable p, the pyramid's further 1x1 branch."""
-    return DOLG(
-        Backbone(backbone, pretrained=False),
-        pooling=partial(GeM, learnable=True),
-        local=partial(LocalBranch, aspp=aspp, pointwise=True),
-    )
-
-
-def released_names(backbone: str, aspp: bool) -> Iterator[tuple[str, str]]:
-    """Pairs of a released tensor's name and ours, the margin head's apart."""
-    yield "pool_g.p", "pooling.p"
-    yield from _named("fc_t", "fc_global", _AFFINE)
-    yield from _named("fc", "fc", _AFFINE)
-    yield from _backbone_names(BLOCKS[backbone])
-    if aspp:
-        pairs = {"im_pool.1": "pool", "conv_after.0": "project", **{f"aspp.{i}": f"branches.{i}" for i in range(4)}}
-        for theirs, ours in pairs.items():
-            yield from _named(f"localmodel.aspp.{theirs}", f"local.aspp.{ours}", _AFFINE)
-    yield from _named("localmodel.conv1", "local.attention.conv", _AFFINE)
-    yield from _named("localmodel.bn", "local.attention.norm", _NORM)
-    yield from _named("localmodel.conv2", "local.attention.score", _AFFINE)
-
-
-def _backbone_names(blocks: tuple[int, ...]) -> Iterator[tuple[str, str]]:
-    net = "backbone.net"
-    yield "globalmodel.stem.conv.weight", f"{net}.conv1.weight"
-    yield from _named("globalmodel.stem.bn", f"{net}.bn1", _NORM)
-    for stage, count in enumerate(blocks, start=1):
+def released_modules(backbone: str, aspp: bool) -> dict[str, str]:
+    """The released names of our network's modules; what they hold has the same names in both."""
+    found = {"pooling": "pool_g", "fc_global": "fc_t", "fc": "fc"}
+    found |= {"backbone.net.conv1": "globalmodel.stem.conv", "backbone.net.bn1": "globalmodel.stem.bn"}
+    for stage, count in enumerate(BLOCKS[backbone], start=1):
         for block in range(count):
-            theirs, ours = f"globalmodel.s{stage}.b{block + 1}", f"{net}.layer{stage}.{block}"
+            theirs, ours = f"globalmodel.s{stage}.b{block + 1}", f"backbone.net.layer{stage}.{block}"
             if block == 0:
-                yield f"{theirs}.proj.weight", f"{ours}.downsample.0.weight"
-                yield from _named(f"{theirs}.bn", f"{ours}.downsample.1", _NORM)
+                found |= {f"{ours}.downsample.0": f"{theirs}.proj", f"{ours}.downsample.1": f"{theirs}.bn"}
             for place, letter in enumerate("abc", start=1):
-                yield f"{theirs}.f.{letter}.weight", f"{ours}.conv{place}.weight"
-                yield from _named(f"{theirs}.f.{letter}_bn", f"{ours}.bn{place}", _NORM)
-
-
-def _named(theirs: str, ours: str, tensors: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    return ((f"{theirs}.{tensor}", f"{ours}.{tensor}") for tensor in tensors)
+                found |= {f"{ours}.conv{place}": f"{theirs}.f.{letter}", f"{ours}.bn{place}": f"{theirs}.f.{letter}_bn"}
+    if aspp:
+        found |= {"local.aspp.pool": "localmodel.aspp.im_pool.1", "local.aspp.project": "localmodel.aspp.conv_after.0"}
+        found |= {f"local.aspp.branches.{i}": f"localmodel.aspp.aspp.{i}" for i in range(4)}
+    attention = {"conv": "conv1", "norm": "bn", "score": "conv2"}
+    return found | {f"local.attention.{ours}": f"localmodel.{theirs}" for ours, theirs in attention.items()}
 
 
 def _network_of(stored: Mapping[str, Tensor], name: str) -> str:
@@ -149,20 +122,3 @@ def _network_of(stored: Mapping[str, Tensor], name: str) -> str:
         if blocks <= expected[2]:
             return backbone
     raise UserError(f"{name} has {blocks} blocks in its third stage: only R50 (6) and R101 (23) were released")
-
-
-def _check_keys(stored: Mapping[str, Tensor], expected: set[str], name: str) -> None:
-    missing, unknown = sorted(expected - stored.keys()), sorted(stored.keys() - expected)
-    if missing or unknown:
-        parts = [
-            f"{len(keys)} {what} ({truncate_list(keys, 8)})"
-            for keys, what in ((missing, "missing"), (unknown, "unknown"))
-            if keys
-        ]
-        raise UserError(f"{name} does not hold the released network's tensors: {'; '.join(parts)}")
-
-
-def _check_shapes(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str) -> None:
-    wrong = [key for key, value in expected.items() if stored[key].shape != value.shape]
-    if wrong:
-        raise UserError(f"{name} has tensors of another shape than the released network's: {truncate_list(wrong, 8)}")

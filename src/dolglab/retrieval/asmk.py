@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dolglab.contracts import FloatArray, IntArray
 from dolglab.errors import UserError
 from dolglab.retrieval.asmk_codebook import Codebook, learn_codebook, load_codebook, sample
-from dolglab.retrieval.asmk_inverted_file import FEATURES_AT_ONCE, Entries, InvertedFile, aggregate, batches, encode
+from dolglab.retrieval.asmk_inverted_file import FEATURES_AT_ONCE, Entries, InvertedFile, aggregate, batches
 
 # Binary codes are packed into words of this many bits.
 BITS = 32
 
 
+@dataclass(eq=False)
 class ASMK:
     """Scores images by their local features, aggregated per visual word.
 
@@ -38,46 +41,38 @@ class ASMK:
         codebook: a file that `save` wrote, instead of learning one.
         binary: compare signs (ASMK*), not vectors.
 
+    `learned` is the codebook, None until there is one.
+
     Raises:
         UserError: a setting out of its range, the package missing, a codebook file that is missing, damaged or of
             another size than asked for.
     """
 
-    def __init__(
-        self,
-        words: int | None = None,
-        dim: int | None = 128,
-        assignments: int = 5,
-        alpha: float = 3.0,
-        threshold: float = 0.0,
-        iterations: int = 10,
-        training_features: int = 2_621_440,
-        seed: int = 0,
-        codebook: str | Path | None = None,
-        binary: bool = True,
-    ) -> None:
+    words: int | None = None
+    dim: int | None = 128
+    assignments: int = 5
+    alpha: float = 3.0
+    threshold: float = 0.0
+    iterations: int = 10
+    training_features: int = 2_621_440
+    seed: int = 0
+    codebook: str | Path | None = None
+    binary: bool = True
+
+    def __post_init__(self) -> None:
         try:
             import asmk  # noqa: F401
         except ModuleNotFoundError:
             raise UserError("aggregate=asmk needs its package: pip install 'dolglab[asmk]'") from None
-        self.words = words
-        self.dim = dim
-        self.assignments = assignments
-        self.alpha = alpha
-        self.threshold = threshold
-        self.iterations = iterations
-        self.training_features = training_features
-        self.seed = seed
-        self.binary = binary
         self._check_settings()
-        self.codebook = None if codebook is None else self._load(codebook)
+        self.learned: Codebook | None = None if self.codebook is None else self._load(self.codebook)
         self._inverted_file: InvertedFile | None = None
         self._images = 0
 
     @property
     def learned_on(self) -> tuple[str, str] | None:
         """Name and digest of the set that the codebook was learned on; None before there is one."""
-        return None if self.codebook is None else (self.codebook.origin.name, self.codebook.origin.digest)
+        return None if self.learned is None else (self.learned.origin.name, self.learned.origin.digest)
 
     def learn(self, features: Iterable[NDArray[np.floating]], name: str, digest: str) -> None:
         """Learn PCA and codebook from the local descriptors of another set's images, an (n, D) array an image.
@@ -88,12 +83,12 @@ class ASMK:
         checked = (_finite(rows, f"image {i} of {name}") for i, rows in enumerate(features))
         rows = sample(checked, self.training_features, self.seed)
         dim = reduced_dim(rows.shape[1], self.dim, self.binary)
-        self.codebook = learn_codebook(rows, self.words, dim, self.iterations, self.seed, name, digest)
+        self.learned = learn_codebook(rows, self.words, dim, self.iterations, self.seed, name, digest)
         self._inverted_file = None
 
     def save(self, path: str | Path) -> Path:
         """Write PCA, codebook and what they were learned on as safetensors, for `codebook=FILE`."""
-        return self._learned().save(path)
+        return self._codebook().save(path)
 
     def build(
         self, images: Iterable[tuple[int, NDArray[np.floating]]], features_at_once: int = FEATURES_AT_ONCE
@@ -103,10 +98,10 @@ class ASMK:
         Images are taken as they come; while the lists are sorted, memory is 2.2 times the inverted file.
         Raises UserError for descriptors of another length than the codebook's, or not finite.
         """
-        codebook = self._learned()
+        codebook = self._codebook()
         positions = array("q")
 
-        def reduced() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        def reduced() -> Iterator[tuple[int, FloatArray]]:
             for position, rows in images:
                 positions.append(position)
                 yield position, self._reduced(rows, f"gallery image {position}")
@@ -123,7 +118,7 @@ class ASMK:
         """Mean cost of a gallery image in the inverted file, in bytes; PCA and codebook are not in it."""
         return self._built().nbytes / max(1, self._images)
 
-    def search(self, features: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def search(self, features: NDArray[np.floating]) -> tuple[IntArray, FloatArray]:
         """Gallery positions with a score above 0, best first, and their scores; equal ones in gallery order.
 
         `features` are a query's local descriptors, (n, D). Raises UserError as `build`.
@@ -138,7 +133,7 @@ class ASMK:
         positions = listed[np.argsort(-scores[listed], kind="stable")]
         return positions, scores[positions]
 
-    def rank(self, features: NDArray[np.floating], count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def rank(self, features: NDArray[np.floating], count: int) -> tuple[IntArray, FloatArray]:
         """All of `count` gallery positions, best first, and their scores; those without one follow in gallery order."""
         found, scores = self.search(features)
         others = np.ones(count, np.bool_)
@@ -150,21 +145,13 @@ class ASMK:
 
     def config(self) -> dict[str, object]:
         """What it is, for a result card; words, dimensions and origin once there is a codebook."""
-        about: dict[str, object] = {
-            "aggregate": "asmk",
-            "words": self.words,
-            "dim": self.dim,
-            "assignments": self.assignments,
-            "alpha": self.alpha,
-            "threshold": self.threshold,
-            "binary": self.binary,
-        }
-        if self.codebook is not None:
-            origin = self.codebook.origin
-            about |= {"words": self.codebook.words, "dim": self.codebook.dim}
-            about |= {"descriptor_dim": self.codebook.input_dim}
-            about |= {"learned_on": origin.name, "learned_digest": origin.digest, "learned_features": origin.features}
-            about |= {"iterations": origin.iterations, "seed": origin.seed}
+        settings = ("words", "dim", "assignments", "alpha", "threshold", "binary")
+        about: dict[str, object] = {"aggregate": "asmk", **{name: getattr(self, name) for name in settings}}
+        if self.learned is not None:
+            origin = self.learned.origin
+            sizes = {"words": self.learned.words, "dim": self.learned.dim, "descriptor_dim": self.learned.input_dim}
+            source = {"learned_on": origin.name, "learned_digest": origin.digest, "learned_features": origin.features}
+            about |= {**sizes, **source, "iterations": origin.iterations, "seed": origin.seed}
         return about
 
     def _load(self, path: str | Path) -> Codebook:
@@ -178,9 +165,9 @@ class ASMK:
             )
         return codebook
 
-    def _reduced(self, rows: NDArray[np.floating], whose: str) -> NDArray[np.float32]:
+    def _reduced(self, rows: NDArray[np.floating], whose: str) -> FloatArray:
         """Descriptors as the codebook takes them."""
-        codebook = self._learned()
+        codebook = self._codebook()
         if not len(rows):
             return np.empty((0, codebook.dim), np.float32)
         if rows.shape[1] != codebook.input_dim:
@@ -190,15 +177,14 @@ class ASMK:
             )
         return codebook.reduce(_finite(rows, whose))
 
-    def _aggregated(self, rows: NDArray[np.float32], owners: NDArray[np.int64], assignments: int) -> Entries:
-        codebook = self._learned()
-        images, words, sums = aggregate(rows, owners, codebook.assign(rows, assignments), codebook.centroids)
-        return Entries(images, words, encode(sums, self.binary))
+    def _aggregated(self, rows: FloatArray, owners: IntArray, assignments: int) -> Entries:
+        codebook = self._codebook()
+        return aggregate(rows, owners, codebook.assign(rows, assignments), codebook.centroids, self.binary)
 
-    def _learned(self) -> Codebook:
-        if self.codebook is None:
+    def _codebook(self) -> Codebook:
+        if self.learned is None:
             raise RuntimeError("learn a codebook first, or give one")
-        return self.codebook
+        return self.learned
 
     def _built(self) -> InvertedFile:
         if self._inverted_file is None:

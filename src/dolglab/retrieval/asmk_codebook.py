@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dolglab.contracts import FloatArray, IntArray
 from dolglab.errors import UserError
 from dolglab.io import write_bytes
 
@@ -41,9 +42,9 @@ class Origin:
 class Codebook:
     """Visual words: `centroids` (words, dim), after PCA by `mean` (D,) and `projection` (D, dim) where there is one."""
 
-    centroids: NDArray[np.float32]
-    mean: NDArray[np.float32] | None
-    projection: NDArray[np.float32] | None
+    centroids: FloatArray
+    mean: FloatArray | None
+    projection: FloatArray | None
     origin: Origin
 
     @property
@@ -60,13 +61,13 @@ class Codebook:
         """Dimensions of the descriptors it is for."""
         return self.dim if self.projection is None else len(self.projection)
 
-    def reduce(self, rows: NDArray[np.floating]) -> NDArray[np.float32]:
+    def reduce(self, rows: NDArray[np.floating]) -> FloatArray:
         """Descriptors (n, D) to (n, dim) float32: as they are, or by PCA and L2-normalised."""
         if self.mean is None or self.projection is None:
             return np.ascontiguousarray(rows, np.float32)
         return project(rows, self.mean, self.projection)
 
-    def assign(self, rows: NDArray[np.float32], assignments: int) -> NDArray[np.int64]:
+    def assign(self, rows: FloatArray, assignments: int) -> IntArray:
         """The nearest words of reduced descriptors, (n, min(assignments, words)), nearest first."""
         return self._index.search(rows, min(assignments, self.words))[1]
 
@@ -100,19 +101,14 @@ def load_codebook(path: str | Path) -> Codebook:
             origin = Origin(**json.loads((stored.metadata() or {})[METADATA_KEY]))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is no codebook of ours, or is damaged ({type(error).__name__})") from error
-    centroids, mean, projection = (tensors.get(key) for key in ("centroids", "mean", "projection"))
-    sound = all(value.dtype == np.float32 and np.isfinite(value).all() for value in tensors.values())
-    if not sound or centroids is None or not _fit(centroids, mean, projection):
+    mean, projection = tensors.get("mean"), tensors.get("projection")
+    centroids = tensors.get("centroids", np.empty(0, np.float32))
+    sound = centroids.ndim == 2 and centroids.size > 0 and (mean is None) == (projection is None)
+    if mean is not None and projection is not None:
+        sound = sound and mean.ndim == 1 and projection.shape == (len(mean), centroids.shape[1])
+    if not sound or not all(value.dtype == np.float32 and np.isfinite(value).all() for value in tensors.values()):
         raise UserError(f"{path} is damaged: its arrays do not fit together or are not finite")
     return Codebook(centroids, mean, projection, origin)
-
-
-def _fit(centroids: NDArray, mean: NDArray | None, projection: NDArray | None) -> bool:
-    if centroids.ndim != 2 or not centroids.size:
-        return False
-    if mean is None or projection is None:
-        return mean is projection
-    return mean.ndim == 1 and projection.shape == (len(mean), centroids.shape[1])
 
 
 def learn_codebook(
@@ -124,8 +120,7 @@ def learn_codebook(
         rows: a sample of the descriptors of the set `name`.
         words: how many words; None for as many as `automatic_words` finds.
 
-    Raises:
-        UserError: too few descriptors for the words asked for or for PCA.
+    Raises UserError for too few descriptors for the words asked for or for PCA.
     """
     if words is not None and words > len(rows):
         raise UserError(
@@ -163,7 +158,6 @@ def sample(arrays: Iterable[NDArray[np.floating]], limit: int, seed: int) -> NDA
     """
     rng = np.random.default_rng(seed)
     parts: list[NDArray[np.floating]] = []
-    kept: NDArray[np.floating] | None = None
     seen = 0
     for rows in arrays:
         if not len(rows):
@@ -175,18 +169,17 @@ def sample(arrays: Iterable[NDArray[np.floating]], limit: int, seed: int) -> NDA
             parts.append(np.array(head))
         later = rows[len(head) :]
         if len(later):
-            if kept is None:
-                kept = np.concatenate(parts)
-                parts = [kept]
+            if len(parts) > 1:
+                parts = [np.concatenate(parts)]
             slots = rng.integers(0, np.arange(seen + len(head), seen + len(rows)) + 1)
-            kept[slots[slots < limit]] = later[slots < limit]
+            parts[0][slots[slots < limit]] = later[slots < limit]
         seen += len(rows)
     if not parts:
         raise UserError("there are no local features to learn a codebook from")
-    return kept if kept is not None else np.concatenate(parts)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def pca(rows: NDArray[np.floating], dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def pca(rows: NDArray[np.floating], dim: int) -> tuple[FloatArray, FloatArray]:
     """Mean (D,) and the first `dim` principal directions as columns (D, dim), each with its largest entry positive."""
     mean = rows.mean(0, dtype=np.float64)
     scatter = np.zeros((len(mean), len(mean)))
@@ -198,15 +191,13 @@ def pca(rows: NDArray[np.floating], dim: int) -> tuple[NDArray[np.float32], NDAr
     return mean.astype(np.float32), np.ascontiguousarray(directions * np.sign(largest), np.float32)
 
 
-def project(
-    rows: NDArray[np.floating], mean: NDArray[np.float32], projection: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def project(rows: NDArray[np.floating], mean: FloatArray, projection: FloatArray) -> FloatArray:
     """Rows (n, D) on principal directions, L2-normalised, (n, dim) float32; a row at the mean stays 0."""
     reduced = (rows.astype(np.float32) - mean) @ projection
     return reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-12)
 
 
-def kmeans(points: NDArray[np.float32], words: int, iterations: int, seed: int) -> NDArray[np.float32]:
+def kmeans(points: FloatArray, words: int, iterations: int, seed: int) -> FloatArray:
     """Centroids (words, dim) of (n, dim) points, n at least `words`, by faiss; the seed draws the first ones."""
     import faiss
 

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dolglab.contracts import FloatArray, IntArray
+
 # Descriptors aggregated together: enough for fast products with the centroids, a few dozen MB.
 FEATURES_AT_ONCE = 32_768
 
@@ -22,22 +24,18 @@ class Entries(NamedTuple):
 
     images: NDArray[np.integer]
     words: NDArray[np.integer]
-    vectors: NDArray[np.float32] | NDArray[np.uint32]
+    vectors: FloatArray | NDArray[np.uint32]
 
 
-def aggregate(
-    rows: NDArray[np.float32], owners: NDArray[np.int64], words: NDArray[np.int64], centroids: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Sums of residuals per image and word, before normalisation (Tolias et al., ICCV 2013).
+def aggregate(rows: FloatArray, owners: IntArray, words: IntArray, centroids: FloatArray, binary: bool) -> Entries:
+    """Sums of residuals per image and word, by image, then word (Tolias et al., ICCV 2013); encoded (see `encode`).
 
     Args:
         rows: (n, D) descriptors, n > 0.
         owners: (n,) the image of each.
         words: (n, k) the words of each.
         centroids: (words, D).
-
-    Returns:
-        Images, words and sums (m, D), by image, then word.
+        binary: whether signs are kept.
     """
     assigned = words.shape[1]
     key = np.repeat(owners, assigned) * len(centroids) + words.ravel()
@@ -46,10 +44,10 @@ def aggregate(
     row, word = order // assigned, words.ravel()[order]
     residuals = rows[row]
     residuals -= centroids[word]
-    return owners[row[first]], word[first], run_sums(residuals, first)
+    return Entries(owners[row[first]], word[first], encode(run_sums(residuals, first), binary))
 
 
-def run_sums(rows: NDArray[np.float32], first: NDArray[np.int64]) -> NDArray[np.float32]:
+def run_sums(rows: FloatArray, first: IntArray) -> FloatArray:
     """Sums of the runs of rows that begin at `first`, each from its first row to its last.
 
     Most runs are short, and `np.add.reduceat` takes many times longer over these.
@@ -68,12 +66,10 @@ def run_sums(rows: NDArray[np.float32], first: NDArray[np.int64]) -> NDArray[np.
     return sums
 
 
-def batches(
-    images: Iterable[tuple[int, NDArray[np.float32]]], features_at_once: int
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+def batches(images: Iterable[tuple[int, FloatArray]], features_at_once: int) -> Iterator[tuple[FloatArray, IntArray]]:
     """Descriptors of successive images together, so many or a few more, and which image each is of."""
-    rows: list[NDArray[np.float32]] = []
-    owners: list[NDArray[np.int64]] = []
+    rows: list[FloatArray] = []
+    owners: list[IntArray] = []
     held = 0
     for position, features in images:
         if not len(features):
@@ -88,7 +84,7 @@ def batches(
         yield np.concatenate(rows), np.concatenate(owners)
 
 
-def encode(sums: NDArray[np.float32], binary: bool) -> NDArray[np.float32] | NDArray[np.uint32]:
+def encode(sums: FloatArray, binary: bool) -> FloatArray | NDArray[np.uint32]:
     """What the package compares: signs packed into uint32 (n, D / 32), or L2-normalised vectors (n, D)."""
     if binary:
         from asmk.hamming import binarize_and_pack_2D
@@ -135,9 +131,7 @@ class InvertedFile:
             use_idf=False,
         )
 
-    def scores(
-        self, words: NDArray[np.integer], vectors: NDArray[np.float32] | NDArray[np.uint32]
-    ) -> NDArray[np.float32]:
+    def scores(self, words: NDArray[np.integer], vectors: FloatArray | NDArray[np.uint32]) -> FloatArray:
         """The score of each image for a query's words and vectors, (count,).
 
         The sum over common words, over the square root of both images' numbers of words; 0 where no word counts.
@@ -151,7 +145,7 @@ class InvertedFile:
 
 def sorted_by_word(
     parts: Iterable[Entries], words: int, width: int, dtype: np.dtype
-) -> tuple[NDArray[np.int32], NDArray, NDArray[np.int64]]:
+) -> tuple[NDArray[np.int32], NDArray, IntArray]:
     """Images (n,) and vectors (n, width) of all parts by word, and where each word's begin, (words + 1,)."""
     held, counts = [], np.zeros(words, np.int64)
     for part in parts:
@@ -174,7 +168,7 @@ def sorted_by_word(
 class _WordLists:
     """One list a word, cut from rows sorted by word when asked for: no object is held for each word."""
 
-    def __init__(self, rows: NDArray, starts: NDArray[np.int64]) -> None:
+    def __init__(self, rows: NDArray, starts: IntArray) -> None:
         self.rows = rows
         self.starts = starts
 

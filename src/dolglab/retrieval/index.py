@@ -1,26 +1,32 @@
 """What every faiss index over a gallery's descriptors does, and the exact one; for the others see `faiss_indexes`.
 
-faiss is imported only where an index is made, searched or read.
+On disk an index is the file that faiss writes, and a JSON beside it that says what it is. faiss trusts its files: cut
+short, a mapped one ends the process, and flipped bits give wrong answers. So the JSON knows the length and the digest,
+and is there only once the index is. faiss is imported only where an index is made, searched or read.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from abc import ABC, abstractmethod
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dolglab.contracts import BoolArray, FloatArray, IntArray
 from dolglab.errors import UserError
-from dolglab.retrieval.index_files import IndexHeader, read_index, write_index
+from dolglab.io import atomic_path, sha256_of, write_text
 
 # Rows checked, or added to an index, at a time.
 ROWS_AT_ONCE = 65_536
 # Values of all queries together, for each thread, from which a matrix product is the faster way (faiss's own measure).
 PRODUCT_FROM = 800
+# What the JSON beside an index says.
+FIELDS = {"kind", "settings", "dim", "count", "bytes", "sha256"}
 
 
 class Index(ABC):
@@ -37,10 +43,8 @@ class Index(ABC):
     exact: ClassVar[bool] = False
     build_settings: ClassVar[tuple[str, ...]] = ()
     depth: int | None = None
-
-    def __init__(self) -> None:
-        self._index: Any = None
-        self._mapped = False
+    _index: Any = None
+    _mapped: bool = False
 
     def __len__(self) -> int:
         """How many descriptors are indexed; 0 before `build` or `load`."""
@@ -56,7 +60,7 @@ class Index(ABC):
         """Bytes in memory for each descriptor, with its share of what is common to all (centroids, rotations)."""
         return self._memory_bytes(self._built()) / max(1, len(self))
 
-    def build(self, descriptors: NDArray[np.float32], rows_at_once: int = ROWS_AT_ONCE) -> None:
+    def build(self, descriptors: FloatArray, rows_at_once: int = ROWS_AT_ONCE) -> None:
         """Index the gallery, (N, D) float32, L2-normalised; it may be memory-mapped, and is copied in parts.
 
         The same descriptors give the same index. Raises UserError for NaN or infinite values and for a gallery too
@@ -66,9 +70,7 @@ class Index(ABC):
         self._index = self._build(descriptors, rows_at_once)
         self._mapped = False
 
-    def search(
-        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def search(self, queries: FloatArray, k: int, allowed: BoolArray | None = None) -> tuple[FloatArray, IntArray]:
         """Cosines and gallery positions, (Q, k) each, best first; equal cosines in gallery order.
 
         Only `allowed` descriptors, (N,), are looked at, where that is given.
@@ -76,7 +78,9 @@ class Index(ABC):
         with what the code stands for. Raises UserError for NaN or infinite values, k below 1, and descriptors of
         another size than the gallery's.
         """
-        index = self._built()
+        import faiss
+
+        index, selector = self._built(), None
         _check_finite(queries, "query")
         if queries.shape[1] != index.d:
             raise UserError(f"the queries have {queries.shape[1]} values each, the gallery's descriptors {index.d}")
@@ -84,32 +88,88 @@ class Index(ABC):
             raise UserError(f"at least one answer must be asked for, not {k}")
         scores = np.full((len(queries), k), -np.inf, np.float32)
         positions = np.full((len(queries), k), -1, np.int64)
+        if allowed is not None:
+            # faiss keeps the array that it is given.
+            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # pyright: ignore[reportCallIssue]
         if len(self):
-            self._fill(np.ascontiguousarray(queries, np.float32), scores, positions, _selector(allowed))
+            self._fill(np.ascontiguousarray(queries, np.float32), scores, positions, selector)
         return scores, positions
 
     def save(self, path: Path) -> None:
-        """Write the index to `path`, and what it is to `path`.json. Raises UserError for an index that is mapped."""
-        index = self._built()
+        """Write the index to `path`, and what it is to `path`.json; folders are made as needed.
+
+        Raises UserError for an index that is mapped, a name that faiss cannot take, a file that cannot be written.
+        """
+        import faiss
+
+        index, beside = self._built(), path.with_name(f"{path.name}.json")
         if self._mapped:
             raise UserError(f"this index is mapped from its file: copy that file instead of saving it to {path}")
-        write_index(path, index, IndexHeader(self.kind, self.settings, index.d, len(self)))
+        about = {"kind": self.kind, "settings": self.settings, "dim": index.d, "count": len(self)}
+        with atomic_path(path) as aside:
+            name = _utf8(aside)
+            try:
+                faiss.write_index(index, name)
+            except RuntimeError as error:
+                raise UserError(f"{path} cannot be written: is there room on the disk?") from error
+            about |= {"bytes": aside.stat().st_size, "sha256": sha256_of(aside)}
+            # Whoever is stopped between these steps leaves no JSON that speaks of another index.
+            beside.unlink(missing_ok=True)
+        write_text(beside, json.dumps(about, indent=2) + "\n")
 
     def load(self, path: Path, mmap: bool = False, dim: int | None = None) -> None:
         """Take the index that `save` wrote to `path`.
 
         Args:
-            path: where it is.
             mmap: leave vectors, codes and graph in the file and read what a search touches (every kind can; the
                 common part, centroids and code books, is read at once). Only the file's length is checked then, not
                 its content.
             dim: length of the descriptors that it must index.
 
-        Raises:
-            UserError: no such index, a damaged one, another kind, other settings, or descriptors of another size.
+        Raises UserError for no such index, a damaged one, another kind, other settings, or descriptors of another size.
         """
-        self._index = read_index(path, IndexHeader(self.kind, self.settings, dim), mmap)
-        self._mapped = mmap
+        import faiss
+
+        stored = self._read_header(path, dim)
+        damaged = UserError(f"{path} is damaged: build the index again")
+        try:
+            if path.stat().st_size != stored["bytes"] or not (mmap or sha256_of(path) == stored["sha256"]):
+                raise damaged
+        except OSError as error:
+            # Another process took it away since its header was read.
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        # faiss maps the lists of inverted files by one flag, the vectors, codes and graphs of other kinds by another.
+        mapped = faiss.IO_FLAG_MMAP if self.kind.startswith("ivf") else faiss.IO_FLAG_MMAP_IFC
+        name = _utf8(path)
+        try:
+            index = faiss.read_index(name, mapped if mmap else 0)
+        except RuntimeError as error:
+            raise damaged from error
+        if (index.d, index.ntotal) != (stored["dim"], stored["count"]):
+            raise damaged
+        self._index, self._mapped = index, mmap
+
+    def _read_header(self, path: Path, dim: int | None) -> dict[str, Any]:
+        """The JSON beside an index. Raises UserError where there is none, or for another index than this one."""
+        if not path.is_file():
+            raise UserError(f"{path}: there is no index: build one and save it there")
+        beside = path.with_name(f"{path.name}.json")
+        try:
+            stored = json.loads(beside.read_text())
+        except OSError as error:
+            raise UserError(f"{beside} cannot be read, so the index was not saved whole: build it again") from error
+        except ValueError:
+            stored = None
+        if not isinstance(stored, dict) or not isinstance(stored.get("settings"), dict) or FIELDS - stored.keys():
+            raise UserError(f"{beside} is damaged: build the index again")
+        if stored["kind"] != self.kind:
+            raise UserError(f"{path} is an index of the kind {stored['kind']}, not {self.kind}: ask for that one")
+        if dim not in (None, stored["dim"]):
+            raise UserError(f"{path} indexes descriptors of {stored['dim']} values, not {dim}: build it again")
+        had, asked = stored["settings"], self.settings
+        if others := [f"{name}={had.get(name)}, not {asked[name]}" for name in asked if had.get(name) != asked[name]]:
+            raise UserError(f"{path} was built with {' and '.join(others)}: build it again or ask for the same")
+        return stored
 
     def _built(self) -> Any:
         if self._index is None:
@@ -117,28 +177,33 @@ class Index(ABC):
         return self._index
 
     @abstractmethod
-    def _build(self, descriptors: NDArray[np.float32], rows_at_once: int) -> Any:
+    def _build(self, descriptors: FloatArray, rows_at_once: int) -> Any:
         """The faiss index over these descriptors, which are finite."""
 
     @abstractmethod
     def _memory_bytes(self, index: Any) -> int:
         """Bytes that the index takes in memory."""
 
-    def _search(
-        self, index: Any, queries: NDArray[np.float32], k: int, selector: Any
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """What faiss answers, after setting what a search needs."""
-        return index.search(queries, k, params=None if selector is None else self._search_parameters(index, selector))
+    def _search(self, index: Any, queries: FloatArray, k: int, selector: Any) -> tuple[FloatArray, IntArray]:
+        """What faiss answers."""
+        return index.search(queries, k, params=self._search_parameters(index, selector))
 
     def _search_parameters(self, index: Any, selector: Any) -> Any:
-        """What replaces the index's own settings in a search among some descriptors."""
+        """What replaces the index's own settings in a search, where something does."""
+        if selector is None:
+            return None
         import faiss
 
         return faiss.SearchParameters(sel=selector)  # pyright: ignore[reportCallIssue]
 
-    def _fill(
-        self, queries: NDArray[np.float32], scores: NDArray[np.float32], positions: NDArray[np.int64], selector: Any
-    ) -> None:
+    def _check_whole(self, minimum: int, *settings: str) -> None:
+        """Raise UserError for a setting that is no whole number of at least `minimum`."""
+        for name in settings:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < minimum:
+                raise UserError(f"index.{name} must be a whole number of at least {minimum}, not {value!r}")
+
+    def _fill(self, queries: FloatArray, scores: FloatArray, positions: IntArray, selector: Any) -> None:
         """Put the first k answers of every query into `scores` and `positions`, (Q, k)."""
         k = min(scores.shape[1], len(self))
         rows, width = np.arange(len(queries)), min(k + 1, len(self))
@@ -161,14 +226,14 @@ class FlatIndex(Index):
     kind = "flat"
     exact = True
 
-    def descriptors(self) -> NDArray[np.float32]:
+    def descriptors(self) -> FloatArray:
         """What is indexed, (N, D): a view, of the file where it is mapped."""
         import faiss
 
         index = self._built()
         return faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
 
-    def _build(self, descriptors: NDArray[np.float32], rows_at_once: int) -> Any:
+    def _build(self, descriptors: FloatArray, rows_at_once: int) -> Any:
         import faiss
 
         index = faiss.IndexFlatIP(descriptors.shape[1])
@@ -179,9 +244,7 @@ class FlatIndex(Index):
     def _memory_bytes(self, index: Any) -> int:
         return 4 * index.d * index.ntotal
 
-    def _search(
-        self, index: Any, queries: NDArray[np.float32], k: int, selector: Any
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def _search(self, index: Any, queries: FloatArray, k: int, selector: Any) -> tuple[FloatArray, IntArray]:
         """By a matrix product where there are queries enough.
 
         faiss 1.15 takes products from 128,000 values on, a measure for dozens of threads: on two, the 70 queries of a
@@ -206,7 +269,7 @@ def _default_product_threshold() -> int:
     return faiss.cvar.distance_compute_blas_threshold
 
 
-def recall(approximate: NDArray[np.int64], exact: NDArray[np.int64], k: int) -> float:
+def recall(approximate: IntArray, exact: IntArray, k: int) -> float:
     """Recall@k: the share of the exact first k answers that are among the approximate first k, mean over the queries.
 
     Both are (Q, k or more) gallery positions, best first, -1 where there is none. Queries without an exact answer are
@@ -225,25 +288,16 @@ def recall(approximate: NDArray[np.int64], exact: NDArray[np.int64], k: int) -> 
     return float((hits[counts > 0] / counts[counts > 0]).mean()) if counts.any() else math.nan
 
 
-def _selector(allowed: NDArray[np.bool_] | None) -> Any:
-    if allowed is None:
-        return None
-    import faiss
-
-    # faiss keeps the array that it is given.
-    return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # pyright: ignore[reportCallIssue]
-
-
-def check_whole(minimum: int, **settings: object) -> None:
-    """Raise UserError for a setting that is no whole number of at least `minimum`."""
-    for name, value in settings.items():
-        if not isinstance(value, int) or value < minimum:
-            raise UserError(f"index.{name} must be a whole number of at least {minimum}, not {value!r}")
-
-
-def _check_finite(descriptors: NDArray[np.float32], role: str, rows_at_once: int = ROWS_AT_ONCE) -> None:
+def _check_finite(descriptors: FloatArray, role: str, rows_at_once: int = ROWS_AT_ONCE) -> None:
     if descriptors.ndim != 2:
         raise UserError(f"{role} descriptors must be a table of one row each, not of shape {descriptors.shape}")
     for start in range(0, len(descriptors), rows_at_once):
         if not np.isfinite(descriptors[start : start + rows_at_once]).all():
             raise UserError(f"a {role} descriptor is not finite: the network gave NaN or infinity")
+
+
+def _utf8(path: Path) -> str:
+    try:
+        return path.as_posix().encode().decode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{os.fsencode(path)!r}: faiss takes UTF-8 names only, rename the folder or file") from error

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from dolglab.contracts import FloatArray, IntArray
 from dolglab.errors import UserError
 
 # Bytes of a table up to which it is held in memory, and bytes of it that are worked on at a time.
@@ -27,7 +28,7 @@ def row_chunks(rows: int, dim: int, chunk_bytes: int = CHUNK_BYTES) -> Iterator[
         yield slice(start, min(start + step, rows))
 
 
-def read_chunks(table: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+def read_chunks(table: FloatArray) -> Iterator[FloatArray]:
     """The rows chunk by chunk; of a read-only memory map, no pages are held for longer than their chunk."""
     mapping = memory_map_of(table)
     for rows in row_chunks(*table.shape):
@@ -36,9 +37,7 @@ def read_chunks(table: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
             mapping.madvise(mmap.MADV_DONTNEED)
 
 
-def assemble(
-    rows: int, dim: int, chunks: Iterable[NDArray[np.floating]], in_memory: int = IN_MEMORY
-) -> NDArray[np.float32]:
+def assemble(rows: int, dim: int, chunks: Iterable[NDArray[np.floating]], in_memory: int = IN_MEMORY) -> FloatArray:
     """Consecutive chunks put together to (rows, dim) float32.
 
     In memory or, beyond `in_memory` bytes, mapped read-only from a temporary file that goes with the array.
@@ -65,7 +64,7 @@ def assemble(
         return np.memmap(file, np.float32, "r", shape=(rows, dim))
 
 
-def l2_normalized(rows: NDArray[np.floating]) -> NDArray[np.float32]:
+def l2_normalized(rows: NDArray[np.floating]) -> FloatArray:
     """Rows of length one, (N, D) float32; a row of zeros stays as it is.
 
     >>> l2_normalized(np.array([[3.0, 4.0], [0.0, 0.0]]))
@@ -76,7 +75,7 @@ def l2_normalized(rows: NDArray[np.floating]) -> NDArray[np.float32]:
     return (rows / np.where(norms > 0, norms, 1)).astype(np.float32, copy=False)
 
 
-def take_rows(table: NDArray[np.floating], positions: NDArray[np.int64]) -> NDArray[np.floating]:
+def take_rows(table: NDArray[np.floating], positions: IntArray) -> NDArray[np.floating]:
     """The rows at these positions, (n, D): without a copy where the positions are consecutive."""
     if len(positions) and (np.diff(positions) == 1).all():
         return table[positions[0] : positions[0] + len(positions)]

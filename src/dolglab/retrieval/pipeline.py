@@ -77,8 +77,7 @@ class RetrievalPipeline:
         aggregate: ranks by aggregated local features, instead of by descriptors.
         oracle: a re-ranker gets the first answers that are not junk by the ground truth, as published tables have it.
 
-    Raises:
-        UserError: parts that do not go together.
+    Raises UserError for parts that do not go together.
     """
 
     index: Callable[[], Index] = FlatIndex
@@ -162,17 +161,14 @@ class RetrievalPipeline:
             stages["rerank"] = self.rerank.config()
         return Ranking(
             benchmark=benchmark,
-            evaluation=figures.evaluation,
-            kappas=figures.kappas,
             top=shown.heads[:, :ANSWERS],
             bad=found.bad,
             seconds=seconds + time.perf_counter() - start,
-            answers=figures.answers,
             notes=(*result.notes, *self._learned_here(benchmark), *((ORACLE,) if self.oracle else ())),
             stages={**stages, **extra.stages},
             costs=costs,
             before=None if self.rerank is None else result.ranked.heads[:, :ANSWERS],
-            curves=figures.curves,
+            **vars(figures),
         )
 
     def _rank_by_descriptors(self, found: ExtractedFeatures, benchmark: Benchmark) -> SearchResult:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dolglab.contracts import BoolArray, FloatArray, IntArray
 from dolglab.errors import UserError
 from dolglab.retrieval.large_arrays import CHUNK_BYTES, assemble, l2_normalized, row_chunks
 from dolglab.retrieval.ranking import exact_ranking
 
 
+@dataclass(eq=False)
 class AlphaQE:
     """Alpha query expansion: the query plus its first answers, each times cosine^alpha (Radenovic et al., TPAMI 2018).
 
@@ -22,59 +25,53 @@ class AlphaQE:
         neighbours: how many answers are added.
         alpha: how much faster than the cosine an answer's weight falls. Answers with cosine <= 0 weigh nothing.
 
-    Raises:
-        UserError: neighbours below 1, alpha below 0.
+    Raises UserError for neighbours below 1, alpha below 0.
     """
 
-    def __init__(self, neighbours: int = 10, alpha: float = 3.0) -> None:
-        _check_settings("post.alpha_qe", neighbours, alpha)
-        self.neighbours = neighbours
-        self.alpha = alpha
+    names: ClassVar[tuple[str, str]] = "post.alpha_qe", "query_expansion"
+
+    neighbours: int = 10
+    alpha: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.neighbours < 1 or not 0 <= self.alpha < float("inf"):
+            given = f"neighbours={self.neighbours}, alpha={self.alpha}"
+            raise UserError(f"{self.names[0]} needs neighbours >= 1 and alpha >= 0, not {given}")
 
     def __call__(
-        self, gallery: NDArray[np.float32], queries: NDArray[np.float32], available: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        self, gallery: FloatArray, queries: FloatArray, available: BoolArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
         """The gallery as it is, (N, D), and the expanded queries, (Q, D)."""
         found, cosines = _nearest(gallery, queries, self.neighbours, available)
         return gallery, add_neighbours(queries, gallery, found, alpha_weights(cosines, found, self.alpha))
 
     def config(self) -> dict[str, object]:
-        """What a result card says of it."""
-        return {"query_expansion": "alpha", "neighbours": self.neighbours, "alpha": self.alpha}
+        return {self.names[1]: "alpha", **asdict(self)}
 
 
-class DatabaseAugmentation:
+class DatabaseAugmentation(AlphaQE):
     """Each gallery image becomes the weighted mean of itself and its first gallery neighbours.
 
     After Turcot and Lowe (ICCV workshops 2009) and Arandjelovic and Zisserman (CVPR 2012). The image itself weighs 1
-    and a neighbour cosine^alpha, as in alpha query expansion, where Gordo et al. (IJCV 2017) weight by rank.
+    and a neighbour, another image, cosine^alpha as in alpha query expansion, where Gordo et al. (IJCV 2017) weight by
+    rank. Arguments and errors are those of `AlphaQE`.
 
     Every image is a query for the whole gallery: N^2 D multiplications, done once, hours for a million images on a CPU.
-
-    Args:
-        neighbours: how many other images are added to each.
-        alpha: how much faster than the cosine a neighbour's weight falls. Neighbours with cosine <= 0 weigh nothing.
-
-    Raises:
-        UserError: neighbours below 1, alpha below 0.
     """
 
-    def __init__(self, neighbours: int = 10, alpha: float = 3.0) -> None:
-        _check_settings("post.dba", neighbours, alpha)
-        self.neighbours = neighbours
-        self.alpha = alpha
+    names = "post.dba", "database_augmentation"
 
     def __call__(
         self,
-        gallery: NDArray[np.float32],
-        queries: NDArray[np.float32],
-        available: NDArray[np.bool_] | None = None,
+        gallery: FloatArray,
+        queries: FloatArray,
+        available: BoolArray | None = None,
         chunk_bytes: int = CHUNK_BYTES,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    ) -> tuple[FloatArray, FloatArray]:
         """The augmented gallery, (N, D), and the queries as they are, (Q, D)."""
         there = np.ones(len(gallery), np.bool_) if available is None else available
 
-        def augmented() -> Iterator[NDArray[np.float32]]:
+        def augmented() -> Iterator[FloatArray]:
             for rows in row_chunks(len(gallery), gallery.shape[1], chunk_bytes):
                 chunk = np.zeros((rows.stop - rows.start, gallery.shape[1]), np.float32)
                 own = rows.start + np.flatnonzero(there[rows])
@@ -87,12 +84,8 @@ class DatabaseAugmentation:
 
         return assemble(len(gallery), gallery.shape[1], augmented()), queries
 
-    def config(self) -> dict[str, object]:
-        """What a result card says of it."""
-        return {"database_augmentation": "alpha", "neighbours": self.neighbours, "alpha": self.alpha}
 
-
-def alpha_weights(cosines: NDArray[np.float32], found: NDArray[np.int64], alpha: float) -> NDArray[np.float32]:
+def alpha_weights(cosines: FloatArray, found: IntArray, alpha: float) -> FloatArray:
     """What each neighbour weighs, (Q, n): cosine^alpha, and 0 for a cosine not above 0 or no neighbour (-1).
 
     >>> alpha_weights(np.array([[0.5, 0.5, -0.5]], np.float32), np.array([[3, -1, 2]]), alpha=3).tolist()
@@ -102,12 +95,7 @@ def alpha_weights(cosines: NDArray[np.float32], found: NDArray[np.int64], alpha:
     return np.where(counted, np.where(counted, cosines, 1) ** alpha, 0).astype(np.float32)
 
 
-def add_neighbours(
-    descriptors: NDArray[np.float32],
-    gallery: NDArray[np.float32],
-    found: NDArray[np.int64],
-    weights: NDArray[np.float32],
-) -> NDArray[np.float32]:
+def add_neighbours(descriptors: FloatArray, gallery: FloatArray, found: IntArray, weights: FloatArray) -> FloatArray:
     """Each descriptor plus its weighted neighbours, L2-normalised.
 
     Args:
@@ -124,9 +112,7 @@ def add_neighbours(
     return l2_normalized(total)
 
 
-def without_self(
-    own: NDArray[np.int64], found: NDArray[np.int64], cosines: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def without_self(own: IntArray, found: IntArray, cosines: FloatArray) -> tuple[IntArray, FloatArray]:
     """Neighbours and cosines without the image itself, (Q, n) of (Q, n + 1).
 
     Copies of an image may crowd it out of its own answers: then the last answer goes.
@@ -136,13 +122,8 @@ def without_self(
 
 
 def _nearest(
-    gallery: NDArray[np.float32], queries: NDArray[np.float32], count: int, available: NDArray[np.bool_] | None
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    gallery: FloatArray, queries: FloatArray, count: int, available: BoolArray | None
+) -> tuple[IntArray, FloatArray]:
     """The first `count` gallery positions of each query and their cosines, (Q, count) each."""
     ranked = exact_ranking(gallery, queries, (np.empty(0, np.int64),) * len(queries), count, available)
     return ranked.heads, ranked.scores
-
-
-def _check_settings(name: str, neighbours: int, alpha: float) -> None:
-    if neighbours < 1 or not 0 <= alpha < float("inf"):
-        raise UserError(f"{name} needs neighbours >= 1 and alpha >= 0, not neighbours={neighbours}, alpha={alpha}")

@@ -1,24 +1,34 @@
-"""Rankings of a gallery, exact or found by an index: the first images of each, and the ranks of some images."""
+"""Rankings of a gallery, exact or found by an index: the first images of each, and the ranks of some images.
+
+torch, which makes the products of an exact one, is imported only where they are made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import mmap
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 
-from dolglab.contracts import Ranked
+from dolglab.concurrency import prefetch_map
+from dolglab.contracts import BoolArray, FloatArray, IntArray, Ranked
 from dolglab.errors import UserError
 from dolglab.measures import ranks_in
-from dolglab.retrieval.exact_dot import VALUES_AT_ONCE, InnerProducts, exact_queries, parallel_map
 from dolglab.retrieval.index import Index
-from dolglab.retrieval.large_arrays import take_rows
+from dolglab.retrieval.large_arrays import memory_map_of, take_rows
 
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+# Gallery values in work at a time: 2 MB stay near a processor core.
+VALUES_AT_ONCE = 2**18
 # A query's list: gallery positions, best first, and their scores, (n,) each.
-RankedList = tuple[NDArray[np.int64], NDArray[np.float32]]
+RankedList = tuple[IntArray, FloatArray]
 
 
 class ChunkSizes(NamedTuple):
@@ -41,11 +51,11 @@ class ChunkSizes(NamedTuple):
 
 def gallery_ranking(
     gallery: NDArray[np.floating],
-    queries: NDArray[np.float32],
-    ground_truth_ids: Sequence[NDArray[np.int64]],
+    queries: FloatArray,
+    ground_truth_ids: Sequence[IntArray],
     top: int,
-    available: NDArray[np.bool_],
-    query_available: NDArray[np.bool_],
+    available: BoolArray,
+    query_available: BoolArray,
     index: Index,
 ) -> Ranked:
     """Rank a gallery for the queries that are there, (Q,); the others find nothing.
@@ -61,21 +71,20 @@ def gallery_ranking(
         present = np.flatnonzero(available)
         index.build(take_rows(gallery, present))
         found = index_ranking(index, take_rows(queries, rows), wanted, top, index.depth or len(present), present)
-    nothing = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
-    whole = listed_ranking(nothing, ground_truth_ids, top)
-    whole.heads[rows], whole.scores[rows] = found.heads, found.scores
-    ranks = list(whole.ranks)
+    heads, scores = _empty_heads(len(queries), top)
+    heads[rows], scores[rows] = found.heads, found.scores
+    ranks = [np.full(len(positions), -1) for positions in ground_truth_ids]
     for query, own in zip(rows.tolist(), found.ranks, strict=True):
         ranks[query] = own
-    return replace(whole, ranks=tuple(ranks))
+    return Ranked(heads, scores, tuple(ground_truth_ids), tuple(ranks))
 
 
 def exact_ranking(
     gallery: NDArray[np.floating],
-    queries: NDArray[np.float32],
-    ground_truth_ids: Sequence[NDArray[np.int64]],
+    queries: FloatArray,
+    ground_truth_ids: Sequence[IntArray],
     top: int,
-    available: NDArray[np.bool_] | None = None,
+    available: BoolArray | None = None,
     chunks: ChunkSizes = ChunkSizes(),  # noqa: B008
 ) -> Ranked:
     """Rank a gallery by inner product, equal ones in gallery order, as a stable sort of all products would.
@@ -100,7 +109,7 @@ def exact_ranking(
     present = np.arange(len(gallery)) if available is None else np.flatnonzero(available)
     products = InnerProducts(gallery, chunks.values)
     heads, scores = _empty_heads(len(queries), top)
-    ranks: list[NDArray[np.int64]] = []
+    ranks: list[IntArray] = []
     for start in range(0, len(queries), chunks.queries):
         chunk = slice(start, start + chunks.queries)
         wanted = [_places(present, positions) for positions in ground_truth_ids[chunk]]
@@ -111,11 +120,11 @@ def exact_ranking(
 
 def index_ranking(
     index: Index,
-    queries: NDArray[np.float32],
-    ground_truth_ids: Sequence[NDArray[np.int64]],
+    queries: FloatArray,
+    ground_truth_ids: Sequence[IntArray],
     top: int,
     depth: int,
-    present: NDArray[np.int64] | None = None,
+    present: IntArray | None = None,
     queries_at_once: int = ChunkSizes().queries,
 ) -> Ranked:
     """Rankings as far as an index finds them: its first `depth` answers, behind which nothing is found.
@@ -136,7 +145,7 @@ def index_ranking(
     return listed_ranking(lists(), ground_truth_ids, top)
 
 
-def listed_ranking(lists: Iterable[RankedList], ground_truth_ids: Sequence[NDArray[np.int64]], top: int) -> Ranked:
+def listed_ranking(lists: Iterable[RankedList], ground_truth_ids: Sequence[IntArray], top: int) -> Ranked:
     """Rankings that are there as lists, whole or not, one a query; a position of -1 is no image.
 
     `ground_truth_ids` and `top` are as for `exact_ranking`.
@@ -151,7 +160,7 @@ def listed_ranking(lists: Iterable[RankedList], ground_truth_ids: Sequence[NDArr
     return Ranked(heads, scores, tuple(ground_truth_ids), tuple(ranks))
 
 
-def reranked(ranked: Ranked, orders: Mapping[int, NDArray[np.int64]]) -> Ranked:
+def reranked(ranked: Ranked, orders: Mapping[int, IntArray]) -> Ranked:
     """Rankings with the first m images of some queries in a new order, and the ranks that change with it.
 
     `orders` gives, by query, permutations of 0..m-1, best first. Scores move with their images.
@@ -171,9 +180,9 @@ def reranked(ranked: Ranked, orders: Mapping[int, NDArray[np.int64]]) -> Ranked:
 
 def _check(
     gallery: NDArray[np.floating],
-    queries: NDArray[np.float32],
-    ground_truth_ids: Sequence[NDArray[np.int64]],
-    available: NDArray[np.bool_] | None,
+    queries: FloatArray,
+    ground_truth_ids: Sequence[IntArray],
+    available: BoolArray | None,
 ) -> None:
     if gallery.shape[1] != queries.shape[1]:
         raise UserError(f"query descriptors have {queries.shape[1]} values, those of the gallery {gallery.shape[1]}")
@@ -189,11 +198,11 @@ def _check(
             )
 
 
-def _empty_heads(queries: int, top: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _empty_heads(queries: int, top: int) -> tuple[IntArray, FloatArray]:
     return np.full((queries, top), -1, np.int64), np.full((queries, top), -np.inf, np.float32)
 
 
-def _places(present: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
+def _places(present: IntArray, positions: IntArray) -> IntArray:
     """Where positions stand in the ascending `present`; -1 for those that do not."""
     places = np.searchsorted(present, positions)
     places[places == len(present)] = 0
@@ -203,11 +212,11 @@ def _places(present: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray
 def _rank(
     products: InnerProducts,
     queries: Float64[np.ndarray, "q d"],
-    present: NDArray[np.int64],
+    present: IntArray,
     heads: _Heads,
-    wanted: Sequence[NDArray[np.int64]],
+    wanted: Sequence[IntArray],
     chunks: ChunkSizes,
-) -> list[NDArray[np.int64]]:
+) -> list[IntArray]:
     """Take the present images into the heads of some queries, and give the ranks of those at the wanted places."""
     counters = []
     for query, places in enumerate(wanted):
@@ -235,10 +244,10 @@ def _tiles(count: int, size: int, largest: int) -> Iterator[slice]:
 class _Heads:
     """The best images so far: positions and scores, (Q, k), by falling score, equal ones in gallery order."""
 
-    positions: NDArray[np.int64]
-    scores: NDArray[np.float32]
+    positions: IntArray
+    scores: FloatArray
 
-    def take(self, scores: NDArray[np.float32], positions: NDArray[np.int64]) -> None:
+    def take(self, scores: FloatArray, positions: IntArray) -> None:
         """Take further images, (Q, n) scores; `positions`, (n,), are behind all that were taken before."""
         top = self.scores.shape[1]
         # An image that only equals the last of a full head stands behind it.
@@ -267,12 +276,12 @@ class _RankCounter:
     `before` are the counts so far, (n,).
     """
 
-    def __init__(self, places: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
+    def __init__(self, places: IntArray, scores: FloatArray) -> None:
         self.places, self.scores = places, scores
         self.above = np.nextafter(scores, np.float32(np.inf))
         self.before = np.zeros(len(places), np.int64)
 
-    def take(self, scores: NDArray[np.float32], start: int) -> None:
+    def take(self, scores: FloatArray, start: int) -> None:
         """Take the scores, (m,), of the images from place `start` on; they are left sorted."""
         if not len(self.places):
             return
@@ -283,3 +292,88 @@ class _RankCounter:
         # Of images with a labelled one's score, those stand before it that come before it in the gallery.
         bounds = np.where(self.places >= stop, self.scores, self.above)
         self.before += len(scores) - scores.searchsorted(bounds)
+
+
+class InnerProducts:
+    """Inner products with the rows of a gallery, without rounding until they are made float32.
+
+    A BLAS adds in an order that depends on where a row stands and on the number of threads (of MKL's AVX2 kernels, two
+    equal columns of one product differ), so that equal descriptors would not tie. Here values are first put on a grid
+    (`round_to_grid`), where float64 holds every sum of products and any order of adding gives the same: scores depend
+    on the two descriptors, and on nothing else.
+
+    Args:
+        gallery: (N, D), any floating type; of a memory-mapped file, pages are held for as long as they are read.
+        values_at_once: gallery values that are read together.
+    """
+
+    def __init__(self, gallery: NDArray[np.floating], values_at_once: int = VALUES_AT_ONCE) -> None:
+        self.gallery = gallery
+        self.rows_at_once = max(1, values_at_once // max(1, gallery.shape[1]))
+        self._mapping = memory_map_of(gallery)
+
+    def __call__(self, queries: Float64[np.ndarray, "q d"], positions: IntArray) -> Float32[np.ndarray, "q n"]:
+        """Products of `exact_queries` with the gallery's rows at n positions; several threads may ask at once.
+
+        Raises UserError for a gallery row with NaN or infinity.
+        """
+        import torch
+
+        asked = torch.from_numpy(queries)
+        buffer = np.empty((min(len(positions), self.rows_at_once), queries.shape[1]))
+        products = torch.empty(len(queries), len(positions))
+        for start in range(0, len(positions), self.rows_at_once):
+            part = positions[start : start + self.rows_at_once]
+            rows = buffer[: len(part)]
+            rows[:] = take_rows(self.gallery, part)
+            if self._mapping is not None:
+                self._mapping.madvise(mmap.MADV_DONTNEED)
+            products[:, start : start + len(part)] = asked @ torch.from_numpy(round_to_grid(rows)).T
+        # One value that is not finite leaves no finite product, and no finite sum.
+        if not torch.isfinite(products.sum()):
+            raise UserError("a gallery descriptor is not finite: the network gave NaN or infinity")
+        return products.numpy()
+
+
+def exact_queries(queries: FloatArray) -> Float64[np.ndarray, "q d"]:
+    """Queries as `InnerProducts` takes them. Raises UserError for NaN or infinite values."""
+    if not np.isfinite(queries).all():
+        raise UserError("a query descriptor is not finite: the network gave NaN or infinity")
+    return round_to_grid(queries.astype(np.float64))
+
+
+def round_to_grid(rows: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n d"]:
+    """Round rows, in place, so that no sum of products of two of them rounds.
+
+    Each becomes multiples of a power of two, its own step, of which its length is less than 2^27 / 1.5: so the products
+    of two rows are multiples of both steps, and by Cauchy and Schwarz no sum of them exceeds 2^53. Of an L2-normalised
+    row the step is 2^-26, and a cosine moves by less than in a product in float32.
+    """
+    import torch
+
+    values = torch.from_numpy(rows)
+    # The factor keeps lengths of 1, give or take a rounding, away from where the step doubles.
+    exponents = np.frexp(1.5 * torch.linalg.vector_norm(values, dim=1).numpy())[1]
+    # A float64 has 53 bits: beside this number there is no room for what is finer than the step.
+    ballast = torch.from_numpy(np.ldexp(1.5, exponents + 25))[:, None]
+    values.add_(ballast).sub_(ballast)
+    return rows
+
+
+def parallel_map(work: Callable[[Part], Result], parts: Iterable[Part]) -> Generator[Result]:
+    """The results of the parts in their order, of which few are there at a time; torch has one thread for each.
+
+    Small products and element by element work leave most cores idle when one call after another is spread over them;
+    here each thread computes its own part by itself.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        results = prefetch_map(work, parts, threads, threads, partial(torch.set_num_threads, 1))
+        with closing(results):  # pyright: ignore[reportArgumentType]
+            for _, result in results:
+                yield result
+    finally:
+        # MKL knows one number for all threads.
+        torch.set_num_threads(threads)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dolglab.contracts import BoolArray, FloatArray, IntArray
 from dolglab.errors import UserError
 from dolglab.io import write_bytes
 from dolglab.retrieval.large_arrays import assemble, l2_normalized, read_chunks, row_chunks
@@ -33,7 +34,7 @@ class Projection:
     digest: str
     network: str = ""
 
-    def __call__(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, descriptors: FloatArray) -> FloatArray:
         """(N, D) to (N, d), L2-normalised; a row of zeros stays zeros."""
         whitened = l2_normalized((descriptors - self.mean) @ self.projection.T)
         whitened[~descriptors.any(axis=1)] = 0
@@ -77,9 +78,7 @@ class Whitening:
         """Name and digest of the set it was learned on."""
         return (self.learned.name, self.learned.digest) if self.learned else None
 
-    def learn(
-        self, descriptors: NDArray[np.float32], pairs: NDArray[np.int64], name: str, digest: str, network: str = ""
-    ) -> None:
+    def learn(self, descriptors: FloatArray, pairs: IntArray, name: str, digest: str, network: str = "") -> None:
         """Learn from a set of images of known name and digest; rows of zeros are left out, with their pairs.
 
         Args:
@@ -121,8 +120,8 @@ class Whitening:
         self.learned = Projection(mean, projection[:dim], self.kind, float(self.shrink), name, digest, network)
 
     def __call__(
-        self, gallery: NDArray[np.float32], queries: NDArray[np.float32], available: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        self, gallery: FloatArray, queries: FloatArray, available: BoolArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
         """Gallery (N, D) and queries (Q, D) to (N, d) and (Q, d).
 
         Raises UserError when nothing was learned, or on descriptors of another length.
@@ -162,7 +161,6 @@ class Whitening:
         return write_bytes(Path(path), save(tensors, metadata | origin))
 
     def config(self) -> dict[str, object]:
-        """What a result card says of it."""
         if self.learned is None:
             return {"whitening": self.kind, "dim": self.dim, "learned_on": None}
         return {
@@ -202,7 +200,7 @@ def read_projection(path: Path, kind: str | None = None, dim: int | None = None)
     return replace(learned, projection=projection[:dim])
 
 
-def moments(descriptors: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def moments(descriptors: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean, (D,), and covariance, (D, D), over N images."""
     count, dim = descriptors.shape
     chunks = list(row_chunks(count, dim))
@@ -216,7 +214,7 @@ def moments(descriptors: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDAr
     return mean, covariance
 
 
-def pair_scatter(descriptors: NDArray[np.float32], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+def pair_scatter(descriptors: FloatArray, pairs: IntArray) -> NDArray[np.float64]:
     """Second moment of the differences between matching images, (D, D), over (P, 2) positions.
 
     By the graph's Laplacian L = degrees - adjacency, X^T L X: images are fewer than their pairs.

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.contracts import Shortlist
+from dolglab.contracts import FloatArray, IntArray, Shortlist
 from dolglab.errors import UserError
 from dolglab.retrieval.rerank.neighbours import nearest
 
 
-def affinity(
-    descriptors: NDArray[np.float32], neighbours: int, gamma: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+def affinity(descriptors: FloatArray, neighbours: int, gamma: float) -> tuple[IntArray, IntArray, NDArray[np.float64]]:
     """Rows, columns and values, (E,) each, of S, the symmetric graph of k images that are each other's neighbours.
 
     A is max(cos, 0)^gamma between two images that are each among the other's nearest, else 0, and 0 on the diagonal;
@@ -29,7 +29,7 @@ def affinity(
     return rows, columns, values / scales[rows] / scales[columns]
 
 
-def source(cosines: NDArray[np.float32], neighbours: int, gamma: float) -> NDArray[np.float64]:
+def source(cosines: FloatArray, neighbours: int, gamma: float) -> NDArray[np.float64]:
     """y, (k,): max(cos, 0)^gamma at the query's nearest images, else 0. `cosines` are to the query, (k,)."""
     first = np.argsort(-cosines, kind="stable")[:neighbours]
     first = first[cosines[first] > 0]
@@ -38,6 +38,7 @@ def source(cosines: NDArray[np.float32], neighbours: int, gamma: float) -> NDArr
     return y
 
 
+@dataclass(eq=False)
 class Diffusion:
     """Orders answers by how much reaches them from the query over chains of neighbours (Iscen et al., CVPR 2017).
 
@@ -55,42 +56,33 @@ class Diffusion:
         tolerance: the residual at which the solution is good, relative to y.
         iterations: after this many steps it is good in any case.
 
-    Raises:
-        UserError: a setting out of its range.
+    Raises UserError for a setting out of its range.
     """
 
-    def __init__(
-        self,
-        depth: int = 1000,
-        neighbours: int = 50,
-        query_neighbours: int = 10,
-        alpha: float = 0.99,
-        gamma: float = 3.0,
-        tolerance: float = 1e-6,
-        iterations: int = 100,
-    ) -> None:
-        if min(depth, neighbours, query_neighbours, iterations) < 1:
-            raise UserError("rerank.depth, neighbours, query_neighbours and iterations are at least 1")
-        if not (0 <= alpha < 1 and gamma > 0 and tolerance > 0):
-            raise UserError(
-                f"diffusion needs 0 <= alpha < 1, gamma > 0 and tolerance > 0, not alpha={alpha}, gamma={gamma}, "
-                f"tolerance={tolerance}"
-            )
-        self.depth = depth
-        self.local = False
-        self.neighbours = neighbours
-        self.query_neighbours = query_neighbours
-        self.alpha = alpha
-        self.gamma = gamma
-        self.tolerance = tolerance
-        self.iterations = iterations
+    depth: int = 1000
+    neighbours: int = 50
+    query_neighbours: int = 10
+    alpha: float = 0.99
+    gamma: float = 3.0
+    tolerance: float = 1e-6
+    iterations: int = 100
+    local = False
 
-    def __call__(self, shortlist: Shortlist) -> NDArray[np.int64]:
+    def __post_init__(self) -> None:
+        if min(self.depth, self.neighbours, self.query_neighbours, self.iterations) < 1:
+            raise UserError("rerank.depth, neighbours, query_neighbours and iterations are at least 1")
+        if not (0 <= self.alpha < 1 and self.gamma > 0 and self.tolerance > 0):
+            raise UserError(
+                f"diffusion needs 0 <= alpha < 1, gamma > 0 and tolerance > 0, not alpha={self.alpha}, "
+                f"gamma={self.gamma}, tolerance={self.tolerance}"
+            )
+
+    def __call__(self, shortlist: Shortlist) -> IntArray:
         """The new order of the answers, (k,): a permutation, best first; equals stay in their order."""
         reached = self.scores(shortlist.descriptors, shortlist.query_descriptor)
         return np.argsort(-np.maximum(reached, 0), kind="stable").astype(np.int64)
 
-    def scores(self, descriptors: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float64]:
+    def scores(self, descriptors: FloatArray, query: FloatArray) -> NDArray[np.float64]:
         """f, (k,), of answers (k, D) for a query (D,)."""
         from scipy.sparse import csr_array, eye_array
         from scipy.sparse.linalg import cg
@@ -104,12 +96,5 @@ class Diffusion:
         return cg(system, y, rtol=self.tolerance, maxiter=self.iterations)[0]
 
     def config(self) -> dict[str, object]:
-        """What a result card says of it."""
-        return {
-            "rerank": "diffusion",
-            "depth": self.depth,
-            "neighbours": self.neighbours,
-            "query_neighbours": self.query_neighbours,
-            "alpha": self.alpha,
-            "gamma": self.gamma,
-        }
+        decisive = ("depth", "neighbours", "query_neighbours", "alpha", "gamma")
+        return {"rerank": "diffusion", **{name: getattr(self, name) for name in decisive}}

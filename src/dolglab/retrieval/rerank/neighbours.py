@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dolglab.contracts import Shortlist
+from dolglab.contracts import BoolArray, FloatArray, IntArray, Shortlist
 from dolglab.errors import UserError
 
 
-def nearest(similarity: NDArray[np.float32], count: int) -> NDArray[np.bool_]:
+def nearest(similarity: FloatArray, count: int) -> BoolArray:
     """Each image's `count` most similar others, (k, k): row i marks those of image i.
 
     `similarity` is (k, k); of equally similar images the first count. Fewer than `count` others are all neighbours.
@@ -29,7 +28,7 @@ def nearest(similarity: NDArray[np.float32], count: int) -> NDArray[np.bool_]:
     return above | (equal & (np.cumsum(equal, axis=1) <= room))
 
 
-def refined(descriptors: NDArray[np.float32], neighbours: int, beta: float) -> NDArray[np.float32]:
+def refined(descriptors: FloatArray, neighbours: int, beta: float) -> FloatArray:
     """Each answer's weighted mean with its nearest answers, (k, D): itself 1, the others beta max(cos, 0).
 
     Not L2-normalised: an answer whose neighbours differ from one another comes out shorter, and so scores less.
@@ -52,8 +51,7 @@ class Neighbours:
         neighbours: how many nearest answers each is refined from, and the query (and one more) expanded from; its K.
         beta: how much a neighbour weighs beside the answer itself.
 
-    Raises:
-        UserError: depth or neighbours below 1, beta below 0.
+    Raises UserError for depth or neighbours below 1, beta below 0.
     """
 
     def __init__(self, depth: int = 400, neighbours: int = 9, beta: float = 0.15) -> None:
@@ -67,7 +65,7 @@ class Neighbours:
         self.neighbours = neighbours
         self.beta = beta
 
-    def __call__(self, shortlist: Shortlist) -> NDArray[np.int64]:
+    def __call__(self, shortlist: Shortlist) -> IntArray:
         """The new order of the answers, (k,): a permutation, best first; equals stay in their order."""
         if not len(shortlist):
             return np.empty(0, np.int64)
@@ -78,5 +76,4 @@ class Neighbours:
         return np.argsort(-(direct + answers @ expanded) / 2, kind="stable").astype(np.int64)
 
     def config(self) -> dict[str, object]:
-        """What a result card says of it."""
         return {"rerank": "neighbours", "depth": self.depth, "neighbours": self.neighbours, "beta": self.beta}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Int
-from numpy.typing import NDArray
 
-from dolglab.contracts import LocalFeatures, Shortlist
+from dolglab.contracts import IntArray, LocalFeatures, Shortlist
 from dolglab.errors import UserError
 from dolglab.retrieval.rerank.geometry import MINIMUM, Kind, inliers, mutual_matches
 
@@ -26,6 +25,7 @@ class Match:
         return int(self.inlier.sum())
 
 
+@dataclass(eq=False)
 class Spatial:
     """Spatial verification: the first answers by inliers, equal ones as they were (Cao et al., ECCV 2020, section 4).
 
@@ -37,34 +37,27 @@ class Spatial:
         ratio: of the distances to the nearest and second nearest descriptor, at most so much; 1 asks for nothing.
         least: least cosine of matched descriptors.
 
-    Raises:
-        UserError: settings out of range.
+    Raises UserError for settings out of range.
     """
 
-    def __init__(
-        self,
-        depth: int = 100,
-        kind: object = "affine",
-        residual: float = 20.0,
-        iterations: int = 1000,
-        ratio: float = 1.0,
-        least: float = -1.0,
-    ) -> None:
-        if kind not in MINIMUM:
-            raise UserError(f"rerank.kind is affine or homography, not {kind}")
-        if min(depth, iterations) < 1 or residual <= 0 or not 0 < ratio <= 1 or not -1 <= least <= 1:
+    depth: int = 100
+    kind: str = "affine"
+    residual: float = 20.0
+    iterations: int = 1000
+    ratio: float = 1.0
+    least: float = -1.0
+    local = True
+
+    def __post_init__(self) -> None:
+        if self.kind not in MINIMUM:
+            raise UserError(f"rerank.kind is affine or homography, not {self.kind}")
+        limits = self.residual > 0, 0 < self.ratio <= 1, -1 <= self.least <= 1
+        if min(self.depth, self.iterations) < 1 or not all(limits):
             raise UserError(
                 "rerank.depth and rerank.iterations are at least 1, residual above 0, ratio in (0, 1], least in [-1, 1]"
             )
-        self.depth = depth
-        self.local = True
-        self.kind: Kind = cast("Kind", kind)
-        self.residual = residual
-        self.iterations = iterations
-        self.ratio = ratio
-        self.least = least
 
-    def __call__(self, shortlist: Shortlist) -> NDArray[np.int64]:
+    def __call__(self, shortlist: Shortlist) -> IntArray:
         """The new order of the answers, (k,): most inliers first, equal ones in their old order."""
         query = shortlist.local(shortlist.query_image)
         counts = [self.verified(query, shortlist.local(p)).count for p in shortlist.positions.tolist()]
@@ -74,16 +67,7 @@ class Spatial:
         """The matches between two images, and which are inliers; too few matches have none."""
         matches = mutual_matches(a.descriptors, b.descriptors, self.ratio, self.least)
         points = a.keypoints[matches[:, 0]], b.keypoints[matches[:, 1]]
-        return Match(matches, inliers(*points, self.kind, self.residual, self.iterations)[0])
+        return Match(matches, inliers(*points, cast("Kind", self.kind), self.residual, self.iterations)[0])
 
     def config(self) -> dict[str, object]:
-        """What a result card says of it."""
-        return {
-            "rerank": "spatial",
-            "depth": self.depth,
-            "kind": self.kind,
-            "residual": self.residual,
-            "iterations": self.iterations,
-            "ratio": self.ratio,
-            "least": self.least,
-        }
+        return {"rerank": "spatial", **asdict(self)}
