@@ -13,12 +13,12 @@ import pytest
 
 from dolglab.errors import UserError
 from dolglab.library.catalogue import FILE, Catalogue, Photo
-from dolglab.library.faiss_store import SegmentLimits
 from dolglab.library.ingest import embed
 from dolglab.library.library import Library
 from dolglab.library.listing import Listing
 from dolglab.library.photos import PhotoFile, find_photos, photo_pixels
 from dolglab.library.search_engine import SearchEngine
+from dolglab.library.stores import SegmentLimits
 from dolglab.sharing.loading import LoadedExtractor
 from photo_library.conftest import describe, save
 

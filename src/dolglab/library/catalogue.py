@@ -13,15 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
 from dolglab.io import is_utf8
-
-T = TypeVar("T", int, NDArray[np.int64])
 
 FILE = "catalogue.sqlite"
 FORMAT = 3
@@ -56,6 +54,11 @@ CREATE TRIGGER died AFTER UPDATE OF key ON photo WHEN OLD.key IS NOT NULL AND OL
     BEGIN INSERT INTO dead VALUES (OLD.key); END;
 CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
     BEGIN INSERT INTO dead VALUES (OLD.key); END;
+"""
+PUT = """
+INSERT INTO photo (name, size, changed, width, height, key, reason) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET size = excluded.size, changed = excluded.changed, width = excluded.width,
+    height = excluded.height, key = excluded.key, reason = excluded.reason
 """
 # The different values of a column of the index, from one to the next, without a look at each photo.
 DISTINCT = """
@@ -139,7 +142,7 @@ def key_of(number: int, row: int = 0) -> int:
     return (number << ROW_BITS) + row
 
 
-def number_of(keys: T) -> T:
+def number_of(keys: NDArray[np.int64]) -> NDArray[np.int64]:
     """The numbers of the segments that keys are in."""
     return keys >> ROW_BITS
 
@@ -164,12 +167,7 @@ class Change:
         for photo, key in zip(photos, keys, strict=True):
             height, width = photo.shape or (None, None)
             values = (os.fsencode(photo.name), photo.size, photo.changed, width, height, key, photo.reason)
-            self._db.execute(
-                "INSERT INTO photo (name, size, changed, width, height, key, reason) VALUES (?, ?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT (name) DO UPDATE SET size = excluded.size, changed = excluded.changed, "
-                "width = excluded.width, height = excluded.height, key = excluded.key, reason = excluded.reason",
-                values,
-            )
+            self._db.execute(PUT, values)
             if photo.metadata:
                 self.set_metadata(photo.name, photo.metadata)
 
@@ -196,14 +194,12 @@ class Change:
 
     def move(self, old: NDArray[np.int64], new: NDArray[np.int64]) -> None:
         """Give the descriptors with the `old` keys these new ones."""
-        pairs = zip(new.tolist(), old.tolist(), strict=True)
-        self._db.executemany("UPDATE photo SET key = ? WHERE key = ?", pairs)
+        self._db.executemany("UPDATE photo SET key = ? WHERE key = ?", zip(new.tolist(), old.tolist(), strict=True))
 
     def remove(self, names: Iterable[str]) -> int:
         """Take photos out; how many were there."""
-        return sum(
-            self._db.execute("DELETE FROM photo WHERE name = ?", (os.fsencode(name),)).rowcount for name in names
-        )
+        rows = ((os.fsencode(name),) for name in names)
+        return self._db.executemany("DELETE FROM photo WHERE name = ?", rows).rowcount
 
 
 class Catalogue:

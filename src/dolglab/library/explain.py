@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dolglab.contracts import LocalFeatures
 from dolglab.errors import UserError
-from dolglab.extraction.explain import Parts, Terms, parts_of, similarity_terms
-from dolglab.extraction.extractor import Extractor, attention_scores, rescale
-from dolglab.extraction.rootsift import RootSIFT
 from dolglab.library.library import Answer
 from dolglab.library.photos import photo_pixels
 from dolglab.results.pictures import attention_overlay, match_figure
 from dolglab.retrieval.rerank.spatial import Match, Spatial
+
+if TYPE_CHECKING:
+    from dolglab.extraction.explain import Parts, Terms
+    from dolglab.extraction.extractor import Extractor
 
 # Answers that are verified, and local features of a photo.
 VERIFIED, FEATURES = 50, 1000
@@ -38,10 +39,14 @@ class SpatialVerifier:
     """
 
     def __init__(self, max_side: int) -> None:
-        self.max_side = max_side
+        from dolglab.extraction.rootsift import RootSIFT
+
         self._rootsift = RootSIFT(max_features=FEATURES)
         self._spatial = Spatial(depth=VERIFIED, residual=RESIDUAL, ratio=RATIO)
-        self._cached_features = lru_cache(CACHED_PHOTOS)(self._photo_features)
+        # Size and time of change make the cache forget a photo that is another one now.
+        self._cached_features = lru_cache(CACHED_PHOTOS)(
+            lambda name, size, changed: self._features(photo_pixels(name, max_side))
+        )
 
     def __call__(self, query: NDArray[np.uint8], answers: Sequence[Answer]) -> list[Answer]:
         """The answers with the inliers of the first ones, most inliers first; fewer than by chance change nothing.
@@ -62,6 +67,8 @@ class SpatialVerifier:
         return ours, theirs, self._spatial.verified(ours, theirs)
 
     def _features(self, pixels: NDArray[np.uint8]) -> LocalFeatures:
+        import torch
+
         return self._rootsift([torch.from_numpy(pixels)])[0]
 
     def _inliers(self, query: LocalFeatures, answer: Answer) -> int | None:
@@ -72,10 +79,6 @@ class SpatialVerifier:
         except UserError:
             return None
         return self._spatial.verified(query, features).count
-
-    def _photo_features(self, name: str, size: int, changed: int) -> LocalFeatures:
-        """Size and time of change make the cache forget a photo that is another one now."""
-        return self._features(photo_pixels(name, self.max_side))
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,9 @@ def explain(
     extractor: Extractor, verifier: SpatialVerifier, query: NDArray[np.uint8], answer: NDArray[np.uint8]
 ) -> Explanation:
     """Why `answer` was found for `query`, pixels (H, W, 3) of both."""
+    from dolglab.extraction.explain import similarity_terms
+    from dolglab.extraction.extractor import attention_scores
+
     ours, theirs, match = verifier.match(query, answer)
     rows = match.matches[match.inlier]
     picture = match_figure(
@@ -117,6 +123,11 @@ def explain(
 
 def _parts(extractor: Extractor, image: NDArray[np.uint8]) -> Parts | None:
     """What the image's descriptor is the sum of; None where it is of several scales, or of a fusion that mixes."""
+    import torch
+
+    from dolglab.extraction.explain import parts_of
+    from dolglab.extraction.extractor import rescale
+
     if len(extractor.scales) != 1:
         return None
     pixels = torch.from_numpy(image).to(extractor.device).permute(2, 0, 1)[None].float()

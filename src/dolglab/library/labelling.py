@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dolglab.errors import UserError, pluralize
 from dolglab.library.catalogue import Change, Photo
 from dolglab.library.library import Library
-from dolglab.library.tables import write_table
+from dolglab.library.maintenance import write_table
 
 UNKNOWN = "unknown"
 HEADER = ("photo", "label", "score", "nearest")
@@ -123,11 +123,12 @@ class NamedPhotos:
         numbers: dict[str, int] = {}
         tables = [np.empty((0, 2), np.int64)]
         for page in library.catalogue.pages():
-            rows = [
-                (key, numbers.setdefault(name, len(numbers)) if (name := self._name(photo)) else -1)
-                for photo, key in page
-                if key is not None
-            ]
+            rows: list[tuple[int, int]] = []
+            for photo, key in page:
+                by_hand = score_column_of(column) not in photo.metadata
+                name = photo.metadata.get(column) if by_hand else None
+                if key is not None:
+                    rows.append((key, numbers.setdefault(name, len(numbers)) if name else -1))
             tables.append(np.array(rows, np.int64).reshape(-1, 2))
         table = np.concatenate(tables)
         table = table[np.argsort(table[:, 0])]
@@ -161,12 +162,8 @@ class NamedPhotos:
         Both are (s,).
         """
         sample = _evenly(np.arange(len(self.keys)), MAX_SAMPLE)
-        right, scores = np.zeros(len(sample), np.bool_), np.zeros(len(sample), np.float32)
-        for start in range(0, len(sample), BATCH):
-            part = slice(start, start + BATCH)
-            votes = self._votes(self.keys[sample[part]], self.keys, self.names, among=True)
-            right[part], scores[part] = votes.names == self.names[sample[part]], votes.scores
-        return right, scores
+        votes = self._votes(self.keys[sample], self.keys, self.names, among=True)
+        return votes.names == self.names[sample], votes.scores
 
     def stranger_scores(self) -> NDArray[np.float32]:
         """Scores, (s,), of photos with a name, asked about as if no photo had that name; none of a single name."""
@@ -178,19 +175,18 @@ class NamedPhotos:
             scores.append(self._votes(keys, self.keys[~own], self.names[~own]).scores)
         return np.concatenate(scores)
 
-    def _name(self, photo: Photo) -> str:
-        """A photo's name by hand; empty where it has none."""
-        return "" if score_column_of(self.column) in photo.metadata else photo.metadata.get(self.column, "")
-
     def _votes(
         self, asked: NDArray[np.int64], keys: NDArray[np.int64], names: NDArray[np.int64], among: bool = False
     ) -> Votes:
         """What photos with these keys, (k,), and names say of others, (n,); `among`: of each of their own, the rest."""
-        count = min(self.neighbours + among, len(keys))
-        cosines, found = self.library.nearest(self.library.descriptors(asked), count, keys)
-        if among:
-            cosines, found = without_itself(asked, cosines, found)
-        return vote(cosines, found, names[np.searchsorted(keys, found)])
+        count, contents = min(self.neighbours + among, len(keys)), self.library.contents()
+        votes: list[Votes] = []
+        for own in (asked[start : start + BATCH] for start in range(0, len(asked), BATCH)):
+            cosines, found = self.library.store.search(self.library.descriptors(own), count, contents, keys)
+            if among:
+                cosines, found = without_itself(own, cosines, found)
+            votes.append(vote(cosines, found, names[np.searchsorted(keys, found)]))
+        return Votes(*(np.concatenate(parts) for parts in zip(*votes, strict=True)))
 
 
 def _evenly(values: NDArray[np.int64], limit: int) -> NDArray[np.int64]:

@@ -13,10 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.io import acquire, release
+from dolglab.io import acquire, is_utf8, release
 from dolglab.library.catalogue import FILE, Catalogue, Change, Contents, Photo, Segment, key_of, number_of
-from dolglab.library.faiss_store import LIMITS, SegmentLimits, limit_merge, segments_to_merge
-from dolglab.library.stores import check_store, open_store, store_options
+from dolglab.library.stores import (
+    KINDS,
+    LIMITS,
+    SegmentLimits,
+    limit_merge,
+    open_store,
+    segments_to_merge,
+    store_options,
+)
 
 
 @dataclass(frozen=True)
@@ -42,10 +49,27 @@ class Answer:
 LOCK = ".lock"
 # Version and contents before the catalogue was asked.
 UNKNOWN = -1, Contents({}, np.empty(0, np.int64))
-# Descriptors that are read at a time from segments that become one.
+# Descriptors that are read at a time.
 BATCH = 8192
 # What of a model's identity must be the library's.
 IDENTITY = ("model", "dim", "scales", "max_side")
+
+
+def parse_filters(conditions: Sequence[str], option: str) -> dict[str, str]:
+    """Values by column. Raises UserError for what is no COLUMN=VALUE in UTF-8.
+
+    >>> parse_filters(["year=1900", "place=a=b"], "--where")
+    {'year': '1900', 'place': 'a=b'}
+
+    Args:
+        option: what gave them, for a person.
+    """
+    for condition in conditions:
+        if not is_utf8(condition):
+            raise UserError(f"{option} {os.fsencode(condition)!r} is not UTF-8")
+        if "=" not in condition:
+            raise UserError(f"{option} wants COLUMN=VALUE, not {condition}")
+    return dict(condition.split("=", 1) for condition in conditions)
 
 
 class LibraryBusy(UserError):
@@ -96,7 +120,13 @@ class Library:
             if made:
                 (Path(folder) / FILE).unlink()
             raise
-        check_store(library.catalogue.about("store"), store, library.folder)
+        options = library.catalogue.about("store")
+        there = options.get("uri", options["kind"])
+        # Another index over faiss's files is no other place: see `use_index`.
+        if store not in (None, there) and not (store in KINDS and there in KINDS):
+            raise UserError(
+                f"{library.folder} keeps its descriptors in {there}, not {store}: leave --store out, or name another"
+            )
         return library
 
     def close(self) -> None:
@@ -176,25 +206,32 @@ class Library:
 
         Raises UserError for a column that no photo has.
         """
-        version, contents = self._current()
-        allowed = self._allowed(filters) if filters else None
-        k = min(count, len(contents) if allowed is None else len(allowed))
-        if not k:
-            return [[] for _ in queries]
-        try:
-            found = self._answers(queries, k, contents, allowed)
-        except UserError:
-            if self.catalogue.version() == version:
-                raise
-            found = None
-        # Another process may have moved or taken out meanwhile what was looked for.
-        return self.search(queries, count, filters) if found is None else found
+        # Again where another process has moved or taken out meanwhile what was looked for.
+        while True:
+            version, contents = self._current()
+            allowed = self._allowed(filters) if filters else None
+            k = min(count, len(contents) if allowed is None else len(allowed))
+            if not k:
+                return [[] for _ in queries]
+            try:
+                cosines, keys = self.store.search(queries, k, contents, allowed)
+            except UserError:
+                if self.catalogue.version() == version:
+                    raise
+                continue
+            wanted = np.unique(keys[keys >= 0])
+            photos = self.catalogue.photos(wanted.tolist())
+            if len(photos) == len(wanted):
+                return [
+                    [Answer(photos[key], float(c)) for key, c in zip(row.tolist(), line, strict=True) if key >= 0]
+                    for row, line in zip(keys, cosines, strict=True)
+                ]
 
-    def keys(self) -> NDArray[np.int64]:
-        """Keys of all descriptors, (n,), ascending."""
+    def keys(self, numbers: Sequence[int] | None = None) -> NDArray[np.int64]:
+        """Keys of all descriptors, (n,), ascending; or of those in some segments, in the order of these."""
         contents = self.contents()
-        parts = [contents.live_rows(number) + key_of(number) for number in sorted(contents.segments)]
-        return np.concatenate([np.empty(0, np.int64), *parts])
+        chosen = sorted(contents.segments) if numbers is None else numbers
+        return np.concatenate([np.empty(0, np.int64), *(contents.live_rows(one) + key_of(one) for one in chosen)])
 
     def descriptors(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
         """The descriptors with these keys, (n, dim), in their order. Raises UserError where one cannot be read."""
@@ -202,14 +239,9 @@ class Library:
         numbers = number_of(keys)
         for number in np.unique(numbers).tolist():
             own = np.flatnonzero(numbers == number)
-            found[own] = self.store.rows(number, keys[own] - key_of(number))
+            for part in (own[start : start + BATCH] for start in range(0, len(own), BATCH)):
+                found[part] = self.store.rows(number, keys[part] - key_of(number))
         return found
-
-    def nearest(
-        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Cosines and keys, (Q, k) each, of the nearest of the `allowed` keys, which are ascending."""
-        return self.store.search(queries, k, self.contents(), allowed)
 
     @contextmanager
     def change(self) -> Iterator[Change]:
@@ -241,20 +273,6 @@ class Library:
         finally:
             release(lock)
 
-    def _answers(
-        self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None
-    ) -> list[list[Answer]] | None:
-        """The answers; None where the photo of one is no longer known by its key."""
-        cosines, keys = self.store.search(queries, k, contents, allowed)
-        wanted = np.unique(keys[keys >= 0])
-        photos = self.catalogue.photos(wanted.tolist())
-        if len(photos) < len(wanted):
-            return None
-        return [
-            [Answer(photos[key], float(c)) for key, c in zip(row.tolist(), line, strict=True) if key >= 0]
-            for row, line in zip(keys, cosines, strict=True)
-        ]
-
     def _current(self) -> tuple[int, Contents]:
         """What there is, and the catalogue's version at that moment; threads that search share both or neither."""
         known, version = self._known, self.catalogue.version()
@@ -272,15 +290,10 @@ class Library:
 
     def _merge_segments(self, numbers: Sequence[int]) -> None:
         """Write what counts of some segments as one."""
-        live = {number: self.contents().live_rows(number) for number in numbers}
-        old = np.concatenate([rows + key_of(number) for number, rows in live.items()])
-        descriptors, start = np.empty((len(old), self.identity["dim"]), np.float32), 0
-        for number, rows in live.items():
-            for part in (rows[first : first + BATCH] for first in range(0, len(rows), BATCH)):
-                descriptors[start : start + len(part)] = self.store.rows(number, part)
-                start += len(part)
+        old = self.keys(numbers)
+        descriptors = self.descriptors(old)
         with self.change() as change:
-            if start:
+            if len(old):
                 change.move(old, self.write_segment(change, descriptors))
             for gone in numbers:
                 change.drop_segment(gone)

@@ -1,14 +1,17 @@
-"""Looking after a library: what it says about itself, photos taken out, libraries merged."""
+"""Looking after a library: what it says about itself, tables of it, photos taken out, libraries merged."""
 
 from __future__ import annotations
 
+import csv
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dolglab.errors import UserError, pluralize, truncate_list
+from dolglab.io import atomic_path
 from dolglab.library.catalogue import FILE, Change, Entry, printable
 from dolglab.library.library import Library
 
@@ -27,6 +30,21 @@ def print_info(library: Library, bad: bool = False) -> None:
     print(f"on disk: {size / 1e6:.1f} MB")
     for photo in broken if bad else ():
         print(f"{printable(photo.name)}: {photo.reason}")
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV row after row, in one step; folders are made as needed.
+
+    Names keep the very bytes that they have on disk. Raises UserError for a file that cannot be written.
+    """
+    try:
+        with (
+            atomic_path(path) as aside,
+            aside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
+            csv.writer(file).writerows(itertools.chain([header], rows))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def remove(library: Library, given: Sequence[str], gone: bool = False) -> None:
@@ -58,27 +76,20 @@ def _spellings(word: str) -> Iterator[str]:
 
 
 def _gone_files(library: Library) -> list[str]:
+    """What cannot be looked at, as on a disk that does not answer, counts as there."""
     names = (photo.name for page in library.catalogue.pages() for photo, _ in page)
-    gone, there = [], 0
+    gone, any_there = list[str](), False
     for name in (name for name in names if "://" not in name):
-        if _exists(name):
-            there += 1
-        else:
+        try:
+            os.stat(name)
+            any_there = True
+        except (FileNotFoundError, NotADirectoryError):
             gone.append(name)
-    if gone and not there:
+        except OSError:
+            any_there = True
+    if gone and not any_there:
         raise UserError(f"the files of all {len(gone)} photos are gone: is their disk there? Nothing was removed")
     return gone
-
-
-def _exists(name: str) -> bool:
-    """What cannot be looked at, as on a disk that does not answer, counts as there."""
-    try:
-        os.stat(name)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def merge(folders: Sequence[str], into: str) -> None:

@@ -12,16 +12,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.library.catalogue import Contents, key_of, number_of
-
-if TYPE_CHECKING:
-    from pymilvus import MilvusClient
+from dolglab.library.catalogue import ROW_BITS, Contents, key_of
 
 # Rows in one request, whose size servers limit.
 BATCH = 1000
@@ -48,7 +45,12 @@ class MilvusStore:
         self.uri = uri
         self.collection = collection
         self.dim = dim
-        self._client = _connected(uri)
+        try:
+            from pymilvus import MilvusClient
+        except ImportError:
+            raise UserError("descriptors in Milvus need pymilvus: pip install 'dolglab[milvus]'") from None
+        with _milvus_errors(uri):
+            self._client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
 
     @classmethod
     def open(cls, folder: Path, dim: int, options: Mapping[str, Any], limits: object) -> MilvusStore:
@@ -64,7 +66,7 @@ class MilvusStore:
         """As `Store.write`."""
         with _milvus_errors(self.uri):
             if not self._client.has_collection(self.collection):
-                _make(self._client, self.collection, self.dim)
+                self._make_collection()
             for start in range(0, len(descriptors), BATCH):
                 part = descriptors[start : start + BATCH]
                 rows = [{"key": key_of(number, start + row), "vector": vector} for row, vector in enumerate(part)]
@@ -76,10 +78,15 @@ class MilvusStore:
         self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """As `Store.search`."""
-        named = allowed if allowed is not None and len(allowed) <= MAX_NAMED else None
+        named = "" if allowed is None or len(allowed) > MAX_NAMED else f"key in {allowed.tolist()}"
         width = min(MAX_ANSWERS, k + SPARE)
         while True:
-            answers = self._ask(queries, width, named)
+            with _milvus_errors(self.uri):
+                result: Any = self._client.search(
+                    self.collection, data=list(queries), limit=width, filter=named, output_fields=["key"]
+                )
+            # Keys and cosines of each query's answers, best first.
+            answers = [[(hit["key"], hit["distance"]) for hit in hits] for hits in result]
             found = [[hit for hit in hits if _counts(hit[0], contents, allowed)][:k] for hits in answers]
             enough = all(len(kept) == k or len(hits) < width for kept, hits in zip(found, answers, strict=True))
             if enough or width == MAX_ANSWERS:
@@ -130,36 +137,15 @@ class MilvusStore:
                 hits += self._client.get(self.collection, keys[start : start + BATCH], output_fields=fields)
         return hits
 
-    def _ask(
-        self, queries: NDArray[np.float32], k: int, named: NDArray[np.int64] | None
-    ) -> list[list[tuple[int, float]]]:
-        """Keys and cosines of each query's answers, best first."""
-        chosen = "" if named is None else f"key in {named.tolist()}"
-        with _milvus_errors(self.uri):
-            answers: Any = self._client.search(
-                self.collection, data=list(queries), limit=k, filter=chosen, output_fields=["key"]
-            )
-        return [[(hit["key"], hit["distance"]) for hit in hits] for hits in answers]
+    def _make_collection(self) -> None:
+        from pymilvus import DataType
 
-
-def _connected(uri: str) -> MilvusClient:
-    try:
-        from pymilvus import MilvusClient
-    except ImportError:
-        raise UserError("descriptors in Milvus need pymilvus: pip install 'dolglab[milvus]'") from None
-    with _milvus_errors(uri):
-        return MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
-
-
-def _make(client: MilvusClient, collection: str, dim: int) -> None:
-    from pymilvus import DataType
-
-    schema = client.create_schema(auto_id=False)
-    schema.add_field("key", DataType.INT64, is_primary=True)
-    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
-    index = client.prepare_index_params()
-    index.add_index("vector", index_type="AUTOINDEX", metric_type="IP")
-    client.create_collection(collection, schema=schema, index_params=index, consistency_level="Strong")
+        schema = self._client.create_schema(auto_id=False)
+        schema.add_field("key", DataType.INT64, is_primary=True)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self.dim)
+        index = self._client.prepare_index_params()
+        index.add_index("vector", index_type="AUTOINDEX", metric_type="IP")
+        self._client.create_collection(self.collection, schema=schema, index_params=index, consistency_level="Strong")
 
 
 @contextmanager
@@ -182,8 +168,8 @@ def _milvus_errors(uri: str) -> Iterator[None]:
 
 
 def _counts(key: int, contents: Contents, allowed: NDArray[np.int64] | None) -> bool:
-    segment = contents.segments.get(number_of(key))
-    return segment is not None and not _among(key, contents.dead) and (allowed is None or _among(key, allowed))
+    there = key >> ROW_BITS in contents.segments and not _among(key, contents.dead)
+    return there and (allowed is None or _among(key, allowed))
 
 
 def _among(key: int, keys: NDArray[np.int64]) -> bool:

@@ -11,15 +11,13 @@ import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.data.image_formats import BrokenImageError, Header, NoImageError, TooLargeError, read_header, reason
+from dolglab.data.image_formats import BrokenImageError, reason
 from dolglab.data.image_reading import crop_query, decode, decode_shrunk, shrink
 from dolglab.data.sources import IMAGE_SUFFIXES, is_image, is_visible, stable_ids
 from dolglab.errors import UserError
 from dolglab.io import retry_io
 
 Box = tuple[float, float, float, float]
-# The formats that are read, for a person.
-FORMATS = "JPEG, PNG, WebP, AVIF, JPEG 2000, TIFF, GIF or BMP"
 
 
 @dataclass(frozen=True)
@@ -122,27 +120,6 @@ def _version(info: dict[str, object]) -> int:
     return 0
 
 
-class TooManyPixelsError(UserError):
-    """A photo that nobody decodes."""
-
-
-def photo_header(data: bytes) -> Header:
-    """What an encoded photo says of itself, before a pixel is decoded.
-
-    Raises UserError for what is no photo, and TooManyPixelsError for more than any is opened with.
-    """
-    if not data:
-        raise UserError("the photo is empty: zero bytes")
-    try:
-        return read_header(data)
-    except NoImageError:
-        raise UserError(f"this is no photo that can be read: send a {FORMATS} file") from None
-    except TooLargeError:
-        raise TooManyPixelsError("the photo has too many pixels") from None
-    except BrokenImageError:
-        raise UserError("the photo cannot be read: it is damaged") from None
-
-
 def photo_pixels(name: str, max_side: int, box: Box | None = None) -> NDArray[np.uint8]:
     """Pixels of a photo's file or address, as `query_pixels`. Raises UserError as that, and where it is not there."""
     try:
@@ -163,12 +140,16 @@ def query_pixels(data: bytes, name: str, max_side: int, box: Box | None = None) 
         pixels = decode(data)
     except BrokenImageError as error:
         raise UserError(f"{name} cannot be read: {reason(error)}") from error
-    _check_box(box, pixels.shape[:2], name)
+    (x1, y1, x2, y2), (height, width) = box, pixels.shape[:2]
+    if x1 > x2 or y1 > y2:
+        raise UserError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} ends before it begins: x1,y1 is its top left corner")
+    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height) or round(x2) <= round(x1) or round(y2) <= round(y1):
+        raise UserError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} is not inside {name}, of {width} x {height} pixels")
     return shrink(crop_query(pixels, np.array(box, np.float64), "pil"), max_side)
 
 
 def read_box(text: str) -> Box:
-    """A box from "x1,y1,x2,y2". Raises UserError for anything else.
+    """A box from finite numbers "x1,y1,x2,y2". Raises UserError for anything else.
 
     >>> read_box("0,0,640,480")
     (0.0, 0.0, 640.0, 480.0)
@@ -176,14 +157,7 @@ def read_box(text: str) -> Box:
     try:
         x1, y1, x2, y2 = (float(part) for part in text.split(","))
     except ValueError:
-        raise UserError(f"a box is x1,y1,x2,y2 in pixels, not {text}") from None
+        x1 = y1 = x2 = y2 = float("nan")
+    if not np.isfinite((x1, y1, x2, y2)).all():
+        raise UserError(f"a box is x1,y1,x2,y2 in pixels, not {text}")
     return x1, y1, x2, y2
-
-
-def _check_box(box: Box, shape: tuple[int, ...], name: str) -> None:
-    x1, y1, x2, y2 = box
-    height, width = shape
-    if x1 > x2 or y1 > y2:
-        raise UserError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} ends before it begins: x1,y1 is its top left corner")
-    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height) or round(x2) <= round(x1) or round(y2) <= round(y1):
-        raise UserError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} is not inside {name}, of {width} x {height} pixels")

@@ -66,7 +66,7 @@ class Settings:
 
 
 class Metrics:
-    """Requests by route and status, how long they took, and how many photos can be found (`photos()`)."""
+    """Requests by route and status, how long they took, how many are `running`, and photos that can be found."""
 
     def __init__(self, photos: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()
@@ -75,17 +75,19 @@ class Metrics:
         self._seconds = Histogram(
             "dolg_request_seconds", "Seconds from a request to its answer.", ("route",), registry=self._registry
         )
-        self._running = Gauge("dolg_requests_running", "Requests being answered.", registry=self._registry)
+        self.running = 0
+        running = Gauge("dolg_requests_running", "Requests being answered.", registry=self._registry)
+        running.set_function(lambda: self.running)
         found = Gauge("dolg_library_photos", "Photos that can be found.", registry=self._registry)
         found.set_function(photos)
 
     def request_started(self) -> None:
         """Count a request that came."""
-        self._running.inc()
+        self.running += 1
 
     def request_finished(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one that was answered; methods that are none count as one, or clients could make any counter."""
-        self._running.dec()
+        self.running -= 1
         self._requests.labels(method if method in METHODS else "other", route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
@@ -135,7 +137,6 @@ class SecurityMiddleware:
         self._rate = RateLimiter(settings.rate)
         self._max_bytes = settings.max_upload + FORM_FIELDS
         self._metrics = metrics
-        self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a refusal, or have the application answer."""
@@ -162,7 +163,6 @@ class SecurityMiddleware:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        self._running += 1
         self._metrics.request_started()
         try:
             self._check(scope)
@@ -170,7 +170,6 @@ class SecurityMiddleware:
         except HTTPException as refusal:
             await error_response(refusal)(scope, receive, send_with_headers)
         finally:
-            self._running -= 1
             route = getattr(scope.get("route"), "path", "none")
             self._metrics.request_finished(scope["method"], route, status, time.monotonic() - start)
 
@@ -180,7 +179,7 @@ class SecurityMiddleware:
             raise HTTPException(403, "this server has another name: start it with --name to be reached by this one")
         if method not in SAFE_METHODS and _is_cross_site(headers):
             raise HTTPException(403, "a page from elsewhere asked for this: open the server's own page")
-        if self._running > MAX_REQUESTS:
+        if self._metrics.running > MAX_REQUESTS:
             raise HTTPException(503, "too many requests at once: try again in a moment", {"Retry-After": "2"})
         if not path.startswith(API) or path == HEALTH:
             return

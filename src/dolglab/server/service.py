@@ -18,11 +18,10 @@ from dolglab.library.catalogue import Photo
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Answer, Library, LibraryBusy
 from dolglab.library.photos import Box, query_pixels
-from dolglab.library.relevance_feedback import search_with_feedback
-from dolglab.library.search_engine import SearchEngine
+from dolglab.library.search_engine import SearchEngine, search_with_feedback
 from dolglab.server.downloads import check_unchanged, file_gone, photo_jpeg, training_zip
 from dolglab.server.owned_files import add_photo, find_photo, remove_photo, safe_name
-from dolglab.server.parsing import check_header
+from dolglab.server.schemas import check_header
 from dolglab.server.security import Settings
 
 T = TypeVar("T")
@@ -171,7 +170,7 @@ class SearchService:
     def _embed(self, data: bytes, box: Box | None) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """A photo's pixels, (H, W, 3), and its descriptor, (1, dim)."""
         pixels = query_pixels(data, "the photo", self.finder.max_side, box)
-        descriptor = self.finder.describe([pixels])
+        descriptor = self.finder.loaded.describe([pixels])
         if not np.isfinite(descriptor).all():
             raise UserError("the network gives this photo no finite descriptor")
         return pixels, descriptor

