@@ -26,7 +26,8 @@ from dolglab.data.image_reading import decode, shrink
 from dolglab.library.catalogue import Photo
 from dolglab.library.ingest import embed
 from dolglab.library.library import Library
-from dolglab.library.photos import PhotoFile, find_photos, photo_pixels
+from dolglab.library.listing import find_photos
+from dolglab.library.photos import PhotoFile, photo_pixels
 from dolglab.library.search_engine import SearchEngine
 from dolglab.models.dolg import GlobalDescriptor
 from dolglab.models.pooling import GeM

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,15 +117,17 @@ class Contents:
     def __len__(self) -> int:
         return sum(segment.size for segment in self.segments.values()) - len(self.dead)
 
-    def dead_rows(self, number: int) -> NDArray[np.int64]:
-        """Rows of a segment that count no longer, ascending."""
-        return rows_in(self.dead, number)
+    def mask(self, number: int, allowed: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
+        """Which rows of a segment count, (size,); only `allowed` keys, ascending, where these are given."""
+        mask = np.full(self.segments[number].size, allowed is None)
+        if allowed is not None:
+            mask[rows_in(allowed, number)] = True
+        mask[rows_in(self.dead, number)] = False
+        return mask
 
     def live_rows(self, number: int) -> NDArray[np.int64]:
         """Rows of a segment that count, ascending."""
-        live = np.ones(self.segments[number].size, np.bool_)
-        live[self.dead_rows(number)] = False
-        return np.flatnonzero(live)
+        return np.flatnonzero(self.mask(number))
 
 
 def printable(text: str) -> str:
@@ -180,9 +182,16 @@ class Change:
         """Change what the library says about itself (see `Catalogue.about`)."""
         self._db.execute("UPDATE about SET value = ? WHERE key = ?", (json.dumps(value), key))
 
-    def add_segment(self, number: int, segment: Segment) -> None:
-        """Make a segment, which is on disk, part of the library."""
-        self._db.execute("INSERT INTO segment VALUES (?, ?, ?)", (number, *segment))
+    def add_segment(self, size: int, write: Callable[[int], str]) -> int:
+        """Make a segment part of the library; its number, which no other one ever has.
+
+        Args:
+            write: puts the segment of that number on disk, and gives the kind of index over it.
+        """
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segment'").fetchone()
+        number = 1 if row is None else int(row[0]) + 1
+        self._db.execute("INSERT INTO segment VALUES (?, ?, ?)", (number, size, write(number)))
+        return number
 
     def drop_segment(self, number: int) -> int:
         """Take a segment out; its photos, as many as are given back, count as changed."""
@@ -272,25 +281,14 @@ class Catalogue:
                 segments[number] = Segment(size, kind)
         return Contents(segments, np.array(dead, np.int64))
 
-    def next_segment(self) -> int:
-        """The number that the next segment shall have; no two ever have the same."""
-        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segment'").fetchone()
-        return 1 if row is None else int(row[0]) + 1
-
     def photos(self, keys: Iterable[int]) -> dict[int, Photo]:
         """Photos by the keys of their descriptors; those that are gone are left out."""
         rows = self._select("key IN (SELECT value FROM json_each(?))", json.dumps(list(keys)))
         return {key: photo for photo, key in rows if key is not None}
 
-    def find(self, number: int) -> Photo | None:
-        """The photo of that number."""
-        return next((photo for photo, _ in self._select("id = ?", number)), None)
-
-    def keys(self, numbers: Iterable[int]) -> list[int]:
-        """Keys of the descriptors of the photos of those numbers, ascending; some may have none."""
-        asked = json.dumps(list(numbers))
-        query = "SELECT key FROM photo WHERE key IS NOT NULL AND id IN (SELECT value FROM json_each(?)) ORDER BY key"
-        return [row[0] for row in self._db.execute(query, (asked,))]
+    def find(self, numbers: Iterable[int]) -> list[Entry]:
+        """The photos of those numbers; those that are gone are left out."""
+        return list(self._select("id IN (SELECT value FROM json_each(?)) ORDER BY id", json.dumps(list(numbers))))
 
     def named(self, name: str) -> Entry | None:
         """A photo by its name; None where it is not there."""

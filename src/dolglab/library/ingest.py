@@ -199,7 +199,9 @@ class Intake:
         if self.photos:
             self.library.add(self.photos, np.stack(self.descriptors))
         if self.unread:
-            self.library.note_bad(self.unread)
+            # An older descriptor of theirs is dropped.
+            with self.library.change() as change:
+                change.put(self.unread, [None] * len(self.unread))
         self.added += len(self.photos)
         self.photos, self.descriptors, self.unread, self.since = [], [], [], time.monotonic()
         # Batches of ever other shapes leave holes in glibc's heaps, and a process that runs for days would grow.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dolglab.errors import UserError
 from dolglab.io import acquire, is_utf8, release
-from dolglab.library.catalogue import FILE, Catalogue, Change, Contents, Photo, Segment, key_of, number_of
+from dolglab.library.catalogue import FILE, Catalogue, Change, Contents, Photo, key_of, number_of
 from dolglab.library.stores import (
     KINDS,
     LIMITS,
@@ -188,12 +188,6 @@ class Library:
         if self.store.outdated(self.contents()):
             self.compact()
 
-    def note_bad(self, photos: Iterable[Photo]) -> None:
-        """Keep which photos could not be read, and why; an older descriptor of theirs is dropped."""
-        bad = list(photos)
-        with self.change() as change:
-            change.put(bad, [None] * len(bad))
-
     def remove(self, names: Iterable[str]) -> int:
         """Take photos out by name; how many were there."""
         with self.change() as change:
@@ -255,8 +249,7 @@ class Library:
 
     def write_segment(self, change: Change, descriptors: NDArray[np.float32]) -> NDArray[np.int64]:
         """Write descriptors, (n, dim), as part of a change; their keys, (n,)."""
-        number = self.catalogue.next_segment()
-        change.add_segment(number, Segment(len(descriptors), self.store.write(number, descriptors)))
+        number = change.add_segment(len(descriptors), lambda number: self.store.write(number, descriptors))
         return np.arange(key_of(number), key_of(number, len(descriptors)))
 
     @contextmanager

@@ -10,14 +10,15 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import IO
 
 from dolglab.data.image_formats import reason
-from dolglab.data.sources import stable_ids
+from dolglab.data.sources import IMAGE_SUFFIXES, stable_ids
 from dolglab.errors import UserError
 from dolglab.library.catalogue import FILE
-from dolglab.library.photos import PhotoFile, files_below, no_photos
+from dolglab.library.photos import PhotoFile, files_below
 
 # Bytes of a list that are read at a time.
 CHUNK = 1 << 20
@@ -27,10 +28,11 @@ SCHEMA = """
 CREATE TABLE file (name BLOB PRIMARY KEY, size INTEGER, changed INTEGER, base BLOB, mine INTEGER) WITHOUT ROWID;
 CREATE INDEX base ON file (base);
 """
-# Of the files that a library does not know, or not as they are.
-CHANGED = """
+# The files that a library does not know, or not as they are.
+TODO = """
+CREATE TABLE todo AS SELECT file.name, file.size, file.changed
 FROM file LEFT JOIN library.photo AS known USING (name)
-WHERE mine AND (known.name IS NULL OR known.size != file.size OR known.changed != file.changed)
+WHERE mine AND (known.name IS NULL OR known.size != file.size OR known.changed != file.changed) ORDER BY file.name
 """
 
 
@@ -65,7 +67,8 @@ class Listing:
                 self._db.execute("INSERT OR IGNORE INTO file VALUES (?, ?, ?, ?, ?)", values)
             self._db.execute("COMMIT")
             if not self._count("SELECT COUNT(*) FROM file"):
-                raise no_photos([*places, *([] if listed is None else [listed])])
+                named = ", ".join([*places, *([] if listed is None else [listed])])
+                raise UserError(f"no photos in {named}: files {' '.join(sorted(IMAGE_SUFFIXES))}")
         except UserError:
             self.close()
             raise
@@ -106,7 +109,11 @@ class Listing:
                 for row in reader:
                     columns = {key: value or "" for key, value in row.items() if key is not None}
                     name = columns.pop(FILE_COLUMN)
-                    found = self._ending(name)
+                    # Whose path is this, or ends with this, from a whole name on.
+                    wanted = os.fsencode(name.strip("/"))
+                    rows = self._db.execute("SELECT name FROM file WHERE base = ?", (wanted.rpartition(b"/")[2],))
+                    paths = (path for (path,) in rows if (b"/" + path.lstrip(b"/")).endswith(b"/" + wanted))
+                    found = [os.fsdecode(path) for path in paths]
                     if len(found) > 1:
                         called = f"{len(found)} photos are called {name}, such as {found[0]}"
                         raise UserError(f"{table}: {called}: write more of the path")
@@ -114,32 +121,25 @@ class Listing:
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"{table} cannot be read as a table: {error}") from error
 
-    def _ending(self, path: str) -> list[str]:
-        """Names of the photos whose path is this, or ends with this, from a whole name on."""
-        wanted = os.fsencode(path.strip("/"))
-        rows = self._db.execute("SELECT name FROM file WHERE base = ?", (wanted.rpartition(b"/")[2],))
-        return [os.fsdecode(name) for (name,) in rows if (b"/" + name.lstrip(b"/")).endswith(b"/" + wanted)]
-
     def compare(self, library: Path) -> None:
-        """Take what the library in a folder knows now as what `changed` compares with; nothing where there is none."""
+        """Compare with what the library in a folder knows now; where there is none, with nothing.
+
+        What `changed` gives stays the same, whatever is written to the library later.
+        """
         catalogue = library / FILE
         if catalogue.exists():
             self._db.execute("ATTACH ? AS library", (str(catalogue),))
         else:
             self._db.execute("ATTACH ':memory:' AS library")
             self._db.execute("CREATE TABLE library.photo (name BLOB, size INTEGER, changed INTEGER)")
+        self._db.execute(TODO)
 
     def changed_count(self) -> int:
         """Photos that are new or changed; after `compare`."""
-        return self._count(f"SELECT COUNT(*) {CHANGED}")
+        return self._count("SELECT COUNT(*) FROM todo")
 
     def changed(self, every: int = 1) -> Iterator[PhotoFile]:
-        """Photos that are new or changed, or one of so many of them; after `compare`.
-
-        They are what they were at the beginning, whatever is written to the library meanwhile.
-        """
-        self._db.execute("DROP TABLE IF EXISTS todo")
-        self._db.execute(f"CREATE TABLE todo AS SELECT file.name, file.size, file.changed {CHANGED} ORDER BY file.name")
+        """Photos that are new or changed, or one of so many of them; after `compare`."""
         return self._files("SELECT * FROM todo WHERE (rowid - 1) % ? = 0 ORDER BY rowid", every)
 
     def _find(self, places: Sequence[str], listed: str | None) -> Iterator[PhotoFile]:
@@ -162,6 +162,12 @@ class Listing:
     def _files(self, query: str, *values: int) -> Iterator[PhotoFile]:
         rows = self._db.execute(query, values)
         return (PhotoFile(os.fsdecode(name), size, changed) for name, size, changed in rows)
+
+
+def find_photos(places: Sequence[str]) -> list[PhotoFile]:
+    """A few photos, as `Listing` finds them."""
+    with closing(Listing(places)) as files:
+        return list(files)
 
 
 def read_shard(text: str) -> tuple[int, int]:

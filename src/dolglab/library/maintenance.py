@@ -56,17 +56,12 @@ def remove(library: Library, given: Sequence[str], gone: bool = False) -> None:
     if not given and not gone:
         raise UserError("which photos? name them, or give --gone for those whose files are no longer there")
     with library.writing():
-        names = {*_names_of(library, given), *(_gone_files(library) if gone else ())}
-        count = library.remove(names)
+        found = {word: next(filter(library.catalogue.named, _spellings(word)), None) for word in given}
+        if strangers := [printable(word) for word, name in found.items() if name is None]:
+            raise UserError(f"{truncate_list(strangers)}: not in {library.folder}, so nothing was removed")
+        names = {name for name in found.values() if name is not None}
+        count = library.remove(names.union(_gone_files(library) if gone else ()))
     print(f"{pluralize(count, 'photo')} removed: {len(library)} in {library.folder}")
-
-
-def _names_of(library: Library, given: Sequence[str]) -> list[str]:
-    known = library.catalogue.named
-    found = {word: next((name for name in _spellings(word) if known(name)), None) for word in given}
-    if strangers := [printable(word) for word, name in found.items() if name is None]:
-        raise UserError(f"{truncate_list(strangers)}: not in {library.folder}, so nothing was removed")
-    return [name for name in found.values() if name is not None]
 
 
 def _spellings(word: str) -> Iterator[str]:
@@ -124,18 +119,15 @@ def _merge_page(library: Library, source: Library, page: Sequence[Entry], change
     entries = [entry for entry in page if entry[1] is not None or entry[0].reason is not None]
     there = [library.catalogue.named(photo.name) for photo, _ in entries]
     newer = [old is None or _rank(entry) > _rank(old) for entry, old in zip(entries, there, strict=True)]
-    _copy_entries(library, source, [entry for entry, new in zip(entries, newer, strict=True) if new], change)
+    taken = [entry for entry, new in zip(entries, newer, strict=True) if new]
+    keys = np.array([key for _, key in taken if key is not None], np.int64)
+    new_keys = iter(library.write_segment(change, source.descriptors(keys)).tolist() if len(keys) else ())
+    change.put([photo for photo, _ in taken], [None if key is None else next(new_keys) for _, key in taken])
     for (photo, _), old, new in zip(entries, there, newer, strict=True):
         if old is not None:
             first, last = (old[0], photo) if new else (photo, old[0])
             change.set_metadata(photo.name, {**first.metadata, **last.metadata})
     return sum(newer)
-
-
-def _copy_entries(library: Library, source: Library, entries: Sequence[Entry], change: Change) -> None:
-    keys = np.array([key for _, key in entries if key is not None], np.int64)
-    new_keys = iter(library.write_segment(change, source.descriptors(keys)).tolist() if len(keys) else ())
-    change.put([photo for photo, _ in entries], [None if key is None else next(new_keys) for _, key in entries])
 
 
 def _rank(entry: Entry) -> tuple[int, bool]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dolglab.errors import UserError
 from dolglab.library.catalogue import ROW_BITS, Contents, key_of
+from dolglab.library.stores import Found, Store
 
 # Rows in one request, whose size servers limit.
 BATCH = 1000
@@ -29,7 +30,7 @@ MAX_NAMED = 2000
 SERVER_LOGS = ("milvus_lite", "pymilvus")
 
 
-class MilvusStore:
+class MilvusStore(Store):
     """A collection of a Milvus.
 
     Args:
@@ -63,7 +64,6 @@ class MilvusStore:
         self._client.close()
 
     def write(self, number: int, descriptors: NDArray[np.float32]) -> str:
-        """As `Store.write`."""
         with _milvus_errors(self.uri):
             if not self._client.has_collection(self.collection):
                 self._make_collection()
@@ -76,8 +76,7 @@ class MilvusStore:
 
     def search(
         self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """As `Store.search`."""
+    ) -> Found:
         named = "" if allowed is None or len(allowed) > MAX_NAMED else f"key in {allowed.tolist()}"
         width = min(MAX_ANSWERS, k + SPARE)
         while True:
@@ -90,8 +89,13 @@ class MilvusStore:
             found = [[hit for hit in hits if _counts(hit[0], contents, allowed)][:k] for hits in answers]
             enough = all(len(kept) == k or len(hits) < width for kept, hits in zip(found, answers, strict=True))
             if enough or width == MAX_ANSWERS:
-                return _pad(found, k)
+                break
             width = min(MAX_ANSWERS, 4 * width)
+        scores, keys = np.full((len(found), k), -np.inf, np.float32), np.full((len(found), k), -1, np.int64)
+        for row, hits in enumerate(found):
+            keys[row, : len(hits)] = [key for key, _ in hits]
+            scores[row, : len(hits)] = [cosine for _, cosine in hits]
+        return scores, keys
 
     def rows(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """As `Store.rows`. Raises UserError where some are not there."""
@@ -110,10 +114,6 @@ class MilvusStore:
         lasts = {key: number for number, key in keys.items() if key not in contents.dead}
         there = {hit["key"] for hit in self._get(list(lasts), ["key"])}
         return [number for key, number in lasts.items() if key not in there]
-
-    def outdated(self, contents: Contents) -> bool:
-        """As `Store.outdated`: Milvus keeps its own."""
-        return False
 
     def sweep(self, contents: Contents) -> None:
         """Take out of Milvus whatever the contents do not speak of."""
@@ -176,11 +176,3 @@ def _among(key: int, keys: NDArray[np.int64]) -> bool:
     """Whether a key is one of these, which are ascending."""
     place = np.searchsorted(keys, key)
     return bool(place < len(keys) and keys[place] == key)
-
-
-def _pad(found: list[list[tuple[int, float]]], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    scores, keys = np.full((len(found), k), -np.inf, np.float32), np.full((len(found), k), -1, np.int64)
-    for row, hits in enumerate(found):
-        keys[row, : len(hits)] = [key for key, _ in hits]
-        scores[row, : len(hits)] = [cosine for _, cosine in hits]
-    return scores, keys

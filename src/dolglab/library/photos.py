@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from dolglab.data.image_formats import BrokenImageError, reason
 from dolglab.data.image_reading import crop_query, decode, decode_shrunk, shrink
-from dolglab.data.sources import IMAGE_SUFFIXES, is_image, is_visible, stable_ids
+from dolglab.data.sources import is_image, is_visible, stable_ids
 from dolglab.errors import UserError
 from dolglab.io import retry_io
 
 Box = tuple[float, float, float, float]
+# What object stores say of an object, that is something else when the object is.
+VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
 
 
 @dataclass(frozen=True)
@@ -37,22 +39,6 @@ class PhotoFile:
             return Path(self.name).read_bytes()
         with fsspec.open(self.name, "rb") as file:
             return file.read()  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def find_photos(places: Sequence[str]) -> list[PhotoFile]:
-    """A few photos: every one that `files_below` finds, in the order of their names.
-
-    Raises UserError for a place that is not there, and where there is no photo at all.
-    """
-    files = {file.name: file for place in places for file in files_below(place)}
-    if not files:
-        raise no_photos(places)
-    return [files[name] for name in sorted(files)]
-
-
-def no_photos(places: Sequence[str]) -> UserError:
-    """What a person hears where there is no photo."""
-    return UserError(f"no photos in {', '.join(places)}: files {' '.join(sorted(IMAGE_SUFFIXES))}")
 
 
 def files_below(
@@ -107,17 +93,11 @@ def _object_store_files(prefix: str, skipped: Callable[[str], None]) -> Iterator
     for name, info in sorted(found.items()):
         base = name.rpartition("/")[2]
         if is_image(base) and is_visible(base):
-            yield PhotoFile(system.unstrip_protocol(name), int(info.get("size") or 0), _version(info))
+            version = next((str(info[key]) for key in VERSIONS if info.get(key) is not None), None)
+            changed = 0 if version is None else int(stable_ids([version])[0] >> np.uint64(1))
+            yield PhotoFile(system.unstrip_protocol(name), int(info.get("size") or 0), changed)
         elif is_visible(base):
             skipped(base)
-
-
-def _version(info: dict[str, object]) -> int:
-    """A number that is another one when the object is."""
-    for key in ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created"):
-        if info.get(key) is not None:
-            return int(stable_ids([str(info[key])])[0] >> np.uint64(1))
-    return 0
 
 
 def photo_pixels(name: str, max_side: int, box: Box | None = None) -> NDArray[np.uint8]:

@@ -39,22 +39,15 @@ class SearchEngine:
         count: int = 20,
         filters: Mapping[str, str] | None = None,
         verify: bool = False,
+        descriptors: NDArray[np.float32] | None = None,
     ) -> list[list[Answer]]:
         """The best answers to each query's pixels, (H, W, 3), as `query_pixels` gives them.
 
-        With `verify` they are re-ranked by local features. Raises UserError for a column that no photo has.
+        With `verify` they are re-ranked by local features. `descriptors`, (Q, dim), of the queries may be given where
+        they are known. Raises UserError for a column that no photo has.
         """
-        return self.search_descriptors(self.loaded.describe(queries), queries, count, filters, verify)
-
-    def search_descriptors(
-        self,
-        descriptors: NDArray[np.float32],
-        queries: Sequence[NDArray[np.uint8]],
-        count: int = 20,
-        filters: Mapping[str, str] | None = None,
-        verify: bool = False,
-    ) -> list[list[Answer]]:
-        """The same for queries whose descriptors, (Q, dim), are known."""
+        if descriptors is None:
+            descriptors = self.loaded.describe(queries)
         found = self.library.search(descriptors, max(count, VERIFIED) if verify else count, filters)
         if verify:
             found = [self._verifier(query, answers) for query, answers in zip(queries, found, strict=True)]
@@ -107,14 +100,13 @@ def search_with_feedback(
 
 def _descriptors(library: Library, numbers: Sequence[int]) -> dict[int, tuple[Photo, NDArray[np.float32]]]:
     """Photos and their descriptors, by number, of those that have one."""
-    keys = library.catalogue.keys(numbers)
+    entries = [(photo, key) for photo, key in library.catalogue.find(numbers) if key is not None]
     try:
-        rows = library.descriptors(np.array(keys, np.int64))
+        rows = library.descriptors(np.array([key for _, key in entries], np.int64))
     except UserError:
         # Another process may have written them elsewhere.
-        if library.catalogue.keys(numbers) == keys:
+        if [entry for entry in library.catalogue.find(numbers) if entry[1] is not None] == entries:
             raise
         return _descriptors(library, numbers)
-    found = dict(zip(keys, rows, strict=True))
-    photos = library.catalogue.photos(keys)
-    return {photo.id: (photo, found[key]) for key, photo in photos.items() if photo.id is not None}
+    pairs = ((photo, row) for (photo, _), row in zip(entries, rows, strict=True))
+    return {photo.id: (photo, row) for photo, row in pairs if photo.id is not None}

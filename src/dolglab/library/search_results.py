@@ -23,7 +23,8 @@ from dolglab.io import write_text
 from dolglab.library.catalogue import printable
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Answer, parse_filters
-from dolglab.library.photos import Box, find_photos, photo_pixels, read_box
+from dolglab.library.listing import find_photos
+from dolglab.library.photos import Box, photo_pixels, read_box
 from dolglab.library.search_engine import SearchEngine
 from dolglab.results.pictures import jpeg
 from dolglab.results.report import data_uri

@@ -77,7 +77,7 @@ class Store(Protocol):
 
     def search(
         self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    ) -> Found:
         """Cosines and keys, (Q, k) each, best first; -inf and -1 where there are fewer.
 
         Only `allowed` keys, ascending, are looked at, where that is given.
@@ -94,7 +94,7 @@ class Store(Protocol):
 
     def outdated(self, contents: Contents) -> bool:
         """Whether a segment has another index over it than this store gives to those of its size."""
-        ...
+        return False
 
     def sweep(self, contents: Contents) -> None:
         """Delete whatever the contents do not speak of."""
@@ -148,7 +148,7 @@ def open_store(folder: Path, dim: int, options: Mapping[str, Any], limits: Segme
     return getattr(importlib.import_module(module), name).open(folder, dim, options, limits)
 
 
-class SegmentStore:
+class SegmentStore(Store):
     """The segments of a library in a folder.
 
     Args:
@@ -167,11 +167,9 @@ class SegmentStore:
 
     @classmethod
     def open(cls, folder: Path, dim: int, options: Mapping[str, Any], limits: SegmentLimits) -> SegmentStore:
-        """As `open_store`."""
         return cls(folder, dim, options["kind"], limits)
 
     def write(self, number: int, descriptors: NDArray[np.float32]) -> str:
-        """As `Store.write`."""
         kind = self._kind_of(len(descriptors))
         for each in dict.fromkeys(("flat", kind)):
             index = _new_index(each, self.dim)
@@ -186,8 +184,8 @@ class SegmentStore:
         self._close_others(contents)
         best = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
         for number in contents.segments:
-            mask = _mask(contents, number, allowed)
-            if mask is None or mask.any():
+            mask = contents.mask(number, allowed)
+            if mask.any():
                 best = _best(k, best, self._search_one(queries, k, number, contents.segments[number].kind, mask))
         return best
 
@@ -196,7 +194,6 @@ class SegmentStore:
         return self._flat(number).descriptors()[rows]
 
     def damaged(self, contents: Contents) -> list[int]:
-        """As `Store.damaged`."""
         damaged: list[int] = []
         for number, segment in contents.segments.items():
             try:
@@ -207,7 +204,6 @@ class SegmentStore:
         return damaged
 
     def outdated(self, contents: Contents) -> bool:
-        """As `Store.outdated`."""
         return any(segment.kind != self._kind_of(segment.size) for segment in contents.segments.values())
 
     def sweep(self, contents: Contents) -> None:
@@ -219,7 +215,6 @@ class SegmentStore:
         self._close_others(contents)
 
     def close(self) -> None:
-        """As `Store.close`."""
         self._open.clear()
 
     def _kind_of(self, size: int) -> str:
@@ -231,14 +226,14 @@ class SegmentStore:
             self._open.pop(key, None)
 
     def _search_one(
-        self, queries: NDArray[np.float32], k: int, number: int, kind: str, mask: NDArray[np.bool_] | None
+        self, queries: NDArray[np.float32], k: int, number: int, kind: str, mask: NDArray[np.bool_]
     ) -> Found:
-        whole = self._flat(number)
-        if kind == "flat" or (mask is not None and mask.mean() < self.limits.scanned_share):
-            cosines, rows = whole.search(queries, k, mask)
+        whole, wanted = self._flat(number), None if mask.all() else mask
+        if kind == "flat" or mask.mean() < self.limits.scanned_share:
+            cosines, rows = whole.search(queries, k, wanted)
         else:
             candidates = min(len(whole), max(MIN_CANDIDATES, CANDIDATES * k))
-            _, proposed = self._index(number, kind).search(queries, candidates, mask)
+            _, proposed = self._index(number, kind).search(queries, candidates, wanted)
             descriptors = whole.descriptors()
             cosines = np.stack([descriptors[rows] @ query for rows, query in zip(proposed, queries, strict=True)])
             cosines[proposed < 0] = -np.inf
@@ -271,18 +266,6 @@ def _new_index(kind: str, dim: int) -> Index:
     return HNSWIndex() if kind == "hnsw" else FlatIndex()
 
 
-def _mask(contents: Contents, number: int, allowed: NDArray[np.int64] | None) -> NDArray[np.bool_] | None:
-    """Which rows of a segment are looked at; None for all."""
-    dead = contents.dead_rows(number)
-    if allowed is None and not len(dead):
-        return None
-    mask = np.full(contents.segments[number].size, allowed is None)
-    if allowed is not None:
-        mask[rows_in(allowed, number)] = True
-    mask[dead] = False
-    return mask
-
-
 def _best(k: int, *parts: Found) -> Found:
     """The best k of several answers; of equal scores the one added first."""
     scores, keys = (np.concatenate(together, axis=1) for together in zip(*parts, strict=True))
@@ -297,7 +280,7 @@ def segments_to_merge(contents: Contents, dim: int, limits: SegmentLimits) -> li
     """
     tiers: dict[int, list[int]] = defaultdict(list)
     for number, segment in contents.segments.items():
-        live = segment.size - len(contents.dead_rows(number))
+        live = segment.size - len(rows_in(contents.dead, number))
         if 2 * live < segment.size:
             return [number]
         tiers[int(math.log(live, limits.tier))].append(number)

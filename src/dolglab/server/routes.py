@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -16,8 +15,7 @@ from fastapi.security import HTTPBearer
 from dolglab.library.library import parse_filters
 from dolglab.library.photos import Box, read_box
 from dolglab.server import schemas
-from dolglab.server.downloads import folder_name, iterate_chunks
-from dolglab.server.owned_files import safe_name
+from dolglab.server.photo_files import folder_name, iterate_chunks, safe_name
 from dolglab.server.service import SearchService
 from dolglab.templates import template
 
@@ -268,27 +266,7 @@ async def documentation(request: Request) -> Response:
         title=openapi["info"]["title"],
         about=openapi["info"]["description"].strip().split("\n\n"),
         address=str(request.base_url),
-        operations=list(_operations(openapi)),
+        paths=openapi["paths"],
+        schemas=openapi["components"]["schemas"],
     )
     return Response(page, media_type="text/html")
-
-
-def _operations(openapi: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What the page `api.html.j2` tells of each method of each path."""
-    for path, methods in openapi["paths"].items():
-        for method, operation in methods.items():
-            kind, parameters = "", operation.get("parameters", [])
-            fields = [(one["name"], one["required"], one["description"]) for one in parameters]
-            for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
-                kind = f"Sent as {media_type}. "
-                schema = openapi["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
-                for name, one in schema["properties"].items():
-                    fields.append((name, name in schema.get("required", []), one.get("description", "")))
-            yield {
-                "method": method.upper(),
-                "path": path,
-                "about": operation["description"],
-                "kind": kind,
-                "fields": [{"name": name, "needed": needed, "about": about} for name, needed, about in fields],
-                "answers": [(status, answer["description"]) for status, answer in operation["responses"].items()],
-            }

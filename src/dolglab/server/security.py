@@ -8,17 +8,18 @@ import ipaddress
 import math
 import socket
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException
+from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dolglab.server.errors import error_response
+from dolglab.library.catalogue import printable
 
 API, HEALTH = "/api/", "/api/health"
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
@@ -30,8 +31,8 @@ SAFE_COST = 0.05
 # Seconds that a client may be silent in the middle of a request, and that the whole of it may take: who sends byte by
 # byte is never silent.
 SILENCE, WHOLE_REQUEST = 20.0, 60.0
-# Bytes of a form besides its photo.
-FORM_FIELDS = 1_000_000
+# Bytes of a form besides its photo, and characters of an error's line.
+FORM_FIELDS, MAX_MESSAGE = 1_000_000, 300
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -42,6 +43,14 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+def error_response(error: StarletteHTTPException) -> JSONResponse:
+    """An exception as {"error": "one line"}: its detail in printable letters, cut where it is long."""
+    message = printable(" ".join(str(error.detail).split()))
+    if len(message) > MAX_MESSAGE:
+        message = f"{message[:MAX_MESSAGE]}…"
+    return JSONResponse({"error": message}, error.status_code, error.headers)
 
 
 @dataclass(frozen=True)
@@ -102,18 +111,18 @@ class RateLimiter:
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._capacity = per_minute
         self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        # Whoever asked last comes last.
+        self._buckets: dict[str, tuple[float, float]] = {}
 
     def acquire(self, client: str, cost: float = 1.0) -> float:
         """Take `cost` from a client's bucket; returns seconds until there is so much, 0 where it was taken."""
         now = self._clock()
-        level, then = self._buckets.get(client, (self._capacity, now))
+        level, then = self._buckets.pop(client, (self._capacity, now))
         level = min(self._capacity, level + (now - then) * self._capacity / 60)
         missing = max(0.0, cost - level)
         self._buckets[client] = (level if missing else level - cost, now)
-        self._buckets.move_to_end(client)
         if len(self._buckets) > MAX_CLIENTS:
-            self._buckets.popitem(last=False)
+            self._buckets.pop(next(iter(self._buckets)))
         return missing * 60 / self._capacity
 
 

@@ -19,8 +19,7 @@ from dolglab.library.explain import Explanation
 from dolglab.library.library import Answer, Library, LibraryBusy
 from dolglab.library.photos import Box, query_pixels
 from dolglab.library.search_engine import SearchEngine, search_with_feedback
-from dolglab.server.downloads import check_unchanged, file_gone, photo_jpeg, training_zip
-from dolglab.server.owned_files import add_photo, find_photo, remove_photo, safe_name
+from dolglab.server import photo_files
 from dolglab.server.schemas import check_header
 from dolglab.server.security import Settings
 
@@ -84,7 +83,9 @@ class SearchService:
         self._changes = ConcurrencyLimiter("changes", WAITING_CHANGES + 1)
         self._write_lock = threading.Lock()
         # Size and time of change are part of the key: another file under the same name is another thumbnail.
-        self._thumbnail = lru_cache(CACHED_THUMBNAILS)(lambda name, size, changed: photo_jpeg(name, THUMBNAIL_SIDE))
+        self._thumbnail = lru_cache(CACHED_THUMBNAILS)(
+            lambda name, size, changed: photo_files.photo_jpeg(name, THUMBNAIL_SIDE)
+        )
 
     def search(
         self, data: bytes, box: Box | None, count: int, filters: Mapping[str, str], verify: bool
@@ -94,7 +95,7 @@ class SearchService:
 
         def work() -> tuple[NDArray[np.float32], list[Answer]]:
             pixels, descriptor = self._embed(data, box)
-            answers = self.finder.search_descriptors(descriptor, [pixels], count, filters, verify)
+            answers = self.finder.search([pixels], count, filters, verify, descriptor)
             return descriptor[0], answers[0]
 
         return self._searches(work)
@@ -114,32 +115,32 @@ class SearchService:
         """Why a photo is found for a query."""
         check_header(data, self.settings.max_pixels)
         photo = self.photo(number)
-        check_unchanged(photo)
+        photo_files.check_unchanged(photo)
 
         def work() -> Explanation:
             pixels = query_pixels(data, "the photo", self.finder.max_side, box)
             try:
                 return self.finder.explain(pixels, Answer(photo, 0.0))
             except UserError:
-                raise file_gone() from None
+                raise photo_files.file_gone() from None
 
         return self._searches(work)
 
     def photo(self, number: int) -> Photo:
         """The photo of that number."""
-        return find_photo(self.finder.library, number)
+        return photo_files.find_photo(self.finder.library, number)
 
     def thumbnail(self, number: int) -> bytes:
         """A small JPEG of a photo."""
         photo = self.photo(number)
-        check_unchanged(photo)
+        photo_files.check_unchanged(photo)
         return self._pictures(lambda: self._thumbnail(photo.name, photo.size, photo.changed))
 
     def image(self, number: int) -> bytes:
         """A JPEG of a photo for a screen."""
         photo = self.photo(number)
-        check_unchanged(photo)
-        return self._pictures(lambda: photo_jpeg(photo.name, SCREEN_SIDE))
+        photo_files.check_unchanged(photo)
+        return self._pictures(lambda: photo_files.photo_jpeg(photo.name, SCREEN_SIDE))
 
     def add(self, data: bytes, name: str, metadata: Mapping[str, str]) -> Photo:
         """Store and embed a photo."""
@@ -148,20 +149,22 @@ class SearchService:
         pixels, descriptor = self._searches(lambda: self._embed(data, None))
         height, width = pixels.shape[:2]
         with self._writing() as library:
-            return add_photo(library, data, safe_name(name, header.suffix), (height, width), descriptor, metadata)
+            return photo_files.add_photo(
+                library, data, photo_files.safe_name(name, header.suffix), (height, width), descriptor, metadata
+            )
 
     def remove(self, number: int) -> bool:
         """Take a photo out; returns whether its file was deleted too."""
         self._check_writable()
         with self._writing() as library:
-            return remove_photo(library, number)
+            return photo_files.remove_photo(library, number)
 
     def export(
         self, name: str, query: tuple[str, bytes] | None, right: Sequence[int], wrong: Sequence[int]
     ) -> IO[bytes]:
         """Marks as a zip to train on, see `training_zip`."""
         photos = [[self.photo(number) for number in numbers] for numbers in (right, wrong)]
-        return self._exports(lambda: training_zip(name, query, *photos))
+        return self._exports(lambda: photo_files.training_zip(name, query, *photos))
 
     def _check_writable(self) -> None:
         if self.settings.read_only:
