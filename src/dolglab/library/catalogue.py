@@ -93,6 +93,11 @@ class Photo:
     id: int | None = None
 
 
+# L2-normalised descriptors, (n, dim), and the keys of some, (n,).
+Descriptors = NDArray[np.float32]
+Keys = NDArray[np.int64]
+# Values of metadata by their columns.
+Columns = Mapping[str, str]
 # A photo, and its descriptor's key; None of one without.
 Entry = tuple[Photo, int | None]
 
@@ -112,12 +117,12 @@ class Contents:
     """
 
     segments: Mapping[int, Segment]
-    dead: NDArray[np.int64]
+    dead: Keys
 
     def __len__(self) -> int:
         return sum(segment.size for segment in self.segments.values()) - len(self.dead)
 
-    def mask(self, number: int, allowed: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
+    def mask(self, number: int, allowed: Keys | None = None) -> NDArray[np.bool_]:
         """Which rows of a segment count, (size,); only `allowed` keys, ascending, where these are given."""
         mask = np.full(self.segments[number].size, allowed is None)
         if allowed is not None:
@@ -125,9 +130,10 @@ class Contents:
         mask[rows_in(self.dead, number)] = False
         return mask
 
-    def live_rows(self, number: int) -> NDArray[np.int64]:
-        """Rows of a segment that count, ascending."""
-        return np.flatnonzero(self.mask(number))
+    def keys(self, numbers: Iterable[int]) -> Keys:
+        """Keys in some segments that count, (n,), in the order of these, and ascending in each."""
+        parts = (np.flatnonzero(self.mask(number)) + key_of(number) for number in numbers)
+        return np.concatenate([np.empty(0, np.int64), *parts])
 
 
 def printable(text: str) -> str:
@@ -144,12 +150,7 @@ def key_of(number: int, row: int = 0) -> int:
     return (number << ROW_BITS) + row
 
 
-def number_of(keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The numbers of the segments that keys are in."""
-    return keys >> ROW_BITS
-
-
-def rows_in(keys: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+def rows_in(keys: Keys, number: int) -> NDArray[np.int64]:
     """Rows of those keys, which are ascending, that are in a segment."""
     first, last = np.searchsorted(keys, (key_of(number), key_of(number + 1)))
     return keys[first:last] - key_of(number)
@@ -173,7 +174,7 @@ class Change:
             if photo.metadata:
                 self.set_metadata(photo.name, photo.metadata)
 
-    def set_metadata(self, name: str, metadata: Mapping[str, str]) -> None:
+    def set_metadata(self, name: str, metadata: Columns) -> None:
         """Give a photo metadata instead of those it had; nothing where it is not there."""
         text = json.dumps(dict(metadata), ensure_ascii=False)
         self._db.execute("UPDATE photo SET metadata = ? WHERE name = ?", (text, os.fsencode(name)))
@@ -182,16 +183,15 @@ class Change:
         """Change what the library says about itself (see `Catalogue.about`)."""
         self._db.execute("UPDATE about SET value = ? WHERE key = ?", (json.dumps(value), key))
 
-    def add_segment(self, size: int, write: Callable[[int], str]) -> int:
-        """Make a segment part of the library; its number, which no other one ever has.
+    def add_segment(self, size: int, write: Callable[[int], str]) -> Keys:
+        """Make a segment part of the library that `write` puts on disk under a number; the keys in it, (size,).
 
-        Args:
-            write: puts the segment of that number on disk, and gives the kind of index over it.
+        `write` gives the kind of index over it. No two segments ever have the same number.
         """
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segment'").fetchone()
         number = 1 if row is None else int(row[0]) + 1
         self._db.execute("INSERT INTO segment VALUES (?, ?, ?)", (number, size, write(number)))
-        return number
+        return np.arange(size) + key_of(number)
 
     def drop_segment(self, number: int) -> int:
         """Take a segment out; its photos, as many as are given back, count as changed."""
@@ -201,7 +201,7 @@ class Change:
         self._db.execute("DELETE FROM dead WHERE key BETWEEN ? AND ?", span)
         return lost
 
-    def move(self, old: NDArray[np.int64], new: NDArray[np.int64]) -> None:
+    def move(self, old: Keys, new: Keys) -> None:
         """Give the descriptors with the `old` keys these new ones."""
         self._db.executemany("UPDATE photo SET key = ? WHERE key = ?", zip(new.tolist(), old.tolist(), strict=True))
 
@@ -305,7 +305,7 @@ class Catalogue:
         """Photos that could not be read."""
         return (photo for photo, _ in self._select("reason IS NOT NULL ORDER BY name"))
 
-    def matching(self, filters: Mapping[str, str]) -> NDArray[np.int64]:
+    def matching(self, filters: Columns) -> Keys:
         """Keys of the descriptors of the photos whose metadata have all of these values, ascending."""
         among = "id IN (SELECT photo FROM field WHERE name = ? AND value = ?)"
         where = " AND ".join(["key IS NOT NULL", *[among] * len(filters)])

@@ -12,6 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from dolglab.errors import UserError, pluralize
+from dolglab.library.catalogue import Keys
 from dolglab.library.library import Library
 from dolglab.library.maintenance import write_table
 
@@ -51,7 +52,7 @@ def write_duplicates(library: Library, out: str | Path, min_cosine: float, block
 
 
 def find_clusters(
-    library: Library, keys: NDArray[np.int64], min_cosine: float, blocks: BlockSizes
+    library: Library, keys: Keys, min_cosine: float, blocks: BlockSizes
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(m,) places in `keys` of what is in a cluster of at least two, and (m,) its cluster, from 1.
 
@@ -70,9 +71,7 @@ def find_clusters(
     return members, clusters + 1
 
 
-def _near_pairs(
-    library: Library, keys: NDArray[np.int64], min_cosine: float, blocks: BlockSizes
-) -> Iterator[NDArray[np.int64]]:
+def _near_pairs(library: Library, keys: Keys, min_cosine: float, blocks: BlockSizes) -> Iterator[NDArray[np.int64]]:
     """(p, 2) places of two descriptors that are near, block by block."""
     for top in range(0, len(keys), blocks.rows):
         own = library.descriptors(keys[top : top + blocks.rows])
@@ -97,7 +96,7 @@ def _join_clusters(roots: NDArray[np.int64], pairs: list[NDArray[np.int64]]) -> 
     return connected_components(graph, directed=False)[1].astype(np.int64)[roots]
 
 
-def _pixel_counts(library: Library, keys: NDArray[np.int64], block: int) -> NDArray[np.int64]:
+def _pixel_counts(library: Library, keys: Keys, block: int) -> NDArray[np.int64]:
     """How many pixels each photo has; 0 of one that is gone."""
     pixels = np.zeros(len(keys), np.int64)
     for start in range(0, len(keys), block):
@@ -109,7 +108,7 @@ def _pixel_counts(library: Library, keys: NDArray[np.int64], block: int) -> NDAr
 
 
 def _table_rows(
-    library: Library, keys: NDArray[np.int64], clusters: NDArray[np.int64], block: int
+    library: Library, keys: Keys, clusters: NDArray[np.int64], block: int
 ) -> Iterator[tuple[int, str, str]]:
     firsts = keys[np.searchsorted(clusters, clusters)]
     for start in range(0, len(keys), block):

@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dolglab.contracts import LocalFeatures
+from dolglab.data.image_formats import Pixels
 from dolglab.errors import UserError
 from dolglab.library.library import Answer
 from dolglab.library.photos import photo_pixels
@@ -32,11 +30,7 @@ CACHED_PHOTOS = 512
 
 
 class SpatialVerifier:
-    """Spatial verification by RootSIFT, which needs no training and no room in the library.
-
-    Args:
-        max_side: photos are shrunk to so many pixels before.
-    """
+    """Spatial verification by RootSIFT, of photos shrunk to `max_side` pixels: no training, no room in the library."""
 
     def __init__(self, max_side: int) -> None:
         from dolglab.extraction.rootsift import RootSIFT
@@ -48,11 +42,10 @@ class SpatialVerifier:
             lambda name, size, changed: self._features(photo_pixels(name, max_side))
         )
 
-    def __call__(self, query: NDArray[np.uint8], answers: Sequence[Answer]) -> list[Answer]:
+    def __call__(self, query: Pixels, answers: Sequence[Answer]) -> list[Answer]:
         """The answers with the inliers of the first ones, most inliers first; fewer than by chance change nothing.
 
-        Args:
-            query: pixels, (H, W, 3).
+        The query is pixels, (H, W, 3).
         """
         if not answers:
             return []
@@ -61,12 +54,12 @@ class SpatialVerifier:
         verified.sort(key=lambda a: -a.inliers if a.inliers and a.inliers >= MIN_INLIERS else 0)
         return [*verified, *answers[VERIFIED:]]
 
-    def match(self, query: NDArray[np.uint8], answer: NDArray[np.uint8]) -> tuple[LocalFeatures, LocalFeatures, Match]:
+    def match(self, query: Pixels, answer: Pixels) -> tuple[LocalFeatures, LocalFeatures, Match]:
         """Local features of two photos, (H, W, 3) each, and which of them match."""
         ours, theirs = self._features(query), self._features(answer)
         return ours, theirs, self._spatial.verified(ours, theirs)
 
-    def _features(self, pixels: NDArray[np.uint8]) -> LocalFeatures:
+    def _features(self, pixels: Pixels) -> LocalFeatures:
         import torch
 
         return self._rootsift([torch.from_numpy(pixels)])[0]
@@ -99,9 +92,7 @@ class Explanation:
     attention: tuple[bytes, bytes]
 
 
-def explain(
-    extractor: Extractor, verifier: SpatialVerifier, query: NDArray[np.uint8], answer: NDArray[np.uint8]
-) -> Explanation:
+def explain(extractor: Extractor, verifier: SpatialVerifier, query: Pixels, answer: Pixels) -> Explanation:
     """Why `answer` was found for `query`, pixels (H, W, 3) of both."""
     from dolglab.extraction.explain import similarity_terms
     from dolglab.extraction.extractor import attention_scores
@@ -121,7 +112,7 @@ def explain(
     return Explanation(terms, len(match.matches), match.count, picture, (attention[0], attention[1]))
 
 
-def _parts(extractor: Extractor, image: NDArray[np.uint8]) -> Parts | None:
+def _parts(extractor: Extractor, image: Pixels) -> Parts | None:
     """What the image's descriptor is the sum of; None where it is of several scales, or of a fusion that mixes."""
     import torch
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dolglab.concurrency import prefetch_map
-from dolglab.data.image_formats import BrokenImageError, reason
+from dolglab.data.image_formats import BrokenImageError, Pixels, reason
 from dolglab.data.image_reading import decode_shrunk
 from dolglab.errors import UserError, pluralize
 from dolglab.library.catalogue import FILE, Catalogue, Photo
@@ -37,6 +37,8 @@ READ_AHEAD = 8
 PLAN_SAMPLE = 16
 # Kinds of left out files that are named.
 NAMED_KINDS = 6
+# The size of a photo that is to be tried again: no file has it.
+UNKNOWN_SIZE = -1
 # Bytes of a photo in a library beside its descriptor, about.
 PHOTO_BYTES = 300
 
@@ -91,11 +93,11 @@ def embed_places(
             with Progress(console=Console(stderr=True), disable=not todo) as bar:
                 task = bar.add_task("describing", total=todo)
 
-                def advance(file: PhotoFile, why: str | None) -> None:
+                def advance(name: str, why: str | None) -> None:
                     bar.advance(task)
                     if why is not None:
                         # Above the bar.
-                        print(f"left out: {file.name!r}: {why}")
+                        print(f"left out: {name!r}: {why}")
 
                 outcome = embed(opened, loaded, files.changed(), threads, advance)
             with opened.catalogue.change() as change:
@@ -114,7 +116,7 @@ def _print_plan(library: str, loaded: LoadedExtractor, files: Listing, threads: 
     todo = files.changed_count()
     sample = list(islice(files.changed(every=max(1, todo // PLAN_SAMPLE)), PLAN_SAMPLE))
     start = time.perf_counter()
-    for _ in describe_files(loaded.extractor, sample, loaded.identity["max_side"], threads, lambda file, why: None):
+    for _ in describe_files(loaded.extractor, sample, loaded.identity["max_side"], threads, lambda photo: None):
         pass
     seconds = (time.perf_counter() - start) / max(1, len(sample)) * todo
     size = todo * (4 * loaded.identity["dim"] + PHOTO_BYTES)
@@ -124,19 +126,12 @@ def _print_plan(library: str, loaded: LoadedExtractor, files: Listing, threads: 
     )
 
 
-class Unread(NamedTuple):
-    """Why a file was not read, and whether that may pass; an older descriptor of its stays then."""
-
-    reason: str
-    may_pass: bool = False
-
-
 def embed(
     library: Library,
     loaded: LoadedExtractor,
     files: Iterable[PhotoFile],
     threads: int = 2,
-    progress: Callable[[PhotoFile, str | None], None] = lambda file, why: None,
+    progress: Callable[[str, str | None], None] = lambda name, why: None,
 ) -> Intake:
     """Describe files and keep them in the library; gives how many it was.
 
@@ -144,18 +139,18 @@ def embed(
 
     Args:
         threads: that read and decode.
-        progress: told of each file that is done, and why it could not be read.
+        progress: told the name of each file that is done, and why it could not be read.
     """
     intake = Intake(library)
 
-    def unread(file: PhotoFile, why: Unread) -> None:
-        progress(file, why.reason)
-        intake.add_unread(file, why)
+    def unread(photo: Photo) -> None:
+        progress(photo.name, photo.reason)
+        intake.add_unread(photo)
 
     max_side = loaded.identity["max_side"]
     try:
         for file, shape, descriptor in describe_files(loaded.extractor, files, max_side, threads, unread):
-            progress(file, None)
+            progress(file.name, None)
             intake.add(file, shape, descriptor)
     finally:
         intake.commit()
@@ -180,19 +175,18 @@ class Intake:
 
     def add(self, file: PhotoFile, shape: tuple[int, int], descriptor: NDArray[np.float32]) -> None:
         if not np.isfinite(descriptor).all():
-            self.add_unread(file, Unread("the network gave no finite descriptor"))
+            self.add_unread(Photo(file.name, file.size, file.changed, reason="the network gave no finite descriptor"))
             return
         self.photos.append(Photo(file.name, file.size, file.changed, shape))
         self.descriptors.append(descriptor)
         self._commit_if_due()
 
-    def add_unread(self, file: PhotoFile, why: Unread) -> None:
+    def add_unread(self, photo: Photo) -> None:
         self.bad += 1
-        known = self.library.catalogue.named(file.name) if why.may_pass else None
+        known = self.library.catalogue.named(photo.name) if photo.size == UNKNOWN_SIZE else None
+        # An older descriptor stays where this may pass.
         if known is None or known[1] is None:
-            # No file has the size -1: it is tried again.
-            size = -1 if why.may_pass else file.size
-            self.unread.append(Photo(file.name, size, file.changed, reason=why.reason))
+            self.unread.append(photo)
         self._commit_if_due()
 
     def commit(self) -> None:
@@ -215,18 +209,14 @@ class Intake:
 
 
 def describe_files(
-    extractor: Extractor,
-    files: Iterable[PhotoFile],
-    max_side: int,
-    threads: int,
-    unread: Callable[[PhotoFile, Unread], None],
+    extractor: Extractor, files: Iterable[PhotoFile], max_side: int, threads: int, unread: Callable[[Photo], None]
 ) -> Iterator[tuple[PhotoFile, tuple[int, int], NDArray[np.float32]]]:
     """Each file with its height and width as described and its descriptor, (dim,), about in their order.
 
     Args:
         max_side: photos are shrunk to so many pixels.
         threads: that read and decode.
-        unread: told of each file that could not be read.
+        unread: told of each file that could not be read; where that may pass its size is `UNKNOWN_SIZE`.
     """
     import torch
 
@@ -237,8 +227,8 @@ def describe_files(
         buckets = extractor.buckets()
         read = partial(_read, max_side=max_side)
         for place, (file, pixels) in enumerate(prefetch_map(read, files, threads, READ_AHEAD * threads)):
-            if isinstance(pixels, Unread):
-                unread(file, pixels)
+            if isinstance(pixels, Photo):
+                unread(pixels)
             else:
                 by_place[place] = file
                 yield from buckets.add(place, torch.from_numpy(pixels))
@@ -256,9 +246,10 @@ def describe_files(
             yield by_place.pop(place), (int(image.shape[0]), int(image.shape[1])), descriptor
 
 
-def _read(file: PhotoFile, max_side: int) -> NDArray[np.uint8] | Unread:
+def _read(file: PhotoFile, max_side: int) -> Pixels | Photo:
     try:
         return decode_shrunk(file.read(), max_side)
     except (BrokenImageError, OSError) as error:
         # A disk that was not there, a reader that was not installed: another time it may be read.
-        return Unread(reason(error), isinstance(error, OSError) or isinstance(error.__cause__, ImportError))
+        may_pass = isinstance(error, OSError) or isinstance(error.__cause__, ImportError)
+        return Photo(file.name, UNKNOWN_SIZE if may_pass else file.size, file.changed, reason=reason(error))

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.library.catalogue import ROW_BITS, Contents, key_of
+from dolglab.library.catalogue import ROW_BITS, Contents, Descriptors, Keys, key_of
 from dolglab.library.stores import Found, Store
 
 # Rows in one request, whose size servers limit.
@@ -38,8 +38,7 @@ class MilvusStore(Store):
         collection: its name; made with the first descriptors.
         dim: length of the descriptors.
 
-    Raises:
-        UserError: pymilvus is not installed, no such server, or a file that another process has open.
+    Raises UserError where pymilvus is not installed, for no such server, and a file that another process has open.
     """
 
     def __init__(self, uri: str, collection: str, dim: int) -> None:
@@ -63,7 +62,7 @@ class MilvusStore(Store):
         """As `Store.close`: another process can open the file then."""
         self._client.close()
 
-    def write(self, number: int, descriptors: NDArray[np.float32]) -> str:
+    def write(self, number: int, descriptors: Descriptors) -> str:
         with _milvus_errors(self.uri):
             if not self._client.has_collection(self.collection):
                 self._make_collection()
@@ -74,9 +73,7 @@ class MilvusStore(Store):
             self._client.flush(self.collection)
         return "milvus"
 
-    def search(
-        self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None = None
-    ) -> Found:
+    def search(self, queries: Descriptors, k: int, contents: Contents, allowed: Keys | None = None) -> Found:
         named = "" if allowed is None or len(allowed) > MAX_NAMED else f"key in {allowed.tolist()}"
         width = min(MAX_ANSWERS, k + SPARE)
         while True:
@@ -97,7 +94,7 @@ class MilvusStore(Store):
             scores[row, : len(hits)] = [cosine for _, cosine in hits]
         return scores, keys
 
-    def rows(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def rows(self, number: int, rows: NDArray[np.int64]) -> Descriptors:
         """As `Store.rows`. Raises UserError where some are not there."""
         keys = [key_of(number, row) for row in rows.tolist()]
         found = {hit["key"]: hit["vector"] for hit in self._get(keys, ["key", "vector"])}
@@ -167,12 +164,12 @@ def _milvus_errors(uri: str) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _counts(key: int, contents: Contents, allowed: NDArray[np.int64] | None) -> bool:
+def _counts(key: int, contents: Contents, allowed: Keys | None) -> bool:
     there = key >> ROW_BITS in contents.segments and not _among(key, contents.dead)
     return there and (allowed is None or _among(key, allowed))
 
 
-def _among(key: int, keys: NDArray[np.int64]) -> bool:
+def _among(key: int, keys: Keys) -> bool:
     """Whether a key is one of these, which are ascending."""
     place = np.searchsorted(keys, key)
     return bool(place < len(keys) and keys[place] == key)

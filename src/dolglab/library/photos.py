@@ -9,9 +9,8 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
-from numpy.typing import NDArray
 
-from dolglab.data.image_formats import BrokenImageError, reason
+from dolglab.data.image_formats import BrokenImageError, Pixels, reason
 from dolglab.data.image_reading import crop_query, decode, decode_shrunk, shrink
 from dolglab.data.sources import is_image, is_visible, stable_ids
 from dolglab.errors import UserError
@@ -100,7 +99,7 @@ def _object_store_files(prefix: str, skipped: Callable[[str], None]) -> Iterator
             skipped(base)
 
 
-def photo_pixels(name: str, max_side: int, box: Box | None = None) -> NDArray[np.uint8]:
+def photo_pixels(name: str, max_side: int, box: Box | None = None) -> Pixels:
     """Pixels of a photo's file or address, as `query_pixels`. Raises UserError as that, and where it is not there."""
     try:
         data = PhotoFile(name, 0, 0).read()
@@ -109,7 +108,7 @@ def photo_pixels(name: str, max_side: int, box: Box | None = None) -> NDArray[np
     return query_pixels(data, name, max_side, box)
 
 
-def query_pixels(data: bytes, name: str, max_side: int, box: Box | None = None) -> NDArray[np.uint8]:
+def query_pixels(data: bytes, name: str, max_side: int, box: Box | None = None) -> Pixels:
     """An encoded photo's pixels, (H, W, 3): inside the box x1, y1, x2, y2 (pixels) where one is given, then shrunk.
 
     Raises UserError for a photo that cannot be read and for a box that is not inside it.

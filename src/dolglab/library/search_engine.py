@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dolglab.data.image_formats import Pixels
 from dolglab.errors import UserError
-from dolglab.library.catalogue import Photo
+from dolglab.library.catalogue import Columns, Descriptors, Photo
 from dolglab.library.explain import VERIFIED, Explanation, SpatialVerifier, explain
 from dolglab.library.library import Answer, Library
 from dolglab.library.photos import photo_pixels
@@ -35,11 +35,11 @@ class SearchEngine:
 
     def search(
         self,
-        queries: Sequence[NDArray[np.uint8]],
+        queries: Sequence[Pixels],
         count: int = 20,
-        filters: Mapping[str, str] | None = None,
+        filters: Columns | None = None,
         verify: bool = False,
-        descriptors: NDArray[np.float32] | None = None,
+        descriptors: Descriptors | None = None,
     ) -> list[list[Answer]]:
         """The best answers to each query's pixels, (H, W, 3), as `query_pixels` gives them.
 
@@ -53,13 +53,13 @@ class SearchEngine:
             found = [self._verifier(query, answers) for query, answers in zip(queries, found, strict=True)]
         return [answers[:count] for answers in found]
 
-    def explain(self, query: NDArray[np.uint8], answer: Answer) -> Explanation:
+    def explain(self, query: Pixels, answer: Answer) -> Explanation:
         """Why an answer was found. Raises UserError where its photo can no longer be read."""
         pixels = photo_pixels(answer.photo.name, self.max_side)
         return explain(self.loaded.extractor, self._verifier, query, pixels)
 
 
-def rocchio(query: NDArray[np.float32], right: NDArray[np.float32], wrong: NDArray[np.float32]) -> NDArray[np.float32]:
+def rocchio(query: Descriptors, right: Descriptors, wrong: Descriptors) -> Descriptors:
     """The query's descriptor, (dim,), moved towards the right answers', (n, dim), and away from the wrong ones'.
 
     Rocchio (1971) with the weights of Manning, Raghavan and Schuetze, Introduction to Information Retrieval (2008),
@@ -76,11 +76,11 @@ def rocchio(query: NDArray[np.float32], right: NDArray[np.float32], wrong: NDArr
 
 def search_with_feedback(
     library: Library,
-    query: NDArray[np.float32],
+    query: Descriptors,
     right: Sequence[int],
     wrong: Sequence[int],
     count: int = 20,
-    filters: Mapping[str, str] | None = None,
+    filters: Columns | None = None,
 ) -> list[Answer]:
     """The best answers to a moved query: photos marked right first, those marked wrong last, each with its cosine.
 
@@ -98,7 +98,7 @@ def search_with_feedback(
     return [*liked, *[answer for answer in found if answer.photo.id not in known][:count], *disliked]
 
 
-def _descriptors(library: Library, numbers: Sequence[int]) -> dict[int, tuple[Photo, NDArray[np.float32]]]:
+def _descriptors(library: Library, numbers: Sequence[int]) -> dict[int, tuple[Photo, Descriptors]]:
     """Photos and their descriptors, by number, of those that have one."""
     entries = [(photo, key) for photo, key in library.catalogue.find(numbers) if key is not None]
     try:

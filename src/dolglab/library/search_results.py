@@ -10,13 +10,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dolglab.data.image_formats import Pixels
 from dolglab.data.image_reading import shrink
 from dolglab.errors import UserError
 from dolglab.io import write_text
@@ -110,7 +109,7 @@ def search_photos(
         print(f"page: {html}")
 
 
-def _read_queries(names: Sequence[str], max_side: int, box: Box | None, alone: bool) -> dict[str, NDArray[np.uint8]]:
+def _read_queries(names: Sequence[str], max_side: int, box: Box | None, alone: bool) -> dict[str, Pixels]:
     """Pixels by name; of several, one that cannot be read is told of and left out."""
     pixels = {}
     for name in names:
@@ -123,7 +122,7 @@ def _read_queries(names: Sequence[str], max_side: int, box: Box | None, alone: b
     return pixels
 
 
-def _explanation(engine: SearchEngine, query: NDArray[np.uint8], answer: Answer) -> Explanation | None:
+def _explanation(engine: SearchEngine, query: Pixels, answer: Answer) -> Explanation | None:
     try:
         return engine.explain(query, answer)
     except UserError:
@@ -225,6 +224,6 @@ def _photo_uri(name: str) -> str | None:
         return None
 
 
-def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
+def thumbnail(pixels: Pixels) -> bytes:
     """A small JPEG of a photo, (H, W, 3)."""
     return jpeg(Image.fromarray(shrink(pixels, THUMBNAIL)))

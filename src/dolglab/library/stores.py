@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.library.catalogue import Contents, key_of, rows_in
+from dolglab.library.catalogue import Contents, Descriptors, Keys, key_of, rows_in
 from dolglab.retrieval.faiss_indexes import HNSWIndex, IVFPQIndex
 from dolglab.retrieval.index import FlatIndex, Index
 
@@ -37,7 +37,7 @@ CANDIDATES, MIN_CANDIDATES = 10, 200
 CODE_BYTES = 64
 
 # Cosines and keys, (Q, k) each.
-Found = tuple[NDArray[np.float32], NDArray[np.int64]]
+Found = tuple[NDArray[np.float32], Keys]
 
 
 @dataclass(frozen=True)
@@ -68,29 +68,23 @@ class Store(Protocol):
     Its class has `open(folder, dim, options, limits)` besides, which `open_store` calls with its own arguments.
     """
 
-    def write(self, number: int, descriptors: NDArray[np.float32]) -> str:
+    def write(self, number: int, descriptors: Descriptors) -> str:
         """Keep descriptors, (n, dim), as the segment of that number; the kind of index over it.
 
         They are on disk when this returns, and count for nothing until the catalogue knows the segment.
         """
-        ...
 
-    def search(
-        self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None = None
-    ) -> Found:
+    def search(self, queries: Descriptors, k: int, contents: Contents, allowed: Keys | None = None) -> Found:
         """Cosines and keys, (Q, k) each, best first; -inf and -1 where there are fewer.
 
         Only `allowed` keys, ascending, are looked at, where that is given.
         """
-        ...
 
-    def rows(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def rows(self, number: int, rows: NDArray[np.int64]) -> Descriptors:
         """Descriptors of those rows of a segment, (n, dim), in their order."""
-        ...
 
     def damaged(self, contents: Contents) -> list[int]:
         """Numbers of the segments that cannot be read."""
-        ...
 
     def outdated(self, contents: Contents) -> bool:
         """Whether a segment has another index over it than this store gives to those of its size."""
@@ -98,11 +92,9 @@ class Store(Protocol):
 
     def sweep(self, contents: Contents) -> None:
         """Delete whatever the contents do not speak of."""
-        ...
 
     def close(self) -> None:
         """Close files and connections."""
-        ...
 
 
 LITE = "milvus"
@@ -149,14 +141,7 @@ def open_store(folder: Path, dim: int, options: Mapping[str, Any], limits: Segme
 
 
 class SegmentStore(Store):
-    """The segments of a library in a folder.
-
-    Args:
-        folder: the library's.
-        dim: length of its descriptors.
-        kind: of the index over large segments.
-        limits: from which size on they have one, and when it is asked.
-    """
+    """The segments of a library in a folder, see `open_store`; `kind` is that of the index over large ones."""
 
     def __init__(self, folder: Path, dim: int, kind: str, limits: SegmentLimits) -> None:
         self.folder = folder / FOLDER
@@ -169,7 +154,7 @@ class SegmentStore(Store):
     def open(cls, folder: Path, dim: int, options: Mapping[str, Any], limits: SegmentLimits) -> SegmentStore:
         return cls(folder, dim, options["kind"], limits)
 
-    def write(self, number: int, descriptors: NDArray[np.float32]) -> str:
+    def write(self, number: int, descriptors: Descriptors) -> str:
         kind = self._kind_of(len(descriptors))
         for each in dict.fromkeys(("flat", kind)):
             index = _new_index(each, self.dim)
@@ -177,9 +162,7 @@ class SegmentStore(Store):
             index.save(self._path(number, each))
         return kind
 
-    def search(
-        self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None = None
-    ) -> Found:
+    def search(self, queries: Descriptors, k: int, contents: Contents, allowed: Keys | None = None) -> Found:
         """As `Store.search`. Raises UserError for a segment that is damaged or gone."""
         self._close_others(contents)
         best = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
@@ -189,7 +172,7 @@ class SegmentStore(Store):
                 best = _best(k, best, self._search_one(queries, k, number, contents.segments[number].kind, mask))
         return best
 
-    def rows(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def rows(self, number: int, rows: NDArray[np.int64]) -> Descriptors:
         """As `Store.rows`. Raises UserError for a segment that is damaged or gone."""
         return self._flat(number).descriptors()[rows]
 
@@ -225,9 +208,7 @@ class SegmentStore(Store):
         for key in [key for key in list(self._open) if key[0] not in contents.segments]:
             self._open.pop(key, None)
 
-    def _search_one(
-        self, queries: NDArray[np.float32], k: int, number: int, kind: str, mask: NDArray[np.bool_]
-    ) -> Found:
+    def _search_one(self, queries: Descriptors, k: int, number: int, kind: str, mask: NDArray[np.bool_]) -> Found:
         whole, wanted = self._flat(number), None if mask.all() else mask
         if kind == "flat" or mask.mean() < self.limits.scanned_share:
             cosines, rows = whole.search(queries, k, wanted)

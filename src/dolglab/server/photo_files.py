@@ -14,20 +14,18 @@ import json
 import logging
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-import numpy as np
 from fastapi import HTTPException
-from numpy.typing import NDArray
 from PIL import Image
 
 from dolglab.data.sources import IMAGE_SUFFIXES
 from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
-from dolglab.library.catalogue import Photo, printable
+from dolglab.library.catalogue import Columns, Descriptors, Photo, printable
 from dolglab.library.library import Library
 from dolglab.library.photos import PhotoFile, photo_pixels
 from dolglab.server.schemas import short_name
@@ -52,12 +50,7 @@ def find_photo(library: Library, number: int) -> Photo:
 
 
 def add_photo(
-    library: Library,
-    data: bytes,
-    name: str,
-    shape: tuple[int, int],
-    descriptor: NDArray[np.float32],
-    metadata: Mapping[str, str],
+    library: Library, data: bytes, name: str, shape: tuple[int, int], descriptor: Descriptors, metadata: Columns
 ) -> Photo:
     """Store a photo's file and its descriptor, (1, dim). The caller holds the library's lock.
 
@@ -98,8 +91,7 @@ def remove_photo(library: Library, number: int) -> bool:
 def safe_name(name: str, suffix: str) -> str:
     """A file name made of a client's: without folders, not hidden, not empty, not long, and with an image's suffix.
 
-    Args:
-        suffix: for a name without one.
+    A name without one gets the given `suffix`.
 
     >>> safe_name("../../old town.php", ".jpg")
     'old town.php.jpg'
@@ -119,7 +111,7 @@ def numbered_names(name: str) -> Iterator[str]:
     return itertools.chain([name], (f"{stem} ({number}){suffix}" for number in itertools.count(2)))
 
 
-def _insert(library: Library, photo: Photo, descriptor: NDArray[np.float32]) -> None:
+def _insert(library: Library, photo: Photo, descriptor: Descriptors) -> None:
     try:
         library.add([photo], descriptor)
     except Exception as error:
@@ -197,10 +189,7 @@ def training_zip(
     """A zip that `data=folder` trains on: a folder `name` with the photos marked right and, where given, the query.
 
     `name.csv` beside the folder, with `COLUMNS`, lists every mark, those of wrong photos too, whose files are left out:
-    they show something else, and not all the same.
-
-    Args:
-        query: its file's name and bytes.
+    they show something else, and not all the same. Of the query its file's name and bytes are given.
 
     Raises HTTPException 410 for a photo whose file is gone, and 400 as `folder_name`.
     """

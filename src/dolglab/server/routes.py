@@ -120,7 +120,7 @@ def search(
     descriptor, answers = service.search(data, _parse_box(box), top, parse_filters(where, "where"), verify)
     return schemas.Found(
         answers=schemas.serialize_answers(answers),
-        descriptor=schemas.serialize_descriptor(descriptor),
+        descriptor=schemas.to_base64(descriptor.astype("<f4").tobytes()),
         seconds=time.monotonic() - start,
     )
 

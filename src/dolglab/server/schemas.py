@@ -166,22 +166,18 @@ def serialize_answers(
 
 def serialize_explanation(found: Explanation) -> Explained:
     """Why an answer was found."""
-    query, answer = map(_base64, found.attention)
+    query, answer = map(to_base64, found.attention)
     return Explained(
         matches=found.matches,
         inliers=found.inliers,
         terms=None if found.terms is None else Terms(**found.terms._asdict()),
-        picture=_base64(found.picture),
+        picture=to_base64(found.picture),
         attention=(query, answer),
     )
 
 
-def serialize_descriptor(descriptor: NDArray[np.float32]) -> str:
-    """A descriptor, (dim,), as little-endian float32 in base64, which `parse_descriptor` reads."""
-    return _base64(descriptor.astype("<f4").tobytes())
-
-
-def _base64(data: bytes) -> str:
+def to_base64(data: bytes) -> str:
+    """Bytes as text: JPEGs, and of descriptors little-endian float32, which `parse_descriptor` reads."""
     return base64.b64encode(data).decode()
 
 

@@ -157,7 +157,11 @@ class SecurityMiddleware:
         async def limited_receive() -> Message:
             nonlocal size, complete
             # Who waits for the end of a connection may wait long.
-            message = await receive() if complete else await self._receive_in_time(receive, start)
+            seconds = None if complete else min(self._silence, start + self._whole - time.monotonic())
+            try:
+                message = await asyncio.wait_for(receive(), seconds)
+            except TimeoutError:
+                raise HTTPException(408, "the rest of this request did not come: send it again") from None
             size, complete = size + len(message.get("body", b"")), not message.get("more_body", False)
             self._check_size(size)
             return message
@@ -200,13 +204,6 @@ class SecurityMiddleware:
         seconds = math.ceil(self._rate.acquire(client, SAFE_COST if method in SAFE_METHODS else 1.0))
         if seconds:
             raise HTTPException(429, f"too many requests: try again in {seconds} s", {"Retry-After": str(seconds)})
-
-    async def _receive_in_time(self, receive: Receive, start: float) -> Message:
-        left = start + self._whole - time.monotonic()
-        try:
-            return await asyncio.wait_for(receive(), min(self._silence, left))
-        except TimeoutError:
-            raise HTTPException(408, "the rest of this request did not come: send it again") from None
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:

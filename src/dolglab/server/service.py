@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
@@ -11,10 +11,10 @@ from typing import IO, TypeVar
 
 import numpy as np
 from fastapi import HTTPException
-from numpy.typing import NDArray
 
+from dolglab.data.image_formats import Pixels
 from dolglab.errors import UserError
-from dolglab.library.catalogue import Photo
+from dolglab.library.catalogue import Columns, Descriptors, Photo
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Answer, Library, LibraryBusy
 from dolglab.library.photos import Box, query_pixels
@@ -88,12 +88,12 @@ class SearchService:
         )
 
     def search(
-        self, data: bytes, box: Box | None, count: int, filters: Mapping[str, str], verify: bool
-    ) -> tuple[NDArray[np.float32], list[Answer]]:
+        self, data: bytes, box: Box | None, count: int, filters: Columns, verify: bool
+    ) -> tuple[Descriptors, list[Answer]]:
         """The query's descriptor, (dim,), and the best answers to it."""
         check_header(data, self.settings.max_pixels)
 
-        def work() -> tuple[NDArray[np.float32], list[Answer]]:
+        def work() -> tuple[Descriptors, list[Answer]]:
             pixels, descriptor = self._embed(data, box)
             answers = self.finder.search([pixels], count, filters, verify, descriptor)
             return descriptor[0], answers[0]
@@ -101,12 +101,7 @@ class SearchService:
         return self._searches(work)
 
     def rerank(
-        self,
-        query: NDArray[np.float32],
-        right: Sequence[int],
-        wrong: Sequence[int],
-        count: int,
-        filters: Mapping[str, str],
+        self, query: Descriptors, right: Sequence[int], wrong: Sequence[int], count: int, filters: Columns
     ) -> list[Answer]:
         """The best answers to a query's descriptor, (dim,), moved by marks, see `search_with_feedback`."""
         return self._searches(lambda: search_with_feedback(self.finder.library, query, right, wrong, count, filters))
@@ -142,7 +137,7 @@ class SearchService:
         photo_files.check_unchanged(photo)
         return self._pictures(lambda: photo_files.photo_jpeg(photo.name, SCREEN_SIDE))
 
-    def add(self, data: bytes, name: str, metadata: Mapping[str, str]) -> Photo:
+    def add(self, data: bytes, name: str, metadata: Columns) -> Photo:
         """Store and embed a photo."""
         self._check_writable()
         header = check_header(data, self.settings.max_pixels)
@@ -170,7 +165,7 @@ class SearchService:
         if self.settings.read_only:
             raise HTTPException(403, "this server only searches (--read-only)")
 
-    def _embed(self, data: bytes, box: Box | None) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def _embed(self, data: bytes, box: Box | None) -> tuple[Pixels, Descriptors]:
         """A photo's pixels, (H, W, 3), and its descriptor, (1, dim)."""
         pixels = query_pixels(data, "the photo", self.finder.max_side, box)
         descriptor = self.finder.loaded.describe([pixels])
