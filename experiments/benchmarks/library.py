@@ -26,8 +26,10 @@ from dolglab.data.image_reading import decode, shrink
 from dolglab.library.catalogue import Photo
 from dolglab.library.ingest import embed
 from dolglab.library.library import Library
-from dolglab.library.photos import PhotoFile, find_photos, photo_pixels
+from dolglab.library.listing import find_photos
+from dolglab.library.photos import PhotoFile, photo_pixels
 from dolglab.library.search_engine import SearchEngine
+from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import GlobalDescriptor
 from dolglab.models.pooling import GeM
 from dolglab.sharing.loading import PRETRAINED, LoadedExtractor, load_extractor
@@ -45,8 +47,8 @@ def filling(folder: Path, count: int, rounds: int) -> None:
         Image.fromarray(pixels).save(folder / f"{number:04d}.jpg")
     files = find_photos([str(folder)])
     loaded = {name: load_extractor("efficientnet_lite0", max_side=640, backend=name) for name in ("torch", "onnx")}
-    build, _ = PRETRAINED["efficientnet_lite0"]
-    model = GlobalDescriptor(build(), GeM, dim=None).eval()
+    backbone, _ = PRETRAINED["efficientnet_lite0"]
+    model = GlobalDescriptor(Backbone(**backbone), GeM, dim=None).eval()
     seconds: dict[str, list[float]] = {"plain": [], "torch": [], "onnx": []}
     for number in range(rounds):
         seconds["plain"].append(timed(lambda: plain(model, files)))

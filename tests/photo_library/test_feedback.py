@@ -9,7 +9,7 @@ import pytest
 
 from dolglab.library.catalogue import Photo
 from dolglab.library.library import Library
-from dolglab.library.relevance_feedback import rocchio, search_with_feedback
+from dolglab.library.search_engine import rocchio, search_with_feedback
 
 IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": 4, "scales": [1.0], "max_side": 64}
 

@@ -13,12 +13,12 @@ import pytest
 
 from dolglab.errors import UserError
 from dolglab.library.catalogue import FILE, Catalogue, Photo
-from dolglab.library.faiss_store import SegmentLimits
 from dolglab.library.ingest import embed
 from dolglab.library.library import Library
-from dolglab.library.listing import Listing
-from dolglab.library.photos import PhotoFile, find_photos, photo_pixels
+from dolglab.library.listing import Listing, find_photos
+from dolglab.library.photos import PhotoFile, photo_pixels
 from dolglab.library.search_engine import SearchEngine
+from dolglab.library.stores import SegmentLimits
 from dolglab.sharing.loading import LoadedExtractor
 from photo_library.conftest import describe, save
 
@@ -85,7 +85,8 @@ def test_added_changed_and_removed_without_building_anew(library):
     assert library.search(query, 2)[0][1].photo.metadata == {"year": "1900"}
     assert library.remove(["d", "nobody"]) == 1
     assert names(library.search(query, 9)[0])[0] == "a"
-    library.note_bad([Photo("a", 2, 2, reason="zero bytes")])
+    with library.change() as change:
+        change.put([Photo("a", 2, 2, reason="zero bytes")], [None])
     assert sorted(names(library.search(query, 9)[0])) == ["b", "c"]
     assert [(bad.name, bad.reason) for bad in library.catalogue.bad()] == [("a", "zero bytes")]
 

@@ -52,6 +52,24 @@ def test_no_command_needs_torch(library: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_TORCH, library, str(tmp_path / "out.csv")], cwd=SRC, check=True)
 
 
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "module",
+    [
+        "library.ingest",
+        "library.search_engine",
+        "library.search_results",
+        "server.app",
+        "server.service",
+        "sharing.loading",
+    ],
+)
+def test_what_runs_networks_is_imported_without_torch(module: str) -> None:
+    """It comes in where one runs: a mistake is told, and help is printed, before."""
+    code = f"import sys, dolglab.{module}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=SRC, check=True)
+
+
 def say(*arguments: str) -> str:
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output

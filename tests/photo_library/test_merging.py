@@ -13,9 +13,9 @@ from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
 from dolglab.library.ingest import embed_places
 from dolglab.library.library import Library
-from dolglab.library.listing import Listing, read_shard
+from dolglab.library.listing import Listing, find_photos, read_shard
 from dolglab.library.maintenance import merge
-from dolglab.library.photos import PhotoFile, find_photos
+from dolglab.library.photos import PhotoFile
 from dolglab.sharing.loading import LoadedExtractor
 from photo_library.conftest import describe, save
 from photo_library.made import identity, library_of, unit
@@ -81,7 +81,8 @@ def test_what_is_no_shard_is_refused(shard: str) -> None:
 def test_of_a_photo_in_several_the_newest_is_taken_with_the_columns_of_all(tmp_path: Path, capsys) -> None:
     rows = unit(6, 4)
     old = library_of(tmp_path / "old", [Photo("/a", 1, 5, (1, 1), metadata={"year": "1", "by": "x"})], rows[:1])
-    old.note_bad([Photo("/b", 1, 5, reason="zero bytes"), Photo("/c", 1, 9, reason="zero bytes")])
+    with old.change() as change:
+        change.put([Photo(name, 1, day, reason="zero bytes") for name, day in (("/b", 5), ("/c", 9))], [None, None])
     same = [Photo("/a", 2, 6, (2, 2), metadata={"year": "2"}), Photo("/b", 1, 5, (1, 1)), Photo("/c", 1, 8, (1, 1))]
     library_of(tmp_path / "new", same, rows[1:4])
     for order, taken in ((("old", "new"), (3, 2)), (("new", "old"), (3, 1))):

@@ -24,7 +24,8 @@ def library(tmp_path: Path) -> Library:
         Path(name).touch()
     photos = [Photo(name, 1, 1, (1, 1), metadata={"year": "1900"}) for name in names]
     library = library_of(tmp_path / "library", photos, unit(4, 4))
-    library.note_bad([Photo(str(tmp_path / "photos" / "broken\n.jpg"), 1, 1, reason="zero bytes")])
+    with library.change() as change:
+        change.put([Photo(str(tmp_path / "photos" / "broken\n.jpg"), 1, 1, reason="zero bytes")], [None])
     return library
 
 

@@ -15,9 +15,8 @@ import pytest
 
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
-from dolglab.library.faiss_store import SegmentLimits
 from dolglab.library.library import Library
-from dolglab.library.stores import STORES
+from dolglab.library.stores import STORES, SegmentLimits
 
 DIM = 16
 IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": DIM, "scales": [1.0], "max_side": 64}

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from dolglab.library.ingest import embed
 from dolglab.library.library import Library
-from dolglab.library.photos import find_photos
+from dolglab.library.listing import find_photos
 from dolglab.library.search_engine import SearchEngine
 from dolglab.server.app import build_app
 from dolglab.server.security import Settings

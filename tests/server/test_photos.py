@@ -21,7 +21,7 @@ from PIL import Image
 from dolglab.data.folder import scan_folder
 from dolglab.library.catalogue import Photo
 from dolglab.library.library import Library
-from dolglab.server.owned_files import safe_name
+from dolglab.server.photo_files import safe_name
 from dolglab.server.service import SearchService
 from server.conftest import Start
 

@@ -18,7 +18,7 @@ from fastapi import HTTPException
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from dolglab.server.errors import hide_folder
+from dolglab.server.app import hide_folder
 from dolglab.server.security import Metrics, RateLimiter, SecurityMiddleware, Settings
 from dolglab.server.service import SerialExecutor
 from server.conftest import Start

@@ -17,6 +17,6 @@ def test_the_packaged_network_is_the_configurations() -> None:
 def test_dinov2_is_the_configurations() -> None:
     """Its weights cannot be had here: by what is asked for."""
     cfg = config("evaluate", "output_dir=out", "model=imagenet_gem", "backbone=vit_small_patch14_dinov2")
-    build, _ = PRETRAINED["dinov2"]
-    assert build.args == (cfg.backbone.name,)
-    assert build.keywords == {"depths": tuple(cfg.backbone.depths), "options": dict(cfg.backbone.options)}
+    backbone, _ = PRETRAINED["dinov2"]
+    asked = {"name": cfg.backbone.name, "depths": tuple(cfg.backbone.depths), "options": dict(cfg.backbone.options)}
+    assert backbone == asked

@@ -18,7 +18,7 @@ from dolglab.models.backbone import Backbone
 from dolglab.models.checkpoint import load_model
 from dolglab.models.dolg import DOLG, GlobalDescriptor
 from dolglab.models.pooling import RMAC, GeM
-from dolglab.sharing import loading, onnx_export
+from dolglab.sharing import onnx_export
 from dolglab.sharing.export import export
 from dolglab.sharing.loading import load_extractor
 from dolglab.sharing.onnx_export import check_exportable, write_onnx
@@ -106,7 +106,7 @@ def test_a_network_without_a_file_is_exported_once(folder: Path, checkpoint: Pat
         path.parent.mkdir(parents=True)
         path.write_bytes((folder / "model.onnx").read_bytes())
 
-    monkeypatch.setattr(loading, "write_onnx", write)
+    monkeypatch.setattr(onnx_export, "write_onnx", write)
     for _ in range(2):
         assert load_extractor(str(checkpoint), backend="onnx").identity["dim"] == 8
     assert len(made) == 1

@@ -9,19 +9,17 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
 from dolglab.io import is_utf8
-
-T = TypeVar("T", int, NDArray[np.int64])
 
 FILE = "catalogue.sqlite"
 FORMAT = 3
@@ -57,6 +55,11 @@ CREATE TRIGGER died AFTER UPDATE OF key ON photo WHEN OLD.key IS NOT NULL AND OL
 CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
     BEGIN INSERT INTO dead VALUES (OLD.key); END;
 """
+PUT = """
+INSERT INTO photo (name, size, changed, width, height, key, reason) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET size = excluded.size, changed = excluded.changed, width = excluded.width,
+    height = excluded.height, key = excluded.key, reason = excluded.reason
+"""
 # The different values of a column of the index, from one to the next, without a look at each photo.
 DISTINCT = """
 WITH RECURSIVE each (this) AS (
@@ -90,6 +93,11 @@ class Photo:
     id: int | None = None
 
 
+# L2-normalised descriptors, (n, dim), and the keys of some, (n,).
+Descriptors = NDArray[np.float32]
+Keys = NDArray[np.int64]
+# Values of metadata by their columns.
+Columns = Mapping[str, str]
 # A photo, and its descriptor's key; None of one without.
 Entry = tuple[Photo, int | None]
 
@@ -109,20 +117,23 @@ class Contents:
     """
 
     segments: Mapping[int, Segment]
-    dead: NDArray[np.int64]
+    dead: Keys
 
     def __len__(self) -> int:
         return sum(segment.size for segment in self.segments.values()) - len(self.dead)
 
-    def dead_rows(self, number: int) -> NDArray[np.int64]:
-        """Rows of a segment that count no longer, ascending."""
-        return rows_in(self.dead, number)
+    def mask(self, number: int, allowed: Keys | None = None) -> NDArray[np.bool_]:
+        """Which rows of a segment count, (size,); only `allowed` keys, ascending, where these are given."""
+        mask = np.full(self.segments[number].size, allowed is None)
+        if allowed is not None:
+            mask[rows_in(allowed, number)] = True
+        mask[rows_in(self.dead, number)] = False
+        return mask
 
-    def live_rows(self, number: int) -> NDArray[np.int64]:
-        """Rows of a segment that count, ascending."""
-        live = np.ones(self.segments[number].size, np.bool_)
-        live[self.dead_rows(number)] = False
-        return np.flatnonzero(live)
+    def keys(self, numbers: Iterable[int]) -> Keys:
+        """Keys in some segments that count, (n,), in the order of these, and ascending in each."""
+        parts = (np.flatnonzero(self.mask(number)) + key_of(number) for number in numbers)
+        return np.concatenate([np.empty(0, np.int64), *parts])
 
 
 def printable(text: str) -> str:
@@ -139,12 +150,7 @@ def key_of(number: int, row: int = 0) -> int:
     return (number << ROW_BITS) + row
 
 
-def number_of(keys: T) -> T:
-    """The numbers of the segments that keys are in."""
-    return keys >> ROW_BITS
-
-
-def rows_in(keys: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+def rows_in(keys: Keys, number: int) -> NDArray[np.int64]:
     """Rows of those keys, which are ascending, that are in a segment."""
     first, last = np.searchsorted(keys, (key_of(number), key_of(number + 1)))
     return keys[first:last] - key_of(number)
@@ -164,16 +170,11 @@ class Change:
         for photo, key in zip(photos, keys, strict=True):
             height, width = photo.shape or (None, None)
             values = (os.fsencode(photo.name), photo.size, photo.changed, width, height, key, photo.reason)
-            self._db.execute(
-                "INSERT INTO photo (name, size, changed, width, height, key, reason) VALUES (?, ?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT (name) DO UPDATE SET size = excluded.size, changed = excluded.changed, "
-                "width = excluded.width, height = excluded.height, key = excluded.key, reason = excluded.reason",
-                values,
-            )
+            self._db.execute(PUT, values)
             if photo.metadata:
                 self.set_metadata(photo.name, photo.metadata)
 
-    def set_metadata(self, name: str, metadata: Mapping[str, str]) -> None:
+    def set_metadata(self, name: str, metadata: Columns) -> None:
         """Give a photo metadata instead of those it had; nothing where it is not there."""
         text = json.dumps(dict(metadata), ensure_ascii=False)
         self._db.execute("UPDATE photo SET metadata = ? WHERE name = ?", (text, os.fsencode(name)))
@@ -182,9 +183,15 @@ class Change:
         """Change what the library says about itself (see `Catalogue.about`)."""
         self._db.execute("UPDATE about SET value = ? WHERE key = ?", (json.dumps(value), key))
 
-    def add_segment(self, number: int, segment: Segment) -> None:
-        """Make a segment, which is on disk, part of the library."""
-        self._db.execute("INSERT INTO segment VALUES (?, ?, ?)", (number, *segment))
+    def add_segment(self, size: int, write: Callable[[int], str]) -> Keys:
+        """Make a segment part of the library that `write` puts on disk under a number; the keys in it, (size,).
+
+        `write` gives the kind of index over it. No two segments ever have the same number.
+        """
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segment'").fetchone()
+        number = 1 if row is None else int(row[0]) + 1
+        self._db.execute("INSERT INTO segment VALUES (?, ?, ?)", (number, size, write(number)))
+        return np.arange(size) + key_of(number)
 
     def drop_segment(self, number: int) -> int:
         """Take a segment out; its photos, as many as are given back, count as changed."""
@@ -194,16 +201,14 @@ class Change:
         self._db.execute("DELETE FROM dead WHERE key BETWEEN ? AND ?", span)
         return lost
 
-    def move(self, old: NDArray[np.int64], new: NDArray[np.int64]) -> None:
+    def move(self, old: Keys, new: Keys) -> None:
         """Give the descriptors with the `old` keys these new ones."""
-        pairs = zip(new.tolist(), old.tolist(), strict=True)
-        self._db.executemany("UPDATE photo SET key = ? WHERE key = ?", pairs)
+        self._db.executemany("UPDATE photo SET key = ? WHERE key = ?", zip(new.tolist(), old.tolist(), strict=True))
 
     def remove(self, names: Iterable[str]) -> int:
         """Take photos out; how many were there."""
-        return sum(
-            self._db.execute("DELETE FROM photo WHERE name = ?", (os.fsencode(name),)).rowcount for name in names
-        )
+        rows = ((os.fsencode(name),) for name in names)
+        return self._db.executemany("DELETE FROM photo WHERE name = ?", rows).rowcount
 
 
 class Catalogue:
@@ -276,25 +281,14 @@ class Catalogue:
                 segments[number] = Segment(size, kind)
         return Contents(segments, np.array(dead, np.int64))
 
-    def next_segment(self) -> int:
-        """The number that the next segment shall have; no two ever have the same."""
-        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segment'").fetchone()
-        return 1 if row is None else int(row[0]) + 1
-
     def photos(self, keys: Iterable[int]) -> dict[int, Photo]:
         """Photos by the keys of their descriptors; those that are gone are left out."""
         rows = self._select("key IN (SELECT value FROM json_each(?))", json.dumps(list(keys)))
         return {key: photo for photo, key in rows if key is not None}
 
-    def find(self, number: int) -> Photo | None:
-        """The photo of that number."""
-        return next((photo for photo, _ in self._select("id = ?", number)), None)
-
-    def keys(self, numbers: Iterable[int]) -> list[int]:
-        """Keys of the descriptors of the photos of those numbers, ascending; some may have none."""
-        asked = json.dumps(list(numbers))
-        query = "SELECT key FROM photo WHERE key IS NOT NULL AND id IN (SELECT value FROM json_each(?)) ORDER BY key"
-        return [row[0] for row in self._db.execute(query, (asked,))]
+    def find(self, numbers: Iterable[int]) -> list[Entry]:
+        """The photos of those numbers; those that are gone are left out."""
+        return list(self._select("id IN (SELECT value FROM json_each(?)) ORDER BY id", json.dumps(list(numbers))))
 
     def named(self, name: str) -> Entry | None:
         """A photo by its name; None where it is not there."""
@@ -311,7 +305,7 @@ class Catalogue:
         """Photos that could not be read."""
         return (photo for photo, _ in self._select("reason IS NOT NULL ORDER BY name"))
 
-    def matching(self, filters: Mapping[str, str]) -> NDArray[np.int64]:
+    def matching(self, filters: Columns) -> Keys:
         """Keys of the descriptors of the photos whose metadata have all of these values, ascending."""
         among = "id IN (SELECT photo FROM field WHERE name = ? AND value = ?)"
         where = " AND ".join(["key IS NOT NULL", *[among] * len(filters)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +12,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from dolglab.errors import UserError, pluralize
+from dolglab.library.catalogue import Keys
 from dolglab.library.library import Library
-from dolglab.library.tables import write_table
+from dolglab.library.maintenance import write_table
 
 ROUNDING = 1e-6
 HEADER = ("cluster", "photo", "cosine")
-
-ReadDescriptors = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 
 class BlockSizes(NamedTuple):
@@ -43,7 +42,7 @@ def write_duplicates(library: Library, out: str | Path, min_cosine: float, block
     # Meanwhile nobody gives the descriptors other keys.
     with library.writing():
         keys = library.keys()
-        members, clusters = find_clusters(library.descriptors, keys, min_cosine, blocks)
+        members, clusters = find_clusters(library, keys, min_cosine, blocks)
         order = np.lexsort((members, -_pixel_counts(library, keys[members], blocks.columns), clusters))
         members, clusters = members[order], clusters[order]
         write_table(Path(out), HEADER, _table_rows(library, keys[members], clusters, blocks.rows))
@@ -53,15 +52,15 @@ def write_duplicates(library: Library, out: str | Path, min_cosine: float, block
 
 
 def find_clusters(
-    read: ReadDescriptors, keys: NDArray[np.int64], min_cosine: float, blocks: BlockSizes = BLOCKS
+    library: Library, keys: Keys, min_cosine: float, blocks: BlockSizes
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(m,) places in `keys` of what is in a cluster of at least two, and (m,) its cluster, from 1.
 
-    `read` gives the descriptors of some keys, (n, dim). A few blocks of them are in memory at a time.
+    A few blocks of descriptors are in memory at a time.
     """
     roots = np.arange(len(keys))
     waiting: list[NDArray[np.int64]] = []
-    for pairs in _near_pairs(read, keys, min_cosine, blocks):
+    for pairs in _near_pairs(library, keys, min_cosine, blocks):
         waiting.append(np.unique(np.sort(roots[pairs], axis=1), axis=0))
         if sum(map(len, waiting)) > blocks.pairs:
             roots, waiting = _join_clusters(roots, waiting), []
@@ -72,15 +71,14 @@ def find_clusters(
     return members, clusters + 1
 
 
-def _near_pairs(
-    read: ReadDescriptors, keys: NDArray[np.int64], min_cosine: float, blocks: BlockSizes
-) -> Iterator[NDArray[np.int64]]:
+def _near_pairs(library: Library, keys: Keys, min_cosine: float, blocks: BlockSizes) -> Iterator[NDArray[np.int64]]:
     """(p, 2) places of two descriptors that are near, block by block."""
     for top in range(0, len(keys), blocks.rows):
-        own = read(keys[top : top + blocks.rows])
+        own = library.descriptors(keys[top : top + blocks.rows])
         for left in range(top, len(keys), blocks.columns):
             # The cosine of equal descriptors is 1 but for the last digits.
-            near = own @ read(keys[left : left + blocks.columns]).T >= min_cosine - ROUNDING
+            others = library.descriptors(keys[left : left + blocks.columns])
+            near = own @ others.T >= min_cosine - ROUNDING
             if left == top:
                 # Each pair once, and no photo with itself.
                 near[:, : len(own)] &= np.tri(len(own), k=-1, dtype=np.bool_).T
@@ -98,7 +96,7 @@ def _join_clusters(roots: NDArray[np.int64], pairs: list[NDArray[np.int64]]) -> 
     return connected_components(graph, directed=False)[1].astype(np.int64)[roots]
 
 
-def _pixel_counts(library: Library, keys: NDArray[np.int64], block: int) -> NDArray[np.int64]:
+def _pixel_counts(library: Library, keys: Keys, block: int) -> NDArray[np.int64]:
     """How many pixels each photo has; 0 of one that is gone."""
     pixels = np.zeros(len(keys), np.int64)
     for start in range(0, len(keys), block):
@@ -110,7 +108,7 @@ def _pixel_counts(library: Library, keys: NDArray[np.int64], block: int) -> NDAr
 
 
 def _table_rows(
-    library: Library, keys: NDArray[np.int64], clusters: NDArray[np.int64], block: int
+    library: Library, keys: Keys, clusters: NDArray[np.int64], block: int
 ) -> Iterator[tuple[int, str, str]]:
     firsts = keys[np.searchsorted(clusters, clusters)]
     for start in range(0, len(keys), block):

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from dolglab.contracts import LocalFeatures
+from dolglab.data.image_formats import Pixels
 from dolglab.errors import UserError
-from dolglab.extraction.extractor import Extractor, Parts, Terms, attention_scores, parts_of, rescale, similarity_terms
-from dolglab.extraction.rootsift import RootSIFT
 from dolglab.library.library import Answer
 from dolglab.library.photos import photo_pixels
 from dolglab.results.pictures import attention_overlay, match_figure
 from dolglab.retrieval.rerank.spatial import Match, Spatial
+
+if TYPE_CHECKING:
+    from dolglab.extraction.extractor import Extractor, Parts, Terms
 
 # Answers that are verified, and local features of a photo.
 VERIFIED, FEATURES = 50, 1000
@@ -30,23 +29,22 @@ CACHED_PHOTOS = 512
 
 
 class SpatialVerifier:
-    """Spatial verification by RootSIFT, which needs no training and no room in the library.
-
-    Args:
-        max_side: photos are shrunk to so many pixels before.
-    """
+    """Spatial verification by RootSIFT, of photos shrunk to `max_side` pixels: no training, no room in the library."""
 
     def __init__(self, max_side: int) -> None:
-        self.max_side = max_side
+        from dolglab.extraction.rootsift import RootSIFT
+
         self._rootsift = RootSIFT(max_features=FEATURES)
         self._spatial = Spatial(depth=VERIFIED, residual=RESIDUAL, ratio=RATIO)
-        self._cached_features = lru_cache(CACHED_PHOTOS)(self._photo_features)
+        # Size and time of change make the cache forget a photo that is another one now.
+        self._cached_features = lru_cache(CACHED_PHOTOS)(
+            lambda name, size, changed: self._features(photo_pixels(name, max_side))
+        )
 
-    def __call__(self, query: NDArray[np.uint8], answers: Sequence[Answer]) -> list[Answer]:
+    def __call__(self, query: Pixels, answers: Sequence[Answer]) -> list[Answer]:
         """The answers with the inliers of the first ones, most inliers first; fewer than by chance change nothing.
 
-        Args:
-            query: pixels, (H, W, 3).
+        The query is pixels, (H, W, 3).
         """
         if not answers:
             return []
@@ -55,12 +53,14 @@ class SpatialVerifier:
         verified.sort(key=lambda a: -a.inliers if a.inliers and a.inliers >= MIN_INLIERS else 0)
         return [*verified, *answers[VERIFIED:]]
 
-    def match(self, query: NDArray[np.uint8], answer: NDArray[np.uint8]) -> tuple[LocalFeatures, LocalFeatures, Match]:
+    def match(self, query: Pixels, answer: Pixels) -> tuple[LocalFeatures, LocalFeatures, Match]:
         """Local features of two photos, (H, W, 3) each, and which of them match."""
         ours, theirs = self._features(query), self._features(answer)
         return ours, theirs, self._spatial.verified(ours, theirs)
 
-    def _features(self, pixels: NDArray[np.uint8]) -> LocalFeatures:
+    def _features(self, pixels: Pixels) -> LocalFeatures:
+        import torch
+
         return self._rootsift([torch.from_numpy(pixels)])[0]
 
     def _inliers(self, query: LocalFeatures, answer: Answer) -> int | None:
@@ -71,10 +71,6 @@ class SpatialVerifier:
         except UserError:
             return None
         return self._spatial.verified(query, features).count
-
-    def _photo_features(self, name: str, size: int, changed: int) -> LocalFeatures:
-        """Size and time of change make the cache forget a photo that is another one now."""
-        return self._features(photo_pixels(name, self.max_side))
 
 
 @dataclass(frozen=True)
@@ -95,10 +91,10 @@ class Explanation:
     attention: tuple[bytes, bytes]
 
 
-def explain(
-    extractor: Extractor, verifier: SpatialVerifier, query: NDArray[np.uint8], answer: NDArray[np.uint8]
-) -> Explanation:
+def explain(extractor: Extractor, verifier: SpatialVerifier, query: Pixels, answer: Pixels) -> Explanation:
     """Why `answer` was found for `query`, pixels (H, W, 3) of both."""
+    from dolglab.extraction.extractor import attention_scores, similarity_terms
+
     ours, theirs, match = verifier.match(query, answer)
     picture = match_figure(query, answer, ours, theirs, match.matches, match.inlier)
     attention = [attention_overlay(image, attention_scores(extractor.model, image)) for image in (query, answer)]
@@ -107,8 +103,13 @@ def explain(
     return Explanation(terms, len(match.matches), match.count, picture, (attention[0], attention[1]))
 
 
-def _parts(extractor: Extractor, image: NDArray[np.uint8]) -> Parts | None:
+def _parts(extractor: Extractor, image: Pixels) -> Parts | None:
     """What the image's descriptor is the sum of; None where it is of several scales, or of a fusion that mixes."""
+    import torch
+    from dolglab.extraction.explain import parts_of
+
+    from dolglab.extraction.extractor import rescale
+
     if len(extractor.scales) != 1:
         return None
     pixels = torch.from_numpy(image).to(extractor.device).permute(2, 0, 1)[None].float()

@@ -5,30 +5,29 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
 from dolglab.concurrency import prefetch_map
-from dolglab.data.image_formats import BrokenImageError, reason
+from dolglab.data.image_formats import BrokenImageError, Pixels, reason
 from dolglab.data.image_reading import decode_shrunk
 from dolglab.errors import UserError, pluralize
-from dolglab.extraction.extractor import Group
 from dolglab.library.catalogue import FILE, Catalogue, Photo
 from dolglab.library.library import Library
 from dolglab.library.listing import Listing
 from dolglab.library.photos import PhotoFile
-from dolglab.library.tables import read_metadata
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
+
+if TYPE_CHECKING:
+    from dolglab.extraction.extractor import Extractor, Group
 
 # Photos, and seconds at most, between two moments at which what was done is kept.
 COMMIT_PHOTOS, COMMIT_SECONDS = 512, 60.0
@@ -38,6 +37,8 @@ READ_AHEAD = 8
 PLAN_SAMPLE = 16
 # Kinds of left out files that are named.
 NAMED_KINDS = 6
+# The size of a photo that is to be tried again: no file has it.
+UNKNOWN_SIZE = -1
 # Bytes of a photo in a library beside its descriptor, about.
 PHOTO_BYTES = 300
 
@@ -65,16 +66,12 @@ def embed_places(
     if not places and listed is None:
         raise UserError("which photos? name folders, files or a prefix, or a list of them with --list")
     with closing(Listing(places, shard, listed)) as files:
-
-        def metadata_rows() -> Iterator[tuple[str | None, dict[str, str]]]:
-            return iter(()) if metadata is None else read_metadata(metadata, files.ending)
-
         for error in files.unreadable:
             print(f"left out: {error.filename!r}: {reason(error)}")
         if files.others:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in files.others.most_common(NAMED_KINDS))
             print(f"left out: {pluralize(files.others.total(), 'file')} of another kind ({kinds})")
-        strangers = sum(name is None for name, _ in metadata_rows())
+        strangers = sum(name is None for name, _ in files.metadata(metadata))
         if strangers:
             print(f"{metadata}: {pluralize(strangers, 'row')} for no photo here")
         if model is None and (Path(library) / FILE).exists():
@@ -93,10 +90,18 @@ def embed_places(
                 opened.use_index(store)
             files.compare(opened.folder)
             todo = files.changed_count()
-            with _progress_bar(todo) as progress:
-                outcome = embed(opened, loaded, files.changed(), threads, progress)
+            with Progress(console=Console(stderr=True), disable=not todo) as bar:
+                task = bar.add_task("describing", total=todo)
+
+                def advance(name: str, why: str | None) -> None:
+                    bar.advance(task)
+                    if why is not None:
+                        # Above the bar.
+                        print(f"left out: {name!r}: {why}")
+
+                outcome = embed(opened, loaded, files.changed(), threads, advance)
             with opened.catalogue.change() as change:
-                for name, columns in metadata_rows():
+                for name, columns in files.metadata(metadata):
                     if name is not None:
                         change.set_metadata(name, columns)
             left = f", {outcome.bad} could not be read" if outcome.bad else ""
@@ -111,7 +116,7 @@ def _print_plan(library: str, loaded: LoadedExtractor, files: Listing, threads: 
     todo = files.changed_count()
     sample = list(islice(files.changed(every=max(1, todo // PLAN_SAMPLE)), PLAN_SAMPLE))
     start = time.perf_counter()
-    for _ in describe_files(loaded, sample, threads, lambda file, why: None):
+    for _ in describe_files(loaded.extractor, sample, loaded.identity["max_side"], threads, lambda photo: None):
         pass
     seconds = (time.perf_counter() - start) / max(1, len(sample)) * todo
     size = todo * (4 * loaded.identity["dim"] + PHOTO_BYTES)
@@ -121,71 +126,48 @@ def _print_plan(library: str, loaded: LoadedExtractor, files: Listing, threads: 
     )
 
 
-@contextmanager
-def _progress_bar(total: int) -> Iterator[Callable[[PhotoFile, str | None], None]]:
-    """A bar in the terminal, and what moves it; photos that cannot be read are listed above it."""
-    with Progress(console=Console(stderr=True), disable=not total) as bar:
-        task = bar.add_task("describing", total=total)
-
-        def advance(file: PhotoFile, why: str | None) -> None:
-            bar.advance(task)
-            if why is not None:
-                print(f"left out: {file.name!r}: {why}")
-
-        yield advance
-
-
-@dataclass
-class Outcome:
-    """What an embedding came to: how many photos were described, and how many could not be read."""
-
-    added: int = 0
-    bad: int = 0
-
-
-class Unread(NamedTuple):
-    """Why a file was not read, and whether that may pass; an older descriptor of its stays then."""
-
-    reason: str
-    may_pass: bool = False
-
-
 def embed(
     library: Library,
     loaded: LoadedExtractor,
     files: Iterable[PhotoFile],
     threads: int = 2,
-    progress: Callable[[PhotoFile, str | None], None] = lambda file, why: None,
-) -> Outcome:
-    """Describe files and keep them in the library.
+    progress: Callable[[str, str | None], None] = lambda name, why: None,
+) -> Intake:
+    """Describe files and keep them in the library; gives how many it was.
 
     What was described is kept now and then, so that a process that is stopped goes on from there.
 
     Args:
         threads: that read and decode.
-        progress: told of each file that is done, and why it could not be read.
+        progress: told the name of each file that is done, and why it could not be read.
     """
-    buffer = _Buffer(library)
+    intake = Intake(library)
 
-    def unread(file: PhotoFile, why: Unread) -> None:
-        progress(file, why.reason)
-        buffer.add_unread(file, why)
+    def unread(photo: Photo) -> None:
+        progress(photo.name, photo.reason)
+        intake.add_unread(photo)
 
+    max_side = loaded.identity["max_side"]
     try:
-        for file, shape, descriptor in describe_files(loaded, files, threads, unread):
-            progress(file, None)
-            buffer.add(file, shape, descriptor)
+        for file, shape, descriptor in describe_files(loaded.extractor, files, max_side, threads, unread):
+            progress(file.name, None)
+            intake.add(file, shape, descriptor)
     finally:
-        buffer.commit()
-    return buffer.outcome
+        intake.commit()
+    return intake
 
 
-class _Buffer:
-    """Photos that are done, and not yet kept in the library."""
+class Intake:
+    """Puts photos that are done into a library, many at a time.
+
+    Attributes:
+        added: how many were described.
+        bad: how many could not be read.
+    """
 
     def __init__(self, library: Library) -> None:
         self.library = library
-        self.outcome = Outcome()
+        self.added = self.bad = 0
         self.photos: list[Photo] = []
         self.descriptors: list[NDArray[np.float32]] = []
         self.unread: list[Photo] = []
@@ -193,63 +175,60 @@ class _Buffer:
 
     def add(self, file: PhotoFile, shape: tuple[int, int], descriptor: NDArray[np.float32]) -> None:
         if not np.isfinite(descriptor).all():
-            self.add_unread(file, Unread("the network gave no finite descriptor"))
+            self.add_unread(Photo(file.name, file.size, file.changed, reason="the network gave no finite descriptor"))
             return
         self.photos.append(Photo(file.name, file.size, file.changed, shape))
         self.descriptors.append(descriptor)
         self._commit_if_due()
 
-    def add_unread(self, file: PhotoFile, why: Unread) -> None:
-        self.outcome.bad += 1
-        known = self.library.catalogue.named(file.name) if why.may_pass else None
+    def add_unread(self, photo: Photo) -> None:
+        self.bad += 1
+        known = self.library.catalogue.named(photo.name) if photo.size == UNKNOWN_SIZE else None
+        # An older descriptor stays where this may pass.
         if known is None or known[1] is None:
-            photo = Photo(file.name, file.size, file.changed, reason=why.reason)
-            # No file has the size -1: it is tried again.
-            self.unread.append(replace(photo, size=-1) if why.may_pass else photo)
+            self.unread.append(photo)
         self._commit_if_due()
 
     def commit(self) -> None:
         if self.photos:
             self.library.add(self.photos, np.stack(self.descriptors))
         if self.unread:
-            self.library.note_bad(self.unread)
-        self.outcome.added += len(self.photos)
+            # An older descriptor of theirs is dropped.
+            with self.library.change() as change:
+                change.put(self.unread, [None] * len(self.unread))
+        self.added += len(self.photos)
         self.photos, self.descriptors, self.unread, self.since = [], [], [], time.monotonic()
-        _trim_heap()
+        # Batches of ever other shapes leave holes in glibc's heaps, and a process that runs for days would grow.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
     def _commit_if_due(self) -> None:
         if len(self.photos) + len(self.unread) >= COMMIT_PHOTOS or time.monotonic() - self.since > COMMIT_SECONDS:
             self.commit()
 
 
-def _trim_heap() -> None:
-    """Give the system what the C library holds of freed memory, where it is glibc; elsewhere nothing is done.
-
-    Batches of ever other shapes leave holes in its heaps, and a process that runs for days would grow.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
 def describe_files(
-    loaded: LoadedExtractor, files: Iterable[PhotoFile], threads: int, unread: Callable[[PhotoFile, Unread], None]
+    extractor: Extractor, files: Iterable[PhotoFile], max_side: int, threads: int, unread: Callable[[Photo], None]
 ) -> Iterator[tuple[PhotoFile, tuple[int, int], NDArray[np.float32]]]:
     """Each file with its height and width as described and its descriptor, (dim,), about in their order.
 
     Args:
+        max_side: photos are shrunk to so many pixels.
         threads: that read and decode.
-        unread: told of each file that could not be read.
+        unread: told of each file that could not be read; where that may pass its size is `UNKNOWN_SIZE`.
     """
+    import torch
+
     by_place: dict[int, PhotoFile] = {}
 
     def groups() -> Iterator[Group]:
         """Photos that go through the network together, by their places in `by_place`."""
-        buckets = loaded.extractor.buckets()
-        read = partial(_read, max_side=loaded.identity["max_side"])
+        buckets = extractor.buckets()
+        read = partial(_read, max_side=max_side)
         for place, (file, pixels) in enumerate(prefetch_map(read, files, threads, READ_AHEAD * threads)):
-            if isinstance(pixels, Unread):
-                unread(file, pixels)
+            if isinstance(pixels, Photo):
+                unread(pixels)
             else:
                 by_place[place] = file
                 yield from buckets.add(place, torch.from_numpy(pixels))
@@ -257,9 +236,9 @@ def describe_files(
 
     def describe(group: Group) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return loaded.extractor.together([image for _, image in group]).float().cpu().numpy()
+            return extractor.together([image for _, image in group]).float().cpu().numpy()
 
-    workers = loaded.extractor.side_by_side
+    workers = extractor.side_by_side
     # On a CPU, photos side by side in a thread each are faster than all threads for one after another.
     share_cores = partial(torch.set_num_threads, max(1, torch.get_num_threads() // workers))
     for group, descriptors in prefetch_map(describe, groups(), workers, workers + 1, share_cores):
@@ -267,9 +246,10 @@ def describe_files(
             yield by_place.pop(place), (int(image.shape[0]), int(image.shape[1])), descriptor
 
 
-def _read(file: PhotoFile, max_side: int) -> NDArray[np.uint8] | Unread:
+def _read(file: PhotoFile, max_side: int) -> Pixels | Photo:
     try:
         return decode_shrunk(file.read(), max_side)
     except (BrokenImageError, OSError) as error:
         # A disk that was not there, a reader that was not installed: another time it may be read.
-        return Unread(reason(error), isinstance(error, OSError) or isinstance(error.__cause__, ImportError))
+        may_pass = isinstance(error, OSError) or isinstance(error.__cause__, ImportError)
+        return Photo(file.name, UNKNOWN_SIZE if may_pass else file.size, file.changed, reason=reason(error))

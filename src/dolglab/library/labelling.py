@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError, pluralize
-from dolglab.library.catalogue import Change, Photo
+from dolglab.library.catalogue import Change, Keys, Photo
 from dolglab.library.library import Library
-from dolglab.library.tables import write_table
+from dolglab.library.maintenance import write_table
+from dolglab.library.stores import Found
 
 UNKNOWN = "unknown"
 HEADER = ("photo", "label", "score", "nearest")
@@ -123,11 +124,12 @@ class NamedPhotos:
         numbers: dict[str, int] = {}
         tables = [np.empty((0, 2), np.int64)]
         for page in library.catalogue.pages():
-            rows = [
-                (key, numbers.setdefault(name, len(numbers)) if (name := self._name(photo)) else -1)
-                for photo, key in page
-                if key is not None
-            ]
+            rows: list[tuple[int, int]] = []
+            for photo, key in page:
+                by_hand = score_column_of(column) not in photo.metadata
+                name = photo.metadata.get(column) if by_hand else None
+                if key is not None:
+                    rows.append((key, numbers.setdefault(name, len(numbers)) if name else -1))
             tables.append(np.array(rows, np.int64).reshape(-1, 2))
         table = np.concatenate(tables)
         table = table[np.argsort(table[:, 0])]
@@ -142,10 +144,7 @@ class NamedPhotos:
             )
 
     def answers(self) -> Iterator[tuple[Photo, str, float, Photo]]:
-        """Of each photo without a name: the photo, the name by its neighbours, the cosine of the nearest that has it.
-
-        The last is that nearest one.
-        """
+        """Each photo without a name, its name by neighbours, the cosine of the nearest that has it, and that photo."""
         for start in range(0, len(self.others), BATCH):
             keys = self.others[start : start + BATCH]
             found = self._votes(keys, self.keys, self.names)
@@ -156,17 +155,10 @@ class NamedPhotos:
                     yield photos[one], self._words[name], float(score), photos[near]
 
     def leave_one_out(self) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Of the photos with a name, or of many a sample, each asked about as if it had none: is it right, its score.
-
-        Both are (s,).
-        """
+        """Of (s,) photos with a name, of many a sample, each asked about as if it had none: is it right, its score."""
         sample = _evenly(np.arange(len(self.keys)), MAX_SAMPLE)
-        right, scores = np.zeros(len(sample), np.bool_), np.zeros(len(sample), np.float32)
-        for start in range(0, len(sample), BATCH):
-            part = slice(start, start + BATCH)
-            votes = self._votes(self.keys[sample[part]], self.keys, self.names, among=True)
-            right[part], scores[part] = votes.names == self.names[sample[part]], votes.scores
-        return right, scores
+        votes = self._votes(self.keys[sample], self.keys, self.names, among=True)
+        return votes.names == self.names[sample], votes.scores
 
     def stranger_scores(self) -> NDArray[np.float32]:
         """Scores, (s,), of photos with a name, asked about as if no photo had that name; none of a single name."""
@@ -178,19 +170,16 @@ class NamedPhotos:
             scores.append(self._votes(keys, self.keys[~own], self.names[~own]).scores)
         return np.concatenate(scores)
 
-    def _name(self, photo: Photo) -> str:
-        """A photo's name by hand; empty where it has none."""
-        return "" if score_column_of(self.column) in photo.metadata else photo.metadata.get(self.column, "")
-
-    def _votes(
-        self, asked: NDArray[np.int64], keys: NDArray[np.int64], names: NDArray[np.int64], among: bool = False
-    ) -> Votes:
+    def _votes(self, asked: Keys, keys: Keys, names: NDArray[np.int64], among: bool = False) -> Votes:
         """What photos with these keys, (k,), and names say of others, (n,); `among`: of each of their own, the rest."""
-        count = min(self.neighbours + among, len(keys))
-        cosines, found = self.library.nearest(self.library.descriptors(asked), count, keys)
-        if among:
-            cosines, found = without_itself(asked, cosines, found)
-        return vote(cosines, found, names[np.searchsorted(keys, found)])
+        count, contents = min(self.neighbours + among, len(keys)), self.library.contents()
+        votes: list[Votes] = []
+        for own in (asked[start : start + BATCH] for start in range(0, len(asked), BATCH)):
+            cosines, found = self.library.store.search(self.library.descriptors(own), count, contents, keys)
+            if among:
+                cosines, found = without_itself(own, cosines, found)
+            votes.append(vote(cosines, found, names[np.searchsorted(keys, found)]))
+        return Votes(*(np.concatenate(parts) for parts in zip(*votes, strict=True)))
 
 
 def _evenly(values: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
@@ -206,7 +195,7 @@ class Votes(NamedTuple):
     nearest: NDArray[np.int64]
 
 
-def vote(cosines: NDArray[np.float32], keys: NDArray[np.int64], names: NDArray[np.int64]) -> Votes:
+def vote(cosines: NDArray[np.float32], keys: Keys, names: NDArray[np.int64]) -> Votes:
     """The name whose cosines, added, are highest; of equals that of the nearest.
 
     All are (n, k), nearest first: cosines, keys and names of the neighbours. Negative cosines count for nothing.
@@ -219,13 +208,10 @@ def vote(cosines: NDArray[np.float32], keys: NDArray[np.int64], names: NDArray[n
     return Votes(names[rows, best], cosines[rows, best], keys[rows, best])
 
 
-def without_itself(
-    own: NDArray[np.int64], cosines: NDArray[np.float32], keys: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Neighbours, (n, k - 1), of photos that were found among them, (n, k).
+def without_itself(own: Keys, cosines: NDArray[np.float32], keys: Keys) -> Found:
+    """Neighbours, (n, k - 1), of photos that were found among them, (n, k), by their `own` keys, (n,).
 
-    Args:
-        own: (n,) the photos' own keys. One that is not found, behind many equal ones, gives way to the last.
+    Instead of one that is not found, behind many equal ones, the last goes.
     """
     itself = keys == own[:, None]
     itself[~itself.any(1), -1] = True

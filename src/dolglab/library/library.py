@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.io import acquire, release
-from dolglab.library.catalogue import FILE, Catalogue, Change, Contents, Photo, Segment, key_of, number_of
-from dolglab.library.faiss_store import LIMITS, SegmentLimits, limit_merge, segments_to_merge
-from dolglab.library.stores import check_store, open_store, store_options
+from dolglab.io import acquire, is_utf8, release
+from dolglab.library import stores
+from dolglab.library.catalogue import FILE, ROW_BITS, Catalogue, Change, Columns, Contents, Descriptors, Keys, Photo
+from dolglab.library.stores import LIMITS, SegmentLimits
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,24 @@ class Answer:
 
 
 LOCK = ".lock"
-# Version and contents before the catalogue was asked.
-UNKNOWN = -1, Contents({}, np.empty(0, np.int64))
-# Descriptors that are read at a time from segments that become one.
+# Descriptors that are read at a time.
 BATCH = 8192
 # What of a model's identity must be the library's.
 IDENTITY = ("model", "dim", "scales", "max_side")
+
+
+def parse_filters(conditions: Sequence[str], option: str) -> dict[str, str]:
+    """Values by column. Raises UserError, which names the `option`, for what is no COLUMN=VALUE in UTF-8.
+
+    >>> parse_filters(["year=1900", "place=a=b"], "--where")
+    {'year': '1900', 'place': 'a=b'}
+    """
+    for condition in conditions:
+        if not is_utf8(condition):
+            raise UserError(f"{option} {os.fsencode(condition)!r} is not UTF-8")
+        if "=" not in condition:
+            raise UserError(f"{option} wants COLUMN=VALUE, not {condition}")
+    return dict(condition.split("=", 1) for condition in conditions)
 
 
 class LibraryBusy(UserError):
@@ -73,8 +84,9 @@ class Library:
         self.identity: dict[str, Any] = self.catalogue.about("identity")
         if identity is not None:
             self.check(identity)
-        self.store = open_store(self.folder, self.identity["dim"], self.catalogue.about("store"), limits)
-        self._known = UNKNOWN
+        self.store = stores.open_store(self.folder, self.identity["dim"], self.catalogue.about("store"), limits)
+        # The catalogue's version and contents, when they were asked for last.
+        self._known: tuple[int, Contents] | None = None
 
     @classmethod
     def open(
@@ -82,13 +94,11 @@ class Library:
     ) -> Library:
         """The library in `folder`, made where there is none.
 
-        Args:
-            store: where its descriptors lie: see `store_options`; None for what it has, or flat segments.
-
-        Raises UserError as the library does, and where its descriptors lie elsewhere.
+        `store` is where its descriptors lie, see `store_options`; None for what it has, or flat segments. Raises
+        UserError as the library does, and where its descriptors lie elsewhere.
         """
         made = not (Path(folder) / FILE).exists() and Catalogue.create(
-            Path(folder), {"identity": dict(identity), "store": store_options(store)}
+            Path(folder), {"identity": dict(identity), "store": stores.store_options(store)}
         )
         try:
             library = cls(folder, identity, limits)
@@ -96,7 +106,13 @@ class Library:
             if made:
                 (Path(folder) / FILE).unlink()
             raise
-        check_store(library.catalogue.about("store"), store, library.folder)
+        options = library.catalogue.about("store")
+        there = options.get("uri", options["kind"])
+        # Another index over faiss's files is no other place: see `use_index`.
+        if store not in (None, there) and not (store in stores.KINDS and there in stores.KINDS):
+            raise UserError(
+                f"{library.folder} keeps its descriptors in {there}, not {store}: leave --store out, or name another"
+            )
         return library
 
     def close(self) -> None:
@@ -132,7 +148,7 @@ class Library:
         """What there is, with what other processes have changed."""
         return self._current()[1]
 
-    def add(self, photos: Sequence[Photo], descriptors: NDArray[np.float32]) -> None:
+    def add(self, photos: Sequence[Photo], descriptors: Descriptors) -> None:
         """Add photos with their descriptors, (n, dim), or put these in the place of older ones; all of them or none."""
         if not len(photos):
             return
@@ -143,73 +159,67 @@ class Library:
     def compact(self) -> None:
         """Make as few segments as there can be, the kind of index that the library has over each."""
         numbers = list(self.contents().segments)
-        while part := limit_merge(self.contents(), numbers, self.identity["dim"], self.limits):
+        while part := stores.limit_merge(self.contents(), numbers, self.identity["dim"], self.limits):
             self._merge_segments(part)
             numbers = numbers[len(part) :]
 
     def use_index(self, kind: str) -> None:
         """Have another kind of index over many descriptors that lie in faiss's files; nothing where it is that one."""
-        options = store_options(kind)
+        options = stores.store_options(kind)
         if options["kind"] != self.catalogue.about("store")["kind"]:
             with self.change() as change:
                 change.set_about("store", options)
-            self.store = open_store(self.folder, self.identity["dim"], options, self.limits)
+            self.store = stores.open_store(self.folder, self.identity["dim"], options, self.limits)
         # Also where a process was killed after it had said so.
         if self.store.outdated(self.contents()):
             self.compact()
-
-    def note_bad(self, photos: Iterable[Photo]) -> None:
-        """Keep which photos could not be read, and why; an older descriptor of theirs is dropped."""
-        bad = list(photos)
-        with self.change() as change:
-            change.put(bad, [None] * len(bad))
 
     def remove(self, names: Iterable[str]) -> int:
         """Take photos out by name; how many were there."""
         with self.change() as change:
             return change.remove(names)
 
-    def search(
-        self, queries: NDArray[np.float32], count: int = 20, filters: Mapping[str, str] | None = None
-    ) -> list[list[Answer]]:
+    def search(self, queries: Descriptors, count: int = 20, filters: Columns | None = None) -> list[list[Answer]]:
         """The best answers to each query's descriptor, (Q, dim), of the photos whose metadata pass the filters.
 
         Raises UserError for a column that no photo has.
         """
-        version, contents = self._current()
-        allowed = self._allowed(filters) if filters else None
-        k = min(count, len(contents) if allowed is None else len(allowed))
-        if not k:
-            return [[] for _ in queries]
-        try:
-            found = self._answers(queries, k, contents, allowed)
-        except UserError:
-            if self.catalogue.version() == version:
-                raise
-            found = None
-        # Another process may have moved or taken out meanwhile what was looked for.
-        return self.search(queries, count, filters) if found is None else found
+        # Again where another process has moved or taken out meanwhile what was looked for.
+        while True:
+            version, contents = self._current()
+            allowed = self._allowed(filters) if filters else None
+            k = min(count, len(contents) if allowed is None else len(allowed))
+            if not k:
+                return [[] for _ in queries]
+            try:
+                cosines, keys = self.store.search(queries, k, contents, allowed)
+            except UserError:
+                if self.catalogue.version() == version:
+                    raise
+                continue
+            wanted = np.unique(keys[keys >= 0])
+            photos = self.catalogue.photos(wanted.tolist())
+            if len(photos) == len(wanted):
+                return [
+                    [Answer(photos[key], float(c)) for key, c in zip(row.tolist(), line, strict=True) if key >= 0]
+                    for row, line in zip(keys, cosines, strict=True)
+                ]
 
-    def keys(self) -> NDArray[np.int64]:
+    def keys(self) -> Keys:
         """Keys of all descriptors, (n,), ascending."""
         contents = self.contents()
-        parts = [contents.live_rows(number) + key_of(number) for number in sorted(contents.segments)]
-        return np.concatenate([np.empty(0, np.int64), *parts])
+        return contents.keys(sorted(contents.segments))
 
-    def descriptors(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
+    def descriptors(self, keys: Keys) -> Descriptors:
         """The descriptors with these keys, (n, dim), in their order. Raises UserError where one cannot be read."""
         found = np.empty((len(keys), self.identity["dim"]), np.float32)
-        numbers = number_of(keys)
+        numbers = keys >> ROW_BITS
+        rows = keys - (numbers << ROW_BITS)
         for number in np.unique(numbers).tolist():
             own = np.flatnonzero(numbers == number)
-            found[own] = self.store.rows(number, keys[own] - key_of(number))
+            for part in (own[start : start + BATCH] for start in range(0, len(own), BATCH)):
+                found[part] = self.store.rows(number, rows[part])
         return found
-
-    def nearest(
-        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Cosines and keys, (Q, k) each, of the nearest of the `allowed` keys, which are ascending."""
-        return self.store.search(queries, k, self.contents(), allowed)
 
     @contextmanager
     def change(self) -> Iterator[Change]:
@@ -219,13 +229,11 @@ class Library:
                 yield change
         finally:
             # What this process changes, its own catalogue does not count.
-            self._known = UNKNOWN
+            self._known = None
 
-    def write_segment(self, change: Change, descriptors: NDArray[np.float32]) -> NDArray[np.int64]:
+    def write_segment(self, change: Change, descriptors: Descriptors) -> Keys:
         """Write descriptors, (n, dim), as part of a change; their keys, (n,)."""
-        number = self.catalogue.next_segment()
-        change.add_segment(number, Segment(len(descriptors), self.store.write(number, descriptors)))
-        return np.arange(key_of(number), key_of(number, len(descriptors)))
+        return change.add_segment(len(descriptors), lambda number: self.store.write(number, descriptors))
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -241,30 +249,16 @@ class Library:
         finally:
             release(lock)
 
-    def _answers(
-        self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None
-    ) -> list[list[Answer]] | None:
-        """The answers; None where the photo of one is no longer known by its key."""
-        cosines, keys = self.store.search(queries, k, contents, allowed)
-        wanted = np.unique(keys[keys >= 0])
-        photos = self.catalogue.photos(wanted.tolist())
-        if len(photos) < len(wanted):
-            return None
-        return [
-            [Answer(photos[key], float(c)) for key, c in zip(row.tolist(), line, strict=True) if key >= 0]
-            for row, line in zip(keys, cosines, strict=True)
-        ]
-
     def _current(self) -> tuple[int, Contents]:
         """What there is, and the catalogue's version at that moment; threads that search share both or neither."""
         known, version = self._known, self.catalogue.version()
-        if known[0] != version:
+        if known is None or known[0] != version:
             known = self._known = version, self.catalogue.contents()
         return known
 
     def _tidy(self) -> None:
         try:
-            while numbers := segments_to_merge(self.contents(), self.identity["dim"], self.limits):
+            while numbers := stores.segments_to_merge(self.contents(), self.identity["dim"], self.limits):
                 self._merge_segments(numbers)
         except UserError:
             # A damaged segment stays as it is until `forget_damaged`; what was added beside it is there all the same.
@@ -272,20 +266,15 @@ class Library:
 
     def _merge_segments(self, numbers: Sequence[int]) -> None:
         """Write what counts of some segments as one."""
-        live = {number: self.contents().live_rows(number) for number in numbers}
-        old = np.concatenate([rows + key_of(number) for number, rows in live.items()])
-        descriptors, start = np.empty((len(old), self.identity["dim"]), np.float32), 0
-        for number, rows in live.items():
-            for part in (rows[first : first + BATCH] for first in range(0, len(rows), BATCH)):
-                descriptors[start : start + len(part)] = self.store.rows(number, part)
-                start += len(part)
+        old = self.contents().keys(numbers)
+        descriptors = self.descriptors(old)
         with self.change() as change:
-            if start:
+            if len(old):
                 change.move(old, self.write_segment(change, descriptors))
             for gone in numbers:
                 change.drop_segment(gone)
 
-    def _allowed(self, filters: Mapping[str, str]) -> NDArray[np.int64]:
+    def _allowed(self, filters: Columns) -> Keys:
         known = self.catalogue.columns()
         for column in filters:
             if column not in known:

@@ -1,14 +1,17 @@
-"""Looking after a library: what it says about itself, photos taken out, libraries merged."""
+"""Looking after a library: what it says about itself, tables of it, photos taken out, libraries merged."""
 
 from __future__ import annotations
 
+import csv
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dolglab.errors import UserError, pluralize, truncate_list
+from dolglab.io import atomic_path
 from dolglab.library.catalogue import FILE, Change, Entry, printable
 from dolglab.library.library import Library
 
@@ -29,6 +32,21 @@ def print_info(library: Library, bad: bool = False) -> None:
         print(f"{printable(photo.name)}: {photo.reason}")
 
 
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV row after row, in one step; folders are made as needed.
+
+    Names keep the very bytes that they have on disk. Raises UserError for a file that cannot be written.
+    """
+    try:
+        with (
+            atomic_path(path) as aside,
+            aside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
+            csv.writer(file).writerows(itertools.chain([header], rows))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
 def remove(library: Library, given: Sequence[str], gone: bool = False) -> None:
     """Take out photos by their paths or addresses, and with `gone` those whose local files are no longer there.
 
@@ -38,17 +56,12 @@ def remove(library: Library, given: Sequence[str], gone: bool = False) -> None:
     if not given and not gone:
         raise UserError("which photos? name them, or give --gone for those whose files are no longer there")
     with library.writing():
-        names = {*_names_of(library, given), *(_gone_files(library) if gone else ())}
-        count = library.remove(names)
+        found = {word: next(filter(library.catalogue.named, _spellings(word)), None) for word in given}
+        if strangers := [printable(word) for word, name in found.items() if name is None]:
+            raise UserError(f"{truncate_list(strangers)}: not in {library.folder}, so nothing was removed")
+        names = {name for name in found.values() if name is not None}
+        count = library.remove(names.union(_gone_files(library) if gone else ()))
     print(f"{pluralize(count, 'photo')} removed: {len(library)} in {library.folder}")
-
-
-def _names_of(library: Library, given: Sequence[str]) -> list[str]:
-    known = library.catalogue.named
-    found = {word: next((name for name in _spellings(word) if known(name)), None) for word in given}
-    if strangers := [printable(word) for word, name in found.items() if name is None]:
-        raise UserError(f"{truncate_list(strangers)}: not in {library.folder}, so nothing was removed")
-    return [name for name in found.values() if name is not None]
 
 
 def _spellings(word: str) -> Iterator[str]:
@@ -58,27 +71,20 @@ def _spellings(word: str) -> Iterator[str]:
 
 
 def _gone_files(library: Library) -> list[str]:
+    """What cannot be looked at, as on a disk that does not answer, counts as there."""
     names = (photo.name for page in library.catalogue.pages() for photo, _ in page)
-    gone, there = [], 0
+    gone, any_there = list[str](), False
     for name in (name for name in names if "://" not in name):
-        if _exists(name):
-            there += 1
-        else:
+        try:
+            os.stat(name)
+            any_there = True
+        except (FileNotFoundError, NotADirectoryError):
             gone.append(name)
-    if gone and not there:
+        except OSError:
+            any_there = True
+    if gone and not any_there:
         raise UserError(f"the files of all {len(gone)} photos are gone: is their disk there? Nothing was removed")
     return gone
-
-
-def _exists(name: str) -> bool:
-    """What cannot be looked at, as on a disk that does not answer, counts as there."""
-    try:
-        os.stat(name)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def merge(folders: Sequence[str], into: str) -> None:
@@ -113,18 +119,15 @@ def _merge_page(library: Library, source: Library, page: Sequence[Entry], change
     entries = [entry for entry in page if entry[1] is not None or entry[0].reason is not None]
     there = [library.catalogue.named(photo.name) for photo, _ in entries]
     newer = [old is None or _rank(entry) > _rank(old) for entry, old in zip(entries, there, strict=True)]
-    _copy_entries(library, source, [entry for entry, new in zip(entries, newer, strict=True) if new], change)
+    taken = [entry for entry, new in zip(entries, newer, strict=True) if new]
+    keys = np.array([key for _, key in taken if key is not None], np.int64)
+    new_keys = iter(library.write_segment(change, source.descriptors(keys)).tolist() if len(keys) else ())
+    change.put([photo for photo, _ in taken], [None if key is None else next(new_keys) for _, key in taken])
     for (photo, _), old, new in zip(entries, there, newer, strict=True):
         if old is not None:
             first, last = (old[0], photo) if new else (photo, old[0])
             change.set_metadata(photo.name, {**first.metadata, **last.metadata})
     return sum(newer)
-
-
-def _copy_entries(library: Library, source: Library, entries: Sequence[Entry], change: Change) -> None:
-    keys = np.array([key for _, key in entries if key is not None], np.int64)
-    new_keys = iter(library.write_segment(change, source.descriptors(keys)).tolist() if len(keys) else ())
-    change.put([photo for photo, _ in entries], [None if key is None else next(new_keys) for _, key in entries])
 
 
 def _rank(entry: Entry) -> tuple[int, bool]:

@@ -12,16 +12,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.library.catalogue import Contents, key_of, number_of
-
-if TYPE_CHECKING:
-    from pymilvus import MilvusClient
+from dolglab.library.catalogue import ROW_BITS, Contents, Descriptors, Keys, key_of
+from dolglab.library.stores import Found, Store
 
 # Rows in one request, whose size servers limit.
 BATCH = 1000
@@ -32,7 +30,7 @@ MAX_NAMED = 2000
 SERVER_LOGS = ("milvus_lite", "pymilvus")
 
 
-class MilvusStore:
+class MilvusStore(Store):
     """A collection of a Milvus.
 
     Args:
@@ -40,15 +38,19 @@ class MilvusStore:
         collection: its name; made with the first descriptors.
         dim: length of the descriptors.
 
-    Raises:
-        UserError: pymilvus is not installed, no such server, or a file that another process has open.
+    Raises UserError where pymilvus is not installed, for no such server, and a file that another process has open.
     """
 
     def __init__(self, uri: str, collection: str, dim: int) -> None:
         self.uri = uri
         self.collection = collection
         self.dim = dim
-        self._client = _connected(uri)
+        try:
+            from pymilvus import MilvusClient
+        except ImportError:
+            raise UserError("descriptors in Milvus need pymilvus: pip install 'dolglab[milvus]'") from None
+        with _milvus_errors(uri):
+            self._client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
 
     @classmethod
     def open(cls, folder: Path, dim: int, options: Mapping[str, Any], limits: object) -> MilvusStore:
@@ -60,11 +62,10 @@ class MilvusStore:
         """As `Store.close`: another process can open the file then."""
         self._client.close()
 
-    def write(self, number: int, descriptors: NDArray[np.float32]) -> str:
-        """As `Store.write`."""
+    def write(self, number: int, descriptors: Descriptors) -> str:
         with _milvus_errors(self.uri):
             if not self._client.has_collection(self.collection):
-                _make(self._client, self.collection, self.dim)
+                self._make_collection()
             for start in range(0, len(descriptors), BATCH):
                 part = descriptors[start : start + BATCH]
                 rows = [{"key": key_of(number, start + row), "vector": vector} for row, vector in enumerate(part)]
@@ -72,21 +73,28 @@ class MilvusStore:
             self._client.flush(self.collection)
         return "milvus"
 
-    def search(
-        self, queries: NDArray[np.float32], k: int, contents: Contents, allowed: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """As `Store.search`."""
-        named = allowed if allowed is not None and len(allowed) <= MAX_NAMED else None
+    def search(self, queries: Descriptors, k: int, contents: Contents, allowed: Keys | None = None) -> Found:
+        named = "" if allowed is None or len(allowed) > MAX_NAMED else f"key in {allowed.tolist()}"
         width = min(MAX_ANSWERS, k + SPARE)
         while True:
-            answers = self._ask(queries, width, named)
+            with _milvus_errors(self.uri):
+                result: Any = self._client.search(
+                    self.collection, data=list(queries), limit=width, filter=named, output_fields=["key"]
+                )
+            # Keys and cosines of each query's answers, best first.
+            answers = [[(hit["key"], hit["distance"]) for hit in hits] for hits in result]
             found = [[hit for hit in hits if _counts(hit[0], contents, allowed)][:k] for hits in answers]
             enough = all(len(kept) == k or len(hits) < width for kept, hits in zip(found, answers, strict=True))
             if enough or width == MAX_ANSWERS:
-                return _pad(found, k)
+                break
             width = min(MAX_ANSWERS, 4 * width)
+        scores, keys = np.full((len(found), k), -np.inf, np.float32), np.full((len(found), k), -1, np.int64)
+        for row, hits in enumerate(found):
+            keys[row, : len(hits)] = [key for key, _ in hits]
+            scores[row, : len(hits)] = [cosine for _, cosine in hits]
+        return scores, keys
 
-    def rows(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def rows(self, number: int, rows: NDArray[np.int64]) -> Descriptors:
         """As `Store.rows`. Raises UserError where some are not there."""
         keys = [key_of(number, row) for row in rows.tolist()]
         found = {hit["key"]: hit["vector"] for hit in self._get(keys, ["key", "vector"])}
@@ -103,10 +111,6 @@ class MilvusStore:
         lasts = {key: number for number, key in keys.items() if key not in contents.dead}
         there = {hit["key"] for hit in self._get(list(lasts), ["key"])}
         return [number for key, number in lasts.items() if key not in there]
-
-    def outdated(self, contents: Contents) -> bool:
-        """As `Store.outdated`: Milvus keeps its own."""
-        return False
 
     def sweep(self, contents: Contents) -> None:
         """Take out of Milvus whatever the contents do not speak of."""
@@ -130,36 +134,15 @@ class MilvusStore:
                 hits += self._client.get(self.collection, keys[start : start + BATCH], output_fields=fields)
         return hits
 
-    def _ask(
-        self, queries: NDArray[np.float32], k: int, named: NDArray[np.int64] | None
-    ) -> list[list[tuple[int, float]]]:
-        """Keys and cosines of each query's answers, best first."""
-        chosen = "" if named is None else f"key in {named.tolist()}"
-        with _milvus_errors(self.uri):
-            answers: Any = self._client.search(
-                self.collection, data=list(queries), limit=k, filter=chosen, output_fields=["key"]
-            )
-        return [[(hit["key"], hit["distance"]) for hit in hits] for hits in answers]
+    def _make_collection(self) -> None:
+        from pymilvus import DataType
 
-
-def _connected(uri: str) -> MilvusClient:
-    try:
-        from pymilvus import MilvusClient
-    except ImportError:
-        raise UserError("descriptors in Milvus need pymilvus: pip install 'dolglab[milvus]'") from None
-    with _milvus_errors(uri):
-        return MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
-
-
-def _make(client: MilvusClient, collection: str, dim: int) -> None:
-    from pymilvus import DataType
-
-    schema = client.create_schema(auto_id=False)
-    schema.add_field("key", DataType.INT64, is_primary=True)
-    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
-    index = client.prepare_index_params()
-    index.add_index("vector", index_type="AUTOINDEX", metric_type="IP")
-    client.create_collection(collection, schema=schema, index_params=index, consistency_level="Strong")
+        schema = self._client.create_schema(auto_id=False)
+        schema.add_field("key", DataType.INT64, is_primary=True)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self.dim)
+        index = self._client.prepare_index_params()
+        index.add_index("vector", index_type="AUTOINDEX", metric_type="IP")
+        self._client.create_collection(self.collection, schema=schema, index_params=index, consistency_level="Strong")
 
 
 @contextmanager
@@ -181,20 +164,12 @@ def _milvus_errors(uri: str) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _counts(key: int, contents: Contents, allowed: NDArray[np.int64] | None) -> bool:
-    segment = contents.segments.get(number_of(key))
-    return segment is not None and not _among(key, contents.dead) and (allowed is None or _among(key, allowed))
+def _counts(key: int, contents: Contents, allowed: Keys | None) -> bool:
+    there = key >> ROW_BITS in contents.segments and not _among(key, contents.dead)
+    return there and (allowed is None or _among(key, allowed))
 
 
-def _among(key: int, keys: NDArray[np.int64]) -> bool:
+def _among(key: int, keys: Keys) -> bool:
     """Whether a key is one of these, which are ascending."""
     place = np.searchsorted(keys, key)
     return bool(place < len(keys) and keys[place] == key)
-
-
-def _pad(found: list[list[tuple[int, float]]], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    scores, keys = np.full((len(found), k), -np.inf, np.float32), np.full((len(found), k), -1, np.int64)
-    for row, hits in enumerate(found):
-        keys[row, : len(hits)] = [key for key, _ in hits]
-        scores[row, : len(hits)] = [cosine for _, cosine in hits]
-    return scores, keys

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
 import numpy as np
-from numpy.typing import NDArray
 
-from dolglab.data.image_formats import BrokenImageError, Header, NoImageError, TooLargeError, read_header, reason
+from dolglab.data.image_formats import BrokenImageError, Pixels, reason
 from dolglab.data.image_reading import crop_query, decode, decode_shrunk, shrink
-from dolglab.data.sources import IMAGE_SUFFIXES, is_image, is_visible, stable_ids
+from dolglab.data.sources import is_image, is_visible, stable_ids
 from dolglab.errors import UserError
 from dolglab.io import retry_io
 
 Box = tuple[float, float, float, float]
-# The formats that are read, for a person.
-FORMATS = "JPEG, PNG, WebP, AVIF, JPEG 2000, TIFF, GIF or BMP"
+# What object stores say of an object, that is something else when the object is.
+VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
 
 
 @dataclass(frozen=True)
@@ -39,22 +38,6 @@ class PhotoFile:
             return Path(self.name).read_bytes()
         with fsspec.open(self.name, "rb") as file:
             return file.read()  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def find_photos(places: Sequence[str]) -> list[PhotoFile]:
-    """A few photos: every one that `files_below` finds, in the order of their names.
-
-    Raises UserError for a place that is not there, and where there is no photo at all.
-    """
-    files = {file.name: file for place in places for file in files_below(place)}
-    if not files:
-        raise no_photos(places)
-    return [files[name] for name in sorted(files)]
-
-
-def no_photos(places: Sequence[str]) -> UserError:
-    """What a person hears where there is no photo."""
-    return UserError(f"no photos in {', '.join(places)}: files {' '.join(sorted(IMAGE_SUFFIXES))}")
 
 
 def files_below(
@@ -109,41 +92,14 @@ def _object_store_files(prefix: str, skipped: Callable[[str], None]) -> Iterator
     for name, info in sorted(found.items()):
         base = name.rpartition("/")[2]
         if is_image(base) and is_visible(base):
-            yield PhotoFile(system.unstrip_protocol(name), int(info.get("size") or 0), _version(info))
+            version = next((str(info[key]) for key in VERSIONS if info.get(key) is not None), None)
+            changed = 0 if version is None else int(stable_ids([version])[0] >> np.uint64(1))
+            yield PhotoFile(system.unstrip_protocol(name), int(info.get("size") or 0), changed)
         elif is_visible(base):
             skipped(base)
 
 
-def _version(info: dict[str, object]) -> int:
-    """A number that is another one when the object is."""
-    for key in ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created"):
-        if info.get(key) is not None:
-            return int(stable_ids([str(info[key])])[0] >> np.uint64(1))
-    return 0
-
-
-class TooManyPixelsError(UserError):
-    """A photo that nobody decodes."""
-
-
-def photo_header(data: bytes) -> Header:
-    """What an encoded photo says of itself, before a pixel is decoded.
-
-    Raises UserError for what is no photo, and TooManyPixelsError for more than any is opened with.
-    """
-    if not data:
-        raise UserError("the photo is empty: zero bytes")
-    try:
-        return read_header(data)
-    except NoImageError:
-        raise UserError(f"this is no photo that can be read: send a {FORMATS} file") from None
-    except TooLargeError:
-        raise TooManyPixelsError("the photo has too many pixels") from None
-    except BrokenImageError:
-        raise UserError("the photo cannot be read: it is damaged") from None
-
-
-def photo_pixels(name: str, max_side: int, box: Box | None = None) -> NDArray[np.uint8]:
+def photo_pixels(name: str, max_side: int, box: Box | None = None) -> Pixels:
     """Pixels of a photo's file or address, as `query_pixels`. Raises UserError as that, and where it is not there."""
     try:
         data = PhotoFile(name, 0, 0).read()
@@ -152,7 +108,7 @@ def photo_pixels(name: str, max_side: int, box: Box | None = None) -> NDArray[np
     return query_pixels(data, name, max_side, box)
 
 
-def query_pixels(data: bytes, name: str, max_side: int, box: Box | None = None) -> NDArray[np.uint8]:
+def query_pixels(data: bytes, name: str, max_side: int, box: Box | None = None) -> Pixels:
     """An encoded photo's pixels, (H, W, 3): inside the box x1, y1, x2, y2 (pixels) where one is given, then shrunk.
 
     Raises UserError for a photo that cannot be read and for a box that is not inside it.
@@ -163,12 +119,16 @@ def query_pixels(data: bytes, name: str, max_side: int, box: Box | None = None) 
         pixels = decode(data)
     except BrokenImageError as error:
         raise UserError(f"{name} cannot be read: {reason(error)}") from error
-    _check_box(box, pixels.shape[:2], name)
+    (x1, y1, x2, y2), (height, width) = box, pixels.shape[:2]
+    if x1 > x2 or y1 > y2:
+        raise UserError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} ends before it begins: x1,y1 is its top left corner")
+    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height) or round(x2) <= round(x1) or round(y2) <= round(y1):
+        raise UserError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} is not inside {name}, of {width} x {height} pixels")
     return shrink(crop_query(pixels, np.array(box, np.float64), "pil"), max_side)
 
 
 def read_box(text: str) -> Box:
-    """A box from "x1,y1,x2,y2". Raises UserError for anything else.
+    """A box from finite numbers "x1,y1,x2,y2". Raises UserError for anything else.
 
     >>> read_box("0,0,640,480")
     (0.0, 0.0, 640.0, 480.0)
@@ -176,14 +136,7 @@ def read_box(text: str) -> Box:
     try:
         x1, y1, x2, y2 = (float(part) for part in text.split(","))
     except ValueError:
-        raise UserError(f"a box is x1,y1,x2,y2 in pixels, not {text}") from None
+        x1 = y1 = x2 = y2 = float("nan")
+    if not np.isfinite((x1, y1, x2, y2)).all():
+        raise UserError(f"a box is x1,y1,x2,y2 in pixels, not {text}")
     return x1, y1, x2, y2
-
-
-def _check_box(box: Box, shape: tuple[int, ...], name: str) -> None:
-    x1, y1, x2, y2 = box
-    height, width = shape
-    if x1 > x2 or y1 > y2:
-        raise UserError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} ends before it begins: x1,y1 is its top left corner")
-    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height) or round(x2) <= round(x1) or round(y2) <= round(y1):
-        raise UserError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} is not inside {name}, of {width} x {height} pixels")

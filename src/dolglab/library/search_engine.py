@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dolglab.data.image_formats import Pixels
+from dolglab.errors import UserError
+from dolglab.library.catalogue import Columns, Descriptors, Photo
 from dolglab.library.explain import VERIFIED, Explanation, SpatialVerifier, explain
 from dolglab.library.library import Answer, Library
 from dolglab.library.photos import photo_pixels
 from dolglab.sharing.loading import load_extractor
+
+# Of a search that is told what was right: how much the query, the right answers and the wrong ones count.
+ALPHA, BETA, GAMMA = 1.0, 0.75, 0.15
 
 
 class SearchEngine:
@@ -28,38 +33,80 @@ class SearchEngine:
         self.library.check(self.loaded.identity)
         self._verifier = SpatialVerifier(self.max_side)
 
-    def describe(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Descriptors, (n, dim), of pixels, (H, W, 3) each, as `query_pixels` gives them."""
-        return self.loaded.describe(images)
-
     def search(
         self,
-        queries: Sequence[NDArray[np.uint8]],
+        queries: Sequence[Pixels],
         count: int = 20,
-        filters: Mapping[str, str] | None = None,
+        filters: Columns | None = None,
         verify: bool = False,
+        descriptors: Descriptors | None = None,
     ) -> list[list[Answer]]:
-        """The best answers to each query's pixels; with `verify` re-ranked by local features.
+        """The best answers to each query's pixels, (H, W, 3), as `query_pixels` gives them.
 
-        Raises UserError for a column that no photo has.
+        With `verify` they are re-ranked by local features. `descriptors`, (Q, dim), of the queries may be given where
+        they are known. Raises UserError for a column that no photo has.
         """
-        return self.search_descriptors(self.describe(queries), queries, count, filters, verify)
-
-    def search_descriptors(
-        self,
-        descriptors: NDArray[np.float32],
-        queries: Sequence[NDArray[np.uint8]],
-        count: int = 20,
-        filters: Mapping[str, str] | None = None,
-        verify: bool = False,
-    ) -> list[list[Answer]]:
-        """The same for queries whose descriptors, (Q, dim), are known."""
+        if descriptors is None:
+            descriptors = self.loaded.describe(queries)
         found = self.library.search(descriptors, max(count, VERIFIED) if verify else count, filters)
         if verify:
             found = [self._verifier(query, answers) for query, answers in zip(queries, found, strict=True)]
         return [answers[:count] for answers in found]
 
-    def explain(self, query: NDArray[np.uint8], answer: Answer) -> Explanation:
+    def explain(self, query: Pixels, answer: Answer) -> Explanation:
         """Why an answer was found. Raises UserError where its photo can no longer be read."""
         pixels = photo_pixels(answer.photo.name, self.max_side)
         return explain(self.loaded.extractor, self._verifier, query, pixels)
+
+
+def rocchio(query: Descriptors, right: Descriptors, wrong: Descriptors) -> Descriptors:
+    """The query's descriptor, (dim,), moved towards the right answers', (n, dim), and away from the wrong ones'.
+
+    Rocchio (1971) with the weights of Manning, Raghavan and Schuetze, Introduction to Information Retrieval (2008),
+    section 9.1.1: alpha query + beta mean(right) - gamma mean(wrong), L2-normalised.
+    """
+    new = ALPHA * query
+    if len(right):
+        new = new + BETA * right.mean(0)
+    if len(wrong):
+        new = new - GAMMA * wrong.mean(0)
+    norm = float(np.linalg.norm(new))
+    return (new / norm if norm > 0 else query).astype(np.float32)
+
+
+def search_with_feedback(
+    library: Library,
+    query: Descriptors,
+    right: Sequence[int],
+    wrong: Sequence[int],
+    count: int = 20,
+    filters: Columns | None = None,
+) -> list[Answer]:
+    """The best answers to a moved query: photos marked right first, those marked wrong last, each with its cosine.
+
+    Args:
+        query: descriptor, (dim,).
+        right: numbers of photos marked so, and `wrong` of the others; of photos that are gone nothing is heard.
+        count: answers besides the marked ones.
+    """
+    known = _descriptors(library, [*right, *wrong])
+    marked = [[known[number] for number in numbers if number in known] for numbers in (right, wrong)]
+    new = rocchio(query, *(np.array([row for _, row in each]).reshape(-1, len(query)) for each in marked))
+    answers = [[Answer(photo, float(row @ new)) for photo, row in each] for each in marked]
+    liked, disliked = (sorted(each, key=lambda answer: -answer.cosine) for each in answers)
+    found = library.search(new[None], count + len(known), filters)[0]
+    return [*liked, *[answer for answer in found if answer.photo.id not in known][:count], *disliked]
+
+
+def _descriptors(library: Library, numbers: Sequence[int]) -> dict[int, tuple[Photo, Descriptors]]:
+    """Photos and their descriptors, by number, of those that have one."""
+    entries = [(photo, key) for photo, key in library.catalogue.find(numbers) if key is not None]
+    try:
+        rows = library.descriptors(np.array([key for _, key in entries], np.int64))
+    except UserError:
+        # Another process may have written them elsewhere.
+        if [entry for entry in library.catalogue.find(numbers) if entry[1] is not None] == entries:
+            raise
+        return _descriptors(library, numbers)
+    pairs = ((photo, row) for (photo, _), row in zip(entries, rows, strict=True))
+    return {photo.id: (photo, row) for photo, row in pairs if photo.id is not None}

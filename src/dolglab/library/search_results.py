@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,20 +10,20 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dolglab.data.image_formats import Pixels
 from dolglab.data.image_reading import shrink
 from dolglab.errors import UserError
-from dolglab.io import is_utf8, write_text
+from dolglab.io import write_text
 from dolglab.library.catalogue import printable
 from dolglab.library.explain import Explanation
-from dolglab.library.library import Answer
-from dolglab.library.photos import Box, find_photos, photo_pixels, read_box
+from dolglab.library.library import Answer, parse_filters
+from dolglab.library.listing import find_photos
+from dolglab.library.photos import Box, photo_pixels, read_box
 from dolglab.library.search_engine import SearchEngine
 from dolglab.results.pictures import jpeg
 from dolglab.results.report import data_uri
@@ -35,9 +34,8 @@ RERANKERS = ("spatial",)
 BATCH = 16
 # Longer side of the page's pictures, in pixels.
 THUMBNAIL = 360
-# What a cosine is the sum of, as tables and JSON call it, and as the page does.
+# What a cosine is the sum of.
 TERMS = ("global", "local", "cross", "bias")
-TERM_LABELS = ("global with global", "local with local", "global with local", "with the bias")
 NUMERIC = frozenset({"cosine", "inliers", *TERMS})
 
 
@@ -87,7 +85,7 @@ def search_photos(
     """
     if rerank not in (None, *RERANKERS):
         raise UserError(f"--rerank is {' or '.join(RERANKERS)}, not {rerank}")
-    part, filters = None if box is None else read_box(box), parse_filters(where)
+    part, filters = None if box is None else read_box(box), parse_filters(where, "--where")
     engine = SearchEngine(library, backend)
     names = [file.name for file in find_photos(queries)]
     results: list[SearchResult] = []
@@ -111,21 +109,7 @@ def search_photos(
         print(f"page: {html}")
 
 
-def parse_filters(where: Sequence[str]) -> dict[str, str]:
-    """Values by column. Raises UserError for what is no COLUMN=VALUE.
-
-    >>> parse_filters(["year=1900", "place=a=b"])
-    {'year': '1900', 'place': 'a=b'}
-    """
-    for condition in where:
-        if not is_utf8(condition):
-            raise UserError(f"--where {os.fsencode(condition)!r} is not UTF-8")
-        if "=" not in condition:
-            raise UserError(f"--where wants COLUMN=VALUE, not {condition}")
-    return dict(condition.split("=", 1) for condition in where)
-
-
-def _read_queries(names: Sequence[str], max_side: int, box: Box | None, alone: bool) -> dict[str, NDArray[np.uint8]]:
+def _read_queries(names: Sequence[str], max_side: int, box: Box | None, alone: bool) -> dict[str, Pixels]:
     """Pixels by name; of several, one that cannot be read is told of and left out."""
     pixels = {}
     for name in names:
@@ -138,7 +122,7 @@ def _read_queries(names: Sequence[str], max_side: int, box: Box | None, alone: b
     return pixels
 
 
-def _explanation(engine: SearchEngine, query: NDArray[np.uint8], answer: Answer) -> Explanation | None:
+def _explanation(engine: SearchEngine, query: Pixels, answer: Answer) -> Explanation | None:
     try:
         return engine.explain(query, answer)
     except UserError:
@@ -218,54 +202,28 @@ def to_json(result: SearchResult) -> dict[str, Any]:
 
 def write_page(path: Path, results: Sequence[SearchResult]) -> Path:
     """Write the page at `path` in one step. Raises UserError where it cannot be written."""
-    html = template(Path(__file__).with_name("page.html.j2")).render(searches=[_page_search(one) for one in results])
+    page = template(
+        Path(__file__).with_name("page.html.j2"),
+        common_folder=common_folder,
+        data_uri=data_uri,
+        inliers=_inliers,
+        photo_uri=_photo_uri,
+        printable=printable,
+    )
     try:
-        return write_text(path, html)
+        return write_text(path, page.render(results=results))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _page_search(result: SearchResult) -> dict[str, Any]:
-    folder = common_folder(result.answers)
-    pairs = zip(result.answers, result.reasons, strict=True)
-    return {
-        "name": result.title,
-        "image": data_uri(result.picture),
-        "folder": printable(folder),
-        "verified": any(answer.inliers is not None for answer in result.answers),
-        "answers": [_page_answer(rank, folder, *pair) for rank, pair in enumerate(pairs, 1)],
-    }
-
-
-def _page_answer(rank: int, folder: str, answer: Answer, reason: Explanation | None) -> dict[str, Any]:
-    inside, _, name = answer.photo.name.removeprefix(folder).rpartition("/")
+def _photo_uri(name: str) -> str | None:
+    """A thumbnail of a photo for the page; None where it can no longer be read."""
     try:
-        image = data_uri(thumbnail(photo_pixels(answer.photo.name, THUMBNAIL)))
+        return data_uri(thumbnail(photo_pixels(name, THUMBNAIL)))
     except UserError:
-        # The photo can no longer be read: the page says so.
-        image = None
-    return {
-        "rank": rank,
-        "image": image,
-        "name": printable(name),
-        "folder": printable(inside),
-        "cosine": f"{answer.cosine:.3f}",
-        "inliers": _inliers(answer, reason),
-        "metadata": dict(answer.photo.metadata),
-        "reason": None if reason is None else _page_reason(reason),
-    }
+        return None
 
 
-def _page_reason(reason: Explanation) -> dict[str, Any]:
-    terms = [] if reason.terms is None else zip(TERM_LABELS, (f"{term:+.3f}" for term in reason.terms), strict=True)
-    return {
-        "terms": list(terms),
-        "matches": f"{reason.inliers} inliers of {reason.matches} matches",
-        "picture": data_uri(reason.picture),
-        "attention": [data_uri(image) for image in reason.attention],
-    }
-
-
-def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
+def thumbnail(pixels: Pixels) -> bytes:
     """A small JPEG of a photo, (H, W, 3)."""
     return jpeg(Image.fromarray(shrink(pixels, THUMBNAIL)))

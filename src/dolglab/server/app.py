@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
+import re
 import socket
+import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import typer
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import Request
 
 from dolglab import __version__
 from dolglab.errors import UserError
 from dolglab.library.search_engine import SearchEngine
-from dolglab.server.errors import add_handlers
 from dolglab.server.routes import ROUTERS
-from dolglab.server.security import Metrics, SecurityMiddleware, Settings
+from dolglab.server.security import Metrics, SecurityMiddleware, Settings, error_response
 from dolglab.server.service import SearchService
 
 DESCRIPTION = """Search a library of photos by photo.
@@ -44,9 +51,44 @@ def build_app(finder: SearchEngine, settings: Settings) -> FastAPI:
     app.state.metrics = metrics
     for router in ROUTERS:
         app.include_router(router)
-    add_handlers(app, finder.library.folder)
+    _add_error_handlers(app, finder.library.folder)
     app.add_middleware(SecurityMiddleware, settings=settings, metrics=metrics)
     return app
+
+
+def hide_folder(message: str, folder: Path) -> str:
+    """A message for clients, who are not told where the library's folder lies on this machine.
+
+    >>> hide_folder("/srv/library/a.jpg is no photo", Path("/srv/library"))
+    'a.jpg is no photo'
+    """
+    for path in {str(folder.absolute()), str(folder.resolve())}:
+        message = re.sub(rf"{re.escape(path)}/", "", message)
+        message = re.sub(rf"{re.escape(path)}(?![\w.-])", "the library", message)
+    # An option of the command line, which clients do not have.
+    return message.removesuffix(" (--metadata)")
+
+
+def _add_error_handlers(app: FastAPI, folder: Path) -> None:
+    """Have the app answer every exception as JSON; `folder` is the library's."""
+
+    def handle(request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, StarletteHTTPException):
+            return error_response(error)
+        if isinstance(error, RequestValidationError):
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"][1:])
+            return error_response(HTTPException(422, f"{field}: {first['msg']}" if field else first["msg"]))
+        if isinstance(error, UserError):
+            return error_response(HTTPException(400, hide_folder(str(error), folder)))
+        if isinstance(error, sqlite3.Error):
+            logging.getLogger("dolg.server").error("the catalogue: %s", error)
+            busy = HTTPException(503, "the library cannot be read just now: try again", {"Retry-After": "5"})
+            return error_response(busy)
+        return error_response(HTTPException(500, "the server failed: its log says how"))
+
+    for kind in (StarletteHTTPException, RequestValidationError, UserError, sqlite3.Error, Exception):
+        app.add_exception_handler(kind, handle)
 
 
 def run(library: str, host: str, port: int, settings: Settings, backend: str = "torch") -> None:

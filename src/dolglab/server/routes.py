@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -13,10 +12,10 @@ from fastapi import Path as PathParam
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 
-from dolglab.library.photos import FORMATS
-from dolglab.server import parsing, schemas
-from dolglab.server.downloads import folder_name, iterate_chunks
-from dolglab.server.owned_files import safe_name
+from dolglab.library.library import parse_filters
+from dolglab.library.photos import Box, read_box
+from dolglab.server import schemas
+from dolglab.server.photo_files import folder_name, iterate_chunks, safe_name
 from dolglab.server.service import SearchService
 from dolglab.templates import template
 
@@ -48,6 +47,10 @@ def _service(request: Request) -> SearchService:
     return request.app.state.service
 
 
+def _parse_box(text: str) -> Box | None:
+    return read_box(text) if text.strip() else None
+
+
 async def _refuse_unknown_fields(request: Request) -> None:
     """Raise HTTPException 422 for a field of a form that the route does not have: it would do nothing, unseen."""
     known = [field.alias for field in request.scope["route"].dependant.body_params]
@@ -62,7 +65,7 @@ TOKEN = [Depends(HTTPBearer(auto_error=False, description="Where the server has 
 FORM = [Depends(_refuse_unknown_fields)]
 
 Service = Annotated[SearchService, Depends(_service)]
-Upload = Annotated[UploadFile, File(description=f"An image file: {FORMATS}.")]
+Upload = Annotated[UploadFile, File(description=f"An image file: {schemas.FORMATS}.")]
 BoxField = Annotated[str, Form(description="Only this part: x1,y1,x2,y2 in pixels of the upright photo.")]
 WhereField = Annotated[list[str], Form(description="Only photos with this in a column: COLUMN=VALUE.")]
 Id = Annotated[int, PathParam(ge=1, le=schemas.MAX_ID, description="A photo's number in the library.")]
@@ -113,11 +116,11 @@ def search(
 ) -> schemas.Found:
     """Search the library for what a photo shows."""
     start = time.monotonic()
-    data = parsing.read_upload(photo, service.settings.max_upload)
-    descriptor, answers = service.search(data, parsing.parse_box(box), top, parsing.parse_filters(where), verify)
+    data = schemas.read_upload(photo, service.settings.max_upload)
+    descriptor, answers = service.search(data, _parse_box(box), top, parse_filters(where, "where"), verify)
     return schemas.Found(
         answers=schemas.serialize_answers(answers),
-        descriptor=schemas.serialize_descriptor(descriptor),
+        descriptor=schemas.to_base64(descriptor.astype("<f4").tobytes()),
         seconds=time.monotonic() - start,
     )
 
@@ -129,7 +132,7 @@ def rerank(service: Service, request: schemas.Rerank) -> schemas.Found:
     Photos marked right come first, those marked wrong last.
     """
     start = time.monotonic()
-    descriptor = parsing.parse_descriptor(request.descriptor, service.finder.library.identity["dim"])
+    descriptor = schemas.parse_descriptor(request.descriptor, service.finder.library.identity["dim"])
     right = list(dict.fromkeys(request.right))
     wrong = [number for number in dict.fromkeys(request.wrong) if number not in right]
     answers = service.rerank(descriptor, right, wrong, request.top, request.where)
@@ -145,8 +148,8 @@ def explain(
     service: Service, photo: Upload, id: Annotated[schemas.Number, Form()], box: BoxField = ""
 ) -> schemas.Explained:
     """Say why a photo of the library is found for a query: matching local features, attention, terms of the cosine."""
-    data = parsing.read_upload(photo, service.settings.max_upload)
-    return schemas.serialize_explanation(service.explain(data, parsing.parse_box(box), id))
+    data = schemas.read_upload(photo, service.settings.max_upload)
+    return schemas.serialize_explanation(service.explain(data, _parse_box(box), id))
 
 
 @photo_router.get("/photos/{id}", responses=errors(404, 422, *GUARDED))
@@ -174,8 +177,8 @@ def add(
     metadata: Annotated[str, Form(description='Columns: a JSON object of strings, such as {"year": "1901"}.')] = "",
 ) -> schemas.Photo:
     """Add a photo: its file is kept in the library's folder `added-photos`, under its name or one like it."""
-    data = parsing.read_upload(photo, service.settings.max_upload)
-    return schemas.serialize_photo(service.add(data, photo.filename or "", parsing.parse_metadata(metadata)))
+    data = schemas.read_upload(photo, service.settings.max_upload)
+    return schemas.serialize_photo(service.add(data, photo.filename or "", schemas.parse_metadata(metadata)))
 
 
 @photo_router.delete("/photos/{id}", responses=errors(404, 422, *GUARDED))
@@ -200,8 +203,8 @@ def export(
     """Download marks as a zip that `data=folder` trains on: a folder with the photos marked right, and the query's."""
     query = None
     if photo is not None:
-        data = parsing.read_upload(photo, service.settings.max_upload)
-        query = safe_name(photo.filename or "", parsing.check_header(data, service.settings.max_pixels).suffix), data
+        data = schemas.read_upload(photo, service.settings.max_upload)
+        query = safe_name(photo.filename or "", schemas.check_header(data, service.settings.max_pixels).suffix), data
     archive = service.export(name, query, right, wrong)
     file = f"{folder_name(name)}.zip"
     # A header takes ASCII alone; who knows RFC 5987 reads the name itself.
@@ -243,13 +246,16 @@ def metrics(request: Request) -> Prometheus:
 @page_router.get("/")
 async def index() -> Response:
     """The search page."""
-    return _page_file("index.html")
+    return await page_file("index.html")
 
 
 @page_router.get("/page/{name}")
 async def page_file(name: str) -> Response:
     """A script or style of the pages."""
-    return _page_file(name)
+    if name not in PAGE_FILES:
+        raise HTTPException(404, "there is no such page")
+    data, media_type = PAGE_FILES[name]
+    return Response(data, media_type=media_type, headers={"Cache-Control": "no-cache"})
 
 
 @page_router.get("/api")
@@ -260,34 +266,7 @@ async def documentation(request: Request) -> Response:
         title=openapi["info"]["title"],
         about=openapi["info"]["description"].strip().split("\n\n"),
         address=str(request.base_url),
-        operations=list(_operations(openapi)),
+        paths=openapi["paths"],
+        schemas=openapi["components"]["schemas"],
     )
     return Response(page, media_type="text/html")
-
-
-def _page_file(name: str) -> Response:
-    if name not in PAGE_FILES:
-        raise HTTPException(404, "there is no such page")
-    data, media_type = PAGE_FILES[name]
-    return Response(data, media_type=media_type, headers={"Cache-Control": "no-cache"})
-
-
-def _operations(openapi: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What the page `api.html.j2` tells of each method of each path."""
-    for path, methods in openapi["paths"].items():
-        for method, operation in methods.items():
-            kind, parameters = "", operation.get("parameters", [])
-            fields = [(one["name"], one["required"], one["description"]) for one in parameters]
-            for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
-                kind = f"Sent as {media_type}. "
-                schema = openapi["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
-                for name, one in schema["properties"].items():
-                    fields.append((name, name in schema.get("required", []), one.get("description", "")))
-            yield {
-                "method": method.upper(),
-                "path": path,
-                "about": operation["description"],
-                "kind": kind,
-                "fields": [{"name": name, "needed": needed, "about": about} for name, needed, about in fields],
-                "answers": [(status, answer["description"]) for status, answer in operation["responses"].items()],
-            }

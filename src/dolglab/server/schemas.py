@@ -1,19 +1,29 @@
-"""The JSON of the REST API: its models, and how what the library gives becomes them."""
+"""What clients send and are answered: the JSON of the REST API, and uploads and fields of forms, checked and parsed."""
 
 from __future__ import annotations
 
 import base64
+import binascii
+import json
 from collections.abc import Collection, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
+from fastapi import HTTPException, UploadFile
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from dolglab.data.image_formats import BrokenImageError, Header, NoImageError, TooLargeError, read_header
+from dolglab.errors import UserError
+from dolglab.io import is_utf8
 from dolglab.library import catalogue, library
 from dolglab.library.catalogue import printable
 from dolglab.library.explain import Explanation
 
+# The formats of photos that are read, for a person.
+FORMATS = "JPEG, PNG, WebP, AVIF, JPEG 2000, TIFF, GIF or BMP"
+# Of a photo's metadata: columns, and characters of a column's name and of its value.
+MAX_COLUMNS, MAX_KEY, MAX_VALUE = 50, 100, 1000
 # The largest number of a photo is SQLite's.
 MAX_ID = 2**63 - 1
 MAX_ANSWERS, MAX_MARKS = 100, 200
@@ -156,20 +166,78 @@ def serialize_answers(
 
 def serialize_explanation(found: Explanation) -> Explained:
     """Why an answer was found."""
-    query, answer = map(_base64, found.attention)
+    query, answer = map(to_base64, found.attention)
     return Explained(
         matches=found.matches,
         inliers=found.inliers,
         terms=None if found.terms is None else Terms(**found.terms._asdict()),
-        picture=_base64(found.picture),
+        picture=to_base64(found.picture),
         attention=(query, answer),
     )
 
 
-def serialize_descriptor(descriptor: NDArray[np.float32]) -> str:
-    """A descriptor, (dim,), as little-endian float32 in base64, which `parsing.parse_descriptor` reads."""
-    return _base64(descriptor.astype("<f4").tobytes())
-
-
-def _base64(data: bytes) -> str:
+def to_base64(data: bytes) -> str:
+    """Bytes as text: JPEGs, and of descriptors little-endian float32, which `parse_descriptor` reads."""
     return base64.b64encode(data).decode()
+
+
+def read_upload(photo: UploadFile, max_bytes: int) -> bytes:
+    """The bytes of an uploaded photo. Raises HTTPException 413 for more than `max_bytes`."""
+    if photo.size is not None and photo.size > max_bytes:
+        raise HTTPException(413, f"the photo has more than {max_bytes / 1e6:g} MB: send a smaller one")
+    return photo.file.read()
+
+
+def check_header(data: bytes, max_pixels: int) -> Header:
+    """What an encoded photo says of itself, before a pixel is decoded.
+
+    Raises UserError for what is no photo, and HTTPException 413 for more than `max_pixels`, or than any is opened with.
+    """
+    if not data:
+        raise UserError("the photo is empty: zero bytes")
+    try:
+        header = read_header(data)
+    except NoImageError:
+        raise UserError(f"this is no photo that can be read: send a {FORMATS} file") from None
+    except TooLargeError:
+        raise HTTPException(413, f"the photo has more than {max_pixels / 1e6:g} megapixels: make it smaller") from None
+    except BrokenImageError:
+        raise UserError("the photo cannot be read: it is damaged") from None
+    pixels = header.width * header.height
+    if pixels > max_pixels:
+        raise HTTPException(
+            413, f"the photo has {pixels / 1e6:.1f} megapixels, more than {max_pixels / 1e6:g}: make it smaller"
+        )
+    return header
+
+
+def parse_metadata(text: str) -> dict[str, str]:
+    """A photo's columns, from a JSON object of strings. Raises UserError for anything else."""
+    try:
+        columns = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        columns = None
+    if not isinstance(columns, dict) or not all(isinstance(value, str) for value in columns.values()):
+        raise UserError('metadata is a JSON object of strings, such as {"year": "1901"}')
+    if len(columns) > MAX_COLUMNS:
+        raise UserError(f"metadata has {len(columns)} columns, more than {MAX_COLUMNS}")
+    for key, value in columns.items():
+        # A quote or a backslash would end the name in SQLite's JSON paths.
+        if not 0 < len(key) <= MAX_KEY or not key.isprintable() or set(key) & set('"\\'):
+            raise UserError(f"a column's name is up to {MAX_KEY} characters without quotes or backslashes, not {key}")
+        if len(value) > MAX_VALUE or "\0" in value or not is_utf8(value):
+            raise UserError(f"a column's value is up to {MAX_VALUE} characters of text: {key}")
+    return columns
+
+
+def parse_descriptor(text: str, dim: int) -> NDArray[np.float32]:
+    """A descriptor, (dim,), L2-normalised, from little-endian float32 in base64. Raises UserError for anything else."""
+    try:
+        found = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
+    except (binascii.Error, ValueError):
+        found = np.empty(0, np.float32)
+    with np.errstate(all="ignore"):
+        norm = np.linalg.norm(found.astype(np.float64))
+    if found.shape != (dim,) or not np.isfinite(norm) or norm == 0:
+        raise UserError(f"the descriptor is not one that /api/search gave: {dim} float32 in base64")
+    return (found / norm).astype(np.float32)

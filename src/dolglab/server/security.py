@@ -8,17 +8,18 @@ import ipaddress
 import math
 import socket
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException
+from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dolglab.server.errors import error_response
+from dolglab.library.catalogue import printable
 
 API, HEALTH = "/api/", "/api/health"
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
@@ -30,8 +31,8 @@ SAFE_COST = 0.05
 # Seconds that a client may be silent in the middle of a request, and that the whole of it may take: who sends byte by
 # byte is never silent.
 SILENCE, WHOLE_REQUEST = 20.0, 60.0
-# Bytes of a form besides its photo.
-FORM_FIELDS = 1_000_000
+# Bytes of a form besides its photo, and characters of an error's line.
+FORM_FIELDS, MAX_MESSAGE = 1_000_000, 300
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -42,6 +43,14 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+def error_response(error: StarletteHTTPException) -> JSONResponse:
+    """An exception as {"error": "one line"}: its detail in printable letters, cut where it is long."""
+    message = printable(" ".join(str(error.detail).split()))
+    if len(message) > MAX_MESSAGE:
+        message = f"{message[:MAX_MESSAGE]}…"
+    return JSONResponse({"error": message}, error.status_code, error.headers)
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class Settings:
 
 
 class Metrics:
-    """Requests by route and status, how long they took, and how many photos can be found (`photos()`)."""
+    """Requests by route and status, how long they took, how many are `running`, and photos that can be found."""
 
     def __init__(self, photos: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()
@@ -75,17 +84,19 @@ class Metrics:
         self._seconds = Histogram(
             "dolg_request_seconds", "Seconds from a request to its answer.", ("route",), registry=self._registry
         )
-        self._running = Gauge("dolg_requests_running", "Requests being answered.", registry=self._registry)
+        self.running = 0
+        running = Gauge("dolg_requests_running", "Requests being answered.", registry=self._registry)
+        running.set_function(lambda: self.running)
         found = Gauge("dolg_library_photos", "Photos that can be found.", registry=self._registry)
         found.set_function(photos)
 
     def request_started(self) -> None:
         """Count a request that came."""
-        self._running.inc()
+        self.running += 1
 
     def request_finished(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one that was answered; methods that are none count as one, or clients could make any counter."""
-        self._running.dec()
+        self.running -= 1
         self._requests.labels(method if method in METHODS else "other", route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
@@ -100,18 +111,18 @@ class RateLimiter:
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._capacity = per_minute
         self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        # Whoever asked last comes last.
+        self._buckets: dict[str, tuple[float, float]] = {}
 
     def acquire(self, client: str, cost: float = 1.0) -> float:
         """Take `cost` from a client's bucket; returns seconds until there is so much, 0 where it was taken."""
         now = self._clock()
-        level, then = self._buckets.get(client, (self._capacity, now))
+        level, then = self._buckets.pop(client, (self._capacity, now))
         level = min(self._capacity, level + (now - then) * self._capacity / 60)
         missing = max(0.0, cost - level)
         self._buckets[client] = (level if missing else level - cost, now)
-        self._buckets.move_to_end(client)
         if len(self._buckets) > MAX_CLIENTS:
-            self._buckets.popitem(last=False)
+            self._buckets.pop(next(iter(self._buckets)))
         return missing * 60 / self._capacity
 
 
@@ -135,7 +146,6 @@ class SecurityMiddleware:
         self._rate = RateLimiter(settings.rate)
         self._max_bytes = settings.max_upload + FORM_FIELDS
         self._metrics = metrics
-        self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a refusal, or have the application answer."""
@@ -147,7 +157,11 @@ class SecurityMiddleware:
         async def limited_receive() -> Message:
             nonlocal size, complete
             # Who waits for the end of a connection may wait long.
-            message = await receive() if complete else await self._receive_in_time(receive, start)
+            seconds = None if complete else min(self._silence, start + self._whole - time.monotonic())
+            try:
+                message = await asyncio.wait_for(receive(), seconds)
+            except TimeoutError:
+                raise HTTPException(408, "the rest of this request did not come: send it again") from None
             size, complete = size + len(message.get("body", b"")), not message.get("more_body", False)
             self._check_size(size)
             return message
@@ -162,7 +176,6 @@ class SecurityMiddleware:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        self._running += 1
         self._metrics.request_started()
         try:
             self._check(scope)
@@ -170,7 +183,6 @@ class SecurityMiddleware:
         except HTTPException as refusal:
             await error_response(refusal)(scope, receive, send_with_headers)
         finally:
-            self._running -= 1
             route = getattr(scope.get("route"), "path", "none")
             self._metrics.request_finished(scope["method"], route, status, time.monotonic() - start)
 
@@ -180,7 +192,7 @@ class SecurityMiddleware:
             raise HTTPException(403, "this server has another name: start it with --name to be reached by this one")
         if method not in SAFE_METHODS and _is_cross_site(headers):
             raise HTTPException(403, "a page from elsewhere asked for this: open the server's own page")
-        if self._running > MAX_REQUESTS:
+        if self._metrics.running > MAX_REQUESTS:
             raise HTTPException(503, "too many requests at once: try again in a moment", {"Retry-After": "2"})
         if not path.startswith(API) or path == HEALTH:
             return
@@ -192,13 +204,6 @@ class SecurityMiddleware:
         seconds = math.ceil(self._rate.acquire(client, SAFE_COST if method in SAFE_METHODS else 1.0))
         if seconds:
             raise HTTPException(429, f"too many requests: try again in {seconds} s", {"Retry-After": str(seconds)})
-
-    async def _receive_in_time(self, receive: Receive, start: float) -> Message:
-        left = start + self._whole - time.monotonic()
-        try:
-            return await asyncio.wait_for(receive(), min(self._silence, left))
-        except TimeoutError:
-            raise HTTPException(408, "the rest of this request did not come: send it again") from None
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
@@ -11,18 +11,16 @@ from typing import IO, TypeVar
 
 import numpy as np
 from fastapi import HTTPException
-from numpy.typing import NDArray
 
+from dolglab.data.image_formats import Pixels
 from dolglab.errors import UserError
-from dolglab.library.catalogue import Photo
+from dolglab.library.catalogue import Columns, Descriptors, Photo
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Answer, Library, LibraryBusy
 from dolglab.library.photos import Box, query_pixels
-from dolglab.library.relevance_feedback import search_with_feedback
-from dolglab.library.search_engine import SearchEngine
-from dolglab.server.downloads import check_unchanged, file_gone, photo_jpeg, training_zip
-from dolglab.server.owned_files import add_photo, find_photo, remove_photo, safe_name
-from dolglab.server.parsing import check_header
+from dolglab.library.search_engine import SearchEngine, search_with_feedback
+from dolglab.server import photo_files
+from dolglab.server.schemas import check_header
 from dolglab.server.security import Settings
 
 T = TypeVar("T")
@@ -85,28 +83,25 @@ class SearchService:
         self._changes = ConcurrencyLimiter("changes", WAITING_CHANGES + 1)
         self._write_lock = threading.Lock()
         # Size and time of change are part of the key: another file under the same name is another thumbnail.
-        self._thumbnail = lru_cache(CACHED_THUMBNAILS)(lambda name, size, changed: photo_jpeg(name, THUMBNAIL_SIDE))
+        self._thumbnail = lru_cache(CACHED_THUMBNAILS)(
+            lambda name, size, changed: photo_files.photo_jpeg(name, THUMBNAIL_SIDE)
+        )
 
     def search(
-        self, data: bytes, box: Box | None, count: int, filters: Mapping[str, str], verify: bool
-    ) -> tuple[NDArray[np.float32], list[Answer]]:
+        self, data: bytes, box: Box | None, count: int, filters: Columns, verify: bool
+    ) -> tuple[Descriptors, list[Answer]]:
         """The query's descriptor, (dim,), and the best answers to it."""
         check_header(data, self.settings.max_pixels)
 
-        def work() -> tuple[NDArray[np.float32], list[Answer]]:
+        def work() -> tuple[Descriptors, list[Answer]]:
             pixels, descriptor = self._embed(data, box)
-            answers = self.finder.search_descriptors(descriptor, [pixels], count, filters, verify)
+            answers = self.finder.search([pixels], count, filters, verify, descriptor)
             return descriptor[0], answers[0]
 
         return self._searches(work)
 
     def rerank(
-        self,
-        query: NDArray[np.float32],
-        right: Sequence[int],
-        wrong: Sequence[int],
-        count: int,
-        filters: Mapping[str, str],
+        self, query: Descriptors, right: Sequence[int], wrong: Sequence[int], count: int, filters: Columns
     ) -> list[Answer]:
         """The best answers to a query's descriptor, (dim,), moved by marks, see `search_with_feedback`."""
         return self._searches(lambda: search_with_feedback(self.finder.library, query, right, wrong, count, filters))
@@ -115,63 +110,65 @@ class SearchService:
         """Why a photo is found for a query."""
         check_header(data, self.settings.max_pixels)
         photo = self.photo(number)
-        check_unchanged(photo)
+        photo_files.check_unchanged(photo)
 
         def work() -> Explanation:
             pixels = query_pixels(data, "the photo", self.finder.max_side, box)
             try:
                 return self.finder.explain(pixels, Answer(photo, 0.0))
             except UserError:
-                raise file_gone() from None
+                raise photo_files.file_gone() from None
 
         return self._searches(work)
 
     def photo(self, number: int) -> Photo:
         """The photo of that number."""
-        return find_photo(self.finder.library, number)
+        return photo_files.find_photo(self.finder.library, number)
 
     def thumbnail(self, number: int) -> bytes:
         """A small JPEG of a photo."""
         photo = self.photo(number)
-        check_unchanged(photo)
+        photo_files.check_unchanged(photo)
         return self._pictures(lambda: self._thumbnail(photo.name, photo.size, photo.changed))
 
     def image(self, number: int) -> bytes:
         """A JPEG of a photo for a screen."""
         photo = self.photo(number)
-        check_unchanged(photo)
-        return self._pictures(lambda: photo_jpeg(photo.name, SCREEN_SIDE))
+        photo_files.check_unchanged(photo)
+        return self._pictures(lambda: photo_files.photo_jpeg(photo.name, SCREEN_SIDE))
 
-    def add(self, data: bytes, name: str, metadata: Mapping[str, str]) -> Photo:
+    def add(self, data: bytes, name: str, metadata: Columns) -> Photo:
         """Store and embed a photo."""
         self._check_writable()
         header = check_header(data, self.settings.max_pixels)
         pixels, descriptor = self._searches(lambda: self._embed(data, None))
         height, width = pixels.shape[:2]
         with self._writing() as library:
-            return add_photo(library, data, safe_name(name, header.suffix), (height, width), descriptor, metadata)
+            return photo_files.add_photo(
+                library, data, photo_files.safe_name(name, header.suffix), (height, width), descriptor, metadata
+            )
 
     def remove(self, number: int) -> bool:
         """Take a photo out; returns whether its file was deleted too."""
         self._check_writable()
         with self._writing() as library:
-            return remove_photo(library, number)
+            return photo_files.remove_photo(library, number)
 
     def export(
         self, name: str, query: tuple[str, bytes] | None, right: Sequence[int], wrong: Sequence[int]
     ) -> IO[bytes]:
         """Marks as a zip to train on, see `training_zip`."""
         photos = [[self.photo(number) for number in numbers] for numbers in (right, wrong)]
-        return self._exports(lambda: training_zip(name, query, *photos))
+        return self._exports(lambda: photo_files.training_zip(name, query, *photos))
 
     def _check_writable(self) -> None:
         if self.settings.read_only:
             raise HTTPException(403, "this server only searches (--read-only)")
 
-    def _embed(self, data: bytes, box: Box | None) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def _embed(self, data: bytes, box: Box | None) -> tuple[Pixels, Descriptors]:
         """A photo's pixels, (H, W, 3), and its descriptor, (1, dim)."""
         pixels = query_pixels(data, "the photo", self.finder.max_side, box)
-        descriptor = self.finder.describe([pixels])
+        descriptor = self.finder.loaded.describe([pixels])
         if not np.isfinite(descriptor).all():
             raise UserError("the network gives this photo no finite descriptor")
         return pixels, descriptor

