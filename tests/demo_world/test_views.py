@@ -10,8 +10,8 @@ from dolglab.demo_world.camera import Camera, grade, project
 from dolglab.demo_world.grammar import sample_family
 from dolglab.demo_world.photo import sample_lens, sample_weather
 from dolglab.demo_world.render import View, look, render
+from dolglab.demo_world.shoot import wanted_view
 from dolglab.demo_world.surroundings import make_props
-from dolglab.demo_world.views import wanted_view
 
 
 @pytest.fixture(scope="module")

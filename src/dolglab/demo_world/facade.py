@@ -10,7 +10,6 @@ import numpy as np
 
 from dolglab.demo_world import paint
 from dolglab.demo_world.grammar import Details, Landmark, Style
-from dolglab.demo_world.ornament import emblem, frieze
 from dolglab.demo_world.paint import Panel, Region, fill_box, shade
 
 TEXTURE_HEIGHT = 360
@@ -239,10 +238,10 @@ def _paint_band(wall: Panel, landmark: Landmark, z: float) -> None:
     details = landmark.details
     top = round((wall.height - z - FRIEZE / 2) * wall.scale)
     bottom = top + round(FRIEZE * wall.scale)
-    frieze(wall.canvas, top, bottom, details.band, details.band_colour, landmark.style.trim)
+    paint.frieze(wall.canvas, top, bottom, details.band, details.band_colour, landmark.style.trim)
 
 
 def _paint_emblem(wall: Panel, landmark: Landmark, x: float, z: float, radius: float) -> None:
     details = landmark.details
     centre = (x + wall.width / 2) * wall.scale, (wall.height - z) * wall.scale
-    emblem(wall.canvas, centre, radius * wall.scale, details.emblem, *details.emblem_colours, landmark.style.trim)
+    paint.emblem(wall.canvas, centre, radius * wall.scale, details.emblem, *details.emblem_colours, landmark.style.trim)

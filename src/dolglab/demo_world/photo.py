@@ -33,11 +33,6 @@ class Weather:
     ambient: Factors
     haze: float
 
-    @property
-    def night(self) -> bool:
-        """Whether windows are lit."""
-        return self.name == "night"
-
 
 @dataclass(frozen=True)
 class Lens:

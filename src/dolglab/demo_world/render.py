@@ -7,14 +7,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from dolglab.demo_world.building import Building, Sprite, Surface, far_to_near
 from dolglab.demo_world.camera import Array, Camera, faces_camera, homography, project, visible_share
 from dolglab.demo_world.paint import GLASS, Box
 from dolglab.demo_world.photo import Lens, Picture, Weather, backdrop, expose, face_light
 
-Labels = NDArray[np.uint8]
 OTHER, LANDMARK, FRONT = 0, 1, 2
 # Metres before the camera within which nothing is drawn.
 NEAREST = 0.8
@@ -50,19 +48,14 @@ def look(view: View, building: Building) -> Sight:
         solid = cv2.extractChannel(surface.texture, 3)
         seen = cv2.warpPerspective(solid, matrix, (right - left, bottom - top), flags=cv2.INTER_NEAREST)
         labels[top:bottom, left:right][seen > 127] = label
-    share = visible_share(int((labels == FRONT).sum()), camera, building.front_planes())
+    fronts = [surface.plane for surface in building.surfaces if surface.front]
+    share = visible_share(int((labels == FRONT).sum()), camera, fronts)
     rows, columns = np.nonzero(labels)
     if not len(rows):
         return Sight(0.0, 0.0, (0.0, 0.0, float(view.camera.width), float(view.camera.height)))
     sides = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / LABEL_SCALE
     left, top, right, bottom = np.minimum(sides, [view.camera.width, view.camera.height] * 2).tolist()
     return Sight(share, len(rows) / labels.size, (left, top, right, bottom))
-
-
-def sees_whole_planes(camera: Camera, building: Building) -> bool:
-    """Whether no corner of the building lies beside or behind the camera."""
-    corners = [surface.plane.corners() for volume in building.volumes for surface in volume.surfaces]
-    return bool((project(camera, np.concatenate(corners))[1] > NEAREST).all())
 
 
 def render(rng: np.random.Generator, view: View, building: Building | None) -> Picture:
@@ -131,16 +124,13 @@ def _paint(canvas: Picture, surface: Surface, camera: Camera, weather: Weather, 
     warped = np.asarray(cv2.LUT(warped, tones.clip(0, 255).astype(np.uint8)[None]), np.uint8)
     coloured = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
     alpha = np.asarray(cv2.extractChannel(warped, 3), np.uint8)
-    if weather.night:
-        coloured[_panes(alpha)] = LAMPLIGHT
+    if weather.name == "night":
+        # Soft edges pass through the value of glass too, but are thinner than a pane.
+        glass = ((alpha > GLASS - 20) & (alpha < GLASS + 30)).view(np.uint8)
+        panes = np.asarray(cv2.morphologyEx(glass, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)))
+        coloured[panes > 0] = LAMPLIGHT
     target = canvas[top:bottom, left:right]
     cv2.copyTo(coloured, (alpha > 127).view(np.uint8), target)
-
-
-def _panes(alpha: Labels) -> NDArray[np.bool_]:
-    """Where there is glass; soft edges pass through its value too, but are thinner than a pane."""
-    glass = ((alpha > GLASS - 20) & (alpha < GLASS + 30)).view(np.uint8)
-    return np.asarray(cv2.morphologyEx(glass, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))) > 0
 
 
 def _minified(surface: Surface, camera: Camera, matrix: Array) -> tuple[Picture, Array]:

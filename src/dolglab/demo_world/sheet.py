@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -21,6 +21,12 @@ INK: RGB = (44, 46, 52)
 PALE: RGB = (120, 122, 126)
 BOX: RGB = (255, 224, 70)
 COLOURS: dict[str, RGB] = {"query": INK, "easy": (62, 158, 84), "hard": (236, 138, 34), "junk": (158, 158, 160)}
+NOTES = {
+    "query": "query, its box in yellow",
+    "easy": "easy positive",
+    "hard": "hard positive",
+    "junk": "junk: too little of the front to count",
+}
 VIEWS: tuple[Literal["easy", "hard", "junk"], ...] = ("easy", "easy", "hard", "hard", "hard", "junk")
 
 
@@ -55,35 +61,20 @@ def contact_sheet(
     header, label = 96, 30
     height = header + sum(block.height + label + GAP for block in blocks) + MARGIN
     sheet = Image.new("RGB", (WIDTH, height), PAPER)
-    _header(sheet)
-    y = header
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, 16), "Demo world: look-alike siblings, side by side", INK, ImageFont.load_default(26))
+    x, y, font = float(MARGIN), header, ImageFont.load_default(15)
+    for kind, note in NOTES.items():
+        draw.rectangle((x, 60, x + 16, 74), outline=COLOURS[kind], width=BORDER)
+        draw.text((x + 24, 57), note, PALE, font)
+        x += 24 + draw.textlength(note, font) + 28
     for family, block in zip(chosen, blocks, strict=True):
-        ImageDraw.Draw(sheet).text((MARGIN, y + 6), f"family {family}", INK, _font(16))
+        draw.text((MARGIN, y + 6), f"family {family}", INK, ImageFont.load_default(16))
         sheet.paste(block, (MARGIN, y + label))
         y += label + block.height + GAP
     with atomic_path(out) as aside:
         sheet.save(aside, "JPEG", quality=85)
     return out
-
-
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
-
-
-def _header(sheet: Image.Image) -> None:
-    draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, 16), "Demo world: look-alike siblings, side by side", INK, _font(26))
-    x = float(MARGIN)
-    notes = {
-        "query": "query, its box in yellow",
-        "easy": "easy positive",
-        "hard": "hard positive",
-        "junk": "junk: too little of the front to count",
-    }
-    for kind, note in notes.items():
-        draw.rectangle((x, 60, x + 16, 74), outline=COLOURS[kind], width=BORDER)
-        draw.text((x + 24, 57), note, PALE, _font(15))
-        x += 24 + draw.textlength(note, _font(15)) + 28
 
 
 def _block(folder: Path, truth: RevisitedLists, queries: list[int], columns: int) -> Image.Image:

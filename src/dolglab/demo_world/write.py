@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from dolglab.concurrency import process_map
-from dolglab.demo_world.shoot import Job, Shot, gallery_intents, limit_opencv_threads, shoot, train_intents
+from dolglab.demo_world.shoot import Job, Shot, intents, limit_opencv_threads, shoot
 from dolglab.errors import UserError
 from dolglab.io import atomic_path
 
-FORMAT = 1
+FORMAT, RECORD = 1, "world.json"
 GLDV2_CLASSES = 203_094
 # Smallest sizes; 1 of those that are not here.
 MINIMUM = {"seed": 0, "validation_distractors": 0, "test_distractors": 0, "width": 64, "height": 64}
@@ -48,50 +48,36 @@ def write_world(
 
     Raises UserError for sizes that make no sense, and when `root` holds anything but this very world.
     """
+    sizes: dict[str, int] = {name: value for name, value in locals().items() if name not in ("root", "workers")}
     root = Path(root)
-    sizes = {
-        "seed": seed,
-        "train_families": train_families,
-        "validation_families": validation_families,
-        "test_families": test_families,
-        "siblings": siblings,
-        "train_views": train_views,
-        "gallery_views": gallery_views,
-        "validation_distractors": validation_distractors,
-        "test_distractors": test_distractors,
-        "width": width,
-        "height": height,
-    }
     for name, value in {**sizes, "workers": workers}.items():
         if value < MINIMUM.get(name, 1):
             raise UserError(f"{name} must be at least {MINIMUM.get(name, 1)}, not {value}")
-    if _is_this_world(root, sizes):
+    record = {"demo_world": FORMAT, **sizes}
+    if _is_this_world(root, record):
         print(f"{root} already holds this world")
         return root
     with atomic_path(root) as folder:
         folder.mkdir()
         summary = _write(folder, sizes, workers)
+        (folder / RECORD).write_text(json.dumps(record, indent=1))
     print(f"{root}: {summary}")
     return root
 
 
-def _is_this_world(root: Path, sizes: dict[str, int]) -> bool:
+def _is_this_world(root: Path, record: dict[str, int]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    record = root / "world.json"
-    if not record.is_file():
-        raise UserError(f"{root} exists and is not a demo world: name another root, or delete this one yourself")
     try:
-        found = json.loads(record.read_text())
-    except ValueError as error:
-        raise UserError(f"{record} is not readable: name another root, or delete this one yourself") from error
-    if found != _record(sizes):
-        raise UserError(f"{root} is a demo world of other sizes: name another root, or delete this one yourself")
+        same = json.loads((root / RECORD).read_text()) == record
+        wrong = "" if same else f"{root} is a demo world of other sizes"
+    except OSError:
+        wrong = f"{root} exists and is not a demo world"
+    except ValueError:
+        wrong = f"{root / RECORD} is not readable"
+    if wrong:
+        raise UserError(f"{wrong}: name another root, or delete this one yourself")
     return True
-
-
-def _record(sizes: dict[str, int]) -> dict[str, Any]:
-    return {"demo_world": FORMAT, **sizes}
 
 
 def _write(folder: Path, sizes: dict[str, int], workers: int) -> str:
@@ -102,7 +88,6 @@ def _write(folder: Path, sizes: dict[str, int], workers: int) -> str:
     families = {"train": _write_training(folder, shots["train"], sizes["seed"])}
     families |= {split: _write_benchmark(folder, split, shots[split]) for split in ("validation", "test")}
     (folder / "families.json").write_text(json.dumps(families, indent=1))
-    (folder / "world.json").write_text(json.dumps(_record(sizes), indent=1))
     parts = [f"{len(shots['train'])} training images of {len(families['train'])} landmarks"]
     for split in ("validation", "test"):
         queries = sizes[f"{split}_families"] * sizes["siblings"]
@@ -113,9 +98,9 @@ def _write(folder: Path, sizes: dict[str, int], workers: int) -> str:
 def _jobs(folder: Path, sizes: dict[str, int]) -> Iterator[Job]:
     common = {"folder": str(folder), **{name: sizes[name] for name in ("seed", "width", "height")}}
     for split in ("train", "validation", "test"):
-        views = train_intents(sizes["train_views"]) if split == "train" else gallery_intents(sizes["gallery_views"])
+        wanted = intents(split, sizes["train_views" if split == "train" else "gallery_views"])
         for index in range(sizes[f"{split}_families"]):
-            yield Job(split=split, index=index, count=sizes["siblings"], intents=views, **common)
+            yield Job(split=split, index=index, count=sizes["siblings"], intents=wanted, **common)
     for split in ("validation", "test"):
         total = sizes[f"{split}_distractors"]
         for start in range(0, total, DISTRACTORS_PER_JOB):
