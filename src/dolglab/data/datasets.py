@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ class UnreadableError(UserError):
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
+@dataclass(eq=False)
 class TrainingImages(Dataset[Batch]):
     """Random crops of a training set, a whole batch at a time.
 
@@ -33,14 +35,11 @@ class TrainingImages(Dataset[Batch]):
     (seed, epoch, sample id): workers, ranks and resumes cannot change them.
     """
 
-    def __init__(
-        self, training: TrainingSet, size: int, crop: CropRange, seed: int, reading: Reading = READ_ALL
-    ) -> None:
-        self.training = training
-        self.reading = reading
-        self.size = size
-        self.crop = crop
-        self.seed = seed
+    training: TrainingSet
+    size: int
+    crop: CropRange
+    seed: int
+    reading: Reading = READ_ALL
 
     def __len__(self) -> int:
         return len(self.training)

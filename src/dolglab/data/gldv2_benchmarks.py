@@ -44,14 +44,14 @@ def gldv2_retrieval(
         UserError: a missing or wrong list, images that are not there, a positive that is not in the index, a counted
             query without positives.
     """
-    root = _published(root, source)
+    root = Path(root)
+    path = _solution(root / RETRIEVAL, source)
     gallery = listed_ids(root, "index")
-    solution = read_retrieval_solution(_solution(root, RETRIEVAL))
-    queries, usages, answers = _queries(solution, ignored)
+    queries, usages, answers = _queries(read_retrieval_solution(path), ignored)
     empty = [f"{q:016x}" for q, u, a in zip(queries.tolist(), usages, answers, strict=True) if u in USAGES and not a]
     if empty:
-        raise UserError(f"{root / RETRIEVAL}: the query {empty[0]} counts but has no positives")
-    positives = tuple(_places(images, gallery, root / RETRIEVAL) for images in answers)
+        raise UserError(f"{path}: the query {empty[0]} counts but has no positives")
+    positives = tuple(_places(images, gallery, path) for images in answers)
     images = image_source(root, "index", gallery, source), image_source(root, "test", queries, source)
     return _benchmark(*images, usages, positives, GLDv2Retrieval(usages), name=name)
 
@@ -77,14 +77,14 @@ def gldv2_recognition(
     Raises:
         UserError: a missing or wrong list, images that are not there, `neighbours` below 1.
     """
-    root = _published(root, source)
+    path = _solution(Path(root) / RECOGNITION, source)
     if not isinstance(neighbours, int) or neighbours < 1:
         raise UserError(f"benchmark.neighbours must be a whole number above 0, not {neighbours}")
     training = load_gldv2(root, train_csv, kind=source)
-    queries, usages, shown = _queries(read_recognition_solution(_solution(root, RECOGNITION)), ignored)
+    queries, usages, shown = _queries(read_recognition_solution(path), ignored)
     for usage in dict.fromkeys(usages.tolist()):
         if usage in USAGES and not any(one for one, of in zip(shown, usages, strict=True) if of == usage):
-            raise UserError(f"{root / RECOGNITION}: no {usage} image shows a landmark, so that there is no GAP")
+            raise UserError(f"{path}: no {usage} image shows a landmark, so that there is no GAP")
     landmarks = training.classes.astype(np.int64)[training.labels]
     members = rows_by_landmark(landmarks.astype(np.str_))
     positives = tuple(np.sort(np.concatenate([NOTHING, *(members.get(str(s), NOTHING) for s in one)])) for one in shown)
@@ -113,7 +113,7 @@ class GLDv2Measure:
     name: str
     heading: str
 
-    def __init__(self, usages: NDArray[np.str_], depth: int) -> None:
+    def __init__(self, usages: NDArray[np.str_], depth: int = 100) -> None:
         self.usages = usages
         self.depth = depth
 
@@ -127,7 +127,12 @@ class GLDv2Measure:
         ranked = next(iter(rankings.values()))
         found = [head[head >= 0] for head in ranked.heads[:, : self.depth]]
         answers = self.answers(found, ranked.scores)
-        ap = np.array([self._ap(images, own) for images, own in zip(found, truth.easy, strict=True)])
+        ap = np.array(
+            [
+                average_precision_at(_texts(images), frozenset(_texts(own)), self.depth) if len(own) else np.nan
+                for images, own in zip(found, truth.easy, strict=True)
+            ]
+        )
         evaluation: Evaluation = {
             usage: {
                 "map": self.value(truth, found, answers, np.flatnonzero(self.usages == usage).tolist()),
@@ -160,20 +165,12 @@ class GLDv2Measure:
         """What a submission says of each query."""
         raise NotImplementedError
 
-    def _ap(self, images: NDArray[np.int64], positives: NDArray[np.int64]) -> float:
-        if not len(positives):
-            return float("nan")
-        return average_precision_at(_texts(images), frozenset(_texts(positives)), self.depth)
-
 
 class GLDv2Retrieval(GLDv2Measure):
     """mAP@100; a submission names up to 100 images a query, best first."""
 
     name = "mAP@100"
     heading = "images"
-
-    def __init__(self, usages: NDArray[np.str_]) -> None:
-        super().__init__(usages, 100)
 
     def value(self, truth: GroundTruth, found: Found, answers: Answers, queries: list[int]) -> float:
         """Their mAP@100."""
@@ -248,16 +245,13 @@ def _image_id(ranking: Ranking, position: int) -> str:
     return PurePosixPath(ranking.benchmark.source.name(position)).stem
 
 
-def _published(root: str | Path, source: Kind) -> Path:
+def _solution(path: Path, source: Kind) -> Path:
+    """The path. Raises UserError where nothing is there, and for a source that has training images only."""
     if source == "packed":
         raise UserError("benchmark.source=packed: only training images are packed; take auto, tar or folder")
-    return Path(root)
-
-
-def _solution(root: Path, name: str) -> Path:
-    if not (root / name).is_file():
-        raise UserError(f"{root / name} is missing; {HINT.format(root=root)} (split=test)")
-    return root / name
+    if not path.is_file():
+        raise UserError(f"{path} is missing; {HINT.format(root=path.parent)} (split=test)")
+    return path
 
 
 def _queries(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
+
+T = TypeVar("T")
 
 IMAGE_ID = re.compile("[0-9a-f]{16}")
 USAGES = ("Public", "Private", "Ignored")
@@ -21,8 +23,7 @@ USAGES = ("Public", "Private", "Ignored")
 
 def read_labels(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Image ids (uint64 of their 16 hex digits) and landmark ids of either csv, in the file's order."""
-    with open_csv(path) as file:
-        return _parse_rows(csv.reader(file), path)
+    return _parse_rows(path, labelled=True)
 
 
 def read_ids(path: Path) -> NDArray[np.uint64]:
@@ -30,19 +31,7 @@ def read_ids(path: Path) -> NDArray[np.uint64]:
 
     Raises UserError for another header, no rows, or an id that is not 16 hex digits.
     """
-    with open_csv(path) as file:
-        rows = csv.reader(file)
-        header = [name.strip() for name in next(rows, [])]
-        if "id" not in header:
-            raise UserError(f"{path}: needs the column id; it has {','.join(header)!r}")
-        column = header.index("id")
-        try:
-            data = id_bytes([row[column].strip() for row in rows if row])
-        except (ValueError, IndexError) as error:
-            raise UserError(f"{path}: {error}") from error
-    if not data:
-        raise UserError(f"{path} lists no images")
-    return id_numbers(data)
+    return _parse_rows(path, labelled=False)[0]
 
 
 def read_retrieval_solution(path: str | Path) -> dict[str, dict[str, frozenset[str]]]:
@@ -50,10 +39,7 @@ def read_retrieval_solution(path: str | Path) -> dict[str, dict[str, frozenset[s
 
     Raises UserError as `read_recognition_solution`.
     """
-    found: dict[str, dict[str, frozenset[str]]] = {usage: {} for usage in USAGES}
-    for query, images, usage in _rows(Path(path), "images"):
-        found[usage][query] = frozenset(() if images == "None" else images.split())
-    return found
+    return _read_solution(path, "images", lambda images: frozenset(() if images == "None" else images.split()))
 
 
 def read_recognition_solution(path: str | Path) -> dict[str, dict[str, frozenset[int]]]:
@@ -62,13 +48,7 @@ def read_recognition_solution(path: str | Path) -> dict[str, dict[str, frozenset
     Raises UserError for a missing file, another header, a landmark that is no number, an unknown usage, an image
     listed twice.
     """
-    found: dict[str, dict[str, frozenset[int]]] = {usage: {} for usage in USAGES}
-    for image, landmarks, usage in _rows(Path(path), "landmarks"):
-        try:
-            found[usage][image] = frozenset(map(int, landmarks.split()))
-        except ValueError as error:
-            raise UserError(f"{path}, image {image}: {landmarks!r} are no landmark ids") from error
-    return found
+    return _read_solution(path, "landmarks", lambda landmarks: frozenset(map(int, landmarks.split())))
 
 
 @contextmanager
@@ -111,38 +91,45 @@ def check_unique(ids: NDArray[np.uint64], path: Path) -> None:
         raise UserError(f"{path}: the image id {int(ids[repeated[0]]):016x} is listed more than once")
 
 
-def _parse_rows(rows: Iterator[list[str]], path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    landmark, images, several = _columns([column.strip() for column in next(rows, [])], path)
+def _parse_rows(path: Path, labelled: bool) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Image ids and, where they are `labelled`, their landmarks; a row of `images` lists several of one landmark."""
     ids, landmarks, counts = bytearray(), array("q"), array("q")
-    for number, row in enumerate(rows, start=2):
-        if not row:
-            continue
+    with open_csv(path) as file:
+        rows = csv.reader(file)
+        header = [column.strip() for column in next(rows, [])]
+        several = labelled and "images" in header
         try:
-            names = row[images].split() if several else [row[images].strip()]
-            ids += id_bytes(names)
-            landmarks.append(int(row[landmark]))
-            counts.append(len(names))
-        except IndexError:
-            raise UserError(f"{path}, row {number}: it has fewer columns than the header") from None
-        except (ValueError, OverflowError) as error:
-            raise UserError(f"{path}, row {number}: {error}") from error
+            images = header.index("images" if several else "id")
+            landmark = header.index("landmark_id") if labelled else images
+        except ValueError:
+            wanted = "columns landmark_id,images or id,landmark_id" if labelled else "column id"
+            raise UserError(f"{path}: needs the {wanted}; it has {','.join(header)!r}") from None
+        for number, row in enumerate(rows, start=2):
+            if not row:
+                continue
+            try:
+                names = row[images].split() if several else [row[images].strip()]
+                ids += id_bytes(names)
+                if labelled:
+                    landmarks.append(int(row[landmark]))
+                    counts.append(len(names))
+            except IndexError:
+                raise UserError(f"{path}, row {number}: it has fewer columns than the header") from None
+            except (ValueError, OverflowError) as error:
+                raise UserError(f"{path}, row {number}: {error}") from error
     if not ids:
         raise UserError(f"{path} lists no images")
     return id_numbers(ids), np.repeat(np.array(landmarks), np.array(counts))
 
 
-def _columns(header: list[str], path: Path) -> tuple[int, int, bool]:
-    """Positions of the landmark and of its images, and whether a row lists several of them."""
-    for images in ("images", "id"):
-        if {"landmark_id", images} <= set(header):
-            return header.index("landmark_id"), header.index(images), images == "images"
-    raise UserError(f"{path}: needs the columns landmark_id,images or id,landmark_id; it has {','.join(header)!r}")
-
-
-def _rows(path: Path, answers: str) -> Iterator[tuple[str, str, str]]:
-    """Each row's id, answers and usage."""
+def _read_solution(
+    path: str | Path, answers: str, parse: Callable[[str], frozenset[T]]
+) -> dict[str, dict[str, frozenset[T]]]:
+    """For each usage, each row's answers by its id."""
     columns = ("id", answers, "Usage")
+    found: dict[str, dict[str, frozenset[T]]] = {usage: {} for usage in USAGES}
     seen: set[str] = set()
+    path = Path(path)
     with open_csv(path) as file:
         rows = csv.DictReader(file)
         if not set(columns) <= set(rows.fieldnames or ()):
@@ -154,4 +141,8 @@ def _rows(path: Path, answers: str) -> Iterator[tuple[str, str, str]]:
             if name in seen:
                 raise UserError(f"{path}: the image {name} is listed more than once")
             seen.add(name)
-            yield name, answer, usage
+            try:
+                found[usage][name] = parse(answer)
+            except ValueError as error:
+                raise UserError(f"{path}, image {name}: {answer!r} are no landmark ids") from error
+    return found

@@ -79,7 +79,7 @@ def subset_lists(lists: RevisitedLists, gallery: NDArray[np.bool_], queries: NDA
         gallery=tuple(lists.gallery[row] for row in np.flatnonzero(gallery)),
         queries=tuple(lists.queries[row] for row in kept),
         boxes=lists.boxes[kept],
-        ground_truth=GroundTruth(remap(truth.easy), remap(truth.hard), remap(truth.junk)),
+        ground_truth=GroundTruth(*map(remap, (truth.easy, truth.hard, truth.junk))),
     )
 
 
@@ -100,13 +100,15 @@ def _parse(raw: Any) -> RevisitedLists:
         if not isinstance(entry, dict):
             raise ValueError(f"query {query} ({queries[query]}) has a {type(entry).__name__} for a ground truth")
     boxes = np.array([_box(entry.get("bbx")) for entry in entries], np.float64).reshape(-1, 4)
-    _check_boxes(boxes, queries)
-    ground_truth = GroundTruth(
-        easy=_positions(entries, "easy", len(gallery)),
-        hard=_positions(entries, "hard", len(gallery)),
-        junk=_positions(entries, "junk", len(gallery)),
-    )
-    _check_disjoint(ground_truth, queries)
+    x1, y1, x2, y2 = boxes.T
+    sound = np.isfinite(boxes).all(1) & (x1 < x2) & (y1 < y2)
+    for query in np.flatnonzero(~sound & ~np.isnan(boxes).all(1)):
+        raise ValueError(f"query {query} ({queries[query]}) has the box {boxes[query].tolist()}")
+    ground_truth = GroundTruth(*(_positions(entries, key, len(gallery)) for key in ("easy", "hard", "junk")))
+    for query, parts in enumerate(zip(ground_truth.easy, ground_truth.hard, ground_truth.junk, strict=True)):
+        together = np.concatenate(parts)
+        if len(np.unique(together)) != len(together):
+            raise ValueError(f"query {query} ({queries[query]}) lists an image in two of easy, hard and junk, or twice")
     return RevisitedLists(gallery, queries, boxes, ground_truth)
 
 
@@ -129,28 +131,14 @@ def _box(given: Any) -> list[float]:
     return list(box)
 
 
-def _check_boxes(boxes: NDArray[np.float64], queries: tuple[str, ...]) -> None:
-    x1, y1, x2, y2 = boxes.T
-    sound = np.isfinite(boxes).all(1) & (x1 < x2) & (y1 < y2)
-    for query in np.flatnonzero(~sound & ~np.isnan(boxes).all(1)):
-        raise ValueError(f"query {query} ({queries[query]}) has the box {boxes[query].tolist()}")
-
-
 def _positions(entries: list[dict[str, Any]], key: str, size: int) -> tuple[NDArray[np.int64], ...]:
-    raw = [np.asarray(entry[key]).reshape(-1) for entry in entries]
-    for query, part in enumerate(raw):
+    lists: list[NDArray[np.int64]] = []
+    for query, entry in enumerate(entries):
+        part = np.asarray(entry[key]).reshape(-1)
         if len(part) and part.dtype.kind not in "iu":
             raise ValueError(f"query {query} lists {key} positions that are no whole numbers ({part.dtype})")
-    lists = tuple(part.astype(np.int64) for part in raw)
-    for query, part in enumerate(lists):
         outside = part[(part < 0) | (part >= size)]
         if len(outside):
             raise ValueError(f"query {query} lists {key} position {outside[0]} of a gallery of {size}")
-    return lists
-
-
-def _check_disjoint(ground_truth: GroundTruth, queries: tuple[str, ...]) -> None:
-    for query, parts in enumerate(zip(ground_truth.easy, ground_truth.hard, ground_truth.junk, strict=True)):
-        together = np.concatenate(parts)
-        if len(np.unique(together)) != len(together):
-            raise ValueError(f"query {query} ({queries[query]}) lists an image in two of easy, hard and junk, or twice")
+        lists.append(part.astype(np.int64))
+    return tuple(lists)

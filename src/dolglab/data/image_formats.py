@@ -6,7 +6,6 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,14 +75,9 @@ def read_header(data: bytes) -> Header:
 
 def open_image(data: bytes) -> Image.Image:
     """An encoded image in one of `FORMATS` as Pillow opens it, not yet decoded. Raises what Pillow raises."""
-    return Image.open(io.BytesIO(data), formats=supported_formats())
-
-
-@cache
-def supported_formats() -> tuple[str, ...]:
-    """The formats that are opened, as far as this Pillow can."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    # Not every Pillow knows all of them.
+    return Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ def draw_chances(labels: NDArray[np.int64], sampling: str) -> NDArray[np.float64
     return chances / chances.sum()
 
 
+@dataclass(eq=False)
 class EpochSampler(Sampler[tuple[int, int]]):
     """Every sample once an epoch, or as many draws by given chances, as follows from (seed, epoch) alone.
 
@@ -47,26 +49,16 @@ class EpochSampler(Sampler[tuple[int, int]]):
         window: how many chunks' samples are mixed.
     """
 
-    def __init__(
-        self,
-        size: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        epoch: int = 0,
-        chances: NDArray[np.float64] | None = None,
-        groups: NDArray[np.int64] | None = None,
-        window: int = 16,
-    ) -> None:
-        self.size = size
-        self.seed = seed
-        self.rank = rank
-        self.world = world
-        self.epoch = epoch
-        self.chances = chances
-        self.groups = groups
-        self.window = window
-        self._resumed = (epoch, 0)
+    size: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+    epoch: int = 0
+    chances: NDArray[np.float64] | None = None
+    groups: NDArray[np.int64] | None = None
+    window: int = 16
+    # An epoch, and its samples that were drawn before the run was resumed.
+    _resumed: tuple[int, int] = field(default=(0, 0), init=False)
 
     @property
     def start(self) -> int:

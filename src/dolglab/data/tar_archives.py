@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from dolglab.concurrency import process_map
-from dolglab.data.archive_source import ArchiveSource, Table, open_table, save_table
+from dolglab.data.archive_source import COLUMNS, ArchiveSource, Table, open_table, save_table
 from dolglab.errors import UserError
-from dolglab.io import atomic_path, folder_lock, write_bytes, write_text
+from dolglab.io import folder_lock, write_bytes, write_text
 
 FORMAT = 1
 FOLDER, CURRENT = ".index", "current.json"
+# What is known of an image before several archives stand in one table.
+PART = ("id", "offset", "size")
 BLOCK = 512
 # An archive ends with two blocks of zeros, filled up to a record of 20 blocks.
 MAX_END = 22 * BLOCK
@@ -86,17 +88,13 @@ def read_headers(archive: Path) -> Table:
     Raises UserError for an archive that is damaged or cut short, and for links, devices, and names that are absolute
     or lead out.
     """
-    ids: list[int] = []
-    offsets: list[int] = []
-    sizes: list[int] = []
+    found: list[tuple[int, int, int]] = []
     try:
         with tarfile.open(archive, "r:") as tar:
             while (member := tar.next()) is not None:
                 match = IMAGE_NAME.fullmatch(safe_name(member, archive).name)
                 if member.isfile() and match:
-                    ids.append(int(match[1], 16))
-                    offsets.append(member.offset_data)
-                    sizes.append(member.size)
+                    found.append((int(match[1], 16), member.offset_data, member.size))
                 # The library keeps every header otherwise.
                 tar.members = []  # pyright: ignore[reportAttributeAccessIssue]
             end = tar.offset
@@ -104,12 +102,12 @@ def read_headers(archive: Path) -> Table:
             file.seek(end)
             rest = file.read(MAX_END + 1)
         if not BLOCK <= len(rest) <= MAX_END or any(rest):
-            raise UserError(f"{archive} is cut short or damaged after {len(ids)} images: {ADVICE}")
+            raise UserError(f"{archive} is cut short or damaged after {len(found)} images: {ADVICE}")
     except (tarfile.TarError, EOFError) as error:
         raise UserError(f"{archive} is no whole tar archive ({error}): {ADVICE}") from error
     except OSError as error:
         raise UserError(f"{archive} cannot be read: {error.strerror}") from error
-    return {"id": np.array(ids, np.uint64), "offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)}
+    return {name: np.array([row[place] for row in found], COLUMNS[name]) for place, name in enumerate(PART)}
 
 
 def safe_name(member: tarfile.TarInfo, archive: Path) -> PurePosixPath:
@@ -141,7 +139,7 @@ def _indexed_part(archive: Path) -> Table | None:
         with _part_path(archive).open("rb") as file, np.load(file, allow_pickle=False) as part:
             if json.loads(str(part["stamp"])) != [FORMAT, *archive_stamps([archive])[0]]:
                 return None
-            return {name: part[name] for name in ("id", "offset", "size")}
+            return {name: part[name] for name in PART}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
@@ -151,13 +149,12 @@ def _join(folder: Path, archives: list[Path]) -> Path:
     stamps = archive_stamps(archives)
     tag = hashlib.blake2b(json.dumps([FORMAT, stamps]).encode(), digest_size=8).hexdigest()
     home = folder / FOLDER / tag
-    if not _is_whole(home):
+    try:
+        open_table(home)
+    except (OSError, ValueError, EOFError):
         table = _table(archives)
         try:
-            with atomic_path(home) as aside:
-                aside.mkdir()
-                save_table(aside, table)
-                shutil.rmtree(home, ignore_errors=True)
+            save_table(home, table)
         except OSError as error:
             raise UserError(f"{home} cannot be written: {error.strerror or error}") from error
     write_text(folder / FOLDER / CURRENT, json.dumps({"format": FORMAT, "tag": tag, "archives": stamps}))
@@ -168,19 +165,12 @@ def _join(folder: Path, archives: list[Path]) -> Path:
     return home
 
 
-def _is_whole(home: Path) -> bool:
-    try:
-        return bool(open_table(home))
-    except (OSError, ValueError, EOFError):
-        return False
-
-
 def _table(archives: list[Path]) -> Table:
     parts = [_indexed_part(archive) for archive in archives]
     if None in parts:
         raise UserError(f"{archives[parts.index(None)]} changed while it was indexed: run again")
     found = [part for part in parts if part is not None]
-    table: Table = {name: np.concatenate([part[name] for part in found]) for name in ("id", "offset", "size")}
+    table: Table = {name: np.concatenate([part[name] for part in found]) for name in PART}
     table["archive"] = np.repeat(np.arange(len(found)), [len(part["id"]) for part in found])
     order = np.argsort(table["id"], kind="stable")
     table = {name: column[order] for name, column in table.items()}

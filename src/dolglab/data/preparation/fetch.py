@@ -18,6 +18,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from dolglab.data.preparation.transfer import RemoteFile, RetryPolicy, expected_md5, md5_of, transfer
+from dolglab.data.sources import file_size
 from dolglab.data.tar_archives import index_archives
 from dolglab.errors import UserError, os_error_text, truncate_list
 from dolglab.io import folder_lock
@@ -143,7 +144,9 @@ def fetch(
     if mode == "status":
         print_status(remotes)
         return
-    with folder_lock(root), _client(parallel) as client:
+    # A silent server must not keep an interrupted run waiting; what arrived is kept, and asked for again.
+    timeout, limits = httpx.Timeout(60, connect=20, read=15), httpx.Limits(max_connections=parallel + 1)
+    with folder_lock(root), httpx.Client(follow_redirects=True, timeout=timeout, limits=limits) as client:
         if mode == "verify":
             _verify(client, remotes, parallel, policy)
             return
@@ -153,16 +156,15 @@ def fetch(
 
 def print_status(remotes: Sequence[RemoteFile]) -> None:
     """How many files are there, in part there, and missing, and their bytes."""
-    whole = [remote for remote in remotes if remote.path.exists()]
-    missing = [remote for remote in remotes if not remote.path.exists()]
-    parts = [remote for remote in missing if remote.part.exists()]
-    size = sum(remote.path.stat().st_size for remote in whole)
-    print(f"{len(whole)} of {len(remotes)} files are there, {decimal(size)}")
+    missing = [remote.path.name for remote in remotes if not remote.path.exists()]
+    parts = [remote for remote in remotes if not remote.path.exists() and remote.part.exists()]
+    size = sum(file_size(remote.path) or 0 for remote in remotes)
+    print(f"{len(remotes) - len(missing)} of {len(remotes)} files are there, {decimal(size)}")
     if parts:
         size = sum(remote.arrived for remote in parts)
         print(f"{len(parts)} in part, {decimal(size)}: {truncate_list([remote.path.name for remote in parts])}")
     if missing:
-        print(f"{len(missing)} missing: {truncate_list([remote.path.name for remote in missing])}")
+        print(f"{len(missing)} missing: {truncate_list(missing)}")
 
 
 def _run(
@@ -189,7 +191,9 @@ def _run(
         raise UserError(
             f"{root} has {decimal(free)} free, and {decimal(missing)} are to come: make room, or fetch less"
         )
-    with _progress_bar() as bar:
+    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    last = TextColumn("{task.fields[last]}")
+    with Progress(*columns, last, disable=not sys.stdout.isatty(), transient=True) as bar:
         task = bar.add_task("", total=sum(size or 0 for size in sizes) or None, completed=sum(arrived), last="")
 
         def bring(remote: RemoteFile, stop: threading.Event) -> None:
@@ -264,18 +268,3 @@ def _size_of(client: httpx.Client, url: str) -> int | None:
     except httpx.HTTPError:
         return None
     return int(response.headers.get("content-length", 0)) if response.status_code == 200 else 0
-
-
-def _client(parallel: int) -> httpx.Client:
-    return httpx.Client(
-        follow_redirects=True,
-        # A silent server must not keep an interrupted run waiting; what arrived is kept, and asked for again.
-        timeout=httpx.Timeout(60, connect=20, read=15),
-        limits=httpx.Limits(max_connections=parallel + 1),
-    )
-
-
-def _progress_bar() -> Progress:
-    """Bytes, rate and time left on a terminal."""
-    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    return Progress(*columns, TextColumn("{task.fields[last]}"), disable=not sys.stdout.isatty(), transient=True)

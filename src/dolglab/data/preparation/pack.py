@@ -17,13 +17,13 @@ import simplejpeg
 
 from dolglab.concurrency import process_map, resolve_workers
 from dolglab.contracts import Orientation
-from dolglab.data.archive_source import LITDATA_INDEX, TABLE, packed_folder, save_table
+from dolglab.data.archive_source import LITDATA_INDEX, TABLE, save_table
 from dolglab.data.gldv2 import Kind, image_source, listed_ids
 from dolglab.data.image_formats import BrokenImageError, reason
 from dolglab.data.image_reading import checked_reading, decode, shrink
 from dolglab.data.sources import GLDv2Source, file_size
 from dolglab.errors import UserError
-from dolglab.io import atomic_path, folder_lock, retry_io, write_text
+from dolglab.io import folder_lock, retry_io, write_text
 
 # Images of a chunk: some 60 MB of 640-pixel photographs, which LitData fetches at once.
 CHUNK_SIZE = 600
@@ -70,7 +70,7 @@ def pack_gldv2(
     orientation, workers = checked_reading(orientation, THIN).orientation, resolve_workers(workers)
     root = Path(root)
     images = image_source(root, "train", listed_ids(root, "train", train_csv), source)
-    folder = packed_folder(root, "train")
+    folder = root / "packed" / "train"
     with folder_lock(folder):
         jobs = _jobs(images, size, quality, orientation, folder, chunk_size)
         left = [job for job in jobs if not _done(job)]
@@ -201,9 +201,7 @@ def _join(folder: Path, jobs: list[_Job]) -> None:
     chunks = [chunk for part in parts for chunk in part["chunks"]]
     about = {key: getattr(jobs[0], key) for key in ("size", "quality", "orientation")}
     write_text(folder / LITDATA_INDEX, json.dumps({"chunks": chunks, "config": parts[0]["config"], "packed": about}))
-    with atomic_path(folder / TABLE) as aside:
-        aside.mkdir()
-        save_table(aside, {"id": ids, "archive": archive, "offset": offsets, "size": sizes})
+    save_table(folder / TABLE, {"id": ids, "archive": archive, "offset": offsets, "size": sizes})
 
 
 def _layout(job: _Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
