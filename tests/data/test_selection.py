@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from dolglab.contracts import TrainingSet
-from dolglab.data.gldv2 import capped, of_categories, select, subset, without_images
+from dolglab.data.datasets import EpochSampler, draw_chances
+from dolglab.data.gldv2 import capped, of_categories, select, subset
 from dolglab.data.module import LandmarkDataModule
-from dolglab.data.sampling import EpochSampler, draw_chances
 from dolglab.data.sources import GLDv2Source
 from dolglab.errors import UserError
 
@@ -40,7 +40,7 @@ def test_listed_images_are_left_out(training: TrainingSet, tmp_path: Path) -> No
     only = np.flatnonzero(training.labels == 1)
     gone = np.concatenate([only, [0, 3]])
     (tmp_path / "list.txt").write_text("\n".join(f"{int(training.ids[row]):016x}" for row in gone))
-    left = subset(training, without_images(training, tmp_path / "list.txt"))
+    left = select(training, exclude_images=tmp_path / "list.txt")
     assert sorted(left.ids.tolist()) == sorted(np.delete(training.ids, np.unique(gone)).tolist())
     assert "30" not in left.classes
 
@@ -49,7 +49,7 @@ def test_listed_images_are_left_out(training: TrainingSet, tmp_path: Path) -> No
 def test_a_list_of_other_things_is_refused(training: TrainingSet, tmp_path: Path, line: str) -> None:
     (tmp_path / "list.txt").write_text(line)
     with pytest.raises(UserError, match=r"list\.txt.*16 hex digits"):
-        without_images(training, tmp_path / "list.txt")
+        select(training, exclude_images=tmp_path / "list.txt")
     with pytest.raises(UserError, match=r"gone\.txt"):
         select(training, exclude_landmarks=tmp_path / "gone.txt")
 

@@ -88,12 +88,9 @@ class ArchiveSource(GLDv2Source, ABC):
         vars(part).update(vars(self), ids=self.ids[rows], _rows=self._rows[rows])
         return part
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """What another process opens anew: mapped memory does not travel."""
-        return {"root": self.root, "split": self.split, "ids": self.ids}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)
+        return type(self), (self.root, self.split, self.ids)
 
 
 def open_table(home: Path) -> Table:
@@ -194,9 +191,9 @@ class StreamedSource(ArchiveSource):
                 continue
         raise OSError(f"{name} is dropped faster than it is read: raise data.cache_gb")
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """As `ArchiveSource`."""
-        return {**super().__getstate__(), "url": self.url, "cache_gb": self.cache_gb}
+        return type(self), (self.root, self.split, self.ids, self.url, self.cache_gb)
 
     def _ensure_chunk(self, name: str) -> None:
         place = self.folder / name

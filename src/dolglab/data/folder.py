@@ -122,10 +122,15 @@ def split_folder(
     photos = scan_folder(root)
     divide = _by_photo if mode == "photos" else _by_landmark
     part = divide(photos, validation, test, seed)
-    training = _training_set(photos, np.flatnonzero(part == 0))
+    rows = np.flatnonzero(part == 0)
+    names = [photos.names[row] for row in rows]
+    classes, labels = np.unique(photos.landmarks[rows], return_inverse=True)
+    if len(classes) < 2:
+        raise UserError(f"{photos.root}: training needs photos of at least 2 landmarks, there are {len(classes)}")
+    training = TrainingSet(FolderSource(photos.root, names), stable_ids(names), labels.astype(np.int64), classes)
     counts = np.bincount(part, minlength=3)
     rank_zero_only(print)(
-        f"{photos.root}: {counts[0]} photos of {len(training.classes)} landmarks to train on, {counts[1]} for "
+        f"{photos.root}: {counts[0]} photos of {len(classes)} landmarks to train on, {counts[1]} for "
         f"validation, {counts[2]} for the test"
     )
     return (
@@ -186,14 +191,6 @@ def _by_landmark(photos: Photos, validation: float, test: float, seed: int) -> N
 def _held_out(count: int, validation: float, test: float) -> tuple[int, int]:
     """How many of `count` go to validation and to test; a ranking needs two of a kind."""
     return max(2, round(count * validation)), max(2, round(count * test))
-
-
-def _training_set(photos: Photos, rows: NDArray[np.int64]) -> TrainingSet:
-    names = [photos.names[row] for row in rows]
-    classes, labels = np.unique(photos.landmarks[rows], return_inverse=True)
-    if len(classes) < 2:
-        raise UserError(f"{photos.root}: training needs photos of at least 2 landmarks, there are {len(classes)}")
-    return TrainingSet(FolderSource(photos.root, names), stable_ids(names), labels.astype(np.int64), classes)
 
 
 def _benchmark(photos: Photos, rows: NDArray[np.int64], name: str) -> Benchmark:

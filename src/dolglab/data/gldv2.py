@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dolglab.contracts import Benchmark, TrainingSet
 from dolglab.data.archive_source import PackedSource, StreamedSource
 from dolglab.data.folder import class_benchmark
-from dolglab.data.gldv2_tables import check_unique, id_bytes, id_numbers, open_csv, read_ids, read_labels
+from dolglab.data.gldv2_tables import check_unique, open_csv, parse_ids, read_ids, read_labels
 from dolglab.data.sources import GLDv2Source, file_size, hash_share
 from dolglab.data.tar_archives import TarSource
 from dolglab.errors import UserError
@@ -176,15 +176,16 @@ def select(
 ) -> TrainingSet:
     """What is left after landmarks and images that files list, landmarks of other categories, and then a cap.
 
-    Landmarks are listed one a line; of images there may be several lists, such as a scan's and one's own.
+    Landmarks and images are listed one a line, images by their 16 hex digits; of these there may be several lists, such
+    as a scan's and one's own.
 
-    Raises UserError as the functions below, and when nothing is left.
+    Raises UserError for lists that cannot be read, as the functions below, and when nothing is left.
     """
     rows = np.ones(len(training), np.bool_)
     if exclude_landmarks:
         rows &= ~np.isin(training.classes, np.array(_lines(exclude_landmarks), np.str_))[training.labels]
     for path in [exclude_images] if isinstance(exclude_images, str | Path) else exclude_images or ():
-        rows &= without_images(training, path)
+        rows &= ~np.isin(training.ids, parse_ids(_lines(path), path))
     if categories:
         rows &= of_categories(training, category_csv, categories)
     training = training if rows.all() else subset(training, rows)
@@ -203,15 +204,6 @@ def subset(training: TrainingSet, rows: NDArray[np.bool_]) -> TrainingSet:
     source = training.source
     assert isinstance(source, GLDv2Source)
     return TrainingSet(source.take(chosen), training.ids[chosen], labels.astype(np.int64), training.classes[classes])
-
-
-def without_images(training: TrainingSet, path: str | Path) -> NDArray[np.bool_]:
-    """The images other than those a file lists, 16 hex digits a line. Raises UserError for another line."""
-    try:
-        listed = id_numbers(id_bytes(_lines(path)))
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
-    return ~np.isin(training.ids, listed)
 
 
 def of_categories(training: TrainingSet, path: str | Path, wanted: Mapping[str, object]) -> NDArray[np.bool_]:

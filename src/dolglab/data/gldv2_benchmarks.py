@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dolglab.contracts import USAGES, Benchmark, Difficulty, Evaluation, Figures, GroundTruth, Measure, Ranked, Ranking
 from dolglab.data.folder import rows_by_landmark
 from dolglab.data.gldv2 import HINT, Kind, image_source, listed_ids, load_gldv2
-from dolglab.data.gldv2_tables import id_bytes, id_numbers, read_recognition_solution, read_retrieval_solution
+from dolglab.data.gldv2_tables import parse_ids, read_recognition_solution, read_retrieval_solution
 from dolglab.data.sources import GLDv2Source, JoinedSource
 from dolglab.errors import UserError
 from dolglab.measures import average_precision_at, gldv2_map_at_k, global_average_precision
@@ -267,19 +267,13 @@ def _queries(
     if not any(usage in USAGES for _, usage, _ in rows):
         raise UserError("the solution has no query that counts, Public or Private")
     rows.sort(key=lambda row: row[0])
-    try:
-        ids = id_numbers(id_bytes([query for query, _, _ in rows]))
-    except ValueError as error:
-        raise UserError(f"the solution's queries: {error}") from error
+    ids = parse_ids([query for query, _, _ in rows], "the solution's queries")
     return ids, np.array([usage for _, usage, _ in rows], np.str_), [answer for _, _, answer in rows]
 
 
 def _places(images: Collection[str], gallery: NDArray[np.uint64], path: Path) -> NDArray[np.int64]:
     """Ascending positions in the gallery, whose ids ascend."""
-    try:
-        ids = np.sort(id_numbers(id_bytes(sorted(images))))
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
+    ids = np.sort(parse_ids(sorted(images), path))
     found = np.searchsorted(gallery, ids)
     there = gallery[np.minimum(found, len(gallery) - 1)] == ids
     if not there.all():

@@ -84,6 +84,14 @@ def id_numbers(data: bytes | bytearray) -> NDArray[np.uint64]:
     return np.frombuffer(data, ">u8").astype(np.uint64)
 
 
+def parse_ids(names: Sequence[str], path: Path | str) -> NDArray[np.uint64]:
+    """The ids as numbers. Raises UserError, with the path they are from, for a name that is no id."""
+    try:
+        return id_numbers(id_bytes(names))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
 def check_unique(ids: NDArray[np.uint64], path: Path) -> None:
     """Raise UserError where ascending ids have one twice."""
     repeated = np.flatnonzero(ids[1:] == ids[:-1])

@@ -272,22 +272,18 @@ def _decode_large(data: bytes, min_side: int, orientation: Orientation, max_whol
     """Pixels whose longer side is at least `min_side` long, as far as the format can shrink by itself."""
     with broken_image_errors(), open_image(data) as image:
         check_pixels(image.size, MAX_SHRINKING if image.format in ("JPEG", "JPEG2000") else max_whole)
-        pixels = _reduced(data, image, min_side)
+        longer = max(image.size)
+        if image.format == "JPEG" and image.mode != "CMYK":
+            width, height = (max(1, round(side * (min_side / longer))) for side in image.size)
+            pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=1)
+        elif image.mode in REDUCIBLE and not isinstance(image, Jpeg2KImageFile):
+            # By whole numbers and area, without a second copy of the whole.
+            pixels = _rgb(image.reduce(max(1, longer // min_side)))
+        else:
+            if isinstance(image, Jpeg2KImageFile):
+                image.reduce = max(0, (longer // min_side).bit_length() - 1)  # pyright: ignore[reportAttributeAccessIssue]
+            pixels = _rgb(image)
         return np.ascontiguousarray(upright(pixels, image_orientation(image)) if orientation == "exif" else pixels)
-
-
-def _reduced(data: bytes, image: Image.Image, min_side: int) -> Pixels:
-    longer = max(image.size)
-    if image.format == "JPEG" and image.mode != "CMYK":
-        scale = min_side / longer
-        height, width = max(1, round(image.height * scale)), max(1, round(image.width * scale))
-        return simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=1)
-    if isinstance(image, Jpeg2KImageFile):
-        image.reduce = max(0, (longer // min_side).bit_length() - 1)  # pyright: ignore[reportAttributeAccessIssue]
-    elif image.mode in REDUCIBLE:
-        # By whole numbers and area, without a second copy of the whole.
-        return _rgb(image.reduce(max(1, longer // min_side)))
-    return _rgb(image)
 
 
 def _rgb(image: Image.Image) -> Pixels:

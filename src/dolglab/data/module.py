@@ -15,11 +15,17 @@ from torch.utils.data import DataLoader
 from dolglab.contracts import Batch, Benchmark, ImageBatch, Orientation, TrainingSet
 from dolglab.data.archive_source import PackedSource, StreamedSource
 from dolglab.data.augment import Augmentation
-from dolglab.data.datasets import BenchmarkImages, TrainingImages, check_whole_images
+from dolglab.data.datasets import (
+    BenchmarkImages,
+    EpochLoader,
+    EpochSampler,
+    TrainingImages,
+    check_whole_images,
+    draw_chances,
+)
 from dolglab.data.folder import SplitMode, split_folder
 from dolglab.data.gldv2 import HINT, Kind, hold_out, load_gldv2, select
 from dolglab.data.image_reading import checked_reading
-from dolglab.data.sampling import EpochLoader, EpochSampler, draw_chances
 from dolglab.data.sources import checked_seed
 from dolglab.errors import UserError
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dolglab.data.ground_truth import RevisitedLists, load_ground_truth
+from dolglab.data.revisited import RevisitedLists, load_ground_truth
 from dolglab.errors import UserError
 from dolglab.io import atomic_path
 

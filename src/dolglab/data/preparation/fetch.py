@@ -17,7 +17,7 @@ import httpx
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from dolglab.data.preparation.transfer import RemoteFile, RetryPolicy, expected_md5, md5_of, transfer
+from dolglab.data.preparation.transfer import RemoteFile, RetryPolicy, Session, expected_md5, md5_of, transfer
 from dolglab.data.sources import file_size
 from dolglab.data.tar_archives import index_archives
 from dolglab.errors import UserError, os_error_text, truncate_list
@@ -142,45 +142,34 @@ def fetch(
     if parallel < 1:
         raise UserError(f"parallel must be at least 1, not {parallel}")
     if mode == "status":
-        print_status(remotes)
+        missing = [remote.path.name for remote in remotes if not remote.path.exists()]
+        parts = [remote for remote in remotes if not remote.path.exists() and remote.part.exists()]
+        size = sum(file_size(remote.path) or 0 for remote in remotes)
+        print(f"{len(remotes) - len(missing)} of {len(remotes)} files are there, {decimal(size)}")
+        if parts:
+            size = sum(remote.arrived for remote in parts)
+            print(f"{len(parts)} in part, {decimal(size)}: {truncate_list([remote.path.name for remote in parts])}")
+        if missing:
+            print(f"{len(missing)} missing: {truncate_list(missing)}")
         return
     # A silent server must not keep an interrupted run waiting; what arrived is kept, and asked for again.
     timeout, limits = httpx.Timeout(60, connect=20, read=15), httpx.Limits(max_connections=parallel + 1)
     with folder_lock(root), httpx.Client(follow_redirects=True, timeout=timeout, limits=limits) as client:
+        session = Session(client, policy)
         if mode == "verify":
-            _verify(client, remotes, parallel, policy)
+            _verify(session, remotes, parallel)
             return
-        _run(client, remotes, root, parallel, policy, spare_bytes)
+        _run(session, remotes, root, parallel, spare_bytes)
         finish()
 
 
-def print_status(remotes: Sequence[RemoteFile]) -> None:
-    """How many files are there, in part there, and missing, and their bytes."""
-    missing = [remote.path.name for remote in remotes if not remote.path.exists()]
-    parts = [remote for remote in remotes if not remote.path.exists() and remote.part.exists()]
-    size = sum(file_size(remote.path) or 0 for remote in remotes)
-    print(f"{len(remotes) - len(missing)} of {len(remotes)} files are there, {decimal(size)}")
-    if parts:
-        size = sum(remote.arrived for remote in parts)
-        print(f"{len(parts)} in part, {decimal(size)}: {truncate_list([remote.path.name for remote in parts])}")
-    if missing:
-        print(f"{len(missing)} missing: {truncate_list(missing)}")
-
-
-def _run(
-    client: httpx.Client,
-    remotes: Sequence[RemoteFile],
-    root: Path,
-    parallel: int,
-    policy: RetryPolicy,
-    spare_bytes: int,
-) -> None:
+def _run(session: Session, remotes: Sequence[RemoteFile], root: Path, parallel: int, spare_bytes: int) -> None:
     wanted = [remote for remote in remotes if not remote.path.exists()]
     if not wanted:
         print(f"all {len(remotes)} files are there")
         return
     with ThreadPoolExecutor(parallel) as pool:
-        sizes = list(pool.map(lambda remote: _size_of(client, remote.url), wanted))
+        sizes = list(pool.map(lambda remote: _size_of(session.client, remote.url), wanted))
     if not any(size is not None for size in sizes):
         host = httpx.URL(wanted[0].url).host
         raise UserError(f"{host or wanted[0].url} cannot be reached: check the network, or base_url=...")
@@ -196,13 +185,13 @@ def _run(
     with Progress(*columns, last, disable=not sys.stdout.isatty(), transient=True) as bar:
         task = bar.add_task("", total=sum(size or 0 for size in sizes) or None, completed=sum(arrived), last="")
 
-        def bring(remote: RemoteFile, stop: threading.Event) -> None:
-            transfer(client, remote, policy, stop, lambda count: bar.advance(task, count))
+        def bring(remote: RemoteFile) -> None:
+            transfer(session, remote, lambda count: bar.advance(task, count))
             bar.update(task, last=remote.path.name)
             if bar.disable:
                 print(remote.path.name, flush=True)
 
-        failed = _for_all(bring, wanted, parallel)
+        failed = _for_all(bring, wanted, parallel, session.stop)
     if failed:
         raise UserError(
             f"{len(failed)} of {len(wanted)} files could not be fetched, the first: {failed[0]}; the same command "
@@ -211,17 +200,17 @@ def _run(
     print(f"{len(wanted)} files fetched, all {len(remotes)} are there")
 
 
-def _verify(client: httpx.Client, remotes: Sequence[RemoteFile], parallel: int, policy: RetryPolicy) -> None:
+def _verify(session: Session, remotes: Sequence[RemoteFile], parallel: int) -> None:
     missing = [remote.path.name for remote in remotes if not remote.path.exists()]
     wanted = [remote for remote in remotes if remote.md5_url and remote.path.exists()]
     damaged: list[str] = []
 
-    def compare(remote: RemoteFile, stop: threading.Event) -> None:
-        if md5_of(remote.path) != expected_md5(client, remote, policy, stop):
+    def compare(remote: RemoteFile) -> None:
+        if md5_of(remote.path) != expected_md5(session, remote):
             os.replace(remote.path, f"{remote.path}{DAMAGED}")
             damaged.append(remote.path.name)
 
-    failed = _for_all(compare, wanted, parallel)
+    failed = _for_all(compare, wanted, parallel, session.stop)
     if wanted:
         print(f"{len(wanted) - len(damaged) - len(failed)} of {len(wanted)} files are as published")
     else:
@@ -236,13 +225,12 @@ def _verify(client: httpx.Client, remotes: Sequence[RemoteFile], parallel: int, 
 
 
 def _for_all(
-    work: Callable[[RemoteFile, threading.Event], None], remotes: Sequence[RemoteFile], parallel: int
+    work: Callable[[RemoteFile], None], remotes: Sequence[RemoteFile], parallel: int, stop: threading.Event
 ) -> list[str]:
     """Do `work` on every file; what went wrong, without stopping for it. A full disk stops all, an interrupt too."""
-    stop = threading.Event()
     failed: list[str] = []
     with ThreadPoolExecutor(parallel) as pool:
-        jobs = [pool.submit(work, remote, stop) for remote in remotes]
+        jobs = [pool.submit(work, remote) for remote in remotes]
         try:
             for job in jobs:
                 try:

@@ -78,8 +78,7 @@ def pack_gldv2(
             _check_space(left, jobs, folder)
             for stale in _others(folder, jobs):
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-            for _ in process_map(_pack, left, workers, "packing"):
-                pass
+            list(process_map(_pack, left, workers, "packing"))
             _join(folder, jobs)
         except OSError as error:
             raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error

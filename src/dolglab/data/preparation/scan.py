@@ -76,8 +76,7 @@ def scan_gldv2(
             shutil.rmtree(stale, ignore_errors=True)
         left = [chunk for chunk in chunks if not chunk.part.exists()]
         try:
-            for _ in process_map(_scan, left, workers, "scanning"):
-                pass
+            list(process_map(_scan, left, workers, "scanning"))
             found = [row for chunk in chunks for row in csv.reader(io.StringIO(chunk.part.read_text()))]
             write_text(folder / TABLE, _csv([("name", "reason", "used"), *found]))
             unusable = [f"{Path(name).stem}  # {why}\n" for name, why, used in found if used == "no"]
