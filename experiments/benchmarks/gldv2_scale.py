@@ -27,9 +27,9 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from dolglab.contracts import ImageSource
+from dolglab.data.archive_source import FOLDER, TarSource
 from dolglab.data.module import LandmarkDataModule
 from dolglab.data.sources import GLDv2Source, gldv2_name
-from dolglab.data.tar_archives import FOLDER, TarSource
 
 SEED = 0
 POOL = 512

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark, TrainingSet
-from dolglab.data.archive_source import PackedSource, StreamedSource
+from dolglab.data.archive_source import PackedSource, StreamedSource, TarSource
 from dolglab.data.folder import class_benchmark
 from dolglab.data.gldv2_tables import check_unique, open_csv, parse_ids, read_ids, read_labels
 from dolglab.data.sources import GLDv2Source, file_size, hash_share
-from dolglab.data.tar_archives import TarSource
 from dolglab.errors import UserError
 
 # How many files are looked for before training starts; all of 1.58 million would take minutes.
@@ -91,8 +90,7 @@ def hold_out(
         training: what `load_gldv2` gave.
         share: of the images that is not trained on.
         seed: of the split.
-        landmarks, photos: how many landmarks the validation benchmark has, and held-out photos of each at
-            most.
+        landmarks, photos: how many landmarks the validation benchmark has, and held-out photos of each at most.
 
     Raises:
         UserError: a share outside (0, 1), or no landmark with two held-out photos.

@@ -73,7 +73,10 @@ def masonry(
 ) -> Canvas:
     """A wall of (width, height) pixels at `scale` pixels a metre."""
     width, height = size
-    tone = _blotches(rng, width, height)
+    coarse = rng.standard_normal((height // 40 + 2, width // 40 + 2), np.float32) * 4
+    fine = rng.standard_normal((height // 3 + 1, width // 3 + 1), np.float32) * 3
+    smooth = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
+    tone = np.asarray(smooth + cv2.resize(fine, size, interpolation=cv2.INTER_LINEAR), np.float32)
     base = np.empty((height, width, 3), np.float32)
     base[:] = colour
     rows = np.arange(height)
@@ -88,13 +91,6 @@ def masonry(
     if material == "timber":
         _beams(canvas, scale, shade((92, 62, 44), 0.9))
     return canvas
-
-
-def _blotches(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
-    coarse = rng.standard_normal((height // 40 + 2, width // 40 + 2), np.float32) * 4
-    fine = rng.standard_normal((height // 3 + 1, width // 3 + 1), np.float32) * 3
-    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(smooth + cv2.resize(fine, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _courses(

@@ -17,8 +17,7 @@ import numpy as np
 from dolglab.demo_world.building import Building, build
 from dolglab.demo_world.camera import Camera, Grade, Point, grade, project, view_angle
 from dolglab.demo_world.grammar import sample_family
-from dolglab.demo_world.photo import Picture, sample_lens, sample_weather
-from dolglab.demo_world.render import NEAREST, Sight, View, look, render
+from dolglab.demo_world.render import NEAREST, Picture, Sight, View, look, render, sample_lens, sample_weather
 from dolglab.demo_world.surroundings import Props, apparent_width, make_props, neighbours, occluders, street
 
 Split = Literal["train", "validation", "test"]
@@ -68,11 +67,6 @@ def shoot(job: Job) -> list[Shot]:
     """Draw the job's pictures and write them; the record comes in a fixed order."""
     props = make_props(job.seed)
     return _shoot_family(job, props) if job.intents else _shoot_distractors(job, props)
-
-
-def limit_opencv_threads() -> None:
-    """For a worker process: OpenCV takes no threads of its own."""
-    cv2.setNumThreads(1)
 
 
 def wanted_view(

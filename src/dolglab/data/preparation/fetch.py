@@ -17,9 +17,9 @@ import httpx
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from dolglab.data.preparation.transfer import RemoteFile, RetryPolicy, Session, expected_md5, md5_of, transfer
+from dolglab.data.archive_source import index_archives
+from dolglab.data.preparation.transfer import RemoteFile, Session, expected_md5, md5_of, transfer
 from dolglab.data.sources import file_size
-from dolglab.data.tar_archives import index_archives
 from dolglab.errors import UserError, os_error_text, truncate_list
 from dolglab.io import folder_lock
 
@@ -44,7 +44,6 @@ TABLES = {
 # Room that stays free beside what is fetched, in bytes.
 SPARE_BYTES = 100_000_000
 DAMAGED = ".damaged"
-DEFAULT_RETRIES = RetryPolicy()
 
 
 def fetch_gldv2(
@@ -118,7 +117,8 @@ def fetch(
     mode: Mode = "run",
     parallel: int = 4,
     finish: Callable[[], None] = lambda: None,
-    policy: RetryPolicy = DEFAULT_RETRIES,
+    retries: int = 6,
+    pause: float = 1.0,
     spare_bytes: int = SPARE_BYTES,
 ) -> None:
     """Bring published files below `root`, or look at what is there.
@@ -130,7 +130,7 @@ def fetch(
             what is damaged, so that the next run fetches it anew; `status` says what is there, without the network.
         parallel: transfers at a time.
         finish: what `run` does with the files once all are there, while the folder is still held.
-        policy: how often servers are asked again.
+        retries, pause: how often servers are asked again, and after how many seconds first (see `Session`).
         spare_bytes: room that must stay free.
 
     Raises:
@@ -155,7 +155,7 @@ def fetch(
     # A silent server must not keep an interrupted run waiting; what arrived is kept, and asked for again.
     timeout, limits = httpx.Timeout(60, connect=20, read=15), httpx.Limits(max_connections=parallel + 1)
     with folder_lock(root), httpx.Client(follow_redirects=True, timeout=timeout, limits=limits) as client:
-        session = Session(client, policy)
+        session = Session(client, retries, pause)
         if mode == "verify":
             _verify(session, remotes, parallel)
             return

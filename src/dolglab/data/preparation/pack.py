@@ -8,6 +8,7 @@ import os
 import shutil
 import struct
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +67,12 @@ def pack_gldv2(
     Returns the folder. Raises UserError for settings or lists that do not hold, images that are not there, too little
     space, a folder that cannot be written or that another process prepares, and where LitData is not installed.
     """
-    _check(size, quality, source)
+    if source == "packed":
+        raise UserError("source=packed: what is packed cannot be packed again; take auto, tar or folder")
+    if not isinstance(size, int) or size < 1 or not isinstance(quality, int) or not 1 <= quality <= 100:
+        raise UserError(f"size must be above 0 and quality from 1 to 100, not {size} and {quality}")
+    if find_spec("litdata") is None:
+        raise UserError("packing needs LitData: pip install 'dolglab[pack]'")
     orientation, workers = checked_reading(orientation, THIN).orientation, resolve_workers(workers)
     root = Path(root)
     images = image_source(root, "train", listed_ids(root, "train", train_csv), source)
@@ -99,17 +105,6 @@ def packed_bytes(data: bytes, size: int, quality: int, orientation: Orientation)
     if (longer <= size and data[:2] == b"\xff\xd8") or shorter * size < THIN * longer:
         return data
     return simplejpeg.encode_jpeg(np.ascontiguousarray(shrink(pixels, size)), quality, colorsubsampling="420")
-
-
-def _check(size: int, quality: int, source: Kind) -> None:
-    if source == "packed":
-        raise UserError("source=packed: what is packed cannot be packed again; take auto, tar or folder")
-    if not isinstance(size, int) or size < 1 or not isinstance(quality, int) or not 1 <= quality <= 100:
-        raise UserError(f"size must be above 0 and quality from 1 to 100, not {size} and {quality}")
-    try:
-        import litdata  # noqa: F401
-    except ImportError:
-        raise UserError("packing needs LitData: pip install 'dolglab[pack]'") from None
 
 
 def _jobs(

@@ -8,10 +8,10 @@ import tarfile
 import zlib
 from pathlib import Path
 
+from dolglab.data.archive_source import safe_name
 from dolglab.data.preparation.fetch import Mode, archive_numbers, fetch
 from dolglab.data.preparation.transfer import RemoteFile
 from dolglab.data.revisited import RELEASE
-from dolglab.data.tar_archives import safe_name
 from dolglab.errors import UserError
 from dolglab.io import atomic_path, write_bytes, write_text
 

@@ -49,19 +49,15 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class RetryPolicy:
-    """How often a transfer that makes no headway is tried again, and the first pause in seconds, doubled each time."""
-
-    retries: int = 6
-    pause: float = 1.0
-
-
-@dataclass(frozen=True)
 class Session:
-    """What transfers have in common: a client with its time-outs and redirects, tries, and what stops them when set."""
+    """What transfers have in common: a client with its time-outs and redirects, and what stops them when set.
+
+    One that makes no headway is tried again so often, after a first pause in seconds that is doubled each time.
+    """
 
     client: httpx.Client
-    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    retries: int = 6
+    pause: float = 1.0
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -138,13 +134,13 @@ def _retry(session: Session, remote: RemoteFile, work: Callable[[], R]) -> R:
             raise UserError(f"{remote.url}: {error}; check base_url=...") from error
         except (httpx.TransportError, _TransientError) as error:
             failures = 1 if remote.arrived > before else failures + 1
-            if failures > session.policy.retries:
+            if failures > session.retries:
                 reason = str(error) or type(error).__name__
                 raise UserError(
                     f"{remote.url}: gave up after {failures} tries ({reason}); run again to go on"
                 ) from error
             asked = error.after if isinstance(error, _TransientError) else None
-            pause = session.policy.pause * 2 ** (failures - 1) if asked is None else asked
+            pause = session.pause * 2 ** (failures - 1) if asked is None else asked
             if session.stop.wait(min(pause, LONGEST_PAUSE)):
                 raise Stopped from None
 
