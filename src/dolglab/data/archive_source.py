@@ -162,8 +162,7 @@ class StreamedSource(ArchiveSource):
         url: the folder, as fsspec writes it.
         cache_gb: space for chunks; a few dozen of them should fit.
 
-    Raises:
-        UserError: a place that cannot be read, or that holds no packed images.
+    Raises UserError for a place that cannot be read, or that holds no packed images.
     """
 
     def __init__(self, root: str | Path, split: str, ids: NDArray[np.uint64], url: str, cache_gb: float = 50.0) -> None:

@@ -35,8 +35,7 @@ class Augmentation:
         brightness, contrast, saturation: largest relative change.
         colour_pca: deviation of the weights of ImageNet's colour components (the released recipe: 0.1).
 
-    Raises:
-        UserError: a range that is empty or outside its bounds.
+    Raises UserError for a range that is empty or outside its bounds.
     """
 
     area: Sequence[float] = (0.08, 1.0)

@@ -172,6 +172,7 @@ class EpochLoader(DataLoader[Batch]):
     checkpoints.
     """
 
+    sampler: EpochSampler  # pyright: ignore[reportIncompatibleVariableOverride]
     _progress: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -185,19 +186,14 @@ class EpochLoader(DataLoader[Batch]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind the samples of `state`; they count for that epoch alone."""
-        self._epoch_sampler.resume(int(state["epoch"]), int(state["samples"]))
-
-    @property
-    def _epoch_sampler(self) -> EpochSampler:
-        assert isinstance(self.sampler, EpochSampler)
-        return self.sampler
+        self.sampler.resume(int(state["epoch"]), int(state["samples"]))
 
     def _initial(self) -> dict[str, int]:
-        return {"epoch": self._epoch_sampler.epoch, "samples": self._epoch_sampler.start}
+        return {"epoch": self.sampler.epoch, "samples": self.sampler.start}
 
     def _counted(self, batches: Iterator[Batch], epoch: int, samples: int) -> Iterator[Batch]:
         for batch in batches:
-            samples += len(batch) * self._epoch_sampler.world
+            samples += len(batch) * self.sampler.world
             self._progress = {"epoch": epoch, "samples": samples}
             yield batch
 

@@ -109,8 +109,7 @@ def split_folder(
         validation, test: shares held out (at least two photos of a landmark, or two landmarks).
         seed: of the split, which follows from it and the file names alone.
 
-    Raises:
-        UserError: a folder without images, too few landmarks or photos, shares that leave none to train on.
+    Raises UserError for a folder without images, too few landmarks or photos, shares that leave none to train on.
     """
     if mode not in ("photos", "landmarks"):
         raise UserError(f"data.split must be photos or landmarks, not {mode}")

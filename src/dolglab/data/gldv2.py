@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import re
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TextIO, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +16,6 @@ from numpy.typing import NDArray
 from dolglab.contracts import Benchmark, TrainingSet
 from dolglab.data.archive_source import PackedSource, StreamedSource, TarSource
 from dolglab.data.folder import class_benchmark
-from dolglab.data.gldv2_tables import check_unique, open_csv, parse_ids, read_ids, read_labels
 from dolglab.data.sources import GLDv2Source, file_size, hash_share
 from dolglab.errors import UserError
 
@@ -27,6 +29,7 @@ Kind = Literal["auto", "folder", "tar", "packed"]
 OTHER_LABELS = "their landmark ids are another label space than that of the training images, and do not mix with it"
 # The file that lists a split's images; those of training are in the csv that is trained on.
 LISTS = {"train": None, "index": "index.csv", "test": "test.csv"}
+IMAGE_ID = re.compile("[0-9a-f]{16}")
 
 
 def load_gldv2(
@@ -92,8 +95,7 @@ def hold_out(
         seed: of the split.
         landmarks, photos: how many landmarks the validation benchmark has, and held-out photos of each at most.
 
-    Raises:
-        UserError: a share outside (0, 1), or no landmark with two held-out photos.
+    Raises UserError for a share outside (0, 1), or no landmark with two held-out photos.
     """
     if not 0 < share < 1:
         raise UserError(f"data.holdout must be above 0 and below 1, not {share}")
@@ -105,20 +107,15 @@ def hold_out(
     held &= still_trained[training.labels]
     rest = np.flatnonzero(~held)
     remaining = TrainingSet(source.take(rest), training.ids[rest], training.labels[rest], training.classes)
-    chosen = _validation_rows(np.flatnonzero(held), training.labels, position, landmarks, photos)
-    landmark_of = training.classes[training.labels[chosen]]
+    # Of the first landmarks with two or more that are held out, so many photos each.
+    labels = training.labels
+    chosen = np.flatnonzero(held)
+    chosen = chosen[np.lexsort((position[chosen], labels[chosen]))]
+    rankable = np.flatnonzero(np.bincount(labels[chosen]) >= 2)
+    rankable = rankable[:: max(1, len(rankable) // landmarks)][:landmarks]
+    chosen = chosen[np.isin(labels[chosen], rankable) & (rank_within_class(labels[chosen]) < photos)]
+    landmark_of = training.classes[labels[chosen]]
     return remaining, class_benchmark(f"gldv2 held-out {share:g}", source.take(chosen), landmark_of)
-
-
-def _validation_rows(
-    held: NDArray[np.int64], labels: NDArray[np.int64], position: NDArray[np.float64], landmarks: int, photos: int
-) -> NDArray[np.int64]:
-    """Of the held-out rows, those of the first `landmarks` landmarks with two or more, `photos` each."""
-    held = held[np.lexsort((position[held], labels[held]))]
-    rank = rank_within_class(labels[held])
-    rankable = np.flatnonzero(np.bincount(labels[held]) >= 2)
-    step = max(1, len(rankable) // landmarks)
-    return held[np.isin(labels[held], rankable[::step][:landmarks]) & (rank < photos)]
 
 
 def listed_ids(root: str | Path, split: str, train_csv: str = "train_clean.csv") -> NDArray[np.uint64]:
@@ -251,3 +248,95 @@ def _lines(path: str | Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as a list: {error}") from error
     return [line for line in (line.split("#")[0].strip() for line in text.splitlines()) if line]
+
+
+def read_labels(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Image ids (uint64 of their 16 hex digits) and landmark ids of either csv, in the file's order."""
+    return _parse_rows(path, labelled=True)
+
+
+def read_ids(path: Path) -> NDArray[np.uint64]:
+    """The ids in the column `id` of `index.csv` or `test.csv`, in the file's order.
+
+    Raises UserError for another header, no rows, or an id that is not 16 hex digits.
+    """
+    return _parse_rows(path, labelled=False)[0]
+
+
+@contextmanager
+def open_csv(path: Path) -> Iterator[TextIO]:
+    """A csv file to read. Raises UserError, while it is read, where it is none."""
+    # A landmark's images are one field, which may be longer than the csv module takes unless told otherwise.
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a csv file: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def id_bytes(names: Sequence[str]) -> bytes:
+    """The ids' eight bytes each, most significant first. Raises ValueError for a name that is no id.
+
+    >>> id_numbers(id_bytes(["00000000000000ff", "0000000000000100"])).tolist()
+    [255, 256]
+    """
+    for name in names:
+        if not IMAGE_ID.fullmatch(name):
+            raise ValueError(f"{name!r} is not an image id of 16 hex digits (0-9a-f)")
+    return bytes.fromhex("".join(names))
+
+
+def id_numbers(data: bytes | bytearray) -> NDArray[np.uint64]:
+    """What `id_bytes` gave, as numbers."""
+    return np.frombuffer(data, ">u8").astype(np.uint64)
+
+
+def parse_ids(names: Sequence[str], path: Path | str) -> NDArray[np.uint64]:
+    """The ids as numbers. Raises UserError, with the path they are from, for a name that is no id."""
+    try:
+        return id_numbers(id_bytes(names))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def check_unique(ids: NDArray[np.uint64], path: Path) -> None:
+    """Raise UserError where ascending ids have one twice."""
+    repeated = np.flatnonzero(ids[1:] == ids[:-1])
+    if len(repeated):
+        raise UserError(f"{path}: the image id {int(ids[repeated[0]]):016x} is listed more than once")
+
+
+def _parse_rows(path: Path, labelled: bool) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Image ids and, where they are `labelled`, their landmarks; a row of `images` lists several of one landmark."""
+    ids, landmarks, counts = bytearray(), array("q"), array("q")
+    with open_csv(path) as file:
+        rows = csv.reader(file)
+        header = [column.strip() for column in next(rows, [])]
+        several = labelled and "images" in header
+        try:
+            images = header.index("images" if several else "id")
+            landmark = header.index("landmark_id") if labelled else images
+        except ValueError:
+            wanted = "columns landmark_id,images or id,landmark_id" if labelled else "column id"
+            raise UserError(f"{path}: needs the {wanted}; it has {','.join(header)!r}") from None
+        for number, row in enumerate(rows, start=2):
+            if not row:
+                continue
+            try:
+                names = row[images].split() if several else [row[images].strip()]
+                ids += id_bytes(names)
+                if labelled:
+                    landmarks.append(int(row[landmark]))
+                    counts.append(len(names))
+            except IndexError:
+                raise UserError(f"{path}, row {number}: it has fewer columns than the header") from None
+            except (ValueError, OverflowError) as error:
+                raise UserError(f"{path}, row {number}: {error}") from error
+    if not ids:
+        raise UserError(f"{path} lists no images")
+    return id_numbers(ids), np.repeat(np.array(landmarks), np.array(counts))

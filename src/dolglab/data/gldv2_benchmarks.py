@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from dolglab.contracts import USAGES, Benchmark, Difficulty, Evaluation, Figures, GroundTruth, Measure, Ranked, Ranking
 from dolglab.data.folder import rows_by_landmark
-from dolglab.data.gldv2 import HINT, Kind, image_source, listed_ids, load_gldv2
-from dolglab.data.gldv2_tables import parse_ids, read_recognition_solution, read_retrieval_solution
+from dolglab.data.gldv2 import HINT, Kind, image_source, listed_ids, load_gldv2, open_csv, parse_ids
 from dolglab.data.sources import GLDv2Source, JoinedSource
 from dolglab.errors import UserError
 from dolglab.measures import average_precision_at, gldv2_map_at_k, global_average_precision
@@ -23,6 +22,10 @@ from dolglab.measures import average_precision_at, gldv2_map_at_k, global_averag
 RETRIEVAL, RECOGNITION = "retrieval_solution_v2.1.csv", "recognition_solution_v2.1.csv"
 NOTHING = np.empty(0, np.int64)
 
+# As the solutions write them.
+SOLUTION_USAGES = ("Public", "Private", "Ignored")
+
+T = TypeVar("T")
 A = TypeVar("A", bound=Collection)
 # A query, the landmark it is said to show, and the score of that; and for each query the images found.
 Answers = tuple[tuple[int, int, float], ...]
@@ -74,8 +77,7 @@ def gldv2_recognition(
         ignored: answer also the queries that count for nothing, which a submission must name.
         name: what results call it.
 
-    Raises:
-        UserError: a missing or wrong list, images that are not there, `neighbours` below 1.
+    Raises UserError for a missing or wrong list, images that are not there, `neighbours` below 1.
     """
     path = _solution(Path(root) / RECOGNITION, source)
     if not isinstance(neighbours, int) or neighbours < 1:
@@ -100,6 +102,23 @@ def gldv2_recognition(
         landmarks=landmarks,
         shown=tuple(shown),
     )
+
+
+def read_retrieval_solution(path: str | Path) -> dict[str, dict[str, frozenset[str]]]:
+    """For each usage, for each query, the index images of its landmark; queries of none have an empty set.
+
+    Raises UserError as `read_recognition_solution`.
+    """
+    return _read_solution(path, "images", lambda images: frozenset(() if images == "None" else images.split()))
+
+
+def read_recognition_solution(path: str | Path) -> dict[str, dict[str, frozenset[int]]]:
+    """For each usage, for each test image, the landmarks it shows; none is an empty set.
+
+    Raises UserError for a missing file, another header, a landmark that is no number, an unknown usage, an image
+    listed twice.
+    """
+    return _read_solution(path, "landmarks", lambda landmarks: frozenset(map(int, landmarks.split())))
 
 
 class GLDv2Measure:
@@ -310,3 +329,29 @@ def _benchmark(
         measure=measure,
         **about,  # pyright: ignore[reportArgumentType]
     )
+
+
+def _read_solution(
+    path: str | Path, answers: str, parse: Callable[[str], frozenset[T]]
+) -> dict[str, dict[str, frozenset[T]]]:
+    """For each usage, each row's answers by its id."""
+    columns = ("id", answers, "Usage")
+    found: dict[str, dict[str, frozenset[T]]] = {usage: {} for usage in SOLUTION_USAGES}
+    seen: set[str] = set()
+    path = Path(path)
+    with open_csv(path) as file:
+        rows = csv.DictReader(file)
+        if not set(columns) <= set(rows.fieldnames or ()):
+            raise UserError(f"{path}: needs the columns {','.join(columns)}; it has {rows.fieldnames or 'none'}")
+        for row in rows:
+            name, answer, usage = (str(row[column] or "").strip() for column in columns)
+            if usage not in SOLUTION_USAGES:
+                raise UserError(f"{path}, image {name}: the usage {usage!r} is none of {', '.join(SOLUTION_USAGES)}")
+            if name in seen:
+                raise UserError(f"{path}: the image {name} is listed more than once")
+            seen.add(name)
+            try:
+                found[usage][name] = parse(answer)
+            except ValueError as error:
+                raise UserError(f"{path}, image {name}: {answer!r} are no landmark ids") from error
+    return found

@@ -54,8 +54,7 @@ class LandmarkDataModule(L.LightningDataModule):
         orientation: "exif" turns images upright as they state, "ignore" takes them as they are stored.
         min_side: training images with a side of fewer pixels count as broken.
 
-    Raises:
-        UserError: sizes that do not fit.
+    Raises UserError for sizes that do not fit.
     """
 
     training: TrainingSet | None
@@ -186,9 +185,8 @@ class LandmarkDataModule(L.LightningDataModule):
     def check(self, world: int) -> None:
         """Refuse beforehand what would stop a training later: hours later, where the data are large.
 
-        Raises:
-            UserError: a global batch that `world` processes cannot share, or a validation or test image that
-                cannot be read (unless `on_error` is "skip").
+        Raises UserError for a global batch that `world` processes cannot share, or a validation or test image that
+        cannot be read (unless `on_error` is "skip").
         """
         if self.batch_size % world:
             raise UserError(f"data.batch_size={self.batch_size} does not divide by {world} processes")

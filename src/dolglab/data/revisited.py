@@ -98,13 +98,6 @@ def subset_lists(lists: RevisitedLists, gallery: NDArray[np.bool_], queries: NDA
     )
 
 
-def queries_in_gallery(lists: RevisitedLists) -> list[str]:
-    """Queries that the gallery holds too, and that are no junk to themselves: they find their own photo first."""
-    place = {name: row for row, name in enumerate(lists.gallery)}
-    junk = lists.ground_truth.junk
-    return [name for query, name in enumerate(lists.queries) if name in place and place[name] not in junk[query]]
-
-
 def _parse(raw: Any) -> RevisitedLists:
     if not isinstance(raw, dict):
         raise ValueError(f"it holds a {type(raw).__name__}, not a dict of imlist, qimlist and gnd")
@@ -193,7 +186,11 @@ def revisited_benchmark(
         raise UserError(f"subset must be true or false, not {subset}")
     if not root.is_dir():
         raise UserError(f"benchmark folder not found: {root} ({hint})")
-    file = Path(ground_truth) if ground_truth else _only_ground_truth(root)
+    files = [Path(ground_truth)] if ground_truth else sorted(root.glob("gnd_*.pkl"))
+    if len(files) != 1:
+        what = f"{len(files)} files" if files else "no"
+        raise UserError(f"{what} gnd_*.pkl in {root}: name one with benchmark.ground_truth=FILE")
+    file = files[0]
     listed = load_ground_truth(file)
     lists, sizes = _on_disk(root, listed, subset)
     if not any(len(part) for part in (*lists.ground_truth.easy, *lists.ground_truth.hard)):
@@ -253,8 +250,11 @@ def _notes(listed: RevisitedLists, lists: RevisitedLists, others: Distractors | 
         notes.append("subset: " + ", ".join(f"{count:,} of {total:,} {what}" for count, total, what in counts))
     if others and not others.published:
         notes.append(f"a list of {others.listed:,} distractors, not the published one")
-    if found := queries_in_gallery(lists):
-        notes.append(f"{len(found):,} of {len(lists.queries):,} queries are in the gallery and no junk to themselves")
+    # Such queries find their own photo first.
+    place, junk = {name: row for row, name in enumerate(lists.gallery)}, lists.ground_truth.junk
+    found = sum(name in place and place[name] not in junk[query] for query, name in enumerate(lists.queries))
+    if found:
+        notes.append(f"{found:,} of {len(lists.queries):,} queries are in the gallery and no junk to themselves")
     return tuple(notes)
 
 
@@ -277,14 +277,6 @@ def _release(path: Path) -> str | None:
         return str(json.loads(path.read_text())["release"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} does not say which release this is: delete it if you do not know") from error
-
-
-def _only_ground_truth(root: Path) -> Path:
-    found = sorted(root.glob("gnd_*.pkl"))
-    if len(found) != 1:
-        what = "no gnd_*.pkl" if not found else f"{len(found)} files gnd_*.pkl"
-        raise UserError(f"{what} in {root}: name one with benchmark.ground_truth=FILE")
-    return found[0]
 
 
 @dataclass(frozen=True)
@@ -315,8 +307,7 @@ def load_distractors(root: str | Path, subset: bool = False) -> Distractors:
         root: as `dolglab prepare task=revisitop1m` makes it.
         subset: leave out those that are not there.
 
-    Raises:
-        UserError: no list, an empty one, a name that comes twice, images that are not there.
+    Raises UserError for no list, an empty one, a name that comes twice, images that are not there.
     """
     root = Path(root).absolute()
     fetch = f"dolglab prepare task=revisitop1m root={root} fetches them"

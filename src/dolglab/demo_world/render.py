@@ -106,15 +106,6 @@ def face_light(weather: Weather, normal: Array | None) -> Array:
     return np.asarray(weather.ambient) + np.asarray(weather.direct) * cosine
 
 
-def _clouds(rng: np.random.Generator, width: int, height: int) -> Levels:
-    """(height, width) soft noise in [0, 1], stretched sideways."""
-    total = np.zeros((height, width), np.float32)
-    for octave, weight in ((2, 1.0), (4, 0.55), (8, 0.3), (16, 0.16)):
-        grid = rng.random((octave * 2, octave + 1), np.float32)
-        total += weight * np.asarray(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC))
-    return np.clip(total / 2.01, 0, 1)
-
-
 def backdrop(rng: np.random.Generator, camera: Camera, weather: Weather) -> Picture:
     """(height, width, 3) sky and ground as the camera sees them, without anything on the ground."""
     width, height = camera.width, camera.height
@@ -137,7 +128,13 @@ def backdrop(rng: np.random.Generator, camera: Camera, weather: Weather) -> Pict
 def _sky(rng: np.random.Generator, slope: Levels, weather: Weather) -> Levels:
     rise = np.sqrt(np.clip(slope / 0.7, 0, 1))[..., None]
     horizon, zenith = np.asarray(weather.horizon, np.float32), np.asarray(weather.zenith, np.float32)
-    cover = np.clip((_clouds(rng, slope.shape[1], slope.shape[0]) - 0.62 + 0.3 * weather.clouds) * 4, 0, 1)
+    height, width = slope.shape
+    # Soft noise in [0, 1], stretched sideways.
+    noise = np.zeros((height, width), np.float32)
+    for octave, weight in ((2, 1.0), (4, 0.55), (8, 0.3), (16, 0.16)):
+        grid = rng.random((octave * 2, octave + 1), np.float32)
+        noise += weight * np.asarray(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC))
+    cover = np.clip((np.clip(noise / 2.01, 0, 1) - 0.62 + 0.3 * weather.clouds) * 4, 0, 1)
     cover = (cover * min(1.0, weather.clouds + 0.3))[..., None]
     sky = horizon + (zenith - horizon) * rise
     return np.asarray(sky + (np.asarray(weather.cloud_colour) - sky) * cover, np.float32)
