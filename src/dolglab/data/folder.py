@@ -73,11 +73,6 @@ class Photos:
     names: list[str]
     landmarks: NDArray[np.str_]
 
-    @property
-    def title(self) -> str:
-        """The folder's own name, also where the root is given as `.`"""
-        return self.root.resolve().name
-
 
 def scan_folder(root: str | Path) -> Photos:
     """Every image in a sub-folder of `root`. Raises UserError when there is no folder or nothing in it."""
@@ -134,15 +129,15 @@ def split_folder(
     )
     return (
         training,
-        _benchmark(photos, np.flatnonzero(part == 1), f"{photos.title} validation {mode}"),
-        _benchmark(photos, np.flatnonzero(part == 2), f"{photos.title} test {mode}"),
+        _benchmark(photos, np.flatnonzero(part == 1), f"validation {mode}"),
+        _benchmark(photos, np.flatnonzero(part == 2), f"test {mode}"),
     )
 
 
 def folder_benchmark(root: str | Path, name: str | None = None) -> Benchmark:
     """Every photo of a folder as a query for the other photos of its landmark. Raises UserError as above."""
     photos = scan_folder(root)
-    return _benchmark(photos, np.arange(len(photos.names)), name or photos.title)
+    return _benchmark(photos, np.arange(len(photos.names)), name=name)
 
 
 def _walk(root: Path) -> tuple[list[str], list[str]]:
@@ -192,6 +187,7 @@ def _held_out(count: int, validation: float, test: float) -> tuple[int, int]:
     return max(2, round(count * validation)), max(2, round(count * test))
 
 
-def _benchmark(photos: Photos, rows: NDArray[np.int64], name: str) -> Benchmark:
+def _benchmark(photos: Photos, rows: NDArray[np.int64], part: str = "", name: str | None = None) -> Benchmark:
+    """Some of the photos; by default it is called as the folder, also where that is given as `.`, and the part."""
     source = FolderSource(photos.root, [photos.names[row] for row in rows])
-    return class_benchmark(name, source, photos.landmarks[rows])
+    return class_benchmark(name or f"{photos.root.resolve().name} {part}".strip(), source, photos.landmarks[rows])

@@ -54,9 +54,8 @@ def load_gldv2(
     Returns:
         Ids ascending; classes are the landmark ids in ascending order, labels their positions.
 
-    Raises:
-        UserError: no csv, another header, no rows, an id that is not 16 hex digits, a duplicate id, or
-            images that are not there.
+    Raises UserError for no csv, another header, no rows, an id that is not 16 hex digits, a duplicate id, or images
+    that are not there.
     """
     root = Path(root)
     path = root / train_csv

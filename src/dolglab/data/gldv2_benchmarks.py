@@ -43,9 +43,8 @@ def gldv2_retrieval(
         ignored: rank also the queries that count for nothing, which a submission must name.
         name: what results call it.
 
-    Raises:
-        UserError: a missing or wrong list, images that are not there, a positive that is not in the index, a counted
-            query without positives.
+    Raises UserError for a missing or wrong list, images that are not there, a positive that is not in the index, a
+    counted query without positives.
     """
     root = Path(root)
     path = _solution(root / RETRIEVAL, source)
@@ -146,12 +145,10 @@ class GLDv2Measure:
         ranked = next(iter(rankings.values()))
         found = [head[head >= 0] for head in ranked.heads[:, : self.depth]]
         answers = self.answers(found, ranked.scores)
-        ap = np.array(
-            [
-                average_precision_at(_texts(images), frozenset(_texts(own)), self.depth) if len(own) else np.nan
-                for images, own in zip(found, truth.easy, strict=True)
-            ]
-        )
+        ap = np.full(len(found), np.nan)
+        for query, (images, positives) in enumerate(zip(found, truth.easy, strict=True)):
+            if len(positives):
+                ap[query] = average_precision_at(_texts(images), frozenset(_texts(positives)), self.depth)
         evaluation: Evaluation = {
             usage: {
                 "map": self.value(truth, found, answers, np.flatnonzero(self.usages == usage).tolist()),

@@ -13,6 +13,8 @@ import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
+from dolglab.contracts import Orientation
+
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 
 # Above this an image is refused before it is decoded; Pillow's own limit for a decompression bomb.
@@ -135,9 +137,9 @@ def check_sides(height: int, width: int, min_side: int) -> None:
         raise BrokenImageError(f"{width} x {height} pixels, below the limit of {min_side} a side")
 
 
-def jpeg_orientation(data: bytes) -> int:
-    """What a JPEG states, 1 (upright) to 8; 1 where it states nothing, or nothing that can be read."""
-    if data.find(EXIF_MARK, 0, EXIF_WITHIN) < 0:
+def jpeg_orientation(data: bytes, orientation: Orientation) -> int:
+    """What a JPEG states, 1 (upright) to 8; 1 where that is ignored, or nothing is stated that can be read."""
+    if orientation == "ignore" or data.find(EXIF_MARK, 0, EXIF_WITHIN) < 0:
         return 1
     try:
         with Image.open(io.BytesIO(data)) as image:

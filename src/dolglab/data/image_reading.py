@@ -84,7 +84,8 @@ def decode(data: bytes, orientation: Orientation = "exif", max_pixels: int = MAX
     if jpeg_size(data, max_pixels) is not None:
         # The strict decoder refuses files that Pillow can still read whole.
         with suppress(ValueError):
-            return np.ascontiguousarray(upright(simplejpeg.decode_jpeg(data, "RGB"), _jpeg_turn(data, orientation)))
+            pixels = simplejpeg.decode_jpeg(data, "RGB")
+            return np.ascontiguousarray(upright(pixels, jpeg_orientation(data, orientation)))
     return np.ascontiguousarray(_decode_with_pillow(data, orientation, max_pixels))
 
 
@@ -129,7 +130,7 @@ def decode_crop(
         check_sides(height, width, reading.min_side)
         return resize(_cut(pixels, random_box(height, width, crop, rng), (height, width)), size)
     check_sides(*shape, reading.min_side)
-    turn = _jpeg_turn(data, reading.orientation)
+    turn = jpeg_orientation(data, reading.orientation)
     height, width = shape[::-1] if turn >= 5 else shape
     box = random_box(height, width, crop, rng)
     needed = min(height, math.ceil(height * size / box.height)), min(width, math.ceil(width * size / box.width))
@@ -248,10 +249,6 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
-
-
-def _jpeg_turn(data: bytes, orientation: Orientation) -> int:
-    return jpeg_orientation(data) if orientation == "exif" else 1
 
 
 def _decode_with_pillow(data: bytes, orientation: Orientation, max_pixels: int = MAX_PIXELS) -> Pixels:

@@ -55,10 +55,9 @@ def load_ground_truth(path: str | Path) -> RevisitedLists:
 
     A query without positives and empty lists are as they should be: `revisited_evaluation` leaves such a query out.
 
-    Raises:
-        UserError: no such file, a pickle with code (numpy arrays are code), missing keys, positions outside the
-            gallery or no whole numbers, lists of a query that overlap, a box without pixels, or a name that the gallery
-            or the queries list twice.
+    Raises UserError for no such file, a pickle with code (numpy arrays are code), missing keys, positions outside the
+    gallery or no whole numbers, lists of a query that overlap, a box without pixels, or a name that the gallery or the
+    queries list twice.
     """
     path = Path(path)
     if not path.exists():
@@ -175,9 +174,8 @@ def revisited_benchmark(
             benchmark's notes count what is left. A query without positives left has no AP and is in no mean.
         families: a JSON file, where there is one, that says of which set of look-alike landmarks each image's is.
 
-    Raises:
-        UserError: a missing folder or file, images that are not there, queries of which none has a positive, or a crop
-            rule that does not exist.
+    Raises UserError for a missing folder or file, images that are not there, queries of which none has a positive, or a
+    crop rule that does not exist.
     """
     root = Path(root)
     if crop not in CROPS:

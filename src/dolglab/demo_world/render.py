@@ -160,8 +160,14 @@ def _ground(rng: np.random.Generator, east: Levels, north: Levels, distance: Lev
 def expose(rng: np.random.Generator, picture: Picture, weather: Weather, lens: Lens) -> Picture:
     """The picture a camera with this lens saves: rain, blur, colour, vignette and noise."""
     image = picture.astype(np.float32)
+    height, width = image.shape[:2]
     if weather.name == "rain":
-        image = _rain(rng, image)
+        veil = np.zeros((height, width), np.uint8)
+        slant = int(rng.integers(-4, 5))
+        for left, top in rng.integers(0, (width, height), (220, 2)).tolist():
+            cv2.line(veil, (left, top), (left + slant, top + 12), 70, 1)
+        soft = np.asarray(cv2.GaussianBlur(veil, (3, 3), 0), np.float32)[..., None]
+        image = np.asarray(image + (215 - image) * soft / 255, np.float32)
     if lens.blur:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), lens.blur), np.float32)
     if lens.motion:
@@ -171,21 +177,10 @@ def expose(rng: np.random.Generator, picture: Picture, weather: Weather, lens: L
     mixing = lens.contrast * mixing * np.asarray(lens.gains)
     offset = np.full((3, 1), MIDDLE * (1 - lens.contrast))
     image = np.asarray(cv2.transform(image, np.hstack([mixing, offset])), np.float32)
-    height, width = image.shape[:2]
     x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
     image *= (1 - lens.vignette / 2 * ((x**2)[None, :] + (y**2)[:, None]))[..., None]
     image += rng.standard_normal(image.shape, np.float32) * lens.noise
     return np.clip(image, 0, 255).astype(np.uint8)
-
-
-def _rain(rng: np.random.Generator, image: Levels) -> Levels:
-    height, width = image.shape[:2]
-    veil = np.zeros((height, width), np.uint8)
-    slant = int(rng.integers(-4, 5))
-    for x, y in rng.integers(0, (width, height), (220, 2)).tolist():
-        cv2.line(veil, (x, y), (x + slant, y + 12), 70, 1)
-    soft = np.asarray(cv2.GaussianBlur(veil, (3, 3), 0), np.float32)[..., None]
-    return np.asarray(image + (215 - image) * soft / 255, np.float32)
 
 
 @dataclass(frozen=True)

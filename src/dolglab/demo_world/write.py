@@ -67,6 +67,7 @@ def write_world(
 
     Raises UserError for sizes that make no sense, and when `root` holds anything but this very world.
     """
+    # What all but these two arguments say decides what is drawn, and is kept beside it.
     sizes: dict[str, int] = {name: value for name, value in locals().items() if name not in ("root", "workers")}
     root = Path(root)
     for name, value in {**sizes, "workers": workers}.items():

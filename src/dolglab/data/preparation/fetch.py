@@ -133,9 +133,8 @@ def fetch(
         retries, pause: how often servers are asked again, and after how many seconds first (see `Session`).
         spare_bytes: room that must stay free.
 
-    Raises:
-        UserError: no such mode, no room, a folder that another process prepares or that cannot be written; after all
-            the others were tried, files that could not be had; files that are missing or damaged in `verify`.
+    Raises UserError for no such mode, no room, a folder that another process prepares or that cannot be written; after
+    all the others were tried, files that could not be had; files that are missing or damaged in `verify`.
     """
     if mode not in get_args(Mode):
         raise UserError(f"mode={mode} is none of {', '.join(get_args(Mode))}")
