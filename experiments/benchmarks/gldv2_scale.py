@@ -27,9 +27,9 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from dolglab.contracts import ImageSource
+from dolglab.data.archive_source import FOLDER, TarSource
 from dolglab.data.module import LandmarkDataModule
-from dolglab.data.sources import HexSource, gldv2_name
-from dolglab.data.tar_archives import FOLDER, TarSource
+from dolglab.data.sources import GLDv2Source, gldv2_name
 
 SEED = 0
 POOL = 512
@@ -174,7 +174,7 @@ def reading(root: Path, ids: NDArray[np.uint64], archives: int) -> None:
     rng = np.random.default_rng(SEED)
     ways: dict[str, tuple[Callable[[], int], list[Path]]] = {
         "TarSource, at random": (_random(TarSource(root, "train", chosen), rng), paths),
-        "unpacked files, at random": (_random(HexSource(unpacked, "train", chosen), rng), [unpacked]),
+        "unpacked files, at random": (_random(GLDv2Source(unpacked, "train", chosen), rng), [unpacked]),
         "archives from end to end (tarfile)": (lambda: sum(1 for _ in _sequential(paths)), paths),
     }
     print(f"images/s, one process, of {len(chosen):,} images in {few} archives (median of {ROUNDS})")

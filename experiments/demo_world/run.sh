@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python -m src.prepare task=demo_world
-python -c "from dolglab.demo_world.sheet import contact_sheet; contact_sheet('data/demo_world', 'experiments/demo_world/contact_sheet.jpg')"
+python -c "from dolglab.demo_world.write import contact_sheet; contact_sheet('data/demo_world', 'experiments/demo_world/contact_sheet.jpg')"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dolglab.contracts import TrainingSet
 from dolglab.data.gldv2 import hold_out, load_gldv2, read_labels
-from dolglab.data.sources import HexSource, hash_share
+from dolglab.data.sources import GLDv2Source, hash_share
 from dolglab.errors import UserError
 
 ID = "00a1b2c3d4e5f607"
@@ -22,7 +22,7 @@ def synthetic(counts: list[int], seed: int = 0) -> TrainingSet:
     ids = np.unique(rng.integers(0, 2**64, sum(counts), np.uint64))
     labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))[: len(ids)]
     names = np.array([f"{10 * label}" for label in range(len(counts))])
-    return TrainingSet(HexSource("nowhere", "train", ids), ids, labels, names)
+    return TrainingSet(GLDv2Source("nowhere", "train", ids), ids, labels, names)
 
 
 def as_kaggle(folder: Path) -> None:
@@ -138,7 +138,7 @@ def test_hold_out_is_a_deterministic_disjoint_share_that_keeps_every_landmark() 
     assert rest.classes is training.classes
     label_of = dict(zip(training.ids.tolist(), training.labels.tolist(), strict=True))
     assert [label_of[number] for number in rest.ids.tolist()] == rest.labels.tolist()
-    assert isinstance(benchmark.source, HexSource)
+    assert isinstance(benchmark.source, GLDv2Source)
     assert not set(rest.ids.tolist()) & set(benchmark.source.ids.tolist())
     assert 1 - len(rest) / len(training) == pytest.approx(0.3, abs=0.03)
 
@@ -147,14 +147,14 @@ def test_hold_out_does_not_depend_on_the_order_of_the_images() -> None:
     training = synthetic([30, 40, 50])
     order = np.random.default_rng(1).permutation(len(training))
     ids, labels = training.ids[order], training.labels[order]
-    shuffled = TrainingSet(HexSource("nowhere", "train", ids), ids, labels, training.classes)
+    shuffled = TrainingSet(GLDv2Source("nowhere", "train", ids), ids, labels, training.classes)
     assert set(hold_out(training, 0.2)[0].ids.tolist()) == set(hold_out(shuffled, 0.2)[0].ids.tolist())
 
 
 def test_held_out_photos_query_one_another_within_their_landmark() -> None:
     training = synthetic([40] * 30)
     _, benchmark = hold_out(training, 0.2, landmarks=10, photos=3)
-    assert isinstance(benchmark.source, HexSource)
+    assert isinstance(benchmark.source, GLDv2Source)
     label_of = dict(zip(training.ids.tolist(), training.labels.tolist(), strict=True))
     labels = np.array([label_of[number] for number in benchmark.source.ids.tolist()])
     values, counts = np.unique(labels, return_counts=True)

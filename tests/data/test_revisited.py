@@ -13,8 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark
-from dolglab.data.ground_truth import load_ground_truth
-from dolglab.data.revisited import revisited_benchmark
+from dolglab.data.revisited import load_ground_truth, revisited_benchmark
 from dolglab.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"

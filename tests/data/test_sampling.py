@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from dolglab.contracts import Batch, TrainingSet
 from dolglab.data.augment import Augmentation
-from dolglab.data.datasets import TrainingImages
-from dolglab.data.sampling import EpochLoader, EpochSampler, draw_chances
+from dolglab.data.datasets import EpochLoader, EpochSampler, TrainingImages, draw_chances
 
 few = settings(max_examples=40, derandomize=True, deadline=None)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from dolglab.contracts import TrainingSet
+from dolglab.data.datasets import EpochSampler, draw_chances
+from dolglab.data.gldv2 import capped, of_categories, select, subset
 from dolglab.data.module import LandmarkDataModule
-from dolglab.data.sampling import EpochSampler, draw_chances
-from dolglab.data.selection import capped, of_categories, subset, without_images, without_landmarks
-from dolglab.data.sources import HexSource
+from dolglab.data.sources import GLDv2Source
 from dolglab.errors import UserError
 
 COUNTS = {"7": 5, "30": 1, "200": 12}
@@ -21,7 +21,7 @@ COUNTS = {"7": 5, "30": 1, "200": 12}
 def training() -> TrainingSet:
     ids = np.sort(np.random.default_rng(0).integers(0, 2**63, sum(COUNTS.values()), np.uint64))
     labels = np.random.default_rng(1).permutation(np.repeat(np.arange(3), list(COUNTS.values())))
-    return TrainingSet(HexSource("nowhere", "train", ids), ids, labels, np.array(list(COUNTS)))
+    return TrainingSet(GLDv2Source("nowhere", "train", ids), ids, labels, np.array(list(COUNTS)))
 
 
 def counts(training: TrainingSet) -> dict[str, int]:
@@ -30,7 +30,7 @@ def counts(training: TrainingSet) -> dict[str, int]:
 
 def test_listed_landmarks_are_no_classes(training: TrainingSet, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("30\n  200  # of ROxford\n\n999\n")
-    left = subset(training, without_landmarks(training, tmp_path / "list.txt"))
+    left = select(training, exclude_landmarks=tmp_path / "list.txt")
     assert counts(left) == {"7": 5}
     assert left.ids.tolist() == training.ids[training.labels == 0].tolist()
     assert left.source.name(2) == training.source.name(int(np.flatnonzero(training.labels == 0)[2]))
@@ -40,7 +40,7 @@ def test_listed_images_are_left_out(training: TrainingSet, tmp_path: Path) -> No
     only = np.flatnonzero(training.labels == 1)
     gone = np.concatenate([only, [0, 3]])
     (tmp_path / "list.txt").write_text("\n".join(f"{int(training.ids[row]):016x}" for row in gone))
-    left = subset(training, without_images(training, tmp_path / "list.txt"))
+    left = select(training, exclude_images=tmp_path / "list.txt")
     assert sorted(left.ids.tolist()) == sorted(np.delete(training.ids, np.unique(gone)).tolist())
     assert "30" not in left.classes
 
@@ -49,9 +49,9 @@ def test_listed_images_are_left_out(training: TrainingSet, tmp_path: Path) -> No
 def test_a_list_of_other_things_is_refused(training: TrainingSet, tmp_path: Path, line: str) -> None:
     (tmp_path / "list.txt").write_text(line)
     with pytest.raises(UserError, match=r"list\.txt.*16 hex digits"):
-        without_images(training, tmp_path / "list.txt")
+        select(training, exclude_images=tmp_path / "list.txt")
     with pytest.raises(UserError, match=r"gone\.txt"):
-        without_landmarks(training, tmp_path / "gone.txt")
+        select(training, exclude_landmarks=tmp_path / "gone.txt")
 
 
 def test_categories_choose_landmarks(training: TrainingSet, tmp_path: Path) -> None:

@@ -6,7 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dolglab.data.sources import FolderSource, HexSource, JoinedSource, encode_names, file_size, hash_share, stable_ids
+from dolglab.data.sources import (
+    FolderSource,
+    GLDv2Source,
+    JoinedSource,
+    encode_names,
+    file_size,
+    hash_share,
+    stable_ids,
+)
 from dolglab.io import retry_io
 
 NAMES = ["notre dame/1.jpg", "été/ü ñ.jpg", "寺/🗼.jpg", "a=b,c[1]/x.jpg"]
@@ -43,7 +51,7 @@ def test_some_images_of_a_folder_are_taken_in_order(tmp_path: Path) -> None:
 
 
 def test_hex_source_follows_gldv2s_layout(tmp_path: Path) -> None:
-    source = HexSource(tmp_path, "train", np.array([0x00A1B2C3D4E5F607, 2**64 - 1], np.uint64))
+    source = GLDv2Source(tmp_path, "train", np.array([0x00A1B2C3D4E5F607, 2**64 - 1], np.uint64))
     assert source.name(0) == "train/0/0/a/00a1b2c3d4e5f607.jpg"
     assert source.name(1) == "train/f/f/f/ffffffffffffffff.jpg"
     with pytest.raises(OSError, match="00a1b2c3d4e5f607"):

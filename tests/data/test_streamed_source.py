@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from dolglab.contracts import TrainingSet
+from dolglab.data.archive_source import StreamedSource
+from dolglab.data.datasets import EpochSampler
 from dolglab.data.gldv2 import load_gldv2
 from dolglab.data.module import LandmarkDataModule
 from dolglab.data.preparation.pack import pack_gldv2
-from dolglab.data.sampling import EpochSampler
-from dolglab.data.streamed_source import StreamedSource
 from dolglab.errors import UserError
 
 URL = "memory://bucket/packed/train"

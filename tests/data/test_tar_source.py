@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dolglab.data.archive_source import TarSource, index_archives, read_headers
 from dolglab.data.datasets import TrainingImages
 from dolglab.data.gldv2 import hold_out, load_gldv2
 from dolglab.data.image_reading import CropRange
-from dolglab.data.tar_archives import TarSource, index_archives, read_headers
 from dolglab.errors import UserError
 from dolglab.io import folder_lock
 
@@ -80,7 +80,7 @@ def test_offsets_are_those_of_the_library(packed: Path) -> None:
 
 
 def test_a_second_run_reads_only_what_changed(packed: Path, monkeypatch, capsys) -> None:
-    from dolglab.data import tar_archives as tar_index
+    from dolglab.data import archive_source as tar_index
 
     read: list[str] = []
     original = tar_index.read_headers

@@ -8,10 +8,9 @@ import pytest
 from dolglab.demo_world.building import Sprite, Volume, build, far_to_near
 from dolglab.demo_world.camera import Camera, grade, project
 from dolglab.demo_world.grammar import sample_family
-from dolglab.demo_world.photo import sample_lens, sample_weather
-from dolglab.demo_world.render import View, look, render
+from dolglab.demo_world.render import View, look, render, sample_lens, sample_weather
+from dolglab.demo_world.shoot import wanted_view
 from dolglab.demo_world.surroundings import make_props
-from dolglab.demo_world.views import wanted_view
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dolglab.demo_world.sheet import contact_sheet
-from dolglab.demo_world.write import write_world
+from dolglab.demo_world.write import contact_sheet, write_world
 from dolglab.errors import UserError
 
 SMALL = {

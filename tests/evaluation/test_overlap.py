@@ -18,8 +18,8 @@ from PIL import Image
 from dolglab.commands.build_evaluation import network
 from dolglab.contracts import Benchmark, GroundTruth, LocalFeatures, TrainingSet
 from dolglab.data.folder import folder_benchmark
-from dolglab.data.selection import select
-from dolglab.data.sources import HexSource
+from dolglab.data.gldv2 import select
+from dolglab.data.sources import GLDv2Source
 from dolglab.errors import UserError
 from dolglab.evaluation.evaluator import make_feature_extractor
 from dolglab.evaluation.overlap import (
@@ -82,7 +82,7 @@ def audit_of(training: TrainingSet, benchmark: Benchmark, *overlaps: tuple[int, 
 
 def as_gldv2(training: TrainingSet) -> TrainingSet:
     """The same, as if it had come from GLDv2: landmarks are numbers, images have ids of 16 digits."""
-    source = HexSource("nowhere", "train", training.ids)
+    source = GLDv2Source("nowhere", "train", training.ids)
     return replace(training, source=source, classes=np.arange(100, 100 + len(training.classes)).astype(np.str_))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dolglab.data.gldv2_tables import read_recognition_solution, read_retrieval_solution
+from dolglab.data.gldv2_benchmarks import read_recognition_solution, read_retrieval_solution
 from dolglab.errors import UserError
 from dolglab.measures import gldv2_map_at_k, global_average_precision
 

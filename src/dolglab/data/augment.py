@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, UInt8
@@ -23,6 +24,7 @@ _PCA_VALUES = (0.2175, 0.0188, 0.0045)
 _LUMA = (0.299, 0.587, 0.114)
 
 
+@dataclass(eq=False)
 class Augmentation:
     """What may happen to a training image. Zero switches a part off.
 
@@ -33,30 +35,24 @@ class Augmentation:
         brightness, contrast, saturation: largest relative change.
         colour_pca: deviation of the weights of ImageNet's colour components (the released recipe: 0.1).
 
-    Raises:
-        UserError: a range that is empty or outside its bounds.
+    Raises UserError for a range that is empty or outside its bounds.
     """
 
-    def __init__(
-        self,
-        area: Sequence[float] = (0.08, 1.0),
-        ratio: Sequence[float] = (3 / 4, 4 / 3),
-        flip: float = 0.0,
-        brightness: float = 0.0,
-        contrast: float = 0.0,
-        saturation: float = 0.0,
-        colour_pca: float = 0.0,
-    ) -> None:
+    area: Sequence[float] = (0.08, 1.0)
+    ratio: Sequence[float] = (3 / 4, 4 / 3)
+    flip: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    colour_pca: float = 0.0
+
+    def __post_init__(self) -> None:
+        area, ratio = self.area, self.ratio
         if not 0 < area[0] <= area[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
             raise UserError(f"augment.area must lie in (0, 1] and augment.ratio above 0, not {area} and {ratio}")
-        if not 0 <= flip <= 1 or min(brightness, contrast, saturation, colour_pca) < 0:
+        if not 0 <= self.flip <= 1 or min(self.brightness, self.contrast, self.saturation, self.colour_pca) < 0:
             raise UserError("augment.flip is a probability; the other strengths must not be negative")
         self.crop = CropRange((area[0], area[1]), (ratio[0], ratio[1]))
-        self.flip = flip
-        self.brightness = brightness
-        self.contrast = contrast
-        self.saturation = saturation
-        self.colour_pca = colour_pca
 
     def __call__(self, images: UInt8[Tensor, "b h w 3"], draws: Float[Tensor, "b n"]) -> Tensor:
         """Crops as they travel to (B, 3, H, W) RGB in 0..255: uint8, or float32 once colours change.

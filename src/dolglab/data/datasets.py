@@ -1,12 +1,15 @@
-"""Torch data sets: training crops by (epoch, position), and whole images for extraction."""
+"""Torch data sets: training crops by (epoch, position) in the order they are drawn, whole images for extraction."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import InitVar, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dolglab.contracts import BadImage, Batch, Benchmark, Crop, ImageBatch, ImageSource, Orientation, TrainingSet
 from dolglab.data.augment import NUM_DRAWS
@@ -17,6 +20,8 @@ from dolglab.io import retry_io
 
 # How many replacements are tried before a training set is called unreadable.
 MAX_REPLACEMENTS = 20
+# How a class's share of the draws grows with its images: with their number, not at all, with its square root.
+SAMPLING = {"uniform": 1.0, "balanced": 0.0, "sqrt": 0.5}
 
 
 class UnreadableError(UserError):
@@ -26,6 +31,7 @@ class UnreadableError(UserError):
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
+@dataclass(eq=False)
 class TrainingImages(Dataset[Batch]):
     """Random crops of a training set, a whole batch at a time.
 
@@ -33,14 +39,11 @@ class TrainingImages(Dataset[Batch]):
     (seed, epoch, sample id): workers, ranks and resumes cannot change them.
     """
 
-    def __init__(
-        self, training: TrainingSet, size: int, crop: CropRange, seed: int, reading: Reading = READ_ALL
-    ) -> None:
-        self.training = training
-        self.reading = reading
-        self.size = size
-        self.crop = crop
-        self.seed = seed
+    training: TrainingSet
+    size: int
+    crop: CropRange
+    seed: int
+    reading: Reading = READ_ALL
 
     def __len__(self) -> int:
         return len(self.training)
@@ -85,6 +88,117 @@ def sample_rng(seed: int, epoch: int, sample: int, attempt: int = 0) -> np.rando
     return np.random.default_rng([seed, epoch, sample, attempt])
 
 
+def draw_chances(labels: NDArray[np.int64], sampling: str) -> NDArray[np.float64] | None:
+    """Each sample's chance of being drawn, (N,), summing to 1; None where each is drawn once instead.
+
+    Raises UserError for a rule there is not.
+    """
+    if sampling not in SAMPLING:
+        raise UserError(f"data.sampling={sampling} is none of {', '.join(SAMPLING)}")
+    if sampling == "uniform":
+        return None
+    chances = np.bincount(labels).astype(np.float64)[labels] ** (SAMPLING[sampling] - 1)
+    return chances / chances.sum()
+
+
+@dataclass(eq=False)
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Every sample once an epoch, or as many draws by given chances, as follows from (seed, epoch) alone.
+
+    Yields (epoch, position), so that a worker needs no state to know the epoch. The ranks take turns, so that
+    one global batch holds the same samples whatever the number of processes; what does not divide by the
+    ranks is left out of that epoch.
+
+    Args:
+        size: samples there are.
+        seed: of the order.
+        rank, world: this process and how many there are.
+        epoch: the first one; a resumed run's loader starts its workers before Lightning calls `set_epoch`.
+        chances: each sample's chance of being the next draw, (size,); None draws each once.
+        groups: the chunk that each sample lies in, (size,), where whole chunks are fetched: then chunks are shuffled,
+            and samples among those of `window` chunks. None shuffles over all samples.
+        window: how many chunks' samples are mixed.
+    """
+
+    size: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+    epoch: int = 0
+    chances: NDArray[np.float64] | None = None
+    groups: NDArray[np.int64] | None = None
+    window: int = 16
+    # An epoch, and its samples that were drawn before the run was resumed.
+    _resumed: tuple[int, int] = field(default=(0, 0), init=False)
+
+    @property
+    def start(self) -> int:
+        """Samples of this epoch that were drawn before the run was resumed, by all ranks together."""
+        epoch, samples = self._resumed
+        return samples if epoch == self.epoch else 0
+
+    def resume(self, epoch: int, samples: int) -> None:
+        """Leave out, in that epoch, the first `samples` of all ranks together."""
+        self._resumed = (epoch, samples)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Of a whole epoch, also where a part of it is left."""
+        return self.size // self.world
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, start = self.epoch, self.start
+        rng = np.random.default_rng([self.seed, epoch])
+        if self.chances is not None:
+            order = rng.choice(self.size, self.size, p=self.chances)
+        elif self.groups is not None:
+            # Window by window, each of some random chunks, in random order within it.
+            windows = rng.permutation(self.groups.max() + 1)[self.groups] // self.window
+            order = np.lexsort((rng.random(len(self.groups)), windows))
+        else:
+            order = rng.permutation(self.size)
+        for position in order[start + self.rank : len(self) * self.world : self.world]:
+            yield epoch, int(position)
+
+
+class EpochLoader(DataLoader[Batch]):
+    """Batches in an `EpochSampler`'s order, from any sample of an epoch on.
+
+    The state is a count of samples over all processes, and not of what workers have read ahead: since a sample follows
+    from (seed, epoch, id), another number of workers or processes goes on with the same samples. Lightning keeps it in
+    checkpoints.
+    """
+
+    sampler: EpochSampler  # pyright: ignore[reportIncompatibleVariableOverride]
+    _progress: dict[str, int] | None = None
+
+    def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The rest of an epoch that was resumed, or a whole one."""
+        self._progress = self._initial()
+        return self._counted(super().__iter__(), **self._progress)
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and its samples that were handed out, by all processes together."""
+        return dict(self._progress or self._initial())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind the samples of `state`; they count for that epoch alone."""
+        self.sampler.resume(int(state["epoch"]), int(state["samples"]))
+
+    def _initial(self) -> dict[str, int]:
+        return {"epoch": self.sampler.epoch, "samples": self.sampler.start}
+
+    def _counted(self, batches: Iterator[Batch], epoch: int, samples: int) -> Iterator[Batch]:
+        for batch in batches:
+            samples += len(batch) * self.sampler.world
+            self._progress = {"epoch": epoch, "samples": samples}
+            yield batch
+
+
+@dataclass(eq=False)
 class BenchmarkImages(Dataset[ImageBatch]):
     """The images of a benchmark at full resolution: gallery whole, queries cropped to their boxes.
 
@@ -98,18 +212,14 @@ class BenchmarkImages(Dataset[ImageBatch]):
         orientation: "exif" turns images upright as they state, "ignore" takes them as they are stored.
     """
 
-    def __init__(
-        self,
-        benchmark: Benchmark,
-        max_side: int | None = None,
-        skip_bad: bool = False,
-        orientation: Orientation = "exif",
-    ) -> None:
-        self.orientation: Orientation = orientation
+    benchmark: InitVar[Benchmark]
+    max_side: int | None = None
+    skip_bad: bool = False
+    orientation: Orientation = "exif"
+
+    def __post_init__(self, benchmark: Benchmark) -> None:
         self.source: ImageSource = benchmark.source
         self.crop: Crop = benchmark.crop
-        self.max_side = max_side
-        self.skip_bad = skip_bad
         self.boxes = np.full((len(benchmark.source), 4), np.nan)
         self.boxes[benchmark.queries] = benchmark.boxes
 
@@ -123,7 +233,9 @@ class BenchmarkImages(Dataset[ImageBatch]):
         bad: list[BadImage] = []
         for position in positions:
             try:
-                images.append(torch.from_numpy(self._pixels(position)))
+                pixels = decode(retry_io(self.source.read, position), self.orientation)
+                pixels = shrink(crop_query(pixels, self.boxes[position], self.crop), self.max_side)
+                images.append(torch.from_numpy(pixels))
                 read.append(position)
             except (BrokenImageError, OSError) as error:
                 bad.append(BadImage(self.source.name(position), reason(error)))
@@ -136,10 +248,6 @@ class BenchmarkImages(Dataset[ImageBatch]):
             skipped=torch.tensor(skipped, dtype=torch.int64),
             bad=tuple(bad),
         )
-
-    def _pixels(self, position: int) -> Pixels:
-        pixels = decode(retry_io(self.source.read, position), self.orientation)
-        return shrink(crop_query(pixels, self.boxes[position], self.crop), self.max_side)
 
 
 def check_whole_images(max_side: object, on_error: object) -> None:

@@ -73,11 +73,6 @@ class Photos:
     names: list[str]
     landmarks: NDArray[np.str_]
 
-    @property
-    def title(self) -> str:
-        """The folder's own name, also where the root is given as `.`"""
-        return self.root.resolve().name
-
 
 def scan_folder(root: str | Path) -> Photos:
     """Every image in a sub-folder of `root`. Raises UserError when there is no folder or nothing in it."""
@@ -109,8 +104,7 @@ def split_folder(
         validation, test: shares held out (at least two photos of a landmark, or two landmarks).
         seed: of the split, which follows from it and the file names alone.
 
-    Raises:
-        UserError: a folder without images, too few landmarks or photos, shares that leave none to train on.
+    Raises UserError for a folder without images, too few landmarks or photos, shares that leave none to train on.
     """
     if mode not in ("photos", "landmarks"):
         raise UserError(f"data.split must be photos or landmarks, not {mode}")
@@ -122,23 +116,28 @@ def split_folder(
     photos = scan_folder(root)
     divide = _by_photo if mode == "photos" else _by_landmark
     part = divide(photos, validation, test, seed)
-    training = _training_set(photos, np.flatnonzero(part == 0))
+    rows = np.flatnonzero(part == 0)
+    names = [photos.names[row] for row in rows]
+    classes, labels = np.unique(photos.landmarks[rows], return_inverse=True)
+    if len(classes) < 2:
+        raise UserError(f"{photos.root}: training needs photos of at least 2 landmarks, there are {len(classes)}")
+    training = TrainingSet(FolderSource(photos.root, names), stable_ids(names), labels.astype(np.int64), classes)
     counts = np.bincount(part, minlength=3)
     rank_zero_only(print)(
-        f"{photos.root}: {counts[0]} photos of {len(training.classes)} landmarks to train on, {counts[1]} for "
+        f"{photos.root}: {counts[0]} photos of {len(classes)} landmarks to train on, {counts[1]} for "
         f"validation, {counts[2]} for the test"
     )
     return (
         training,
-        _benchmark(photos, np.flatnonzero(part == 1), f"{photos.title} validation {mode}"),
-        _benchmark(photos, np.flatnonzero(part == 2), f"{photos.title} test {mode}"),
+        _benchmark(photos, np.flatnonzero(part == 1), f"validation {mode}"),
+        _benchmark(photos, np.flatnonzero(part == 2), f"test {mode}"),
     )
 
 
 def folder_benchmark(root: str | Path, name: str | None = None) -> Benchmark:
     """Every photo of a folder as a query for the other photos of its landmark. Raises UserError as above."""
     photos = scan_folder(root)
-    return _benchmark(photos, np.arange(len(photos.names)), name or photos.title)
+    return _benchmark(photos, np.arange(len(photos.names)), name=name)
 
 
 def _walk(root: Path) -> tuple[list[str], list[str]]:
@@ -188,14 +187,7 @@ def _held_out(count: int, validation: float, test: float) -> tuple[int, int]:
     return max(2, round(count * validation)), max(2, round(count * test))
 
 
-def _training_set(photos: Photos, rows: NDArray[np.int64]) -> TrainingSet:
-    names = [photos.names[row] for row in rows]
-    classes, labels = np.unique(photos.landmarks[rows], return_inverse=True)
-    if len(classes) < 2:
-        raise UserError(f"{photos.root}: training needs photos of at least 2 landmarks, there are {len(classes)}")
-    return TrainingSet(FolderSource(photos.root, names), stable_ids(names), labels.astype(np.int64), classes)
-
-
-def _benchmark(photos: Photos, rows: NDArray[np.int64], name: str) -> Benchmark:
+def _benchmark(photos: Photos, rows: NDArray[np.int64], part: str = "", name: str | None = None) -> Benchmark:
+    """Some of the photos; by default it is called as the folder, also where that is given as `.`, and the part."""
     source = FolderSource(photos.root, [photos.names[row] for row in rows])
-    return class_benchmark(name, source, photos.landmarks[rows])
+    return class_benchmark(name or f"{photos.root.resolve().name} {part}".strip(), source, photos.landmarks[rows])

@@ -1,21 +1,22 @@
-"""Google Landmarks v2 as it is published, in its archives or unpacked (Weyand et al., CVPR 2020)."""
+"""Google Landmarks v2 as published, unpacked or not, and what of it is trained on (Weyand et al., CVPR 2020)."""
 
 from __future__ import annotations
 
+import csv
+import re
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TextIO, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark, TrainingSet
-from dolglab.data.archive_source import PackedSource
+from dolglab.data.archive_source import PackedSource, StreamedSource, TarSource
 from dolglab.data.folder import class_benchmark
-from dolglab.data.gldv2_tables import check_unique, read_ids, read_labels
-from dolglab.data.selection import rank_within_class
-from dolglab.data.sources import GLDv2Source, HexSource, file_size, hash_share
-from dolglab.data.streamed_source import StreamedSource
-from dolglab.data.tar_archives import TarSource
+from dolglab.data.sources import GLDv2Source, file_size, hash_share
 from dolglab.errors import UserError
 
 # How many files are looked for before training starts; all of 1.58 million would take minutes.
@@ -28,6 +29,7 @@ Kind = Literal["auto", "folder", "tar", "packed"]
 OTHER_LABELS = "their landmark ids are another label space than that of the training images, and do not mix with it"
 # The file that lists a split's images; those of training are in the csv that is trained on.
 LISTS = {"train": None, "index": "index.csv", "test": "test.csv"}
+IMAGE_ID = re.compile("[0-9a-f]{16}")
 
 
 def load_gldv2(
@@ -52,9 +54,8 @@ def load_gldv2(
     Returns:
         Ids ascending; classes are the landmark ids in ascending order, labels their positions.
 
-    Raises:
-        UserError: no csv, another header, no rows, an id that is not 16 hex digits, a duplicate id, or
-            images that are not there.
+    Raises UserError for no csv, another header, no rows, an id that is not 16 hex digits, a duplicate id, or images
+    that are not there.
     """
     root = Path(root)
     path = root / train_csv
@@ -73,7 +74,8 @@ def load_gldv2(
         else:
             source = image_source(root, "train", ids, kind)
     except UserError:
-        if _are_index_ids(root, ids):
+        # Most of these images, which training has not, are those of the index.
+        if (root / "index.csv").is_file() and np.isin(ids, read_ids(root / "index.csv")).mean() > 0.5:
             raise UserError(f"{path} labels index images: {OTHER_LABELS}") from None
         raise
     return TrainingSet(source, ids, labels.astype(np.int64), classes.astype(np.str_))
@@ -90,11 +92,9 @@ def hold_out(
         training: what `load_gldv2` gave.
         share: of the images that is not trained on.
         seed: of the split.
-        landmarks, photos: how many landmarks the validation benchmark has, and held-out photos of each at
-            most.
+        landmarks, photos: how many landmarks the validation benchmark has, and held-out photos of each at most.
 
-    Raises:
-        UserError: a share outside (0, 1), or no landmark with two held-out photos.
+    Raises UserError for a share outside (0, 1), or no landmark with two held-out photos.
     """
     if not 0 < share < 1:
         raise UserError(f"data.holdout must be above 0 and below 1, not {share}")
@@ -106,20 +106,15 @@ def hold_out(
     held &= still_trained[training.labels]
     rest = np.flatnonzero(~held)
     remaining = TrainingSet(source.take(rest), training.ids[rest], training.labels[rest], training.classes)
-    chosen = _validation_rows(np.flatnonzero(held), training.labels, position, landmarks, photos)
-    landmark_of = training.classes[training.labels[chosen]]
+    # Of the first landmarks with two or more that are held out, so many photos each.
+    labels = training.labels
+    chosen = np.flatnonzero(held)
+    chosen = chosen[np.lexsort((position[chosen], labels[chosen]))]
+    rankable = np.flatnonzero(np.bincount(labels[chosen]) >= 2)
+    rankable = rankable[:: max(1, len(rankable) // landmarks)][:landmarks]
+    chosen = chosen[np.isin(labels[chosen], rankable) & (rank_within_class(labels[chosen]) < photos)]
+    landmark_of = training.classes[labels[chosen]]
     return remaining, class_benchmark(f"gldv2 held-out {share:g}", source.take(chosen), landmark_of)
-
-
-def _validation_rows(
-    held: NDArray[np.int64], labels: NDArray[np.int64], position: NDArray[np.float64], landmarks: int, photos: int
-) -> NDArray[np.int64]:
-    """Of the held-out rows, those of the first `landmarks` landmarks with two or more, `photos` each."""
-    held = held[np.lexsort((position[held], labels[held]))]
-    rank = rank_within_class(labels[held])
-    rankable = np.flatnonzero(np.bincount(labels[held]) >= 2)
-    step = max(1, len(rankable) // landmarks)
-    return held[np.isin(labels[held], rankable[::step][:landmarks]) & (rank < photos)]
 
 
 def listed_ids(root: str | Path, split: str, train_csv: str = "train_clean.csv") -> NDArray[np.uint64]:
@@ -153,22 +148,194 @@ def image_source(
     unpacked = any((root / split / digit).is_dir() for digit in "0123456789abcdef")
     if kind == "tar" or (kind == "auto" and not unpacked and any((root / split).glob("*.tar"))):
         return TarSource(root, split, ids)
-    source = HexSource(root, split, ids)
-    if probe:
-        _check_images(source)
+    source = GLDv2Source(root, split, ids)
+    probes = np.unique(np.linspace(0, len(source) - 1, PROBES if probe else 0).astype(np.int64)).tolist()
+    missing = [name for name in map(source.name, probes) if file_size(root / name) is None]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(probes)} probed {split} images are not in {root}, the first is {missing[0]}: "
+            "unpack all the archives the csv lists, or list only the images that are there"
+        )
     return source
 
 
-def _are_index_ids(root: Path, ids: NDArray[np.uint64]) -> bool:
-    """Whether most of these ids, of images that training has not, are ids of the index."""
-    return (root / "index.csv").is_file() and bool(np.isin(ids, read_ids(root / "index.csv")).mean() > 0.5)
+def select(
+    training: TrainingSet,
+    exclude_landmarks: str | Path | None = None,
+    exclude_images: str | Path | Sequence[str | Path] | None = None,
+    categories: Mapping[str, object] | None = None,
+    category_csv: str | Path = "",
+    cap: int | None = None,
+    seed: int = 0,
+) -> TrainingSet:
+    """What is left after landmarks and images that files list, landmarks of other categories, and then a cap.
+
+    Landmarks and images are listed one a line, images by their 16 hex digits; of these there may be several lists, such
+    as a scan's and one's own.
+
+    Raises UserError for lists that cannot be read, as the functions below, and when nothing is left.
+    """
+    rows = np.ones(len(training), np.bool_)
+    if exclude_landmarks:
+        rows &= ~np.isin(training.classes, np.array(_lines(exclude_landmarks), np.str_))[training.labels]
+    for path in [exclude_images] if isinstance(exclude_images, str | Path) else exclude_images or ():
+        rows &= ~np.isin(training.ids, parse_ids(_lines(path), path))
+    if categories:
+        rows &= of_categories(training, category_csv, categories)
+    training = training if rows.all() else subset(training, rows)
+    return training if cap is None else subset(training, capped(training, cap, seed))
 
 
-def _check_images(source: HexSource) -> None:
-    probes = np.unique(np.linspace(0, len(source) - 1, PROBES).astype(np.int64)).tolist()
-    missing = [name for name in map(source.name, probes) if file_size(source.root / name) is None]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(probes)} probed {source.split} images are not in {source.root}, the first is "
-            f"{missing[0]}: unpack all the archives the csv lists, or list only the images that are there"
-        )
+def subset(training: TrainingSet, rows: NDArray[np.bool_]) -> TrainingSet:
+    """The images for which `rows` holds; landmarks without any are no classes any more.
+
+    Raises UserError when nothing is left.
+    """
+    if not rows.any():
+        raise UserError("after the exclusions, categories and caps no training image is left")
+    chosen = np.flatnonzero(rows)
+    classes, labels = np.unique(training.labels[chosen], return_inverse=True)
+    source = training.source
+    assert isinstance(source, GLDv2Source)
+    return TrainingSet(source.take(chosen), training.ids[chosen], labels.astype(np.int64), training.classes[classes])
+
+
+def of_categories(training: TrainingSet, path: str | Path, wanted: Mapping[str, object]) -> NDArray[np.bool_]:
+    """The images of landmarks whose row in a label csv has, in each column of `wanted`, the value or one of the values.
+
+    Raises UserError for no such file, a column it does not have, or a value that no landmark has.
+    """
+    path = Path(path)
+    with open_csv(path) as file:
+        rows = list(csv.DictReader(file))
+    found = np.ones(len(training.classes), np.bool_)
+    for column, value in wanted.items():
+        values = {str(v) for v in value} if isinstance(value, Sequence) and not isinstance(value, str) else {str(value)}
+        if not rows or not {column, "landmark_id"} <= rows[0].keys():
+            raise UserError(f"{path} has no column {column}; it has {', '.join(rows[0]) if rows else 'no rows'}")
+        unknown = values - {row[column] for row in rows}
+        if unknown:
+            raise UserError(f"{path}: no landmark has {column}={sorted(unknown)[0]}")
+        names = [row["landmark_id"] for row in rows if row[column] in values]
+        found &= np.isin(training.classes, np.array(names, np.str_))
+    return found[training.labels]
+
+
+def capped(training: TrainingSet, cap: int, seed: int) -> NDArray[np.bool_]:
+    """At most so many images of each landmark, chosen by a hash of their ids. Raises UserError below 1."""
+    if cap < 1:
+        raise UserError(f"data.cap must be at least 1, not {cap}")
+    order = np.lexsort((hash_share(training.ids, seed), training.labels))
+    rows = np.zeros(len(order), np.bool_)
+    rows[order[rank_within_class(training.labels[order]) < cap]] = True
+    return rows
+
+
+def rank_within_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of ascending labels, each one's place among those of its class, from 0.
+
+    >>> rank_within_class(np.array([2, 2, 2, 5, 9, 9])).tolist()
+    [0, 1, 2, 0, 0, 1]
+    """
+    return np.arange(len(labels)) - np.searchsorted(labels, labels)
+
+
+def _lines(path: str | Path) -> list[str]:
+    """The lines of a list, without blanks and what follows a #."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a list: {error}") from error
+    return [line for line in (line.split("#")[0].strip() for line in text.splitlines()) if line]
+
+
+def read_labels(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Image ids (uint64 of their 16 hex digits) and landmark ids of either csv, in the file's order."""
+    return _parse_rows(path, labelled=True)
+
+
+def read_ids(path: Path) -> NDArray[np.uint64]:
+    """The ids in the column `id` of `index.csv` or `test.csv`, in the file's order.
+
+    Raises UserError for another header, no rows, or an id that is not 16 hex digits.
+    """
+    return _parse_rows(path, labelled=False)[0]
+
+
+@contextmanager
+def open_csv(path: Path) -> Iterator[TextIO]:
+    """A csv file to read. Raises UserError, while it is read, where it is none."""
+    # A landmark's images are one field, which may be longer than the csv module takes unless told otherwise.
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a csv file: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def id_bytes(names: Sequence[str]) -> bytes:
+    """The ids' eight bytes each, most significant first. Raises ValueError for a name that is no id.
+
+    >>> id_numbers(id_bytes(["00000000000000ff", "0000000000000100"])).tolist()
+    [255, 256]
+    """
+    for name in names:
+        if not IMAGE_ID.fullmatch(name):
+            raise ValueError(f"{name!r} is not an image id of 16 hex digits (0-9a-f)")
+    return bytes.fromhex("".join(names))
+
+
+def id_numbers(data: bytes | bytearray) -> NDArray[np.uint64]:
+    """What `id_bytes` gave, as numbers."""
+    return np.frombuffer(data, ">u8").astype(np.uint64)
+
+
+def parse_ids(names: Sequence[str], path: Path | str) -> NDArray[np.uint64]:
+    """The ids as numbers. Raises UserError, with the path they are from, for a name that is no id."""
+    try:
+        return id_numbers(id_bytes(names))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def check_unique(ids: NDArray[np.uint64], path: Path) -> None:
+    """Raise UserError where ascending ids have one twice."""
+    repeated = np.flatnonzero(ids[1:] == ids[:-1])
+    if len(repeated):
+        raise UserError(f"{path}: the image id {int(ids[repeated[0]]):016x} is listed more than once")
+
+
+def _parse_rows(path: Path, labelled: bool) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Image ids and, where they are `labelled`, their landmarks; a row of `images` lists several of one landmark."""
+    ids, landmarks, counts = bytearray(), array("q"), array("q")
+    with open_csv(path) as file:
+        rows = csv.reader(file)
+        header = [column.strip() for column in next(rows, [])]
+        several = labelled and "images" in header
+        try:
+            images = header.index("images" if several else "id")
+            landmark = header.index("landmark_id") if labelled else images
+        except ValueError:
+            wanted = "columns landmark_id,images or id,landmark_id" if labelled else "column id"
+            raise UserError(f"{path}: needs the {wanted}; it has {','.join(header)!r}") from None
+        for number, row in enumerate(rows, start=2):
+            if not row:
+                continue
+            try:
+                names = row[images].split() if several else [row[images].strip()]
+                ids += id_bytes(names)
+                if labelled:
+                    landmarks.append(int(row[landmark]))
+                    counts.append(len(names))
+            except IndexError:
+                raise UserError(f"{path}, row {number}: it has fewer columns than the header") from None
+            except (ValueError, OverflowError) as error:
+                raise UserError(f"{path}, row {number}: {error}") from error
+    if not ids:
+        raise UserError(f"{path} lists no images")
+    return id_numbers(ids), np.repeat(np.array(landmarks), np.array(counts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from dolglab.contracts import USAGES, Benchmark, Difficulty, Evaluation, Figures, GroundTruth, Measure, Ranked, Ranking
 from dolglab.data.folder import rows_by_landmark
-from dolglab.data.gldv2 import HINT, Kind, image_source, listed_ids, load_gldv2
-from dolglab.data.gldv2_tables import id_bytes, id_numbers, read_recognition_solution, read_retrieval_solution
+from dolglab.data.gldv2 import HINT, Kind, image_source, listed_ids, load_gldv2, open_csv, parse_ids
 from dolglab.data.sources import GLDv2Source, JoinedSource
 from dolglab.errors import UserError
 from dolglab.measures import average_precision_at, gldv2_map_at_k, global_average_precision
@@ -23,6 +22,10 @@ from dolglab.measures import average_precision_at, gldv2_map_at_k, global_averag
 RETRIEVAL, RECOGNITION = "retrieval_solution_v2.1.csv", "recognition_solution_v2.1.csv"
 NOTHING = np.empty(0, np.int64)
 
+# As the solutions write them.
+SOLUTION_USAGES = ("Public", "Private", "Ignored")
+
+T = TypeVar("T")
 A = TypeVar("A", bound=Collection)
 # A query, the landmark it is said to show, and the score of that; and for each query the images found.
 Answers = tuple[tuple[int, int, float], ...]
@@ -40,18 +43,17 @@ def gldv2_retrieval(
         ignored: rank also the queries that count for nothing, which a submission must name.
         name: what results call it.
 
-    Raises:
-        UserError: a missing or wrong list, images that are not there, a positive that is not in the index, a counted
-            query without positives.
+    Raises UserError for a missing or wrong list, images that are not there, a positive that is not in the index, a
+    counted query without positives.
     """
-    root = _published(root, source)
+    root = Path(root)
+    path = _solution(root / RETRIEVAL, source)
     gallery = listed_ids(root, "index")
-    solution = read_retrieval_solution(_solution(root, RETRIEVAL))
-    queries, usages, answers = _queries(solution, ignored)
+    queries, usages, answers = _queries(read_retrieval_solution(path), ignored)
     empty = [f"{q:016x}" for q, u, a in zip(queries.tolist(), usages, answers, strict=True) if u in USAGES and not a]
     if empty:
-        raise UserError(f"{root / RETRIEVAL}: the query {empty[0]} counts but has no positives")
-    positives = tuple(_places(images, gallery, root / RETRIEVAL) for images in answers)
+        raise UserError(f"{path}: the query {empty[0]} counts but has no positives")
+    positives = tuple(_places(images, gallery, path) for images in answers)
     images = image_source(root, "index", gallery, source), image_source(root, "test", queries, source)
     return _benchmark(*images, usages, positives, GLDv2Retrieval(usages), name=name)
 
@@ -74,17 +76,16 @@ def gldv2_recognition(
         ignored: answer also the queries that count for nothing, which a submission must name.
         name: what results call it.
 
-    Raises:
-        UserError: a missing or wrong list, images that are not there, `neighbours` below 1.
+    Raises UserError for a missing or wrong list, images that are not there, `neighbours` below 1.
     """
-    root = _published(root, source)
+    path = _solution(Path(root) / RECOGNITION, source)
     if not isinstance(neighbours, int) or neighbours < 1:
         raise UserError(f"benchmark.neighbours must be a whole number above 0, not {neighbours}")
     training = load_gldv2(root, train_csv, kind=source)
-    queries, usages, shown = _queries(read_recognition_solution(_solution(root, RECOGNITION)), ignored)
+    queries, usages, shown = _queries(read_recognition_solution(path), ignored)
     for usage in dict.fromkeys(usages.tolist()):
         if usage in USAGES and not any(one for one, of in zip(shown, usages, strict=True) if of == usage):
-            raise UserError(f"{root / RECOGNITION}: no {usage} image shows a landmark, so that there is no GAP")
+            raise UserError(f"{path}: no {usage} image shows a landmark, so that there is no GAP")
     landmarks = training.classes.astype(np.int64)[training.labels]
     members = rows_by_landmark(landmarks.astype(np.str_))
     positives = tuple(np.sort(np.concatenate([NOTHING, *(members.get(str(s), NOTHING) for s in one)])) for one in shown)
@@ -102,6 +103,23 @@ def gldv2_recognition(
     )
 
 
+def read_retrieval_solution(path: str | Path) -> dict[str, dict[str, frozenset[str]]]:
+    """For each usage, for each query, the index images of its landmark; queries of none have an empty set.
+
+    Raises UserError as `read_recognition_solution`.
+    """
+    return _read_solution(path, "images", lambda images: frozenset(() if images == "None" else images.split()))
+
+
+def read_recognition_solution(path: str | Path) -> dict[str, dict[str, frozenset[int]]]:
+    """For each usage, for each test image, the landmarks it shows; none is an empty set.
+
+    Raises UserError for a missing file, another header, a landmark that is no number, an unknown usage, an image
+    listed twice.
+    """
+    return _read_solution(path, "landmarks", lambda landmarks: frozenset(map(int, landmarks.split())))
+
+
 class GLDv2Measure:
     """What retrieval and recognition share: figures of the Public and of the Private queries, and a submission.
 
@@ -113,7 +131,7 @@ class GLDv2Measure:
     name: str
     heading: str
 
-    def __init__(self, usages: NDArray[np.str_], depth: int) -> None:
+    def __init__(self, usages: NDArray[np.str_], depth: int = 100) -> None:
         self.usages = usages
         self.depth = depth
 
@@ -127,7 +145,10 @@ class GLDv2Measure:
         ranked = next(iter(rankings.values()))
         found = [head[head >= 0] for head in ranked.heads[:, : self.depth]]
         answers = self.answers(found, ranked.scores)
-        ap = np.array([self._ap(images, own) for images, own in zip(found, truth.easy, strict=True)])
+        ap = np.full(len(found), np.nan)
+        for query, (images, positives) in enumerate(zip(found, truth.easy, strict=True)):
+            if len(positives):
+                ap[query] = average_precision_at(_texts(images), frozenset(_texts(positives)), self.depth)
         evaluation: Evaluation = {
             usage: {
                 "map": self.value(truth, found, answers, np.flatnonzero(self.usages == usage).tolist()),
@@ -160,20 +181,12 @@ class GLDv2Measure:
         """What a submission says of each query."""
         raise NotImplementedError
 
-    def _ap(self, images: NDArray[np.int64], positives: NDArray[np.int64]) -> float:
-        if not len(positives):
-            return float("nan")
-        return average_precision_at(_texts(images), frozenset(_texts(positives)), self.depth)
-
 
 class GLDv2Retrieval(GLDv2Measure):
     """mAP@100; a submission names up to 100 images a query, best first."""
 
     name = "mAP@100"
     heading = "images"
-
-    def __init__(self, usages: NDArray[np.str_]) -> None:
-        super().__init__(usages, 100)
 
     def value(self, truth: GroundTruth, found: Found, answers: Answers, queries: list[int]) -> float:
         """Their mAP@100."""
@@ -248,16 +261,13 @@ def _image_id(ranking: Ranking, position: int) -> str:
     return PurePosixPath(ranking.benchmark.source.name(position)).stem
 
 
-def _published(root: str | Path, source: Kind) -> Path:
+def _solution(path: Path, source: Kind) -> Path:
+    """The path. Raises UserError where nothing is there, and for a source that has training images only."""
     if source == "packed":
         raise UserError("benchmark.source=packed: only training images are packed; take auto, tar or folder")
-    return Path(root)
-
-
-def _solution(root: Path, name: str) -> Path:
-    if not (root / name).is_file():
-        raise UserError(f"{root / name} is missing; {HINT.format(root=root)} (split=test)")
-    return root / name
+    if not path.is_file():
+        raise UserError(f"{path} is missing; {HINT.format(root=path.parent)} (split=test)")
+    return path
 
 
 def _queries(
@@ -273,19 +283,13 @@ def _queries(
     if not any(usage in USAGES for _, usage, _ in rows):
         raise UserError("the solution has no query that counts, Public or Private")
     rows.sort(key=lambda row: row[0])
-    try:
-        ids = id_numbers(id_bytes([query for query, _, _ in rows]))
-    except ValueError as error:
-        raise UserError(f"the solution's queries: {error}") from error
+    ids = parse_ids([query for query, _, _ in rows], "the solution's queries")
     return ids, np.array([usage for _, usage, _ in rows], np.str_), [answer for _, _, answer in rows]
 
 
 def _places(images: Collection[str], gallery: NDArray[np.uint64], path: Path) -> NDArray[np.int64]:
     """Ascending positions in the gallery, whose ids ascend."""
-    try:
-        ids = np.sort(id_numbers(id_bytes(sorted(images))))
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
+    ids = np.sort(parse_ids(sorted(images), path))
     found = np.searchsorted(gallery, ids)
     there = gallery[np.minimum(found, len(gallery) - 1)] == ids
     if not there.all():
@@ -322,3 +326,29 @@ def _benchmark(
         measure=measure,
         **about,  # pyright: ignore[reportArgumentType]
     )
+
+
+def _read_solution(
+    path: str | Path, answers: str, parse: Callable[[str], frozenset[T]]
+) -> dict[str, dict[str, frozenset[T]]]:
+    """For each usage, each row's answers by its id."""
+    columns = ("id", answers, "Usage")
+    found: dict[str, dict[str, frozenset[T]]] = {usage: {} for usage in SOLUTION_USAGES}
+    seen: set[str] = set()
+    path = Path(path)
+    with open_csv(path) as file:
+        rows = csv.DictReader(file)
+        if not set(columns) <= set(rows.fieldnames or ()):
+            raise UserError(f"{path}: needs the columns {','.join(columns)}; it has {rows.fieldnames or 'none'}")
+        for row in rows:
+            name, answer, usage = (str(row[column] or "").strip() for column in columns)
+            if usage not in SOLUTION_USAGES:
+                raise UserError(f"{path}, image {name}: the usage {usage!r} is none of {', '.join(SOLUTION_USAGES)}")
+            if name in seen:
+                raise UserError(f"{path}: the image {name} is listed more than once")
+            seen.add(name)
+            try:
+                found[usage][name] = parse(answer)
+            except ValueError as error:
+                raise UserError(f"{path}, image {name}: {answer!r} are no landmark ids") from error
+    return found

@@ -6,13 +6,14 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
+
+from dolglab.contracts import Orientation
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 
@@ -76,14 +77,9 @@ def read_header(data: bytes) -> Header:
 
 def open_image(data: bytes) -> Image.Image:
     """An encoded image in one of `FORMATS` as Pillow opens it, not yet decoded. Raises what Pillow raises."""
-    return Image.open(io.BytesIO(data), formats=supported_formats())
-
-
-@cache
-def supported_formats() -> tuple[str, ...]:
-    """The formats that are opened, as far as this Pillow can."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    # Not every Pillow knows all of them.
+    return Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 @contextmanager
@@ -141,9 +137,9 @@ def check_sides(height: int, width: int, min_side: int) -> None:
         raise BrokenImageError(f"{width} x {height} pixels, below the limit of {min_side} a side")
 
 
-def jpeg_orientation(data: bytes) -> int:
-    """What a JPEG states, 1 (upright) to 8; 1 where it states nothing, or nothing that can be read."""
-    if data.find(EXIF_MARK, 0, EXIF_WITHIN) < 0:
+def jpeg_orientation(data: bytes, orientation: Orientation) -> int:
+    """What a JPEG states, 1 (upright) to 8; 1 where that is ignored, or nothing is stated that can be read."""
+    if orientation == "ignore" or data.find(EXIF_MARK, 0, EXIF_WITHIN) < 0:
         return 1
     try:
         with Image.open(io.BytesIO(data)) as image:

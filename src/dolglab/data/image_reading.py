@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import NamedTuple, cast, get_args
 
 import cv2
@@ -40,6 +39,9 @@ MAX_SCRATCH = 64_000_000
 MAX_SHRINKING, MAX_WHOLE = 600_000_000, 400_000_000
 # Modes that Pillow shrinks as they are.
 REDUCIBLE = ("L", "RGB", "RGBA", "CMYK")
+
+# Pillow's limit is the whole process's: one large image at a time.
+_one_large_image = threading.Lock()
 
 
 class Box(NamedTuple):
@@ -82,7 +84,8 @@ def decode(data: bytes, orientation: Orientation = "exif", max_pixels: int = MAX
     if jpeg_size(data, max_pixels) is not None:
         # The strict decoder refuses files that Pillow can still read whole.
         with suppress(ValueError):
-            return np.ascontiguousarray(upright(simplejpeg.decode_jpeg(data, "RGB"), _jpeg_turn(data, orientation)))
+            pixels = simplejpeg.decode_jpeg(data, "RGB")
+            return np.ascontiguousarray(upright(pixels, jpeg_orientation(data, orientation)))
     return np.ascontiguousarray(_decode_with_pillow(data, orientation, max_pixels))
 
 
@@ -104,8 +107,12 @@ def decode_shrunk(
     except TooLargeError:
         if is_heic(data):
             raise
-        with _without_pillow_limit():
-            return shrink(_decode_large(data, 2 * max_side, orientation, max_whole), max_side)
+        with _one_large_image:
+            usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                return shrink(_decode_large(data, 2 * max_side, orientation, max_whole), max_side)
+            finally:
+                Image.MAX_IMAGE_PIXELS = usual
 
 
 def decode_crop(
@@ -121,9 +128,9 @@ def decode_crop(
         pixels = _decode_with_pillow(data, reading.orientation)
         height, width = pixels.shape[:2]
         check_sides(height, width, reading.min_side)
-        return resize(_cut(pixels, random_box(height, width, crop, rng)), size)
+        return resize(_cut(pixels, random_box(height, width, crop, rng), (height, width)), size)
     check_sides(*shape, reading.min_side)
-    turn = _jpeg_turn(data, reading.orientation)
+    turn = jpeg_orientation(data, reading.orientation)
     height, width = shape[::-1] if turn >= 5 else shape
     box = random_box(height, width, crop, rng)
     needed = min(height, math.ceil(height * size / box.height)), min(width, math.ceil(width * size / box.width))
@@ -143,7 +150,7 @@ def decode_crop(
         pixels = upright(pixels, turn)
     except ValueError:
         pixels = _decode_with_pillow(data, reading.orientation)
-    return resize(_cut(pixels, _scaled(box, (height, width), pixels.shape)), size)
+    return resize(_cut(pixels, box, (height, width)), size)
 
 
 def random_box(height: int, width: int, crop: CropRange, rng: np.random.Generator) -> Box:
@@ -196,20 +203,14 @@ def resize(pixels: Pixels, size: int) -> Pixels:
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA if far else cv2.INTER_LINEAR)
 
 
-def _cut(pixels: Pixels, box: Box) -> Pixels:
-    return pixels[box.top : box.top + box.height, box.left : box.left + box.width]
-
-
-def _scaled(box: Box, old: tuple[int, int], new: tuple[int, ...]) -> Box:
-    """The box after its image went from `old` to `new` height and width; it stays inside."""
-    top, height = _scaled_span(box.top, box.height, old[0], new[0])
-    left, width = _scaled_span(box.left, box.width, old[1], new[1])
-    return Box(top, left, height, width)
-
-
-def _scaled_span(start: int, length: int, old: int, new: int) -> tuple[int, int]:
-    scaled = max(1, round(length * new / old))
-    return min(round(start * new / old), new - scaled), scaled
+def _cut(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
+    """The pixels of a box in an image of that height and width, which may have been decoded smaller."""
+    spans = []
+    for start, length, old, new in zip(box[:2], box[2:], size, pixels.shape, strict=False):
+        scaled = max(1, round(length * new / old))
+        first = min(round(start * new / old), new - scaled)
+        spans.append(slice(first, first + scaled))
+    return pixels[tuple(spans)]
 
 
 def pixels_of(image: Image.Image, orientation: Orientation = "exif", max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -236,8 +237,7 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 class _Scratch(threading.local):
     """Memory that one decoded image after another is written to: fresh pages cost a quarter of the decoding."""
 
-    def __init__(self) -> None:
-        self.memory = np.empty(0, np.uint8)
+    memory = np.empty(0, np.uint8)
 
     def __call__(self, size: int) -> NDArray[np.uint8] | None:
         """At least `size` bytes, overwritten by the thread's next image; None for one that is too large."""
@@ -249,10 +249,6 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
-
-
-def _jpeg_turn(data: bytes, orientation: Orientation) -> int:
-    return jpeg_orientation(data) if orientation == "exif" else 1
 
 
 def _decode_with_pillow(data: bytes, orientation: Orientation, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -269,40 +265,22 @@ def _decode_with_pillow(data: bytes, orientation: Orientation, max_pixels: int =
             return pixels_of(image, orientation, max_pixels)
 
 
-# Pillow's limit is the whole process's: one large image at a time.
-_one_large_image = threading.Lock()
-
-
-@contextmanager
-def _without_pillow_limit() -> Iterator[None]:
-    with _one_large_image:
-        usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = usual
-
-
 def _decode_large(data: bytes, min_side: int, orientation: Orientation, max_whole: int) -> Pixels:
     """Pixels whose longer side is at least `min_side` long, as far as the format can shrink by itself."""
     with broken_image_errors(), open_image(data) as image:
         check_pixels(image.size, MAX_SHRINKING if image.format in ("JPEG", "JPEG2000") else max_whole)
-        pixels = _reduced(data, image, min_side)
+        longer = max(image.size)
+        if image.format == "JPEG" and image.mode != "CMYK":
+            width, height = (max(1, round(side * (min_side / longer))) for side in image.size)
+            pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=1)
+        elif image.mode in REDUCIBLE and not isinstance(image, Jpeg2KImageFile):
+            # By whole numbers and area, without a second copy of the whole.
+            pixels = _rgb(image.reduce(max(1, longer // min_side)))
+        else:
+            if isinstance(image, Jpeg2KImageFile):
+                image.reduce = max(0, (longer // min_side).bit_length() - 1)  # pyright: ignore[reportAttributeAccessIssue]
+            pixels = _rgb(image)
         return np.ascontiguousarray(upright(pixels, image_orientation(image)) if orientation == "exif" else pixels)
-
-
-def _reduced(data: bytes, image: Image.Image, min_side: int) -> Pixels:
-    longer = max(image.size)
-    if image.format == "JPEG" and image.mode != "CMYK":
-        scale = min_side / longer
-        height, width = max(1, round(image.height * scale)), max(1, round(image.width * scale))
-        return simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=1)
-    if isinstance(image, Jpeg2KImageFile):
-        image.reduce = max(0, (longer // min_side).bit_length() - 1)  # pyright: ignore[reportAttributeAccessIssue]
-    elif image.mode in REDUCIBLE:
-        # By whole numbers and area, without a second copy of the whole.
-        return _rgb(image.reduce(max(1, longer // min_side)))
-    return _rgb(image)
 
 
 def _rgb(image: Image.Image) -> Pixels:

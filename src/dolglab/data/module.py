@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,21 +14,26 @@ import torch
 from torch.utils.data import DataLoader
 
 from dolglab.contracts import Batch, Benchmark, ImageBatch, Orientation, TrainingSet
-from dolglab.data.archive_source import PackedSource
+from dolglab.data.archive_source import PackedSource, StreamedSource
 from dolglab.data.augment import Augmentation
-from dolglab.data.datasets import BenchmarkImages, TrainingImages, check_whole_images
+from dolglab.data.datasets import (
+    BenchmarkImages,
+    EpochLoader,
+    EpochSampler,
+    TrainingImages,
+    check_whole_images,
+    draw_chances,
+)
 from dolglab.data.folder import SplitMode, split_folder
-from dolglab.data.gldv2 import HINT, Kind, hold_out, load_gldv2
+from dolglab.data.gldv2 import HINT, Kind, hold_out, load_gldv2, select
 from dolglab.data.image_reading import checked_reading
-from dolglab.data.sampling import EpochLoader, EpochSampler, draw_chances
-from dolglab.data.selection import select
 from dolglab.data.sources import checked_seed
-from dolglab.data.streamed_source import StreamedSource
 from dolglab.errors import UserError
 
 Benchmarks = Mapping[str, Callable[[], Benchmark] | None]
 
 
+@dataclass(eq=False, repr=False)
 class LandmarkDataModule(L.LightningDataModule):
     """Training images and benchmarks behind loaders.
 
@@ -48,52 +54,45 @@ class LandmarkDataModule(L.LightningDataModule):
         orientation: "exif" turns images upright as they state, "ignore" takes them as they are stored.
         min_side: training images with a side of fewer pixels count as broken.
 
-    Raises:
-        UserError: sizes that do not fit.
+    Raises UserError for sizes that do not fit.
     """
 
-    def __init__(
-        self,
-        training: TrainingSet | None,
-        validation: list[Benchmark],
-        test: list[Benchmark],
-        augmentation: Augmentation | None = None,
-        image_size: int = 512,
-        batch_size: int = 128,
-        workers: int = 8,
-        seed: int = 0,
-        max_side: int | None = None,
-        eval_batch: int = 16,
-        on_error: Literal["error", "skip"] = "error",
-        sampling: str = "uniform",
-        orientation: Orientation = "exif",
-        min_side: int = 16,
-    ) -> None:
+    training: TrainingSet | None
+    validation: list[Benchmark]
+    test: list[Benchmark]
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    image_size: int = 512
+    batch_size: int = 128
+    workers: int = 8
+    seed: int = 0
+    max_side: int | None = None
+    eval_batch: int = 16
+    on_error: Literal["error", "skip"] = "error"
+    sampling: str = "uniform"
+    orientation: Orientation = "exif"
+    min_side: int = 16
+
+    def __post_init__(self) -> None:
         super().__init__()
-        if min(image_size, batch_size, eval_batch) < 1 or workers < 0:
+        if min(self.image_size, self.batch_size, self.eval_batch) < 1 or self.workers < 0:
             raise UserError("image_size, batch_size and eval_batch must be above 0, workers not below 0")
-        check_whole_images(max_side, on_error)
-        if training is not None and len(training) < batch_size:
+        check_whole_images(self.max_side, self.on_error)
+        checked_seed(self.seed)
+        self.reading = checked_reading(self.orientation, self.min_side)
+        self._chances = self._groups = None
+        if self.training is None:
+            return
+        source = self.training.source
+        if len(self.training) < self.batch_size:
             raise UserError(
-                f"the {len(training)} training images are fewer than one batch of {batch_size}: lower data.batch_size"
+                f"the {len(self.training)} training images are fewer than one batch of {self.batch_size}: lower "
+                "data.batch_size"
             )
-        self.training = training
-        self._chances = None if training is None else draw_chances(training.labels, sampling)
-        source = None if training is None else training.source
-        self._groups = source.groups if isinstance(source, StreamedSource) else None
-        self.reading = checked_reading(orientation, min_side)
-        if isinstance(source, PackedSource | StreamedSource) and source.orientation != orientation:
-            raise UserError(f"the images were packed with orientation={source.orientation}, not {orientation}")
-        self.validation = validation
-        self.test = test
-        self.augmentation = augmentation or Augmentation()
-        self.image_size = image_size
-        self.batch_size = batch_size
-        self.workers = workers
-        self.seed = checked_seed(seed)
-        self.max_side = max_side
-        self.eval_batch = eval_batch
-        self.on_error = on_error
+        self._chances = draw_chances(self.training.labels, self.sampling)
+        if isinstance(source, StreamedSource):
+            self._groups = source.groups
+        if isinstance(source, PackedSource | StreamedSource) and source.orientation != self.orientation:
+            raise UserError(f"the images were packed with orientation={source.orientation}, not {self.orientation}")
 
     @classmethod
     def from_gldv2(
@@ -186,9 +185,8 @@ class LandmarkDataModule(L.LightningDataModule):
     def check(self, world: int) -> None:
         """Refuse beforehand what would stop a training later: hours later, where the data are large.
 
-        Raises:
-            UserError: a global batch that `world` processes cannot share, or a validation or test image that
-                cannot be read (unless `on_error` is "skip").
+        Raises UserError for a global batch that `world` processes cannot share, or a validation or test image that
+        cannot be read (unless `on_error` is "skip").
         """
         if self.batch_size % world:
             raise UserError(f"data.batch_size={self.batch_size} does not divide by {world} processes")

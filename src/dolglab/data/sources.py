@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,8 +52,8 @@ class FolderSource:
         return FolderSource(self.root, self._names[rows])
 
 
-class GLDv2Source(ABC):
-    """Images of a split of GLDv2 by their 16-hex ids, kept as uint64, wherever they lie.
+class GLDv2Source(FolderSource):
+    """Images of a split of GLDv2 by their 16-hex ids, kept as uint64: unpacked, `root/SPLIT/a/b/c/ID.jpg`.
 
     Args:
         root: the data set's folder.
@@ -71,32 +70,8 @@ class GLDv2Source(ABC):
         return len(self.ids)
 
     def name(self, position: int) -> str:
-        """`split/a/b/c/ID.jpg`, as unpacked."""
+        """`split/a/b/c/ID.jpg`, also where it is not unpacked."""
         return gldv2_name(self.split, int(self.ids[position]))
-
-    @abstractmethod
-    def size(self, position: int) -> int:
-        """Bytes of the image; 0 where there is none."""
-
-    @abstractmethod
-    def read(self, position: int) -> bytes:
-        """The image's bytes. Raises OSError."""
-
-    @abstractmethod
-    def take(self, rows: NDArray[np.int64]) -> Self:
-        """Some of the images, in that order."""
-
-
-class HexSource(GLDv2Source):
-    """Unpacked images, `root/SPLIT/a/b/c/ID.jpg`."""
-
-    def size(self, position: int) -> int:
-        """Bytes of the file; 0 where there is none."""
-        return file_size(self.root / self.name(position)) or 0
-
-    def read(self, position: int) -> bytes:
-        """The file's bytes. Raises OSError."""
-        return (self.root / self.name(position)).read_bytes()
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """Some of the images, in that order."""

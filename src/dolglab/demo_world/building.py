@@ -73,9 +73,10 @@ class Building:
         """The middle of the front wall: what photographers aim at."""
         return 0.0, 0.0, self.height / 2
 
-    def front_planes(self) -> list[Plane]:
-        """The planes whose visible share decides whether a view counts."""
-        return [surface.plane for volume in self.volumes for surface in volume.surfaces if surface.front]
+    @property
+    def surfaces(self) -> list[Surface]:
+        """The painted planes of all parts."""
+        return [surface for volume in self.volumes for surface in volume.surfaces]
 
 
 def build(rng: np.random.Generator, landmark: Landmark) -> Building:
@@ -148,30 +149,21 @@ def _parapet(low: Point, high: Point, style: Style, battlement: bool) -> list[Su
         ((x0, y0, z1 + height), (x1 - x0, 0.0, 0.0)),
     ):
         length = float(np.abs(along).sum())
-        texture = _merlons(length, height, style) if battlement else _balusters(length, height, style)
-        surfaces.append(Surface(Plane(origin, along, (0.0, 0.0, -height)), texture))
+        canvas = paint.blank(length, height, 20).canvas
+        rows, columns = canvas.shape[:2]
+        if battlement:
+            paint.fill_box(canvas, (0, rows // 2, columns, rows), style.wall)
+            edges = np.linspace(0, columns, 2 * max(2, round(length / 1.7)) + 2).round().astype(int)
+            for left, right in zip(edges[::2], edges[1::2], strict=True):
+                paint.fill_box(canvas, (left, 0, right, rows), style.wall)
+                paint.fill_box(canvas, (left, 0, right, 4), style.trim)
+        else:
+            for x in range(0, columns, 12):
+                paint.fill_box(canvas, (x, 0, x + 6, rows), shade(style.trim, 0.92))
+            paint.fill_box(canvas, (0, 0, columns, 5), style.trim)
+            paint.fill_box(canvas, (0, rows - 4, columns, rows), shade(style.trim, 0.8))
+        surfaces.append(Surface(Plane(origin, along, (0.0, 0.0, -height)), canvas))
     return surfaces
-
-
-def _merlons(length: float, height: float, style: Style) -> Canvas:
-    canvas = paint.blank(length, height, 20).canvas
-    rows, columns = canvas.shape[:2]
-    paint.fill_box(canvas, (0, rows // 2, columns, rows), style.wall)
-    edges = np.linspace(0, columns, 2 * max(2, round(length / 1.7)) + 2).round().astype(int)
-    for left, right in zip(edges[::2], edges[1::2], strict=True):
-        paint.fill_box(canvas, (left, 0, right, rows), style.wall)
-        paint.fill_box(canvas, (left, 0, right, 4), style.trim)
-    return canvas
-
-
-def _balusters(length: float, height: float, style: Style) -> Canvas:
-    canvas = paint.blank(length, height, 20).canvas
-    rows, columns = canvas.shape[:2]
-    for x in range(0, columns, 12):
-        paint.fill_box(canvas, (x, 0, x + 6, rows), shade(style.trim, 0.92))
-    paint.fill_box(canvas, (0, 0, columns, 5), style.trim)
-    paint.fill_box(canvas, (0, rows - 4, columns, rows), shade(style.trim, 0.8))
-    return canvas
 
 
 def _tiles(rng: np.random.Generator, width: float, height: float, colour: RGB) -> Canvas:

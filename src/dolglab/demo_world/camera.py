@@ -105,7 +105,7 @@ def billboard(camera: Camera, foot: Point, width: float, height: float) -> Plane
     away = away / max(float(np.linalg.norm(away)), 1e-9)
     right = np.array([away[1], -away[0], 0.0]) * width
     corner = np.asarray(foot) - right / 2 + (0.0, 0.0, height)
-    return Plane(_point(corner), _point(right), (0.0, 0.0, -height))
+    return Plane(tuple(corner.tolist()), tuple(right.tolist()), (0.0, 0.0, -height))
 
 
 def polygon_area(points: Array) -> float:
@@ -148,7 +148,3 @@ def grade(share: float, size: float, angle: float) -> Grade:
 def _cross(a: Point | Array, b: Point | Array) -> Array:
     """`np.cross` of two 3-vectors, which for single vectors is slow."""
     return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
-
-
-def _point(vector: Array) -> Point:
-    return float(vector[0]), float(vector[1]), float(vector[2])

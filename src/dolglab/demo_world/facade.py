@@ -10,7 +10,6 @@ import numpy as np
 
 from dolglab.demo_world import paint
 from dolglab.demo_world.grammar import Details, Landmark, Style
-from dolglab.demo_world.ornament import emblem, frieze
 from dolglab.demo_world.paint import Panel, Region, fill_box, shade
 
 TEXTURE_HEIGHT = 360
@@ -22,14 +21,16 @@ def front_wall(rng: np.random.Generator, landmark: Landmark) -> Panel:
     style, details = landmark.style, landmark.details
     wall = _plain_wall(rng, style, style.width, style.height, _texture_scale(style))
     canvas = wall.canvas
-    doors = _doors(style, details)
+    tall = min(4.4, style.storey * 0.74)
+    wide = min(2.9, max(1.7, tall * 0.62), style.width / (details.doors * 2))
+    middles = {1: (0.0,), 2: (-0.25, 0.25), 3: (-0.3, 0.0, 0.3)}[details.doors]
+    doors = [_around(middle * style.width, wide / 2, 0.0, tall) for middle in middles]
     if style.pilasters != "none":
         _paint_columns(wall, landmark, doors)
-    spot = _emblem_spot(style, details)
     emblems = []
-    if spot is not None:
-        x, z, radius = spot
-        emblems = [_around(x, 1.3 * radius, z - 1.25 * radius, z + 1.25 * radius)]
+    middle, radius = style.height - style.storey * 0.56, min(2.5, style.storey * 0.44, style.width * 0.17)
+    if style.emblem_place == "middle" and details.towers != "centre":
+        emblems = [_around(0.0, 1.3 * radius, middle - 1.25 * radius, middle + 1.25 * radius)]
     for storey in range(style.storeys):
         _paint_windows(wall, landmark, storey, [*(doors if storey == 0 else []), *emblems])
     _paint_trim(wall, landmark)
@@ -44,8 +45,8 @@ def front_wall(rng: np.random.Generator, landmark: Landmark) -> Panel:
         half = min(0.62, 0.16 * (edges[1] - edges[0]) + 0.2)
         for x in (edges[1], edges[-2]):
             paint.banner(canvas, wall.box(_around(x, half, top - min(4.6, style.storey), top)), details.banner)
-    if spot is not None:
-        _paint_emblem(wall, landmark, *spot)
+    if emblems:
+        _paint_emblem(wall, landmark, 0.0, middle, radius)
     return wall
 
 
@@ -162,21 +163,6 @@ def _crown_outline(shape: str) -> np.ndarray:
     return np.vstack([left, (left * (-1, 1) + (1, 0))[::-1]])
 
 
-def _doors(style: Style, details: Details) -> list[Region]:
-    height = min(4.4, style.storey * 0.74)
-    width = min(2.9, max(1.7, height * 0.62), style.width / (details.doors * 2))
-    middles = {1: (0.0,), 2: (-0.25, 0.25), 3: (-0.3, 0.0, 0.3)}[details.doors]
-    return [_around(middle * style.width, width / 2, 0.0, height) for middle in middles]
-
-
-def _emblem_spot(style: Style, details: Details) -> tuple[float, float, float] | None:
-    """Middle and radius in metres of an emblem on the front."""
-    if style.emblem_place != "middle" or details.towers == "centre":
-        return None
-    radius = min(2.5, style.storey * 0.44, style.width * 0.17)
-    return 0.0, style.height - style.storey * 0.56, radius
-
-
 def _windows(style: Style, details: Details, storey: int) -> Iterator[tuple[Region, str]]:
     """Windows of one storey as (region, shape), in the landmark's rhythm."""
     z, tall = (storey + 0.27) * style.storey, style.storey * 0.52
@@ -239,10 +225,10 @@ def _paint_band(wall: Panel, landmark: Landmark, z: float) -> None:
     details = landmark.details
     top = round((wall.height - z - FRIEZE / 2) * wall.scale)
     bottom = top + round(FRIEZE * wall.scale)
-    frieze(wall.canvas, top, bottom, details.band, details.band_colour, landmark.style.trim)
+    paint.frieze(wall.canvas, top, bottom, details.band, details.band_colour, landmark.style.trim)
 
 
 def _paint_emblem(wall: Panel, landmark: Landmark, x: float, z: float, radius: float) -> None:
     details = landmark.details
     centre = (x + wall.width / 2) * wall.scale, (wall.height - z) * wall.scale
-    emblem(wall.canvas, centre, radius * wall.scale, details.emblem, *details.emblem_colours, landmark.style.trim)
+    paint.emblem(wall.canvas, centre, radius * wall.scale, details.emblem, *details.emblem_colours, landmark.style.trim)

@@ -1,4 +1,4 @@
-"""Painting of the parts of a building with OpenCV: masonry, openings, doors, columns, cloth.
+"""Painting of the parts of a building with OpenCV: masonry, openings, doors, columns, cloth, ornaments.
 
 Canvases are (height, width, 4) uint8, RGB and coverage: 0 is air, 255 is solid, `GLASS` is solid and shines
 at night. Boxes are (left, top, right, bottom) in pixels.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -72,7 +73,10 @@ def masonry(
 ) -> Canvas:
     """A wall of (width, height) pixels at `scale` pixels a metre."""
     width, height = size
-    tone = _blotches(rng, width, height)
+    coarse = rng.standard_normal((height // 40 + 2, width // 40 + 2), np.float32) * 4
+    fine = rng.standard_normal((height // 3 + 1, width // 3 + 1), np.float32) * 3
+    smooth = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
+    tone = np.asarray(smooth + cv2.resize(fine, size, interpolation=cv2.INTER_LINEAR), np.float32)
     base = np.empty((height, width, 3), np.float32)
     base[:] = colour
     rows = np.arange(height)
@@ -87,13 +91,6 @@ def masonry(
     if material == "timber":
         _beams(canvas, scale, shade((92, 62, 44), 0.9))
     return canvas
-
-
-def _blotches(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
-    coarse = rng.standard_normal((height // 40 + 2, width // 40 + 2), np.float32) * 4
-    fine = rng.standard_normal((height // 3 + 1, width // 3 + 1), np.float32) * 3
-    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(smooth + cv2.resize(fine, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _courses(
@@ -261,3 +258,108 @@ def balcony(canvas: Canvas, box: Box, trim: RGB) -> None:
     fill_box(canvas, (left - 2, top, right + 2, top + rail), trim)
     fill_box(canvas, (left - 3, bottom - rail, right + 3, bottom + rail), shade(trim, 1.05))
     fill_box(canvas, (left + 2, bottom + rail, right + 4, bottom + 3 * rail), shade(trim, 0.42))
+
+
+def emblem(
+    canvas: Canvas,
+    centre: tuple[float, float],
+    radius: float,
+    kind: tuple[str, int],
+    colour: RGB,
+    ground: RGB,
+    trim: RGB,
+) -> None:
+    """A round medallion of `radius` pixels: a figure (name, number of its parts) in `colour` on `ground`."""
+    for factor, tone in ((1.18, shade(trim, 0.6)), (1.12, trim), (0.96, ground)):
+        fill_circle(canvas, centre, radius * factor, tone)
+    _paint_figure(canvas, np.asarray(centre, float), radius * 0.86, kind, colour, ground)
+
+
+def _paint_figure(
+    canvas: Canvas, centre: np.ndarray, radius: float, kind: tuple[str, int], colour: RGB, ground: RGB
+) -> None:
+    name, parts = kind
+    x, y = centre.round().astype(int).tolist()
+    ink, thick = (*colour, 255), max(2, round(radius * 0.16))
+
+    def spokes(share: float, count: int = parts, offset: float = 0.0) -> np.ndarray:
+        """(count, 2) points on a circle of a share of the radius, the first one at the top."""
+        angles = np.arange(count) * 2 * np.pi / count - np.pi / 2 + offset
+        return centre + radius * share * np.column_stack([np.cos(angles), np.sin(angles)])
+
+    match name:
+        case "rose":
+            for spot in spokes(0.66):
+                fill_circle(canvas, spot, radius * min(0.34, 1.75 / parts), colour)
+            fill_circle(canvas, centre, radius * 0.3, colour)
+            fill_circle(canvas, centre, radius * 0.14, ground)
+        case "star":
+            dents = spokes(0.42 if parts < 7 else 0.55, offset=np.pi / parts)
+            fill_polygon(canvas, np.stack([spokes(1.0), dents], axis=1).reshape(-1, 2), colour)
+        case "clock":
+            fill_circle(canvas, centre, radius, (246, 240, 222))
+            for spot in spokes(0.8, 12):
+                fill_circle(canvas, spot, radius * 0.09, ground if sum(ground) < 600 else (40, 36, 40))
+            for length, angle in ((0.55, -0.9), (0.75, 1.2)):
+                tip = centre + radius * length * np.array([np.cos(angle), np.sin(angle)])
+                cv2.line(canvas, (x, y), tip.round().astype(int).tolist(), (30, 28, 34, 255), thick)
+        case "shield":
+            half = np.array([[0, -0.75], [0.68, -0.75], [0.66, 0.1], [0.4, 0.6], [0, 0.95]]) * radius
+            fill_polygon(canvas, centre + half, colour)
+            fill_polygon(canvas, centre + half * (-1, 1), (244, 238, 222) if sum(colour) < 600 else shade(ground, 1.6))
+            fill_box(canvas, (x - round(0.66 * radius), y - round(0.28 * radius), x + round(0.66 * radius), y), ground)
+        case "cross":
+            arm, broad = round(radius * 0.88), max(2, round(radius * 0.24))
+            fill_box(canvas, (x - broad, y - arm, x + broad, y + arm), colour)
+            fill_box(canvas, (x - arm, y - broad, x + arm, y + broad), colour)
+        case "sun":
+            base = spokes(0.5, offset=np.pi / parts)
+            for index, tip in enumerate(spokes(1.0)):
+                fill_polygon(canvas, [base[index - 1], tip, base[index]], colour)
+            fill_circle(canvas, centre, radius * 0.46, colour)
+        case "crescent":
+            fill_circle(canvas, (centre[0] - 0.06 * radius, centre[1]), radius * 0.86, colour)
+            fill_circle(canvas, (centre[0] + 0.34 * radius, centre[1] - 0.08 * radius), radius * 0.68, ground)
+        case "lozenge":
+            for share, tone in ((0.96, colour), (0.6, ground), (0.34, colour)):
+                fill_polygon(canvas, spokes(share, 4), tone)
+        case "foil":
+            for spot in spokes(0.46):
+                fill_circle(canvas, spot, radius * 0.46, colour)
+        case "wheel":
+            cv2.circle(canvas, (x, y), round(radius * 0.82), ink, thick)
+            for tip in spokes(0.8):
+                cv2.line(canvas, (x, y), tip.round().astype(int).tolist(), ink, thick)
+            fill_circle(canvas, centre, radius * 0.24, colour)
+        case "crown":
+            points = [[-0.8, 0.55], [-0.8, -0.5], [-0.4, -0.05], [0, -0.72], [0.4, -0.05], [0.8, -0.5], [0.8, 0.55]]
+            fill_polygon(canvas, centre + np.array(points) * radius, colour)
+
+
+def frieze(canvas: Canvas, top: int, bottom: int, kind: str, colour: RGB, trim: RGB) -> None:
+    """A band of ornament across the whole wall between two rows; the pattern is centred."""
+    strip = canvas[top:bottom]
+    height, width = strip.shape[:2]
+    fill_box(strip, (0, 0, width, height), trim if kind != "plain" else colour)
+    edges = np.linspace(0, width, max(1, round(width / (height * 1.25))) + 1)
+    middle = height / 2
+    for index, (left, right) in enumerate(pairwise(edges)):
+        centre, half = (left + right) / 2, (right - left) / 2
+        if kind == "zigzag":
+            fill_polygon(strip, [[left, height], [centre, 0], [right, height]], colour)
+        elif kind == "checks":
+            upper = 0 if index % 2 else round(middle)
+            fill_box(strip, (round(left), upper, round(right), upper + round(middle)), colour)
+        elif kind == "dots":
+            fill_circle(strip, (centre, middle), height * 0.36, colour)
+        elif kind == "arches":
+            fill_circle(strip, (centre, height), half * 0.8, colour)
+        elif kind == "lozenges":
+            fill_polygon(strip, [[left, middle], [centre, 0], [right, middle], [centre, height]], colour)
+        elif kind == "stripes":
+            fill_box(strip, (round(left), 0, round(centre), height), colour)
+    edge = max(1, height // 9)
+    for y in (0, height - edge):
+        fill_box(strip, (0, y, width, y + edge), shade(trim, 0.8))
+    below = canvas[bottom : bottom + 2 * edge, :, :3]
+    below[:] = (below * 0.7).astype(np.uint8)

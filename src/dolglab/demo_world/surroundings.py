@@ -39,19 +39,6 @@ def make_props(seed: int) -> Props:
     )
 
 
-def surround(
-    rng: np.random.Generator, camera: Camera, props: Props, extent: Point, azimuth: float, trees: int, small: int
-) -> list[Sprite]:
-    """Houses and trees beside and behind a landmark, then what stands before it, laid out anew for every picture.
-
-    Args:
-        extent: of the landmark, its width, depth and height in metres.
-        azimuth: of the camera, in degrees from the normal of the landmark's front.
-        trees: that stand before it, and `small` passers-by, cars and lamps.
-    """
-    return [*_neighbours(rng, camera, props, extent, azimuth), *_occluders(rng, camera, props, extent, trees, small)]
-
-
 def street(rng: np.random.Generator, props: Props) -> list[Sprite]:
     """A row of houses or of trees where a landmark would stand."""
     pool = props.houses if rng.random() < 0.7 else props.trees
@@ -70,7 +57,11 @@ def apparent_width(extent: Point, azimuth: float) -> float:
     return float(abs(np.cos(angle)) * extent[0] + abs(np.sin(angle)) * extent[1])
 
 
-def _neighbours(rng: np.random.Generator, camera: Camera, props: Props, extent: Point, azimuth: float) -> list[Sprite]:
+def neighbours(rng: np.random.Generator, camera: Camera, props: Props, extent: Point, azimuth: float) -> list[Sprite]:
+    """Houses and trees beside and behind a landmark `extent` metres wide, deep and high.
+
+    `azimuth` is the camera's, in degrees from the normal of the landmark's front.
+    """
     _, forward, right = _towards(camera, (0.0, 0.0))
     half = apparent_width(extent, azimuth) / 2
     beyond = float(np.hypot(extent[0], extent[1])) * 0.5 + extent[1] * 0.5
@@ -89,9 +80,10 @@ def _neighbours(rng: np.random.Generator, camera: Camera, props: Props, extent: 
     return sprites
 
 
-def _occluders(
+def occluders(
     rng: np.random.Generator, camera: Camera, props: Props, extent: Point, trees: int, small: int
 ) -> list[Sprite]:
+    """Trees before such a landmark, and `small` passers-by, cars and lamps."""
     eye = np.array(camera.position[:2])
     distance, forward, right = _towards(camera, camera.target[:2])
     sprites = []

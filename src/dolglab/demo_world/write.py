@@ -1,4 +1,4 @@
-"""The demo world on disk: a training set as GLDv2-clean, and two benchmarks as Revisited Oxford and Paris."""
+"""The demo world on disk: training images as GLDv2-clean, benchmarks as Revisited Oxford and Paris; a contact sheet."""
 
 from __future__ import annotations
 
@@ -7,21 +7,40 @@ import json
 import pickle
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from dolglab.concurrency import process_map
-from dolglab.demo_world.shoot import Job, Shot, gallery_intents, limit_opencv_threads, shoot, train_intents
+from dolglab.data.revisited import RevisitedLists, load_ground_truth
+from dolglab.demo_world.grammar import RGB
+from dolglab.demo_world.shoot import Job, Shot, intents, shoot
 from dolglab.errors import UserError
 from dolglab.io import atomic_path
 
-FORMAT = 1
+FORMAT, RECORD = 1, "world.json"
 GLDV2_CLASSES = 203_094
 # Smallest sizes; 1 of those that are not here.
 MINIMUM = {"seed": 0, "validation_distractors": 0, "test_distractors": 0, "width": 64, "height": 64}
 DISTRACTORS_PER_JOB = 10
+# The contact sheet: sizes in pixels, colours, and the views below each query.
+WIDTH, MARGIN, GAP, BORDER = 1200, 24, 10, 4
+PAPER: RGB = (250, 248, 244)
+INK: RGB = (44, 46, 52)
+PALE: RGB = (120, 122, 126)
+BOX: RGB = (255, 224, 70)
+COLOURS: dict[str, RGB] = {"query": INK, "easy": (62, 158, 84), "hard": (236, 138, 34), "junk": (158, 158, 160)}
+NOTES = {
+    "query": "query, its box in yellow",
+    "easy": "easy positive",
+    "hard": "hard positive",
+    "junk": "junk: too little of the front to count",
+}
+VIEWS: tuple[Literal["easy", "hard", "junk"], ...] = ("easy", "easy", "hard", "hard", "hard", "junk")
 
 
 def write_world(
@@ -48,61 +67,49 @@ def write_world(
 
     Raises UserError for sizes that make no sense, and when `root` holds anything but this very world.
     """
+    # What all but these two arguments say decides what is drawn, and is kept beside it.
+    sizes: dict[str, int] = {name: value for name, value in locals().items() if name not in ("root", "workers")}
     root = Path(root)
-    sizes = {
-        "seed": seed,
-        "train_families": train_families,
-        "validation_families": validation_families,
-        "test_families": test_families,
-        "siblings": siblings,
-        "train_views": train_views,
-        "gallery_views": gallery_views,
-        "validation_distractors": validation_distractors,
-        "test_distractors": test_distractors,
-        "width": width,
-        "height": height,
-    }
     for name, value in {**sizes, "workers": workers}.items():
         if value < MINIMUM.get(name, 1):
             raise UserError(f"{name} must be at least {MINIMUM.get(name, 1)}, not {value}")
-    if _is_this_world(root, sizes):
+    record = {"demo_world": FORMAT, **sizes}
+    if _is_this_world(root, record):
         print(f"{root} already holds this world")
         return root
     with atomic_path(root) as folder:
         folder.mkdir()
         summary = _write(folder, sizes, workers)
+        (folder / RECORD).write_text(json.dumps(record, indent=1))
     print(f"{root}: {summary}")
     return root
 
 
-def _is_this_world(root: Path, sizes: dict[str, int]) -> bool:
+def _is_this_world(root: Path, record: dict[str, int]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    record = root / "world.json"
-    if not record.is_file():
-        raise UserError(f"{root} exists and is not a demo world: name another root, or delete this one yourself")
     try:
-        found = json.loads(record.read_text())
-    except ValueError as error:
-        raise UserError(f"{record} is not readable: name another root, or delete this one yourself") from error
-    if found != _record(sizes):
-        raise UserError(f"{root} is a demo world of other sizes: name another root, or delete this one yourself")
+        same = json.loads((root / RECORD).read_text()) == record
+        wrong = "" if same else f"{root} is a demo world of other sizes"
+    except OSError:
+        wrong = f"{root} exists and is not a demo world"
+    except ValueError:
+        wrong = f"{root / RECORD} is not readable"
+    if wrong:
+        raise UserError(f"{wrong}: name another root, or delete this one yourself")
     return True
-
-
-def _record(sizes: dict[str, int]) -> dict[str, Any]:
-    return {"demo_world": FORMAT, **sizes}
 
 
 def _write(folder: Path, sizes: dict[str, int], workers: int) -> str:
     jobs = list(_jobs(folder, sizes))
     shots: dict[str, list[Shot]] = defaultdict(list)
-    for job, some in zip(jobs, process_map(shoot, jobs, workers, "drawing", limit_opencv_threads), strict=True):
+    # In worker processes OpenCV takes no threads of its own.
+    drawn = process_map(shoot, jobs, workers, "drawing", partial(cv2.setNumThreads, 1))
+    for job, some in zip(jobs, drawn, strict=True):
         shots[job.split].extend(some)
     families = {"train": _write_training(folder, shots["train"], sizes["seed"])}
     families |= {split: _write_benchmark(folder, split, shots[split]) for split in ("validation", "test")}
     (folder / "families.json").write_text(json.dumps(families, indent=1))
-    (folder / "world.json").write_text(json.dumps(_record(sizes), indent=1))
     parts = [f"{len(shots['train'])} training images of {len(families['train'])} landmarks"]
     for split in ("validation", "test"):
         queries = sizes[f"{split}_families"] * sizes["siblings"]
@@ -113,9 +120,9 @@ def _write(folder: Path, sizes: dict[str, int], workers: int) -> str:
 def _jobs(folder: Path, sizes: dict[str, int]) -> Iterator[Job]:
     common = {"folder": str(folder), **{name: sizes[name] for name in ("seed", "width", "height")}}
     for split in ("train", "validation", "test"):
-        views = train_intents(sizes["train_views"]) if split == "train" else gallery_intents(sizes["gallery_views"])
+        wanted = intents(split, sizes["train_views" if split == "train" else "gallery_views"])
         for index in range(sizes[f"{split}_families"]):
-            yield Job(split=split, index=index, count=sizes["siblings"], intents=views, **common)
+            yield Job(split=split, index=index, count=sizes["siblings"], intents=wanted, **common)
     for split in ("validation", "test"):
         total = sizes[f"{split}_distractors"]
         for start in range(0, total, DISTRACTORS_PER_JOB):
@@ -155,3 +162,86 @@ def _write_benchmark(folder: Path, split: str, shots: list[Shot]) -> dict[str, s
     with (folder / split / f"gnd_{split}.pkl").open("wb") as file:
         pickle.dump({**names, "gnd": truth}, file, protocol=2)
     return {shot.name: shot.family for shot in sorted(shots, key=lambda shot: shot.name)}
+
+
+def contact_sheet(
+    root: str | Path,
+    out: str | Path,
+    *,
+    split: Literal["validation", "test"] = "test",
+    first_family: int = 0,
+    families: int = 3,
+    columns: int = 4,
+) -> Path:
+    """Draw look-alike siblings side by side, each with its query, its box, and graded gallery views.
+
+    Takes `families` families from `first_family` on and up to `columns` siblings of each, saves a JPEG 1200 pixels wide
+    at `out` and returns its path. Raises UserError when `root` holds no demo world, or no such family.
+    """
+    root, out = Path(root), Path(out)
+    try:
+        family_of = json.loads((root / "families.json").read_text())[split]
+    except FileNotFoundError as error:
+        raise UserError(f"{root} is not a demo world: {error.filename} is missing") from error
+    truth = load_ground_truth(root / split / f"gnd_{split}.pkl")
+    groups: dict[str, list[int]] = defaultdict(list)
+    for query, name in enumerate(truth.queries):
+        groups[family_of[name]].append(query)
+    chosen = sorted(groups)[first_family : first_family + families]
+    if not chosen:
+        raise UserError(f"{root} has {len(groups)} {split} families: first_family={first_family} is beyond them")
+    blocks = [_block(root / split / "jpg", truth, groups[family][:columns], columns) for family in chosen]
+    header, label = 96, 30
+    height = header + sum(block.height + label + GAP for block in blocks) + MARGIN
+    sheet = Image.new("RGB", (WIDTH, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, 16), "Demo world: look-alike siblings, side by side", INK, ImageFont.load_default(26))
+    x, y, font = float(MARGIN), header, ImageFont.load_default(15)
+    for kind, note in NOTES.items():
+        draw.rectangle((x, 60, x + 16, 74), outline=COLOURS[kind], width=BORDER)
+        draw.text((x + 24, 57), note, PALE, font)
+        x += 24 + draw.textlength(note, font) + 28
+    for family, block in zip(chosen, blocks, strict=True):
+        draw.text((MARGIN, y + 6), f"family {family}", INK, ImageFont.load_default(16))
+        sheet.paste(block, (MARGIN, y + label))
+        y += label + block.height + GAP
+    with atomic_path(out) as aside:
+        sheet.save(aside, "JPEG", quality=85)
+    return out
+
+
+def _block(folder: Path, truth: RevisitedLists, queries: list[int], columns: int) -> Image.Image:
+    """A family's siblings side by side: each one's query, and below it graded views of it."""
+    wide = (WIDTH - 2 * MARGIN - (columns - 1) * 2 * GAP) // columns
+    small, tall = (wide - 2 * GAP) // 3, wide * 3 // 4
+    block = Image.new("RGB", (WIDTH - 2 * MARGIN, tall + 2 * (small + GAP)), PAPER)
+    grades = truth.ground_truth
+    for column, query in enumerate(queries):
+        left = column * (wide + 2 * GAP)
+        path = folder / f"{truth.queries[query]}.jpg"
+        block.paste(_tile(path, (wide, tall), "query", truth.boxes[query].tolist()), (left, 0))
+        views = {"easy": iter(grades.easy[query]), "hard": iter(grades.hard[query]), "junk": iter(grades.junk[query])}
+        for place, kind in enumerate(VIEWS):
+            position = next(views[kind], None)
+            if position is not None:
+                corner = (left + place % 3 * (small + GAP), tall + GAP + place // 3 * (small + GAP))
+                block.paste(_tile(folder / f"{truth.gallery[position]}.jpg", (small, small), kind), corner)
+    return block
+
+
+def _tile(path: Path, size: tuple[int, int], kind: str, box: list[float] | None = None) -> Image.Image:
+    """A picture in its coloured border, in the middle of a tile."""
+    with Image.open(path) as file:
+        picture = file.convert("RGB")
+    room = size[0] - 2 * BORDER, size[1] - 2 * BORDER
+    scale = min(room[0] / picture.width, room[1] / picture.height)
+    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
+    if box is not None:
+        left, top, right, bottom = (side * scale for side in box)
+        ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=BOX, width=2)
+    tile = Image.new("RGB", size, PAPER)
+    left, top = (size[0] - picture.width) // 2, (size[1] - picture.height) // 2
+    right, bottom = left + picture.width + BORDER - 1, top + picture.height + BORDER - 1
+    ImageDraw.Draw(tile).rectangle((left - BORDER, top - BORDER, right, bottom), fill=COLOURS[kind])
+    tile.paste(picture, (left, top))
+    return tile

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from archives import tar
+from dolglab.data.archive_source import TarSource
 from dolglab.data.preparation.fetch import ARCHIVES, archive_numbers, fetch, fetch_gldv2, gldv2_files
-from dolglab.data.preparation.transfer import RetryPolicy
-from dolglab.data.tar_archives import TarSource
 from dolglab.errors import UserError
 from dolglab.io import folder_lock
 
-AT_ONCE = RetryPolicy(retries=3, pause=0.0)
+AT_ONCE = {"retries": 3, "pause": 0.0}
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def gldv2(server):
 
 
 def get(server, root: Path, mode="run", archives: object = "0-4", **options: int) -> None:
-    fetch(gldv2_files(root, "test", archives, server.url), root, mode, 3, policy=AT_ONCE, **options)
+    fetch(gldv2_files(root, "test", archives, server.url), root, mode, 3, **AT_ONCE, **options)
 
 
 def test_the_split_arrives_as_published(gldv2, tmp_path: Path, capsys) -> None:

@@ -14,13 +14,12 @@ import pytest
 from numpy.typing import NDArray
 
 from archives import tar
-from dolglab.data.archive_source import PackedSource
+from dolglab.data.archive_source import PackedSource, index_archives
 from dolglab.data.gldv2 import load_gldv2
 from dolglab.data.image_reading import decode
 from dolglab.data.module import LandmarkDataModule
 from dolglab.data.preparation import pack
 from dolglab.data.preparation.pack import pack_gldv2, packed_bytes
-from dolglab.data.tar_archives import index_archives
 from dolglab.errors import UserError
 
 Encode = Callable[..., bytes]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from archives import tar
-from dolglab.data.preparation.revisited import PHOTOS, fetch_benchmark, fetch_distractors, unpack
+from dolglab.data.preparation.revisited import PHOTO_RELEASE, fetch_benchmark, fetch_distractors, unpack
 from dolglab.data.revisited import revisited_benchmark
 from dolglab.errors import UserError
 
@@ -37,9 +37,9 @@ def test_paris_in_two_archives_becomes_one_folder(server, tmp_path: Path, capsys
         "jpg",
         "release.json",
     ]
-    assert json.loads((tmp_path / "release.json").read_text())["release"] == PHOTOS["rparis6k"].release
+    assert json.loads((tmp_path / "release.json").read_text())["release"] == PHOTO_RELEASE
     (tmp_path / "gnd_rparis6k.pkl").write_bytes(pickle.dumps(TRUTH, protocol=2))
-    assert revisited_benchmark(tmp_path).release == PHOTOS["rparis6k"].release
+    assert revisited_benchmark(tmp_path).release == PHOTO_RELEASE
     (tmp_path / "release.json").write_text("[]")
     with pytest.raises(UserError, match=r"release\.json"):
         revisited_benchmark(tmp_path)

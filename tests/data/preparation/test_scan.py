@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from archives import tar
-from dolglab.data.gldv2 import load_gldv2
+from dolglab.data.archive_source import index_archives
+from dolglab.data.gldv2 import load_gldv2, select
 from dolglab.data.preparation import scan
 from dolglab.data.preparation.scan import scan_gldv2
-from dolglab.data.selection import select
-from dolglab.data.tar_archives import index_archives
 from dolglab.errors import UserError
 
 

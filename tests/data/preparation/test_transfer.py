@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dolglab.data.preparation.transfer import RemoteFile, RetryPolicy, Stopped, transfer
+from dolglab.data.preparation.transfer import RemoteFile, Session, Stopped, transfer
 from dolglab.errors import UserError
 
 DATA = os.urandom(3_000_000)
-AT_ONCE = RetryPolicy(retries=3, pause=0.0)
+AT_ONCE = {"retries": 3, "pause": 0.0}
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def remote(server, folder: Path, md5: bool = True) -> RemoteFile:
 def bring(client: httpx.Client, it: RemoteFile) -> int:
     """Transfer it; the bytes that progress was told of."""
     told: list[int] = []
-    transfer(client, it, AT_ONCE, threading.Event(), told.append)
+    transfer(Session(client, **AT_ONCE), it, told.append)
     assert [path.name for path in it.path.parent.iterdir()] == ["a.tar"]
     assert it.path.read_bytes() == DATA
     return sum(told)
@@ -124,14 +124,14 @@ def test_a_checksum_file_that_holds_none(server, client, tmp_path: Path) -> None
 @pytest.mark.parametrize("url", ["ftp://host/a.tar", "nonsense", "http://127.0.0.1:1/a.tar"])
 def test_addresses_that_lead_nowhere(client, tmp_path: Path, url: str) -> None:
     with pytest.raises(UserError, match=r"base_url|4 tries"):
-        transfer(client, RemoteFile(url, tmp_path / "a.tar"), AT_ONCE, threading.Event())
+        transfer(Session(client, **AT_ONCE), RemoteFile(url, tmp_path / "a.tar"))
 
 
 def test_a_stopped_transfer_keeps_what_arrived(server, client, tmp_path: Path) -> None:
     it = remote(server, tmp_path)
     stop = threading.Event()
     with pytest.raises(Stopped):
-        transfer(client, it, AT_ONCE, stop, lambda _: stop.set())
+        transfer(Session(client, **AT_ONCE, stop=stop), it, lambda _: stop.set())
     assert 0 < it.part.stat().st_size < len(DATA)
     bring(client, it)
     assert len(server.ranges("/a.tar")) == 2

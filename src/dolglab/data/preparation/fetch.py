@@ -17,8 +17,9 @@ import httpx
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from dolglab.data.preparation.transfer import RemoteFile, RetryPolicy, expected_md5, md5_of, transfer
-from dolglab.data.tar_archives import index_archives
+from dolglab.data.archive_source import index_archives
+from dolglab.data.preparation.transfer import RemoteFile, Session, expected_md5, md5_of, transfer
+from dolglab.data.sources import file_size
 from dolglab.errors import UserError, os_error_text, truncate_list
 from dolglab.io import folder_lock
 
@@ -43,7 +44,6 @@ TABLES = {
 # Room that stays free beside what is fetched, in bytes.
 SPARE_BYTES = 100_000_000
 DAMAGED = ".damaged"
-DEFAULT_RETRIES = RetryPolicy()
 
 
 def fetch_gldv2(
@@ -117,7 +117,8 @@ def fetch(
     mode: Mode = "run",
     parallel: int = 4,
     finish: Callable[[], None] = lambda: None,
-    policy: RetryPolicy = DEFAULT_RETRIES,
+    retries: int = 6,
+    pause: float = 1.0,
     spare_bytes: int = SPARE_BYTES,
 ) -> None:
     """Bring published files below `root`, or look at what is there.
@@ -129,56 +130,45 @@ def fetch(
             what is damaged, so that the next run fetches it anew; `status` says what is there, without the network.
         parallel: transfers at a time.
         finish: what `run` does with the files once all are there, while the folder is still held.
-        policy: how often servers are asked again.
+        retries, pause: how often servers are asked again, and after how many seconds first (see `Session`).
         spare_bytes: room that must stay free.
 
-    Raises:
-        UserError: no such mode, no room, a folder that another process prepares or that cannot be written; after all
-            the others were tried, files that could not be had; files that are missing or damaged in `verify`.
+    Raises UserError for no such mode, no room, a folder that another process prepares or that cannot be written; after
+    all the others were tried, files that could not be had; files that are missing or damaged in `verify`.
     """
     if mode not in get_args(Mode):
         raise UserError(f"mode={mode} is none of {', '.join(get_args(Mode))}")
     if parallel < 1:
         raise UserError(f"parallel must be at least 1, not {parallel}")
     if mode == "status":
-        print_status(remotes)
+        missing = [remote.path.name for remote in remotes if not remote.path.exists()]
+        parts = [remote for remote in remotes if not remote.path.exists() and remote.part.exists()]
+        size = sum(file_size(remote.path) or 0 for remote in remotes)
+        print(f"{len(remotes) - len(missing)} of {len(remotes)} files are there, {decimal(size)}")
+        if parts:
+            size = sum(remote.arrived for remote in parts)
+            print(f"{len(parts)} in part, {decimal(size)}: {truncate_list([remote.path.name for remote in parts])}")
+        if missing:
+            print(f"{len(missing)} missing: {truncate_list(missing)}")
         return
-    with folder_lock(root), _client(parallel) as client:
+    # A silent server must not keep an interrupted run waiting; what arrived is kept, and asked for again.
+    timeout, limits = httpx.Timeout(60, connect=20, read=15), httpx.Limits(max_connections=parallel + 1)
+    with folder_lock(root), httpx.Client(follow_redirects=True, timeout=timeout, limits=limits) as client:
+        session = Session(client, retries, pause)
         if mode == "verify":
-            _verify(client, remotes, parallel, policy)
+            _verify(session, remotes, parallel)
             return
-        _run(client, remotes, root, parallel, policy, spare_bytes)
+        _run(session, remotes, root, parallel, spare_bytes)
         finish()
 
 
-def print_status(remotes: Sequence[RemoteFile]) -> None:
-    """How many files are there, in part there, and missing, and their bytes."""
-    whole = [remote for remote in remotes if remote.path.exists()]
-    missing = [remote for remote in remotes if not remote.path.exists()]
-    parts = [remote for remote in missing if remote.part.exists()]
-    size = sum(remote.path.stat().st_size for remote in whole)
-    print(f"{len(whole)} of {len(remotes)} files are there, {decimal(size)}")
-    if parts:
-        size = sum(remote.arrived for remote in parts)
-        print(f"{len(parts)} in part, {decimal(size)}: {truncate_list([remote.path.name for remote in parts])}")
-    if missing:
-        print(f"{len(missing)} missing: {truncate_list([remote.path.name for remote in missing])}")
-
-
-def _run(
-    client: httpx.Client,
-    remotes: Sequence[RemoteFile],
-    root: Path,
-    parallel: int,
-    policy: RetryPolicy,
-    spare_bytes: int,
-) -> None:
+def _run(session: Session, remotes: Sequence[RemoteFile], root: Path, parallel: int, spare_bytes: int) -> None:
     wanted = [remote for remote in remotes if not remote.path.exists()]
     if not wanted:
         print(f"all {len(remotes)} files are there")
         return
     with ThreadPoolExecutor(parallel) as pool:
-        sizes = list(pool.map(lambda remote: _size_of(client, remote.url), wanted))
+        sizes = list(pool.map(lambda remote: _size_of(session.client, remote.url), wanted))
     if not any(size is not None for size in sizes):
         host = httpx.URL(wanted[0].url).host
         raise UserError(f"{host or wanted[0].url} cannot be reached: check the network, or base_url=...")
@@ -189,16 +179,18 @@ def _run(
         raise UserError(
             f"{root} has {decimal(free)} free, and {decimal(missing)} are to come: make room, or fetch less"
         )
-    with _progress_bar() as bar:
+    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    last = TextColumn("{task.fields[last]}")
+    with Progress(*columns, last, disable=not sys.stdout.isatty(), transient=True) as bar:
         task = bar.add_task("", total=sum(size or 0 for size in sizes) or None, completed=sum(arrived), last="")
 
-        def bring(remote: RemoteFile, stop: threading.Event) -> None:
-            transfer(client, remote, policy, stop, lambda count: bar.advance(task, count))
+        def bring(remote: RemoteFile) -> None:
+            transfer(session, remote, lambda count: bar.advance(task, count))
             bar.update(task, last=remote.path.name)
             if bar.disable:
                 print(remote.path.name, flush=True)
 
-        failed = _for_all(bring, wanted, parallel)
+        failed = _for_all(bring, wanted, parallel, session.stop)
     if failed:
         raise UserError(
             f"{len(failed)} of {len(wanted)} files could not be fetched, the first: {failed[0]}; the same command "
@@ -207,17 +199,17 @@ def _run(
     print(f"{len(wanted)} files fetched, all {len(remotes)} are there")
 
 
-def _verify(client: httpx.Client, remotes: Sequence[RemoteFile], parallel: int, policy: RetryPolicy) -> None:
+def _verify(session: Session, remotes: Sequence[RemoteFile], parallel: int) -> None:
     missing = [remote.path.name for remote in remotes if not remote.path.exists()]
     wanted = [remote for remote in remotes if remote.md5_url and remote.path.exists()]
     damaged: list[str] = []
 
-    def compare(remote: RemoteFile, stop: threading.Event) -> None:
-        if md5_of(remote.path) != expected_md5(client, remote, policy, stop):
+    def compare(remote: RemoteFile) -> None:
+        if md5_of(remote.path) != expected_md5(session, remote):
             os.replace(remote.path, f"{remote.path}{DAMAGED}")
             damaged.append(remote.path.name)
 
-    failed = _for_all(compare, wanted, parallel)
+    failed = _for_all(compare, wanted, parallel, session.stop)
     if wanted:
         print(f"{len(wanted) - len(damaged) - len(failed)} of {len(wanted)} files are as published")
     else:
@@ -232,13 +224,12 @@ def _verify(client: httpx.Client, remotes: Sequence[RemoteFile], parallel: int, 
 
 
 def _for_all(
-    work: Callable[[RemoteFile, threading.Event], None], remotes: Sequence[RemoteFile], parallel: int
+    work: Callable[[RemoteFile], None], remotes: Sequence[RemoteFile], parallel: int, stop: threading.Event
 ) -> list[str]:
     """Do `work` on every file; what went wrong, without stopping for it. A full disk stops all, an interrupt too."""
-    stop = threading.Event()
     failed: list[str] = []
     with ThreadPoolExecutor(parallel) as pool:
-        jobs = [pool.submit(work, remote, stop) for remote in remotes]
+        jobs = [pool.submit(work, remote) for remote in remotes]
         try:
             for job in jobs:
                 try:
@@ -264,18 +255,3 @@ def _size_of(client: httpx.Client, url: str) -> int | None:
     except httpx.HTTPError:
         return None
     return int(response.headers.get("content-length", 0)) if response.status_code == 200 else 0
-
-
-def _client(parallel: int) -> httpx.Client:
-    return httpx.Client(
-        follow_redirects=True,
-        # A silent server must not keep an interrupted run waiting; what arrived is kept, and asked for again.
-        timeout=httpx.Timeout(60, connect=20, read=15),
-        limits=httpx.Limits(max_connections=parallel + 1),
-    )
-
-
-def _progress_bar() -> Progress:
-    """Bytes, rate and time left on a terminal."""
-    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    return Progress(*columns, TextColumn("{task.fields[last]}"), disable=not sys.stdout.isatty(), transient=True)

@@ -8,6 +8,7 @@ import os
 import shutil
 import struct
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +18,13 @@ import simplejpeg
 
 from dolglab.concurrency import process_map, resolve_workers
 from dolglab.contracts import Orientation
-from dolglab.data.archive_source import LITDATA_INDEX, TABLE, packed_folder, save_table
+from dolglab.data.archive_source import LITDATA_INDEX, TABLE, save_table
 from dolglab.data.gldv2 import Kind, image_source, listed_ids
 from dolglab.data.image_formats import BrokenImageError, reason
 from dolglab.data.image_reading import checked_reading, decode, shrink
 from dolglab.data.sources import GLDv2Source, file_size
 from dolglab.errors import UserError
-from dolglab.io import atomic_path, folder_lock, retry_io, write_text
+from dolglab.io import folder_lock, retry_io, write_text
 
 # Images of a chunk: some 60 MB of 640-pixel photographs, which LitData fetches at once.
 CHUNK_SIZE = 600
@@ -66,11 +67,16 @@ def pack_gldv2(
     Returns the folder. Raises UserError for settings or lists that do not hold, images that are not there, too little
     space, a folder that cannot be written or that another process prepares, and where LitData is not installed.
     """
-    _check(size, quality, source)
+    if source == "packed":
+        raise UserError("source=packed: what is packed cannot be packed again; take auto, tar or folder")
+    if not isinstance(size, int) or size < 1 or not isinstance(quality, int) or not 1 <= quality <= 100:
+        raise UserError(f"size must be above 0 and quality from 1 to 100, not {size} and {quality}")
+    if find_spec("litdata") is None:
+        raise UserError("packing needs LitData: pip install 'dolglab[pack]'")
     orientation, workers = checked_reading(orientation, THIN).orientation, resolve_workers(workers)
     root = Path(root)
     images = image_source(root, "train", listed_ids(root, "train", train_csv), source)
-    folder = packed_folder(root, "train")
+    folder = root / "packed" / "train"
     with folder_lock(folder):
         jobs = _jobs(images, size, quality, orientation, folder, chunk_size)
         left = [job for job in jobs if not _done(job)]
@@ -78,8 +84,7 @@ def pack_gldv2(
             _check_space(left, jobs, folder)
             for stale in _others(folder, jobs):
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-            for _ in process_map(_pack, left, workers, "packing"):
-                pass
+            list(process_map(_pack, left, workers, "packing"))
             _join(folder, jobs)
         except OSError as error:
             raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
@@ -100,17 +105,6 @@ def packed_bytes(data: bytes, size: int, quality: int, orientation: Orientation)
     if (longer <= size and data[:2] == b"\xff\xd8") or shorter * size < THIN * longer:
         return data
     return simplejpeg.encode_jpeg(np.ascontiguousarray(shrink(pixels, size)), quality, colorsubsampling="420")
-
-
-def _check(size: int, quality: int, source: Kind) -> None:
-    if source == "packed":
-        raise UserError("source=packed: what is packed cannot be packed again; take auto, tar or folder")
-    if not isinstance(size, int) or size < 1 or not isinstance(quality, int) or not 1 <= quality <= 100:
-        raise UserError(f"size must be above 0 and quality from 1 to 100, not {size} and {quality}")
-    try:
-        import litdata  # noqa: F401
-    except ImportError:
-        raise UserError("packing needs LitData: pip install 'dolglab[pack]'") from None
 
 
 def _jobs(
@@ -201,9 +195,7 @@ def _join(folder: Path, jobs: list[_Job]) -> None:
     chunks = [chunk for part in parts for chunk in part["chunks"]]
     about = {key: getattr(jobs[0], key) for key in ("size", "quality", "orientation")}
     write_text(folder / LITDATA_INDEX, json.dumps({"chunks": chunks, "config": parts[0]["config"], "packed": about}))
-    with atomic_path(folder / TABLE) as aside:
-        aside.mkdir()
-        save_table(aside, {"id": ids, "archive": archive, "offset": offsets, "size": sizes})
+    save_table(folder / TABLE, {"id": ids, "archive": archive, "offset": offsets, "size": sizes})
 
 
 def _layout(job: _Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

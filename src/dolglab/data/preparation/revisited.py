@@ -6,39 +6,23 @@ import json
 import shutil
 import tarfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
+from dolglab.data.archive_source import safe_name
 from dolglab.data.preparation.fetch import Mode, archive_numbers, fetch
 from dolglab.data.preparation.transfer import RemoteFile
 from dolglab.data.revisited import RELEASE
-from dolglab.data.tar_archives import safe_name
 from dolglab.errors import UserError
 from dolglab.io import atomic_path, write_bytes, write_text
 
 GROUND_TRUTH_URL = "http://cmp.felk.cvut.cz/revisitop/data/datasets/"
 DISTRACTORS = 100
-
-
-@dataclass(frozen=True)
-class PhotoRelease:
-    """A benchmark's archives at their publisher's, and what kind of release they are."""
-
-    base_url: str
-    archives: tuple[str, ...]
-    release: str
-
-
+# A benchmark's archives at their publisher's, and what kind of release they are.
 PHOTOS = {
-    "roxford5k": PhotoRelease(
-        "https://www.robots.ox.ac.uk/~vgg/data/oxbuildings/", ("oxbuild_images-v1.tgz",), "v1, faces blurred (2022)"
-    ),
-    "rparis6k": PhotoRelease(
-        "https://www.robots.ox.ac.uk/~vgg/data/parisbuildings/",
-        ("paris_1-v1.tgz", "paris_2-v1.tgz"),
-        "v1, faces blurred (2022)",
-    ),
+    "roxford5k": ("https://www.robots.ox.ac.uk/~vgg/data/oxbuildings/", ("oxbuild_images-v1.tgz",)),
+    "rparis6k": ("https://www.robots.ox.ac.uk/~vgg/data/parisbuildings/", ("paris_1-v1.tgz", "paris_2-v1.tgz")),
 }
+PHOTO_RELEASE = "v1, faces blurred (2022)"
 
 
 def fetch_benchmark(
@@ -54,10 +38,10 @@ def fetch_benchmark(
     `root/release.json` says which release of the photographs it is; result cards keep it.
     Raises UserError as `fetch`, and for an archive that is damaged or holds what it should not.
     """
-    root, photos = Path(root), PHOTOS[name]
-    base = (base_url or photos.base_url).rstrip("/")
+    root, (published, names) = Path(root), PHOTOS[name]
+    base = (base_url or published).rstrip("/")
     truth = RemoteFile(f"{ground_truth_url.rstrip('/')}/{name}/gnd_{name}.pkl", root / f"gnd_{name}.pkl")
-    archives = [RemoteFile(f"{base}/{archive}", root / archive) for archive in photos.archives]
+    archives = [RemoteFile(f"{base}/{archive}", root / archive) for archive in names]
     home = root / "jpg"
 
     def finish() -> None:
@@ -68,7 +52,7 @@ def fetch_benchmark(
             with atomic_path(home) as aside:
                 for archive in archives:
                     unpack(archive.path, aside, flat=True)
-                about = {"release": photos.release, "archives": [archive.url for archive in archives]}
+                about = {"release": PHOTO_RELEASE, "archives": [archive.url for archive in archives]}
                 write_text(root / RELEASE, json.dumps(about, indent=1) + "\n")
             print(f"{home}: {sum(1 for _ in home.iterdir())} images")
         for archive in archives:

@@ -70,14 +70,18 @@ def scan_gldv2(
     folder = Path(root) / split
     images = image_source(root, split, listed_ids(root, split, train_csv), source, probe=False)
     with folder_lock(folder):
-        chunks = _chunks(images, reading, folder, chunk_size)
-        marks = chunks[0].part.parent
+        about = json.dumps([chunk_size, *reading, getattr(images, "stamp", None)])
+        tag = hashlib.blake2b(images.ids.tobytes() + about.encode(), digest_size=8).hexdigest()
+        marks, rows = folder / f".scan-{tag}", np.arange(len(images))
+        chunks = [
+            _Chunk(images.take(rows[start : start + chunk_size]), reading, marks / f"{start:09}.csv")
+            for start in range(0, len(images), chunk_size)
+        ]
         for stale in set(folder.glob(".scan-*")) - {marks}:
             shutil.rmtree(stale, ignore_errors=True)
         left = [chunk for chunk in chunks if not chunk.part.exists()]
         try:
-            for _ in process_map(_scan, left, workers, "scanning"):
-                pass
+            list(process_map(_scan, left, workers, "scanning"))
             found = [row for chunk in chunks for row in csv.reader(io.StringIO(chunk.part.read_text()))]
             write_text(folder / TABLE, _csv([("name", "reason", "used"), *found]))
             unusable = [f"{Path(name).stem}  # {why}\n" for name, why, used in found if used == "no"]
@@ -134,16 +138,6 @@ def _oddities(data: bytes, reading: Reading) -> list[str]:
             (turn > 1 and reading.orientation == "exif", f"turned upright (EXIF orientation {turn})"),
         ]
     return [what for true, what in found if true]
-
-
-def _chunks(images: GLDv2Source, reading: Reading, folder: Path, size: int) -> list[_Chunk]:
-    about = json.dumps([size, *reading, getattr(images, "stamp", None)])
-    tag = hashlib.blake2b(images.ids.tobytes() + about.encode(), digest_size=8).hexdigest()
-    rows = np.arange(len(images))
-    return [
-        _Chunk(images.take(rows[start : start + size]), reading, folder / f".scan-{tag}" / f"{start:09}.csv")
-        for start in range(0, len(images), size)
-    ]
 
 
 def _scan(chunk: _Chunk) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,11 +49,16 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class RetryPolicy:
-    """How often a transfer that makes no headway is tried again, and the first pause in seconds, doubled each time."""
+class Session:
+    """What transfers have in common: a client with its time-outs and redirects, and what stops them when set.
 
+    One that makes no headway is tried again so often, after a first pause in seconds that is doubled each time.
+    """
+
+    client: httpx.Client
     retries: int = 6
     pause: float = 1.0
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
 class Stopped(Exception):
@@ -68,20 +73,13 @@ class _TransientError(Exception):
         self.after = after
 
 
-def transfer(
-    client: httpx.Client,
-    remote: RemoteFile,
-    policy: RetryPolicy,
-    stop: threading.Event,
-    advance: Callable[[int], None] = lambda _: None,
-) -> None:
+def transfer(session: Session, remote: RemoteFile, advance: Callable[[int], None] = lambda _: None) -> None:
     """Bring `remote` to its path.
 
     Args:
-        client: carries time-outs and redirects.
+        session: how often connections that break and servers that are busy are tried again, where a try that brought
+            bytes costs none; when it stops, the transfer ends with `Stopped`, and goes on from there the next time.
         remote: nothing is done where its path is there already.
-        policy: with connections that break and servers that are busy; a try that brought bytes costs none.
-        stop: when set, the transfer ends with `Stopped`, and goes on from there the next time.
         advance: told of the bytes that arrive, and of those that are thrown away as negative numbers.
 
     Raises:
@@ -91,9 +89,9 @@ def transfer(
     if remote.path.exists():
         return
     remote.path.parent.mkdir(parents=True, exist_ok=True)
-    expected = expected_md5(client, remote, policy, stop)
+    expected = expected_md5(session, remote)
     for _ in range(CHECKSUM_TRIES):
-        _retry(lambda: _receive(client, remote, stop, advance, verified=bool(expected)), remote, policy, stop)
+        _retry(session, remote, lambda: _receive(session, remote, advance, verified=bool(expected)))
         if expected is None or md5_of(remote.part) == expected:
             os.replace(remote.part, remote.path)
             remote.version.unlink(missing_ok=True)
@@ -108,24 +106,24 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def expected_md5(client: httpx.Client, remote: RemoteFile, policy: RetryPolicy, stop: threading.Event) -> str | None:
+def expected_md5(session: Session, remote: RemoteFile) -> str | None:
     """The published sum of a remote file, `SUM  NAME`; None where none is published. Raises as `transfer`."""
     url = remote.md5_url
     if url is None:
         return None
 
     def ask() -> str:
-        response = client.get(url)
+        response = session.client.get(url)
         _check_status(response, url)
         return response.text
 
-    word = (_retry(ask, remote, policy, stop).split() or [""])[0].lower()
+    word = (_retry(session, remote, ask).split() or [""])[0].lower()
     if not re.fullmatch("[0-9a-f]{32}", word):
         raise UserError(f"{url} holds no md5 sum")
     return word
 
 
-def _retry(work: Callable[[], R], remote: RemoteFile, policy: RetryPolicy, stop: threading.Event) -> R:
+def _retry(session: Session, remote: RemoteFile, work: Callable[[], R]) -> R:
     """What `work` returns. Unlike `io.retry_io`, it waits as servers ask, and starts anew where bytes have arrived."""
     failures = 0
     while True:
@@ -136,20 +134,18 @@ def _retry(work: Callable[[], R], remote: RemoteFile, policy: RetryPolicy, stop:
             raise UserError(f"{remote.url}: {error}; check base_url=...") from error
         except (httpx.TransportError, _TransientError) as error:
             failures = 1 if remote.arrived > before else failures + 1
-            if failures > policy.retries:
+            if failures > session.retries:
                 reason = str(error) or type(error).__name__
                 raise UserError(
                     f"{remote.url}: gave up after {failures} tries ({reason}); run again to go on"
                 ) from error
             asked = error.after if isinstance(error, _TransientError) else None
-            pause = policy.pause * 2 ** (failures - 1) if asked is None else asked
-            if stop.wait(min(pause, LONGEST_PAUSE)):
+            pause = session.pause * 2 ** (failures - 1) if asked is None else asked
+            if session.stop.wait(min(pause, LONGEST_PAUSE)):
                 raise Stopped from None
 
 
-def _receive(
-    client: httpx.Client, remote: RemoteFile, stop: threading.Event, advance: Callable[[int], None], verified: bool
-) -> None:
+def _receive(session: Session, remote: RemoteFile, advance: Callable[[int], None], verified: bool) -> None:
     """One request: what is missing of the part, or all of it where it cannot be continued."""
     arrived = remote.arrived
     version = remote.version.read_text() if remote.version.exists() else ""
@@ -160,14 +156,16 @@ def _receive(
     headers = {"Accept-Encoding": "identity"}
     if arrived:
         headers |= {"Range": f"bytes={arrived}-", **({"If-Range": version} if version else {})}
-    with client.stream("GET", remote.url, headers=headers) as response:
+    with session.client.stream("GET", remote.url, headers=headers) as response:
         if response.status_code == 416:
             if response.headers.get("content-range", "") == f"bytes */{arrived}":
                 return
             advance(-_drop(remote))
             raise _TransientError("the server has less of it than has arrived")
         _check_status(response, remote.url)
-        start = _first_byte(response)
+        # The position of the answer's first byte in the file.
+        match = re.match(r"bytes (\d+)-", response.headers.get("content-range", ""))
+        start = int(match[1]) if match and response.status_code == 206 else 0
         if start and version and _version(response) != version:
             advance(-_drop(remote))
             raise _TransientError("the file has changed meanwhile")
@@ -179,7 +177,7 @@ def _receive(
         remote.version.write_text(_version(response))
         with remote.part.open("ab") as file:
             for chunk in response.iter_raw():
-                if stop.is_set():
+                if session.stop.is_set():
                     raise Stopped
                 file.write(chunk)
                 advance(len(chunk))
@@ -188,14 +186,6 @@ def _receive(
         length = response.headers.get("content-length")
         if length is not None and remote.arrived != start + int(length):
             raise _TransientError("it ended early")
-
-
-def _first_byte(response: httpx.Response) -> int:
-    """The position of the answer's first byte in the file."""
-    if response.status_code != 206:
-        return 0
-    match = re.match(r"bytes (\d+)-", response.headers.get("content-range", ""))
-    return int(match[1]) if match else 0
 
 
 def _version(response: httpx.Response) -> str:
