@@ -27,7 +27,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from dolglab.contracts import ImageSource
-from dolglab.data.archive_source import FOLDER, TarSource
+from dolglab.data.archive_source import INDEX_FOLDER, TarSource
 from dolglab.data.module import LandmarkDataModule
 from dolglab.data.sources import GLDv2Source, gldv2_name
 
@@ -97,7 +97,7 @@ def _picture(rng: np.random.Generator) -> bytes:
 
 def index_time(root: Path) -> None:
     """All of it anew, and again where nothing changed."""
-    shutil.rmtree(root / "train" / FOLDER, ignore_errors=True)
+    shutil.rmtree(root / "train" / INDEX_FOLDER, ignore_errors=True)
     for what in ("index", "index again, nothing changed"):
         start = time.perf_counter()
         subprocess.run([*PREPARE, f"root={root}", "parallel=2"], check=True, stdout=subprocess.DEVNULL)

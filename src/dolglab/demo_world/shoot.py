@@ -56,11 +56,11 @@ class Shot:
 
 def intents(split: Split, views: int) -> tuple[Intent, ...]:
     """What a landmark's pictures are meant to be: a clean training set, without junk, or a query and its gallery."""
-    training: tuple[Intent, ...] = ("query", "hard", "easy", "hard")
-    gallery: tuple[Intent, ...] = ("easy", "hard", "junk", "easy", "hard", "easy", "hard", "easy", "hard")
     if split == "train":
-        return tuple(islice(cycle(training), views))
-    return ("query", *islice(cycle(gallery), views))
+        pattern: list[Intent] = ["query", "hard", "easy", "hard"]
+        return tuple(islice(cycle(pattern), views))
+    pattern = ["easy", "hard", "junk", "easy", "hard", "easy", "hard", "easy", "hard"]
+    return ("query", *islice(cycle(pattern), views))
 
 
 def shoot(job: Job) -> list[Shot]:

@@ -106,9 +106,8 @@ def explain(extractor: Extractor, verifier: SpatialVerifier, query: Pixels, answ
 def _parts(extractor: Extractor, image: Pixels) -> Parts | None:
     """What the image's descriptor is the sum of; None where it is of several scales, or of a fusion that mixes."""
     import torch
-    from dolglab.extraction.explain import parts_of
 
-    from dolglab.extraction.extractor import rescale
+    from dolglab.extraction.extractor import parts_of, rescale
 
     if len(extractor.scales) != 1:
         return None

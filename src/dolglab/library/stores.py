@@ -73,18 +73,22 @@ class Store(Protocol):
 
         They are on disk when this returns, and count for nothing until the catalogue knows the segment.
         """
+        ...
 
     def search(self, queries: Descriptors, k: int, contents: Contents, allowed: Keys | None = None) -> Found:
         """Cosines and keys, (Q, k) each, best first; -inf and -1 where there are fewer.
 
         Only `allowed` keys, ascending, are looked at, where that is given.
         """
+        ...
 
     def rows(self, number: int, rows: NDArray[np.int64]) -> Descriptors:
         """Descriptors of those rows of a segment, (n, dim), in their order."""
+        ...
 
     def damaged(self, contents: Contents) -> list[int]:
         """Numbers of the segments that cannot be read."""
+        ...
 
     def outdated(self, contents: Contents) -> bool:
         """Whether a segment has another index over it than this store gives to those of its size."""
