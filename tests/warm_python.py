@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -137,5 +138,6 @@ def _start(arguments: list[str], cwd: Path, env: dict[str, str], streams: Sequen
             sys.argv = ["-c", *rest]
             exec(program, {"__name__": "__main__"})
     finally:
-        # Multiprocessing ends a process without them.
+        # As an interpreter ends: multiprocessing would wait for children that these end.
+        threading._shutdown()
         atexit._run_exitfuncs()

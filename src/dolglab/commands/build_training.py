@@ -99,8 +99,8 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     """
     check_trainer(cfg.trainer.precision, cfg.trainer.max_epochs, cfg.trainer.max_steps)
     validation = ExtractionOptions(cfg.scales, cfg.resize, instantiate(cfg.index))
-    augmentation = instantiate(cfg.augment)
-    data: LandmarkDataModule = instantiate(cfg.data, augmentation=augmentation)
+    # As a configuration: Hydra would take an instance of a dataclass for one.
+    data: LandmarkDataModule = instantiate(cfg.data, augmentation=cfg.augment)
     if not cfg.test:
         data.test = []
     model = instantiate(_without_pretrained(cfg) if resumed or cfg.weights is not None else cfg.model)
@@ -120,7 +120,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     module = LandmarkModule(
         model,
         head,
-        augmentation,
+        data.augmentation,
         instantiate(cfg.optim.optimizer, lr=cfg.optim.optimizer.lr * factor),
         instantiate(cfg.optim.schedule),
         auxiliary=auxiliary,

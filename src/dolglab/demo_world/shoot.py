@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +21,9 @@ from dolglab.demo_world.surroundings import Props, apparent_width, make_props, n
 
 Split = Literal["train", "validation", "test"]
 Intent = Literal["query", "easy", "hard", "junk"]
+# What pictures are meant to be, over and over: a clean training set, without junk, and a gallery.
+TRAINING: tuple[Intent, ...] = ("query", "hard", "easy", "hard")
+GALLERY: tuple[Intent, ...] = ("easy", "hard", "junk", "easy", "hard", "easy", "hard", "easy", "hard")
 _FAMILIES = {"train": 1, "validation": 2, "test": 3}
 _DISTRACTORS = {"train": 4, "validation": 5, "test": 6}
 _STREET_EVERY = 4
@@ -55,12 +57,10 @@ class Shot:
 
 
 def intents(split: Split, views: int) -> tuple[Intent, ...]:
-    """What a landmark's pictures are meant to be: a clean training set, without junk, or a query and its gallery."""
+    """What a landmark's pictures are meant to be: of a training set, or a query and its gallery."""
     if split == "train":
-        pattern: list[Intent] = ["query", "hard", "easy", "hard"]
-        return tuple(islice(cycle(pattern), views))
-    pattern = ["easy", "hard", "junk", "easy", "hard", "easy", "hard", "easy", "hard"]
-    return ("query", *islice(cycle(pattern), views))
+        return tuple(TRAINING[index % len(TRAINING)] for index in range(views))
+    return ("query", *(GALLERY[index % len(GALLERY)] for index in range(views)))
 
 
 def shoot(job: Job) -> list[Shot]:
