@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes, a thread each.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 RAY := .venv-ray
 READY := $(VENV)/.ready
 ARGS ?=
@@ -18,17 +20,17 @@ setup: $(READY) ## make .venv and install the pinned packages
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 demo: $(READY) ## make the demo world, train GeM and DOLG on it, compare them with untrained GeM
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash experiments/demo/run.sh
 
 check: lint types ## lint, types and the tests that start no process of their own
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not process" $(ARGS)
+	$(PYTEST) -m "not process" $(ARGS)
 
 test: lint types ## lint, types and all tests, two at a time
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-ray: $(RAY)/.ready ## the Ray launcher, in an environment of its own: it asks for an older cloudpickle than joblib
 	$(RAY)/bin/python -m pytest tests/end_to_end/test_ray.py $(ARGS)

@@ -42,7 +42,7 @@ def test_a_checkpoint_is_trained_on_and_compared_with_itself(
     before, after = (read_checkpoint(path)[RUN_KEY] for path in (start, run / "checkpoints" / "best.ckpt"))
     assert after["classes"][0] == "few"
     network = before["config"]["model"]
-    assert network["backbone"]["name"] == "resnet18.tv_in1k"
+    assert network["backbone"]["name"] == "test_resnet.r160_in1k"
     frozen = {**network, "backbone": {**network["backbone"], "freeze_bn": True, "weights": None, "pretrained": False}}
     assert {**after["config"]["model"], "backbone": {**frozen["backbone"], "licence": None}} == {
         **frozen,
@@ -77,7 +77,7 @@ def map_of(checkpoint: Path, root: Path) -> float:
 def test_a_run_that_goes_on_has_its_own_network(trained: tuple[Path, float]) -> None:
     last = trained[0] / "checkpoints" / "last.ckpt"
     options = ["output_dir=out", "experiment=finetune", "weights=gone.ckpt", "data.root=x"]
-    assert with_network(config("train", *options, "test=false"), last).backbone.name == "resnet18.tv_in1k"
+    assert with_network(config("train", *options, "test=false"), last).backbone.name == "test_resnet.r160_in1k"
     for begun in (last, None):
         with pytest.raises(UserError, match=r"checkpoint not found: gone\.ckpt"):
             with_network(config("train", *options), begun)

@@ -27,8 +27,8 @@ def test_a_warm_start_with_averaged_weights_and_the_other_options(
     train(config("train", *options, "trainer.max_epochs=1"))
     said = capsys.readouterr().out
     assert "and the head's class centres" in said
-    assert "licence of its weights: bsd-3-clause" in said
-    assert card(tmp_path)["config"]["licence"] == "bsd-3-clause"
+    assert "licence of its weights: apache-2.0" in said
+    assert card(tmp_path)["config"]["licence"] == "apache-2.0"
     train(config("train", *options, "trainer.max_epochs=2", "resume=true"))
     stored = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     averaged, current = stored["state_dict"], stored["current_model_state"]
