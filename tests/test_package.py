@@ -79,7 +79,7 @@ def test_the_command_line_trains_over_two_processes_from_any_folder(photos: Path
 def test_a_checkout_runs_its_own_code_and_configurations_beside_an_installed_package(tmp_path: Path) -> None:
     for folder in ("src", "conf"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    package, conf = tmp_path / "src" / "dolglab" / "__init__.py", tmp_path / "conf" / "train.yaml"
+    package, conf = tmp_path / "src" / "dolglab" / "version.py", tmp_path / "conf" / "train.yaml"
     package.write_text(package.read_text().replace(f'"{dolglab.__version__}"', '"9.9.9"'))
     conf.write_text(conf.read_text().replace("seed: 0", "seed: 99"))
     assert "seed: 99" in run("-m", "src.train", "--cfg", "job", cwd=tmp_path)

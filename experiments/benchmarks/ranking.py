@@ -31,7 +31,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from dolglab.contracts import DIFFICULTIES, Evaluation, GroundTruth, Scores
-from dolglab.measures import RevisitedMeasure, labelled_of
+from dolglab.measures import RevisitedMeasure, ground_truth_ids_of
 from dolglab.retrieval.ranking import exact_ranking
 
 QUERIES, ROUNDS, KAPPAS, TOP = 70, 5, (1, 5, 10), 100
@@ -149,7 +149,7 @@ def measure(root: Path, way: str, mapped: bool) -> dict:
     Path("/proc/self/clear_refs").write_text("5")
     before, start, cpu = status_megabytes("VmRSS"), time.perf_counter(), time.process_time()
     if way == "ours":
-        ranked = exact_ranking(gallery, queries, labelled_of(truth), TOP)
+        ranked = exact_ranking(gallery, queries, ground_truth_ids_of(truth), TOP)
         found = RevisitedMeasure(KAPPAS).figures(truth, dict.fromkeys(DIFFICULTIES, ranked)).evaluation
     else:
         found = plain_evaluation(gallery, queries, truth, "stable" if way == "plain" else None)

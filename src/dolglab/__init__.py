@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dolglab.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from dolglab.losses.margin import ArcFace as ArcFace
     from dolglab.losses.margin import CosFace as CosFace
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from dolglab.models.pooling import GeM as GeM
     from dolglab.models.pooling import gem as gem
     from dolglab.sharing.loading import LoadedModel
-
-__version__ = "0.2.0"
 
 _PUBLIC = {
     "losses.margin": ("ArcFace", "CosFace", "CurricularFace", "DynamicArcFace", "Softmax", "SubCenterArcFace"),

@@ -6,7 +6,7 @@ import difflib
 import runpy
 import sys
 
-from dolglab import __version__
+from dolglab.version import __version__
 
 COMMANDS = {
     "train": "train a descriptor network, or a sweep of trainings (--multirun)",

@@ -243,19 +243,19 @@ class Ranked:
     """What is kept of rankings of a gallery, one a query, too long to be kept whole.
 
     Attributes:
-        heads: (Q, k) gallery positions, best first; -1 where there is no further image.
+        top_k: (Q, k) gallery positions, best first; -1 where there is no further image.
         scores: (Q, k) float32, -inf where there is none.
-        labelled: for each query, gallery positions that its ground truth speaks of.
-        ranks: for each of `labelled` its 0-based rank in the whole ranking; -1 where it is not in it.
+        ground_truth_ids: for each query, gallery positions that its ground truth speaks of.
+        ranks: for each of `ground_truth_ids` its 0-based rank in the whole ranking; -1 where it is not in it.
     """
 
-    heads: IntArray
+    top_k: IntArray
     scores: FloatArray
-    labelled: tuple[IntArray, ...]
+    ground_truth_ids: tuple[IntArray, ...]
     ranks: tuple[IntArray, ...]
 
     def __len__(self) -> int:
-        return len(self.heads)
+        return len(self.top_k)
 
 
 class Scores(TypedDict):
@@ -337,7 +337,7 @@ class Ranking(Figures):
     """What a benchmark run gave: its figures and the head of each query's ranking.
 
     `notes` say what sets the figures apart from others of the benchmark, `stages` what made and ranked the descriptors,
-    `costs` what that took (seconds an image and a query, bytes an image); `before` are the heads before re-ranking.
+    `costs` what that took (seconds an image and a query, bytes an image); `before` are the answers before re-ranking.
     """
 
     benchmark: Benchmark

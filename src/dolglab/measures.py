@@ -64,13 +64,13 @@ def revisited_evaluation(
     """
     if len(ranks) != len(ground_truth):
         raise UserError(f"{len(ranks)} ranked lists for {len(ground_truth)} queries")
-    expected = labelled_of(ground_truth)
+    expected = ground_truth_ids_of(ground_truth)
     found = tuple(ranks_in(ranked, labelled) for ranked, labelled in zip(ranks, expected, strict=True))
     ranked = Ranked(ranks, np.empty((len(ranks), 0), np.float32), expected, found)
     return RevisitedMeasure(kappas).figures(ground_truth, dict.fromkeys(DIFFICULTIES, ranked)).evaluation
 
 
-def labelled_of(ground_truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
+def ground_truth_ids_of(ground_truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
     """For each query the gallery positions that its ground truth speaks of: easy, hard and junk, in this order."""
     kinds = zip(ground_truth.easy, ground_truth.hard, ground_truth.junk, strict=True)
     return tuple(np.concatenate(parts) for parts in kinds)
@@ -79,10 +79,10 @@ def labelled_of(ground_truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
 def positive_ranks(difficulty: Difficulty, ranked: Ranked, ground_truth: GroundTruth) -> list[NDArray[np.int64]]:
     """For each query the ascending 0-based ranks of the positives found, ignored images taken out of the list.
 
-    Raises ValueError for rankings whose labelled images are not `labelled_of(ground_truth)`.
+    Raises ValueError for rankings whose labelled images are not `ground_truth_ids_of(ground_truth)`.
     """
-    expected = labelled_of(ground_truth)
-    if len(ranked) != len(expected) or not all(map(np.array_equal, ranked.labelled, expected)):
+    expected = ground_truth_ids_of(ground_truth)
+    if len(ranked) != len(expected) or not all(map(np.array_equal, ranked.ground_truth_ids, expected)):
         raise ValueError("these rankings were made for another ground truth")
     found = []
     for own, part in zip(ranked.ranks, _positive_parts(difficulty, ground_truth), strict=True):
@@ -101,7 +101,7 @@ def positive_counts(difficulty: Difficulty, ground_truth: GroundTruth) -> list[i
 def ignored_of(difficulty: Difficulty, ground_truth: GroundTruth) -> list[NDArray[np.int64]]:
     """For each query the gallery positions that count neither way."""
     parts = _positive_parts(difficulty, ground_truth)
-    return [np.delete(own, part) for own, part in zip(labelled_of(ground_truth), parts, strict=True)]
+    return [np.delete(own, part) for own, part in zip(ground_truth_ids_of(ground_truth), parts, strict=True)]
 
 
 def _positive_parts(difficulty: Difficulty, ground_truth: GroundTruth) -> list[slice]:
@@ -179,7 +179,7 @@ class RevisitedMeasure:
 
     def ground_truth_ids(self, truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
         """Positives and junk of each query."""
-        return labelled_of(truth)
+        return ground_truth_ids_of(truth)
 
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
         """Figures and precision-recall curve at each difficulty."""

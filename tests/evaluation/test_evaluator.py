@@ -229,9 +229,9 @@ def test_images_without_local_features_are_in_no_aggregated_ranking(benchmark: B
     known[[3, 55]] = False
     features = ExtractedFeatures(known, features=rows.__getitem__)
     found = RetrievalPipeline(aggregate=aggregate).search(features, benchmark).ranked
-    assert 3 not in found.heads
-    assert (found.heads[5] == -1).all()
-    for labelled, ranks in zip(found.labelled, found.ranks, strict=True):
+    assert 3 not in found.top_k
+    assert (found.top_k[5] == -1).all()
+    for labelled, ranks in zip(found.ground_truth_ids, found.ranks, strict=True):
         assert (ranks[labelled == 3] == -1).all()
     assert (np.concatenate(found.ranks[:5]) >= 0).any()
 

@@ -16,8 +16,8 @@ from dolglab.data.revisited import load_ground_truth
 from dolglab.errors import UserError
 from dolglab.measures import (
     RevisitedMeasure,
+    ground_truth_ids_of,
     ignored_of,
-    labelled_of,
     positive_counts,
     positive_ranks,
     revisited_evaluation,
@@ -115,7 +115,7 @@ def test_ranks_of_what_is_labelled_are_enough(data: st.DataObject) -> None:
     of = {letter: lists(*([i for i, k in enumerate(kind) if k == letter] for kind in kinds)) for letter in "ehjn"}
     truth = GroundTruth(of["e"], of["h"], of["j"])
     found = [(np.array(ranking, np.int64), np.zeros(len(ranking), np.float32)) for ranking in rankings]
-    ranked = listed_ranking(found, labelled_of(truth), 1)
+    ranked = listed_ranking(found, ground_truth_ids_of(truth), 1)
     measure = RevisitedMeasure((1, 4))
     result = measure.figures(truth, dict.fromkeys(DIFFICULTIES, ranked)).evaluation
     for query, ranking in enumerate(rankings):
@@ -132,7 +132,7 @@ def test_ranks_of_what_is_labelled_are_enough(data: st.DataObject) -> None:
 def test_positives_are_ranked_among_what_counts() -> None:
     truth = GroundTruth(easy=lists([4], []), hard=lists([1, 9], []), junk=lists([7, 0], [3]))
     ranking = (np.array([7, 4, 2, 1, 0, 5]), np.zeros(6, np.float32))
-    ranked = listed_ranking([ranking, ranking], labelled_of(truth), 3)
+    ranked = listed_ranking([ranking, ranking], ground_truth_ids_of(truth), 3)
     expected = {"easy": ([[0], []], [1, 0]), "medium": ([[0, 2], []], [3, 0]), "hard": ([[1], []], [2, 0])}
     for difficulty in DIFFICULTIES:
         ranks, counts = expected[difficulty]
@@ -144,7 +144,7 @@ def test_positives_are_ranked_among_what_counts() -> None:
 def test_rankings_for_another_ground_truth_are_refused() -> None:
     truth = GroundTruth(easy=lists([4]), hard=lists([1]), junk=lists([]))
     other = GroundTruth(easy=lists([4]), hard=lists([2]), junk=lists([]))
-    ranked = listed_ranking([(np.arange(5), np.zeros(5, np.float32))], labelled_of(truth), 3)
+    ranked = listed_ranking([(np.arange(5), np.zeros(5, np.float32))], ground_truth_ids_of(truth), 3)
     with pytest.raises(ValueError, match="ground truth"):
         RevisitedMeasure().figures(other, {"medium": ranked})
 

@@ -53,11 +53,11 @@ def check(ranked: Ranked, scores: Array, labelled: list[NDArray[np.int64]], top:
     for query, own in enumerate(scores):
         order = [image for image in np.argsort(-own, kind="stable").tolist() if known[image]]
         head = order[:top]
-        assert ranked.heads[query].tolist() == head + [-1] * (top - len(head))
+        assert ranked.top_k[query].tolist() == head + [-1] * (top - len(head))
         assert ranked.scores[query].tolist() == [own[image] for image in head] + [-math.inf] * (top - len(head))
         expected = [order.index(image) if known[image] else -1 for image in labelled[query].tolist()]
         assert ranked.ranks[query].tolist() == expected
-        assert ranked.labelled[query] is labelled[query]
+        assert ranked.ground_truth_ids[query] is labelled[query]
 
 
 @pytest.mark.parametrize("top", [1, 7, 400])
@@ -94,7 +94,7 @@ def test_equal_descriptors_tie_wherever_they_stand() -> None:
         ranked = exact_ranking(gallery, queries, [copies] * asked, 5)
         for ranks in ranked.ranks:
             assert (np.diff(ranks) == 1).all()
-        assert ranked.heads[0].tolist() == copies[:5].tolist()
+        assert ranked.top_k[0].tolist() == copies[:5].tolist()
         assert len(set(ranked.scores[0].tolist())) == 1
 
 
@@ -111,7 +111,7 @@ def test_neither_threads_nor_parts_nor_company_change_a_bit() -> None:
     torch.set_num_threads(threads)
     alone = [exact_ranking(gallery, queries[q : q + 1], labelled[q : q + 1], 50) for q in range(9)]
     for result in results[1:]:
-        assert (result.heads == results[0].heads).all()
+        assert (result.top_k == results[0].top_k).all()
         assert (result.scores == results[0].scores).all()
         assert all(map(np.array_equal, result.ranks, results[0].ranks))
     assert all((one.scores[0] == own).all() for one, own in zip(alone, results[0].scores, strict=True))
@@ -137,7 +137,7 @@ def test_zeros_are_on_the_grid() -> None:
     assert (round_to_grid(np.zeros((3, 4))) == 0).all()
     gallery = np.zeros((3, 4), np.float32)
     ranked = exact_ranking(gallery, gallery[:1], [np.array([2, 0])], 2)
-    assert ranked.heads.tolist() == [[0, 1]]
+    assert ranked.top_k.tolist() == [[0, 1]]
     assert ranked.ranks[0].tolist() == [2, 0]
 
 
@@ -168,7 +168,7 @@ def test_where_there_is_nothing_nothing_is_found() -> None:
     labelled = [np.array([4, 1]), np.empty(0, np.int64)]
     for table, known in ((gallery, np.zeros(5, np.bool_)), (gallery[:0], None)):
         ranked = exact_ranking(table, queries, labelled if known is not None else [labelled[1]] * 2, 3, known)
-        assert (ranked.heads == -1).all()
+        assert (ranked.top_k == -1).all()
         assert np.isneginf(ranked.scores).all()
         assert all((ranks == -1).all() for ranks in ranked.ranks)
     assert len(exact_ranking(gallery, queries[:0], [], 3)) == 0
@@ -208,7 +208,7 @@ def test_lists_are_kept_as_far_as_they_go() -> None:
     labelled = [np.array([9, 4, 5, 9]), np.array([7]), np.array([7])]
     found = ((np.array(p, np.int64), np.array(s, np.float32)) for p, s in lists)
     ranked = listed_ranking(found, labelled, 2)
-    assert ranked.heads.tolist() == [[5, 2], [7, -1], [-1, -1]]
+    assert ranked.top_k.tolist() == [[5, 2], [7, -1], [-1, -1]]
     assert ranked.scores.tolist() == [[0.5, 0.25], [1.0, -math.inf], [-math.inf, -math.inf]]
     assert [ranks.tolist() for ranks in ranked.ranks] == [[2, -1, 0, 2], [0], [-1]]
     assert ranks_in(np.array([3, 1]), np.empty(0, np.int64)).tolist() == []
@@ -221,7 +221,7 @@ def test_what_an_index_finds_is_ranked_as_far_as_it_was_asked() -> None:
     index = FlatIndex()
     index.build(gallery)
     found = index_ranking(index, queries, labelled, 20, 50, queries_at_once=3)
-    assert (found.heads == exact.heads).all()
+    assert (found.top_k == exact.top_k).all()
     assert (found.scores == exact.scores).all()
     for ranks, own in zip(found.ranks, exact.ranks, strict=True):
         assert ranks.tolist() == np.where(own < 50, own, -1).tolist()
@@ -240,7 +240,7 @@ def test_unknown_images_and_queries_are_left_out_of_every_kind_of_ranking(index:
     for query, own in enumerate(labelled):
         scores = np.nan_to_num(gallery.astype(np.float64)) @ np.nan_to_num(queries[query].astype(np.float64))
         order = [image for image in np.argsort(-scores, kind="stable").tolist() if known[image] and asked[query]]
-        assert ranked.heads[query].tolist() == (order[:4] or [-1] * 4)
+        assert ranked.top_k[query].tolist() == (order[:4] or [-1] * 4)
         assert ranked.ranks[query].tolist() == [order.index(i) if i in order else -1 for i in own.tolist()]
 
 
@@ -250,14 +250,14 @@ def test_a_new_order_moves_what_it_orders() -> None:
     before = exact_ranking(gallery, queries, labelled, 10)
     order = np.array([2, 0, 3, 1])
     after = reranked(before, {1: order})
-    assert after.heads[1].tolist() == [*before.heads[1, order], *before.heads[1, 4:]]
+    assert after.top_k[1].tolist() == [*before.top_k[1, order], *before.top_k[1, 4:]]
     assert after.scores[1].tolist() == [*before.scores[1, order], *before.scores[1, 4:]]
     full = np.argsort(before.ranks[1])
     assert np.argsort(after.ranks[1]).tolist() == [*full[order], *full[4:]]
     for query in (0, 2):
         assert after.ranks[query].tolist() == before.ranks[query].tolist()
-        assert after.heads[query].tolist() == before.heads[query].tolist()
-    assert before.heads[1].tolist() == full[:10].tolist()
+        assert after.top_k[query].tolist() == before.top_k[query].tolist()
+    assert before.top_k[1].tolist() == full[:10].tolist()
 
 
 @pytest.mark.parametrize("order", [[0, 0, 1], [1, 2], list(range(11)), [0, 1, 2, 3, 4]])

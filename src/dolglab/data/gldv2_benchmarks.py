@@ -143,7 +143,7 @@ class GLDv2Measure:
         """For each usage `map` (mAP@100 or GAP), `ap` (each query's among the answers that count, NaN for queries of
         another usage or without positives) and an empty `mp_at_k`."""
         ranked = next(iter(rankings.values()))
-        found = [head[head >= 0] for head in ranked.heads[:, : self.depth]]
+        found = [head[head >= 0] for head in ranked.top_k[:, : self.depth]]
         answers = self.answers(found, ranked.scores)
         ap = np.full(len(found), np.nan)
         for query, (images, positives) in enumerate(zip(found, truth.easy, strict=True)):

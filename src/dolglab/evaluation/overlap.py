@@ -185,8 +185,8 @@ def nearest_pairs(
     """
     nothing = [np.empty(0, np.int64)] * len(queries)
     found = exact_ranking(gallery, queries, nothing, min(rule.candidates, len(gallery)), available)
-    rows, columns = np.nonzero((found.heads >= 0) & (found.scores >= rule.threshold))
-    return Pairs(probes[rows], found.heads[rows, columns], found.scores[rows, columns])
+    rows, columns = np.nonzero((found.top_k >= 0) & (found.scores >= rule.threshold))
+    return Pairs(probes[rows], found.top_k[rows, columns], found.scores[rows, columns])
 
 
 def verify_pairs(

@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike
 
-import dolglab
 from dolglab.contracts import Ranking
 from dolglab.errors import UserError
 from dolglab.io import sha256_of, write_text
+from dolglab.version import __version__
 
 FORMAT = 1
 PACKAGES = {
@@ -368,4 +368,4 @@ def versions() -> dict[str, str | None]:
             installed[name] = metadata.version(package)
         except metadata.PackageNotFoundError:
             installed[name] = None
-    return {"python": platform.python_version(), **installed, "dolglab": dolglab.__version__}
+    return {"python": platform.python_version(), **installed, "dolglab": __version__}

@@ -102,7 +102,7 @@ class RetrievalMetric(Metric):
     @property
     def ranks(self) -> NDArray[np.int64]:
         """The first answers that `compute` found, (Q, top), -1 where there is no further image."""
-        return np.empty((0, 0), np.int64) if self.ranked is None else self.ranked.heads
+        return np.empty((0, 0), np.int64) if self.ranked is None else self.ranked.top_k
 
     def compute(self) -> Evaluation:
         """Rank the gallery for each query and measure it. Raises UserError when images are missing."""

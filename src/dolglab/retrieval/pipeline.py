@@ -23,7 +23,7 @@ from dolglab.contracts import (
     no_features,
 )
 from dolglab.errors import UserError
-from dolglab.measures import ignored_of, labelled_of
+from dolglab.measures import ground_truth_ids_of, ignored_of
 from dolglab.retrieval.asmk import ASMK
 from dolglab.retrieval.index import FlatIndex, Index, recall
 from dolglab.retrieval.ranking import exact_ranking, gallery_ranking, listed_ranking, reranked
@@ -124,7 +124,7 @@ class RetrievalPipeline:
         """Positions of all images whose local features the re-ranker will ask for: queries, and their first answers."""
         assert self.rerank is not None
         answers = [
-            result.ranked.heads[query, _shortlist_ranks(result.ranked, query, benchmark, self.rerank.depth, difficulty)]
+            result.ranked.top_k[query, _shortlist_ranks(result.ranked, query, benchmark, self.rerank.depth, difficulty)]
             for difficulty in (benchmark.difficulties if self.oracle else (None,))
             for query in range(len(benchmark.queries))
         ]
@@ -161,13 +161,13 @@ class RetrievalPipeline:
             stages["rerank"] = self.rerank.config()
         return Ranking(
             benchmark=benchmark,
-            top=shown.heads[:, :ANSWERS],
+            top=shown.top_k[:, :ANSWERS],
             bad=found.bad,
             seconds=seconds + time.perf_counter() - start,
             notes=(*result.notes, *self._learned_here(benchmark), *((ORACLE,) if self.oracle else ())),
             stages={**stages, **extra.stages},
             costs=costs,
-            before=None if self.rerank is None else result.ranked.heads[:, :ANSWERS],
+            before=None if self.rerank is None else result.ranked.top_k[:, :ANSWERS],
             **vars(figures),
         )
 
@@ -188,10 +188,10 @@ class RetrievalPipeline:
             image_bytes = float(gallery.shape[1] * gallery.dtype.itemsize)
             return SearchResult(ranked, image_bytes, seconds, gallery, queries, stages)
         nothing = [np.empty(0, np.int64)] * int(query_available.sum())
-        exact = exact_ranking(gallery, queries[query_available], nothing, max(RECALLS), available).heads
-        heads = ranked.heads[query_available]
+        exact = exact_ranking(gallery, queries[query_available], nothing, max(RECALLS), available).top_k
+        top_k = ranked.top_k[query_available]
         # What a card says of an approximate index: settings, and the share of the nearest images that it finds.
-        recalls = {f"recall@{k}": recall(heads, exact, k) for k in RECALLS if k <= heads.shape[1]}
+        recalls = {f"recall@{k}": recall(top_k, exact, k) for k in RECALLS if k <= top_k.shape[1]}
         stages["index"] = {"kind": index.kind, **index.settings, "depth": index.depth, **recalls}
         return SearchResult(ranked, index.bytes_per_vector, seconds, gallery, queries, stages, (APPROXIMATE,))
 
@@ -229,7 +229,7 @@ class RetrievalPipeline:
         """How many first answers of each query must be known one by one."""
         depth = self.rerank.depth if self.rerank else 0
         if self.oracle:
-            depth += max(map(len, labelled_of(benchmark.ground_truth)), default=0)
+            depth += max(map(len, ground_truth_ids_of(benchmark.ground_truth)), default=0)
         return min(benchmark.num_gallery, max(ANSWERS, benchmark.measure.depth, depth))
 
     def _learned_here(self, benchmark: Benchmark) -> list[str]:
@@ -254,7 +254,7 @@ def rerank(
         at = _shortlist_ranks(result.ranked, query, benchmark, reranker.depth, difficulty)
         if not len(at):
             continue
-        positions = result.ranked.heads[query, at]
+        positions = result.ranked.top_k[query, at]
         shortlist = Shortlist(
             query_image=image,
             positions=positions,
@@ -274,7 +274,7 @@ def _shortlist_ranks(
     ranked: Ranked, query: int, benchmark: Benchmark, depth: int, difficulty: Difficulty | None
 ) -> NDArray[np.int64]:
     """The ranks of a query's first answers, without those that a difficulty ignores."""
-    head = ranked.heads[query]
+    head = ranked.top_k[query]
     wanted = head >= 0
     if difficulty is not None:
         wanted &= ~np.isin(head, ignored_of(difficulty, benchmark.ground_truth)[query])

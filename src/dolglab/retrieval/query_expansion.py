@@ -126,4 +126,4 @@ def _nearest(
 ) -> tuple[IntArray, FloatArray]:
     """The first `count` gallery positions of each query and their cosines, (Q, count) each."""
     ranked = exact_ranking(gallery, queries, (np.empty(0, np.int64),) * len(queries), count, available)
-    return ranked.heads, ranked.scores
+    return ranked.top_k, ranked.scores

@@ -71,12 +71,12 @@ def gallery_ranking(
         present = np.flatnonzero(available)
         index.build(take_rows(gallery, present))
         found = index_ranking(index, take_rows(queries, rows), wanted, top, index.depth or len(present), present)
-    heads, scores = _empty_heads(len(queries), top)
-    heads[rows], scores[rows] = found.heads, found.scores
+    top_k, scores = _empty_top_k(len(queries), top)
+    top_k[rows], scores[rows] = found.top_k, found.scores
     ranks = [np.full(len(positions), -1) for positions in ground_truth_ids]
     for query, own in zip(rows.tolist(), found.ranks, strict=True):
         ranks[query] = own
-    return Ranked(heads, scores, tuple(ground_truth_ids), tuple(ranks))
+    return Ranked(top_k, scores, tuple(ground_truth_ids), tuple(ranks))
 
 
 def exact_ranking(
@@ -108,14 +108,14 @@ def exact_ranking(
     _check(gallery, queries, ground_truth_ids, available)
     present = np.arange(len(gallery)) if available is None else np.flatnonzero(available)
     products = InnerProducts(gallery, chunks.values)
-    heads, scores = _empty_heads(len(queries), top)
+    top_k, scores = _empty_top_k(len(queries), top)
     ranks: list[IntArray] = []
     for start in range(0, len(queries), chunks.queries):
         chunk = slice(start, start + chunks.queries)
         wanted = [_places(present, positions) for positions in ground_truth_ids[chunk]]
-        best = _Heads(heads[chunk], scores[chunk])
+        best = _TopK(top_k[chunk], scores[chunk])
         ranks += _rank(products, exact_queries(queries[chunk]), present, best, wanted, chunks)
-    return Ranked(heads, scores, tuple(ground_truth_ids), tuple(ranks))
+    return Ranked(top_k, scores, tuple(ground_truth_ids), tuple(ranks))
 
 
 def index_ranking(
@@ -150,14 +150,14 @@ def listed_ranking(lists: Iterable[RankedList], ground_truth_ids: Sequence[IntAr
 
     `ground_truth_ids` and `top` are as for `exact_ranking`.
     """
-    heads, scores = _empty_heads(len(ground_truth_ids), top)
+    top_k, scores = _empty_top_k(len(ground_truth_ids), top)
     ranks = []
     for query, ((positions, values), wanted) in enumerate(zip(lists, ground_truth_ids, strict=True)):
         count = min(top, len(positions))
-        heads[query, :count] = positions[:count]
+        top_k[query, :count] = positions[:count]
         scores[query, :count] = np.where(positions[:count] >= 0, values[:count], -np.inf)
         ranks.append(ranks_in(positions, wanted))
-    return Ranked(heads, scores, tuple(ground_truth_ids), tuple(ranks))
+    return Ranked(top_k, scores, tuple(ground_truth_ids), tuple(ranks))
 
 
 def reranked(ranked: Ranked, orders: Mapping[int, IntArray]) -> Ranked:
@@ -166,16 +166,16 @@ def reranked(ranked: Ranked, orders: Mapping[int, IntArray]) -> Ranked:
     `orders` gives, by query, permutations of 0..m-1, best first. Scores move with their images.
     Raises ValueError for what is no permutation of images in the head.
     """
-    heads, scores, ranks = ranked.heads.copy(), ranked.scores.copy(), list(ranked.ranks)
+    top_k, scores, ranks = ranked.top_k.copy(), ranked.scores.copy(), list(ranked.ranks)
     for query, order in orders.items():
         count = len(order)
-        if not np.array_equal(np.sort(order), np.arange(count)) or -1 in ranked.heads[query, :count]:
+        if not np.array_equal(np.sort(order), np.arange(count)) or -1 in ranked.top_k[query, :count]:
             raise ValueError(f"no new order of the first images of query {query}: {order}")
-        heads[query, :count] = ranked.heads[query, order]
+        top_k[query, :count] = ranked.top_k[query, order]
         scores[query, :count] = ranked.scores[query, order]
         moved = (ranks[query] >= 0) & (ranks[query] < count)
         ranks[query] = np.where(moved, ranks_in(order, ranks[query]), ranks[query])
-    return replace(ranked, heads=heads, scores=scores, ranks=tuple(ranks))
+    return replace(ranked, top_k=top_k, scores=scores, ranks=tuple(ranks))
 
 
 def _check(
@@ -198,7 +198,7 @@ def _check(
             )
 
 
-def _empty_heads(queries: int, top: int) -> tuple[IntArray, FloatArray]:
+def _empty_top_k(queries: int, top: int) -> tuple[IntArray, FloatArray]:
     return np.full((queries, top), -1, np.int64), np.full((queries, top), -np.inf, np.float32)
 
 
@@ -213,18 +213,18 @@ def _rank(
     products: InnerProducts,
     queries: Float64[np.ndarray, "q d"],
     present: IntArray,
-    heads: _Heads,
+    top_k: _TopK,
     wanted: Sequence[IntArray],
     chunks: ChunkSizes,
 ) -> list[IntArray]:
-    """Take the present images into the heads of some queries, and give the ranks of those at the wanted places."""
+    """Take the present images into the best of some queries, and give the ranks of those at the wanted places."""
     counters = []
     for query, places in enumerate(wanted):
         found = places[places >= 0]
         counters.append(_RankCounter(found, products(queries[query : query + 1], present[found])[0]))
     tiles = list(_tiles(len(present), chunks.first_images, min(chunks.images, chunks.scores // len(queries))))
     for tile, scores in zip(tiles, parallel_map(lambda tile: products(queries, present[tile]), tiles), strict=True):
-        heads.take(scores, present[tile])
+        top_k.take(scores, present[tile])
         for row, counter in zip(scores, counters, strict=True):
             counter.take(row, tile.start)
     ranks = [places.copy() for places in wanted]
@@ -241,7 +241,7 @@ def _tiles(count: int, size: int, largest: int) -> Iterator[slice]:
 
 
 @dataclass
-class _Heads:
+class _TopK:
     """The best images so far: positions and scores, (Q, k), by falling score, equal ones in gallery order."""
 
     positions: IntArray

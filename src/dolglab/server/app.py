@@ -18,12 +18,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 
-from dolglab import __version__
 from dolglab.errors import UserError
 from dolglab.library.search_engine import SearchEngine
 from dolglab.server.routes import ROUTERS
 from dolglab.server.security import Metrics, SecurityMiddleware, Settings, error_response
 from dolglab.server.service import SearchService
+from dolglab.version import __version__
 
 DESCRIPTION = """Search a library of photos by photo.
 
