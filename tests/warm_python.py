@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lightning", "timm", "torch._dynamo", "matplotlib.figure", "hydra", "wandb"])
+CONTEXT.set_forkserver_preload(["lightning", "timm", "torch._dynamo", "matplotlib.figure", "hydra"])
 
 
 class WarmPython:
@@ -128,6 +128,9 @@ def _start(arguments: list[str], cwd: Path, env: dict[str, str], streams: Sequen
     os.environ.update(env)
     torch.set_num_threads(int(env["OMP_NUM_THREADS"]))
     warnings.simplefilter("ignore")
+    # timm imports W&B, whose temporary folder the first fork to end would take from the others: each has its own.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
+        del sys.modules[name]
     sys.path[:0] = [str(cwd), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
     kind, program, *rest = arguments
     try:
