@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dolglab.extraction.extractor import PAPER_SCALES, Extractor, rescale
-from dolglab.extraction.fuse_batch_norm import fuse_batch_norm
+from dolglab.extraction.extractor import PAPER_SCALES, Extractor, fuse_batch_norm, rescale
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG
 from dolglab.models.local_branch import LocalBranch

@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 from dolglab.data.image_reading import decode, shrink
+from dolglab.data.photos import PhotoFile, photo_pixels
 from dolglab.library.catalogue import Photo
 from dolglab.library.ingest import embed
 from dolglab.library.library import Library
 from dolglab.library.listing import find_photos
-from dolglab.library.photos import PhotoFile, photo_pixels
 from dolglab.library.search_engine import SearchEngine
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import GlobalDescriptor

@@ -25,9 +25,7 @@ from torch import Tensor
 from dolglab.contracts import Benchmark
 from dolglab.data.folder import folder_benchmark
 from dolglab.data.image_reading import decode, shrink
-from dolglab.extraction.extractor import Extractor
-from dolglab.extraction.fuse_batch_norm import for_inference
-from dolglab.extraction.onnx_extractor import OnnxExtractor, Session
+from dolglab.extraction.extractor import Extractor, OnnxExtractor, Session, for_inference
 from dolglab.measures import revisited_evaluation
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG, DescriptorModel

@@ -29,8 +29,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from dolglab.data.photos import query_pixels
 from dolglab.library.ingest import embed_places
-from dolglab.library.photos import query_pixels
 from dolglab.library.search_engine import SearchEngine
 
 MODEL, MAX_SIDE = "efficientnet_lite0", 512

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dolglab.extraction.fuse_batch_norm import fuse_batch_norm
+from dolglab.extraction.extractor import fuse_batch_norm
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG
 

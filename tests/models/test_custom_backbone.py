@@ -14,8 +14,7 @@ import torch.nn.functional as F
 
 import dolglab
 from dolglab.errors import UserError
-from dolglab.extraction.extractor import Extractor
-from dolglab.extraction.fuse_batch_norm import for_inference
+from dolglab.extraction.extractor import Extractor, for_inference
 from dolglab.extraction.local_features import NetworkLocalFeatures
 from dolglab.models.backbone import FeatureBackbone
 from dolglab.models.checkpoint import RUN_KEY, check_loadable, describe_run, load_model, registered_networks

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dolglab.library.photos import photo_pixels
+from dolglab.data.photos import photo_pixels
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
 
 

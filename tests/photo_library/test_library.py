@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dolglab.data.photos import PhotoFile, photo_pixels
 from dolglab.errors import UserError
 from dolglab.library.catalogue import FILE, Catalogue, Photo
 from dolglab.library.ingest import embed
 from dolglab.library.library import Library
 from dolglab.library.listing import Listing, find_photos
-from dolglab.library.photos import PhotoFile, photo_pixels
 from dolglab.library.search_engine import SearchEngine
 from dolglab.library.stores import SegmentLimits
 from dolglab.sharing.loading import LoadedExtractor

@@ -53,20 +53,11 @@ def test_no_command_needs_torch(library: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize(
-    "module",
-    [
-        "library.ingest",
-        "library.search_engine",
-        "library.search_results",
-        "server.app",
-        "server.service",
-        "sharing.loading",
-    ],
-)
-def test_what_runs_networks_is_imported_without_torch(module: str) -> None:
-    """It comes in where one runs: a mistake is told, and help is printed, before."""
-    code = f"import sys, dolglab.{module}; assert 'torch' not in sys.modules"
+def test_torch_comes_in_where_a_network_runs() -> None:
+    """A mistake is told, help is printed and images are scanned without it."""
+    modules = ["library.ingest", "library.search_engine", "library.search_results", "server.app", "server.service"]
+    modules += ["sharing.loading", "retrieval.ranking", "data.preparation.scan", "data.preparation.pack"]
+    code = f"import sys, {', '.join(f'dolglab.{module}' for module in modules)}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=SRC, check=True)
 
 

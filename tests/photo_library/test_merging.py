@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dolglab.data.photos import PhotoFile
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
 from dolglab.library.ingest import embed_places
 from dolglab.library.library import Library
 from dolglab.library.listing import Listing, find_photos, read_shard
 from dolglab.library.maintenance import merge
-from dolglab.library.photos import PhotoFile
 from dolglab.sharing.loading import LoadedExtractor
 from photo_library.conftest import describe, save
 from photo_library.made import identity, library_of, unit

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor, parts_of, similarity_terms
 from dolglab.library.catalogue import Photo
 from dolglab.library.ingest import embed
 from dolglab.library.library import Answer, Library
 from dolglab.library.listing import find_photos
-from dolglab.library.photos import photo_pixels
 from dolglab.library.search_engine import SearchEngine
 from dolglab.library.search_results import common_folder, search_photos
 from dolglab.models.backbone import Backbone

@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from dolglab.library.photos import query_pixels
+from dolglab.data.photos import query_pixels
 from dolglab.library.search_engine import SearchEngine
 
 

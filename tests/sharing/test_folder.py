@@ -16,7 +16,7 @@ from dolglab.losses.margin import ArcFace, CurricularFace
 from dolglab.models.checkpoint import build_model, load_model, selection_of, tensor_file
 from dolglab.models.released import load_released, released_config
 from dolglab.sharing.export import Weights, from_checkpoint, from_released, new_folder, write_model
-from dolglab.training.init_weights import init_from
+from dolglab.training.checkpointing import init_from
 from models.released_weights import state_dict
 from training.test_checkpoints import DATA, write, write_delg
 from warm_python import run_python

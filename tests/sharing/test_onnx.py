@@ -12,8 +12,7 @@ import torch.nn.functional as F
 
 from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import fingerprint
-from dolglab.extraction.extractor import Extractor
-from dolglab.extraction.onnx_extractor import OnnxExtractor, Session
+from dolglab.extraction.extractor import Extractor, OnnxExtractor, Session
 from dolglab.models.backbone import Backbone
 from dolglab.models.checkpoint import load_model
 from dolglab.models.dolg import DOLG, GlobalDescriptor

@@ -31,7 +31,6 @@ from dolglab.models.checkpoint import (
 from dolglab.models.delg import DELG
 from dolglab.processes import launched, main_process
 from dolglab.training import callbacks, checkpointing
-from dolglab.training.init_weights import init_from
 from dolglab.training.module import LandmarkModule, check_trainer
 from dolglab.training.optim import lr_factor
 from dolglab.training.retrieval_module import ExtractionOptions
@@ -116,7 +115,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     if cfg.class_parallel and (cfg.ema is not None or str(cfg.trainer.precision) == "16-mixed"):
         raise UserError("class_parallel=true goes with neither ema nor trainer.precision=16-mixed: take bf16-mixed")
     if cfg.weights is not None and not resumed:
-        init_from(model, head, cfg.weights, about["classes"], cfg.weights_parts, auxiliary)
+        checkpointing.init_from(model, head, cfg.weights, about["classes"], cfg.weights_parts, auxiliary)
     module = LandmarkModule(
         model,
         head,

@@ -21,16 +21,14 @@ from omegaconf import DictConfig, OmegaConf
 from dolglab.commands.cli_errors import ONE_LINE, compose_config, config_folder, to_exit, wants_tracebacks
 from dolglab.errors import UserError
 from dolglab.io import acquire, is_held, release_all, write_text
-from dolglab.processes import main_process, started_apart
+from dolglab.processes import CARD, LAST, LOCK, main_process, started_apart
 from dolglab.renamed import with_current_targets
 
 T = TypeVar("T")
 
-# What lies in a run's folder.
-CONFIG, OVERRIDES, CARD = "config.yaml", "overrides.yaml", "card.json"
-LAST = "checkpoints/last.ckpt"
-# Held by the process that writes to the folder, and how many seconds its predecessor has to end.
-LOCK, PATIENCE = ".lock", 30.0
+CONFIG, OVERRIDES = "config.yaml", "overrides.yaml"
+# Seconds that the predecessor of a process that writes to a run's folder has to end.
+PATIENCE = 30.0
 
 # Warnings that say nothing to a person: about Lightning's own code, small sets, frozen layers, a folder that a resumed
 # run goes on with, and metrics that every process computes alike.

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from dolglab.commands.hydra_cli import configure_process, hydra_main, in_sweep
-from dolglab.processes import main_process, watch_parent
+from dolglab.processes import CARD, LAST, main_process, watch_parent
 
 
 @hydra_main("train")
@@ -23,9 +23,9 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from dolglab.commands.build_training import assemble, baseline_facts, build_trainer, with_network
-    from dolglab.commands.hydra_cli import CARD, LAST, claim_run, record_run, resume_point, resumed_config
-    from dolglab.data.sources import checked_seed
+    from dolglab.commands.hydra_cli import claim_run, record_run, resume_point, resumed_config
     from dolglab.models.checkpoint import changes, check_resumable, load_model, selection_of, trained_on
+    from dolglab.processes import checked_seed
     from dolglab.results.card import make_card, protocol
     from dolglab.results.report import finish_run
     from dolglab.training.checkpointing import best_score, checkpoints_of

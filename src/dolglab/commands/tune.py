@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from dolglab.commands.cli_errors import compose_config
 from dolglab.commands.hydra_cli import as_plain, configure_process, hydra_main
-from dolglab.sweeps.overrides import with_train
+from dolglab.processes import override, with_train
 
 
 @hydra_main("tune")
@@ -22,8 +22,7 @@ def main(cfg: DictConfig) -> float:
 
     from hydra.utils import instantiate
 
-    from dolglab.data.sources import checked_seed
-    from dolglab.sweeps.overrides import override
+    from dolglab.processes import checked_seed
     from dolglab.sweeps.study import SharedStudy, read_space, run_search
 
     train = [str(override) for override in cfg.train]

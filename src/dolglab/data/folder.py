@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark, GroundTruth, ImageSource, TrainingSet
 from dolglab.data.sources import IMAGE_SUFFIXES, FolderSource, is_image, is_visible, stable_ids
 from dolglab.errors import UserError
 from dolglab.measures import RevisitedMeasure
+from dolglab.processes import main_process
 
 
 def class_benchmark(name: str, source: ImageSource, landmarks: NDArray[np.str_]) -> Benchmark:
@@ -80,11 +80,9 @@ def scan_folder(root: str | Path) -> Photos:
     if not root.is_dir():
         raise UserError(f"folder not found: {root} (data.root=DIR with one sub-folder a landmark)")
     names, ignored = _walk(root)
-    if ignored:
+    if ignored and main_process():
         kinds = " ".join(sorted({Path(name).suffix.lower() or "(no suffix)" for name in ignored})[:8])
-        rank_zero_only(print)(
-            f"{root}: {len(ignored)} files are no images that are read here and are left out ({kinds})"
-        )
+        print(f"{root}: {len(ignored)} files are no images that are read here and are left out ({kinds})")
     if not names:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"no images in the sub-folders of {root}: one sub-folder a landmark, files {kinds}")
@@ -123,10 +121,11 @@ def split_folder(
         raise UserError(f"{photos.root}: training needs photos of at least 2 landmarks, there are {len(classes)}")
     training = TrainingSet(FolderSource(photos.root, names), stable_ids(names), labels.astype(np.int64), classes)
     counts = np.bincount(part, minlength=3)
-    rank_zero_only(print)(
-        f"{photos.root}: {counts[0]} photos of {len(classes)} landmarks to train on, {counts[1]} for "
-        f"validation, {counts[2]} for the test"
-    )
+    if main_process():
+        print(
+            f"{photos.root}: {counts[0]} photos of {len(classes)} landmarks to train on, {counts[1]} for "
+            f"validation, {counts[2]} for the test"
+        )
     return (
         training,
         _benchmark(photos, np.flatnonzero(part == 1), f"validation {mode}"),

@@ -21,8 +21,7 @@ from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import DescriptorTarget, LocalExtractor, LocalTarget, fingerprint, read_store
 from dolglab.extraction.external import read_descriptors
 from dolglab.extraction.extract import Images, extract
-from dolglab.extraction.extractor import Extractor, attention_scores, check_protocol
-from dolglab.extraction.fuse_batch_norm import for_inference
+from dolglab.extraction.extractor import Extractor, attention_scores, check_protocol, for_inference
 from dolglab.models.dolg import DescriptorModel
 from dolglab.results.pictures import attention_overlay, chosen_queries, match_figure, shown_ap
 from dolglab.retrieval.pipeline import RetrievalPipeline, SearchResult

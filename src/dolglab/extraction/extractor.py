@@ -1,18 +1,26 @@
-"""Images of any shape to multi-scale descriptors; the attention map of a photo, and what a cosine is made of."""
+"""Images of any shape to multi-scale descriptors, by torch or onnxruntime; networks made ready for that.
+
+Also the attention map of a photo, and what a cosine is made of.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from dolglab.contracts import Resize
+from dolglab.contracts import FloatArray, Resize
 from dolglab.errors import UserError
 from dolglab.models.dolg import DOLG, DescriptorModel
 
@@ -21,6 +29,13 @@ PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
 # Pixels of a batch: what is larger leaves a CPU's caches and is slower for it (experiments/benchmarks/library.py).
 CPU_PIXELS, GPU_PIXELS = 600_000, 4_194_304
 
+# Side of the image on which it is tried what follows what, in pixels: every stage keeps a few cells, and transformers
+# accept it.
+TRIAL = 224
+# Names within an ONNX file.
+INPUT, OUTPUT = "images", "descriptors"
+
+M = TypeVar("M", bound=nn.Module)
 Image = UInt8[Tensor, "_ _ 3"]
 Group = list[tuple[int, Image]]
 
@@ -204,3 +219,132 @@ def similarity_terms(a: Parts, b: Parts) -> Terms:
         a.bias @ b.whole + (a.global_ + a.local) @ b.bias,
     )
     return Terms(*(float(value) / norms for value in values))
+
+
+class Session:
+    """An ONNX file that is ready to run, with as many threads as torch has.
+
+    Attributes:
+        about: what the file says of itself.
+
+    Raises UserError where onnxruntime is missing, or the file is none that this project wrote.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        try:
+            import onnxruntime
+        except ModuleNotFoundError:
+            raise UserError("ONNX wants onnxruntime: pip install 'dolglab[onnx]'") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        # Warnings of the runtime are for those who make it.
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise UserError(f"{path} cannot be run by onnxruntime ({type(error).__name__})") from error
+        self.about: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        if not {"fingerprint", "normalisation", "dim"} <= self.about.keys():
+            raise UserError(f"{path} does not say what it is: no file that `dolglab export` wrote")
+
+    def __call__(self, images: FloatArray) -> FloatArray:
+        """(b, 3, h, w) to (b, dim), L2-normalised."""
+        return np.asarray(self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)})[0])
+
+
+class OnnxExtractor(Extractor):
+    """As `Extractor`, its descriptors within 1e-4, but made by a file that stands for the network.
+
+    Args:
+        model: the network the file was made from; it says what else is asked of a network.
+        session: the file.
+        protocol, more: the other arguments of `Extractor`.
+
+    Raises UserError as `Extractor`, and for a file that wants normalised images.
+    """
+
+    def __init__(self, model: DescriptorModel, session: Session, *protocol: Any, **more: Any) -> None:
+        super().__init__(model, *protocol, **more)
+        if session.about["normalisation"] != "inside":
+            raise UserError("the ONNX file wants normalised images: export it without --normalised-input")
+        self.session = session
+
+    @property
+    def side_by_side(self) -> int:
+        """One pass: the runtime has threads of its own."""
+        return 1
+
+    def describe(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        return torch.from_numpy(self.session(pixels.numpy()))
+
+
+def for_inference(model: M, precision: str = "32-true") -> M:
+    """A descriptor model in eval mode, as fast as it gets with the same results in this precision of Lightning's."""
+    # Convolutions on CPUs, dilated ones above all, and on tensor cores are faster with channels last.
+    model = model.eval().to(memory_format=torch.channels_last)
+    # In half precision a folded network rounds otherwise than the one that was validated.
+    return fuse_batch_norm(model) if precision == "32-true" else model
+
+
+def fuse_batch_norm(model: M) -> M:
+    """A copy of a descriptor model for inference, in eval mode, its batch norms folded where they follow a convolution.
+
+    Which follows which is seen in a trial run. A network whose trial gives something else afterwards comes back as it
+    was. The copy shares no memory with `model`.
+    """
+    plain = copy.deepcopy(model).eval()
+    trial = torch.rand(1, 3, TRIAL, TRIAL, generator=torch.Generator().manual_seed(0))
+    trial = trial.to(next(plain.parameters()).device)
+    with torch.inference_mode(False), torch.no_grad():
+        pairs, before = _conv_norm_pairs(plain, trial)
+        if not pairs:
+            return plain
+        fused = copy.deepcopy(plain)
+        for convolution, norm in pairs:
+            _fuse(fused, convolution, norm)
+        after = fused(trial)
+    return fused if torch.allclose(before, after, rtol=1e-3, atol=1e-4 * float(before.abs().max())) else plain
+
+
+def _conv_norm_pairs(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
+    """Names of convolutions and of the batch norms that alone take their outputs, and the model's own output."""
+    made: dict[int, str] = {}
+    taken: dict[str, list[str]] = {}
+    outputs: list[Tensor] = []  # keeps them alive, so that no id is given out twice
+
+    def note_output(name: str, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
+        outputs.append(output)
+        made[id(output)] = name
+
+    def note_input(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if inputs and id(inputs[0]) in made:
+            taken.setdefault(made[id(inputs[0])], []).append(name)
+
+    hooks = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            hooks.append(module.register_forward_hook(partial(note_output, name)))
+        if not any(module.children()) or isinstance(module, _BatchNorm):
+            hooks.append(module.register_forward_pre_hook(partial(note_input, name)))
+    try:
+        result = model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    norms = {name for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    return [(conv, names[0]) for conv, names in taken.items() if len(names) == 1 and names[0] in norms], result
+
+
+def _fuse(model: nn.Module, convolution: str, norm: str) -> None:
+    conv, bn = model.get_submodule(convolution), model.get_submodule(norm)
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(bn, _BatchNorm)
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
+    )
+    # timm's batch norms carry dropout and activation with them.
+    left = [part for name in ("drop", "act") if isinstance(part := getattr(bn, name, None), nn.Module)]
+    parent, _, child = norm.rpartition(".")
+    setattr(model.get_submodule(parent), child, nn.Sequential(*left))

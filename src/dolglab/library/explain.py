@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from dolglab.contracts import LocalFeatures
 from dolglab.data.image_formats import Pixels
+from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
 from dolglab.library.library import Answer
-from dolglab.library.photos import photo_pixels
 from dolglab.results.pictures import attention_overlay, match_figure
 from dolglab.retrieval.rerank.spatial import Match, Spatial
 

@@ -19,11 +19,11 @@ from rich.progress import Progress
 from dolglab.concurrency import prefetch_map
 from dolglab.data.image_formats import BrokenImageError, Pixels, reason
 from dolglab.data.image_reading import decode_shrunk
+from dolglab.data.photos import PhotoFile
 from dolglab.errors import UserError, pluralize
 from dolglab.library.catalogue import FILE, Catalogue, Photo
 from dolglab.library.library import Library
 from dolglab.library.listing import Listing
-from dolglab.library.photos import PhotoFile
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import IO
 
 from dolglab.data.image_formats import reason
+from dolglab.data.photos import PhotoFile, files_below
 from dolglab.data.sources import IMAGE_SUFFIXES, stable_ids
 from dolglab.errors import UserError
 from dolglab.library.catalogue import FILE
-from dolglab.library.photos import PhotoFile, files_below
 
 # Bytes of a list that are read at a time.
 CHUNK = 1 << 20

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from dolglab.data.image_formats import Pixels
+from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Columns, Descriptors, Photo
 from dolglab.library.explain import VERIFIED, Explanation, SpatialVerifier, explain
 from dolglab.library.library import Answer, Library
-from dolglab.library.photos import photo_pixels
 from dolglab.sharing.loading import load_extractor
 
 # Of a search that is told what was right: how much the query, the right answers and the wrong ones count.

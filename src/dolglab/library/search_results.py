@@ -17,13 +17,13 @@ from rich.text import Text
 
 from dolglab.data.image_formats import Pixels
 from dolglab.data.image_reading import shrink
+from dolglab.data.photos import Box, photo_pixels, read_box
 from dolglab.errors import UserError
 from dolglab.io import write_text
 from dolglab.library.catalogue import printable
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Answer, parse_filters
 from dolglab.library.listing import find_photos
-from dolglab.library.photos import Box, photo_pixels, read_box
 from dolglab.library.search_engine import SearchEngine
 from dolglab.results.pictures import jpeg
 from dolglab.results.report import data_uri

@@ -22,12 +22,12 @@ from typing import IO
 from fastapi import HTTPException
 from PIL import Image
 
+from dolglab.data.photos import PhotoFile, photo_pixels
 from dolglab.data.sources import IMAGE_SUFFIXES
 from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
 from dolglab.library.catalogue import Columns, Descriptors, Photo, printable
 from dolglab.library.library import Library
-from dolglab.library.photos import PhotoFile, photo_pixels
 from dolglab.server.schemas import short_name
 
 FOLDER = "added-photos"

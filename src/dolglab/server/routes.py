@@ -12,8 +12,8 @@ from fastapi import Path as PathParam
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 
+from dolglab.data.photos import Box, read_box
 from dolglab.library.library import parse_filters
-from dolglab.library.photos import Box, read_box
 from dolglab.server import schemas
 from dolglab.server.photo_files import folder_name, iterate_chunks, safe_name
 from dolglab.server.service import SearchService

@@ -13,11 +13,11 @@ import numpy as np
 from fastapi import HTTPException
 
 from dolglab.data.image_formats import Pixels
+from dolglab.data.photos import Box, query_pixels
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Columns, Descriptors, Photo
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Answer, Library, LibraryBusy
-from dolglab.library.photos import Box, query_pixels
 from dolglab.library.search_engine import SearchEngine, search_with_feedback
 from dolglab.server import photo_files
 from dolglab.server.schemas import check_header

@@ -19,13 +19,12 @@ from PIL import Image
 
 from dolglab.data.image_formats import BrokenImageError, reason
 from dolglab.data.image_reading import pixels_of, shrink
+from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
-from dolglab.library.photos import photo_pixels
 
 if TYPE_CHECKING:
     # Whoever searches by a descriptor alone does without torch.
-    from dolglab.extraction.extractor import Extractor
-    from dolglab.extraction.onnx_extractor import Session
+    from dolglab.extraction.extractor import Extractor, Session
     from dolglab.models.dolg import DescriptorModel
 
 Backend = Literal["torch", "onnx"]
@@ -132,9 +131,7 @@ def load_extractor(
     import torch
 
     from dolglab.extraction.descriptor_store import fingerprint
-    from dolglab.extraction.extractor import Extractor
-    from dolglab.extraction.fuse_batch_norm import for_inference
-    from dolglab.extraction.onnx_extractor import OnnxExtractor, Session
+    from dolglab.extraction.extractor import Extractor, OnnxExtractor, Session, for_inference
     from dolglab.sharing.onnx_export import ONNX_FILE
 
     if backend not in get_args(Backend):
@@ -161,7 +158,7 @@ def load_extractor(
 def _onnx_session(model: ResolvedModel) -> Session:
     """The exported folder's ONNX file where it is of this network, or one in the user's cache."""
     from dolglab.extraction.descriptor_store import fingerprint
-    from dolglab.extraction.onnx_extractor import Session
+    from dolglab.extraction.extractor import Session
     from dolglab.sharing.onnx_export import INSIDE, ONNX_FILE, write_onnx
 
     made_by = fingerprint(model.network)

@@ -23,8 +23,7 @@ from dolglab.data.image_reading import decode, shrink
 from dolglab.data.sources import is_image
 from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import fingerprint
-from dolglab.extraction.fuse_batch_norm import for_inference
-from dolglab.extraction.onnx_extractor import INPUT, OUTPUT, Session
+from dolglab.extraction.extractor import INPUT, OUTPUT, Session, for_inference
 from dolglab.io import atomic_path
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.local_branch import DilatedConv

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,11 +20,19 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from dolglab.commands.hydra_cli import CARD, LAST, LOCK
 from dolglab.errors import UserError
 from dolglab.io import acquire, release, write_text
-from dolglab.processes import PEER_GONE, STOP_WITH_PARENT, note_starter, started_apart, starter_is_gone
-from dolglab.sweeps.overrides import job_folder, override
+from dolglab.processes import (
+    CARD,
+    LAST,
+    LOCK,
+    PEER_GONE,
+    STOP_WITH_PARENT,
+    note_starter,
+    override,
+    started_apart,
+    starter_is_gone,
+)
 from dolglab.sweeps.summary import JOB, Job, read_job, read_jobs, write_comparison, write_table
 
 # Written before the first job, which may start on another machine: the keys that differ, and what was asked for.
@@ -256,3 +265,19 @@ def _split(text: str) -> tuple[str, str]:
     """Key and value of an override."""
     key, _, value = text.partition("=")
     return key, value
+
+
+def job_folder(number: int, swept: Mapping[str, str]) -> str:
+    """A job's folder: its number, and what differs, in letters that a file system, an override and a shell take.
+
+    >>> job_folder(3, {"margin.margin": "0.15", "pooling.p": "2"})
+    '3_margin-0.15_p-2'
+    """
+    values = {key: re.sub(r"[^A-Za-z0-9.+-]+", "-", value).strip("-") or "empty" for key, value in swept.items()}
+    return "_".join([str(number), *(f"{name}-{values[key]}" for key, name in short_names(list(swept)).items())])
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """The last name of each dotted key, or the whole where two end alike."""
+    last = {key: key.lstrip("+").rsplit(".", 1)[-1] for key in keys}
+    return {key: name if list(last.values()).count(name) == 1 else key.lstrip("+") for key, name in last.items()}

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.commands.hydra_cli import CARD
 from dolglab.io import write_text
+from dolglab.processes import CARD
 from dolglab.results.card import read_card
 from dolglab.results.charts import COLOURS, INK, frames, standalone, svg_of
 

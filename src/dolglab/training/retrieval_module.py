@@ -17,8 +17,7 @@ from dolglab.data.module import LandmarkDataModule
 from dolglab.errors import UserError
 from dolglab.evaluation.evaluator import Evaluator, FeatureExtractor
 from dolglab.extraction.extract import Images
-from dolglab.extraction.extractor import Extractor, check_protocol
-from dolglab.extraction.fuse_batch_norm import for_inference
+from dolglab.extraction.extractor import Extractor, check_protocol, for_inference
 from dolglab.models.dolg import DescriptorModel
 from dolglab.processes import distributed, gather_all
 from dolglab.retrieval.index import FlatIndex, Index
