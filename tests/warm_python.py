@@ -120,6 +120,7 @@ def _start(arguments: list[str], cwd: Path, env: dict[str, str], streams: Sequen
     """In the new process: what `python -W ignore` does."""
     import torch
 
+    multiprocessing.set_start_method(None, force=True)  # a fresh process's own, not the one that made this one
     os.setsid()
     for number, path in enumerate(streams, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
