@@ -11,7 +11,7 @@ ARGS ?=
 # Sleeping instead of spinning threads: several times faster on shared CPUs, and beside loader workers.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo check test tests test-ray lint types train evaluate sweep bench clean
+.PHONY: help setup demo check test test-ray lint types train evaluate sweep bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,14 +26,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## make the demo world, train GeM and DOLG on it, compare them with untrained GeM
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash experiments/demo/run.sh
 
-# Types are checked beside the tests.
-check: lint ## lint, types and the tests that start no process of their own
-	$(MAKE) --no-print-directory -j2 types tests ARGS='-m "not process" $(ARGS)'
+check: lint types ## lint, types and the tests that start no process of their own
+	$(PYTEST) -m "not process" $(ARGS)
 
-test: lint ## lint, types and all tests, two at a time
-	$(MAKE) --no-print-directory -j2 types tests
-
-tests: $(READY) ## all tests without lint and types
+test: lint types ## lint, types and all tests, two at a time
 	$(PYTEST) $(ARGS)
 
 test-ray: $(RAY)/.ready ## the Ray launcher, in an environment of its own: it asks for an older cloudpickle than joblib
