@@ -20,7 +20,7 @@ from dolglab.models.backbone import Backbone
 from dolglab.models.checkpoint import RUN_KEY, describe_run
 from dolglab.models.delg import DELG
 from dolglab.models.dolg import DOLG, GlobalDescriptor
-from dolglab.processes import override
+from dolglab.sweeps.jobs import override
 from dolglab.sweeps.study import read_space
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -57,6 +59,17 @@ def write_text(path: Path, text: str) -> Path:
     File names that are not UTF-8 come as lone surrogates, which are written as escapes.
     """
     return write_bytes(path, text.encode(errors="backslashreplace"))
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as csv, a line each.
+
+    >>> csv_text([("id", "score"), ("a,b", 1)])
+    'id,score\\n"a,b",1\\n'
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def fsync(path: Path) -> None:

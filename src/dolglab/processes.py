@@ -1,23 +1,19 @@
-"""The processes of one run: what they are given, which of them writes to its folder, how they end together."""
+"""The processes of one run: which of them writes to its folder, and how they end together."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from dolglab.errors import UserError
-
 T = TypeVar("T")
-Value = str | bool | int | float | None
 
 # What lies in a run's folder; the last is held by the process that writes to it.
 CARD, LAST, LOCK = "card.json", "checkpoints/last.ckpt", ".lock"
@@ -118,39 +114,3 @@ def _watch(end: Callable[[], None]) -> None:
         end()
 
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
-
-
-def override(key: str, value: Value) -> str:
-    """`key=value` as Hydra reads it.
-
-    >>> override("ema", None), override("name", "a b"), override("seed", 3)
-    ('ema=null', 'name="a b"', 'seed=3')
-    """
-    if value is None or isinstance(value, bool):
-        return f"{key}={'null' if value is None else str(value).lower()}"
-    return f"{key}={quoted(value) if isinstance(value, str) else value}"
-
-
-def quoted(text: str) -> str:
-    """A string in quotes as Hydra reads them: backslashes stand for themselves but before a quote."""
-    escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)
-    return '"' + re.sub(r"(\\+)$", r"\1\1", escaped) + '"'
-
-
-def with_train(arguments: Sequence[str]) -> list[str]:
-    """The command line of a search as Hydra reads it: what stands behind `--` as the list `train`.
-
-    >>> with_train(["tune", "trials=3", "--", "experiment=demo"])
-    ['tune', 'trials=3', 'train=["experiment=demo"]']
-    """
-    if "--" not in arguments:
-        return list(arguments)
-    place = list(arguments).index("--")
-    return [*arguments[:place], f"train=[{','.join(map(quoted, arguments[place + 1 :]))}]"]
-
-
-def checked_seed(seed: int) -> int:
-    """`seed`. Raises UserError below 0, where numpy and hashing stop."""
-    if not isinstance(seed, int) or seed < 0:
-        raise UserError(f"seed must be a whole number from 0, not {seed}")
-    return seed

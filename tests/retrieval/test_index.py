@@ -301,3 +301,8 @@ def test_a_search_among_some_finds_these_alone(kind: str, data: tuple[Table, Tab
     everything, _ = built[kind].search(queries, 3)
     np.testing.assert_allclose(scores, everything, rtol=1e-4, atol=2e-2)
     assert (built["flat"].search(queries, int(allowed.sum()) + 1, allowed)[1][:, -1] == -1).all()
+
+
+def test_rotated_codes_cannot_be_searched_in_part(data: tuple[Table, Table], built: dict[str, Index]) -> None:
+    with pytest.raises(UserError, match="opq_pq"):
+        built["opq_pq"].search(data[1], 3, np.ones(len(data[0]), np.bool_))

@@ -15,9 +15,9 @@ from huggingface_hub import HfApi
 
 from dolglab.errors import UserError
 from dolglab.models.checkpoint import load_model
-from dolglab.sharing import loading
+from dolglab.sharing import hub
 from dolglab.sharing.export import export
-from dolglab.sharing.loading import fetch, is_hub_folder, push_folder
+from dolglab.sharing.hub import fetch, is_hub_folder, push_folder
 
 COMMIT = "c" * 40
 
@@ -134,7 +134,7 @@ def test_a_private_repository_and_one_that_is_none(fake: Hub, folder: Path) -> N
 def test_a_token_that_is_not_taken_and_none(fake: Hub, folder: Path, tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(UserError, match=r"me/model .*token"):
         push_folder(folder, "me/model", api=HfApi(endpoint=fake.api.endpoint, token="hf_wrong"))
-    monkeypatch.setattr(loading, "get_token", lambda: None)
+    monkeypatch.setattr(hub, "get_token", lambda: None)
     with pytest.raises(UserError, match="--push"):
         export(str(tmp_path / "out"), checkpoint=str(folder), push="me/model")
     assert not (tmp_path / "out").exists()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from dolglab.processes import override, with_train
-from dolglab.sweeps.jobs import job_folder, short_names
+from dolglab.commands.tune import with_train
+from dolglab.sweeps.jobs import job_folder, override, short_names
 
 
 def test_a_folder_says_what_differs_in_letters_that_need_no_quotes():

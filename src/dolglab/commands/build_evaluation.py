@@ -14,13 +14,11 @@ from dolglab.commands.build_training import make_trainer
 from dolglab.commands.hydra_cli import as_plain
 from dolglab.errors import UserError
 from dolglab.evaluation.evaluator import Evaluator, make_feature_extractor
+from dolglab.extraction.extractor import PAPER_SCALES
 from dolglab.models.checkpoint import load_model, read_run, selection_of, tensor_file, trained_on
 from dolglab.models.dolg import DescriptorModel
 from dolglab.results.card import protocol
 from dolglab.retrieval.pipeline import RetrievalPipeline
-
-# The paper's five (Yang et al., ICCV 2021, section 4.1).
-PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
 
 
 def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:

@@ -24,8 +24,8 @@ def main(cfg: DictConfig) -> float | None:
 
     from dolglab.commands.build_training import assemble, baseline_facts, build_trainer, with_network
     from dolglab.commands.hydra_cli import claim_run, record_run, resume_point, resumed_config
+    from dolglab.data.sources import checked_seed
     from dolglab.models.checkpoint import changes, check_resumable, load_model, selection_of, trained_on
-    from dolglab.processes import checked_seed
     from dolglab.results.card import make_card, protocol
     from dolglab.results.report import finish_run
     from dolglab.training.checkpointing import best_score, checkpoints_of
@@ -50,8 +50,9 @@ def main(cfg: DictConfig) -> float | None:
         print(f"backbone {module.model.backbone.name}, licence of its weights: {config['licence'] or 'not stated'}")
     record_run(run, cfg)
     boards = [log for log in trainer.loggers if isinstance(log, WandbLog)]
-    for board in boards if trainer.is_global_zero else ():
-        board.experiment.config.update(config, allow_val_change=True)
+    if trainer.is_global_zero:
+        for board in boards:
+            board.experiment.config.update(config, allow_val_change=True)
     trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     checkpoints = checkpoints_of(run)
     # The best on validation, or the last where nothing validated.

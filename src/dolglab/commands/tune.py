@@ -6,12 +6,12 @@ What stands behind `--` is what every trial's `dolglab train` is given.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
 from dolglab.commands.cli_errors import compose_config
 from dolglab.commands.hydra_cli import as_plain, configure_process, hydra_main
-from dolglab.processes import override, with_train
 
 
 @hydra_main("tune")
@@ -22,10 +22,11 @@ def main(cfg: DictConfig) -> float:
 
     from hydra.utils import instantiate
 
-    from dolglab.processes import checked_seed
+    from dolglab.data.sources import checked_seed
+    from dolglab.sweeps.jobs import override
     from dolglab.sweeps.study import SharedStudy, read_space, run_search
 
-    train = [str(override) for override in cfg.train]
+    train = list(map(str, cfg.train))
     space = read_space(as_plain(cfg.search))
     # What no training takes is said before one starts.
     compose_config("train", [*train, *(override(part.key, part.example()) for part in space)])
@@ -33,6 +34,20 @@ def main(cfg: DictConfig) -> float:
         Path(cfg.output_dir), space, train, instantiate(cfg.sampler), instantiate(cfg.pruner), checked_seed(cfg.seed)
     )
     return run_search(study, cfg.trials)
+
+
+def with_train(arguments: Sequence[str]) -> list[str]:
+    """The command line of a search as Hydra reads it: what stands behind `--` as the list `train`.
+
+    >>> with_train(["tune", "trials=3", "--", "experiment=demo"])
+    ['tune', 'trials=3', 'train=["experiment=demo"]']
+    """
+    if "--" not in arguments:
+        return list(arguments)
+    from dolglab.sweeps.jobs import quoted
+
+    place = list(arguments).index("--")
+    return [*arguments[:place], f"train=[{','.join(map(quoted, arguments[place + 1 :]))}]"]
 
 
 if __name__ == "__main__":

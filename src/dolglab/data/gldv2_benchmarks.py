@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -17,6 +16,7 @@ from dolglab.data.folder import rows_by_landmark
 from dolglab.data.gldv2 import HINT, Kind, image_source, listed_ids, load_gldv2, open_csv, parse_ids
 from dolglab.data.sources import GLDv2Source, JoinedSource
 from dolglab.errors import UserError
+from dolglab.io import csv_text
 from dolglab.measures import average_precision_at, gldv2_map_at_k, global_average_precision
 
 RETRIEVAL, RECOGNITION = "retrieval_solution_v2.1.csv", "recognition_solution_v2.1.csv"
@@ -170,12 +170,10 @@ class GLDv2Measure:
     def submission(self, ranking: Ranking) -> str:
         """The csv file that Kaggle took; a query that could not be read has a row without an answer."""
         answers = self.rows(ranking)
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(("id", self.heading))
-        for row, query in enumerate(ranking.benchmark.queries.tolist()):
-            rows.writerow((_image_id(ranking, query), answers.get(row, "")))
-        return text.getvalue()
+        queries = enumerate(ranking.benchmark.queries.tolist())
+        return csv_text(
+            [("id", self.heading), *((_image_id(ranking, query), answers.get(row, "")) for row, query in queries)]
+        )
 
     def rows(self, ranking: Ranking) -> dict[int, str]:
         """What a submission says of each query."""

@@ -27,8 +27,8 @@ from dolglab.data.datasets import (
 from dolglab.data.folder import SplitMode, split_folder
 from dolglab.data.gldv2 import HINT, Kind, hold_out, load_gldv2, select
 from dolglab.data.image_reading import checked_reading
+from dolglab.data.sources import checked_seed
 from dolglab.errors import UserError
-from dolglab.processes import checked_seed
 
 Benchmarks = Mapping[str, Callable[[], Benchmark] | None]
 

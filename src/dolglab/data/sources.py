@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from dolglab.contracts import ImageSource
 from dolglab.errors import UserError, truncate_list
-from dolglab.processes import checked_seed
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".jp2", ".bmp", ".gif"}
@@ -171,6 +170,13 @@ def require_all(root: Path, names: NDArray[np.bytes_], sizes: NDArray[np.int64],
     if len(missing):
         first = truncate_list([os.fsdecode(name) for name in missing.tolist()], 5)
         raise UserError(f"{len(missing):,} of {len(names):,} images are not in {root}: {first} ({advice})")
+
+
+def checked_seed(seed: int) -> int:
+    """`seed`. Raises UserError below 0, where numpy and hashing stop."""
+    if not isinstance(seed, int) or seed < 0:
+        raise UserError(f"seed must be a whole number from 0, not {seed}")
+    return seed
 
 
 def stable_ids(names: list[str], seed: int = 0) -> NDArray[np.uint64]:

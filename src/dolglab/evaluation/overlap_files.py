@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from PIL import Image, ImageDraw
 from dolglab.contracts import Benchmark, TrainingSet
 from dolglab.data.sources import GLDv2Source
 from dolglab.errors import UserError
-from dolglab.io import write_bytes, write_text
+from dolglab.io import csv_text, write_bytes, write_text
 from dolglab.results.pictures import BORDER, Box, Layout, draw_text, jpeg, paste_framed, query_box, thumbnail
 
 TABLE, LANDMARKS, IMAGES, ABOUT = "overlap.csv", "exclude_landmarks.txt", "exclude_images.txt", "about.json"
@@ -97,15 +95,13 @@ def write_audit(out: Path, audit: Audit, about: Mapping[str, object]) -> None:
 
 def overlap_table(audit: Audit) -> str:
     """All overlaps as csv, best first."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["benchmark", "probe", "training_image", "landmark", "cosine", "inliers"])
+    rows: list[list[object]] = [["benchmark", "probe", "training_image", "landmark", "cosine", "inliers"]]
     for overlap in sorted(audit.overlaps, key=_rank):
         benchmark = audit.benchmarks[overlap.benchmark]
         image = audit.gallery.source.name(overlap.image)
         probe, landmark = benchmark.source.name(overlap.probe), _landmark(audit, overlap.image)
-        writer.writerow([benchmark.name, probe, image, landmark, f"{overlap.cosine:.4f}", overlap.inliers])
-    return text.getvalue()
+        rows.append([benchmark.name, probe, image, landmark, f"{overlap.cosine:.4f}", overlap.inliers])
+    return csv_text(rows)
 
 
 def landmark_list(audit: Audit) -> str:

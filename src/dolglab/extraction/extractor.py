@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -258,13 +258,20 @@ class OnnxExtractor(Extractor):
     Args:
         model: the network the file was made from; it says what else is asked of a network.
         session: the file.
-        protocol, more: the other arguments of `Extractor`.
+        scales, resize, pixels: as for `Extractor`.
 
     Raises UserError as `Extractor`, and for a file that wants normalised images.
     """
 
-    def __init__(self, model: DescriptorModel, session: Session, *protocol: Any, **more: Any) -> None:
-        super().__init__(model, *protocol, **more)
+    def __init__(
+        self,
+        model: DescriptorModel,
+        session: Session,
+        scales: Sequence[float] = (1.0,),
+        resize: Resize = "released",
+        pixels: int | None = None,
+    ) -> None:
+        super().__init__(model, scales, resize, pixels)
         if session.about["normalisation"] != "inside":
             raise UserError("the ONNX file wants normalised images: export it without --normalised-input")
         self.session = session

@@ -257,11 +257,11 @@ def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any])
             "it was started with and restore its files, or start a new run"
         )
     fixed = dict.fromkeys(FIXED_BY_OPTIMIZER, "holds the optimizer")
-    epochs = _at(checkpoint, "loops.fit_loop.epoch_progress.current") or {}
+    epochs = value_at(checkpoint, "loops.fit_loop.epoch_progress.current") or {}
     if epochs.get("processed") != epochs.get("started"):
         fixed |= dict.fromkeys(FIXED_WITHIN_EPOCH, "was written in the middle of an epoch")
     for key, why in fixed.items():
-        if _at(before["config"], key) != _at(run["config"], key):
+        if value_at(before["config"], key) != value_at(run["config"], key):
             raise UserError(f"{key}=... cannot change when a run resumes ({path} {why}): start a new run")
     check_fit(module.state_dict(), checkpoint["state_dict"], path)
 
@@ -277,13 +277,13 @@ def _checked_run(run: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """How a run describes itself, in the names of today. Raises UserError for another format, or half of one."""
     if run.get("format") != FORMAT:
         raise UserError(f"{path} has checkpoint format {run.get('format')}, this version reads {FORMAT}")
-    missing = [key for key in ("config.model", "classes", "data.validation") if _at(run, key) is None]
+    missing = [key for key in ("config.model", "classes", "data.validation") if value_at(run, key) is None]
     if missing:
         raise UserError(f"{path} does not say what it holds: {', '.join(missing)} is missing")
     return with_current_targets(run)
 
 
-def _at(config: Any, key: str) -> Any:
+def value_at(config: Any, key: str) -> Any:
     """The value below a dotted key; None where there is none."""
     for name in key.split("."):
         config = config.get(name) if isinstance(config, Mapping) else None

@@ -237,6 +237,12 @@ class OPQIndex(CodedIndex):
         rotation.pq = None
         return index
 
+    def _search_parameters(self, index: Any, selector: Any) -> Any:
+        # faiss (1.15) refuses a selector of these codes.
+        if selector is not None:
+            raise UserError(f"{self.kind} looks at all descriptors: where some are allowed alone, use index=ivf_pq")
+        return None
+
     def _memory_bytes(self, index: Any) -> int:
         import faiss
 

@@ -24,13 +24,14 @@ from dolglab.models.checkpoint import (
     selection_of,
     tensor_file,
     trained_on,
+    value_at,
 )
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.released import read_released, released_config
 from dolglab.results.card import read_card
 from dolglab.results.comparison_tables import summarize
 from dolglab.results.table_formats import to_markdown
-from dolglab.sharing.loading import PREFIX, check_push, push_folder
+from dolglab.sharing.hub import PREFIX, check_push, push_folder
 from dolglab.sharing.onnx_export import (
     INPUT,
     INT8_FILE,
@@ -219,7 +220,7 @@ def _data(about: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The lines of a run's configuration that tell most."""
     for group in GROUPS:
-        if isinstance(found := _at(config, group), Mapping):
+        if isinstance(found := value_at(config, group), Mapping):
             plain = [
                 f"{key}={value}"
                 for key, value in found.items()
@@ -228,16 +229,16 @@ def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             name = (found.get("_target_") or "").rpartition(".")[2]
             yield group, " ".join([name, *plain]).strip()
     for key in RECIPE:
-        if (value := _at(config, key)) is not None:
+        if (value := value_at(config, key)) is not None:
             yield key, str(value)
 
 
 def _started_from(backbone: FeatureBackbone, config: Mapping[str, Any]) -> str:
     if (given := config.get("weights")) is not None:
         return f"{given}: not stated"
-    if not _at(config, "model.backbone.pretrained") and not _at(config, "model.backbone.weights"):
+    if not value_at(config, "model.backbone.pretrained") and not value_at(config, "model.backbone.weights"):
         return UNKNOWN if "trainer" not in config else "none: it was trained from random weights"
-    return f"{_at(config, 'model.backbone.weights') or backbone.name}: {backbone.licence or 'not stated'}"
+    return f"{value_at(config, 'model.backbone.weights') or backbone.name}: {backbone.licence or 'not stated'}"
 
 
 def _base_model(config: Mapping[str, Any]) -> str | None:
@@ -245,10 +246,3 @@ def _base_model(config: Mapping[str, Any]) -> str | None:
     backbone = config["model"]["backbone"]
     fetched = backbone.get("pretrained") and not backbone.get("weights") and not config.get("weights")
     return f"timm/{backbone['name']}" if fetched else None
-
-
-def _at(config: Mapping[str, Any], key: str) -> Any:
-    found: Any = config
-    for name in key.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found

@@ -1,19 +1,15 @@
-"""Networks by name: resolved, as extractors of descriptors, as functions of images (`dolglab.load`), and on the hub."""
+"""Networks by name: resolved, as extractors of descriptors, as functions of images (`dolglab.load`)."""
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import httpx
 import huggingface_hub
 import numpy as np
-from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,6 +17,7 @@ from dolglab.data.image_formats import BrokenImageError, reason
 from dolglab.data.image_reading import pixels_of, shrink
 from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
+from dolglab.sharing.hub import fetch, is_hub_folder
 
 if TYPE_CHECKING:
     # Whoever searches by a descriptor alone does without torch.
@@ -44,10 +41,6 @@ PRETRAINED: dict[str, tuple[dict[str, Any], str]] = {
     ),
 }
 HUB_HOST, HUB_TIMEOUT = "huggingface.co", 3.0
-PREFIX = "hf://"
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-# What the hub's client raises, of httpx and of its own, for what a person can mend.
-HUB_FAILURES = (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError)
 # Part of the names of cached ONNX files: counts up when a graph is made otherwise.
 GRAPH_VERSION = 1
 
@@ -239,70 +232,3 @@ def _default_source() -> str:
         print("DINOv2's weights cannot be fetched here: EfficientNet-Lite0 instead, which tells fewer things apart")
         return "efficientnet_lite0"
     return "dinov2"
-
-
-def is_hub_folder(source: str) -> bool:
-    """Whether a source is hf://OWNER/NAME, and not a file of it."""
-    return source.startswith(PREFIX) and source.removeprefix(PREFIX).strip("/").count("/") <= 1
-
-
-def fetch(source: str, extra_file: str | None = None, api: HfApi | None = None) -> Path:
-    """The local folder of hf://OWNER/NAME, with an extra file where it has it, fetched once into the hub's own cache.
-
-    Raises UserError for another name, and where the repository cannot be had or holds no such folder.
-    """
-    from dolglab.models.checkpoint import ABOUT, TENSORS
-
-    name = check_name(source.removeprefix(PREFIX).strip("/"))
-    wanted = [ABOUT, TENSORS, *([extra_file] if extra_file else [])]
-    try:
-        folder = Path((api or HfApi()).snapshot_download(name, allow_patterns=wanted))
-    except HUB_FAILURES as error:
-        raise UserError(f"{PREFIX}{name} could not be had: {failure_text(error)}") from error
-    if not all((folder / file).is_file() for file in (ABOUT, TENSORS)):
-        raise UserError(f"{PREFIX}{name} holds no {ABOUT} and {TENSORS}: no model that `dolglab export` wrote")
-    return folder
-
-
-def push_folder(folder: str | Path, name: str, private: bool = False, api: HfApi | None = None) -> str:
-    """Put an exported folder into the repository OWNER/NAME, made where there is none; its address.
-
-    Raises UserError for another name, without a token, and where the hub refuses.
-    """
-    api = api or HfApi()
-    check_name(name)
-    try:
-        api.create_repo(name, private=private, exist_ok=True)
-        api.upload_folder(repo_id=name, folder_path=folder, commit_message="Model written by dolglab export")
-    except HUB_FAILURES as error:
-        raise UserError(f"{name} could not be pushed ({folder} is written): {failure_text(error)}") from error
-    return f"{api.endpoint}/{name}"
-
-
-def check_push(name: str) -> None:
-    """Raise UserError for a name the hub does not take, and where no token is stored, before anything is written."""
-    check_name(name)
-    if get_token() is None:
-        raise UserError("--push wants a token of the Hugging Face hub: run `hf auth login`, or set HF_TOKEN")
-
-
-def check_name(name: str) -> str:
-    """`name` as it is. Raises UserError for what is no OWNER/NAME."""
-    if not REPOSITORY.fullmatch(name):
-        raise UserError(f"{name or 'nothing'} is no OWNER/NAME of the Hugging Face hub")
-    return name
-
-
-def failure_text(error: Exception) -> str:
-    """What went wrong, on one line, for people."""
-    if isinstance(error, GatedRepoError):
-        return "its owner lets in only those who ask there first (then `hf auth login`)"
-    if isinstance(error, RepositoryNotFoundError):
-        return "no such repository, or a private one (then `hf auth login`, or set HF_TOKEN)"
-    if isinstance(error, HfHubHTTPError) and error.response is not None:
-        status = error.response.status_code
-        reasons = {401: "the hub does not take your token", 403: "your token may not do this"}
-        return reasons.get(status, f"the hub answered {status}")
-    if isinstance(error, HFValidationError):
-        return " ".join(str(error).split())[:200]
-    return f"the hub cannot be reached, and it is not in the cache ({type(error).__name__})"

@@ -29,11 +29,12 @@ from dolglab.processes import (
     PEER_GONE,
     STOP_WITH_PARENT,
     note_starter,
-    override,
     started_apart,
     starter_is_gone,
 )
 from dolglab.sweeps.summary import JOB, Job, read_job, read_jobs, write_comparison, write_table
+
+Value = str | bool | int | float | None
 
 # Written before the first job, which may start on another machine: the keys that differ, and what was asked for.
 SWEEP = "sweep.json"
@@ -265,6 +266,23 @@ def _split(text: str) -> tuple[str, str]:
     """Key and value of an override."""
     key, _, value = text.partition("=")
     return key, value
+
+
+def override(key: str, value: Value) -> str:
+    """`key=value` as Hydra reads it.
+
+    >>> override("ema", None), override("name", "a b"), override("seed", 3)
+    ('ema=null', 'name="a b"', 'seed=3')
+    """
+    if value is None or isinstance(value, bool):
+        return f"{key}={'null' if value is None else str(value).lower()}"
+    return f"{key}={quoted(value) if isinstance(value, str) else value}"
+
+
+def quoted(text: str) -> str:
+    """A string in quotes as Hydra reads them: backslashes stand for themselves but before a quote."""
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)
+    return '"' + re.sub(r"(\\+)$", r"\1\1", escaped) + '"'
 
 
 def job_folder(number: int, swept: Mapping[str, str]) -> str:

@@ -23,9 +23,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dolglab.errors import UserError
 from dolglab.io import acquire, release, write_text
-from dolglab.processes import Value, override
 from dolglab.results.charts import COLOURS, INK, frames, read_series, standalone, svg_of
-from dolglab.sweeps.jobs import job_folder, run_job
+from dolglab.sweeps.jobs import Value, job_folder, override, run_job
 from dolglab.sweeps.summary import Job, write_table
 from dolglab.training.checkpointing import MONITOR
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -13,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.io import write_text
+from dolglab.io import csv_text, write_text
 from dolglab.processes import CARD
 from dolglab.results.card import read_card
 from dolglab.results.charts import COLOURS, INK, frames, standalone, svg_of
@@ -71,16 +69,13 @@ def write_table(sweep: Path) -> Path:
     jobs = read_jobs(sweep)
     keys = list(dict.fromkeys(key for job in jobs for key in job.swept))
     tests = list(dict.fromkeys(name for job in jobs for name in job.tests))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["job", *keys, "status", "validation", *tests, "reason"])
+    rows = [["job", *keys, "status", "validation", *tests, "reason"]]
     for job in jobs:
         figures = [job.score, *(job.tests.get(name) for name in tests)]
         percent = ["" if figure is None else f"{100 * figure:.2f}" for figure in figures]
         row = [job.swept.get(key, "") for key in keys]
-        writer.writerow([job.folder.name, *row, job.status, *percent, job.reason])
-    write_text(sweep / TABLE, text.getvalue())
-    return sweep / TABLE
+        rows.append([job.folder.name, *row, job.status, *percent, job.reason])
+    return write_text(sweep / TABLE, csv_text(rows))
 
 
 def write_comparison(jobs: Sequence[Job], sweep: Path) -> Path | None:

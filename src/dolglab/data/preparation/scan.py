@@ -8,7 +8,6 @@ import io
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from dolglab.data.image_formats import BrokenImageError, check_sides, image_orie
 from dolglab.data.image_reading import Reading, checked_reading, decode
 from dolglab.data.sources import GLDv2Source
 from dolglab.errors import UserError
-from dolglab.io import folder_lock, retry_io, write_text
+from dolglab.io import csv_text, folder_lock, retry_io, write_text
 
 # Images between two marks from which a scan that was stopped goes on.
 CHUNK_SIZE = 2000
@@ -83,7 +82,7 @@ def scan_gldv2(
         try:
             list(process_map(_scan, left, workers, "scanning"))
             found = [row for chunk in chunks for row in csv.reader(io.StringIO(chunk.part.read_text()))]
-            write_text(folder / TABLE, _csv([("name", "reason", "used"), *found]))
+            write_text(folder / TABLE, csv_text([("name", "reason", "used"), *found]))
             unusable = [f"{Path(name).stem}  # {why}\n" for name, why, used in found if used == "no"]
             write_text(folder / SKIP_LIST, "".join(unusable))
         except OSError as error:
@@ -149,10 +148,4 @@ def _scan(chunk: _Chunk) -> None:
             finding = Finding(reason(error), used=False)
         if finding is not None:
             rows.append((chunk.source.name(position), finding.reason, "yes" if finding.used else "no"))
-    write_text(chunk.part, _csv(rows))
-
-
-def _csv(rows: Iterable[Iterable[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    write_text(chunk.part, csv_text(rows))
