@@ -121,6 +121,7 @@ def _start(arguments: list[str], cwd: Path, env: dict[str, str], streams: Sequen
     import torch
 
     multiprocessing.set_start_method(None, force=True)  # a fresh process's own, not the one that made this one
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background
     os.setsid()
     for number, path in enumerate(streams, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
