@@ -31,7 +31,7 @@ from torchvision.transforms.v2 import functional as F
 from dolglab.contracts import TrainingSet
 from dolglab.data.augment import NUM_DRAWS, Augmentation
 from dolglab.data.datasets import TrainingImages, sample_rng
-from dolglab.data.image_reading import Box, random_box
+from dolglab.data.image_reading import Box, Reading, random_box
 from dolglab.data.preparation.pack import packed_bytes
 from dolglab.data.sources import FolderSource, stable_ids
 from dolglab.models.backbone import Backbone
@@ -71,7 +71,7 @@ def packed(training: TrainingSet, folder: Path) -> TrainingSet:
     folder.mkdir()
     names = [training.source.name(position) for position in range(len(training))]
     for position, name in enumerate(names):
-        (folder / name).write_bytes(packed_bytes(training.source.read(position), 640, 90, "exif"))
+        (folder / name).write_bytes(packed_bytes(training.source.read(position), 640, 90, Reading(colour="ignore")))
     return replace(training, source=FolderSource(folder, names))
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dolglab.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from dolglab.contracts import Colour
     from dolglab.losses.margin import ArcFace as ArcFace
     from dolglab.losses.margin import CosFace as CosFace
     from dolglab.losses.margin import CurricularFace as CurricularFace
@@ -52,16 +53,19 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_MODULES[name]), name)
 
 
-def load(source: str | Path, scales: Sequence[float] = (1.0,), max_side: int = 1024) -> LoadedModel:
+def load(
+    source: str | Path, scales: Sequence[float] = (1.0,), max_side: int = 1024, colour: Colour = "srgb"
+) -> LoadedModel:
     """A trained network as a function of images (see `LoadedModel`): `dolglab.load("hf://OWNER/NAME")("photo.jpg")`.
 
     Args:
         source: a checkpoint, an exported folder, hf://OWNER/NAME, released weights, "dinov2" or "efficientnet_lite0".
         scales: of each image, whose descriptors are averaged.
         max_side: images are shrunk to this many pixels before.
+        colour: "srgb" converts images from the ICC profile that they hold, "ignore" takes their values for sRGB.
 
     Raises UserError for a source that is none of these.
     """
     from dolglab.sharing.loading import LoadedModel
 
-    return LoadedModel(source, scales, max_side)
+    return LoadedModel(source, scales, max_side, colour)

@@ -23,6 +23,7 @@ BoolArray = NDArray[np.bool_]
 Crop = Literal["pil", "trunc", "none"]
 Resize = Literal["released", "antialias"]
 Orientation = Literal["exif", "ignore"]
+Colour = Literal["srgb", "ignore"]
 # What a benchmark has figures for: the difficulties of Revisited Oxford and Paris, the halves of GLDv2's solutions.
 Difficulty = str
 DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard")

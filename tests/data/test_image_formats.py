@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from dolglab.data import image_reading
-from dolglab.data.image_formats import BrokenImageError, TooLargeError, read_header
-from dolglab.data.image_reading import decode, shrink
+from dolglab.data.image_errors import BrokenImageError, TooLargeError
+from dolglab.data.image_formats import read_header
+from dolglab.data.image_reading import Reading, decode, shrink
 
 WIDTH, HEIGHT = 320, 200
 LIMIT = 30_000
@@ -60,7 +61,7 @@ def test_a_scan_is_turned_upright() -> None:
     for kind in ("JPEG", "TIFF", "PNG"):
         assert decode_shrunk(encoded(kind, exif=exif), 64).shape == (64, 40, 3)
         stored = (40, 64, 3) if kind != "TIFF" else (64, 40, 3)  # Pillow turns TIFFs by itself.
-        assert decode_shrunk(encoded(kind, exif=exif), 64, "ignore").shape == stored
+        assert decode_shrunk(encoded(kind, exif=exif), 64, Reading("ignore")).shape == stored
 
 
 def test_beyond_its_limit_and_broken_ones_are_refused() -> None:

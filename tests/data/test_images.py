@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from dolglab.data import image_reading as images
-from dolglab.data.image_formats import BrokenImageError, TooLargeError, reason
+from dolglab.data.image_errors import BrokenImageError, TooLargeError, reason
 from dolglab.data.image_reading import (
     Box,
     CropRange,
@@ -354,7 +354,7 @@ def test_photographs_are_turned_upright_as_pillow_turns_them(photo: Photo, orien
     assert found.flags.c_contiguous
     assert np.abs(found - expected).max() <= 4
     if kind != "TIFF":  # Pillow turns TIFF images as it reads them.
-        assert decode(data, "ignore").shape == (60, 90, 3)
+        assert decode(data, Reading("ignore")).shape == (60, 90, 3)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

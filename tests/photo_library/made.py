@@ -13,7 +13,7 @@ from dolglab.library.library import Library
 
 
 def identity(dim: int, model: str = "m") -> dict:
-    return {"model": model, "title": "M", "source": "m", "dim": dim, "scales": [1.0], "max_side": 64}
+    return {"model": model, "title": "M", "source": "m", "dim": dim, "scales": [1.0], "max_side": 64, "colour": "srgb"}
 
 
 def unit(count: int, dim: int, seed: int = 0) -> np.ndarray:

@@ -11,7 +11,7 @@ from dolglab.library.catalogue import Photo
 from dolglab.library.library import Library
 from dolglab.library.search_engine import rocchio, search_with_feedback
 
-IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": 4, "scales": [1.0], "max_side": 64}
+IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": 4, "scales": [1.0], "max_side": 64, "colour": "srgb"}
 
 
 def unit(*rows: list[float]) -> np.ndarray:

@@ -22,7 +22,7 @@ from dolglab.library.stores import SegmentLimits
 from dolglab.sharing.loading import LoadedExtractor
 from photo_library.conftest import describe, save
 
-IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": 4, "scales": [1.0], "max_side": 64}
+IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": 4, "scales": [1.0], "max_side": 64, "colour": "srgb"}
 
 
 def unit(*rows: list[float]) -> np.ndarray:
@@ -142,7 +142,7 @@ def test_photos_of_a_damaged_segment_are_described_anew(loaded: LoadedExtractor,
 
 
 def test_another_model_another_format_or_no_library_is_refused(library, tmp_path):
-    for key, value in (("model", "n"), ("dim", 5), ("scales", [0.5]), ("max_side", 65)):
+    for key, value in (("model", "n"), ("dim", 5), ("scales", [0.5]), ("max_side", 65), ("colour", "ignore")):
         said = r"M \(m\)" if key == "model" else rf"{key} .* not {re.escape(str(value))}"
         with pytest.raises(UserError, match=said):
             Library(library.folder, {**IDENTITY, key: value})

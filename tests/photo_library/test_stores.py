@@ -19,7 +19,7 @@ from dolglab.library.library import Library
 from dolglab.library.stores import STORES, SegmentLimits
 
 DIM = 16
-IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": DIM, "scales": [1.0], "max_side": 64}
+IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": DIM, "scales": [1.0], "max_side": 64, "colour": "srgb"}
 
 
 def unit(count: int, seed: int) -> np.ndarray:

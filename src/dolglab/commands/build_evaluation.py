@@ -34,9 +34,12 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
         trained_by.get("resize", "released"),
         trained_by.get("data", {}).get("max_side"),
         trained_by.get("data", {}).get("orientation", "exif"),
+        trained_by.get("data", {}).get("colour", "ignore"),
     )
-    given = (cfg.scales, cfg.resize, cfg.max_side, cfg.orientation)
-    scales, resize, max_side, orientation = (a if b == "auto" else b for a, b in zip(before, given, strict=True))
+    given = (cfg.scales, cfg.resize, cfg.max_side, cfg.orientation, cfg.colour)
+    scales, resize, max_side, orientation, colour = (
+        a if b == "auto" else b for a, b in zip(before, given, strict=True)
+    )
     pipeline = RetrievalPipeline(
         index=instantiate(cfg.index),
         post={name: instantiate(step) for name, step in (cfg.get("post") or {}).items()},
@@ -51,7 +54,7 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
     features = instantiate(cfg.features) if local else None
     trainer = make_trainer(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     extractor = make_feature_extractor(
-        trainer, model, features, cfg.store, scales, resize, max_side, orientation, cfg.on_error, cfg.workers
+        trainer, model, features, cfg.store, scales, resize, max_side, orientation, colour, cfg.on_error, cfg.workers
     )
     evaluator = Evaluator(
         extractor,
@@ -64,7 +67,7 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
     selection = selection_of(checkpoint) if checkpoint else {}
     licence = None if model is None else model.backbone.licence
     return evaluator, {
-        "protocol": protocol(*rescaling, max_side, selection, cfg.trainer.precision, orientation),
+        "protocol": protocol(*rescaling, max_side, selection, cfg.trainer.precision, orientation, colour),
         "checkpoint": tensor_file(checkpoint) if checkpoint else None,
         "training": trained_on(read_run(checkpoint)) if checkpoint else None,
         "config": {"evaluate": as_plain(cfg), "train": trained_by or None, "licence": licence},

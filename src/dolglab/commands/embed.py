@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dolglab.commands.typer_cli import run_command, user_errors
+from dolglab.contracts import Colour
 from dolglab.errors import UserError
 
 MODEL = "A checkpoint, an exported folder (hf://OWNER/NAME), released weights, dinov2 or efficientnet_lite0."
@@ -14,6 +15,8 @@ PLACES = "Folders, files, or a prefix such as s3://BUCKET/photos."
 LIST = "A file that names them, one a line or with NUL between them; - for standard input, as from find."
 SHARD = "Only part i of n, such as 1/4, where several machines share the work: see `dolglab library merge`."
 STORE = "Where descriptors lie: flat (default), ivf_pq, hnsw (another index is built), milvus, a Milvus's address."
+COLOUR = "srgb (default) converts photos from their ICC profiles, ignore does not; a library goes on as it began."
+DAMAGED = "Describe damaged JPEGs too, as far as they can be read."
 PLAN = "Say what there is to do, how long it takes and how large it gets; do nothing."
 
 
@@ -29,6 +32,8 @@ def main(
     shard: Annotated[str | None, typer.Option(help=SHARD)] = None,
     store: Annotated[str | None, typer.Option(help=STORE)] = None,
     backend: Annotated[str, typer.Option(help="What runs the network: torch or onnx.")] = "torch",
+    colour: Annotated[Colour | None, typer.Option(help=COLOUR)] = None,
+    damaged: Annotated[bool, typer.Option("--damaged", help=DAMAGED)] = False,
     plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
 ) -> None:
     """Only photos that are new or changed are described; stopped, the same command goes on."""
@@ -42,6 +47,8 @@ def main(
             model=model,
             scales=parse_scales(scales),
             max_side=max_side,
+            colour=colour,
+            damaged=damaged,
             metadata=metadata,
             threads=threads,
             shard=shard,

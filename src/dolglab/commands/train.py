@@ -66,7 +66,13 @@ def main(cfg: DictConfig) -> float | None:
     if trainer.is_global_zero:
         selection, reading = selection_of(chosen), data.reading
         made = protocol(
-            cfg.test_scales, cfg.resize, data.max_side, selection, cfg.trainer.precision, reading.orientation
+            cfg.test_scales,
+            cfg.resize,
+            data.max_side,
+            selection,
+            cfg.trainer.precision,
+            reading.orientation,
+            reading.colour,
         )
         card = make_card(
             name=cfg.name,

@@ -12,7 +12,7 @@ import shutil
 import tarfile
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
@@ -126,7 +126,7 @@ def save_table(home: Path, table: Table) -> None:
 class PackedSource(ArchiveSource):
     """Images of `root/packed/SPLIT`, packed by `pack_gldv2`; the same ids in the same order as unpacked.
 
-    `orientation` is how they were packed, "exif" or "ignore".
+    `packed_with` are the orientation and colour that they were packed with.
     """
 
     advice = "pack them again, or list only images that are there"
@@ -137,7 +137,7 @@ class PackedSource(ArchiveSource):
         how = f"`dolglab prepare task=pack root={self.root}`"
         try:
             listed = json.loads((folder / LITDATA_INDEX).read_text())
-            chunks, self.orientation = listed["chunks"], str(listed["packed"]["orientation"])
+            chunks, self.packed_with = listed["chunks"], _packed_with(listed["packed"])
             table = open_table(folder / TABLE)
             files = {str(chunk["filename"]): int(chunk["chunk_bytes"]) for chunk in chunks}
             wrong = [name for name, size in files.items() if (folder / name).stat().st_size != size]
@@ -175,7 +175,7 @@ class StreamedSource(ArchiveSource):
         try:
             listed = self._download(LITDATA_INDEX)
             about = json.loads(listed)
-            self.orientation = str(about["packed"]["orientation"])
+            self.packed_with = _packed_with(about["packed"])
             files = [str(chunk["filename"]) for chunk in about["chunks"]]
             folder = self.root / CACHE / hashlib.blake2b(listed, digest_size=8).hexdigest()
             for name in COLUMNS:
@@ -350,6 +350,11 @@ def _indexed_part(archive: Path) -> Table | None:
             return {name: part[name] for name in PART}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
+
+
+def _packed_with(about: Mapping[str, object]) -> tuple[str, str]:
+    """The orientation and colour of what was packed; before there was a choice of these, colours were ignored."""
+    return str(about["orientation"]), str(about.get("colour", "ignore"))
 
 
 def _join(folder: Path, archives: list[Path]) -> Path:

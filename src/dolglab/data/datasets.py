@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dolglab.contracts import BadImage, Batch, Benchmark, Crop, ImageBatch, ImageSource, Orientation, TrainingSet
+from dolglab.contracts import BadImage, Batch, Benchmark, Crop, ImageBatch, ImageSource, TrainingSet
 from dolglab.data.augment import NUM_DRAWS
-from dolglab.data.image_formats import BrokenImageError, Pixels, reason
+from dolglab.data.colour import Pixels
+from dolglab.data.image_errors import BrokenImageError, reason
 from dolglab.data.image_reading import READ_ALL, CropRange, Reading, crop_query, decode, decode_crop, shrink
 from dolglab.errors import UserError
 from dolglab.io import retry_io
@@ -209,13 +210,13 @@ class BenchmarkImages(Dataset[ImageBatch]):
         benchmark: its images, queries and crop rule.
         max_side: images larger than this are shrunk to it (by area) after the crop; None keeps every pixel.
         skip_bad: leave unreadable images out (they are listed in the batch) where an error is the rule.
-        orientation: "exif" turns images upright as they state, "ignore" takes them as they are stored.
+        reading: how they are read.
     """
 
     benchmark: InitVar[Benchmark]
     max_side: int | None = None
     skip_bad: bool = False
-    orientation: Orientation = "exif"
+    reading: Reading = READ_ALL
 
     def __post_init__(self, benchmark: Benchmark) -> None:
         self.source: ImageSource = benchmark.source
@@ -233,7 +234,7 @@ class BenchmarkImages(Dataset[ImageBatch]):
         bad: list[BadImage] = []
         for position in positions:
             try:
-                pixels = decode(retry_io(self.source.read, position), self.orientation)
+                pixels = decode(retry_io(self.source.read, position), self.reading)
                 pixels = shrink(crop_query(pixels, self.boxes[position], self.crop), self.max_side)
                 images.append(torch.from_numpy(pixels))
                 read.append(position)

@@ -1,24 +1,18 @@
-"""What encoded images are before their pixels are decoded: formats, sizes, EXIF orientation, and what is wrong."""
+"""What encoded images say of themselves before their pixels are decoded: format, size, orientation, ICC profile."""
 
 from __future__ import annotations
 
 import io
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import struct
 from typing import Any, NamedTuple
 
-import numpy as np
 import simplejpeg
-from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dolglab.contracts import Orientation
-
-Pixels = UInt8[np.ndarray, "_ _ 3"]
-
-# Above this an image is refused before it is decoded; Pillow's own limit for a decompression bomb.
-MAX_PIXELS = 178_956_970
+from dolglab.data.image_errors import MAX_PIXELS, BrokenImageError, broken_image_errors, check_pixels
+from dolglab.data.tiff import is_tiff, open_tiff
 
 # What is opened, and what such files are called. Pillow knows more, some of which start other programs (EPS). MPO is a
 # JPEG to its opener.
@@ -35,24 +29,19 @@ FORMATS = {
     "TIFF": ".tif",
 }
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+JXL_CODESTREAM, JXL_CONTAINER = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
+JPEG2000_CODESTREAM = b"\xff\x4f\xff\x51"
 
-# The EXIF tag of the orientation, and the mark before an EXIF block: files without it are not parsed.
+# The EXIF tag of the orientation, and the marks before an EXIF block and an ICC profile: files without them are not
+# parsed.
 ORIENTATION_TAG = 0x0112
-EXIF_MARK = b"Exif\0\0"
-# An EXIF block stands in a JPEG's first segments, of 64 kB at most each; profiles may stand before it.
-EXIF_WITHIN = 262_144
-
-
-class BrokenImageError(ValueError):
-    """Bytes that are no usable image; the message is the reason."""
-
-
-class NoImageError(BrokenImageError):
-    """Bytes of no format that is read."""
-
-
-class TooLargeError(BrokenImageError):
-    """More pixels than are decoded."""
+EXIF_MARK, ICC_MARK = b"Exif\0\0", b"ICC_PROFILE\0"
+# They stand in a JPEG's first segments, of 64 kB at most each; profiles may take several.
+MARKS_WITHIN = 1_048_576
+# What libjpeg says of bytes that stand between two markers.
+EXTRANEOUS = re.compile(r"extraneous bytes before marker 0x([0-9a-f]{2})")
+# A JPEG of more passes over its pixels is none that a camera or a program makes.
+MAX_SCANS = 100
 
 
 class Header(NamedTuple):
@@ -71,6 +60,10 @@ def read_header(data: bytes) -> Header:
     with broken_image_errors():
         if is_heic(data):
             return Header(".heic", *open_heic(data).size)
+        if is_jxl(data):
+            return Header(".jxl", *jxl_size(data))
+        if is_tiff(data):
+            return Header(".tif", *open_tiff(data).size)
         with open_image(data) as image:
             return Header(FORMATS[image.format or ""], *image.size)
 
@@ -82,35 +75,10 @@ def open_image(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
 
 
-@contextmanager
-def broken_image_errors() -> Iterator[None]:
-    """Have whatever a parser raises over bytes that are no whole image come as a BrokenImageError, without warnings."""
-    try:
-        with warnings.catch_warnings():
-            # Notes on metadata, palettes and sizes: what matters here either decodes or raises.
-            warnings.simplefilter("ignore")
-            yield
-    except BrokenImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise NoImageError("not an image") from error
-    except Image.DecompressionBombError as error:
-        raise TooLargeError("too many pixels") from error
-    except Exception as error:
-        # Broken files make parsers raise almost anything: OSError, SyntaxError, struct.error, RuntimeError, EOFError.
-        raise BrokenImageError(str(error) or type(error).__name__) from error
-
-
-def reason(error: Exception) -> str:
-    """Why an image could not be read, in a few words on one line."""
-    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join((words or type(error).__name__).split())
-
-
 def jpeg_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
     """Height and width of a JPEG that libjpeg-turbo can give as RGB; None for everything else.
 
-    Raises TooLargeError.
+    Raises TooLargeError, and BrokenImageError for more than `MAX_SCANS` passes.
     """
     if data[:2] != b"\xff\xd8":
         return None
@@ -120,32 +88,51 @@ def jpeg_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | No
         return None
     if colourspace in ("CMYK", "YCCK"):
         return None
-    check_pixels((int(width), int(height)), max_pixels)
+    check_jpeg(data, (int(width), int(height)), max_pixels)
     return int(height), int(width)
 
 
-def check_pixels(size: tuple[int, int], limit: int) -> None:
-    """Raise TooLargeError for an image of that width and height with more than `limit` pixels."""
-    width, height = size
-    if width * height > limit:
-        raise TooLargeError(f"{width} x {height} pixels, above the limit of {limit}")
+def check_jpeg(data: bytes, size: tuple[int, int], max_pixels: int) -> None:
+    """Raise TooLargeError as `check_pixels`, and BrokenImageError for more than `MAX_SCANS` passes over the pixels."""
+    check_pixels(size, max_pixels, len(data))
+    scans = data.count(b"\xff\xda")
+    if scans > MAX_SCANS:
+        raise BrokenImageError(f"a JPEG of {scans} scans, above the limit of {MAX_SCANS}")
 
 
-def check_sides(height: int, width: int, min_side: int) -> None:
-    """Raise BrokenImageError for a side below `min_side` pixels."""
-    if min(height, width) < min_side:
-        raise BrokenImageError(f"{width} x {height} pixels, below the limit of {min_side} a side")
+def is_damage(complaint: str) -> bool:
+    """Whether what libjpeg-turbo complains of is damage to the picture, not an oddity of its header.
+
+    >>> is_damage("Premature end of JPEG file"), is_damage("Invalid SOS parameters for sequential JPEG")
+    (True, False)
+    """
+    before = EXTRANEOUS.search(complaint)
+    if before is not None:
+        # Padding between segments is harmless; it is not where the data of the picture should be.
+        return 0xD0 <= int(before[1], 16) <= 0xDA
+    return complaint.startswith(("Premature end of JPEG", "Corrupt JPEG data"))
 
 
 def jpeg_orientation(data: bytes, orientation: Orientation) -> int:
     """What a JPEG states, 1 (upright) to 8; 1 where that is ignored, or nothing is stated that can be read."""
-    if orientation == "ignore" or data.find(EXIF_MARK, 0, EXIF_WITHIN) < 0:
+    if orientation == "ignore" or data.find(EXIF_MARK, 0, MARKS_WITHIN) < 0:
         return 1
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image_orientation(image)
     except Exception:  # Broken metadata make Pillow raise nearly anything; the pixels may be whole.
         return 1
+
+
+def jpeg_profile(data: bytes) -> bytes | None:
+    """A JPEG's ICC profile; None where there is none that can be read."""
+    if data.find(ICC_MARK, 0, MARKS_WITHIN) < 0:
+        return None
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.info.get("icc_profile")
+    except Exception:  # As above.
+        return None
 
 
 def image_orientation(image: Image.Image) -> int:
@@ -170,3 +157,59 @@ def open_heic(data: bytes) -> Any:
     except ImportError:
         raise ImportError("HEIC: pip install 'dolglab[heic]'") from None
     return open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
+
+
+def is_jxl(data: bytes) -> bool:
+    """Whether bytes begin as a JPEG XL file."""
+    return data.startswith((JXL_CODESTREAM, JXL_CONTAINER))
+
+
+def jxl_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a JPEG XL, as stored (ISO/IEC 18181-1). Raises ValueError for a file without a codestream."""
+    start = 0
+    if data.startswith(JXL_CONTAINER):
+        whole, part = data.find(b"jxlc"), data.find(b"jxlp")
+        # A part begins with its number.
+        start = whole + 4 if whole >= 0 else part + 8
+    if not data.startswith(JXL_CODESTREAM, start):
+        raise ValueError("a JPEG XL without a picture")
+    bits, place = int.from_bytes(data[start + 2 : start + 18], "little"), 0
+
+    def take(count: int) -> int:
+        nonlocal place
+        value = bits >> place & (1 << count) - 1
+        place += count
+        return value
+
+    def side(small: int) -> int:
+        return 8 * (take(5) + 1) if small else 1 + take((9, 13, 18, 30)[take(2)])
+
+    small = take(1)
+    height = side(small)
+    shape = take(3)
+    if not shape:
+        return side(small), height
+    over, under = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[shape - 1]
+    return height * over // under, height
+
+
+class Jpeg2000Header(NamedTuple):
+    """What a JPEG 2000 says of its components: how many, bits of the deepest, and the ICC profile."""
+
+    components: int
+    bits: int
+    profile: bytes | None
+
+
+def jpeg2000_header(data: bytes) -> Jpeg2000Header:
+    """Raises struct.error and ValueError for a file that ends within it."""
+    start = data.index(JPEG2000_CODESTREAM)
+    (components,) = struct.unpack_from(">H", data, start + 40)
+    depths = data[start + 42 : start + 42 + 3 * components : 3]
+    # A colour specification box of the second method holds a profile.
+    box = data.find(b"colr", 0, start)
+    profile = None
+    if box >= 4 and data[box + 4] == 2:
+        (length,) = struct.unpack_from(">I", data, box - 4)
+        profile = data[box + 7 : box - 4 + length]
+    return Jpeg2000Header(components, max(depth & 0x7F for depth in depths) + 1, profile)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
-from contextlib import suppress
-from typing import NamedTuple, cast, get_args
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast, get_args
 
 import cv2
 import numpy as np
@@ -14,22 +15,26 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
-from dolglab.contracts import Crop, Orientation
-from dolglab.data.image_formats import (
+from dolglab.contracts import Colour, Crop, Orientation
+from dolglab.data.colour import Pixels, rgb_of, to_srgb
+from dolglab.data.image_errors import (
     MAX_PIXELS,
     BrokenImageError,
-    Pixels,
     TooLargeError,
     broken_image_errors,
     check_pixels,
     check_sides,
-    image_orientation,
-    is_heic,
-    jpeg_orientation,
-    jpeg_size,
-    open_heic,
-    open_image,
 )
+from dolglab.data.image_formats import (
+    image_orientation,
+    is_damage,
+    is_heic,
+    is_jxl,
+    jpeg_orientation,
+    jpeg_profile,
+    jpeg_size,
+)
+from dolglab.data.image_opening import open_picture
 from dolglab.errors import UserError
 
 # Images with more bytes of pixels than this are decoded into memory of their own.
@@ -40,8 +45,34 @@ MAX_SHRINKING, MAX_WHOLE = 600_000_000, 400_000_000
 # Modes that Pillow shrinks as they are.
 REDUCIBLE = ("L", "RGB", "RGBA", "CMYK")
 
-# Pillow's limit is the whole process's: one large image at a time.
-_one_large_image = threading.Lock()
+# Bytes a pixel that decoding takes for a moment, at most, and that all threads together may take so.
+DECODING, MEMORY = 14, 3_000_000_000
+
+
+class MemoryBudget:
+    """Bytes that the threads of this process may take together; what is larger than all of it is alone."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._used = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Wait until there are so many bytes, and have them."""
+        size = min(size, self.size)
+        with self._changed:
+            self._changed.wait_for(lambda: self._used + size <= self.size)
+            self._used += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= size
+                self._changed.notify_all()
+
+
+_budget = MemoryBudget(MEMORY)
 
 
 class Box(NamedTuple):
@@ -61,58 +92,55 @@ class CropRange(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """How training images are read: turned upright or as they are stored, and the least side in pixels."""
+    """How images are read.
+
+    Attributes:
+        orientation: "exif" turns them upright as they state, "ignore" takes them as they are stored.
+        colour: "srgb" converts them from the ICC profile that they hold, "ignore" takes their values for sRGB.
+        min_side: training images with a side of fewer pixels count as broken.
+        damaged: JPEGs that end early or whose bytes are damaged are read as far as they can be.
+    """
 
     orientation: Orientation = "exif"
+    colour: Colour = "srgb"
     min_side: int = 1
+    damaged: bool = False
 
 
 READ_ALL = Reading()
 
 
-def checked_reading(orientation: object, min_side: object) -> Reading:
-    """Both as one. Raises UserError for an orientation there is not, or a side that is no whole number above 0."""
-    if orientation not in get_args(Orientation):
-        raise UserError(f"orientation must be {' or '.join(get_args(Orientation))}, not {orientation}")
+def checked_reading(orientation: object, colour: object, min_side: object = 1) -> Reading:
+    """These as one. Raises UserError for a rule there is not, or a side that is no whole number above 0."""
+    for name, value, choices in (("orientation", orientation, Orientation), ("colour", colour, Colour)):
+        if value not in get_args(choices):
+            raise UserError(f"{name} must be {' or '.join(get_args(choices))}, not {value}")
     if not isinstance(min_side, int) or min_side < 1:
         raise UserError(f"min_side must be a whole number above 0, not {min_side}")
-    return Reading(cast("Orientation", orientation), min_side)
+    return Reading(cast("Orientation", orientation), cast("Colour", colour), min_side)
 
 
-def decode(data: bytes, orientation: Orientation = "exif", max_pixels: int = MAX_PIXELS) -> Pixels:
-    """The whole image at full resolution, (H, W, 3) RGB, upright or as it is stored. Raises BrokenImageError."""
-    if jpeg_size(data, max_pixels) is not None:
-        # The strict decoder refuses files that Pillow can still read whole.
-        with suppress(ValueError):
-            pixels = simplejpeg.decode_jpeg(data, "RGB")
-            return np.ascontiguousarray(upright(pixels, jpeg_orientation(data, orientation)))
-    return np.ascontiguousarray(_decode_with_pillow(data, orientation, max_pixels))
+def decode(data: bytes, reading: Reading = READ_ALL, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """The whole image at full resolution, (H, W, 3) RGB, as `reading` says. Raises BrokenImageError."""
+    return _finish(*_decode(data, reading, max_pixels))
 
 
 def decode_shrunk(
-    data: bytes,
-    max_side: int,
-    orientation: Orientation = "exif",
-    max_pixels: int = MAX_PIXELS,
-    max_whole: int = MAX_WHOLE,
+    data: bytes, max_side: int, reading: Reading = READ_ALL, max_pixels: int = MAX_PIXELS, max_whole: int = MAX_WHOLE
 ) -> Pixels:
-    """An image with its longer side brought down to `max_side`, (H, W, 3) RGB, upright or as it is stored.
+    """An image with its longer side brought down to `max_side`, (H, W, 3) RGB, as `reading` says.
 
-    Up to `max_pixels` exactly `shrink(decode(data))`. Above, one at a time: JPEG and JPEG 2000, up to `MAX_SHRINKING`
-    pixels, at the smallest of their own scales that is no smaller than twice `max_side`; others, up to `max_whole`
-    pixels, whole and then shrunk. Raises BrokenImageError.
+    Up to `max_pixels` `shrink(decode(data))`, but that colours are converted last. Above: JPEG and JPEG 2000, up to
+    `MAX_SHRINKING` pixels, at the smallest of their own scales that is no smaller than twice `max_side`; others, up to
+    `max_whole` pixels, whole and then shrunk. Raises BrokenImageError.
     """
     try:
-        return shrink(decode(data, orientation, max_pixels), max_side)
+        pixels, profile = _decode(data, reading, max_pixels)
     except TooLargeError:
-        if is_heic(data):
+        if is_heic(data) or is_jxl(data):
             raise
-        with _one_large_image:
-            usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                return shrink(_decode_large(data, 2 * max_side, orientation, max_whole), max_side)
-            finally:
-                Image.MAX_IMAGE_PIXELS = usual
+        pixels, profile = _decode_large(data, 2 * max_side, reading, max_whole)
+    return _finish(shrink(pixels, max_side), profile)
 
 
 def decode_crop(
@@ -125,32 +153,33 @@ def decode_crop(
     """
     shape = jpeg_size(data)
     if shape is None:
-        pixels = _decode_with_pillow(data, reading.orientation)
+        pixels, profile = _decode_others(data, reading)
         height, width = pixels.shape[:2]
         check_sides(height, width, reading.min_side)
-        return resize(_cut(pixels, random_box(height, width, crop, rng), (height, width)), size)
+        box = random_box(height, width, crop, rng)
+        return _finish(resize(_cut(pixels, box, (height, width)), size), profile)
     check_sides(*shape, reading.min_side)
     turn = jpeg_orientation(data, reading.orientation)
     height, width = shape[::-1] if turn >= 5 else shape
     box = random_box(height, width, crop, rng)
     needed = min(height, math.ceil(height * size / box.height)), min(width, math.ceil(width * size / box.width))
-    try:
-        pixels = simplejpeg.decode_jpeg(
-            data,
-            "RGB",
-            min_height=needed[turn >= 5],
-            min_width=needed[turn < 5],
-            # Between a half and the whole libjpeg-turbo has no SIMD: slower than decoding the whole.
-            min_factor=2,
-            # Less exact by about a grey level, which training does not see.
-            fastdct=True,
-            fastupsample=True,
-            buffer=_scratch(3 * height * width),
-        )
-        pixels = upright(pixels, turn)
-    except ValueError:
-        pixels = _decode_with_pillow(data, reading.orientation)
-    return resize(_cut(pixels, box, (height, width)), size)
+    pixels = _decode_jpeg(
+        data,
+        reading,
+        min_height=needed[turn >= 5],
+        min_width=needed[turn < 5],
+        # Between a half and the whole libjpeg-turbo has no SIMD: slower than decoding the whole.
+        min_factor=2,
+        # Less exact by about a grey level, which training does not see.
+        fastdct=True,
+        fastupsample=True,
+        buffer=_scratch(3 * height * width),
+    )
+    if pixels is None:
+        pixels, profile = _decode_others(data, reading)
+    else:
+        pixels, profile = upright(pixels, turn), _profile_of(data, reading)
+    return _finish(resize(_cut(pixels, box, (height, width)), size), profile)
 
 
 def random_box(height: int, width: int, crop: CropRange, rng: np.random.Generator) -> Box:
@@ -213,15 +242,16 @@ def _cut(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
     return pixels[tuple(spans)]
 
 
-def pixels_of(image: Image.Image, orientation: Orientation = "exif", max_pixels: int = MAX_PIXELS) -> Pixels:
-    """An open image's pixels, (H, W, 3) RGB, upright or as they are stored; may be a view.
+def pixels_of(image: Image.Image, reading: Reading = READ_ALL, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """An open image's pixels, (H, W, 3) RGB, as `reading` says; may be a view.
 
     Raises BrokenImageError for too many pixels, and what Pillow raises for broken files.
     """
     check_pixels(image.size, max_pixels)
-    pixels = _rgb(image)
+    pixels, profile = rgb_of(image, reading.colour)
     # Asked after loading, since TIFF images are turned by it.
-    return upright(pixels, image_orientation(image)) if orientation == "exif" else pixels
+    turn = image_orientation(image) if reading.orientation == "exif" else 1
+    return _finish(upright(pixels, turn), profile)
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
@@ -251,41 +281,81 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-def _decode_with_pillow(data: bytes, orientation: Orientation, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Everything else: other formats, CMYK, 16 bits, palettes, the first frame of an animation; may be a view."""
+def _finish(pixels: Pixels, profile: bytes | None) -> Pixels:
+    """Contiguous pixels, in sRGB: the last step, since it costs more than decoding and shrinking do."""
+    pixels = np.ascontiguousarray(pixels)
+    return pixels if profile is None else to_srgb(pixels, profile)
+
+
+def _decode(data: bytes, reading: Reading, max_pixels: int) -> tuple[Pixels, bytes | None]:
+    """An image's pixels, and the profile that they are still to be converted from; may be a view."""
+    shape = jpeg_size(data, max_pixels)
+    if shape is not None:
+        with _budget.taken(3 * shape[0] * shape[1]):
+            pixels = _decode_jpeg(data, reading)
+        if pixels is not None:
+            return upright(pixels, jpeg_orientation(data, reading.orientation)), _profile_of(data, reading)
+    return _decode_others(data, reading, max_pixels)
+
+
+def _decode_jpeg(data: bytes, reading: Reading, colours: str = "RGB", **options: Any) -> NDArray[np.uint8] | None:
+    """The pixels of a JPEG, as stored; None for one that libjpeg-turbo refuses and Pillow may read whole.
+
+    Raises BrokenImageError for one whose bytes are damaged, unless `reading` takes such.
+    """
+    try:
+        return simplejpeg.decode_jpeg(data, colours, strict=not reading.damaged, **options)
+    except ValueError as error:
+        # It says so of other files too that are whole.
+        if is_damage(str(error)):
+            raise BrokenImageError(f"a damaged JPEG: {error}") from error
+    return None
+
+
+def _profile_of(data: bytes, reading: Reading) -> bytes | None:
+    return jpeg_profile(data) if reading.colour == "srgb" else None
+
+
+def _decode_others(
+    data: bytes, reading: Reading, max_pixels: int = MAX_PIXELS, min_side: int | None = None
+) -> tuple[Pixels, bytes | None]:
+    """As `_decode`, of everything else: other formats, CMYK, the first frame of an animation.
+
+    With `min_side` they are shrunk by whole numbers, so that the longer side is no smaller than that.
+    """
     if not data:
         raise BrokenImageError("zero bytes")
+    if data[:2] == b"\xff\xd8" and not reading.damaged:
+        # Pillow reads on through damage; at an eighth of the size all bytes are looked at too.
+        _decode_jpeg(data, reading, "CMYK", min_height=1, min_width=1)
     with broken_image_errors():
-        if is_heic(data):
-            # The format itself is turned when it is decoded.
-            heic = open_heic(data)
-            check_pixels(heic.size, max_pixels)
-            return np.array(heic.to_pillow().convert("RGB"), dtype=np.uint8)
-        with open_image(data) as image:
-            return pixels_of(image, orientation, max_pixels)
+        image, turn = open_picture(data, max_pixels, None if min_side is None else MAX_SHRINKING)
+        with image, _budget.taken(DECODING * min(image.width * image.height, MAX_WHOLE)):
+            picture = image if min_side is None else _reduced(image, max(1, max(image.size) // min_side))
+            pixels, profile = rgb_of(picture, reading.colour)
+            # Asked after decoding, since TIFF images are turned by it.
+            turn = image_orientation(image) if turn is None else turn
+            return upright(pixels, turn if reading.orientation == "exif" else 1), profile
 
 
-def _decode_large(data: bytes, min_side: int, orientation: Orientation, max_whole: int) -> Pixels:
-    """Pixels whose longer side is at least `min_side` long, as far as the format can shrink by itself."""
-    with broken_image_errors(), open_image(data) as image:
-        check_pixels(image.size, MAX_SHRINKING if image.format in ("JPEG", "JPEG2000") else max_whole)
-        longer = max(image.size)
-        if image.format == "JPEG" and image.mode != "CMYK":
-            width, height = (max(1, round(side * (min_side / longer))) for side in image.size)
-            pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=1)
-        elif image.mode in REDUCIBLE and not isinstance(image, Jpeg2KImageFile):
-            # By whole numbers and area, without a second copy of the whole.
-            pixels = _rgb(image.reduce(max(1, longer // min_side)))
-        else:
-            if isinstance(image, Jpeg2KImageFile):
-                image.reduce = max(0, (longer // min_side).bit_length() - 1)  # pyright: ignore[reportAttributeAccessIssue]
-            pixels = _rgb(image)
-        return np.ascontiguousarray(upright(pixels, image_orientation(image)) if orientation == "exif" else pixels)
+def _decode_large(data: bytes, min_side: int, reading: Reading, max_whole: int) -> tuple[Pixels, bytes | None]:
+    """As `_decode`, with the longer side at least `min_side` long, as far as the format can shrink by itself."""
+    shape = jpeg_size(data, MAX_SHRINKING)
+    if shape is not None:
+        height, width = (max(1, round(side * (min_side / max(shape)))) for side in shape)
+        pixels = _decode_jpeg(data, reading, min_height=height, min_width=width, min_factor=1)
+        if pixels is not None:
+            return upright(pixels, jpeg_orientation(data, reading.orientation)), _profile_of(data, reading)
+    return _decode_others(data, reading, max_whole, min_side)
 
 
-def _rgb(image: Image.Image) -> Pixels:
-    """An image of any mode as RGB; of 16 bits the upper 8."""
-    if image.mode.startswith("I"):
-        grey = (np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
+    """An image at a whole number's share of its size, where its format or mode can be shrunk so."""
+    if isinstance(image, Jpeg2KImageFile):
+        image.reduce = factor.bit_length() - 1  # pyright: ignore[reportAttributeAccessIssue]
+    elif image.mode in REDUCIBLE:
+        # By area, without a second copy of the whole.
+        smaller = image.reduce(factor)
+        smaller.info = image.info
+        return smaller
+    return image

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from dolglab.contracts import Batch, Benchmark, ImageBatch, Orientation, TrainingSet
+from dolglab.contracts import Batch, Benchmark, Colour, ImageBatch, Orientation, TrainingSet
 from dolglab.data.archive_source import PackedSource, StreamedSource
 from dolglab.data.augment import Augmentation
 from dolglab.data.datasets import (
@@ -52,6 +52,7 @@ class LandmarkDataModule(L.LightningDataModule):
         sampling: "uniform" draws each training image once an epoch; "balanced" as many draws, each landmark alike;
             "sqrt" between them, a landmark by the square root of its images.
         orientation: "exif" turns images upright as they state, "ignore" takes them as they are stored.
+        colour: "srgb" converts images from the ICC profile that they hold, "ignore" takes their values for sRGB.
         min_side: training images with a side of fewer pixels count as broken.
 
     Raises UserError for sizes that do not fit.
@@ -70,6 +71,7 @@ class LandmarkDataModule(L.LightningDataModule):
     on_error: Literal["error", "skip"] = "error"
     sampling: str = "uniform"
     orientation: Orientation = "exif"
+    colour: Colour = "srgb"
     min_side: int = 16
 
     def __post_init__(self) -> None:
@@ -78,7 +80,7 @@ class LandmarkDataModule(L.LightningDataModule):
             raise UserError("image_size, batch_size and eval_batch must be above 0, workers not below 0")
         check_whole_images(self.max_side, self.on_error)
         checked_seed(self.seed)
-        self.reading = checked_reading(self.orientation, self.min_side)
+        self.reading = checked_reading(self.orientation, self.colour, self.min_side)
         self._chances = self._groups = None
         if self.training is None:
             return
@@ -91,8 +93,12 @@ class LandmarkDataModule(L.LightningDataModule):
         self._chances = draw_chances(self.training.labels, self.sampling)
         if isinstance(source, StreamedSource):
             self._groups = source.groups
-        if isinstance(source, PackedSource | StreamedSource) and source.orientation != self.orientation:
-            raise UserError(f"the images were packed with orientation={source.orientation}, not {self.orientation}")
+        if isinstance(source, PackedSource | StreamedSource) and source.packed_with != self.reading[:2]:
+            orientation, colour = source.packed_with
+            raise UserError(
+                f"the images were packed with orientation={orientation} colour={colour}, not orientation="
+                f"{self.orientation} colour={self.colour}"
+            )
 
     @classmethod
     def from_gldv2(
@@ -231,7 +237,7 @@ class LandmarkDataModule(L.LightningDataModule):
 
     def images_of(self, benchmark: Benchmark) -> BenchmarkImages:
         """A benchmark's images as they are read here."""
-        return BenchmarkImages(benchmark, self.max_side, self.on_error == "skip", self.reading.orientation)
+        return BenchmarkImages(benchmark, self.max_side, self.on_error == "skip", self.reading)
 
     def _benchmark_loader(self, benchmark: Benchmark) -> DataLoader[ImageBatch]:
         world, rank = self._processes()

@@ -10,8 +10,9 @@ from pathlib import Path
 import fsspec
 import numpy as np
 
-from dolglab.data.image_formats import BrokenImageError, Pixels, reason
-from dolglab.data.image_reading import crop_query, decode, decode_shrunk, shrink
+from dolglab.data.colour import Pixels
+from dolglab.data.image_errors import BrokenImageError, reason
+from dolglab.data.image_reading import READ_ALL, Reading, crop_query, decode, decode_shrunk, shrink
 from dolglab.data.sources import is_image, is_visible, stable_ids
 from dolglab.errors import UserError
 from dolglab.io import retry_io
@@ -99,24 +100,24 @@ def _object_store_files(prefix: str, skipped: Callable[[str], None]) -> Iterator
             skipped(base)
 
 
-def photo_pixels(name: str, max_side: int, box: Box | None = None) -> Pixels:
+def photo_pixels(name: str, max_side: int, box: Box | None = None, reading: Reading = READ_ALL) -> Pixels:
     """Pixels of a photo's file or address, as `query_pixels`. Raises UserError as that, and where it is not there."""
     try:
         data = PhotoFile(name, 0, 0).read()
     except OSError as error:
         raise UserError(f"{name} cannot be read: {reason(error)}") from error
-    return query_pixels(data, name, max_side, box)
+    return query_pixels(data, name, max_side, box, reading)
 
 
-def query_pixels(data: bytes, name: str, max_side: int, box: Box | None = None) -> Pixels:
+def query_pixels(data: bytes, name: str, max_side: int, box: Box | None = None, reading: Reading = READ_ALL) -> Pixels:
     """An encoded photo's pixels, (H, W, 3): inside the box x1, y1, x2, y2 (pixels) where one is given, then shrunk.
 
     Raises UserError for a photo that cannot be read and for a box that is not inside it.
     """
     try:
         if box is None:
-            return decode_shrunk(data, max_side)
-        pixels = decode(data)
+            return decode_shrunk(data, max_side, reading)
+        pixels = decode(data, reading)
     except BrokenImageError as error:
         raise UserError(f"{name} cannot be read: {reason(error)}") from error
     (x1, y1, x2, y2), (height, width) = box, pixels.shape[:2]

@@ -17,9 +17,16 @@ from numpy.typing import NDArray
 from dolglab.contracts import ImageSource
 from dolglab.errors import UserError, truncate_list
 
+# What such files are called; what is in them is seen by their first bytes.
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".jp2", ".bmp", ".gif"}
-    | {".tif", ".tiff"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"}
+    | {".tif", ".tiff", ".btf", ".tf8", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".jxl"}
+    | {".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif"}
+)
+# Photographs that are none before they are developed.
+RAW_SUFFIXES = frozenset(
+    {".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".x3f", ".3fr"}
+    | {".iiq", ".rwl", ".raw"}
 )
 # Asking for a file's size is waiting, on a network file system above all: so many threads, each taking so many files.
 STAT_THREADS, STAT_BATCH = 16, 4096

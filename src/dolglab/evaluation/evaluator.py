@@ -95,8 +95,10 @@ class FeatureExtractor:
         """What decides features beside the extractor."""
         return {
             "max_side": self.images.max_side,
-            "orientation": self.images.orientation,
+            "orientation": self.images.reading.orientation,
             "precision": self.trainer.precision,
+            # What was kept before there was a choice ignored it.
+            **({} if self.images.reading.colour == "ignore" else {"colour": self.images.reading.colour}),
         }
 
 
@@ -109,6 +111,7 @@ def make_feature_extractor(
     resize: Resize = "released",
     max_side: int | None = None,
     orientation: str = "exif",
+    colour: str = "ignore",
     on_error: str = "error",
     workers: int = 0,
 ) -> FeatureExtractor:
@@ -120,10 +123,10 @@ def make_feature_extractor(
     check_whole_images(max_side, on_error)
     if not isinstance(workers, int) or workers < 0:
         raise UserError(f"workers must be a whole number from 0, not {workers}")
-    reading = checked_reading(orientation, 1)
+    reading = checked_reading(orientation, colour)
     inference = None if network is None else for_inference(network, str(trainer.precision))
     local = features if features is None or isinstance(features, LocalExtractor) else features(inference)
-    images = Images(max_side, on_error == "skip", reading.orientation, workers)
+    images = Images(max_side, on_error == "skip", reading, workers)
     extractor = None if inference is None else Extractor(inference, scales, resize)
     return FeatureExtractor(trainer, images, Path(store), extractor, local)
 

@@ -10,8 +10,9 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Subset, default_convert
 
-from dolglab.contracts import BadImage, Benchmark, ImageBatch, Orientation
+from dolglab.contracts import BadImage, Benchmark, ImageBatch
 from dolglab.data.datasets import BenchmarkImages
+from dolglab.data.image_reading import READ_ALL, Reading
 from dolglab.extraction.descriptor_store import FeatureTarget
 from dolglab.processes import gather_all
 
@@ -22,13 +23,13 @@ class Images:
 
     max_side: int | None = None
     skip_bad: bool = False
-    orientation: Orientation = "exif"
+    reading: Reading = READ_ALL
     workers: int = 0
     batch: int = 16
 
     def of(self, benchmark: Benchmark) -> BenchmarkImages:
         """The images, by their positions."""
-        return BenchmarkImages(benchmark, self.max_side, self.skip_bad, self.orientation)
+        return BenchmarkImages(benchmark, self.max_side, self.skip_bad, self.reading)
 
 
 class Extraction(L.LightningModule):

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from dolglab.contracts import LocalFeatures
-from dolglab.data.image_formats import Pixels
+from dolglab.data.colour import Pixels
 from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
 from dolglab.library.library import Answer

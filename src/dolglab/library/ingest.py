@@ -9,7 +9,7 @@ from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +17,19 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dolglab.concurrency import prefetch_map
-from dolglab.data.image_formats import BrokenImageError, Pixels, reason
-from dolglab.data.image_reading import decode_shrunk
+from dolglab.contracts import Colour
+from dolglab.data.colour import Pixels
+from dolglab.data.image_errors import BrokenImageError, reason
+from dolglab.data.image_reading import Reading, decode_shrunk
 from dolglab.data.photos import PhotoFile
 from dolglab.errors import UserError, pluralize
 from dolglab.library.catalogue import FILE, Catalogue, Photo
-from dolglab.library.library import Library
+from dolglab.library.library import Library, identity_of
 from dolglab.library.listing import Listing
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
 
 if TYPE_CHECKING:
-    from dolglab.extraction.extractor import Extractor, Group
+    from dolglab.extraction.extractor import Group
 
 # Photos, and seconds at most, between two moments at which what was done is kept.
 COMMIT_PHOTOS, COMMIT_SECONDS = 512, 60.0
@@ -51,17 +53,19 @@ def embed_places(
     model: str | None = None,
     scales: Sequence[float] = (1.0,),
     max_side: int = 1024,
+    colour: Colour | None = None,
     metadata: str | None = None,
     threads: int = 2,
     shard: str | None = None,
     store: str | None = None,
     backend: str = "torch",
     plan: bool = False,
+    damaged: bool = False,
 ) -> None:
     """Find photos, describe those that are new or changed, keep them in a library, and print what was done.
 
-    The arguments are the options of `dolglab embed --help`; no `model` is that of the library. With `plan` it only
-    prints what there is to do. Raises UserError for a person's mistake.
+    The arguments are the options of `dolglab embed --help`; no `model` and no `colour` are those of the library. With
+    `plan` it only prints what there is to do. Raises UserError for a person's mistake.
     """
     if not places and listed is None:
         raise UserError("which photos? name folders, files or a prefix, or a list of them with --list")
@@ -74,10 +78,11 @@ def embed_places(
         strangers = sum(name is None for name, _ in files.metadata(metadata))
         if strangers:
             print(f"{metadata}: {pluralize(strangers, 'row')} for no photo here")
-        if model is None and (Path(library) / FILE).exists():
+        made: dict[str, Any] = {"colour": "srgb"}
+        if (Path(library) / FILE).exists():
             with closing(Catalogue(Path(library))) as catalogue:
-                model = catalogue.about("identity").get("source")
-        loaded = load_extractor(model, scales, max_side, backend)
+                made = identity_of(catalogue)
+        loaded = load_extractor(model or made.get("source"), scales, max_side, backend, colour or made["colour"])
         print(f"model: {loaded.identity['title']}")
         if plan:
             _print_plan(library, loaded, files, threads)
@@ -99,7 +104,7 @@ def embed_places(
                         # Above the bar.
                         print(f"left out: {name!r}: {why}")
 
-                outcome = embed(opened, loaded, files.changed(), threads, advance)
+                outcome = embed(opened, loaded, files.changed(), threads, damaged, advance)
             with opened.catalogue.change() as change:
                 for name, columns in files.metadata(metadata):
                     if name is not None:
@@ -116,7 +121,7 @@ def _print_plan(library: str, loaded: LoadedExtractor, files: Listing, threads: 
     todo = files.changed_count()
     sample = list(islice(files.changed(every=max(1, todo // PLAN_SAMPLE)), PLAN_SAMPLE))
     start = time.perf_counter()
-    for _ in describe_files(loaded.extractor, sample, loaded.identity["max_side"], threads, lambda photo: None):
+    for _ in describe_files(loaded, sample, threads, lambda photo: None):
         pass
     seconds = (time.perf_counter() - start) / max(1, len(sample)) * todo
     size = todo * (4 * loaded.identity["dim"] + PHOTO_BYTES)
@@ -131,6 +136,7 @@ def embed(
     loaded: LoadedExtractor,
     files: Iterable[PhotoFile],
     threads: int = 2,
+    damaged: bool = False,
     progress: Callable[[str, str | None], None] = lambda name, why: None,
 ) -> Intake:
     """Describe files and keep them in the library; gives how many it was.
@@ -139,6 +145,7 @@ def embed(
 
     Args:
         threads: that read and decode.
+        damaged: damaged JPEGs are described as far as they can be read.
         progress: told the name of each file that is done, and why it could not be read.
     """
     intake = Intake(library)
@@ -147,9 +154,8 @@ def embed(
         progress(photo.name, photo.reason)
         intake.add_unread(photo)
 
-    max_side = loaded.identity["max_side"]
     try:
-        for file, shape, descriptor in describe_files(loaded.extractor, files, max_side, threads, unread):
+        for file, shape, descriptor in describe_files(loaded, files, threads, unread, damaged):
             progress(file.name, None)
             intake.add(file, shape, descriptor)
     finally:
@@ -209,23 +215,29 @@ class Intake:
 
 
 def describe_files(
-    extractor: Extractor, files: Iterable[PhotoFile], max_side: int, threads: int, unread: Callable[[Photo], None]
+    loaded: LoadedExtractor,
+    files: Iterable[PhotoFile],
+    threads: int,
+    unread: Callable[[Photo], None],
+    damaged: bool = False,
 ) -> Iterator[tuple[PhotoFile, tuple[int, int], NDArray[np.float32]]]:
     """Each file with its height and width as described and its descriptor, (dim,), about in their order.
 
     Args:
-        max_side: photos are shrunk to so many pixels.
         threads: that read and decode.
+        damaged: damaged JPEGs are described as far as they can be read.
         unread: told of each file that could not be read; where that may pass its size is `UNKNOWN_SIZE`.
     """
     import torch
 
+    extractor = loaded.extractor
     by_place: dict[int, PhotoFile] = {}
 
     def groups() -> Iterator[Group]:
         """Photos that go through the network together, by their places in `by_place`."""
         buckets = extractor.buckets()
-        read = partial(_read, max_side=max_side)
+        reading = loaded.reading._replace(damaged=damaged)
+        read = partial(_read, max_side=loaded.identity["max_side"], reading=reading)
         for place, (file, pixels) in enumerate(prefetch_map(read, files, threads, READ_AHEAD * threads)):
             if isinstance(pixels, Photo):
                 unread(pixels)
@@ -246,9 +258,9 @@ def describe_files(
             yield by_place.pop(place), (int(image.shape[0]), int(image.shape[1])), descriptor
 
 
-def _read(file: PhotoFile, max_side: int) -> Pixels | Photo:
+def _read(file: PhotoFile, max_side: int, reading: Reading) -> Pixels | Photo:
     try:
-        return decode_shrunk(file.read(), max_side)
+        return decode_shrunk(file.read(), max_side, reading)
     except (BrokenImageError, OSError) as error:
         # A disk that was not there, a reader that was not installed: another time it may be read.
         may_pass = isinstance(error, OSError) or isinstance(error.__cause__, ImportError)

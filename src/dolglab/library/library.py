@@ -42,7 +42,7 @@ LOCK = ".lock"
 # Descriptors that are read at a time.
 BATCH = 8192
 # What of a model's identity must be the library's.
-IDENTITY = ("model", "dim", "scales", "max_side")
+IDENTITY = ("model", "dim", "scales", "max_side", "colour")
 
 
 def parse_filters(conditions: Sequence[str], option: str) -> dict[str, str]:
@@ -57,6 +57,12 @@ def parse_filters(conditions: Sequence[str], option: str) -> dict[str, str]:
         if "=" not in condition:
             raise UserError(f"{option} wants COLUMN=VALUE, not {condition}")
     return dict(condition.split("=", 1) for condition in conditions)
+
+
+def identity_of(catalogue: Catalogue) -> dict[str, Any]:
+    """The identity of the model that made a library, see `LoadedExtractor`."""
+    # Before there was a choice, colours were read as they are stored.
+    return {"colour": "ignore", **catalogue.about("identity")}
 
 
 class LibraryBusy(UserError):
@@ -81,7 +87,7 @@ class Library:
         self.folder = Path(folder)
         self.limits = limits
         self.catalogue = Catalogue(self.folder)
-        self.identity: dict[str, Any] = self.catalogue.about("identity")
+        self.identity = identity_of(self.catalogue)
         if identity is not None:
             self.check(identity)
         self.store = stores.open_store(self.folder, self.identity["dim"], self.catalogue.about("store"), limits)

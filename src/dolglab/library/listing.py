@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO
 
-from dolglab.data.image_formats import reason
+from dolglab.data.image_errors import reason
 from dolglab.data.photos import PhotoFile, files_below
 from dolglab.data.sources import IMAGE_SUFFIXES, stable_ids
 from dolglab.errors import UserError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dolglab.data.image_formats import Pixels
+from dolglab.data.colour import Pixels
 from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Columns, Descriptors, Photo
@@ -29,7 +29,8 @@ class SearchEngine:
         self.library = Library(folder)
         identity = self.library.identity
         self.max_side: int = identity["max_side"]
-        self.loaded = load_extractor(identity["source"], identity["scales"], self.max_side, backend)
+        self.loaded = load_extractor(identity["source"], identity["scales"], self.max_side, backend, identity["colour"])
+        self.reading = self.loaded.reading
         self.library.check(self.loaded.identity)
         self._verifier = SpatialVerifier(self.max_side)
 
@@ -55,7 +56,7 @@ class SearchEngine:
 
     def explain(self, query: Pixels, answer: Answer) -> Explanation:
         """Why an answer was found. Raises UserError where its photo can no longer be read."""
-        pixels = photo_pixels(answer.photo.name, self.max_side)
+        pixels = photo_pixels(answer.photo.name, self.max_side, reading=self.reading)
         return explain(self.loaded.extractor, self._verifier, query, pixels)
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dolglab.data.image_formats import Pixels
+from dolglab.data.colour import Pixels
 from dolglab.data.image_reading import shrink
 from dolglab.data.photos import Box, photo_pixels, read_box
 from dolglab.errors import UserError
@@ -90,7 +90,7 @@ def search_photos(
     names = [file.name for file in find_photos(queries)]
     results: list[SearchResult] = []
     for start in range(0, len(names), BATCH):
-        images = _read_queries(names[start : start + BATCH], engine.max_side, part, alone=len(names) == 1)
+        images = _read_queries(names[start : start + BATCH], engine, part, alone=len(names) == 1)
         found = engine.search(list(images.values()), top, filters, verify=rerank is not None) if images else []
         for (name, image), row in zip(images.items(), found, strict=True):
             answers = [answer for answer in row if answer.cosine >= min_cosine]
@@ -109,12 +109,12 @@ def search_photos(
         print(f"page: {html}")
 
 
-def _read_queries(names: Sequence[str], max_side: int, box: Box | None, alone: bool) -> dict[str, Pixels]:
+def _read_queries(names: Sequence[str], engine: SearchEngine, box: Box | None, alone: bool) -> dict[str, Pixels]:
     """Pixels by name; of several, one that cannot be read is told of and left out."""
     pixels = {}
     for name in names:
         try:
-            pixels[name] = photo_pixels(name, max_side, box)
+            pixels[name] = photo_pixels(name, engine.max_side, box, engine.reading)
         except UserError as error:
             if alone:
                 raise

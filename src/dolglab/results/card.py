@@ -120,6 +120,7 @@ def protocol(
     selection: Mapping[str, str],
     precision: str,
     orientation: str = "exif",
+    colour: str = "ignore",
 ) -> dict[str, object]:
     """The part of a card without which its figures mean nothing; `selection` are the sets that chose the weights.
 
@@ -130,9 +131,10 @@ def protocol(
         "resize": resize,
         "image_size": max_side,
         "selection": dict(selection),
-        # float32 goes without saying, and so do upright photographs.
+        # float32 goes without saying, and so do upright photographs, and colours as the released code reads them.
         "precision": None if precision == "32-true" else precision,
         "orientation": None if orientation == "exif" else orientation,
+        "colour": None if colour == "ignore" else colour,
     }
 
 

@@ -184,7 +184,14 @@ def dataset_lines(cards: Sequence[Card]) -> list[str]:
 # What a protocol says first, in this order.
 PROTOCOL_KEYS = ("crop", "scales", "resize", "image_size")
 # What goes without saying, until another row says something else.
-UNSTATED = {"crop": MISSING, "image_size": "unlimited", "precision": "32-true", "orientation": "exif", "index": "exact"}
+UNSTATED = {
+    "crop": MISSING,
+    "image_size": "unlimited",
+    "precision": "32-true",
+    "orientation": "exif",
+    "colour": "ignore",
+    "index": "exact",
+}
 
 
 def protocol_line(card: Card) -> str:

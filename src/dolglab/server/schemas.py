@@ -13,7 +13,8 @@ from fastapi import HTTPException, UploadFile
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from dolglab.data.image_formats import BrokenImageError, Header, NoImageError, TooLargeError, read_header
+from dolglab.data.image_errors import BrokenImageError, NoImageError, TooLargeError
+from dolglab.data.image_formats import Header, read_header
 from dolglab.errors import UserError
 from dolglab.io import is_utf8
 from dolglab.library import catalogue, library

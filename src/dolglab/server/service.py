@@ -12,7 +12,7 @@ from typing import IO, TypeVar
 import numpy as np
 from fastapi import HTTPException
 
-from dolglab.data.image_formats import Pixels
+from dolglab.data.colour import Pixels
 from dolglab.data.photos import Box, query_pixels
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Columns, Descriptors, Photo
@@ -113,7 +113,7 @@ class SearchService:
         photo_files.check_unchanged(photo)
 
         def work() -> Explanation:
-            pixels = query_pixels(data, "the photo", self.finder.max_side, box)
+            pixels = query_pixels(data, "the photo", self.finder.max_side, box, self.finder.reading)
             try:
                 return self.finder.explain(pixels, Answer(photo, 0.0))
             except UserError:
@@ -167,7 +167,7 @@ class SearchService:
 
     def _embed(self, data: bytes, box: Box | None) -> tuple[Pixels, Descriptors]:
         """A photo's pixels, (H, W, 3), and its descriptor, (1, dim)."""
-        pixels = query_pixels(data, "the photo", self.finder.max_side, box)
+        pixels = query_pixels(data, "the photo", self.finder.max_side, box, self.finder.reading)
         descriptor = self.finder.loaded.describe([pixels])
         if not np.isfinite(descriptor).all():
             raise UserError("the network gives this photo no finite descriptor")

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dolglab.data.image_formats import BrokenImageError, reason
-from dolglab.data.image_reading import pixels_of, shrink
+from dolglab.contracts import Colour
+from dolglab.data.image_errors import BrokenImageError, reason
+from dolglab.data.image_reading import Reading, pixels_of, shrink
 from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
 from dolglab.sharing.hub import fetch, is_hub_folder
@@ -51,8 +52,10 @@ class LoadedModel:
     Arguments and errors are those of `dolglab.load`.
     """
 
-    def __init__(self, source: str | Path, scales: Sequence[float] = (1.0,), max_side: int = 1024) -> None:
-        self._loaded = load_extractor(str(source), scales, max_side)
+    def __init__(
+        self, source: str | Path, scales: Sequence[float] = (1.0,), max_side: int = 1024, colour: Colour = "srgb"
+    ) -> None:
+        self._loaded = load_extractor(str(source), scales, max_side, colour=colour)
         self.dim: int = self._loaded.identity["dim"]
         self._max_side = max_side
 
@@ -66,16 +69,16 @@ class LoadedModel:
             return self([images])[0]
         if not images:
             return np.empty((0, self.dim), np.float32)
-        return self._loaded.describe([_read_picture(image, self._max_side) for image in images])
+        return self._loaded.describe([_read_picture(image, self._max_side, self._loaded.reading) for image in images])
 
 
-def _read_picture(image: Picture, max_side: int) -> NDArray[np.uint8]:
+def _read_picture(image: Picture, max_side: int, reading: Reading) -> NDArray[np.uint8]:
     """An image's pixels, shrunk to `max_side`, (H, W, 3) RGB."""
     if isinstance(image, str | Path):
-        return photo_pixels(str(image), max_side)
+        return photo_pixels(str(image), max_side, reading=reading)
     if isinstance(image, Image.Image):
         try:
-            return shrink(np.ascontiguousarray(pixels_of(image)), max_side)
+            return shrink(pixels_of(image, reading), max_side)
         except (BrokenImageError, OSError) as error:
             raise UserError(f"{image} cannot be read: {reason(error)}") from error
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -98,6 +101,11 @@ class LoadedExtractor:
     extractor: Extractor
     identity: dict[str, Any]
 
+    @property
+    def reading(self) -> Reading:
+        """How its photos are read."""
+        return Reading(colour=self.identity["colour"])
+
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """L2-normalised descriptors, (n, dim), of RGB pixels, (H, W, 3) each."""
         import torch
@@ -107,7 +115,11 @@ class LoadedExtractor:
 
 
 def load_extractor(
-    source: str | None, scales: Sequence[float] = (1.0,), max_side: int = 1024, backend: str = "torch"
+    source: str | None,
+    scales: Sequence[float] = (1.0,),
+    max_side: int = 1024,
+    backend: str = "torch",
+    colour: Colour = "srgb",
 ) -> LoadedExtractor:
     """An extractor of the network that `source` names (see `resolve_model`).
 
@@ -118,6 +130,7 @@ def load_extractor(
             exported folder's own file on the CPU where that is of this network, and otherwise one that is made once
             for each network and kept in the user's cache. It is no part of the identity: both give the same
             descriptors within 1e-4. An ONNX file that gives others, such as an int8 one, is named by `source`.
+        colour: how photos are read, see `Reading`.
 
     Raises UserError for another backend, and as `resolve_model` and `write_onnx`.
     """
@@ -144,6 +157,7 @@ def load_extractor(
         "dim": model.network.dim,
         "scales": [float(scale) for scale in scales],
         "max_side": max_side,
+        "colour": colour,
     }
     return LoadedExtractor(extractor, identity)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
-from dolglab.data.image_formats import BrokenImageError
+from dolglab.data.image_errors import BrokenImageError
 from dolglab.data.image_reading import decode, shrink
 from dolglab.data.sources import is_image
 from dolglab.errors import UserError

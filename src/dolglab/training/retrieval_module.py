@@ -140,7 +140,7 @@ def run_test(
     Returns one ranking a benchmark, in the main process; none in the others.
     Raises UserError, which says that a given checkpoint is kept, where an image stops the test.
     """
-    images = Images(data.max_side, data.on_error == "skip", data.reading.orientation, data.workers, data.eval_batch)
+    images = Images(data.max_side, data.on_error == "skip", data.reading, data.workers, data.eval_batch)
     inference = for_inference(network, str(trainer.precision))
     extractor = FeatureExtractor(trainer, images, store, Extractor(inference, options.scales, options.resize))
     evaluator = Evaluator(extractor, RetrievalPipeline(options.index))

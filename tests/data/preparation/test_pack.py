@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from archives import tar
 from dolglab.data.archive_source import PackedSource, index_archives
 from dolglab.data.gldv2 import load_gldv2
-from dolglab.data.image_reading import decode
+from dolglab.data.image_reading import READ_ALL, decode
 from dolglab.data.module import LandmarkDataModule
 from dolglab.data.preparation import pack
 from dolglab.data.preparation.pack import pack_gldv2, packed_bytes
@@ -54,7 +54,7 @@ def test_all_sources_give_the_same_ids_in_the_same_order(large: Path, workers: i
         assert names[0] == names[1]
     for row in range(len(packed)):
         data = unpacked.source.read(row)
-        assert packed.source.read(row) == packed_bytes(data, 64, 90, "exif")
+        assert packed.source.read(row) == packed_bytes(data, 64, 90, READ_ALL)
         assert packed.source.size(row) == len(packed.source.read(row))
     assert len(list(folder.glob("*.bin"))) == 5
 
@@ -71,10 +71,10 @@ def test_litdata_reads_what_was_packed(large: Path) -> None:
 
 def test_images_are_brought_down_and_never_up(photo: Photo, encode: Encode) -> None:
     big, small = encode(photo(300, 400), quality=95), encode(photo(30, 40), quality=95)
-    assert decode(packed_bytes(big, 200, 90, "exif")).shape == (150, 200, 3)
-    assert packed_bytes(small, 200, 90, "exif") == small
-    assert packed_bytes(encode(photo(30, 40), "PNG"), 200, 90, "exif")[:2] == b"\xff\xd8"
-    assert packed_bytes(b"no image", 200, 90, "exif") == b"no image"
+    assert decode(packed_bytes(big, 200, 90, READ_ALL)).shape == (150, 200, 3)
+    assert packed_bytes(small, 200, 90, READ_ALL) == small
+    assert packed_bytes(encode(photo(30, 40), "PNG"), 200, 90, READ_ALL)[:2] == b"\xff\xd8"
+    assert packed_bytes(b"no image", 200, 90, READ_ALL) == b"no image"
 
 
 def test_only_what_is_missing_is_packed_again(large: Path) -> None:
@@ -134,14 +134,15 @@ def test_damage_to_what_was_packed_is_found(large: Path) -> None:
 def test_how_they_were_turned_must_be_how_they_are_read(large: Path) -> None:
     pack_in_sevens(large, size=64, orientation="ignore", workers=1)
     reading = {"source": "packed", "holdout": 0, "batch_size": 4}
-    with pytest.raises(UserError, match=r"orientation=ignore.* exif"):
-        LandmarkDataModule.from_gldv2(large, **reading)
+    for options in ({}, {"orientation": "ignore", "colour": "ignore"}):
+        with pytest.raises(UserError, match=r"orientation=ignore colour=srgb"):
+            LandmarkDataModule.from_gldv2(large, **options, **reading)
     assert LandmarkDataModule.from_gldv2(large, orientation="ignore", **reading).num_classes == 3
 
 
 def test_long_thin_images_keep_their_bytes(photo: Photo, encode: Encode) -> None:
     panorama = encode(photo(20, 900))
-    assert packed_bytes(panorama, 640, 90, "exif") == panorama
+    assert packed_bytes(panorama, 640, 90, READ_ALL) == panorama
 
 
 def test_settings_that_mean_nothing_leave_what_was_packed(large: Path) -> None:

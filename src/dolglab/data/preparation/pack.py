@@ -17,11 +17,11 @@ import numpy as np
 import simplejpeg
 
 from dolglab.concurrency import process_map, resolve_workers
-from dolglab.contracts import Orientation
+from dolglab.contracts import Colour, Orientation
 from dolglab.data.archive_source import LITDATA_INDEX, TABLE, save_table
 from dolglab.data.gldv2 import Kind, image_source, listed_ids
-from dolglab.data.image_formats import BrokenImageError, reason
-from dolglab.data.image_reading import checked_reading, decode, shrink
+from dolglab.data.image_errors import BrokenImageError, reason
+from dolglab.data.image_reading import Reading, checked_reading, decode, shrink
 from dolglab.data.sources import GLDv2Source, file_size
 from dolglab.errors import UserError
 from dolglab.io import folder_lock, retry_io, write_text
@@ -43,7 +43,7 @@ class _Job(NamedTuple):
     source: GLDv2Source
     size: int
     quality: int
-    orientation: Orientation
+    reading: Reading
     chunk_size: int
     chunk: Path
 
@@ -55,6 +55,7 @@ def pack_gldv2(
     train_csv: str = "train_clean.csv",
     source: Kind = "auto",
     orientation: Orientation = "exif",
+    colour: Colour = "srgb",
     workers: int | None = None,
     chunk_size: int = CHUNK_SIZE,
 ) -> Path:
@@ -73,12 +74,12 @@ def pack_gldv2(
         raise UserError(f"size must be above 0 and quality from 1 to 100, not {size} and {quality}")
     if find_spec("litdata") is None:
         raise UserError("packing needs LitData: pip install 'dolglab[pack]'")
-    orientation, workers = checked_reading(orientation, THIN).orientation, resolve_workers(workers)
+    reading, workers = checked_reading(orientation, colour), resolve_workers(workers)
     root = Path(root)
     images = image_source(root, "train", listed_ids(root, "train", train_csv), source)
     folder = root / "packed" / "train"
     with folder_lock(folder):
-        jobs = _jobs(images, size, quality, orientation, folder, chunk_size)
+        jobs = _jobs(images, size, quality, reading, folder, chunk_size)
         left = [job for job in jobs if not _done(job)]
         try:
             _check_space(left, jobs, folder)
@@ -95,10 +96,10 @@ def pack_gldv2(
     return folder
 
 
-def packed_bytes(data: bytes, size: int, quality: int, orientation: Orientation) -> bytes:
+def packed_bytes(data: bytes, size: int, quality: int, reading: Reading) -> bytes:
     """An image's bytes as they are packed."""
     try:
-        pixels = decode(data, orientation)
+        pixels = decode(data, reading)
     except BrokenImageError:
         return data
     shorter, longer = sorted(pixels.shape[:2])
@@ -107,18 +108,21 @@ def packed_bytes(data: bytes, size: int, quality: int, orientation: Orientation)
     return simplejpeg.encode_jpeg(np.ascontiguousarray(shrink(pixels, size)), quality, colorsubsampling="420")
 
 
-def _jobs(
-    images: GLDv2Source, size: int, quality: int, orientation: Orientation, folder: Path, chunk_size: int
-) -> list[_Job]:
+def _jobs(images: GLDv2Source, size: int, quality: int, reading: Reading, folder: Path, chunk_size: int) -> list[_Job]:
     """A chunk's name says what is in it, so that one of other images or settings is never taken for it."""
     rows = np.arange(len(images))
-    about = json.dumps([size, quality, orientation, images.split]).encode()
+    about = json.dumps([size, quality, reading.orientation, images.split, *_stated(reading).values()]).encode()
     jobs = []
     for number, start in enumerate(range(0, len(images), chunk_size)):
         part = images.take(rows[start : start + chunk_size])
         tag = hashlib.blake2b(about + part.ids.tobytes(), digest_size=6).hexdigest()
-        jobs.append(_Job(part, size, quality, orientation, chunk_size, folder / f"chunk-{number:05}-{tag}.bin"))
+        jobs.append(_Job(part, size, quality, reading, chunk_size, folder / f"chunk-{number:05}-{tag}.bin"))
     return jobs
+
+
+def _stated(reading: Reading) -> dict[str, str]:
+    """The colour of what is packed, where it is not that of what was packed before there was a choice."""
+    return {} if reading.colour == "ignore" else {"colour": reading.colour}
 
 
 def _done(job: _Job) -> bool:
@@ -147,7 +151,7 @@ def _packed(job: _Job, position: int) -> bytes:
         data = retry_io(job.source.read, position)
     except OSError as error:
         raise UserError(f"{job.source.name(position)} cannot be read: {reason(error)}") from error
-    return packed_bytes(data, job.size, job.quality, job.orientation)
+    return packed_bytes(data, job.size, job.quality, job.reading)
 
 
 def _pack(job: _Job) -> None:
@@ -193,7 +197,8 @@ def _join(folder: Path, jobs: list[_Job]) -> None:
     ids, offsets, sizes = (np.concatenate(column) for column in zip(*map(_layout, jobs), strict=True))
     archive = np.repeat(np.arange(len(jobs)), [len(job.source) for job in jobs])
     chunks = [chunk for part in parts for chunk in part["chunks"]]
-    about = {key: getattr(jobs[0], key) for key in ("size", "quality", "orientation")}
+    size, quality, reading = jobs[0].size, jobs[0].quality, jobs[0].reading
+    about = {"size": size, "quality": quality, "orientation": reading.orientation, **_stated(reading)}
     write_text(folder / LITDATA_INDEX, json.dumps({"chunks": chunks, "config": parts[0]["config"], "packed": about}))
     save_table(folder / TABLE, {"id": ids, "archive": archive, "offset": offsets, "size": sizes})
 

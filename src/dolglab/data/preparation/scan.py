@@ -18,10 +18,12 @@ from PIL import Image
 from dolglab.concurrency import process_map, resolve_workers
 from dolglab.contracts import Orientation
 from dolglab.data.gldv2 import Kind, image_source, listed_ids
-from dolglab.data.image_formats import BrokenImageError, check_sides, image_orientation, jpeg_size, reason
+from dolglab.data.image_errors import BrokenImageError, check_sides, reason
+from dolglab.data.image_formats import image_orientation, jpeg_size
 from dolglab.data.image_reading import Reading, checked_reading, decode
 from dolglab.data.sources import GLDv2Source
-from dolglab.errors import UserError
+from dolglab.data.tiff import is_tiff, open_tiff
+from dolglab.errors import UserError, pluralize
 from dolglab.io import csv_text, folder_lock, retry_io, write_text
 
 # Images between two marks from which a scan that was stopped goes on.
@@ -65,7 +67,7 @@ def scan_gldv2(
     Returns the skip list's path. Raises UserError for a split, list or images that are not there, and a folder that
     cannot be written or that another process prepares.
     """
-    reading, workers = checked_reading(orientation, min_side), resolve_workers(workers)
+    reading, workers = checked_reading(orientation, "ignore", min_side), resolve_workers(workers)
     folder = Path(root) / split
     images = image_source(root, split, listed_ids(root, split, train_csv), source, probe=False)
     with folder_lock(folder):
@@ -121,11 +123,16 @@ def _check_readable(data: bytes, reading: Reading) -> None:
     try:
         simplejpeg.decode_jpeg(data, "RGB", min_height=1, min_width=1, fastdct=True, fastupsample=True)
     except ValueError:
-        # Pillow can still read some of what the strict decoder refuses.
+        # Pillow can still read some of what the strict decoder refuses; what is damaged is refused there too.
         decode(data)
 
 
 def _oddities(data: bytes, reading: Reading) -> list[str]:
+    if is_tiff(data):
+        picture = open_tiff(data)
+        pages = f", with {pluralize(picture.further, 'further page')}" if picture.further else ""
+        deep = f", {picture.page.bitspersample} bits, of which the upper 8 are taken" if picture.deep else ""
+        return [f"TIFF, read all the same{deep}{pages}"]
     with Image.open(io.BytesIO(data)) as image:
         jpeg = image.format in JPEG_FORMATS
         turn = image_orientation(image)

@@ -1,0 +1,185 @@
+"""TIFF files: which of their pages is the picture, and samples that are not 8 bits each."""
+
+from __future__ import annotations
+
+import io
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+from tifffile import COMPRESSION, PHOTOMETRIC, TiffPage
+
+from dolglab.data.colour import image_of, to_8_bits
+from dolglab.data.image_errors import BrokenImageError, UnsupportedImageError
+
+# Notes on damaged tags: what matters here either decodes or raises.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+logging.getLogger("tifffile").propagate = False
+
+HEADERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Pages that are looked at: in a longer file the picture is among these.
+MAX_PAGES = 1000
+# Bits of NewSubfileType: a smaller copy of another page, and a mask for one.
+REDUCED, MASK = 1, 4
+# A first page with sides below this share of those of a page of the same shape is its thumbnail.
+THUMBNAIL = 0.5
+# What Pillow decodes rightly: its compressions, and of samples of 8 bits and less its colours.
+PILLOW_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000})
+PILLOW_COLOURS = frozenset({0, 1, 2, 3, 5, 6, 8})
+# What there is a fallback for where imagecodecs is not installed: none, and those of Python's own library.
+PLAIN_COMPRESSIONS = frozenset({1, 8, 32773, 32946, 34925})
+LAB = (PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB)
+# Kinds of alpha: that the colours hold already, and that they do not.
+PREMULTIPLIED, SEPARATE = 1, 2
+EXTRA = "pip install 'dolglab[formats]'"
+# Channels of a colour, by photometric interpretation.
+CHANNELS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3}
+
+
+class Picture(NamedTuple):
+    """A TIFF's page that is the picture.
+
+    Attributes:
+        page: it.
+        place: where it stands among the file's own pages; None for one that another page refers to.
+        further: how many other pages there are that are neither smaller copies nor masks.
+    """
+
+    page: TiffPage
+    place: int | None
+    further: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, as stored."""
+        return int(self.page.imagewidth), int(self.page.imagelength)
+
+    @property
+    def by_pillow(self) -> bool:
+        """Whether Pillow reads its samples as what they are."""
+        page = self.page
+        if self.place is None or (page.parent.byteorder == ">" and page.parent.is_bigtiff):
+            return False
+        if page.compression not in PILLOW_COMPRESSIONS or page.sampleformat not in (1, 4):
+            return False
+        if page.bitspersample <= 8:
+            return page.photometric in PILLOW_COLOURS
+        deep = {1: (1,), 2: (3, 4), 5: (4,)}.get(int(page.photometric), ())
+        return page.bitspersample == 16 and page.samplesperpixel in deep and page.planarconfig == 1
+
+    @property
+    def deep(self) -> bool:
+        """Whether it has more than 8 bits a sample."""
+        return self.page.bitspersample > 8
+
+    @property
+    def profile(self) -> bytes | None:
+        """Its ICC profile."""
+        tag = self.page.tags.get(34675)
+        return None if tag is None else bytes(tag.value)
+
+    @property
+    def orientation(self) -> int:
+        """As EXIF's, 1 to 8."""
+        tag = self.page.tags.get(274)
+        return tag.value if tag is not None and tag.value in range(1, 9) else 1
+
+
+def is_tiff(data: bytes) -> bool:
+    """Whether bytes begin as a TIFF or BigTIFF file."""
+    return data[:4] in HEADERS
+
+
+def open_tiff(data: bytes) -> Picture:
+    """The page of a TIFF that is its picture: the first, if that is no smaller copy of another.
+
+    Raises tifffile's errors for what is no whole file.
+    """
+    file = tifffile.TiffFile(io.BytesIO(data))
+    pages = [page for _, page in zip(range(MAX_PAGES), file.pages, strict=False) if isinstance(page, TiffPage)]
+    pages = [page for page in pages if page.imagewidth and page.imagelength]
+    # Cameras store the picture below the page of its thumbnail.
+    below = [page for parent in pages for page in parent.pages or () if isinstance(page, TiffPage)]
+    whole = [page for page in pages if not page.subfiletype & (REDUCED | MASK)]
+    whole = whole or [page for page in below if not page.subfiletype & (REDUCED | MASK)] or pages
+    if not whole:
+        raise BrokenImageError("a TIFF without a page")
+    first = next((page for page in whole if _is_thumbnail(whole[0], page)), whole[0])
+    place = next((place for place, page in enumerate(pages) if page is first), None)
+    return Picture(first, place, sum(page is not first for page in whole))
+
+
+def read_samples(picture: Picture) -> Image.Image:
+    """A page's samples, 8 bits of each, as an image of mode L, LA, RGB, RGBA, CMYK or LAB.
+
+    Raises UnsupportedImageError for samples that are not read, and tifffile's errors for broken ones.
+    """
+    page = picture.page
+    channels = CHANNELS.get(int(page.photometric))
+    # A JPEG inside is decoded to RGB.
+    if channels is None or (page.photometric == PHOTOMETRIC.YCBCR and page.compression != COMPRESSION.JPEG):
+        raise UnsupportedImageError(f"a TIFF of {_name(page.photometric)} colours is not read")
+    if page.compression not in PLAIN_COMPRESSIONS and not _has_imagecodecs():
+        raise ImportError(f"a TIFF of {_name(page.compression)} compression: {EXTRA}")
+    samples = page.asarray().reshape(page.shape)
+    # Planes become channels.
+    samples = np.moveaxis(samples, page.axes.index("S"), -1) if "S" in page.axes else samples[..., None]
+    if samples.ndim != 3:
+        raise UnsupportedImageError(f"a TIFF with pages of {samples.ndim - 1} dimensions is not read")
+    if page.photometric in LAB:
+        return Image.merge("LAB", [Image.fromarray(plane) for plane in _lab(samples, page)])
+    if page.photometric == PHOTOMETRIC.PALETTE:
+        samples, bits = np.moveaxis(np.asarray(page.colormap), 0, -1)[samples[..., 0]], 16
+    else:
+        bits = page.bitspersample
+    levels = to_8_bits(samples, bits)
+    if page.photometric == PHOTOMETRIC.MINISWHITE:
+        levels[..., 0] = 255 - levels[..., 0]
+    if page.photometric == PHOTOMETRIC.SEPARATED:
+        return Image.fromarray(np.ascontiguousarray(levels[..., :4]), "CMYK")
+    # Of further samples the first may be alpha: that the colours hold already, or not.
+    extra = int(page.extrasamples[0]) if page.extrasamples else 0
+    image = image_of(levels[..., : channels + (extra in (PREMULTIPLIED, SEPARATE))])
+    if extra == PREMULTIPLIED:
+        image = Image.frombytes("RGBa", image.size, image.convert("RGBA").tobytes()).convert("RGBA")
+    return image
+
+
+def _is_thumbnail(first: TiffPage, other: TiffPage) -> bool:
+    """Whether a page that does not say so is a smaller copy of another one, of the same shape."""
+    height, width = first.imagelength, first.imagewidth
+    scale = width / max(1, other.imagewidth)
+    return scale < THUMBNAIL and abs(scale * other.imagelength - height) <= max(1, 0.02 * height)
+
+
+def _lab(samples: NDArray[np.generic], page: TiffPage) -> list[NDArray[np.uint8]]:
+    """L* of 0 to 100, and a* and b* of -128 to 127, as Pillow's mode LAB holds them."""
+    if samples.dtype.kind == "f":
+        lightness, a, b = (samples[..., i].astype(np.float64) for i in range(3))
+    elif page.photometric == PHOTOMETRIC.ICCLAB:
+        # From 0 on; of 16 bits with 100 at 65280.
+        top, one = (255, 1) if page.bitspersample == 8 else (65280, 256)
+        lightness = samples[..., 0].astype(np.float64) * (100 / top)
+        a, b = (samples[..., i].astype(np.float64) / one - 128 for i in (1, 2))
+    else:
+        bits = page.bitspersample
+        lightness = samples[..., 0].astype(f"u{bits // 8}") * (100 / ((1 << bits) - 1))
+        a, b = (samples[..., i].astype(f"i{bits // 8}") / (1 << (bits - 8)) for i in (1, 2))
+    planes = (lightness * 2.55, a + 128, b + 128)
+    return [np.rint(plane).clip(0, 255).astype(np.uint8) for plane in planes]
+
+
+def _has_imagecodecs() -> bool:
+    try:
+        import imagecodecs  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return False
+    return True
+
+
+def _name(value: int) -> str:
+    """What a photometric interpretation or a compression is called."""
+    return value.name if isinstance(value, COMPRESSION | PHOTOMETRIC) else str(value)

@@ -1,0 +1,71 @@
+"""Every encoding of one picture shows that picture."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dolglab.data.image_errors import UnsupportedImageError
+from dolglab.data.image_formats import read_header
+from dolglab.data.image_reading import CropRange, decode, decode_crop, decode_shrunk
+from dolglab.sharing.loading import LoadedExtractor, load_extractor
+from picture_encodings import LOSSY, Encoding, encodings, master, refused
+
+ENCODINGS = list(encodings(master()))
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedExtractor:
+    return load_extractor("efficientnet_lite0")
+
+
+@pytest.fixture(scope="module")
+def descriptors(loaded: LoadedExtractor) -> dict[bytes, NDArray[np.float32]]:
+    """Of what encodings show, by its pixels."""
+    shown = {encoding.shows.tobytes(): encoding.shows for encoding in ENCODINGS}
+    return {key: loaded.describe([pixels.copy()])[0] for key, pixels in shown.items()}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda encoding: encoding.name)
+def test_a_picture_is_what_it_shows(
+    encoding: Encoding, loaded: LoadedExtractor, descriptors: dict[bytes, NDArray[np.float32]]
+) -> None:
+    pixels = decode(encoding.data)
+    assert pixels.shape == encoding.shows.shape
+    assert np.abs(pixels.astype(int) - encoding.shows).mean() <= encoding.loss
+    cosine = loaded.describe([pixels])[0] @ descriptors[encoding.shows.tobytes()]
+    assert cosine >= (0.98 if encoding.loss == LOSSY else 0.995)
+    assert read_header(encoding.data)[1:] == encoding.shows.shape[1::-1]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS[::7], ids=lambda encoding: encoding.name)
+def test_however_it_is_read(encoding: Encoding) -> None:
+    height, width = encoding.shows.shape[:2]
+    # As if it had more pixels than are decoded whole.
+    if encoding.family not in ("HEIC", "JPEG XL"):
+        small = decode_shrunk(encoding.data, width // 4, max_pixels=1000)
+        assert small.shape == (height // 4, width // 4, 3)
+        means = encoding.shows.reshape(height // 4, 4, width // 4, 4, 3).mean((1, 3))
+        assert np.abs(small - means).mean() <= encoding.loss + 4
+    whole = CropRange(area=(1.0, 1.0), ratio=(width / height, width / height))
+    crop = decode_crop(encoding.data, whole, 60, np.random.default_rng(0))
+    assert abs(crop.mean() - encoding.shows.mean()) <= encoding.loss + 4
+
+
+@pytest.mark.parametrize(("name", "data", "named"), list(refused(master())), ids=lambda value: str(value)[:20])
+def test_what_does_not_say_what_is_white_is_refused(name: str, data: bytes, named: str) -> None:
+    with pytest.raises(UnsupportedImageError, match=named):
+        decode(data)
+
+
+def test_the_list_of_formats_is_what_is_tried() -> None:
+    listed = re.search(r"other files are counted\. (.*?)\. Colours", README.read_text(), re.DOTALL)
+    assert listed is not None
+    # Names of formats, without what stands in brackets and the commands that install.
+    names = re.findall(r"[A-Z][A-Za-z]+(?: [A-Z0-9]+)?", re.sub(r"\(.*?\)|`.*?`", "", listed[1], flags=re.DOTALL))
+    assert set(names) == {encoding.family for encoding in ENCODINGS}
