@@ -32,7 +32,7 @@ class Encoding(NamedTuple):
 def master(height: int = 120, width: int = 160) -> NDArray[np.uint8]:
     """A picture with soft and hard edges, and with the whitest white and the blackest black."""
     coarse = np.random.default_rng(3).integers(0, 256, (6, 8, 3), np.uint8)
-    pixels = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    pixels = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
     pixels[: height // 5, : width // 4] = 255
     pixels[-height // 5 :, -width // 4 :] = 0
     return pixels

@@ -57,8 +57,9 @@ def rgb_of(image: Image.Image, colour: Colour = "srgb") -> tuple[Pixels, bytes |
     profile = image.info.get("icc_profile") if colour == "srgb" else None
     if image.mode == "LAB":
         return np.array(lab_transform().apply(image)), None
-    if image.mode == "CMYK" and profile and (transform := transform_of(profile, "CMYK")) is not None:
-        return np.array(transform.apply(image)), None
+    if image.mode == "CMYK":
+        transform = transform_of(profile, "CMYK") if profile else None
+        return np.array(image.convert("RGB") if transform is None else transform.apply(image)), None
     if image.mode.startswith("I"):
         # PNG's 16 bits of grey; the colour of those that are not there comes as one of them.
         samples = np.asarray(image).clip(0, 65535)
@@ -78,7 +79,8 @@ def to_srgb(pixels: Pixels, profile: bytes) -> Pixels:
     """
     if (transform := transform_of(profile, "RGB")) is not None:
         return np.array(transform.apply(Image.fromarray(pixels)))
-    if (transform := transform_of(profile, "L")) is not None:
+    transform = transform_of(profile, "L")
+    if transform is not None and (pixels[..., :1] == pixels).all():
         return np.array(transform.apply(Image.fromarray(np.ascontiguousarray(pixels[..., 0]))))
     return pixels
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import struct
 from typing import Any, NamedTuple
 
@@ -38,8 +37,6 @@ ORIENTATION_TAG = 0x0112
 EXIF_MARK, ICC_MARK = b"Exif\0\0", b"ICC_PROFILE\0"
 # They stand in a JPEG's first segments, of 64 kB at most each; profiles may take several.
 MARKS_WITHIN = 1_048_576
-# What libjpeg says of bytes that stand between two markers.
-EXTRANEOUS = re.compile(r"extraneous bytes before marker 0x([0-9a-f]{2})")
 # A JPEG of more passes over its pixels is none that a camera or a program makes.
 MAX_SCANS = 100
 
@@ -106,11 +103,21 @@ def is_damage(complaint: str) -> bool:
     >>> is_damage("Premature end of JPEG file"), is_damage("Invalid SOS parameters for sequential JPEG")
     (True, False)
     """
-    before = EXTRANEOUS.search(complaint)
-    if before is not None:
-        # Padding between segments is harmless; it is not where the data of the picture should be.
-        return 0xD0 <= int(before[1], 16) <= 0xDA
     return complaint.startswith(("Premature end of JPEG", "Corrupt JPEG data"))
+
+
+def without_padding(data: bytes) -> bytes:
+    """A JPEG without the bytes that some programs leave between the segments of its header, which are no damage."""
+    kept, place = [data[:2]], 2
+    while 0 <= (start := data.find(b"\xff", place)) < len(data) - 4:
+        if data[start + 1] == 0xDA:
+            return b"".join([*kept, data[start:]])
+        if data[start + 1] in (0x00, 0xFF):
+            place = start + 1
+            continue
+        place = start + 2 + int.from_bytes(data[start + 2 : start + 4])
+        kept.append(data[start:place])
+    return data
 
 
 def jpeg_orientation(data: bytes, orientation: Orientation) -> int:

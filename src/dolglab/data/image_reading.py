@@ -33,6 +33,7 @@ from dolglab.data.image_formats import (
     jpeg_orientation,
     jpeg_profile,
     jpeg_size,
+    without_padding,
 )
 from dolglab.data.image_opening import open_picture
 from dolglab.errors import UserError
@@ -306,9 +307,15 @@ def _decode_jpeg(data: bytes, reading: Reading, colours: str = "RGB", **options:
     try:
         return simplejpeg.decode_jpeg(data, colours, strict=not reading.damaged, **options)
     except ValueError as error:
-        # It says so of other files too that are whole.
-        if is_damage(str(error)):
-            raise BrokenImageError(f"a damaged JPEG: {error}") from error
+        complaint = error
+    unpadded = without_padding(data)
+    if unpadded != data:
+        try:
+            return simplejpeg.decode_jpeg(unpadded, colours, strict=not reading.damaged, **options)
+        except ValueError as error:
+            complaint = error
+    if is_damage(str(complaint)):
+        raise BrokenImageError(f"a damaged JPEG: {complaint}") from complaint
     return None
 
 

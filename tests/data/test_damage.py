@@ -1,0 +1,152 @@
+"""JPEGs that lost bytes on their way are found by every reader, and images that would cost too much are refused."""
+
+from __future__ import annotations
+
+import io
+import threading
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dolglab.data.image_errors import BrokenImageError, TooLargeError, check_pixels
+from dolglab.data.image_formats import MAX_SCANS
+from dolglab.data.image_reading import CropRange, MemoryBudget, Reading, decode, decode_crop, decode_shrunk
+from dolglab.data.preparation.scan import inspect
+from picture_encodings import master, saved
+
+ANYWAY = Reading(damaged=True)
+# A disk's block that was never written, or was written by something else.
+BLOCK = 4096
+GARBAGE = np.random.default_rng(0).integers(0, 256, BLOCK, np.uint8).tobytes()
+KINDS = {
+    "baseline": ("RGB", {"quality": 92}),
+    "progressive": ("RGB", {"quality": 92, "progressive": True}),
+    "with restarts": ("RGB", {"quality": 92, "restart_marker_rows": 1}),
+    "grey": ("L", {"quality": 95}),
+    "CMYK": ("CMYK", {"quality": 92}),
+}
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut at 30 %": lambda data: data[: len(data) * 3 // 10],
+    "cut at 90 %": lambda data: data[: len(data) * 9 // 10],
+    "without its end": lambda data: data[:-2],
+    "zeros from 30 %": lambda data: data[: len(data) * 3 // 10].ljust(len(data), b"\0"),
+    "zeros from 60 %": lambda data: data[: len(data) * 6 // 10].ljust(len(data), b"\0"),
+    "a block of zeros": lambda data: _over(data, bytes(BLOCK)),
+    "a block of garbage": lambda data: _over(data, GARBAGE),
+    "a block that is gone": lambda data: data[: len(data) // 2] + data[len(data) // 2 + BLOCK :],
+}
+
+
+def _over(data: bytes, block: bytes) -> bytes:
+    start = len(data) // 2
+    return data[:start] + block + data[start + BLOCK :]
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    """JPEGs of several blocks each."""
+    noise = np.random.default_rng(1).integers(-30, 30, (480, 640, 3))
+    image = Image.fromarray((master(480, 640) + noise).clip(0, 255).astype(np.uint8))
+    return {kind: saved(image.convert(mode), "JPEG", **options) for kind, (mode, options) in KINDS.items()}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_jpeg_is_unreadable(files: dict[str, bytes], kind: str, damage: str) -> None:
+    data = DAMAGES[damage](files[kind])
+    for read in (decode, lambda data: decode_shrunk(data, 64), lambda data: decode_shrunk(data, 64, max_pixels=1000)):
+        with pytest.raises(BrokenImageError):
+            read(data)
+    with pytest.raises(BrokenImageError):
+        decode_crop(data, CropRange(), 32, np.random.default_rng(0))
+    finding = inspect(data, Reading())
+    assert finding is not None
+    assert not finding.used
+
+
+@pytest.mark.parametrize("damage", ["cut at 30 %", "zeros from 60 %", "a block of zeros", "a block that is gone"])
+@pytest.mark.parametrize("kind", ["baseline", "progressive", "grey"])
+def test_on_request_it_is_read_as_far_as_it_goes(files: dict[str, bytes], kind: str, damage: str) -> None:
+    whole, data = decode(files[kind]), DAMAGES[damage](files[kind])
+    pixels = decode(data, ANYWAY)
+    assert pixels.shape == whole.shape
+    # All of it is coarse in a progressive one; of others the first rows are whole.
+    assert np.abs(pixels[:64].astype(int) - whole[:64]).mean() < 40
+    assert decode_shrunk(data, 64, ANYWAY).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_stands_behind_the_picture_is_no_damage(files: dict[str, bytes], kind: str) -> None:
+    for data in (files[kind] + b"trailing text", files[kind] + bytes(5000), files[kind] + files[kind]):
+        np.testing.assert_array_equal(decode(data), decode(files[kind]))
+
+
+def test_padding_between_segments_is_no_damage(files: dict[str, bytes]) -> None:
+    data = files["baseline"]
+    start = data.index(b"\xff\xdb")
+    padded = data[:start] + bytes(7) + data[start:]
+    np.testing.assert_array_equal(decode(padded), decode(data))
+
+
+def test_more_pixels_than_its_bytes_hold() -> None:
+    check_pixels((20_000, 8_000), 200_000_000, encoded=10_000)
+    check_pixels((2000, 2000), 200_000_000, encoded=50)
+    with pytest.raises(TooLargeError):
+        check_pixels((20_000, 8_000), 200_000_000, encoded=7_000)
+    with pytest.raises(TooLargeError):
+        check_pixels((20_000, 8_000), 100_000_000)
+
+
+def test_a_jpeg_has_few_scans() -> None:
+    # An ordinary progressive one has ten, and one of its scans is nothing unusual.
+    data = saved(Image.fromarray(master()), "JPEG", progressive=True)
+    assert data.count(b"\xff\xda") > 5
+    decode(data)
+    start = data.rindex(b"\xff\xda")
+    more = data[:start] + data[start:-2] * MAX_SCANS + data[-2:]
+    for read in (decode, lambda data: decode_shrunk(data, 64)):
+        with pytest.raises(BrokenImageError, match=str(MAX_SCANS)):
+            read(more)
+
+
+def test_pages_of_a_tiff_are_counted_up_to_a_limit() -> None:
+    buffer = io.BytesIO()
+    page = Image.fromarray(master(6, 8))
+    page.save(buffer, "TIFF", save_all=True, append_images=[page] * 1200)
+    np.testing.assert_array_equal(decode(buffer.getvalue()), master(6, 8))
+
+
+def test_readers_share_one_budget() -> None:
+    budget = MemoryBudget(100)
+    together, most = 0, 0
+    lock, done = threading.Lock(), []
+
+    def read(size: int) -> None:
+        nonlocal together, most
+        for _ in range(20):
+            with budget.taken(size):
+                with lock:
+                    together += min(size, 100)
+                    most = max(most, together)
+                with lock:
+                    together -= min(size, 100)
+        done.append(size)
+
+    threads = [threading.Thread(target=read, args=(size,)) for size in (10, 40, 60, 100, 1000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == [10, 40, 60, 100, 1000]
+    assert most <= 100
+
+
+def test_a_png_whose_bytes_changed_is_unreadable() -> None:
+    data = bytearray(saved(Image.fromarray(master()), "PNG", compress_level=0))
+    assert zlib.crc32(data)
+    data[len(data) // 2] ^= 0x10
+    with pytest.raises(BrokenImageError):
+        decode(bytes(data))
