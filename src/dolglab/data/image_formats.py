@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import simplejpeg
@@ -35,8 +36,6 @@ JPEG2000_CODESTREAM = b"\xff\x4f\xff\x51"
 # parsed.
 ORIENTATION_TAG = 0x0112
 EXIF_MARK, ICC_MARK = b"Exif\0\0", b"ICC_PROFILE\0"
-# They stand in a JPEG's first segments, of 64 kB at most each; profiles may take several.
-MARKS_WITHIN = 1_048_576
 # A JPEG of more passes over its pixels is none that a camera or a program makes.
 MAX_SCANS = 100
 
@@ -92,7 +91,10 @@ def jpeg_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | No
 def check_jpeg(data: bytes, size: tuple[int, int], max_pixels: int) -> None:
     """Raise TooLargeError as `check_pixels`, and BrokenImageError for more than `MAX_SCANS` passes over the pixels."""
     check_pixels(size, max_pixels, len(data))
-    scans = data.count(b"\xff\xda")
+    end = jpeg_header_end(data)
+    # Where the first scan has all components, there is one.
+    several = data.find(b"\xff\xc2", 0, end) >= 0 or data[end + 4 : end + 5] in (b"\1", b"\2")
+    scans = data.count(b"\xff\xda", end) if several else 1
     if scans > MAX_SCANS:
         raise BrokenImageError(f"a JPEG of {scans} scans, above the limit of {MAX_SCANS}")
 
@@ -108,21 +110,33 @@ def is_damage(complaint: str) -> bool:
 
 def without_padding(data: bytes) -> bytes:
     """A JPEG without the bytes that some programs leave between the segments of its header, which are no damage."""
-    kept, place = [data[:2]], 2
+    parts = [data[start:end] for start, end in _segments(data)]
+    return b"".join([data[:2], *parts]) if parts else data
+
+
+def jpeg_header_end(data: bytes) -> int:
+    """Where the first scan of a JPEG begins, its marker first; the length of what has none."""
+    return next((start for start, end in _segments(data) if end == len(data)), len(data))
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Starts and ends of the segments of a JPEG's header, and last of all that begins with its first scan."""
+    place = 2
     while 0 <= (start := data.find(b"\xff", place)) < len(data) - 4:
-        if data[start + 1] == 0xDA:
-            return b"".join([*kept, data[start:]])
-        if data[start + 1] in (0x00, 0xFF):
+        kind = data[start + 1]
+        if kind == 0xDA:
+            yield start, len(data)
+            return
+        if kind in (0x00, 0xFF):
             place = start + 1
             continue
         place = start + 2 + int.from_bytes(data[start + 2 : start + 4])
-        kept.append(data[start:place])
-    return data
+        yield start, place
 
 
 def jpeg_orientation(data: bytes, orientation: Orientation) -> int:
     """What a JPEG states, 1 (upright) to 8; 1 where that is ignored, or nothing is stated that can be read."""
-    if orientation == "ignore" or data.find(EXIF_MARK, 0, MARKS_WITHIN) < 0:
+    if orientation == "ignore" or data.find(EXIF_MARK, 0, jpeg_header_end(data)) < 0:
         return 1
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -133,7 +147,7 @@ def jpeg_orientation(data: bytes, orientation: Orientation) -> int:
 
 def jpeg_profile(data: bytes) -> bytes | None:
     """A JPEG's ICC profile; None where there is none that can be read."""
-    if data.find(ICC_MARK, 0, MARKS_WITHIN) < 0:
+    if data.find(ICC_MARK, 0, jpeg_header_end(data)) < 0:
         return None
     try:
         with Image.open(io.BytesIO(data)) as image:
