@@ -87,6 +87,19 @@ def test_a_folder_of_photographs(photos: Path, tmp_path: Path, split: str, capsy
     train(config("train", f"output_dir={tmp_path}", *SMALL, *options))
     assert f"{photos.name} test {split}" in capsys.readouterr().out
     assert card(tmp_path)["benchmarks"][0]["difficulties"] == ["medium"]
+    assert card(tmp_path)["protocol"]["colour"] is None
+
+
+def test_an_evaluation_reads_colours_as_its_training_did(photos: Path, tmp_path: Path) -> None:
+    options = ["model=gem", "model.dim=16", "data=folder", f"data.root={photos}", "data.image_size=64", "colour=srgb"]
+    train(config("train", f"output_dir={tmp_path / 'run'}", *SMALL, *options))
+    assert card(tmp_path / "run")["protocol"]["colour"] == "srgb"
+    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    for given, stated in (("auto", "srgb"), ("ignore", None)):
+        options = [f"checkpoint={best}", "benchmark=folder", f"benchmark.root={photos}", f"colour={given}"]
+        folder = tmp_path / given
+        evaluate(config("evaluate", f"output_dir={folder}", *options, "scales=[1.0]", "trainer=cpu", "workers=0"))
+        assert card(folder)["protocol"]["colour"] == stated
 
 
 def test_the_untrained_network_on_a_folder(photos: Path, tmp_path: Path) -> None:
