@@ -8,6 +8,8 @@ import fcntl
 import hashlib
 import io
 import os
+import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,27 +25,67 @@ R = TypeVar("R")
 # Errors of a disk or of a network file system that may pass.
 TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EREMOTEIO})
 TRIES, PAUSE = 3, 0.1  # seconds
+# The end of a name that is aside, and of SQLite's files beside one: whose machine and process it is.
+ASIDE = re.compile(r"\.([0-9a-f]{8})-(\d+)\.part(-journal|-wal|-shm)?$")
+_HOST = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
+_SWEPT: set[Path] = set()
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Where to write what is to stand at `path`, a file or a folder: renamed into place when the block ends well.
 
-    A reader meets what stood there or the whole; a block that fails leaves what stood there, and nothing else. The
-    folders above are made as needed. What stands at `path` already must be a file, or a folder without anything in it.
+    A reader meets what stood there or the whole, after a power cut too; a block that fails leaves what stood there, and
+    nothing else. What a killed process left is swept by the next one that writes into the same folder. The folders
+    above are made as needed. What stands at `path` already must be a file, or a folder without anything in it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    sweep(path.parent)
+    aside = aside_of(path)
     try:
         yield aside
-        if aside.is_file():
-            fsync(aside)
+        # Of a folder the files in it; what lies deeper are thousands of photos that can be made again.
+        for written in aside.iterdir() if aside.is_dir() else (aside,):
+            if written.is_file():
+                fsync(written)
         os.replace(aside, path)
+        fsync(path.parent)
     finally:
-        if aside.is_dir():
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            aside.unlink(missing_ok=True)
+        _remove(aside)
+
+
+def aside_of(path: Path) -> Path:
+    """Where this process writes what is to stand at `path`."""
+    return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.part")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes of this machine left aside in a folder; once a process."""
+    if folder in _SWEPT:
+        return
+    _SWEPT.add(folder)
+    for left in folder.glob(".*.part*"):
+        made_by = ASIDE.search(left.name)
+        if made_by is not None and made_by[1] == _HOST and not _is_alive(int(made_by[2])):
+            _remove(left)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        # Another user's.
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
@@ -73,7 +115,7 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
 
 
 def fsync(path: Path) -> None:
-    """Have a file on the disk itself, where a power cut leaves it."""
+    """Have a file, or a folder's names, on the disk itself, where a power cut leaves it."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

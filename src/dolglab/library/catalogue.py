@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.io import is_utf8
+from dolglab.io import aside_of, is_utf8, sweep
 
 FILE = "catalogue.sqlite"
 FORMAT = 3
@@ -232,7 +232,8 @@ class Catalogue:
     def create(folder: Path, about: Mapping[str, Any]) -> bool:
         """Make an empty library, which says `about` itself what descriptors it takes; False where there is one now."""
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / f".{FILE}.{os.getpid()}.part"
+        sweep(folder)
+        aside = aside_of(folder / FILE)
         aside.unlink(missing_ok=True)
         db = _connect(aside)
         db.executescript(SCHEMA)

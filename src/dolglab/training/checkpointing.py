@@ -119,9 +119,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         path = Path(path)
         try:
-            # What a killed run left half written; one process alone writes to a run's folder.
-            for partial in path.parent.glob(f".{path.name}.*part"):
-                partial.unlink(missing_ok=True)
             with atomic_path(path) as aside:
                 with aside.open("wb") as file:
                     torch.save(checkpoint, file)
