@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dolglab.contracts import Features
-from dolglab.errors import UserError, truncate_list
-from dolglab.models.weights import check_finite, read_file, tensors_of
+from dolglab.errors import UserError
+from dolglab.models.weights import COUNTER, below, check_finite, check_fit, read_file, tensors_of, with_counters
 
 
 class Stage(NamedTuple):
@@ -252,24 +252,55 @@ def _create(
 
 
 def _fitting(name: str, weights: str) -> dict[str, Tensor]:
-    """A file's tensors under the architecture's names: by key, or in order where the keys are another library's."""
+    """A file's tensors under the architecture's names: by name, or in order where the names are another library's.
+
+    What no feature follows from need not be there: batch norms' counters, and the classifier, which may also be of
+    other classes. Raises UserError for tensors of another architecture, and values that are not finite.
+    """
     stored = tensors_of(read_file(weights), weights)
-    check_finite(stored, weights)
     full = timm.create_model(name, pretrained=False).state_dict()
-    if stored.keys() != full.keys():
-        if len(stored) != len(full):
-            raise UserError(f"{weights} has {len(stored)} tensors and {name} has {len(full)}: not its weights")
-        stored = dict(zip(full, stored.values(), strict=True))
-    wrong = [key for key, value in full.items() if stored[key].shape != value.shape]
-    classifier = getattr(timm.get_pretrained_cfg(name), "classifier", None) or "no classifier"
-    if wrong and all(key.startswith(classifier) for key in wrong):
-        # Of other classes: features do not need it.
-        return stored | {key: full[key] for key in wrong}
-    if wrong:
-        raise UserError(
-            f"{weights} does not fit {name}: {len(wrong)} tensors have another shape ({truncate_list(wrong, 8)})"
-        )
-    return stored
+    named = getattr(timm.get_pretrained_cfg(name), "classifier", None) or ()
+    heads = tuple(f"{head}." for head in ([named] if isinstance(named, str) else named))
+    found = _by_name(full, stored, heads, weights) or _in_order(full, stored, heads)
+    if not found:
+        raise UserError(f"{weights} has {len(stored)} tensors and {name} has {len(full)}: not its weights")
+    classifier = {key: value for key, value in full.items() if key.startswith(heads)}
+    found = with_counters(found, full) | classifier
+    check_fit(full, found, f"{weights}, for {name},")
+    check_finite(found, weights)
+    return found
+
+
+def _by_name(
+    full: Mapping[str, Tensor], stored: Mapping[str, Tensor], heads: tuple[str, ...], weights: str
+) -> dict[str, Tensor]:
+    """The stored tensors with the names of `full`, below whatever prefix the network had where it was trained.
+
+    Others may stand beside them, such as projection heads; but nothing is found where modules of the network hold
+    more than it has, as a deeper one's do. Of several networks the teacher is taken. Raises UserError for several
+    without one.
+    """
+    needed = [key for key in full if not key.endswith(COUNTER) and not key.startswith(heads)]
+    prefixes = [key.removesuffix(needed[0]) for key in stored if f".{key}".endswith(f".{needed[0]}")]
+    prefixes = [prefix for prefix in prefixes if all(prefix + key in stored for key in needed)]
+    prefixes = [prefix for prefix in prefixes if "teacher" in prefix] or prefixes
+    if len(prefixes) > 1:
+        raise UserError(f"{weights} holds several networks, below {' and '.join(prefixes)}: keep one of them")
+    found = below(stored, prefixes[0]) if prefixes else {}
+    modules = {key.partition(".")[0] for key in needed}
+    own = {key for key in found if key.partition(".")[0] in modules and not key.startswith(heads)}
+    return {key: found[key] for key in full if key in found} if own <= full.keys() else {}
+
+
+def _in_order(full: Mapping[str, Tensor], stored: Mapping[str, Tensor], heads: tuple[str, ...]) -> dict[str, Tensor]:
+    """The stored tensors under the names of `full`, or of its part that a file need have, where they are as many."""
+    counters = {key for key in full if key.endswith(COUNTER)}
+    classifier = {key for key in full if key.startswith(heads)}
+    for left_out in (set(), counters, classifier, counters | classifier):
+        names = [key for key in full if key not in left_out]
+        if len(names) == len(stored):
+            return dict(zip(names, stored.values(), strict=True))
+    return {}
 
 
 def _find_stages(name: str, options: Mapping[str, Any]) -> list[Stage]:

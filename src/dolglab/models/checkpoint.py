@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import inspect
 import json
-import pickle
+import os
 import pkgutil
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
@@ -19,11 +19,19 @@ import torch
 from torch import Tensor, nn
 
 import dolglab.models
-from dolglab.errors import UserError, truncate_list
+from dolglab.errors import UserError
 from dolglab.models import fusion
 from dolglab.models.backbone import without_weights
 from dolglab.models.dolg import DescriptorModel
-from dolglab.models.weights import below, read_file
+from dolglab.models.weights import (
+    below,
+    check_finite,
+    check_fit,
+    read_file,
+    read_pickle,
+    tensors_of,
+    with_counters,
+)
 from dolglab.renamed import current_target, with_current_targets
 
 # The entry of a Lightning checkpoint in which a run describes itself.
@@ -31,6 +39,9 @@ RUN_KEY = "dolg_run"
 FORMAT = 1
 # What an exported folder holds.
 TENSORS, ABOUT = "model.safetensors", "config.json"
+# What a run's description of itself holds, and how much of it at most.
+PARTS = {"config": Mapping, "config.model": Mapping, "classes": list, "data": Mapping, "data.validation": Mapping}
+MAX_DEPTH, MAX_VALUES = 50, 100_000
 # Settings that an optimizer's state is tied to, and so a run that resumes.
 FIXED_BY_OPTIMIZER = (
     "optim",
@@ -63,17 +74,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if (path / ABOUT).is_file():
         try:
             run = json.loads((path / ABOUT).read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path / ABOUT} is not JSON: {error}") from error
-        if not isinstance(run, dict):
-            raise UserError(f"{path / ABOUT} does not describe a model")
         return {"state_dict": read_file(path / TENSORS), RUN_KEY: _checked_run(run, path)}
     if not path.is_file():
         raise UserError(f"checkpoint not found: {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is damaged or not a checkpoint ({type(error).__name__})") from error
+    checkpoint = read_pickle(path, path, mmap=True)
     run = checkpoint.get(RUN_KEY) if isinstance(checkpoint, dict) else None
     if run is None:
         raise UserError(f"{path} is not a checkpoint of this project: it does not say which model it holds")
@@ -93,13 +99,15 @@ def tensor_file(path: str | Path) -> Path:
 def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
     """The trained network of a checkpoint, in eval mode, and the configuration of its run.
 
-    Raises UserError as `read_checkpoint`, and for weights that do not fit the model they come with.
+    Raises UserError as `read_checkpoint`, and for weights that do not fit the model they come with, or are not finite.
     """
     checkpoint = read_checkpoint(path)
     config = checkpoint[RUN_KEY]["config"]
     model = build_model(config["model"])
-    stored = below(checkpoint["state_dict"], "model.")
-    check_fit(model.state_dict(), stored, path)
+    expected = model.state_dict()
+    stored = with_counters(below(tensors_of(checkpoint.get("state_dict"), path), "model."), expected)
+    check_fit(expected, stored, path)
+    check_finite(stored, path)
     model.load_state_dict(stored)
     return model.eval(), config
 
@@ -115,13 +123,19 @@ def build_model(config: Mapping[str, Any]) -> DescriptorModel:
     Only registered networks are built (see `resolve_target`), so that a checkpoint from elsewhere calls nothing else.
     Raises UserError for what is none of them, and for arguments that they do not take.
     """
-    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     try:
-        return instantiate(safe_config(config))
-    except InstantiationException as error:
-        raise UserError(f"the checkpoint's network cannot be built: {error.__cause__ or error}") from error
+        model = instantiate(safe_config(config))
+    except UserError:
+        raise
+    except Exception as error:
+        # A configuration from elsewhere may hold anything, and so raise anything, in Hydra and in constructors.
+        why = " ".join(str(error.__cause__ or error).split())[:300]
+        raise UserError(f"the checkpoint's network cannot be built: {why}") from error
+    if not isinstance(model, DescriptorModel):
+        raise UserError(f"the checkpoint describes no network of descriptors, but {type(model).__name__}")
+    return model
 
 
 def safe_config(config: Any) -> Any:
@@ -202,19 +216,6 @@ def check_loadable(model: nn.Module, config: Mapping[str, Any]) -> None:
     check_fit(rebuilt.state_dict(), model.state_dict(), "a checkpoint of this run")
 
 
-def check_fit(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raise UserError when stored tensors are another architecture's, saying how they differ."""
-    shared = expected.keys() & stored.keys()
-    differing = {
-        "missing": expected.keys() - stored.keys(),
-        "unknown": stored.keys() - expected.keys(),
-        "of another shape": {key for key in shared if expected[key].shape != stored[key].shape},
-    }
-    if any(differing.values()):
-        parts = [f"{len(keys)} {what} ({truncate_list(sorted(keys), 8)})" for what, keys in differing.items() if keys]
-        raise UserError(f"{path} holds another architecture's tensors: {'; '.join(parts)}")
-
-
 def selection_of(path: str | Path) -> dict[str, str]:
     """Digests, by name, of the benchmarks that a checkpoint was selected on; a run's last one was not."""
     run = read_run(path)
@@ -223,7 +224,8 @@ def selection_of(path: str | Path) -> dict[str, str]:
 
 def trained_on(run: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint's weights were trained on: images, landmarks, and digests of the list and of the class map."""
-    classes = hashlib.blake2b("\n".join(run["classes"]).encode(), digest_size=8).hexdigest()
+    # Landmarks are named by folders, whose names may be any bytes.
+    classes = hashlib.blake2b(os.fsencode("\n".join(run["classes"])), digest_size=8).hexdigest()
     data = run["data"]
     return {
         "images": data.get("images"),
@@ -263,7 +265,7 @@ def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any])
     for key, why in fixed.items():
         if value_at(before["config"], key) != value_at(run["config"], key):
             raise UserError(f"{key}=... cannot change when a run resumes ({path} {why}): start a new run")
-    check_fit(module.state_dict(), checkpoint["state_dict"], path)
+    check_fit(module.state_dict(), tensors_of(checkpoint.get("state_dict"), path), path)
 
 
 def changes(path: str | Path, run: Mapping[str, Any]) -> list[str]:
@@ -273,14 +275,35 @@ def changes(path: str | Path, run: Mapping[str, Any]) -> list[str]:
     return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
 
 
-def _checked_run(run: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _checked_run(run: Any, path: Path) -> dict[str, Any]:
     """How a run describes itself, in the names of today. Raises UserError for another format, or half of one."""
-    if run.get("format") != FORMAT:
-        raise UserError(f"{path} has checkpoint format {run.get('format')}, this version reads {FORMAT}")
-    missing = [key for key in ("config.model", "classes", "data.validation") if value_at(run, key) is None]
+    if not isinstance(run, Mapping) or run.get("format") != FORMAT:
+        found = run.get("format") if isinstance(run, Mapping) else None
+        raise UserError(f"{path} has checkpoint format {found}, this version reads {FORMAT}")
+    missing = [key for key, kind in PARTS.items() if not isinstance(value_at(run, key), kind)]
     if missing:
-        raise UserError(f"{path} does not say what it holds: {', '.join(missing)} is missing")
+        raise UserError(f"{path} does not say what it holds: {', '.join(missing)} is missing, or something else")
+    if not all(isinstance(landmark, str) for landmark in run["classes"]):
+        raise UserError(f"{path} does not say what it holds: its classes are no names")
+    _check_nesting([run["config"], run["data"]], path)
     return with_current_targets(run)
+
+
+def _check_nesting(config: Any, path: Path) -> None:
+    """Raise UserError for plain containers that hold more, or lie deeper in one another, than a run's, as those do that
+    hold themselves; and for keys that are no names."""
+    pending, seen = [(config, 0)], 0
+    while pending:
+        part, depth = pending.pop()
+        seen += 1
+        if depth > MAX_DEPTH or seen > MAX_VALUES:
+            raise UserError(f"{path} does not say what it holds: its configuration is nested without an end")
+        if isinstance(part, Mapping):
+            if not all(isinstance(key, str) for key in part):
+                raise UserError(f"{path} does not say what it holds: keys of its configuration are no names")
+            pending += [(value, depth + 1) for value in part.values()]
+        elif isinstance(part, list | tuple):
+            pending += [(value, depth + 1) for value in part]
 
 
 def value_at(config: Any, key: str) -> Any:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from dolglab.errors import UserError
-from dolglab.models.checkpoint import build_model, check_fit
+from dolglab.models.checkpoint import build_model
 from dolglab.models.dolg import DescriptorModel
-from dolglab.models.weights import check_finite, read_file, tensors_of
+from dolglab.models.weights import check_finite, check_fit, read_file, tensors_of, with_counters
 
 # Residual blocks of each stage: what tells the networks of the family apart.
 BLOCKS = {"resnet50.tv_in1k": (3, 4, 6, 3), "resnet101.tv_in1k": (3, 4, 23, 3)}
@@ -72,7 +72,9 @@ def read_released(source: str | Path | Mapping[str, Tensor], name: str = "the st
     names = {f"{modules[module]}.{tensor}": ours for module, _, tensor, ours in parts}
     # The head's are of any shape.
     head = {key: stored.get(key, torch.empty(0)) for key in (CENTRES, MEAN_COSINE)}
-    check_fit({theirs: network[ours] for theirs, ours in names.items()} | head, stored, name)
+    expected = {theirs: network[ours] for theirs, ours in names.items()} | head
+    stored = with_counters(stored, expected)
+    check_fit(expected, stored, name)
     check_finite(stored, name)
     model = {ours: stored[theirs] for theirs, ours in names.items()}
     model["backbone.net.conv1.weight"] = model["backbone.net.conv1.weight"].flip(1)

@@ -1,9 +1,10 @@
-"""Files of tensors, wherever they lie; read without running any code in them."""
+"""Files of tensors, wherever they lie: read without running any code in them, and compared with what is expected."""
 
 from __future__ import annotations
 
 import importlib.resources
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,40 @@ import torch
 from torch import Tensor
 
 from dolglab.errors import UserError, truncate_list
+
+# Below which keys training code keeps tensors by name, the first that is there: averaged weights before the last step's
+# (timm's `state_dict_ema` and `model_ema`, the teacher of self-distillation).
+WRAPPERS = ("state_dict_ema", "model_ema", "model_state", "state_dict", "model", "teacher", "student")
+# Wrappers lie in one another, but no deeper.
+MAX_WRAPPERS = 4
+# What data parallelism and compilation put before names, in any order.
+PARALLEL_PREFIXES = re.compile(r"^(?:(?:module|_orig_mod)\.)+")
+# How many batches a batch norm has seen: PyTorch before 0.4.1 did not count, and no result follows from it.
+COUNTER = "num_batches_tracked"
+
+
+class _Omitted:
+    """Stands for an object beside the tensors that nothing here asks for: takes whatever it is made of, keeps none."""
+
+    def __init__(self, *args: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+# Scores and options that training code saves along. In their place stand empty objects, so that numpy's own unpickling,
+# which trusts the sizes that a file states, does not run.
+OMITTED = [
+    (_Omitted, name)
+    for name in (
+        "numpy.dtype",
+        "numpy.ndarray",
+        "numpy.core.multiarray.scalar",
+        "numpy.core.multiarray._reconstruct",
+        "numpy._core.multiarray.scalar",
+        "numpy._core.multiarray._reconstruct",
+        "argparse.Namespace",
+    )
+]
 
 
 def locate(source: str | Path) -> Path:
@@ -34,41 +69,51 @@ def locate(source: str | Path) -> Path:
 
 
 def read_file(source: str | Path) -> Any:
-    """What a file holds: tensors by name of a `.safetensors`, else what torch saved, plain values and tensors only.
+    """What a file holds: tensors by name of a `.safetensors`, else what torch saved (see `read_pickle`).
 
     Raises UserError when the file is not there, is damaged, or holds code.
     """
     path = locate(source)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+    if path.suffix != ".safetensors":
+        return read_pickle(path, source)
+    from safetensors.torch import load_file
 
-            return load_file(path)
-        with warnings.catch_warnings():
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise UserError(f"{source} is not a file of tensors ({type(error).__name__})") from error
+
+
+def read_pickle(path: Path, source: object, mmap: bool = False) -> Any:
+    """What `torch.save` wrote, tensors and plain values only; arrays, numbers of numpy and options beside them are
+    left out, as empty objects. `mmap` reads tensors when they are first looked at.
+
+    Raises UserError, which calls the file `source`, when it is damaged or holds code.
+    """
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(OMITTED):
             # Of pickle protocols that torch does not write itself.
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{source} is refused: it is damaged or asks for code, and only tensors and plain values are read"
         ) from error
     except Exception as error:
-        raise UserError(f"{source} is not a file of tensors ({type(error).__name__})") from error
+        # A file may ask torch for anything that tensors are made of, and so for any of its errors.
+        raise UserError(f"{source} is damaged, or not a file of tensors ({type(error).__name__})") from error
 
 
 def tensors_of(stored: Any, source: object) -> dict[str, Tensor]:
-    """The tensors by name in what a file holds, also below `model_state`, `state_dict` or `model`.
+    """The tensors by name in what a file holds, also below the keys of `WRAPPERS`, one in the other.
 
     Prefixes that data parallelism and compilation leave in names are taken off. Raises UserError without tensors.
     """
-    for key in ("model_state", "state_dict", "model"):
-        if isinstance(stored, Mapping) and isinstance(stored.get(key), Mapping):
-            stored = stored[key]
-    named = stored if isinstance(stored, Mapping) else {}
+    for _ in range(MAX_WRAPPERS):
+        named = stored if isinstance(stored, Mapping) else {}
+        stored = next((named[key] for key in WRAPPERS if isinstance(named.get(key), Mapping)), named)
     tensors = {
-        str(key).removeprefix("module.").removeprefix("_orig_mod."): value
-        for key, value in named.items()
-        if isinstance(value, Tensor)
+        PARALLEL_PREFIXES.sub("", str(key)): value for key, value in stored.items() if isinstance(value, Tensor)
     }
     if not tensors:
         raise UserError(f"{source} holds no tensors by name")
@@ -84,11 +129,44 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
+def with_counters(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Stored tensors, and of the expected ones the batch norms' counters, which old files do not have."""
+    return {key: value for key, value in expected.items() if key.endswith(COUNTER)} | dict(tensors)
+
+
+def check_fit(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise UserError when stored tensors are another architecture's, saying how they differ."""
+    shared = expected.keys() & stored.keys()
+    differing = {
+        "missing": expected.keys() - stored.keys(),
+        "unknown": stored.keys() - expected.keys(),
+        "of another shape": {key for key in shared if expected[key].shape != stored[key].shape},
+        "of another type": {
+            key for key in shared if expected[key].is_floating_point() > stored[key].is_floating_point()
+        },
+    }
+    if any(differing.values()):
+        parts = [f"{len(keys)} {what} ({truncate_list(sorted(keys), 8)})" for what, keys in differing.items() if keys]
+        raise UserError(f"{path} holds another architecture's tensors: {'; '.join(parts)}")
+
+
 def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
-    """Raise UserError naming the tensors that hold NaN or infinity."""
-    wrong = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    """Raise UserError naming the tensors that hold NaN or infinity, or are no plain ones: complex, quantised, sparse,
+    or with fewer values than their shape says."""
+    odd = [key for key, value in tensors.items() if not _is_plain(value)]
+    if odd:
+        raise UserError(f"{source} holds tensors that are no plain real numbers: {truncate_list(odd, 8)}")
+    wrong = [key for key, value in tensors.items() if not value.float().isfinite().all()]
     if wrong:
         raise UserError(f"{source} holds values that are not finite, in {truncate_list(wrong, 8)}")
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether a tensor has each of its values, a real number, in memory."""
+    if value.layout != torch.strided or value.is_nested or value.is_quantized or value.is_meta or value.is_complex():
+        return False
+    # One value spread over a large shape would become as many.
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _in_package(name: str) -> Path:

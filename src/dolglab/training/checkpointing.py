@@ -20,10 +20,10 @@ from dolglab.contracts import Batch
 from dolglab.errors import UserError
 from dolglab.io import atomic_path, fsync
 from dolglab.losses.margin import CurricularFace, MarginHead
-from dolglab.models.checkpoint import RUN_KEY, check_fit, read_checkpoint
+from dolglab.models.checkpoint import RUN_KEY, read_checkpoint, value_at
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.released import is_released, read_released
-from dolglab.models.weights import below, check_finite, read_file, tensors_of
+from dolglab.models.weights import below, check_finite, check_fit, read_file, tensors_of, with_counters
 
 MONITOR = "val/medium"
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
@@ -207,6 +207,7 @@ def init_from(
     if parts is not None:
         _load_parts(model, network, source, parts)
         return
+    network = with_counters(network, model.state_dict())
     check_fit(model.state_dict(), network, source)
     model.load_state_dict(network)
     if auxiliary is not None and not reason:
@@ -218,10 +219,10 @@ def init_from(
 
 def _class_mismatch(stored: Any, classes: Sequence[str]) -> str:
     """Why the class centres of a checkpoint do not stand for `classes`; empty if they do, or it names no class."""
-    run = stored.get(RUN_KEY) if isinstance(stored, dict) else None
-    if not run:
+    named = value_at(stored, f"{RUN_KEY}.classes")
+    if not isinstance(named, list):
         return "it does not say which landmarks"
-    return "" if list(run["classes"]) in ([], list(classes)) else "its landmarks are others"
+    return "" if named in ([], list(classes)) else "its landmarks are others"
 
 
 def _load_parts(model: DescriptorModel, tensors: Mapping[str, Tensor], source: str, parts: Sequence[str]) -> None:
@@ -229,8 +230,9 @@ def _load_parts(model: DescriptorModel, tensors: Mapping[str, Tensor], source: s
     for name in parts:
         if name not in available:
             raise UserError(f"weights_parts={name}: the network has no such part, but {', '.join(available)}")
-        part = below(tensors, f"{name}.")
-        check_fit(available[name].state_dict(), part, f"{source} ({name})")
+        expected = available[name].state_dict()
+        part = with_counters(below(tensors, f"{name}."), expected)
+        check_fit(expected, part, f"{source} ({name})")
         available[name].load_state_dict(part)
     rank_zero_only(print)(f"weights from {source}: {', '.join(parts)}; all else starts anew")
 
@@ -241,8 +243,8 @@ def _load_centres(head: MarginHead, stored: Mapping[str, Tensor]) -> str:
     if weight is None or weight.shape != head.weight.shape:
         return "its shape is another"
     head.weight.data.copy_(weight)
-    if isinstance(head, CurricularFace) and "mean_cosine" in stored:
-        head.mean_cosine.copy_(stored["mean_cosine"])
+    if isinstance(head, CurricularFace):
+        _load_fitting(head, {key: value for key, value in stored.items() if key == "mean_cosine"})
     return ""
 
 
