@@ -31,7 +31,7 @@ def fill(root: Path, counts: Mapping[str, int]) -> Path:
     for landmark, count in counts.items():
         (root / landmark).mkdir(parents=True)
         for number in range(count):
-            (root / landmark / f"{number:02d}.jpg").write_bytes(b"x")
+            (root / landmark / f"{number:02d}.jpg").write_text(f"{landmark} {number}")
     return root
 
 

@@ -13,8 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark, GroundTruth, ImageSource, TrainingSet
-from dolglab.data.sources import IMAGE_SUFFIXES, FolderSource, is_image, is_visible, stable_ids
-from dolglab.errors import UserError
+from dolglab.data.sources import (
+    IMAGE_SUFFIXES,
+    FolderSource,
+    encode_names,
+    first_copies,
+    is_image,
+    is_visible,
+    stable_ids,
+)
+from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.measures import RevisitedMeasure
 from dolglab.processes import main_process
 
@@ -63,6 +71,8 @@ def digest(names: list[str], sizes: list[int], ground_truth: GroundTruth) -> str
 
 
 SplitMode = Literal["photos", "landmarks"]
+# Beside 0, 1 and 2, the sides of a split.
+LEFT_OUT = 3
 
 
 @dataclass(frozen=True)
@@ -75,14 +85,22 @@ class Photos:
 
 
 def scan_folder(root: str | Path) -> Photos:
-    """Every image in a sub-folder of `root`. Raises UserError when there is no folder or nothing in it."""
+    """Every image in a sub-folder of `root`, and in one that a link there leads to, if that is elsewhere.
+
+    Raises UserError when there is no folder or nothing in it.
+    """
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"folder not found: {root} (data.root=DIR with one sub-folder a landmark)")
-    names, ignored = _walk(root)
-    if ignored and main_process():
+    landmarks, links = _landmark_folders(root)
+    names, ignored, closed = _walk(root, landmarks)
+    if ignored:
         kinds = " ".join(sorted({Path(name).suffix.lower() or "(no suffix)" for name in ignored})[:8])
-        print(f"{root}: {len(ignored)} files are no images that are read here and are left out ({kinds})")
+        _say(f"{root}: {len(ignored)} files are no images that are read here and are left out ({kinds})")
+    if links:
+        _say(f"{root}: {pluralize(len(links), 'link')} back into it, no further landmarks: {truncate_list(links)}")
+    if closed:
+        _say(f"{root}: {pluralize(len(closed), 'folder')} cannot be looked into: {truncate_list(closed)}")
     if not names:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"no images in the sub-folders of {root}: one sub-folder a landmark, files {kinds}")
@@ -95,12 +113,15 @@ def split_folder(
 ) -> tuple[TrainingSet, Benchmark, Benchmark]:
     """Training set, validation and test benchmark of a folder.
 
+    Exact copies of one photo, files of equal bytes, never stand on two sides: by photos they follow the first of them;
+    by landmarks those are left out that stand on another side than the first.
+
     Args:
         root: folder with one sub-folder a landmark.
         mode: "photos" holds out photos of landmarks that are also trained on; "landmarks" holds out whole
             landmarks, which nothing is trained on.
         validation, test: shares held out (at least two photos of a landmark, or two landmarks).
-        seed: of the split, which follows from it and the file names alone.
+        seed: of the split, which follows from it, the file names, and which files are copies.
 
     Raises UserError for a folder without images, too few landmarks or photos, shares that leave none to train on.
     """
@@ -112,20 +133,26 @@ def split_folder(
             f"not {validation} and {test}"
         )
     photos = scan_folder(root)
+    first = first_copies(photos.root, encode_names(photos.names))
     divide = _by_photo if mode == "photos" else _by_landmark
-    part = divide(photos, validation, test, seed)
+    part = divide(photos, first, validation, test, seed)
     rows = np.flatnonzero(part == 0)
     names = [photos.names[row] for row in rows]
     classes, labels = np.unique(photos.landmarks[rows], return_inverse=True)
     if len(classes) < 2:
         raise UserError(f"{photos.root}: training needs photos of at least 2 landmarks, there are {len(classes)}")
     training = TrainingSet(FolderSource(photos.root, names), stable_ids(names), labels.astype(np.int64), classes)
-    counts = np.bincount(part, minlength=3)
-    if main_process():
-        print(
-            f"{photos.root}: {counts[0]} photos of {len(classes)} landmarks to train on, {counts[1]} for "
-            f"validation, {counts[2]} for the test"
+    if copies := np.count_nonzero(first != np.arange(len(first))):
+        dropped = np.count_nonzero(part == LEFT_OUT)
+        _say(
+            f"{photos.root}: exact copies of other photos: {copies}, on the same side of the split as those"
+            + (f", but for {dropped} whose landmark is on another side, left out" if dropped else "")
         )
+    counts = np.bincount(part, minlength=3)
+    _say(
+        f"{photos.root}: {counts[0]} photos of {len(classes)} landmarks to train on, {counts[1]} for "
+        f"validation, {counts[2]} for the test"
+    )
     return (
         training,
         _benchmark(photos, np.flatnonzero(part == 1), f"validation {mode}"),
@@ -139,23 +166,41 @@ def folder_benchmark(root: str | Path, name: str | None = None) -> Benchmark:
     return _benchmark(photos, np.arange(len(photos.names)), name=name)
 
 
-def _walk(root: Path) -> tuple[list[str], list[str]]:
-    """Image files below the sub-folders, and visible files that are none."""
+def _say(line: str) -> None:
+    """Print a line once, whatever the number of processes."""
+    if main_process():
+        print(line)
+
+
+def _landmark_folders(root: Path) -> tuple[list[str], list[str]]:
+    """The sub-folders' names, and those of links that lead back to a folder inside or above."""
+    names = [entry.name for entry in os.scandir(root) if is_visible(entry.name) and os.path.isdir(entry)]
+    home = root.resolve()
+    targets = {name: (root / name).resolve() for name in names if (root / name).is_symlink()}
+    links = [name for name, to in targets.items() if to.is_relative_to(home) or home.is_relative_to(to)]
+    return [name for name in names if name not in links], sorted(links)
+
+
+def _walk(root: Path, landmarks: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """Image files below the landmarks' folders, visible files that are none, and folders that cannot be read."""
     found: dict[bool, list[str]] = {True: [], False: []}
-    for landmark in (entry.name for entry in os.scandir(root) if entry.is_dir() and is_visible(entry.name)):
-        for folder, inner, files in os.walk(root / landmark):
+    closed: list[str] = []
+    for landmark in landmarks:
+        for folder, inner, files in os.walk(root / landmark, onerror=lambda error: closed.append(error.filename)):
             inner[:] = filter(is_visible, inner)
             inside = Path(folder).relative_to(root).as_posix()
             for file in filter(is_visible, files):
                 found[is_image(file)].append(f"{inside}/{file}")
-    return found[True], found[False]
+    return found[True], found[False], sorted(closed)
 
 
-def _by_photo(photos: Photos, validation: float, test: float, seed: int) -> NDArray[np.int64]:
-    """0 for training, 1 for validation, 2 for test: a share of every landmark's photos."""
+def _by_photo(photos: Photos, first: NDArray[np.int64], validation: float, test: float, seed: int) -> NDArray[np.int64]:
+    """0 for training, 1 for validation, 2 for test: a share of every landmark's distinct photos, copies with them."""
     keys = stable_ids(photos.names, seed)
     part = np.zeros(len(keys), np.int64)
-    for rows in rows_by_landmark(photos.landmarks).values():
+    distinct = np.unique(first)
+    for places in rows_by_landmark(photos.landmarks[distinct]).values():
+        rows = distinct[places]
         held = _held_out(len(rows), validation, test)
         if sum(held) < len(rows):
             shuffled = rows[np.argsort(keys[rows])]
@@ -165,11 +210,13 @@ def _by_photo(photos: Photos, validation: float, test: float, seed: int) -> NDAr
         raise UserError(
             f"{photos.root}: no landmark has enough photos, at least 5: 2 for validation, 2 for the test, 1 to train on"
         )
-    return part
+    return part[first]
 
 
-def _by_landmark(photos: Photos, validation: float, test: float, seed: int) -> NDArray[np.int64]:
-    """0 for training, 1 for validation, 2 for test: a share of the landmarks."""
+def _by_landmark(
+    photos: Photos, first: NDArray[np.int64], validation: float, test: float, seed: int
+) -> NDArray[np.int64]:
+    """0 for training, 1 for validation, 2 for test: a share of the landmarks; and copies that are left out."""
     landmarks = np.unique(photos.landmarks)
     order = landmarks[np.argsort(stable_ids([str(landmark) for landmark in landmarks], seed))]
     held = _held_out(len(order), validation, test)
@@ -178,7 +225,7 @@ def _by_landmark(photos: Photos, validation: float, test: float, seed: int) -> N
     part = np.zeros(len(photos.names), np.int64)
     part[np.isin(photos.landmarks, order[: held[0]])] = 1
     part[np.isin(photos.landmarks, order[held[0] : sum(held)])] = 2
-    return part
+    return np.where(part == part[first], part, LEFT_OUT)
 
 
 def _held_out(count: int, validation: float, test: float) -> tuple[int, int]:

@@ -28,7 +28,7 @@ from dolglab.data.folder import SplitMode, split_folder
 from dolglab.data.gldv2 import HINT, Kind, hold_out, load_gldv2, select
 from dolglab.data.image_reading import checked_reading
 from dolglab.data.sources import checked_seed
-from dolglab.errors import UserError
+from dolglab.errors import UserError, pluralize, truncate_list
 
 Benchmarks = Mapping[str, Callable[[], Benchmark] | None]
 
@@ -191,17 +191,22 @@ class LandmarkDataModule(L.LightningDataModule):
     def check(self, world: int) -> None:
         """Refuse beforehand what would stop a training later: hours later, where the data are large.
 
-        Raises UserError for a global batch that `world` processes cannot share, or a validation or test image that
-        cannot be read (unless `on_error` is "skip").
+        Raises UserError for a global batch that `world` processes cannot share, and for a validation or test image that
+        cannot be read; where `on_error` is "skip", such images are named, and only a set without any other is refused.
         """
         if self.batch_size % world:
             raise UserError(f"data.batch_size={self.batch_size} does not divide by {world} processes")
         if self.batch_size // world < 2:
             raise UserError("batch normalisation wants at least 2 images a process: raise data.batch_size")
-        if self.on_error == "error":
-            for loader in (*self.val_dataloader(), *self.test_dataloader()):
-                for _ in loader:
-                    pass
+        for benchmark in (*self.validation, *self.test):
+            bad = [image for batch in self._benchmark_loader(benchmark) for image in batch.bad]
+            if not bad:
+                continue
+            count, named = len(benchmark.source), [f"{image.name} ({image.reason})" for image in bad]
+            line = f"{benchmark.name}: {len(bad)} of {pluralize(count, 'image')} cannot be read"
+            if len(bad) == count:
+                raise UserError(f"{line}: {truncate_list(named, 3)}")
+            print(f"{line} and are left out: {truncate_list(named, 20)}")
 
     def train_dataloader(self) -> EpochLoader:
         """Batches of this process's share of each global batch; an incomplete last batch is left out."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
@@ -30,6 +30,8 @@ RAW_SUFFIXES = frozenset(
 )
 # Asking for a file's size is waiting, on a network file system above all: so many threads, each taking so many files.
 STAT_THREADS, STAT_BATCH = 16, 4096
+# Bytes that two files of one size are compared by before they are read as a whole.
+MIDDLE = 4096
 
 
 class FolderSource:
@@ -169,6 +171,46 @@ def file_sizes(root: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
 
     with ThreadPoolExecutor(STAT_THREADS) as pool:
         return np.concatenate([np.empty(0, np.int64), *pool.map(sizes, range(0, len(names), STAT_BATCH))])
+
+
+def first_copies(root: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """For each file below `root` the position of the first one with the same bytes, (N,): for most their own.
+
+    Sizes are compared first, then a part from the middle of those of equal size, and only what is still equal is read
+    as a whole. Files that are empty or cannot be read have no copies.
+    """
+    sizes = file_sizes(root, names)
+    folder = os.path.join(os.fsencode(root), b"")
+
+    def content(position: int, length: int | None) -> tuple[int, bytes] | None:
+        size = int(sizes[position])
+        try:
+            with open(folder + names[position], "rb") as file:
+                # Headers are often alike; of two photos of one size, what is in the middle hardly ever.
+                file.seek(0 if length is None else max(0, (size - length) // 2))
+                read = file.read(length) if length else hashlib.file_digest(file, "sha256").digest()
+        except OSError:
+            return None
+        return size, read
+
+    first = np.arange(len(names))
+    alike = [rows for rows in _alike(sizes.tolist()) if sizes[rows[0]] > 0]
+    with ThreadPoolExecutor(STAT_THREADS) as pool:
+        for length in (MIDDLE, None):
+            rows = [row for group in alike for row in group]
+            contents = list(pool.map(content, rows, [length] * len(rows)))
+            alike = [[rows[at] for at in group] for group in _alike(contents) if contents[group[0]] is not None]
+    for rows in alike:
+        first[rows] = min(rows)
+    return first
+
+
+def _alike(values: Iterable[Hashable]) -> list[list[int]]:
+    """The positions of each value that comes more than once, ascending."""
+    found: dict[Hashable, list[int]] = {}
+    for position, value in enumerate(values):
+        found.setdefault(value, []).append(position)
+    return [positions for positions in found.values() if len(positions) > 1]
 
 
 def require_all(root: Path, names: NDArray[np.bytes_], sizes: NDArray[np.int64], advice: str) -> None:

@@ -240,12 +240,12 @@ def matching_pairs(benchmark: Benchmark) -> NDArray[np.int64]:
 def pictures_of(evaluator: Evaluator, ranking: Ranking, count: int) -> list[Picture]:
     """Inlier matches, and where the network looks, for `count` queries, from the best AP to the worst; main process."""
     reranker, extractor = evaluator.pipeline.rerank, evaluator.extractor.extractor
-    pictures = []
+    pictures, bad = [], {image.name for image in ranking.bad}
     for query in chosen_queries(shown_ap(ranking), count) if count else []:
         if isinstance(reranker, Spatial):
             pictures += _matches(evaluator, reranker, ranking, query)
-        if extractor is not None:
-            position = int(ranking.benchmark.queries[query])
+        position = int(ranking.benchmark.queries[query])
+        if extractor is not None and ranking.benchmark.source.name(position) not in bad:
             # The query as it was described, at its own size.
             image = _pixels(evaluator, ranking.benchmark, position)
             picture = attention_overlay(image, attention_scores(extractor.model, image))
