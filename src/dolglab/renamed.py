@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def current_target(target: str) -> str:
     """
     name = target.removeprefix("src.")
     module = Path(__file__).parent.joinpath(*name.split(".")[:2])
-    stayed = name != target and (module.is_dir() or module.with_suffix(".py").is_file())
+    # os.path, which takes a name that no file can have for one that is not there.
+    stayed = name != target and (os.path.isdir(module) or os.path.isfile(f"{module}.py"))
     return RENAMED.get(target, f"dolglab.{name}" if stayed else target)
 
 

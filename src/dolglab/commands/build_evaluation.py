@@ -15,7 +15,7 @@ from dolglab.commands.hydra_cli import as_plain
 from dolglab.errors import UserError
 from dolglab.evaluation.evaluator import Evaluator, make_feature_extractor
 from dolglab.extraction.extractor import PAPER_SCALES
-from dolglab.models.checkpoint import load_model, read_run, selection_of, tensor_file, trained_on
+from dolglab.models.checkpoint import load_model, read_run, selection_of, tensor_file, trained_on, value_at
 from dolglab.models.dolg import DescriptorModel
 from dolglab.results.card import protocol
 from dolglab.retrieval.pipeline import RetrievalPipeline
@@ -32,9 +32,9 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
     before = (
         trained_by.get("test_scales", PAPER_SCALES),
         trained_by.get("resize", "released"),
-        trained_by.get("data", {}).get("max_side"),
-        trained_by.get("data", {}).get("orientation", "exif"),
-        trained_by.get("data", {}).get("colour", "ignore"),
+        value_at(trained_by, "data.max_side"),
+        value_at(trained_by, "data.orientation") or "exif",
+        value_at(trained_by, "data.colour") or "ignore",
     )
     given = (cfg.scales, cfg.resize, cfg.max_side, cfg.orientation, cfg.colour)
     scales, resize, max_side, orientation, colour = (

@@ -62,6 +62,8 @@ def with_network(cfg: DictConfig, last: Path | None) -> DictConfig:
     whole = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
     assert isinstance(whole, DictConfig)
     for part in PARTS:
+        if not isinstance(network.get(part, {}), Mapping):
+            raise UserError(f"{last or cfg.weights} describes no network: its {part} is {network[part]}")
         if part in network:
             given = whole.get(part) or {}
             whole[part] = given if "_target_" in given else OmegaConf.merge(network[part], given)

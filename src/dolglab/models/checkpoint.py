@@ -16,22 +16,14 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import dolglab.models
 from dolglab.errors import UserError
 from dolglab.models import fusion
 from dolglab.models.backbone import without_weights
 from dolglab.models.dolg import DescriptorModel
-from dolglab.models.weights import (
-    below,
-    check_finite,
-    check_fit,
-    read_file,
-    read_pickle,
-    tensors_of,
-    with_counters,
-)
+from dolglab.models.weights import below, check_finite, check_fit, read_file, read_pickle, tensors_of, with_counters
 from dolglab.renamed import current_target, with_current_targets
 
 # The entry of a Lightning checkpoint in which a run describes itself.
@@ -253,7 +245,7 @@ def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any])
             f"{path} was trained on {len(before['classes'])} landmarks that are not the {len(run['classes'])} of "
             "data.root now: restore the data, or start a new run"
         )
-    if any(before["data"][part] != run["data"][part] for part in ("training", "validation")):
+    if any(before["data"].get(part) != run["data"][part] for part in ("training", "validation")):
         raise UserError(
             f"the training or validation images are not those that {path} was trained with: give the seed and data.* "
             "it was started with and restore its files, or start a new run"
@@ -285,13 +277,15 @@ def _checked_run(run: Any, path: Path) -> dict[str, Any]:
         raise UserError(f"{path} does not say what it holds: {', '.join(missing)} is missing, or something else")
     if not all(isinstance(landmark, str) for landmark in run["classes"]):
         raise UserError(f"{path} does not say what it holds: its classes are no names")
-    _check_nesting([run["config"], run["data"]], path)
+    _check_plain([run["config"], run["data"]], path)
+    if not isinstance(run["config"].get("data") or {}, Mapping):
+        raise UserError(f"{path} does not say what it holds: config.data is something else")
     return with_current_targets(run)
 
 
-def _check_nesting(config: Any, path: Path) -> None:
-    """Raise UserError for plain containers that hold more, or lie deeper in one another, than a run's, as those do that
-    hold themselves; and for keys that are no names."""
+def _check_plain(config: Any, path: Path) -> None:
+    """Raise UserError for what no configuration is: containers that hold more, or lie deeper in one another, than any,
+    as those do that hold themselves; keys that are no names; values that YAML does not have."""
     pending, seen = [(config, 0)], 0
     while pending:
         part, depth = pending.pop()
@@ -304,6 +298,8 @@ def _check_nesting(config: Any, path: Path) -> None:
             pending += [(value, depth + 1) for value in part.values()]
         elif isinstance(part, list | tuple):
             pending += [(value, depth + 1) for value in part]
+        elif not isinstance(part, str | int | float | None):
+            raise UserError(f"{path} does not say what it holds: its configuration has a {type(part).__name__}")
 
 
 def value_at(config: Any, key: str) -> Any:

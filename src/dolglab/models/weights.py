@@ -36,18 +36,15 @@ class _Omitted:
 
 # Scores and options that training code saves along. In their place stand empty objects, so that numpy's own unpickling,
 # which trusts the sizes that a file states, does not run.
-OMITTED = [
-    (_Omitted, name)
-    for name in (
-        "numpy.dtype",
-        "numpy.ndarray",
-        "numpy.core.multiarray.scalar",
-        "numpy.core.multiarray._reconstruct",
-        "numpy._core.multiarray.scalar",
-        "numpy._core.multiarray._reconstruct",
-        "argparse.Namespace",
-    )
-]
+OMITTED = (
+    "numpy.dtype",
+    "numpy.ndarray",
+    "numpy.core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+    "argparse.Namespace",
+)
 
 
 def locate(source: str | Path) -> Path:
@@ -91,7 +88,7 @@ def read_pickle(path: Path, source: object, mmap: bool = False) -> Any:
     Raises UserError, which calls the file `source`, when it is damaged or holds code.
     """
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(OMITTED):
+        with warnings.catch_warnings(), torch.serialization.safe_globals([(_Omitted, name) for name in OMITTED]):
             # Of pickle protocols that torch does not write itself.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
@@ -112,8 +109,11 @@ def tensors_of(stored: Any, source: object) -> dict[str, Tensor]:
     for _ in range(MAX_WRAPPERS):
         named = stored if isinstance(stored, Mapping) else {}
         stored = next((named[key] for key in WRAPPERS if isinstance(named.get(key), Mapping)), named)
+    # Nested ones have no shape to be asked for.
     tensors = {
-        PARALLEL_PREFIXES.sub("", str(key)): value for key, value in stored.items() if isinstance(value, Tensor)
+        PARALLEL_PREFIXES.sub("", str(key)): value
+        for key, value in stored.items()
+        if isinstance(value, Tensor) and not value.is_nested
     }
     if not tensors:
         raise UserError(f"{source} holds no tensors by name")
@@ -163,7 +163,7 @@ def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
 
 def _is_plain(value: Tensor) -> bool:
     """Whether a tensor has each of its values, a real number, in memory."""
-    if value.layout != torch.strided or value.is_nested or value.is_quantized or value.is_meta or value.is_complex():
+    if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_complex():
         return False
     # One value spread over a large shape would become as many.
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
