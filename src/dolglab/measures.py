@@ -25,6 +25,13 @@ def ranks_in(ranking: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[n
     return ranks[places]
 
 
+def check_distinct(ranking: NDArray[np.int64], query: int) -> None:
+    """Raise UserError where a ranking names an image twice; positions below 0 are no images."""
+    counts = np.bincount(ranking[ranking >= 0])
+    if len(counts) and counts.max() > 1:
+        raise UserError(f"the ranking of query {query} (from 0) names image {counts.argmax()} {counts.max()} times")
+
+
 def average_precision(ranks: NDArray[np.int64], positives: int) -> float:
     """Area under the precision-recall curve, by trapezoids.
 
@@ -60,10 +67,12 @@ def revisited_evaluation(
         For each of easy, medium and hard: `map`, `ap` (one a query, NaN for a query without positives, which
         is left out of the means) and `mp_at_k` (one a k). Means over no query are NaN.
 
-    Raises UserError for another number of queries in `ranks` than in `ground_truth`.
+    Raises UserError for another number of queries in `ranks` than in `ground_truth`, and an image named twice.
     """
     if len(ranks) != len(ground_truth):
         raise UserError(f"{len(ranks)} ranked lists for {len(ground_truth)} queries")
+    for query, ranking in enumerate(ranks):
+        check_distinct(ranking, query)
     expected = ground_truth_ids_of(ground_truth)
     found = tuple(ranks_in(ranked, labelled) for ranked, labelled in zip(ranks, expected, strict=True))
     ranked = Ranked(ranks, np.empty((len(ranks), 0), np.float32), expected, found)

@@ -131,6 +131,28 @@ def test_arcface_is_cos_of_the_widened_angle() -> None:
     torch.testing.assert_close(head(x, labels).double(), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        partial(ArcFace, 2, 3, 0.5, 1.0),
+        partial(SubCenterArcFace, 2, 3, 0.5, 1.0, centres=1),
+        partial(DynamicArcFace, 2, 3, 0.5, 1.0, max_margin=0.5, class_sizes=torch.tensor([4, 4, 4])),
+    ],
+)
+@pytest.mark.parametrize("monotone", [False, True])
+def test_beyond_pi_minus_the_margin_the_stated_rule_holds(head: partial[MarginHead], monotone: bool) -> None:
+    layer = head(monotone=monotone)
+    layer.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    angles = torch.linspace(0.1, math.pi - 0.1, 100, dtype=torch.float64)
+    x = torch.stack([angles.cos(), angles.sin()], 1)
+    target = layer(x, torch.zeros(100, dtype=torch.int64))[:, 0].double()
+    within, beyond = angles < math.pi - 0.5, angles > math.pi - 0.5
+    torch.testing.assert_close(target[within], torch.cos(angles + 0.5)[within], rtol=0, atol=1e-5)
+    expected = angles.cos() - 0.5 * math.sin(0.5) if monotone else torch.cos(angles + 0.5)
+    torch.testing.assert_close(target[beyond], expected[beyond], rtol=0, atol=1e-5)
+    assert bool((target.diff() < 0).all()) is monotone
+
+
 @heads
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_finite_value_and_gradient_at_the_poles(head: type[MarginHead], sign: float) -> None:

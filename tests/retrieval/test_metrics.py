@@ -106,6 +106,18 @@ def test_another_number_of_queries_is_refused() -> None:
         revisited_evaluation(np.zeros((1, 3), np.int64), GroundTruth(lists([], []), lists([], []), lists([], [])))
 
 
+def test_a_ranking_that_names_an_image_twice_is_refused() -> None:
+    truth = GroundTruth(easy=lists([0], [0]), hard=lists([], []), junk=lists([], []))
+    with pytest.raises(UserError, match=r"query 1 .*image 2 2 times"):
+        revisited_evaluation(np.array([[2, 1, 0], [2, 2, 0]]), truth)
+    scores = np.zeros(3, np.float32)
+    with pytest.raises(UserError, match=r"query 1 .*image 5 3 times"):
+        listed_ranking([(np.array([0, 1, 2]), scores), (np.array([5, 5, 5]), scores)], ground_truth_ids_of(truth), 2)
+    # What is no image may come again.
+    unfound = revisited_evaluation(np.array([[1, -1, -1], [0, -1, -1]]), truth)
+    assert unfound["easy"]["ap"].tolist() == [0.0, 1.0]
+
+
 @settings(derandomize=True, deadline=None, max_examples=30)
 @given(data=st.data())
 def test_ranks_of_what_is_labelled_are_enough(data: st.DataObject) -> None:

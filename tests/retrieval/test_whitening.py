@@ -159,6 +159,47 @@ def test_shrinking_bounds_what_hardly_varies() -> None:
     assert projection_of(learned(rows, one_pair, kind="supervised", shrink=0.1)).projection.shape == (12, 12)
 
 
+def as_cirtorch(rows: NDArray[np.floating], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """All images whitened by learning as cirtorch describes it, image by image and pair by pair."""
+    centre = np.mean([rows[first] for first, _ in pairs], axis=0, dtype=np.float64)
+    differences = np.zeros((rows.shape[1],) * 2)
+    for first, second in pairs:
+        difference = rows[first].astype(np.float64) - rows[second]
+        differences += np.outer(difference, difference) / len(pairs)
+    whitening = np.linalg.inv(np.linalg.cholesky(differences))
+    moved = np.array([whitening @ (row - centre) for row in rows])
+    values, directions = np.linalg.eigh(sum(np.outer(row, row) for row in moved))
+    turned = moved @ directions[:, np.argsort(-values)]
+    return turned / np.linalg.norm(turned, axis=1, keepdims=True)
+
+
+def test_centred_on_pairs_it_is_cirtorchs(tmp_path: Path) -> None:
+    rows, pairs, _ = landmarks()
+    # Half of the landmarks are in no pair: the two centres lie apart.
+    pairs = pairs[pairs[:, 0] < 180]
+    theirs = learned(rows, pairs, kind="supervised", centre="pairs")
+    found = theirs(rows, rows)[0]
+    expected = as_cirtorch(rows, pairs)
+    # Directions of opposite signs are the same.
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-5)
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-5)
+    ours = learned(rows, pairs, kind="supervised")(rows, rows)[0]
+    assert np.abs(ours @ ours.T - expected @ expected.T).max() > 0.01
+    assert theirs.config()["centre"] == "pairs"
+    file = theirs.save(tmp_path / "whitening.safetensors")
+    assert Whitening(matrix=file).config() == theirs.config()
+    np.testing.assert_array_equal(Whitening(matrix=file, centre="pairs")(rows, rows)[0], found)
+    with pytest.raises(UserError, match=r"pairs, not images"):
+        Whitening(matrix=file, centre="images")
+
+
+def test_a_file_that_does_not_say_is_centred_on_all_images(tmp_path: Path) -> None:
+    file = learned(correlated()).save(tmp_path / "new")
+    about = {"kind": "pca", "shrink": "0.0", "name": "set", "digest": "ab", "network": ""}
+    save_file(load_file(file), tmp_path / "old", about)
+    assert Whitening(matrix=tmp_path / "old").config()["centre"] == "images"
+
+
 @pytest.mark.parametrize("kind", ["pca", "supervised"])
 def test_saved_is_loaded(tmp_path: Path, kind: str) -> None:
     rows, pairs, _ = landmarks()
@@ -171,6 +212,7 @@ def test_saved_is_loaded(tmp_path: Path, kind: str) -> None:
     assert whitening.config() == {
         "whitening": kind,
         "dim": 6,
+        "centre": "images",
         "learned_on": "demo validation",
         "learned_on_digest": "ab12",
         "shrink": 0.25,
@@ -202,7 +244,13 @@ def test_without_a_matrix_it_says_what_to_give(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"kind": "zca"}, "kind .*zca"), ({"dim": 0}, "dim .*0"), ({"shrink": 1.5}, "shrink .*1.5")],
+    [
+        ({"kind": "zca"}, "kind .*zca"),
+        ({"dim": 0}, "dim .*0"),
+        ({"shrink": 1.5}, "shrink .*1.5"),
+        ({"centre": "median"}, "centre .*median"),
+        ({"centre": "pairs"}, r"centre=pairs .*kind=supervised"),
+    ],
 )
 def test_settings_without_meaning_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -17,7 +17,9 @@ SINE_FLOOR = 1e-7
 
 
 def arcface_cosine(cosine: Float[Tensor, "*b"], margin: Float[Tensor, "*b"] | float) -> Float[Tensor, "*b"]:
-    """cos(theta + margin) of target cosines (Deng et al., CVPR 2019, equation 3).
+    """cos(theta + margin) of target cosines, as it stands for every theta (Deng et al., CVPR 2019, equation 3).
+
+    Where theta is beyond pi - margin, the value rises again with theta (see `monotone_arcface_cosine`).
 
     >>> arcface_cosine(torch.tensor([0.5, 0.0]), math.pi / 6)
     tensor([ 0.0000, -0.5000])
@@ -36,11 +38,15 @@ def cosface_cosine(cosine: Float[Tensor, "*b"], margin: float) -> Float[Tensor, 
     return cosine - margin
 
 
-def softened_arcface_cosine(cosine: Float[Tensor, "*b"], margin: float) -> Float[Tensor, "*b"]:
+def monotone_arcface_cosine(cosine: Float[Tensor, "*b"], margin: Float[Tensor, "*b"] | float) -> Float[Tensor, "*b"]:
     """As `arcface_cosine` while theta + margin stays below pi; beyond, cos(theta) - margin sin(margin), which goes on
-    falling (the public ArcFace code, which the released DOLG head follows)."""
-    beyond = cosine <= math.cos(math.pi - margin)
-    return torch.where(beyond, cosine - margin * math.sin(margin), arcface_cosine(cosine, margin))
+    falling (the public ArcFace code, which the released DOLG head follows).
+
+    >>> monotone_arcface_cosine(torch.tensor([0.5, -1.0]), math.pi / 6)
+    tensor([ 0.0000, -1.2618])
+    """
+    m = torch.as_tensor(margin, dtype=cosine.dtype, device=cosine.device)
+    return torch.where(cosine <= -m.cos(), cosine - m * m.sin(), arcface_cosine(cosine, margin))
 
 
 def curricular_cosine(
@@ -167,12 +173,24 @@ class Softmax(MarginHead):
 
 
 class ArcFace(MarginHead):
-    """Additive angular margin: cos(theta + m) (Deng et al., CVPR 2019); DOLG takes m = 0.15, s = 30."""
+    """Additive angular margin: cos(theta + m) (Deng et al., CVPR 2019); DOLG takes m = 0.15, s = 30.
+
+    Args:
+        monotone: beyond pi - m, where the paper's value rises again and its gradient drives a target further off, go on
+            falling by `monotone_arcface_cosine`, as the public code does; False leaves the paper's equation as it is.
+            A target as far from its centre as that is rare: with m = 0.15 its cosine is below -0.989.
+    """
 
     shardable = True
 
+    def __init__(
+        self, dim: int, num_classes: int, margin: float = 0.15, scale: float = 30.0, monotone: bool = False
+    ) -> None:
+        super().__init__(dim, num_classes, margin, scale)
+        self.widened = monotone_arcface_cosine if monotone else arcface_cosine
+
     def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
-        return arcface_cosine(cosine, self.margin)
+        return self.widened(cosine, self.margin)
 
 
 class CosFace(MarginHead):
@@ -206,10 +224,10 @@ class CurricularFace(MarginHead):
         self.register_buffer("mean_cosine", torch.zeros(1))
 
     def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
-        """See `softened_arcface_cosine`; in train mode the running mean takes note of the cosines before the margin."""
+        """See `monotone_arcface_cosine`; in train mode the running mean takes note of the cosines before the margin."""
         if self.training:
             self.mean_cosine.lerp_(cosine.detach().mean().view(1), self.momentum)
-        return softened_arcface_cosine(cosine, self.margin)
+        return monotone_arcface_cosine(cosine, self.margin)
 
     def negatives(self, cosine: Float[Tensor, "b n"], target: Float[Tensor, "b 1"]) -> Float[Tensor, "b n"]:
         return curricular_cosine(cosine, arcface_cosine(target, self.margin), self.mean_cosine.clone())
@@ -222,13 +240,22 @@ class SubCenterArcFace(ArcFace):
 
     Args:
         centres: of each class.
+        monotone: as for ArcFace.
     """
 
-    def __init__(self, dim: int, num_classes: int, margin: float = 0.15, scale: float = 30.0, centres: int = 3) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        margin: float = 0.15,
+        scale: float = 30.0,
+        centres: int = 3,
+        monotone: bool = False,
+    ) -> None:
         if centres < 1:
             raise UserError(f"margin.centres must be at least 1, not {centres}")
         self.centres = centres
-        super().__init__(dim, num_classes, margin, scale)
+        super().__init__(dim, num_classes, margin, scale, monotone)
 
     def cosine(
         self, descriptors: Float[Tensor, "b d"], weight: Float[Tensor, "r d"] | None = None
@@ -237,7 +264,7 @@ class SubCenterArcFace(ArcFace):
         return super().cosine(descriptors, weight).unflatten(1, (-1, self.centres)).amax(2)
 
 
-class DynamicArcFace(MarginHead):
+class DynamicArcFace(ArcFace):
     """ArcFace with a margin for each class, the larger the fewer images it has (Ha et al., 2020).
 
     Args:
@@ -245,8 +272,11 @@ class DynamicArcFace(MarginHead):
         max_margin: of the smallest class.
         power: margins are linear in (class size)^-power.
         class_sizes: training images of each class, (num_classes,); needed.
+        monotone: as for ArcFace.
     """
 
+    # Each target's margin follows from its label.
+    shardable = False
     margins: Tensor
 
     def __init__(
@@ -258,8 +288,9 @@ class DynamicArcFace(MarginHead):
         max_margin: float = 0.5,
         power: float = 0.25,
         class_sizes: Int[Tensor, " n"] | None = None,
+        monotone: bool = False,
     ) -> None:
-        super().__init__(dim, num_classes, margin, scale)
+        super().__init__(dim, num_classes, margin, scale, monotone)
         if class_sizes is None or len(class_sizes) != num_classes:
             sizes = "none" if class_sizes is None else len(class_sizes)
             raise UserError(f"a dynamic margin needs the sizes of the {num_classes} classes: class_sizes has {sizes}")
@@ -272,4 +303,4 @@ class DynamicArcFace(MarginHead):
 
     def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
         """cos(theta + m) with each target's own margin."""
-        return arcface_cosine(cosine, self.margins[labels].view(-1, 1))
+        return self.widened(cosine, self.margins[labels].view(-1, 1))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dolglab.concurrency import prefetch_map
 from dolglab.contracts import BoolArray, FloatArray, IntArray, Ranked
 from dolglab.errors import UserError
-from dolglab.measures import ranks_in
+from dolglab.measures import check_distinct, ranks_in
 from dolglab.retrieval.index import Index
 from dolglab.retrieval.large_arrays import memory_map_of, take_rows
 
@@ -148,11 +148,12 @@ def index_ranking(
 def listed_ranking(lists: Iterable[RankedList], ground_truth_ids: Sequence[IntArray], top: int) -> Ranked:
     """Rankings that are there as lists, whole or not, one a query; a position of -1 is no image.
 
-    `ground_truth_ids` and `top` are as for `exact_ranking`.
+    `ground_truth_ids` and `top` are as for `exact_ranking`. Raises UserError for an image named twice.
     """
     top_k, scores = _empty_top_k(len(ground_truth_ids), top)
     ranks = []
     for query, ((positions, values), wanted) in enumerate(zip(lists, ground_truth_ids, strict=True)):
+        check_distinct(positions, query)
         count = min(top, len(positions))
         top_k[query, :count] = positions[:count]
         scores[query, :count] = np.where(positions[:count] >= 0, values[:count], -np.inf)

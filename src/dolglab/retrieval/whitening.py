@@ -14,6 +14,9 @@ from dolglab.io import write_bytes
 from dolglab.retrieval.large_arrays import assemble, l2_normalized, read_chunks, row_chunks
 
 KINDS = ("pca", "supervised")
+# What is taken off before the projection: the mean of all images, or, as cirtorch's code has it, that of the first
+# images of the matching pairs.
+CENTRES = ("images", "pairs")
 # What varies less than this share of the direction that varies most is rounding in float32 descriptors.
 SMALLEST = 1e-10
 
@@ -22,13 +25,15 @@ SMALLEST = 1e-10
 class Projection:
     """A learned whitening, x -> projection (x - mean), and where it is from.
 
-    `mean` is (D,), `projection` (d, D), both float64, the most varying directions first; `name` and `digest` are those
-    of the set it was learned on, `network` the fingerprint of what described it, empty where that is not known.
+    `mean` is (D,), `projection` (d, D), both float64, the most varying directions first; `centre` says what `mean` is
+    of (`CENTRES`); `name` and `digest` are those of the set it was learned on, `network` the fingerprint of what
+    described it, empty where that is not known.
     """
 
     mean: NDArray[np.float64]
     projection: NDArray[np.float64]
     kind: str
+    centre: str
     shrink: float
     name: str
     digest: str
@@ -51,16 +56,24 @@ class Whitening:
         matrix: a file that `save` wrote.
         shrink: in learning, how far the covariance that is whitened is drawn towards its mean variance, 0 to 1: keeps
             directions in which the set hardly varies from being blown up.
+        centre: what is taken off first: the mean of all "images" or, supervised, of the first images of the "pairs",
+            about which all images' spread is then measured too, as in cirtorch (Radenovic's code). None: what the
+            matrix was centred on and, without one, "images".
 
     `learned` is the projection, None until there is one.
 
     Raises:
-        UserError: an unknown kind, dim or shrink out of range; a matrix that is not there, is damaged, is of another
-            kind, or has fewer dimensions.
+        UserError: an unknown kind or centre, dim or shrink out of range; a matrix that is not there, is damaged, is of
+            another kind or centre, or has fewer dimensions.
     """
 
     def __init__(
-        self, kind: str | None = None, dim: int | None = None, matrix: str | Path | None = None, shrink: float = 0.0
+        self,
+        kind: str | None = None,
+        dim: int | None = None,
+        matrix: str | Path | None = None,
+        shrink: float = 0.0,
+        centre: str | None = None,
     ) -> None:
         if kind not in (None, *KINDS):
             raise UserError(f"post.whitening.kind is {' or '.join(KINDS)}, not {kind}")
@@ -68,10 +81,17 @@ class Whitening:
             raise UserError(f"post.whitening.dim is at least 1, not {dim}")
         if not 0 <= shrink <= 1:
             raise UserError(f"post.whitening.shrink lies between 0 and 1, not {shrink}")
+        if centre not in (None, *CENTRES):
+            raise UserError(f"post.whitening.centre is {' or '.join(CENTRES)}, not {centre}")
         self.dim = dim
         self.shrink = shrink
         self.learned = None if matrix is None else read_projection(Path(matrix), kind, dim)
         self.kind = self.learned.kind if self.learned else kind or "pca"
+        self.centre = self.learned.centre if self.learned else centre or CENTRES[0]
+        if centre not in (None, self.centre):
+            raise UserError(f"{matrix} is centred on {self.centre}, not {centre}: leave post.whitening.centre out")
+        if (self.kind, self.centre) == ("pca", "pairs"):
+            raise UserError("post.whitening.centre=pairs goes with post.whitening.kind=supervised")
 
     @property
     def learned_on(self) -> tuple[str, str] | None:
@@ -111,13 +131,20 @@ class Whitening:
             matching = place[pairs[described[pairs].all(axis=1)]]
             if not len(matching):
                 raise UserError(f"supervised whitening is learned from pairs that match, and {name} has none")
+            if self.centre == "pairs":
+                centre = images[matching[:, 0]].mean(0, dtype=np.float64)
+                # About another point than the mean the spread is larger by that point's distance.
+                covariance += np.outer(mean - centre, mean - centre)
+                mean = centre
             projection = supervised_projection(covariance, pair_scatter(images, matching), self.shrink)
             if projection is None:
                 raise UserError(
                     f"the {len(matching)} matching pairs of {name} do not differ in each of {images.shape[1]} "
                     f"dimensions: learn on more, or set post.whitening.shrink=0.1"
                 )
-        self.learned = Projection(mean, projection[:dim], self.kind, float(self.shrink), name, digest, network)
+        self.learned = Projection(
+            mean, projection[:dim], self.kind, self.centre, float(self.shrink), name, digest, network
+        )
 
     def __call__(
         self, gallery: FloatArray, queries: FloatArray, available: BoolArray | None = None
@@ -157,6 +184,7 @@ class Whitening:
             raise UserError("whitening that was not learned cannot be saved")
         tensors = {"mean": learned.mean, "projection": np.ascontiguousarray(learned.projection)}
         metadata = {"kind": learned.kind, "dim": str(len(learned.projection)), "shrink": repr(learned.shrink)}
+        metadata["centre"] = learned.centre
         origin = {"name": learned.name, "digest": learned.digest, "network": learned.network}
         return write_bytes(Path(path), save(tensors, metadata | origin))
 
@@ -166,6 +194,7 @@ class Whitening:
         return {
             "whitening": self.kind,
             "dim": len(self.learned.projection),
+            "centre": self.learned.centre,
             "learned_on": self.learned.name,
             "learned_on_digest": self.learned.digest,
             **({"shrink": self.learned.shrink} if self.learned.shrink else {}),
@@ -186,11 +215,13 @@ def read_projection(path: Path, kind: str | None = None, dim: int | None = None)
             about = file.metadata() or {}
             mean, projection = file.get_tensor("mean"), file.get_tensor("projection")
         origin = about["name"], about["digest"], about["network"]
-        learned = Projection(mean, projection, about["kind"], float(about["shrink"]), *origin)
+        # Files of earlier versions do not say: they are centred on all images.
+        centre = about.get("centre", CENTRES[0])
+        learned = Projection(mean, projection, about["kind"], centre, float(about["shrink"]), *origin)
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"{path} is damaged, or no whitening matrix ({type(error).__name__})") from error
     whole = mean.dtype == projection.dtype == np.float64 and projection.ndim == 2
-    whole = whole and mean.shape == projection.shape[1:] and learned.kind in KINDS
+    whole = whole and mean.shape == projection.shape[1:] and learned.kind in KINDS and centre in CENTRES
     if not (whole and np.isfinite(projection).all() and np.isfinite(mean).all()):
         raise UserError(f"{path} is damaged: it holds no finite mean and projection of one length")
     if kind not in (None, learned.kind):
@@ -246,7 +277,8 @@ def supervised_projection(
 ) -> NDArray[np.float64] | None:
     """What whitens the differences of matching images, turned to principal directions, (D, D); most varying first.
 
-    None where some direction has no difference to whiten. The paper (Radenovic et al., ECCV 2016) turns it to the
+    `covariance` is of all images about whatever they are centred on. None where some direction has no difference to
+    whiten. The paper (Radenovic et al., ECCV 2016) turns it to the
     directions of pairs that do not match. As nearly all pairs do not, the covariance of all images stands for theirs.
     """
     differing = _shrunk(differing, shrink)
