@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +34,7 @@ def fill(root: Path, counts: Mapping[str, int]) -> Path:
     for landmark, count in counts.items():
         (root / landmark).mkdir(parents=True)
         for number in range(count):
-            (root / landmark / f"{number:02d}.jpg").write_text(f"{landmark} {number}")
+            (root / landmark / f"{number:02d}.jpg").write_bytes(os.fsencode(f"{landmark} {number}"))
     return root
 
 
@@ -111,6 +114,74 @@ def test_training_labels_and_ids(town: Path) -> None:
     assert training.classes.tolist() == sorted(set(landmarks))
     assert (training.ids.dtype, training.labels.dtype) == (np.uint64, np.int64)
     assert len(set(training.ids.tolist())) == len(training)
+
+
+def contents(part: TrainingSet | Benchmark) -> list[bytes]:
+    return [part.source.read(row) for row in range(len(part.source))]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_files_of_equal_bytes_stay_on_one_side(town: Path, mode: SplitMode, capsys: pytest.CaptureFixture[str]) -> None:
+    apart = [set(names_of(part)) for part in split_folder(town, mode)]
+    assert "copies" not in capsys.readouterr().out
+    for place, photo in enumerate(sorted(town.glob("*/*.jpg"))[::3]):
+        # The last landmark's: those that were there before are the first of each.
+        beside = (photo.parent, town / "寺 🗼")[place % 2]
+        shutil.copyfile(photo, beside / f"copy {place}.jpg")
+    parts = split_folder(town, mode)
+    sides = [set(contents(part)) for part in parts]
+    assert sum(len(side) for side in sides) == len(set.union(*sides)) == 90
+    copies = {name for part in parts for name in names_of(part) if "copy" in name}
+    said = capsys.readouterr().out
+    assert re.search(r"copies.*\b30\b", said)
+    if mode == "photos":
+        assert len(copies) == 30
+        assert all(side <= set(names_of(part)) for part, side in zip(parts, apart, strict=True))
+    else:
+        dropped = re.search(r"copies.*\b30\b.*\b(\d+)\b", said)
+        assert dropped is not None
+        assert len(copies) == 30 - int(dropped[1]) < 30
+        assert {name.split("/")[0] for name in names_of(parts[0])} == {name.split("/")[0] for name in apart[0]}
+
+
+def test_a_share_of_a_landmark_is_of_its_distinct_photos(tmp_path: Path) -> None:
+    root = fill(tmp_path / "root", {"a": 5, "b": 5})
+    for photo in sorted(root.glob("a/*.jpg")):
+        for again in range(3):
+            shutil.copyfile(photo, photo.with_name(f"{photo.stem} {again}.jpg"))
+    training, validation, test = split_folder(root)
+    for part, distinct in ((training, 1), (validation, 2), (test, 2)):
+        counts = Counter(name.split("/")[0] for name in names_of(part))
+        assert counts == {"a": 4 * distinct, "b": distinct}
+
+
+def test_links_that_lead_back_are_no_landmarks(town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = scan_folder(town).names
+    elsewhere = fill(tmp_path / "elsewhere", {"arch": 3})
+    for name, target in [
+        ("itself", "."),
+        ("above", ".."),
+        ("tower too", "tower"),
+        ("way round", str(elsewhere / ".." / "town" / "été")),
+        ("gone", "nowhere"),
+        ("round", "round"),
+    ]:
+        (town / name).symlink_to(target)
+    (town / "arch").symlink_to(elsewhere / "arch")
+    through = tmp_path / "link to town"
+    through.symlink_to(town)
+    for root in (town, through):
+        assert scan_folder(root).names == sorted([*before, *(f"arch/{number:02d}.jpg" for number in range(3))])
+        said = capsys.readouterr().out
+        assert all(name in said for name in ("4 links", "itself", "above", "tower too"))
+
+
+def test_landmarks_whose_names_are_not_unicode_are_landmarks(town: Path) -> None:
+    latin = os.fsdecode(b"op\xe9ra")
+    fill(town, {latin: 10})
+    training, validation, _ = split_folder(town)
+    assert latin in training.classes.tolist()
+    assert sum(name.startswith(f"{latin}/") for name in names_of(validation)) == 2
 
 
 def test_folder_benchmark_ground_truth_is_the_folder_structure(town: Path) -> None:

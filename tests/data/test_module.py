@@ -88,7 +88,34 @@ def test_an_unreadable_validation_image_is_found_beforehand(photos: Path, tmp_pa
     (tmp_path / "photos" / source.name(3)).write_bytes(b"")
     with pytest.raises(UserError, match=re.escape(source.name(3))):
         data.check(1)
-    LandmarkDataModule.from_folder(tmp_path / "photos", **LOADING, on_error="skip").check(1)
+
+
+def test_where_they_are_skipped_unreadable_images_are_named_and_counted_beforehand(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    data = LandmarkDataModule.from_folder(tmp_path / "photos", **LOADING, on_error="skip")
+    data.check(1)
+    assert "cannot be read" not in capsys.readouterr().out
+    for benchmark, count in ((data.validation[0], 2), (data.test[0], 1)):
+        for row in range(count):
+            (tmp_path / "photos" / benchmark.source.name(row)).write_bytes(b"text")
+    data.check(1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.findall(r"\b(\d+) of (\d+)\b", line) for line in lines] == [[("2", "12")], [("1", "12")]]
+    for line, benchmark, count in zip(lines, (data.validation[0], data.test[0]), (2, 1), strict=True):
+        assert benchmark.name in line
+        assert [benchmark.source.name(row) in line for row in range(3)] == [row < count for row in range(3)]
+
+
+def test_a_set_of_which_nothing_can_be_read_is_refused_beforehand(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    data = LandmarkDataModule.from_folder(tmp_path / "photos", **LOADING, on_error="skip")
+    test = data.test[0]
+    for row in range(len(test.source)):
+        (tmp_path / "photos" / test.source.name(row)).write_bytes(b"text")
+    with pytest.raises(UserError, match=f"{test.name}.*12 of 12"):
+        data.check(1)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

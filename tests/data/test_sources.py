@@ -12,6 +12,7 @@ from dolglab.data.sources import (
     JoinedSource,
     encode_names,
     file_size,
+    first_copies,
     hash_share,
     stable_ids,
 )
@@ -121,3 +122,23 @@ def test_hash_share_is_splitmix64() -> None:
     ids = [0, 1, 12345, 2**64 - 1]
     expected = [(splitmix(value) >> 11) / 2**53 for value in ids]
     assert hash_share(np.array(ids, np.uint64), 0).tolist() == expected
+
+
+@pytest.mark.parametrize("size", [1, 100, 20_000])
+def test_copies_are_files_of_equal_bytes(tmp_path: Path, size: int) -> None:
+    rng = np.random.default_rng(size)
+    whole = rng.integers(0, 256, size, np.uint8).tobytes()
+    # Of one size, and alike but for the first byte, the last, or one in the middle.
+    different = [bytes([whole[0] ^ 1]) + whole[1:], whole[:-1] + bytes([whole[-1] ^ 2])]
+    different.append(whole[: size // 2] + bytes([whole[size // 2] ^ 4]) + whole[size // 2 + 1 :])
+    files = [whole, different[0], whole, different[1], different[2], different[1], whole, whole + b"x", b"", b""]
+    names = [f"{place}.jpg" for place in range(len(files))]
+    for name, content in zip(names, files, strict=True):
+        (tmp_path / name).write_bytes(content)
+    names.append("not there.jpg")
+    found = first_copies(tmp_path, encode_names(names)).tolist()
+    assert found == [files.index(content) if content else place for place, content in enumerate(files)] + [10]
+
+
+def test_a_set_without_files_has_no_copies(tmp_path: Path) -> None:
+    assert first_copies(tmp_path, encode_names([])).tolist() == []

@@ -186,7 +186,8 @@ def test_an_unreadable_image_stops_an_evaluation_unless_it_is_skipped(world: Pat
 def test_a_broken_training_image_is_replaced_and_named(photos: Path, tmp_path: Path, capsys) -> None:
     shutil.copytree(photos, tmp_path / "photos")
     for file in (tmp_path / "photos" / "landmark 0").iterdir():
-        file.write_bytes(b"not an image")
+        # Each its own: copies would stand on one side of the split.
+        file.write_bytes(b"not an image" + file.name.encode())
     options = ["model=gem", "model.dim=16", "data=folder", f"data.root={tmp_path / 'photos'}", "on_error=skip"]
     train(config("train", f"output_dir={tmp_path / 'run'}", *SMALL, *options))
     with (tmp_path / "run" / "bad_images.csv").open(newline="") as file:

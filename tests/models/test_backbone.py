@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from torch import Tensor
 
 from dolglab.errors import UserError
 from dolglab.models.backbone import Backbone, without_weights
@@ -89,6 +92,100 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     torch.save(stored, tmp_path / "weights.pth")
     backbone = Backbone("resnet18.tv_in1k", weights=str(tmp_path / "weights.pth"))
     torch.testing.assert_close(backbone.net.conv1.weight.detach(), stored["conv1.weight"])
+
+
+R18 = "resnet18.tv_in1k"
+
+
+@pytest.fixture(scope="module")
+def r18() -> dict[str, Tensor]:
+    return timm.create_model("resnet18", pretrained=False).state_dict()
+
+
+def headless(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in tensors.items() if not key.startswith("fc.")}
+
+
+def uncounted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in tensors.items() if "num_batches" not in key}
+
+
+def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"tensor {place}": value for place, value in enumerate(tensors.values())}
+
+
+def below_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in tensors.items()}
+
+
+def zeros(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: torch.zeros_like(value) for key, value in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        pytest.param(uncounted, id="no counters"),
+        pytest.param(headless, id="no classifier"),
+        pytest.param(lambda t: uncounted(headless(t)), id="neither"),
+        pytest.param(lambda t: t | {"fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)}, id="other classes"),
+        pytest.param(renamed, id="in order"),
+        pytest.param(lambda t: renamed(uncounted(t)), id="in order, no counters"),
+        pytest.param(lambda t: renamed(headless(t)), id="in order, no classifier"),
+        pytest.param(lambda t: renamed(uncounted(headless(t))), id="in order, neither"),
+        pytest.param(lambda t: {"state_dict": zeros(t), "state_dict_ema": t}, id="timm's averaged"),
+        pytest.param(
+            lambda t: {
+                "student": below_prefix("module.backbone.", zeros(headless(t))),
+                "teacher": below_prefix("backbone.", headless(t)) | {"head.last_layer.weight": torch.zeros(3)},
+            },
+            id="self-distilled",
+        ),
+        pytest.param(
+            lambda t: {"state_dict": below_prefix("student.", zeros(t)) | below_prefix("teacher.", t)},
+            id="self-distilled, by names",
+        ),
+        pytest.param(
+            lambda t: (
+                below_prefix("module.encoder_q.", headless(t))
+                | {"module.encoder_q.fc.0.weight": torch.zeros(3), "module.queue": torch.zeros(4)}
+            ),
+            id="contrasted",
+        ),
+        *(
+            pytest.param(partial(below_prefix, prefix), id=prefix)
+            for prefix in ("module._orig_mod.", "_orig_mod.module.", "module.module.", "backbone.", "model.")
+        ),
+    ],
+)
+def test_weights_as_others_save_them(
+    stored: Callable[[dict[str, Tensor]], object], r18: dict[str, Tensor], tmp_path: Path
+) -> None:
+    torch.save(stored(r18), tmp_path / "weights.pth")
+    loaded = Backbone(R18, weights=str(tmp_path / "weights.pth")).net.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in headless(r18).items())
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        (lambda t: t | {"layer1.2.conv1.weight": torch.zeros(64, 64, 3, 3)}, "123 tensors"),
+        (lambda t: {key: value for key, value in t.items() if key != "conv1.weight"}, "121 tensors"),
+        (lambda t: below_prefix("online.", t) | below_prefix("target.", t), r"online\. and target\."),
+        (lambda t: t | {"conv1.weight": torch.zeros(64, 3, 3, 3)}, r"another shape \(conv1\.weight\)"),
+        (lambda t: t | {"conv1.weight": torch.zeros(64, 3, 7, 7, dtype=torch.int8)}, r"another type \(conv1\.weight\)"),
+        (lambda t: t | {"conv1.weight": torch.zeros(64, 3, 7, 7, dtype=torch.complex64)}, r"conv1\.weight"),
+        (lambda t: t | {"conv1.weight": torch.full((64, 3, 7, 7), torch.nan)}, r"in conv1\.weight"),
+        (lambda t: t | {"conv1.weight": torch.zeros(1).expand(64, 3, 7, 7)}, r"conv1\.weight"),
+    ],
+)
+def test_other_weights_are_refused_in_one_line(
+    stored: Callable[[dict[str, Tensor]], object], message: str, r18: dict[str, Tensor], tmp_path: Path
+) -> None:
+    torch.save(stored(r18), tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=message) as caught:
+        Backbone(R18, weights=str(tmp_path / "weights.pth"))
+    assert "\n" not in str(caught.value)
 
 
 def test_the_licence_is_that_of_the_weights_that_are_there(tmp_path: Path) -> None:

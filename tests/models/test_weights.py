@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from dolglab.errors import UserError, truncate_list
-from dolglab.models.weights import check_finite, locate, read_file, tensors_of
+from dolglab.models.weights import check_finite, check_fit, locate, read_file, tensors_of, with_counters
 
 
 def test_safetensors_and_torchs_own_files(tmp_path: Path) -> None:
@@ -40,6 +43,84 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
         read_file(tmp_path / "cut.safetensors")
     with pytest.raises(UserError, match=r"in b$"):
         check_finite({"a": torch.zeros(1), "b": torch.tensor([float("inf")]), "n": torch.tensor([1])}, "x")
+
+
+def test_averaged_weights_come_first_and_wrappers_lie_in_one_another() -> None:
+    one, other = {"a": torch.ones(1)}, {"a": torch.zeros(1)}
+    for stored in (
+        one,
+        {"state_dict": other, "state_dict_ema": one},
+        {"model": other, "model_ema": {"module.a": torch.ones(1), "n_averaged": torch.tensor(3)}},
+        {"student": other, "teacher": one, "epoch": 3},
+        {"model": {"state_dict": one}},
+        {"state_dict": {"_orig_mod.module.module.a": torch.ones(1)}},
+        {"state_dict": one, "state_dict_ema": None},
+    ):
+        assert tensors_of(stored, "x")["a"].item() == 1
+    endless: dict[str, object] = {}
+    endless["state_dict"] = endless
+    for stored in (endless, {}, None, [1], {"state_dict": [1]}, {"a": 1}):
+        with pytest.raises(UserError, match=r"^x "):
+            tensors_of(stored, "x")
+
+
+class _Code:
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, (str(self.witness),))
+
+
+def test_what_numpy_and_argparse_have_beside_the_tensors_is_left_out(tmp_path: Path) -> None:
+    beside = {
+        "best": np.float64(0.3),
+        "name": np.str_("r18"),
+        "flags": np.array([True, False]),
+        "history": [np.arange(6.0).reshape(2, 3), np.zeros((0, 3), ">i2")],
+        "objects": np.array([1, "a", None], object),
+        "rows": np.zeros(2, [("x", "f4"), ("y", "i8")]),
+        "generator": np.random.RandomState(0).get_state(),
+        "args": argparse.Namespace(lr=0.1, sizes=np.arange(3)),
+    }
+    torch.save({"state_dict": {"a": torch.ones(2)}, "epoch": 3, **beside}, tmp_path / "x.pth")
+    stored = read_file(tmp_path / "x.pth")
+    assert (stored["epoch"], tensors_of(stored, "x")["a"].tolist()) == (3, [1, 1])
+    assert not isinstance(stored["best"], float)
+    # Nothing else is: not numpy's functions, and no code in what is left out.
+    for place, wrong in enumerate([np.add, argparse.Namespace(code=_Code(tmp_path / "ran")), _Code(tmp_path / "ran")]):
+        torch.save({"a": torch.ones(2), "wrong": wrong}, tmp_path / f"{place}.pth")
+        with pytest.raises(UserError, match=f"{place}.pth"):
+            read_file(tmp_path / f"{place}.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(2, dtype=torch.complex64),
+        torch.zeros(2).to_sparse(),
+        torch.zeros(2, device="meta"),
+        torch.zeros(1).expand(2),
+        torch.full((2,), 1e300, dtype=torch.float64),
+    ],
+)
+def test_what_is_no_plain_number_is_refused(value: torch.Tensor) -> None:
+    with pytest.raises(UserError, match=r"\bb$"):
+        check_finite({"a": torch.zeros(1), "b": value}, "x")
+
+
+def test_weights_must_fit() -> None:
+    expected = {"w": torch.zeros(2), "bn.num_batches_tracked": torch.tensor(0)}
+    check_fit(expected, with_counters({"w": torch.ones(2, dtype=torch.float16)}, expected), "x")
+    for stored, message in [
+        ({}, r"2 missing \(bn\.num_batches_tracked, w\)"),
+        (expected | {"v": torch.zeros(1)}, r"1 unknown \(v\)"),
+        (expected | {"w": torch.zeros(3)}, r"1 of another shape \(w\)"),
+        (expected | {"w": torch.zeros(2, dtype=torch.int8)}, r"1 of another type \(w\)"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            check_fit(expected, stored, "x")
 
 
 def test_long_lists_are_cut() -> None:

@@ -206,7 +206,7 @@ class LandmarkDataModule(L.LightningDataModule):
             line = f"{benchmark.name}: {len(bad)} of {pluralize(count, 'image')} cannot be read"
             if len(bad) == count:
                 raise UserError(f"{line}: {truncate_list(named, 3)}")
-            print(f"{line} and are left out: {truncate_list(named, 20)}")
+            print(f"{line}, left out: {truncate_list(named, 20)}")
 
     def train_dataloader(self) -> EpochLoader:
         """Batches of this process's share of each global batch; an incomplete last batch is left out."""

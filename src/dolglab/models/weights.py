@@ -43,6 +43,8 @@ OMITTED = (
     "numpy.core.multiarray._reconstruct",
     "numpy._core.multiarray.scalar",
     "numpy._core.multiarray._reconstruct",
+    # What an empty array's values are.
+    "builtins.bytes",
     "argparse.Namespace",
 )
 
