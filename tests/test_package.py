@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import torch
 
 import dolglab
 from dolglab.__main__ import COMMANDS
+from dolglab.__main__ import run as start
 from dolglab.models.pooling import gem
 from end_to_end.runs import NARROW
 
@@ -111,3 +113,14 @@ def test_torch_hub_finds_the_networks() -> None:
     network = torch.hub.load(str(ROOT), "dolg_r50", source="local", pretrained=False)
     assert isinstance(network, dolglab.DOLG)
     assert network.dim == 512
+
+
+def test_names_that_are_not_unicode_are_printed_as_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, "utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "argv", ["dolglab", "--help"])
+    with pytest.raises(SystemExit):
+        start("library")
+    print(os.fsdecode(b"op\xe9ra"), flush=True)
+    assert written.getvalue().endswith(b"op\xe9ra\n")

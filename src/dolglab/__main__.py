@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import runpy
 import sys
 
@@ -47,6 +48,9 @@ def run(command: str) -> None:
     Lightning starts a run's further processes by the name of the module that is `__main__` and by `sys.argv`: both
     have to name this command without its dispatcher.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name may be any bytes, and is printed as those; where the locale is C, Python does so by itself.
+        sys.stdout.reconfigure(errors="surrogateescape")
     runpy.run_module(f"dolglab.commands.{command}", run_name="__main__", alter_sys=True)
 
 
