@@ -29,7 +29,7 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
     _check_sources(cfg)
     model, trained_by = _loaded(cfg.checkpoint, cfg.get("model"))
     # As given, or as the checkpoint's run tested, else as the paper.
-    before = (
+    before: tuple[Any, ...] = (
         trained_by.get("test_scales", PAPER_SCALES),
         trained_by.get("resize", "released"),
         value_at(trained_by, "data.max_side"),
