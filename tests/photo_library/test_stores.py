@@ -15,8 +15,10 @@ import pytest
 
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
+from dolglab.library.duplicates import write_duplicates
 from dolglab.library.library import Library
 from dolglab.library.stores import STORES, SegmentLimits
+from warm_python import ROOT, run_python
 
 DIM = 16
 IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": DIM, "scales": [1.0], "max_side": 64, "colour": "srgb"}
@@ -196,6 +198,45 @@ def test_threads_that_search_meet_no_half_done_change(tmp_path: Path) -> None:
                     writer.compact()
         done.set()
         assert all(future.result() for future in searching)
+
+
+def elsewhere(program: str, *arguments: str) -> None:
+    """Run a program in another process, which has this module's functions."""
+    code = f"import sys\nfrom photo_library.test_stores import *\n{program}"
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
+    done = run_python(["-c", code, *arguments], PYTHONPATH=paths)
+    assert done.returncode == 0, done.stderr
+
+
+MAKE = """
+library = Library.open(sys.argv[1], IDENTITY, sys.argv[2], SegmentLimits(indexed_from=300))
+library.add(photos(0, 400), unit(400, 0))
+"""
+USE = """
+library = Library(sys.argv[1], limits=SegmentLimits(indexed_from=300))
+assert library.search(unit(400, 0)[7:8], 3)[0][0].photo.name == "0007"
+np.testing.assert_allclose(library.descriptors(library.keys()[[7]]), unit(400, 0)[7:8], atol=1e-6)
+with library.writing():
+    library.add(photos(400, 1), unit(1, 1))
+    library.remove(["0007"])
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("store", STORES)
+def test_other_processes_search_read_and_add(store: str, tmp_path: Path) -> None:
+    if store == "milvus":
+        pytest.importorskip("milvus_lite", reason="Milvus Lite is not installed")
+    folder = tmp_path / "library"
+    elsewhere(MAKE, str(folder), store)
+    elsewhere(USE, str(folder))
+    library = Library(folder)
+    write_duplicates(library, tmp_path / "duplicates.csv", 0.999)
+    found = library.search(np.concatenate([unit(400, 0)[7:9], unit(1, 1)]), 1)
+    assert found[0][0].photo.name != "0007"
+    assert [answers[0].photo.name for answers in found[1:]] == ["0008", "0400"]
+    assert len(library) == 400
+    library.close()
 
 
 @pytest.mark.process

@@ -1,4 +1,4 @@
-"""Descriptors in Milvus: Milvus Lite, embedded in one file, or a server that grows beyond one machine.
+"""Descriptors in Milvus: Milvus Lite, embedded in one folder, or a server that grows beyond one machine.
 
 What counts is what the library's catalogue speaks of, as with faiss's files: an addition that was cut short is in
 Milvus and not in the catalogue, and is taken out by the next process that writes.
@@ -28,17 +28,19 @@ MAX_ANSWERS, SPARE = 16_384, 16
 # Photos that pass a filter which are named in the request; of more, answers are asked for until enough pass.
 MAX_NAMED = 2000
 SERVER_LOGS = ("milvus_lite", "pymilvus")
+# It says no more than that it could not be opened.
+LITE_HINT = " (another process has it open, or it is damaged: Milvus Lite is for one process at a time)"
 
 
 class MilvusStore(Store):
     """A collection of a Milvus.
 
     Args:
-        uri: a file, for Milvus Lite, or a server's address; MILVUS_TOKEN in the environment is given to it.
+        uri: a folder, for Milvus Lite, or a server's address; MILVUS_TOKEN in the environment is given to it.
         collection: its name; made with the first descriptors.
         dim: length of the descriptors.
 
-    Raises UserError where pymilvus is not installed, for no such server, and a file that another process has open.
+    Raises UserError where pymilvus is not installed, for no such server, and a folder that another process has open.
     """
 
     def __init__(self, uri: str, collection: str, dim: int) -> None:
@@ -49,17 +51,21 @@ class MilvusStore(Store):
             from pymilvus import MilvusClient
         except ImportError:
             raise UserError("descriptors in Milvus need pymilvus: pip install 'dolglab[milvus]'") from None
-        with _milvus_errors(uri):
+        with _milvus_errors(uri, "" if "://" in uri else LITE_HINT):
             self._client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
+        with _milvus_errors(uri):
+            # What another process has made is not in memory yet.
+            if self._client.has_collection(collection):
+                self._client.load_collection(collection)
 
     @classmethod
     def open(cls, folder: Path, dim: int, options: Mapping[str, Any], limits: object) -> MilvusStore:
-        """As `open_store`: Milvus Lite is a file in the library's folder."""
+        """As `open_store`: Milvus Lite is a folder in the library's."""
         uri = options["uri"]
         return cls(uri if "://" in uri else str(folder / "milvus.db"), options["collection"], dim)
 
     def close(self) -> None:
-        """As `Store.close`: another process can open the file then."""
+        """As `Store.close`; another process can open Milvus Lite's folder when this one has ended."""
         self._client.close()
 
     def write(self, number: int, descriptors: Descriptors) -> str:
@@ -146,8 +152,11 @@ class MilvusStore(Store):
 
 
 @contextmanager
-def _milvus_errors(uri: str) -> Iterator[None]:
-    """Whatever goes wrong with a Milvus in one line; its server writes a traceback of its own otherwise."""
+def _milvus_errors(uri: str, hint: str = "") -> Iterator[None]:
+    """Whatever goes wrong with a Milvus in one line; its server writes a traceback of its own otherwise.
+
+    `hint` is what the line ends with.
+    """
     from pymilvus.exceptions import MilvusException
 
     loggers = [logging.getLogger(name) for name in SERVER_LOGS]
@@ -157,7 +166,6 @@ def _milvus_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except MilvusException as error:
-        hint = "" if "://" in uri else " (Milvus Lite: one process at a time has its file open)"
         raise UserError(f"{uri}: Milvus says: {' '.join(error.message.split())}{hint}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -114,7 +114,7 @@ def store_options(store: str | None) -> dict[str, Any]:
 
     Args:
         store: a name in `STORES` (flat, ivf_pq or hnsw: faiss, with that index over many descriptors; milvus: Milvus
-            Lite, one file in the library's folder), or the address of a Milvus server, http://HOST:PORT. None is flat.
+            Lite, in the library's folder), or the address of a Milvus server, http://HOST:PORT. None is flat.
 
     Raises UserError for anything else.
     """
