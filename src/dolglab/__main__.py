@@ -7,6 +7,7 @@ import io
 import runpy
 import sys
 
+from dolglab.errors import quiet_broken_pipe
 from dolglab.version import __version__
 
 COMMANDS = {
@@ -23,6 +24,7 @@ COMMANDS = {
 }
 
 
+@quiet_broken_pipe()
 def main() -> None:
     """Run the command that the first argument names; `--help` lists them."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
@@ -51,7 +53,8 @@ def run(command: str) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file's name may be any bytes, and is printed as those; where the locale is C, Python does so by itself.
         sys.stdout.reconfigure(errors="surrogateescape")
-    runpy.run_module(f"dolglab.commands.{command}", run_name="__main__", alter_sys=True)
+    with quiet_broken_pipe():
+        runpy.run_module(f"dolglab.commands.{command}", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import typer
 
-from dolglab.errors import UserError, os_error_text
+from dolglab.errors import UserError, os_error_text, reader_gone
 
 
 def run_command(name: str, main: Callable[..., None]) -> None:
@@ -33,6 +33,8 @@ def user_errors(stopped: str = "stopped") -> Iterator[None]:
     except UserError as error:
         line = str(error)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and reader_gone():
+            raise SystemExit(1) from None
         line = os_error_text(error)
     except sqlite3.Error as error:
         line = f"the library's catalogue: {error}"
