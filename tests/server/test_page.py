@@ -31,8 +31,8 @@ Open = Callable[..., Page]
 
 @pytest.fixture(scope="module")
 def address(embedded: Path) -> Iterator[str]:
-    """A server of the library in a process of its own."""
-    options = ["--library", str(embedded), "--port", "0", "--rate", "10000", "--read-only"]
+    """A server of the library in a process of its own, below a prefix: nothing on the page leads out of it."""
+    options = ["--library", str(embedded), "--port", "0", "--rate", "10000", "--read-only", "--root-path", "/photos"]
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "src.serve", *options],
         cwd=ROOT,
@@ -42,7 +42,7 @@ def address(embedded: Path) -> Iterator[str]:
     )
     assert process.stdout
     try:
-        yield process.stdout.readline().strip()
+        yield f"{process.stdout.readline().strip()}photos/"
     finally:
         process.terminate()
         process.wait(20)

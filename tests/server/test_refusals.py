@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import sys
 import itertools
 import json
 import shutil
@@ -319,3 +320,17 @@ def test_heic_is_read_where_its_reader_is_installed(client: TestClient, query: b
     heif.from_pillow(Image.open(io.BytesIO(query))).save(held, quality=90)
     assert search(client, held.getvalue(), box="10,10,90,80").status_code == 200
     assert search(client, held.getvalue()[:500]).status_code == 400
+
+
+def test_heic_without_its_reader_is_called_so(
+    client: TestClient, query: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    held = io.BytesIO()
+    heif.from_pillow(Image.open(io.BytesIO(query))).save(held, quality=90)
+    # As where it is not installed.
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    said = search(client, held.getvalue())
+    assert said.status_code == 400
+    assert "HEIC" in line(said)
+    assert "dolglab[heic]" in line(said)

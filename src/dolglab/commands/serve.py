@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -10,6 +11,7 @@ from dolglab.commands.typer_cli import run_command, user_errors
 from dolglab.errors import UserError
 
 ASK_TOKEN = "Ask everyone for this token; better in the environment than on the command line, where others can read it."
+PREFIX = "The prefix that a proxy has the server below, such as /photos."
 HOST_NAME = "A host name the server is reached by, besides localhost, this machine's own and addresses."
 
 
@@ -19,6 +21,7 @@ def main(
     port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.", min=0, max=65535)] = 8765,
     token: Annotated[str | None, typer.Option(help=ASK_TOKEN, envvar="DOLG_TOKEN")] = None,
     name: Annotated[list[str] | None, typer.Option(help=HOST_NAME)] = None,
+    root_path: Annotated[str, typer.Option(help=PREFIX)] = "",
     max_upload_mb: Annotated[float, typer.Option(help="Megabytes of a photo that is sent.", min=0.001)] = 20,
     max_megapixels: Annotated[float, typer.Option(help="Megapixels of such a photo.", min=0.001)] = 50,
     rate: Annotated[float, typer.Option(help="Requests a minute of one client that make it work.", min=1)] = 60,
@@ -41,8 +44,22 @@ def main(
             rate=rate,
             read_only=read_only,
             names=frozenset(name or ()),
+            root_path=parse_root_path(root_path),
         )
         run(library, host, port, settings, backend)
+
+
+def parse_root_path(text: str) -> str:
+    """A prefix with a / before it and none behind; nothing of nothing. Raises UserError for what is none.
+
+    >>> parse_root_path("archive/photos/"), parse_root_path("/")
+    ('/archive/photos', '')
+    """
+    path = text.strip("/")
+    # A request for the API itself could not be told from one that is below such a prefix.
+    if quote(path) != path or path in ("api", "page"):
+        raise UserError(f"--root-path wants a path such as /photos, other than /api and /page, not {text}")
+    return f"/{path}" if path else ""
 
 
 if __name__ == "__main__":

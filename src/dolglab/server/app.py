@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dolglab.errors import UserError
 from dolglab.library.search_engine import SearchEngine
@@ -53,7 +54,26 @@ def build_app(finder: SearchEngine, settings: Settings) -> FastAPI:
         app.include_router(router)
     _add_error_handlers(app, finder.library.folder)
     app.add_middleware(SecurityMiddleware, settings=settings, metrics=metrics)
+    # The last one is the first that a request meets.
+    app.add_middleware(RootPathMiddleware, root_path=settings.root_path)
     return app
+
+
+class RootPathMiddleware:
+    """ASGI middleware that has each path begin with `root_path`, as ASGI wants it: a proxy may have taken it off."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the application answer."""
+        if scope["type"] == "http":
+            path = scope["path"]
+            if not f"{path}/".startswith(f"{self._root_path}/"):
+                path = self._root_path + path
+            scope = {**scope, "root_path": self._root_path, "path": path}
+        await self._app(scope, receive, send)
 
 
 def hide_folder(message: str, folder: Path) -> str:

@@ -64,6 +64,7 @@ class Settings:
         rate: requests a minute of one client that make the server work; the same number may come at once.
         read_only: photos are neither added nor removed.
         names: host names it is reached by, besides localhost, this machine's own and addresses.
+        root_path: the prefix that a proxy has it below, such as /photos, which it may pass on or take off; empty: none.
     """
 
     token: str | None = None
@@ -72,6 +73,7 @@ class Settings:
     rate: float = 60.0
     read_only: bool = False
     names: frozenset[str] = frozenset()
+    root_path: str = ""
 
 
 class Metrics:
@@ -187,7 +189,9 @@ class SecurityMiddleware:
             self._metrics.request_finished(scope["method"], route, status, time.monotonic() - start)
 
     def _check(self, scope: Scope) -> None:
-        headers, path, method = Headers(scope=scope), scope["path"], scope["method"]
+        headers, method = Headers(scope=scope), scope["method"]
+        # As Starlette finds a route.
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
         if not self._is_own_name(headers.get("host", "")):
             raise HTTPException(403, "this server has another name: start it with --name to be reached by this one")
         if method not in SAFE_METHODS and _is_cross_site(headers):

@@ -12,7 +12,10 @@ export function keepToken(token) {
   sessionStorage.setItem(KEY, token);
 }
 
-/** Asks the server; the answer's Response. Throws an Error whose message is the server's one line, with the `status`. */
+/**
+ * Asks the server; the answer's Response. Throws an Error whose message is the server's one line, with the `status`.
+ * Paths are relative to the page, which lies below a prefix behind some proxies.
+ */
 export async function call(path, options = {}) {
   for (;;) {
     const token = sessionStorage.getItem(KEY);

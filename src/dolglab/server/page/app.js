@@ -28,7 +28,7 @@ $("ask").addEventListener("cancel", (event) => event.preventDefault());
 
 async function start() {
   try {
-    const about = (state.about = await json("/api/library"));
+    const about = (state.about = await json("api/library"));
     $("about").textContent = `${about.photos.toLocaleString("en")} photos · ${about.model}`;
     $("filters").replaceChildren(...about.columns.map(filter));
   } catch (error) {
@@ -103,7 +103,7 @@ function search() {
   return busy("Searching…", async (signal) => {
     const where = filters().map((pair) => pair.join("="));
     const fields = { photo: state.photo, box: box.text, top: $("top").value, verify: $("verify").checked, where };
-    const found = await json("/api/search", { ...form(fields), signal }).catch(refused);
+    const found = await json("api/search", { ...form(fields), signal }).catch(refused);
     state.found = found;
     state.known = true;
     results.start(found.answers);
@@ -139,7 +139,7 @@ function rerank() {
     });
     const options = { method: "POST", body, headers: { "Content-Type": "application/json" }, signal };
     const inliers = new Map(state.found.answers.map((answer) => [answer.id, answer.inliers]));
-    const { answers } = await json("/api/rerank", options);
+    const { answers } = await json("api/rerank", options);
     results.show(answers.map((answer) => ({ ...answer, inliers: inliers.get(answer.id) ?? null })));
     const details = $("verify").checked ? "; details do not count in this order" : "";
     return `Ordered anew by ${marked} ${marked === 1 ? "mark" : "marks"}, right ones first, wrong ones last: `
@@ -163,7 +163,7 @@ function exported(event) {
   }
   return busy("Packing…", async (signal) => {
     const fields = { name, photo: state.photo, right: results.marked("right"), wrong: results.marked("wrong") };
-    const packed = await call("/api/marks/export", { ...form(fields), signal });
+    const packed = await call("api/marks/export", { ...form(fields), signal });
     const address = URL.createObjectURL(await packed.blob());
     const file = fileName(packed);
     element("a", { href: address, download: file }).click();

@@ -41,7 +41,7 @@ export class Detail {
       const theirs = picture(image(answer));
       const { photo, box, address } = await this.asked();
       photos.append(figure("Your photo", address), figure("Answer", await theirs));
-      const why = await json("/api/explain", { ...form({ photo, box, id: answer.id }), signal });
+      const why = await json("api/explain", { ...form({ photo, box, id: answer.id }), signal });
       if (!signal.aborted) status.replaceWith(...explained(why), this.#more(answer));
     } catch (error) {
       if (signal.aborted) return;
@@ -61,7 +61,7 @@ export class Detail {
   }
 }
 
-const image = (answer) => `/api/photos/${answer.id}/image`;
+const image = (answer) => `api/photos/${answer.id}/image`;
 
 function figure(caption, address) {
   return element("figure", {}, element("figcaption", {}, caption), element("img", { src: address, alt: caption }));

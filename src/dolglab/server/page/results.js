@@ -60,7 +60,7 @@ export class Results {
     const rank = element("span", { className: "rank" });
     const badge = element("span", { className: "badge" });
     const shot = element("button", { type: "button", className: "shot" }, image, rank, badge);
-    const address = picture(`/api/photos/${answer.id}/thumbnail`);
+    const address = picture(`api/photos/${answer.id}/thumbnail`);
     address.then((url) => (image.src = url), () => image.replaceWith("no picture"));
     const cosine = element("b");
     const inliers = element("small");
