@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
-import sys
 import itertools
 import json
 import shutil
 import struct
+import sys
 import threading
 import zlib
 from collections.abc import Callable
