@@ -35,11 +35,13 @@ def test_a_folder_is_embedded_and_searched_with_its_catalogue(folder: Path, tmp_
 
     done = run("embed", str(folder), "--library", library, *MODEL, "--metadata", str(table))
     assert done.returncode == 0, done.stderr
-    assert "1 row for no photo here" in done.stdout
+    assert "1 row for no photo here: 'nobody.jpg'" in done.stdout
     assert "broken.jpg': not an image" in done.stdout
     assert f"6 photos described, 0 already there, 1 could not be read: 6 in {library}" in done.stdout
     again = run("embed", str(folder), "--library", library, "--max-side", "64")
     assert f"0 photos described, 7 already there: 6 in {library}" in again.stdout
+    anew = run("embed", str(folder), "--library", library, "--max-side", "64", "--again", "--exclude", "a")
+    assert f"3 photos described, 0 already there, 1 could not be read: 6 in {library}" in anew.stdout
 
     (odd,) = folder.glob("a/photo*")
     found = run("search", str(odd), "--library", library, "--json", "--top", "2")

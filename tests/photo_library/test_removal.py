@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dolglab.errors import UserError
-from dolglab.library.catalogue import Photo
+from dolglab.library.catalogue import MOUNTS, Photo
 from dolglab.library.library import Library
 from dolglab.library.maintenance import print_info, remove
 from photo_library.made import library_of, unit
@@ -49,6 +49,49 @@ def test_one_stranger_and_nothing_is_taken_out(library: Library) -> None:
     with pytest.raises(UserError, match="--gone"):
         remove(library, [])
     assert len(library) == 4
+
+
+def test_photos_are_taken_out_by_the_end_of_a_path_and_by_folder(library: Library, tmp_path: Path, capsys) -> None:
+    more = [str(tmp_path / "more" / name) for name in ("b.jpg", "in/c.jpg", "in/d.jpg")]
+    library.add([Photo(name, 1, 1, (1, 1)) for name in [*more, "s3://bucket/in/e.jpg"]], unit(4, 4, seed=1))
+    with pytest.raises(UserError, match=r"2 photos.*b\.jpg"):
+        remove(library, ["A.jpg", "b.jpg"])
+    with pytest.raises(UserError, match=r"ore/b\.jpg"):
+        remove(library, ["ore/b.jpg"])
+    for nothing in ("", "in", str(tmp_path / "mor")):
+        with pytest.raises(UserError, match="nothing was removed"):
+            remove(library, [nothing])
+    assert len(library) == 8
+    remove(library, ["A.JPG", "more\\b.jpg", "bucket/c.jpg"])
+    assert left(library) == {"b.jpg", ODD, "broken\n.jpg", "c.jpg", "d.jpg", "e.jpg"}
+    remove(library, [str(tmp_path / "more")])
+    remove(library, ["s3://bucket/in/"])
+    assert left(library) == {"b.jpg", ODD, "broken\n.jpg"}
+
+
+def test_photos_of_a_disk_that_is_not_there_are_left_in(library: Library, tmp_path: Path, capsys) -> None:
+    """An empty mount point, one that went with its disk, and one of a disk that lies elsewhere now."""
+    disks = {name: tmp_path / name for name in ("empty", "away", "moved")}
+    names = [str(disk / "photos" / f"{name} {number}.jpg") for name, disk in disks.items() for number in range(3)]
+    library.add([Photo(name, 1, 1, (1, 1)) for name in names], unit(9, 4, seed=1))
+    with library.change() as change:
+        change.set_about(MOUNTS, [str(disks["away"]), str(disks["moved"])])
+    disks["empty"].mkdir()
+    (disks["moved"] / "photos").mkdir(parents=True)
+    Path(names[-1]).touch()
+    (tmp_path / "photos" / "a.jpg").unlink()
+    remove(library, [], gone=True)
+    said = capsys.readouterr().out
+    assert "6 photos left in" in said
+    # Two of the moved disk's, one that was taken from its folder, and the one that never was.
+    assert "4 photos removed" in said
+    assert {name for name in left(library) if "." in name} >= {"empty 0.jpg", "away 2.jpg", "moved 2.jpg", "b.jpg"}
+    # Who knows that a disk will not come back says so.
+    remove(library, [str(disks["away"])], gone=True)
+    assert "3 photos left in" in capsys.readouterr().out
+    (disks["empty"] / "something").touch()
+    remove(library, [], gone=True)
+    assert left(library) == {"b.jpg", ODD, "moved 2.jpg", "c.jpg"}
 
 
 def test_gone_files_are_taken_out_unless_all_are_gone(library: Library, tmp_path: Path, capsys) -> None:

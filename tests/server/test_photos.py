@@ -264,3 +264,13 @@ def test_long_names_are_cut() -> None:
     name = safe_name("🙂" * 200 + ".png", ".jpg")
     assert len(name.encode()) <= 154
     assert name.endswith("🙂.png")
+
+
+def test_a_picture_too_small_to_be_described_is_not_added(start: Start) -> None:
+    held = io.BytesIO()
+    Image.new("RGB", (12, 12), "red").save(held, "PNG")
+    client = start()
+    refused = client.post("/api/photos", files={"photo": ("icon.png", held.getvalue())})
+    assert refused.status_code == 400
+    assert "12 x 12" in refused.json()["error"]
+    assert client.get("/api/library").json()["photos"] == 12

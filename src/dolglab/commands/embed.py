@@ -17,6 +17,8 @@ SHARD = "Only part i of n, such as 1/4, where several machines share the work: s
 STORE = "Where descriptors lie: flat (default), ivf_pq, hnsw (another index is built), milvus, a Milvus's address."
 COLOUR = "srgb (default) converts photos from their ICC profiles, ignore does not; a library goes on as it began."
 DAMAGED = "Describe damaged JPEGs too, as far as they can be read."
+EXCLUDE = "A name, or a path below the folder, that is left out, such as thumbs or '2019/*.png'; may be repeated."
+AGAIN = "Describe all of these photos anew, also those that have not changed."
 PLAN = "Say what there is to do, how long it takes and how large it gets; do nothing."
 
 
@@ -34,6 +36,8 @@ def main(
     backend: Annotated[str, typer.Option(help="What runs the network: torch or onnx.")] = "torch",
     colour: Annotated[Colour | None, typer.Option(help=COLOUR)] = None,
     damaged: Annotated[bool, typer.Option("--damaged", help=DAMAGED)] = False,
+    exclude: Annotated[list[str] | None, typer.Option(help=EXCLUDE)] = None,
+    again: Annotated[bool, typer.Option("--again", help=AGAIN)] = False,
     plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
 ) -> None:
     """Only photos that are new or changed are described; stopped, the same command goes on."""
@@ -54,6 +58,8 @@ def main(
             shard=shard,
             store=store,
             backend=backend,
+            exclude=exclude or (),
+            again=again,
             plan=plan,
         )
 

@@ -10,6 +10,8 @@ from dolglab.commands.typer_cli import user_errors
 
 NEAR = "Cosine from which on two photos are near-duplicates; what is right depends on the model."
 SURE = "Cosine below which a photo is unknown; by default one that 95 % of photos with other names do not reach."
+PHOTOS = "Photos, by their paths or addresses or the ends of these, and folders of them."
+GONE = "Those whose files are no longer there, but for disks that are not mounted."
 
 Folder = Annotated[str, typer.Option(help="The library's folder.")]
 Table = Annotated[str, typer.Option(help="The table to write, a CSV.")]
@@ -31,8 +33,8 @@ def info(
 @app.command()
 def remove(
     library: Folder,
-    photos: Annotated[list[str] | None, typer.Argument(help="Photos, by their paths or addresses.")] = None,
-    gone: Annotated[bool, typer.Option("--gone", help="Those whose files are no longer there.")] = False,
+    photos: Annotated[list[str] | None, typer.Argument(help=PHOTOS)] = None,
+    gone: Annotated[bool, typer.Option("--gone", help=GONE)] = False,
 ) -> None:
     """Take photos out of the library; their files stay."""
     from dolglab.library.library import Library

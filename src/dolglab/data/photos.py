@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import io
+import math
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import accumulate
 from pathlib import Path
 
 import fsspec
 import numpy as np
+from PIL import Image
 
 from dolglab.data.colour import Pixels
-from dolglab.data.image_errors import BrokenImageError, reason
+from dolglab.data.image_errors import (
+    MAX_PIXELS,
+    BrokenImageError,
+    NoImageError,
+    TooLargeError,
+    broken_image_errors,
+    check_sides,
+    reason,
+)
+from dolglab.data.image_formats import FORMATS, read_header
 from dolglab.data.image_reading import READ_ALL, Reading, crop_query, decode, decode_shrunk, shrink
 from dolglab.data.sources import is_image, is_visible, stable_ids
 from dolglab.errors import UserError
 from dolglab.io import retry_io
 
 Box = tuple[float, float, float, float]
+# Pixels of a side, as `data.min_side` of training, and in all: a panorama may be as narrow, and shows something.
+MIN_SIDE, MIN_PIXELS = 16, 10_000
 # What object stores say of an object, that is something else when the object is.
 VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
 
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """A photo's file: absolute path or address, bytes, and when it was changed (nanoseconds, or 0)."""
+    """A photo's file.
+
+    Attributes:
+        name: absolute path, or address.
+        size: bytes.
+        changed: when its bytes were changed last, nanoseconds since 1970 as it says itself; of an object store a number
+            that stands for its version, or 0.
+        ctime: when the system changed its bytes or status last, nanoseconds; None of an object store.
+        identity: the same for two names of one file; None where that is not known.
+        digest: of the bytes that were described before, where these may still be the same: see `digest_of`.
+    """
 
     name: str
     size: int
     changed: int
+    ctime: int | None = None
+    identity: str | None = None
+    digest: bytes | None = None
 
     def read(self) -> bytes:
         """Its bytes. Raises OSError when they cannot be read, also a moment later."""
@@ -41,63 +74,130 @@ class PhotoFile:
             return file.read()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def files_below(
-    place: str,
-    skipped: Callable[[str], None] = lambda name: None,
-    failed: Callable[[OSError], None] = lambda error: None,
-) -> Iterator[PhotoFile]:
+def digest_of(data: bytes) -> bytes:
+    """16 bytes that stand for a file's."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+@dataclass
+class LeftOut:
+    """What was met beside the photos.
+
+    Attributes:
+        others: how many files are no photos by their names, by the ends of these.
+        unreadable: folders that could not be looked into, links that lead nowhere.
+        links: files and folders that are links out of the folder.
+    """
+
+    others: Counter[str] = field(default_factory=Counter)
+    unreadable: list[OSError] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+
+    def add_other(self, name: str) -> None:
+        """Count a file by the end of its name."""
+        self.others[Path(name).suffix.lower() or "no suffix"] += 1
+
+
+def files_below(place: str, exclude: Sequence[str] = (), left_out: LeftOut | None = None) -> Iterator[PhotoFile]:
     """Every photo below a folder or prefix, or the file itself.
 
-    Hidden files and folders are what tools leave, and are left out; links inside a folder are not followed out of it.
+    Hidden files and folders, and those of a NAS's own, are what tools leave, and are left out; links inside a folder
+    are not followed out of it.
 
     Args:
-        skipped: told the names of other files that are no photos by their names.
-        failed: told of folders that cannot be looked into.
+        exclude: what else is left out, see `is_excluded`.
+        left_out: takes what was met and is no photo.
 
     Raises UserError for a place that is not there.
     """
+    left_out = LeftOut() if left_out is None else left_out
     if "://" in place:
-        yield from _object_store_files(place, skipped)
+        yield from _object_store_files(place, exclude, left_out)
         return
     path = Path(place)
     if path.is_dir():
-        yield from _folder_files(path.resolve(), skipped, failed)
-    elif path.is_file():
-        yield _local_file(path.parent.resolve() / path.name)
-    else:
+        yield from _folder_files(path.resolve(), exclude, left_out)
+    elif not path.is_file():
         raise UserError(f"{place}: no such file or folder")
+    elif not is_excluded(place, exclude):
+        yield local_file(path.parent.resolve() / path.name)
 
 
-def _folder_files(root: Path, skipped: Callable[[str], None], failed: Callable[[OSError], None]) -> Iterator[PhotoFile]:
-    for folder, folders, names in os.walk(root, onerror=failed):
-        folders[:] = sorted(filter(is_visible, folders))
-        for name in sorted(filter(is_visible, names)):
+def is_excluded(path: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern is that of a file's or folder's name, or of its path below the folder given.
+
+    * and ? stand for any characters, / too.
+
+    >>> is_excluded("2019/thumbs", ["thumbs"]), is_excluded("2019/a.jpg", ["20*/b*"]), is_excluded("b.jpg", ["/b.*"])
+    (True, False, True)
+    """
+    forms = path.rpartition("/")[2], path, f"/{path}"
+    return any(fnmatchcase(form, pattern.rstrip("/")) for form in forms for pattern in patterns)
+
+
+def _folder_files(root: Path, exclude: Sequence[str], left_out: LeftOut) -> Iterator[PhotoFile]:
+    for folder, folders, names in os.walk(root, onerror=left_out.unreadable.append):
+        below = os.path.relpath(folder, root)
+
+        def wanted(name: str, below: str = below) -> bool:
+            return is_visible(name) and not is_excluded(os.path.normpath(f"{below}/{name}"), exclude)
+
+        # Links to folders are not walked into.
+        folders[:] = sorted(filter(wanted, folders))
+        for path in (f"{folder}/{name}" for name in folders):
+            if _leads_out(path, root):
+                left_out.links.append(path)
+        for name in sorted(filter(wanted, names)):
             path = Path(folder, name)
             if not is_image(name):
-                skipped(name)
-            elif os.path.isfile(path) and path.resolve().is_relative_to(root):
-                yield _local_file(path)
+                left_out.add_other(name)
+            elif _leads_out(str(path), root):
+                left_out.links.append(str(path))
+            elif path.is_file():
+                yield local_file(path)
+            elif path.is_symlink():
+                left_out.unreadable.append(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)))
 
 
-def _local_file(path: Path) -> PhotoFile:
+def _leads_out(path: str, root: Path) -> bool:
+    return os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(root)
+
+
+def local_file(path: Path) -> PhotoFile:
+    """A file of this machine's. Raises OSError."""
     stat = path.stat()
-    return PhotoFile(str(path), stat.st_size, stat.st_mtime_ns)
+    # Disks without numbers of their own say 0; where numbers come again, size and time tell the files apart.
+    identity = f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}" if stat.st_ino else None
+    return PhotoFile(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, identity)
 
 
-def _object_store_files(prefix: str, skipped: Callable[[str], None]) -> Iterator[PhotoFile]:
+def _object_store_files(prefix: str, exclude: Sequence[str], left_out: LeftOut) -> Iterator[PhotoFile]:
     try:
         system, root = fsspec.core.url_to_fs(prefix)
         found = system.find(root, detail=True)
     except (ImportError, OSError, ValueError) as error:
         raise UserError(f"{prefix} cannot be listed: {error}") from error
     for name, info in sorted(found.items()):
-        base = name.rpartition("/")[2]
-        if is_image(base) and is_visible(base):
+        # Of an object that is named itself its own name alone.
+        below = name.removeprefix(root).strip("/") or name.rpartition("/")[2]
+        paths = accumulate(below.split("/"), "{}/{}".format)
+        if not all(is_visible(path.rpartition("/")[2]) and not is_excluded(path, exclude) for path in paths):
+            continue
+        if is_image(below):
             version = next((str(info[key]) for key in VERSIONS if info.get(key) is not None), None)
             changed = 0 if version is None else int(stable_ids([version])[0] >> np.uint64(1))
             yield PhotoFile(system.unstrip_protocol(name), int(info.get("size") or 0), changed)
-        elif is_visible(base):
-            skipped(base)
+        else:
+            left_out.add_other(below)
+
+
+def check_size(height: int, width: int) -> None:
+    """Raise BrokenImageError for a picture too small to be described: a pixel, an icon, a short strip; not a panorama.
+
+    A side is below `MIN_SIDE` pixels, and there are fewer than `MIN_PIXELS`.
+    """
+    if height * width < MIN_PIXELS:
+        check_sides(height, width, MIN_SIDE)
 
 
 def photo_pixels(name: str, max_side: int, box: Box | None = None, reading: Reading = READ_ALL) -> Pixels:
@@ -109,23 +209,63 @@ def photo_pixels(name: str, max_side: int, box: Box | None = None, reading: Read
     return query_pixels(data, name, max_side, box, reading)
 
 
-def query_pixels(data: bytes, name: str, max_side: int, box: Box | None = None, reading: Reading = READ_ALL) -> Pixels:
+def query_pixels(
+    data: bytes,
+    name: str,
+    max_side: int,
+    box: Box | None = None,
+    reading: Reading = READ_ALL,
+    max_pixels: int = MAX_PIXELS,
+) -> Pixels:
     """An encoded photo's pixels, (H, W, 3): inside the box x1, y1, x2, y2 (pixels) where one is given, then shrunk.
 
-    Raises UserError for a photo that cannot be read and for a box that is not inside it.
+    Of a scan with more than `max_pixels`, which are not decoded whole, the box is taken from the largest picture that
+    is. Raises UserError for a photo that cannot be read and for a box that is not inside it.
     """
     try:
         if box is None:
-            return decode_shrunk(data, max_side, reading)
-        pixels = decode(data, reading)
+            return decode_shrunk(data, max_side, reading, max_pixels)
+        pixels, (height, width) = _decode_for_box(data, reading, max_pixels)
     except BrokenImageError as error:
         raise UserError(f"{name} cannot be read: {reason(error)}") from error
-    (x1, y1, x2, y2), (height, width) = box, pixels.shape[:2]
+    x1, y1, x2, y2 = box
     if x1 > x2 or y1 > y2:
         raise UserError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} ends before it begins: x1,y1 is its top left corner")
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height) or round(x2) <= round(x1) or round(y2) <= round(y1):
         raise UserError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} is not inside {name}, of {width} x {height} pixels")
-    return shrink(crop_query(pixels, np.array(box, np.float64), "pil"), max_side)
+    scale = pixels.shape[1] / width, pixels.shape[0] / height
+    inside = np.array(box, np.float64) * [*scale, *scale]
+    if scale != (1, 1):
+        # A thin box keeps a pixel.
+        inside[:2] = np.minimum(np.floor(inside[:2]), np.array(pixels.shape[1::-1]) - 1)
+        inside[2:] = np.maximum(inside[2:], inside[:2] + 1)
+    return shrink(crop_query(pixels, inside, "pil"), max_side)
+
+
+def _decode_for_box(data: bytes, reading: Reading, max_pixels: int) -> tuple[Pixels, tuple[int, int]]:
+    """An image's pixels, (H, W, 3), whole or as large as `max_pixels` allow, and its own height and width."""
+    try:
+        pixels = decode(data, reading, max_pixels)
+        return pixels, (pixels.shape[0], pixels.shape[1])
+    except TooLargeError:
+        width, height = _size_of(data)
+        side = math.floor(max(height, width) * math.sqrt(max_pixels / (height * width)))
+        pixels = decode_shrunk(data, side, reading, max_pixels)
+        # The header's are those before it is turned upright.
+        turned = (pixels.shape[0] > pixels.shape[1]) != (height > width)
+        return pixels, (width, height) if turned else (height, width)
+
+
+def _size_of(data: bytes) -> tuple[int, int]:
+    """Width and height of an image of any size, as stored or upright."""
+    with suppress(TooLargeError):
+        return read_header(data)[1:]
+    # `Image.open` refuses large ones; what it calls does not.
+    with broken_image_errors():
+        for factory, accept in (Image.OPEN[name] for name in FORMATS if name in Image.OPEN):
+            if accept is None or accept(data[:16]):
+                return factory(io.BytesIO(data), "").size
+    raise NoImageError("not an image")
 
 
 def read_box(text: str) -> Box:

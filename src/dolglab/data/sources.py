@@ -28,6 +28,12 @@ RAW_SUFFIXES = frozenset(
     {".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".x3f", ".3fr"}
     | {".iiq", ".rwl", ".raw"}
 )
+# Folders that no photos of a person's lie in: thumbnails, waste bins and snapshots of NAS and Windows, and what Macs
+# pack beside files.
+SYSTEM_FOLDERS = frozenset(
+    {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "~snapshot", "lost+found", "$recycle.bin"}
+    | {"recycler", "system volume information", "network trash folder", "__macosx"}
+)
 # Asking for a file's size is waiting, on a network file system above all: so many threads, each taking so many files.
 STAT_THREADS, STAT_BATCH = 16, 4096
 # Bytes that two files of one size are compared by before they are read as a whole.
@@ -135,8 +141,12 @@ def encode_names(names: Sequence[str]) -> NDArray[np.bytes_]:
 
 
 def is_visible(name: str) -> bool:
-    """Hidden names are what tools leave behind: previews, checkpoints, macOS's `._NAME.jpg`, no images."""
-    return not name.startswith(".")
+    """Hidden names are what tools leave behind: previews, checkpoints, macOS's `._NAME.jpg`; and so are some folders.
+
+    >>> is_visible("photos"), is_visible(".cache"), is_visible("@eaDir")
+    (True, False, False)
+    """
+    return not name.startswith(".") and name.lower() not in SYSTEM_FOLDERS
 
 
 def is_image(name: str) -> bool:

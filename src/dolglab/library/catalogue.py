@@ -23,6 +23,8 @@ from dolglab.io import aside_of, is_utf8, sweep
 
 FILE = "catalogue.sqlite"
 FORMAT = 3
+# What a library says about itself: the mount points of the disks that photos were on.
+MOUNTS = "mounts"
 # A key is the number of a segment and, in so many bits, a row in it.
 ROW_BITS = 32
 # Seconds to wait for another process's transaction.
@@ -40,7 +42,9 @@ CREATE TABLE photo (
     height INTEGER,
     key INTEGER UNIQUE,
     reason TEXT,
-    metadata TEXT NOT NULL DEFAULT '{}'
+    metadata TEXT NOT NULL DEFAULT '{}',
+    ctime INTEGER,
+    digest BLOB
 );
 CREATE TABLE field (name TEXT NOT NULL, value TEXT NOT NULL, photo INTEGER NOT NULL, PRIMARY KEY (name, value, photo))
     WITHOUT ROWID;
@@ -55,10 +59,13 @@ CREATE TRIGGER died AFTER UPDATE OF key ON photo WHEN OLD.key IS NOT NULL AND OL
 CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
     BEGIN INSERT INTO dead VALUES (OLD.key); END;
 """
+# Columns that came after the first libraries of this format, whose own get them with the next change.
+LATER = {"ctime": "INTEGER", "digest": "BLOB"}
 PUT = """
-INSERT INTO photo (name, size, changed, width, height, key, reason) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO photo (name, size, changed, width, height, key, reason, ctime, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET size = excluded.size, changed = excluded.changed, width = excluded.width,
-    height = excluded.height, key = excluded.key, reason = excluded.reason
+    height = excluded.height, key = excluded.key, reason = excluded.reason, ctime = excluded.ctime,
+    digest = excluded.digest
 """
 # The different values of a column of the index, from one to the next, without a look at each photo.
 DISTINCT = """
@@ -81,6 +88,8 @@ class Photo:
         shape: height and width in pixels, as described; None of one that could not be read.
         reason: why it could not be read; nothing where it could.
         metadata: columns of a catalogue that was joined.
+        ctime: when the system changed its bytes or status last, in nanoseconds; None where that is not known.
+        digest: of its bytes, see `digest_of`; None where that is not known.
         id: its number in the library; None before it is there.
     """
 
@@ -90,6 +99,8 @@ class Photo:
     shape: tuple[int, int] | None = None
     reason: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    ctime: int | None = None
+    digest: bytes | None = None
     id: int | None = None
 
 
@@ -169,8 +180,8 @@ class Change:
         """
         for photo, key in zip(photos, keys, strict=True):
             height, width = photo.shape or (None, None)
-            values = (os.fsencode(photo.name), photo.size, photo.changed, width, height, key, photo.reason)
-            self._db.execute(PUT, values)
+            values = os.fsencode(photo.name), photo.size, photo.changed, width, height, key, photo.reason
+            self._db.execute(PUT, (*values, photo.ctime, photo.digest))
             if photo.metadata:
                 self.set_metadata(photo.name, photo.metadata)
 
@@ -179,9 +190,14 @@ class Change:
         text = json.dumps(dict(metadata), ensure_ascii=False)
         self._db.execute("UPDATE photo SET metadata = ? WHERE name = ?", (text, os.fsencode(name)))
 
+    def set_ctimes(self, ctimes: Iterable[tuple[str, int | None]]) -> None:
+        """Note, by name, when photos' files were changed last that are still as they were described."""
+        rows = ((ctime, os.fsencode(name)) for name, ctime in ctimes)
+        self._db.executemany("UPDATE photo SET ctime = ? WHERE name = ?", rows)
+
     def set_about(self, key: str, value: object) -> None:
         """Change what the library says about itself (see `Catalogue.about`)."""
-        self._db.execute("UPDATE about SET value = ? WHERE key = ?", (json.dumps(value), key))
+        self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, json.dumps(value)))
 
     def add_segment(self, size: int, write: Callable[[int], str]) -> Keys:
         """Make a segment part of the library that `write` puts on disk under a number; the keys in it, (size,).
@@ -329,14 +345,23 @@ class Catalogue:
         """A transaction: all of it happens, or nothing."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
+            for name in LATER.keys() - photo_columns(self._db):
+                self._db.execute(f"ALTER TABLE photo ADD COLUMN {name} {LATER[name]}")
             yield Change(self._db)
 
     def _select(self, condition: str, *values: object) -> Iterator[Entry]:
-        columns = "name, size, changed, height, width, reason, metadata, id, key"
+        there = photo_columns(self._db)
+        later = ", ".join(name if name in there else "NULL" for name in LATER)
+        columns = f"name, size, changed, height, width, reason, metadata, {later}, id, key"
         rows = self._db.execute(f"SELECT {columns} FROM photo WHERE {condition}", values)
-        for name, size, changed, height, width, reason, metadata, number, key in rows:
+        for name, size, changed, height, width, reason, metadata, *rest, key in rows:
             shape = None if height is None else (height, width)
-            yield Photo(os.fsdecode(name), size, changed, shape, reason, json.loads(metadata), number), key
+            yield Photo(os.fsdecode(name), size, changed, shape, reason, json.loads(metadata), *rest), key
+
+
+def photo_columns(db: sqlite3.Connection, schema: str = "main") -> set[str]:
+    """Names of the columns of the table of photos, which a library of an earlier version has fewer of."""
+    return {row[1] for row in db.execute(f"PRAGMA {schema}.table_info(photo)")}
 
 
 def _connect(path: Path) -> sqlite3.Connection:

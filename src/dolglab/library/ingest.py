@@ -6,10 +6,11 @@ import ctypes
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,11 @@ from dolglab.concurrency import prefetch_map
 from dolglab.contracts import Colour
 from dolglab.data.colour import Pixels
 from dolglab.data.image_errors import BrokenImageError, reason
+from dolglab.data.image_formats import read_header
 from dolglab.data.image_reading import Reading, decode_shrunk
-from dolglab.data.photos import PhotoFile
-from dolglab.errors import UserError, pluralize
-from dolglab.library.catalogue import FILE, Catalogue, Photo
+from dolglab.data.photos import MIN_SIDE, PhotoFile, check_size, digest_of
+from dolglab.errors import UserError, pluralize, truncate_list
+from dolglab.library.catalogue import FILE, MOUNTS, Catalogue, Photo
 from dolglab.library.library import Library, identity_of
 from dolglab.library.listing import Listing
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
@@ -37,8 +39,8 @@ COMMIT_PHOTOS, COMMIT_SECONDS = 512, 60.0
 READ_AHEAD = 8
 # Photos that a plan describes to know how long one takes.
 PLAN_SAMPLE = 16
-# Kinds of left out files that are named.
-NAMED_KINDS = 6
+# Kinds of left out files, and rows of a table for no photo, that are named.
+NAMED_KINDS, NAMED_ROWS = 6, 20
 # The size of a photo that is to be tried again: no file has it.
 UNKNOWN_SIZE = -1
 # Bytes of a photo in a library beside its descriptor, about.
@@ -59,6 +61,8 @@ def embed_places(
     shard: str | None = None,
     store: str | None = None,
     backend: str = "torch",
+    exclude: Sequence[str] = (),
+    again: bool = False,
     plan: bool = False,
     damaged: bool = False,
 ) -> None:
@@ -69,15 +73,20 @@ def embed_places(
     """
     if not places and listed is None:
         raise UserError("which photos? name folders, files or a prefix, or a list of them with --list")
-    with closing(Listing(places, shard, listed)) as files:
+    with closing(Listing(places, shard, listed, exclude)) as files:
         for error in files.unreadable:
             print(f"left out: {error.filename!r}: {reason(error)}")
         if files.others:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in files.others.most_common(NAMED_KINDS))
             print(f"left out: {pluralize(files.others.total(), 'file')} of another kind ({kinds})")
-        strangers = sum(name is None for name, _ in files.metadata(metadata))
-        if strangers:
-            print(f"{metadata}: {pluralize(strangers, 'row')} for no photo here")
+        if files.links:
+            named = truncate_list([repr(link) for link in files.links])
+            print(f"left out: {pluralize(len(files.links), 'link')} out of the folder, {named}: name what is meant too")
+        if metadata is not None:
+            count, strangers = files.join(metadata, NAMED_ROWS)
+            if count:
+                named = ", ".join(map(repr, strangers)) + (", ..." if count > NAMED_ROWS else "")
+                print(f"{metadata}: {pluralize(count, 'row')} for no photo here: {named}")
         made: dict[str, Any] = {"colour": "srgb"}
         if (Path(library) / FILE).exists():
             with closing(Catalogue(Path(library))) as catalogue:
@@ -85,7 +94,7 @@ def embed_places(
         loaded = load_extractor(model or made.get("source"), scales, max_side, backend, colour or made["colour"])
         print(f"model: {loaded.identity['title']}")
         if plan:
-            _print_plan(library, loaded, files, threads)
+            _print_plan(library, loaded, files, threads, again)
             return
         opened = Library.open(library, loaded.identity, store)
         with closing(opened), opened.writing():
@@ -93,7 +102,8 @@ def embed_places(
                 print(f"the descriptors of {pluralize(lost, 'photo')} are damaged or gone, and are made anew")
             if store is not None:
                 opened.use_index(store)
-            files.compare(opened.folder)
+            files.compare(opened.folder, again)
+            _note_files(opened, files)
             todo = files.changed_count()
             with Progress(console=Console(stderr=True), disable=not todo) as bar:
                 task = bar.add_task("describing", total=todo)
@@ -106,27 +116,41 @@ def embed_places(
 
                 outcome = embed(opened, loaded, files.changed(), threads, damaged, advance)
             with opened.catalogue.change() as change:
-                for name, columns in files.metadata(metadata):
-                    if name is not None:
-                        change.set_metadata(name, columns)
+                for name, columns in files.metadata():
+                    change.set_metadata(name, columns)
+            there = len(files) - todo + outcome.unchanged
             left = f", {outcome.bad} could not be read" if outcome.bad else ""
-            done = f"{pluralize(outcome.added, 'photo')} described, {len(files) - todo} already there{left}"
+            done = f"{pluralize(outcome.added, 'photo')} described, {there} already there{left}"
             print(f"{done}: {len(opened)} in {library}")
 
 
-def _print_plan(library: str, loaded: LoadedExtractor, files: Listing, threads: int) -> None:
+def _note_files(library: Library, files: Listing) -> None:
+    """Keep what is known of the files beside their photos; say which were met twice."""
+    for name, photo in files.twins(1):
+        count = pluralize(files.twin_count(), "path")
+        print(f"left out: {count} to files that are there by another one, such as {name!r}, which is {photo!r}")
+    mounts = set(library.catalogue.about(MOUNTS) or ())
+    with library.change() as change:
+        # A library of an earlier version knows no such times: its photos are not described anew for that.
+        change.set_ctimes(files.first_ctimes())
+        change.set_about(MOUNTS, sorted(mounts | files.mounts()))
+
+
+def _print_plan(library: str, loaded: LoadedExtractor, files: Listing, threads: int, again: bool) -> None:
     if (Path(library) / FILE).exists():
         Library(library, loaded.identity).close()
-    files.compare(Path(library))
+    files.compare(Path(library), again)
     todo = files.changed_count()
     sample = list(islice(files.changed(every=max(1, todo // PLAN_SAMPLE)), PLAN_SAMPLE))
     start = time.perf_counter()
-    for _ in describe_files(loaded, sample, threads, lambda photo: None):
+    for _ in describe_files(loaded, sample, threads, lambda photo: None, lambda file: None):
         pass
     seconds = (time.perf_counter() - start) / max(1, len(sample)) * todo
     size = todo * (4 * loaded.identity["dim"] + PHOTO_BYTES)
+    doubtful = files.doubtful_count()
+    whether = f" ({doubtful} only if their bytes have changed)" if doubtful else ""
     print(
-        f"{pluralize(len(files), 'photo')} ({files.bytes / 1e9:.2f} GB), {todo} of them to be described: "
+        f"{pluralize(len(files), 'photo')} ({files.bytes / 1e9:.2f} GB), {todo} of them to be described{whether}: "
         f"about {seconds / 60:.1f} minutes here, by {len(sample)} that were tried, and {size / 1e6:.1f} MB in {library}"
     )
 
@@ -154,8 +178,12 @@ def embed(
         progress(photo.name, photo.reason)
         intake.add_unread(photo)
 
+    def unchanged(file: PhotoFile) -> None:
+        progress(file.name, None)
+        intake.add_unchanged(file)
+
     try:
-        for file, shape, descriptor in describe_files(loaded, files, threads, unread, damaged):
+        for file, shape, descriptor in describe_files(loaded, files, threads, unread, unchanged, damaged):
             progress(file.name, None)
             intake.add(file, shape, descriptor)
     finally:
@@ -168,23 +196,30 @@ class Intake:
 
     Attributes:
         added: how many were described.
+        unchanged: how many turned out to have the bytes that were described before.
         bad: how many could not be read.
     """
 
     def __init__(self, library: Library) -> None:
         self.library = library
-        self.added = self.bad = 0
+        self.added = self.unchanged = self.bad = 0
         self.photos: list[Photo] = []
+        self.ctimes: list[tuple[str, int | None]] = []
         self.descriptors: list[NDArray[np.float32]] = []
         self.unread: list[Photo] = []
         self.since = time.monotonic()
 
     def add(self, file: PhotoFile, shape: tuple[int, int], descriptor: NDArray[np.float32]) -> None:
         if not np.isfinite(descriptor).all():
-            self.add_unread(Photo(file.name, file.size, file.changed, reason="the network gave no finite descriptor"))
+            self.add_unread(replace(_photo(file), reason="the network gave no finite descriptor"))
             return
-        self.photos.append(Photo(file.name, file.size, file.changed, shape))
+        self.photos.append(replace(_photo(file), shape=shape))
         self.descriptors.append(descriptor)
+        self._commit_if_due()
+
+    def add_unchanged(self, file: PhotoFile) -> None:
+        self.unchanged += 1
+        self.ctimes.append((file.name, file.ctime))
         self._commit_if_due()
 
     def add_unread(self, photo: Photo) -> None:
@@ -198,19 +233,21 @@ class Intake:
     def commit(self) -> None:
         if self.photos:
             self.library.add(self.photos, np.stack(self.descriptors))
-        if self.unread:
-            # An older descriptor of theirs is dropped.
+        if self.unread or self.ctimes:
+            # An older descriptor of what could not be read is dropped.
             with self.library.change() as change:
                 change.put(self.unread, [None] * len(self.unread))
+                change.set_ctimes(self.ctimes)
         self.added += len(self.photos)
-        self.photos, self.descriptors, self.unread, self.since = [], [], [], time.monotonic()
+        self.photos, self.descriptors, self.unread, self.ctimes, self.since = [], [], [], [], time.monotonic()
         # Batches of ever other shapes leave holes in glibc's heaps, and a process that runs for days would grow.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
 
     def _commit_if_due(self) -> None:
-        if len(self.photos) + len(self.unread) >= COMMIT_PHOTOS or time.monotonic() - self.since > COMMIT_SECONDS:
+        waiting = len(self.photos) + len(self.unread) + len(self.ctimes)
+        if waiting >= COMMIT_PHOTOS or time.monotonic() - self.since > COMMIT_SECONDS:
             self.commit()
 
 
@@ -219,14 +256,16 @@ def describe_files(
     files: Iterable[PhotoFile],
     threads: int,
     unread: Callable[[Photo], None],
+    unchanged: Callable[[PhotoFile], None],
     damaged: bool = False,
 ) -> Iterator[tuple[PhotoFile, tuple[int, int], NDArray[np.float32]]]:
-    """Each file with its height and width as described and its descriptor, (dim,), about in their order.
+    """Each file, with its digest, its height and width as described and its descriptor, (dim,), about in their order.
 
     Args:
         threads: that read and decode.
         damaged: damaged JPEGs are described as far as they can be read.
         unread: told of each file that could not be read; where that may pass its size is `UNKNOWN_SIZE`.
+        unchanged: told of each file whose bytes have the digest that it came with.
     """
     import torch
 
@@ -238,12 +277,14 @@ def describe_files(
         buckets = extractor.buckets()
         reading = loaded.reading._replace(damaged=damaged)
         read = partial(_read, max_side=loaded.identity["max_side"], reading=reading)
-        for place, (file, pixels) in enumerate(prefetch_map(read, files, threads, READ_AHEAD * threads)):
-            if isinstance(pixels, Photo):
-                unread(pixels)
+        for place, (file, found) in enumerate(prefetch_map(read, files, threads, READ_AHEAD * threads)):
+            if isinstance(found, Photo):
+                unread(found)
+            elif found.pixels is None:
+                unchanged(file)
             else:
-                by_place[place] = file
-                yield from buckets.add(place, torch.from_numpy(pixels))
+                by_place[place] = replace(file, digest=found.digest)
+                yield from buckets.add(place, torch.from_numpy(found.pixels))
         yield from buckets.rest()
 
     def describe(group: Group) -> NDArray[np.float32]:
@@ -258,10 +299,31 @@ def describe_files(
             yield by_place.pop(place), (int(image.shape[0]), int(image.shape[1])), descriptor
 
 
-def _read(file: PhotoFile, max_side: int, reading: Reading) -> Pixels | Photo:
+class _Decoded(NamedTuple):
+    """Of a file's bytes the digest and, where it is not the one that the file came with, the pixels."""
+
+    digest: bytes
+    pixels: Pixels | None
+
+
+def _read(file: PhotoFile, max_side: int, reading: Reading) -> _Decoded | Photo:
     try:
-        return decode_shrunk(file.read(), max_side, reading)
+        data = file.read()
+        digest = digest_of(data)
+        if digest == file.digest:
+            return _Decoded(digest, None)
+        pixels = decode_shrunk(data, max_side, reading)
+        if min(pixels.shape[:2]) < MIN_SIDE:
+            # Perhaps only since it was shrunk.
+            header = read_header(data)
+            check_size(header.height, header.width)
+        return _Decoded(digest, pixels)
     except (BrokenImageError, OSError) as error:
         # A disk that was not there, a reader that was not installed: another time it may be read.
         may_pass = isinstance(error, OSError) or isinstance(error.__cause__, ImportError)
-        return Photo(file.name, UNKNOWN_SIZE if may_pass else file.size, file.changed, reason=reason(error))
+        photo = replace(_photo(file), reason=reason(error), digest=None)
+        return replace(photo, size=UNKNOWN_SIZE) if may_pass else photo
+
+
+def _photo(file: PhotoFile) -> Photo:
+    return Photo(file.name, file.size, file.changed, ctime=file.ctime, digest=file.digest)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import itertools
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.io import atomic_path
-from dolglab.library.catalogue import FILE, Change, Entry, printable
+from dolglab.library.catalogue import FILE, MOUNTS, Change, Entry, printable
 from dolglab.library.library import Library
+from dolglab.library.naming import last_part, matching, spellings
 
 
 def print_info(library: Library, bad: bool = False) -> None:
@@ -48,43 +51,101 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
 
 
 def remove(library: Library, given: Sequence[str], gone: bool = False) -> None:
-    """Take out photos by their paths or addresses, and with `gone` those whose local files are no longer there.
+    """Take out photos, and with `gone` those whose local files are no longer there and whose disks are.
 
-    Prints how many. Raises UserError, and takes out none, where one that was named is not in the library, and where
-    every file is gone.
+    Photos are given by their paths or addresses or by the ends of these, see `matching`, and by folders that they are
+    below. Prints how many. Raises UserError, and takes out none, where one that was given is not in the library or may
+    be several, and where every file is gone.
     """
     if not given and not gone:
         raise UserError("which photos? name them, or give --gone for those whose files are no longer there")
     with library.writing():
-        found = {word: next(filter(library.catalogue.named, _spellings(word)), None) for word in given}
-        if strangers := [printable(word) for word, name in found.items() if name is None]:
-            raise UserError(f"{truncate_list(strangers)}: not in {library.folder}, so nothing was removed")
-        names = {name for name in found.values() if name is not None}
-        count = library.remove(names.union(_gone_files(library) if gone else ()))
+        names = _photos_called(library, given)
+        missing, kept = _gone_files(library) if gone else ([], [])
+        count = library.remove(names.union(missing))
+    if kept := [name for name in kept if name not in names]:
+        print(
+            f"{pluralize(len(kept), 'photo')} left in, whose disk seems not to be there, such as {printable(kept[0])}: "
+            "mount it, or name the folder to take them out"
+        )
     print(f"{pluralize(count, 'photo')} removed: {len(library)} in {library.folder}")
 
 
-def _spellings(word: str) -> Iterator[str]:
+def _names(library: Library) -> Iterator[str]:
+    return (photo.name for page in library.catalogue.pages() for photo, _ in page)
+
+
+def _photos_called(library: Library, given: Sequence[str]) -> set[str]:
+    """The names of what was given. Raises UserError for what is not there, and for what may be several."""
+    found = {word: [name for name in _paths_of(word) if library.catalogue.named(name)][:1] for word in given}
+    ends, folders = defaultdict[str, list[str]](list), dict[str, str]()
+    for word in (word for word, names in found.items() if not names):
+        for each in spellings(word):
+            ends[last_part(each)].append(word)
+        # Nothing, as from a shell's variable that is not set, is no folder.
+        folders |= {f"{path.rstrip('/')}/": word for path in _paths_of(word) if word}
+    alike = defaultdict[str, list[str]](list)
+    below = defaultdict[str, set[str]](set)
+    for name in _names(library) if ends else ():
+        for word in ends.get(last_part(name), ()):
+            alike[word].append(name)
+        if name.startswith(tuple(folders)):
+            for folder in filter(name.startswith, folders):
+                below[folders[folder]].add(name)
+    for word, names in alike.items():
+        if len(several := sorted(set(matching(word, names)))) > 1:
+            called = f"{len(several)} photos are called {printable(word)}, such as {printable(several[0])}"
+            raise UserError(f"{called}: write more of the path; nothing was removed")
+        found[word] = several
+    if strangers := [printable(word) for word, names in found.items() if not names and not below[word]]:
+        raise UserError(f"{truncate_list(strangers)}: not in {library.folder}, so nothing was removed")
+    return {name for word, names in found.items() for name in names or below[word]}
+
+
+def _paths_of(word: str) -> Iterator[str]:
     """How a library may call it: as it stands, or by an absolute path, whose folders may be links."""
     path = Path(word).absolute()
     yield from (word, str(path), os.path.normpath(path), str(path.parent.resolve() / path.name), str(path.resolve()))
 
 
-def _gone_files(library: Library) -> list[str]:
-    """What cannot be looked at, as on a disk that does not answer, counts as there."""
-    names = (photo.name for page in library.catalogue.pages() for photo, _ in page)
-    gone, any_there = list[str](), False
-    for name in (name for name in names if "://" not in name):
+def _gone_files(library: Library) -> tuple[list[str], list[str]]:
+    """Photos whose files are gone, and those whose disk seems not to be there.
+
+    What cannot be looked at, as on a disk that does not answer, counts as there. Where a disk is not mounted, its mount
+    point is gone, or empty, and none of its photos is there.
+    """
+    mounts = sorted(library.catalogue.about(MOUNTS) or (), key=len, reverse=True)
+    missing, there = defaultdict[str | None, list[str]](list), set[str | None]()
+    for name in (name for name in _names(library) if "://" not in name):
+        mount = next((mount for mount in mounts if name.startswith(f"{mount}/")), None)
         try:
             os.stat(name)
-            any_there = True
+            there.add(mount)
         except (FileNotFoundError, NotADirectoryError):
-            gone.append(name)
+            missing[mount].append(name)
         except OSError:
-            any_there = True
-    if gone and not any_there:
-        raise UserError(f"the files of all {len(gone)} photos are gone: is their disk there? Nothing was removed")
-    return gone
+            there.add(mount)
+    if missing and not there:
+        count = sum(map(len, missing.values()))
+        raise UserError(f"the files of all {count} photos are gone: is their disk there? Nothing was removed")
+    gone, kept = list[str](), list[str]()
+    empty = cache(_is_empty)
+    for mount, names in missing.items():
+        unmounted = mount is not None and mount not in there and not os.path.ismount(mount)
+        for name in names:
+            (kept if unmounted or empty(os.path.dirname(name)) else gone).append(name)
+    return gone, kept
+
+
+def _is_empty(folder: str) -> bool:
+    """Whether a folder, or the first one above it that is there, holds nothing that can be seen."""
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    try:
+        with os.scandir(folder) as entries:
+            return not any(entries)
+    except OSError:
+        return True
 
 
 def merge(folders: Sequence[str], into: str) -> None:

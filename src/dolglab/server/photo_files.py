@@ -22,7 +22,7 @@ from typing import IO
 from fastapi import HTTPException
 from PIL import Image
 
-from dolglab.data.photos import PhotoFile, photo_pixels
+from dolglab.data.photos import PhotoFile, digest_of, local_file, photo_pixels
 from dolglab.data.sources import IMAGE_SUFFIXES
 from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
@@ -64,8 +64,9 @@ def add_photo(
     path = next(path for path in candidates if not path.is_symlink() and not path.exists())
     try:
         _write_owned(path, data)
-        stat = path.stat()
-        _insert(library, Photo(str(path), stat.st_size, stat.st_mtime_ns, shape, metadata=metadata), descriptor)
+        file = local_file(path)
+        photo = Photo(file.name, file.size, file.changed, shape, None, metadata, file.ctime, digest_of(data))
+        _insert(library, photo, descriptor)
     except OSError as error:
         raise HTTPException(507, f"the photo cannot be kept: {error.strerror}") from None
     stored = library.catalogue.named(str(path))

@@ -13,7 +13,8 @@ import numpy as np
 from fastapi import HTTPException
 
 from dolglab.data.colour import Pixels
-from dolglab.data.photos import Box, query_pixels
+from dolglab.data.image_errors import BrokenImageError
+from dolglab.data.photos import Box, check_size, query_pixels
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Columns, Descriptors, Photo
 from dolglab.library.explain import Explanation
@@ -141,6 +142,10 @@ class SearchService:
         """Store and embed a photo."""
         self._check_writable()
         header = check_header(data, self.settings.max_pixels)
+        try:
+            check_size(header.height, header.width)
+        except BrokenImageError as error:
+            raise UserError(f"the photo is not added: {error}") from None
         pixels, descriptor = self._searches(lambda: self._embed(data, None))
         height, width = pixels.shape[:2]
         with self._writing() as library:

@@ -1,0 +1,119 @@
+"""Names as people write them: lists of files in any Unicode encoding, and ends of paths spelled about as they are."""
+
+from __future__ import annotations
+
+import codecs
+import posixpath
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from dolglab.data.image_errors import reason
+from dolglab.errors import UserError
+
+# Bytes of a list that are read at a time.
+CHUNK = 1 << 20
+# The mark at the beginning of a text, and what it says; UTF-32's begins as UTF-16's.
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+# With NUL between names: two of one character, one behind the other, or a line's end at that of a name.
+WIDE_TEXT = re.compile(r"(?<![^\0])\0*[^\0]\0+[^\0]\0|[\r\n]\0|\0[\r\n]")
+
+
+def marked_encoding(beginning: bytes) -> str:
+    """The encoding that the byte order mark of a text names; UTF-8 where there is none.
+
+    >>> marked_encoding("\\ufeffa.jpg".encode("utf-16-le")), marked_encoding(b"a.jpg")
+    ('utf-16', 'utf-8')
+    """
+    return next((encoding for mark, encoding in MARKS.items() if beginning.startswith(mark)), "utf-8")
+
+
+def read_list(path: str, chunk: int = CHUNK) -> Iterator[str]:
+    """Paths and addresses in a text file, or in standard input for "-", as `find` and PowerShell's `>` write them.
+
+    One a line; with NUL in the file (`find -print0`) one from NUL to NUL. It is read `chunk` bytes at a time.
+    Raises UserError for a file that cannot be read, and before any name of a chunk that looks like UTF-16 without its
+    mark, or like lines with NUL among them.
+    """
+    try:
+        with sys.stdin.buffer if path == "-" else Path(path).open("rb") as file:
+            yield from filter(None, _split(_texts(file, chunk), path))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not whole {error.encoding.upper()}: save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}") from error
+
+
+def _texts(file: IO[bytes], chunk: int) -> Iterator[str]:
+    """A file's text; bytes of names that are no UTF-8 come as lone surrogates, as the system gives them."""
+    data = file.read(chunk)
+    encoding = marked_encoding(data)
+    decoder = codecs.getincrementaldecoder(encoding)("surrogateescape" if encoding.startswith("utf-8") else "strict")
+    while data:
+        yield decoder.decode(data)
+        data = file.read(chunk)
+    yield decoder.decode(b"", final=True)
+
+
+def mixed_list(path: str) -> UserError:
+    """What is wrong with a list that has both NUL and line ends between its names, or is UTF-16 and does not say so."""
+    return UserError(
+        f"{path} has NUL beside line ends, or between single letters as UTF-16 without a byte order mark: save it as "
+        "UTF-8 with one name a line, or write nothing but NUL between names (./a for a)"
+    )
+
+
+def _split(texts: Iterable[str], path: str) -> Iterator[str]:
+    rest, lines = "", None
+    for text in texts:
+        lines = "\0" not in text if lines is None else lines
+        whole = rest + text
+        if "\0" in whole and (lines or WIDE_TEXT.search(whole)):
+            raise mixed_list(path)
+        *names, rest = whole.split("\n" if lines else "\0")
+        yield from (name.removesuffix("\r") for name in names) if lines else names
+    if not lines and rest.endswith(("\n", "\r")):
+        raise mixed_list(path)
+    yield rest.removesuffix("\r")
+
+
+def fold(name: str) -> str:
+    """A name without its letter case and Unicode form (NFC, or NFD as on a Mac), to compare names by."""
+    return unicodedata.normalize("NFC", name.casefold())
+
+
+def last_part(name: str) -> str:
+    """The folded name of a file, without its folders."""
+    return fold(name.rpartition("/")[2])
+
+
+def spellings(name: str) -> set[str]:
+    """A path without what means nothing, as it stands and with Windows' separators as ours.
+
+    >>> sorted(spellings("./opera//000.jpg")), spellings("a\\\\b.jpg") == {"a\\\\b.jpg", "a/b.jpg"}
+    (['opera/000.jpg'], True)
+    """
+    both = {name, name.replace("\\", "/")}
+    return {each if "://" in each else posixpath.normpath(each).strip("/") for each in both if each}
+
+
+def matching(name: str, paths: Iterable[str]) -> list[str]:
+    """The paths that end with a name, from a whole file's or folder's name on.
+
+    Those that are spelled so; where none is, those in another Unicode form; then those in other letter case too.
+    """
+    paths = list(paths)
+    for form in (str, lambda text: unicodedata.normalize("NFC", text), fold):
+        ends = tuple(f"/{form(each)}" for each in spellings(name))
+        if found := [path for path in paths if f"/{form(path).lstrip('/')}".endswith(ends)]:
+            return found
+    return []

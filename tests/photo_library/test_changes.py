@@ -1,0 +1,151 @@
+"""What is described anew: what has changed, however little of it a file says itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dolglab.data.photos import PhotoFile
+from dolglab.library.catalogue import FILE, LATER, photo_columns
+from dolglab.library.ingest import Intake, embed, embed_places
+from dolglab.library.library import Library
+from dolglab.library.listing import Listing, find_photos
+from dolglab.library.maintenance import merge
+from dolglab.sharing.loading import LoadedExtractor
+from photo_library.conftest import save
+
+
+@pytest.fixture
+def library(loaded: LoadedExtractor, folder: Path, tmp_path: Path) -> Library:
+    library = Library.open(tmp_path / "library", loaded.identity)
+    embed(library, loaded, find_photos([str(folder)]))
+    return library
+
+
+def changed(library: Library, *places: Path, again: bool = False) -> list[PhotoFile]:
+    with closing(Listing([str(place) for place in places])) as listing:
+        listing.compare(library.folder, again)
+        return list(listing.changed())
+
+
+def embed_again(library: Library, loaded: LoadedExtractor, *places: Path) -> Intake:
+    return embed(library, loaded, changed(library, *places))
+
+
+def turn_in_place(path: Path) -> None:
+    """As `exiftool -P` does: the same size, and the same time."""
+    before = path.stat()
+    data = bytearray(path.read_bytes())
+    # A pixel's worth of the last bytes before the end of the image.
+    data[-20:-4] = bytes(byte ^ 1 for byte in data[-20:-4])
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def test_a_photo_changed_in_place_is_described_anew(library: Library, loaded: LoadedExtractor, folder: Path) -> None:
+    turn_in_place(folder / "a" / "0.jpg")
+    outcome = embed_again(library, loaded, folder)
+    assert (outcome.added, outcome.unchanged, outcome.bad) == (1, 0, 0)
+    assert changed(library, folder) == []
+
+
+def test_a_new_status_of_the_same_bytes_is_looked_at_once(
+    library: Library, loaded: LoadedExtractor, folder: Path
+) -> None:
+    """As of a copy, of a backup that was brought back, of rights that were given."""
+    for path in folder.rglob("*.jpg"):
+        path.chmod(0o600)
+    outcome = embed_again(library, loaded, folder)
+    assert (outcome.added, outcome.unchanged) == (0, 6)
+    assert changed(library, folder) == []
+    copy = folder.with_name("copy")
+    shutil.copytree(folder, copy)
+    shutil.rmtree(folder)
+    copy.rename(folder)
+    outcome = embed_again(library, loaded, folder)
+    assert (outcome.added, outcome.unchanged, len(library)) == (0, 6, 6)
+
+
+def test_all_are_described_anew_where_it_is_asked(library: Library, loaded: LoadedExtractor, folder: Path) -> None:
+    again = changed(library, folder / "a", again=True)
+    assert [Path(file.name).parent.name for file in again] == ["a"] * 3
+    assert embed(library, loaded, again).added == 3
+    assert len(library) == 6
+
+
+def test_a_library_of_an_earlier_version_is_not_described_anew(
+    library: Library, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library.close()
+    with closing(sqlite3.connect(library.folder / FILE)) as db, db:
+        for column in LATER:
+            db.execute(f"ALTER TABLE photo DROP COLUMN {column}")
+        db.execute("DELETE FROM about WHERE key = 'mounts'")
+    shutil.copytree(library.folder, tmp_path / "copy")
+    options = {"model": "efficientnet_lite0", "max_side": 64, "threads": 1}
+
+    def said(**more: bool) -> str:
+        embed_places([str(folder)], str(library.folder), **options, **more)
+        return capsys.readouterr().out
+
+    assert "0 of them to be described" in said(plan=True)
+    assert "0 photos described, 6 already there" in said()
+    turn_in_place(folder / "a" / "0.jpg")
+    assert "1 of them to be described" in said(plan=True)
+    assert "1 photo described, 5 already there" in said()
+    (folder / "a" / "0.jpg").chmod(0o600)
+    assert "1 of them to be described (1 only if" in said(plan=True)
+    assert "0 photos described, 6 already there" in said()
+    # It is read, and merged, as it is.
+    merge([str(tmp_path / "copy")], str(tmp_path / "merged"))
+    assert len(Library(tmp_path / "merged")) == 6
+    with closing(sqlite3.connect(tmp_path / "copy" / FILE)) as db:
+        assert not photo_columns(db) & LATER.keys()
+
+
+def test_a_file_that_the_library_has_by_another_path_is_there(
+    library: Library, loaded: LoadedExtractor, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a second mount or a link leads to it."""
+    other = tmp_path / "0 other"
+    other.mkdir()
+    for path in folder.glob("a/?.jpg"):
+        (other / path.name).hardlink_to(path)
+    save(other / "new.jpg", 99)
+    (tmp_path / "table.csv").write_text("file,year\n0 other/1.jpg,1901\n")
+    embed_places(
+        [str(other)], str(library.folder), model="efficientnet_lite0", max_side=64, metadata=str(tmp_path / "table.csv")
+    )
+    assert "1 photo described, 2 already there" in capsys.readouterr().out
+    assert len(library) == 7
+    known = library.catalogue.named(str(folder / "a" / "1.jpg"))
+    assert known is not None
+    assert known[0].metadata == {"year": "1901"}
+    # With both listed, a change of the file is one of the photo that is known.
+    Image.new("RGB", (40, 30), "red").save(folder / "a" / "1.jpg")
+    assert [file.name for file in changed(library, other, folder)] == [str(folder / "a" / "1.jpg")]
+
+
+def test_a_picture_too_small_to_be_described_is_named(
+    library: Library, loaded: LoadedExtractor, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    for size in ((1, 1), (12, 12), (900, 8), (16, 16), (5000, 8), (8, 2000)):
+        Image.new("RGB", size, "red").save(small / f"{size[0]}x{size[1]}.png")
+    outcome = embed_again(library, loaded, small)
+    assert (outcome.added, outcome.bad) == (3, 3)
+    assert {Path(photo.name).stem for photo in library.catalogue.bad()} == {"1x1", "12x12", "900x8"}
+    assert all(
+        photo.reason and photo.reason.startswith(Path(photo.name).stem.replace("x", " x "))
+        for photo in library.catalogue.bad()
+    )
+    assert changed(library, small) == []
