@@ -63,7 +63,7 @@ def test_scan_finds_images_below_landmarks_in_a_stable_order(town: Path) -> None
 
 def test_hidden_and_empty_folders_and_hidden_files_are_passed_over(town: Path) -> None:
     before = scan_folder(town).names
-    fill(town, {".ipynb_checkpoints": 3, "tower/.thumbnails": 3, "empty": 0})
+    fill(town, {".ipynb_checkpoints": 3, "tower/.thumbnails": 3, "@eaDir": 2, "tower/#recycle": 1, "empty": 0})
     (town / "tower" / "._00.jpg").write_bytes(b"x")
     assert scan_folder(town).names == before
 

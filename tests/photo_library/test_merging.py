@@ -37,10 +37,13 @@ def test_shards_merged_answer_as_one_library(loaded: LoadedExtractor, folder: Pa
 
     whole = Library(embed("whole", None))
     parts = [embed(f"part{part}", f"{part}/3") for part in (1, 2, 3)]
+    with Library(parts[1]).change() as change:
+        change.add_mounts(["/media/disk"])
     assert "for no photo here" not in capsys.readouterr().out
     merge(parts, str(tmp_path / "merged"))
     merged = Library(tmp_path / "merged")
     assert len(merged) == len(whole) == sum(len(Library(part)) for part in parts) == 6
+    assert "/media/disk" in merged.catalogue.mounts()
     assert [bad.name for bad in merged.catalogue.bad()] == [str(folder / "broken.jpg")]
     files = [file for file in find_photos([str(folder)]) if "broken" not in file.name]
     queries = np.concatenate([describe(loaded, file.name) for file in files])

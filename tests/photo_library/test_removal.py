@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dolglab.errors import UserError
-from dolglab.library.catalogue import MOUNTS, Photo
+from dolglab.library.catalogue import Photo
 from dolglab.library.library import Library
 from dolglab.library.maintenance import print_info, remove
 from photo_library.made import library_of, unit
@@ -75,7 +75,8 @@ def test_photos_of_a_disk_that_is_not_there_are_left_in(library: Library, tmp_pa
     names = [str(disk / "photos" / f"{name} {number}.jpg") for name, disk in disks.items() for number in range(3)]
     library.add([Photo(name, 1, 1, (1, 1)) for name in names], unit(9, 4, seed=1))
     with library.change() as change:
-        change.set_about(MOUNTS, [str(disks["away"]), str(disks["moved"])])
+        change.add_mounts([str(disks["away"])])
+        change.add_mounts([str(disks["moved"])])
     disks["empty"].mkdir()
     (disks["moved"] / "photos").mkdir(parents=True)
     Path(names[-1]).touch()

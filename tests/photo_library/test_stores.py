@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dolglab
+import warm_python
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Photo
 from dolglab.library.duplicates import write_duplicates
 from dolglab.library.library import Library
 from dolglab.library.stores import STORES, SegmentLimits
-from warm_python import ROOT, run_python
 
 DIM = 16
 IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": DIM, "scales": [1.0], "max_side": 64, "colour": "srgb"}
@@ -203,8 +204,8 @@ def test_threads_that_search_meet_no_half_done_change(tmp_path: Path) -> None:
 def elsewhere(program: str, *arguments: str) -> None:
     """Run a program in another process, which has this module's functions."""
     code = f"import sys\nfrom photo_library.test_stores import *\n{program}"
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
-    done = run_python(["-c", code, *arguments], PYTHONPATH=paths)
+    paths = Path(dolglab.__file__).parents[1], Path(__file__).parents[1], Path(warm_python.__file__).parent
+    done = warm_python.run_python(["-c", code, *arguments], PYTHONPATH=os.pathsep.join(map(str, paths)))
     assert done.returncode == 0, done.stderr
 
 

@@ -23,7 +23,6 @@ from dolglab.io import aside_of, is_utf8, sweep
 
 FILE = "catalogue.sqlite"
 FORMAT = 3
-# What a library says about itself: the mount points of the disks that photos were on.
 MOUNTS = "mounts"
 # A key is the number of a segment and, in so many bits, a row in it.
 ROW_BITS = 32
@@ -199,6 +198,10 @@ class Change:
         """Change what the library says about itself (see `Catalogue.about`)."""
         self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, json.dumps(value)))
 
+    def add_mounts(self, mounts: Iterable[str]) -> None:
+        """Note the mount points of disks that photos are on: see `Catalogue.mounts`."""
+        self.set_about(MOUNTS, sorted({*_mounts(self._db), *mounts}))
+
     def add_segment(self, size: int, write: Callable[[int], str]) -> Keys:
         """Make a segment part of the library that `write` puts on disk under a number; the keys in it, (size,).
 
@@ -281,6 +284,10 @@ class Catalogue:
             raise UserError(f"{self._path} is damaged, or no library ({error})") from error
         return None if row is None else json.loads(row[0])
 
+    def mounts(self) -> list[str]:
+        """Mount points of the disks that photos were on when they were embedded, other than the system's own."""
+        return _mounts(self._db)
+
     def version(self) -> int:
         """Changes whenever another process changed the library."""
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
@@ -357,6 +364,11 @@ class Catalogue:
         for name, size, changed, height, width, reason, metadata, *rest, key in rows:
             shape = None if height is None else (height, width)
             yield Photo(os.fsdecode(name), size, changed, shape, reason, json.loads(metadata), *rest), key
+
+
+def _mounts(db: sqlite3.Connection) -> list[str]:
+    row = db.execute("SELECT value FROM about WHERE key = ?", (MOUNTS,)).fetchone()
+    return [] if row is None else json.loads(row[0])
 
 
 def photo_columns(db: sqlite3.Connection, schema: str = "main") -> set[str]:

@@ -25,7 +25,7 @@ from dolglab.data.image_formats import read_header
 from dolglab.data.image_reading import Reading, decode_shrunk
 from dolglab.data.photos import MIN_SIDE, PhotoFile, check_size, digest_of
 from dolglab.errors import UserError, pluralize, truncate_list
-from dolglab.library.catalogue import FILE, MOUNTS, Catalogue, Photo
+from dolglab.library.catalogue import FILE, Catalogue, Photo
 from dolglab.library.library import Library, identity_of
 from dolglab.library.listing import Listing
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
@@ -129,11 +129,10 @@ def _note_files(library: Library, files: Listing) -> None:
     for name, photo in files.twins(1):
         count = pluralize(files.twin_count(), "path")
         print(f"left out: {count} to files that are there by another one, such as {name!r}, which is {photo!r}")
-    mounts = set(library.catalogue.about(MOUNTS) or ())
     with library.change() as change:
         # A library of an earlier version knows no such times: its photos are not described anew for that.
         change.set_ctimes(files.first_ctimes())
-        change.set_about(MOUNTS, sorted(mounts | files.mounts()))
+        change.add_mounts(files.mounts())
 
 
 def _print_plan(library: str, loaded: LoadedExtractor, files: Listing, threads: int, again: bool) -> None:

@@ -79,12 +79,9 @@ class Listing:
         self, places: Sequence[str], shard: str | None = None, listed: str | None = None, exclude: Sequence[str] = ()
     ) -> None:
         part, parts = (1, 1) if shard is None else read_shard(shard)
-        self._left_out, self._exclude = LeftOut(), exclude
-        self.others, self.unreadable, self.links = (
-            self._left_out.others,
-            self._left_out.unreadable,
-            self._left_out.links,
-        )
+        self._exclude = exclude
+        self._left_out = met = LeftOut()
+        self.others, self.unreadable, self.links = met.others, met.unreadable, met.links
         self._folder = tempfile.TemporaryDirectory(prefix="listing-")
         self._db = sqlite3.connect(Path(self._folder.name) / "files.sqlite", isolation_level=None)
         self._db.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {SCHEMA}")

@@ -14,7 +14,7 @@ import numpy as np
 
 from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.io import atomic_path
-from dolglab.library.catalogue import FILE, MOUNTS, Change, Entry, printable
+from dolglab.library.catalogue import FILE, Change, Entry, printable
 from dolglab.library.library import Library
 from dolglab.library.naming import last_part, matching, spellings
 
@@ -114,7 +114,7 @@ def _gone_files(library: Library) -> tuple[list[str], list[str]]:
     What cannot be looked at, as on a disk that does not answer, counts as there. Where a disk is not mounted, its mount
     point is gone, or empty, and none of its photos is there.
     """
-    mounts = sorted(library.catalogue.about(MOUNTS) or (), key=len, reverse=True)
+    mounts = sorted(library.catalogue.mounts(), key=len, reverse=True)
     missing, there = defaultdict[str | None, list[str]](list), set[str | None]()
     for name in (name for name in _names(library) if "://" not in name):
         mount = next((mount for mount in mounts if name.startswith(f"{mount}/")), None)
@@ -170,6 +170,7 @@ def merge(folders: Sequence[str], into: str) -> None:
         for source in sources:
             with library.change() as change:
                 taken = sum(_merge_page(library, source, page, change) for page in source.catalogue.pages())
+                change.add_mounts(source.catalogue.mounts())
             print(f"{source.folder}: {pluralize(taken, 'photo')} taken")
     print(f"{pluralize(len(library), 'photo')} in {into}")
 
