@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -20,7 +20,7 @@ from rich.progress import Progress
 from dolglab.concurrency import prefetch_map
 from dolglab.contracts import Colour
 from dolglab.data.colour import Pixels
-from dolglab.data.image_errors import BrokenImageError, reason
+from dolglab.data.image_errors import BrokenImageError, TooLargeError, reason
 from dolglab.data.image_formats import read_header
 from dolglab.data.image_reading import Reading, decode_shrunk
 from dolglab.data.photos import MIN_SIDE, PhotoFile, check_size, digest_of
@@ -313,9 +313,10 @@ def _read(file: PhotoFile, max_side: int, reading: Reading) -> _Decoded | Photo:
             return _Decoded(digest, None)
         pixels = decode_shrunk(data, max_side, reading)
         if min(pixels.shape[:2]) < MIN_SIDE:
-            # Perhaps only since it was shrunk.
-            header = read_header(data)
-            check_size(header.height, header.width)
+            # Perhaps only since it was shrunk, as a scan too large for its header to be read surely was.
+            with suppress(TooLargeError):
+                header = read_header(data)
+                check_size(header.height, header.width)
         return _Decoded(digest, pixels)
     except (BrokenImageError, OSError) as error:
         # A disk that was not there, a reader that was not installed: another time it may be read.
