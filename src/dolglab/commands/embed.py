@@ -18,7 +18,7 @@ STORE = "Where descriptors lie: flat (default), ivf_pq, hnsw (another index is b
 COLOUR = "srgb (default) converts photos from their ICC profiles, ignore does not; a library goes on as it began."
 DAMAGED = "Describe damaged JPEGs too, as far as they can be read."
 EXCLUDE = "A name, or a path below the folder, that is left out, such as thumbs or '2019/*.png'; may be repeated."
-AGAIN = "Describe all of these photos anew, also those that have not changed."
+AGAIN = "Describe these photos anew, also those that have not changed; without any, all of the library."
 PLAN = "Say what there is to do, how long it takes and how large it gets; do nothing."
 
 

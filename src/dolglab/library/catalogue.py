@@ -60,6 +60,8 @@ CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
 """
 # Columns that came after the first libraries of this format, whose own get them with the next change.
 LATER = {"ctime": "INTEGER", "digest": "BLOB"}
+# The ctime of a photo that is to be described anew, which no file has.
+TO_DESCRIBE = -1
 PUT = """
 INSERT INTO photo (name, size, changed, width, height, key, reason, ctime, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET size = excluded.size, changed = excluded.changed, width = excluded.width,
@@ -194,6 +196,11 @@ class Change:
         rows = ((ctime, os.fsencode(name)) for name, ctime in ctimes)
         self._db.executemany("UPDATE photo SET ctime = ? WHERE name = ?", rows)
 
+    def mark_to_describe(self, names: Iterable[str]) -> None:
+        """Have photos count as changed until they are described anew; until then they are found as they are."""
+        rows = ((TO_DESCRIBE, os.fsencode(name)) for name in names)
+        self._db.executemany("UPDATE photo SET ctime = ?, digest = NULL WHERE name = ?", rows)
+
     def set_about(self, key: str, value: object) -> None:
         """Change what the library says about itself (see `Catalogue.about`)."""
         self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, json.dumps(value)))
@@ -313,6 +320,10 @@ class Catalogue:
     def find(self, numbers: Iterable[int]) -> list[Entry]:
         """The photos of those numbers; those that are gone are left out."""
         return list(self._select("id IN (SELECT value FROM json_each(?)) ORDER BY id", json.dumps(list(numbers))))
+
+    def names(self) -> Iterator[str]:
+        """The names of all photos."""
+        return (os.fsdecode(name) for (name,) in self._db.execute("SELECT name FROM photo ORDER BY name"))
 
     def named(self, name: str) -> Entry | None:
         """A photo by its name; None where it is not there."""

@@ -24,6 +24,8 @@ from dolglab.data.image_errors import BrokenImageError, TooLargeError, reason
 from dolglab.data.image_formats import read_header
 from dolglab.data.image_reading import Reading, decode_shrunk
 from dolglab.data.photos import MIN_SIDE, PhotoFile, check_size, digest_of
+from dolglab.data.sources import RAW_SUFFIXES
+from dolglab.data.tiff import is_tiff, open_tiff
 from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.library.catalogue import FILE, Catalogue, Photo
 from dolglab.library.library import Library, identity_of
@@ -71,14 +73,18 @@ def embed_places(
     The arguments are the options of `dolglab embed --help`; no `model` and no `colour` are those of the library. With
     `plan` it only prints what there is to do. Raises UserError for a person's mistake.
     """
-    if not places and listed is None:
+    folder = Path(library)
+    everything = again and not places and listed is None and (folder / FILE).exists()
+    if not places and listed is None and not everything:
         raise UserError("which photos? name folders, files or a prefix, or a list of them with --list")
-    with closing(Listing(places, shard, listed, exclude)) as files:
+    with closing(Listing(places, shard, listed, exclude, folder if everything else None)) as files:
         for error in files.unreadable:
             print(f"left out: {error.filename!r}: {reason(error)}")
         if files.others:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in files.others.most_common(NAMED_KINDS))
             print(f"left out: {pluralize(files.others.total(), 'file')} of another kind ({kinds})")
+            if RAW_SUFFIXES & files.others.keys():
+                print("raw photographs are not read: develop them to TIFF or JPEG")
         if files.links:
             named = truncate_list([repr(link) for link in files.links])
             print(f"left out: {pluralize(len(files.links), 'link')} out of the folder, {named}: name what is meant too")
@@ -88,21 +94,27 @@ def embed_places(
                 named = ", ".join(map(repr, strangers)) + (", ..." if count > NAMED_ROWS else "")
                 print(f"{metadata}: {pluralize(count, 'row')} for no photo here: {named}")
         made: dict[str, Any] = {"colour": "srgb"}
-        if (Path(library) / FILE).exists():
-            with closing(Catalogue(Path(library))) as catalogue:
+        if (folder / FILE).exists():
+            with closing(Catalogue(folder)) as catalogue:
                 made = identity_of(catalogue)
-        loaded = load_extractor(model or made.get("source"), scales, max_side, backend, colour or made["colour"])
+        if everything:
+            # As the library says, but for what is to change.
+            scales, max_side = made["scales"], made["max_side"]
+        reading: Colour = colour or made["colour"]
+        loaded = load_extractor(model or made.get("source"), scales, max_side, backend, reading)
         print(f"model: {loaded.identity['title']}")
         if plan:
-            _print_plan(library, loaded, files, threads, again)
+            _print_plan(library, loaded, files, threads, again, damaged)
             return
-        opened = Library.open(library, loaded.identity, store)
+        opened = Library.open(library, loaded.identity | ({"colour": made["colour"]} if everything else {}), store)
         with closing(opened), opened.writing():
             if lost := opened.forget_damaged():
                 print(f"the descriptors of {pluralize(lost, 'photo')} are damaged or gone, and are made anew")
             if store is not None:
                 opened.use_index(store)
-            files.compare(opened.folder, again)
+            files.compare(opened.folder, again, damaged)
+            if again:
+                opened.describe_anew((file.name for file in files.changed()), reading)
             _note_files(opened, files)
             todo = files.changed_count()
             with Progress(console=Console(stderr=True), disable=not todo) as bar:
@@ -119,6 +131,9 @@ def embed_places(
                 for name, columns in files.metadata():
                     change.set_metadata(name, columns)
             there = len(files) - todo + outcome.unchanged
+            if outcome.further:
+                pages = f"{pluralize(sum(outcome.further.values()), 'further page')} of {len(outcome.further)}"
+                print(f"left out: {pages}, whose first is described, such as {next(iter(outcome.further))!r}")
             left = f", {outcome.bad} could not be read" if outcome.bad else ""
             done = f"{pluralize(outcome.added, 'photo')} described, {there} already there{left}"
             print(f"{done}: {len(opened)} in {library}")
@@ -135,10 +150,12 @@ def _note_files(library: Library, files: Listing) -> None:
         change.add_mounts(files.mounts())
 
 
-def _print_plan(library: str, loaded: LoadedExtractor, files: Listing, threads: int, again: bool) -> None:
+def _print_plan(
+    library: str, loaded: LoadedExtractor, files: Listing, threads: int, again: bool, damaged: bool
+) -> None:
     if (Path(library) / FILE).exists():
         Library(library, loaded.identity).close()
-    files.compare(Path(library), again)
+    files.compare(Path(library), again, damaged)
     todo = files.changed_count()
     sample = list(islice(files.changed(every=max(1, todo // PLAN_SAMPLE)), PLAN_SAMPLE))
     start = time.perf_counter()
@@ -182,9 +199,9 @@ def embed(
         intake.add_unchanged(file)
 
     try:
-        for file, shape, descriptor in describe_files(loaded, files, threads, unread, unchanged, damaged):
-            progress(file.name, None)
-            intake.add(file, shape, descriptor)
+        found = describe_files(loaded, files, threads, unread, unchanged, damaged, intake.further)
+        for file, shape, descriptor in found:
+            progress(file.name, intake.add(file, shape, descriptor))
     finally:
         intake.commit()
     return intake
@@ -197,6 +214,7 @@ class Intake:
         added: how many were described.
         unchanged: how many turned out to have the bytes that were described before.
         bad: how many could not be read.
+        further: by name, how many pages a file has beside the one that is described.
     """
 
     def __init__(self, library: Library) -> None:
@@ -206,15 +224,19 @@ class Intake:
         self.ctimes: list[tuple[str, int | None]] = []
         self.descriptors: list[NDArray[np.float32]] = []
         self.unread: list[Photo] = []
+        self.further: dict[str, int] = {}
         self.since = time.monotonic()
 
-    def add(self, file: PhotoFile, shape: tuple[int, int], descriptor: NDArray[np.float32]) -> None:
+    def add(self, file: PhotoFile, shape: tuple[int, int], descriptor: NDArray[np.float32]) -> str | None:
+        """Why it could not be; None where it was."""
         if not np.isfinite(descriptor).all():
-            self.add_unread(replace(_photo(file), reason="the network gave no finite descriptor"))
-            return
+            why = "the network gave no finite descriptor"
+            self.add_unread(replace(_photo(file), reason=why))
+            return why
         self.photos.append(replace(_photo(file), shape=shape))
         self.descriptors.append(descriptor)
         self._commit_if_due()
+        return None
 
     def add_unchanged(self, file: PhotoFile) -> None:
         self.unchanged += 1
@@ -257,6 +279,7 @@ def describe_files(
     unread: Callable[[Photo], None],
     unchanged: Callable[[PhotoFile], None],
     damaged: bool = False,
+    further: dict[str, int] | None = None,
 ) -> Iterator[tuple[PhotoFile, tuple[int, int], NDArray[np.float32]]]:
     """Each file, with its digest, its height and width as described and its descriptor, (dim,), about in their order.
 
@@ -265,6 +288,7 @@ def describe_files(
         damaged: damaged JPEGs are described as far as they can be read.
         unread: told of each file that could not be read; where that may pass its size is `UNKNOWN_SIZE`.
         unchanged: told of each file whose bytes have the digest that it came with.
+        further: takes, by name, how many pages a file has beside the one that is described.
     """
     import torch
 
@@ -283,6 +307,8 @@ def describe_files(
                 unchanged(file)
             else:
                 by_place[place] = replace(file, digest=found.digest)
+                if found.further and further is not None:
+                    further[file.name] = found.further
                 yield from buckets.add(place, torch.from_numpy(found.pixels))
         yield from buckets.rest()
 
@@ -299,10 +325,11 @@ def describe_files(
 
 
 class _Decoded(NamedTuple):
-    """Of a file's bytes the digest and, where it is not the one that the file came with, the pixels."""
+    """Of a file's bytes the digest and, where it is not the one that the file came with, the pixels; further pages."""
 
     digest: bytes
     pixels: Pixels | None
+    further: int = 0
 
 
 def _read(file: PhotoFile, max_side: int, reading: Reading) -> _Decoded | Photo:
@@ -317,7 +344,7 @@ def _read(file: PhotoFile, max_side: int, reading: Reading) -> _Decoded | Photo:
             with suppress(TooLargeError):
                 header = read_header(data)
                 check_size(header.height, header.width)
-        return _Decoded(digest, pixels)
+        return _Decoded(digest, pixels, open_tiff(data).further if is_tiff(data) else 0)
     except (BrokenImageError, OSError) as error:
         # A disk that was not there, a reader that was not installed: another time it may be read.
         may_pass = isinstance(error, OSError) or isinstance(error.__cause__, ImportError)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dolglab.contracts import Colour
 from dolglab.errors import UserError
 from dolglab.io import acquire, is_utf8, release
 from dolglab.library import stores
@@ -131,14 +132,22 @@ class Library:
         if key := self.differs_in(identity):
             mine, theirs = self.identity[key], identity[key]
             made = f"{key} {mine}, not {theirs}" if key != "model" else f"{self.identity['title']} ({mine})"
+            anew = "--again without photos, which describes it anew" if key == "colour" else "another --library"
             raise UserError(
-                f"{self.folder} was made with {made}: give the same --model, --scales and --max-side, or another "
-                "--library"
+                f"{self.folder} was made with {made}: give the same --model, --scales, --max-side and --colour, or "
+                f"{anew}"
             )
 
     def differs_in(self, identity: Mapping[str, Any]) -> str | None:
         """The first part of a model's identity that is not this library's."""
         return next((key for key in IDENTITY if self.identity[key] != identity[key]), None)
+
+    def describe_anew(self, names: Iterable[str], colour: Colour) -> None:
+        """Have photos count as changed until they are described anew, and colours be read so from now on."""
+        self.identity = {**self.identity, "colour": colour}
+        with self.change() as change:
+            change.mark_to_describe(names)
+            change.set_about("identity", self.identity)
 
     def forget_damaged(self) -> int:
         """Have the photos count as changed whose descriptors cannot be read from disk; how many they are."""

@@ -10,12 +10,13 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 from dolglab.data.photos import LeftOut, PhotoFile, files_below
 from dolglab.data.sources import IMAGE_SUFFIXES, stable_ids
 from dolglab.errors import UserError
-from dolglab.library.catalogue import FILE, LATER, photo_columns
+from dolglab.library.catalogue import FILE, LATER, TO_DESCRIBE, Catalogue, photo_columns
 from dolglab.library.naming import last_part, marked_encoding, matching, mixed_list, read_list, spellings
 
 # The column of a table that says which photo a row is of.
@@ -42,10 +43,11 @@ WHERE mine AND identity IS NOT NULL AND known.name IS NULL ORDER BY file.photo
 # The files that a library does not know, or not as they are. What it may know all the same has the known digest.
 TODO = """
 CREATE TABLE todo AS SELECT photo, file.size, file.changed, file.ctime, identity,
-    CASE WHEN NOT :again AND known.size = file.size AND known.changed = file.changed THEN digest END AS digest
+    CASE WHEN NOT :again AND known.key IS NOT NULL
+        AND known.size = file.size AND known.changed = file.changed THEN digest END AS digest
 FROM file LEFT JOIN known ON known.name = photo
 WHERE mine AND (:again OR known.name IS NULL OR known.size != file.size OR known.changed != file.changed
-    OR known.ctime != file.ctime)
+    OR known.ctime != file.ctime OR known.ctime = :to_describe OR (:damaged AND known.key IS NULL))
 ORDER BY photo
 """
 FIRST_CTIMES = """
@@ -65,6 +67,7 @@ class Listing:
         listed: a file that names more of them, see `read_list`; what it names and is not there is left out.
         shard: "i/n", from 1: of n parts only this one counts. Which part a file is in follows from its name alone.
         exclude: what is left out, see `is_excluded`.
+        library: one whose photos are named too, as by a list.
 
     Attributes:
         others: how many files were left out since they are no photos by their names, by the ends of these.
@@ -76,7 +79,12 @@ class Listing:
     """
 
     def __init__(
-        self, places: Sequence[str], shard: str | None = None, listed: str | None = None, exclude: Sequence[str] = ()
+        self,
+        places: Sequence[str],
+        shard: str | None = None,
+        listed: str | None = None,
+        exclude: Sequence[str] = (),
+        library: Path | None = None,
     ) -> None:
         part, parts = (1, 1) if shard is None else read_shard(shard)
         self._exclude = exclude
@@ -87,7 +95,7 @@ class Listing:
         self._db.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {SCHEMA}")
         try:
             self._db.execute("BEGIN")
-            for file in self._find(places, listed):
+            for file in self._find(places, listed, library):
                 mine = parts == 1 or int(stable_ids([file.name])[0]) % parts == part - 1
                 name, last = os.fsencode(file.name), os.fsencode(last_part(file.name))
                 values = (name, file.size, file.changed, file.ctime, file.identity, last, mine, name)
@@ -171,27 +179,27 @@ class Listing:
         rows = self._db.execute("SELECT photo, columns FROM described JOIN file USING (name)")
         return ((os.fsdecode(photo), json.loads(columns)) for photo, columns in rows)
 
-    def compare(self, library: Path, again: bool = False) -> None:
+    def compare(self, library: Path, again: bool = False, damaged: bool = False) -> None:
         """Compare with what the library in a folder knows now; where there is none, with nothing.
 
-        With `again` every photo counts as changed. What `changed` gives stays the same, whatever is written to the
-        library later.
+        With `again` every photo counts as changed, with `damaged` those that could not be described. What `changed`
+        gives stays the same, whatever is written to the library later.
         """
         catalogue = library / FILE
         if catalogue.exists():
             self._db.execute("ATTACH ? AS library", (str(catalogue),))
         else:
             self._db.execute("ATTACH ':memory:' AS library")
-            self._db.execute("CREATE TABLE library.photo (name BLOB, size INTEGER, changed INTEGER)")
+            self._db.execute("CREATE TABLE library.photo (name BLOB, size INTEGER, changed INTEGER, key INTEGER)")
         there = photo_columns(self._db, "library")
         later = ", ".join(name if name in there else f"NULL AS {name}" for name in LATER)
-        self._db.execute(f"CREATE TEMP VIEW known AS SELECT name, size, changed, {later} FROM library.photo")
+        self._db.execute(f"CREATE TEMP VIEW known AS SELECT name, size, changed, key, {later} FROM library.photo")
         self._db.execute("CREATE INDEX photo ON file (photo)")
         for candidates in (KNOWN_TWINS, PERHAPS_KNOWN):
             for name, other in self._db.execute(candidates).fetchall():
                 if _same_file(name, other):
                     self._db.execute("UPDATE file SET photo = ? WHERE photo = ?", (other, name))
-        self._db.execute(TODO, {"again": again})
+        self._db.execute(TODO, {"again": again, "damaged": damaged, "to_describe": TO_DESCRIBE})
         self._db.execute(FIRST_CTIMES)
 
     def first_ctimes(self) -> Iterator[tuple[str, int]]:
@@ -213,10 +221,10 @@ class Listing:
         """
         return self._files("SELECT * FROM todo WHERE (rowid - 1) % ? = 0 ORDER BY rowid", every)
 
-    def _find(self, places: Sequence[str], listed: str | None) -> Iterator[PhotoFile]:
+    def _find(self, places: Sequence[str], listed: str | None, library: Path | None) -> Iterator[PhotoFile]:
         for place in places:
             yield from files_below(place, self._exclude, self._left_out)
-        for place in () if listed is None else read_list(listed):
+        for place in chain(() if listed is None else read_list(listed), () if library is None else _names_in(library)):
             try:
                 yield from files_below(place, self._exclude, self._left_out)
             except UserError:
@@ -267,6 +275,11 @@ class Listing:
     def _files(self, query: str, *values: int) -> Iterator[PhotoFile]:
         rows = self._db.execute(query, values)
         return (PhotoFile(os.fsdecode(name), *rest) for name, *rest in rows)
+
+
+def _names_in(library: Path) -> Iterator[str]:
+    with closing(Catalogue(library)) as catalogue:
+        yield from catalogue.names()
 
 
 def _same_file(name: bytes, other: bytes) -> bool:
