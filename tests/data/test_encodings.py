@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dolglab.data.image_errors import UnsupportedImageError
+from dolglab.data.image_errors import BrokenImageError, UnsupportedImageError
 from dolglab.data.image_formats import read_header
 from dolglab.data.image_reading import CropRange, decode, decode_crop, decode_shrunk
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
@@ -69,3 +70,21 @@ def test_the_list_of_formats_is_what_is_tried() -> None:
     # Names of formats, without what stands in brackets and the commands that install.
     names = re.findall(r"[A-Z][A-Za-z]+(?: [A-Z0-9]+)?", re.sub(r"\(.*?\)|`.*?`", "", listed[1], flags=re.DOTALL))
     assert set(names) == {encoding.family for encoding in ENCODINGS}
+
+
+def refusal(data: bytes) -> BrokenImageError | None:
+    try:
+        decode(data)
+    except BrokenImageError as error:
+        return error
+    return None
+
+
+def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    refusals = [refusal(encoding.data) for encoding in ENCODINGS]
+    refused = [error for error in refusals if error is not None]
+    assert len(refusals) > 3 * len(refused) > 0
+    assert all("dolglab[formats]" in str(error) for error in refused)
+    # Another time they may be read.
+    assert all(isinstance(error.__cause__, ImportError) for error in refused)

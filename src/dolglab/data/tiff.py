@@ -31,6 +31,7 @@ PILLOW_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000
 PILLOW_COLOURS = frozenset({0, 1, 2, 3, 5, 6, 8})
 # What there is a fallback for where imagecodecs is not installed: none, and those of Python's own library.
 PLAIN_COMPRESSIONS = frozenset({1, 8, 32773, 32946, 34925})
+PLAIN_BITS, FLOAT_PREDICTOR = frozenset({1, 8, 16, 32, 64}), 3
 LAB = (PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB)
 # Kinds of alpha: that the colours hold already, and that they do not.
 PREMULTIPLIED, SEPARATE = 1, 2
@@ -124,6 +125,8 @@ def read_samples(picture: Picture) -> Image.Image:
         raise UnsupportedImageError(f"a TIFF of {_name(page.photometric)} colours is not read")
     if page.compression not in PLAIN_COMPRESSIONS and not _has_imagecodecs():
         raise ImportError(f"a TIFF of {_name(page.compression)} compression: {EXTRA}")
+    if (page.bitspersample not in PLAIN_BITS or page.predictor == FLOAT_PREDICTOR) and not _has_imagecodecs():
+        raise ImportError(f"a TIFF of {page.bitspersample} bits, packed: {EXTRA}")
     samples = page.asarray().reshape(page.shape)
     # Planes become channels.
     samples = np.moveaxis(samples, page.axes.index("S"), -1) if "S" in page.axes else samples[..., None]
