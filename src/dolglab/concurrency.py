@@ -64,13 +64,13 @@ def process_map(
 
 
 def _start_worker(initializer: Callable[[], None] | None) -> None:
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     if initializer is not None:
         initializer()
 
 
-def _exit_with_parent() -> None:
-    """A worker whose main process was killed would wait for work for ever."""
+def exit_with_parent() -> None:
+    """For a thread of a worker: end the worker with its parent. It would otherwise work on, or wait for ever."""
     parent = parent_process()
     if parent is not None:
         parent.join()

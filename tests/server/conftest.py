@@ -15,7 +15,10 @@ from dolglab.library.library import Library
 from dolglab.library.listing import find_photos
 from dolglab.library.search_engine import SearchEngine
 from dolglab.server.app import build_app
+from dolglab.server.isolation import IsolatedExecutor
+from dolglab.server.limits import Limits
 from dolglab.server.security import Settings
+from dolglab.server.service import build_decoder
 from dolglab.sharing.loading import load_extractor
 
 # Of one client; tests ask more than sixty times a minute.
@@ -58,9 +61,15 @@ def finder(embedded: Path) -> SearchEngine:
 
 
 @pytest.fixture(scope="session")
-def client(finder: SearchEngine) -> Iterator[TestClient]:
+def decoder() -> IsolatedExecutor:
+    """Where uploads are decoded; its processes are started once for all, and may be waited for on a busy machine."""
+    return build_decoder(Settings(limits=Limits(quick=60, decoding=60)))
+
+
+@pytest.fixture(scope="session")
+def client(finder: SearchEngine, decoder: IsolatedExecutor) -> Iterator[TestClient]:
     """A server of it that only searches."""
-    with TestClient(build_app(finder, Settings(rate=OFTEN, read_only=True)), LOCAL, False) as client:
+    with TestClient(build_app(finder, Settings(rate=OFTEN, read_only=True), decoder), LOCAL, False) as client:
         yield client
 
 
@@ -71,13 +80,13 @@ def own(embedded: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(own: Path, finder: SearchEngine) -> Iterator[Start]:
+def start(own: Path, finder: SearchEngine, decoder: IsolatedExecutor) -> Iterator[Start]:
     """Starts a server of it with settings; the network is loaded once for all."""
     finder = copy.copy(finder)
     finder.library = Library(own)
 
     def started(**settings: object) -> TestClient:
-        return TestClient(build_app(finder, Settings(**({"rate": OFTEN} | settings))), LOCAL, False)
+        return TestClient(build_app(finder, Settings(**({"rate": OFTEN} | settings)), decoder), LOCAL, False)
 
     yield started
     finder.library.close()

@@ -107,10 +107,9 @@ def test_of_many_who_remove_a_photo_one_does_and_no_other_goes(own: Path, start:
     client = start()
     number = add(client, png(0), "a.png").json()["id"]
     service: SearchService = cast(FastAPI, client.app).state.service
-    free = service._changes._free._value
     with service._write_lock, ThreadPoolExecutor(1) as pool:
         late = pool.submit(client.delete, f"/api/photos/{number}")
-        while service._changes._free._value == free:
+        while not service._changes.taken:
             pass
         # Meanwhile its name becomes another photo's.
         library = Library(own)

@@ -20,7 +20,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from dolglab.server.app import hide_folder
-from dolglab.server.security import Metrics, RateLimiter, SecurityMiddleware, Settings
+from dolglab.server.limits import Limits, RateLimiter
+from dolglab.server.security import Metrics, SecurityMiddleware, Settings
 from dolglab.server.service import SerialExecutor
 from server.conftest import Start
 
@@ -246,8 +247,14 @@ def test_a_client_that_does_not_come_to_its_end_is_not_waited_for(pause: float, 
     async def send(message: dict) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")], "client": ("a", 1)}
-    middleware = SecurityMiddleware(app, Settings(), Metrics(int), **limits)
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/api/search",
+        "headers": [(b"host", b"localhost")],
+        "client": ("a", 1),
+    }
+    middleware = SecurityMiddleware(app, Settings(limits=Limits(**limits)), Metrics(int))
     asyncio.run(asyncio.wait_for(middleware(scope, receive, send), 10))
     assert sent[0]["status"] == 408
     assert list(json.loads(sent[1]["body"])) == ["error"]
@@ -278,7 +285,7 @@ def test_a_message_does_not_say_where_the_library_lies(folder: str, message: str
 
 
 def test_of_many_only_some_wait() -> None:
-    worker, leave, done = SerialExecutor("searches", 1), threading.Event(), []
+    worker, leave, done = SerialExecutor("searches", 4), threading.Event(), []
 
     def stay() -> None:
         done.append(threading.get_ident())
@@ -287,7 +294,7 @@ def test_of_many_only_some_wait() -> None:
     both = [threading.Thread(target=worker, args=(stay,)) for _ in range(2)]
     for thread in both:
         thread.start()
-    while worker._limiter._free._value:
+    while worker._limiter.taken < 2:
         pass
     with pytest.raises(HTTPException, match="searches") as refused:
         worker(stay)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dolglab.contracts import LocalFeatures
 from dolglab.data.colour import Pixels
@@ -17,6 +20,8 @@ from dolglab.retrieval.rerank.spatial import Match, Spatial
 
 if TYPE_CHECKING:
     from dolglab.extraction.extractor import Extractor, Parts, Terms
+
+T = TypeVar("T")
 
 # Answers that are verified, and local features of a photo.
 VERIFIED, FEATURES = 50, 1000
@@ -91,16 +96,37 @@ class Explanation:
     attention: tuple[bytes, bytes]
 
 
-def explain(extractor: Extractor, verifier: SpatialVerifier, query: Pixels, answer: Pixels) -> Explanation:
-    """Why `answer` was found for `query`, pixels (H, W, 3) of both."""
+class RunNetwork(Protocol):
+    """Calls what runs the network, in a thread of its own perhaps, and returns what that returns."""
+
+    def __call__(self, work: Callable[[], T], /) -> T: ...
+
+
+def run_here(work: Callable[[], T]) -> T:
+    """Calls it in the caller's thread."""
+    return work()
+
+
+def explain(
+    extractor: Extractor, verifier: SpatialVerifier, query: Pixels, answer: Pixels, run_network: RunNetwork = run_here
+) -> Explanation:
+    """Why `answer` was found for `query`, pixels (H, W, 3) of both.
+
+    `run_network` is called for each of them, so that others can use the network in between.
+    """
     from dolglab.extraction.extractor import attention_scores, similarity_terms
 
+    def look(image: Pixels) -> tuple[NDArray[np.float32], Parts | None]:
+        return attention_scores(extractor.model, image), _parts(extractor, image)
+
+    (query_scores, query_parts), (answer_scores, answer_parts) = (
+        run_network(partial(look, image)) for image in (query, answer)
+    )
+    terms = None if query_parts is None or answer_parts is None else similarity_terms(query_parts, answer_parts)
     ours, theirs, match = verifier.match(query, answer)
     picture = match_figure(query, answer, ours, theirs, match.matches, match.inlier)
-    attention = [attention_overlay(image, attention_scores(extractor.model, image)) for image in (query, answer)]
-    query_parts, answer_parts = _parts(extractor, query), _parts(extractor, answer)
-    terms = None if query_parts is None or answer_parts is None else similarity_terms(query_parts, answer_parts)
-    return Explanation(terms, len(match.matches), match.count, picture, (attention[0], attention[1]))
+    attention = attention_overlay(query, query_scores), attention_overlay(answer, answer_scores)
+    return Explanation(terms, len(match.matches), match.count, picture, attention)
 
 
 def _parts(extractor: Extractor, image: Pixels) -> Parts | None:

@@ -11,7 +11,7 @@ from dolglab.data.colour import Pixels
 from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Columns, Descriptors, Photo
-from dolglab.library.explain import VERIFIED, Explanation, SpatialVerifier, explain
+from dolglab.library.explain import VERIFIED, Explanation, RunNetwork, SpatialVerifier, explain, run_here
 from dolglab.library.library import Answer, Library
 from dolglab.sharing.loading import load_extractor
 
@@ -51,13 +51,17 @@ class SearchEngine:
             descriptors = self.loaded.describe(queries)
         found = self.library.search(descriptors, max(count, VERIFIED) if verify else count, filters)
         if verify:
-            found = [self._verifier(query, answers) for query, answers in zip(queries, found, strict=True)]
+            found = [self.verify(query, answers) for query, answers in zip(queries, found, strict=True)]
         return [answers[:count] for answers in found]
 
-    def explain(self, query: Pixels, answer: Answer) -> Explanation:
-        """Why an answer was found. Raises UserError where its photo can no longer be read."""
+    def verify(self, query: Pixels, answers: Sequence[Answer]) -> list[Answer]:
+        """The answers to a query's pixels, (H, W, 3), re-ranked by local features. Needs no network."""
+        return self._verifier(query, answers)
+
+    def explain(self, query: Pixels, answer: Answer, run_network: RunNetwork = run_here) -> Explanation:
+        """Why an answer was found; see `library.explain.explain`. Raises UserError where its photo can't be read."""
         pixels = photo_pixels(answer.photo.name, self.max_side, reading=self.reading)
-        return explain(self.loaded.extractor, self._verifier, query, pixels)
+        return explain(self.loaded.extractor, self._verifier, query, pixels, run_network)
 
 
 def rocchio(query: Descriptors, right: Descriptors, wrong: Descriptors) -> Descriptors:

@@ -8,6 +8,7 @@ import re
 import socket
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -21,9 +22,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dolglab.errors import UserError
 from dolglab.library.search_engine import SearchEngine
+from dolglab.server.connections import (
+    ACCEPTED_AT_ONCE,
+    BoundedConnection,
+    BoundedServer,
+    ConnectionLimiter,
+    connection_limit,
+)
+from dolglab.server.isolation import IsolatedExecutor
 from dolglab.server.routes import ROUTERS
 from dolglab.server.security import Metrics, SecurityMiddleware, Settings, error_response
-from dolglab.server.service import SearchService
+from dolglab.server.service import SearchService, build_decoder
 from dolglab.version import __version__
 
 DESCRIPTION = """Search a library of photos by photo.
@@ -32,12 +41,15 @@ Every error is `{"error": "one line"}`. Where the server has a token, it is sent
 A page of another site can neither read answers nor change anything; programs need no header for that.
 """
 OPEN_WARNING = "warning: everyone who reaches this address can search the library, and change it: --token, --read-only"
-# Connections that the system queues; seconds that an idle one is kept, and that running requests have at the end.
-BACKLOG, KEEP_ALIVE, SHUTDOWN = 128, 10, 5
+# Seconds that a connection without a request is kept, and that running requests have at the end.
+KEEP_ALIVE, SHUTDOWN = 10, 5
 
 
-def build_app(finder: SearchEngine, settings: Settings) -> FastAPI:
-    """A library's page and REST API, the latter described at /api/openapi.json."""
+def build_app(finder: SearchEngine, settings: Settings, decoder: IsolatedExecutor | None = None) -> FastAPI:
+    """A library's page and REST API, the latter described at /api/openapi.json.
+
+    `decoder` is where uploads are decoded; None for one of its own, as `build_decoder` makes it.
+    """
     # FastAPI's own documentation pages load their scripts from elsewhere.
     app = FastAPI(
         title="Photo search",
@@ -48,7 +60,7 @@ def build_app(finder: SearchEngine, settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     metrics = Metrics(finder.library.__len__)
-    app.state.service = SearchService(finder, settings)
+    app.state.service = SearchService(finder, settings, decoder or build_decoder(settings))
     app.state.metrics = metrics
     for router in ROUTERS:
         app.include_router(router)
@@ -122,19 +134,22 @@ def run(library: str, host: str, port: int, settings: Settings, backend: str = "
         app = build_app(SearchEngine(library, backend), settings)
         url_host = f"[{host}]" if ":" in host else host
         typer.echo(f"http://{url_host}:{listener.getsockname()[1]}/")
+        limiter = ConnectionLimiter(settings.limits.connections or connection_limit())
         config = uvicorn.Config(
             app,
+            http=partial(BoundedConnection, limits=settings.limits, limiter=limiter),  # pyright: ignore[reportArgumentType]
+            ws="none",
             log_level="warning",
             access_log=False,
             server_header=False,
             # A client could otherwise claim to be another one.
             proxy_headers=False,
-            backlog=BACKLOG,
+            backlog=ACCEPTED_AT_ONCE,
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=SHUTDOWN,
             lifespan="off",
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        BoundedServer(config).run(sockets=[listener])
 
 
 def _bind(host: str, port: int) -> socket.socket:

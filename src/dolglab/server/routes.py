@@ -26,7 +26,7 @@ REASONS = {
     404: "No such photo.",
     408: "The rest of the request did not come.",
     410: "The photo's file is gone, or another than was described.",
-    413: "Too many bytes or pixels.",
+    413: "Too many bytes or pixels, or too long to decode.",
     422: "A field is missing or of another kind.",
     429: "Too many requests of one client: `Retry-After` says when to come again.",
     503: "Too many at once, or another process changes the library: `Retry-After` says when to come again.",
@@ -204,7 +204,7 @@ def export(
     query = None
     if photo is not None:
         data = schemas.read_upload(photo, service.settings.max_upload)
-        query = safe_name(photo.filename or "", schemas.check_header(data, service.settings.max_pixels).suffix), data
+        query = safe_name(photo.filename or "", service.header(data).suffix), data
     archive = service.export(name, query, right, wrong)
     file = f"{folder_name(name)}.zip"
     # A header takes ASCII alone; who knows RFC 5987 reads the name itself.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -189,15 +189,15 @@ def read_upload(photo: UploadFile, max_bytes: int) -> bytes:
     return photo.file.read()
 
 
-def check_header(data: bytes, max_pixels: int) -> Header:
-    """What an encoded photo says of itself, before a pixel is decoded.
+def check_header(data: bytes, max_pixels: int, read: Callable[[bytes], Header] = read_header) -> Header:
+    """What an encoded photo says of itself, by `read`, before a pixel is decoded.
 
     Raises UserError for what is no photo, and HTTPException 413 for more than `max_pixels`, or than any is opened with.
     """
     if not data:
         raise UserError("the photo is empty: zero bytes")
     try:
-        header = read_header(data)
+        header = read(data)
     except NoImageError:
         raise UserError(f"this is no photo that can be read: send a {FORMATS} file") from None
     except TooLargeError:

@@ -9,7 +9,8 @@ import math
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException
@@ -17,20 +18,21 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dolglab.library.catalogue import printable
+from dolglab.server.limits import CLIENT, FairLimiter, Limits, RateLimiter
 
 API, HEALTH = "/api/", "/api/health"
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-# Requests that are answered at the same time, and clients whose rate is remembered.
-MAX_REQUESTS, MAX_CLIENTS = 64, 10_000
 # What a request without a search costs of a client's rate: a page of answers asks for many pictures.
 SAFE_COST = 0.05
-# Seconds that a client may be silent in the middle of a request, and that the whole of it may take: who sends byte by
-# byte is never silent.
-SILENCE, WHOLE_REQUEST = 20.0, 60.0
+# Wrong tokens of one client within a minute that are answered at once.
+WRONG_TOKENS = 10
+# Bodies of the largest size that are held at the same time, and bytes of one that the application is given at a time.
+BODIES, PIECE = 16, 1 << 16
 # Bytes of a form besides its photo, and characters of an error's line.
 FORM_FIELDS, MAX_MESSAGE = 1_000_000, 300
 HEADERS = {
@@ -65,6 +67,7 @@ class Settings:
         read_only: photos are neither added nor removed.
         names: host names it is reached by, besides localhost, this machine's own and addresses.
         root_path: the prefix that a proxy has it below, such as /photos, which it may pass on or take off; empty: none.
+        limits: what one request may take.
     """
 
     token: str | None = None
@@ -74,6 +77,7 @@ class Settings:
     read_only: bool = False
     names: frozenset[str] = frozenset()
     root_path: str = ""
+    limits: Limits = field(default_factory=Limits)
 
 
 class Metrics:
@@ -107,46 +111,29 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-class RateLimiter:
-    """A token bucket for each client: `per_minute` come at once, and come back evenly within a minute."""
-
-    def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._capacity = per_minute
-        self._clock = clock
-        # Whoever asked last comes last.
-        self._buckets: dict[str, tuple[float, float]] = {}
-
-    def acquire(self, client: str, cost: float = 1.0) -> float:
-        """Take `cost` from a client's bucket; returns seconds until there is so much, 0 where it was taken."""
-        now = self._clock()
-        level, then = self._buckets.pop(client, (self._capacity, now))
-        level = min(self._capacity, level + (now - then) * self._capacity / 60)
-        missing = max(0.0, cost - level)
-        self._buckets[client] = (level if missing else level - cost, now)
-        if len(self._buckets) > MAX_CLIENTS:
-            self._buckets.pop(next(iter(self._buckets)))
-        return missing * 60 / self._capacity
-
-
 class SecurityMiddleware:
     """ASGI middleware that turns away what must not come in, and adds security headers to every answer.
 
     - A Host that is a name of somebody else's: a page elsewhere that had its own name lead here (DNS rebinding).
     - A change that a page from elsewhere asks for. There are no cookies; without a token nothing else would tell it.
-    - A request without the token, where there is one; too many of one client; too many at once.
-    - A request that is too large, stops for `silence` seconds, or is not here within `whole` seconds.
+    - A request without the token, where there is one; too many of one client.
+    - A request that is too large, or does not come to its end.
+    - Too many at once. A request takes a place among those that are worked on when all of it is here, and leaves it
+      when its answer begins: who sends or reads slowly is in nobody's way.
+
+    Whether the server is there (`HEALTH`) is answered whatever else it does.
     """
 
-    def __init__(
-        self, app: ASGIApp, settings: Settings, metrics: Metrics, silence: float = SILENCE, whole: float = WHOLE_REQUEST
-    ) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self._app = app
-        self._silence = silence
-        self._whole = whole
+        self._limits = settings.limits
         self._token = settings.token
         self._names = {"localhost", *(name.lower() for name in (socket.gethostname(), *settings.names))}
         self._rate = RateLimiter(settings.rate)
-        self._max_bytes = settings.max_upload + FORM_FIELDS
+        self._wrong_tokens = RateLimiter(WRONG_TOKENS)
+        self._max_upload = settings.max_upload
+        self._places = FairLimiter("requests", self._limits.requests)
+        self._held_bytes = FairLimiter("uploads", BODIES * (settings.max_upload + FORM_FIELDS))
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,64 +141,107 @@ class SecurityMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, status, size, complete = time.monotonic(), 500, 0, False
-
-        async def limited_receive() -> Message:
-            nonlocal size, complete
-            # Who waits for the end of a connection may wait long.
-            seconds = None if complete else min(self._silence, start + self._whole - time.monotonic())
-            try:
-                message = await asyncio.wait_for(receive(), seconds)
-            except TimeoutError:
-                raise HTTPException(408, "the rest of this request did not come: send it again") from None
-            size, complete = size + len(message.get("body", b"")), not message.get("more_body", False)
-            self._check_size(size)
-            return message
+        start, status, headers = time.monotonic(), 500, Headers(scope=scope)
+        CLIENT.set(scope["client"][0] if scope.get("client") else "unknown")
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
+                taken.close()
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
+                answered = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
-                    headers[name] = value
-                headers.setdefault("Cache-Control", "no-store")
+                    answered[name] = value
+                answered.setdefault("Cache-Control", "no-store")
             await send(message)
 
         self._metrics.request_started()
-        try:
-            self._check(scope)
-            await self._app(scope, limited_receive, send_with_headers)
-        except HTTPException as refusal:
-            await error_response(refusal)(scope, receive, send_with_headers)
-        finally:
-            route = getattr(scope.get("route"), "path", "none")
-            self._metrics.request_finished(scope["method"], route, status, time.monotonic() - start)
+        with ExitStack() as taken:
+            try:
+                self._check_origin(headers, scope["method"])
+                # As Starlette finds a route.
+                path = scope["path"].removeprefix(scope.get("root_path", ""))
+                if path.startswith(API) and path != HEALTH:
+                    await self._check_client(headers, scope["method"])
+                    receive = await self._receive_whole(headers, receive, taken)
+                    taken.enter_context(self._places)
+                await self._app(scope, receive, send_with_headers)
+            except HTTPException as refusal:
+                await error_response(refusal)(scope, receive, send_with_headers)
+            except ClientDisconnect:
+                # Nobody is there to be answered.
+                pass
+            finally:
+                route = getattr(scope.get("route"), "path", "none")
+                self._metrics.request_finished(scope["method"], route, status, time.monotonic() - start)
 
-    def _check(self, scope: Scope) -> None:
-        headers, method = Headers(scope=scope), scope["method"]
-        # As Starlette finds a route.
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+    def _check_origin(self, headers: Headers, method: str) -> None:
         if not self._is_own_name(headers.get("host", "")):
             raise HTTPException(403, "this server has another name: start it with --name to be reached by this one")
         if method not in SAFE_METHODS and _is_cross_site(headers):
             raise HTTPException(403, "a page from elsewhere asked for this: open the server's own page")
-        if self._metrics.running > MAX_REQUESTS:
-            raise HTTPException(503, "too many requests at once: try again in a moment", {"Retry-After": "2"})
-        if not path.startswith(API) or path == HEALTH:
-            return
-        if self._token is not None and not _has_token(headers, self._token):
-            raise HTTPException(401, "this server asks for its token", {"WWW-Authenticate": "Bearer"})
-        length = headers.get("content-length", "")
-        self._check_size(int(length) if length.isdecimal() else 0)
-        client = scope["client"][0] if scope.get("client") else "unknown"
-        seconds = math.ceil(self._rate.acquire(client, SAFE_COST if method in SAFE_METHODS else 1.0))
-        if seconds:
-            raise HTTPException(429, f"too many requests: try again in {seconds} s", {"Retry-After": str(seconds)})
 
-    def _check_size(self, size: int) -> None:
-        if size > self._max_bytes:
-            raise HTTPException(413, f"more than {self._max_bytes / 1e6:g} MB: send a smaller photo")
+    async def _check_client(self, headers: Headers, method: str) -> None:
+        if self._token is not None:
+            await self._check_token(headers.get("authorization", ""), self._token)
+        length = headers.get("content-length", "")
+        self._check_size(int(length) if length.isdecimal() else 0, headers)
+        if seconds := self._rate.acquire(CLIENT.get(), SAFE_COST if method in SAFE_METHODS else 1.0):
+            raise _too_many("requests", seconds)
+
+    async def _check_token(self, authorization: str, token: str) -> None:
+        kind, _, given = authorization.partition(" ")
+        if kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
+            return
+        if authorization and (seconds := self._wrong_tokens.acquire(CLIENT.get())):
+            # Told at once, a program that guesses would try the next one at once. Who has the token is not held back,
+            # also where another comes from the same address.
+            await asyncio.sleep(self._limits.wrong_token)
+            raise _too_many("wrong tokens", seconds)
+        raise HTTPException(401, "this server asks for its token", {"WWW-Authenticate": "Bearer"})
+
+    async def _receive_whole(self, headers: Headers, receive: Receive, taken: ExitStack) -> Receive:
+        """Receive a request's body, whose bytes count until `taken` is closed; returns what gives it, and then waits.
+
+        Raises HTTPException 408, 413 and 503, and ClientDisconnect.
+        """
+        body, more, end = bytearray(), True, time.monotonic() + self._limits.whole
+
+        def forget() -> None:
+            self._held_bytes.release(len(body))
+            body.clear()
+
+        taken.callback(forget)
+        while more:
+            try:
+                message = await asyncio.wait_for(receive(), min(self._limits.silence, end - time.monotonic()))
+            except TimeoutError:
+                raise HTTPException(408, "the rest of this request did not come: send it again") from None
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            piece, more = message.get("body", b""), message.get("more_body", False)
+            self._check_size(len(body) + len(piece), headers)
+            self._held_bytes.acquire(len(piece))
+            body += piece
+        offsets = iter(range(0, max(len(body), 1), PIECE))
+
+        async def receive_body() -> Message:
+            offset = next(offsets, None)
+            if offset is None:
+                return await receive()
+            # What is made of a piece is made in the thread that serves everyone.
+            await asyncio.sleep(0)
+            piece = bytes(body[offset : offset + PIECE])
+            return {"type": "http.request", "body": piece, "more_body": offset + PIECE < len(body)}
+
+        return receive_body
+
+    def _check_size(self, size: int, headers: Headers) -> None:
+        most = FORM_FIELDS
+        if headers.get("content-type", "").startswith("multipart/form-data"):
+            most += self._max_upload
+        if size > most:
+            raise HTTPException(413, f"more than {most / 1e6:g} MB: send a smaller photo")
 
     def _is_own_name(self, host: str) -> bool:
         """Whether a Host header is an address, which no rebinding makes, or a name of this server."""
@@ -230,10 +260,13 @@ def _is_cross_site(headers: Headers) -> bool:
     """Whether a browser says that another site's page asks; programs say nothing."""
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return True
-    origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != headers.get("host")
+    try:
+        return "origin" in headers and urlsplit(headers["origin"]).netloc != headers.get("host")
+    except ValueError:
+        # No browser sends what is no address.
+        return True
 
 
-def _has_token(headers: Headers, token: str) -> bool:
-    kind, _, given = headers.get("authorization", "").partition(" ")
-    return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
+def _too_many(what: str, seconds: float) -> HTTPException:
+    whole = math.ceil(seconds)
+    return HTTPException(429, f"too many {what}: try again in {whole} s", {"Retry-After": str(whole)})

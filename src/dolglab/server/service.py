@@ -1,61 +1,60 @@
-"""What the routes ask of the library: one search at a time, one change at a time, and only so many may wait."""
+"""What the routes ask of the library: each kind of work in a thread of its own, and only so many may wait for it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
-from typing import IO, TypeVar
+from functools import lru_cache, partial
+from queue import Full
+from typing import IO, ParamSpec, TypeVar
 
 import numpy as np
 from fastapi import HTTPException
 
 from dolglab.data.colour import Pixels
 from dolglab.data.image_errors import BrokenImageError
+from dolglab.data.image_formats import Header, read_header
 from dolglab.data.photos import Box, check_size, query_pixels
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Columns, Descriptors, Photo
-from dolglab.library.explain import Explanation
+from dolglab.library.explain import VERIFIED, Explanation
 from dolglab.library.library import Answer, Library, LibraryBusy
 from dolglab.library.search_engine import SearchEngine, search_with_feedback
 from dolglab.server import photo_files
+from dolglab.server.isolation import IsolatedExecutor
+from dolglab.server.limits import FairLimiter
 from dolglab.server.schemas import check_header
 from dolglab.server.security import Settings
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
-# Requests that may wait for one of the same kind that runs.
-WAITING_SEARCHES, WAITING_CHANGES, WAITING_PICTURES = 8, 4, 16
+# Requests of a kind that are worked on or wait.
+SEARCHES, VERIFICATIONS, PICTURES, EXPORTS, CHANGES = 16, 8, 32, 8, 16
+# Bytes that decoding may take: of itself, and for each pixel that is allowed, which some formats have in several forms.
+DECODER, DECODED_PIXEL = 512_000_000, 16
 # Pixels of the longer side, and thumbnails that are kept in memory, of about 20 KB each.
 THUMBNAIL_SIDE, SCREEN_SIDE = 360, 1600
 CACHED_THUMBNAILS = 1000
 
 
-class ConcurrencyLimiter:
-    """At most `limit` callers are within a `with` block: one more raises HTTPException 503, "too many WHAT"."""
-
-    def __init__(self, what: str, limit: int) -> None:
-        self._what = what
-        self._free = threading.Semaphore(limit)
-
-    def __enter__(self) -> None:
-        if not self._free.acquire(blocking=False):
-            raise HTTPException(503, f"too many {self._what} at once: try again in a moment", {"Retry-After": "2"})
-
-    def __exit__(self, *error: object) -> None:
-        self._free.release()
+def build_decoder(settings: Settings) -> IsolatedExecutor:
+    """Where what clients send is decoded."""
+    limits = settings.limits
+    return IsolatedExecutor(DECODER + DECODED_PIXEL * settings.max_pixels, limits.quick, limits.decoding)
 
 
 class SerialExecutor:
-    """Runs one call after another in a thread of its own, while up to `waiting` more callers wait.
+    """Runs one call after another in a thread of its own, while others wait: `places` of them, half of one client's.
 
     The network always runs in one thread: every thread that it ran in would keep threads and memory of its own.
     """
 
-    def __init__(self, what: str, waiting: int) -> None:
-        self._limiter = ConcurrencyLimiter(what, waiting + 1)
+    def __init__(self, what: str, places: int) -> None:
+        self._limiter = FairLimiter(what, places)
         self._thread = ThreadPoolExecutor(1, what)
 
     def __call__(self, work: Callable[[], T]) -> T:
@@ -67,21 +66,25 @@ class SerialExecutor:
 class SearchService:
     """A library that is served.
 
-    A photo is decoded, embedded and compared while nobody else's is, so that memory does not grow with the number of
-    clients. Changes go by a connection of their own: searches see a change whole or not at all.
+    A photo is embedded and compared while nobody else's is, so that memory does not grow with the number of clients;
+    what takes longer, such as comparing local features, has a thread of its own, for which plain searches do not wait.
+    What clients send is decoded in `decoder`'s processes. Changes go by a connection of their own: searches see a
+    change whole or not at all.
 
     Methods raise UserError for what a client must mend, and HTTPException: 403 for changes that the settings do not
     allow, 404 for a number that no photo has, 410 for a photo whose file is gone or another, 413 for too many pixels,
-    503 where too many wait, and 507 for a full disk.
+    or what takes too long or too much memory to decode, 503 where too many wait, and 507 for a full disk.
     """
 
-    def __init__(self, finder: SearchEngine, settings: Settings) -> None:
+    def __init__(self, finder: SearchEngine, settings: Settings, decoder: IsolatedExecutor) -> None:
         self.finder = finder
         self.settings = settings
-        self._searches = SerialExecutor("searches", WAITING_SEARCHES)
-        self._pictures = SerialExecutor("pictures", WAITING_PICTURES)
-        self._exports = SerialExecutor("exports", WAITING_CHANGES)
-        self._changes = ConcurrencyLimiter("changes", WAITING_CHANGES + 1)
+        self._decoder = decoder
+        self._searches = SerialExecutor("searches", SEARCHES)
+        self._verifications = SerialExecutor("verifications", VERIFICATIONS)
+        self._pictures = SerialExecutor("pictures", PICTURES)
+        self._exports = SerialExecutor("exports", EXPORTS)
+        self._changes = FairLimiter("changes", CHANGES)
         self._write_lock = threading.Lock()
         # Size and time of change are part of the key: another file under the same name is another thumbnail.
         self._thumbnail = lru_cache(CACHED_THUMBNAILS)(
@@ -92,14 +95,18 @@ class SearchService:
         self, data: bytes, box: Box | None, count: int, filters: Columns, verify: bool
     ) -> tuple[Descriptors, list[Answer]]:
         """The query's descriptor, (dim,), and the best answers to it."""
-        check_header(data, self.settings.max_pixels)
+        self.header(data)
+        pixels = self._decode(data, box)
 
         def work() -> tuple[Descriptors, list[Answer]]:
-            pixels, descriptor = self._embed(data, box)
-            answers = self.finder.search([pixels], count, filters, verify, descriptor)
-            return descriptor[0], answers[0]
+            descriptor = self._embed(pixels)
+            most = max(count, VERIFIED) if verify else count
+            return descriptor[0], self.finder.search([pixels], most, filters, descriptors=descriptor)[0]
 
-        return self._searches(work)
+        descriptor, answers = self._searches(work)
+        if verify:
+            answers = self._verifications(lambda: self.finder.verify(pixels, answers))
+        return descriptor, answers[:count]
 
     def rerank(
         self, query: Descriptors, right: Sequence[int], wrong: Sequence[int], count: int, filters: Columns
@@ -109,18 +116,22 @@ class SearchService:
 
     def explain(self, data: bytes, box: Box | None, number: int) -> Explanation:
         """Why a photo is found for a query."""
-        check_header(data, self.settings.max_pixels)
+        self.header(data)
         photo = self.photo(number)
         photo_files.check_unchanged(photo)
+        pixels = self._decode(data, box)
 
         def work() -> Explanation:
-            pixels = query_pixels(data, "the photo", self.finder.max_side, box, self.finder.reading)
             try:
-                return self.finder.explain(pixels, Answer(photo, 0.0))
+                return self.finder.explain(pixels, Answer(photo, 0.0), self._searches)
             except UserError:
                 raise photo_files.file_gone() from None
 
-        return self._searches(work)
+        return self._verifications(work)
+
+    def header(self, data: bytes) -> Header:
+        """What an encoded photo says of itself, see `check_header`."""
+        return check_header(data, self.settings.max_pixels, partial(self._isolated, read_header))
 
     def photo(self, number: int) -> Photo:
         """The photo of that number."""
@@ -141,12 +152,13 @@ class SearchService:
     def add(self, data: bytes, name: str, metadata: Columns) -> Photo:
         """Store and embed a photo."""
         self._check_writable()
-        header = check_header(data, self.settings.max_pixels)
+        header = self.header(data)
         try:
             check_size(header.height, header.width)
         except BrokenImageError as error:
             raise UserError(f"the photo is not added: {error}") from None
-        pixels, descriptor = self._searches(lambda: self._embed(data, None))
+        pixels = self._decode(data, None)
+        descriptor = self._searches(lambda: self._embed(pixels))
         height, width = pixels.shape[:2]
         with self._writing() as library:
             return photo_files.add_photo(
@@ -170,13 +182,31 @@ class SearchService:
         if self.settings.read_only:
             raise HTTPException(403, "this server only searches (--read-only)")
 
-    def _embed(self, data: bytes, box: Box | None) -> tuple[Pixels, Descriptors]:
-        """A photo's pixels, (H, W, 3), and its descriptor, (1, dim)."""
-        pixels = query_pixels(data, "the photo", self.finder.max_side, box, self.finder.reading)
+    def _decode(self, data: bytes, box: Box | None) -> Pixels:
+        return self._isolated(query_pixels, data, "the photo", self.finder.max_side, box, self.finder.reading)
+
+    def _isolated(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the decoder says, its failures as HTTPException."""
+        try:
+            return self._decoder(work, *args, **kwargs)
+        except (TimeoutError, MemoryError) as error:
+            what = "too long" if isinstance(error, TimeoutError) else "too much memory"
+            raise HTTPException(
+                413, f"the photo takes {what} to decode: make it smaller, or save it as an ordinary JPEG"
+            ) from None
+        except BrokenProcessPool:
+            raise HTTPException(400, "the photo cannot be read: its decoder broke off") from None
+        except Full:
+            raise HTTPException(
+                503, "too many photos that take long to decode at once: try again in a moment", {"Retry-After": "5"}
+            ) from None
+
+    def _embed(self, pixels: Pixels) -> Descriptors:
+        """The descriptor, (1, dim), of a photo's pixels, (H, W, 3)."""
         descriptor = self.finder.loaded.describe([pixels])
         if not np.isfinite(descriptor).all():
             raise UserError("the network gives this photo no finite descriptor")
-        return pixels, descriptor
+        return descriptor
 
     @contextmanager
     def _writing(self) -> Iterator[Library]:

@@ -1,0 +1,146 @@
+"""uvicorn's connections, bounded: in number, and in how long a client may take to ask and to read.
+
+What uvicorn itself limits is only how long a connection without a request is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+from collections import Counter
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from dolglab.server.limits import Limits
+
+# Connections that the system queues, and of those how many are accepted before others are served.
+BACKLOG, ACCEPTED_AT_ONCE = 512, 8
+# Connections of a process that may open any number of files.
+MAX_CONNECTIONS = 500
+# Bytes a second that a client reads at least.
+SLOWEST = 1000
+
+
+def connection_limit() -> int:
+    """Half of the file descriptors that this process may have: the library and its photos want some too."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if limit == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, max(1, limit // 2))
+
+
+class ConnectionLimiter:
+    """The open connections: for one too many another is closed, so that who connects is always heard.
+
+    It is one of the client that has most of them: the oldest without a request; else the oldest that waits for its
+    client to send or to read; else the oldest.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        # Oldest first.
+        self._open: dict[BoundedConnection, None] = {}
+
+    def add(self, connection: BoundedConnection) -> None:
+        """Count a new connection."""
+        if len(self._open) >= self._limit:
+            clients = Counter(each.address for each in self._open)
+            closed = max(self._open, key=lambda each: (clients[each.address], each.dispensability))
+            self.discard(closed)
+            closed.transport.abort()
+        self._open[connection] = None
+
+    def discard(self, connection: BoundedConnection) -> None:
+        """Forget a connection that has ended."""
+        self._open.pop(connection, None)
+
+
+class BoundedConnection(H11Protocol):
+    """uvicorn's HTTP/1.1, cut off where the client neither asks nor reads in time, see `Limits`.
+
+    The timer runs while it is the client's turn: to send the head of its next request, from when it connected or was
+    answered, whatever else it sends; or to read, from when more waits to be sent than asyncio takes.
+    """
+
+    def __init__(self, *args: Any, limits: Limits, limiter: ConnectionLimiter, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits = limits
+        self._limiter = limiter
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def address(self) -> str:
+        """The client's."""
+        return self.client[0] if self.client else "unknown"
+
+    @property
+    def dispensability(self) -> int:
+        """2 without a request, 1 where the client is to send or to read on, 0 where the server works."""
+        if self.cycle is None or self.cycle.response_complete:
+            return 2
+        return int(self.cycle.more_body or self.cycle.response_started)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Called by asyncio: a client has connected."""
+        super().connection_made(transport)
+        self._limiter.add(self)
+        self._start_timer(self._limits.head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio: the connection has ended."""
+        self._stop_timer()
+        self._limiter.discard(self)
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        """Called by uvicorn: something has come."""
+        before = self.cycle
+        super().handle_events()
+        # The head of a request is here. Who has not read the last answer is waited for no longer than before.
+        if self.cycle is not before and not self.flow.write_paused:
+            self._stop_timer()
+
+    def on_response_complete(self) -> None:
+        """Called by uvicorn: an answer is written, though perhaps not yet sent."""
+        self._start_timer(self._limits.head)
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """Called by asyncio: the client does not read as fast as is written."""
+        super().pause_writing()
+        self._start_timer(self._limits.answer)
+
+    def resume_writing(self) -> None:
+        """Called by asyncio: the client has read."""
+        super().resume_writing()
+        if not self.cycle.response_complete:
+            self._stop_timer()
+
+    def _start_timer(self, seconds: float) -> None:
+        self._stop_timer()
+        unread = self.transport.get_write_buffer_size()
+        self._timer = self.loop.call_later(seconds, self._time_is_up, seconds, unread)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _time_is_up(self, seconds: float, unread: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if 0 < left <= unread - SLOWEST * seconds:
+            self._start_timer(self._limits.answer)
+        else:
+            # To close it would be to wait until the client has read everything.
+            self.transport.abort()
+
+
+class BoundedServer(uvicorn.Server):
+    """uvicorn, with as many connections waiting as the system queues."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn: listen."""
+        await super().startup(sockets)
+        # asyncio accepts as many at once as it lets wait (`ACCEPTED_AT_ONCE`), before one too many can be closed.
+        for listener in sockets or ():
+            listener.listen(BACKLOG)
