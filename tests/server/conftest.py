@@ -81,11 +81,11 @@ def own(embedded: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(own: Path, finder: SearchEngine, decoder: IsolatedExecutor) -> Iterator[Start]:
-    """Starts a server of it with settings; the network is loaded once for all."""
+    """Starts a server of it with settings; the network and the decoder's processes are loaded once for all."""
     finder = copy.copy(finder)
     finder.library = Library(own)
 
-    def started(**settings: object) -> TestClient:
+    def started(decoder: IsolatedExecutor = decoder, **settings: object) -> TestClient:
         return TestClient(build_app(finder, Settings(**({"rate": OFTEN} | settings)), decoder), LOCAL, False)
 
     yield started

@@ -24,6 +24,7 @@ def main(
     root_path: Annotated[str, typer.Option(help=PREFIX)] = "",
     max_upload_mb: Annotated[float, typer.Option(help="Megabytes of a photo that is sent.", min=0.001)] = 20,
     max_megapixels: Annotated[float, typer.Option(help="Megapixels of such a photo.", min=0.001)] = 50,
+    max_decode_seconds: Annotated[float, typer.Option(help="Seconds that decoding such a photo takes.", min=0.1)] = 20,
     rate: Annotated[float, typer.Option(help="Requests a minute of one client that make it work.", min=1)] = 60,
     backend: Annotated[str, typer.Option(help="What runs the network: torch or onnx.")] = "torch",
     read_only: Annotated[bool, typer.Option("--read-only", help="Neither add nor remove photos.")] = False,
@@ -32,6 +33,7 @@ def main(
     with user_errors():
         try:
             from dolglab.server.app import run
+            from dolglab.server.limits import Limits
             from dolglab.server.security import Settings
         except ModuleNotFoundError as error:
             raise UserError(f"{error.name} is not installed: pip install 'dolglab[serve]'") from None
@@ -45,6 +47,7 @@ def main(
             read_only=read_only,
             names=frozenset(name or ()),
             root_path=parse_root_path(root_path),
+            limits=Limits(decoding=max_decode_seconds),
         )
         run(library, host, port, settings, backend)
 

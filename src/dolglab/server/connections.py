@@ -20,6 +20,8 @@ from dolglab.server.limits import Limits
 BACKLOG, ACCEPTED_AT_ONCE = 512, 8
 # Connections of a process that may open any number of files.
 MAX_CONNECTIONS = 500
+# Seconds within which whoever has connected, or was answered, asks.
+GRACE = 1.0
 # Bytes a second that a client reads at least.
 SLOWEST = 1000
 
@@ -33,8 +35,8 @@ def connection_limit() -> int:
 class ConnectionLimiter:
     """The open connections: for one too many another is closed, so that who connects is always heard.
 
-    It is one of the client that has most of them: the oldest without a request; else the oldest that waits for its
-    client to send or to read; else the oldest.
+    It is one of the client that has most of them: the oldest that has been without a request for a while; else the
+    oldest that waits for its client; else the oldest.
     """
 
     def __init__(self, limit: int) -> None:
@@ -68,6 +70,8 @@ class BoundedConnection(H11Protocol):
         self._limits = limits
         self._limiter = limiter
         self._timer: asyncio.TimerHandle | None = None
+        # When it was last started.
+        self._turn = 0.0
 
     @property
     def address(self) -> str:
@@ -76,16 +80,16 @@ class BoundedConnection(H11Protocol):
 
     @property
     def dispensability(self) -> int:
-        """2 without a request, 1 where the client is to send or to read on, 0 where the server works."""
+        """2 after `GRACE` without a request, 1 where it is the client's turn otherwise, 0 where the server works."""
         if self.cycle is None or self.cycle.response_complete:
-            return 2
+            return 2 if self.loop.time() > self._turn + GRACE else 1
         return int(self.cycle.more_body or self.cycle.response_started)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Called by asyncio: a client has connected."""
         super().connection_made(transport)
-        self._limiter.add(self)
         self._start_timer(self._limits.head)
+        self._limiter.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio: the connection has ended."""
@@ -119,6 +123,7 @@ class BoundedConnection(H11Protocol):
 
     def _start_timer(self, seconds: float) -> None:
         self._stop_timer()
+        self._turn = self.loop.time()
         unread = self.transport.get_write_buffer_size()
         self._timer = self.loop.call_later(seconds, self._time_is_up, seconds, unread)
 

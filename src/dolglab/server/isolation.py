@@ -11,9 +11,9 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -46,7 +46,7 @@ class IsolatedExecutor:
 
     def __init__(self, memory: int, quick: float, seconds: float, workers: int = 2, slow: int = 2) -> None:
         self._memory = memory
-        self._quick = quick
+        self._quick = min(quick, seconds)
         self._seconds = seconds
         self._turns = threading.Semaphore(workers)
         self._slow = threading.Semaphore(slow)
@@ -68,9 +68,9 @@ class IsolatedExecutor:
                     stack.pop_all()
                     self._idle.append(process)
                     return _outcome(value, error)
-            if not self._slow.acquire(blocking=False):
-                raise Full
-            stack.callback(self._slow.release)
+                if not self._slow.acquire(blocking=False):
+                    raise Full
+                stack.callback(self._slow.release)
             process.lower_priority()
             if not process.wait(self._seconds - self._quick):
                 raise TimeoutError(f"it took longer than {self._seconds:g} s")
@@ -142,24 +142,35 @@ def _serve(connection: Connection, memory: int, work: Callable[..., Any]) -> Non
         connection.send((None, None))
         while True:
             work, args, kwargs = connection.recv()
-            _limit_memory(memory)
-            connection.send(_answer(work, args, kwargs))
+            connection.send(_answer(memory, work, args, kwargs))
 
 
-def _answer(work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Exception | None]:
+def _answer(
+    memory: int, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, Exception | None]:
     try:
-        return work(*args, **kwargs), None
+        with _limited_memory(memory):
+            return work(*args, **kwargs), None
     except Exception as error:
         return None, MemoryError() if _is_of_memory(error) else error
 
 
-def _limit_memory(further: int) -> None:
-    if sys.platform == "linux":
-        # Pages of data, the sixth number, are what RLIMIT_DATA counts: not address space that is only reserved, of
-        # which every thread takes much.
-        taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (min(taken + further, hard % 2**63), hard))
+@contextmanager
+def _limited_memory(further: int) -> Iterator[None]:
+    """Have the system refuse this process more than so many further bytes, where it is Linux."""
+    if sys.platform != "linux":
+        yield
+        return
+    # Pages of data, the sixth number, are what RLIMIT_DATA counts: not address space that is only reserved, of which
+    # every thread takes much.
+    taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    usual, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = taken + further
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if usual == resource.RLIM_INFINITY else min(wanted, usual), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (usual, hard))
 
 
 def _is_of_memory(error: BaseException | None) -> bool:

@@ -35,7 +35,7 @@ T = TypeVar("T")
 # Requests of a kind that are worked on or wait.
 SEARCHES, VERIFICATIONS, PICTURES, EXPORTS, CHANGES = 16, 8, 32, 8, 16
 # Bytes that decoding may take: of itself, and for each pixel that is allowed, which some formats have in several forms.
-DECODER, DECODED_PIXEL = 512_000_000, 16
+DECODER, DECODED_PIXEL = 512_000_000, 24
 # Pixels of the longer side, and thumbnails that are kept in memory, of about 20 KB each.
 THUMBNAIL_SIDE, SCREEN_SIDE = 360, 1600
 CACHED_THUMBNAILS = 1000

@@ -1,0 +1,184 @@
+"""Connections over real sockets: who neither asks nor reads is cut off, and one too many costs another."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from functools import partial
+
+import pytest
+import uvicorn
+
+from dolglab.server.connections import ACCEPTED_AT_ONCE, BoundedConnection, BoundedServer, ConnectionLimiter
+from dolglab.server.limits import Limits
+
+# Seconds after which a test fails that waits for a socket, and bytes that no socket's buffers hold.
+PATIENCE, LARGE = 30.0, 50_000_000
+
+Connect = Callable[..., socket.socket]
+Serve = Callable[..., Connect]
+
+
+class Application:
+    """Answers at once, with much (/large), or when it is told to go on (/slow)."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.go = threading.Event()
+        self.finished = threading.Event()
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        self.asked.set()
+        size = LARGE if scope["path"] == "/large" else 2
+        while scope["path"] == "/slow" and not self.go.is_set():
+            await asyncio.sleep(0.01)
+        headers = [(b"content-length", str(size).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for start in range(0, size, 1 << 16):
+            piece = b"a" * min(1 << 16, size - start)
+            await send({"type": "http.response.body", "body": piece, "more_body": start + len(piece) < size})
+        self.finished.set()
+
+
+@pytest.fixture
+def application() -> Application:
+    return Application()
+
+
+@pytest.fixture
+def serve(application: Application) -> Iterator[Serve]:
+    """Starts a server with limits; gives what connects to it, from an address."""
+    with ExitStack() as stack:
+
+        def started(connections: int = 100, **seconds: float) -> Connect:
+            limits = Limits(**({"head": PATIENCE, "answer": PATIENCE} | seconds))
+            connection = partial(BoundedConnection, limits=limits, limiter=ConnectionLimiter(connections))
+            config = uvicorn.Config(
+                application, http=connection, lifespan="off", log_config=None, backlog=ACCEPTED_AT_ONCE
+            )
+            server = BoundedServer(config)
+            listener = stack.enter_context(closing(socket.create_server(("127.0.0.1", 0))))
+            thread = threading.Thread(target=server.run, args=([listener],))
+            thread.start()
+
+            def stop() -> None:
+                server.should_exit = server.force_exit = True
+                thread.join()
+
+            stack.callback(stop)
+
+            def connect(source: str = "127.0.0.1") -> socket.socket:
+                made = socket.create_connection(listener.getsockname(), PATIENCE, (source, 0))
+                return stack.enter_context(closing(made))
+
+            return connect
+
+        yield started
+
+
+def ask(connection: socket.socket, path: str = "/") -> None:
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+
+
+def is_answered(connection: socket.socket) -> bool:
+    return connection.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed it; waits for something to come."""
+    try:
+        return not connection.recv(1)
+    except ConnectionResetError:
+        return True
+
+
+def goes_on_until_cut_off(connection: socket.socket, piece: bytes) -> None:
+    """Send for ever; returns only where the connection breaks."""
+    with suppress(BrokenPipeError, ConnectionResetError):
+        while True:
+            connection.sendall(piece)
+
+
+def test_who_connects_and_asks_nothing_is_cut_off(serve: Serve) -> None:
+    connect = serve(head=0.1)
+    assert is_closed(connect())
+    asked = connect()
+    ask(asked)
+    assert is_answered(asked)
+
+
+def test_a_header_that_does_not_end_is_cut_off(serve: Serve) -> None:
+    connection = serve(head=0.1)()
+    connection.sendall(b"GET / HTTP/1.1\r\nX-Long: ")
+    goes_on_until_cut_off(connection, b"a")
+
+
+def test_who_goes_on_sending_after_the_answer_is_cut_off(serve: Serve) -> None:
+    connection = serve(head=0.1)()
+    connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert is_answered(connection)
+    goes_on_until_cut_off(connection, b"1\r\na\r\n")
+
+
+@pytest.mark.parametrize("asked", [1, 20])
+def test_who_does_not_read_is_cut_off(application: Application, serve: Serve, asked: int) -> None:
+    connection = serve(answer=0.1)()
+    for _ in range(asked):
+        ask(connection, "/large")
+    assert application.finished.wait(PATIENCE)
+    # What lay in the system's buffers comes, and no more.
+    read = 0
+    with suppress(ConnectionResetError):
+        while piece := connection.recv(1 << 20):
+            read += len(piece)
+    assert read < LARGE
+
+
+def test_an_answer_that_waits_behind_one_that_is_not_read_is_not_waited_for(serve: Serve) -> None:
+    connection = serve(answer=0.1)()
+    for path in ("/large", "/"):
+        ask(connection, path)
+    goes_on_until_cut_off(connection, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
+def test_who_reads_gets_all(serve: Serve) -> None:
+    connection = serve()()
+    for _ in range(2):
+        ask(connection, "/large")
+        head, _, body = connection.recv(1000).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        read = len(body)
+        while read < LARGE:
+            read += len(connection.recv(1 << 20))
+        assert read == LARGE
+
+
+def test_one_connection_too_many_closes_the_oldest_that_nothing_is_done_for(
+    application: Application, serve: Serve
+) -> None:
+    connect = serve(connections=4)
+    working = connect()
+    ask(working, "/slow")
+    assert application.asked.wait(PATIENCE)
+    crowd = [connect() for _ in range(20)]
+    late = connect()
+    ask(late)
+    assert is_answered(late)
+    assert all(map(is_closed, crowd[:-2]))
+    application.go.set()
+    assert is_answered(working)
+
+
+def test_the_client_with_most_connections_loses_one(serve: Serve) -> None:
+    connect = serve(connections=4)
+    try:
+        other = connect("127.0.0.2")
+    except OSError:
+        pytest.skip("this system has one loopback address")
+    crowd = [connect() for _ in range(20)]
+    assert all(map(is_closed, crowd[:-3]))
+    ask(other)
+    assert is_answered(other)
