@@ -137,6 +137,16 @@ async def too_large(host: str, port: int, number: int) -> None:
         await asyncio.sleep(0.05)
 
 
+async def tiny_chunks(host: str, port: int, number: int) -> None:
+    """Send chunks of one byte as fast as they are taken."""
+    reader, writer = await asyncio.open_connection(host, port)
+    kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
+    writer.write(request("POST", "/api/search", kind, "Transfer-Encoding: chunked"))
+    while not reader.at_eof():
+        writer.write(b"1\r\na\r\n" * 10_000)
+        await writer.drain()
+
+
 # Names as they are printed: clients of a crowd, and what each does again and again.
 CROWDS: dict[str, tuple[int, Client]] = {
     "70 that never read": (70, never_read),
@@ -147,6 +157,7 @@ CROWDS: dict[str, tuple[int, Client]] = {
     "1 that verifies": (1, verify),
     "8 that guess tokens": (8, guess),
     "2 that send too much": (2, too_large),
+    "4 that send tiny chunks": (4, tiny_chunks),
 }
 
 

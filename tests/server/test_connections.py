@@ -123,6 +123,26 @@ def test_who_goes_on_sending_after_the_answer_is_cut_off(serve: Serve) -> None:
     goes_on_until_cut_off(connection, b"1\r\na\r\n")
 
 
+def test_a_body_in_tiny_pieces_is_cut_off_and_one_in_chunks_is_not(application: Application, serve: Serve) -> None:
+    connect = serve()
+    chunked = b"POST /slow HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    connection = connect()
+    connection.sendall(chunked)
+    goes_on_until_cut_off(connection, b"1\r\na\r\n")
+    application.go.set()
+    connection = connect()
+    connection.sendall(chunked + b"400\r\n%s\r\n" % bytes(1024) * 1000 + b"0\r\n\r\n")
+    assert is_answered(connection)
+
+
+def test_a_head_that_is_too_large_is_refused(serve: Serve) -> None:
+    connection = serve()()
+    connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"a: b\r\n" * 10_000 + b"\r\n")
+    # It is told so, where it listens before it has sent all.
+    with suppress(ConnectionResetError):
+        assert b" 400 " in connection.recv(1000).partition(b"\r\n")[0]
+
+
 @pytest.mark.parametrize("asked", [1, 20])
 def test_who_does_not_read_is_cut_off(application: Application, serve: Serve, asked: int) -> None:
     connection = serve(answer=0.1)()

@@ -172,7 +172,7 @@ def test_an_origin_that_is_none_is_refused(start: Start, query: bytes, origin: s
 
 
 def test_wrong_tokens_are_slowed_and_the_right_one_is_not(start: Start) -> None:
-    client = start(token="right", limits=Limits(wrong_token=0))
+    client = start(token="right", limits=Limits(refused=0))
 
     def status(authorization: dict[str, str]) -> int:
         return client.get("/api/library", headers=authorization).status_code
@@ -189,7 +189,7 @@ def test_wrong_tokens_are_slowed_and_the_right_one_is_not(start: Start) -> None:
 
 def test_one_wrong_token_too_many_is_held_back() -> None:
     async def steps() -> None:
-        settings = Settings(token="right", rate=OFTEN, limits=Limits(wrong_token=3600))
+        settings = Settings(token="right", rate=OFTEN, limits=Limits(refused=3600))
         sent: list[dict] = []
 
         async def send(message: dict) -> None:

@@ -11,6 +11,7 @@ import socket
 from collections import Counter
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -22,6 +23,8 @@ BACKLOG, ACCEPTED_AT_ONCE = 512, 8
 MAX_CONNECTIONS = 500
 # Seconds within which whoever has connected, or was answered, asks.
 GRACE = 1.0
+# Bytes of a request's head; pieces of a body, and one more for so many of its bytes.
+HEAD, PIECES, PIECE = 1 << 14, 200, 256
 # Bytes a second that a client reads at least.
 SLOWEST = 1000
 
@@ -58,8 +61,30 @@ class ConnectionLimiter:
         self._open.pop(connection, None)
 
 
+class TinyPiecesError(Exception):
+    """A body comes in too many pieces for its bytes."""
+
+
+class BodyCounter(h11.Connection):
+    """h11's side of a connection. Raises TinyPiecesError: a chunk of one byte takes as long to parse as a large one."""
+
+    _pieces = _bytes = 0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """What has come, see h11."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._pieces = self._bytes = 0
+        elif isinstance(event, h11.Data):
+            self._pieces += 1
+            self._bytes += len(event.data)
+            if self._pieces > PIECES + self._bytes // PIECE:
+                raise TinyPiecesError
+        return event
+
+
 class BoundedConnection(H11Protocol):
-    """uvicorn's HTTP/1.1, cut off where the client neither asks nor reads in time, see `Limits`.
+    """uvicorn's HTTP/1.1, cut off where the client neither asks nor reads in time, see `Limits`, or sends tiny pieces.
 
     The timer runs while it is the client's turn: to send the head of its next request, from when it connected or was
     answered, whatever else it sends; or to read, from when more waits to be sent than asyncio takes.
@@ -67,6 +92,7 @@ class BoundedConnection(H11Protocol):
 
     def __init__(self, *args: Any, limits: Limits, limiter: ConnectionLimiter, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.conn = BodyCounter(h11.SERVER, HEAD)
         self._limits = limits
         self._limiter = limiter
         self._timer: asyncio.TimerHandle | None = None
@@ -97,10 +123,20 @@ class BoundedConnection(H11Protocol):
         self._limiter.discard(self)
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio: something has come."""
+        # A head is not parsed before all of it is here, or it is too large.
+        for start in range(0, len(data), HEAD):
+            if not self.transport.is_closing():
+                super().data_received(data[start : start + HEAD])
+
     def handle_events(self) -> None:
-        """Called by uvicorn: something has come."""
+        """Called by uvicorn: something has come, or what came before can be looked at."""
         before = self.cycle
-        super().handle_events()
+        try:
+            super().handle_events()
+        except TinyPiecesError:
+            self.transport.abort()
         # The head of a request is here. Who has not read the last answer is waited for no longer than before.
         if self.cycle is not before and not self.flow.write_paused:
             self._stop_timer()

@@ -29,7 +29,7 @@ class Limits:
         silence: without a byte in the middle of its body; who sends byte by byte is never silent.
         whole: until all of it is here.
         answer: in which a client that is sent something must read on, see `connections.SLOWEST`.
-        wrong_token: that the answer to one wrong token too many is held back.
+        refused: that the refusal of one request too many, or one wrong token, is held back.
         quick: of decoding, after which a photo counts as slow and others are decoded beside it.
         decoding: of one photo, after which it is given up.
         requests: that are worked on at the same time.
@@ -40,7 +40,7 @@ class Limits:
     silence: float = 20.0
     whole: float = 60.0
     answer: float = 20.0
-    wrong_token: float = 1.0
+    refused: float = 1.0
     quick: float = 1.0
     decoding: float = 20.0
     # No more than Starlette has threads: none waits for one.

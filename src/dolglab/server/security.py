@@ -186,19 +186,23 @@ class SecurityMiddleware:
             await self._check_token(headers.get("authorization", ""), self._token)
         length = headers.get("content-length", "")
         self._check_size(int(length) if length.isdecimal() else 0, headers)
-        if seconds := self._rate.acquire(CLIENT.get(), SAFE_COST if method in SAFE_METHODS else 1.0):
-            raise _too_many("requests", seconds)
+        await self._refuse("requests", self._rate.acquire(CLIENT.get(), SAFE_COST if method in SAFE_METHODS else 1.0))
 
     async def _check_token(self, authorization: str, token: str) -> None:
         kind, _, given = authorization.partition(" ")
         if kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
+            # Not slowed down by another's wrong ones, which may come from the same address.
             return
-        if authorization and (seconds := self._wrong_tokens.acquire(CLIENT.get())):
-            # Told at once, a program that guesses would try the next one at once. Who has the token is not held back,
-            # also where another comes from the same address.
-            await asyncio.sleep(self._limits.wrong_token)
-            raise _too_many("wrong tokens", seconds)
+        if authorization:
+            await self._refuse("wrong tokens", self._wrong_tokens.acquire(CLIENT.get()))
         raise HTTPException(401, "this server asks for its token", {"WWW-Authenticate": "Bearer"})
+
+    async def _refuse(self, what: str, seconds: float) -> None:
+        """Raise HTTPException 429 where there are seconds to wait; not at once, or the next one would come at once."""
+        if seconds:
+            await asyncio.sleep(self._limits.refused)
+            whole = math.ceil(seconds)
+            raise HTTPException(429, f"too many {what}: try again in {whole} s", {"Retry-After": str(whole)})
 
     async def _receive_whole(self, headers: Headers, receive: Receive, taken: ExitStack) -> Receive:
         """Receive a request's body, whose bytes count until `taken` is closed; returns what gives it, and then waits.
@@ -265,8 +269,3 @@ def _is_cross_site(headers: Headers) -> bool:
     except ValueError:
         # No browser sends what is no address.
         return True
-
-
-def _too_many(what: str, seconds: float) -> HTTPException:
-    whole = math.ceil(seconds)
-    return HTTPException(429, f"too many {what}: try again in {whole} s", {"Retry-After": str(whole)})
