@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,16 @@ def test_several_scales_have_no_terms(loaded: LoadedExtractor, library: str, fol
     extractor = Extractor(loaded.extractor.model, (0.7071, 1.0))
     engine.loaded = LoadedExtractor(extractor, loaded.identity)
     assert engine.explain(query, answers[0]).terms is None
+
+
+def test_the_network_may_be_used_by_others_between_the_photos(library: str, folder: Path) -> None:
+    engine, turns = SearchEngine(library), []
+
+    def take_turn(work: Callable[[], object]) -> object:
+        turns.append(work)
+        return work()
+
+    query = photo_pixels(str(folder / "a" / "0.jpg"), 64)
+    (answers,) = engine.search([query], 1)
+    assert engine.explain(query, answers[0], take_turn).picture == engine.explain(query, answers[0]).picture
+    assert len(turns) == 2

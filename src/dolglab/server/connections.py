@@ -23,8 +23,10 @@ BACKLOG, ACCEPTED_AT_ONCE = 512, 8
 MAX_CONNECTIONS = 500
 # Seconds within which whoever has connected, or was answered, asks.
 GRACE = 1.0
-# Bytes of a request's head; pieces of a body, and one more for so many of its bytes.
-HEAD, PIECES, PIECE = 1 << 14, 200, 256
+# Bytes of a request's head.
+HEAD = 1 << 14
+# Pieces that a body may come in, and bytes for which there may be one more.
+PIECES, BYTES_A_PIECE = 200, 256
 # Bytes a second that a client reads at least.
 SLOWEST = 1000
 
@@ -78,7 +80,7 @@ class BodyCounter(h11.Connection):
         elif isinstance(event, h11.Data):
             self._pieces += 1
             self._bytes += len(event.data)
-            if self._pieces > PIECES + self._bytes // PIECE:
+            if self._pieces > PIECES + self._bytes // BYTES_A_PIECE:
                 raise TinyPiecesError
         return event
 

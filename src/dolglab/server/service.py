@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from functools import lru_cache, partial
 from queue import Full
 from typing import IO, ParamSpec, TypeVar
@@ -60,7 +61,7 @@ class SerialExecutor:
     def __call__(self, work: Callable[[], T]) -> T:
         """What `work` returns. Raises what that raises, and HTTPException 503 where too many wait."""
         with self._limiter:
-            return self._thread.submit(work).result()
+            return self._thread.submit(copy_context().run, work).result()
 
 
 class SearchService:
