@@ -3,12 +3,11 @@
     PYTHONPATH=. python experiments/slow_clients/run.py [--photos PLACE] [--searches N] [--only NAME ...]
 
 A library of the photos is served by `python -m src.serve` on one core and with 128 file descriptors; all clients share
-another core and one address, the hardest case, since the server cannot tell them apart. First the searches alone; then
-for each kind of crowd, made by a process of its own, the same searches while it is there. Printed are the searches'
-median and 95th percentile, the latter also over the quiet one's; the longest that `/api/health`, asked on a new
-connection ten times a second, took; and how many of either failed. A crowd that is cut off comes again. Ends with 1
-where a 95th percentile is more than 3 times the quiet one's, health took more than a second, or anything failed.
-Each part takes about as long as its searches: minutes for all.
+another core and one address, the hardest case, since the server cannot tell them apart. For each kind of crowd, made by
+a process of its own: the searches alone, then the same searches while it is there. Printed are the 95th percentiles of
+both and their ratio; the longest that `/api/health`, asked on a new connection ten times a second, took meanwhile; and
+how many searches failed. A crowd that is cut off comes again. Ends with 1 where the ratio is more than 3, health took
+more than a second, or anything failed. Nothing is waited for longer than 10 s: minutes for all.
 """
 
 from __future__ import annotations
@@ -251,15 +250,18 @@ def main() -> int:
         embed_places([options.photos], library, model=MODEL, max_side=MAX_SIDE)
         names = [file.name for file in files_below(options.photos)]
         queries = [Path(names[7 * number % len(names)]).read_bytes() for number in range(options.searches)]
-        noise = np.random.default_rng(0).integers(0, 2, (*SLOW_SIDES[::-1], 1), np.uint8).repeat(3, 2) * 8
-        Image.fromarray(noise).save(slow := Path(folder, "slow.png"), compress_level=1)
+        blocks = np.random.default_rng(0).integers(0, 256, (SLOW_SIDES[1] // 40, SLOW_SIDES[0] // 40, 3), np.uint8)
+        Image.fromarray(blocks.repeat(40, 0).repeat(40, 1)).save(slow := Path(folder, "slow.png"), compress_level=1)
         os.environ.update(SLOW_PHOTO=str(slow), QUERY=names[0])
         os.sched_setaffinity(0, {CLIENT_CORE})
         with serving(library) as address:
-            measure(address, queries[:20])
-            quiet = measure(address, queries)
-            good = tell("nobody else", quiet, quiet)
+            measure(address, queries[:10])
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            with open(slow, "rb") as photo:
+                print(httpx.post(f"{address}/api/search", files={"photo": photo}, headers=headers, timeout=10).text)
+            good = True
             for name in options.only:
+                quiet = measure(address, queries)
                 others = multiprocessing.get_context("spawn").Process(target=crowd, args=(name, address), daemon=True)
                 others.start()
                 # Until all of them are there.
@@ -275,9 +277,8 @@ def tell(name: str, measured: Measured, quiet: Measured) -> bool:
     ratio = measured.p95 / quiet.p95
     good = ratio <= SLOWER and measured.health <= HEALTH and not measured.failures
     print(
-        f"{name}: median {np.median(measured.searches) * 1000:.0f} ms, p95 {measured.p95 * 1000:.0f} ms, "
-        f"{ratio:.2f} times the quiet one's; health {measured.health * 1000:.0f} ms; failures {measured.failures}"
-        + ("" if good else "  (not held)"),
+        f"{name}: p95 {quiet.p95 * 1000:.0f} ms, then {measured.p95 * 1000:.0f} ms, {ratio:.2f} times; "
+        f"health {measured.health * 1000:.0f} ms; failures {measured.failures}{'' if good else '  (not held)'}",
         flush=True,
     )
     return good

@@ -41,7 +41,7 @@ class Limits:
     whole: float = 60.0
     answer: float = 20.0
     refused: float = 1.0
-    quick: float = 1.0
+    quick: float = 0.5
     decoding: float = 20.0
     # No more than Starlette has threads: none waits for one.
     requests: int = 40
