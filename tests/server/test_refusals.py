@@ -6,6 +6,7 @@ import asyncio
 import io
 import itertools
 import json
+import pickle
 import shutil
 import struct
 import sys
@@ -19,8 +20,12 @@ from fastapi import HTTPException
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from dolglab.data.image_errors import MissingReaderError
+from dolglab.data.image_formats import Header, read_header
+from dolglab.errors import UserError
 from dolglab.server.app import hide_folder
 from dolglab.server.limits import Limits, RateLimiter
+from dolglab.server.schemas import check_header
 from dolglab.server.security import Metrics, SecurityMiddleware, Settings
 from dolglab.server.service import SerialExecutor
 from server.conftest import Start
@@ -329,15 +334,18 @@ def test_heic_is_read_where_its_reader_is_installed(client: TestClient, query: b
     assert search(client, held.getvalue()[:500]).status_code == 400
 
 
-def test_heic_without_its_reader_is_called_so(
-    client: TestClient, query: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_heic_without_its_reader_is_called_so(query: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     heif = pytest.importorskip("pillow_heif")
     held = io.BytesIO()
     heif.from_pillow(Image.open(io.BytesIO(query))).save(held, quality=90)
     # As where it is not installed.
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    said = search(client, held.getvalue())
-    assert said.status_code == 400
-    assert "HEIC" in line(said)
-    assert "dolglab[heic]" in line(said)
+    with pytest.raises(MissingReaderError) as found:
+        read_header(held.getvalue())
+
+    def read(data: bytes) -> Header:
+        # As it comes from the process that decodes.
+        raise pickle.loads(pickle.dumps(found.value))
+
+    with pytest.raises(UserError, match=r"HEIC.*dolglab\[heic\]"):
+        check_header(held.getvalue(), 1_000_000, read)

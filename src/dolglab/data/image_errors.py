@@ -26,6 +26,10 @@ class UnsupportedImageError(BrokenImageError):
     """A whole image of a kind that is not read."""
 
 
+class MissingReaderError(BrokenImageError):
+    """An image whose reader is not installed; the message says how to install it."""
+
+
 class TooLargeError(BrokenImageError):
     """More pixels than are decoded."""
 
@@ -44,6 +48,8 @@ def broken_image_errors() -> Iterator[None]:
         raise NoImageError("not an image") from error
     except Image.DecompressionBombError as error:
         raise TooLargeError("too many pixels") from error
+    except ImportError as error:
+        raise MissingReaderError(str(error)) from error
     except Exception as error:
         # Broken files make parsers raise almost anything: OSError, SyntaxError, struct.error, RuntimeError, EOFError.
         raise BrokenImageError(str(error) or type(error).__name__) from error

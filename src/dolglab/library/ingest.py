@@ -20,7 +20,7 @@ from rich.progress import Progress
 from dolglab.concurrency import prefetch_map
 from dolglab.contracts import Colour
 from dolglab.data.colour import Pixels
-from dolglab.data.image_errors import BrokenImageError, TooLargeError, reason
+from dolglab.data.image_errors import BrokenImageError, MissingReaderError, TooLargeError, reason
 from dolglab.data.image_formats import read_header
 from dolglab.data.image_reading import Reading, decode_shrunk
 from dolglab.data.photos import MIN_SIDE, PhotoFile, check_size, digest_of
@@ -347,7 +347,7 @@ def _read(file: PhotoFile, max_side: int, reading: Reading) -> _Decoded | Photo:
         return _Decoded(digest, pixels, open_tiff(data).further if is_tiff(data) else 0)
     except (BrokenImageError, OSError) as error:
         # A disk that was not there, a reader that was not installed: another time it may be read.
-        may_pass = isinstance(error, OSError) or isinstance(error.__cause__, ImportError)
+        may_pass = isinstance(error, OSError | MissingReaderError)
         photo = replace(_photo(file), reason=reason(error), digest=None)
         return replace(photo, size=UNKNOWN_SIZE) if may_pass else photo
 

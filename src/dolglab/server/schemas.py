@@ -13,7 +13,14 @@ from fastapi import HTTPException, UploadFile
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from dolglab.data.image_errors import BrokenImageError, NoImageError, TooLargeError, reason
+from dolglab.data.image_errors import (
+    BrokenImageError,
+    MissingReaderError,
+    NoImageError,
+    TooLargeError,
+    UnsupportedImageError,
+    reason,
+)
 from dolglab.data.image_formats import Header, read_header
 from dolglab.errors import UserError
 from dolglab.io import is_utf8
@@ -202,11 +209,14 @@ def check_header(data: bytes, max_pixels: int, read: Callable[[bytes], Header] =
         raise UserError(f"this is no photo that can be read: send a {FORMATS} file") from None
     except TooLargeError:
         raise HTTPException(413, f"the photo has more than {max_pixels / 1e6:g} megapixels: make it smaller") from None
-    except BrokenImageError as error:
-        # Where a reader is not installed the reason names it; parsers' own words would say nothing to a person.
-        missing = isinstance(error.__cause__, ImportError)
-        why = f"its reader is not installed on this server ({reason(error)})" if missing else "it is damaged"
+    except MissingReaderError as error:
+        why = f"its reader is not installed on this server ({reason(error)})"
         raise UserError(f"the photo cannot be read: {why}") from None
+    except UnsupportedImageError as error:
+        raise UserError(f"the photo cannot be read: {reason(error)}") from None
+    except BrokenImageError:
+        # Parsers' own words would say nothing to a person.
+        raise UserError("the photo cannot be read: it is damaged") from None
     pixels = header.width * header.height
     if pixels > max_pixels:
         raise HTTPException(
