@@ -65,7 +65,7 @@ def test_what_does_not_say_what_is_white_is_refused(name: str, data: bytes, name
 
 
 def test_the_list_of_formats_is_what_is_tried() -> None:
-    listed = re.search(r"other files are counted\. (.*?)\. Colours", README.read_text(), re.DOTALL)
+    listed = re.search(r"^(JPEG, PNG, .*?)\. Colours", README.read_text(), re.DOTALL | re.MULTILINE)
     assert listed is not None
     # Names of formats, without what stands in brackets and the commands that install.
     names = re.findall(r"[A-Z][A-Za-z]+(?: [A-Z0-9]+)?", re.sub(r"\(.*?\)|`.*?`", "", listed[1], flags=re.DOTALL))
