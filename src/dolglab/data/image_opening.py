@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,15 +13,38 @@ from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from dolglab.data.colour import image_of, to_8_bits
 from dolglab.data.image_errors import UnsupportedImageError, check_pixels
-from dolglab.data.image_formats import check_jpeg, is_heic, is_jxl, jpeg2000_header, jxl_size, open_heic, open_image
+from dolglab.data.image_formats import (
+    Jpeg2000Header,
+    check_jpeg,
+    is_heic,
+    is_jxl,
+    jpeg2000_header,
+    jxl_size,
+    open_heic,
+    open_image,
+)
 from dolglab.data.tiff import EXTRA, is_tiff, open_tiff, read_samples
 
 # Pillow's limit is the whole process's.
 _no_limit = threading.Lock()
 
 
-def open_picture(data: bytes, max_pixels: int, max_shrinking: int | None = None) -> tuple[Image.Image, int | None]:
-    """An image, decoded or not yet, and its EXIF orientation; None where that is to be asked for once it is decoded.
+class Opened(NamedTuple):
+    """An image whose pixels are not decoded yet.
+
+    Attributes:
+        size: width and height in pixels, as stored.
+        load: gives the image, decoded or to be decoded when it is asked for its pixels.
+        turn: its EXIF orientation; None where that is to be asked for once it is decoded.
+    """
+
+    size: tuple[int, int]
+    load: Callable[[], Image.Image]
+    turn: int | None = None
+
+
+def open_picture(data: bytes, max_pixels: int, max_shrinking: int | None = None) -> Opened:
+    """An image, not decoded yet.
 
     Args:
         max_pixels: more are refused.
@@ -29,27 +54,27 @@ def open_picture(data: bytes, max_pixels: int, max_shrinking: int | None = None)
     """
     if is_heic(data):
         heic = open_heic(data)
-        check_pixels(heic.size, max_pixels, len(data))
         # The format itself is turned when it is decoded.
-        return heic.to_pillow(), 1
-    if is_jxl(data):
-        check_pixels(jxl_size(data), max_pixels, len(data))
-        return _open_jxl(data), 1
-    if is_tiff(data):
-        return _open_tiff(data, max_pixels)
-    image = _open(data, max_shrinking is not None)
-    deep = False
-    if isinstance(image, Jpeg2KImageFile):
-        header = jpeg2000_header(data)
-        # Pillow turns white of more than 8 bits into black (13.0: it rounds up beyond the highest value).
-        deep = header.bits > 8
-        if header.profile is not None:
+        opened = Opened(heic.size, heic.to_pillow, 1)
+    elif is_jxl(data):
+        opened = Opened(jxl_size(data), lambda: _load_jxl(data), 1)
+    elif is_tiff(data):
+        opened = _open_tiff(data)
+    else:
+        image = _open(data, max_shrinking is not None)
+        opened = Opened(image.size, lambda: image)
+        if isinstance(image, Jpeg2KImageFile):
+            header = jpeg2000_header(data)
             image.info["icc_profile"] = header.profile
-    shrinks = isinstance(image, Jpeg2KImageFile) and not deep
-    check_pixels(image.size, (shrinks and max_shrinking) or max_pixels, len(data))
-    if image.format == "JPEG":
-        check_jpeg(data, image.size, max_pixels)
-    return (_open_deep_jpeg2000(data, image) if deep else image), None
+            if header.bits > 8:
+                # Pillow turns white of more than 8 bits into black (13.0: it rounds up beyond the highest value).
+                opened = Opened(image.size, lambda: _load_deep_jpeg2000(data, header), 1)
+            elif max_shrinking is not None:
+                max_pixels = max_shrinking
+        elif image.format == "JPEG":
+            check_jpeg(data, image.size, max_pixels)
+    check_pixels(opened.size, max_pixels, len(data))
+    return opened
 
 
 def _open(data: bytes, large: bool) -> Image.Image:
@@ -63,20 +88,20 @@ def _open(data: bytes, large: bool) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = usual
 
 
-def _open_tiff(data: bytes, max_pixels: int) -> tuple[Image.Image, int | None]:
+def _open_tiff(data: bytes) -> Opened:
     picture = open_tiff(data)
-    check_pixels(picture.size, max_pixels, len(data))
     if picture.by_pillow:
-        image = _open(data, large=True)
-        image.seek(picture.place or 0)
-        return image, None
-    image = read_samples(picture)
-    if picture.profile is not None:
-        image.info["icc_profile"] = picture.profile
-    return image, picture.orientation
+        return Opened(picture.size, lambda: _load_page(data, picture.place or 0))
+    return Opened(picture.size, lambda: _with_profile(read_samples(picture), picture.profile), picture.orientation)
 
 
-def _open_jxl(data: bytes) -> Image.Image:
+def _load_page(data: bytes, place: int) -> Image.Image:
+    image = _open(data, large=True)
+    image.seek(place)
+    return image
+
+
+def _load_jxl(data: bytes) -> Image.Image:
     try:
         from imagecodecs import jpegxl_decode  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -86,9 +111,8 @@ def _open_jxl(data: bytes) -> Image.Image:
     return image_of(to_8_bits(samples, 8 * samples.itemsize))
 
 
-def _open_deep_jpeg2000(data: bytes, image: Image.Image) -> Image.Image:
+def _load_deep_jpeg2000(data: bytes, header: Jpeg2000Header) -> Image.Image:
     """A JPEG 2000 of more than 8 bits."""
-    header = jpeg2000_header(data)
     # It would write notes on colour spaces.
     usual = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
     samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -100,6 +124,9 @@ def _open_deep_jpeg2000(data: bytes, image: Image.Image) -> Image.Image:
     if levels.shape[2] >= 3:
         # OpenCV's order is blue, green, red.
         levels[..., :3] = levels[..., 2::-1].copy()
-    read = image_of(levels)
-    read.info = image.info
-    return read
+    return _with_profile(image_of(levels), header.profile)
+
+
+def _with_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
+    image.info["icc_profile"] = profile
+    return image

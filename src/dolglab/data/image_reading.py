@@ -336,12 +336,13 @@ def _decode_others(
         # Pillow reads on through damage; at an eighth of the size all bytes are looked at too.
         _decode_jpeg(data, reading, "CMYK", min_height=1, min_width=1)
     with broken_image_errors():
-        image, turn = open_picture(data, max_pixels, None if min_side is None else MAX_SHRINKING)
-        with image, _budget.taken(DECODING * min(image.width * image.height, MAX_WHOLE)):
-            picture = image if min_side is None else _reduced(image, max(1, max(image.size) // min_side))
+        opened = open_picture(data, max_pixels, None if min_side is None else MAX_SHRINKING)
+        width, height = opened.size
+        with _budget.taken(DECODING * width * height), opened.load() as image:
+            picture = image if min_side is None else _reduced(image, max(1, max(width, height) // min_side))
             pixels, profile = rgb_of(picture, reading.colour)
             # Asked after decoding, since TIFF images are turned by it.
-            turn = image_orientation(image) if turn is None else turn
+            turn = image_orientation(image) if opened.turn is None else opened.turn
             return upright(pixels, turn if reading.orientation == "exif" else 1), profile
 
 
