@@ -38,7 +38,7 @@ CHOICES_OF = re.compile(r"Available options in '([^']+)'")
 UNKNOWN_KEY = re.compile(r"Could not (?:override|delete) '([^'=]+)|'([^']+)' does not\s+exist")
 EXISTING_KEY = re.compile(r"An item is already at '([^']+)'")
 # What a person's machine is in the way with.
-REFUSED_BY_SYSTEM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
+REFUSED_BY_SYSTEM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR)
 # Of 2, what `_likeness` gives of a key that may be meant.
 MIN_LIKENESS = 1.1
 

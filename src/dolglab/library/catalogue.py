@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.io import aside_of, is_utf8, sweep
+from dolglab.io import aside_of, fsync, is_utf8, sweep
 
 FILE = "catalogue.sqlite"
 FORMAT = 3
@@ -277,6 +277,7 @@ class Catalogue:
             os.replace(aside, folder / FILE)
         finally:
             aside.unlink(missing_ok=True)
+        fsync(folder)
         return True
 
     def close(self) -> None:

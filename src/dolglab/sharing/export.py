@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -146,9 +147,16 @@ def new_folder(out: str | Path) -> Iterator[Path]:
 
 
 def write_model(folder: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write tensors and what they are; `load_model` reads the folder."""
-    # One tensor may stand in for several names; safetensors wants each its own memory.
-    save_file({key: value.detach().clone().contiguous() for key, value in tensors.items()}, folder / TENSORS)
+    """Write tensors and what they are; `load_model` reads the folder.
+
+    Raises UserError for a disk that takes no more.
+    """
+    try:
+        # One tensor may stand in for several names; safetensors wants each its own memory.
+        save_file({key: value.detach().clone().contiguous() for key, value in tensors.items()}, folder / TENSORS)
+    except SafetensorError as error:
+        # safetensors turns the system's errors into its own.
+        raise UserError(f"{TENSORS} cannot be written: {error}") from error
     (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     # It writes what its owner alone may read.
     (folder / TENSORS).chmod((folder / ABOUT).stat().st_mode)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -205,17 +204,15 @@ def write_int8(source: Path, path: Path, folder: str | Path) -> int:
     # It warns that it was not told to infer shapes, which leave batch, height and width open here.
     logging.getLogger().setLevel(logging.ERROR)
     with atomic_path(path) as aside:
-        with tempfile.TemporaryDirectory() as scratch:
-            prepared = Path(scratch) / "prepared.onnx"
-            quantization.shape_inference.quant_pre_process(source, prepared, skip_symbolic_shape=True)
-            quantization.quantize_static(
-                prepared,
-                aside,
-                _calibration_reader(photos),
-                quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=["Conv"],
-                per_channel=True,
-            )
+        quantization.shape_inference.quant_pre_process(source, aside, skip_symbolic_shape=True)
+        quantization.quantize_static(
+            aside,
+            aside,
+            _calibration_reader(photos),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            per_channel=True,
+        )
         model, about = onnx.load(aside), Session(source).about
         onnx.helper.set_model_props(model, {**about, "fingerprint": f"{about['fingerprint']}-int8"})
         onnx.save(model, aside)

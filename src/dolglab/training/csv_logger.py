@@ -9,7 +9,7 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 
-from dolglab.io import atomic_path
+from dolglab.io import atomic_path, fsync
 
 
 class CSVLog(Logger):
@@ -58,12 +58,22 @@ class CSVLog(Logger):
 
     @rank_zero_only
     def flush_for_checkpoint(self) -> None:
-        """Write every row before a checkpoint: a run that resumes from it will not make them again.
+        """Have every row on the disk before a checkpoint: a run that resumes from it will not make them again.
 
-        Within an epoch that includes the row of its own step, which Lightning logs just afterwards.
+        The row of its own step, which Lightning logs just afterwards, is written at once: see `restore` too.
         """
         self.flush()
+        if self.path.exists():
+            fsync(self.path)
         self._rows_to_flush = 1
+
+    @rank_zero_only
+    def restore(self, row: dict[str, Any]) -> None:
+        """Take in the row of the step that a checkpoint was written at, where a kill kept it from the file."""
+        before = self._read()
+        there = (old for old in before if int(old["step"]) == row["step"])
+        if not any(all(old.get(key) for key in row) for old in there):
+            self._write([*before, row], sorted({*row, *(key for old in before[:1] for key in old)}))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -30,6 +31,8 @@ from dolglab.training.retrieval_module import ExtractionOptions, RetrievalModule
 
 # Where a checkpoint holds the class centres, and the entry that says which of the optimizer's parameters they are.
 HEAD_WEIGHT, HEAD_POSITION = "head.weight", "dolg_head_place"
+# The row of the log that is written after a checkpoint of its step.
+LOG_ROW = "dolg_log_row"
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 BuildOptimizer = Callable[[Iterable[Any]], Optimizer]
@@ -141,21 +144,35 @@ class LandmarkModule(RetrievalModule):
 
         All processes come here: of a head spread over them, the checkpoint holds the whole.
         """
-        for logger in self.trainer.loggers:
-            if isinstance(logger, CSVLog):
-                logger.flush_for_checkpoint()
+        for logger in self._csv_logs():
+            logger.flush_for_checkpoint()
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         position = next(i for i, p in enumerate(parameters) if p is self.head.weight)
-        checkpoint |= {RUN_KEY: self.run, HEAD_POSITION: position}
+        checkpoint |= {RUN_KEY: self.run, HEAD_POSITION: position, LOG_ROW: self._row_to_come()}
         if self.class_parallel is not None:
             self.class_parallel.gather_checkpoint(checkpoint, HEAD_WEIGHT, position)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take this process's part of a head that is spread over them."""
+        """Take this process's part of a head that is spread over them, and into the log the row of the last step."""
+        row = checkpoint.get(LOG_ROW)
+        if row and self.trainer.state.fn == TrainerFn.FITTING:
+            for logger in self._csv_logs():
+                logger.restore(row)
         if self.class_parallel is not None:
             self.class_parallel.scatter_checkpoint(checkpoint, HEAD_WEIGHT, checkpoint[HEAD_POSITION])
+
+    def _csv_logs(self) -> Iterator[CSVLog]:
+        return (logger for logger in self.trainer.loggers if isinstance(logger, CSVLog))
+
+    def _row_to_come(self) -> dict[str, Any] | None:
+        """What Lightning logs of this step or epoch after every hook, a checkpoint's among them; None for nothing."""
+        connector = self.trainer._logger_connector
+        if not self.trainer.training or not (self.trainer.is_last_batch or connector.should_update_logs):
+            return None
+        values = {key: float(value) for key, value in connector.metrics["log"].items()}
+        return {**values, "epoch": self.current_epoch, "step": self.global_step - 1}
 
     def on_fit_start(self) -> None:
         """Keep the run's seed, which all processes began with, so that their networks are the same."""

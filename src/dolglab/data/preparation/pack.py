@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import struct
 import tempfile
@@ -24,7 +23,7 @@ from dolglab.data.image_errors import BrokenImageError, reason
 from dolglab.data.image_reading import Reading, checked_reading, decode, shrink
 from dolglab.data.sources import GLDv2Source, file_size
 from dolglab.errors import UserError
-from dolglab.io import folder_lock, retry_io, write_text
+from dolglab.io import atomic_path, folder_lock, retry_io, write_text
 
 # Images of a chunk: some 60 MB of 640-pixel photographs, which LitData fetches at once.
 CHUNK_SIZE = 600
@@ -165,15 +164,15 @@ def _pack(job: _Job) -> None:
             super().__setattr__(name, None if name == "_types" else value)
 
     cv2.setNumThreads(1)
-    with tempfile.TemporaryDirectory(dir=job.chunk.parent, prefix=".pack-") as aside:
-        writer = PlainWriter(aside, chunk_size=len(job.source))
+    with tempfile.TemporaryDirectory(dir=job.chunk.parent, prefix=".pack-") as scratch, atomic_path(job.chunk) as aside:
+        writer = PlainWriter(scratch, chunk_size=len(job.source))
         for position in range(len(job.source)):
             writer.add_item(position, {"id": f"{int(job.source.ids[position]):016x}", "image": _packed(job, position)})
         writer.done()
         writer.merge()
-        about = json.loads((Path(aside) / "index.json").read_text())
+        about = json.loads((Path(scratch) / "index.json").read_text())
         (chunk,) = about["chunks"]
-        os.replace(Path(aside) / chunk["filename"], job.chunk)
+        (Path(scratch) / chunk["filename"]).rename(aside)
     chunk["filename"] = job.chunk.name
     about["config"]["chunk_size"] = job.chunk_size
     write_text(job.chunk.with_suffix(".json"), json.dumps({"chunks": [chunk], "config": about["config"]}))

@@ -15,6 +15,7 @@ import httpx
 
 from dolglab.data.sources import file_size
 from dolglab.errors import UserError
+from dolglab.io import fsync
 
 R = TypeVar("R")
 
@@ -94,6 +95,7 @@ def transfer(session: Session, remote: RemoteFile, advance: Callable[[int], None
         _retry(session, remote, lambda: _receive(session, remote, advance, verified=bool(expected)))
         if expected is None or md5_of(remote.part) == expected:
             os.replace(remote.part, remote.path)
+            fsync(remote.path.parent)
             remote.version.unlink(missing_ok=True)
             return
         advance(-_drop(remote))

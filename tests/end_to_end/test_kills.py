@@ -1,0 +1,220 @@
+"""Commands that are killed, or whose disk fills, and are given again: the result of an unbroken one, and nothing else.
+
+`KILLS` and `KILL_SEED` in the environment are how many kills each command gets, and what their moments are drawn from:
+see experiments/kills.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from dolglab.io import sha256_of
+from dolglab.library.catalogue import Photo
+from dolglab.library.library import Library
+from dolglab.models.checkpoint import read_checkpoint
+from end_to_end.runs import NARROW, SMALL, metrics
+from photo_library.made import identity, unit
+from warm_python import started
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(3600)]
+
+KILLS, SEED = int(os.environ.get("KILLS", "2")), int(os.environ.get("KILL_SEED", "0"))
+# Kills of one piece of work before it is left to its end.
+IN_A_ROW = 2
+# Bytes that a file may have on a full disk: what a command says stands in one.
+ROOM = 2048
+# Columns of a training's log that say how fast it was.
+HOW_FAST = re.compile("second|wait|memory")
+
+
+# What must be the same in the end, and numbers that must be about the same.
+Result = tuple[Any, np.ndarray]
+
+
+class Ended(NamedTuple):
+    """How a command ended: its exit code, negative for a signal, its errors, its changes to files, and its seconds."""
+
+    code: int
+    errors: str
+    changes: int
+    seconds: float
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    """What a command starts from."""
+    (tmp_path / "start" / "tmp").mkdir(parents=True)
+    return tmp_path / "start"
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """The folder that each command works in, since some write down its name: a copy of `start`."""
+    return tmp_path / "here"
+
+
+def test_embed(photos: Path, trained: tuple[Path, float], start: Path, here: Path) -> None:
+    # More than are kept at a time.
+    for number in range(10):
+        shutil.copytree(photos, start / "photos" / str(number))
+    rows = [f"{number}/landmark {number % 6}/0{number}.jpg,{number}" for number in range(10)]
+    (start / "years.csv").write_text("\n".join(["file,year", *rows, ""]))
+    check(start, here, [*embedding(here, trained[0]), "--metadata", str(here / "years.csv")], library_of)
+
+
+def test_compact(photos: Path, trained: tuple[Path, float], start: Path, here: Path) -> None:
+    shutil.copytree(photos, start / "photos")
+    shutil.copytree(start, here)
+    assert run(here, embedding(here, trained[0])).code == 0
+    library, count = Library(here / "library"), 21_000
+    for part, rows in enumerate(np.array_split(unit(count, library.identity["dim"]), 3)):
+        library.add([Photo(f"s3://photos/{part}/{row}.jpg", 1, 1, (1, 1)) for row in range(len(rows))], rows)
+    library.close()
+    shutil.rmtree(start)
+    here.rename(start)
+    check(start, here, [*embedding(here, trained[0]), "--store", "ivf_pq"], library_of)
+
+
+def test_remove(start: Path, here: Path) -> None:
+    # Files that are gone but for some: so many that what is left of two segments becomes other ones.
+    (start / "photos").mkdir()
+    library = Library.open(start / "library", identity(16))
+    for part in np.array_split(np.arange(60), 3):
+        photos = [Photo(str(here / "photos" / f"{row}"), 1, 1, (1, 1), metadata={"row": str(row)}) for row in part]
+        library.add(photos, unit(60, 16)[part])
+    library.close()
+    for row in range(35, 60):
+        (start / "photos" / f"{row}").touch()
+    check(start, here, ["src.library", "remove", "--gone", "--library", str(here / "library")], library_of)
+
+
+def test_pack(world: Path, start: Path, here: Path) -> None:
+    shutil.copytree(world, start / "world")
+    words = ["src.prepare", "task=pack", f"root={here / 'world'}", "size=64", "workers=1", "+call.chunk_size=5"]
+    check(start, here, words, lambda folder: files_of(folder / "world" / "packed"))
+
+
+def test_scan(world: Path, start: Path, here: Path) -> None:
+    shutil.copytree(world, start / "world")
+    broken = sorted((start / "world" / "train").rglob("*.jpg"))[::4]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:-300])
+    words = ["src.prepare", "task=scan", f"root={here / 'world'}", "workers=1", "+call.chunk_size=5"]
+    check(start, here, words, lambda folder: files_of(folder / "world" / "train"))
+
+
+def test_export(trained: tuple[Path, float], start: Path, here: Path) -> None:
+    words = ["src.export", "--checkpoint", str(trained[0] / "checkpoints" / "best.ckpt"), "--out", str(here / "model")]
+    check(start, here, words, lambda folder: files_of(folder / "model"), here / "model")
+
+
+def test_checkpoints(world: Path, start: Path, here: Path) -> None:
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "test=false", "checkpoint_steps=2", "resume=auto"]
+    words = ["src.train", *options, f"hydra.run.dir={here / 'run'}"]
+    check(start, here, words, lambda folder: run_of(folder / "run"))
+
+
+def check(
+    start: Path, here: Path, words: list[str], result: Callable[[Path], Result], once: Path | None = None
+) -> None:
+    """Whether a command, broken off over and over, comes to the unbroken one's result, and leaves nothing else.
+
+    What it makes `once` is not made again.
+    """
+    chance, kills = random.Random(SEED), 0
+    anew(start, here)
+    unbroken = run(here, words)
+    assert unbroken.code == 0, unbroken.errors
+    (expected, descriptors), files = result(here), names(here)
+    largest = max(path.stat().st_size for path in here.rglob("*") if path.is_file())
+    while kills < KILLS:
+        anew(start, here)
+        # The last time on a disk that is full.
+        for full in [False] * IN_A_ROW + [True]:
+            if full:
+                ended = run(here, words, room=chance.randint(ROOM, max(ROOM, largest)))
+                assert ended.code in (0, 2), ended.errors
+            # By what it has done, which hits the shortest work too, or by the clock, which hits what is not Python's.
+            elif kills % 2:
+                ended = run(here, words, seconds=chance.uniform(0, unbroken.seconds))
+            else:
+                ended = run(here, words, step=chance.randint(1, unbroken.changes))
+            kills += ended.code < 0
+            if ended.code == 0 or (once is not None and once.exists()):
+                break
+        else:
+            ended = run(here, words)
+            assert ended.code == 0, ended.errors
+        found, near = result(here)
+        assert found == expected
+        np.testing.assert_allclose(near, descriptors, atol=1e-5)
+        assert names(here) == files
+
+
+def anew(start: Path, here: Path) -> None:
+    shutil.rmtree(here, ignore_errors=True)
+    shutil.copytree(start, here)
+
+
+def run(here: Path, words: list[str], step: int = 0, room: int = 0, seconds: float = 120) -> Ended:
+    """Give a command, which is killed at a change, or after so many seconds, or has so much room for each file."""
+    begun = time.monotonic()
+    arguments = ["-m", "end_to_end.broken_off", str(here), str(step), str(room), *words]
+    with started(arguments, PYTHONPATH="tests", TMPDIR=str(here / "tmp")) as process:
+        try:
+            out, errors = process.communicate(seconds)
+        except subprocess.TimeoutExpired:
+            return Ended(-signal.SIGKILL, "", 0, seconds)
+    changes = int(out.split()[-1]) if process.returncode == 0 else 0
+    return Ended(process.returncode or 0, errors, changes, time.monotonic() - begun)
+
+
+def embedding(here: Path, trained: Path) -> list[str]:
+    model = ["--model", str(trained / "checkpoints" / "best.ckpt"), "--max-side", "64", "--threads", "1"]
+    return ["src.embed", str(here / "photos"), "--library", str(here / "library"), *model]
+
+
+def names(here: Path) -> set[str]:
+    """What lies in a folder, whatever the number of a segment."""
+    return {re.sub(r"/\d{8}\.", "/", str(path.relative_to(here))) for path in here.rglob("*")}
+
+
+def files_of(folder: Path) -> Result:
+    """Every file, bit by bit."""
+    files = {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+    return files, np.empty(0)
+
+
+def library_of(folder: Path) -> Result:
+    """Photos by name and what else is known, and their descriptors, which sums in another order may change a little."""
+    with closing(Library(folder / "library")) as library:
+        entries = sorted(
+            (entry for page in library.catalogue.pages() for entry in page), key=lambda entry: entry[0].name
+        )
+        rows = library.descriptors(np.array([key for _, key in entries], np.int64))
+        photos = [replace(photo, id=None) for photo, _ in entries]
+        return (photos, library.catalogue.about("store"), library.identity), rows
+
+
+def run_of(run: Path) -> Result:
+    """What a training's checkpoints and log hold, bit by bit, but for how fast it was."""
+    checkpoints = {path.name: read_checkpoint(path)["state_dict"] for path in (run / "checkpoints").iterdir()}
+    weights = {
+        (file, name): value.numpy().tobytes() for file, state in checkpoints.items() for name, value in state.items()
+    }
+    rows = [{key: value for key, value in row.items() if not HOW_FAST.search(key)} for row in metrics(run)]
+    return (weights, rows), np.empty(0)
