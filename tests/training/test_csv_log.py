@@ -65,3 +65,29 @@ def test_written_from_time_to_time_and_never_in_half(tmp_path: Path) -> None:
         log.save()
     assert len(rows(tmp_path)) == 5
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_the_row_of_a_checkpoint_that_a_kill_kept_from_the_file_is_written_once(tmp_path: Path) -> None:
+    first = CSVLog(tmp_path)
+    for step in range(3):
+        first.log_metrics({"a": step}, step=step)
+    first.flush_for_checkpoint()
+    # The same step has a row of other columns.
+    for _ in range(2):
+        CSVLog(tmp_path).restore({"b": 0.0, "step": 2})
+        assert [row["b"] for row in rows(tmp_path)] == ["", "", "", "0.0"]
+    resumed = CSVLog(tmp_path)
+    resumed.log_metrics({"a": 3}, step=3)
+    resumed.finalize("success")
+    assert [(row["step"], row["a"], row["b"]) for row in rows(tmp_path)][2:] == [
+        ("2", "2", ""),
+        ("2", "", "0.0"),
+        ("3", "3", ""),
+    ]
+
+
+def test_a_row_is_restored_where_there_is_no_file_yet(tmp_path: Path) -> None:
+    log = CSVLog(tmp_path)
+    log.restore({"a": 1.0, "step": 0})
+    log.finalize("success")
+    assert rows(tmp_path) == [{"a": "1.0", "step": "0"}]

@@ -13,7 +13,7 @@ import numpy as np
 
 from dolglab.contracts import Colour
 from dolglab.errors import UserError
-from dolglab.io import acquire, is_utf8, release
+from dolglab.io import acquire, is_utf8, release, sweep
 from dolglab.library import stores
 from dolglab.library.catalogue import FILE, ROW_BITS, Catalogue, Change, Columns, Contents, Descriptors, Keys, Photo
 from dolglab.library.stores import LIMITS, SegmentLimits
@@ -257,6 +257,7 @@ class Library:
         if not acquire(lock, needed=True):
             raise LibraryBusy(f"another process writes to {self.folder}: wait for it to end")
         try:
+            sweep(self.folder)
             self.store.sweep(self.contents())
             yield
             self._tidy()

@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import sqlite3
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import chain
@@ -90,8 +89,8 @@ class Listing:
         self._exclude = exclude
         self._left_out = met = LeftOut()
         self.others, self.unreadable, self.links = met.others, met.unreadable, met.links
-        self._folder = tempfile.TemporaryDirectory(prefix="listing-")
-        self._db = sqlite3.connect(Path(self._folder.name) / "files.sqlite", isolation_level=None)
+        # Without a name it is a file that the system removes, however this process ends.
+        self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {SCHEMA}")
         try:
             self._db.execute("BEGIN")
@@ -120,7 +119,6 @@ class Listing:
     def close(self) -> None:
         """Close and delete the table."""
         self._db.close()
-        self._folder.cleanup()
 
     @property
     def bytes(self) -> int:
