@@ -67,26 +67,26 @@ def here(tmp_path: Path) -> Path:
     return tmp_path / "here"
 
 
-def test_embed(photos: Path, trained: tuple[Path, float], start: Path, here: Path) -> None:
+def test_embed(photos: Path, trained: tuple[Path, float], tmp_path: Path, start: Path, here: Path) -> None:
     # More than are kept at a time.
-    for number in range(10):
-        shutil.copytree(photos, start / "photos" / str(number))
-    rows = [f"{number}/landmark {number % 6}/0{number}.jpg,{number}" for number in range(10)]
+    for number in range(9):
+        shutil.copytree(photos, tmp_path / "photos" / str(number))
+    rows = [f"{number}/landmark {number % 6}/0{number}.jpg,{number}" for number in range(9)]
     (start / "years.csv").write_text("\n".join(["file,year", *rows, ""]))
-    check(start, here, [*embedding(here, trained[0]), "--metadata", str(here / "years.csv")], library_of)
+    words = embedding(tmp_path / "photos", here, trained[0])
+    check(start, here, [*words, "--metadata", str(here / "years.csv")], library_of)
 
 
 def test_compact(photos: Path, trained: tuple[Path, float], start: Path, here: Path) -> None:
-    shutil.copytree(photos, start / "photos")
-    shutil.copytree(start, here)
-    assert run(here, embedding(here, trained[0])).code == 0
+    words = embedding(photos, here, trained[0])
+    anew(start, here)
+    assert run(here, words).code == 0
     library, count = Library(here / "library"), 21_000
     for part, rows in enumerate(np.array_split(unit(count, library.identity["dim"]), 3)):
         library.add([Photo(f"s3://photos/{part}/{row}.jpg", 1, 1, (1, 1)) for row in range(len(rows))], rows)
     library.close()
-    shutil.rmtree(start)
-    here.rename(start)
-    check(start, here, [*embedding(here, trained[0]), "--store", "ivf_pq"], library_of)
+    anew(here, start)
+    check(start, here, [*words, "--store", "ivf_pq"], library_of)
 
 
 def test_remove(start: Path, here: Path) -> None:
@@ -166,6 +166,7 @@ def check(
 
 
 def anew(start: Path, here: Path) -> None:
+    """Make one folder a copy of another."""
     shutil.rmtree(here, ignore_errors=True)
     shutil.copytree(start, here)
 
@@ -183,9 +184,9 @@ def run(here: Path, words: list[str], step: int = 0, room: int = 0, seconds: flo
     return Ended(process.returncode or 0, errors, changes, time.monotonic() - begun)
 
 
-def embedding(here: Path, trained: Path) -> list[str]:
+def embedding(photos: Path, here: Path, trained: Path) -> list[str]:
     model = ["--model", str(trained / "checkpoints" / "best.ckpt"), "--max-side", "64", "--threads", "1"]
-    return ["src.embed", str(here / "photos"), "--library", str(here / "library"), *model]
+    return ["src.embed", str(photos), "--library", str(here / "library"), *model]
 
 
 def names(here: Path) -> set[str]:
@@ -200,13 +201,13 @@ def files_of(folder: Path) -> Result:
 
 
 def library_of(folder: Path) -> Result:
-    """Photos by name, whatever their numbers and when they were copied here, and the rest; their descriptors."""
+    """Photos by name, whatever their numbers, and what else is known; their descriptors, which may differ a little."""
     with closing(Library(folder / "library")) as library:
         entries = sorted(
             (entry for page in library.catalogue.pages() for entry in page), key=lambda entry: entry[0].name
         )
         rows = library.descriptors(np.array([key for _, key in entries], np.int64))
-        photos = [replace(photo, id=None, ctime=None) for photo, _ in entries]
+        photos = [replace(photo, id=None) for photo, _ in entries]
         return (photos, library.catalogue.about("store"), library.identity), rows
 
 
