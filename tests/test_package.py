@@ -120,6 +120,8 @@ def test_names_that_are_not_unicode_are_printed_as_their_bytes(monkeypatch: pyte
     stream = io.TextIOWrapper(written, "utf-8", errors="strict")
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(sys, "argv", ["dolglab", "--help"])
+    # Another test may have imported it, of which runpy warns.
+    monkeypatch.delitem(sys.modules, "dolglab.commands.library", raising=False)
     with pytest.raises(SystemExit):
         start("library")
     print(os.fsdecode(b"op\xe9ra"), flush=True)
