@@ -3,7 +3,7 @@
 It ends itself, with all of its group, by SIGKILL just before its STEP-th change to what lies below FOLDER: a file that
 is opened for writing, renamed, linked or removed, a folder made, a statement given to SQLite (a run of like ones is
 one). No file of its own gets larger than BYTES, as on a disk that fills. With 0 for either it goes on to its end. Its
-last line of output is how many changes there were.
+last line of output is how many changes there were, and how many seconds it took.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import runpy
 import signal
 import sqlite3
 import sys
+import time
 from typing import Any
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -59,10 +60,11 @@ def main(folder: str, step: int, largest: int) -> None:
     if largest:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
     sys.addaudithook(watch)
+    begun = time.monotonic()
     try:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     finally:
-        print(done)
+        print(done, time.monotonic() - begun)
 
 
 if __name__ == "__main__":
