@@ -76,7 +76,8 @@ class IsolatedExecutor:
             end = time.monotonic() + self._seconds - self._quick
             # Who is slow waits for the process that takes this one's place, not who comes next.
             self._idle.appendleft(_Process(self._memory, work))
-            if not process.wait(max(0.0, end - time.monotonic())):
+            left = end - time.monotonic()
+            if left <= 0 or not process.wait(left):
                 raise TimeoutError(f"it took longer than {self._seconds:g} s")
             return _outcome(*process.receive())
 
