@@ -24,7 +24,7 @@ from PIL import Image
 
 from dolglab.data.image_reading import decode, shrink
 from dolglab.data.photos import PhotoFile, photo_pixels
-from dolglab.library.catalogue import Photo
+from dolglab.library.contents import Photo
 from dolglab.library.ingest import embed
 from dolglab.library.library import Library
 from dolglab.library.listing import find_photos

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from dolglab.io import sha256_of
-from dolglab.library.catalogue import Photo
+from dolglab.library.contents import Photo
 from dolglab.library.library import Library
 from dolglab.models.checkpoint import read_checkpoint
 from end_to_end.runs import NARROW, SMALL, metrics

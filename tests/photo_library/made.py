@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dolglab.library.catalogue import Photo
+from dolglab.library.contents import Photo
 from dolglab.library.library import Library
 
 

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from dolglab.data.photos import PhotoFile
-from dolglab.library.catalogue import FILE, LATER, photo_columns
+from dolglab.library.catalogue import FILE, photo_columns
 from dolglab.library.ingest import Intake, embed, embed_places
 from dolglab.library.library import Library
 from dolglab.library.listing import Listing, find_photos
 from dolglab.library.maintenance import merge
+from dolglab.library.schema import LATER
 from dolglab.sharing.loading import LoadedExtractor
 from photo_library.conftest import save
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dolglab.errors import UserError
-from dolglab.library.catalogue import Photo
+from dolglab.library.contents import Photo
 from dolglab.library.duplicates import BlockSizes, write_duplicates
 from photo_library.made import library_of, table, unit
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dolglab.library.catalogue import Photo
+from dolglab.library.contents import Photo
 from dolglab.library.library import Library
 from dolglab.library.search_engine import rocchio, search_with_feedback
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dolglab.errors import UserError
-from dolglab.library.catalogue import Photo
+from dolglab.library.contents import Photo
 from dolglab.library.labelling import NamedPhotos, label, vote
 from dolglab.library.library import Library
 from photo_library.made import library_of, table, unit

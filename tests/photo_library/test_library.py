@@ -13,7 +13,8 @@ import pytest
 
 from dolglab.data.photos import PhotoFile, photo_pixels
 from dolglab.errors import UserError
-from dolglab.library.catalogue import FILE, Catalogue, Photo
+from dolglab.library.catalogue import FILE, Catalogue
+from dolglab.library.contents import Photo
 from dolglab.library.ingest import embed
 from dolglab.library.library import Library
 from dolglab.library.listing import Listing, find_photos

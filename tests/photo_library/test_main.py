@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dolglab.commands.library import app
-from dolglab.library.catalogue import Photo
+from dolglab.library.contents import Photo
 from photo_library.made import library_of, table, unit
 
 SRC = Path(__file__).resolve().parents[2] / "src"

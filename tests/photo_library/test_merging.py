@@ -11,7 +11,7 @@ import pytest
 
 from dolglab.data.photos import PhotoFile
 from dolglab.errors import UserError
-from dolglab.library.catalogue import Photo
+from dolglab.library.contents import Photo
 from dolglab.library.ingest import embed_places
 from dolglab.library.library import Library
 from dolglab.library.listing import Listing, find_photos, read_shard

@@ -14,7 +14,7 @@ from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
 from dolglab.library.catalogue import Catalogue
 from dolglab.library.ingest import embed_places
-from dolglab.library.library import Library, identity_of
+from dolglab.library.library import Library
 from dolglab.sharing.loading import load_extractor
 from icc_profiles import rgb_profile, values_in
 from picture_encodings import master, pages, saved
@@ -48,7 +48,7 @@ def described(library: Path) -> dict[str, NDArray[np.float32]]:
 
 def colour_of(library: Path) -> str:
     with closing(Catalogue(library)) as catalogue:
-        return identity_of(catalogue)["colour"]
+        return catalogue.identity()["colour"]
 
 
 def test_a_library_goes_on_with_its_colours_until_it_is_described_anew(photos: Path, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_library_goes_on_with_its_colours_until_it_is_described_anew(photos: P
     embed_places([str(photos / "plain.jpg")], str(library), model=MODEL, max_side=96, colour="ignore")
     with closing(Catalogue(library)) as catalogue, catalogue.change() as change:
         # As it was before there was a choice.
-        change.set_about("identity", {key: value for key, value in identity_of(catalogue).items() if key != "colour"})
+        change.set_about("identity", {key: value for key, value in catalogue.identity().items() if key != "colour"})
     embed_places([str(wide)], str(library), max_side=96)
     before = described(library)
     with pytest.raises(UserError, match="--again"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dolglab.errors import UserError
-from dolglab.library.catalogue import Photo
+from dolglab.library.contents import Photo
 from dolglab.library.library import Library
 from dolglab.library.maintenance import print_info, remove
 from photo_library.made import library_of, unit

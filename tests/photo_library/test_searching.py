@@ -13,7 +13,7 @@ import torch
 from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor, parts_of, similarity_terms
-from dolglab.library.catalogue import Photo
+from dolglab.library.contents import Photo
 from dolglab.library.ingest import embed
 from dolglab.library.library import Answer, Library
 from dolglab.library.listing import find_photos

@@ -16,7 +16,7 @@ import pytest
 import dolglab
 import warm_python
 from dolglab.errors import UserError
-from dolglab.library.catalogue import Photo
+from dolglab.library.contents import Photo
 from dolglab.library.duplicates import write_duplicates
 from dolglab.library.library import Library
 from dolglab.library.stores import STORES, SegmentLimits

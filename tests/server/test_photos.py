@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from dolglab.data.folder import scan_folder
-from dolglab.library.catalogue import Photo
+from dolglab.library.contents import Photo
 from dolglab.library.library import Library
 from dolglab.server.photo_files import safe_name
 from dolglab.server.service import SearchService

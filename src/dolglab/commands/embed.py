@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dolglab.commands.typer_cli import run_command, user_errors
+from dolglab.commands.typer_cli import Allow, run_command, user_errors
 from dolglab.contracts import Colour
 from dolglab.errors import UserError
 
@@ -39,11 +39,14 @@ def main(
     exclude: Annotated[list[str] | None, typer.Option(help=EXCLUDE)] = None,
     again: Annotated[bool, typer.Option("--again", help=AGAIN)] = False,
     plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
+    allowed: Allow = None,
 ) -> None:
     """Only photos that are new or changed are described; stopped, the same command goes on."""
     with user_errors("stopped: the same command goes on"):
+        from dolglab.data.addresses import allow
         from dolglab.library.ingest import embed_places
 
+        allow(allowed or ())
         embed_places(
             places or (),
             library,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dolglab.commands.typer_cli import user_errors
+from dolglab.commands.typer_cli import Allow, user_errors
 
 NEAR = "Cosine from which on two photos are near-duplicates; what is right depends on the model."
 SURE = "Cosine below which a photo is unknown; by default one that 95 % of photos with other names do not reach."
@@ -17,6 +17,14 @@ Folder = Annotated[str, typer.Option(help="The library's folder.")]
 Table = Annotated[str, typer.Option(help="The table to write, a CSV.")]
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def main(allowed: Allow = None) -> None:
+    """What else can be done with a library."""
+    from dolglab.data.addresses import allow
+
+    allow(allowed or ())
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dolglab.commands.typer_cli import run_command, user_errors
+from dolglab.commands.typer_cli import Allow, run_command, user_errors
 
 LEAST = "Only photos with at least this cosine."
 RERANK = "spatial: verify the first answers by local features (RootSIFT), and put first those with most inliers."
@@ -25,11 +25,14 @@ def main(
     backend: Annotated[str, typer.Option(help="What runs the network: torch or onnx.")] = "torch",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     html: Annotated[str | None, typer.Option(help="Write a page with thumbnails to this file.")] = None,
+    allowed: Allow = None,
 ) -> None:
     """Print the photos whose descriptors are nearest, with the cosine of each."""
     with user_errors():
+        from dolglab.data.addresses import allow
         from dolglab.library.search_results import search_photos
 
+        allow(allowed or ())
         search_photos(
             queries,
             library,

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import typer
 
-from dolglab.commands.typer_cli import run_command, user_errors
+from dolglab.commands.typer_cli import Allow, run_command, user_errors
 from dolglab.errors import UserError
 
 ASK_TOKEN = "Ask everyone for this token; better in the environment than on the command line, where others can read it."
@@ -28,9 +28,13 @@ def main(
     rate: Annotated[float, typer.Option(help="Requests a minute of one client that make it work.", min=1)] = 60,
     backend: Annotated[str, typer.Option(help="What runs the network: torch or onnx.")] = "torch",
     read_only: Annotated[bool, typer.Option("--read-only", help="Neither add nor remove photos.")] = False,
+    allowed: Allow = None,
 ) -> None:
     """Search a library in the browser; a REST API is beside the page, described at /api/openapi.json."""
     with user_errors():
+        from dolglab.data.addresses import allow
+
+        allow(allowed or ())
         try:
             from dolglab.server.app import run
             from dolglab.server.limits import Limits

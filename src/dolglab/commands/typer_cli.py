@@ -6,10 +6,15 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import typer
 
 from dolglab.errors import UserError, os_error_text, reader_gone
+
+ALLOW = "A scheme such as s3, or a place such as https://host/2019, to open where only a library names it; repeatable."
+# In the environment it is DOLG_ALLOW, with commas between: see `dolglab.data.addresses`.
+Allow = Annotated[list[str] | None, typer.Option("--allow", help=ALLOW)]
 
 
 def run_command(name: str, main: Callable[..., None]) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import accumulate
@@ -17,23 +15,22 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
-from PIL import Image
 
+from dolglab.data.addresses import read_address, read_allowed
 from dolglab.data.colour import Pixels
 from dolglab.data.image_errors import (
     MAX_PIXELS,
     BrokenImageError,
-    NoImageError,
     TooLargeError,
     broken_image_errors,
     check_sides,
     reason,
 )
-from dolglab.data.image_formats import FORMATS, read_header
-from dolglab.data.image_reading import READ_ALL, Reading, crop_query, decode, decode_shrunk, shrink
+from dolglab.data.image_opening import open_picture
+from dolglab.data.image_reading import MAX_SHRINKING, READ_ALL, Reading, crop_query, decode, decode_shrunk, shrink
 from dolglab.data.sources import is_image, is_visible, stable_ids
 from dolglab.errors import UserError
-from dolglab.io import retry_io
+from dolglab.io import read_bytes, retry_io
 
 Box = tuple[float, float, float, float]
 # Pixels of a side, as `data.min_side` of training, and in all: a panorama may be as narrow, and shows something.
@@ -54,6 +51,7 @@ class PhotoFile:
         ctime: when the system changed its bytes or status last, nanoseconds; None of an object store.
         identity: the same for two names of one file; None where that is not known.
         digest: of the bytes that were described before, where these may still be the same: see `digest_of`.
+        stored: only a library names it: see `check_allowed`.
     """
 
     name: str
@@ -62,16 +60,16 @@ class PhotoFile:
     ctime: int | None = None
     identity: str | None = None
     digest: bytes | None = None
+    stored: bool = False
 
     def read(self) -> bytes:
-        """Its bytes. Raises OSError when they cannot be read, also a moment later."""
-        return retry_io(self._read_once)
+        """Its bytes.
 
-    def _read_once(self) -> bytes:
+        Raises OSError when they cannot be read, also a moment later; NotAllowedError of one that only a library names.
+        """
         if "://" not in self.name:
-            return Path(self.name).read_bytes()
-        with fsspec.open(self.name, "rb") as file:
-            return file.read()  # pyright: ignore[reportAttributeAccessIssue]
+            return retry_io(read_bytes, self.name)
+        return retry_io(read_allowed if self.stored else read_address, self.name)
 
 
 def digest_of(data: bytes) -> bytes:
@@ -200,10 +198,15 @@ def check_size(height: int, width: int) -> None:
         check_sides(height, width, MIN_SIDE)
 
 
-def photo_pixels(name: str, max_side: int, box: Box | None = None, reading: Reading = READ_ALL) -> Pixels:
-    """Pixels of a photo's file or address, as `query_pixels`. Raises UserError as that, and where it is not there."""
+def photo_pixels(
+    name: str, max_side: int, box: Box | None = None, reading: Reading = READ_ALL, stored: bool = False
+) -> Pixels:
+    """Pixels of a photo's file or address, as `query_pixels`; `stored` one is what only a library names.
+
+    Raises UserError as that, where it is not there, and as `PhotoFile.read`.
+    """
     try:
-        data = PhotoFile(name, 0, 0).read()
+        data = PhotoFile(name, 0, 0, stored=stored).read()
     except OSError as error:
         raise UserError(f"{name} cannot be read: {reason(error)}") from error
     return query_pixels(data, name, max_side, box, reading)
@@ -248,24 +251,14 @@ def _decode_for_box(data: bytes, reading: Reading, max_pixels: int) -> tuple[Pix
         pixels = decode(data, reading, max_pixels)
         return pixels, (pixels.shape[0], pixels.shape[1])
     except TooLargeError:
-        width, height = _size_of(data)
+        with broken_image_errors():
+            # Its size alone, which may be any.
+            width, height = open_picture(data, MAX_SHRINKING, MAX_SHRINKING).size
         side = math.floor(max(height, width) * math.sqrt(max_pixels / (height * width)))
         pixels = decode_shrunk(data, side, reading, max_pixels)
         # The header's are those before it is turned upright.
         turned = (pixels.shape[0] > pixels.shape[1]) != (height > width)
         return pixels, (width, height) if turned else (height, width)
-
-
-def _size_of(data: bytes) -> tuple[int, int]:
-    """Width and height of an image of any size, as stored or upright."""
-    with suppress(TooLargeError):
-        return read_header(data)[1:]
-    # `Image.open` refuses large ones; what it calls does not.
-    with broken_image_errors():
-        for factory, accept in (Image.OPEN[name] for name in FORMATS if name in Image.OPEN):
-            if accept is None or accept(data[:16]):
-                return factory(io.BytesIO(data), "").size
-    raise NoImageError("not an image")
 
 
 def read_box(text: str) -> Box:

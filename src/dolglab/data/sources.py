@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dolglab.contracts import ImageSource
 from dolglab.errors import UserError, truncate_list
+from dolglab.io import read_bytes
 
 # What such files are called; what is in them is seen by their first bytes.
 IMAGE_SUFFIXES = frozenset(
@@ -60,7 +61,7 @@ class FolderSource:
 
     def read(self, position: int) -> bytes:
         """The file's bytes. Raises OSError."""
-        return (self.root / self.name(position)).read_bytes()
+        return read_bytes(self.root / self.name(position))
 
     def take(self, rows: NDArray[np.int64]) -> FolderSource:
         """Some of the images, in that order."""

@@ -11,55 +11,39 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dolglab.errors import UserError
 from dolglab.io import aside_of, fsync, is_utf8, sweep
+from dolglab.library.contents import Columns, Contents, Entry, Keys, Photo, Segment, key_of
+from dolglab.library.schema import (
+    LATER,
+    SCHEMA,
+    DamagedError,
+    check_identity,
+    check_names,
+    check_row,
+    check_schema,
+    check_strings,
+    parse_json,
+)
 
 FILE = "catalogue.sqlite"
 FORMAT = 3
 MOUNTS = "mounts"
-# A key is the number of a segment and, in so many bits, a row in it.
-ROW_BITS = 32
+# Errors of SQLite that say nothing of what is in the file.
+PASSING = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+}
 # Seconds to wait for another process's transaction.
 LOCK_TIMEOUT = 60.0
-SCHEMA = """
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE segment (number INTEGER PRIMARY KEY AUTOINCREMENT, size INTEGER NOT NULL, kind TEXT NOT NULL);
-CREATE TABLE dead (key INTEGER PRIMARY KEY);
-CREATE TABLE photo (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    name BLOB NOT NULL UNIQUE,
-    size INTEGER NOT NULL,
-    changed INTEGER NOT NULL,
-    width INTEGER,
-    height INTEGER,
-    key INTEGER UNIQUE,
-    reason TEXT,
-    metadata TEXT NOT NULL DEFAULT '{}',
-    ctime INTEGER,
-    digest BLOB
-);
-CREATE TABLE field (name TEXT NOT NULL, value TEXT NOT NULL, photo INTEGER NOT NULL, PRIMARY KEY (name, value, photo))
-    WITHOUT ROWID;
-CREATE INDEX field_of ON field (photo);
-CREATE TRIGGER described AFTER UPDATE OF metadata ON photo BEGIN
-    DELETE FROM field WHERE photo = OLD.id;
-    INSERT INTO field SELECT key, value, NEW.id FROM json_each(NEW.metadata);
-END;
-CREATE TRIGGER undescribed AFTER DELETE ON photo BEGIN DELETE FROM field WHERE photo = OLD.id; END;
-CREATE TRIGGER died AFTER UPDATE OF key ON photo WHEN OLD.key IS NOT NULL AND OLD.key IS NOT NEW.key
-    BEGIN INSERT INTO dead VALUES (OLD.key); END;
-CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
-    BEGIN INSERT INTO dead VALUES (OLD.key); END;
-"""
-# Columns that came after the first libraries of this format, whose own get them with the next change.
-LATER = {"ctime": "INTEGER", "digest": "BLOB"}
 # The ctime of a photo that is to be described anew, which no file has.
 TO_DESCRIBE = -1
 PUT = """
@@ -76,96 +60,6 @@ WITH RECURSIVE each (this) AS (
     SELECT (SELECT MIN({column}) FROM field WHERE {where} AND {column} > this) FROM each WHERE this IS NOT NULL
 ) SELECT this FROM each WHERE this IS NOT NULL LIMIT :limit
 """
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A photo as it was read.
-
-    Attributes:
-        name: absolute path, or address.
-        size: of the file, in bytes.
-        changed: when the file was changed last, in nanoseconds since 1970.
-        shape: height and width in pixels, as described; None of one that could not be read.
-        reason: why it could not be read; nothing where it could.
-        metadata: columns of a catalogue that was joined.
-        ctime: when the system changed its bytes or status last, in nanoseconds; None where that is not known.
-        digest: of its bytes, see `digest_of`; None where that is not known.
-        id: its number in the library; None before it is there.
-    """
-
-    name: str
-    size: int
-    changed: int
-    shape: tuple[int, int] | None = None
-    reason: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    ctime: int | None = None
-    digest: bytes | None = None
-    id: int | None = None
-
-
-# L2-normalised descriptors, (n, dim), and the keys of some, (n,).
-Descriptors = NDArray[np.float32]
-Keys = NDArray[np.int64]
-# Values of metadata by their columns.
-Columns = Mapping[str, str]
-# A photo, and its descriptor's key; None of one without.
-Entry = tuple[Photo, int | None]
-
-
-class Segment(NamedTuple):
-    """Descriptors that were added together: how many, and the kind of index over them."""
-
-    size: int
-    kind: str
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What there is to be searched: segments by their number, and the keys in them that count no longer, ascending.
-
-    A key is a segment's number and a row in it: see `key_of`.
-    """
-
-    segments: Mapping[int, Segment]
-    dead: Keys
-
-    def __len__(self) -> int:
-        return sum(segment.size for segment in self.segments.values()) - len(self.dead)
-
-    def mask(self, number: int, allowed: Keys | None = None) -> NDArray[np.bool_]:
-        """Which rows of a segment count, (size,); only `allowed` keys, ascending, where these are given."""
-        mask = np.full(self.segments[number].size, allowed is None)
-        if allowed is not None:
-            mask[rows_in(allowed, number)] = True
-        mask[rows_in(self.dead, number)] = False
-        return mask
-
-    def keys(self, numbers: Iterable[int]) -> Keys:
-        """Keys in some segments that count, (n,), in the order of these, and ascending in each."""
-        parts = (np.flatnonzero(self.mask(number)) + key_of(number) for number in numbers)
-        return np.concatenate([np.empty(0, np.int64), *parts])
-
-
-def printable(text: str) -> str:
-    """A name with what a terminal would act on, and what is no Unicode, as escapes.
-
-    >>> printable("a\\n\\udce9")
-    'a\\\\n\\\\udce9'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
-def key_of(number: int, row: int = 0) -> int:
-    """The key of a row in the segment of that number."""
-    return (number << ROW_BITS) + row
-
-
-def rows_in(keys: Keys, number: int) -> NDArray[np.int64]:
-    """Rows of those keys, which are ascending, that are in a segment."""
-    first, last = np.searchsorted(keys, (key_of(number), key_of(number + 1)))
-    return keys[first:last] - key_of(number)
 
 
 class Change:
@@ -240,7 +134,8 @@ class Change:
 class Catalogue:
     """The photos of the library in a folder.
 
-    Raises UserError for a folder that holds no library, or one of another format.
+    Raises UserError for a folder that holds no library, one of another format, and a file that is laid out otherwise or
+    says what none says; so do its methods for rows that none has.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -253,6 +148,14 @@ class Catalogue:
         found = self.about("format")
         if found != FORMAT:
             raise UserError(f"{folder} is a library of format {found}, this version reads {FORMAT}: embed it anew")
+        with self._undamaged():
+            check_schema(self._db)
+            # Where there are more, a search would look for their photos for ever.
+            rows, photos = self._db.execute(
+                "SELECT (SELECT SUM(size) FROM segment) - (SELECT COUNT(*) FROM dead), (SELECT COUNT(key) FROM photo)"
+            ).fetchone()
+            if rows is not None and rows != photos:
+                raise DamagedError(f"{rows} descriptors are {photos} photos'")
 
     @staticmethod
     def create(folder: Path, about: Mapping[str, Any]) -> bool:
@@ -286,15 +189,23 @@ class Catalogue:
 
     def about(self, key: str) -> Any:
         """What the library says about itself; None where it does not."""
-        try:
-            row = self._db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
-        except sqlite3.DatabaseError as error:
-            raise UserError(f"{self._path} is damaged, or no library ({error})") from error
-        return None if row is None else json.loads(row[0])
+        with self._undamaged():
+            return _about(self._db, key)
+
+    def identity(self) -> dict[str, Any]:
+        """The identity of the model that made the library, see `LoadedExtractor`."""
+        with self._undamaged():
+            return check_identity(self.about("identity"))
+
+    def store(self) -> dict[str, str]:
+        """What the library keeps about its store, see `store_options`."""
+        with self._undamaged():
+            return check_strings(self.about("store"), "kind")
 
     def mounts(self) -> list[str]:
         """Mount points of the disks that photos were on when they were embedded, other than the system's own."""
-        return _mounts(self._db)
+        with self._undamaged():
+            return _mounts(self._db)
 
     def version(self) -> int:
         """Changes whenever another process changed the library."""
@@ -306,12 +217,17 @@ class Catalogue:
         both = "SELECT number, size, kind FROM segment UNION ALL SELECT key, NULL, NULL FROM dead ORDER BY 1"
         segments: dict[int, Segment] = {}
         dead: list[int] = []
-        for number, size, kind in self._db.execute(both):
-            if kind is None:
-                dead.append(number)
-            else:
-                segments[number] = Segment(size, kind)
-        return Contents(segments, np.array(dead, np.int64))
+        with self._undamaged():
+            for number, size, kind in self._db.execute(both):
+                if kind is None:
+                    dead.append(number)
+                elif isinstance(size, int) and 0 < size < key_of(1) and 0 < number < key_of(1) // 2 and kind.islower():
+                    segments[number] = Segment(size, kind)
+                else:
+                    raise DamagedError(f"segment {number} has {size} descriptors, with the index {kind}")
+        contents = Contents(segments, np.array(dead, np.int64))
+        contents.check(contents.dead)
+        return contents
 
     def photos(self, keys: Iterable[int]) -> dict[int, Photo]:
         """Photos by the keys of their descriptors; those that are gone are left out."""
@@ -373,14 +289,31 @@ class Catalogue:
         later = ", ".join(name if name in there else "NULL" for name in LATER)
         columns = f"name, size, changed, height, width, reason, metadata, {later}, id, key"
         rows = self._db.execute(f"SELECT {columns} FROM photo WHERE {condition}", values)
-        for name, size, changed, height, width, reason, metadata, *rest, key in rows:
+        for row in rows:
+            with self._undamaged():
+                metadata = check_row(row)
+            name, size, changed, height, width, reason, _, *rest, key = row
             shape = None if height is None else (height, width)
-            yield Photo(os.fsdecode(name), size, changed, shape, reason, json.loads(metadata), *rest), key
+            yield Photo(os.fsdecode(name), size, changed, shape, reason, metadata, *rest), key
+
+    @contextmanager
+    def _undamaged(self) -> Iterator[None]:
+        """Around what reads the file: what is no catalogue is a UserError."""
+        try:
+            yield
+        except (DamagedError, sqlite3.DatabaseError) as error:
+            if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in PASSING:
+                raise
+            raise UserError(f"{self._path} is damaged, or no library ({error})") from error
+
+
+def _about(db: sqlite3.Connection, key: str) -> Any:
+    row = db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
+    return None if row is None else parse_json(row[0])
 
 
 def _mounts(db: sqlite3.Connection) -> list[str]:
-    row = db.execute("SELECT value FROM about WHERE key = ?", (MOUNTS,)).fetchone()
-    return [] if row is None else json.loads(row[0])
+    return check_names(_about(db, MOUNTS) or [])
 
 
 def photo_columns(db: sqlite3.Connection, schema: str = "main") -> set[str]:

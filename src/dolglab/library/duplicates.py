@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from dolglab.errors import UserError, pluralize
-from dolglab.library.catalogue import Keys
+from dolglab.library.contents import Keys
 from dolglab.library.library import Library
 from dolglab.library.maintenance import write_table
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from dolglab.contracts import LocalFeatures
 from dolglab.data.colour import Pixels
-from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
+from dolglab.library.contents import Photo
 from dolglab.library.library import Answer
 from dolglab.results.pictures import attention_overlay, match_figure
 from dolglab.retrieval.rerank.spatial import Match, Spatial
@@ -42,9 +42,7 @@ class SpatialVerifier:
         self._rootsift = RootSIFT(max_features=FEATURES)
         self._spatial = Spatial(depth=VERIFIED, residual=RESIDUAL, ratio=RATIO)
         # Size and time of change make the cache forget a photo that is another one now.
-        self._cached_features = lru_cache(CACHED_PHOTOS)(
-            lambda name, size, changed: self._features(photo_pixels(name, max_side))
-        )
+        self._cached_features = lru_cache(CACHED_PHOTOS)(lambda *photo: self._features(Photo(*photo).pixels(max_side)))
 
     def __call__(self, query: Pixels, answers: Sequence[Answer]) -> list[Answer]:
         """The answers with the inliers of the first ones, most inliers first; fewer than by chance change nothing.

@@ -27,8 +27,9 @@ from dolglab.data.photos import MIN_SIDE, PhotoFile, check_size, digest_of
 from dolglab.data.sources import RAW_SUFFIXES
 from dolglab.data.tiff import is_tiff, open_tiff
 from dolglab.errors import UserError, pluralize, truncate_list
-from dolglab.library.catalogue import FILE, Catalogue, Photo
-from dolglab.library.library import Library, identity_of
+from dolglab.library.catalogue import FILE, Catalogue
+from dolglab.library.contents import Photo
+from dolglab.library.library import Library, model_source
 from dolglab.library.listing import Listing
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
 
@@ -96,12 +97,13 @@ def embed_places(
         made: dict[str, Any] = {"colour": "srgb"}
         if (folder / FILE).exists():
             with closing(Catalogue(folder)) as catalogue:
-                made = identity_of(catalogue)
+                made = catalogue.identity()
         if everything:
             # As the library says, but for what is to change.
             scales, max_side = made["scales"], made["max_side"]
         reading: Colour = colour or made["colour"]
-        loaded = load_extractor(model or made.get("source"), scales, max_side, backend, reading)
+        source = model or (model_source(made) if "source" in made else None)
+        loaded = load_extractor(source, scales, max_side, backend, reading)
         print(f"model: {loaded.identity['title']}")
         if plan:
             _print_plan(library, loaded, files, threads, again, damaged)
@@ -113,9 +115,9 @@ def embed_places(
             if store is not None:
                 opened.use_index(store)
             files.compare(opened.folder, again, damaged)
+            _note_files(opened, files)
             if again:
                 opened.describe_anew((file.name for file in files.changed()), reading)
-            _note_files(opened, files)
             todo = files.changed_count()
             with Progress(console=Console(stderr=True), disable=not todo) as bar:
                 task = bar.add_task("describing", total=todo)

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from dolglab.contracts import Colour
+from dolglab.data.addresses import allow, check_allowed
 from dolglab.errors import UserError
 from dolglab.io import acquire, is_utf8, release, sweep
 from dolglab.library import stores
-from dolglab.library.catalogue import FILE, ROW_BITS, Catalogue, Change, Columns, Contents, Descriptors, Keys, Photo
+from dolglab.library.catalogue import FILE, Catalogue, Change
+from dolglab.library.contents import ROW_BITS, Columns, Contents, Descriptors, Keys, Photo
 from dolglab.library.stores import LIMITS, SegmentLimits
+from dolglab.sharing.hub import is_cached
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,23 @@ def parse_filters(conditions: Sequence[str], option: str) -> dict[str, str]:
     return dict(condition.split("=", 1) for condition in conditions)
 
 
-def identity_of(catalogue: Catalogue) -> dict[str, Any]:
-    """The identity of the model that made a library, see `LoadedExtractor`."""
-    # Before there was a choice, colours were read as they are stored.
-    return {"colour": "ignore", **catalogue.about("identity")}
+def model_source(identity: Mapping[str, Any]) -> str:
+    """What gives the network of a library again, by its identity.
+
+    Raises NotAllowedError for one that was never fetched from the network, where the user does not allow that.
+    """
+    source = identity["source"]
+    if "://" in source and not is_cached(source):
+        check_allowed(source)
+    return source
 
 
 class LibraryBusy(UserError):
     """Another process writes to the library."""
+
+
+class LibraryLinked(UserError):
+    """A part of the library is a link: what is written or deleted there would be somewhere else."""
 
 
 class Library:
@@ -88,10 +100,10 @@ class Library:
         self.folder = Path(folder)
         self.limits = limits
         self.catalogue = Catalogue(self.folder)
-        self.identity = identity_of(self.catalogue)
+        self.identity = self.catalogue.identity()
         if identity is not None:
             self.check(identity)
-        self.store = stores.open_store(self.folder, self.identity["dim"], self.catalogue.about("store"), limits)
+        self.store = stores.open_store(self.folder, self.identity["dim"], self.catalogue.store(), limits)
         # The catalogue's version and contents, when they were asked for last.
         self._known: tuple[int, Contents] | None = None
 
@@ -104,6 +116,8 @@ class Library:
         `store` is where its descriptors lie, see `store_options`; None for what it has, or flat segments. Raises
         UserError as the library does, and where its descriptors lie elsewhere.
         """
+        if store is not None and "://" in store:
+            allow([store])
         made = not (Path(folder) / FILE).exists() and Catalogue.create(
             Path(folder), {"identity": dict(identity), "store": stores.store_options(store)}
         )
@@ -113,7 +127,7 @@ class Library:
             if made:
                 (Path(folder) / FILE).unlink()
             raise
-        options = library.catalogue.about("store")
+        options = library.catalogue.store()
         there = options.get("uri", options["kind"])
         # Another index over faiss's files is no other place: see `use_index`.
         if store not in (None, there) and not (store in stores.KINDS and there in stores.KINDS):
@@ -181,7 +195,7 @@ class Library:
     def use_index(self, kind: str) -> None:
         """Have another kind of index over many descriptors that lie in faiss's files; nothing where it is that one."""
         options = stores.store_options(kind)
-        if options["kind"] != self.catalogue.about("store")["kind"]:
+        if options["kind"] != self.catalogue.store()["kind"]:
             with self.change() as change:
                 change.set_about("store", options)
             self.store = stores.open_store(self.folder, self.identity["dim"], options, self.limits)
@@ -219,6 +233,8 @@ class Library:
                     [Answer(photos[key], float(c)) for key, c in zip(row.tolist(), line, strict=True) if key >= 0]
                     for row, line in zip(keys, cosines, strict=True)
                 ]
+            if self.catalogue.version() == version:
+                raise UserError(f"{self.folder} is damaged: photos of {len(wanted) - len(photos)} answers are missing")
 
     def keys(self) -> Keys:
         """Keys of all descriptors, (n,), ascending."""
@@ -227,6 +243,7 @@ class Library:
 
     def descriptors(self, keys: Keys) -> Descriptors:
         """The descriptors with these keys, (n, dim), in their order. Raises UserError where one cannot be read."""
+        self.contents().check(keys)
         found = np.empty((len(keys), self.identity["dim"]), np.float32)
         numbers = keys >> ROW_BITS
         rows = keys - (numbers << ROW_BITS)
@@ -252,7 +269,15 @@ class Library:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """While one process writes, another one does not. Raises LibraryBusy where one does."""
+        """While one process writes, another one does not.
+
+        Raises LibraryBusy where one does, and LibraryLinked.
+        """
+        for part in self.folder.iterdir():
+            if part.is_symlink():
+                raise LibraryLinked(
+                    f"{part} is a link: nothing is written there; move the whole library, or copy it here"
+                )
         lock = self.folder / LOCK
         if not acquire(lock, needed=True):
             raise LibraryBusy(f"another process writes to {self.folder}: wait for it to end")

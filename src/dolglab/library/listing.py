@@ -9,14 +9,16 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from itertools import chain
 from pathlib import Path
 
+from dolglab.data.addresses import NotAllowedError, check_allowed
+from dolglab.data.image_errors import reason
 from dolglab.data.photos import LeftOut, PhotoFile, files_below
 from dolglab.data.sources import IMAGE_SUFFIXES, stable_ids
 from dolglab.errors import UserError
-from dolglab.library.catalogue import FILE, LATER, TO_DESCRIBE, Catalogue, photo_columns
+from dolglab.library.catalogue import FILE, TO_DESCRIBE, Catalogue, photo_columns
 from dolglab.library.naming import last_part, marked_encoding, matching, mixed_list, read_list, spellings
+from dolglab.library.schema import LATER
 
 # The column of a table that says which photo a row is of.
 FILE_COLUMN = "file"
@@ -66,7 +68,7 @@ class Listing:
         listed: a file that names more of them, see `read_list`; what it names and is not there is left out.
         shard: "i/n", from 1: of n parts only this one counts. Which part a file is in follows from its name alone.
         exclude: what is left out, see `is_excluded`.
-        library: one whose photos are named too, as by a list.
+        library: one whose photos are meant instead, with neither `places` nor a list.
 
     Attributes:
         others: how many files were left out since they are no photos by their names, by the ends of these.
@@ -86,6 +88,7 @@ class Listing:
         library: Path | None = None,
     ) -> None:
         part, parts = (1, 1) if shard is None else read_shard(shard)
+        self._stored = library is not None
         self._exclude = exclude
         self._left_out = met = LeftOut()
         self.others, self.unreadable, self.links = met.others, met.unreadable, met.links
@@ -222,7 +225,19 @@ class Listing:
     def _find(self, places: Sequence[str], listed: str | None, library: Path | None) -> Iterator[PhotoFile]:
         for place in places:
             yield from files_below(place, self._exclude, self._left_out)
-        for place in chain(() if listed is None else read_list(listed), () if library is None else _names_in(library)):
+        for name in () if library is None else _names_in(library):
+            try:
+                # A library names photos, not folders, or others' servers.
+                if "://" in name:
+                    check_allowed(name)
+                elif not os.path.isfile(name):
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+                yield from files_below(name, self._exclude, self._left_out)
+            except NotAllowedError as error:
+                self.unreadable.append(PermissionError(errno.EACCES, str(error), name))
+            except (OSError, ValueError) as error:
+                self.unreadable.append(OSError(errno.ENOENT, reason(error), name))
+        for place in () if listed is None else read_list(listed):
             try:
                 yield from files_below(place, self._exclude, self._left_out)
             except UserError:
@@ -272,7 +287,7 @@ class Listing:
 
     def _files(self, query: str, *values: int) -> Iterator[PhotoFile]:
         rows = self._db.execute(query, values)
-        return (PhotoFile(os.fsdecode(name), *rest) for name, *rest in rows)
+        return (PhotoFile(os.fsdecode(name), *rest, stored=self._stored) for name, *rest in rows)
 
 
 def _names_in(library: Path) -> Iterator[str]:

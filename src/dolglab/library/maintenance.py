@@ -14,9 +14,10 @@ import numpy as np
 
 from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.io import atomic_path
-from dolglab.library.catalogue import FILE, Change, Entry, printable
+from dolglab.library.catalogue import FILE, Change
+from dolglab.library.contents import Entry
 from dolglab.library.library import Library
-from dolglab.library.naming import last_part, matching, spellings
+from dolglab.library.naming import last_part, matching, printable, spellings
 
 
 def print_info(library: Library, bad: bool = False) -> None:
@@ -71,10 +72,6 @@ def remove(library: Library, given: Sequence[str], gone: bool = False) -> None:
     print(f"{pluralize(count, 'photo')} removed: {len(library)} in {library.folder}")
 
 
-def _names(library: Library) -> Iterator[str]:
-    return (photo.name for page in library.catalogue.pages() for photo, _ in page)
-
-
 def _photos_called(library: Library, given: Sequence[str]) -> set[str]:
     """The names of what was given. Raises UserError for what is not there, and for what may be several."""
     found = {word: [name for name in _paths_of(word) if library.catalogue.named(name)][:1] for word in given}
@@ -86,7 +83,7 @@ def _photos_called(library: Library, given: Sequence[str]) -> set[str]:
         folders |= {f"{path.rstrip('/')}/": word for path in _paths_of(word) if word}
     alike = defaultdict[str, list[str]](list)
     below = defaultdict[str, set[str]](set)
-    for name in _names(library) if ends else ():
+    for name in library.catalogue.names() if ends else ():
         for word in ends.get(last_part(name), ()):
             alike[word].append(name)
         if name.startswith(tuple(folders)):
@@ -116,7 +113,7 @@ def _gone_files(library: Library) -> tuple[list[str], list[str]]:
     """
     mounts = sorted(library.catalogue.mounts(), key=len, reverse=True)
     missing, there = defaultdict[str | None, list[str]](list), set[str | None]()
-    for name in (name for name in _names(library) if "://" not in name):
+    for name in (name for name in library.catalogue.names() if "://" not in name):
         mount = next((mount for mount in mounts if name.startswith(f"{mount}/")), None)
         try:
             os.stat(name)

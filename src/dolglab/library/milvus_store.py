@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dolglab.data.addresses import check_allowed
 from dolglab.errors import UserError
-from dolglab.library.catalogue import ROW_BITS, Contents, Descriptors, Keys, key_of
+from dolglab.library.contents import ROW_BITS, Contents, Descriptors, Keys, key_of
 from dolglab.library.stores import Found, Store
 
 # Rows in one request, whose size servers limit.
@@ -61,7 +62,11 @@ class MilvusStore(Store):
     @classmethod
     def open(cls, folder: Path, dim: int, options: Mapping[str, Any], limits: object) -> MilvusStore:
         """As `open_store`: Milvus Lite is a folder in the library's."""
+        if {"uri", "collection"} - options.keys():
+            raise UserError(f"{folder} is damaged: it does not say which Milvus has its descriptors")
         uri = options["uri"]
+        if "://" in uri:
+            check_allowed(uri)
         return cls(uri if "://" in uri else str(folder / "milvus.db"), options["collection"], dim)
 
     def close(self) -> None:

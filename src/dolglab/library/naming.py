@@ -86,6 +86,15 @@ def _split(texts: Iterable[str], path: str) -> Iterator[str]:
     yield rest.removesuffix("\r")
 
 
+def printable(text: str) -> str:
+    """A name with what a terminal would act on, and what is no Unicode, as escapes.
+
+    >>> printable("a\\n\\udce9")
+    'a\\\\n\\\\udce9'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def fold(name: str) -> str:
     """A name without its letter case and Unicode form (NFC, or NFD as on a Mac), to compare names by."""
     return unicodedata.normalize("NFC", name.casefold())

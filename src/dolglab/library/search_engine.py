@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from dolglab.data.colour import Pixels
-from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
-from dolglab.library.catalogue import Columns, Descriptors, Photo
+from dolglab.library.contents import Columns, Descriptors, Photo
 from dolglab.library.explain import VERIFIED, Explanation, RunNetwork, SpatialVerifier, explain, run_here
-from dolglab.library.library import Answer, Library
+from dolglab.library.library import Answer, Library, model_source
 from dolglab.sharing.loading import load_extractor
 
 # Of a search that is told what was right: how much the query, the right answers and the wrong ones count.
@@ -29,7 +28,8 @@ class SearchEngine:
         self.library = Library(folder)
         identity = self.library.identity
         self.max_side: int = identity["max_side"]
-        self.loaded = load_extractor(identity["source"], identity["scales"], self.max_side, backend, identity["colour"])
+        source = model_source(identity)
+        self.loaded = load_extractor(source, identity["scales"], self.max_side, backend, identity["colour"])
         self.reading = self.loaded.reading
         self.library.check(self.loaded.identity)
         self._verifier = SpatialVerifier(self.max_side)
@@ -60,7 +60,7 @@ class SearchEngine:
 
     def explain(self, query: Pixels, answer: Answer, run_network: RunNetwork = run_here) -> Explanation:
         """Why an answer was found; see `library.explain.explain`. Raises UserError where its photo can't be read."""
-        pixels = photo_pixels(answer.photo.name, self.max_side, reading=self.reading)
+        pixels = answer.photo.pixels(self.max_side, self.reading)
         return explain(self.loaded.extractor, self._verifier, query, pixels, run_network)
 
 

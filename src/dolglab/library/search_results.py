@@ -15,15 +15,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dolglab.data.addresses import NotAllowedError, check_allowed
 from dolglab.data.colour import Pixels
 from dolglab.data.image_reading import shrink
 from dolglab.data.photos import Box, photo_pixels, read_box
-from dolglab.errors import UserError
+from dolglab.errors import UserError, pluralize
 from dolglab.io import write_text
-from dolglab.library.catalogue import printable
+from dolglab.library.contents import Photo
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Answer, parse_filters
 from dolglab.library.listing import find_photos
+from dolglab.library.naming import printable
 from dolglab.library.search_engine import SearchEngine
 from dolglab.results.pictures import jpeg
 from dolglab.results.report import data_uri
@@ -101,6 +103,8 @@ def search_photos(
             results.append(result)
     if not results:
         raise UserError(f"none of {len(names)} queries can be searched for")
+    if html is not None or rerank is not None or explain:
+        _print_not_opened(results)
     if html is not None:
         write_page(Path(html), results)
     if as_json:
@@ -120,6 +124,18 @@ def _read_queries(names: Sequence[str], engine: SearchEngine, box: Box | None, a
                 raise
             print(f"left out: {printable(str(error))}", file=sys.stderr)
     return pixels
+
+
+def _print_not_opened(results: Sequence[SearchResult]) -> None:
+    """Say which answers' photos cannot be looked at, since only the library names their addresses."""
+    refused = dict[str, str]()
+    for photo in (answer.photo for result in results for answer in result.answers if "://" in answer.photo.name):
+        try:
+            check_allowed(photo.name)
+        except NotAllowedError as error:
+            refused[photo.name] = printable(str(error))
+    if refused:
+        print(f"{pluralize(len(refused), 'photo')} left unopened: {next(iter(refused.values()))}", file=sys.stderr)
 
 
 def _explanation(engine: SearchEngine, query: Pixels, answer: Answer) -> Explanation | None:
@@ -216,10 +232,10 @@ def write_page(path: Path, results: Sequence[SearchResult]) -> Path:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _photo_uri(name: str) -> str | None:
+def _photo_uri(photo: Photo) -> str | None:
     """A thumbnail of a photo for the page; None where it can no longer be read."""
     try:
-        return data_uri(thumbnail(photo_pixels(name, THUMBNAIL)))
+        return data_uri(thumbnail(photo.pixels(THUMBNAIL)))
     except UserError:
         return None
 

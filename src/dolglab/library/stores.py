@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
-from dolglab.library.catalogue import Contents, Descriptors, Keys, key_of, rows_in
+from dolglab.library.contents import Contents, Descriptors, Keys, key_of, rows_in
 from dolglab.retrieval.faiss_indexes import HNSWIndex, IVFPQIndex
 from dolglab.retrieval.index import FlatIndex, Index
 
@@ -214,11 +214,16 @@ class SegmentStore(Store):
 
     def _search_one(self, queries: Descriptors, k: int, number: int, kind: str, mask: NDArray[np.bool_]) -> Found:
         whole, wanted = self._flat(number), None if mask.all() else mask
+        for name in dict.fromkeys(("flat", kind)):
+            if len(self._index(number, name)) != len(mask):
+                raise UserError(f"{self._path(number, name)} is not of the {len(mask)} descriptors of segment {number}")
         if kind == "flat" or mask.mean() < self.limits.scanned_share:
             cosines, rows = whole.search(queries, k, wanted)
         else:
             candidates = min(len(whole), max(MIN_CANDIDATES, CANDIDATES * k))
             _, proposed = self._index(number, kind).search(queries, candidates, wanted)
+            if proposed.max() >= len(whole):
+                raise UserError(f"{self._path(number, kind)} is damaged: it speaks of descriptors that are not there")
             descriptors = whole.descriptors()
             cosines = np.stack([descriptors[rows] @ query for rows, query in zip(proposed, queries, strict=True)])
             cosines[proposed < 0] = -np.inf
@@ -233,6 +238,8 @@ class SegmentStore(Store):
     def _index(self, number: int, kind: str) -> Index:
         found = self._open.get((number, kind))
         if found is None:
+            if kind not in KINDS:
+                raise UserError(f"{self.folder}: segment {number} has the unknown index {kind}")
             index = _new_index(kind, self.dim)
             try:
                 index.load(self._path(number, kind), mmap=True, dim=self.dim)

@@ -162,6 +162,7 @@ class IVFFlatIndex(InvertedIndex):
     """Inverted file over whole descriptors: exact in the lists that it looks into. For arguments see InvertedIndex."""
 
     kind = "ivf_flat"
+    faiss_class = "IndexIVFFlat"
 
     def _untrained(self, dim: int, lists: int, rows: int) -> Any:
         import faiss
@@ -177,6 +178,7 @@ class IVFPQIndex(InvertedIndex, CodedIndex):
     """
 
     kind = "ivf_pq"
+    faiss_class = "IndexIVFPQ"
     build_settings = (*InvertedIndex.build_settings, "code_bytes", "bits")
 
     code_bytes: int = 64
@@ -204,6 +206,7 @@ class OPQIndex(CodedIndex):
     """
 
     kind = "opq_pq"
+    faiss_class = "IndexPreTransform"
     build_settings = ("code_bytes", "bits", "training_sample", "iterations", "seed")
 
     code_bytes: int = 64
@@ -266,6 +269,7 @@ class HNSWIndex(Index):
     """
 
     kind = "hnsw"
+    faiss_class = "IndexHNSWFlat"
     build_settings = ("m", "ef_construction")
 
     m: int = 32

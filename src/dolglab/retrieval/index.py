@@ -34,12 +34,14 @@ class Index(ABC):
 
     Attributes:
         kind: the name of this kind of index in the configs and in its files.
+        faiss_class: the name of the class in faiss.
         exact: no answer is missing, and every score is the cosine.
         build_settings: names of the attributes that decide what `build` makes.
         depth: how many answers an evaluation asks of an approximate index; None of an exact one, for it has them all.
     """
 
     kind: ClassVar[str]
+    faiss_class: ClassVar[str]
     exact: ClassVar[bool] = False
     build_settings: ClassVar[tuple[str, ...]] = ()
     depth: int | None = None
@@ -143,9 +145,10 @@ class Index(ABC):
         name = _utf8(path)
         try:
             index = faiss.read_index(name, mapped if mmap else 0)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise damaged from error
-        if (index.d, index.ntotal) != (stored["dim"], stored["count"]):
+        found = type(index).__name__, index.metric_type, index.d, index.ntotal
+        if found != (self.faiss_class, faiss.METRIC_INNER_PRODUCT, stored["dim"], stored["count"]):
             raise damaged
         self._index, self._mapped = index, mmap
 
@@ -158,7 +161,7 @@ class Index(ABC):
             stored = json.loads(beside.read_text())
         except OSError as error:
             raise UserError(f"{beside} cannot be read, so the index was not saved whole: build it again") from error
-        except ValueError:
+        except (ValueError, RecursionError):
             stored = None
         if not isinstance(stored, dict) or not isinstance(stored.get("settings"), dict) or FIELDS - stored.keys():
             raise UserError(f"{beside} is damaged: build the index again")
@@ -224,6 +227,7 @@ class FlatIndex(Index):
     """Exact search by inner product over every gallery descriptor."""
 
     kind = "flat"
+    faiss_class = "IndexFlatIP"
     exact = True
 
     def descriptors(self) -> FloatArray:

@@ -22,12 +22,15 @@ from typing import IO
 from fastapi import HTTPException
 from PIL import Image
 
-from dolglab.data.photos import PhotoFile, digest_of, local_file, photo_pixels
+from dolglab.data.addresses import NotAllowedError
+from dolglab.data.photos import digest_of, local_file
 from dolglab.data.sources import IMAGE_SUFFIXES
 from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
-from dolglab.library.catalogue import Columns, Descriptors, Photo, printable
+from dolglab.library.contents import Columns, Descriptors, Photo
 from dolglab.library.library import Library
+from dolglab.library.naming import printable
+from dolglab.library.schema import check_names, parse_json
 from dolglab.server.schemas import short_name
 
 FOLDER = "added-photos"
@@ -55,11 +58,9 @@ def add_photo(
     """Store a photo's file and its descriptor, (1, dim). The caller holds the library's lock.
 
     A process that is killed between the two leaves a file that no search finds; `dolglab embed` of that folder takes
-    it in. Raises HTTPException 403 where the folder is a link, and 507 where the disk does not take the photo.
+    it in. Raises HTTPException 507 where the disk does not take the photo.
     """
     folder = library.folder.resolve() / FOLDER
-    if folder.is_symlink():
-        raise HTTPException(403, f"the library's folder {FOLDER} is a link that leads elsewhere: nothing is added")
     candidates = map(folder.joinpath, numbered_names(name))
     path = next(path for path in candidates if not path.is_symlink() and not path.exists())
     try:
@@ -83,7 +84,7 @@ def remove_photo(library: Library, number: int) -> bool:
     library.remove([photo.name])
     path = Path(photo.name)
     folder = library.folder.resolve() / FOLDER
-    if path.parent != folder or folder.is_symlink() or path.name not in _owned_names(folder):
+    if path.parent != folder or path.name not in _owned_names(folder):
         return False
     _delete_owned(path)
     return True
@@ -140,7 +141,7 @@ def _delete_owned(path: Path) -> None:
 
 def _owned_names(folder: Path) -> set[str]:
     try:
-        return set(json.loads((folder / OWNED).read_text()))
+        return set(check_names(parse_json((folder / OWNED).read_text())))
     except (FileNotFoundError, ValueError):
         return set()
 
@@ -165,18 +166,25 @@ def check_unchanged(photo: Photo) -> None:
         raise HTTPException(410, "this photo has changed since it was described: embed its folder again")
 
 
+def not_allowed() -> HTTPException:
+    """The error for a photo at an address that only the library names."""
+    return HTTPException(403, "this server does not open the address of this photo: serve --allow")
+
+
 def file_gone() -> HTTPException:
     """The error for a photo whose file cannot be read any more."""
     return HTTPException(410, "this photo's file is gone, or cannot be read any more")
 
 
-def photo_jpeg(name: str, max_side: int) -> bytes:
+def photo_jpeg(photo: Photo, max_side: int) -> bytes:
     """A photo's file as a JPEG of at most `max_side` pixels a side, without what the file says of place and camera.
 
-    Raises HTTPException 410 where it cannot be read.
+    Raises HTTPException 403 for an address that is not allowed, and 410 where it cannot be read.
     """
     try:
-        pixels = photo_pixels(name, max_side)
+        pixels = photo.pixels(max_side)
+    except NotAllowedError:
+        raise not_allowed() from None
     except UserError:
         raise file_gone() from None
     buffer = io.BytesIO()
@@ -192,7 +200,8 @@ def training_zip(
     `name.csv` beside the folder, with `COLUMNS`, lists every mark, those of wrong photos too, whose files are left out:
     they show something else, and not all the same. Of the query its file's name and bytes are given.
 
-    Raises HTTPException 410 for a photo whose file is gone, and 400 as `folder_name`.
+    Raises HTTPException 410 for a photo whose file is gone, 403 for an address that is not allowed, and 400 as
+    `folder_name`.
     """
     folder, taken = folder_name(name), set[str]()
     rows: list[tuple[str, str, str, str]] = [COLUMNS]
@@ -204,7 +213,9 @@ def training_zip(
             for photo in right:
                 check_unchanged(photo)
                 try:
-                    data = PhotoFile(photo.name, photo.size, photo.changed).read()
+                    data = photo.read()
+                except NotAllowedError:
+                    raise not_allowed() from None
                 except OSError:
                     raise file_gone() from None
                 file = _write(archive, folder, taken, safe_name(photo.name, ".jpg"), data)

@@ -25,8 +25,8 @@ from dolglab.data.image_formats import Header, read_header
 from dolglab.errors import UserError
 from dolglab.io import is_utf8
 from dolglab.library import catalogue, library
-from dolglab.library.catalogue import printable
 from dolglab.library.explain import Explanation
+from dolglab.library.naming import printable
 
 # The formats of photos that are read, for a person.
 FORMATS = "JPEG, PNG, WebP, AVIF, JPEG 2000, TIFF, GIF or BMP"

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dolglab.library.catalogue import printable
+from dolglab.library.naming import printable
 from dolglab.server.limits import CLIENT, FairLimiter, Limits, RateLimiter
 
 API, HEALTH = "/api/", "/api/health"

@@ -15,14 +15,15 @@ from typing import IO, ParamSpec, TypeVar
 import numpy as np
 from fastapi import HTTPException
 
+from dolglab.data.addresses import NotAllowedError
 from dolglab.data.colour import Pixels
 from dolglab.data.image_errors import BrokenImageError
 from dolglab.data.image_formats import Header, read_header
 from dolglab.data.photos import Box, check_size, query_pixels
 from dolglab.errors import UserError
-from dolglab.library.catalogue import Columns, Descriptors, Photo
+from dolglab.library.contents import Columns, Descriptors, Photo
 from dolglab.library.explain import VERIFIED, Explanation
-from dolglab.library.library import Answer, Library, LibraryBusy
+from dolglab.library.library import Answer, Library, LibraryBusy, LibraryLinked
 from dolglab.library.search_engine import SearchEngine, search_with_feedback
 from dolglab.server import photo_files
 from dolglab.server.isolation import IsolatedExecutor
@@ -89,7 +90,7 @@ class SearchService:
         self._write_lock = threading.Lock()
         # Size and time of change are part of the key: another file under the same name is another thumbnail.
         self._thumbnail = lru_cache(CACHED_THUMBNAILS)(
-            lambda name, size, changed: photo_files.photo_jpeg(name, THUMBNAIL_SIDE)
+            lambda *photo: photo_files.photo_jpeg(Photo(*photo), THUMBNAIL_SIDE)
         )
 
     def search(
@@ -125,6 +126,8 @@ class SearchService:
         def work() -> Explanation:
             try:
                 return self.finder.explain(pixels, Answer(photo, 0.0), self._searches)
+            except NotAllowedError:
+                raise photo_files.not_allowed() from None
             except UserError:
                 raise photo_files.file_gone() from None
 
@@ -148,7 +151,7 @@ class SearchService:
         """A JPEG of a photo for a screen."""
         photo = self.photo(number)
         photo_files.check_unchanged(photo)
-        return self._pictures(lambda: photo_files.photo_jpeg(photo.name, SCREEN_SIDE))
+        return self._pictures(lambda: photo_files.photo_jpeg(photo, SCREEN_SIDE))
 
     def add(self, data: bytes, name: str, metadata: Columns) -> Photo:
         """Store and embed a photo."""
@@ -216,6 +219,10 @@ class SearchService:
             stack.callback(library.close)
             try:
                 stack.enter_context(library.writing())
+            except LibraryLinked:
+                raise HTTPException(
+                    403, "a part of the library is a link that leads elsewhere: nothing is changed"
+                ) from None
             except LibraryBusy:
                 raise HTTPException(
                     503, "another process writes to the library: try again when it has ended", {"Retry-After": "5"}

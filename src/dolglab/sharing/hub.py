@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import httpx
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import HfApi, get_token, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
 from dolglab.errors import UserError
@@ -20,6 +20,18 @@ HUB_FAILURES = (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError)
 def is_hub_folder(source: str) -> bool:
     """Whether a source is hf://OWNER/NAME, and not a file of it."""
     return source.startswith(PREFIX) and source.removeprefix(PREFIX).strip("/").count("/") <= 1
+
+
+def is_cached(source: str) -> bool:
+    """Whether hf://OWNER/NAME, or a file of it, was fetched before."""
+    from dolglab.models.checkpoint import TENSORS
+
+    owner, _, rest = source.removeprefix(PREFIX).strip("/").partition("/")
+    name, _, file = rest.partition("/")
+    try:
+        return isinstance(try_to_load_from_cache(f"{owner}/{name}", file or TENSORS), str)
+    except HUB_FAILURES:
+        return False
 
 
 def fetch(source: str, extra_file: str | None = None, api: HfApi | None = None) -> Path:

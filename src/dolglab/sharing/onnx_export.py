@@ -23,7 +23,7 @@ from dolglab.data.sources import is_image
 from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import fingerprint
 from dolglab.extraction.extractor import INPUT, OUTPUT, Session, for_inference
-from dolglab.io import atomic_path
+from dolglab.io import atomic_path, read_bytes
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.local_branch import DilatedConv
 from dolglab.models.pooling import RMAC
@@ -234,7 +234,7 @@ def _calibration_reader(photos: Sequence[Path]):
     def read() -> Iterator[NDArray[np.float32]]:
         for photo in photos:
             try:
-                image = shrink(decode(photo.read_bytes()), CALIBRATION_SIDE)
+                image = shrink(decode(read_bytes(photo)), CALIBRATION_SIDE)
             except (BrokenImageError, OSError):
                 # The ranges come from the others.
                 continue

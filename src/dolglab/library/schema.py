@@ -1,0 +1,145 @@
+"""How a library's catalogue is laid out, and whether one that is opened is so: it may be somebody else's, or damaged.
+
+SQLite runs what a file's triggers, views and generated columns say. So nothing but what `SCHEMA` makes is taken.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from dolglab.contracts import Colour
+
+SCHEMA = """
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE segment (number INTEGER PRIMARY KEY AUTOINCREMENT, size INTEGER NOT NULL, kind TEXT NOT NULL);
+CREATE TABLE dead (key INTEGER PRIMARY KEY);
+CREATE TABLE photo (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name BLOB NOT NULL UNIQUE,
+    size INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    width INTEGER,
+    height INTEGER,
+    key INTEGER UNIQUE,
+    reason TEXT,
+    metadata TEXT NOT NULL DEFAULT '{}',
+    ctime INTEGER,
+    digest BLOB
+);
+CREATE TABLE field (name TEXT NOT NULL, value TEXT NOT NULL, photo INTEGER NOT NULL, PRIMARY KEY (name, value, photo))
+    WITHOUT ROWID;
+CREATE INDEX field_of ON field (photo);
+CREATE TRIGGER described AFTER UPDATE OF metadata ON photo BEGIN
+    DELETE FROM field WHERE photo = OLD.id;
+    INSERT INTO field SELECT key, value, NEW.id FROM json_each(NEW.metadata);
+END;
+CREATE TRIGGER undescribed AFTER DELETE ON photo BEGIN DELETE FROM field WHERE photo = OLD.id; END;
+CREATE TRIGGER died AFTER UPDATE OF key ON photo WHEN OLD.key IS NOT NULL AND OLD.key IS NOT NEW.key
+    BEGIN INSERT INTO dead VALUES (OLD.key); END;
+CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
+    BEGIN INSERT INTO dead VALUES (OLD.key); END;
+"""
+# Columns that came after the first libraries of this format, whose own get them with the next change.
+LATER = {"ctime": "INTEGER", "digest": "BLOB"}
+# Of what SQLite has without being asked.
+OWN = re.compile(r"sqlite_(autoindex_\w+|sequence|stat\d)")
+# Types of what a photo's row says: name, size, changed, height, width, reason, metadata, ctime, digest, id, key.
+ROW = (bytes, int, int, int | None, int | None, str | None, str, int | None, bytes | None, int, int | None)
+MAX_DIM, MAX_SCALES, MAX_SCALE = 1 << 16, 64, 8.0
+
+
+class DamagedError(ValueError):
+    """What a catalogue holds is not what this project writes."""
+
+
+def check_schema(db: sqlite3.Connection) -> None:
+    """Raise DamagedError for tables, indexes, triggers or views that are not `SCHEMA`'s."""
+    plain = sqlite3.connect(":memory:")
+    plain.executescript(SCHEMA)
+    wanted, found = _objects(plain), _objects(db)
+    plain.close()
+    if others := [name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)]:
+        raise DamagedError(f"its {' '.join(sorted(others)[0])} is not what this project writes")
+
+
+def _objects(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    """What makes each table, index and trigger, but for white space and the columns that came later."""
+    found = {}
+    for kind, name, sql in db.execute("SELECT type, name, sql FROM sqlite_master"):
+        if not OWN.fullmatch(name):
+            text = " ".join(str(sql).split())
+            for column, affinity in LATER.items():
+                text = re.sub(rf" ?, {column} {affinity}(?= ?[,)])", "", text, count=1)
+            found[kind, name] = text.replace(" )", ")")
+    return found
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text says. Raises DamagedError for what is none, or nested too deep."""
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DamagedError(f"no JSON: {str(text)[:20]!r}") from error
+
+
+def check_row(row: tuple[Any, ...]) -> Mapping[str, str]:
+    """The metadata of a photo's row, see `ROW`. Raises DamagedError for values that no photo has."""
+    if not all(isinstance(value, kind) for value, kind in zip(row, ROW, strict=True)):
+        raise DamagedError(f"a photo's row has values of other types: {str(row)[:80]}")
+    height, width, metadata = row[3], row[4], parse_json(row[6])
+    if (height is None) != (width is None) or (height is not None and min(height, width) < 1):
+        raise DamagedError(f"a photo is of {width} x {height} pixels")
+    return check_strings(metadata)
+
+
+def check_strings(value: Any, *keys: str) -> dict[str, str]:
+    """A value that is an object of strings, and has these keys. Raises DamagedError for any other."""
+    if (
+        not isinstance(value, dict)
+        or not all(isinstance(each, str) for each in value.values())
+        or {*keys} - value.keys()
+    ):
+        raise DamagedError(f"no object of texts: {str(value)[:80]}")
+    return value
+
+
+def check_names(value: Any) -> list[str]:
+    """A value that is a list of strings. Raises DamagedError for any other."""
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise DamagedError(f"no list of names: {str(value)[:80]}")
+    return value
+
+
+def check_identity(identity: Any) -> dict[str, Any]:
+    """What a library says of the network that made it, see `LoadedExtractor`. Raises DamagedError for what says less.
+
+    >>> check_identity({"model": "ab", "title": "GeM", "source": "gem.ckpt", "dim": 0, "scales": [1.0], "max_side": 64})
+    Traceback (most recent call last):
+    dolglab.library.schema.DamagedError: its identity says dim 0
+    """
+    # Before there was a choice, colours were read as they are stored.
+    identity = {"colour": "ignore", **identity} if isinstance(identity, dict) else {}
+    scales = identity.get("scales")
+    well = {
+        **{key: isinstance(identity.get(key), str) for key in ("model", "title", "source")},
+        "dim": _is_whole(identity.get("dim"), MAX_DIM),
+        "max_side": _is_whole(identity.get("max_side"), 1 << 31),
+        "scales": isinstance(scales, list) and 0 < len(scales) <= MAX_SCALES and all(map(_is_scale, scales)),
+        "colour": identity["colour"] in get_args(Colour) if identity else False,
+    }
+    if wrong := [key for key in well if not well[key]]:
+        raise DamagedError(f"its identity says {wrong[0]} {str(identity.get(wrong[0]))[:80]}")
+    return identity
+
+
+def _is_whole(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most
+
+
+def _is_scale(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and 0 < value <= MAX_SCALE

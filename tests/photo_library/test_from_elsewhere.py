@@ -1,0 +1,315 @@
+"""Libraries of somebody else's: what they name, what their files say, and where their parts lead."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from dolglab.data import addresses
+from dolglab.errors import UserError
+from dolglab.library.catalogue import FILE
+from dolglab.library.contents import Photo, key_of
+from dolglab.library.duplicates import write_duplicates
+from dolglab.library.ingest import embed_places
+from dolglab.library.labelling import label
+from dolglab.library.library import Library, model_source
+from dolglab.library.listing import Listing
+from dolglab.library.maintenance import merge, print_info, remove
+from dolglab.library.search_results import search_photos
+from dolglab.library.stores import SegmentLimits
+from dolglab.retrieval.index import Index
+from dolglab.sharing.loading import LoadedExtractor
+from photo_library.made import identity, library_of, unit
+
+DIM = 8
+
+
+@pytest.fixture(autouse=True)
+def nothing_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(addresses.VARIABLE, "")
+
+
+@pytest.fixture(scope="module")
+def true_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library of twelve photos in two segments, one of which was taken out, with a column; not to be changed."""
+    folder = tmp_path_factory.mktemp("true") / "library"
+    photos = [Photo(f"/photos/{n}.jpg", 10, 20, (64, 64), metadata={"year": str(n)}) for n in range(12)]
+    with closing(library_of(folder, photos, unit(12, DIM), 2)) as library:
+        library.remove(["/photos/3.jpg"])
+    return folder
+
+
+@pytest.fixture
+def made(true_one: Path, tmp_path: Path) -> Path:
+    """One that a test may change."""
+    return Path(shutil.copytree(true_one, tmp_path / "library"))
+
+
+def execute(library: Path, script: str) -> None:
+    with closing(sqlite3.connect(library / FILE)) as db:
+        db.executescript(script)
+
+
+def use(folder: Path) -> None:
+    """Whatever reads a library without a network."""
+    with closing(Library(folder)) as library:
+        print_info(library, bad=True)
+        for filters in (None, {"year": "1"}):
+            library.search(unit(3, DIM, 1), 20, filters)
+        with library.writing():
+            library.forget_damaged()
+        write_duplicates(library, str(folder.parent / "duplicates.csv"), 0.5)
+        label(library, "year", str(folder.parent / "labels.csv"), 3, None, True)
+        list(library.catalogue.find(range(1, 13)))
+    merge([str(folder)], str(folder.parent / "merged"))
+    with closing(Library(folder)) as library:
+        library.compact()
+        remove(library, ["/photos/1.jpg"])
+
+
+def test_what_is_done_to_lies_is_done_to_a_true_one(made: Path) -> None:
+    use(made)
+
+
+LIES = {
+    "no dim": """UPDATE about SET value = json_remove(value, '$.dim') WHERE key = 'identity'""",
+    "another dim": """UPDATE about SET value = json_set(value, '$.dim', 9) WHERE key = 'identity'""",
+    "huge dim": """UPDATE about SET value = json_set(value, '$.dim', 1000000000000) WHERE key = 'identity'""",
+    "dim of text": """UPDATE about SET value = json_set(value, '$.dim', '8') WHERE key = 'identity'""",
+    "dim true": """UPDATE about SET value = json_set(value, '$.dim', json('true')) WHERE key = 'identity'""",
+    "no scales": """UPDATE about SET value = json_set(value, '$.scales', json('[]')) WHERE key = 'identity'""",
+    "infinite scale": """UPDATE about SET value = replace(value, '[1.0]', '[Infinity]') WHERE key = 'identity'""",
+    "scales of text": """UPDATE about SET value = json_set(value, '$.scales', 'all') WHERE key = 'identity'""",
+    "title of none": """UPDATE about SET value = json_set(value, '$.title', null) WHERE key = 'identity'""",
+    "other colours": """UPDATE about SET value = json_set(value, '$.colour', 'sepia') WHERE key = 'identity'""",
+    "identity a list": """UPDATE about SET value = '[1]' WHERE key = 'identity'""",
+    "identity no JSON": """UPDATE about SET value = 'model' WHERE key = 'identity'""",
+    "identity nested": f"""UPDATE about SET value = '{"[" * 100_000}' WHERE key = 'identity'""",
+    "identity bytes": """UPDATE about SET value = x'ff' WHERE key = 'identity'""",
+    "no identity": """DELETE FROM about WHERE key = 'identity'""",
+    "format a list": """UPDATE about SET value = '[3]' WHERE key = 'format'""",
+    "no store": """DELETE FROM about WHERE key = 'store'""",
+    "another store": """UPDATE about SET value = '{"kind": "tape"}' WHERE key = 'store'""",
+    "store without a kind": """UPDATE about SET value = '{}' WHERE key = 'store'""",
+    "store of lists": """UPDATE about SET value = '{"kind": ["flat"]}' WHERE key = 'store'""",
+    "store elsewhere": """UPDATE about SET value = '{"kind": "milvus", "uri": "http://127.0.0.1:9", "collection": "c"}'
+        WHERE key = 'store'""",
+    "store without an address": """UPDATE about SET value = '{"kind": "milvus"}' WHERE key = 'store'""",
+    "mounts a text": """INSERT INTO about VALUES ('mounts', '"/"')""",
+    "mounts of numbers": """INSERT INTO about VALUES ('mounts', '[1]')""",
+    "larger segment": """UPDATE segment SET size = size + 1""",
+    "huge segment": """UPDATE segment SET size = 1000000000000""",
+    "smaller segment": """UPDATE segment SET size = 2""",
+    "empty segment": """UPDATE segment SET size = 0""",
+    "size of text": """UPDATE segment SET size = 'six'""",
+    "negative segment": """UPDATE segment SET number = -1 WHERE number = 1""",
+    "segment beyond keys": f"""UPDATE segment SET number = {1 << 40} WHERE number = 1""",
+    "another segment": """UPDATE segment SET number = 7 WHERE number = 1""",
+    "another index": """UPDATE segment SET kind = 'hnsw'""",
+    "index elsewhere": """UPDATE segment SET kind = '../../../etc/passwd'""",
+    "index of bytes": """UPDATE segment SET kind = x'ff'""",
+    "no segments": """DELETE FROM segment""",
+    "dead row that is none": f"""INSERT INTO dead VALUES ({key_of(1, 6)}); DELETE FROM photo WHERE id = 1""",
+    "dead row of no segment": f"""UPDATE dead SET key = {key_of(9, 1)}""",
+    "dead key below": """UPDATE dead SET key = -5""",
+    "key beyond": f"""DELETE FROM dead; UPDATE photo SET key = {key_of(1, 6)} WHERE id = 1;
+        DELETE FROM dead; INSERT INTO dead VALUES ({key_of(1, 3)})""",
+    "key of no segment": f"""UPDATE photo SET key = {key_of(5, 0)} WHERE id = 1; DELETE FROM dead;
+        INSERT INTO dead VALUES ({key_of(1, 3)})""",
+    "key of text": """UPDATE photo SET key = 'first' WHERE id = 1""",
+    "name of text": """UPDATE photo SET name = 'a.jpg' WHERE id = 1""",
+    "width of text": """UPDATE photo SET width = 'wide' WHERE id = 1""",
+    "width alone": """UPDATE photo SET height = NULL WHERE id = 1""",
+    "no width": """UPDATE photo SET height = 0, width = 0 WHERE id = 1""",
+    "size of bytes": """UPDATE photo SET size = x'00' WHERE id = 1""",
+    "ctime of text": """UPDATE photo SET ctime = 'now' WHERE id = 1""",
+    "digest of text": """UPDATE photo SET digest = 'abc' WHERE id = 1""",
+    "reason of bytes": """UPDATE photo SET reason = x'00' WHERE id = 1""",
+    "metadata a list": """DROP TRIGGER described; UPDATE photo SET metadata = '[1]'""",
+    "metadata of numbers": """UPDATE photo SET metadata = '{"year": 1}' WHERE id = 1""",
+    "metadata no JSON": """DROP TRIGGER described; UPDATE photo SET metadata = 'x'""",
+    "trigger": """CREATE TRIGGER more AFTER INSERT ON photo BEGIN DELETE FROM photo; END""",
+    "another trigger": """DROP TRIGGER gone; CREATE TRIGGER gone AFTER DELETE ON photo BEGIN DELETE FROM dead; END""",
+    "no trigger": """DROP TRIGGER gone""",
+    "view": """ALTER TABLE photo RENAME TO picture; CREATE VIEW photo AS SELECT * FROM picture""",
+    "table": """CREATE TABLE more (value TEXT)""",
+    "index": """CREATE INDEX more ON photo (hex(name))""",
+    "generated column": """ALTER TABLE photo ADD COLUMN more AS (hex(name))""",
+    "no table": """DROP TABLE field""",
+    "virtual table": """CREATE VIRTUAL TABLE more USING fts5(value)""",
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_catalogue_that_lies_is_refused_in_a_line(made: Path, lie: str) -> None:
+    execute(made, LIES[lie])
+    with pytest.raises(UserError) as refused:
+        use(made)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"SQLite format 3\0", b"text" * 1000])
+def test_what_is_no_catalogue_is_refused(made: Path, data: bytes) -> None:
+    (made / FILE).write_bytes(data)
+    with pytest.raises(UserError):
+        use(made)
+
+
+def test_a_trigger_of_somebody_elses_does_not_run(made: Path) -> None:
+    execute(made, "CREATE TRIGGER more AFTER DELETE ON photo BEGIN DELETE FROM photo; END")
+    with pytest.raises(UserError, match="trigger more"):
+        Library(made)
+    with closing(sqlite3.connect(made / FILE)) as db:
+        assert db.execute("SELECT COUNT(*) FROM photo").fetchone() == (11,)
+
+
+def index_lie(folder: Path, change: Callable[[Path, Path], None]) -> None:
+    """Change a segment's index over many photos, and have what lies beside it agree."""
+    photos = [Photo(f"/photos/{n}.jpg", 10, 20, (64, 64)) for n in range(700)]
+    rows = unit(700, DIM)
+    with closing(Library.open(folder, identity(DIM), "ivf_pq", SegmentLimits(indexed_from=600))) as library:
+        library.add(photos, rows)
+    (flat,), (coded,) = folder.glob("segments/*.flat"), folder.glob("segments/*.ivf_pq")
+    change(flat, coded)
+    for path in (flat, coded):
+        beside = path.with_name(f"{path.name}.json")
+        about = json.loads(beside.read_text())
+        beside.write_text(json.dumps(about | {"bytes": path.stat().st_size}))
+
+
+def other_ids(flat: Path, coded: Path) -> None:
+    data = coded.read_bytes()
+    # Positions in the gallery, of which a list has at least three in a row.
+    for row in range(700):
+        data = data.replace(np.array([row], np.int64).tobytes(), np.array([row + 10**9], np.int64).tobytes())
+    coded.write_bytes(data)
+
+
+def swap(flat: Path, coded: Path) -> None:
+    shutil.copy(flat, coded)
+
+
+def other_metric(flat: Path, coded: Path) -> None:
+    data = bytearray(flat.read_bytes())
+    # Behind its name, two sizes, two places that are not used, and whether it is trained: L2 instead of products.
+    data[:4], data[33:37] = b"IxF2", (1).to_bytes(4, "little")
+    flat.write_bytes(data)
+
+
+@pytest.mark.parametrize("change", [other_ids, swap, other_metric])
+def test_an_index_that_lies_is_refused_in_a_line(tmp_path: Path, change: Callable[[Path, Path], None]) -> None:
+    index_lie(tmp_path / "library", change)
+    with (
+        closing(Library(tmp_path / "library", limits=SegmentLimits(indexed_from=600))) as library,
+        pytest.raises(UserError, match="damaged"),
+    ):
+        library.search(unit(3, DIM, 1), 5)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"settings": 1}', '{"settings": {}, "kind": ["flat"]}', "\xff"])
+def test_what_lies_beside_an_index_may_say_anything(made: Path, text: str) -> None:
+    for beside in made.glob("segments/*.json"):
+        beside.write_text(text, encoding="latin-1")
+    with closing(Library(made)) as library, pytest.raises(UserError):
+        library.search(unit(1, DIM), 5)
+
+
+@pytest.mark.parametrize("part", ["segments", FILE, ".lock", "added-photos"])
+def test_nothing_is_written_or_deleted_through_a_link(made: Path, tmp_path: Path, part: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    if part == FILE:
+        shutil.move(made / FILE, elsewhere)
+    else:
+        elsewhere.mkdir()
+        # What a sweep of segments would take for one of theirs.
+        (elsewhere / "20190704.jpg").write_bytes(b"photo")
+        for path in made.glob("segments/*") if part == "segments" else ():
+            shutil.move(path, elsewhere / path.name)
+        shutil.rmtree(made / part, ignore_errors=True)
+        (made / part).unlink(missing_ok=True)
+    (made / part).symlink_to(elsewhere)
+    before = sorted(elsewhere.rglob("*")) if elsewhere.is_dir() else elsewhere.read_bytes()
+    with closing(Library(made)) as library, pytest.raises(UserError, match="is a link"):
+        remove(library, ["/photos/1.jpg"])
+    assert before == (sorted(elsewhere.rglob("*")) if elsewhere.is_dir() else elsewhere.read_bytes())
+    with closing(Library(made)) as library:
+        assert len(library.search(unit(1, DIM), 20)[0]) == 11
+
+
+def named(folder: Path, names: list[str], loaded: LoadedExtractor) -> Path:
+    """A library that names photos which it has, by what it says, not described."""
+    with closing(Library.open(folder, loaded.identity)) as library, library.change() as change:
+        change.put([Photo(name, 1, 1, None, "not an image") for name in names], [None] * len(names))
+    return folder
+
+
+def test_a_library_names_photos_and_not_folders_pipes_or_servers(
+    folder: Path, tmp_path: Path, loaded: LoadedExtractor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with fsspec.open("memory://elsewhere/a.jpg", "wb") as file:
+        file.write((folder / "a" / "0.jpg").read_bytes())  # pyright: ignore[reportAttributeAccessIssue]
+    names = [str(folder), "/", str(tmp_path / "pipe.jpg"), "memory://elsewhere/a.jpg", "http://127.0.0.1:9/a.jpg"]
+    names += [str(folder / "a" / "1.jpg"), "/dev/zero", "a\0b", "x" * 5000, "file:///etc/passwd", "zip://a::/b.zip"]
+    library = named(tmp_path / "library", names, loaded)
+    embed_places([], str(library), again=True)
+    printed = capsys.readouterr().out
+    assert "1 photo described" in printed
+    assert printed.count("left out: ") == len(names) - 1
+    assert "--allow memory://elsewhere" in printed
+    addresses.allow(["memory"])
+    embed_places([], str(library), again=True)
+    assert "2 photos described" in capsys.readouterr().out
+
+
+def test_a_listing_of_a_library_asks_no_server_that_is_not_allowed(tmp_path: Path, loaded: LoadedExtractor) -> None:
+    library = named(tmp_path / "library", ["s3://somebody/a.jpg", "s3://somebody/b.jpg"], loaded)
+    with pytest.raises(UserError, match="no photos in"):
+        Listing([], library=library)
+
+
+def test_answers_at_addresses_are_opened_where_that_is_allowed(
+    folder: Path, tmp_path: Path, loaded: LoadedExtractor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with fsspec.open("memory://elsewhere/a.jpg", "wb") as file:
+        file.write((folder / "a" / "0.jpg").read_bytes())  # pyright: ignore[reportAttributeAccessIssue]
+    library, page = str(tmp_path / "library"), tmp_path / "page.html"
+    embed_places(["memory://elsewhere"], library, model="efficientnet_lite0", max_side=64)
+    query = [str(folder / "a" / "0.jpg")]
+    search_photos(query, library, html=str(page), rerank="spatial")
+    assert "1 photo left unopened: memory://elsewhere/a.jpg" in capsys.readouterr().err.replace(":///", "://")
+    pictures = page.read_text().count("data:image/jpeg")
+    addresses.allow(["memory"])
+    search_photos(query, library, html=str(page))
+    assert not capsys.readouterr().err
+    assert page.read_text().count("data:image/jpeg") == pictures + 1
+
+
+def test_a_network_of_the_hub_is_fetched_where_that_is_allowed() -> None:
+    somebody = identity(DIM) | {"source": "hf://somebody/model"}
+    with pytest.raises(UserError, match="--allow hf://somebody"):
+        model_source(somebody)
+    addresses.allow(["hf://somebody"])
+    assert model_source(somebody) == "hf://somebody/model"
+    assert model_source(identity(DIM)) == "m"
+
+
+def test_a_milvus_that_the_user_names_is_asked(tmp_path: Path) -> None:
+    """Its address is allowed, so the mistake is that nobody is there."""
+    pytest.importorskip("pymilvus")
+    with pytest.raises(UserError, match="Milvus says"):
+        Library.open(tmp_path / "library", identity(DIM), "http://127.0.0.1:9")
+
+
+def test_what_saves_an_index_says_its_class(tmp_path: Path) -> None:
+    kinds = [kind for kind in Index.__subclasses__() if hasattr(kind, "kind")]
+    assert all(kind.faiss_class for kind in kinds)
