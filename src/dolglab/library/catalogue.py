@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,21 +22,32 @@ from dolglab.io import aside_of, fsync, is_utf8, sweep
 from dolglab.library.contents import Columns, Contents, Entry, Keys, Photo, Segment, key_of
 from dolglab.library.schema import (
     LATER,
+    PHOTO,
     SCHEMA,
+    SEGMENT,
     DamagedError,
+    Row,
     check_identity,
     check_names,
-    check_row,
     check_schema,
+    check_segment,
+    check_shape,
     check_strings,
+    check_types,
     parse_json,
+    value_of,
 )
+
+T = TypeVar("T")
 
 FILE = "catalogue.sqlite"
 FORMAT = 3
 MOUNTS = "mounts"
 # Errors of SQLite that say nothing of what is in the file.
 PASSING = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_IOERR,
@@ -44,6 +56,8 @@ PASSING = {
 }
 # Seconds to wait for another process's transaction.
 LOCK_TIMEOUT = 60.0
+# Rows that are fetched together.
+FETCHED = 1000
 # The ctime of a photo that is to be described anew, which no file has.
 TO_DESCRIBE = -1
 PUT = """
@@ -109,7 +123,7 @@ class Change:
         `write` gives the kind of index over it. No two segments ever have the same number.
         """
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segment'").fetchone()
-        number = 1 if row is None else int(row[0]) + 1
+        number = 1 if row is None else check_segment(row[0]) + 1
         self._db.execute("INSERT INTO segment VALUES (?, ?, ?)", (number, size, write(number)))
         return np.arange(size) + key_of(number)
 
@@ -217,14 +231,11 @@ class Catalogue:
         both = "SELECT number, size, kind FROM segment UNION ALL SELECT key, NULL, NULL FROM dead ORDER BY 1"
         segments: dict[int, Segment] = {}
         dead: list[int] = []
-        with self._undamaged():
-            for number, size, kind in self._db.execute(both):
-                if kind is None:
-                    dead.append(number)
-                elif isinstance(size, int) and 0 < size < key_of(1) and 0 < number < key_of(1) // 2 and kind.islower():
-                    segments[number] = Segment(size, kind)
-                else:
-                    raise DamagedError(f"segment {number} has {size} descriptors, with the index {kind}")
+        for number, segment in self._rows(_segment, both):
+            if segment is None:
+                dead.append(number)
+            else:
+                segments[number] = segment
         contents = Contents(segments, np.array(dead, np.int64))
         contents.check(contents.dead)
         return contents
@@ -240,7 +251,7 @@ class Catalogue:
 
     def names(self) -> Iterator[str]:
         """The names of all photos."""
-        return (os.fsdecode(name) for (name,) in self._db.execute("SELECT name FROM photo ORDER BY name"))
+        return map(os.fsdecode, self._rows(partial(value_of, bytes), "SELECT name FROM photo ORDER BY name"))
 
     def named(self, name: str) -> Entry | None:
         """A photo by its name; None where it is not there."""
@@ -262,23 +273,22 @@ class Catalogue:
         among = "id IN (SELECT photo FROM field WHERE name = ? AND value = ?)"
         where = " AND ".join(["key IS NOT NULL", *[among] * len(filters)])
         values = [part for pair in filters.items() for part in pair]
-        rows = self._db.execute(f"SELECT key FROM photo WHERE {where} ORDER BY key", values)
-        return np.fromiter((row[0] for row in rows), np.int64)
+        rows = self._rows(partial(value_of, int), f"SELECT key FROM photo WHERE {where} ORDER BY key", values)
+        return np.fromiter(rows, np.int64)
 
     def columns(self) -> list[str]:
         """Names of the metadata that any photo has."""
-        rows = self._db.execute(DISTINCT.format(column="name", where="TRUE"), {"limit": -1})
-        return [row[0] for row in rows]
+        return list(self._rows(partial(value_of, str), DISTINCT.format(column="name", where="TRUE"), {"limit": -1}))
 
     def values(self, column: str, limit: int) -> list[str]:
         """The different values of a column, in their order; no more than `limit`."""
-        rows = self._db.execute(DISTINCT.format(column="value", where="name = :name"), {"name": column, "limit": limit})
-        return [row[0] for row in rows]
+        distinct = DISTINCT.format(column="value", where="name = :name")
+        return list(self._rows(partial(value_of, str), distinct, {"name": column, "limit": limit}))
 
     @contextmanager
     def change(self) -> Iterator[Change]:
         """A transaction: all of it happens, or nothing."""
-        with self._db:
+        with self._undamaged(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             for name in LATER.keys() - photo_columns(self._db):
                 self._db.execute(f"ALTER TABLE photo ADD COLUMN {name} {LATER[name]}")
@@ -288,23 +298,45 @@ class Catalogue:
         there = photo_columns(self._db)
         later = ", ".join(name if name in there else "NULL" for name in LATER)
         columns = f"name, size, changed, height, width, reason, metadata, {later}, id, key"
-        rows = self._db.execute(f"SELECT {columns} FROM photo WHERE {condition}", values)
-        for row in rows:
+        return self._rows(_entry, f"SELECT {columns} FROM photo WHERE {condition}", values)
+
+    def _rows(
+        self, made: Callable[[Row], T], query: str, values: Sequence[object] | Mapping[str, object] = ()
+    ) -> Iterator[T]:
+        """What is made of each row; of a row that nothing can be made of, DamagedError becomes UserError."""
+        with self._undamaged():
+            cursor = self._db.execute(query, values)
+        while True:
             with self._undamaged():
-                metadata = check_row(row)
-            name, size, changed, height, width, reason, _, *rest, key = row
-            shape = None if height is None else (height, width)
-            yield Photo(os.fsdecode(name), size, changed, shape, reason, metadata, *rest), key
+                found = [made(row) for row in cursor.fetchmany(FETCHED)]
+            if not found:
+                return
+            yield from found
 
     @contextmanager
     def _undamaged(self) -> Iterator[None]:
         """Around what reads the file: what is no catalogue is a UserError."""
         try:
             yield
-        except (DamagedError, sqlite3.DatabaseError) as error:
-            if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in PASSING:
+        except (DamagedError, UnicodeDecodeError, sqlite3.DatabaseError) as error:
+            # Of what is not SQLite's own error there is no code.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in PASSING:
                 raise
             raise UserError(f"{self._path} is damaged, or no library ({error})") from error
+
+
+def _entry(row: Row) -> Entry:
+    check_types(row, PHOTO)
+    name, size, changed, height, width, reason, metadata, *rest, key = row
+    shape, columns = check_shape(height, width), check_strings(parse_json(metadata))
+    return Photo(os.fsdecode(name), size, changed, shape, reason, columns, *rest), key
+
+
+def _segment(row: Row) -> tuple[int, Segment | None]:
+    """A segment by its number; a key that counts no longer, which has neither size nor kind."""
+    check_types(row, SEGMENT)
+    number, size, kind = row
+    return (number, None) if size is None else (check_segment(number), Segment(size, kind))
 
 
 def _about(db: sqlite3.Connection, key: str) -> Any:

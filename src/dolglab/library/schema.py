@@ -9,10 +9,12 @@ import json
 import math
 import re
 import sqlite3
-from collections.abc import Mapping
-from typing import Any, get_args
+from types import NoneType
+from typing import Any, TypeVar, get_args
 
 from dolglab.contracts import Colour
+
+T = TypeVar("T")
 
 SCHEMA = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -48,9 +50,15 @@ CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
 LATER = {"ctime": "INTEGER", "digest": "BLOB"}
 # Of what SQLite has without being asked.
 OWN = re.compile(r"sqlite_(autoindex_\w+|sequence|stat\d)")
-# Types of what a photo's row says: name, size, changed, height, width, reason, metadata, ctime, digest, id, key.
-ROW = (bytes, int, int, int | None, int | None, str | None, str, int | None, bytes | None, int, int | None)
+Row = tuple[Any, ...]
+Types = tuple[type | tuple[type, type], ...]
+# What a photo's row says: name, size, changed, height, width, reason, metadata, ctime, digest, id, key.
+WHOLE, TEXT = (int, NoneType), (str, NoneType)
+PHOTO: Types = (bytes, int, int, WHOLE, WHOLE, TEXT, str, WHOLE, (bytes, NoneType), int, WHOLE)
+# A segment's: number, size, kind; a dead key's has but that.
+SEGMENT: Types = (int, WHOLE, TEXT)
 MAX_DIM, MAX_SCALES, MAX_SCALE = 1 << 16, 64, 8.0
+MAX_SEGMENT = 1 << 31
 
 
 class DamagedError(ValueError):
@@ -87,14 +95,32 @@ def parse_json(text: str) -> Any:
         raise DamagedError(f"no JSON: {str(text)[:20]!r}") from error
 
 
-def check_row(row: tuple[Any, ...]) -> Mapping[str, str]:
-    """The metadata of a photo's row, see `ROW`. Raises DamagedError for values that no photo has."""
-    if not all(isinstance(value, kind) for value, kind in zip(row, ROW, strict=True)):
-        raise DamagedError(f"a photo's row has values of other types: {str(row)[:80]}")
-    height, width, metadata = row[3], row[4], parse_json(row[6])
-    if (height is None) != (width is None) or (height is not None and min(height, width) < 1):
+def check_types(row: Row, types: Types) -> None:
+    """Raise DamagedError for a row with a value of another type: SQLite's columns take any."""
+    if not all(map(isinstance, row, types)):
+        raise DamagedError(f"a row has values of other types: {str(row)[:80]}")
+
+
+def value_of(kind: type[T], row: Row) -> T:
+    """The one value of a row. Raises DamagedError for another type's."""
+    check_types(row, (kind,))
+    return row[0]
+
+
+def check_shape(height: int | None, width: int | None) -> tuple[int, int] | None:
+    """A photo's height and width in pixels, if it has any. Raises DamagedError for one without the other, and for 0."""
+    if height is None and width is None:
+        return None
+    if height is None or width is None or min(height, width) < 1:
         raise DamagedError(f"a photo is of {width} x {height} pixels")
-    return check_strings(metadata)
+    return height, width
+
+
+def check_segment(number: Any) -> int:
+    """A segment's number. Raises DamagedError for what is none."""
+    if not isinstance(number, int) or not 0 < number < MAX_SEGMENT:
+        raise DamagedError(f"there is no segment {str(number)[:80]}")
+    return number
 
 
 def check_strings(value: Any, *keys: str) -> dict[str, str]:
