@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dolglab.data.image_errors import BrokenImageError, TooLargeError, check_pixels
+from dolglab.data.image_errors import BrokenImageError, TooLargeError, UnsupportedImageError, check_pixels
 from dolglab.data.image_formats import MAX_SCANS
 from dolglab.data.image_reading import CropRange, MemoryBudget, Reading, decode, decode_crop, decode_shrunk
 from dolglab.data.preparation.scan import inspect
-from picture_encodings import master, saved
+from dolglab.data.tiff import open_tiff
+from picture_encodings import master, pages, saved, tiff
 
 ANYWAY = Reading(damaged=True)
 # A disk's block that was never written, or was written by something else.
@@ -117,6 +118,28 @@ def test_pages_of_a_tiff_are_counted_up_to_a_limit() -> None:
     page = Image.fromarray(master(6, 8))
     page.save(buffer, "TIFF", save_all=True, append_images=[page] * 1200)
     np.testing.assert_array_equal(decode(buffer.getvalue()), master(6, 8))
+
+
+def test_smaller_copies_of_a_page_are_no_further_pages() -> None:
+    levels = master(64, 96)
+    copies = [{"data": np.ascontiguousarray(levels[::step, ::step]), "photometric": "rgb"} for step in (1, 2, 4)]
+    other = {"data": master(48, 96), "photometric": "rgb"}
+    for order in (copies, copies[::-1]):
+        assert open_tiff(pages(*order)).further == 0
+        assert open_tiff(pages(*order, other)).further == 1
+        np.testing.assert_array_equal(decode(pages(*order)), levels)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (tiff(np.zeros((20, 30, 9), np.uint8), "rgb", planarconfig="contig"), "9 samples a pixel"),
+        (tiff(np.zeros((5, 16, 32), np.uint16), volumetric=True, tile=(5, 16, 32)), "5 planes"),
+    ],
+)
+def test_a_tiff_that_is_no_picture_is_refused_before_it_is_decoded(data: bytes, said: str) -> None:
+    with pytest.raises(UnsupportedImageError, match=said):
+        decode(data)
 
 
 def test_readers_share_one_budget() -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dolglab.data.photos import PhotoFile
+from dolglab.library import ingest
 from dolglab.library.catalogue import FILE, photo_columns
 from dolglab.library.ingest import Intake, embed, embed_places
 from dolglab.library.library import Library
@@ -111,6 +112,25 @@ def test_a_library_of_an_earlier_version_is_not_described_anew(
     assert len(Library(tmp_path / "merged")) == 6
     with closing(sqlite3.connect(tmp_path / "copy" / FILE)) as db:
         assert not photo_columns(db) & LATER.keys()
+
+
+def test_a_library_of_an_earlier_version_whose_describing_anew_was_stopped_goes_on(
+    library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with library.change() as change:
+        change.set_ctimes((name, None) for name in library.catalogue.names())
+    library.close()
+
+    def stopped(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "embed", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            embed_places([], str(library.folder), again=True)
+    capsys.readouterr()
+    embed_places([str(folder)], str(library.folder), max_side=64)
+    assert "6 photos described, 0 already there" in capsys.readouterr().out
 
 
 def test_a_file_that_the_library_has_by_another_path_is_there(

@@ -21,7 +21,7 @@ FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 # Levels by which the colours of a profile may differ from those of sRGB that it is said to be.
 SAME = 2
 # What profiles call the colours that Pillow's modes hold.
-SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab "}
+SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
 
 
 def to_8_bits(samples: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:

@@ -24,7 +24,7 @@ HEADERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PAGES = 1000
 # Bits of NewSubfileType: a smaller copy of another page, and a mask for one.
 REDUCED, MASK = 1, 4
-# A first page with sides below this share of those of a page of the same shape is its thumbnail.
+# A page with sides of at most this share of those of a page of the same shape is a smaller copy of it.
 THUMBNAIL = 0.5
 # What Pillow decodes rightly: its compressions, and of samples of 8 bits and less its colours.
 PILLOW_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000})
@@ -33,6 +33,8 @@ PILLOW_COLOURS = frozenset({0, 1, 2, 3, 5, 6, 8})
 PLAIN_COMPRESSIONS = frozenset({1, 8, 32773, 32946, 34925})
 PLAIN_BITS, FLOAT_PREDICTOR = frozenset({1, 8, 16, 32, 64}), 3
 LAB = (PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB)
+# Samples a pixel, those of the colours included.
+MAX_SAMPLES = 8
 # Kinds of alpha: that the colours hold already, and that they do not.
 PREMULTIPLIED, SEPARATE = 1, 2
 EXTRA = "pip install 'dolglab[formats]'"
@@ -40,7 +42,7 @@ EXTRA = "pip install 'dolglab[formats]'"
 CHANNELS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3}
 
 
-class Picture(NamedTuple):
+class TiffPicture(NamedTuple):
     """A TIFF's page that is the picture.
 
     Attributes:
@@ -94,10 +96,10 @@ def is_tiff(data: bytes) -> bool:
     return data[:4] in HEADERS
 
 
-def open_tiff(data: bytes) -> Picture:
+def open_tiff(data: bytes) -> TiffPicture:
     """The page of a TIFF that is its picture: the first, if that is no smaller copy of another.
 
-    Raises tifffile's errors for what is no whole file.
+    Raises UnsupportedImageError for what is no picture, and tifffile's errors for what is no whole file.
     """
     file = tifffile.TiffFile(io.BytesIO(data))
     pages = [page for _, page in zip(range(MAX_PAGES), file.pages, strict=False) if isinstance(page, TiffPage)]
@@ -108,12 +110,17 @@ def open_tiff(data: bytes) -> Picture:
     whole = whole or [page for page in below if not page.subfiletype & (REDUCED | MASK)] or pages
     if not whole:
         raise BrokenImageError("a TIFF without a page")
-    first = next((page for page in whole if _is_thumbnail(whole[0], page)), whole[0])
+    larger = [page for page in whole if _is_thumbnail(whole[0], page)]
+    first = max(larger, key=lambda page: page.imagewidth, default=whole[0])
     place = next((place for place, page in enumerate(pages) if page is first), None)
-    return Picture(first, place, sum(page is not first for page in whole))
+    if first.imagedepth > 1 or first.samplesperpixel > MAX_SAMPLES:
+        depth = f"{first.samplesperpixel} samples a pixel" if first.imagedepth == 1 else f"{first.imagedepth} planes"
+        raise UnsupportedImageError(f"a TIFF of {depth} is not read")
+    further = sum(page is not first and not _is_thumbnail(page, first) for page in whole)
+    return TiffPicture(first, place, further)
 
 
-def read_samples(picture: Picture) -> Image.Image:
+def read_samples(picture: TiffPicture) -> Image.Image:
     """A page's samples, 8 bits of each, as an image of mode L, LA, RGB, RGBA, CMYK or LAB.
 
     Raises UnsupportedImageError for samples that are not read, and tifffile's errors for broken ones.
@@ -130,8 +137,6 @@ def read_samples(picture: Picture) -> Image.Image:
     samples = page.asarray().reshape(page.shape)
     # Planes become channels.
     samples = np.moveaxis(samples, page.axes.index("S"), -1) if "S" in page.axes else samples[..., None]
-    if samples.ndim != 3:
-        raise UnsupportedImageError(f"a TIFF with pages of {samples.ndim - 1} dimensions is not read")
     if page.photometric in LAB:
         return Image.merge("LAB", [Image.fromarray(plane) for plane in _lab(samples, page)])
     if page.photometric == PHOTOMETRIC.PALETTE:
@@ -155,7 +160,9 @@ def _is_thumbnail(first: TiffPage, other: TiffPage) -> bool:
     """Whether a page that does not say so is a smaller copy of another one, of the same shape."""
     height, width = first.imagelength, first.imagewidth
     scale = width / max(1, other.imagewidth)
-    return scale < THUMBNAIL and abs(scale * other.imagelength - height) <= max(1, 0.02 * height)
+    return scale <= THUMBNAIL + 1 / max(1, other.imagewidth) and abs(scale * other.imagelength - height) <= max(
+        1, 0.02 * height
+    )
 
 
 def _lab(samples: NDArray[np.generic], page: TiffPage) -> list[NDArray[np.uint8]]:

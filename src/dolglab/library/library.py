@@ -228,13 +228,14 @@ class Library:
                 continue
             wanted = np.unique(keys[keys >= 0])
             photos = self.catalogue.photos(wanted.tolist())
-            if len(photos) == len(wanted):
+            missing = wanted[~np.isin(wanted, list(photos))]
+            if not len(missing):
                 return [
                     [Answer(photos[key], float(c)) for key, c in zip(row.tolist(), line, strict=True) if key >= 0]
                     for row, line in zip(keys, cosines, strict=True)
                 ]
             if self.catalogue.version() == version:
-                raise UserError(f"{self.folder} is damaged: photos of {len(wanted) - len(photos)} answers are missing")
+                raise UserError(f"{self.folder} is damaged: photos of {len(missing)} answers are missing")
 
     def keys(self) -> Keys:
         """Keys of all descriptors, (n,), ascending."""

@@ -58,7 +58,7 @@ PHOTO: Types = (bytes, int, int, WHOLE, WHOLE, TEXT, str, WHOLE, (bytes, NoneTyp
 # A segment's: number, size, kind; a dead key's has but that.
 SEGMENT: Types = (int, WHOLE, TEXT)
 MAX_DIM, MAX_SCALES, MAX_SCALE = 1 << 16, 64, 8.0
-MAX_SEGMENT = 1 << 31
+MAX_SEGMENT = MAX_SIDE = 1 << 31
 
 
 class DamagedError(ValueError):
@@ -108,10 +108,10 @@ def value_of(kind: type[T], row: Row) -> T:
 
 
 def check_shape(height: int | None, width: int | None) -> tuple[int, int] | None:
-    """A photo's height and width in pixels, if it has any. Raises DamagedError for one without the other, and for 0."""
+    """A photo's height and width in pixels, if it has any. Raises DamagedError for what no picture has."""
     if height is None and width is None:
         return None
-    if height is None or width is None or min(height, width) < 1:
+    if height is None or width is None or not (0 < height < MAX_SIDE and 0 < width < MAX_SIDE):
         raise DamagedError(f"a photo is of {width} x {height} pixels")
     return height, width
 
@@ -154,7 +154,7 @@ def check_identity(identity: Any) -> dict[str, Any]:
     well = {
         **{key: isinstance(identity.get(key), str) for key in ("model", "title", "source")},
         "dim": _is_whole(identity.get("dim"), MAX_DIM),
-        "max_side": _is_whole(identity.get("max_side"), 1 << 31),
+        "max_side": _is_whole(identity.get("max_side"), MAX_SIDE),
         "scales": isinstance(scales, list) and 0 < len(scales) <= MAX_SCALES and all(map(_is_scale, scales)),
         "colour": identity["colour"] in get_args(Colour) if identity else False,
     }
