@@ -215,6 +215,20 @@ def test_an_index_that_lies_is_refused_in_a_line(tmp_path: Path, change: Callabl
         library.search(unit(3, DIM, 1), 5)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30, 5.0])
+def test_descriptors_of_no_length_are_refused_in_a_line(made: Path, value: float) -> None:
+    for flat in made.glob("segments/*.flat"):
+        data = bytearray(flat.read_bytes())
+        data[-4:] = np.float32(value).tobytes()
+        flat.write_bytes(data)
+    with closing(Library(made)) as library:
+        with pytest.raises(UserError, match="L2-normalised"):
+            library.descriptors(library.keys())
+        if np.isfinite(value):
+            with pytest.raises(UserError, match="L2-normalised"):
+                library.search(np.eye(DIM, dtype=np.float32)[-1:], 20)
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"settings": 1}', '{"settings": {}, "kind": ["flat"]}', "\xff"])
 def test_what_lies_beside_an_index_may_say_anything(made: Path, text: str) -> None:
     for beside in made.glob("segments/*.json"):

@@ -79,16 +79,7 @@ def embed_places(
     if not places and listed is None and not everything:
         raise UserError("which photos? name folders, files or a prefix, or a list of them with --list")
     with closing(Listing(places, shard, listed, exclude, folder if everything else None)) as files:
-        for error in files.unreadable:
-            print(f"left out: {error.filename!r}: {reason(error)}")
-        if files.others:
-            kinds = ", ".join(f"{count} {suffix}" for suffix, count in files.others.most_common(NAMED_KINDS))
-            print(f"left out: {pluralize(files.others.total(), 'file')} of another kind ({kinds})")
-            if RAW_SUFFIXES & files.others.keys():
-                print("raw photographs are not read: develop them to TIFF or JPEG")
-        if files.links:
-            named = truncate_list([repr(link) for link in files.links])
-            print(f"left out: {pluralize(len(files.links), 'link')} out of the folder, {named}: name what is meant too")
+        _print_left_out(files)
         if metadata is not None:
             count, strangers = files.join(metadata, NAMED_ROWS)
             if count:
@@ -141,6 +132,19 @@ def embed_places(
             print(f"{done}: {len(opened)} in {library}")
 
 
+def _print_left_out(files: Listing) -> None:
+    for error in files.unreadable:
+        print(f"left out: {error.filename!r}: {reason(error)}")
+    if files.others:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in files.others.most_common(NAMED_KINDS))
+        print(f"left out: {pluralize(files.others.total(), 'file')} of another kind ({kinds})")
+        if RAW_SUFFIXES & files.others.keys():
+            print("raw photographs are not read: develop them to TIFF or JPEG")
+    if files.links:
+        named = truncate_list([repr(link) for link in files.links])
+        print(f"left out: {pluralize(len(files.links), 'link')} out of the folder, {named}: name what is meant too")
+
+
 def _note_files(library: Library, files: Listing) -> None:
     """Keep what is known of the files beside their photos; say which were met twice."""
     for name, photo in files.twins(1):
@@ -161,7 +165,7 @@ def _print_plan(
     todo = files.changed_count()
     sample = list(islice(files.changed(every=max(1, todo // PLAN_SAMPLE)), PLAN_SAMPLE))
     start = time.perf_counter()
-    for _ in describe_files(loaded, sample, threads, lambda photo: None, lambda file: None):
+    for _ in describe_files(loaded, sample, threads):
         pass
     seconds = (time.perf_counter() - start) / max(1, len(sample)) * todo
     size = todo * (4 * loaded.identity["dim"] + PHOTO_BYTES)
@@ -201,12 +205,20 @@ def embed(
         intake.add_unchanged(file)
 
     try:
-        found = describe_files(loaded, files, threads, unread, unchanged, damaged, intake.further)
-        for file, shape, descriptor in found:
-            progress(file.name, intake.add(file, shape, descriptor))
+        for described in describe_files(loaded, files, threads, damaged, unread, unchanged):
+            progress(described.file.name, intake.add(described))
     finally:
         intake.commit()
     return intake
+
+
+class Described(NamedTuple):
+    """A file with its digest, its height and width as described, its descriptor, (dim,), and how many further pages."""
+
+    file: PhotoFile
+    shape: tuple[int, int]
+    descriptor: NDArray[np.float32]
+    further: int
 
 
 class Intake:
@@ -229,14 +241,17 @@ class Intake:
         self.further: dict[str, int] = {}
         self.since = time.monotonic()
 
-    def add(self, file: PhotoFile, shape: tuple[int, int], descriptor: NDArray[np.float32]) -> str | None:
+    def add(self, described: Described) -> str | None:
         """Why it could not be; None where it was."""
-        if not np.isfinite(descriptor).all():
+        photo = _photo(described.file)
+        if described.further:
+            self.further[photo.name] = described.further
+        if not np.isfinite(described.descriptor).all():
             why = "the network gave no finite descriptor"
-            self.add_unread(replace(_photo(file), reason=why))
+            self.add_unread(replace(photo, reason=why))
             return why
-        self.photos.append(replace(_photo(file), shape=shape))
-        self.descriptors.append(descriptor)
+        self.photos.append(replace(photo, shape=described.shape))
+        self.descriptors.append(described.descriptor)
         self._commit_if_due()
         return None
 
@@ -278,24 +293,22 @@ def describe_files(
     loaded: LoadedExtractor,
     files: Iterable[PhotoFile],
     threads: int,
-    unread: Callable[[Photo], None],
-    unchanged: Callable[[PhotoFile], None],
     damaged: bool = False,
-    further: dict[str, int] | None = None,
-) -> Iterator[tuple[PhotoFile, tuple[int, int], NDArray[np.float32]]]:
-    """Each file, with its digest, its height and width as described and its descriptor, (dim,), about in their order.
+    unread: Callable[[Photo], None] = lambda photo: None,
+    unchanged: Callable[[PhotoFile], None] = lambda file: None,
+) -> Iterator[Described]:
+    """Each file that can be read and is not as it was, about in their order.
 
     Args:
         threads: that read and decode.
         damaged: damaged JPEGs are described as far as they can be read.
         unread: told of each file that could not be read; where that may pass its size is `UNKNOWN_SIZE`.
         unchanged: told of each file whose bytes have the digest that it came with.
-        further: takes, by name, how many pages a file has beside the one that is described.
     """
     import torch
 
     extractor = loaded.extractor
-    by_place: dict[int, PhotoFile] = {}
+    by_place: dict[int, tuple[PhotoFile, int]] = {}
 
     def groups() -> Iterator[Group]:
         """Photos that go through the network together, by their places in `by_place`."""
@@ -308,9 +321,7 @@ def describe_files(
             elif found.pixels is None:
                 unchanged(file)
             else:
-                by_place[place] = replace(file, digest=found.digest)
-                if found.further and further is not None:
-                    further[file.name] = found.further
+                by_place[place] = replace(file, digest=found.digest), found.further
                 yield from buckets.add(place, torch.from_numpy(found.pixels))
         yield from buckets.rest()
 
@@ -323,7 +334,8 @@ def describe_files(
     share_cores = partial(torch.set_num_threads, max(1, torch.get_num_threads() // workers))
     for group, descriptors in prefetch_map(describe, groups(), workers, workers + 1, share_cores):
         for (place, image), descriptor in zip(group, descriptors, strict=True):
-            yield by_place.pop(place), (int(image.shape[0]), int(image.shape[1])), descriptor
+            file, further = by_place.pop(place)
+            yield Described(file, (int(image.shape[0]), int(image.shape[1])), descriptor, further)
 
 
 class _Decoded(NamedTuple):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dolglab.contracts import Colour
 from dolglab.data.addresses import allow, check_allowed
@@ -45,6 +46,8 @@ class Answer:
 LOCK = ".lock"
 # Descriptors that are read at a time.
 BATCH = 8192
+# A value of an L2-normalised descriptor, or the product of two, with what rounding adds.
+MAX_VALUE = 1.01
 # What of a model's identity must be the library's.
 IDENTITY = ("model", "dim", "scales", "max_side", "colour")
 
@@ -226,6 +229,7 @@ class Library:
                 if self.catalogue.version() == version:
                     raise
                 continue
+            self._check_values(cosines[keys >= 0])
             wanted = np.unique(keys[keys >= 0])
             photos = self.catalogue.photos(wanted.tolist())
             missing = wanted[~np.isin(wanted, list(photos))]
@@ -252,6 +256,7 @@ class Library:
             own = np.flatnonzero(numbers == number)
             for part in (own[start : start + BATCH] for start in range(0, len(own), BATCH)):
                 found[part] = self.store.rows(number, rows[part])
+        self._check_values(found)
         return found
 
     @contextmanager
@@ -290,6 +295,11 @@ class Library:
             self.store.sweep(self.contents())
         finally:
             release(lock)
+
+    def _check_values(self, values: NDArray[np.float32]) -> None:
+        """Raise UserError for values or products of descriptors of another length than 1."""
+        if not (np.abs(values) <= MAX_VALUE).all():
+            raise UserError(f"{self.folder} is damaged: it holds descriptors that are not L2-normalised")
 
     def _current(self) -> tuple[int, Contents]:
         """What there is, and the catalogue's version at that moment; threads that search share both or neither."""
