@@ -197,6 +197,16 @@ def tiffs(
     yield "grey 12", packed_12_bits(grays), g, LOSSLESS
     for bits in (10, 12, 14):
         yield f"grey {bits}, packed", tiff(deep(grays, bits), bitspersample=bits, compression=None), g, LOSSLESS
+    for compression in (None, "lzw"):
+        how = f" {compression}" if compression else ""
+        for bits in (10, 12):
+            for colours, levels in (("grey", grays), ("RGB", rgb)):
+                photometric = "rgb" if colours == "RGB" else "minisblack"
+                data = tiff(deep(levels, bits), photometric, compression=compression)
+                yield f"{colours} {bits} in 16 bits{how}", data, shown(levels), LOSSLESS
+        stated = [(281, 3, 1, (1 << 14) - 1, True)]
+        data = tiff(deep(grays, 14), compression=compression, extratags=stated)
+        yield f"grey 14 in 16 bits, stated{how}", data, g, LOSSLESS
     yield from labs(rgb)
     small = cv2.resize(rgb, (40, 30), interpolation=cv2.INTER_AREA)
     full = {"data": rgb, "photometric": "rgb"}

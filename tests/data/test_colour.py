@@ -10,7 +10,8 @@ import pillow_heif
 import pytest
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 
 from dolglab.data.image_reading import CropRange, Reading, decode, decode_crop, decode_shrunk
 from dolglab.data.photos import query_pixels
@@ -162,3 +163,77 @@ def test_half_transparent_is_half_white(picture: NDArray[np.uint8]) -> None:
         buffer = io.BytesIO()
         tifffile.imwrite(buffer, samples, photometric="rgb", extrasamples=["assocalpha"])
         assert np.abs(decode(buffer.getvalue()) - expected).max() <= 3
+
+
+def exif_of(index: str) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "camera"
+    exif.get_ifd(ExifTags.IFD.Exif)[0xA005] = {1: index}
+    return exif
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG"])
+def test_cameras_name_adobe_rgb(picture: NDArray[np.uint8], kind: str) -> None:
+    values = Image.fromarray(values_in("Adobe RGB", picture))
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    named = saved(values, kind, exif=exif_of("R03"), **options)
+    assert np.abs(decode(named).astype(int) - picture).mean() <= LOST
+    assert np.abs(decode_shrunk(named, max(picture.shape)).astype(int) - picture).mean() <= LOST
+    assert np.abs(decode(named, IGNORE).astype(int) - np.asarray(values)).mean() <= LOST
+    # What the file holds comes first; the usual word is sRGB's.
+    both = saved(Image.fromarray(picture), kind, exif=exif_of("R03"), icc_profile=rgb_profile("sRGB"), **options)
+    usual = saved(Image.fromarray(picture), kind, exif=exif_of("R98"), **options)
+    for data in (both, usual):
+        np.testing.assert_array_equal(decode(data), decode(data, IGNORE))
+
+
+def png_with(values: NDArray[np.uint8], *chunks: tuple[bytes, tuple[float, ...]]) -> bytes:
+    info = PngInfo()
+    for name, numbers in chunks:
+        info.add(name, b"".join(round(number * 100_000).to_bytes(4) for number in numbers))
+    return saved(Image.fromarray(values), "PNG", pnginfo=info)
+
+
+P3 = (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
+REC709 = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+
+
+@pytest.mark.parametrize(
+    ("space", "chunks"),
+    [
+        ("linear", [(b"gAMA", (1.0,))]),
+        ("linear", [(b"gAMA", (1.0,)), (b"cHRM", REC709)]),
+        ("Display P3", [(b"gAMA", (0.45455,)), (b"cHRM", P3)]),
+        ("Display P3", [(b"cHRM", P3)]),
+    ],
+)
+def test_png_describes_its_colours(
+    picture: NDArray[np.uint8], space: str, chunks: list[tuple[bytes, tuple[float, ...]]]
+) -> None:
+    values = values_in(space, picture)
+    data = png_with(values, *chunks)
+    assert np.abs(decode(data).astype(int) - picture).mean() <= (2 * LOST if space == "linear" else LOST)
+    np.testing.assert_array_equal(decode(data, IGNORE), values)
+    half = picture.reshape(picture.shape[0] // 2, 2, picture.shape[1] // 2, 2, 3).mean((1, 3))
+    reduced = decode_shrunk(data, picture.shape[1] // 2, max_pixels=100)
+    assert np.abs(reduced - half).mean() <= np.abs(decode_shrunk(data, picture.shape[1] // 2) - half).mean() + 1
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [(b"gAMA", (0.45455,))],
+        [(b"gAMA", (0.45455,)), (b"cHRM", REC709)],
+        [(b"gAMA", (0.0,))],
+        [(b"cHRM", (0.3,) * 8)],
+        [(b"cHRM", (0.0,) * 8)],
+        [(b"gAMA", (1.0,)), (b"sRGB", ())],
+    ],
+)
+def test_png_that_means_srgb_or_says_nonsense_is_as_it_is(
+    picture: NDArray[np.uint8], chunks: list[tuple[bytes, tuple[float, ...]]]
+) -> None:
+    info = PngInfo()
+    for name, numbers in chunks:
+        info.add(name, b"".join(round(n * 100_000).to_bytes(4) for n in numbers) if numbers else b"\0")
+    np.testing.assert_array_equal(decode(saved(Image.fromarray(picture), "PNG", pnginfo=info)), picture)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from dolglab.contracts import Colour
+from dolglab.data.colour_spaces import stated_profile
 from dolglab.data.image_errors import UnsupportedImageError
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
@@ -54,7 +55,7 @@ def image_of(levels: NDArray[np.uint8]) -> Image.Image:
 
 def rgb_of(image: Image.Image, colour: Colour = "srgb") -> tuple[Pixels, bytes | None]:
     """An image of any mode as RGB, and the profile that `to_srgb` still has to bring it from: None for none."""
-    profile = image.info.get("icc_profile") if colour == "srgb" else None
+    profile = image.info.get("icc_profile") or stated_profile(image) if colour == "srgb" else None
     if image.mode == "LAB":
         return np.array(lab_transform().apply(image)), None
     if image.mode == "CMYK":

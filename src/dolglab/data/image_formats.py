@@ -11,6 +11,7 @@ import simplejpeg
 from PIL import Image
 
 from dolglab.contracts import Orientation
+from dolglab.data.colour_spaces import OPTION_FILE, stated_profile
 from dolglab.data.image_errors import MAX_PIXELS, BrokenImageError, broken_image_errors, check_pixels
 from dolglab.data.tiff import is_tiff, open_tiff
 
@@ -146,12 +147,13 @@ def jpeg_orientation(data: bytes, orientation: Orientation) -> int:
 
 
 def jpeg_profile(data: bytes) -> bytes | None:
-    """A JPEG's ICC profile; None where there is none that can be read."""
-    if data.find(ICC_MARK, 0, jpeg_header_end(data)) < 0:
+    """A JPEG's ICC profile, or that of the space that its EXIF names; None where there is none that can be read."""
+    end = jpeg_header_end(data)
+    if data.find(ICC_MARK, 0, end) < 0 and data.find(OPTION_FILE.encode(), 0, end) < 0:
         return None
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return image.info.get("icc_profile")
+            return image.info.get("icc_profile") or stated_profile(image)
     except Exception:  # As above.
         return None
 

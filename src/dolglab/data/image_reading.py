@@ -364,6 +364,6 @@ def _reduced(image: Image.Image, factor: int) -> Image.Image:
     elif image.mode in REDUCIBLE:
         # By area, without a second copy of the whole.
         smaller = image.reduce(factor)
-        smaller.info = image.info
+        smaller.info, smaller.format = image.info, image.format
         return smaller
     return image

@@ -37,6 +37,8 @@ LAB = (PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB)
 MAX_SAMPLES = 8
 # Kinds of alpha: that the colours hold already, and that they do not.
 PREMULTIPLIED, SEPARATE = 1, 2
+# The tag of the highest value, and the highest of a 16-bit picture that is taken for one of fewer bits.
+MAX_SAMPLE_VALUE, DARKEST = 281, 1 << 12
 EXTRA = "pip install 'dolglab[formats]'"
 # Channels of a colour, by photometric interpretation.
 CHANNELS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3}
@@ -70,8 +72,10 @@ class TiffPicture(NamedTuple):
             return False
         if page.bitspersample <= 8:
             return page.photometric in PILLOW_COLOURS
+        # It keeps the upper 8 bits, of which some scanners use none.
         deep = {1: (1,), 2: (3, 4), 5: (4,)}.get(int(page.photometric), ())
-        return page.bitspersample == 16 and page.samplesperpixel in deep and page.planarconfig == 1
+        alike = page.bitspersample == 16 and page.samplesperpixel in deep and page.planarconfig == 1
+        return alike and page.compression not in PLAIN_COMPRESSIONS and not _has_imagecodecs()
 
     @property
     def deep(self) -> bool:
@@ -142,7 +146,7 @@ def read_samples(picture: TiffPicture) -> Image.Image:
     if page.photometric == PHOTOMETRIC.PALETTE:
         samples, bits = np.moveaxis(np.asarray(page.colormap), 0, -1)[samples[..., 0]], 16
     else:
-        bits = page.bitspersample
+        bits = _bits(samples, page)
     levels = to_8_bits(samples, bits)
     if page.photometric == PHOTOMETRIC.MINISWHITE:
         levels[..., 0] = 255 - levels[..., 0]
@@ -163,6 +167,23 @@ def _is_thumbnail(first: TiffPage, other: TiffPage) -> bool:
     return scale <= THUMBNAIL + 1 / max(1, other.imagewidth) and abs(scale * other.imagelength - height) <= max(
         1, 0.02 * height
     )
+
+
+def _bits(samples: NDArray[np.generic], page: TiffPage) -> int:
+    """How many bits the samples use: cameras and scanners of 10 to 14 bits write them into 16.
+
+    Few say so, by the tag of the highest value; of others no picture is so dark that it stays below a sixteenth of
+    white.
+    """
+    if samples.dtype != np.uint16 or page.bitspersample != 16:
+        return page.bitspersample
+    stated = page.tags.get(MAX_SAMPLE_VALUE)
+    highest = int(np.max(stated.value)) if stated is not None else 0
+    if not 0 < int(samples.max()) <= highest:
+        highest = int(samples.max())
+        if highest >= DARKEST:
+            return 16
+    return max(8, highest.bit_length())
 
 
 def _lab(samples: NDArray[np.generic], page: TiffPage) -> list[NDArray[np.uint8]]:
