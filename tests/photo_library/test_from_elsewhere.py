@@ -16,6 +16,7 @@ import pytest
 
 from dolglab.data import addresses
 from dolglab.errors import UserError
+from dolglab.library import stores
 from dolglab.library.catalogue import FILE
 from dolglab.library.contents import Photo, key_of
 from dolglab.library.duplicates import write_duplicates
@@ -317,11 +318,17 @@ def test_a_network_of_the_hub_is_fetched_where_that_is_allowed() -> None:
     assert model_source(identity(DIM)) == "m"
 
 
-def test_a_milvus_that_the_user_names_is_asked(tmp_path: Path) -> None:
-    """Its address is allowed, so the mistake is that nobody is there."""
-    pytest.importorskip("pymilvus")
-    with pytest.raises(UserError, match="Milvus says"):
-        Library.open(tmp_path / "library", identity(DIM), "http://127.0.0.1:9")
+def test_a_milvus_that_only_a_library_names_is_not_asked(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(stores, "open_store", lambda folder, *rest: asked.append(folder))
+    # Who names it in the command allows it, here or there.
+    Library.open(made.parent / "new", identity(DIM), "http://127.0.0.1:9").catalogue.close()
+    addresses.check_allowed("http://127.0.0.1:9")
+    monkeypatch.undo()
+    assert asked == [made.parent / "new"]
+    monkeypatch.setenv(addresses.VARIABLE, "http")
+    with pytest.raises(UserError, match="not opened"):
+        Library(made.parent / "new")
 
 
 def test_what_saves_an_index_says_its_class(tmp_path: Path) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
 
 from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import fingerprint
-from dolglab.extraction.extractor import Extractor, OnnxExtractor, Session
+from dolglab.extraction.extractor import INPUT, Extractor, OnnxExtractor, Session
 from dolglab.models.backbone import Backbone
 from dolglab.models.checkpoint import load_model
 from dolglab.models.dolg import DOLG, GlobalDescriptor
@@ -136,3 +138,35 @@ def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"a\.onnx"):
         Session(tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda graph: setattr(graph.graph.input[0], "name", "x"), "no file that"),
+        (lambda graph: graph.graph.output.append(graph.graph.output[0]), "cannot be run|no file that"),
+        (lambda graph: set_about(graph, "dim", "eight"), "no file that"),
+        (lambda graph: set_about(graph, "dim", "9"), "descriptors of 9 values"),
+        (lambda graph: graph.ClearField("metadata_props"), "does not say"),
+    ],
+)
+def test_a_file_that_lies_is_refused_in_a_line(
+    folder: Path, tmp_path: Path, change: Callable[[onnx.ModelProto], object], said: str
+) -> None:
+    graph = onnx.load(folder / "model.onnx")
+    change(graph)
+    for node in graph.graph.node:
+        node.input[:] = [graph.graph.input[0].name if name == INPUT else name for name in node.input]
+    onnx.save(graph, tmp_path / "a.onnx")
+    with pytest.raises(UserError, match=said):
+        Session(tmp_path / "a.onnx")(np.zeros((1, 3, 64, 64), np.float32))
+
+
+def set_about(graph: onnx.ModelProto, key: str, value: str) -> None:
+    for entry in graph.metadata_props:
+        entry.value = value if entry.key == key else entry.value
+
+
+def test_images_that_a_file_cannot_take_are_refused_in_a_line(session: Session) -> None:
+    with pytest.raises(UserError, match="cannot describe"):
+        session(np.zeros((1, 4, 64, 64), np.float32))

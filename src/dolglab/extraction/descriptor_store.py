@@ -94,7 +94,7 @@ def read_store(folder: Path, benchmark: Benchmark, model: str | None = None) -> 
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         digest, made_by, name = about["digest"], about["model"], about["benchmark"]
         dim = np.load(folder / DESCRIPTORS, mmap_mode="r", allow_pickle=False).shape[1]
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise UserError(f"{folder} holds no descriptors that an evaluation kept") from error
     if digest != benchmark.digest:
         raise UserError(f"{folder} holds descriptors of {name} (digest {digest}), not of {benchmark.name}'s images")
@@ -185,8 +185,11 @@ class FeatureTarget(ABC):
     def time_spent(self) -> tuple[int, float]:
         """Images that were described, and the seconds that took, over all runs that did."""
         file = self.folder / TIMING
-        images, seconds = json.loads(file.read_text()) if file.exists() else (0, 0.0)
-        return int(images), float(seconds)
+        try:
+            images, seconds = json.loads(file.read_text()) if file.exists() else (0, 0.0)
+            return int(images), float(seconds)
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise UserError(f"{file} is damaged: delete it, and time is counted from now on") from error
 
     def seconds_per_image(self) -> float:
         """What an image took, over all runs that described some; 0 where none did."""

@@ -226,8 +226,10 @@ class Session:
 
     Attributes:
         about: what the file says of itself.
+        dim: length of its descriptors.
 
-    Raises UserError where onnxruntime is missing, or the file is none that this project wrote.
+    Raises UserError where onnxruntime is missing, or the file is none that this project wrote; a call does for images
+    that it cannot describe, and for descriptors of another shape than it says.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -246,10 +248,22 @@ class Session:
         self.about: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         if not {"fingerprint", "normalisation", "dim"} <= self.about.keys():
             raise UserError(f"{path} does not say what it is: no file that `dolglab export` wrote")
+        ends = [[end.name for end in both] for both in (self._session.get_inputs(), self._session.get_outputs())]
+        dim = self.about["dim"]
+        if ends != [[INPUT], [OUTPUT]] or not dim.isdecimal():
+            raise UserError(f"{path} takes {ends[0]} and gives {ends[1]} of {dim}: no file that `dolglab export` wrote")
+        self.dim = int(dim)
 
     def __call__(self, images: FloatArray) -> FloatArray:
         """(b, 3, h, w) to (b, dim), L2-normalised."""
-        return np.asarray(self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)})[0])
+        try:
+            found = np.asarray(self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)})[0])
+        except Exception as error:
+            # Its exceptions have no common class of their own.
+            raise UserError(f"the ONNX file cannot describe images {images.shape} ({type(error).__name__})") from error
+        if found.shape != (len(images), self.dim) or found.dtype != np.float32:
+            raise UserError(f"the ONNX file gives {found.dtype} {found.shape}, not descriptors of {self.dim} values")
+        return found
 
 
 class OnnxExtractor(Extractor):
@@ -274,6 +288,8 @@ class OnnxExtractor(Extractor):
         super().__init__(model, scales, resize, pixels)
         if session.about["normalisation"] != "inside":
             raise UserError("the ONNX file wants normalised images: export it without --normalised-input")
+        if session.dim != model.dim:
+            raise UserError(f"the ONNX file gives descriptors of {session.dim} values, the network of {model.dim}")
         self.session = session
 
     @property
