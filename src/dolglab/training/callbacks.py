@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from dolglab.contracts import BadImage, Batch
 from dolglab.errors import UserError
+from dolglab.io import atomic_path, write_bytes
 from dolglab.training.module import LandmarkModule, NotFiniteError
 
 # What systems send before they end a job: a request to end, and Slurm's and submitit's warnings of a preemption.
@@ -78,13 +79,17 @@ class BadImageLog(Callback):
         self.seen: set[str] = set()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the names that this process's file has already."""
+        """Read the names that this process's file has already; a last row that a kill cut short is taken out."""
         if trainer.global_rank:
             self.path = self.run / f"bad_images.rank{trainer.global_rank}.csv"
         self.seen = set()
         if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-                self.seen = {row["name"] for row in csv.DictReader(file)}
+            data = self.path.read_bytes()
+            whole = data[: data.rfind(b"\n") + 1]
+            if whole != data:
+                write_bytes(self.path, whole)
+            rows = csv.reader(whole.decode(errors="surrogateescape").splitlines(keepends=True))
+            self.seen = {row[0] for row in rows if row} - {BadImage._fields[0]}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -93,7 +98,7 @@ class BadImageLog(Callback):
         fresh = [image for image in dict.fromkeys(batch.bad) if image.name not in self.seen]
         if fresh:
             self.seen.update(image.name for image in fresh)
-            header = [] if self.path.exists() else [BadImage._fields]
+            header = [] if self.path.exists() and self.path.stat().st_size else [BadImage._fields]
             with self.path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 csv.writer(file).writerows([*header, *fresh])
 
@@ -120,7 +125,8 @@ class DumpNonFiniteBatch(Callback):
         # Tensors and lists, which `torch.load` reads without running code; ids as hexadecimal digits.
         ids = [f"{int(sample):016x}" for sample in batch.ids]
         plain = {"images": batch.images, "labels": batch.labels, "draws": batch.draws, "ids": ids}
-        torch.save({"batch": plain, "state_dict": pl_module.state_dict()}, path)
+        with atomic_path(path) as aside:
+            torch.save({"batch": plain, "state_dict": pl_module.state_dict()}, aside)
         exception.args = (f"{exception}; the batch and the weights are in {path}",)
 
 
