@@ -187,6 +187,14 @@ def test_cameras_name_adobe_rgb(picture: NDArray[np.uint8], kind: str) -> None:
         np.testing.assert_array_equal(decode(data), decode(data, IGNORE))
 
 
+def test_broken_exif_leaves_the_picture(picture: NDArray[np.uint8]) -> None:
+    exif = exif_of("R03").tobytes()
+    for length in range(6, len(exif), 7):
+        for kind in ("JPEG", "WEBP", "PNG"):
+            data = saved(Image.fromarray(picture), kind, exif=exif[:length])
+            assert decode(data).shape == picture.shape
+
+
 def png_with(values: NDArray[np.uint8], *chunks: tuple[bytes, tuple[float, ...]]) -> bytes:
     info = PngInfo()
     for name, numbers in chunks:
@@ -225,6 +233,7 @@ def test_png_describes_its_colours(
         [(b"gAMA", (0.45455,))],
         [(b"gAMA", (0.45455,)), (b"cHRM", REC709)],
         [(b"gAMA", (0.0,))],
+        [(b"gAMA", (0.001,))],
         [(b"cHRM", (0.3,) * 8)],
         [(b"cHRM", (0.0,) * 8)],
         [(b"gAMA", (1.0,)), (b"sRGB", ())],

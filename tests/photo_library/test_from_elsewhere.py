@@ -142,6 +142,7 @@ LIES = {
     "another trigger": """DROP TRIGGER gone; CREATE TRIGGER gone AFTER DELETE ON photo BEGIN DELETE FROM dead; END""",
     "no trigger": """DROP TRIGGER gone""",
     "view": """ALTER TABLE photo RENAME TO picture; CREATE VIEW photo AS SELECT * FROM picture""",
+    "view of what it says": """ALTER TABLE about RENAME TO more; CREATE VIEW about AS SELECT * FROM more""",
     "table": """CREATE TABLE more (value TEXT)""",
     "index": """CREATE INDEX more ON photo (hex(name))""",
     "generated column": """ALTER TABLE photo ADD COLUMN more AS (hex(name))""",

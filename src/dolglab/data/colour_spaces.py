@@ -23,6 +23,8 @@ ADOBE_GAMMA = 563 / 256
 INTEROPERABILITY_INDEX, OPTION_FILE = 1, "R03"
 # A gamma that is as good as sRGB's own curve: what PNG's writers mean by 1 / 2.2.
 SRGB_GAMMA, NEAR = 2.2, 0.05
+# One beyond means nothing.
+MAX_GAMMA = 10.0
 D50 = np.array((0.9642, 1.0, 0.8249))
 # Bradford's, from XYZ to the responses that are adapted (Lam 1985, as in ICC.1:2022, annex E).
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
@@ -37,14 +39,17 @@ def stated_profile(image: Image.Image) -> bytes | None:
         return None
     if image.format == "PNG" and (info.get("gamma") or info.get("chromaticity")):
         return _png_profile(1 / (info.get("gamma") or 1 / SRGB_GAMMA), tuple(info.get("chromaticity") or SRGB))
-    if names_adobe_rgb(image.getexif()):
+    if names_adobe_rgb(image):
         return matrix_profile(ADOBE_RGB, ADOBE_GAMMA)
     return None
 
 
-def names_adobe_rgb(exif: Image.Exif) -> bool:
-    """Whether EXIF says that the colours are those of Adobe RGB."""
-    index = exif.get_ifd(ExifTags.IFD.Interop).get(INTEROPERABILITY_INDEX)
+def names_adobe_rgb(image: Image.Image) -> bool:
+    """Whether an open image's EXIF says that the colours are those of Adobe RGB."""
+    try:
+        index = image.getexif().get_ifd(ExifTags.IFD.Interop).get(INTEROPERABILITY_INDEX)
+    except Exception:  # Broken metadata make Pillow raise nearly anything; the pixels may be whole.
+        return False
     return isinstance(index, str) and index.rstrip("\0") == OPTION_FILE
 
 
@@ -72,6 +77,8 @@ def matrix_profile(primaries: Primaries, gamma: float | None) -> bytes:
 
 
 def _png_profile(gamma: float, primaries: Primaries) -> bytes | None:
+    if not 1 / MAX_GAMMA <= gamma <= MAX_GAMMA:
+        return None
     like_srgb = abs(gamma / SRGB_GAMMA - 1) <= NEAR
     if like_srgb and np.allclose(primaries, SRGB, atol=0.005):
         return None

@@ -51,7 +51,6 @@ PASSING = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
 }
 # Seconds to wait for another process's transaction.
@@ -159,10 +158,11 @@ class Catalogue:
         if not path.is_file():
             raise UserError(f"no library in {folder}: dolglab embed PHOTOS --library {folder} makes one")
         self._db = _connect(path)
-        found = self.about("format")
-        if found != FORMAT:
-            raise UserError(f"{folder} is a library of format {found}, this version reads {FORMAT}: embed it anew")
         with self._undamaged():
+            check_schema(self._db, "about")
+            found = self.about("format")
+            if found != FORMAT:
+                raise UserError(f"{folder} is a library of format {found}, this version reads {FORMAT}: embed it anew")
             check_schema(self._db)
             # Where there are more, a search would look for their photos for ever.
             rows, photos = self._db.execute(

@@ -65,14 +65,15 @@ class DamagedError(ValueError):
     """What a catalogue holds is not what this project writes."""
 
 
-def check_schema(db: sqlite3.Connection) -> None:
-    """Raise DamagedError for tables, indexes, triggers or views that are not `SCHEMA`'s."""
+def check_schema(db: sqlite3.Connection, only: str | None = None) -> None:
+    """Raise DamagedError for tables, indexes, triggers or views that are not `SCHEMA`'s; of `only` one, by its name."""
     plain = sqlite3.connect(":memory:")
     plain.executescript(SCHEMA)
     wanted, found = _objects(plain), _objects(db)
     plain.close()
-    if others := [name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)]:
-        raise DamagedError(f"its {' '.join(sorted(others)[0])} is not what this project writes")
+    for kind, name in sorted(wanted.keys() | found.keys()):
+        if only in (None, name) and wanted.get((kind, name)) != found.get((kind, name)):
+            raise DamagedError(f"its {kind} {name} is not what this project writes")
 
 
 def _objects(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
