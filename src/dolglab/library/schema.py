@@ -145,9 +145,9 @@ def check_names(value: Any) -> list[str]:
 def check_identity(identity: Any) -> dict[str, Any]:
     """What a library says of the network that made it, see `LoadedExtractor`. Raises DamagedError for what says less.
 
-    >>> check_identity({"model": "ab", "title": "GeM", "source": "gem.ckpt", "dim": 0, "scales": [1.0], "max_side": 64})
-    Traceback (most recent call last):
-    dolglab.library.schema.DamagedError: its identity says dim 0
+    >>> mine = {"model": "ab", "title": "GeM", "source": "gem.ckpt", "dim": 8, "scales": [1.0], "max_side": 64}
+    >>> check_identity(mine)["colour"]
+    'ignore'
     """
     # Before there was a choice, colours were read as they are stored.
     identity = {"colour": "ignore", **identity} if isinstance(identity, dict) else {}
