@@ -87,6 +87,16 @@ def is_answered(connection: socket.socket) -> bool:
     return connection.recv(1000).startswith(b"HTTP/1.1 200")
 
 
+def is_answered_whole(connection: socket.socket) -> bool:
+    """Whether another request may follow."""
+    read = b""
+    while not read.endswith(b"\r\n\r\naa"):
+        if not (part := connection.recv(1000)):
+            return False
+        read += part
+    return True
+
+
 def is_closed(connection: socket.socket) -> bool:
     """Whether the other side has closed it; waits for something to come."""
     try:
@@ -141,6 +151,18 @@ def test_a_head_that_is_too_large_is_refused(serve: Serve) -> None:
     # It is told so, where it listens before it has sent all.
     with suppress(ConnectionResetError):
         assert b" 400 " in connection.recv(1000).partition(b"\r\n")[0]
+
+
+def test_who_has_just_been_answered_is_not_closed_for_another(serve: Serve) -> None:
+    connect = serve(connections=3)
+    asking, idle, another = connect(), connect(), connect()
+    for connection in (asking, another, asking):
+        ask(connection)
+        assert is_answered_whole(connection)
+    connect()
+    assert is_closed(idle)
+    ask(asking)
+    assert is_answered_whole(asking)
 
 
 @pytest.mark.parametrize("asked", [1, 20])

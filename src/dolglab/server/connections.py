@@ -40,8 +40,8 @@ def connection_limit() -> int:
 class ConnectionLimiter:
     """The open connections: for one too many another is closed, so that who connects is always heard.
 
-    It is one of the client that has most of them: the oldest that has been without a request for a while; else the
-    oldest that waits for its client; else the oldest.
+    It is one of the client that has most of them, and of these the one that has waited longest for its client: without
+    a request, if there is one; else in the middle of something; else whichever.
     """
 
     def __init__(self, limit: int) -> None:
@@ -53,7 +53,7 @@ class ConnectionLimiter:
         """Count a new connection."""
         if len(self._open) >= self._limit:
             clients = Counter(each.address for each in self._open)
-            closed = max(self._open, key=lambda each: (clients[each.address], each.dispensability))
+            closed = max(self._open, key=lambda each: (clients[each.address], *each.dispensability))
             self.discard(closed)
             closed.transport.abort()
         self._open[connection] = None
@@ -107,11 +107,15 @@ class BoundedConnection(H11Protocol):
         return self.client[0] if self.client else "unknown"
 
     @property
-    def dispensability(self) -> int:
-        """2 after `GRACE` without a request, 1 where it is the client's turn otherwise, 0 where the server works."""
+    def dispensability(self) -> tuple[int, float]:
+        """2 after `GRACE` without a request, 1 where it is the client's turn otherwise, 0 where the server works.
+
+        Then for how many seconds that has been so.
+        """
+        waiting = self.loop.time() - self._turn
         if self.cycle is None or self.cycle.response_complete:
-            return 2 if self.loop.time() > self._turn + GRACE else 1
-        return int(self.cycle.more_body or self.cycle.response_started)
+            return (2 if waiting > GRACE else 1), waiting
+        return int(self.cycle.more_body or self.cycle.response_started), waiting
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Called by asyncio: a client has connected."""
