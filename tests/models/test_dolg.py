@@ -56,6 +56,47 @@ def test_every_parameter_gets_a_gradient() -> None:
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
+def orthonormal(weight: torch.Tensor) -> bool:
+    """Whether the shorter side's vectors have length 1 and right angles."""
+    rows = weight if len(weight) <= weight.shape[1] else weight.T
+    return torch.allclose(rows @ rows.T, torch.eye(len(rows)), atol=1e-5)
+
+
+@pytest.mark.parametrize("local_weight", [0.0, 0.5, 1.0])
+def test_layers_begin_orthogonally(local_weight: float) -> None:
+    model = DOLG(r18(), hidden=32, dim=16, init="orthogonal", local_weight=local_weight)
+    assert orthonormal(model.fc_global.weight)
+    assert orthonormal(model.fc.weight[:, :32])
+    local = model.fc.weight[:, 32:]
+    assert not local.any() if local_weight == 0 else orthonormal(local / local_weight)
+    assert not model.fc_global.bias.any()
+    assert not model.fc.bias.any()
+    gem = GlobalDescriptor(r18(), dim=16, init="orthogonal")
+    assert gem.fc is not None
+    assert orthonormal(gem.fc.weight)
+    assert not gem.fc.bias.any()
+
+
+def test_without_a_word_for_the_local_half_it_begins_as_its_global_branch() -> None:
+    # As many channels as the map has, and a descriptor of them all: no angle between pooled features is lost.
+    model = DOLG(r18(), hidden=512, dim=512, init="orthogonal", local_weight=0.0).eval()
+    x = torch.randn(4, 3, 64, 96)
+    pooled = F.normalize(model.pooling(model.backbone(x).global_))
+    descriptors = F.normalize(model(x))
+    torch.testing.assert_close(descriptors @ descriptors.T, pooled @ pooled.T, rtol=0, atol=1e-4)
+    # It learns to count the local half all the same.
+    model(x).square().sum().backward()
+    assert model.fc.weight.grad is not None
+    assert model.fc.weight.grad[:, 512:].abs().max() > 0
+
+
+def test_refuses_another_beginning() -> None:
+    with pytest.raises(UserError, match="default or orthogonal"):
+        GlobalDescriptor(r18(), dim=8, init="zero")
+    with pytest.raises(UserError, match="local_weight"):
+        DOLG(r18(), fusion=hadamard_fusion, hidden=16, dim=8, local_weight=0.0)
+
+
 def test_gem_is_pooling_and_one_layer() -> None:
     model = GlobalDescriptor(r18(), dim=8).eval()
     x = torch.randn(2, 3, 64, 64)

@@ -72,6 +72,7 @@ class DELG(GlobalDescriptor):
         pooling: builds the global pooling from the channels of its map.
         local: builds the local head from the channels of its map.
         dim: length of the global descriptor (the paper's 2048).
+        init: how its layer begins, see `init_linear`.
     """
 
     def __init__(
@@ -80,8 +81,9 @@ class DELG(GlobalDescriptor):
         pooling: Callable[[int], nn.Module] = GeM,
         local: Callable[[int], LocalHead] = LocalHead,
         dim: int = 2048,
+        init: str = "default",
     ) -> None:
-        super().__init__(backbone, pooling, dim)
+        super().__init__(backbone, pooling, dim, init)
         self.local = local(backbone.out_channels[0])
 
     def training_features(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b d"], LocalOutputs]:

@@ -16,6 +16,8 @@ from dolglab.models.fusion import orthogonal_fusion
 from dolglab.models.local_branch import LocalBranch
 from dolglab.models.pooling import GeM
 
+INITS = ("default", "orthogonal")
+
 
 class DOLG(nn.Module):
     """One descriptor from orthogonally fused local and global features (Yang et al., ICCV 2021).
@@ -27,6 +29,11 @@ class DOLG(nn.Module):
         fusion: joins f_l (B, hidden, H, W) and f_g (B, hidden) into a vector.
         hidden: channels of f_l and f_g (the paper's 1024).
         dim: length of the descriptor.
+        init: how both layers begin, see `init_linear`; of the last one each half by itself.
+        local_weight: what the last layer's half for f_l is multiplied by at the start: with 0 the network begins as its
+            global branch, and f_l counts as far as training has it.
+
+    Raises UserError for sizes below 1, and a `local_weight` where fusion leaves no half for f_l.
     """
 
     def __init__(
@@ -37,6 +44,8 @@ class DOLG(nn.Module):
         fusion: Callable[[Tensor, Tensor], Tensor] = orthogonal_fusion,
         hidden: int = 1024,
         dim: int = 512,
+        init: str = "default",
+        local_weight: float = 1.0,
     ) -> None:
         super().__init__()
         check_sizes(hidden=hidden, dim=dim)
@@ -45,10 +54,17 @@ class DOLG(nn.Module):
         self.backbone = backbone
         self.pooling = pooling(global_channels)
         self.fc_global = nn.Linear(global_channels, hidden)
+        init_linear(self.fc_global, init)
         self.local = local(local_channels, hidden)
         self.fusion = fusion
         width = fusion(torch.zeros(1, hidden, 1, 1), torch.zeros(1, hidden)).shape[1]
         self.fc = nn.Linear(width, dim)
+        init_linear(self.fc, init, parts=width // hidden)
+        if local_weight != 1:
+            if width != 2 * hidden:
+                raise UserError(f"model.local_weight={local_weight:g}: this fusion leaves no half for local features")
+            with torch.no_grad():
+                self.fc.weight[:, hidden:] *= local_weight
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Normalised images to descriptors, float32, not L2-normalised."""
@@ -75,10 +91,15 @@ class GlobalDescriptor(nn.Module):
         backbone: gives the global map, and the map of local features.
         pooling: builds the pooling from the channels of its map.
         dim: length of the descriptor; None leaves the pooled feature as it is, for untrained networks.
+        init: how the layer begins, see `init_linear`.
     """
 
     def __init__(
-        self, backbone: FeatureBackbone, pooling: Callable[[int], nn.Module] = GeM, dim: int | None = 512
+        self,
+        backbone: FeatureBackbone,
+        pooling: Callable[[int], nn.Module] = GeM,
+        dim: int | None = 512,
+        init: str = "default",
     ) -> None:
         super().__init__()
         channels = backbone.out_channels[1]
@@ -87,6 +108,8 @@ class GlobalDescriptor(nn.Module):
         self.backbone = backbone
         self.pooling = pooling(channels)
         self.fc = None if dim is None else nn.Linear(channels, dim)
+        if self.fc is not None:
+            init_linear(self.fc, init)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Normalised images to descriptors, float32, not L2-normalised."""
@@ -114,6 +137,26 @@ def maps_by_norm(features: Float[Tensor, "b c h w"]) -> LocalMaps:
     """
     features = features.float()
     return LocalMaps(features=F.normalize(features, dim=1), scores=features.norm(dim=1, keepdim=True))
+
+
+def init_linear(layer: nn.Linear, init: str, parts: int = 1) -> None:
+    """Begin a layer anew.
+
+    Args:
+        layer: its weights are (out, in).
+        init: "default" leaves PyTorch's uniform draws; "orthogonal" has orthonormal rows, or columns where there are
+            more rows, and no bias (Saxe et al., ICLR 2014): a layer that keeps what pretrained features tell apart.
+        parts: of the inputs, each of which is initialised by itself.
+
+    Raises UserError for another `init`.
+    """
+    if init not in INITS:
+        raise UserError(f"model.init must be {' or '.join(INITS)}, not {init}")
+    if init == "orthogonal":
+        with torch.no_grad():
+            for part in layer.weight.chunk(parts, dim=1):
+                part.copy_(nn.init.orthogonal_(torch.empty_like(part)))
+            nn.init.zeros_(layer.bias)
 
 
 def linear32(layer: nn.Linear, x: Float[Tensor, "b i"]) -> Float[Tensor, "b o"]:
