@@ -55,6 +55,8 @@ def image_of(levels: NDArray[np.uint8]) -> Image.Image:
 
 def rgb_of(image: Image.Image, colour: Colour = "srgb") -> tuple[Pixels, bytes | None]:
     """An image of any mode as RGB, and the profile that `to_srgb` still has to bring it from: None for none."""
+    # Before its EXIF is asked for, which in a PNG may stand behind the pixels, whose damage would pass for its own.
+    image.load()
     profile = image.info.get("icc_profile") or stated_profile(image) if colour == "srgb" else None
     if image.mode == "LAB":
         return np.array(lab_transform().apply(image)), None
