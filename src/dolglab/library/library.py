@@ -177,8 +177,12 @@ class Library:
         return len(self.contents())
 
     def contents(self) -> Contents:
-        """What there is, with what other processes have changed."""
-        return self._current()[1]
+        """What there is, with what other processes have changed: the same object until something does."""
+        # Threads that search share both of what is known, or neither.
+        known, version = self._known, self.catalogue.version()
+        if known is None or known[0] != version:
+            known = self._known = version, self.catalogue.contents()
+        return known[1]
 
     def add(self, photos: Sequence[Photo], descriptors: Descriptors) -> None:
         """Add photos with their descriptors, (n, dim), or put these in the place of older ones; all of them or none."""
@@ -218,7 +222,7 @@ class Library:
         """
         # Again where another process has moved or taken out meanwhile what was looked for.
         while True:
-            version, contents = self._current()
+            contents = self.contents()
             allowed = self._allowed(filters) if filters else None
             k = min(count, len(contents) if allowed is None else len(allowed))
             if not k:
@@ -226,7 +230,7 @@ class Library:
             try:
                 cosines, keys = self.store.search(queries, k, contents, allowed)
             except UserError:
-                if self.catalogue.version() == version:
+                if self.contents() is contents:
                     raise
                 continue
             self._check_values(cosines[keys >= 0])
@@ -238,7 +242,7 @@ class Library:
                     [Answer(photos[key], float(c)) for key, c in zip(row.tolist(), line, strict=True) if key >= 0]
                     for row, line in zip(keys, cosines, strict=True)
                 ]
-            if self.catalogue.version() == version:
+            if self.contents() is contents:
                 raise UserError(f"{self.folder} is damaged: photos of {len(missing)} answers are missing")
 
     def keys(self) -> Keys:
@@ -300,13 +304,6 @@ class Library:
         """Raise UserError for values or products of descriptors of another length than 1."""
         if not (np.abs(values) <= MAX_VALUE).all():
             raise UserError(f"{self.folder} is damaged: it holds descriptors that are not L2-normalised")
-
-    def _current(self) -> tuple[int, Contents]:
-        """What there is, and the catalogue's version at that moment; threads that search share both or neither."""
-        known, version = self._known, self.catalogue.version()
-        if known is None or known[0] != version:
-            known = self._known = version, self.catalogue.contents()
-        return known
 
     def _tidy(self) -> None:
         try:
