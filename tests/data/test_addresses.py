@@ -12,6 +12,7 @@ import pytest
 
 from dolglab.data import addresses
 from dolglab.data.addresses import NotAllowedError, allow, check_allowed, check_ip, read_address, read_allowed
+from dolglab.data.photos import stored_photo
 from dolglab.errors import UserError
 from web_server import Server, server
 
@@ -109,13 +110,15 @@ def test_a_name_that_stands_for_this_machine_is_not_asked(server: Server, monkey
     with pytest.raises(ConnectionRefusedError):
         read_allowed(address.replace("http", "ftp"))
     # What fsspec makes of a refused connection.
-    with pytest.raises(FileNotFoundError):
-        read_allowed(address)
+    for read in (read_allowed, stored_photo):
+        with pytest.raises(FileNotFoundError):
+            read(address)
     assert not server.asked
     # Who named it is not kept from it.
     assert read_address(address) == b"bytes"
     allow([address])
     assert read_allowed(address) == b"bytes"
+    assert stored_photo(address).size == 5
 
 
 @pytest.fixture
@@ -165,3 +168,6 @@ def test_errors_of_file_systems_are_of_the_system() -> None:
         read_address("memory://elsewhere/b")
     allow(["memory"])
     assert read_allowed("memory://elsewhere/a") == b"bytes"
+    allow(["sftp"])
+    with pytest.raises(OSError, match="sftp"):
+        read_allowed(f"sftp://{'a' * 70}.example/a.jpg")

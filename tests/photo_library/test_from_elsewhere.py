@@ -17,7 +17,7 @@ import pytest
 from dolglab.data import addresses
 from dolglab.errors import UserError
 from dolglab.library import stores
-from dolglab.library.catalogue import FILE
+from dolglab.library.catalogue import FILE, JOURNAL_MAGIC
 from dolglab.library.contents import Photo, key_of
 from dolglab.library.duplicates import write_duplicates
 from dolglab.library.ingest import embed_places
@@ -89,6 +89,8 @@ LIES = {
     "dim true": """UPDATE about SET value = json_set(value, '$.dim', json('true')) WHERE key = 'identity'""",
     "no scales": """UPDATE about SET value = json_set(value, '$.scales', json('[]')) WHERE key = 'identity'""",
     "infinite scale": """UPDATE about SET value = replace(value, '[1.0]', '[Infinity]') WHERE key = 'identity'""",
+    "scale beyond numbers": f"""UPDATE about SET value = replace(value, '[1.0]', '[1{"0" * 400}]')
+        WHERE key = 'identity'""",
     "scales of text": """UPDATE about SET value = json_set(value, '$.scales', 'all') WHERE key = 'identity'""",
     "title of none": """UPDATE about SET value = json_set(value, '$.title', null) WHERE key = 'identity'""",
     "other colours": """UPDATE about SET value = json_set(value, '$.colour', 'sepia') WHERE key = 'identity'""",
@@ -110,6 +112,7 @@ LIES = {
     "larger segment": """UPDATE segment SET size = size + 1""",
     "huge segment": """UPDATE segment SET size = 1000000000000""",
     "smaller segment": """UPDATE segment SET size = 2""",
+    "sizes that cancel out": """UPDATE segment SET size = CASE number WHEN 1 THEN -5 ELSE 17 END""",
     "empty segment": """UPDATE segment SET size = 0""",
     "size of text": """UPDATE segment SET size = 'six'""",
     "negative segment": """UPDATE segment SET number = -1 WHERE number = 1""",
@@ -143,6 +146,10 @@ LIES = {
     "no trigger": """DROP TRIGGER gone""",
     "view": """ALTER TABLE photo RENAME TO picture; CREATE VIEW photo AS SELECT * FROM picture""",
     "view of what it says": """ALTER TABLE about RENAME TO more; CREATE VIEW about AS SELECT * FROM more""",
+    "table named as SQLite's own": """CREATE TABLE more (value TEXT); PRAGMA writable_schema = ON;
+        UPDATE sqlite_master SET name = 'sqlite_stat9', tbl_name = 'sqlite_stat9' WHERE name = 'more'""",
+    "table without a name": """PRAGMA writable_schema = ON;
+        UPDATE sqlite_master SET name = CAST(name AS BLOB) WHERE name = 'field'""",
     "table": """CREATE TABLE more (value TEXT)""",
     "index": """CREATE INDEX more ON photo (hex(name))""",
     "generated column": """ALTER TABLE photo ADD COLUMN more AS (hex(name))""",
@@ -164,6 +171,20 @@ def test_what_is_no_catalogue_is_refused(made: Path, data: bytes) -> None:
     (made / FILE).write_bytes(data)
     with pytest.raises(UserError):
         use(made)
+
+
+def test_a_journal_that_is_no_librarys_is_refused_before_it_is_acted_on(made: Path, tmp_path: Path) -> None:
+    journal = made / f"{FILE}-journal"
+    # Neither of them is one that SQLite would take for one.
+    journal.write_bytes(bytes(100))
+    Library(made).close()
+    journal.write_bytes(bytes(100) + JOURNAL_MAGIC)
+    with pytest.raises(UserError, match="several files"):
+        Library(made)
+    journal.unlink()
+    journal.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link"):
+        Library(made)
 
 
 def test_a_trigger_of_somebody_elses_does_not_run(made: Path) -> None:
@@ -196,6 +217,13 @@ def other_ids(flat: Path, coded: Path) -> None:
     coded.write_bytes(data)
 
 
+def ids_below(flat: Path, coded: Path) -> None:
+    data = coded.read_bytes()
+    for row in range(700):
+        data = data.replace(np.array([row], np.int64).tobytes(), np.array([-(10**9) - row], np.int64).tobytes())
+    coded.write_bytes(data)
+
+
 def swap(flat: Path, coded: Path) -> None:
     shutil.copy(flat, coded)
 
@@ -207,7 +235,7 @@ def other_metric(flat: Path, coded: Path) -> None:
     flat.write_bytes(data)
 
 
-@pytest.mark.parametrize("change", [other_ids, swap, other_metric])
+@pytest.mark.parametrize("change", [other_ids, ids_below, swap, other_metric])
 def test_an_index_that_lies_is_refused_in_a_line(tmp_path: Path, change: Callable[[Path, Path], None]) -> None:
     index_lie(tmp_path / "library", change)
     with (
@@ -275,7 +303,15 @@ def test_a_library_names_photos_and_not_folders_pipes_or_servers(
     with fsspec.open("memory://elsewhere/a.jpg", "wb") as file:
         file.write((folder / "a" / "0.jpg").read_bytes())  # pyright: ignore[reportAttributeAccessIssue]
     names = [str(folder), "/", str(tmp_path / "pipe.jpg"), "memory://elsewhere/a.jpg", "http://127.0.0.1:9/a.jpg"]
-    names += [str(folder / "a" / "1.jpg"), "/dev/zero", "a\0b", "x" * 5000, "file:///etc/passwd", "zip://a::/b.zip"]
+    names += [
+        str(folder / "a" / "1.jpg"),
+        "memory://elsewhere",
+        "/dev/zero",
+        "a\0b",
+        "x" * 5000,
+        "file:///etc/passwd",
+        "zip://a::/b.zip",
+    ]
     library = named(tmp_path / "library", names, loaded)
     embed_places([], str(library), again=True)
     printed = capsys.readouterr().out
@@ -284,7 +320,9 @@ def test_a_library_names_photos_and_not_folders_pipes_or_servers(
     assert "--allow memory://elsewhere" in printed
     addresses.allow(["memory"])
     embed_places([], str(library), again=True)
-    assert "2 photos described" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 photos described" in printed
+    assert printed.count("left out: ") == len(names) - 2
 
 
 def test_a_listing_of_a_library_asks_no_server_that_is_not_allowed(tmp_path: Path, loaded: LoadedExtractor) -> None:
@@ -328,7 +366,7 @@ def test_a_milvus_that_only_a_library_names_is_not_asked(made: Path, monkeypatch
     monkeypatch.undo()
     assert asked == [made.parent / "new"]
     monkeypatch.setenv(addresses.VARIABLE, "http")
-    with pytest.raises(UserError, match="not opened"):
+    with pytest.raises(UserError, match="only the library names it"):
         Library(made.parent / "new")
 
 

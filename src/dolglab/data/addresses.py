@@ -10,7 +10,8 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -53,7 +54,7 @@ def check_allowed(address: str) -> None:
 
     What is allowed by its scheme must not be this machine or its own link; a place that the user wrote may be.
     """
-    if _is_place_of_user(address):
+    if is_users_place(address):
         return
     scheme, _, rest = address.partition("://")
     if not SCHEME.fullmatch(scheme):
@@ -73,27 +74,39 @@ def read_allowed(address: str) -> bytes:
     Of an address that is allowed by its scheme no connection goes to this machine or its own link, whatever its host's
     name stands for and whereto its server redirects.
     """
+    return read_address(address, **guard(address))
+
+
+def guard(address: str) -> dict[str, Any]:
+    """Options with which fsspec opens an address that only a library names. Raises as `read_allowed`."""
     check_allowed(address)
     scheme = address.partition("://")[0]
-    options: dict[str, Any] = {}
-    if not _is_place_of_user(address) and scheme not in WITHOUT_HOST:
-        if scheme in GUARDED:
-            options = {"get_client": guarded_client}
-        else:
-            for info in socket.getaddrinfo(_host(address), None):
-                check_ip(str(info[4][0]))
-    return read_address(address, **options)
+    if is_users_place(address) or scheme in WITHOUT_HOST:
+        return {}
+    if scheme in GUARDED:
+        return {"get_client": guarded_client}
+    try:
+        for info in socket.getaddrinfo(_host(address), None):
+            check_ip(str(info[4][0]))
+    except ValueError as error:
+        raise OSError(f"{address}: {error}") from error
+    return {}
 
 
 def read_address(address: str, **options: Any) -> bytes:
     """What is at an address, read by fsspec with these options. Raises OSError."""
+    with os_errors(), fsspec.open(address, "rb", **options) as file:
+        return file.read()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@contextmanager
+def os_errors() -> Iterator[None]:
+    """Have whatever fsspec's file systems raise, each of which has errors of its own, come as OSError."""
     try:
-        with fsspec.open(address, "rb", **options) as file:
-            return file.read()  # pyright: ignore[reportAttributeAccessIssue]
-    except OSError:
+        yield
+    except (OSError, UserError):
         raise
     except Exception as error:
-        # Each of its file systems has errors of its own.
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
@@ -124,8 +137,8 @@ def _entries() -> list[str]:
     return re.findall(r"[^,\s]+", os.environ.get(VARIABLE, ""))
 
 
-def _is_place_of_user(address: str) -> bool:
-    """Whether it lies below a place that the user wrote."""
+def is_users_place(address: str) -> bool:
+    """Whether an address lies below a place that the user wrote."""
     places = (entry.rstrip("/") for entry in _entries() if "://" in entry)
     below = any(address == place or address.startswith(f"{place}/") for place in places)
     # Servers and clients take such parts out, and would leave the place.

@@ -7,16 +7,17 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
 
-from dolglab.data.addresses import read_address, read_allowed
+from dolglab.data.addresses import guard, os_errors, read_address, read_allowed
 from dolglab.data.colour import Pixels
 from dolglab.data.image_errors import (
     MAX_PIXELS,
@@ -182,11 +183,33 @@ def _object_store_files(prefix: str, exclude: Sequence[str], left_out: LeftOut) 
         if not all(is_visible(path.rpartition("/")[2]) and not is_excluded(path, exclude) for path in paths):
             continue
         if is_image(below):
-            version = next((str(info[key]) for key in VERSIONS if info.get(key) is not None), None)
-            changed = 0 if version is None else int(stable_ids([version])[0] >> np.uint64(1))
-            yield PhotoFile(system.unstrip_protocol(name), int(info.get("size") or 0), changed)
+            yield _object_file(system.unstrip_protocol(name), info)
         else:
             left_out.add_other(below)
+
+
+def stored_photo(name: str) -> PhotoFile:
+    """The one file or object that a library names: a folder or a prefix is none.
+
+    Raises OSError where there is none, and NotAllowedError for an address that the user does not allow.
+    """
+    if "://" not in name:
+        if not os.path.isfile(name):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return local_file(Path(name).parent.resolve() / Path(name).name)
+    options = guard(name)
+    with os_errors():
+        system, path = fsspec.core.url_to_fs(name, **options)
+        info = system.info(path)
+    if info.get("type") == "directory":
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    return replace(_object_file(name, info), stored=True)
+
+
+def _object_file(name: str, info: Mapping[str, Any]) -> PhotoFile:
+    version = next((str(info[key]) for key in VERSIONS if info.get(key) is not None), None)
+    changed = 0 if version is None else int(stable_ids([version])[0] >> np.uint64(1))
+    return PhotoFile(name, int(info.get("size") or 0), changed)
 
 
 def check_size(height: int, width: int) -> None:

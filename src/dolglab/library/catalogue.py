@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,6 +55,8 @@ PASSING = {
 }
 # Seconds to wait for another process's transaction.
 LOCK_TIMEOUT = 60.0
+# The end of a journal that names further files (SQLite's file format, section 3).
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 # Rows that are fetched together.
 FETCHED = 1000
 # The ctime of a photo that is to be described anew, which no file has.
@@ -157,6 +159,7 @@ class Catalogue:
             raise UserError(f"{os.fsencode(folder)!r}: a library's folder needs a UTF-8 name")
         if not path.is_file():
             raise UserError(f"no library in {folder}: dolglab embed PHOTOS --library {folder} makes one")
+        _check_journal(path)
         self._db = _connect(path)
         with self._undamaged():
             check_schema(self._db, "about")
@@ -336,7 +339,11 @@ def _segment(row: Row) -> tuple[int, Segment | None]:
     """A segment by its number; a key that counts no longer, which has neither size nor kind."""
     check_types(row, SEGMENT)
     number, size, kind = row
-    return (number, None) if size is None else (check_segment(number), Segment(size, kind))
+    if size is None and kind is None:
+        return number, None
+    if size is None or kind is None or not 0 < size < key_of(1):
+        raise DamagedError(f"segment {number} has {size} descriptors, and the index {kind}")
+    return check_segment(number), Segment(size, kind)
 
 
 def _about(db: sqlite3.Connection, key: str) -> Any:
@@ -351,6 +358,21 @@ def _mounts(db: sqlite3.Connection) -> list[str]:
 def photo_columns(db: sqlite3.Connection, schema: str = "main") -> set[str]:
     """Names of the columns of the table of photos, which a library of an earlier version has fewer of."""
     return {row[1] for row in db.execute(f"PRAGMA {schema}.table_info(photo)")}
+
+
+def _check_journal(path: Path) -> None:
+    """Raise UserError for a journal beside a catalogue that is none of a library's.
+
+    SQLite acts on a journal before anything in the file can be looked at. What a transaction over several files leaves
+    names further files, which SQLite may delete; a library's own is over one.
+    """
+    journal = path.with_name(f"{path.name}-journal")
+    if journal.is_symlink():
+        raise UserError(f"{journal} is a link, as no library has: delete it")
+    with suppress(FileNotFoundError), journal.open("rb") as file:
+        file.seek(max(0, journal.stat().st_size - len(JOURNAL_MAGIC)))
+        if file.read() == JOURNAL_MAGIC:
+            raise UserError(f"{journal} is of a transaction over several files, as no library has: delete it")
 
 
 def _connect(path: Path) -> sqlite3.Connection:

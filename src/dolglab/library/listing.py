@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from dolglab.data.addresses import NotAllowedError, check_allowed
+from dolglab.data.addresses import NotAllowedError
 from dolglab.data.image_errors import reason
-from dolglab.data.photos import LeftOut, PhotoFile, files_below
+from dolglab.data.photos import LeftOut, PhotoFile, files_below, is_excluded, stored_photo
 from dolglab.data.sources import IMAGE_SUFFIXES, stable_ids
 from dolglab.errors import UserError
 from dolglab.library.catalogue import FILE, TO_DESCRIBE, Catalogue, photo_columns
@@ -227,12 +227,8 @@ class Listing:
             yield from files_below(place, self._exclude, self._left_out)
         for name in () if library is None else _names_in(library):
             try:
-                # A library names photos, not folders, or others' servers.
-                if "://" in name:
-                    check_allowed(name)
-                elif not os.path.isfile(name):
-                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-                yield from files_below(name, self._exclude, self._left_out)
+                if not is_excluded(name, self._exclude):
+                    yield stored_photo(name)
             except NotAllowedError as error:
                 self.unreadable.append(PermissionError(errno.EACCES, str(error), name))
             except (OSError, ValueError) as error:

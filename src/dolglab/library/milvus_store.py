@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.data.addresses import check_allowed
+from dolglab.data.addresses import NotAllowedError, is_users_place
 from dolglab.errors import UserError
 from dolglab.library.contents import ROW_BITS, Contents, Descriptors, Keys, key_of
 from dolglab.library.stores import Found, Store
@@ -65,8 +65,9 @@ class MilvusStore(Store):
         if {"uri", "collection"} - options.keys():
             raise UserError(f"{folder} is damaged: it does not say which Milvus has its descriptors")
         uri = options["uri"]
-        if "://" in uri:
-            check_allowed(uri)
+        if "://" in uri and not is_users_place(uri):
+            # Not by its scheme: it would be given a token.
+            raise NotAllowedError(f"{uri} has these descriptors; only the library names it: --allow {uri} to ask it")
         return cls(uri if "://" in uri else str(folder / "milvus.db"), options["collection"], dim)
 
     def close(self) -> None:

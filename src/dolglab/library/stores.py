@@ -222,7 +222,7 @@ class SegmentStore(Store):
         else:
             candidates = min(len(whole), max(MIN_CANDIDATES, CANDIDATES * k))
             _, proposed = self._index(number, kind).search(queries, candidates, wanted)
-            if proposed.max() >= len(whole):
+            if proposed.min() < -1 or proposed.max() >= len(whole):
                 raise UserError(f"{self._path(number, kind)} is damaged: it speaks of descriptors that are not there")
             descriptors = whole.descriptors()
             cosines = np.stack([descriptors[rows] @ query for rows, query in zip(proposed, queries, strict=True)])
