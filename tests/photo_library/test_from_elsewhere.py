@@ -27,7 +27,6 @@ from dolglab.library.listing import Listing
 from dolglab.library.maintenance import merge, print_info, remove
 from dolglab.library.search_results import search_photos
 from dolglab.library.stores import SegmentLimits
-from dolglab.retrieval.index import Index
 from dolglab.sharing.loading import LoadedExtractor
 from photo_library.made import identity, library_of, unit
 
@@ -131,6 +130,7 @@ LIES = {
         INSERT INTO dead VALUES ({key_of(1, 3)})""",
     "key of text": """UPDATE photo SET key = 'first' WHERE id = 1""",
     "name of text": """UPDATE photo SET name = 'a.jpg' WHERE id = 1""",
+    "name with NUL": """UPDATE photo SET name = x'610062' WHERE id = 1""",
     "width of text": """UPDATE photo SET width = 'wide' WHERE id = 1""",
     "width alone": """UPDATE photo SET height = NULL WHERE id = 1""",
     "no width": """UPDATE photo SET height = 0, width = 0 WHERE id = 1""",
@@ -307,7 +307,6 @@ def test_a_library_names_photos_and_not_folders_pipes_or_servers(
         str(folder / "a" / "1.jpg"),
         "memory://elsewhere",
         "/dev/zero",
-        "a\0b",
         "x" * 5000,
         "file:///etc/passwd",
         "zip://a::/b.zip",
@@ -368,8 +367,3 @@ def test_a_milvus_that_only_a_library_names_is_not_asked(made: Path, monkeypatch
     monkeypatch.setenv(addresses.VARIABLE, "http")
     with pytest.raises(UserError, match="only the library names it"):
         Library(made.parent / "new")
-
-
-def test_what_saves_an_index_says_its_class(tmp_path: Path) -> None:
-    kinds = [kind for kind in Index.__subclasses__() if hasattr(kind, "kind")]
-    assert all(kind.faiss_class for kind in kinds)

@@ -28,6 +28,7 @@ from dolglab.library.schema import (
     DamagedError,
     Row,
     check_identity,
+    check_name,
     check_names,
     check_schema,
     check_segment,
@@ -254,7 +255,7 @@ class Catalogue:
 
     def names(self) -> Iterator[str]:
         """The names of all photos."""
-        return map(os.fsdecode, self._rows(partial(value_of, bytes), "SELECT name FROM photo ORDER BY name"))
+        return self._rows(_name, "SELECT name FROM photo ORDER BY name")
 
     def named(self, name: str) -> Entry | None:
         """A photo by its name; None where it is not there."""
@@ -328,11 +329,15 @@ class Catalogue:
             raise UserError(f"{self._path} is damaged, or no library ({error})") from error
 
 
+def _name(row: Row) -> str:
+    return os.fsdecode(check_name(value_of(bytes, row)))
+
+
 def _entry(row: Row) -> Entry:
     check_types(row, PHOTO)
     name, size, changed, height, width, reason, metadata, *rest, key = row
     shape, columns = check_shape(height, width), check_strings(parse_json(metadata))
-    return Photo(os.fsdecode(name), size, changed, shape, reason, columns, *rest), key
+    return Photo(os.fsdecode(check_name(name)), size, changed, shape, reason, columns, *rest), key
 
 
 def _segment(row: Row) -> tuple[int, Segment | None]:

@@ -294,7 +294,7 @@ def _names_in(library: Path) -> Iterator[str]:
 def _same_file(name: bytes, other: bytes) -> bool:
     try:
         return os.path.samefile(name, other)
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

@@ -114,6 +114,13 @@ def value_of(kind: type[T], row: Row) -> T:
     return row[0]
 
 
+def check_name(name: bytes) -> bytes:
+    """A photo's name, which is no file's with NUL in it: DamagedError."""
+    if b"\0" in name:
+        raise DamagedError(f"a photo is called {name[:80]!r}")
+    return name
+
+
 def check_shape(height: int | None, width: int | None) -> tuple[int, int] | None:
     """A photo's height and width in pixels, if it has any. Raises DamagedError for what no picture has."""
     if height is None and width is None:

@@ -35,8 +35,8 @@ class IsolatedExecutor:
     """Runs functions at the top of modules in a few processes, which are started when they are first needed.
 
     A call that is not done after `quick` seconds goes on beside the others, and another process takes the next one: so
-    slow calls do not stop quick ones. (The pools of other libraries end a call after a time, or let it go on in the way
-    of those that wait.)
+    slow calls do not stop quick ones. That is why this is no pool of a library's, such as Pebble: there a slow call
+    keeps its worker until its time limit.
 
     Args:
         memory: bytes that a call may take besides what its process already has (on Linux).
