@@ -138,7 +138,7 @@ def test_a_local_head_steps_with_its_losses(model: str, backbone: str) -> None:
     auxiliary = instantiate(cfg.auxiliary, channels=network.backbone.out_channels[0], num_classes=3)
     assert (auxiliary.reconstruction, auxiliary.attention) == (10, 1)
     assert network.local.relu is (model == "delg")
-    descriptors, local = network.training_features(torch.randn(2, 3, 75, 101))
+    descriptors, local = network.training_features(network.backbone(torch.randn(2, 3, 75, 101)))
     (descriptors.square().sum() + auxiliary(*local, torch.tensor([0, 2])).loss).backward()
     parameters = [*network.named_parameters(), *auxiliary.named_parameters()]
     assert not [name for name, p in parameters if p.requires_grad and p.grad is None]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
+from hydra.utils import instantiate
 
 from dolglab.commands.evaluate import main as evaluate
 from dolglab.commands.train import main as train
 from dolglab.models.backbone import Backbone
 from dolglab.models.checkpoint import load_model
+from dolglab.training.optim import cosine_factor
 from end_to_end.runs import NARROW, SMALL, card, command, config, losses, metrics
 from warm_python import run_python
 
@@ -52,6 +55,37 @@ def test_a_compiled_training_pass_gives_the_same_losses(world: Path, tmp_path: P
         done = run_python(command(f"hydra.run.dir={tmp_path / name}", *options, f"compiler={compiler}"))
         assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-3)
+
+
+def test_a_backbone_rests_for_its_epochs_and_is_trained_after_them(world: Path, tmp_path: Path) -> None:
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=3", "test=false"]
+    options += ["optim.freeze_epochs=2", "optim.optimizer.weight_decay=0.1", "model.batch_norm=true"]
+    cfg = config("train", f"output_dir={tmp_path}", *options, "trainer.check_val_every_n_epoch=3")
+    train(cfg)
+    L.seed_everything(cfg.seed, verbose=False)
+    before = instantiate(cfg.model).state_dict()
+    after = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    norm, new = "backbone.net.bn1.num_batches_tracked", "norm.num_batches_tracked"
+    steps = len(losses(tmp_path)) // 3
+    assert (after[f"model.{norm}"] - before[norm], after[f"model.{new}"]) == (steps, 3 * steps)
+    # The learning rate of two schedules: it has fallen before the backbone moves.
+    rates = [float(row["lr-SGD/backbone"]) for row in metrics(tmp_path) if row.get("lr-SGD/backbone")]
+    schedule = [cosine_factor(step, length, 0, 0) for length in (2 * steps, steps) for step in range(length)]
+    assert rates == pytest.approx([0.01 * factor for factor in schedule])
+
+
+def test_a_backbone_that_rests_throughout_stays_as_it_is(world: Path, tmp_path: Path) -> None:
+    options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=1", "test=false"]
+    cfg = config(
+        "train", f"output_dir={tmp_path}", *options, "optim.freeze_epochs=5", "optim.optimizer.weight_decay=0.1"
+    )
+    train(cfg)
+    L.seed_everything(cfg.seed, verbose=False)
+    before = instantiate(cfg.model).state_dict()
+    after = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    same = {name: torch.equal(after[f"model.{name}"], tensor) for name, tensor in before.items()}
+    assert all(same[name] for name in same if name.startswith("backbone."))
+    assert not any(same[name] for name in ("fc.weight", "fc_global.weight", "local.attention.conv.weight"))
 
 
 def test_frozen_layers_stay_as_they_are_through_a_training(photos: Path, tmp_path: Path) -> None:

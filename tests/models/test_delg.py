@@ -40,7 +40,7 @@ def test_the_descriptor_is_that_of_the_global_branch_alone() -> None:
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("local.")})
     x = torch.randn(2, 3, 96, 64)
     torch.testing.assert_close(model(x), plain(x))
-    torch.testing.assert_close(model.training_features(x)[0], plain(x))
+    torch.testing.assert_close(model.training_features(model.backbone(x))[0], plain(x))
 
 
 @pytest.mark.parametrize("relu", [True, False])
@@ -85,19 +85,19 @@ def test_the_local_losses_do_not_reach_the_network_nor_the_global_one_the_local_
     x, labels = torch.randn(2, 3, 96, 96), torch.tensor([0, 2])
     alone = gradients(model, model(x).square().sum())
     assert not [name for name in alone if name.startswith("local.")]
-    descriptors, local = model.training_features(x)
+    descriptors, local = model.training_features(model.backbone(x))
     both = gradients(model, descriptors.square().sum() + auxiliary(*local, labels).loss)
     assert both.keys() == {name for name, p in model.named_parameters() if p.requires_grad}
     for name, grad in alone.items():
         torch.testing.assert_close(both[name], grad, msg=name)
-    only_local = gradients(model, auxiliary(*model.training_features(x)[1], labels).loss)
+    only_local = gradients(model, auxiliary(*model.training_features(model.backbone(x))[1], labels).loss)
     assert only_local.keys() == {f"local.{name}" for name, _ in model.local.named_parameters()}
 
 
 def test_training_passes_through_the_backbone_once() -> None:
     model, passes = delg().train(), []
     model.backbone.register_forward_hook(lambda *_: passes.append(1))
-    model.training_features(torch.randn(2, 3, 64, 64))
+    model.training_features(model.backbone(torch.randn(2, 3, 64, 64)))
     assert len(passes) == 1
 
 
@@ -105,7 +105,7 @@ def test_training_passes_through_the_backbone_once() -> None:
 def test_descriptors_scores_and_codes_are_float32_under_autocast(dtype: torch.dtype) -> None:
     model = delg().eval()
     with torch.autocast("cpu", dtype):
-        descriptors, local = model.training_features(torch.randn(2, 3, 64, 64))
+        descriptors, local = model.training_features(model.backbone(torch.randn(2, 3, 64, 64)))
         maps = model.local_maps(torch.randn(2, 3, 64, 64))
     assert {x.dtype for x in (descriptors, local.scores, maps.features, maps.scores)} == {torch.float32}
     torch.testing.assert_close(maps.features.norm(dim=1), torch.ones(2, 4, 4))

@@ -97,6 +97,24 @@ def test_refuses_another_beginning() -> None:
         DOLG(r18(), fusion=hadamard_fusion, hidden=16, dim=8, local_weight=0.0)
 
 
+@pytest.mark.parametrize("make", [partial(DOLG, hidden=16), GlobalDescriptor])
+def test_batch_norm_makes_all_features_count_alike(make) -> None:
+    model = make(r18(), dim=8, batch_norm=True).train()
+    seen = []
+    model.fc.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(torch.randn(8, 3, 64, 64)).dtype == torch.float32
+    deviation, mean = torch.std_mean(seen[0], 0, correction=0)
+    # Where a channel hardly varies, its deviation is less than what batch norm adds to its variance.
+    assert mean.abs().max() < 1e-4
+    assert 0.5 < deviation.median() <= deviation.max() < 1.01
+
+
+def test_batch_norm_stands_before_a_layer() -> None:
+    with pytest.raises(UserError, match=r"model\.batch_norm"):
+        GlobalDescriptor(r18(), dim=None, batch_norm=True)
+
+
 def test_gem_is_pooling_and_one_layer() -> None:
     model = GlobalDescriptor(r18(), dim=8).eval()
     x = torch.randn(2, 3, 64, 64)

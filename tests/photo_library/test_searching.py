@@ -143,7 +143,7 @@ def test_terms_add_up_to_the_cosine_and_are_what_a_loop_says() -> None:
     assert sum(terms) == pytest.approx(float(torch.cosine_similarity(da, db, dim=0)), abs=1e-6)
     weight, hidden = tiny_dolg.fc.weight.double(), tiny_dolg.fc_global.out_features
     with torch.no_grad():
-        fa, fb = tiny_dolg.fused(a)[0].double(), tiny_dolg.fused(b)[0].double()
+        fa, fb = (tiny_dolg.fused(tiny_dolg.backbone(image))[0].double() for image in (a, b))
         both = (weight[:, :hidden] @ fa[:hidden]) @ (weight[:, :hidden] @ fb[:hidden])
     assert terms.global_ == pytest.approx(float(both / (da.norm() * db.norm())), abs=1e-6)
     assert abs(terms.local) > 1e-6

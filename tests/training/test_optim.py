@@ -38,6 +38,14 @@ def test_keeps_the_ratio_of_two_groups() -> None:
     assert [high for _, high in rates] == pytest.approx([5.0, 10.0, 10.0, 5.0])
 
 
+def test_a_restart_begins_anew_after_a_schedule_that_ended() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    (factor,) = warmup_cosine(optimizer, 30, warmup=0.1, final=0.2, restart=20).lr_lambdas
+    first = [cosine_factor(step, 20, 2, 0.2) for step in range(20)]
+    second = [cosine_factor(step, 10, 1, 0.2) for step in range(11)]
+    assert [factor(step) for step in range(31)] == pytest.approx([*first, *second])
+
+
 @pytest.mark.parametrize("options", [{"warmup": 1.0}, {"warmup": -0.1}, {"final": 2.0}])
 def test_refuses_shares_that_are_none(options: dict[str, float]) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)

@@ -130,6 +130,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
         compiler=cfg.compiler,
         run=about,
         max_steps=cfg.trainer.max_steps,
+        freeze_epochs=cfg.optim.freeze_epochs,
         validation=validation,
     )
     return data, module, config

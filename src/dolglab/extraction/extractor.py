@@ -202,7 +202,8 @@ def parts_of(model: DescriptorModel, image: Float[Tensor, "1 3 h w"]) -> Parts |
             whole = model(image)[0].double()
             bias = torch.zeros_like(whole) if model.fc is None else model.fc.bias.double()
             return Parts(whole - bias, torch.zeros_like(whole), bias)
-        fused, weight, bias = model.fused(image)[0].double(), model.fc.weight.double(), model.fc.bias.double()
+        fused = model.fused(model.backbone(image))[0].double()
+        weight, bias = model.fc.weight.double(), model.fc.bias.double()
         hidden = model.fc_global.out_features
         if len(fused) != 2 * hidden:
             return None

@@ -73,6 +73,7 @@ class DELG(GlobalDescriptor):
         local: builds the local head from the channels of its map.
         dim: length of the global descriptor (the paper's 2048).
         init: how its layer begins, see `init_linear`.
+        batch_norm: standardise the pooled feature before it.
     """
 
     def __init__(
@@ -82,14 +83,14 @@ class DELG(GlobalDescriptor):
         local: Callable[[int], LocalHead] = LocalHead,
         dim: int = 2048,
         init: str = "default",
+        batch_norm: bool = False,
     ) -> None:
-        super().__init__(backbone, pooling, dim, init)
+        super().__init__(backbone, pooling, dim, init, batch_norm)
         self.local = local(backbone.out_channels[0])
 
-    def training_features(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b d"], LocalOutputs]:
-        """Normalised images to descriptors, as `forward`, and the local head's outputs, by one pass of the backbone."""
-        features: Features = self.backbone(images)
-        return self.describe(features.global_), self.local(features.local.detach())
+    def training_features(self, features: Features) -> tuple[Float[Tensor, "b d"], LocalOutputs]:
+        """The backbone's maps to descriptors and the local head's outputs."""
+        return self.describe(features), self.local(features.local.detach())
 
     def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
         """Normalised images to the local head's codes and attention scores."""

@@ -32,6 +32,8 @@ class DOLG(nn.Module):
         init: how both layers begin, see `init_linear`; of the last one each half by itself.
         local_weight: what the last layer's half for f_l is multiplied by at the start: with 0 the network begins as its
             global branch, and f_l counts as far as training has it.
+        batch_norm: standardise what is fused before the last layer (Ioffe and Szegedy, ICML 2015), so that f_l counts
+            as much as f_g and learns as fast: of a pretrained backbone's features f_g can be 200 times as long.
 
     Raises UserError for sizes below 1, and a `local_weight` where fusion leaves no half for f_l.
     """
@@ -46,6 +48,7 @@ class DOLG(nn.Module):
         dim: int = 512,
         init: str = "default",
         local_weight: float = 1.0,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(hidden=hidden, dim=dim)
@@ -58,6 +61,7 @@ class DOLG(nn.Module):
         self.local = local(local_channels, hidden)
         self.fusion = fusion
         width = fusion(torch.zeros(1, hidden, 1, 1), torch.zeros(1, hidden)).shape[1]
+        self.norm = nn.BatchNorm1d(width) if batch_norm else nn.Identity()
         self.fc = nn.Linear(width, dim)
         init_linear(self.fc, init, parts=width // hidden)
         if local_weight != 1:
@@ -68,13 +72,16 @@ class DOLG(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Normalised images to descriptors, float32, not L2-normalised."""
-        return linear32(self.fc, self.fused(images))
+        return self.describe(self.backbone(images))
 
-    def fused(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c"]:
-        """Normalised images to what the descriptor is made of, f_g first."""
-        features: Features = self.backbone(images)
+    def describe(self, features: Features) -> Float[Tensor, "b d"]:
+        """The backbone's maps to descriptors."""
+        return linear32(self.fc, self.fused(features))
+
+    def fused(self, features: Features) -> Float[Tensor, "b c"]:
+        """The backbone's maps to what the last layer takes, f_g first."""
         global_ = linear32(self.fc_global, self.pooling(features.global_))
-        return self.fusion(self.local(features.local), global_)
+        return self.norm(self.fusion(self.local(features.local), global_).float())
 
     def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
         """Normalised images to the local branch's features and attention scores; see `maps_by_norm` without any."""
@@ -92,6 +99,9 @@ class GlobalDescriptor(nn.Module):
         pooling: builds the pooling from the channels of its map.
         dim: length of the descriptor; None leaves the pooled feature as it is, for untrained networks.
         init: how the layer begins, see `init_linear`.
+        batch_norm: standardise the pooled feature before the layer, as `DOLG` does what is fused.
+
+    Raises UserError for a `batch_norm` without a layer.
     """
 
     def __init__(
@@ -100,6 +110,7 @@ class GlobalDescriptor(nn.Module):
         pooling: Callable[[int], nn.Module] = GeM,
         dim: int | None = 512,
         init: str = "default",
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         channels = backbone.out_channels[1]
@@ -107,18 +118,21 @@ class GlobalDescriptor(nn.Module):
         check_sizes(dim=self.dim)
         self.backbone = backbone
         self.pooling = pooling(channels)
+        if batch_norm and dim is None:
+            raise UserError("model.batch_norm=true stands before a layer, and model.dim=null has none")
+        self.norm = nn.BatchNorm1d(channels) if batch_norm else nn.Identity()
         self.fc = None if dim is None else nn.Linear(channels, dim)
         if self.fc is not None:
             init_linear(self.fc, init)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Normalised images to descriptors, float32, not L2-normalised."""
-        return self.describe(self.backbone(images).global_)
+        return self.describe(self.backbone(images))
 
-    def describe(self, global_: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """The backbone's global map to descriptors."""
-        pooled = self.pooling(global_)
-        return pooled if self.fc is None else linear32(self.fc, pooled)
+    def describe(self, features: Features) -> Float[Tensor, "b d"]:
+        """The backbone's maps to descriptors."""
+        pooled = self.pooling(features.global_)
+        return pooled if self.fc is None else linear32(self.fc, self.norm(pooled.float()))
 
     def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
         """Normalised images to the backbone's local map, as `maps_by_norm` reads it."""

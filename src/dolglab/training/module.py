@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,13 @@ import torch
 from jaxtyping import Float
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from dolglab.contracts import Batch
+from dolglab.contracts import Batch, Features
 from dolglab.data.augment import Augmentation
 from dolglab.errors import UserError
 from dolglab.losses.class_parallel import ClassParallel
@@ -36,7 +37,7 @@ LOG_ROW = "dolg_log_row"
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 BuildOptimizer = Callable[[Iterable[Any]], Optimizer]
-BuildSchedule = Callable[[Optimizer, int], LRScheduler]
+BuildSchedule = Callable[..., LRScheduler]
 
 
 class NotFiniteError(UserError):
@@ -50,7 +51,8 @@ class LandmarkModule(RetrievalModule):
         head: margin head over the training classes.
         augmentation: what happens to a batch on its device.
         optimizer: builds the optimizer from parameter groups.
-        schedule: builds the learning-rate schedule from the optimizer and the number of steps.
+        schedule: builds the learning-rate schedule from the optimizer and the number of steps, and `restart`, the step
+            from which it begins anew, where some epochs are frozen.
         auxiliary: losses of the model's local head, which a DELG has; None trains none.
         class_parallel: spreads `head` over the processes, and compares a step with this share of each one's classes
             (see ClassParallel); None keeps all of it on each.
@@ -58,6 +60,9 @@ class LandmarkModule(RetrievalModule):
         compiler: backend of torch.compile for the training pass, such as "inductor"; None runs it as it is.
         run: what a checkpoint says of its run (plain values and tensors only).
         max_steps: optimizer steps after which training ends, by which the schedule ends too; -1 sets no end.
+        freeze_epochs: epochs at the start in which the backbone stays as it is, batch norm's statistics too, and the
+            schedule is one of its own, so that new layers fit pretrained features before both change (Kumar et al.,
+            ICLR 2022: linear probing, then fine-tuning).
         validation: how descriptors are made to validate (see RetrievalModule).
     """
 
@@ -74,18 +79,23 @@ class LandmarkModule(RetrievalModule):
         compiler: str | None = None,
         run: Mapping[str, Any] | None = None,
         max_steps: int = -1,
+        freeze_epochs: int = 0,
         validation: ExtractionOptions | None = None,
     ) -> None:
         super().__init__(model, validation)
+        if not isinstance(freeze_epochs, int) or freeze_epochs < 0:
+            raise UserError(f"optim.freeze_epochs is a whole number from 0, not {freeze_epochs}")
+        self.freeze_epochs = freeze_epochs
         self.head = head
         self.auxiliary = auxiliary
-        # Of the training pass alone: whole images come in every shape. The bound method is no submodule, so that the
-        # state keeps its names.
-        self.training_forward: Callable[[Tensor], Any] = model.forward
+        # Bound methods and functions are no submodules, so that the state keeps its names.
+        self._describe: Callable[[Features], Any] = model.describe
         if auxiliary is not None:
             assert isinstance(model, DELG), "only a DELG has a local head to train"
-            self.training_forward = model.training_features
+            self._describe = model.training_features
+        self.training_forward: Callable[[Tensor], Any] = lambda images: self._describe(self.model.backbone(images))
         if compiler is not None:
+            # The training pass alone: whole images come in every shape.
             self.training_forward = torch.compile(self.training_forward, backend=compiler, dynamic=False)
         self.augmentation = augmentation
         self.build_optimizer = optimizer
@@ -100,11 +110,17 @@ class LandmarkModule(RetrievalModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         """Margin loss of one batch, and a local head's. Raises UserError naming the batch's ids when not finite."""
         images = self.model.backbone.normalise(self.augmentation(batch.images, batch.draws))
+        if self.frozen:
+            with torch.no_grad():
+                features = self.model.backbone(images)
+            outputs = self._describe(features)
+        else:
+            outputs = self.training_forward(images)
         if self.auxiliary is None:
-            result, terms = self._margin_loss(self.training_forward(images), batch), None
+            result, terms = self._margin_loss(outputs, batch), None
             loss = result.loss
         else:
-            descriptors, local = self.training_forward(images)
+            descriptors, local = outputs
             result = self._margin_loss(descriptors, batch)
             terms = self.auxiliary(*local, batch.labels)
             loss = result.loss + terms.loss
@@ -119,7 +135,22 @@ class LandmarkModule(RetrievalModule):
             )
         self._log_step(loss, result, terms, len(batch))
         self.cosines = result.cosine, result.at
-        return loss
+        # DDP waits for a gradient of every parameter that it was given.
+        return loss + 0 * sum(p.sum() for p in self._resting()) if self.trainer.world_size > 1 else loss
+
+    @property
+    def frozen(self) -> bool:
+        """Whether this is one of the epochs in which the backbone stays as it is."""
+        return self.current_epoch < self.freeze_epochs
+
+    def _resting(self) -> list[nn.Parameter]:
+        """Parameters that are trained later."""
+        return [p for p in self.model.backbone.parameters() if p.requires_grad] if self.frozen else []
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Without a gradient no optimizer touches a parameter, be it to decay its weight."""
+        for parameter in self._resting():
+            parameter.grad = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Groups of the pretrained backbone and of everything new, and a schedule by optimizer steps."""
@@ -129,14 +160,15 @@ class LandmarkModule(RetrievalModule):
         for group in optimizer.param_groups:
             group["lr"] *= group["lr_scale"]
         trainer = self.trainer
-        steps = optimizer_steps(
+        counted = partial(
+            optimizer_steps,
             self._data.batches_per_epoch,
-            trainer.max_epochs,
-            trainer.limit_train_batches,
-            trainer.accumulate_grad_batches,
-            self.max_steps,
+            limit=trainer.limit_train_batches,
+            accumulate=trainer.accumulate_grad_batches,
+            max_steps=self.max_steps,
         )
-        schedule = self.build_schedule(optimizer, steps)
+        restart = {"restart": counted(epochs=self.freeze_epochs)} if self.freeze_epochs else {}
+        schedule = self.build_schedule(optimizer, counted(epochs=trainer.max_epochs), **restart)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -179,7 +211,13 @@ class LandmarkModule(RetrievalModule):
         self._seed = torch.initial_seed()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed what a step drops at random by its number and its process, so that a resumed run drops the same."""
+        """Seed what a step drops at random by its number and its process, so that a resumed run drops the same.
+
+        A backbone that is frozen is in eval mode.
+        """
+        backbone = self.model.backbone
+        if backbone.training == self.frozen:
+            backbone.train(not self.frozen)
         sequence = np.random.SeedSequence([self._seed, self.current_epoch, batch_idx, self.global_rank])
         torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
 

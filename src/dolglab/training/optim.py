@@ -48,7 +48,9 @@ def parameter_groups(
     return groups
 
 
-def warmup_cosine(optimizer: Optimizer, steps: int, warmup: float = 0.0, final: float = 0.0) -> LambdaLR:
+def warmup_cosine(
+    optimizer: Optimizer, steps: int, warmup: float = 0.0, final: float = 0.0, restart: int = 0
+) -> LambdaLR:
     """A linear warm-up, then half a cosine down.
 
     Args:
@@ -56,10 +58,16 @@ def warmup_cosine(optimizer: Optimizer, steps: int, warmup: float = 0.0, final: 
         steps: optimizer steps of the whole training.
         warmup: share of the steps that warm up.
         final: last learning rate as a share of the peak.
+        restart: a step from which all of it begins anew, after one that ended there; 0 for none.
     """
     if not 0 <= warmup < 1 or not 0 <= final <= 1:
         raise UserError(f"optim.schedule.warmup and .final are shares between 0 and 1, not {warmup} and {final}")
-    return LambdaLR(optimizer, lambda step: cosine_factor(step, steps, round(steps * warmup), final))
+
+    def factor(step: int) -> float:
+        start, end = (0, restart) if step < restart else (restart, steps)
+        return cosine_factor(step - start, end - start, round((end - start) * warmup), final)
+
+    return LambdaLR(optimizer, factor)
 
 
 def lr_factor(rule: object, batch: int, reference: object) -> float:
