@@ -70,7 +70,14 @@ def test_a_wheel_has_its_configurations_and_every_command(wheel: Path, tmp_path:
 @pytest.mark.process
 def test_the_command_line_trains_over_two_processes_from_any_folder(photos: Path, tmp_path: Path) -> None:
     """Lightning starts the second process by the name and the arguments of the first."""
-    options = ["data.image_size=64", "data.batch_size=8", "data.workers=0", "trainer.max_epochs=1", "test_scales=[1.0]"]
+    options = [
+        "data.image_size=64",
+        "local.dilations=[1,2,3]",
+        "data.batch_size=8",
+        "data.workers=0",
+        "trainer.max_epochs=1",
+        "test_scales=[1.0]",
+    ]
     over = ["trainer=cpu", "strategy=ddp_gloo", "trainer.devices=2", "name=two", "store=kept"]
     arguments = ["train", "data=folder", f"data.root={photos}", *TINY, *options, *over]
     run(str(Path(sys.executable).with_name("dolglab")), *arguments, cwd=tmp_path)

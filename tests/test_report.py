@@ -54,6 +54,13 @@ def report(cards, out, *options):
         return main(compose("report", overrides=[f"cards={cards}", f"out={out}", *options]))
 
 
+def test_what_a_report_is_about_stands_with_its_tables(runs, tmp_path, capsys):
+    page = report(runs / "*/card.json", tmp_path / "out", "about=['Two of <them>.','And more.']")
+    assert "Two of <them>.\nAnd more.\n" in capsys.readouterr().out
+    assert "Two of &lt;them&gt;." in page.read_text()
+    assert "And more." in (tmp_path / "out" / "table.md").read_text()
+
+
 def test_a_report_of_two_runs(runs, tmp_path, capsys):
     page = report(runs / "*/card.json", tmp_path / "out")
     assert page == tmp_path / "out" / "report.html"

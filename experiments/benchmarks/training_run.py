@@ -39,6 +39,7 @@ RECIPE = [
     "backbone.pretrained=false",
     "data=demo",
     "data.image_size=224",
+    "local=aspp_14x14",
     "data.batch_size=16",
     "data.workers=2",
     "trainer=cpu",

@@ -30,6 +30,7 @@ RECIPE = [
     "backbone=r18",
     "backbone.pretrained=false",
     "data.image_size=144",
+    "local=aspp_9x9",
     "data.workers=0",
     "trainer=cpu",
     "trainer.max_epochs=1",

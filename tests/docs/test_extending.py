@@ -26,6 +26,7 @@ SMALL = {
         "trainer=cpu",
         "trainer.max_epochs=1",
         "data.image_size=64",
+        "local.dilations=[1,2,3]",
         "data.batch_size=8",
         "data.workers=0",
         "model.dim=16",

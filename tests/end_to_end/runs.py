@@ -21,6 +21,7 @@ SMALL = [
     "backbone.name=test_resnet.r160_in1k",
     "backbone.pretrained=false",
     "data.image_size=64",
+    "local.dilations=[1,2,3]",
     "data.batch_size=8",
     "data.workers=0",
     "trainer=cpu",

@@ -103,5 +103,6 @@ def test_frozen_layers_stay_as_they_are_through_a_training(photos: Path, tmp_pat
 
 def test_two_images_of_one_cell_a_map_train(photos: Path, tmp_path: Path) -> None:
     options = [*SMALL, *NARROW, "data=folder", f"data.root={photos}", "data.batch_size=2", "data.image_size=32"]
+    options += ["local.dilations=[1]"]
     train(config("train", f"output_dir={tmp_path}", *options, "trainer.max_epochs=1", "trainer.limit_train_batches=3"))
     assert len(metrics(tmp_path)) >= 3

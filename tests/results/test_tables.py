@@ -10,7 +10,7 @@ from rich.console import Console
 from dolglab.contracts import BadImage
 from dolglab.data.gldv2_benchmarks import GLDv2Recognition
 from dolglab.results.card import interval
-from dolglab.results.comparison_tables import summarize
+from dolglab.results.comparison_tables import leader_lines, summarize
 from dolglab.results.table_formats import print_tables, to_markdown
 from dolglab.results.tables import row_names
 
@@ -93,6 +93,19 @@ def test_each_map_has_its_interval(make_card_of, make_ranking):
     (table, *_) = summarize([make_card_of("A", with_ap(make_ranking(), *ap))]).tables
     ((_, cells),) = table.rows
     assert [(cell.text, cell.below) for cell in cells] == [("52.50", f"{100 * low:.1f}–{100 * high:.1f}")] * 3  # noqa: RUF001
+
+
+def test_a_line_says_who_is_ahead_by_how_much_and_how_surely(make_card_of, make_ranking):
+    low, high = ([0.2, 0.3, 0.4, 0.1], [0.9, 0.8, 0.9, 0.7])
+    rows = [("A", low), ("B", high), ("C", low[::-1])]
+    cards = [make_card_of(name, with_ap(make_ranking(), *ap)) for name, ap in rows]
+    (line,) = leader_lines(cards)
+    assert "B is ahead of A by 57.50 points of medium" in line
+    assert "excludes zero" in line
+    (line,) = leader_lines([cards[0], cards[2]])
+    assert "by 0.00 points" in line
+    assert "holds zero" in line
+    assert leader_lines(cards[:1]) == []
 
 
 def test_gap_is_no_mean_and_has_no_interval(make_card_of, make_ranking):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ from dolglab.models.checkpoint import (
     trained_on,
 )
 from dolglab.models.delg import DELG
+from dolglab.models.dolg import DescriptorModel
 from dolglab.processes import launched, main_process
 from dolglab.training import callbacks, checkpointing
 from dolglab.training.module import LandmarkModule, check_trainer
@@ -98,7 +100,8 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     Where a checkpoint is `resumed`, or `weights` are given, no pretrained backbone is fetched besides.
     Raises UserError as the parts do.
     """
-    check_trainer(cfg.trainer.precision, cfg.trainer.max_epochs, cfg.trainer.max_steps)
+    trainer = cfg.trainer
+    check_trainer(trainer.precision, trainer.max_epochs, trainer.max_steps, cfg.optim.freeze_epochs)
     validation = ExtractionOptions(cfg.scales, cfg.resize, instantiate(cfg.index))
     # As a configuration: Hydra would take an instance of a dataclass for one.
     data: LandmarkDataModule = instantiate(cfg.data, augmentation=cfg.augment)
@@ -113,6 +116,8 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     about = describe_run(config, data.classes, data.digests())
     batch = data.batch_size * cfg.trainer.accumulate_grad_batches
     check_loadable(model, config["model"])
+    if not resumed and cfg.weights is None:
+        check_map_size(model, data.image_size)
     factor = lr_factor(cfg.optim.scaling.rule, batch, cfg.optim.scaling.batch)
     if cfg.class_parallel and (cfg.ema is not None or str(cfg.trainer.precision) == "16-mixed"):
         raise UserError("class_parallel=true goes with neither ema nor trainer.precision=16-mixed: take bf16-mixed")
@@ -134,6 +139,17 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
         validation=validation,
     )
     return data, module, config
+
+
+def check_map_size(model: DescriptorModel, image_size: int) -> None:
+    """Raise UserError where crops give the local branch a smaller map than it can learn its weights from."""
+    reach = getattr(getattr(model, "local", None), "min_map", 1) - 1
+    cells = math.ceil(image_size / model.backbone.reductions[0])
+    if cells <= reach:
+        raise UserError(
+            f"data.image_size={image_size} gives local maps of {cells} x {cells}, of which local.dilations reach "
+            f"{reach} cells: take local=attention, aspp_9x9 or aspp_14x14, or larger crops"
+        )
 
 
 def build_head(config: DictConfig, dim: int, num_classes: int, class_sizes: torch.Tensor) -> MarginHead:

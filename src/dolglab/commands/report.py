@@ -3,7 +3,8 @@
 Prints the cards' tables and writes OUT/report.html, OUT/table.md, OUT/table.tex and OUT/results.json (the figures and
 what they mean, without the per-query lists); what charts the cards have also go to OUT/figures. Beside a card,
 `metrics.csv` gives the page its curves, `grids/NAME.jpg` (or .png) its rankings and `pictures/` its other pictures.
-`against=NAME` compares with one row instead of the best, `published=true` adds the rows of the paper's table.
+`against=NAME` compares with one row instead of the best, `published=true` adds the rows of the paper's table, and what
+`about` says, a line or a list of lines, stands below the tables.
 `workspace=true` writes the layout of the project's page on W&B instead.
 """
 
@@ -27,7 +28,10 @@ def main(cfg: DictConfig) -> Path:
     if cfg.cards is None:
         raise UserError("say which cards to compare, such as cards='outputs/demo/*/card.json'")
     patterns = [cfg.cards] if isinstance(cfg.cards, str) else list(cfg.cards)
-    return compare_runs(patterns, Path(cfg.out), None if cfg.against is None else str(cfg.against), cfg.published)
+    about = [cfg.about] if isinstance(cfg.about, str) else list(cfg.about or ())
+    return compare_runs(
+        patterns, Path(cfg.out), None if cfg.against is None else str(cfg.against), cfg.published, about
+    )
 
 
 if __name__ == "__main__":

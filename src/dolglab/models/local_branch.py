@@ -107,6 +107,9 @@ class LocalBranch(nn.Module):
         aspp: multi-scale context before the attention; the released yaml trains without it.
         attention: weight normalised features by their scores; without it f_l is the map as it is.
         dilations, pointwise: those of `ASPP`.
+
+    Attributes:
+        min_map: cells a side of the smallest map on which every tap meets another cell than the middle one's.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class LocalBranch(nn.Module):
         pointwise: bool = False,
     ) -> None:
         super().__init__()
+        self.min_map = 1 + max(dilations) if aspp else 1
         self.aspp = ASPP(in_channels, out_channels, dilations, pointwise) if aspp else None
         channels = out_channels if aspp else in_channels
         self.attention = SelfAttention(channels, out_channels) if attention else None

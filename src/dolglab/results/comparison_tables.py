@@ -68,8 +68,33 @@ def summarize(cards: Sequence[Card], against: str | None = None) -> Summary:
         "Results",
         tuple(table for table in tables if table.columns),
         notes.texts(),
-        (*(line for line, holds in lines.items() if holds), *dataset_lines(cards)),
+        (*leader_lines(cards), *(line for line, holds in lines.items() if holds), *dataset_lines(cards)),
     )
+
+
+def leader_lines(cards: Sequence[Card]) -> list[str]:
+    """For each data set, on Medium where it has that, which row is ahead of the next, by how much, and how surely."""
+    lines = []
+    for dataset in dataset_names(cards):
+        columns = [column for column in map_columns(cards) if column.dataset == dataset]
+        column = next((column for column in columns if column.difficulty == "medium"), columns[0])
+        rows = [
+            (value_of(card, column), ap, name)
+            for card, name in zip(cards, row_names(cards), strict=True)
+            if (ap := _ap(card, column))
+        ]
+        ranked = sorted(rows, key=lambda row: row[0] or 0.0, reverse=True)
+        if len(ranked) < 2 or len(ranked[0][1]) != len(ranked[1][1]):
+            continue
+        (_, best, first), (_, other, second) = ranked[:2]
+        mean, low, high = difference(best, other)
+        if math.isfinite(low):
+            sure = "which excludes zero" if low > 0 else "which holds zero: perhaps by chance"
+            lines.append(
+                f"{column.group}: {first} is ahead of {second} by {100 * mean:.2f} points of {column.label} "
+                f"(95 % interval {_signed(low, 2)} to {_signed(high, 2)}, {sure})."
+            )
+    return lines
 
 
 def precision_tables(cards: Sequence[Card], headings: Sequence[Cell], notes: Footnotes) -> list[Table]:

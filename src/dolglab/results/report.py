@@ -6,6 +6,7 @@ import base64
 import glob
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,16 +115,21 @@ def finish_run(
     return page
 
 
-def compare_runs(patterns: Iterable[str], out: Path, against: str | None = None, published: bool = False) -> Path:
+def compare_runs(
+    patterns: Iterable[str], out: Path, against: str | None = None, published: bool = False, about: Sequence[str] = ()
+) -> Path:
     """Print the tables of the cards named, write them, their charts and a page to `out`; the page's path.
 
     `against` names the row to which all are compared, instead of each column's best; `published` adds the rows of the
-    paper's table. Raises UserError when there is no card, or one that cannot be read.
+    paper's table; the lines of `about` stand before the others below the tables. Raises UserError when there is no
+    card, or one that cannot be read.
     """
     runs = [(read_card(path), path.parent) for path in card_paths(patterns)]
     runs.sort(key=lambda run: run[0]["time"])
     cards = [card for card, _ in runs]
-    summaries = [summarize(cards, against), *([published_summary()] if published else [])]
+    measured = summarize(cards, against)
+    measured = replace(measured, lines=(*about, *measured.lines))
+    summaries = [measured, *([published_summary()] if published else [])]
     charts = chart_sections(cards)
     curves: list[Chart] = []
     grids: list[tuple[str, bytes]] = []

@@ -83,8 +83,6 @@ class LandmarkModule(RetrievalModule):
         validation: ExtractionOptions | None = None,
     ) -> None:
         super().__init__(model, validation)
-        if not isinstance(freeze_epochs, int) or freeze_epochs < 0:
-            raise UserError(f"optim.freeze_epochs is a whole number from 0, not {freeze_epochs}")
         self.freeze_epochs = freeze_epochs
         self.head = head
         self.auxiliary = auxiliary
@@ -279,12 +277,14 @@ class LandmarkModule(RetrievalModule):
             self.log("pooling/p", exponent.detach().mean(), batch_size=size)
 
 
-def check_trainer(precision: object, max_epochs: object, max_steps: object) -> None:
-    """Raise UserError for what Lightning would take and stumble over later.
+def check_trainer(precision: object, max_epochs: object, max_steps: object, freeze_epochs: object = 0) -> None:
+    """Raise UserError for what Lightning would take and stumble over later, and for no number of frozen epochs.
 
     A "true" half precision would take float32 from GeM, fusion and head, where the cosines need it.
     """
     if not isinstance(max_epochs, int) or not isinstance(max_steps, int):
         raise UserError(f"trainer.max_epochs and .max_steps are whole numbers, not {max_epochs} and {max_steps}")
+    if not isinstance(freeze_epochs, int) or freeze_epochs < 0:
+        raise UserError(f"optim.freeze_epochs is a whole number from 0, not {freeze_epochs}")
     if str(precision) not in PRECISIONS:
         raise UserError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, not {precision}")

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# When does local detail pay? DOLG beside its global branch, GeM, on equal budgets: the recipe and its parts, then the
+# number of training landmarks, then the resolution. Ends in results.md, results.json and two figures below OUT.
+#   bash experiments/local_detail/run.sh            # about nine hours on two cores
+#   bash experiments/local_detail/run.sh --quick    # one seed, 60 and 200 landmarks: a quarter of an hour
+# A run that is there is not run again, one that was stopped goes on. SEEDS="0 1 2 3 4" are those of the recipe,
+# MORE="0 1 2" of everything else, LANDMARKS and MAPS the two axes.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+out=${OUT:-outputs/local_detail}
+seeds=${SEEDS:-0 1 2 3 4} more=${MORE:-0 1 2} landmarks=${LANDMARKS:-60 200 600 2000} maps=${MAPS:-9 14 20} parts=1
+if [ "${1:-}" = --quick ]; then
+  seeds=0 more=0 landmarks="60 200" maps="" parts=0
+fi
+
+train() { # NAME OVERRIDES...: a run below `out`, once
+  local run=$out/$1
+  shift
+  set -- experiment=demo hydra.run.dir="$run" name="${run#outputs/}" resume=auto "$@"
+  mkdir -p "$run"
+  python -m src.train "$@" --cfg=job --resolve > "$run/settings.new"
+  if [ -e "$run/settings.yaml" ] && ! cmp -s "$run/settings.yaml" "$run/settings.new"; then
+    echo "error: $run was run with other settings ($run/settings.yaml, now settings.new): take another OUT, or delete it" >&2
+    exit 2
+  fi
+  mv "$run/settings.new" "$run/settings.yaml"
+  [ -e "$run/card.json" ] || python -m src.train "$@"
+}
+
+both() { # NAME SEED OVERRIDES...: GeM and DOLG
+  local name=$1 seed=$2
+  shift 2
+  train "$name/gem/$seed" model=gem_light seed="$seed" "$@"
+  train "$name/dolg/$seed" seed="$seed" "$@"
+}
+
+python -m src.prepare task=demo_world
+for seed in $seeds; do
+  both recipe "$seed"
+done
+
+# The recipe without one of its parts, and without all of them.
+if [ "$parts" = 1 ]; then
+  plain="margin=arcface optim.freeze_epochs=0 optim.groups.head_lr_scale=1.0 model.init=default model.batch_norm=false"
+  for seed in $more; do
+    both parts/no_frozen_epochs "$seed" optim.freeze_epochs=0
+    both parts/no_batch_norm "$seed" model.batch_norm=false
+    both parts/no_orthogonal_init "$seed" model.init=default
+    both parts/margin_0.15 "$seed" margin=arcface
+    both parts/one_learning_rate "$seed" optim.groups.head_lr_scale=1.0
+    train "parts/aspp/dolg/$seed" seed="$seed" local=aspp_9x9
+    train "parts/no_attention/dolg/$seed" seed="$seed" local.attention=false
+    train "parts/stride_8/dolg/$seed" seed="$seed" 'backbone.reductions=[8,32]'
+    train "parts/hidden_512/dolg/$seed" seed="$seed" model.hidden=512
+    # shellcheck disable=SC2086
+    train "parts/none/gem/$seed" model=gem_light seed="$seed" $plain
+    # shellcheck disable=SC2086
+    train "parts/none/dolg/$seed" seed="$seed" local=aspp_9x9 model.hidden=512 $plain
+  done
+fi
+
+# As many steps for any number of landmarks: epochs of 18 batches, of which 60 landmarks have no more.
+for count in $landmarks; do
+  world=data/local_detail/$count
+  python -m src.prepare task=demo_world root="$world" call.train_families=$((count / 4)) \
+    call.validation_families=12 call.test_families=24
+  for seed in $more; do
+    both "landmarks/$count" "$seed" data.root="$world" trainer.limit_train_batches=18 optim.freeze_epochs=6 \
+      trainer.max_epochs=12 trainer.check_val_every_n_epoch=3
+  done
+done
+
+# Local maps of 9, 14 and 20 cells a side: the same photographs, shrunk as far in training as in the test.
+for cells in $maps; do
+  world=data/local_detail/wide
+  python -m src.prepare task=demo_world root="$world" call.width=568 call.height=426 call.validation_families=12 \
+    call.test_families=24
+  for seed in $more; do
+    both "maps/$cells" "$seed" data.root="$world" data.image_size=$((16 * cells)) max_side=$((568 * cells / 20)) \
+      trainer.check_val_every_n_epoch=3
+  done
+done
+PYTHONPATH=src python experiments/local_detail/compare.py "$out"
