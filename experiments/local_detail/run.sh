@@ -41,9 +41,9 @@ done
 
 # The recipe without one of its parts, and without all of them.
 if [ "$parts" = 1 ]; then
-  plain="margin=arcface optim.freeze_epochs=0 optim.groups.head_lr_scale=1.0 model.init=default model.batch_norm=false"
+  plain="margin=arcface freeze_epochs=0 optim.groups.head_lr_scale=1.0 model.init=default model.batch_norm=false"
   for seed in $more; do
-    both parts/no_frozen_epochs "$seed" optim.freeze_epochs=0
+    both parts/no_frozen_epochs "$seed" freeze_epochs=0
     both parts/no_batch_norm "$seed" model.batch_norm=false
     both parts/no_orthogonal_init "$seed" model.init=default
     both parts/margin_0.15 "$seed" margin=arcface
@@ -65,7 +65,7 @@ for count in $landmarks; do
   python -m src.prepare task=demo_world root="$world" call.train_families=$((count / 4)) \
     call.validation_families=12 call.test_families=24
   for seed in $more; do
-    both "landmarks/$count" "$seed" data.root="$world" trainer.limit_train_batches=18 optim.freeze_epochs=6 \
+    both "landmarks/$count" "$seed" data.root="$world" trainer.limit_train_batches=18 freeze_epochs=6 \
       trainer.max_epochs=12 trainer.check_val_every_n_epoch=3
   done
 done

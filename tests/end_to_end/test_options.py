@@ -59,7 +59,7 @@ def test_a_compiled_training_pass_gives_the_same_losses(world: Path, tmp_path: P
 
 def test_a_backbone_rests_for_its_epochs_and_is_trained_after_them(world: Path, tmp_path: Path) -> None:
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=3", "test=false"]
-    options += ["optim.freeze_epochs=2", "optim.optimizer.weight_decay=0.1", "model.batch_norm=true"]
+    options += ["freeze_epochs=2", "optim.optimizer.weight_decay=0.1", "model.batch_norm=true"]
     cfg = config("train", f"output_dir={tmp_path}", *options, "trainer.check_val_every_n_epoch=3")
     train(cfg)
     L.seed_everything(cfg.seed, verbose=False)
@@ -76,9 +76,7 @@ def test_a_backbone_rests_for_its_epochs_and_is_trained_after_them(world: Path, 
 
 def test_a_backbone_that_rests_throughout_stays_as_it_is(world: Path, tmp_path: Path) -> None:
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=1", "test=false"]
-    cfg = config(
-        "train", f"output_dir={tmp_path}", *options, "optim.freeze_epochs=5", "optim.optimizer.weight_decay=0.1"
-    )
+    cfg = config("train", f"output_dir={tmp_path}", *options, "freeze_epochs=5", "optim.optimizer.weight_decay=0.1")
     train(cfg)
     L.seed_everything(cfg.seed, verbose=False)
     before = instantiate(cfg.model).state_dict()

@@ -28,7 +28,7 @@ def test_two_processes_share_the_batch_and_the_benchmark_and_resume(world: Path,
     here = f"hydra.run.dir={run}"
     options = ["data=demo", f"data.root={world}", *SMALL, *LOCAL, "strategy=ddp_gloo", "trainer.devices=2"]
     # Gradients that DDP waits for and a backbone that rests does not have.
-    options += ["optim.freeze_epochs=1"]
+    options += ["freeze_epochs=1"]
     # Of 23 test images one process has 12, in two batches, and the other 11, in one.
     options += ["+data.eval_batch=11"]
     kill_when((run / "checkpoints" / "last.ckpt").exists, command(here, *options, "checkpoint_steps=1"))

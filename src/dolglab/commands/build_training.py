@@ -101,7 +101,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     Raises UserError as the parts do.
     """
     trainer = cfg.trainer
-    check_trainer(trainer.precision, trainer.max_epochs, trainer.max_steps, cfg.optim.freeze_epochs)
+    check_trainer(trainer.precision, trainer.max_epochs, trainer.max_steps, cfg.freeze_epochs)
     validation = ExtractionOptions(cfg.scales, cfg.resize, instantiate(cfg.index))
     # As a configuration: Hydra would take an instance of a dataclass for one.
     data: LandmarkDataModule = instantiate(cfg.data, augmentation=cfg.augment)
@@ -135,7 +135,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
         compiler=cfg.compiler,
         run=about,
         max_steps=cfg.trainer.max_steps,
-        freeze_epochs=cfg.optim.freeze_epochs,
+        freeze_epochs=cfg.freeze_epochs,
         validation=validation,
     )
     return data, module, config

@@ -285,6 +285,6 @@ def check_trainer(precision: object, max_epochs: object, max_steps: object, free
     if not isinstance(max_epochs, int) or not isinstance(max_steps, int):
         raise UserError(f"trainer.max_epochs and .max_steps are whole numbers, not {max_epochs} and {max_steps}")
     if not isinstance(freeze_epochs, int) or freeze_epochs < 0:
-        raise UserError(f"optim.freeze_epochs is a whole number from 0, not {freeze_epochs}")
+        raise UserError(f"freeze_epochs is a whole number from 0, not {freeze_epochs}")
     if str(precision) not in PRECISIONS:
         raise UserError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, not {precision}")
