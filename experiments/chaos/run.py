@@ -37,6 +37,7 @@ RECIPE = [
     "data.test.demo=null",
     "trainer=cpu",
     "trainer.max_epochs=2",
+    "freeze_epochs=1",
     "checkpoint_steps=2",
 ]
 # Seconds of training that a killed run gets at most, beyond what it takes to start.

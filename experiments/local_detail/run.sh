@@ -13,6 +13,13 @@ if [ "${1:-}" = --quick ]; then
   seeds=0 more=0 landmarks="60 200" maps="" parts=0
 fi
 
+for count in $landmarks; do
+  if [ "$count" -lt 60 ] || [ $((count % 4)) != 0 ]; then
+    echo "error: LANDMARKS=$count: families have four, and fewer than 60 landmarks are no 18 batches an epoch" >&2
+    exit 2
+  fi
+done
+
 train() { # NAME OVERRIDES...: a run below `out`, once
   local run=$out/$1
   shift
