@@ -38,7 +38,14 @@ ROUNDS = 3
 READ = 20_000
 SAMPLES = 100_000
 TRAIN = (sys.executable, "-W", "ignore", "-m", "src.train", "data.source=tar", "backbone=r18", "model.dim=64")
-SMALL = ("backbone.pretrained=false", "data.image_size=64", "local=attention", "data.workers=2", "trainer=cpu", "trainer.max_steps=1")
+SMALL = (
+    "backbone.pretrained=false",
+    "data.image_size=64",
+    "local=attention",
+    "data.workers=2",
+    "trainer=cpu",
+    "trainer.max_steps=1",
+)
 NO_TEST = ("~data.test.roxford5k", "~data.test.rparis6k", "logger=none")
 
 
