@@ -65,6 +65,12 @@ class FeatureBackbone(Protocol):
         """As nn.Module has it."""
         ...
 
+    training: bool
+
+    def train(self, mode: bool = True) -> Any:
+        """As nn.Module has it."""
+        ...
+
 
 class Backbone(nn.Module):
     """A timm network cut into the map for the local branch and the map for the global branch.
