@@ -23,7 +23,7 @@ done
 train() { # NAME OVERRIDES...: a run below `out`, once
   local run=$out/$1
   shift
-  set -- experiment=demo hydra.run.dir="$run" name="${run#outputs/}" resume=auto "$@"
+  set -- experiment=demo trainer.check_val_every_n_epoch=3 hydra.run.dir="$run" name="${run#outputs/}" resume=auto "$@"
   mkdir -p "$run"
   python -m src.train "$@" --cfg=job --resolve > "$run/settings.new"
   if [ -e "$run/settings.yaml" ] && ! cmp -s "$run/settings.yaml" "$run/settings.new"; then

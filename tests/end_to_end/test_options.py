@@ -74,10 +74,15 @@ def test_a_backbone_rests_for_its_epochs_and_is_trained_after_them(world: Path, 
     assert rates == pytest.approx([0.01 * factor for factor in schedule])
 
 
-def test_a_backbone_that_rests_throughout_stays_as_it_is(world: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("epochs", [-1, 5])
+def test_a_backbone_that_rests_throughout_stays_as_it_is(world: Path, tmp_path: Path, epochs: int) -> None:
     options = ["data=demo", f"data.root={world}", *SMALL, *NARROW, "trainer.max_epochs=1", "test=false"]
-    cfg = config("train", f"output_dir={tmp_path}", *options, "freeze_epochs=5", "optim.optimizer.weight_decay=0.1")
+    options += [f"freeze_epochs={epochs}", "optim.optimizer.weight_decay=0.1"]
+    cfg = config("train", f"output_dir={tmp_path}", *options)
     train(cfg)
+    steps = len(losses(tmp_path))
+    rates = [float(row["lr-SGD/new"]) for row in metrics(tmp_path) if row.get("lr-SGD/new")]
+    assert rates == pytest.approx([0.01 * cosine_factor(step, steps, 0, 0) for step in range(steps)])
     L.seed_everything(cfg.seed, verbose=False)
     before = instantiate(cfg.model).state_dict()
     after = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]

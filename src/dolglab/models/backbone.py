@@ -40,6 +40,7 @@ class FeatureBackbone(Protocol):
         licence: of the weights it starts from; None where nobody states one.
         out_channels: channels of the local and the global map.
         reductions: strides of the local and the global map.
+        training: whether it is in train mode, as nn.Module has it.
 
     With `mean` and `std`, three numbers each, an ONNX file says how images are normalised.
     """
@@ -48,6 +49,7 @@ class FeatureBackbone(Protocol):
     licence: str | None
     out_channels: tuple[int, int]
     reductions: tuple[int, int]
+    training: bool
 
     def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Features:
         """Normalised images to the two maps."""
@@ -64,8 +66,6 @@ class FeatureBackbone(Protocol):
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """As nn.Module has it."""
         ...
-
-    training: bool
 
     def train(self, mode: bool = True) -> Any:
         """As nn.Module has it."""

@@ -60,9 +60,9 @@ class LandmarkModule(RetrievalModule):
         compiler: backend of torch.compile for the training pass, such as "inductor"; None runs it as it is.
         run: what a checkpoint says of its run (plain values and tensors only).
         max_steps: optimizer steps after which training ends, by which the schedule ends too; -1 sets no end.
-        freeze_epochs: epochs at the start in which the backbone stays as it is, batch norm's statistics too, and the
-            schedule is one of its own, so that new layers fit pretrained features before both change (Kumar et al.,
-            ICLR 2022: linear probing, then fine-tuning).
+        freeze_epochs: epochs at the start (-1: all) in which the backbone stays as it is, batch norm's statistics too,
+            with a schedule of their own, so that new layers fit pretrained features before both change (Kumar et
+            al., ICLR 2022: linear probing, then fine-tuning).
         validation: how descriptors are made to validate (see RetrievalModule).
     """
 
@@ -139,7 +139,7 @@ class LandmarkModule(RetrievalModule):
     @property
     def frozen(self) -> bool:
         """Whether this is one of the epochs in which the backbone stays as it is."""
-        return self.current_epoch < self.freeze_epochs
+        return self.freeze_epochs < 0 or self.current_epoch < self.freeze_epochs
 
     def _resting(self) -> list[nn.Parameter]:
         """Parameters that are trained later."""
@@ -165,8 +165,11 @@ class LandmarkModule(RetrievalModule):
             accumulate=trainer.accumulate_grad_batches,
             max_steps=self.max_steps,
         )
-        restart = {"restart": counted(epochs=self.freeze_epochs)} if self.freeze_epochs else {}
-        schedule = self.build_schedule(optimizer, counted(epochs=trainer.max_epochs), **restart)
+        steps = counted(epochs=trainer.max_epochs)
+        frozen = counted(epochs=self.freeze_epochs) if self.freeze_epochs > 0 else 0
+        # Where all are frozen there is one schedule.
+        restart = {"restart": frozen} if 0 < frozen < steps else {}
+        schedule = self.build_schedule(optimizer, steps, **restart)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -284,7 +287,7 @@ def check_trainer(precision: object, max_epochs: object, max_steps: object, free
     """
     if not isinstance(max_epochs, int) or not isinstance(max_steps, int):
         raise UserError(f"trainer.max_epochs and .max_steps are whole numbers, not {max_epochs} and {max_steps}")
-    if not isinstance(freeze_epochs, int) or freeze_epochs < 0:
-        raise UserError(f"freeze_epochs is a whole number from 0, not {freeze_epochs}")
+    if not isinstance(freeze_epochs, int) or freeze_epochs < -1:
+        raise UserError(f"freeze_epochs is a whole number from 0, or -1 for all epochs, not {freeze_epochs}")
     if str(precision) not in PRECISIONS:
         raise UserError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, not {precision}")
