@@ -4,14 +4,16 @@
 #   bash experiments/local_detail/run.sh            # 100 runs, of 144 px about five minutes each on two cores
 #   bash experiments/local_detail/run.sh --quick    # four of them: 60 and 200 landmarks, one seed
 # A run that is there is not run again, one that was stopped goes on. SEEDS="0 1 2 3 4" are those of the recipe,
-# MORE="0 1 2" of everything else, LANDMARKS and MAPS the two axes.
+# MORE="0 1 2" of everything else, LANDMARKS and MAPS the two axes. ONLY="landmarks maps" runs those studies alone, of
+# recipe, parts, landmarks and maps; several such commands share an OUT.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${OUT:-outputs/local_detail}
-seeds=${SEEDS:-0 1 2 3 4} more=${MORE:-0 1 2} landmarks=${LANDMARKS:-60 200 600 2000} maps=${MAPS:-9 14 20} parts=1
+seeds=${SEEDS:-0 1 2 3 4} more=${MORE:-0 1 2} landmarks=${LANDMARKS:-60 200 600 2000} maps=${MAPS:-9 14 20} only=${ONLY:-recipe parts landmarks maps}
 if [ "${1:-}" = --quick ]; then
-  seeds="" more=0 landmarks="60 200" maps="" parts=0
+  only=landmarks more=0 landmarks="60 200"
 fi
+studied() { [[ " $only " == *" $1 "* ]]; }
 
 for count in $landmarks; do
   if [ "$count" -lt 60 ] || [ $((count % 4)) != 0 ]; then
@@ -41,13 +43,16 @@ both() { # NAME SEED OVERRIDES...: GeM and DOLG
   train "$name/dolg/$seed" seed="$seed" "$@"
 }
 
-python -m src.prepare task=demo_world
-for seed in $seeds; do
-  both recipe "$seed"
-done
+if studied recipe; then
+  python -m src.prepare task=demo_world
+  for seed in $seeds; do
+    both recipe "$seed"
+  done
+fi
 
 # The recipe without one of its parts, and without all of them.
-if [ "$parts" = 1 ]; then
+if studied parts; then
+  python -m src.prepare task=demo_world
   plain="margin=arcface freeze_epochs=0 optim.groups.head_lr_scale=1.0 model.init=default model.batch_norm=false"
   for seed in $more; do
     both parts/no_frozen_epochs "$seed" freeze_epochs=0
@@ -67,6 +72,7 @@ if [ "$parts" = 1 ]; then
 fi
 
 # As many steps for any number of landmarks: epochs of 18 batches, of which 60 landmarks have no more.
+studied landmarks || landmarks=""
 for count in $landmarks; do
   world=data/local_detail/$count
   python -m src.prepare task=demo_world root="$world" call.train_families=$((count / 4)) \
@@ -78,6 +84,7 @@ for count in $landmarks; do
 done
 
 # Local maps of 9, 14 and 20 cells a side: the same photographs, shrunk as far in training as in the test.
+studied maps || maps=""
 for cells in $maps; do
   world=data/local_detail/wide
   python -m src.prepare task=demo_world root="$world" call.width=568 call.height=426 call.validation_families=12 \

