@@ -2,17 +2,20 @@
 
     python experiments/local_detail/compare.py outputs/local_detail
 
-Reads OUT/PART/SETTING/MODEL/SEED/card.json (of the recipe OUT/recipe/MODEL/SEED). Figures are means over the seeds with
-their deviation (n - 1); differences are paired: the seeds' mean average precision of each query, DOLG less GeM, and the
-95 % interval of a bootstrap over the queries. Writes OUT/results.md, results.json, landmarks.png, lookalikes.png.
+Reads OUT/PART/SETTING/MODEL/SEED/card.json (of the recipe OUT/recipe/MODEL/SEED), and the untrained network's beside
+it, in baseline/, where there is one. Figures are means over the seeds with their deviation (n - 1); differences are
+paired by query, with the 95 % interval of a bootstrap over the queries: of each one the seeds' mean average precision
+where all have the same queries, else (folders are split by the seed) all seeds' queries together. Minutes are those of
+the training's epochs, without validation. Writes OUT/results.md, results.json, landmarks.png, lookalikes.png.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +26,23 @@ from dolglab.io import write_text
 from dolglab.results.card import difference
 
 Card = dict
-# What is told of a run, by its column.
-COLUMNS: dict[str, Callable[[Card], float]] = {
-    "validation Medium": lambda card: 100 * card["validation_map"],
-    "Medium": lambda card: 100 * scores(card)["map"]["medium"],
-    "Hard": lambda card: 100 * scores(card)["map"]["hard"],
-    "siblings among wrong answers": lambda card: 100 * sibling_share(card),
+Models = dict[str, dict[int, Card]]
+# What is told of a run, by its column; None where it was not measured.
+COLUMNS: dict[str, Callable[[Card], float | None]] = {
+    "validation Medium": lambda card: percent(card.get("validation_map")),
+    "Medium": lambda card: percent(scores(card)["map"]["medium"]),
+    "Hard": lambda card: percent(scores(card)["map"].get("hard")),
+    "siblings among wrong answers": lambda card: percent(sibling_share(card)),
+    "training, min": lambda card: card["minutes"],
 }
 COLOURS = {"gem": "#3b7dd8", "dolg": "#e0703a"}
-NAMES = {"gem": "GeM", "dolg": "DOLG"}
+NAMES = {"untrained": "GeM, untrained", "gem": "GeM", "dolg": "DOLG"}
+# What is compared with what, by its column.
+GAINS = {
+    "less untrained, Medium": ("untrained", "medium"),
+    "less GeM, Medium": ("gem", "medium"),
+    "less GeM, Hard": ("gem", "hard"),
+}
 
 
 def scores(card: Card) -> dict:
@@ -39,65 +50,92 @@ def scores(card: Card) -> dict:
     return card["benchmarks"][0]
 
 
-def sibling_share(card: Card) -> float:
+def percent(share: float | None) -> float | None:
+    """A share as a percentage."""
+    return None if share is None else 100 * share
+
+
+def sibling_share(card: Card) -> float | None:
     """Which share of the wrong answers among a query's first ten shows a look-alike sibling."""
-    counts = scores(card)["lookalikes"]
-    return counts["siblings"] / counts["wrong"]
+    counts = scores(card).get("lookalikes")
+    return counts and counts["siblings"] / counts["wrong"]
 
 
-def read(out: Path) -> dict[str, dict[str, dict[int, Card]]]:
+def minutes(run: Path, batch: int) -> float:
+    """How long a run's epochs took, by their images a second."""
+    with (run / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row.get("train/images_per_second_epoch")]
+    ends = [int(row["step"]) + 1 for row in rows]
+    steps = np.diff([0, *ends])
+    return sum(batch * steps / [float(row["train/images_per_second_epoch"]) for row in rows]) / 60
+
+
+def read(out: Path) -> dict[str, Models]:
     """The cards there are, by setting, model and seed."""
-    found: dict[str, dict[str, dict[int, Card]]] = {}
+    found: dict[str, Models] = {}
     for path in sorted(out.glob("**/card.json")):
         *setting, model, seed = path.parent.relative_to(out).parts
-        found.setdefault("/".join(setting), {}).setdefault(model, {})[int(seed)] = json.loads(path.read_text())
-    return found
+        card = json.loads(path.read_text())
+        if seed == "baseline":
+            # Beside both models stands the same.
+            *setting, _, seed = [*setting, model]
+            model, card["minutes"] = "untrained", None
+        else:
+            card["minutes"] = minutes(path.parent, card["config"]["data"]["batch_size"])
+        found.setdefault("/".join(setting), {}).setdefault(model, {})[int(seed)] = card
+    return dict(sorted(found.items(), key=by_number))
+
+
+def by_number(item: tuple[str, Models]) -> tuple[str, int, str]:
+    """Settings of a study in the order of their numbers."""
+    study, _, place = item[0].partition("/")
+    return study, int(place) if place.isdecimal() else -1, place
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and deviation; of one value itself."""
+    """Mean and deviation; of one value itself, of none nothing."""
+    if not values:
+        return ""
     mean = f"{statistics.mean(values):.2f}"
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
-def gain(models: dict[str, dict[int, Card]], difficulty: str) -> tuple[float, float, float] | None:
-    """DOLG less GeM over the seeds that both have, with the interval; None where there are none."""
-    seeds = sorted(models.get("gem", {}).keys() & models.get("dolg", {}).keys())
-    if not seeds:
+def gain(models: Models, model: str, other: str, difficulty: str) -> tuple[float, float, float] | None:
+    """`model` less `other` over the seeds that both have, with the interval; None where there are none."""
+    seeds = sorted(models.get(model, {}).keys() & models.get(other, {}).keys())
+    tests = {name: [scores(models[name][seed]) for seed in seeds] for name in (model, other) if seeds}
+    if model == other or not tests or difficulty not in tests[model][0]["ap"]:
         return None
-    ap = {
-        name: np.array([scores(models[name][seed])["ap"][difficulty] for seed in seeds], float).mean(0)
-        for name in ("dolg", "gem")
-    }
-    mean, low, high = difference(ap["dolg"], ap["gem"])
+    same = len({test["digest"] for test in tests[model]}) == 1
+    ap = {name: [np.array(test["ap"][difficulty], float) for test in found] for name, found in tests.items()}
+    of = {name: np.mean(values, 0) if same else np.concatenate(values) for name, values in ap.items()}
+    mean, low, high = difference(of[model], of[other])
     return 100 * mean, 100 * low, 100 * high
 
 
-def table(found: dict[str, dict[str, dict[int, Card]]]) -> str:
-    """Markdown: a row a setting and model; with DOLG's the difference to the same setting's GeM."""
-    lines = ["| setting | model | seeds | " + " | ".join(COLUMNS) + " | DOLG less GeM, Medium | Hard |"]
-    lines.append("|---|---|---:|" + "---:|" * (len(COLUMNS) + 2))
+def measured(cards: Mapping[int, Card], column: str) -> list[float]:
+    """A column's values there are."""
+    return [value for card in cards.values() if (value := COLUMNS[column](card)) is not None]
+
+
+def table(found: dict[str, Models]) -> str:
+    """Markdown: a row a setting and model, with its differences to others of the same setting."""
+    lines = ["| " + " | ".join(["setting", "model", "seeds", *COLUMNS, *GAINS]) + " |"]
+    lines.append("|---|---|---:|" + "---:|" * (len(COLUMNS) + len(GAINS)))
     for setting, models in found.items():
-        for model in ("gem", "dolg"):
-            cards = list(models.get(model, {}).values())
-            if not cards:
-                continue
-            cells = [spread([figure(card) for card in cards]) for figure in COLUMNS.values()]
-            for difficulty in ("medium", "hard"):
-                found_gain = gain(models, difficulty) if model == "dolg" else None
+        for model in (name for name in NAMES if name in models):
+            cells = [spread(measured(models[model], column)) for column in COLUMNS]
+            for other, difficulty in GAINS.values():
+                found_gain = gain(models, model, other, difficulty) if model != "untrained" else None
                 cells.append("" if found_gain is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(*found_gain))
-            lines.append(f"| {setting} | {NAMES[model]} | {len(cards)} | " + " | ".join(cells) + " |")
+            lines.append(f"| {setting} | {NAMES[model]} | {len(models[model])} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def plot(panel: Axes, axis: dict[int, dict[str, dict[int, Card]]], column: str) -> None:
+def plot(panel: Axes, axis: dict[int, Models], column: str) -> None:
     """A line a model over an axis of settings: the seeds' mean, and each seed a dot."""
     for model, colour in COLOURS.items():
-        points = {
-            place: [COLUMNS[column](card) for card in models[model].values()]
-            for place, models in sorted(axis.items())
-            if model in models
-        }
+        points = {place: measured(models[model], column) for place, models in sorted(axis.items()) if model in models}
         panel.plot(
             list(points), [statistics.mean(values) for values in points.values()], "-", color=colour, label=NAMES[model]
         )
@@ -107,7 +145,7 @@ def plot(panel: Axes, axis: dict[int, dict[str, dict[int, Card]]], column: str) 
     panel.legend(frameon=False)
 
 
-def draw(found: dict[str, dict[str, dict[int, Card]]], out: Path) -> None:
+def draw(found: dict[str, Models], out: Path) -> None:
     """The figures: mAP, and siblings among wrong answers, against landmarks and against cells of the local map."""
     axes = {
         name: {int(s.removeprefix(f"{name}/")): m for s, m in found.items() if s.startswith(f"{name}/")}
@@ -141,7 +179,8 @@ def main(out: Path) -> None:
     results = {
         setting: {
             model: {
-                seed: {name: round(figure(card), 4) for name, figure in COLUMNS.items()} for seed, card in cards.items()
+                seed: {name: round(value, 4) for name, figure in COLUMNS.items() if (value := figure(card)) is not None}
+                for seed, card in cards.items()
             }
             for model, cards in models.items()
         }

@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # When does local detail pay? DOLG beside its global branch, GeM, on equal budgets: the recipe and its parts, then the
-# number of training landmarks, then the resolution. Ends in results.md, results.json and two figures below OUT.
+# number of training landmarks, then the resolution, then folders of real photographs where PHOTOS="DIR:192 DIR:96" names
+# them and the side of their crops.
+# Ends in results.md, results.json and two figures below OUT.
 #   bash experiments/local_detail/run.sh            # 100 runs, of 144 px about five minutes each on two cores
 #   bash experiments/local_detail/run.sh --quick    # four of them: 60 and 200 landmarks, one seed
 # A run that is there is not run again, one that was stopped goes on. SEEDS="0 1 2 3 4" are those of the recipe,
 # MORE="0 1 2" of everything else, LANDMARKS and MAPS the two axes. ONLY="landmarks maps" runs those studies alone, of
-# recipe, parts, landmarks and maps; several such commands share an OUT.
+# recipe, parts, landmarks, maps and photos; several such commands share an OUT.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${OUT:-outputs/local_detail}
-seeds=${SEEDS:-0 1 2 3 4} more=${MORE:-0 1 2} landmarks=${LANDMARKS:-60 200 600 2000} maps=${MAPS:-9 14 20} only=${ONLY:-recipe parts landmarks maps}
+seeds=${SEEDS:-0 1 2 3 4} more=${MORE:-0 1 2} landmarks=${LANDMARKS:-60 200 600 2000} maps=${MAPS:-9 14 20} photos=${PHOTOS:-}
+only=${ONLY:-recipe parts landmarks maps photos} recipe="experiment=demo trainer.check_val_every_n_epoch=3"
 if [ "${1:-}" = --quick ]; then
   only=landmarks more=0 landmarks="60 200"
 fi
@@ -25,7 +28,8 @@ done
 train() { # NAME OVERRIDES...: a run below `out`, once
   local run=$out/$1
   shift
-  set -- experiment=demo trainer.check_val_every_n_epoch=3 hydra.run.dir="$run" name="${run#outputs/}" resume=auto "$@"
+  # shellcheck disable=SC2086
+  set -- $recipe hydra.run.dir="$run" name="${run#outputs/}" resume=auto "$@"
   mkdir -p "$run"
   python -m src.train "$@" --cfg=job --resolve > "$run/settings.new"
   if [ -e "$run/settings.yaml" ] && ! cmp -s "$run/settings.yaml" "$run/settings.new"; then
@@ -91,6 +95,17 @@ for cells in $maps; do
     call.test_families=24
   for seed in $more; do
     both "maps/$cells" "$seed" data.root="$world" data.image_size=$((16 * cells)) max_side=$((568 * cells / 20))
+  done
+done
+
+# Held-out photos of the landmarks that are trained on, and photos of others; each seed has a split of its own.
+studied photos || photos=""
+for photo in $photos; do
+  folder=${photo%:*} recipe="experiment=photos test_scales=[1.0] data.image_size=${photo##*:}"
+  for split in photos landmarks; do
+    for seed in $more; do
+      both "$(basename "$folder")/$split" "$seed" data.root="$folder" data.split="$split"
+    done
   done
 done
 PYTHONPATH=src python experiments/local_detail/compare.py "$out"
