@@ -151,7 +151,7 @@ def draw(found: dict[str, Models], out: Path) -> None:
         name: {int(s.removeprefix(f"{name}/")): m for s, m in found.items() if s.startswith(f"{name}/")}
         for name in ("landmarks", "maps")
     }
-    titles = {"landmarks": "training landmarks, as many steps", "maps": "cells a side of the local map"}
+    titles = {"landmarks": "training landmarks (as many steps for each)", "maps": "cells a side of the local map"}
     shown = [name for name in axes if axes[name]]
     for file, columns in (("landmarks", ("Medium", "Hard")), ("lookalikes", ("siblings among wrong answers",))):
         if not shown:
@@ -170,6 +170,16 @@ def draw(found: dict[str, Models], out: Path) -> None:
         figure.savefig(out / f"{file}.png", dpi=110)
 
 
+def of_run(card: Card) -> dict:
+    """What results.json keeps of a run: its figures, its commit, and each query's average precision in %."""
+    figures = {name: round(value, 4) for name, figure in COLUMNS.items() if (value := figure(card)) is not None}
+    ap = {
+        difficulty: [None if value is None else round(100 * value, 2) for value in values]
+        for difficulty, values in scores(card)["ap"].items()
+    }
+    return {**figures, "commit": card["commit"], "ap": ap}
+
+
 def main(out: Path) -> None:
     """Read every run, print and write."""
     found = read(out)
@@ -177,16 +187,10 @@ def main(out: Path) -> None:
     print(text, end="")
     write_text(out / "results.md", text)
     results = {
-        setting: {
-            model: {
-                seed: {name: round(value, 4) for name, figure in COLUMNS.items() if (value := figure(card)) is not None}
-                for seed, card in cards.items()
-            }
-            for model, cards in models.items()
-        }
+        setting: {model: {seed: of_run(card) for seed, card in cards.items()} for model, cards in models.items()}
         for setting, models in found.items()
     }
-    write_text(out / "results.json", json.dumps(results, indent=1) + "\n")
+    write_text(out / "results.json", json.dumps(results) + "\n")
     draw(found, out)
 
 
