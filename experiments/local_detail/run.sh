@@ -24,6 +24,12 @@ for count in $landmarks; do
     exit 2
   fi
 done
+for photo in $photos; do
+  if [[ ! $photo =~ :[0-9]+$ ]] || [ ! -d "${photo%:*}" ]; then
+    echo "error: PHOTOS=$photo: a folder and the side of its crops, such as DIR:192" >&2
+    exit 2
+  fi
+done
 
 train() { # NAME OVERRIDES...: a run below `out`, once
   local run=$out/$1
