@@ -3,10 +3,11 @@
     python experiments/local_detail/compare.py outputs/local_detail
 
 Reads OUT/PART/SETTING/MODEL/SEED/card.json (of the recipe OUT/recipe/MODEL/SEED), and the untrained network's beside
-it, in baseline/, where there is one. Figures are means over the seeds with their deviation (n - 1); differences are
-paired by query, with the 95 % interval of a bootstrap over the queries: of each one the seeds' mean average precision
-where all have the same queries, else (folders are split by the seed) all seeds' queries together. Minutes are those of
-the training's epochs, without validation. Writes OUT/results.md, results.json, landmarks.png, lookalikes.png.
+it, in baseline/, where there is one. Figures are means over the seeds with their deviation (n - 1). Differences are
+paired: where all seeds have the same queries, of the seeds' mean average precision of each query, with a bootstrap's
+95 % interval over the queries; a folder is split anew by each seed, so there of each split's mAP, with the standard
+error over the splits. Minutes are those of the training's epochs, without validation. Writes OUT/results.md,
+results.json, landmarks.png, lookalikes.png.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ COLUMNS: dict[str, Callable[[Card], float | None]] = {
     "validation Medium": lambda card: percent(card.get("validation_map")),
     "Medium": lambda card: percent(scores(card)["map"]["medium"]),
     "Hard": lambda card: percent(scores(card)["map"].get("hard")),
+    "wrong of ten": lambda card: answers(card).get("wrong"),
+    "siblings of ten": lambda card: answers(card).get("siblings"),
     "siblings among wrong answers": lambda card: percent(sibling_share(card)),
     "training, min": lambda card: card["minutes"],
 }
@@ -55,10 +58,15 @@ def percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
+def answers(card: Card) -> dict[str, float]:
+    """How many of a query's first ten answers are wrong, and show a look-alike sibling; empty for photographs."""
+    return scores(card).get("lookalikes") or {}
+
+
 def sibling_share(card: Card) -> float | None:
-    """Which share of the wrong answers among a query's first ten shows a look-alike sibling."""
-    counts = scores(card).get("lookalikes")
-    return counts and counts["siblings"] / counts["wrong"]
+    """Which share of those wrong answers shows a sibling."""
+    counts = answers(card)
+    return counts["siblings"] / counts["wrong"] if counts else None
 
 
 def minutes(run: Path, batch: int) -> float:
@@ -100,17 +108,17 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
-def gain(models: Models, model: str, other: str, difficulty: str) -> tuple[float, float, float] | None:
-    """`model` less `other` over the seeds that both have, with the interval; None where there are none."""
+def gain(models: Models, model: str, other: str, difficulty: str) -> str:
+    """`model` less `other` over the seeds that both have; empty where there are none."""
     seeds = sorted(models.get(model, {}).keys() & models.get(other, {}).keys())
     tests = {name: [scores(models[name][seed]) for seed in seeds] for name in (model, other) if seeds}
     if model == other or not tests or difficulty not in tests[model][0]["ap"]:
-        return None
-    same = len({test["digest"] for test in tests[model]}) == 1
-    ap = {name: [np.array(test["ap"][difficulty], float) for test in found] for name, found in tests.items()}
-    of = {name: np.mean(values, 0) if same else np.concatenate(values) for name, values in ap.items()}
-    mean, low, high = difference(of[model], of[other])
-    return 100 * mean, 100 * low, 100 * high
+        return ""
+    ap = {name: [100 * np.array(test["ap"][difficulty], float) for test in found] for name, found in tests.items()}
+    if len({test["digest"] for test in tests[model]}) == 1:
+        return "{:+.2f} ({:+.2f} to {:+.2f})".format(*difference(np.mean(ap[model], 0), np.mean(ap[other], 0)))
+    splits = [float(np.nanmean(a) - np.nanmean(b)) for a, b in zip(ap[model], ap[other], strict=True)]
+    return f"{statistics.mean(splits):+.2f} (standard error {statistics.stdev(splits) / len(splits) ** 0.5:.2f})"
 
 
 def measured(cards: Mapping[int, Card], column: str) -> list[float]:
@@ -125,9 +133,10 @@ def table(found: dict[str, Models]) -> str:
     for setting, models in found.items():
         for model in (name for name in NAMES if name in models):
             cells = [spread(measured(models[model], column)) for column in COLUMNS]
-            for other, difficulty in GAINS.values():
-                found_gain = gain(models, model, other, difficulty) if model != "untrained" else None
-                cells.append("" if found_gain is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(*found_gain))
+            if model != "untrained":
+                cells += [gain(models, model, other, difficulty) for other, difficulty in GAINS.values()]
+            else:
+                cells += [""] * len(GAINS)
             lines.append(f"| {setting} | {NAMES[model]} | {len(models[model])} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -3,7 +3,7 @@
 # number of training landmarks, then the resolution, then folders of real photographs where PHOTOS="DIR:192 DIR:96" names
 # them and the side of their crops.
 # Ends in results.md, results.json and two figures below OUT.
-#   bash experiments/local_detail/run.sh            # 100 runs, of 144 px about five minutes each on two cores
+#   bash experiments/local_detail/run.sh            # 100 runs, of 144 px two to three minutes each on two cores
 #   bash experiments/local_detail/run.sh --quick    # four of them: 60 and 200 landmarks, one seed
 # A run that is there is not run again, one that was stopped goes on. SEEDS="0 1 2 3 4" are those of the recipe,
 # MORE="0 1 2" of everything else, LANDMARKS and MAPS the two axes. ONLY="landmarks maps" runs those studies alone, of
