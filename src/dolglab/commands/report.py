@@ -4,7 +4,7 @@ Prints the cards' tables and writes OUT/report.html, OUT/table.md, OUT/table.tex
 what they mean, without the per-query lists); what charts the cards have also go to OUT/figures. Beside a card,
 `metrics.csv` gives the page its curves, `grids/NAME.jpg` (or .png) its rankings and `pictures/` its other pictures.
 `against=NAME` compares with one row instead of the best, `published=true` adds the rows of the paper's table, and what
-`about` says, a line or a list of lines, stands below the tables.
+`about` says, a line or a list of lines, stands above the page's tables.
 `workspace=true` writes the layout of the project's page on W&B instead.
 """
 

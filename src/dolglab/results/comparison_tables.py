@@ -68,7 +68,8 @@ def summarize(cards: Sequence[Card], against: str | None = None) -> Summary:
         "Results",
         tuple(table for table in tables if table.columns),
         notes.texts(),
-        (*leader_lines(cards), *(line for line, holds in lines.items() if holds), *dataset_lines(cards)),
+        (*(line for line, holds in lines.items() if holds), *dataset_lines(cards)),
+        tuple(leader_lines(cards)),
     )
 
 

@@ -42,12 +42,14 @@ def to_markdown(summaries: Sequence[Summary]) -> str:
     blocks: list[str] = []
     for section, summary in enumerate(summaries):
         blocks += [f"## {escape_markdown(summary.title)}"] if section else []
+        blocks += map(escape_markdown, summary.conclusion)
         for table in summary.tables:
             head = ["method", *(escape_markdown(f"{c.group} {c.label}".strip()) for c in table.columns)]
             rule = ["---", *["---:"] * len(table.columns)]
             rows = "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *_rows(table, _markdown_cell)])
             blocks.append(f"**{escape_markdown(table.title)}**\n\n{rows}")
-        blocks += map(escape_markdown, _notes_and_lines(summary))
+        blocks += map(escape_markdown, _notes(summary))
+        blocks += map(escape_markdown, summary.lines)
     return "\n\n".join(blocks) + "\n"
 
 
@@ -62,7 +64,7 @@ def print_tables(summaries: Sequence[Summary], console: Console | None = None) -
                 # A title of the table itself would be wrapped to its width.
                 console.print(Text(table.title, "italic"), soft_wrap=True)
                 console.print(_FullWidth(_rich_table(table)), crop=False)
-        for line in _notes_and_lines(summary):
+        for line in (*_notes(summary), *summary.lines, *summary.conclusion):
             console.print(Text(line), soft_wrap=True)
 
 
@@ -73,9 +75,10 @@ def to_latex(summaries: Sequence[Summary]) -> str:
     """
     parts = [LATEX_HEAD]
     for section, summary in enumerate(summaries):
+        lines = (*summary.conclusion, *summary.lines)
         for place, table in enumerate(summary.tables):
             caption = f"{summary.title}: {table.title}" if section else table.title
-            parts.append(_latex_table(table, caption, summary.notes, () if place else summary.lines))
+            parts.append(_latex_table(table, caption, summary.notes, () if place else lines))
     return "\n\n".join(parts) + "\n"
 
 
@@ -98,8 +101,8 @@ def _rows(table: Table, write: Callable[[Cell], T]) -> list[list[T]]:
     return [[write(cell) for cell in (heading, *cells)] for heading, cells in table.rows]
 
 
-def _notes_and_lines(summary: Summary) -> list[str]:
-    return [*(f"[{mark}] {note}" for mark, note in summary.notes.items()), *summary.lines]
+def _notes(summary: Summary) -> list[str]:
+    return [f"[{mark}] {note}" for mark, note in summary.notes.items()]
 
 
 def _marks(cell: Cell) -> str:

@@ -68,12 +68,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Summary:
-    """A section: tables that are not empty, the notes they mark, by mark, and lines on the whole."""
+    """A section: tables that are not empty, the notes they mark, by mark, lines on the whole, and what it comes to.
+
+    The conclusion opens a page, and ends what a terminal prints.
+    """
 
     title: str
     tables: tuple[Table, ...]
     notes: Mapping[str, str]
     lines: tuple[str, ...]
+    conclusion: tuple[str, ...] = ()
 
 
 class Footnotes:
