@@ -121,14 +121,14 @@ def compare_runs(
     """Print the tables of the cards named, write them, their charts and a page to `out`; the page's path.
 
     `against` names the row to which all are compared, instead of each column's best; `published` adds the rows of the
-    paper's table; the lines of `about` stand before its conclusion. Raises UserError when there is no
+    paper's table; the lines of `about` follow the conclusion. Raises UserError when there is no
     card, or one that cannot be read.
     """
     runs = [(read_card(path), path.parent) for path in card_paths(patterns)]
     runs.sort(key=lambda run: run[0]["time"])
     cards = [card for card, _ in runs]
     measured = summarize(cards, against)
-    measured = replace(measured, conclusion=(*about, *measured.conclusion))
+    measured = replace(measured, conclusion=(*measured.conclusion, *about))
     summaries = [measured, *([published_summary()] if published else [])]
     charts = chart_sections(cards)
     curves: list[Chart] = []
