@@ -32,7 +32,8 @@ from dolglab.library.search_engine import SearchEngine
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import GlobalDescriptor
 from dolglab.models.pooling import GeM
-from dolglab.sharing.loading import PRETRAINED, LoadedExtractor, load_extractor
+from dolglab.sharing.loading import LoadedExtractor, load_extractor
+from dolglab.sharing.networks import PRETRAINED
 
 DIM, CENTRES, BLOCK, QUERIES, TOP = 512, 1000, 10_000, 200, 20
 IDENTITY = {"model": "random", "title": "random", "source": "random", "dim": DIM, "scales": [1.0], "max_side": 1}
@@ -46,7 +47,9 @@ def filling(folder: Path, count: int, rounds: int) -> None:
         pixels = rng.integers(0, 256, (shape[0] // 16, shape[1] // 16, 3), np.uint8).repeat(16, 0).repeat(16, 1)
         Image.fromarray(pixels).save(folder / f"{number:04d}.jpg")
     files = find_photos([str(folder)])
-    loaded = {name: load_extractor("efficientnet_lite0", max_side=640, backend=name) for name in ("torch", "onnx")}
+    loaded = {
+        name: load_extractor("efficientnet_lite0", max_side=640, backend=name, threads=1) for name in ("torch", "onnx")
+    }
     backbone, _ = PRETRAINED["efficientnet_lite0"]
     model = GlobalDescriptor(Backbone(**backbone), GeM, dim=None).eval()
     seconds: dict[str, list[float]] = {"plain": [], "torch": [], "onnx": []}

@@ -25,11 +25,12 @@ from torch import Tensor
 from dolglab.contracts import Benchmark
 from dolglab.data.folder import folder_benchmark
 from dolglab.data.image_reading import decode, shrink
-from dolglab.extraction.extractor import Extractor, OnnxExtractor, Session, for_inference
+from dolglab.extraction.describer import OnnxDescriber, Session
+from dolglab.extraction.extractor import Extractor, for_inference
 from dolglab.measures import revisited_evaluation
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG, DescriptorModel
-from dolglab.sharing.loading import resolve_model
+from dolglab.sharing.networks import load_network
 from dolglab.sharing.onnx_export import write_int8, write_onnx
 
 SIDE = 512
@@ -56,12 +57,18 @@ def ways(build: Callable[[], DescriptorModel], calibrate: str | None, folder: Pa
     found: dict[str, Describe] = {
         "torch, one by one": one_by_one(build().eval()),
         "torch, extractor": Extractor(for_inference(model)),
-        "onnx": OnnxExtractor(model, Session(path)),
+        "onnx": by_onnx(path),
     }
     if calibrate:
         write_int8(path, folder / "int8.onnx", calibrate)
-        found["onnx, int8"] = OnnxExtractor(model, Session(folder / "int8.onnx"))
+        found["onnx, int8"] = by_onnx(folder / "int8.onnx")
     return found
+
+
+def by_onnx(path: Path) -> Describe:
+    """An ONNX file."""
+    describer = OnnxDescriber(Session(path))
+    return lambda images: torch.from_numpy(describer([image.numpy() for image in images]))
 
 
 def rates(found: dict[str, Describe], images: list[Tensor], rounds: int) -> dict[str, float]:
@@ -99,7 +106,7 @@ def main() -> None:
     torch.manual_seed(0)
     networks: list[tuple[str, Callable[[], DescriptorModel], int]] = [
         ("R50 DOLG", lambda: DOLG(Backbone("resnet50.tv_in1k", pretrained=False)), 8),
-        ("EfficientNet-Lite0 GeM", lambda: resolve_model("efficientnet_lite0").network, 32),
+        ("EfficientNet-Lite0 GeM", lambda: load_network("efficientnet_lite0"), 32),
     ]
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
         title, found = "", {}

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from dolglab.errors import UserError, truncate_list
-from dolglab.models.weights import check_finite, check_fit, locate, read_file, tensors_of, with_counters
+from dolglab.models.locate import locate
+from dolglab.models.weights import check_finite, check_fit, read_file, tensors_of, with_counters
 
 
 def test_safetensors_and_torchs_own_files(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
-from dolglab.extraction.extractor import Extractor, parts_of, similarity_terms
+from dolglab.extraction.extractor import parts_of, similarity_terms
 from dolglab.library.contents import Photo
 from dolglab.library.ingest import embed
 from dolglab.library.library import Answer, Library
@@ -164,8 +164,7 @@ def test_several_scales_have_no_terms(loaded: LoadedExtractor, library: str, fol
     query = photo_pixels(str(folder / "a" / "0.jpg"), 64)
     (answers,) = engine.search([query], 1)
     assert engine.explain(query, answers[0]).terms is not None
-    extractor = Extractor(loaded.extractor.model, (0.7071, 1.0))
-    engine.loaded = LoadedExtractor(extractor, loaded.identity)
+    engine.loaded = LoadedExtractor(loaded.describer, {**loaded.identity, "scales": [0.7071, 1.0]})
     assert engine.explain(query, answers[0]).terms is None
 
 

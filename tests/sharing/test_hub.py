@@ -17,7 +17,8 @@ from dolglab.errors import UserError
 from dolglab.models.checkpoint import load_model
 from dolglab.sharing import hub
 from dolglab.sharing.export import export
-from dolglab.sharing.hub import fetch, is_hub_folder, push_folder
+from dolglab.sharing.hub import fetch, push_folder
+from dolglab.sharing.networks import is_hub_folder
 
 COMMIT = "c" * 40
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from hydra.utils import instantiate
 
 from dolglab.extraction.descriptor_store import fingerprint
-from dolglab.sharing.loading import PRETRAINED, resolve_model
+from dolglab.sharing.networks import PRETRAINED, load_network
 from end_to_end.runs import config
 
 
 def test_the_packaged_network_is_the_configurations() -> None:
     cfg = config("evaluate", "output_dir=out", "model=imagenet_gem", "backbone=efficientnet_lite0")
-    assert fingerprint(instantiate(cfg.model)) == fingerprint(resolve_model("efficientnet_lite0").network)
+    assert fingerprint(instantiate(cfg.model)) == fingerprint(load_network("efficientnet_lite0"))
 
 
 def test_dinov2_is_the_configurations() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dolglab.commands.typer_cli import Allow, run_command, user_errors
+from dolglab.commands.typer_cli import Allow, Backend, run_command, user_errors
 from dolglab.contracts import Colour
 from dolglab.errors import UserError
 
@@ -33,7 +33,7 @@ def main(
     threads: Annotated[int, typer.Option(help="Threads that read and decode.", min=1)] = 2,
     shard: Annotated[str | None, typer.Option(help=SHARD)] = None,
     store: Annotated[str | None, typer.Option(help=STORE)] = None,
-    backend: Annotated[str, typer.Option(help="What runs the network: torch or onnx.")] = "torch",
+    backend: Backend = "auto",
     colour: Annotated[Colour | None, typer.Option(help=COLOUR)] = None,
     damaged: Annotated[bool, typer.Option("--damaged", help=DAMAGED)] = False,
     exclude: Annotated[list[str] | None, typer.Option(help=EXCLUDE)] = None,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dolglab.commands.typer_cli import Allow, run_command, user_errors
+from dolglab.commands.typer_cli import Allow, Backend, run_command, user_errors
 
 LEAST = "Only photos with at least this cosine."
 RERANK = "spatial: verify the first answers by local features (RootSIFT), and put first those with most inliers."
@@ -22,7 +22,7 @@ def main(
     min_cosine: Annotated[float, typer.Option("--least", help=LEAST, min=-1, max=1)] = -1.0,
     rerank: Annotated[str | None, typer.Option(help=RERANK)] = None,
     explain: Annotated[bool, typer.Option("--explain", help=EXPLAIN)] = False,
-    backend: Annotated[str, typer.Option(help="What runs the network: torch or onnx.")] = "torch",
+    backend: Backend = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     html: Annotated[str | None, typer.Option(help="Write a page with thumbnails to this file.")] = None,
     allowed: Allow = None,

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import typer
 
-from dolglab.commands.typer_cli import Allow, run_command, user_errors
+from dolglab.commands.typer_cli import Allow, Backend, run_command, user_errors
 from dolglab.errors import UserError
 
 ASK_TOKEN = "Ask everyone for this token; better in the environment than on the command line, where others can read it."
@@ -26,7 +26,7 @@ def main(
     max_megapixels: Annotated[float, typer.Option(help="Megapixels of such a photo.", min=0.001)] = 50,
     max_decode_seconds: Annotated[float, typer.Option(help="Seconds that decoding such a photo takes.", min=0.1)] = 20,
     rate: Annotated[float, typer.Option(help="Requests a minute of one client that make it work.", min=1)] = 60,
-    backend: Annotated[str, typer.Option(help="What runs the network: torch or onnx.")] = "torch",
+    backend: Backend = "auto",
     read_only: Annotated[bool, typer.Option("--read-only", help="Neither add nor remove photos.")] = False,
     allowed: Allow = None,
 ) -> None:

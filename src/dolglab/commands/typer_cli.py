@@ -13,8 +13,11 @@ import typer
 from dolglab.errors import UserError, os_error_text, reader_gone
 
 ALLOW = "A scheme such as s3, or a place such as https://host/2019, to open where only a library names it; repeatable."
+BACKEND = "What runs the network: torch, onnx, or auto, which takes onnx where it is there and faster."
 # In the environment it is DOLG_ALLOW, with commas between: see `dolglab.data.addresses`.
 Allow = Annotated[list[str] | None, typer.Option("--allow", help=ALLOW)]
+
+Backend = Annotated[str, typer.Option(help=BACKEND)]
 
 
 def run_command(name: str, main: Callable[..., None]) -> None:

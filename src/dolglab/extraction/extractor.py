@@ -1,4 +1,4 @@
-"""Images of any shape to multi-scale descriptors, by torch or onnxruntime; networks made ready for that.
+"""Images of any shape to multi-scale descriptors, by torch; networks made ready for that.
 
 Also the attention map of a photo, and what a cosine is made of.
 """
@@ -6,10 +6,8 @@ Also the attention map of a photo, and what a cosine is made of.
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -20,21 +18,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from dolglab.contracts import FloatArray, Resize
-from dolglab.errors import UserError
+from dolglab.contracts import Resize
+from dolglab.extraction.buckets import CPU_PIXELS, GPU_PIXELS, ShapeBuckets, check_protocol
 from dolglab.models.dolg import DOLG, DescriptorModel
 
 # The paper's five (Yang et al., ICCV 2021, section 4.1).
 PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
-# Pixels of a batch: what is larger leaves a CPU's caches and is slower for it (experiments/benchmarks/library.py).
-CPU_PIXELS, GPU_PIXELS = 600_000, 4_194_304
-
 # Side of the image on which it is tried what follows what, in pixels: every stage keeps a few cells, and transformers
 # accept it.
 TRIAL = 224
-# Names within an ONNX file.
-INPUT, OUTPUT = "images", "descriptors"
-
 M = TypeVar("M", bound=nn.Module)
 Image = UInt8[Tensor, "_ _ 3"]
 Group = list[tuple[int, Image]]
@@ -84,12 +76,7 @@ class Extractor:
         """Where the network is."""
         return next(self.model.parameters()).device
 
-    @property
-    def side_by_side(self) -> int:
-        """How many passes are best run at once, each in a thread of its own."""
-        return torch.get_num_threads() if self.device.type == "cpu" else 1
-
-    def buckets(self) -> ShapeBuckets:
+    def buckets(self) -> ShapeBuckets[Image]:
         """A new `ShapeBuckets` that gathers images into groups for `together`."""
         fast = CPU_PIXELS if self.device.type == "cpu" else GPU_PIXELS
         pixels = fast if self.pixels is None else self.pixels
@@ -104,51 +91,6 @@ class Extractor:
     def describe(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """RGB images in 0..255 to descriptors, at the size they have."""
         return self.model(self.model.backbone.normalise(pixels))
-
-
-class ShapeBuckets:
-    """Gathers images by shape until a group is worth a pass.
-
-    Args:
-        pixels: pixels of a group, one image at least; it bounds the memory of a pass.
-        waiting: pixels of all images that wait, 200 MB of them; beyond it the fullest group goes as it is.
-    """
-
-    def __init__(self, pixels: float, waiting: int = 67_108_864) -> None:
-        self.pixels = pixels
-        self.waiting = waiting
-        self._groups: dict[tuple[int, int], Group] = defaultdict(list)
-        self._held = 0
-
-    def add(self, key: int, image: Image) -> Iterator[Group]:
-        """Add an image, named by `key`, and give the groups that are to go now."""
-        shape = (int(image.shape[0]), int(image.shape[1]))
-        area = shape[0] * shape[1]
-        self._groups[shape].append((key, image))
-        self._held += area
-        if (len(self._groups[shape]) + 1) * area > self.pixels:
-            yield self._pop(shape)
-        while self._held > self.waiting:
-            yield self._pop(max(self._groups, key=lambda s: len(self._groups[s]) * s[0] * s[1]))
-
-    def rest(self) -> Iterator[Group]:
-        """Everything that still waits, group by group."""
-        while self._groups:
-            yield self._pop(next(iter(self._groups)))
-
-    def _pop(self, shape: tuple[int, int]) -> Group:
-        group = self._groups.pop(shape)
-        self._held -= len(group) * shape[0] * shape[1]
-        return group
-
-
-def check_protocol(scales: object, resize: object) -> None:
-    """Raise UserError for scales that are no list of numbers above 0, or an unknown resize."""
-    numbers = isinstance(scales, Sequence) and all(isinstance(scale, int | float) and scale > 0 for scale in scales)
-    if not numbers or not scales:
-        raise UserError(f"scales must be a list of numbers above 0, such as [0.7071,1.0], not {scales}")
-    if resize not in ("released", "antialias"):
-        raise UserError(f"resize must be released or antialias, not {resize}")
 
 
 def rescale(pixels: Float[Tensor, "b 3 h w"], scale: float, resize: Resize) -> Float[Tensor, "b 3 h2 w2"]:
@@ -220,86 +162,6 @@ def similarity_terms(a: Parts, b: Parts) -> Terms:
         a.bias @ b.whole + (a.global_ + a.local) @ b.bias,
     )
     return Terms(*(float(value) / norms for value in values))
-
-
-class Session:
-    """An ONNX file that is ready to run, with as many threads as torch has.
-
-    Attributes:
-        about: what the file says of itself.
-        dim: length of its descriptors.
-
-    Raises UserError where onnxruntime is missing, or the file is none that this project wrote; a call does for images
-    that it cannot describe, and for descriptors of another shape than it says.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        try:
-            import onnxruntime
-        except ModuleNotFoundError:
-            raise UserError("ONNX wants onnxruntime: pip install 'dolglab[onnx]'") from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        # Warnings of the runtime are for those who make it.
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise UserError(f"{path} cannot be run by onnxruntime ({type(error).__name__})") from error
-        self.about: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        if not {"fingerprint", "normalisation", "dim"} <= self.about.keys():
-            raise UserError(f"{path} does not say what it is: no file that `dolglab export` wrote")
-        ends = [[end.name for end in both] for both in (self._session.get_inputs(), self._session.get_outputs())]
-        dim = self.about["dim"]
-        if ends != [[INPUT], [OUTPUT]] or not dim.isdecimal():
-            raise UserError(f"{path} takes {ends[0]} and gives {ends[1]} of {dim}: no file that `dolglab export` wrote")
-        self.dim = int(dim)
-
-    def __call__(self, images: FloatArray) -> FloatArray:
-        """(b, 3, h, w) to (b, dim), L2-normalised."""
-        try:
-            found = np.asarray(self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)})[0])
-        except Exception as error:
-            # Its exceptions have no common class of their own.
-            raise UserError(f"the ONNX file cannot describe images {images.shape} ({type(error).__name__})") from error
-        if found.shape != (len(images), self.dim) or found.dtype != np.float32:
-            raise UserError(f"the ONNX file gives {found.dtype} {found.shape}, not descriptors of {self.dim} values")
-        return found
-
-
-class OnnxExtractor(Extractor):
-    """As `Extractor`, its descriptors within 1e-4, but made by a file that stands for the network.
-
-    Args:
-        model: the network the file was made from; it says what else is asked of a network.
-        session: the file.
-        scales, resize, pixels: as for `Extractor`.
-
-    Raises UserError as `Extractor`, and for a file that wants normalised images.
-    """
-
-    def __init__(
-        self,
-        model: DescriptorModel,
-        session: Session,
-        scales: Sequence[float] = (1.0,),
-        resize: Resize = "released",
-        pixels: int | None = None,
-    ) -> None:
-        super().__init__(model, scales, resize, pixels)
-        if session.about["normalisation"] != "inside":
-            raise UserError("the ONNX file wants normalised images: export it without --normalised-input")
-        if session.dim != model.dim:
-            raise UserError(f"the ONNX file gives descriptors of {session.dim} values, the network of {model.dim}")
-        self.session = session
-
-    @property
-    def side_by_side(self) -> int:
-        """One pass: the runtime has threads of its own."""
-        return 1
-
-    def describe(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        return torch.from_numpy(self.session(pixels.numpy()))
 
 
 def for_inference(model: M, precision: str = "32-true") -> M:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from dolglab.contracts import FloatArray, LocalFeatures
 from dolglab.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DIM = 128
 
@@ -44,8 +47,7 @@ class RootSIFT:
 
     def __call__(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> list[LocalFeatures]:
         """RGB images to their local features; an image without a keypoint has none."""
-        detector = cv2.SIFT_create(contrastThreshold=self.contrast)  # pyright: ignore[reportAttributeAccessIssue]
-        return [self._extract(detector, image.cpu().numpy()) for image in images]
+        return [self.extract(image.cpu().numpy()) for image in images]
 
     def config(self) -> dict[str, object]:
         return {
@@ -55,7 +57,9 @@ class RootSIFT:
             "upright": self.upright,
         }
 
-    def _extract(self, detector: cv2.Feature2D, image: UInt8[np.ndarray, "h w 3"]) -> LocalFeatures:
+    def extract(self, image: UInt8[np.ndarray, "h w 3"]) -> LocalFeatures:
+        """An RGB image's local features."""
+        detector = cv2.SIFT_create(contrastThreshold=self.contrast)  # pyright: ignore[reportAttributeAccessIssue]
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         points = strongest_keypoints(detector.detect(grey, None), self.max_features, self.upright)
         rows = detector.compute(grey, points)[1] if points else np.empty((0, DIM), np.float32)

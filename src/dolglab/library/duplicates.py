@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from dolglab.errors import UserError, pluralize
 from dolglab.library.contents import Keys
@@ -89,6 +87,9 @@ def _near_pairs(library: Library, keys: Keys, min_cosine: float, blocks: BlockSi
 
 def _join_clusters(roots: NDArray[np.int64], pairs: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Which cluster each place is in, once the clusters of each pair are one."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     if not pairs:
         return roots
     first, second = np.concatenate(pairs).T

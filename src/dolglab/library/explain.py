@@ -62,9 +62,7 @@ class SpatialVerifier:
         return ours, theirs, self._spatial.verified(ours, theirs)
 
     def _features(self, pixels: Pixels) -> LocalFeatures:
-        import torch
-
-        return self._rootsift([torch.from_numpy(pixels)])[0]
+        return self._rootsift.extract(pixels)
 
     def _inliers(self, query: LocalFeatures, answer: Answer) -> int | None:
         """None where the photo can no longer be read."""

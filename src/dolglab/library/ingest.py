@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,6 @@ from dolglab.library.contents import Photo
 from dolglab.library.library import Library, model_source
 from dolglab.library.listing import Listing
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
-
-if TYPE_CHECKING:
-    from dolglab.extraction.extractor import Group
 
 # Photos, and seconds at most, between two moments at which what was done is kept.
 COMMIT_PHOTOS, COMMIT_SECONDS = 512, 60.0
@@ -63,7 +60,7 @@ def embed_places(
     threads: int = 2,
     shard: str | None = None,
     store: str | None = None,
-    backend: str = "torch",
+    backend: str = "auto",
     exclude: Sequence[str] = (),
     again: bool = False,
     plan: bool = False,
@@ -94,7 +91,7 @@ def embed_places(
             scales, max_side = made["scales"], made["max_side"]
         reading: Colour = colour or made["colour"]
         source = model or (model_source(made) if "source" in made else None)
-        loaded = load_extractor(source, scales, max_side, backend, reading)
+        loaded = load_extractor(source, scales, max_side, backend, reading, threads=1)
         print(f"model: {loaded.identity['title']}")
         if plan:
             _print_plan(library, loaded, files, threads, again, damaged)
@@ -305,14 +302,12 @@ def describe_files(
         unread: told of each file that could not be read; where that may pass its size is `UNKNOWN_SIZE`.
         unchanged: told of each file whose bytes have the digest that it came with.
     """
-    import torch
-
-    extractor = loaded.extractor
+    describer = loaded.describer
     by_place: dict[int, tuple[PhotoFile, int]] = {}
 
-    def groups() -> Iterator[Group]:
+    def groups() -> Iterator[list[tuple[int, Pixels]]]:
         """Photos that go through the network together, by their places in `by_place`."""
-        buckets = extractor.buckets()
+        buckets = describer.buckets()
         reading = loaded.reading._replace(damaged=damaged)
         read = partial(_read, max_side=loaded.identity["max_side"], reading=reading)
         for place, (file, found) in enumerate(prefetch_map(read, files, threads, READ_AHEAD * threads)):
@@ -322,20 +317,17 @@ def describe_files(
                 unchanged(file)
             else:
                 by_place[place] = replace(file, digest=found.digest), found.further
-                yield from buckets.add(place, torch.from_numpy(found.pixels))
+                yield from buckets.add(place, found.pixels)
         yield from buckets.rest()
 
-    def describe(group: Group) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            return extractor.together([image for _, image in group]).float().cpu().numpy()
+    def describe(group: list[tuple[int, Pixels]]) -> NDArray[np.float32]:
+        return describer.together([image for _, image in group])
 
-    workers = extractor.side_by_side
-    # On a CPU, photos side by side in a thread each are faster than all threads for one after another.
-    share_cores = partial(torch.set_num_threads, max(1, torch.get_num_threads() // workers))
-    for group, descriptors in prefetch_map(describe, groups(), workers, workers + 1, share_cores):
+    workers = describer.workers
+    for group, descriptors in prefetch_map(describe, groups(), workers, workers + 1, describer.share_cores):
         for (place, image), descriptor in zip(group, descriptors, strict=True):
             file, further = by_place.pop(place)
-            yield Described(file, (int(image.shape[0]), int(image.shape[1])), descriptor, further)
+            yield Described(file, image.shape[:2], descriptor, further)
 
 
 class _Decoded(NamedTuple):

@@ -20,7 +20,6 @@ from dolglab.library import stores
 from dolglab.library.catalogue import FILE, Catalogue, Change
 from dolglab.library.contents import ROW_BITS, Columns, Contents, Descriptors, Keys, Photo
 from dolglab.library.stores import LIMITS, SegmentLimits
-from dolglab.sharing.hub import is_cached
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,11 @@ def model_source(identity: Mapping[str, Any]) -> str:
     Raises NotAllowedError for one that was never fetched from the network, where the user does not allow that.
     """
     source = identity["source"]
-    if "://" in source and not is_cached(source):
-        check_allowed(source)
+    if "://" in source:
+        from dolglab.sharing.hub import is_cached
+
+        if not is_cached(source):
+            check_allowed(source)
     return source
 
 

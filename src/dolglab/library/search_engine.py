@@ -19,17 +19,19 @@ ALPHA, BETA, GAMMA = 1.0, 0.75, 0.15
 
 
 class SearchEngine:
-    """Searches the library in a folder with the network that made it, run by torch or onnx.
+    """Searches the library in a folder with the network that made it; `backend` is as for `load_extractor`.
 
     Raises UserError where there is no library, or its network is no longer to be had.
     """
 
-    def __init__(self, folder: str | Path, backend: str = "torch") -> None:
+    def __init__(self, folder: str | Path, backend: str = "auto") -> None:
         self.library = Library(folder)
         identity = self.library.identity
         self.max_side: int = identity["max_side"]
         source = model_source(identity)
-        self.loaded = load_extractor(source, identity["scales"], self.max_side, backend, identity["colour"])
+        self.loaded = load_extractor(
+            source, identity["scales"], self.max_side, backend, identity["colour"], identity["model"]
+        )
         self.reading = self.loaded.reading
         self.library.check(self.loaded.identity)
         self._verifier = SpatialVerifier(self.max_side)

@@ -27,8 +27,7 @@ from dolglab.library.library import Answer, parse_filters
 from dolglab.library.listing import find_photos
 from dolglab.library.naming import printable
 from dolglab.library.search_engine import SearchEngine
-from dolglab.results.pictures import jpeg
-from dolglab.results.report import data_uri
+from dolglab.results.pictures import data_uri, jpeg
 from dolglab.templates import template
 
 RERANKERS = ("spatial",)
@@ -78,7 +77,7 @@ def search_photos(
     explain: bool = False,
     as_json: bool = False,
     html: str | None = None,
-    backend: str = "torch",
+    backend: str = "auto",
 ) -> None:
     """Search a library for each query, print the answers and write the page.
 
@@ -88,8 +87,8 @@ def search_photos(
     if rerank not in (None, *RERANKERS):
         raise UserError(f"--rerank is {' or '.join(RERANKERS)}, not {rerank}")
     part, filters = None if box is None else read_box(box), parse_filters(where, "--where")
-    engine = SearchEngine(library, backend)
     names = [file.name for file in find_photos(queries)]
+    engine = SearchEngine(library, backend)
     results: list[SearchResult] = []
     for start in range(0, len(names), BATCH):
         images = _read_queries(names[start : start + BATCH], engine, part, alone=len(names) == 1)

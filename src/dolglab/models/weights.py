@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import pickle
 import re
 import warnings
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dolglab.errors import UserError, truncate_list
+from dolglab.models.locate import locate
 
 # Below which keys training code keeps tensors by name, the first that is there: averaged weights before the last step's
 # (timm's `state_dict_ema` and `model_ema`, the teacher of self-distillation).
@@ -47,24 +47,6 @@ OMITTED = (
     "builtins.bytes",
     "argparse.Namespace",
 )
-
-
-def locate(source: str | Path) -> Path:
-    """The file behind a path, `package:PACKAGE/FILE` inside an installed package, or `hf://OWNER/NAME/FILE`.
-
-    A file of the Hugging Face hub is downloaded once, into the hub's own cache.
-    Raises UserError when there is no such file, package or repository.
-    """
-    text = str(source)
-    if text.startswith("package:"):
-        path = _in_package(text.removeprefix("package:"))
-    elif text.startswith("hf://"):
-        path = _from_hub(text.removeprefix("hf://"))
-    else:
-        path = Path(source)
-    if not path.is_file():
-        raise UserError(f"weights not found: {source}")
-    return path
 
 
 def read_file(source: str | Path) -> Any:
@@ -169,27 +151,3 @@ def _is_plain(value: Tensor) -> bool:
         return False
     # One value spread over a large shape would become as many.
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
-
-
-def _in_package(name: str) -> Path:
-    package, _, file = name.partition("/")
-    try:
-        return Path(str(importlib.resources.files(package) / file))
-    except (ModuleNotFoundError, TypeError, ValueError):
-        raise UserError(f"the package {package} with the weights is not installed") from None
-
-
-def _from_hub(name: str) -> Path:
-    owner, _, rest = name.partition("/")
-    repository, _, file = rest.partition("/")
-    if not (owner and repository and file):
-        raise UserError(f"hf://{name} is not hf://OWNER/NAME/FILE")
-    try:
-        from huggingface_hub import hf_hub_download
-    except ModuleNotFoundError:
-        raise UserError("hf:// needs the hub: pip install 'dolglab[hub]'") from None
-    try:
-        return Path(hf_hub_download(f"{owner}/{repository}", file))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"hf://{name} could not be had ({type(error).__name__}: {reason})") from error

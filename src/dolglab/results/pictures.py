@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import colorsys
 import io
 import json
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import NDArray
@@ -226,6 +226,8 @@ def draw_text(
 
     The font is matplotlib's own copy of DejaVu Sans: the machine's fonts, if it has any, would change the picture.
     """
+    import matplotlib as mpl
+
     font = ImageFont.truetype(Path(mpl.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
     if keep_end:
         shorter = [f"…{text[start:]}" for start in range(1, len(text) + 1)]
@@ -296,6 +298,8 @@ def attention_overlay(image: UInt8[np.ndarray, "h w 3"], scores: Float[np.ndarra
     `scores` (from 0) lie on a grid over the whole image, and are spread smoothly between the middles of its cells.
     Raises ValueError when they are not finite or there are none.
     """
+    import matplotlib as mpl
+
     if not scores.size or not np.isfinite(scores).all():
         raise ValueError("an attention map needs scores that are finite numbers")
     photo = Image.fromarray(image)
@@ -337,3 +341,9 @@ def read_pictures(run: Path) -> list[tuple[str, bytes]]:
     return [
         (str(titles.get(path.name, path.stem)), path.read_bytes()) for path in sorted((run / PICTURES).glob("*.jpg"))
     ]
+
+
+def data_uri(image: bytes) -> str:
+    """An encoded JPEG or PNG as the address of itself."""
+    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import glob
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from dolglab.io import write_bytes, write_text
 from dolglab.results.card import brief_card, caveats, gain_line, read_card, write_card
 from dolglab.results.card_charts import Chart, ChartSection, chart_sections, training_charts, write_charts
 from dolglab.results.comparison_tables import published_summary, summarize
-from dolglab.results.pictures import COLOURS, SIGNS, Kind, ranked_grid, read_pictures, write_pictures
+from dolglab.results.pictures import COLOURS, SIGNS, Kind, data_uri, ranked_grid, read_pictures, write_pictures
 from dolglab.results.table_formats import print_tables, to_latex, to_markdown
 from dolglab.results.tables import Card, Summary, protocol_line, row_names
 from dolglab.templates import template
@@ -203,12 +202,6 @@ def write_page(
         legend=[(COLOURS[kind], SIGNS[kind], meaning) for kind, meaning in LEGEND.items()],
     )
     return write_text(path, html)
-
-
-def data_uri(image: bytes) -> str:
-    """An encoded JPEG or PNG as the address of itself."""
-    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
 def outline(value: Mapping[str, Any] | list[Any], indent: str = "") -> Iterator[str]:

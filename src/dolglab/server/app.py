@@ -123,7 +123,7 @@ def _add_error_handlers(app: FastAPI, folder: Path) -> None:
         app.add_exception_handler(kind, handle)
 
 
-def run(library: str, host: str, port: int, settings: Settings, backend: str = "torch") -> None:
+def run(library: str, host: str, port: int, settings: Settings, backend: str = "auto") -> None:
     """Serve a library's folder until interrupted. The port is taken before the network is loaded.
 
     Raises UserError for an address that cannot be had, or no such library.

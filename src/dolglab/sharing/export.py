@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dolglab.errors import UserError
+from dolglab.extraction.describer import ONNX_FILE
 from dolglab.io import atomic_path, sha256_of, write_text
 from dolglab.models.backbone import FeatureBackbone
 from dolglab.models.checkpoint import (
@@ -32,17 +33,9 @@ from dolglab.models.released import read_released, released_config
 from dolglab.results.card import read_card
 from dolglab.results.comparison_tables import summarize
 from dolglab.results.table_formats import to_markdown
-from dolglab.sharing.hub import PREFIX, check_push, push_folder
-from dolglab.sharing.onnx_export import (
-    INPUT,
-    INT8_FILE,
-    ONNX_FILE,
-    OUTPUT,
-    TOLERANCE,
-    onnx_metadata,
-    write_int8,
-    write_onnx,
-)
+from dolglab.sharing.hub import check_push, push_folder
+from dolglab.sharing.networks import PREFIX
+from dolglab.sharing.onnx_export import INPUT, INT8_FILE, OUTPUT, TOLERANCE, onnx_metadata, write_int8, write_onnx
 from dolglab.templates import template
 
 CARD, UNKNOWN = "README.md", "not known"

@@ -10,16 +10,11 @@ from huggingface_hub import HfApi, get_token, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
 from dolglab.errors import UserError
+from dolglab.sharing.networks import PREFIX
 
-PREFIX = "hf://"
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 # What the hub's client raises, of httpx and of its own, for what a person can mend.
 HUB_FAILURES = (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError)
-
-
-def is_hub_folder(source: str) -> bool:
-    """Whether a source is hf://OWNER/NAME, and not a file of it."""
-    return source.startswith(PREFIX) and source.removeprefix(PREFIX).strip("/").count("/") <= 1
 
 
 def is_cached(source: str) -> bool:

