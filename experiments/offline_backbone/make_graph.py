@@ -48,9 +48,10 @@ def main(path: Path) -> None:
     for node in nodes:
         node.doc_string = ""
         del node.metadata_props[:]
-    for field, values in ((graph.initializer, tensors), (graph.node, nodes), (graph.value_info, [])):
-        del field[:]
-        field.extend(values)
+    for field in ("initializer", "node", "value_info"):
+        graph.ClearField(field)
+    graph.initializer.extend(tensors)
+    graph.node.extend(nodes)
     onnx.save(model, path)
     left = sum(tensor.data_location != TensorProto.EXTERNAL for tensor in tensors)
     print(f"{path}: {path.stat().st_size} bytes, {len(tensors) - left} tensors outside, {left} small ones inside")

@@ -107,8 +107,8 @@ class OnnxDescriber(Describer):
         found = [self.session(_scaled(photos, scale)) for scale in self.scales]
         if len(found) == 1:
             return found[0]
-        mean = np.mean(found, axis=0)
-        return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+        mean = np.mean(found, axis=0, dtype=np.float32)
+        return (mean / np.linalg.norm(mean, axis=1, keepdims=True)).astype(np.float32)
 
     def share_cores(self) -> None:
         """Each session has its own threads."""
@@ -120,7 +120,7 @@ def _scaled(photos: Sequence[Pixels], scale: float) -> FloatArray:
     if scale != 1:
         height, width = (max(1, round(side * scale)) for side in photos[0].shape[:2])
         images = [cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) for image in images]
-    return np.stack([image.transpose(2, 0, 1) for image in images])
+    return np.stack([image.transpose(2, 0, 1) for image in images]).astype(np.float32, copy=False)
 
 
 class Session:
