@@ -141,27 +141,27 @@ def table(found: dict[str, Models]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(panel: Axes, axis: dict[int, Models], column: str) -> None:
+def plot(panel: Axes, axis: dict[int, Models], column: str, style: str, how: str) -> None:
     """A line a model over an axis of settings: the seeds' mean, and each seed a dot."""
     for model, colour in COLOURS.items():
         points = {place: measured(models[model], column) for place, models in sorted(axis.items()) if model in models}
-        panel.plot(
-            list(points), [statistics.mean(values) for values in points.values()], "-", color=colour, label=NAMES[model]
-        )
+        means = [statistics.mean(values) for values in points.values()]
+        panel.plot(list(points), means, style, color=colour, label=f"{NAMES[model]}, {how}")
         for place, values in points.items():
             panel.plot([place] * len(values), values, "o", color=colour, markersize=4, alpha=0.6)
     panel.set_title(column + ", %")
-    panel.legend(frameon=False)
+    panel.legend(frameon=False, fontsize=8)
 
 
 def draw(found: dict[str, Models], out: Path) -> None:
     """The figures: mAP, and siblings among wrong answers, against landmarks and against cells of the local map."""
-    axes = {
-        name: {int(s.removeprefix(f"{name}/")): m for s, m in found.items() if s.startswith(f"{name}/")}
-        for name in ("landmarks", "maps")
-    }
+
+    def axis(name: str) -> dict[int, Models]:
+        return {int(s.removeprefix(f"{name}/")): m for s, m in found.items() if s.startswith(f"{name}/")}
+
+    axes = {name: (axis(name), axis(f"whole_{name}")) for name in ("landmarks", "maps")}
     titles = {"landmarks": "training landmarks (as many steps for each)", "maps": "cells a side of the local map"}
-    shown = [name for name in axes if axes[name]]
+    shown = [name for name, (frozen_first, _) in axes.items() if frozen_first]
     for file, columns in (("landmarks", ("Medium", "Hard")), ("lookalikes", ("siblings among wrong answers",))):
         if not shown:
             continue
@@ -170,11 +170,15 @@ def draw(found: dict[str, Models], out: Path) -> None:
         panels = figure.subplots(len(shown), len(columns), squeeze=False)
         for row, name in zip(panels, shown, strict=True):
             for panel, column in zip(row, columns, strict=True):
-                plot(panel, axes[name], column)
+                frozen_first, whole = axes[name]
+                plot(panel, frozen_first, column, "-", "frozen first")
+                if whole:
+                    plot(panel, whole, column, "--", "all trained")
                 panel.set_xlabel(titles[name])
                 if name == "landmarks":
                     panel.set_xscale("log")
-                panel.set_xticks(sorted(axes[name]), [str(place) for place in sorted(axes[name])], minor=False)
+                places = sorted(frozen_first.keys() | whole.keys())
+                panel.set_xticks(places, [str(place) for place in places], minor=False)
                 panel.minorticks_off()
         figure.savefig(out / f"{file}.png", dpi=110)
 

@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# When does local detail pay? DOLG beside its global branch, GeM, on equal budgets: the recipe and its parts, then the
-# number of training landmarks, then the resolution, then folders of real photographs where PHOTOS="DIR:192 DIR:96" names
-# them and the side of their crops.
+# When does local detail pay? DOLG beside its global branch, GeM, on equal budgets. The recipe trains everything from the
+# first step; where the backbone rests first it is frozen_first, which is then taken apart; then the number of training
+# landmarks, the resolution, and folders of real photographs where PHOTOS="DIR:192 DIR:96" names them and the side of
+# their crops.
 # Ends in results.md, results.json and two figures below OUT.
-#   bash experiments/local_detail/run.sh            # 100 runs, of 144 px two to three minutes each on two cores
+#   bash experiments/local_detail/run.sh            # 140 runs, of 144 px two to three minutes each on two cores
 #   bash experiments/local_detail/run.sh --quick    # four of them: 60 and 200 landmarks, one seed
-# A run that is there is not run again, one that was stopped goes on. SEEDS="0 1 2 3 4" are those of the recipe,
-# MORE="0 1 2" of everything else, LANDMARKS and MAPS the two axes. ONLY="landmarks maps" runs those studies alone, of
-# recipe, parts, landmarks, maps and photos; several such commands share an OUT.
+# A run that is there is not run again, one that was stopped goes on. SEEDS="0 1 2 3 4" are those of recipe and
+# frozen_first, MORE="0 1 2" of everything else, LANDMARKS and MAPS the two axes. ONLY="landmarks maps" runs those
+# studies alone, of recipe, frozen_first, whole, parts, landmarks, whole_landmarks, maps, photos and whole_photos; several
+# such commands share an OUT.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${OUT:-outputs/local_detail}
 seeds=${SEEDS:-0 1 2 3 4} more=${MORE:-0 1 2} landmarks=${LANDMARKS:-60 200 600 2000} maps=${MAPS:-9 14 20} photos=${PHOTOS:-}
-only=${ONLY:-recipe parts landmarks maps photos} recipe="experiment=demo trainer.check_val_every_n_epoch=3"
+only=${ONLY:-recipe frozen_first whole parts landmarks whole_landmarks maps photos whole_photos}
+recipe="experiment=demo trainer.check_val_every_n_epoch=3"
 if [ "${1:-}" = --quick ]; then
   only=landmarks more=0 landmarks="60 200"
 fi
@@ -53,27 +56,39 @@ both() { # NAME SEED OVERRIDES...: GeM and DOLG
   train "$name/dolg/$seed" seed="$seed" "$@"
 }
 
-if studied recipe; then
+if studied recipe || studied frozen_first || studied whole || studied parts; then
   python -m src.prepare task=demo_world
+fi
+# All of the network, or new layers first, while the backbone rests for three of the six epochs.
+for study in recipe frozen_first; do
+  studied $study || continue
   for seed in $seeds; do
-    both recipe "$seed"
+    both $study "$seed" freeze_epochs=$([ $study = recipe ] && echo 0 || echo 3)
+  done
+done
+
+# Other local branches of the recipe's.
+if studied whole; then
+  for seed in $more; do
+    train "whole/stride_8/dolg/$seed" seed="$seed" freeze_epochs=0 'backbone.reductions=[8,32]'
+    train "whole/aspp/dolg/$seed" seed="$seed" freeze_epochs=0 local=aspp_9x9
+    train "whole/hidden_512/dolg/$seed" seed="$seed" freeze_epochs=0 model.hidden=512
+    train "whole/no_attention/dolg/$seed" seed="$seed" freeze_epochs=0 local.attention=false
   done
 fi
 
-# The recipe without one of its parts, and without all of them.
+# frozen_first without one of its parts, and the recipe without all of them.
 if studied parts; then
-  python -m src.prepare task=demo_world
   plain="margin=arcface freeze_epochs=0 optim.groups.head_lr_scale=1.0 model.init=default model.batch_norm=false"
   for seed in $more; do
-    both parts/no_frozen_epochs "$seed" freeze_epochs=0
-    both parts/no_batch_norm "$seed" model.batch_norm=false
-    both parts/no_orthogonal_init "$seed" model.init=default
-    both parts/margin_0.15 "$seed" margin=arcface
-    both parts/one_learning_rate "$seed" optim.groups.head_lr_scale=1.0
-    train "parts/aspp/dolg/$seed" seed="$seed" local=aspp_9x9
-    train "parts/no_attention/dolg/$seed" seed="$seed" local.attention=false
-    train "parts/stride_8/dolg/$seed" seed="$seed" 'backbone.reductions=[8,32]'
-    train "parts/hidden_512/dolg/$seed" seed="$seed" model.hidden=512
+    both parts/no_batch_norm "$seed" freeze_epochs=3 model.batch_norm=false
+    both parts/no_orthogonal_init "$seed" freeze_epochs=3 model.init=default
+    both parts/margin_0.15 "$seed" freeze_epochs=3 margin=arcface
+    both parts/one_learning_rate "$seed" freeze_epochs=3 optim.groups.head_lr_scale=1.0
+    train "parts/aspp/dolg/$seed" seed="$seed" freeze_epochs=3 local=aspp_9x9
+    train "parts/no_attention/dolg/$seed" seed="$seed" freeze_epochs=3 local.attention=false
+    train "parts/stride_8/dolg/$seed" seed="$seed" freeze_epochs=3 'backbone.reductions=[8,32]'
+    train "parts/hidden_512/dolg/$seed" seed="$seed" freeze_epochs=3 model.hidden=512
     # shellcheck disable=SC2086
     train "parts/none/gem/$seed" model=gem_light seed="$seed" $plain
     # shellcheck disable=SC2086
@@ -82,14 +97,17 @@ if studied parts; then
 fi
 
 # As many steps for any number of landmarks: epochs of 18 batches, of which 60 landmarks have no more.
-studied landmarks || landmarks=""
+studied landmarks || studied whole_landmarks || landmarks=""
 for count in $landmarks; do
   world=data/local_detail/$count
   python -m src.prepare task=demo_world root="$world" call.train_families=$((count / 4)) \
     call.validation_families=12 call.test_families=24
-  for seed in $more; do
-    both "landmarks/$count" "$seed" data.root="$world" trainer.limit_train_batches=18 freeze_epochs=6 \
-      trainer.max_epochs=12
+  for study in landmarks whole_landmarks; do
+    studied $study || continue
+    for seed in $more; do
+      both "$study/$count" "$seed" data.root="$world" trainer.limit_train_batches=18 trainer.max_epochs=12 \
+        freeze_epochs=$([ $study = landmarks ] && echo 6 || echo 0)
+    done
   done
 done
 
@@ -100,18 +118,22 @@ for cells in $maps; do
   python -m src.prepare task=demo_world root="$world" call.width=568 call.height=426 call.validation_families=12 \
     call.test_families=24
   for seed in $more; do
-    both "maps/$cells" "$seed" data.root="$world" data.image_size=$((16 * cells)) max_side=$((568 * cells / 20))
+    both "maps/$cells" "$seed" data.root="$world" freeze_epochs=3 data.image_size=$((16 * cells)) \
+      max_side=$((568 * cells / 20))
   done
 done
 
 # Held-out photos of the landmarks that are trained on, and photos of others; each seed has a split of its own.
-studied photos || photos=""
+studied photos || studied whole_photos || photos=""
 for photo in $photos; do
   folder=${photo%:*} recipe="experiment=photos test_scales=[1.0] data.image_size=${photo##*:}"
-  for split in photos landmarks; do
-    for seed in $more; do
-      both "$(basename "$folder")/$split" "$seed" data.root="$folder" data.split="$split"
+  name=$(basename "$folder")
+  for seed in $more; do
+    for split in photos landmarks; do
+      ! studied photos || both "$name/$split" "$seed" data.root="$folder" data.split="$split"
     done
+    ! studied whole_photos ||
+      both "whole_$name/photos" "$seed" data.root="$folder" freeze_epochs=0 backbone.freeze_bn=true
   done
 done
 PYTHONPATH=src python experiments/local_detail/compare.py "$out"
