@@ -15,6 +15,6 @@ $train model=gem_light method="trained GeM" name=demo/gem
 $train method="trained DOLG" name=demo/dolg
 what="GeM pools the last map of the backbone into one global descriptor; DOLG adds local detail that attention picks from an earlier, finer map."
 map="mAP is the mean average precision: 100 where all photos of a landmark stand before all others. Hard counts those seen askew, small or half hidden."
-which="Take DOLG where the backbone is trained little or not at all, as on a folder of photographs; trained as long as here GeM is as good, and look-alike landmarks both mistake as often (experiments/local_detail)."
+which="Take DOLG with many landmarks, or where the backbone is trained little or not at all, as on a folder of photographs; with as few landmarks as here, trained as long, GeM is as good, and look-alike landmarks both mistake as often (experiments/local_detail)."
 python -m src.report cards="$out/*/card.json" out="$out" about="['$what','$map','$which']"
 echo "open $out/report.html"

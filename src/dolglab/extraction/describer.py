@@ -148,6 +148,8 @@ class Session:
         self.threads = options.intra_op_num_threads = threads or available_cores()
         # A thread that waits busily takes the core that another photo wants.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # It would keep a plan of its memory for every shape of photo that it meets.
+        options.enable_mem_pattern = False
         # Warnings of the runtime are for those who make it.
         options.log_severity_level = 3
         if weights:
