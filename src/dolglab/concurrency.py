@@ -30,6 +30,14 @@ def resolve_workers(workers: int | None) -> int:
     return workers
 
 
+def available_cores() -> int:
+    """The cores that this process may use, or as many as OMP_NUM_THREADS says."""
+    stated = os.environ.get("OMP_NUM_THREADS", "")
+    if stated.isdecimal() and int(stated):
+        return int(stated)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def process_map(
     work: Callable[[Job], Result],
     jobs: Sequence[Job],

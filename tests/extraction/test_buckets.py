@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dolglab.extraction.buckets import ShapeBuckets
+from dolglab.extraction.shapes import ShapeBuckets
 
 
 def image(height: int, width: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dolglab.errors import UserError
-from dolglab.extraction.describer import OnnxDescriber
+from dolglab.extraction.describer import OnnxDescriber, TorchDescriber
 from dolglab.extraction.descriptor_store import fingerprint
 from dolglab.models.locate import locate
 from dolglab.sharing import loading
@@ -53,3 +53,9 @@ def test_weights_of_another_version_are_refused(tmp_path: Path, monkeypatch: pyt
     (tmp_path / weights.name).write_bytes(b"short")
     with pytest.raises(UserError):
         load_extractor(SOURCE, backend="onnx")
+
+
+def test_a_network_that_torch_runs_is_not_loaded_again_to_explain() -> None:
+    loaded = load_extractor(SOURCE, backend="torch")
+    assert isinstance(loaded.describer, TorchDescriber)
+    assert loaded.extractor is loaded.describer.extractor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from dolglab.concurrency import available_cores
 from dolglab.contracts import FloatArray
 from dolglab.data.colour import Pixels
 from dolglab.errors import UserError
-from dolglab.extraction.buckets import CPU_PIXELS, ShapeBuckets, check_protocol
+from dolglab.extraction.shapes import CPU_PIXELS, ShapeBuckets, check_protocol, scaled_sides
 
 if TYPE_CHECKING:
     from dolglab.extraction.extractor import Extractor
@@ -98,7 +98,7 @@ class OnnxDescriber(Describer):
             raise UserError("the ONNX file wants normalised images: export it without --normalised-input")
         self.session = session
         self.scales = tuple(float(scale) for scale in scales)
-        self.workers = available_cores() // session.threads
+        self.workers = max(1, available_cores() // session.threads)
 
     def buckets(self) -> ShapeBuckets[Pixels]:
         return ShapeBuckets(CPU_PIXELS / max(1.0, *self.scales) ** 2)
@@ -118,7 +118,7 @@ def _scaled(photos: Sequence[Pixels], scale: float) -> FloatArray:
     """Photos at `scale`, bilinear without a filter, sides rounded to whole pixels, at least one: (n, 3, h, w)."""
     images = [photo.astype(np.float32) for photo in photos]
     if scale != 1:
-        height, width = (max(1, round(side * scale)) for side in photos[0].shape[:2])
+        height, width = scaled_sides(photos[0].shape[:2], scale)
         images = [cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) for image in images]
     return np.stack([image.transpose(2, 0, 1) for image in images]).astype(np.float32, copy=False)
 
@@ -178,11 +178,3 @@ class Session:
         if found.shape != (len(images), self.dim) or found.dtype != np.float32:
             raise UserError(f"the ONNX file gives {found.dtype} {found.shape}, not descriptors of {self.dim} values")
         return found
-
-
-def available_cores() -> int:
-    """The cores that this process may use, or as many as OMP_NUM_THREADS says."""
-    stated = os.environ.get("OMP_NUM_THREADS", "")
-    if stated.isdecimal() and int(stated):
-        return int(stated)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from dolglab.contracts import Resize
-from dolglab.extraction.buckets import CPU_PIXELS, GPU_PIXELS, ShapeBuckets, check_protocol
+from dolglab.extraction.shapes import CPU_PIXELS, GPU_PIXELS, ShapeBuckets, check_protocol, scaled_sides
 from dolglab.models.dolg import DOLG, DescriptorModel
 
 # The paper's five (Yang et al., ICCV 2021, section 4.1).
@@ -97,10 +97,8 @@ def rescale(pixels: Float[Tensor, "b 3 h w"], scale: float, resize: Resize) -> F
     """Images at `scale`, sides rounded to whole pixels, at least one."""
     if scale == 1:
         return pixels
-    height, width = (max(1, round(side * scale)) for side in pixels.shape[-2:])
-    return F.interpolate(
-        pixels, size=(height, width), mode="bilinear", align_corners=False, antialias=resize == "antialias"
-    )
+    size = scaled_sides(pixels.shape[-2:], scale)
+    return F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=resize == "antialias")
 
 
 def attention_scores(model: DescriptorModel, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h1 w1"]:

@@ -87,10 +87,12 @@ class LoadedExtractor:
     Attributes:
         describer: photos to descriptors.
         identity: what a library keeps, its title included: descriptors of another identity do not go with its own.
+        loaded: the network by torch, where it was loaded.
     """
 
     describer: Describer
     identity: dict[str, Any]
+    loaded: Extractor | None = None
 
     @property
     def reading(self) -> Reading:
@@ -104,12 +106,14 @@ class LoadedExtractor:
     @cached_property
     def extractor(self) -> Extractor:
         """The network by torch, which explains a cosine. Raises UserError where another one is there by now."""
+        if self.loaded is not None:
+            return self.loaded
         from dolglab.extraction.descriptor_store import fingerprint
         from dolglab.extraction.extractor import Extractor
 
         network = load_network(self.identity["source"])
-        # An int8 file's name is its network's, and more.
-        if fingerprint(network) != self.identity["model"].partition("-")[0]:
+        # An int8 file has its network's fingerprint with "-int8" behind it.
+        if fingerprint(network) != self.identity["model"].removesuffix("-int8"):
             raise UserError(f"{self.identity['source']} is another network by now")
         return Extractor(network, self.identity["scales"])
 
@@ -144,10 +148,14 @@ def load_extractor(
         raise UserError(f"--backend is {', '.join(get_args(Backend)[:-1])} or {get_args(Backend)[-1]}, not {backend}")
     source = default_source() if source is None else source
     session = find_session(source, backend, fingerprint, threads)
+    if session is None and backend == "onnx":
+        session = _exported_session(source, threads)
     if session is not None:
-        describer, made_by, dim = OnnxDescriber(session, scales), session.about["fingerprint"], session.dim
+        loaded, describer = None, OnnxDescriber(session, scales)
+        made_by, dim = session.about["fingerprint"], session.dim
     else:
-        describer, made_by, dim = _by_network(source, scales, backend, threads)
+        loaded, made_by = _torch_extractor(source, scales)
+        describer, dim = TorchDescriber(loaded), loaded.model.dim
     identity = {
         "model": made_by,
         "title": title_of(source),
@@ -157,7 +165,7 @@ def load_extractor(
         "max_side": max_side,
         "colour": colour,
     }
-    return LoadedExtractor(describer, identity)
+    return LoadedExtractor(describer, identity, loaded)
 
 
 def find_session(source: str, backend: str, fingerprint: str | None, threads: int = 0) -> Session | None:
@@ -195,30 +203,36 @@ def _packaged_session(source: str, threads: int) -> Session:
     return session
 
 
-def _by_network(source: str, scales: Sequence[float], backend: str, threads: int) -> tuple[Describer, str, int]:
-    """What describes by a network that is read with torch, its fingerprint, and the length of its descriptors."""
+def _exported_session(source: str, threads: int) -> Session:
+    """The ONNX file of a network that is read with torch, made where there is none."""
+    from dolglab.extraction.descriptor_store import fingerprint
+    from dolglab.sharing.onnx_export import write_onnx
+
+    if is_hub_folder(source):
+        from dolglab.sharing.hub import fetch
+
+        source = str(fetch(source, ONNX_FILE))
+    network = load_network(source)
+    made_by = fingerprint(network)
+    session = _kept_session(Path(source), made_by, threads)
+    if session is None:
+        print("the network is exported to ONNX, once")
+        write_onnx(network, _cached_file(made_by))
+        session = Session(_cached_file(made_by), threads)
+    return session
+
+
+def _torch_extractor(source: str, scales: Sequence[float]) -> tuple[Extractor, str]:
+    """What describes by torch, and the network's fingerprint."""
     import torch
 
     from dolglab.extraction.descriptor_store import fingerprint
     from dolglab.extraction.extractor import Extractor, for_inference
-    from dolglab.sharing.onnx_export import write_onnx
 
-    folder = Path(source)
-    if backend == "onnx" and is_hub_folder(source):
-        from dolglab.sharing.hub import fetch
-
-        folder = fetch(source, ONNX_FILE)
     network = load_network(source)
     made_by = fingerprint(network)
-    if backend == "onnx":
-        session = _kept_session(folder, made_by, threads)
-        if session is None:
-            print("the network is exported to ONNX, once")
-            write_onnx(network, _cached_file(made_by))
-            session = Session(_cached_file(made_by), threads)
-        return OnnxDescriber(session, scales), made_by, network.dim
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
-    return TorchDescriber(Extractor(for_inference(network), scales)), made_by, network.dim
+    return Extractor(for_inference(network), scales), made_by
 
 
 def _cached_file(fingerprint: str) -> Path:

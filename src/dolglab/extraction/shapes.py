@@ -1,4 +1,4 @@
-"""Images of any shape, gathered into groups of one shape that go through a network together."""
+"""Images of any shape: gathered into groups of one shape that go through a network together, and at several scales."""
 
 from __future__ import annotations
 
@@ -66,3 +66,13 @@ def check_protocol(scales: object, resize: object) -> None:
         raise UserError(f"scales must be a list of numbers above 0, such as [0.7071,1.0], not {scales}")
     if resize not in ("released", "antialias"):
         raise UserError(f"resize must be released or antialias, not {resize}")
+
+
+def scaled_sides(sides: Sequence[int], scale: float) -> tuple[int, int]:
+    """Height and width at a scale, rounded to whole pixels, at least one.
+
+    >>> scaled_sides((480, 1), 0.3535)
+    (170, 1)
+    """
+    height, width = (max(1, round(side * scale)) for side in sides)
+    return height, width
