@@ -4,7 +4,7 @@
 # landmarks, the resolution, and folders of real photographs where PHOTOS="DIR:192 DIR:96" names them and the side of
 # their crops.
 # Ends in results.md, results.json and two figures below OUT.
-#   bash experiments/local_detail/run.sh            # 140 runs, of 144 px two to three minutes each on two cores
+#   bash experiments/local_detail/run.sh            # 143 runs, of 144 px two to three minutes each on two cores
 #   bash experiments/local_detail/run.sh --quick    # four of them: 60 and 200 landmarks, one seed
 # A run that is there is not run again, one that was stopped goes on. SEEDS="0 1 2 3 4" are those of recipe and
 # frozen_first, MORE="0 1 2" of everything else, LANDMARKS and MAPS the two axes. ONLY="landmarks maps" runs those
@@ -74,6 +74,7 @@ if studied whole; then
     train "whole/aspp/dolg/$seed" seed="$seed" freeze_epochs=0 local=aspp_9x9
     train "whole/hidden_512/dolg/$seed" seed="$seed" freeze_epochs=0 model.hidden=512
     train "whole/no_attention/dolg/$seed" seed="$seed" freeze_epochs=0 local.attention=false
+    train "whole/local_weight_0/dolg/$seed" seed="$seed" freeze_epochs=0 model.local_weight=0.0
   done
 fi
 
