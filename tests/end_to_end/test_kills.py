@@ -76,16 +76,24 @@ def test_embed(photos: Path, trained: tuple[Path, float], tmp_path: Path, start:
     check(start, here, [*words, "--metadata", str(here / "years.csv")], library_of)
 
 
-def test_compact(photos: Path, trained: tuple[Path, float], start: Path, here: Path) -> None:
+def test_convert(photos: Path, trained: tuple[Path, float], start: Path, here: Path) -> None:
+    """A library of an index that was replaced, each of whose segments gets codes."""
     words = embedding(photos, here, trained[0])
     anew(start, here)
     assert run(here, words).code == 0
     library, count = Library(here / "library"), 21_000
     for part, rows in enumerate(np.array_split(unit(count, library.identity["dim"]), 3)):
         library.add([Photo(f"s3://photos/{part}/{row}.jpg", 1, 1, (1, 1)) for row in range(len(rows))], rows)
+    with library.change() as change:
+        for number in library.contents().segments:
+            change.set_kind(number, "ivf_pq")
+            (library.folder / "segments" / f"{number:08d}.ivf_pq").write_bytes(b"an index")
+        change.set_about("store", {"kind": "ivf_pq"})
+    for path in (library.folder / "segments").glob("*.rabitq_*"):
+        path.unlink()
     library.close()
     anew(here, start)
-    check(start, here, [*words, "--store", "ivf_pq"], library_of)
+    check(start, here, words, library_of)
 
 
 def test_remove(start: Path, here: Path) -> None:
@@ -207,7 +215,8 @@ def library_of(folder: Path) -> Result:
         )
         rows = library.descriptors(np.array([key for _, key in entries], np.int64))
         photos = [replace(photo, id=None) for photo, _ in entries]
-        return (photos, library.catalogue.about("store"), library.identity), rows
+        kinds = {segment.size: segment.kind for segment in library.contents().segments.values()}
+        return (photos, kinds, library.catalogue.about("store"), library.identity), rows
 
 
 def run_of(run: Path) -> Result:

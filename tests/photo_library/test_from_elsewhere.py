@@ -27,6 +27,7 @@ from dolglab.library.listing import Listing
 from dolglab.library.maintenance import merge, print_info, remove
 from dolglab.library.search_results import search_photos
 from dolglab.library.stores import SegmentLimits
+from dolglab.retrieval.rabitq import FastScanCodes
 from dolglab.sharing.loading import LoadedExtractor
 from photo_library.made import identity, library_of, unit
 
@@ -117,7 +118,6 @@ LIES = {
     "negative segment": """UPDATE segment SET number = -1 WHERE number = 1""",
     "segment beyond keys": f"""UPDATE segment SET number = {1 << 40} WHERE number = 1""",
     "another segment": """UPDATE segment SET number = 7 WHERE number = 1""",
-    "another index": """UPDATE segment SET kind = 'hnsw'""",
     "index elsewhere": """UPDATE segment SET kind = '../../../etc/passwd'""",
     "index of bytes": """UPDATE segment SET kind = x'ff'""",
     "no segments": """DELETE FROM segment""",
@@ -195,54 +195,43 @@ def test_a_trigger_of_somebody_elses_does_not_run(made: Path) -> None:
         assert db.execute("SELECT COUNT(*) FROM photo").fetchone() == (11,)
 
 
-def index_lie(folder: Path, change: Callable[[Path, Path], None]) -> None:
-    """Change a segment's index over many photos, and have what lies beside it agree."""
-    photos = [Photo(f"/photos/{n}.jpg", 10, 20, (64, 64)) for n in range(700)]
-    rows = unit(700, DIM)
-    with closing(Library.open(folder, identity(DIM), "ivf_pq", SegmentLimits(indexed_from=600))) as library:
-        library.add(photos, rows)
-    (flat,), (coded,) = folder.glob("segments/*.flat"), folder.glob("segments/*.ivf_pq")
-    change(flat, coded)
-    for path in (flat, coded):
-        beside = path.with_name(f"{path.name}.json")
-        about = json.loads(beside.read_text())
-        beside.write_text(json.dumps(about | {"bytes": path.stat().st_size}))
+CODED = SegmentLimits(coded_from=600, coded_dim=DIM, shortlist=50, scanned_share=0.9)
 
 
-def other_ids(flat: Path, coded: Path) -> None:
-    data = coded.read_bytes()
-    # Positions in the gallery, of which a list has at least three in a row.
-    for row in range(700):
-        data = data.replace(np.array([row], np.int64).tobytes(), np.array([row + 10**9], np.int64).tobytes())
-    coded.write_bytes(data)
+def swap(flat: Path, codes: Path, packed: Path) -> None:
+    shutil.copy(flat, packed)
 
 
-def ids_below(flat: Path, coded: Path) -> None:
-    data = coded.read_bytes()
-    for row in range(700):
-        data = data.replace(np.array([row], np.int64).tobytes(), np.array([-(10**9) - row], np.int64).tobytes())
-    coded.write_bytes(data)
-
-
-def swap(flat: Path, coded: Path) -> None:
-    shutil.copy(flat, coded)
-
-
-def other_metric(flat: Path, coded: Path) -> None:
+def other_metric(flat: Path, codes: Path, packed: Path) -> None:
     data = bytearray(flat.read_bytes())
     # Behind its name, two sizes, two places that are not used, and whether it is trained: L2 instead of products.
     data[:4], data[33:37] = b"IxF2", (1).to_bytes(4, "little")
     flat.write_bytes(data)
 
 
-@pytest.mark.parametrize("change", [other_ids, ids_below, swap, other_metric])
-def test_an_index_that_lies_is_refused_in_a_line(tmp_path: Path, change: Callable[[Path, Path], None]) -> None:
-    index_lie(tmp_path / "library", change)
+def fewer_codes(flat: Path, codes: Path, packed: Path) -> None:
+    few = FastScanCodes()
+    few.build(unit(300, DIM))
+    few.save(packed)
+    about = packed.with_name(f"{packed.name}.json")
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"count": 300}))
+
+
+@pytest.mark.parametrize("change", [swap, other_metric, fewer_codes])
+def test_an_index_that_lies_is_refused_in_a_line(tmp_path: Path, change: Callable[[Path, Path, Path], None]) -> None:
+    folder, photos = tmp_path / "library", [Photo(f"/photos/{n}.jpg", 10, 20, (64, 64)) for n in range(700)]
+    with closing(Library.open(folder, identity(DIM), limits=CODED)) as library:
+        library.add(photos, unit(700, DIM))
+    paths = [next(folder.glob(f"segments/*.{kind}")) for kind in ("flat", "rabitq_codes", "rabitq_fast_scan")]
+    change(*paths)
+    for path in paths:
+        beside = path.with_name(f"{path.name}.json")
+        beside.write_text(json.dumps(json.loads(beside.read_text()) | {"bytes": path.stat().st_size}))
     with (
-        closing(Library(tmp_path / "library", limits=SegmentLimits(indexed_from=600))) as library,
-        pytest.raises(UserError, match="damaged"),
+        closing(Library(folder, limits=CODED)) as library,
+        pytest.raises(UserError, match=r"damaged|is not of the 700"),
     ):
-        library.search(unit(3, DIM, 1), 5)
+        library.search(unit(3, DIM, 1), 2)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30, 5.0])

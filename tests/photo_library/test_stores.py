@@ -18,15 +18,21 @@ import warm_python
 from dolglab.errors import UserError
 from dolglab.library.contents import Photo
 from dolglab.library.duplicates import write_duplicates
-from dolglab.library.library import Library
-from dolglab.library.stores import STORES, SegmentLimits
+from dolglab.library.library import Answer, Library
+from dolglab.library.stores import REPLACED, STORES, SegmentLimits
+from photo_library.made import identity
 
-DIM = 16
-IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": DIM, "scales": [1.0], "max_side": 64, "colour": "srgb"}
+DIM = 64
+IDENTITY = identity(DIM)
+# Of segments from 300 photos on there are codes, which are asked wherever they propose less than nine of ten photos.
+CODED = SegmentLimits(coded_from=300, coded_dim=DIM, shortlist=50, scanned_share=0.9)
 
 
 def unit(count: int, seed: int) -> np.ndarray:
-    rows = np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32)
+    """Descriptors around 40 centres, the same for all seeds."""
+    centres = np.random.default_rng(0).normal(size=(40, DIM))
+    rng = np.random.default_rng([1, seed])
+    rows = (centres[rng.integers(0, 40, count)] + 0.7 * rng.normal(size=(count, DIM))).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
@@ -48,12 +54,13 @@ class Plain:
         return sorted(found, key=lambda pair: -pair[1])[:k]
 
 
-@pytest.fixture(params=list(STORES))
+@pytest.fixture(params=[*STORES, "codes"])
 def library(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Library]:
     if request.param == "milvus":
         pytest.importorskip("milvus_lite", reason="Milvus Lite is not installed")
-    limits = SegmentLimits(indexed_from=300, scanned_share=0.0)
-    library = Library.open(tmp_path / "library", IDENTITY, request.param, limits)
+    coded = request.param == "codes"
+    store, limits = (None, CODED) if coded else (request.param, SegmentLimits())
+    library = Library.open(tmp_path / "library", IDENTITY, store, limits)
     yield library
     library.close()
 
@@ -70,9 +77,9 @@ def test_answers_are_those_of_a_loop_through_all_changes(library: Library) -> No
     def same() -> None:
         assert len(library) == len(plain.rows)
         for half in (None, "1"):
-            found = library.search(queries, 8, None if half is None else {"half": half})
+            found = library.search(queries, 5, None if half is None else {"half": half})
             for query, answers in zip(queries, found, strict=True):
-                wanted = plain.best(query, 8, half)
+                wanted = plain.best(query, 5, half)
                 assert [answer.photo.name for answer in answers] == [name for name, _ in wanted]
                 np.testing.assert_allclose([answer.cosine for answer in answers], [c for _, c in wanted], atol=1e-5)
 
@@ -128,30 +135,93 @@ def test_a_library_keeps_its_descriptors_where_they_are(library: Library, tmp_pa
     assert not (tmp_path / "another").exists()
 
 
-def test_another_index_answers_the_same(tmp_path: Path) -> None:
-    limits = SegmentLimits(indexed_from=300)
-    Library.open(tmp_path / "library", IDENTITY).close()
-    library = Library.open(tmp_path / "library", IDENTITY, "hnsw", limits)
-    with library.writing():
-        library.add(photos(0, 400), unit(400, 0))
-        wanted = library.search(unit(3, 9), 5)
-        for kind in ("hnsw", "ivf_pq", "flat"):
-            library.use_index(kind)
-            assert [segment.kind for segment in library.contents().segments.values()] == [kind]
-            for found, row in zip(library.search(unit(3, 9), 5), wanted, strict=True):
-                assert [answer.photo for answer in found] == [answer.photo for answer in row]
-                np.testing.assert_allclose([a.cosine for a in found], [a.cosine for a in row], atol=1e-6)
-    # As a kill between the word and the deed leaves it.
-    with library.writing(), library.change() as change:
-        change.set_about("store", {"kind": "hnsw"})
-    library = Library(library.folder, limits=limits)
-    library.use_index("hnsw")
-    assert [segment.kind for segment in library.contents().segments.values()] == ["hnsw"]
-    with library.writing():
-        library.use_index("flat")
+def files(library: Library) -> set[str]:
+    return {path.name.split(".")[1] for path in (library.folder / "segments").iterdir()}
+
+
+def names(answers: list[Answer]) -> list[str]:
+    return [answer.photo.name for answer in answers]
+
+
+def test_a_large_library_is_asked_by_codes_unless_all_shall_be_compared(tmp_path: Path) -> None:
+    library, query = Library.open(tmp_path / "library", IDENTITY, limits=CODED), unit(1, 9)
+    library.add(photos(0, 290), unit(290, 0))
+    assert all(answer.exact for answer in library.search(query, 2)[0])
+    library.add(photos(290, 400), unit(400, 1))
+    assert [segment.kind for segment in library.contents().segments.values()] == ["flat", "rabitq"]
+    plain = Plain()
+    plain.add(photos(0, 690), np.concatenate([unit(290, 0), unit(400, 1)]))
+    for count, half, exact in ((2, None, False), (2, "1", False), (2, None, True), (100, None, False)):
+        answers = library.search(query, count, None if half is None else {"half": half}, exact)[0]
+        assert names(answers) == [name for name, _ in plain.best(query[0], count, half)]
+        # A hundred answers would have two thousand proposed.
+        assert {answer.exact for answer in answers} == {exact or count == 100}
+
+
+def test_what_codes_propose_is_chosen_among_all_segments(tmp_path: Path) -> None:
+    """The nearest photos were added together: their segment alone has as many of them as are asked for."""
+    library, query = Library.open(tmp_path / "library", IDENTITY, limits=CODED), unit(1, 9)
+    rows = np.concatenate([unit(300, seed) for seed in range(5)])
+    rows = rows[np.argsort(rows @ query[0])]
+    for part in range(5):
+        library.add(photos(300 * part, 300), rows[300 * part : 300 * part + 300])
+    (answers,) = library.search(query, 30)
+    assert names(answers) == [f"{n:04d}" for n in range(1499, 1469, -1)]
+    assert not any(answer.exact for answer in answers)
+
+
+@pytest.mark.parametrize("kind", REPLACED)
+def test_a_library_of_an_index_that_was_replaced_is_read_and_gets_codes(kind: str, tmp_path: Path) -> None:
+    library, query = Library.open(tmp_path / "library", IDENTITY, limits=CODED), unit(3, 9)
+    library.add(photos(0, 400), unit(400, 0))
+    wanted = [names(answers) for answers in library.search(query, 5, exact=True)]
+    # As that version leaves it: no codes, but a file of its own.
+    with library.change() as change:
+        change.set_kind(1, kind)
+        change.set_about("store", {"kind": kind})
+    for path in (library.folder / "segments").glob("*rabitq*"):
+        path.rename(path.with_name(path.name.replace("rabitq_codes", kind)))
     library.close()
-    assert {path.suffix for path in (tmp_path / "library" / "segments").iterdir()} == {".flat", ".json"}
-    assert Library(tmp_path / "library").catalogue.about("store") == {"kind": "flat"}
+    for _ in range(2):
+        # To read changes nothing, and does not need the other file.
+        library = Library(library.folder, limits=CODED)
+        assert [names(answers) for answers in library.search(query, 5)] == wanted
+        assert library.search(query, 1)[0][0].exact
+        assert kind in files(library)
+        library.close()
+    library = Library.open(library.folder, IDENTITY, limits=CODED)
+    with library.writing():
+        library.add(photos(400, 1), unit(1, 1))
+    assert files(library) == {"flat", "rabitq_codes", "rabitq_fast_scan"}
+    assert library.contents().segments[1].kind == "rabitq"
+    assert not library.search(query, 1)[0][0].exact
+    with pytest.raises(UserError, match=kind):
+        Library.open(tmp_path / "another", IDENTITY, kind)
+
+
+def test_codes_that_are_damaged_are_made_anew_and_no_photo_is_described_again(tmp_path: Path) -> None:
+    library, query = Library.open(tmp_path / "library", IDENTITY, limits=CODED), unit(1, 9)
+    library.add(photos(0, 400), unit(400, 0))
+    wanted = names(library.search(query, 2)[0])
+    for change in (lambda path: path.write_bytes(b""), lambda path: path.unlink()):
+        library.close()
+        for path in (library.folder / "segments").glob("*.rabitq_*"):
+            change(path)
+        library = Library(library.folder, limits=CODED)
+        with pytest.raises(UserError, match="embed"):
+            library.search(query, 2)
+        assert names(library.search(query, 2, exact=True)[0]) == wanted
+        with library.writing():
+            assert library.forget_damaged() == 0
+        assert names(library.search(query, 2)[0]) == wanted
+
+
+def test_equal_descriptors_are_all_found(tmp_path: Path) -> None:
+    """Their mean is what is asked for, to which faiss's fast scan answers nothing."""
+    library = Library.open(tmp_path / "library", IDENTITY, limits=CODED)
+    library.add(photos(0, 512), np.tile(np.eye(1, DIM, dtype=np.float32), (512, 1)))
+    (answers,) = library.search(np.eye(1, DIM, dtype=np.float32), 2)
+    assert [(answer.cosine, answer.exact) for answer in answers] == [(1, False)] * 2
 
 
 def test_many_small_additions_become_few_segments(tmp_path: Path) -> None:
@@ -210,11 +280,11 @@ def elsewhere(program: str, *arguments: str) -> None:
 
 
 MAKE = """
-library = Library.open(sys.argv[1], IDENTITY, sys.argv[2], SegmentLimits(indexed_from=300))
+library = Library.open(sys.argv[1], IDENTITY, sys.argv[2], CODED)
 library.add(photos(0, 400), unit(400, 0))
 """
 USE = """
-library = Library(sys.argv[1], limits=SegmentLimits(indexed_from=300))
+library = Library(sys.argv[1], limits=CODED)
 assert library.search(unit(400, 0)[7:8], 3)[0][0].photo.name == "0007"
 np.testing.assert_allclose(library.descriptors(library.keys()[[7]]), unit(400, 0)[7:8], atol=1e-6)
 with library.writing():

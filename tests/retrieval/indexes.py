@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dolglab.retrieval.faiss_indexes import HNSWIndex, IVFFlatIndex, IVFPQIndex, OPQIndex
 from dolglab.retrieval.index import FlatIndex, Index
+from dolglab.retrieval.rabitq import RaBitQIndex
 
 Table = NDArray[np.float32]
 DIM = 32
@@ -20,6 +21,7 @@ KINDS: dict[str, tuple[Callable[[], Index], float]] = {
     "ivf_flat": (lambda: IVFFlatIndex(lists=30, probes=8), 0.98),
     "ivf_pq": (lambda: IVFPQIndex(lists=30, probes=8, code_bytes=12, bits=6), 0.75),
     "hnsw": (lambda: HNSWIndex(m=16, ef_construction=40, ef_search=64), 0.99),
+    "rabitq": (lambda: RaBitQIndex(shortlist=200), 0.99),
     "opq_pq": (lambda: OPQIndex(code_bytes=12, bits=6, iterations=3), 0.7),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)

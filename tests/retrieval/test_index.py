@@ -56,7 +56,7 @@ def test_finds_its_share_of_the_nearest(kind: str, data: tuple[Table, Table], bu
     assert len(built[kind]) == 1500
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf_flat", "hnsw"])
+@pytest.mark.parametrize("kind", ["flat", "ivf_flat", "hnsw", "rabitq"])
 def test_scores_of_whole_descriptors_are_their_cosines(
     kind: str, data: tuple[Table, Table], built: dict[str, Index]
 ) -> None:
@@ -217,8 +217,8 @@ def test_the_config_of_its_name_makes_the_kind_with_its_defaults(kind: str) -> N
 
 def test_only_flat_is_exact_and_has_no_depth() -> None:
     indexes = [make() for make, _ in KINDS.values()]
-    assert [index.exact for index in indexes] == [True, False, False, False, False]
-    assert [index.depth for index in indexes] == [None, 1000, 1000, 1000, 1000]
+    assert [index.exact for index in indexes] == [True, *[False] * 5]
+    assert [index.depth for index in indexes] == [None, *[1000] * 5]
     assert [index.kind for index in indexes] == list(KINDS)
 
 
@@ -303,6 +303,9 @@ def test_a_search_among_some_finds_these_alone(kind: str, data: tuple[Table, Tab
     assert (built["flat"].search(queries, int(allowed.sum()) + 1, allowed)[1][:, -1] == -1).all()
 
 
-def test_rotated_codes_cannot_be_searched_in_part(data: tuple[Table, Table], built: dict[str, Index]) -> None:
-    with pytest.raises(UserError, match="opq_pq"):
-        built["opq_pq"].search(data[1], 3, np.ones(len(data[0]), np.bool_))
+@pytest.mark.parametrize("kind", ["opq_pq", "rabitq"])
+def test_what_looks_at_all_cannot_be_searched_in_part(
+    kind: str, data: tuple[Table, Table], built: dict[str, Index]
+) -> None:
+    with pytest.raises(UserError, match=kind):
+        built[kind].search(data[1], 3, np.ones(len(data[0]), np.bool_))

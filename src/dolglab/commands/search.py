@@ -10,6 +10,7 @@ from dolglab.commands.typer_cli import Allow, Backend, run_command, user_errors
 
 LEAST = "Only photos with at least this cosine."
 RERANK = "spatial: verify the first answers by local features (RootSIFT), and put first those with most inliers."
+EXACT = "Compare all photos, also of a large library, where codes propose which are compared."
 EXPLAIN = "Say what each cosine is the sum of, and how many local features match; with --html, show them."
 
 
@@ -21,6 +22,7 @@ def main(
     where: Annotated[list[str] | None, typer.Option(help="Only photos with this in a column: COLUMN=VALUE.")] = None,
     min_cosine: Annotated[float, typer.Option("--least", help=LEAST, min=-1, max=1)] = -1.0,
     rerank: Annotated[str | None, typer.Option(help=RERANK)] = None,
+    exact: Annotated[bool, typer.Option("--exact", help=EXACT)] = False,
     explain: Annotated[bool, typer.Option("--explain", help=EXPLAIN)] = False,
     backend: Backend = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -41,6 +43,7 @@ def main(
             where=where or (),
             min_cosine=min_cosine,
             rerank=rerank,
+            exact=exact,
             explain=explain,
             as_json=as_json,
             html=html,

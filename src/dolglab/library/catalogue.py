@@ -129,6 +129,10 @@ class Change:
         self._db.execute("INSERT INTO segment VALUES (?, ?, ?)", (number, size, write(number)))
         return np.arange(size) + key_of(number)
 
+    def set_kind(self, number: int, kind: str) -> None:
+        """Note the kind of index that a segment has now."""
+        self._db.execute("UPDATE segment SET kind = ? WHERE number = ?", (kind, number))
+
     def drop_segment(self, number: int) -> int:
         """Take a segment out; its photos, as many as are given back, count as changed."""
         span = key_of(number), key_of(number + 1) - 1

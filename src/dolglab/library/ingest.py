@@ -100,8 +100,6 @@ def embed_places(
         with closing(opened), opened.writing():
             if lost := opened.forget_damaged():
                 print(f"the descriptors of {pluralize(lost, 'photo')} are damaged or gone, and are made anew")
-            if store is not None:
-                opened.use_index(store)
             files.compare(opened.folder, again, damaged)
             _note_files(opened, files)
             if again:

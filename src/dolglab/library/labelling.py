@@ -17,7 +17,6 @@ from dolglab.library.catalogue import Change
 from dolglab.library.contents import Keys, Photo
 from dolglab.library.library import Library
 from dolglab.library.maintenance import write_table
-from dolglab.library.stores import Found
 
 UNKNOWN = "unknown"
 HEADER = ("photo", "label", "score", "nearest")
@@ -176,7 +175,7 @@ class NamedPhotos:
         count, contents = min(self.neighbours + among, len(keys)), self.library.contents()
         votes: list[Votes] = []
         for own in (asked[start : start + BATCH] for start in range(0, len(asked), BATCH)):
-            cosines, found = self.library.store.search(self.library.descriptors(own), count, contents, keys)
+            cosines, found, _ = self.library.store.search(self.library.descriptors(own), count, contents, keys)
             if among:
                 cosines, found = without_itself(own, cosines, found)
             votes.append(vote(cosines, found, names[np.searchsorted(keys, found)]))
@@ -209,7 +208,7 @@ def vote(cosines: NDArray[np.float32], keys: Keys, names: NDArray[np.int64]) -> 
     return Votes(names[rows, best], cosines[rows, best], keys[rows, best])
 
 
-def without_itself(own: Keys, cosines: NDArray[np.float32], keys: Keys) -> Found:
+def without_itself(own: Keys, cosines: NDArray[np.float32], keys: Keys) -> tuple[NDArray[np.float32], Keys]:
     """Neighbours, (n, k - 1), of photos that were found among them, (n, k), by their `own` keys, (n,).
 
     Instead of one that is not found, behind many equal ones, the last goes.

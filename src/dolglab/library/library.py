@@ -29,11 +29,13 @@ class Answer:
     Attributes:
         photo: the photo.
         cosine: of its descriptor and the query's.
+        exact: all photos were compared with the query, not those alone that an index proposed.
         inliers: local features of the query that one transformation brings to this photo; None where nobody looked.
     """
 
     photo: Photo
     cosine: float
+    exact: bool = True
     inliers: int | None = None
 
     @property
@@ -133,9 +135,8 @@ class Library:
                 (Path(folder) / FILE).unlink()
             raise
         options = library.catalogue.store()
-        there = options.get("uri", options["kind"])
-        # Another index over faiss's files is no other place: see `use_index`.
-        if store not in (None, there) and not (store in stores.KINDS and there in stores.KINDS):
+        there = options.get("uri", stores.store_place(options))
+        if store not in (None, there):
             raise UserError(
                 f"{library.folder} keeps its descriptors in {there}, not {store}: leave --store out, or name another"
             )
@@ -169,10 +170,15 @@ class Library:
             change.set_about("identity", self.identity)
 
     def forget_damaged(self) -> int:
-        """Have the photos count as changed whose descriptors cannot be read from disk; how many they are."""
+        """Have the photos count as changed whose descriptors cannot be read from disk; how many they are.
+
+        An index over descriptors that cannot be read, where these can, is made anew.
+        """
         damaged = self.store.damaged(self.contents())
         with self.change() as change:
-            return sum(change.drop_segment(number) for number in damaged)
+            lost = sum(change.drop_segment(number) for number in damaged)
+        self._index_segments(self.store.outdated(self.contents(), look=True))
+        return lost
 
     def __len__(self) -> int:
         """Photos that can be found."""
@@ -195,32 +201,23 @@ class Library:
         self._tidy()
 
     def compact(self) -> None:
-        """Make as few segments as there can be, the kind of index that the library has over each."""
+        """Make as few segments as there can be."""
         numbers = list(self.contents().segments)
         while part := stores.limit_merge(self.contents(), numbers, self.identity["dim"], self.limits):
             self._merge_segments(part)
             numbers = numbers[len(part) :]
-
-    def use_index(self, kind: str) -> None:
-        """Have another kind of index over many descriptors that lie in faiss's files; nothing where it is that one."""
-        options = stores.store_options(kind)
-        if options["kind"] != self.catalogue.store()["kind"]:
-            with self.change() as change:
-                change.set_about("store", options)
-            self.store = stores.open_store(self.folder, self.identity["dim"], options, self.limits)
-        # Also where a process was killed after it had said so.
-        if self.store.outdated(self.contents()):
-            self.compact()
 
     def remove(self, names: Iterable[str]) -> int:
         """Take photos out by name; how many were there."""
         with self.change() as change:
             return change.remove(names)
 
-    def search(self, queries: Descriptors, count: int = 20, filters: Columns | None = None) -> list[list[Answer]]:
+    def search(
+        self, queries: Descriptors, count: int = 20, filters: Columns | None = None, exact: bool = False
+    ) -> list[list[Answer]]:
         """The best answers to each query's descriptor, (Q, dim), of the photos whose metadata pass the filters.
 
-        Raises UserError for a column that no photo has.
+        With `exact` all of these are compared, however many they are. Raises UserError for a column that no photo has.
         """
         # Again where another process has moved or taken out meanwhile what was looked for.
         while True:
@@ -230,7 +227,7 @@ class Library:
             if not k:
                 return [[] for _ in queries]
             try:
-                cosines, keys = self.store.search(queries, k, contents, allowed)
+                cosines, keys, compared = self.store.search(queries, k, contents, allowed, exact)
             except UserError:
                 if self.contents() is contents:
                     raise
@@ -241,7 +238,11 @@ class Library:
             missing = wanted[~np.isin(wanted, list(photos))]
             if not len(missing):
                 return [
-                    [Answer(photos[key], float(c)) for key, c in zip(row.tolist(), line, strict=True) if key >= 0]
+                    [
+                        Answer(photos[key], float(c), compared)
+                        for key, c in zip(row.tolist(), line, strict=True)
+                        if key >= 0
+                    ]
                     for row, line in zip(keys, cosines, strict=True)
                 ]
             if self.contents() is contents:
@@ -311,6 +312,7 @@ class Library:
         try:
             while numbers := stores.segments_to_merge(self.contents(), self.identity["dim"], self.limits):
                 self._merge_segments(numbers)
+            self._index_segments(self.store.outdated(self.contents()))
         except UserError:
             # A damaged segment stays as it is until `forget_damaged`; what was added beside it is there all the same.
             return
@@ -324,6 +326,13 @@ class Library:
                 change.move(old, self.write_segment(change, descriptors))
             for gone in numbers:
                 change.drop_segment(gone)
+
+    def _index_segments(self, numbers: Sequence[int]) -> None:
+        """Make the index over some segments, one by one."""
+        for number in numbers:
+            kind = self.store.index(number)
+            with self.change() as change:
+                change.set_kind(number, kind)
 
     def _allowed(self, filters: Columns) -> Keys:
         known = self.catalogue.columns()

@@ -85,7 +85,12 @@ class MilvusStore(Store):
             self._client.flush(self.collection)
         return "milvus"
 
-    def search(self, queries: Descriptors, k: int, contents: Contents, allowed: Keys | None = None) -> Found:
+    def search(
+        self, queries: Descriptors, k: int, contents: Contents, allowed: Keys | None = None, exact: bool = False
+    ) -> Found:
+        """As `Store.search`. Raises UserError for an exact search: Milvus chooses its own index."""
+        if exact:
+            raise UserError(f"{self.uri} answers by an index of its own: leave the exact search out")
         named = "" if allowed is None or len(allowed) > MAX_NAMED else f"key in {allowed.tolist()}"
         width = min(MAX_ANSWERS, k + SPARE)
         while True:
@@ -104,7 +109,7 @@ class MilvusStore(Store):
         for row, hits in enumerate(found):
             keys[row, : len(hits)] = [key for key, _ in hits]
             scores[row, : len(hits)] = [cosine for _, cosine in hits]
-        return scores, keys
+        return Found(scores, keys, exact=False)
 
     def rows(self, number: int, rows: NDArray[np.int64]) -> Descriptors:
         """As `Store.rows`. Raises UserError where some are not there."""

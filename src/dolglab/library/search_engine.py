@@ -43,15 +43,16 @@ class SearchEngine:
         filters: Columns | None = None,
         verify: bool = False,
         descriptors: Descriptors | None = None,
+        exact: bool = False,
     ) -> list[list[Answer]]:
         """The best answers to each query's pixels, (H, W, 3), as `query_pixels` gives them.
 
         With `verify` they are re-ranked by local features. `descriptors`, (Q, dim), of the queries may be given where
-        they are known. Raises UserError for a column that no photo has.
+        they are known. `exact` is as for `Library.search`. Raises UserError for a column that no photo has.
         """
         if descriptors is None:
             descriptors = self.loaded.describe(queries)
-        found = self.library.search(descriptors, max(count, VERIFIED) if verify else count, filters)
+        found = self.library.search(descriptors, max(count, VERIFIED) if verify else count, filters, exact)
         if verify:
             found = [self.verify(query, answers) for query, answers in zip(queries, found, strict=True)]
         return [answers[:count] for answers in found]
@@ -88,6 +89,7 @@ def search_with_feedback(
     wrong: Sequence[int],
     count: int = 20,
     filters: Columns | None = None,
+    exact: bool = False,
 ) -> list[Answer]:
     """The best answers to a moved query: photos marked right first, those marked wrong last, each with its cosine.
 
@@ -95,13 +97,14 @@ def search_with_feedback(
         query: descriptor, (dim,).
         right: numbers of photos marked so, and `wrong` of the others; of photos that are gone nothing is heard.
         count: answers besides the marked ones.
+        filters, exact: as for `Library.search`.
     """
     known = _descriptors(library, [*right, *wrong])
     marked = [[known[number] for number in numbers if number in known] for numbers in (right, wrong)]
     new = rocchio(query, *(np.array([row for _, row in each]).reshape(-1, len(query)) for each in marked))
     answers = [[Answer(photo, float(row @ new)) for photo, row in each] for each in marked]
     liked, disliked = (sorted(each, key=lambda answer: -answer.cosine) for each in answers)
-    found = library.search(new[None], count + len(known), filters)[0]
+    found = library.search(new[None], count + len(known), filters, exact)[0]
     return [*liked, *[answer for answer in found if answer.photo.id not in known][:count], *disliked]
 
 

@@ -59,6 +59,11 @@ class SearchResult:
     reasons: Sequence[Explanation | None]
 
     @property
+    def exact(self) -> bool:
+        """Whether all photos were compared."""
+        return all(answer.exact for answer in self.answers)
+
+    @property
     def title(self) -> str:
         """The query's name, and which part of it was searched for."""
         box = "" if self.box is None else f", part {','.join(f'{side:g}' for side in self.box)}"
@@ -74,6 +79,7 @@ def search_photos(
     where: Sequence[str] = (),
     min_cosine: float = -1.0,
     rerank: str | None = None,
+    exact: bool = False,
     explain: bool = False,
     as_json: bool = False,
     html: str | None = None,
@@ -92,7 +98,7 @@ def search_photos(
     results: list[SearchResult] = []
     for start in range(0, len(names), BATCH):
         images = _read_queries(names[start : start + BATCH], engine, part, alone=len(names) == 1)
-        found = engine.search(list(images.values()), top, filters, verify=rerank is not None) if images else []
+        found = engine.search(list(images.values()), top, filters, rerank is not None, exact=exact) if images else []
         for (name, image), row in zip(images.items(), found, strict=True):
             answers = [answer for answer in row if answer.cosine >= min_cosine]
             reasons = [_explanation(engine, image, answer) if explain else None for answer in answers]
@@ -150,6 +156,8 @@ def _print_result(result: SearchResult, conditions: Sequence[str]) -> None:
         folder = common_folder(result.answers)
         print(result.title + (f", answers in {printable(folder)}" if folder else ""))
         Console().print(to_table(result))
+        if not result.exact:
+            print("of the photos that an index proposed; --exact compares all")
     else:
         print(f"{result.title}: no photo passes{' ' if conditions else ''}{', '.join(conditions)}")
 
@@ -212,7 +220,7 @@ def to_json(result: SearchResult) -> dict[str, Any]:
             values["matches"] = reason.matches
             values["terms"] = None if reason.terms is None else dict(zip(TERMS, reason.terms, strict=True))
         answers.append(values)
-    return {"query": result.query, "box": result.box, "score": "cosine", "answers": answers}
+    return {"query": result.query, "box": result.box, "score": "cosine", "exact": result.exact, "answers": answers}
 
 
 def write_page(path: Path, results: Sequence[SearchResult]) -> Path:

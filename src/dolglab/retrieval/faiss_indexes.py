@@ -241,10 +241,7 @@ class OPQIndex(CodedIndex):
         return index
 
     def _search_parameters(self, index: Any, selector: Any) -> Any:
-        # faiss (1.15) refuses a selector of these codes.
-        if selector is not None:
-            raise UserError(f"{self.kind} looks at all descriptors: where some are allowed alone, use index=ivf_pq")
-        return None
+        self._check_all(selector)
 
     def _memory_bytes(self, index: Any) -> int:
         import faiss

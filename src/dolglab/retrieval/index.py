@@ -123,9 +123,9 @@ class Index(ABC):
         """Take the index that `save` wrote to `path`.
 
         Args:
-            mmap: leave vectors, codes and graph in the file and read what a search touches (every kind can; the
-                common part, centroids and code books, is read at once). Only the file's length is checked then, not
-                its content.
+            mmap: leave vectors, codes and graph in the file and read what a search touches (every kind can, but for
+                codes that are packed for fast scan; the common part, centroids and code books, is read at once). Only
+                the file's length is checked then, not its content.
             dim: length of the descriptors that it must index.
 
         Raises UserError for no such index, a damaged one, another kind, other settings, or descriptors of another size.
@@ -149,6 +149,8 @@ class Index(ABC):
             raise damaged from error
         found = type(index).__name__, index.metric_type, index.d, index.ntotal
         if found != (self.faiss_class, faiss.METRIC_INNER_PRODUCT, stored["dim"], stored["count"]):
+            raise damaged
+        if not self._is_whole(index):
             raise damaged
         self._index, self._mapped = index, mmap
 
@@ -187,6 +189,10 @@ class Index(ABC):
     def _memory_bytes(self, index: Any) -> int:
         """Bytes that the index takes in memory."""
 
+    def _is_whole(self, index: Any) -> bool:
+        """Whether what was read has the sizes that faiss takes it to have, where faiss does not look itself."""
+        return True
+
     def _search(self, index: Any, queries: FloatArray, k: int, selector: Any) -> tuple[FloatArray, IntArray]:
         """What faiss answers."""
         return index.search(queries, k, params=self._search_parameters(index, selector))
@@ -198,6 +204,11 @@ class Index(ABC):
         import faiss
 
         return faiss.SearchParameters(sel=selector)  # pyright: ignore[reportCallIssue]
+
+    def _check_all(self, selector: Any) -> None:
+        """Raise UserError for a selector, by a kind that faiss (1.15) gives none."""
+        if selector is not None:
+            raise UserError(f"{self.kind} looks at all descriptors: where some are allowed alone, use index=flat")
 
     def _check_whole(self, minimum: int, *settings: str) -> None:
         """Raise UserError for a setting that is no whole number of at least `minimum`."""

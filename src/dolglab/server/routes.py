@@ -113,13 +113,15 @@ def search(
     top: Annotated[schemas.Top, Form()] = 20,
     where: WhereField = [],  # noqa: B006 - FastAPI copies it
     verify: Annotated[bool, Form(description="Order the first answers by matching local features.")] = False,
+    exact: Annotated[schemas.Exact, Form()] = False,
 ) -> schemas.Found:
     """Search the library for what a photo shows."""
     start = time.monotonic()
     data = schemas.read_upload(photo, service.settings.max_upload)
-    descriptor, answers = service.search(data, _parse_box(box), top, parse_filters(where, "where"), verify)
+    descriptor, answers = service.search(data, _parse_box(box), top, parse_filters(where, "where"), verify, exact)
     return schemas.Found(
         answers=schemas.serialize_answers(answers),
+        exact=all(answer.exact for answer in answers),
         descriptor=schemas.to_base64(descriptor.astype("<f4").tobytes()),
         seconds=time.monotonic() - start,
     )
@@ -135,9 +137,10 @@ def rerank(service: Service, request: schemas.Rerank) -> schemas.Found:
     descriptor = schemas.parse_descriptor(request.descriptor, service.finder.library.identity["dim"])
     right = list(dict.fromkeys(request.right))
     wrong = [number for number in dict.fromkeys(request.wrong) if number not in right]
-    answers = service.rerank(descriptor, right, wrong, request.top, request.where)
+    answers = service.rerank(descriptor, right, wrong, request.top, request.where, request.exact)
     return schemas.Found(
         answers=schemas.serialize_answers(answers, right, wrong),
+        exact=all(answer.exact for answer in answers),
         descriptor=request.descriptor,
         seconds=time.monotonic() - start,
     )

@@ -38,6 +38,7 @@ MAX_ANSWERS, MAX_MARKS = 100, 200
 
 Number = Annotated[int, Field(ge=1, le=MAX_ID, description="A photo's number in the library.")]
 Top = Annotated[int, Field(ge=1, le=MAX_ANSWERS, description="Answers wanted.")]
+Exact = Annotated[bool, Field(description="Compare all photos, also of a large library.")]
 Mark = Literal["right", "wrong"]
 
 
@@ -95,6 +96,7 @@ class Found(BaseModel):
     """What a search gives."""
 
     answers: list[Answer]
+    exact: bool = Field(description="All photos were compared, not those alone that an index proposed.")
     descriptor: str = Field(description="The query's descriptor, float32 in base64, for /api/rerank.")
     seconds: float = Field(description="What it took.")
 
@@ -108,6 +110,7 @@ class Rerank(BaseModel):
     right: list[Number] = Field(default=[], max_length=MAX_MARKS, description="Photos that show the same.")
     wrong: list[Number] = Field(default=[], max_length=MAX_MARKS, description="Photos that do not.")
     top: Top = 20
+    exact: Exact = False
     where: dict[str, str] = Field(default={}, description="Only photos with these values, by column.")
 
 

@@ -94,7 +94,7 @@ class SearchService:
         )
 
     def search(
-        self, data: bytes, box: Box | None, count: int, filters: Columns, verify: bool
+        self, data: bytes, box: Box | None, count: int, filters: Columns, verify: bool, exact: bool
     ) -> tuple[Descriptors, list[Answer]]:
         """The query's descriptor, (dim,), and the best answers to it."""
         self.header(data)
@@ -103,7 +103,8 @@ class SearchService:
         def work() -> tuple[Descriptors, list[Answer]]:
             descriptor = self._embed(pixels)
             most = max(count, VERIFIED) if verify else count
-            return descriptor[0], self.finder.search([pixels], most, filters, descriptors=descriptor)[0]
+            found = self.finder.search([pixels], most, filters, descriptors=descriptor, exact=exact)
+            return descriptor[0], found[0]
 
         descriptor, answers = self._searches(work)
         if verify:
@@ -111,10 +112,11 @@ class SearchService:
         return descriptor, answers[:count]
 
     def rerank(
-        self, query: Descriptors, right: Sequence[int], wrong: Sequence[int], count: int, filters: Columns
+        self, query: Descriptors, right: Sequence[int], wrong: Sequence[int], count: int, filters: Columns, exact: bool
     ) -> list[Answer]:
         """The best answers to a query's descriptor, (dim,), moved by marks, see `search_with_feedback`."""
-        return self._searches(lambda: search_with_feedback(self.finder.library, query, right, wrong, count, filters))
+        library = self.finder.library
+        return self._searches(lambda: search_with_feedback(library, query, right, wrong, count, filters, exact))
 
     def explain(self, data: bytes, box: Box | None, number: int) -> Explanation:
         """Why a photo is found for a query."""

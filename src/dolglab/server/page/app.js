@@ -111,7 +111,9 @@ function search() {
     const count = found.answers.length;
     const part = box.box ? " to this part of the photo" : "";
     if (!count) return "No photo passes these filters.";
-    return `${count} ${count === 1 ? "answer" : "answers"}${part}, most alike first, in ${found.seconds.toFixed(2)} s.`;
+    const among = found.exact ? "" : ", among those that an index proposed";
+    const what = `${count} ${count === 1 ? "answer" : "answers"}${part}, most alike first${among}`;
+    return `${what}, in ${found.seconds.toFixed(2)} s.`;
   });
 }
 
