@@ -9,7 +9,7 @@ import pytest
 
 from dolglab.errors import UserError
 from dolglab.library.contents import Photo
-from dolglab.library.duplicates import BlockSizes, write_duplicates
+from dolglab.library.duplicates import BlockSizes, cell_pairs, near_pairs, write_duplicates
 from photo_library.made import library_of, table, unit
 
 
@@ -32,14 +32,13 @@ def by_pairs(descriptors: np.ndarray, least: float) -> set[frozenset[int]]:
     return {frozenset(cluster) for cluster in clusters if len(cluster) > 1}
 
 
-@pytest.mark.parametrize("small", [False, True])
-def test_clusters_are_those_of_all_pairs(tmp_path: Path, capsys, small: bool) -> None:
-    # Blocks that cut clusters, whose pairs are joined again and again.
-    blocks = BlockSizes(7, 16, 3) if small else BlockSizes()
+# Blocks that cut clusters, whose pairs are joined again and again; within cells, whose number is 9.
+@pytest.mark.parametrize("blocks", [BlockSizes(), BlockSizes(7, 16, 3), BlockSizes(7, 6, 3, cells_from=90)])
+def test_clusters_are_those_of_all_pairs(tmp_path: Path, capsys, blocks: BlockSizes) -> None:
     descriptors = near_copies()
     photos = [Photo(f"/{row}", 1, 1, (row % 5 + 1, 10)) for row in range(90)]
     library = library_of(tmp_path / "library", photos, descriptors, segments=4)
-    write_duplicates(library, tmp_path / "out" / "d.csv", 0.99, blocks)
+    write_duplicates(library, tmp_path / "out" / "d.csv", 0.99, blocks=blocks)
     rows = table(tmp_path / "out" / "d.csv")
     found: dict[str, list[int]] = {}
     for row in rows:
@@ -53,6 +52,30 @@ def test_clusters_are_those_of_all_pairs(tmp_path: Path, capsys, small: bool) ->
         assert photos[first].shape == max(photos[other].shape or (0, 0) for other in found[row["cluster"]])
         cosine = float(descriptors[first] @ descriptors[int(row["photo"][1:])])
         assert float(row["cosine"]) == pytest.approx(cosine, abs=6e-5)
+
+
+def test_cells_find_what_all_pairs_have_with_fewer_comparisons(tmp_path: Path) -> None:
+    """Copies of 300 of 3,000 photos around 60 places, with cosines from 0.9 on."""
+    rng = np.random.default_rng(0)
+    places = rng.normal(size=(60, 64))
+    rows = places[rng.integers(0, 60, 3000)] + 0.7 * rng.normal(size=(3000, 64))
+    rows[:300] = rows[2700:] + 0.35 * np.linspace(0, 1, 300)[:, None] * rng.normal(size=(300, 64))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    library = library_of(tmp_path / "library", [Photo(f"/{row}", 1, 1) for row in range(3000)], rows)
+    keys, blocks = library.keys(), BlockSizes()
+    exact, cells = (
+        {tuple(sorted(pair)) for pairs in find(library, keys, 0.9, blocks) for pair in pairs.tolist()}
+        for find in (near_pairs, cell_pairs)
+    )
+    assert cells <= exact
+    assert len(cells) >= 0.995 * len(exact) > 280
+
+
+def test_equal_descriptors_are_one_cluster_within_cells_too(tmp_path: Path) -> None:
+    rows = np.tile(np.eye(1, 8, dtype=np.float32), (500, 1))
+    library = library_of(tmp_path / "library", [Photo(f"/{n}", 1, 1) for n in range(500)], rows)
+    write_duplicates(library, tmp_path / "d.csv", 0.98, blocks=BlockSizes(cells_from=100))
+    assert [row["cluster"] for row in table(tmp_path / "d.csv")] == ["1"] * 500
 
 
 def test_names_come_back_as_they_are_on_disk(tmp_path: Path) -> None:

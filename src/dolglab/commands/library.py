@@ -9,6 +9,7 @@ import typer
 from dolglab.commands.typer_cli import Allow, user_errors
 
 NEAR = "Cosine from which on two photos are near-duplicates; what is right depends on the model."
+EACH = "Compare each photo with each, also of 20,000 or more, which are compared within cells of like ones."
 SURE = "Cosine below which a photo is unknown; by default one that 95 % of photos with other names do not reach."
 PHOTOS = "Photos, by their paths or addresses or the ends of these, and folders of them."
 GONE = "Those whose files are no longer there, but for disks that are not mounted."
@@ -56,12 +57,13 @@ def duplicates(
     library: Folder,
     out: Table = "duplicates.csv",
     min_cosine: Annotated[float, typer.Option("--least", help=NEAR)] = 0.98,
+    exact: Annotated[bool, typer.Option("--exact", help=EACH)] = False,
 ) -> None:
     """Write clusters of near-duplicates: cluster, photo, its cosine to the cluster's largest."""
     from dolglab.library.duplicates import write_duplicates
     from dolglab.library.library import Library
 
-    write_duplicates(Library(library), out, min_cosine)
+    write_duplicates(Library(library), out, min_cosine, exact)
 
 
 @app.command()

@@ -1,0 +1,235 @@
+"""A library's one-bit codes beside a scan of everything, and beside other approximate indexes: time, memory, recall.
+
+    OMP_NUM_THREADS=1 PYTHONPATH=. python experiments/benchmarks/one_bit_codes.py --photos DIR [--images N] [--peers N]
+
+Descriptors of 512 values: made up around centres, as for index.py, and with `--photos` real ones (EfficientNet-Lite0,
+GeM, of the photos and of parts of them, projected to 512 values by PCA), expanded to the same number by random steps
+along the directions in which they vary. They lie in segments of a library, mapped from files. Each query is asked by
+codes and of everything in turn; the times are the process's own, medians, and recall is of the exact first answers. Of
+peers that are installed (usearch with int8, hnswlib, ScaNN) `--peers` descriptors are indexed, in the same run.
+Everything lies in the system's temporary folder (5 GB for a million) and is removed at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from experiments.benchmarks.index import DIM, ROWS, Table, make, normalised
+
+from dolglab.data.image_reading import shrink
+from dolglab.data.photos import photo_pixels
+from dolglab.library.contents import Contents, Segment
+from dolglab.library.listing import find_photos
+from dolglab.library.stores import LIMITS, SegmentStore
+from dolglab.retrieval.faiss_indexes import IVFPQIndex
+from dolglab.retrieval.index import recall
+from dolglab.retrieval.rabitq import FastScanCodes, RaBitQCodes
+from dolglab.sharing.loading import load_extractor
+
+QUERIES, TOP = 100, 20
+# Parts of each photo that are described, how large they are, and how far descriptors are moved to make more of them.
+PARTS, SHARE, STEP = 4, 0.7, 0.5
+WIDTHS = (34, 10, 10, 11, 10, 11, 12)
+
+
+def main() -> None:
+    """Make the descriptors, write segments, ask, print."""
+    parser = argparse.ArgumentParser(description="One-bit codes beside a scan of everything.")
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--photos", help="a folder of photographs")
+    parser.add_argument("--peers", type=int, default=0, help="descriptors that other libraries index")
+    options = parser.parse_args()
+    print(
+        f"faiss {faiss.__version__}, {faiss.omp_get_max_threads()} thread, {options.images:,} x {DIM}, {TOP} answers\n"
+    )
+    sets: list[tuple[str, Callable[[Path], tuple[Table, Table]]]] = [
+        ("made up", lambda folder: make(folder, options.images, QUERIES))
+    ]
+    if options.photos:
+        sets.append(("of photos", lambda folder: expanded(folder, options.photos, options.images)))
+    for name, source in sets:
+        with tempfile.TemporaryDirectory() as folder:
+            gallery, queries = source(Path(folder))
+            print(row(name, "build, s", "bytes", "ms a query", "less by", "recall@10", "recall@100"))
+            exact = library(Path(folder), gallery, queries)
+            ivf_pq(gallery, queries, exact)
+            if options.peers:
+                peers(np.ascontiguousarray(gallery[: options.peers]), queries)
+
+
+def library(folder: Path, gallery: Table, queries: Table) -> np.ndarray:
+    """A library's segments, as many as it has when they were made one where they can be; the exact answers."""
+    (folder / "segments").mkdir()
+    size = LIMITS.merged_bytes // (4 * DIM)
+    parts = [gallery[start : start + size] for start in range(0, len(gallery), size)]
+    store = SegmentStore(folder, DIM, LIMITS)
+    segments = {n: Segment(len(part), store.write(n, part)) for n, part in enumerate(parts, 1)}
+    contents = Contents(segments, np.empty(0, np.int64))
+    built, coded = spent(lambda: [build_codes(part) for part in parts])
+    in_memory = sum(each.bytes_per_vector * len(part) for each, part in zip(coded, parts, strict=True)) / len(gallery)
+
+    def ask(query: Table, k: int, exact: bool) -> np.ndarray:
+        _, keys, _ = store.search(query, k, contents, exact=exact)
+        return (keys >> 32) * size - size + (keys & (1 << 32) - 1)
+
+    opened = spent(lambda: SegmentStore(folder, DIM, LIMITS).search(queries[:1], TOP, contents))[0]
+    scans, codes, ten, hundred, answers = [], [], [], [], []
+    for query in (queries[n : n + 1] for n in range(len(queries))):
+        scans.append(spent(lambda query=query: ask(query, TOP, True))[0])
+        seconds, found = spent(lambda query=query: ask(query, TOP, False))
+        codes.append(seconds)
+        answers.append(ask(query, 100, True))
+        ten.append(recall(found, answers[-1], 10))
+        hundred.append(recall(ask(query, 100, False), answers[-1], 100))
+    plain = float(np.median(scans))
+    print(row("everything, exact", "", f"{4 * DIM}", f"{1e3 * plain:.1f}", "1.0", "1.000", "1.000"))
+    fast = float(np.median(codes))
+    measured = f"{1e3 * fast:.1f}", f"{plain / fast:.1f}", f"{np.mean(ten):.4f}", f"{np.mean(hundred):.4f}"
+    print(row("codes, then exact cosines", f"{built:.1f}", f"{in_memory:.0f}", *measured))
+    print(f"  opened, and the first answer: {1e3 * opened:.0f} ms; {len(parts)} segments", flush=True)
+    return np.concatenate(answers)
+
+
+def build_codes(part: Table) -> FastScanCodes:
+    """Both forms of the codes; what is in memory for searches of everything."""
+    codes = RaBitQCodes()
+    codes.build(part)
+    return FastScanCodes.pack(codes)
+
+
+def ivf_pq(gallery: Table, queries: Table, exact: np.ndarray) -> None:
+    """What libraries had before: product codes in inverted lists, ten times the answers re-ranked by exact cosines."""
+    index = IVFPQIndex()
+    built, _ = spent(lambda: index.build(gallery))
+    seconds, answers = [], []
+    for query in (queries[n : n + 1] for n in range(len(queries))):
+
+        def ask(k: int, query: Table = query) -> np.ndarray:
+            proposed = index.search(query, max(200, 10 * k))[1][0]
+            proposed = proposed[proposed >= 0]
+            return proposed[np.argsort(-(gallery[proposed] @ query[0]), kind="stable")[:k]]
+
+        seconds.append(spent(lambda ask=ask: ask(TOP))[0])
+        answers.append(np.resize(ask(100), 100))
+    found = np.stack(answers)
+    shares = f"{recall(found, exact, 10):.4f}", f"{recall(found, exact, 100):.4f}"
+    name = f"ivf_pq, {index.probes} lists, re-ranked"
+    print(row(name, f"{built:.1f}", f"{index.bytes_per_vector:.0f}", f"{1e3 * np.median(seconds):.1f}", "", *shares))
+
+
+def peers(gallery: Table, queries: Table) -> None:
+    """Other libraries, of those that are installed, with settings that their documentation begins with."""
+    exact = np.argsort(-(queries @ gallery.T), axis=1, kind="stable")[:, :100]
+    print(f"  of {len(gallery):,}:")
+    for name, made in (("usearch", usearch), ("hnswlib", hnswlib), ("scann", scann)):
+        if importlib.util.find_spec(name) is None:
+            print(f"  {name} is not installed")
+            continue
+        for label, built, size, ask in made(gallery):
+            seconds = [spent(lambda query=query[None], ask=ask: ask(query, TOP))[0] for query in queries]
+            found = np.full(exact.shape, -1)
+            for line, query in zip(found, queries, strict=True):
+                answers = np.ravel(ask(query[None], 100))
+                line[: len(answers)] = answers
+            shares = f"{recall(found, exact, 10):.4f}", f"{recall(found, exact, 100):.4f}"
+            print(row(label, f"{built:.1f}", size, f"{1e3 * np.median(seconds):.2f}", "", *shares), flush=True)
+
+
+# What is built, its seconds, bytes a vector, and a search.
+Peer = Iterator[tuple[str, float, str, Callable[[Table, int], Any]]]
+
+
+def usearch(gallery: Table) -> Peer:
+    from usearch.index import Index  # pyright: ignore[reportMissingImports]
+
+    index = Index(ndim=DIM, metric="ip", dtype="i8")
+    built, _ = spent(lambda: index.add(np.arange(len(gallery)), gallery, threads=1))
+    size = f"{index.memory_usage / len(gallery):.0f}"
+    yield "usearch, int8", built, size, lambda query, k: index.search(query[0], k).keys.astype(np.int64)
+
+
+def hnswlib(gallery: Table) -> Peer:
+    import hnswlib as library  # pyright: ignore[reportMissingModuleSource]
+
+    index = library.Index(space="ip", dim=DIM)
+    index.init_index(max_elements=len(gallery), M=16, ef_construction=200)
+    built, _ = spent(lambda: index.add_items(gallery, num_threads=1))
+    for ef in (128, 512):
+
+        def ask(query: Table, k: int, ef: int = ef) -> Any:
+            index.set_ef(max(ef, k))
+            return index.knn_query(query, k, num_threads=1)[0].astype(np.int64)
+
+        yield f"hnswlib, M 16, ef {ef}", built, f"{4 * DIM + 2 * 16 * 4}", ask
+
+
+def scann(gallery: Table) -> Peer:
+    import scann as library  # pyright: ignore[reportMissingImports]
+
+    leaves = round(len(gallery) ** 0.5)
+    builder = library.scann_ops_pybind.builder(gallery, 100, "dot_product")
+    tree = builder.tree(leaves, max(1, leaves // 20), training_sample_size=min(len(gallery), 250_000))
+    built, searcher = spent(lambda: tree.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(1000).build())
+    yield (
+        "ScaNN, a twentieth of its lists",
+        built,
+        "",
+        lambda query, k: searcher.search(query[0], k)[0].astype(np.int64),
+    )
+
+
+def expanded(folder: Path, photos: str, count: int) -> tuple[Table, Table]:
+    """So many descriptors from those of photos, and queries: whole photos that no other descriptor was made from."""
+    loaded, rng = load_extractor("efficientnet_lite0", max_side=512), np.random.default_rng(0)
+    whole: list[Table] = []
+    parts: list[Table] = []
+    for file in find_photos([photos]):
+        pixels = photo_pixels(file.name, 512)
+        whole.append(loaded.describe([pixels])[0])
+        height, width = (int(SHARE * side) for side in pixels.shape[:2])
+        corners = rng.random((PARTS, 2)) * (np.array(pixels.shape[:2]) - (height, width))
+        cut = [pixels[y : y + height, x : x + width] for y, x in corners.astype(int)]
+        parts.extend(loaded.describe([shrink(part, 512) for part in cut]))
+    asked = rng.permutation(len(whole))[:QUERIES]
+    kept = np.setdiff1d(np.arange(len(whole)), asked)
+    real = np.concatenate([np.stack(whole)[kept], np.stack(parts)])
+    mean = real.mean(0)
+    strengths, directions = np.linalg.eigh(np.cov((real - mean).T))
+    project = directions[:, -DIM:].astype(np.float32)
+    base, queries = (normalised((each - mean) @ project) for each in (real, np.stack(whole)[asked]))
+    spread = (
+        STEP * np.sqrt(np.maximum(strengths[-DIM:], 0)).astype(np.float32) / np.linalg.norm(real - mean, axis=1).mean()
+    )
+    print(f"{len(real):,} descriptors of photos and parts of them, of {len(whole)} photos")
+    gallery = np.lib.format.open_memmap(folder / "gallery.npy", "w+", np.float32, (count, DIM))
+    for start in range(0, count, ROWS):
+        rows = min(ROWS, count - start)
+        steps = rng.standard_normal((rows, DIM), np.float32) * spread
+        gallery[start : start + rows] = normalised(base[rng.integers(0, len(base), rows)] + steps)
+    return gallery, queries
+
+
+def spent(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of this process's own that something takes, and what it gives."""
+    start = time.process_time()
+    result = work()
+    return time.process_time() - start, result
+
+
+def row(*cells: str) -> str:
+    """A line of the table."""
+    return f"{cells[0]:<{WIDTHS[0]}}" + "".join(
+        f"{cell:>{width}}" for cell, width in zip(cells[1:], WIDTHS[1:], strict=True)
+    )
+
+
+if __name__ == "__main__":
+    main()
