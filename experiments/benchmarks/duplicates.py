@@ -15,8 +15,8 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from experiments.benchmarks.index import DIM, Table, make, normalised
-from experiments.benchmarks.one_bit_codes import expanded, spent
+from experiments.benchmarks.index import DIM, Table, normalised
+from experiments.benchmarks.one_bit_codes import expanded, made_up, spent
 
 from dolglab.library.contents import Photo
 from dolglab.library.duplicates import BLOCKS, cell_pairs, near_pairs
@@ -35,10 +35,10 @@ def main() -> None:
     options = parser.parse_args()
     print(f"faiss {faiss.__version__}, {faiss.omp_get_max_threads()} thread, {options.images:,} x {DIM}\n")
     with tempfile.TemporaryDirectory() as folder:
-        compare("made up", Path(folder), make(Path(folder), options.images, 1)[0])
+        compare("made up", Path(folder), np.concatenate(list(made_up(options.images)[1])))
     if options.photos:
         with tempfile.TemporaryDirectory() as folder:
-            compare("of photos", Path(folder), expanded(Path(folder), options.photos, options.images)[0])
+            compare("of photos", Path(folder), np.concatenate(list(expanded(options.photos, options.images)[1])))
 
 
 def compare(name: str, folder: Path, gallery: Table) -> None:

@@ -6,8 +6,9 @@ Descriptors of 512 values: made up around centres, as for index.py, and with `--
 GeM, of the photos and of parts of them, projected to 512 values by PCA), expanded to the same number by random steps
 along the directions in which they vary. They lie in segments of a library, mapped from files. Each query is asked by
 codes and of everything in turn; the times are the process's own, medians, and recall is of the exact first answers. Of
-peers that are installed (usearch with int8, hnswlib, ScaNN) `--peers` descriptors are indexed, in the same run.
-Everything lies in the system's temporary folder (5 GB for a million) and is removed at the end.
+at most a million, product codes are trained and asked too (`ivf_pq`, which libraries had before), and of peers that are
+installed (usearch with int8, hnswlib, ScaNN) `--peers` descriptors are indexed, in the same run. Everything lies in the
+system's temporary folder (2.2 GB for a million) and is removed at the end.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from typing import Any
 
 import faiss
 import numpy as np
-from experiments.benchmarks.index import DIM, ROWS, Table, make, normalised
+from experiments.benchmarks.index import DIM, PER_CENTRE, ROWS, SEED, SPREAD, Table, drawn, normalised
 
 from dolglab.data.image_reading import shrink
 from dolglab.data.photos import photo_pixels
-from dolglab.library.contents import Contents, Segment
+from dolglab.library.contents import ROW_BITS, Contents, Segment
 from dolglab.library.listing import find_photos
 from dolglab.library.stores import LIMITS, SegmentStore
 from dolglab.retrieval.faiss_indexes import IVFPQIndex
@@ -37,6 +38,8 @@ from dolglab.sharing.loading import load_extractor
 QUERIES, TOP = 100, 20
 # Parts of each photo that are described, how large they are, and how far descriptors are moved to make more of them.
 PARTS, SHARE, STEP = 4, 0.7, 0.5
+# Descriptors of a segment at most, and of all that product codes are trained on.
+SEGMENT, MOST = LIMITS.merged_bytes // (4 * DIM), 1_000_000
 WIDTHS = (34, 10, 10, 11, 10, 11, 12)
 
 
@@ -50,35 +53,42 @@ def main() -> None:
     print(
         f"faiss {faiss.__version__}, {faiss.omp_get_max_threads()} thread, {options.images:,} x {DIM}, {TOP} answers\n"
     )
-    sets: list[tuple[str, Callable[[Path], tuple[Table, Table]]]] = [
-        ("made up", lambda folder: make(folder, options.images, QUERIES))
-    ]
+    sets = [("made up", lambda: made_up(options.images))]
     if options.photos:
-        sets.append(("of photos", lambda folder: expanded(folder, options.photos, options.images)))
+        sets.append(("of photos", lambda: expanded(options.photos, options.images)))
     for name, source in sets:
         with tempfile.TemporaryDirectory() as folder:
-            gallery, queries = source(Path(folder))
+            queries, parts = source()
             print(row(name, "build, s", "bytes", "ms a query", "less by", "recall@10", "recall@100"))
-            exact = library(Path(folder), gallery, queries)
-            ivf_pq(gallery, queries, exact)
+            store, exact = library(Path(folder), queries, parts)
+            gallery = whole(store, min(options.images, MOST))
+            if options.images <= MOST:
+                ivf_pq(gallery, queries, exact)
             if options.peers:
-                peers(np.ascontiguousarray(gallery[: options.peers]), queries)
+                peers(gallery[: options.peers], queries)
 
 
-def library(folder: Path, gallery: Table, queries: Table) -> np.ndarray:
-    """A library's segments, as many as it has when they were made one where they can be; the exact answers."""
+def whole(store: SegmentStore, images: int) -> Table:
+    """The descriptors of all segments."""
+    starts = enumerate(range(0, images, SEGMENT), 1)
+    parts = [store.rows(number, np.arange(min(SEGMENT, images - start))) for number, start in starts]
+    return np.concatenate(parts).astype("f4")
+
+
+def library(folder: Path, queries: Table, parts: Iterator[Table]) -> tuple[SegmentStore, np.ndarray]:
+    """A library's segments, and the exact answers."""
     (folder / "segments").mkdir()
-    size = LIMITS.merged_bytes // (4 * DIM)
-    parts = [gallery[start : start + size] for start in range(0, len(gallery), size)]
-    store = SegmentStore(folder, DIM, LIMITS)
-    segments = {n: Segment(len(part), store.write(n, part)) for n, part in enumerate(parts, 1)}
+    store, segments = SegmentStore(folder, DIM, LIMITS), dict[int, Segment]()
+    built, in_memory, count = 0.0, 0.0, 0
+    for number, part in enumerate(parts, 1):
+        segments[number] = Segment(len(part), store.write(number, part))
+        seconds, codes = spent(lambda part=part: build_codes(part))
+        built, in_memory, count = built + seconds, in_memory + codes.bytes_per_vector * len(part), count + len(part)
     contents = Contents(segments, np.empty(0, np.int64))
-    built, coded = spent(lambda: [build_codes(part) for part in parts])
-    in_memory = sum(each.bytes_per_vector * len(part) for each, part in zip(coded, parts, strict=True)) / len(gallery)
 
     def ask(query: Table, k: int, exact: bool) -> np.ndarray:
         _, keys, _ = store.search(query, k, contents, exact=exact)
-        return (keys >> 32) * size - size + (keys & (1 << 32) - 1)
+        return (keys >> ROW_BITS) * SEGMENT - SEGMENT + (keys & (1 << ROW_BITS) - 1)
 
     opened = spent(lambda: SegmentStore(folder, DIM, LIMITS).search(queries[:1], TOP, contents))[0]
     scans, codes, ten, hundred, answers = [], [], [], [], []
@@ -93,9 +103,9 @@ def library(folder: Path, gallery: Table, queries: Table) -> np.ndarray:
     print(row("everything, exact", "", f"{4 * DIM}", f"{1e3 * plain:.1f}", "1.0", "1.000", "1.000"))
     fast = float(np.median(codes))
     measured = f"{1e3 * fast:.1f}", f"{plain / fast:.1f}", f"{np.mean(ten):.4f}", f"{np.mean(hundred):.4f}"
-    print(row("codes, then exact cosines", f"{built:.1f}", f"{in_memory:.0f}", *measured))
-    print(f"  opened, and the first answer: {1e3 * opened:.0f} ms; {len(parts)} segments", flush=True)
-    return np.concatenate(answers)
+    print(row("codes, then exact cosines", f"{built:.1f}", f"{in_memory / count:.0f}", *measured))
+    print(f"  opened, and the first answer: {1e3 * opened:.0f} ms; {len(segments)} segments", flush=True)
+    return store, np.concatenate(answers)
 
 
 def build_codes(part: Table) -> FastScanCodes:
@@ -186,8 +196,32 @@ def scann(gallery: Table) -> Peer:
     )
 
 
-def expanded(folder: Path, photos: str, count: int) -> tuple[Table, Table]:
-    """So many descriptors from those of photos, and queries: whole photos that no other descriptor was made from."""
+def made_up(images: int) -> tuple[Table, Iterator[Table]]:
+    """Queries, and parts of a gallery, around centres of 50 descriptors: see index.py."""
+    rng = np.random.default_rng(SEED)
+    turned = np.linalg.qr(rng.standard_normal((DIM, DIM)))[0]
+    directions = (turned * (1 + np.arange(DIM))[:, None] ** -0.5).astype(np.float32)
+    middles = drawn(rng, max(1, images // PER_CENTRE), directions)
+    asked = middles[rng.integers(0, len(middles), QUERIES)] + SPREAD * drawn(rng, QUERIES, directions)
+
+    def part(rows: int) -> Table:
+        return normalised(middles[rng.integers(0, len(middles), rows)] + SPREAD * drawn(rng, rows, directions))
+
+    return normalised(asked), in_parts(images, part)
+
+
+def in_parts(images: int, make: Callable[[int], Table]) -> Iterator[Table]:
+    """Segments of descriptors, made in small blocks."""
+    for start in range(0, images, SEGMENT):
+        rows = min(SEGMENT, images - start)
+        whole = np.empty((rows, DIM), np.float32)
+        for first in range(0, rows, ROWS):
+            whole[first : first + ROWS] = make(min(ROWS, rows - first))
+        yield whole
+
+
+def expanded(photos: str, images: int) -> tuple[Table, Iterator[Table]]:
+    """Queries, whole photos, and parts of a gallery that is made of the others and of parts of them all."""
     loaded, rng = load_extractor("efficientnet_lite0", max_side=512), np.random.default_rng(0)
     whole: list[Table] = []
     parts: list[Table] = []
@@ -209,12 +243,13 @@ def expanded(folder: Path, photos: str, count: int) -> tuple[Table, Table]:
         STEP * np.sqrt(np.maximum(strengths[-DIM:], 0)).astype(np.float32) / np.linalg.norm(real - mean, axis=1).mean()
     )
     print(f"{len(real):,} descriptors of photos and parts of them, of {len(whole)} photos")
-    gallery = np.lib.format.open_memmap(folder / "gallery.npy", "w+", np.float32, (count, DIM))
-    for start in range(0, count, ROWS):
-        rows = min(ROWS, count - start)
-        steps = rng.standard_normal((rows, DIM), np.float32) * spread
-        gallery[start : start + rows] = normalised(base[rng.integers(0, len(base), rows)] + steps)
-    return gallery, queries
+
+    def part(rows: int) -> Table:
+        return normalised(
+            base[rng.integers(0, len(base), rows)] + rng.standard_normal((rows, DIM), np.float32) * spread
+        )
+
+    return queries, in_parts(images, part)
 
 
 def spent(work: Callable[[], Any]) -> tuple[float, Any]:
