@@ -13,7 +13,7 @@ from PIL import Image
 
 from dolglab.data.image_errors import BrokenImageError, TooLargeError, UnsupportedImageError, check_pixels
 from dolglab.data.image_formats import MAX_SCANS
-from dolglab.data.image_reading import CropRange, MemoryBudget, Reading, decode, decode_crop, decode_shrunk
+from dolglab.data.image_reading import CropRange, MemoryBudget, Reading, decode, decode_crop, decode_shrunk, random_box
 from dolglab.data.preparation.scan import inspect
 from dolglab.data.tiff import open_tiff
 from picture_encodings import master, pages, saved, tiff
@@ -66,6 +66,19 @@ def test_a_damaged_jpeg_is_unreadable(files: dict[str, bytes], kind: str, damage
     finding = inspect(data, Reading())
     assert finding is not None
     assert not finding.used
+
+
+@pytest.mark.parametrize("damage", ["cut at 90 %", "without its end"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_below_a_crop_is_noticed(files: dict[str, bytes], kind: str, damage: str) -> None:
+    """A training image is replaced for what is wrong with the file, wherever its crop lies."""
+    small = CropRange((0.05, 0.1))
+    boxes = {seed: random_box(480, 640, small, np.random.default_rng(seed)) for seed in range(20)}
+    above = [seed for seed, box in boxes.items() if box.top + box.height < 300]
+    assert above
+    for seed in above:
+        with pytest.raises(BrokenImageError):
+            decode_crop(DAMAGES[damage](files[kind]), small, 32, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("damage", ["cut at 30 %", "zeros from 60 %", "a block of zeros", "a block that is gone"])
