@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from dolglab.contracts import Colour
+from dolglab.contracts import Colour, Engine
 from dolglab.data.image_errors import reason
 from dolglab.data.sources import RAW_SUFFIXES
 from dolglab.errors import UserError, pluralize, truncate_list
+from dolglab.library import ray_engine
 from dolglab.library.catalogue import FILE, Catalogue
 from dolglab.library.contents import Photo
 from dolglab.library.library import Library, model_source
@@ -49,6 +51,8 @@ def embed_places(
     metadata: str | None = None,
     threads: int = 2,
     shard: str | None = None,
+    engine: Engine = "local",
+    address: str | None = None,
     store: str | None = None,
     backend: str = "auto",
     exclude: Sequence[str] = (),
@@ -61,6 +65,15 @@ def embed_places(
     The arguments are the options of `dolglab embed --help`; no `model` and no `colour` are those of the library. With
     `plan` it only prints what there is to do. Raises UserError for a person's mistake.
     """
+    describe = describe_files
+    if engine == "ray":
+        if shard is not None:
+            raise UserError("--engine ray shares the photos out itself: leave --shard out")
+        address = address or ray_engine.LOCAL
+        ray_engine.check_address(address)
+        describe = partial(ray_engine.describe_files, backend=backend, address=address)
+    elif address is not None:
+        raise UserError("--address is of a Ray cluster: it goes with --engine ray")
     folder = Path(library)
     everything = again and not places and listed is None and (folder / FILE).exists()
     if not places and listed is None and not everything:
@@ -106,7 +119,8 @@ def embed_places(
                         # Above the bar.
                         print(f"left out: {name!r}: {why}")
 
-                outcome = embed(opened, describe_files(loaded, files.changed(), threads, damaged), advance)
+                described = describe(loaded, files.changed(), threads, damaged)
+                outcome = embed(opened, described, advance)
             with opened.catalogue.change() as change:
                 for name, columns in files.metadata():
                     change.set_metadata(name, columns)
