@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -176,7 +177,7 @@ def test_what_a_node_lacks_is_told_of_it(cluster: tuple[str, int], loaded: Loade
         (other, files[0], MODEL),
         (loaded, mine, mine.name),
     ):
-        with pytest.raises(UserError, match=f"{socket.gethostname()}.*{named}"):
+        with pytest.raises(UserError, match=f"{re.escape(socket.gethostname())}.*{named}"):
             list(describe_files(network, [photo], 1, address=cluster[0]))
     os.close(opened)
     gone = PhotoFile(str(folder / "gone.jpg"), 1, 1)

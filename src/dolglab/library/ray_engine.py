@@ -10,31 +10,33 @@ import importlib.util
 import logging
 import os
 import pickle
+import re
 import signal
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from textwrap import shorten
+from typing import Any
 
 import dolglab
 from dolglab.data.addresses import VARIABLE
 from dolglab.data.photos import PhotoFile
 from dolglab.errors import UserError
-from dolglab.library import local_engine
 from dolglab.library.local_engine import Described
-from dolglab.sharing.loading import LoadedExtractor, load_extractor
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from dolglab.library.ray_worker import Answer, Settings, Worker, is_readable
+from dolglab.sharing.loading import LoadedExtractor
 
 # A cluster of this machine's cores alone, and the one that this machine is a node of.
 LOCAL, AUTO = "local", "auto"
 # Photos that a worker is given at a time, and loses where it is lost.
 BATCH_PHOTOS = 16
+# How often one worker is replaced: a photo that ends whatever opens it is not given out for ever.
+REPLACED = 20
+# Characters of what Ray says of an error that are shown.
+LINE = 240
 # Seconds after which an address does not answer.
 ANSWER_SECONDS = 5
 # Bytes of shared memory of a cluster of this machine's own: names go one way and descriptors the other, no pixels.
@@ -90,93 +92,36 @@ def describe_files(
         if not workers:
             raise UserError(f"the Ray cluster at {address} has no CPU now: start nodes first")
         answers = ray.data.from_items([{"files": batch} for batch in batches], override_num_blocks=len(batches))
-        answers = answers.map_batches(
-            Worker,
-            batch_size=1,
-            batch_format="pyarrow",
-            fn_constructor_args=[settings],
-            compute=ray.data.ActorPoolStrategy(size=min(workers, len(batches)), max_tasks_in_flight_per_actor=2),
-            num_cpus=1,
-            num_gpus=1 if gpus else 0,
-        )
+        with warnings.catch_warnings():
+            # Of `max_restarts`, which has no other place in Ray Data.
+            warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+            answers = answers.map_batches(
+                Worker,
+                batch_size=1,
+                batch_format="pyarrow",
+                fn_constructor_args=[settings],
+                compute=ray.data.ActorPoolStrategy(size=min(workers, len(batches)), max_tasks_in_flight_per_actor=2),
+                num_cpus=1,
+                num_gpus=1 if gpus else 0,
+                max_restarts=REPLACED,
+            )
         try:
             for row in answers.iter_rows():
                 yield from _described(pickle.loads(row["answer"]))
         except RayError as error:
-            said = str(error).strip().splitlines()
-            raise UserError(f"Ray: {said[-1] if said else type(error).__name__}") from error
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a worker describes photos with: see `load_extractor` and `describe_files`."""
-
-    identity: Mapping[str, Any]
-    backend: str
-    threads: int
-    damaged: bool
-    allowed: str
-    version: str = dolglab.__version__
-
-
-class Answer(NamedTuple):
-    """What a node says of a batch: what became of its files, which of them it does not see, or why there is nothing."""
-
-    node: str
-    described: list[Described]
-    unseen: list[str]
-    mistake: str | None = None
+            said = str(error).strip() or type(error).__name__
+            node = re.search(r"ip=([^,)\s]+)", said)
+            line = shorten(said.splitlines()[-1], LINE)
+            raise UserError(f"Ray{f', node {node[1]}' if node else ''}: {line}") from error
 
 
 def _described(answer: Answer) -> list[Described]:
     """Raises UserError where it is the node's fault, not a photo's."""
     if answer.mistake is not None:
         raise UserError(f"{answer.node}: {answer.mistake}")
-    for name in filter(_is_seen, answer.unseen):
+    for name in filter(is_readable, answer.unseen):
         raise UserError(f"{answer.node} cannot read {name!r}, which this machine can: nodes need the same paths")
     return answer.described
-
-
-def _is_seen(name: str) -> bool:
-    return os.access(name, os.R_OK)
-
-
-class Worker:
-    """Describes batches on a node."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        os.environ[VARIABLE] = settings.allowed
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """A row {"files": pickled files} to {"answer": pickled `Answer`}."""
-        import pyarrow as pa
-
-        answer = self.answer(pickle.loads(batch["files"][0].as_py()))
-        return pa.table({"answer": [pickle.dumps(answer)]})
-
-    def answer(self, files: list[PhotoFile]) -> Answer:
-        """What this node says of files."""
-        node, settings = socket.gethostname(), self.settings
-        try:
-            found = local_engine.describe_files(self.loaded, files, settings.threads, settings.damaged)
-            described = list(found)
-        except UserError as error:
-            return Answer(node, [], [], str(error))
-        unread = [each.photo.name for each in described if each.photo.size == local_engine.UNKNOWN_SIZE]
-        return Answer(node, described, [name for name in unread if "://" not in name and not _is_seen(name)])
-
-    @cached_property
-    def loaded(self) -> LoadedExtractor:
-        """The network. Raises UserError where it, or this package, is another one here."""
-        wanted = self.settings.identity
-        if dolglab.__version__ != self.settings.version:
-            raise UserError(f"dolglab is {dolglab.__version__} here, not {self.settings.version}")
-        protocol = wanted["scales"], wanted["max_side"], self.settings.backend, wanted["colour"]
-        loaded = load_extractor(wanted["source"], *protocol, fingerprint=wanted["model"], threads=1)
-        if loaded.identity["model"] != wanted["model"]:
-            raise UserError(f"{wanted['source']} is another network here")
-        return loaded
 
 
 @contextmanager
