@@ -28,6 +28,7 @@ from dolglab.library.contents import Photo
 from dolglab.library.ingest import embed
 from dolglab.library.library import Library
 from dolglab.library.listing import find_photos
+from dolglab.library.local_engine import describe_files
 from dolglab.library.search_engine import SearchEngine
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import GlobalDescriptor
@@ -74,7 +75,7 @@ def plain(model: GlobalDescriptor, files: list[PhotoFile]) -> None:
 
 def ours(folder: Path, loaded: LoadedExtractor, files: list[PhotoFile]) -> None:
     with closing(Library.open(folder, loaded.identity)) as library, library.writing():
-        embed(library, loaded, files)
+        embed(library, describe_files(loaded, files))
 
 
 def searching(folder: Path, store: str, size: int) -> None:
@@ -118,7 +119,7 @@ def first_hits(folder: Path, photos: str) -> None:
     loaded = load_extractor("efficientnet_lite0")
     files = find_photos([photos])
     with closing(Library.open(folder, loaded.identity)) as library, library.writing():
-        embed(library, loaded, files)
+        embed(library, describe_files(loaded, files))
     engine = SearchEngine(folder)
     hits = {False: 0, True: 0}
     for file in files:

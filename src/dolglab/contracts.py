@@ -24,6 +24,8 @@ Crop = Literal["pil", "trunc", "none"]
 Resize = Literal["released", "antialias"]
 Orientation = Literal["exif", "ignore"]
 Colour = Literal["srgb", "ignore"]
+# What describes photos of a library: this machine, or the nodes of a Ray cluster.
+Engine = Literal["local", "ray"]
 # What a benchmark has figures for: the difficulties of Revisited Oxford and Paris, the halves of GLDv2's solutions.
 Difficulty = str
 DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard")

@@ -17,6 +17,7 @@ from dolglab.library.catalogue import FILE, photo_columns
 from dolglab.library.ingest import Intake, embed, embed_places
 from dolglab.library.library import Library
 from dolglab.library.listing import Listing, find_photos
+from dolglab.library.local_engine import describe_files
 from dolglab.library.maintenance import merge
 from dolglab.library.schema import LATER
 from dolglab.sharing.loading import LoadedExtractor
@@ -26,7 +27,7 @@ from photo_library.conftest import save
 @pytest.fixture
 def library(loaded: LoadedExtractor, folder: Path, tmp_path: Path) -> Library:
     library = Library.open(tmp_path / "library", loaded.identity)
-    embed(library, loaded, find_photos([str(folder)]))
+    embed(library, describe_files(loaded, find_photos([str(folder)])))
     return library
 
 
@@ -37,7 +38,7 @@ def changed(library: Library, *places: Path, again: bool = False) -> list[PhotoF
 
 
 def embed_again(library: Library, loaded: LoadedExtractor, *places: Path) -> Intake:
-    return embed(library, loaded, changed(library, *places))
+    return embed(library, describe_files(loaded, changed(library, *places)))
 
 
 def change_in_place(path: Path) -> None:
@@ -80,7 +81,7 @@ def test_a_new_status_of_the_same_bytes_is_looked_at_once(
 def test_all_are_described_anew_where_it_is_asked(library: Library, loaded: LoadedExtractor, folder: Path) -> None:
     again = changed(library, folder / "a", again=True)
     assert [Path(file.name).parent.name for file in again] == ["a"] * 3
-    assert embed(library, loaded, again).added == 3
+    assert embed(library, describe_files(loaded, again)).added == 3
     assert len(library) == 6
 
 

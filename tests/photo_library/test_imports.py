@@ -12,6 +12,7 @@ import pytest
 from dolglab.library.ingest import embed
 from dolglab.library.library import Library
 from dolglab.library.listing import find_photos
+from dolglab.library.local_engine import describe_files
 from dolglab.sharing.loading import LoadedExtractor
 
 pytestmark = pytest.mark.process
@@ -31,7 +32,7 @@ runpy.run_module("dolglab", run_name="__main__")
 def library(loaded: LoadedExtractor, folder: Path, tmp_path: Path) -> str:
     """The folder's photos, described."""
     opened = Library.open(tmp_path / "library", loaded.identity)
-    embed(opened, loaded, find_photos([str(folder)]))
+    embed(opened, describe_files(loaded, find_photos([str(folder)])))
     return str(opened.folder)
 
 

@@ -18,6 +18,7 @@ from dolglab.library.contents import Photo
 from dolglab.library.ingest import embed
 from dolglab.library.library import Library
 from dolglab.library.listing import Listing, find_photos
+from dolglab.library.local_engine import describe_files
 from dolglab.library.search_engine import SearchEngine
 from dolglab.library.stores import SegmentLimits
 from dolglab.sharing.loading import LoadedExtractor
@@ -126,8 +127,8 @@ def test_a_segment_that_no_catalogue_knows_counts_for_nothing(library, monkeypat
 def test_photos_of_a_damaged_segment_are_described_anew(loaded: LoadedExtractor, folder: Path, tmp_path: Path):
     files = find_photos([str(folder)])
     library = Library.open(tmp_path / "library", loaded.identity)
-    embed(library, loaded, files[:2])
-    embed(library, loaded, files[2:])
+    embed(library, describe_files(loaded, files[:2]))
+    embed(library, describe_files(loaded, files[2:]))
     with library.catalogue.change() as change:
         change.set_metadata(files[0].name, {"year": "1900"})
     (tmp_path / "library" / "segments" / "00000001.flat").write_bytes(b"cut short")
@@ -137,7 +138,7 @@ def test_photos_of_a_damaged_segment_are_described_anew(loaded: LoadedExtractor,
         again.search(query, 1)
     assert again.forget_damaged() == 2
     assert again.forget_damaged() == 0
-    assert embed(again, loaded, changed(again, folder)).added == 2
+    assert embed(again, describe_files(loaded, changed(again, folder))).added == 2
     ((best,),) = again.search(query, 1)
     assert (best.photo.name, best.photo.metadata) == (files[0].name, {"year": "1900"})
 
@@ -184,7 +185,7 @@ def test_photos_are_found_by_themselves_and_only_what_changed_is_described(
         assert files == list(listing)
         assert listing.others == {".svg": 1, ".txt": 1}
     assert len(files) == 8
-    outcome = embed(library, loaded, files)
+    outcome = embed(library, describe_files(loaded, files))
     assert (outcome.added, outcome.bad) == (6, 2)
     assert {Path(bad.name).name: bad.reason for bad in library.catalogue.bad()} == {
         "text.jpg": "not an image",
@@ -202,7 +203,7 @@ def test_photos_are_found_by_themselves_and_only_what_changed_is_described(
     os.utime(photos[0].name, ns=(1, 1))
     again = changed(library, folder)
     assert [file.name for file in again] == [photos[0].name]
-    assert embed(library, loaded, again).added == 1
+    assert embed(library, describe_files(loaded, again)).added == 1
     assert len(library) == 6
 
 
@@ -237,7 +238,7 @@ def test_what_may_pass_is_tried_again_and_keeps_an_older_descriptor(
     """A disk that is not there: nothing is lost, and nothing is believed of what could not be read."""
     library = Library.open(tmp_path / "library", loaded.identity)
     first, second, *_ = find_photos([str(folder)])
-    embed(library, loaded, [first])
+    embed(library, describe_files(loaded, [first]))
     save(Path(first.name), 77)
 
     def unplugged(self: PhotoFile) -> bytes:
@@ -246,11 +247,11 @@ def test_what_may_pass_is_tried_again_and_keeps_an_older_descriptor(
     with monkeypatch.context() as patch:
         patch.setattr(PhotoFile, "read", unplugged)
         again = changed(library, folder)
-        assert embed(library, loaded, again).bad == len(again) == 6
+        assert embed(library, describe_files(loaded, again)).bad == len(again) == 6
     assert len(library) == 1
     assert {bad.reason for bad in library.catalogue.bad()} == {"Input/output error"}
     assert changed(library, folder) == again
-    assert embed(library, loaded, again).added == 6
+    assert embed(library, describe_files(loaded, again)).added == 6
     assert changed(library, folder) == []
     assert second.name in {photo.name for page in library.catalogue.pages() for photo, _ in page}
 

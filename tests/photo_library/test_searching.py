@@ -17,6 +17,7 @@ from dolglab.library.contents import Photo
 from dolglab.library.ingest import embed
 from dolglab.library.library import Answer, Library
 from dolglab.library.listing import find_photos
+from dolglab.library.local_engine import describe_files
 from dolglab.library.search_engine import SearchEngine
 from dolglab.library.search_results import common_folder, search_photos
 from dolglab.models.backbone import Backbone
@@ -30,7 +31,7 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture
 def library(loaded: LoadedExtractor, folder: Path, tmp_path: Path) -> str:
     made = Library.open(tmp_path / "library", loaded.identity)
-    embed(made, loaded, find_photos([str(folder)]))
+    embed(made, describe_files(loaded, find_photos([str(folder)])))
     made.close()
     return str(tmp_path / "library")
 
@@ -117,7 +118,7 @@ def test_verified_answers_come_by_inliers_and_lost_ones_stay(library: str, folde
     whole = tmp_path / "more" / "whole.jpg"
     save(whole, 50, cell=40)
     engine = SearchEngine(library)
-    embed(engine.library, engine.loaded, find_photos([str(whole)]))
+    embed(engine.library, describe_files(engine.loaded, find_photos([str(whole)])))
     query = photo_pixels(str(whole), 64, (0, 0, 120, 160))
     (folder / "a" / "0.jpg").unlink()
     (plain,), (verified,) = engine.search([query], 7), engine.search([query], 7, verify=True)

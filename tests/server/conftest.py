@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from dolglab.library.ingest import embed
 from dolglab.library.library import Library
 from dolglab.library.listing import find_photos
+from dolglab.library.local_engine import describe_files
 from dolglab.library.search_engine import SearchEngine
 from dolglab.server.app import build_app
 from dolglab.server.isolation import IsolatedExecutor
@@ -47,7 +48,7 @@ def embedded(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ready = load_extractor("efficientnet_lite0", max_side=128)
     library = Library.open(folder, ready.identity)
     files = find_photos([str(gallery)])
-    embed(library, ready, files, 1)
+    embed(library, describe_files(ready, files, 1))
     with library.catalogue.change() as change:
         for place, file in enumerate(files):
             change.set_metadata(file.name, {"year": f"190{place % 2}", "place": Path(file.name).parent.name})

@@ -7,13 +7,15 @@ from typing import Annotated
 import typer
 
 from dolglab.commands.typer_cli import Allow, Backend, run_command, user_errors
-from dolglab.contracts import Colour
+from dolglab.contracts import Colour, Engine
 from dolglab.errors import UserError
 
 MODEL = "A checkpoint, an exported folder (hf://OWNER/NAME), released weights, dinov2 or efficientnet_lite0."
 PLACES = "Folders, files, or a prefix such as s3://BUCKET/photos."
 LIST = "A file that names them, one a line or with NUL between them; - for standard input, as from find."
 SHARD = "Only part i of n, such as 1/4, where several machines share the work: see `dolglab library merge`."
+ENGINE = "What describes the photos: local, this machine, or ray, the nodes of a Ray cluster."
+ADDRESS = "Of --engine ray: HOST:PORT, auto on a node of the cluster, or local (default), this machine's cores."
 STORE = "Where descriptors lie: flat (default), files in the library; milvus; the address of a Milvus server."
 COLOUR = "srgb (default) converts photos from their ICC profiles, ignore does not; a library goes on as it began."
 DAMAGED = "Describe damaged JPEGs too, as far as they can be read."
@@ -32,6 +34,8 @@ def main(
     metadata: Annotated[str | None, typer.Option(help="A CSV with a column `file` and any others.")] = None,
     threads: Annotated[int, typer.Option(help="Threads that read and decode.", min=1)] = 2,
     shard: Annotated[str | None, typer.Option(help=SHARD)] = None,
+    engine: Annotated[Engine, typer.Option(help=ENGINE)] = "local",
+    address: Annotated[str | None, typer.Option(help=ADDRESS)] = None,
     store: Annotated[str | None, typer.Option(help=STORE)] = None,
     backend: Backend = "auto",
     colour: Annotated[Colour | None, typer.Option(help=COLOUR)] = None,
@@ -59,6 +63,8 @@ def main(
             metadata=metadata,
             threads=threads,
             shard=shard,
+            engine=engine,
+            address=address,
             store=store,
             backend=backend,
             exclude=exclude or (),

@@ -4,45 +4,37 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from dolglab.concurrency import prefetch_map
-from dolglab.contracts import Colour
-from dolglab.data.colour import Pixels
-from dolglab.data.image_errors import BrokenImageError, MissingReaderError, TooLargeError, reason
-from dolglab.data.image_formats import read_header
-from dolglab.data.image_reading import Reading, decode_shrunk
-from dolglab.data.photos import MIN_SIDE, PhotoFile, check_size, digest_of
+from dolglab.contracts import Colour, Engine
+from dolglab.data.image_errors import reason
 from dolglab.data.sources import RAW_SUFFIXES
-from dolglab.data.tiff import is_tiff, open_tiff
 from dolglab.errors import UserError, pluralize, truncate_list
+from dolglab.library import ray_engine
 from dolglab.library.catalogue import FILE, Catalogue
 from dolglab.library.contents import Photo
 from dolglab.library.library import Library, model_source
 from dolglab.library.listing import Listing
+from dolglab.library.local_engine import UNKNOWN_SIZE, Described, describe_files
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
 
 # Photos, and seconds at most, between two moments at which what was done is kept.
 COMMIT_PHOTOS, COMMIT_SECONDS = 512, 60.0
-# Photos that each thread reads ahead.
-READ_AHEAD = 8
 # Photos that a plan describes to know how long one takes.
 PLAN_SAMPLE = 16
 # Kinds of left out files, and rows of a table for no photo, that are named.
 NAMED_KINDS, NAMED_ROWS = 6, 20
-# The size of a photo that is to be tried again: no file has it.
-UNKNOWN_SIZE = -1
 # Bytes of a photo in a library beside its descriptor, about.
 PHOTO_BYTES = 300
 
@@ -59,6 +51,8 @@ def embed_places(
     metadata: str | None = None,
     threads: int = 2,
     shard: str | None = None,
+    engine: Engine = "local",
+    address: str | None = None,
     store: str | None = None,
     backend: str = "auto",
     exclude: Sequence[str] = (),
@@ -71,6 +65,15 @@ def embed_places(
     The arguments are the options of `dolglab embed --help`; no `model` and no `colour` are those of the library. With
     `plan` it only prints what there is to do. Raises UserError for a person's mistake.
     """
+    describe = describe_files
+    if engine == "ray":
+        if shard is not None:
+            raise UserError("--engine ray shares the photos out itself: leave --shard out")
+        address = address or ray_engine.LOCAL
+        ray_engine.check_address(address)
+        describe = partial(ray_engine.describe_files, backend=backend, address=address)
+    elif address is not None:
+        raise UserError("--address is of a Ray cluster: it goes with --engine ray")
     folder = Path(library)
     everything = again and not places and listed is None and (folder / FILE).exists()
     if not places and listed is None and not everything:
@@ -114,7 +117,8 @@ def embed_places(
                         # Above the bar.
                         print(f"left out: {name!r}: {why}")
 
-                outcome = embed(opened, loaded, files.changed(), threads, damaged, advance)
+                described = describe(loaded, files.changed(), threads, damaged)
+                outcome = embed(opened, described, advance)
             with opened.catalogue.change() as change:
                 for name, columns in files.metadata():
                     change.set_metadata(name, columns)
@@ -174,46 +178,24 @@ def _print_plan(
 
 def embed(
     library: Library,
-    loaded: LoadedExtractor,
-    files: Iterable[PhotoFile],
-    threads: int = 2,
-    damaged: bool = False,
+    described: Iterable[Described],
     progress: Callable[[str, str | None], None] = lambda name, why: None,
 ) -> Intake:
-    """Describe files and keep them in the library; gives how many it was.
+    """Keep what an engine gives in the library; gives how many it was.
 
     What was described is kept now and then, so that a process that is stopped goes on from there.
 
     Args:
-        threads: that read and decode.
-        damaged: damaged JPEGs are described as far as they can be read.
+        described: files as `describe_files` of `local_engine` and `ray_engine` give them.
         progress: told the name of each file that is done, and why it could not be read.
     """
     intake = Intake(library)
-
-    def unread(photo: Photo) -> None:
-        progress(photo.name, photo.reason)
-        intake.add_unread(photo)
-
-    def unchanged(file: PhotoFile) -> None:
-        progress(file.name, None)
-        intake.add_unchanged(file)
-
     try:
-        for described in describe_files(loaded, files, threads, damaged, unread, unchanged):
-            progress(described.file.name, intake.add(described))
+        for each in described:
+            progress(each.photo.name, intake.add(each))
     finally:
         intake.commit()
     return intake
-
-
-class Described(NamedTuple):
-    """A file with its digest, its height and width as described, its descriptor, (dim,), and how many further pages."""
-
-    file: PhotoFile
-    shape: tuple[int, int]
-    descriptor: NDArray[np.float32]
-    further: int
 
 
 class Intake:
@@ -237,31 +219,24 @@ class Intake:
         self.since = time.monotonic()
 
     def add(self, described: Described) -> str | None:
-        """Why it could not be; None where it was."""
-        photo = _photo(described.file)
+        """Why it has no descriptor; None where it has."""
+        photo, descriptor = described.photo, described.descriptor
         if described.further:
             self.further[photo.name] = described.further
-        if not np.isfinite(described.descriptor).all():
-            why = "the network gave no finite descriptor"
-            self.add_unread(replace(photo, reason=why))
-            return why
-        self.photos.append(replace(photo, shape=described.shape))
-        self.descriptors.append(described.descriptor)
-        self._commit_if_due()
-        return None
-
-    def add_unchanged(self, file: PhotoFile) -> None:
-        self.unchanged += 1
-        self.ctimes.append((file.name, file.ctime))
-        self._commit_if_due()
-
-    def add_unread(self, photo: Photo) -> None:
-        self.bad += 1
-        known = self.library.catalogue.named(photo.name) if photo.size == UNKNOWN_SIZE else None
-        # An older descriptor stays where this may pass.
-        if known is None or known[1] is None:
-            self.unread.append(photo)
-        self._commit_if_due()
+        if descriptor is not None and not np.isfinite(descriptor).all():
+            photo = replace(photo, shape=None, reason="the network gave no finite descriptor")
+        if photo.reason is not None:
+            self._add_unread(photo)
+        elif descriptor is None:
+            self.unchanged += 1
+            self.ctimes.append((photo.name, photo.ctime))
+        else:
+            self.photos.append(photo)
+            self.descriptors.append(descriptor)
+        waiting = len(self.photos) + len(self.unread) + len(self.ctimes)
+        if waiting >= COMMIT_PHOTOS or time.monotonic() - self.since > COMMIT_SECONDS:
+            self.commit()
+        return photo.reason
 
     def commit(self) -> None:
         if self.photos:
@@ -278,83 +253,9 @@ class Intake:
         if trim is not None:
             trim(0)
 
-    def _commit_if_due(self) -> None:
-        waiting = len(self.photos) + len(self.unread) + len(self.ctimes)
-        if waiting >= COMMIT_PHOTOS or time.monotonic() - self.since > COMMIT_SECONDS:
-            self.commit()
-
-
-def describe_files(
-    loaded: LoadedExtractor,
-    files: Iterable[PhotoFile],
-    threads: int,
-    damaged: bool = False,
-    unread: Callable[[Photo], None] = lambda photo: None,
-    unchanged: Callable[[PhotoFile], None] = lambda file: None,
-) -> Iterator[Described]:
-    """Each file that can be read and is not as it was, about in their order.
-
-    Args:
-        threads: that read and decode.
-        damaged: damaged JPEGs are described as far as they can be read.
-        unread: told of each file that could not be read; where that may pass its size is `UNKNOWN_SIZE`.
-        unchanged: told of each file whose bytes have the digest that it came with.
-    """
-    describer = loaded.describer
-    by_place: dict[int, tuple[PhotoFile, int]] = {}
-
-    def groups() -> Iterator[list[tuple[int, Pixels]]]:
-        """Photos that go through the network together, by their places in `by_place`."""
-        buckets = describer.buckets()
-        reading = loaded.reading._replace(damaged=damaged)
-        read = partial(_read, max_side=loaded.identity["max_side"], reading=reading)
-        for place, (file, found) in enumerate(prefetch_map(read, files, threads, READ_AHEAD * threads)):
-            if isinstance(found, Photo):
-                unread(found)
-            elif found.pixels is None:
-                unchanged(file)
-            else:
-                by_place[place] = replace(file, digest=found.digest), found.further
-                yield from buckets.add(place, found.pixels)
-        yield from buckets.rest()
-
-    def describe(group: list[tuple[int, Pixels]]) -> NDArray[np.float32]:
-        return describer.together([image for _, image in group])
-
-    workers = describer.workers
-    for group, descriptors in prefetch_map(describe, groups(), workers, workers + 1, describer.share_cores):
-        for (place, image), descriptor in zip(group, descriptors, strict=True):
-            file, further = by_place.pop(place)
-            yield Described(file, image.shape[:2], descriptor, further)
-
-
-class _Decoded(NamedTuple):
-    """Of a file's bytes the digest and, where it is not the one that the file came with, the pixels; further pages."""
-
-    digest: bytes
-    pixels: Pixels | None
-    further: int = 0
-
-
-def _read(file: PhotoFile, max_side: int, reading: Reading) -> _Decoded | Photo:
-    try:
-        data = file.read()
-        digest = digest_of(data)
-        if digest == file.digest:
-            return _Decoded(digest, None)
-        pixels = decode_shrunk(data, max_side, reading)
-        if min(pixels.shape[:2]) < MIN_SIDE:
-            # Perhaps only since it was shrunk, as a scan too large for its header to be read surely was.
-            with suppress(TooLargeError):
-                header = read_header(data)
-                check_size(header.height, header.width)
-        return _Decoded(digest, pixels, open_tiff(data).further if is_tiff(data) else 0)
-    except (BrokenImageError, OSError) as error:
-        # A disk that was not there, a reader that was not installed: another time it may be read.
-        may_pass = isinstance(error, OSError | MissingReaderError)
-        photo = replace(_photo(file), reason=reason(error), digest=None)
-        return replace(photo, size=UNKNOWN_SIZE) if may_pass else photo
-
-
-def _photo(file: PhotoFile) -> Photo:
-    return Photo(file.name, file.size, file.changed, ctime=file.ctime, digest=file.digest)
+    def _add_unread(self, photo: Photo) -> None:
+        self.bad += 1
+        known = self.library.catalogue.named(photo.name) if photo.size == UNKNOWN_SIZE else None
+        # An older descriptor stays where this may pass.
+        if known is None or known[1] is None:
+            self.unread.append(photo)

@@ -1,0 +1,118 @@
+"""Photos described by this process, in threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.concurrency import prefetch_map
+from dolglab.data.colour import Pixels
+from dolglab.data.image_errors import BrokenImageError, MissingReaderError, TooLargeError, reason
+from dolglab.data.image_formats import read_header
+from dolglab.data.image_reading import Reading, decode_shrunk
+from dolglab.data.photos import MIN_SIDE, PhotoFile, check_size, digest_of
+from dolglab.data.tiff import is_tiff, open_tiff
+from dolglab.library.contents import Photo
+from dolglab.sharing.loading import LoadedExtractor
+
+# Photos that each thread reads ahead.
+READ_AHEAD = 8
+# Photos that are not to be described, and are given on together.
+PASSED_PHOTOS = 64
+# The size of a photo that is to be tried again: no file has it.
+UNKNOWN_SIZE = -1
+
+
+class Described(NamedTuple):
+    """What became of a file.
+
+    Attributes:
+        photo: with its digest and shape; where it could not be read with the reason, and with `UNKNOWN_SIZE` where
+            that may pass.
+        descriptor: (dim,); None also of a file whose bytes have the digest that it came with.
+        further: how many pages the file has beside the one that is described.
+    """
+
+    photo: Photo
+    descriptor: NDArray[np.float32] | None = None
+    further: int = 0
+
+
+def describe_files(
+    loaded: LoadedExtractor, files: Iterable[PhotoFile], threads: int = 2, damaged: bool = False
+) -> Iterator[Described]:
+    """What becomes of each file, about in their order.
+
+    Args:
+        threads: that read and decode.
+        damaged: damaged JPEGs are described as far as they can be read.
+    """
+    describer = loaded.describer
+
+    def groups() -> Iterator[list[_Read]]:
+        """Photos that go through the network together, and before them those that are not to be described."""
+        buckets = describer.buckets()
+        waiting: dict[int, _Read] = {}
+        passed: list[_Read] = []
+        read = partial(_read, max_side=loaded.identity["max_side"], reading=loaded.reading._replace(damaged=damaged))
+        for place, (_, found) in enumerate(prefetch_map(read, files, threads, READ_AHEAD * threads)):
+            if found.pixels is None:
+                passed.append(found)
+                if len(passed) == PASSED_PHOTOS:
+                    yield passed
+                    passed = []
+                continue
+            waiting[place] = found
+            for group in buckets.add(place, found.pixels):
+                yield passed + [waiting.pop(key) for key, _ in group]
+                passed = []
+        yield passed
+        for group in buckets.rest():
+            yield [waiting.pop(key) for key, _ in group]
+
+    def describe(group: list[_Read]) -> list[NDArray[np.float32] | None]:
+        pixels = [each.pixels for each in group if each.pixels is not None]
+        descriptors = iter(describer.together(pixels) if pixels else ())
+        return [None if each.pixels is None else next(descriptors) for each in group]
+
+    workers = describer.workers
+    for group, descriptors in prefetch_map(describe, groups(), workers, workers + 1, describer.share_cores):
+        for each, descriptor in zip(group, descriptors, strict=True):
+            yield Described(each.photo, descriptor, each.further)
+
+
+class _Read(NamedTuple):
+    """A photo, its pixels where it is to be described, and further pages."""
+
+    photo: Photo
+    pixels: Pixels | None = None
+    further: int = 0
+
+
+def _read(file: PhotoFile, max_side: int, reading: Reading) -> _Read:
+    photo = Photo(file.name, file.size, file.changed, ctime=file.ctime, digest=file.digest)
+    try:
+        data = file.read()
+        digest = digest_of(data)
+        if digest == file.digest:
+            return _Read(photo)
+        pixels = decode_shrunk(data, max_side, reading)
+        height, width = pixels.shape[:2]
+        if min(height, width) < MIN_SIDE:
+            # Perhaps only since it was shrunk, as a scan too large for its header to be read surely was.
+            with suppress(TooLargeError):
+                header = read_header(data)
+                check_size(header.height, header.width)
+        further = open_tiff(data).further if is_tiff(data) else 0
+        return _Read(replace(photo, shape=(height, width), digest=digest), pixels, further)
+    except (BrokenImageError, OSError) as error:
+        # A disk that was not there, a reader that was not installed: another time it may be read.
+        may_pass = isinstance(error, OSError | MissingReaderError)
+        size = UNKNOWN_SIZE if may_pass else photo.size
+        return _Read(replace(photo, size=size, reason=reason(error), digest=None))
