@@ -26,7 +26,7 @@ import simplejpeg
 from experiments.benchmarks.loader import HEIGHT, SIZES, WIDTH, write_images
 
 from dolglab.contracts import TrainingSet
-from dolglab.data.image_reading import Box, CropRange, random_box
+from dolglab.data.crops import Box, CropRange, random_box
 
 # As the loader decodes: by SIMD, or whole.
 SCALES = ((1, 8), (1, 4), (3, 8), (1, 2), (1, 1))

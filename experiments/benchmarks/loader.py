@@ -40,8 +40,9 @@ from torchvision.transforms.v2 import functional as F
 
 from dolglab.contracts import TrainingSet
 from dolglab.data.augment import NUM_DRAWS, Augmentation
+from dolglab.data.crops import Box, random_box
 from dolglab.data.datasets import TrainingImages, sample_rng
-from dolglab.data.image_reading import Box, Reading, random_box
+from dolglab.data.image_reading import Reading
 from dolglab.data.preparation.pack import packed_bytes
 from dolglab.data.sources import FolderSource, stable_ids
 from dolglab.models.backbone import Backbone

@@ -13,8 +13,6 @@ from functools import partial
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
-from rich.progress import track
-
 from dolglab.errors import UserError
 
 Job = TypeVar("Job")
@@ -54,6 +52,9 @@ def process_map(
 
     Raises UserError where a worker was killed.
     """
+    # For this alone: rankings, which take `prefetch_map` from here, do without it.
+    from rich.progress import track
+
     bar = partial(track, description=description, total=len(jobs), transient=True, disable=not sys.stdout.isatty())
     workers = min(workers, len(jobs))
     if workers <= 1:

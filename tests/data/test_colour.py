@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from dolglab.data.image_reading import CropRange, Reading, decode, decode_crop, decode_shrunk
+from dolglab.data.crops import CropRange
+from dolglab.data.image_reading import Reading, decode, decode_crop, decode_shrunk
 from dolglab.data.photos import query_pixels
 from icc_profiles import grey_profile, press_profile, rgb_profile, srgb_of_lab, values_in
 from picture_encodings import grey, master, saved

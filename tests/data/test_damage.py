@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dolglab.data.crops import CropRange, random_box
 from dolglab.data.image_errors import BrokenImageError, TooLargeError, UnsupportedImageError, check_pixels
 from dolglab.data.image_formats import MAX_SCANS
-from dolglab.data.image_reading import CropRange, MemoryBudget, Reading, decode, decode_crop, decode_shrunk, random_box
+from dolglab.data.image_reading import MemoryBudget, Reading, decode, decode_crop, decode_shrunk
 from dolglab.data.preparation.scan import inspect
 from dolglab.data.tiff import open_tiff
 from picture_encodings import master, pages, saved, tiff

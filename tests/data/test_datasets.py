@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 
 from dolglab.contracts import Batch, Benchmark, GroundTruth, TrainingSet
 from dolglab.data.augment import NUM_DRAWS
+from dolglab.data.crops import CropRange
 from dolglab.data.datasets import MAX_REPLACEMENTS, BenchmarkImages, TrainingImages, sample_rng
-from dolglab.data.image_reading import CropRange, decode, decode_crop
+from dolglab.data.image_reading import decode, decode_crop
 from dolglab.data.sources import FolderSource
 from dolglab.errors import UserError
 from dolglab.measures import RevisitedMeasure

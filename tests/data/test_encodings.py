@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dolglab.data.crops import CropRange
 from dolglab.data.image_errors import BrokenImageError, MissingReaderError, UnsupportedImageError
 from dolglab.data.image_formats import read_header
-from dolglab.data.image_reading import CropRange, decode, decode_crop, decode_shrunk
+from dolglab.data.image_reading import decode, decode_crop, decode_shrunk
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
 from picture_encodings import LOSSY, Encoding, encodings, master, refused
 

@@ -17,18 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from dolglab.data import image_reading as images
+from dolglab.data.crops import Box, CropRange, random_box
 from dolglab.data.image_errors import BrokenImageError, TooLargeError, reason
-from dolglab.data.image_reading import (
-    Box,
-    CropRange,
-    Reading,
-    crop_query,
-    decode,
-    decode_crop,
-    random_box,
-    resize,
-    shrink,
-)
+from dolglab.data.image_reading import Reading, crop_query, decode, decode_crop, resize, shrink
 
 Encode = Callable[..., bytes]
 Photo = Callable[..., NDArray[np.uint8]]

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from dolglab.data.archive_source import TarSource, index_archives, read_headers
+from dolglab.data.crops import CropRange
 from dolglab.data.datasets import TrainingImages
 from dolglab.data.gldv2 import hold_out, load_gldv2
-from dolglab.data.image_reading import CropRange
 from dolglab.errors import UserError
 from dolglab.io import folder_lock
 

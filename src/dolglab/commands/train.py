@@ -29,7 +29,8 @@ def main(cfg: DictConfig) -> float | None:
     from dolglab.results.card import make_card, protocol
     from dolglab.results.report import finish_run
     from dolglab.training.checkpointing import best_score, checkpoints_of
-    from dolglab.training.retrieval_module import ExtractionOptions, run_test
+    from dolglab.training.final_test import run_test
+    from dolglab.training.retrieval_module import ExtractionOptions
     from dolglab.training.wandb_logging import WandbLog
 
     cfg = resumed_config(cfg)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from dolglab.data.image_reading import CropRange
+from dolglab.data.crops import CropRange
 from dolglab.errors import UserError
 
 # Uniform draws that a sample carries to the device: flip, brightness, contrast, saturation, 3 for colour.

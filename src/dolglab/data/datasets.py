@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from dolglab.contracts import BadImage, Batch, Benchmark, Crop, ImageBatch, ImageSource, TrainingSet
 from dolglab.data.augment import NUM_DRAWS
 from dolglab.data.colour import Pixels
+from dolglab.data.crops import CropRange
 from dolglab.data.image_errors import BrokenImageError, reason
-from dolglab.data.image_reading import READ_ALL, CropRange, Reading, crop_query, decode, decode_crop, shrink
+from dolglab.data.image_reading import READ_ALL, Reading, crop_query, decode, decode_crop, shrink
 from dolglab.errors import UserError
 from dolglab.io import retry_io
 

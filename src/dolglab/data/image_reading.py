@@ -17,6 +17,7 @@ from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from dolglab.contracts import Colour, Crop, Orientation
 from dolglab.data.colour import Pixels, rgb_of, to_srgb
+from dolglab.data.crops import Box, CropRange, random_box
 from dolglab.data.image_errors import (
     MAX_PIXELS,
     BrokenImageError,
@@ -74,22 +75,6 @@ class MemoryBudget:
 
 
 _budget = MemoryBudget(MEMORY)
-
-
-class Box(NamedTuple):
-    """A crop in whole pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-
-class CropRange(NamedTuple):
-    """What a random crop may be: its share of the image's area, and its width over height."""
-
-    area: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
 
 class Reading(NamedTuple):
@@ -181,23 +166,6 @@ def decode_crop(
     else:
         pixels, profile = upright(pixels, turn), _profile_of(data, reading)
     return _finish(resize(_cut(pixels, box, (height, width)), size), profile)
-
-
-def random_box(height: int, width: int, crop: CropRange, rng: np.random.Generator) -> Box:
-    """A random crop of an image of that size: area and log aspect ratio uniform, then the place uniform.
-
-    After ten tries that do not fit, the largest centred crop within the range of ratios.
-    """
-    low, high = (math.log(ratio) for ratio in crop.ratio)
-    for area, ratio, top, left in rng.random((10, 4)):
-        target = height * width * (crop.area[0] + area * (crop.area[1] - crop.area[0]))
-        aspect = math.exp(low + ratio * (high - low))
-        w, h = round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            return Box(int(top * (height - h + 1)), int(left * (width - w + 1)), h, w)
-    w = min(width, max(1, round(height * crop.ratio[1])))
-    h = min(height, max(1, round(width / crop.ratio[0])))
-    return Box((height - h) // 2, (width - w) // 2, h, w)
 
 
 def crop_query(pixels: Pixels, box: NDArray[np.float64], crop: Crop) -> Pixels:

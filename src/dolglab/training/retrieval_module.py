@@ -1,28 +1,41 @@
-"""How a training measures: the Lightning module that validates, and the test after it."""
+"""How a training measures: the Lightning module that validates."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import lightning as L
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from dolglab.contracts import BadImage, Benchmark, ImageBatch, Ranking, Resize
-from dolglab.data.module import LandmarkDataModule
-from dolglab.errors import UserError
-from dolglab.evaluation.evaluator import Evaluator, FeatureExtractor
-from dolglab.extraction.extract import Images
-from dolglab.extraction.extractor import Extractor, check_protocol, for_inference
+from dolglab.contracts import BadImage, Benchmark, ImageBatch, Ranking, Resize, TrainingSet
+from dolglab.extraction.extractor import Extractor, check_protocol
 from dolglab.models.dolg import DescriptorModel
 from dolglab.processes import distributed, gather_all
 from dolglab.retrieval.index import FlatIndex, Index
 from dolglab.retrieval.map_metric import RetrievalMetric
-from dolglab.retrieval.pipeline import RetrievalPipeline
+
+
+@runtime_checkable
+class LandmarkData(Protocol):
+    """What a training asks of its data module, beside loaders of `Batch` and `ImageBatch`; `LandmarkDataModule` is one.
+
+    Attributes:
+        training: names the images of a batch whose loss is not finite; None where they have no names.
+        validation: a benchmark for each validation loader.
+    """
+
+    training: TrainingSet | None
+    validation: list[Benchmark]
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Whole global batches there are in training."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ class RetrievalModule(L.LightningModule):
         self._runs = []
 
     @property
-    def _data(self) -> LandmarkDataModule:
+    def _data(self) -> LandmarkData:
         """The trainer's data module, which Lightning attaches without declaring it."""
         return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -118,44 +131,6 @@ def share_buffers(model: nn.Module) -> None:
     if distributed():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
-
-
-def run_test(
-    trainer: L.Trainer,
-    data: LandmarkDataModule,
-    network: DescriptorModel,
-    options: ExtractionOptions,
-    store: Path,
-    stage: str = "test",
-    checkpoint: Path | None = None,
-) -> list[Ranking]:
-    """Run the data module's test benchmarks as an evaluation does, which finds the descriptors in `store` afterwards.
-
-    Args:
-        trainer: whose processes describe the images, and whose loggers take the figures.
-        network: in eval mode.
-        stage: before the names of what is logged.
-        checkpoint: the checkpoint that is kept whatever happens here.
-
-    Returns one ranking a benchmark, in the main process; none in the others.
-    Raises UserError, which says that a given checkpoint is kept, where an image stops the test.
-    """
-    images = Images(data.max_side, data.on_error == "skip", data.reading, data.workers, data.eval_batch)
-    inference = for_inference(network, str(trainer.precision))
-    extractor = FeatureExtractor(trainer, images, store, Extractor(inference, options.scales, options.resize))
-    evaluator = Evaluator(extractor, RetrievalPipeline(options.index))
-    try:
-        found = [evaluator.run(benchmark) for benchmark in data.test]
-    except UserError as error:
-        context = f"training is done and {checkpoint} is kept, but the test stopped: " if checkpoint else ""
-        raise UserError(f"{context}{error}") from None
-    rankings = [ranking for ranking in found if ranking is not None]
-    for number, ranking in enumerate(rankings):
-        for logger in trainer.loggers:
-            figures = {**logged_figures(stage, number, ranking), "epoch": trainer.current_epoch}
-            logger.log_metrics(figures, trainer.global_step)
-            logger.save()
-    return rankings
 
 
 def logged_figures(stage: str, number: int, ranking: Ranking) -> dict[str, float]:
