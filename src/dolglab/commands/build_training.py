@@ -36,6 +36,7 @@ from dolglab.training import callbacks, checkpointing
 from dolglab.training.module import LandmarkModule, check_trainer
 from dolglab.training.optim import lr_factor
 from dolglab.training.retrieval_module import ExtractionOptions
+from dolglab.training.sync_batchnorm import SyncBatchNorm
 from dolglab.training.wandb_logging import Dashboard, WandbLog
 
 # What `model=from_checkpoint` builds, and the groups at the root that the parts of a network are.
@@ -183,7 +184,7 @@ def build_trainer(cfg: DictConfig, run: Path, validates: bool) -> L.Trainer:
         max_steps=-1,
         logger=loggers,
         callbacks=watching,
-        plugins=[checkpointing.AtomicCheckpointIO()],
+        plugins=[checkpointing.AtomicCheckpointIO(), *([SyncBatchNorm()] if cfg.trainer.sync_batchnorm else [])],
         enable_progress_bar=sys.stdout.isatty(),
     )
 
