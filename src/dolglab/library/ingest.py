@@ -31,6 +31,7 @@ from dolglab.library.catalogue import FILE, Catalogue
 from dolglab.library.contents import Photo
 from dolglab.library.library import Library, model_source
 from dolglab.library.listing import Listing
+from dolglab.sharing.backends import choose_backend
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
 
 # Photos, and seconds at most, between two moments at which what was done is kept.
@@ -39,6 +40,8 @@ COMMIT_PHOTOS, COMMIT_SECONDS = 512, 60.0
 READ_AHEAD = 8
 # Photos that a plan describes to know how long one takes.
 PLAN_SAMPLE = 16
+# Files of which one is taken to see what runs the network faster.
+TRIED_FILES = 16
 # Kinds of left out files, and rows of a table for no photo, that are named.
 NAMED_KINDS, NAMED_ROWS = 6, 20
 # The size of a photo that is to be tried again: no file has it.
@@ -91,7 +94,9 @@ def embed_places(
             scales, max_side = made["scales"], made["max_side"]
         reading: Colour = colour or made["colour"]
         source = model or (model_source(made) if "source" in made else None)
-        loaded = load_extractor(source, scales, max_side, backend, reading, threads=1)
+        # What made a library goes on with it.
+        fingerprint = made.get("model") if model is None else None
+        loaded = load_extractor(source, scales, max_side, backend, reading, fingerprint, threads=1)
         print(f"model: {loaded.identity['title']}")
         if plan:
             _print_plan(library, loaded, files, threads, again, damaged)
@@ -107,6 +112,8 @@ def embed_places(
             if again:
                 opened.describe_anew((file.name for file in files.changed()), reading)
             todo = files.changed_count()
+            if backend == "auto":
+                loaded = choose_backend(loaded, todo, partial(_first_pixels, loaded, files.changed()))
             with Progress(console=Console(stderr=True), disable=not todo) as bar:
                 task = bar.add_task("describing", total=todo)
 
@@ -356,6 +363,15 @@ def _read(file: PhotoFile, max_side: int, reading: Reading) -> _Decoded | Photo:
         may_pass = isinstance(error, OSError | MissingReaderError)
         photo = replace(_photo(file), reason=reason(error), digest=None)
         return replace(photo, size=UNKNOWN_SIZE) if may_pass else photo
+
+
+def _first_pixels(loaded: LoadedExtractor, files: Iterable[PhotoFile]) -> Pixels | None:
+    """The pixels of the first file that can be read, if it is among the first few."""
+    for file in islice(files, TRIED_FILES):
+        found = _read(file, loaded.identity["max_side"], loaded.reading)
+        if isinstance(found, _Decoded) and found.pixels is not None:
+            return found.pixels
+    return None
 
 
 def _photo(file: PhotoFile) -> Photo:
