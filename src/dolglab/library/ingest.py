@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from dolglab.concurrency import prefetch_map
+from dolglab.concurrency import available_memory, prefetch_map
 from dolglab.contracts import Colour
 from dolglab.data.colour import Pixels
 from dolglab.data.image_errors import BrokenImageError, MissingReaderError, TooLargeError, reason
@@ -38,6 +38,9 @@ from dolglab.sharing.loading import LoadedExtractor, load_extractor
 COMMIT_PHOTOS, COMMIT_SECONDS = 512, 60.0
 # Photos that each thread reads ahead.
 READ_AHEAD = 8
+# Bytes of a pass for each pixel, as transformers take for attention (convolutions take a quarter), and the share of the
+# memory that passes may take.
+PASS_BYTES, PASS_SHARE = 1_200, 0.75
 # Photos that a plan describes to know how long one takes.
 PLAN_SAMPLE = 16
 # Files of which one is taken to see what runs the network faster.
@@ -330,11 +333,21 @@ def describe_files(
     def describe(group: list[tuple[int, Pixels]]) -> NDArray[np.float32]:
         return describer.together([image for _, image in group])
 
-    workers = describer.workers
+    workers = passes_side_by_side(describer.workers, loaded.identity["max_side"] * max(1, *loaded.identity["scales"]))
     for group, descriptors in prefetch_map(describe, groups(), workers, workers + 1, describer.share_cores):
         for (place, image), descriptor in zip(group, descriptors, strict=True):
             file, further = by_place.pop(place)
             yield Described(file, image.shape[:2], descriptor, further)
+
+
+def passes_side_by_side(most: int, side: float) -> int:
+    """How many photos of up to `side` pixels a side are described at the same time: what memory there is has room for.
+
+    >>> passes_side_by_side(1, 10**9)
+    1
+    """
+    room = available_memory() * PASS_SHARE / (PASS_BYTES * side**2)
+    return max(1, int(min(most, room)))
 
 
 class _Decoded(NamedTuple):
