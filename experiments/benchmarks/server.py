@@ -1,10 +1,11 @@
-"""The server under load on loopback: searches a second, how long they take, memory, and what overload is answered.
+"""The server under load on loopback, beside a bare one: searches a second, memory, and what overload is answered.
 
     PYTHONPATH=. python experiments/benchmarks/server.py [--photos N] [--searches N] [--clients N]
 
-A library of made-up photos is served by `python -m src.serve` in a process of its own. First as many searches, from so
-many clients that each wait for their answer; beside it the plain reference: the same searches one after another by the
-library itself, without a server. Then eight times as many clients, so that the queue overflows; then one client beyond
+A library of made-up photos is served by `python -m src.serve` in a process of its own, and its descriptors by a bare
+application of FastAPI, onnxruntime and faiss, which checks nothing: as many searches in turn, one at a time and from so
+many clients that each wait for their answer. Processor time is that of a server and its decoders. Then searches of the
+library itself, without a server; then eight times as many clients, so that the queue overflows; then one client beyond
 its rate. Anything but 200, 429 and 503, a connection that breaks, and a server that does not search afterwards count
 as failures. Memory is the highest of the server's process (VmHWM).
 """
@@ -13,8 +14,10 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,9 +25,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import faiss
 import httpx
 import numpy as np
 from PIL import Image
@@ -32,7 +36,32 @@ from PIL import Image
 from dolglab.data.photos import query_pixels
 from dolglab.library.ingest import embed_places
 from dolglab.library.search_engine import SearchEngine
+from dolglab.sharing.networks import load_network
+from dolglab.sharing.onnx_export import write_onnx
 
+# A search as short as it can be: no limits, no checks, decoding in the process itself.
+BARE = """
+import json, socket, sys
+import cv2, faiss, numpy as np, onnxruntime, simplejpeg, uvicorn
+from fastapi import FastAPI, UploadFile
+model, index, names, side = *sys.argv[1:4], int(sys.argv[4])
+session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+index, names = faiss.read_index(index), json.load(open(names))
+app = FastAPI()
+@app.post("/api/search")
+def search(photo: UploadFile):
+    image = simplejpeg.decode_jpeg(photo.file.read())
+    factor = side / max(image.shape[:2])
+    if factor < 1:
+        height, width = (round(length * factor) for length in image.shape[:2])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    (descriptor,) = session.run(None, {"images": np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32)})
+    cosines, rows = index.search(descriptor, 20)
+    return [{"name": names[row], "cosine": float(cosine)} for cosine, row in zip(cosines[0], rows[0])]
+listener = socket.create_server(("127.0.0.1", 0))
+print(f"http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)
+uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+"""
 MODEL, MAX_SIDE = "efficientnet_lite0", 512
 WIDTH, HEIGHT, CELLS = 640, 480, 40
 OFTEN, SELDOM = 1e9, 60
@@ -45,6 +74,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=100)
     parser.add_argument("--searches", type=int, default=200)
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5, help="of the comparison with the bare application")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         photos = [jpeg(seed) for seed in range(options.photos)]
@@ -55,6 +85,7 @@ def main() -> None:
         embed_places([str(root)], library, model=MODEL, max_side=MAX_SIDE)
         queries = [photos[number % len(photos)] for number in range(options.searches)]
         print(f"\nthe library itself, one after another: {plain(library, queries):.1f} searches/s")
+        compare(library, Path(folder), queries, options.clients, options.rounds)
         with served(library, OFTEN) as (address, process):
             ask(address, queries[:8], 1)
             print(f"memory of the server after its first searches: {memory(process):.0f} MB")
@@ -84,10 +115,55 @@ def plain(library: str, queries: Sequence[bytes]) -> float:
     return len(queries) / (time.perf_counter() - start)
 
 
+def compare(library: str, folder: Path, queries: Sequence[bytes], clients: int, rounds: int) -> None:
+    """Print searches a second and processor time of a search of the server and of the bare application."""
+    engine = SearchEngine(library)
+    keys = engine.library.keys()
+    index = faiss.IndexFlatIP(engine.library.identity["dim"])
+    index.add(engine.library.descriptors(keys))  # pyright: ignore[reportCallIssue]
+    faiss.write_index(index, str(folder / "index.faiss"))
+    found = engine.library.catalogue.photos(keys.tolist())
+    (folder / "names.json").write_text(json.dumps([found[key].name for key in keys.tolist()]))
+    write_onnx(load_network(MODEL), folder / "model.onnx")
+    bare = [sys.executable, "-c", BARE, *(str(folder / name) for name in ("model.onnx", "index.faiss", "names.json"))]
+    with served(library, OFTEN) as ours, running([*bare, str(MAX_SIDE)]) as plain:
+        servers = {"bare": plain, "ours": ours}
+        for count in (1, clients):
+            rates: dict[str, list[float]] = {name: [] for name in servers}
+            costs: dict[str, list[float]] = {name: [] for name in servers}
+            for turn in range(rounds + 1):
+                for name, (address, process) in servers.items():
+                    before = processor_time(process)
+                    asked, seconds = timed(address, queries, count)
+                    # The first turn starts what is started once.
+                    if turn:
+                        rates[name].append(sum(status == 200 for status, _ in asked) / seconds)
+                        costs[name].append(1000 * (processor_time(process) - before) / len(asked))
+            rate, cost = ({name: statistics.median(each) for name, each in all_.items()} for all_ in (rates, costs))
+            print(
+                f"{count} at a time: ours {rate['ours']:.1f} searches/s, bare {rate['bare']:.1f} (ratio "
+                f"{rate['ours'] / rate['bare']:.2f}); processor time of one {cost['ours']:.1f} ms and "
+                f"{cost['bare']:.1f} ms (ratio {cost['bare'] / cost['ours']:.2f})",
+                flush=True,
+            )
+
+
+def processor_time(process: int) -> float:
+    """Seconds of a process and its children, so far."""
+    tasks = Path(f"/proc/{process}/task")
+    below = {child for task in tasks.iterdir() for child in (task / "children").read_text().split()}
+    times = [Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[11:13] for each in (process, *below)]
+    return sum(int(ticks) for each in times for ticks in each) / os.sysconf("SC_CLK_TCK")
+
+
+def served(library: str, rate: float) -> AbstractContextManager[tuple[str, int]]:
+    """The address of our server, and its process."""
+    return running([sys.executable, "-m", "src.serve", "--library", library, "--port", "0", "--rate", str(rate)])
+
+
 @contextmanager
-def served(library: str, rate: float) -> Iterator[tuple[str, int]]:
-    """The address of a server, and its process."""
-    command = [sys.executable, "-m", "src.serve", "--library", library, "--port", "0", "--rate", str(rate)]
+def running(command: list[str]) -> Iterator[tuple[str, int]]:
+    """The address that a server prints, and its process."""
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context, parent_process
+from pathlib import Path
 from typing import TypeVar
 
 from dolglab.errors import UserError
@@ -34,6 +38,24 @@ def available_cores() -> int:
     if stated.isdecimal() and int(stated):
         return int(stated)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory(root: Path = Path("/")) -> float:
+    """Bytes that this process may still take, of the machine's and of its container's; infinite where none says so.
+
+    Args:
+        root: where Linux's `proc` and `sys` are.
+    """
+    found = []
+    with suppress(OSError):
+        found += [1024 * int(kb) for kb in re.findall(r"MemAvailable:\s+(\d+) kB", (root / "proc/meminfo").read_text())]
+    # No number is no limit.
+    with suppress(OSError, ValueError):
+        limit, taken = (int((root / "sys/fs/cgroup" / name).read_text()) for name in ("memory.max", "memory.current"))
+        # Of what is taken, files are given back for the asking.
+        files = re.findall(r"active_file (\d+)", (root / "sys/fs/cgroup/memory.stat").read_text())
+        found.append(max(0, limit - taken + sum(map(int, files))))
+    return min(found, default=math.inf)
 
 
 def process_map(

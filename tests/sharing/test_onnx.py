@@ -20,18 +20,10 @@ from dolglab.models.checkpoint import load_model
 from dolglab.models.dolg import DOLG, GlobalDescriptor
 from dolglab.models.pooling import RMAC, GeM
 from dolglab.sharing import onnx_export
-from dolglab.sharing.export import export
 from dolglab.sharing.loading import load_extractor
 from dolglab.sharing.onnx_export import check_exportable, write_onnx
 
 SHAPES = [(1, 3, 33, 64), (3, 3, 97, 131), (1, 3, 160, 160), (2, 3, 201, 75)]
-
-
-@pytest.fixture(scope="session")
-def folder(checkpoint: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported DOLG (ResNet-18, ASPP, concatenated) with both ONNX files."""
-    out = tmp_path_factory.mktemp("shared") / "model"
-    return export(str(out), checkpoint=str(checkpoint), onnx=True, int8=True, calibrate=str(photos))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from dolglab.concurrency import available_cores
 from dolglab.contracts import FloatArray
 from dolglab.data.colour import Pixels
 from dolglab.errors import UserError
-from dolglab.extraction.shapes import CPU_PIXELS, ShapeBuckets, check_protocol, scaled_sides
+from dolglab.extraction.shapes import ONNX_PIXELS, ShapeBuckets, check_protocol, scaled_sides
 
 if TYPE_CHECKING:
     from dolglab.extraction.extractor import Extractor
@@ -101,7 +101,7 @@ class OnnxDescriber(Describer):
         self.workers = max(1, available_cores() // session.threads)
 
     def buckets(self) -> ShapeBuckets[Pixels]:
-        return ShapeBuckets(CPU_PIXELS / max(1.0, *self.scales) ** 2)
+        return ShapeBuckets(ONNX_PIXELS / max(1.0, *self.scales) ** 2)
 
     def together(self, photos: Sequence[Pixels]) -> FloatArray:
         found = [self.session(_scaled(photos, scale)) for scale in self.scales]

@@ -26,7 +26,8 @@ from dolglab.library.catalogue import FILE, Catalogue
 from dolglab.library.contents import Photo
 from dolglab.library.library import Library, model_source
 from dolglab.library.listing import Listing
-from dolglab.library.local_engine import UNKNOWN_SIZE, Described, describe_files
+from dolglab.library.local_engine import UNKNOWN_SIZE, Described, describe_files, first_pixels
+from dolglab.sharing.backends import choose_backend
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
 
 # Photos, and seconds at most, between two moments at which what was done is kept.
@@ -94,7 +95,9 @@ def embed_places(
             scales, max_side = made["scales"], made["max_side"]
         reading: Colour = colour or made["colour"]
         source = model or (model_source(made) if "source" in made else None)
-        loaded = load_extractor(source, scales, max_side, backend, reading, threads=1)
+        # What made a library goes on with it.
+        fingerprint = made.get("model") if model is None else None
+        loaded = load_extractor(source, scales, max_side, backend, reading, fingerprint, threads=1)
         print(f"model: {loaded.identity['title']}")
         if plan:
             _print_plan(library, loaded, files, threads, again, damaged)
@@ -108,6 +111,8 @@ def embed_places(
             if again:
                 opened.describe_anew((file.name for file in files.changed()), reading)
             todo = files.changed_count()
+            if backend == "auto" and engine == "local":
+                loaded = choose_backend(loaded, todo, partial(first_pixels, loaded, files.changed()))
             with Progress(console=Console(stderr=True), disable=not todo) as bar:
                 task = bar.add_task("describing", total=todo)
 

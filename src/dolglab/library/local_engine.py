@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.concurrency import prefetch_map
+from dolglab.concurrency import available_memory, prefetch_map
 from dolglab.data.colour import Pixels
 from dolglab.data.image_errors import BrokenImageError, MissingReaderError, TooLargeError, reason
 from dolglab.data.image_formats import read_header
@@ -23,6 +24,11 @@ from dolglab.sharing.loading import LoadedExtractor
 
 # Photos that each thread reads ahead.
 READ_AHEAD = 8
+# Bytes of a pass for each pixel, as transformers take for attention (convolutions take a quarter), and the share of the
+# memory that passes may take.
+PASS_BYTES, PASS_SHARE = 1_200, 0.75
+# Files of which one is taken to see what runs the network faster.
+TRIED_FILES = 16
 # Photos that are not to be described, and are given on together.
 PASSED_PHOTOS = 64
 # The size of a photo that is to be tried again: no file has it.
@@ -81,10 +87,26 @@ def describe_files(
         descriptors = iter(describer.together(pixels) if pixels else ())
         return [None if each.pixels is None else next(descriptors) for each in group]
 
-    workers = describer.workers
+    workers = passes_side_by_side(describer.workers, loaded.identity["max_side"] * max(1, *loaded.identity["scales"]))
     for group, descriptors in prefetch_map(describe, groups(), workers, workers + 1, describer.share_cores):
         for each, descriptor in zip(group, descriptors, strict=True):
             yield Described(each.photo, descriptor, each.further)
+
+
+def passes_side_by_side(most: int, side: float) -> int:
+    """How many photos of up to `side` pixels a side are described at the same time: what memory there is has room for.
+
+    >>> passes_side_by_side(1, 10**9)
+    1
+    """
+    room = available_memory() * PASS_SHARE / (PASS_BYTES * side**2)
+    return max(1, int(min(most, room)))
+
+
+def first_pixels(loaded: LoadedExtractor, files: Iterable[PhotoFile]) -> Pixels | None:
+    """The pixels of the first file that can be read, if it is among the first few."""
+    found = (_read(file, loaded.identity["max_side"], loaded.reading).pixels for file in islice(files, TRIED_FILES))
+    return next((pixels for pixels in found if pixels is not None), None)
 
 
 class _Read(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,19 +23,21 @@ from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
 from dolglab.extraction.describer import INSIDE, ONNX_FILE, Describer, OnnxDescriber, Session, TorchDescriber
 from dolglab.models.locate import locate
+from dolglab.sharing.graph_cache import FASTER, KeptGraph
 from dolglab.sharing.networks import PRETRAINED, address_of, default_source, is_hub_folder, load_network, title_of
 
 if TYPE_CHECKING:
     # Whoever runs an ONNX file does without torch.
     from dolglab.extraction.extractor import Extractor
+    from dolglab.models.dolg import DescriptorModel
 
 Backend = Literal["auto", "torch", "onnx"]
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 
 # Graphs of packaged networks, whose weights lie in packages of their own (see experiments/offline_backbone).
 GRAPHS = {"efficientnet_lite0": Path(__file__).with_name("efficientnet_lite0.onnx")}
-# Part of the names of cached ONNX files: counts up when a graph is made otherwise.
-GRAPH_VERSION = 1
+# What exports a network, and runs and keeps the file.
+EXPORT_PACKAGES = ("onnx", "onnxscript", "onnxruntime", "platformdirs")
 
 
 class LoadedModel:
@@ -108,14 +111,19 @@ class LoadedExtractor:
         """The network by torch, which explains a cosine. Raises UserError where another one is there by now."""
         if self.loaded is not None:
             return self.loaded
-        from dolglab.extraction.descriptor_store import fingerprint
         from dolglab.extraction.extractor import Extractor
+
+        return Extractor(self.network(), self.identity["scales"])
+
+    def network(self) -> DescriptorModel:
+        """The network as it is loaded, once more. Raises UserError where another one is there by now."""
+        from dolglab.extraction.descriptor_store import fingerprint
 
         network = load_network(self.identity["source"])
         # An int8 file has its network's fingerprint with "-int8" behind it.
         if fingerprint(network) != self.identity["model"].removesuffix("-int8"):
             raise UserError(f"{self.identity['source']} is another network by now")
-        return Extractor(network, self.identity["scales"])
+        return network
 
 
 def load_extractor(
@@ -134,10 +142,10 @@ def load_extractor(
         max_side: photos are shrunk to this many pixels before.
         backend: what runs the network. "torch" takes a GPU where there is one (not run on one yet). "onnx" runs the
             exported folder's own file on the CPU where that is of this network, and otherwise one that is made once
-            for each network and kept in the user's cache. "auto" is "onnx" for a network whose graph is part of this
-            package, without a GPU, where onnxruntime is installed, and "torch" for others. It is no part of the
-            identity: all give the same descriptors within 1e-4. An ONNX file that gives others, such as an int8 one,
-            is named by `source`.
+            for each network and kept in the user's cache. "auto" is "onnx" without a GPU, where onnxruntime is
+            installed, for a network whose graph is part of this package or is kept and was faster (see
+            `choose_backend`, which makes it), and "torch" for others. It is no part of the identity: all give the same
+            descriptors within 1e-4. An ONNX file that gives others, such as an int8 one, is named by `source`.
         colour: how photos are read, see `Reading`.
         fingerprint: of the network that is wanted, where that is known: its ONNX file is then found without torch.
         threads: cores of one pass through an ONNX file; 0 for all.
@@ -147,7 +155,7 @@ def load_extractor(
     if backend not in get_args(Backend):
         raise UserError(f"--backend is {', '.join(get_args(Backend)[:-1])} or {get_args(Backend)[-1]}, not {backend}")
     source = default_source() if source is None else source
-    session = find_session(source, backend, fingerprint, threads)
+    session = find_session(source, backend, fingerprint, size_of(max_side, scales), threads)
     if session is None and backend == "onnx":
         session = _exported_session(source, threads)
     if session is not None:
@@ -168,29 +176,48 @@ def load_extractor(
     return LoadedExtractor(describer, identity, loaded)
 
 
-def find_session(source: str, backend: str, fingerprint: str | None, threads: int = 0) -> Session | None:
+def size_of(max_side: int, scales: Sequence[float]) -> str:
+    """The size of photos as a library describes them, for `KeptGraph`.
+
+    >>> size_of(1024, [1, 0.5])
+    '1024 at 1, 0.5'
+    """
+    return f"{max_side} at {', '.join(f'{scale:g}' for scale in scales)}"
+
+
+def find_session(source: str, backend: str, fingerprint: str | None, size: str, threads: int = 0) -> Session | None:
     """The ONNX file that is to run a network, where it can be found without torch."""
     path = Path(source)
     if source.endswith(".onnx") and path.is_file():
         return Session(path, threads)
     if source in GRAPHS and (backend == "onnx" or (backend == "auto" and onnx_is_faster())):
         return _packaged_session(source, threads)
-    return _kept_session(path, fingerprint, threads) if backend == "onnx" and fingerprint else None
+    if fingerprint is None:
+        return None
+    if backend == "onnx":
+        return own_session(path, fingerprint, threads) or KeptGraph(fingerprint).session(threads)
+    if backend == "auto" and can_export() and (KeptGraph(fingerprint).speedup(size) or 0) >= FASTER:
+        return KeptGraph(fingerprint).session(threads)
+    return None
 
 
-def _kept_session(folder: Path, fingerprint: str, threads: int) -> Session | None:
-    """The exported folder's ONNX file where it is of this network, or the one in the user's cache."""
+def own_session(folder: Path, fingerprint: str, threads: int) -> Session | None:
+    """The exported folder's ONNX file, where it is of this network."""
     if (folder / ONNX_FILE).is_file():
         session = Session(folder / ONNX_FILE, threads)
         if session.about["fingerprint"] == fingerprint and session.about["normalisation"] == INSIDE:
             return session
-    cached = _cached_file(fingerprint)
-    return Session(cached, threads) if cached.is_file() else None
+    return None
 
 
 def onnx_is_faster() -> bool:
     """Whether onnxruntime is installed, and no GPU is there, which torch would take."""
     return importlib.util.find_spec("onnxruntime") is not None and shutil.which("nvidia-smi") is None
+
+
+def can_export() -> bool:
+    """Whether `onnx_is_faster`, and networks can be exported."""
+    return onnx_is_faster() and all(importlib.util.find_spec(package) for package in EXPORT_PACKAGES)
 
 
 def _packaged_session(source: str, threads: int) -> Session:
@@ -206,7 +233,6 @@ def _packaged_session(source: str, threads: int) -> Session:
 def _exported_session(source: str, threads: int) -> Session:
     """The ONNX file of a network that is read with torch, made where there is none."""
     from dolglab.extraction.descriptor_store import fingerprint
-    from dolglab.sharing.onnx_export import write_onnx
 
     if is_hub_folder(source):
         from dolglab.sharing.hub import fetch
@@ -214,11 +240,12 @@ def _exported_session(source: str, threads: int) -> Session:
         source = str(fetch(source, ONNX_FILE))
     network = load_network(source)
     made_by = fingerprint(network)
-    session = _kept_session(Path(source), made_by, threads)
+    kept = KeptGraph(made_by)
+    session = own_session(Path(source), made_by, threads) or kept.session(threads)
     if session is None:
-        print("the network is exported to ONNX, once")
-        write_onnx(network, _cached_file(made_by))
-        session = Session(_cached_file(made_by), threads)
+        print("the network is exported to ONNX, once", file=sys.stderr)
+        kept.write(network)
+        session = Session(kept.path, threads)
     return session
 
 
@@ -233,12 +260,3 @@ def _torch_extractor(source: str, scales: Sequence[float]) -> tuple[Extractor, s
     made_by = fingerprint(network)
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
     return Extractor(for_inference(network), scales), made_by
-
-
-def _cached_file(fingerprint: str) -> Path:
-    """The ONNX file of a network in the user's cache, which need not be there."""
-    try:
-        from platformdirs import user_cache_path
-    except ModuleNotFoundError:
-        raise UserError("--backend onnx wants platformdirs: pip install 'dolglab[onnx]'") from None
-    return user_cache_path("dolglab") / "onnx" / f"{fingerprint}-{GRAPH_VERSION}.onnx"

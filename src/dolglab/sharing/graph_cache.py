@@ -1,0 +1,118 @@
+"""ONNX files of networks in the user's cache, each with a record of what it is and how fast it was. Without torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dolglab.errors import UserError
+from dolglab.extraction.describer import Session
+from dolglab.io import sha256_of, write_bytes, write_text
+
+if TYPE_CHECKING:
+    # Whoever runs an ONNX file does without torch.
+    from dolglab.models.dolg import DescriptorModel
+
+# Counts up when a graph is made otherwise.
+GRAPH_VERSION = 2
+# From how many times torch's speed on onnxruntime is taken: a transformer as fast takes ten times the memory.
+FASTER = 1.05
+
+
+@dataclass
+class Record:
+    """What is known of a kept ONNX file.
+
+    Attributes:
+        versions: of the way it was made, and of what runs it.
+        sha256: of its bytes.
+        speedups: how many times as fast as torch it was, by the size of photos.
+    """
+
+    versions: str
+    sha256: str
+    speedups: dict[str, float] = field(default_factory=dict)
+
+
+class KeptGraph:
+    """The ONNX file of the network with a fingerprint, in the user's cache; there may be none.
+
+    Raises UserError where platformdirs is missing.
+    """
+
+    def __init__(self, fingerprint: str) -> None:
+        try:
+            from platformdirs import user_cache_path
+        except ModuleNotFoundError:
+            raise UserError("--backend onnx wants platformdirs: pip install 'dolglab[onnx]'") from None
+        self._fingerprint = fingerprint
+        self.path: Path = user_cache_path("dolglab") / "onnx" / f"{fingerprint}.onnx"
+        self._record = self.path.with_suffix(".json")
+
+    def session(self, threads: int) -> Session | None:
+        """The file, ready to run; one that is damaged, or of other versions, is taken away, and a line says so."""
+        if not self.path.is_file():
+            return None
+        try:
+            if self._read().sha256 != sha256_of(self.path):
+                raise UserError("damaged")
+            session = Session(self.path, threads)
+            if session.about["fingerprint"] != self._fingerprint:
+                raise UserError("of another network")
+            return session
+        except UserError as error:
+            why = error
+        self.remove()
+        print(f"the network's ONNX file is taken out of the cache ({why}): made anew where that pays", file=sys.stderr)
+        return None
+
+    def speedup(self, size: str) -> float | None:
+        """How many times as fast as torch it was for photos of that size; None where that was not measured."""
+        try:
+            return self._read().speedups.get(size) if self.path.is_file() else None
+        except UserError:
+            return None
+
+    def write(self, network: DescriptorModel) -> None:
+        """Export the network. Raises UserError as `write_onnx`, and OSError where the cache does not take it."""
+        from dolglab.sharing.onnx_export import write_onnx
+
+        write_onnx(network, self.path)
+        self._write(Record(_versions(), sha256_of(self.path)))
+
+    def copy(self, exported: Path) -> None:
+        """Keep a copy of the file of an exported folder. Raises OSError where the cache does not take it."""
+        write_bytes(self.path, exported.read_bytes())
+        self._write(Record(_versions(), sha256_of(self.path)))
+
+    def note(self, size: str, speedup: float) -> None:
+        """Keep how many times as fast as torch it was for photos of a size."""
+        record = self._read()
+        record.speedups[size] = speedup
+        self._write(record)
+
+    def remove(self) -> None:
+        """Take it away."""
+        self._record.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+    def _read(self) -> Record:
+        try:
+            record = Record(**json.loads(self._record.read_bytes()))
+            record.speedups = {str(size): float(speedup) for size, speedup in record.speedups.items()}
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError("damaged") from error
+        if record.versions != _versions():
+            raise UserError(f"of other versions ({record.versions})")
+        return record
+
+    def _write(self, record: Record) -> None:
+        write_text(self._record, json.dumps(asdict(record), indent=1) + "\n")
+
+
+def _versions() -> str:
+    return f"graph {GRAPH_VERSION}, onnxruntime {version('onnxruntime')}"
