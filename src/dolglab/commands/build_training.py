@@ -184,7 +184,7 @@ def build_trainer(cfg: DictConfig, run: Path, validates: bool) -> L.Trainer:
         max_steps=-1,
         logger=loggers,
         callbacks=watching,
-        plugins=[checkpointing.AtomicCheckpointIO(), *([SyncBatchNorm()] if cfg.trainer.sync_batchnorm else [])],
+        plugins=[checkpointing.AtomicCheckpointIO(), *([SyncBatchNorm()] if cfg.trainer.get("sync_batchnorm") else [])],
         enable_progress_bar=sys.stdout.isatty(),
     )
 
