@@ -37,6 +37,7 @@ from dolglab.sharing.networks import PRETRAINED
 
 DIM, CENTRES, BLOCK, QUERIES, TOP = 512, 1000, 10_000, 200, 20
 IDENTITY = {"model": "random", "title": "random", "source": "random", "dim": DIM, "scales": [1.0], "max_side": 1}
+IDENTITY |= {"colour": "srgb", "decoding": "full"}
 
 
 def filling(folder: Path, count: int, rounds: int) -> None:

@@ -20,9 +20,10 @@ from dolglab.library.contents import Photo
 from dolglab.library.duplicates import write_duplicates
 from dolglab.library.library import Library
 from dolglab.library.stores import STORES, SegmentLimits
+from photo_library.made import identity
 
 DIM = 16
-IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": DIM, "scales": [1.0], "max_side": 64, "colour": "srgb"}
+IDENTITY = identity(DIM)
 
 
 def unit(count: int, seed: int) -> np.ndarray:
