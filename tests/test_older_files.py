@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -10,9 +11,14 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 import dolglab
 from dolglab.commands.hydra_cli import renamed
+from dolglab.data.image_reading import Reading, decode, decode_shrunk, shrink
+from dolglab.data.photos import query_pixels
+from dolglab.library.ingest import embed_places
+from dolglab.library.search_engine import SearchEngine
 from dolglab.models.checkpoint import load_model, safe_config
 from dolglab.models.dolg import DOLG
 from dolglab.renamed import RENAMED, current_target
@@ -56,6 +62,34 @@ def test_a_library_is_searched_and_gives_the_same_answers(tmp_path: Path) -> Non
     found = json.loads(done.stdout)[0]["answers"]
     assert [answer["photo"] for answer in found] == [answer["photo"] for answer in expected]
     np.testing.assert_allclose([a["cosine"] for a in found], [a["cosine"] for a in expected], atol=1e-5)
+
+
+def test_a_library_goes_on_as_it_was_made(tmp_path: Path) -> None:
+    """With its own side and colours, and photos decoded whole."""
+    shutil.copytree(MADE / "library", tmp_path / "library")
+    data = large_photo()
+    (tmp_path / "large.jpg").write_bytes(data)
+    embed_places([str(tmp_path / "large.jpg")], str(tmp_path / "library"))
+    engine = SearchEngine(tmp_path / "library")
+    how = {key: engine.library.identity[key] for key in ("max_side", "scales", "colour", "decoding")}
+    assert how == {"max_side": 1024, "scales": [1.0], "colour": "ignore", "decoding": "full"}
+    whole = shrink(decode(data, Reading(colour="ignore")), 1024)
+    query = query_pixels(data, "large.jpg", engine.max_side, reading=engine.reading)
+    np.testing.assert_array_equal(query, whole)
+    ((best, *_),) = engine.search([whole], 1)
+    assert best.photo.name == str(tmp_path / "large.jpg")
+    assert best.cosine == pytest.approx(1, abs=1e-5)
+    scaled = decode_shrunk(data, 1024, engine.reading._replace(decoding="scaled"))
+    assert engine.search([scaled], 1)[0][0].cosine < 1 - 1e-4
+    engine.library.close()
+
+
+def large_photo() -> bytes:
+    """A JPEG that is more than twice as large as 1024 pixels, with detail that decoding at a scale loses."""
+    noise = np.random.default_rng(0).integers(0, 256, (1400, 2100, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 @pytest.mark.process

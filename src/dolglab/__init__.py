@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dolglab.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from dolglab.contracts import Colour
+    from dolglab.contracts import Colour, Decoding
     from dolglab.losses.margin import ArcFace as ArcFace
     from dolglab.losses.margin import CosFace as CosFace
     from dolglab.losses.margin import CurricularFace as CurricularFace
@@ -54,18 +54,23 @@ def __getattr__(name: str) -> Any:
 
 
 def load(
-    source: str | Path, scales: Sequence[float] = (1.0,), max_side: int = 1024, colour: Colour = "srgb"
+    source: str | Path,
+    scales: Sequence[float] = (1.0,),
+    max_side: int | None = None,
+    colour: Colour = "srgb",
+    decoding: Decoding = "scaled",
 ) -> LoadedModel:
     """A trained network as a function of images (see `LoadedModel`): `dolglab.load("hf://OWNER/NAME")("photo.jpg")`.
 
     Args:
         source: a checkpoint, an exported folder, hf://OWNER/NAME, released weights, "dinov2" or "efficientnet_lite0".
         scales: of each image, whose descriptors are averaged.
-        max_side: images are shrunk to this many pixels before.
+        max_side: images are shrunk to this many pixels before; None for the side that the network says it is used at.
         colour: "srgb" converts images from the ICC profile that they hold, "ignore" takes their values for sRGB.
+        decoding: "scaled" decodes large JPEG files at a scale of libjpeg's, "full" decodes the whole of them.
 
     Raises UserError for a source that is none of these.
     """
     from dolglab.sharing.loading import LoadedModel
 
-    return LoadedModel(source, scales, max_side, colour)
+    return LoadedModel(source, scales, max_side, colour, decoding)

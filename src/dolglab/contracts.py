@@ -24,6 +24,9 @@ Crop = Literal["pil", "trunc", "none"]
 Resize = Literal["released", "antialias"]
 Orientation = Literal["exif", "ignore"]
 Colour = Literal["srgb", "ignore"]
+Decoding = Literal["full", "scaled"]
+# Pixels of the longer side that photos are shrunk to for a network that does not say otherwise.
+DEFAULT_SIDE = 1024
 # What describes photos of a library: this machine, or the nodes of a Ray cluster.
 Engine = Literal["local", "ray"]
 # What a benchmark has figures for: the difficulties of Revisited Oxford and Paris, the halves of GLDv2's solutions.

@@ -19,7 +19,7 @@ from dolglab.data.preparation.scan import inspect
 from dolglab.data.tiff import open_tiff
 from picture_encodings import master, pages, saved, tiff
 
-ANYWAY = Reading(damaged=True)
+ANYWAY, SCALED = Reading(damaged=True), Reading(decoding="scaled")
 # A disk's block that was never written, or was written by something else.
 BLOCK = 4096
 GARBAGE = np.random.default_rng(0).integers(0, 256, BLOCK, np.uint8).tobytes()
@@ -59,7 +59,12 @@ def files() -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_jpeg_is_unreadable(files: dict[str, bytes], kind: str, damage: str) -> None:
     data = DAMAGES[damage](files[kind])
-    for read in (decode, lambda data: decode_shrunk(data, 64), lambda data: decode_shrunk(data, 64, max_pixels=1000)):
+    for read in (
+        decode,
+        lambda data: decode_shrunk(data, 64),
+        lambda data: decode_shrunk(data, 64, max_pixels=1000),
+        lambda data: decode_shrunk(data, 64, SCALED),
+    ):
         with pytest.raises(BrokenImageError):
             read(data)
     with pytest.raises(BrokenImageError):

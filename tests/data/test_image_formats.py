@@ -1,11 +1,14 @@
-"""Images above the usual limit of pixels, which is lowered here so that small ones are, and HEIC."""
+"""Images above the usual limit of pixels, which is lowered here so that small ones are, those that are decoded at a
+scale, and HEIC."""
 
 from __future__ import annotations
 
 import io
 import sys
+import tracemalloc
 from functools import partial
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,9 +17,11 @@ from dolglab.data import image_reading
 from dolglab.data.image_errors import BrokenImageError, TooLargeError
 from dolglab.data.image_formats import read_header
 from dolglab.data.image_reading import Reading, decode, shrink
+from icc_profiles import rgb_profile
 
 WIDTH, HEIGHT = 320, 200
 LIMIT = 30_000
+SCALED = Reading(decoding="scaled")
 
 decode_shrunk = partial(image_reading.decode_shrunk, max_pixels=LIMIT)
 
@@ -53,6 +58,52 @@ def test_a_jpeg_is_shrunk_while_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(image_reading, "shrink", seen)
     assert decode_shrunk(encoded("JPEG"), 32).shape == (20, 32, 3)
     assert decoded == [(50, 80, 3)]
+
+
+@pytest.mark.parametrize(("max_side", "scale"), [(159, 2), (64, 2), (20, 4), (10, 8)])
+def test_a_large_jpeg_is_decoded_at_half_its_size_or_less(max_side: int, scale: int) -> None:
+    """By OpenCV, which is told the scale."""
+    flag = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}[scale]
+    data = encoded("JPEG", quality=95)
+    reduced = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    assert reduced is not None
+    wanted = shrink(reduced[..., ::-1].copy(), max_side)
+    for limit in (LIMIT, HEIGHT * WIDTH):
+        found = decode_shrunk(data, max_side, SCALED, max_pixels=limit)
+        assert found.shape == wanted.shape
+        assert np.abs(found.astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize(("kind", "max_side"), [("JPEG", 160), ("JPEG", 300), ("JPEG", 400), ("PNG", 20), ("TIFF", 20)])
+def test_whatever_is_no_jpeg_or_no_larger_than_twice_the_side_is_decoded_whole(kind: str, max_side: int) -> None:
+    data = encoded(kind)
+    found = image_reading.decode_shrunk(data, max_side, SCALED)
+    np.testing.assert_array_equal(found, shrink(decode(data), max_side))
+
+
+def test_a_jpeg_that_is_decoded_at_a_scale_is_as_it_is_to_be_seen() -> None:
+    exif, profile = Image.Exif(), rgb_profile("ProPhoto")
+    exif[0x0112] = 6
+    data = encoded("JPEG", quality=95, exif=exif, icc_profile=profile)
+    wanted = shrink(decode(data), 64)
+    found = decode_shrunk(data, 64, SCALED)
+    assert found.shape == wanted.shape == (64, 40, 3)
+    assert np.abs(found.astype(int) - wanted).mean() < 2
+    assert np.abs(decode_shrunk(encoded("JPEG", quality=95), 64, SCALED).astype(int) - found.swapaxes(0, 1)).mean() > 5
+
+
+def test_a_scan_that_is_decoded_at_a_scale_takes_little_memory() -> None:
+    width, height = 6000, 5000
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), "grey").save(file, "JPEG")
+    tracemalloc.start()
+    try:
+        found = image_reading.decode_shrunk(file.getvalue(), 256, SCALED)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.shape == (213, 256, 3)
+    assert peak < 3 * width * height / 8
 
 
 def test_a_scan_is_turned_upright() -> None:

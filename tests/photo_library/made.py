@@ -13,7 +13,8 @@ from dolglab.library.library import Library
 
 
 def identity(dim: int, model: str = "m") -> dict:
-    return {"model": model, "title": "M", "source": "m", "dim": dim, "scales": [1.0], "max_side": 64, "colour": "srgb"}
+    how = {"scales": [1.0], "max_side": 64, "colour": "srgb", "decoding": "full"}
+    return {"model": model, "title": "M", "source": "m", "dim": dim, **how}
 
 
 def unit(count: int, dim: int, seed: int = 0) -> np.ndarray:

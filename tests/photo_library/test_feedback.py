@@ -10,8 +10,9 @@ import pytest
 from dolglab.library.contents import Photo
 from dolglab.library.library import Library
 from dolglab.library.search_engine import rocchio, search_with_feedback
+from photo_library.made import identity
 
-IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": 4, "scales": [1.0], "max_side": 64, "colour": "srgb"}
+IDENTITY = identity(4)
 
 
 def unit(*rows: list[float]) -> np.ndarray:

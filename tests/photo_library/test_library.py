@@ -23,8 +23,9 @@ from dolglab.library.search_engine import SearchEngine
 from dolglab.library.stores import SegmentLimits
 from dolglab.sharing.loading import LoadedExtractor
 from photo_library.conftest import describe, save
+from photo_library.made import identity
 
-IDENTITY = {"model": "m", "title": "M", "source": "m", "dim": 4, "scales": [1.0], "max_side": 64, "colour": "srgb"}
+IDENTITY = identity(4)
 
 
 def unit(*rows: list[float]) -> np.ndarray:
@@ -144,7 +145,14 @@ def test_photos_of_a_damaged_segment_are_described_anew(loaded: LoadedExtractor,
 
 
 def test_another_model_another_format_or_no_library_is_refused(library, tmp_path):
-    for key, value in (("model", "n"), ("dim", 5), ("scales", [0.5]), ("max_side", 65), ("colour", "ignore")):
+    for key, value in (
+        ("model", "n"),
+        ("dim", 5),
+        ("scales", [0.5]),
+        ("max_side", 65),
+        ("colour", "ignore"),
+        ("decoding", "scaled"),
+    ):
         said = r"M \(m\)" if key == "model" else rf"{key} .* not {re.escape(str(value))}"
         with pytest.raises(UserError, match=said):
             Library(library.folder, {**IDENTITY, key: value})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from dolglab.data.image_reading import Reading
 from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
+from dolglab.library import ingest
 from dolglab.library.catalogue import Catalogue
 from dolglab.library.ingest import embed_places
 from dolglab.library.library import Library
+from dolglab.library.search_engine import SearchEngine
 from dolglab.sharing.loading import load_extractor
 from icc_profiles import rgb_profile, values_in
 from picture_encodings import master, pages, saved
@@ -78,13 +82,70 @@ def test_what_was_not_described_anew_is_by_the_next_command(photos: Path, tmp_pa
     embed_places([str(photos)], str(library), model=MODEL, max_side=96, colour="ignore")
     with closing(Library(library)) as opened:
         # As a run leaves it that is killed before it has described any.
-        opened.describe_anew(opened.catalogue.names(), "srgb")
+        opened.describe_anew(opened.catalogue.names(), opened.identity | {"colour": "srgb"})
     assert described(library).keys() == {"wide.jpg", "plain.jpg", "three.tif"}
     capsys.readouterr()
     embed_places([str(photos)], str(library), max_side=96)
     assert capsys.readouterr().out.splitlines()[-1].startswith("3 photos described, 0 already there")
     embed_places([str(photos)], str(library), max_side=96)
     assert capsys.readouterr().out.splitlines()[-1].startswith("0 photos described, 4 already there")
+
+
+def test_a_library_goes_on_at_its_side_until_it_is_described_anew(photos: Path, tmp_path: Path) -> None:
+    """Whoever says nothing gets the model's own in a new one."""
+    plain, library = str(photos / "plain.jpg"), tmp_path / "library"
+    embed_places([plain], str(library), model=MODEL)
+    assert how_of(library) == (1024, "scaled")
+    embed_places([], str(library), again=True, max_side=60, decoding="full")
+    embed_places([plain], str(library))
+    assert how_of(library) == (60, "full")
+    for other in ({"max_side": 61}, {"scales": (0.5,)}, {"decoding": "scaled"}):
+        with pytest.raises(UserError, match="--again"):
+            embed_places([plain], str(library), **other)
+    embed_places([], str(library), again=True, decoding="scaled")
+    assert how_of(library) == (60, "scaled")
+    engine = SearchEngine(library)
+    pixels = photo_pixels(plain, 60, reading=Reading(decoding="scaled"))
+    np.testing.assert_array_equal(photo_pixels(plain, engine.max_side, reading=engine.reading), pixels)
+    expected = load_extractor(MODEL).describe([pixels])[0]
+    assert float(described(library)["plain.jpg"] @ expected) == pytest.approx(1, abs=1e-5)
+    whole = load_extractor(MODEL).describe([photo_pixels(plain, 60)])[0]
+    assert float(whole @ expected) < 1 - 1e-5
+    engine.library.close()
+
+
+def how_of(library: Path) -> tuple[int, str]:
+    with closing(Catalogue(library)) as catalogue:
+        identity = catalogue.identity()
+        return identity["max_side"], identity["decoding"]
+
+
+def test_a_plan_says_what_a_photo_takes_and_writes_nothing(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, names = tmp_path / "library", [str(photos / "plain.jpg"), str(photos / "wide.jpg")]
+    for number in range(6):
+        (photos / f"{number}.jpg").write_bytes((photos / "plain.jpg").read_bytes() + bytes(number))
+    tried = {}
+    # Time for all of them, and for no more than the first.
+    for seconds in (1e9, 0.0):
+        monkeypatch.setattr(ingest, "PLAN_SECONDS", seconds)
+        embed_places([str(photos)], str(library), model=MODEL, max_side=96, plan=True, threads=1)
+        said = capsys.readouterr().out
+        assert "10 of them to be described" in said
+        found = re.search(r"([\d.]+) s a photo by (\d+) ", said)
+        assert found is not None
+        tried[seconds] = int(found[2])
+    assert tried[1e9] > tried[0.0] > 0
+    assert not library.exists()
+    embed_places(names, str(library), model=MODEL)
+    capsys.readouterr()
+    before = how_of(library)
+    embed_places([], str(library), again=True, max_side=60, plan=True)
+    assert "2 of them to be described" in capsys.readouterr().out
+    assert how_of(library) == before
+    embed_places(names, str(library), plan=True)
+    assert "0 of them to be described" in capsys.readouterr().out
 
 
 def test_damaged_photos_are_described_on_request(photos: Path, tmp_path: Path, capsys) -> None:

@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from dolglab.data.image_reading import Reading
 from dolglab.data.photos import query_pixels
 from dolglab.library.search_engine import SearchEngine
 
@@ -35,6 +36,18 @@ def test_answers_are_those_of_the_library(client: TestClient, finder: SearchEngi
     assert best["inliers"] is None
     assert best["metadata"] == expected[0].photo.metadata
     assert np.linalg.norm(descriptor_of(found)) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_large_photo_is_decoded_as_those_of_the_library(client: TestClient, finder: SearchEngine) -> None:
+    assert finder.library.identity["decoding"] == "scaled"
+    noise, held = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8), io.BytesIO()
+    Image.fromarray(noise).save(held, "JPEG")
+    found = descriptor_of(ask(client, held.getvalue()).json())
+    as_is, whole = (
+        finder.loaded.describe([query_pixels(held.getvalue(), "query", 128, reading=Reading(decoding=decoding))])[0]
+        for decoding in ("scaled", "full")
+    )
+    assert found @ as_is > 1 - 1e-5 > found @ whole
 
 
 def test_a_box_is_searched_for_alone(client: TestClient, query: bytes) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dolglab.commands.typer_cli import Allow, Backend, run_command, user_errors
-from dolglab.contracts import Colour, Engine
+from dolglab.contracts import Colour, Decoding, Engine
 from dolglab.errors import UserError
 
 MODEL = "A checkpoint, an exported folder (hf://OWNER/NAME), released weights, dinov2 or efficientnet_lite0."
@@ -18,6 +18,9 @@ ENGINE = "What describes the photos: local, this machine, or ray, the nodes of a
 ADDRESS = "Of --engine ray: HOST:PORT, auto on a node of the cluster, or local (default), this machine's cores."
 STORE = "Where descriptors lie: flat (default), files in the library; milvus; the address of a Milvus server."
 COLOUR = "srgb (default) converts photos from their ICC profiles, ignore does not; a library goes on as it began."
+DECODING = "scaled (default) decodes large JPEGs at a scale of libjpeg's, full all of them; a library goes on."
+SCALES = "Scales of each photo, such as 0.7071,1,1.4142; the library's, or 1."
+SIDE = "Photos are shrunk to so many pixels; the library's, or those that the model says it is used at."
 DAMAGED = "Describe damaged JPEGs too, as far as they can be read."
 EXCLUDE = "A name, or a path below the folder, that is left out, such as thumbs or '2019/*.png'; may be repeated."
 AGAIN = "Describe these photos anew, also those that have not changed; without any, all of the library."
@@ -29,8 +32,8 @@ def main(
     places: Annotated[list[str] | None, typer.Argument(help=PLACES)] = None,
     listed: Annotated[str | None, typer.Option("--list", help=LIST)] = None,
     model: Annotated[str | None, typer.Option(help=MODEL)] = None,
-    scales: Annotated[str, typer.Option(help="Scales of each photo, such as 0.7071,1,1.4142.")] = "1",
-    max_side: Annotated[int, typer.Option(help="Photos are shrunk to so many pixels.", min=1)] = 1024,
+    scales: Annotated[str | None, typer.Option(help=SCALES)] = None,
+    max_side: Annotated[int | None, typer.Option(help=SIDE, min=1)] = None,
     metadata: Annotated[str | None, typer.Option(help="A CSV with a column `file` and any others.")] = None,
     threads: Annotated[int, typer.Option(help="Threads that read and decode.", min=1)] = 2,
     shard: Annotated[str | None, typer.Option(help=SHARD)] = None,
@@ -39,6 +42,7 @@ def main(
     store: Annotated[str | None, typer.Option(help=STORE)] = None,
     backend: Backend = "auto",
     colour: Annotated[Colour | None, typer.Option(help=COLOUR)] = None,
+    decoding: Annotated[Decoding | None, typer.Option(help=DECODING)] = None,
     damaged: Annotated[bool, typer.Option("--damaged", help=DAMAGED)] = False,
     exclude: Annotated[list[str] | None, typer.Option(help=EXCLUDE)] = None,
     again: Annotated[bool, typer.Option("--again", help=AGAIN)] = False,
@@ -56,9 +60,10 @@ def main(
             library,
             listed=listed,
             model=model,
-            scales=parse_scales(scales),
+            scales=None if scales is None else parse_scales(scales),
             max_side=max_side,
             colour=colour,
+            decoding=decoding,
             damaged=damaged,
             metadata=metadata,
             threads=threads,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
-from dolglab.contracts import Colour, Crop, Orientation
+from dolglab.contracts import Colour, Crop, Decoding, Orientation
 from dolglab.data.colour import Pixels, rgb_of, to_srgb
 from dolglab.data.crops import Box, CropRange, random_box
 from dolglab.data.image_errors import (
@@ -85,12 +85,15 @@ class Reading(NamedTuple):
         colour: "srgb" converts them from the ICC profile that they hold, "ignore" takes their values for sRGB.
         min_side: training images with a side of fewer pixels count as broken.
         damaged: JPEGs that end early or whose bytes are damaged are read as far as they can be.
+        decoding: "full" decodes the whole of a photo that is to be shrunk, "scaled" a large JPEG at a scale of
+            libjpeg's: see `decode_shrunk`.
     """
 
     orientation: Orientation = "exif"
     colour: Colour = "srgb"
     min_side: int = 1
     damaged: bool = False
+    decoding: Decoding = "full"
 
 
 READ_ALL = Reading()
@@ -118,10 +121,14 @@ def decode_shrunk(
 
     Up to `max_pixels` `shrink(decode(data))`, but that colours are converted last. Above: JPEG and JPEG 2000, up to
     `MAX_SHRINKING` pixels, at the smallest of their own scales that is no smaller than twice `max_side`; others, up to
-    `max_whole` pixels, whole and then shrunk. Raises BrokenImageError.
+    `max_whole` pixels, whole and then shrunk.
+
+    With `reading.decoding` "scaled" a JPEG more than twice as large as `max_side` is decoded at half its size, or
+    smaller where that leaves four times `max_side`: what libjpeg makes of a quarter or an eighth is further from the
+    mean of an area (experiments/benchmarks/photo_sizes.py). Raises BrokenImageError.
     """
     try:
-        pixels, profile = _decode(data, reading, max_pixels)
+        pixels, profile = _decode(data, reading, max_pixels, max_side if reading.decoding == "scaled" else None)
     except TooLargeError:
         if is_heic(data) or is_jxl(data):
             raise
@@ -256,12 +263,20 @@ def _finish(pixels: Pixels, profile: bytes | None) -> Pixels:
     return pixels if profile is None else to_srgb(pixels, profile)
 
 
-def _decode(data: bytes, reading: Reading, max_pixels: int) -> tuple[Pixels, bytes | None]:
-    """An image's pixels, and the profile that they are still to be converted from; may be a view."""
-    shape = jpeg_size(data, max_pixels)
+def _decode(data: bytes, reading: Reading, max_pixels: int, max_side: int | None = None) -> tuple[Pixels, bytes | None]:
+    """An image's pixels, and the profile that they are still to be converted from; may be a view.
+
+    With `max_side` large JPEGs are smaller, as `decode_shrunk` says of "scaled".
+    """
+    shape = jpeg_size(data, max_pixels if max_side is None else MAX_SHRINKING)
     if shape is not None:
+        longer = max(shape)
+        scale: dict[str, Any] = {}
+        if max_side is not None and longer > 2 * max_side:
+            # Between a half and the whole libjpeg-turbo has no SIMD.
+            scale = _least_sides(shape, min(longer // 2, 4 * max_side)) | {"min_factor": 2}
         with _budget.taken(3 * shape[0] * shape[1]):
-            pixels = _decode_jpeg(data, reading)
+            pixels = _decode_jpeg(data, reading, **scale)
         if pixels is not None:
             return upright(pixels, jpeg_orientation(data, reading.orientation)), _profile_of(data, reading)
     return _decode_others(data, reading, max_pixels)
@@ -318,11 +333,16 @@ def _decode_large(data: bytes, min_side: int, reading: Reading, max_whole: int) 
     """As `_decode`, with the longer side at least `min_side` long, as far as the format can shrink by itself."""
     shape = jpeg_size(data, MAX_SHRINKING)
     if shape is not None:
-        height, width = (max(1, round(side * (min_side / max(shape)))) for side in shape)
-        pixels = _decode_jpeg(data, reading, min_height=height, min_width=width, min_factor=1)
+        pixels = _decode_jpeg(data, reading, **_least_sides(shape, min_side), min_factor=1)
         if pixels is not None:
             return upright(pixels, jpeg_orientation(data, reading.orientation)), _profile_of(data, reading)
     return _decode_others(data, reading, max_whole, min_side)
+
+
+def _least_sides(shape: tuple[int, int], min_side: int) -> dict[str, Any]:
+    """What has simplejpeg decode a JPEG of that height and width with its longer side no shorter than `min_side`."""
+    height, width = (max(1, round(side * (min_side / max(shape)))) for side in shape)
+    return {"min_height": height, "min_width": width}
 
 
 def _reduced(image: Image.Image, factor: int) -> Image.Image:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from dolglab.concurrency import available_cores
-from dolglab.contracts import FloatArray
+from dolglab.contracts import DEFAULT_SIDE, FloatArray
 from dolglab.data.colour import Pixels
 from dolglab.errors import UserError
 from dolglab.extraction.shapes import ONNX_PIXELS, ShapeBuckets, check_protocol, scaled_sides
@@ -134,6 +134,7 @@ class Session:
     Attributes:
         about: what the file says of itself.
         dim: length of its descriptors.
+        side: pixels of the longer side that photos are shrunk to where nobody says otherwise.
 
     Raises UserError where onnxruntime is missing, or the file is none that this project wrote; a call does for images
     that it cannot describe, and for descriptors of another shape than it says.
@@ -163,10 +164,11 @@ class Session:
         if not {"fingerprint", "normalisation", "dim"} <= self.about.keys():
             raise UserError(f"{path} does not say what it is: no file that `dolglab export` wrote")
         ends = [[end.name for end in both] for both in (self._session.get_inputs(), self._session.get_outputs())]
-        dim = self.about["dim"]
-        if ends != [[INPUT], [OUTPUT]] or not dim.isdecimal():
+        # Files of earlier versions say no side.
+        dim, side = self.about["dim"], self.about.get("side", str(DEFAULT_SIDE))
+        if ends != [[INPUT], [OUTPUT]] or not (dim.isdecimal() and side.isdecimal() and int(side)):
             raise UserError(f"{path} takes {ends[0]} and gives {ends[1]} of {dim}: no file that `dolglab export` wrote")
-        self.dim = int(dim)
+        self.dim, self.side = int(dim), int(side)
 
     def __call__(self, images: FloatArray) -> FloatArray:
         """(b, 3, h, w) to (b, dim), L2-normalised."""

@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from dolglab.contracts import Colour, Engine
+from dolglab.contracts import Colour, Decoding, Engine
 from dolglab.data.image_errors import reason
+from dolglab.data.photos import PhotoFile
 from dolglab.data.sources import RAW_SUFFIXES
 from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.library import ray_engine
 from dolglab.library.catalogue import FILE, Catalogue
 from dolglab.library.contents import Photo
-from dolglab.library.library import Library, model_source
+from dolglab.library.library import CHANGEABLE, Library, model_source
 from dolglab.library.listing import Listing
 from dolglab.library.local_engine import UNKNOWN_SIZE, Described, describe_files, first_pixels
 from dolglab.sharing.backends import choose_backend
@@ -32,8 +33,10 @@ from dolglab.sharing.loading import LoadedExtractor, load_extractor
 
 # Photos, and seconds at most, between two moments at which what was done is kept.
 COMMIT_PHOTOS, COMMIT_SECONDS = 512, 60.0
-# Photos that a plan describes to know how long one takes.
-PLAN_SAMPLE = 16
+# Photos that a plan describes to know how long one takes, and seconds after which it describes no more.
+PLAN_SAMPLE, PLAN_SECONDS = 16, 10.0
+# How a new library's photos are described where nobody says otherwise; no side is the model's own.
+HOW: dict[str, Any] = {"scales": (1.0,), "max_side": None, "colour": "srgb", "decoding": "scaled"}
 # Kinds of left out files, and rows of a table for no photo, that are named.
 NAMED_KINDS, NAMED_ROWS = 6, 20
 # Bytes of a photo in a library beside its descriptor, about.
@@ -46,9 +49,10 @@ def embed_places(
     *,
     listed: str | None = None,
     model: str | None = None,
-    scales: Sequence[float] = (1.0,),
-    max_side: int = 1024,
+    scales: Sequence[float] | None = None,
+    max_side: int | None = None,
     colour: Colour | None = None,
+    decoding: Decoding | None = None,
     metadata: str | None = None,
     threads: int = 2,
     shard: str | None = None,
@@ -63,8 +67,9 @@ def embed_places(
 ) -> None:
     """Find photos, describe those that are new or changed, keep them in a library, and print what was done.
 
-    The arguments are the options of `dolglab embed --help`; no `model` and no `colour` are those of the library. With
-    `plan` it only prints what there is to do. Raises UserError for a person's mistake.
+    The arguments are the options of `dolglab embed --help`; without `model`, `scales`, `max_side`, `colour` and
+    `decoding` they are the library's, or a new one's `HOW`. With `plan` it only prints what there is to do. Raises
+    UserError for a person's mistake.
     """
     describe = describe_files
     if engine == "ray":
@@ -86,30 +91,38 @@ def embed_places(
             if count:
                 named = ", ".join(map(repr, strangers)) + (", ..." if count > NAMED_ROWS else "")
                 print(f"{metadata}: {pluralize(count, 'row')} for no photo here: {named}")
-        made: dict[str, Any] = {"colour": "srgb"}
+        made = HOW
         if (folder / FILE).exists():
             with closing(Catalogue(folder)) as catalogue:
                 made = catalogue.identity()
-        if everything:
-            # As the library says, but for what is to change.
-            scales, max_side = made["scales"], made["max_side"]
-        reading: Colour = colour or made["colour"]
         source = model or (model_source(made) if "source" in made else None)
-        # What made a library goes on with it.
-        fingerprint = made.get("model") if model is None else None
-        loaded = load_extractor(source, scales, max_side, backend, reading, fingerprint, threads=1)
-        print(f"model: {loaded.identity['title']}")
+        loaded = load_extractor(
+            source,
+            scales or made["scales"],
+            max_side or made["max_side"],
+            backend,
+            colour or made["colour"],
+            decoding or made["decoding"],
+            # What made a library goes on with it.
+            fingerprint=made.get("model") if model is None else None,
+            threads=1,
+        )
+        print(f"model: {loaded.identity['title']}; photos of at most {loaded.identity['max_side']} pixels")
+        # What describes everything anew may change how that is done.
+        before = loaded.identity | ({key: made[key] for key in CHANGEABLE} if everything else {})
         if plan:
+            if (folder / FILE).exists():
+                Library(folder, before).close()
             _print_plan(library, loaded, files, threads, again, damaged)
             return
-        opened = Library.open(library, loaded.identity | ({"colour": made["colour"]} if everything else {}), store)
+        opened = Library.open(library, before, store)
         with closing(opened), opened.writing():
             if lost := opened.forget_damaged():
                 print(f"the descriptors of {pluralize(lost, 'photo')} are damaged or gone, and are made anew")
             files.compare(opened.folder, again, damaged)
             _note_files(opened, files)
             if again:
-                opened.describe_anew((file.name for file in files.changed()), reading)
+                opened.describe_anew((file.name for file in files.changed()), loaded.identity)
             todo = files.changed_count()
             if backend == "auto" and engine == "local":
                 loaded = choose_backend(loaded, todo, partial(first_pixels, loaded, files.changed()))
@@ -163,22 +176,45 @@ def _note_files(library: Library, files: Listing) -> None:
 def _print_plan(
     library: str, loaded: LoadedExtractor, files: Listing, threads: int, again: bool, damaged: bool
 ) -> None:
-    if (Path(library) / FILE).exists():
-        Library(library, loaded.identity).close()
     files.compare(Path(library), again, damaged)
     todo = files.changed_count()
     sample = list(islice(files.changed(every=max(1, todo // PLAN_SAMPLE)), PLAN_SAMPLE))
-    start = time.perf_counter()
-    for _ in describe_files(loaded, sample, threads):
-        pass
-    seconds = (time.perf_counter() - start) / max(1, len(sample)) * todo
+    each, tried = _seconds_a_photo(loaded, sample, threads, damaged)
+    minutes = each * todo / 60
+    takes = f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
     size = todo * (4 * loaded.identity["dim"] + PHOTO_BYTES)
     doubtful = files.doubtful_count()
     whether = f" ({doubtful} only if their bytes have changed)" if doubtful else ""
     print(
         f"{pluralize(len(files), 'photo')} ({files.bytes / 1e9:.2f} GB), {todo} of them to be described{whether}: "
-        f"about {seconds / 60:.1f} minutes here, by {len(sample)} that were tried, and {size / 1e6:.1f} MB in {library}"
+        f"about {takes} here, {each:.2f} s a photo by {tried} that {'was' if tried == 1 else 'were'} tried, and "
+        f"{size / 1e6:.1f} MB in {library}"
     )
+
+
+def _seconds_a_photo(
+    loaded: LoadedExtractor, sample: Sequence[PhotoFile], threads: int, damaged: bool
+) -> tuple[float, int]:
+    """Seconds that one of many photos takes here, and by how many that is known.
+
+    The first ones, one for each worker, say how many more there is time for, and count where that is none: they warm
+    up what the others use.
+    """
+
+    def timed(files: Sequence[PhotoFile]) -> float:
+        start = time.perf_counter()
+        for _ in describe_files(loaded, files, threads, damaged):
+            pass
+        return time.perf_counter() - start
+
+    workers = loaded.describer.workers
+    first, others = sample[:workers], sample[workers:]
+    if not first:
+        return 0.0, 0
+    seconds = timed(first)
+    if more := others[: int(PLAN_SECONDS / seconds) * len(first)]:
+        return timed(more) / len(more), len(more)
+    return seconds / len(first), len(first)
 
 
 def embed(

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.contracts import Colour
 from dolglab.data.addresses import allow, check_allowed
 from dolglab.errors import UserError
 from dolglab.io import acquire, is_utf8, release, sweep
@@ -49,8 +48,9 @@ LOCK = ".lock"
 BATCH = 8192
 # A value of an L2-normalised descriptor, or the product of two, with what rounding adds.
 MAX_VALUE = 1.01
-# What of a model's identity must be the library's.
-IDENTITY = ("model", "dim", "scales", "max_side", "colour")
+# What of a model's identity must be the library's, and what of that may change where all is described anew.
+CHANGEABLE = ("scales", "max_side", "colour", "decoding")
+IDENTITY = ("model", "dim", *CHANGEABLE)
 
 
 def parse_filters(conditions: Sequence[str], option: str) -> dict[str, str]:
@@ -152,19 +152,17 @@ class Library:
         if key := self.differs_in(identity):
             mine, theirs = self.identity[key], identity[key]
             made = f"{key} {mine}, not {theirs}" if key != "model" else f"{self.identity['title']} ({mine})"
-            anew = "--again without photos, which describes it anew" if key == "colour" else "another --library"
-            raise UserError(
-                f"{self.folder} was made with {made}: give the same --model, --scales, --max-side and --colour, or "
-                f"{anew}"
-            )
+            option = f"--{key.replace('_', '-')}" if key in CHANGEABLE else "--model"
+            anew = "--again without photos, which describes it anew" if key in CHANGEABLE else "another --library"
+            raise UserError(f"{self.folder} was made with {made}: give the same {option} or none, or {anew}")
 
     def differs_in(self, identity: Mapping[str, Any]) -> str | None:
         """The first part of a model's identity that is not this library's."""
         return next((key for key in IDENTITY if self.identity[key] != identity[key]), None)
 
-    def describe_anew(self, names: Iterable[str], colour: Colour) -> None:
-        """Have photos count as changed until they are described anew, and colours be read so from now on."""
-        self.identity = {**self.identity, "colour": colour}
+    def describe_anew(self, names: Iterable[str], identity: Mapping[str, Any]) -> None:
+        """Have photos count as changed until they are described anew, `CHANGEABLE` as an identity says from now on."""
+        self.identity = {**self.identity, **{key: identity[key] for key in CHANGEABLE}}
         with self.change() as change:
             change.mark_to_describe(names)
             change.set_about("identity", self.identity)

@@ -29,7 +29,8 @@ def print_info(library: Library, bad: bool = False) -> None:
     print(f"photos: {len(library)}")
     print(f"could not be read: {len(broken)}" + ("" if bad or not broken else " (--bad names them)"))
     print(f"model: {printable(identity['title'])}, {identity['dim']} values a photo")
-    print(f"scales: {scales}; photos of at most {identity['max_side']} pixels; colour {identity['colour']}")
+    how = f"colour {identity['colour']}; decoding {identity['decoding']}"
+    print(f"scales: {scales}; photos of at most {identity['max_side']} pixels; {how}")
     print(f"columns: {', '.join(map(printable, library.catalogue.columns())) or 'none'}")
     print(f"on disk: {size / 1e6:.1f} MB")
     for photo in broken if bad else ():

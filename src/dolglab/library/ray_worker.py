@@ -73,7 +73,7 @@ class Worker:
         wanted = self.settings.identity
         if dolglab.__version__ != self.settings.version:
             raise UserError(f"dolglab is {dolglab.__version__} here, not {self.settings.version}")
-        protocol = wanted["scales"], wanted["max_side"], self.settings.backend, wanted["colour"]
+        protocol = wanted["scales"], wanted["max_side"], self.settings.backend, wanted["colour"], wanted["decoding"]
         loaded = load_extractor(wanted["source"], *protocol, fingerprint=wanted["model"], threads=1)
         if loaded.identity["model"] != wanted["model"]:
             raise UserError(f"{wanted['source']} is another network here")

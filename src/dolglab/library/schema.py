@@ -11,7 +11,7 @@ import sqlite3
 from types import NoneType
 from typing import Any, TypeVar, get_args
 
-from dolglab.contracts import Colour
+from dolglab.contracts import Colour, Decoding
 
 T = TypeVar("T")
 
@@ -159,18 +159,20 @@ def check_identity(identity: Any) -> dict[str, Any]:
     """What a library says of the network that made it, see `LoadedExtractor`. Raises DamagedError for what says less.
 
     >>> mine = {"model": "ab", "title": "GeM", "source": "gem.ckpt", "dim": 8, "scales": [1.0], "max_side": 64}
-    >>> check_identity(mine)["colour"]
-    'ignore'
+    >>> check_identity(mine)["colour"], check_identity(mine)["decoding"]
+    ('ignore', 'full')
     """
-    # Before there was a choice, colours were read as they are stored.
-    identity = {"colour": "ignore", **identity} if isinstance(identity, dict) else {}
+    # Before there was a choice, colours were read as they are stored, and photos decoded whole.
+    identity = {"colour": "ignore", "decoding": "full", **identity} if isinstance(identity, dict) else {}
     scales = identity.get("scales")
     well = {
         **{key: isinstance(identity.get(key), str) for key in ("model", "title", "source")},
         "dim": _is_whole(identity.get("dim"), MAX_DIM),
         "max_side": _is_whole(identity.get("max_side"), MAX_SIDE),
         "scales": isinstance(scales, list) and 0 < len(scales) <= MAX_SCALES and all(map(_is_scale, scales)),
-        "colour": identity["colour"] in get_args(Colour) if identity else False,
+        **{
+            key: identity.get(key) in get_args(choices) for key, choices in (("colour", Colour), ("decoding", Decoding))
+        },
     }
     if wrong := [key for key in well if not well[key]]:
         raise DamagedError(f"its identity says {wrong[0]} {str(identity.get(wrong[0]))[:80]}")

@@ -28,9 +28,14 @@ class SearchEngine:
         self.library = Library(folder)
         identity = self.library.identity
         self.max_side: int = identity["max_side"]
-        source = model_source(identity)
         self.loaded = load_extractor(
-            source, identity["scales"], self.max_side, backend, identity["colour"], identity["model"]
+            model_source(identity),
+            identity["scales"],
+            self.max_side,
+            backend,
+            identity["colour"],
+            identity["decoding"],
+            fingerprint=identity["model"],
         )
         self.reading = self.loaded.reading
         self.library.check(self.loaded.identity)

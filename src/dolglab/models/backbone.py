@@ -15,9 +15,12 @@ from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dolglab.contracts import Features
+from dolglab.contracts import DEFAULT_SIDE, Features
 from dolglab.errors import UserError
 from dolglab.models.weights import COUNTER, below, check_finite, check_fit, read_file, tensors_of, with_counters
+
+# See `side_of`.
+LEAST_SIDE = 512
 
 
 class Stage(NamedTuple):
@@ -42,7 +45,8 @@ class FeatureBackbone(Protocol):
         reductions: strides of the local and the global map.
         training: whether it is in train mode, as nn.Module has it.
 
-    With `mean` and `std`, three numbers each, an ONNX file says how images are normalised.
+    With `mean` and `std`, three numbers each, an ONNX file says how images are normalised; with `side` a library knows
+    what to shrink photos to.
     """
 
     name: str
@@ -90,6 +94,7 @@ class Backbone(nn.Module):
 
     Attributes (and those of `FeatureBackbone`):
         mean, std: the colour statistics the weights were trained with, for pixels in [0, 1].
+        side: pixels that a photo's longer side is best shrunk to, see `side_of`.
         licence: of `weights` as given, else of the tag's as timm states it; None where nobody does.
 
     Raises UserError for an unknown name, no map with that reduction or depth, weights that cannot be had or do not fit.
@@ -130,6 +135,7 @@ class Backbone(nn.Module):
         self.licence = licence or (config.license if config and weights is None else None)
         self.mean: tuple[float, ...] = tuple(config.mean) if config else (0.5, 0.5, 0.5)
         self.std: tuple[float, ...] = tuple(config.std) if config else (0.5, 0.5, 0.5)
+        self.side = side_of(config)
         self._scale: Tensor
         self._shift: Tensor
         self.register_buffer("_scale", 1 / (255 * torch.tensor(self.std)), persistent=False)
@@ -224,6 +230,18 @@ def _pretrained_config(name: str) -> PretrainedCfg | None:
         architecture, _, tag = name.partition(".")
         known = ", ".join(timm.list_pretrained(f"{architecture}.*"))
         raise UserError(f"{architecture} has no weights {tag!r}: take one of {known or 'none'}") from None
+
+
+def side_of(config: PretrainedCfg | None) -> int:
+    """Pixels that a photo's longer side is best shrunk to, by what timm knows of the weights.
+
+    Networks of convolutions take any size: `DEFAULT_SIDE`. Those of a fixed one, which have windows or position
+    embeddings on a grid and mostly compare all patches with all, the longer side of what they were trained at, but
+    `LEAST_SIDE` at least, below which photos lose what tells them apart (experiments/benchmarks/photo_sizes.py).
+    """
+    if config is None or not config.fixed_input_size:
+        return DEFAULT_SIDE
+    return max(LEAST_SIDE, *config.input_size[1:])
 
 
 def _chosen_stages(

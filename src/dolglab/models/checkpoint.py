@@ -91,7 +91,8 @@ def tensor_file(path: str | Path) -> Path:
 def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
     """The trained network of a checkpoint, in eval mode, and the configuration of its run.
 
-    Raises UserError as `read_checkpoint`, and for weights that do not fit the model they come with, or are not finite.
+    Its `side` is what images were shrunk to where it was validated, if they were. Raises UserError as
+    `read_checkpoint`, and for weights that do not fit the model they come with, or are not finite.
     """
     checkpoint = read_checkpoint(path)
     config = checkpoint[RUN_KEY]["config"]
@@ -101,6 +102,10 @@ def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
     check_fit(expected, stored, path)
     check_finite(stored, path)
     model.load_state_dict(stored)
+    if (side := value_at(config, "data.max_side")) is not None:
+        if not isinstance(side, int) or side < 1:
+            raise UserError(f"{path} does not say what it holds: its data.max_side is {str(side)[:80]}")
+        model.side = side
     return model.eval(), config
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dolglab.contracts import Features, LocalMaps
+from dolglab.contracts import DEFAULT_SIDE, Features, LocalMaps
 from dolglab.errors import UserError
 from dolglab.models.backbone import FeatureBackbone
 from dolglab.models.fusion import orthogonal_fusion
@@ -35,6 +35,9 @@ class DOLG(nn.Module):
         batch_norm: standardise what is fused before the last layer (Ioffe and Szegedy, ICML 2015), so that f_l counts
             as much as f_g and learns as fast: of a pretrained backbone's features f_g can be 200 times as long.
 
+    Attributes:
+        side: pixels that a photo's longer side is shrunk to where nobody says otherwise.
+
     Raises UserError for sizes below 1, and a `local_weight` where fusion leaves no half for f_l.
     """
 
@@ -54,6 +57,7 @@ class DOLG(nn.Module):
         check_sizes(hidden=hidden, dim=dim)
         local_channels, global_channels = backbone.out_channels
         self.dim = dim
+        self.side: int = getattr(backbone, "side", DEFAULT_SIDE)
         self.backbone = backbone
         self.pooling = pooling(global_channels)
         self.fc_global = nn.Linear(global_channels, hidden)
@@ -101,6 +105,9 @@ class GlobalDescriptor(nn.Module):
         init: how the layer begins, see `init_linear`.
         batch_norm: standardise the pooled feature before the layer, as `DOLG` does what is fused.
 
+    Attributes:
+        side: as that of `DOLG`.
+
     Raises UserError for a `batch_norm` without a layer.
     """
 
@@ -116,6 +123,7 @@ class GlobalDescriptor(nn.Module):
         channels = backbone.out_channels[1]
         self.dim = channels if dim is None else dim
         check_sizes(dim=self.dim)
+        self.side: int = getattr(backbone, "side", DEFAULT_SIDE)
         self.backbone = backbone
         self.pooling = pooling(channels)
         if batch_norm and dim is None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dolglab.contracts import Colour
+from dolglab.contracts import Colour, Decoding
 from dolglab.data.image_errors import BrokenImageError, reason
 from dolglab.data.image_reading import Reading, pixels_of, shrink
 from dolglab.data.photos import photo_pixels
@@ -47,11 +47,16 @@ class LoadedModel:
     """
 
     def __init__(
-        self, source: str | Path, scales: Sequence[float] = (1.0,), max_side: int = 1024, colour: Colour = "srgb"
+        self,
+        source: str | Path,
+        scales: Sequence[float] = (1.0,),
+        max_side: int | None = None,
+        colour: Colour = "srgb",
+        decoding: Decoding = "scaled",
     ) -> None:
-        self._loaded = load_extractor(str(source), scales, max_side, colour=colour)
+        self._loaded = load_extractor(str(source), scales, max_side, colour=colour, decoding=decoding)
         self.dim: int = self._loaded.identity["dim"]
-        self._max_side = max_side
+        self._max_side: int = self._loaded.identity["max_side"]
 
     def __call__(self, images: Picture | list[Picture]) -> NDArray[np.float32]:
         """The L2-normalised descriptor of an image, (dim,), or those of a list of images, (n, dim).
@@ -100,7 +105,7 @@ class LoadedExtractor:
     @property
     def reading(self) -> Reading:
         """How its photos are read."""
-        return Reading(colour=self.identity["colour"])
+        return Reading(colour=self.identity["colour"], decoding=self.identity["decoding"])
 
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """L2-normalised descriptors, (n, dim), of RGB pixels, (H, W, 3) each."""
@@ -129,9 +134,10 @@ class LoadedExtractor:
 def load_extractor(
     source: str | None,
     scales: Sequence[float] = (1.0,),
-    max_side: int = 1024,
+    max_side: int | None = None,
     backend: str = "auto",
     colour: Colour = "srgb",
+    decoding: Decoding = "scaled",
     fingerprint: str | None = None,
     threads: int = 0,
 ) -> LoadedExtractor:
@@ -139,14 +145,14 @@ def load_extractor(
 
     Args:
         scales: of each photo, whose descriptors are averaged.
-        max_side: photos are shrunk to this many pixels before.
+        max_side: photos are shrunk to this many pixels before; None for the network's own side.
         backend: what runs the network. "torch" takes a GPU where there is one (not run on one yet). "onnx" runs the
             exported folder's own file on the CPU where that is of this network, and otherwise one that is made once
             for each network and kept in the user's cache. "auto" is "onnx" without a GPU, where onnxruntime is
             installed, for a network whose graph is part of this package or is kept and was faster (see
             `choose_backend`, which makes it), and "torch" for others. It is no part of the identity: all give the same
             descriptors within 1e-4. An ONNX file that gives others, such as an int8 one, is named by `source`.
-        colour: how photos are read, see `Reading`.
+        colour, decoding: how photos are read, see `Reading`.
         fingerprint: of the network that is wanted, where that is known: its ONNX file is then found without torch.
         threads: cores of one pass through an ONNX file; 0 for all.
 
@@ -155,23 +161,25 @@ def load_extractor(
     if backend not in get_args(Backend):
         raise UserError(f"--backend is {', '.join(get_args(Backend)[:-1])} or {get_args(Backend)[-1]}, not {backend}")
     source = default_source() if source is None else source
-    session = find_session(source, backend, fingerprint, size_of(max_side, scales), threads)
+    size = None if max_side is None else size_of(max_side, scales)
+    session = find_session(source, backend, fingerprint, size, threads)
     if session is None and backend == "onnx":
         session = _exported_session(source, threads)
     if session is not None:
         loaded, describer = None, OnnxDescriber(session, scales)
-        made_by, dim = session.about["fingerprint"], session.dim
+        made_by, dim, side = session.about["fingerprint"], session.dim, session.side
     else:
         loaded, made_by = _torch_extractor(source, scales)
-        describer, dim = TorchDescriber(loaded), loaded.model.dim
+        describer, dim, side = TorchDescriber(loaded), loaded.model.dim, loaded.model.side
     identity = {
         "model": made_by,
         "title": title_of(source),
         "source": address_of(source),
         "dim": dim,
         "scales": [float(scale) for scale in scales],
-        "max_side": max_side,
+        "max_side": side if max_side is None else max_side,
         "colour": colour,
+        "decoding": decoding,
     }
     return LoadedExtractor(describer, identity, loaded)
 
@@ -185,8 +193,13 @@ def size_of(max_side: int, scales: Sequence[float]) -> str:
     return f"{max_side} at {', '.join(f'{scale:g}' for scale in scales)}"
 
 
-def find_session(source: str, backend: str, fingerprint: str | None, size: str, threads: int = 0) -> Session | None:
-    """The ONNX file that is to run a network, where it can be found without torch."""
+def find_session(
+    source: str, backend: str, fingerprint: str | None, size: str | None, threads: int = 0
+) -> Session | None:
+    """The ONNX file that is to run a network, where it can be found without torch.
+
+    Of a network without a fingerprint none is, nor one that was measured to be faster, where the size is not known.
+    """
     path = Path(source)
     if source.endswith(".onnx") and path.is_file():
         return Session(path, threads)
@@ -196,7 +209,7 @@ def find_session(source: str, backend: str, fingerprint: str | None, size: str, 
         return None
     if backend == "onnx":
         return own_session(path, fingerprint, threads) or KeptGraph(fingerprint).session(threads)
-    if backend == "auto" and can_export() and (KeptGraph(fingerprint).speedup(size) or 0) >= FASTER:
+    if backend == "auto" and size and can_export() and (KeptGraph(fingerprint).speedup(size) or 0) >= FASTER:
         return KeptGraph(fingerprint).session(threads)
     return None
 

@@ -61,6 +61,7 @@ def onnx_metadata(network: DescriptorModel, normalised: bool) -> dict[str, str]:
         "fingerprint": fingerprint(network),
         "architecture": f"{type(network).__name__} on {network.backbone.name}",
         "dim": str(network.dim),
+        "side": str(network.side),
         "normalisation": OUTSIDE if normalised else INSIDE,
         # Of a backbone that does not state them: empty.
         "mean": " ".join(map(str, getattr(network.backbone, "mean", ()))),
