@@ -58,7 +58,7 @@ def test_a_path_that_is_not_there_is_told_before_anything_heavy(command: tuple[s
     code, said, loaded = modules(*command)
     assert code == 2
     assert "gone" in said
-    assert not loaded & (HEAVY | {"faiss", "onnxruntime"})
+    assert not loaded & (HEAVY | {"cv2", "faiss", "onnxruntime"})
 
 
 def test_a_search_by_onnx_loads_what_it_uses(library: str, folder: Path) -> None:

@@ -220,7 +220,9 @@ def large_photo() -> bytes:
 @pytest.mark.process
 @pytest.mark.parametrize("kind", ["time", "memory"])
 def test_what_takes_too_much_to_decode_is_refused(start: Start, kind: str) -> None:
-    decoder = IsolatedExecutor(1 << 33, 0, 0) if kind == "time" else IsolatedExecutor(20_000_000, 60, 60)
+    decoder = (
+        IsolatedExecutor(1 << 33, 0, 0) if kind == "time" else IsolatedExecutor(20_000_000, 60, 60, preload=("cv2",))
+    )
     client = start(decoder)
     photo = large_photo()
     for answer in (search(client, photo), client.post("/api/photos", files={"photo": ("a.png", photo)})):

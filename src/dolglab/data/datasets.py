@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
+# Decoding imports it where it is needed; workers that are forked share it when it is there before.
+import cv2  # noqa: F401
 import numpy as np
 import torch
 from numpy.typing import NDArray

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from PIL import Image
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
@@ -114,6 +113,8 @@ def _load_jxl(data: bytes) -> Image.Image:
 def _load_deep_jpeg2000(data: bytes, header: Jpeg2000Header) -> Image.Image:
     """A JPEG 2000 of more than 8 bits."""
     # It would write notes on colour spaces.
+    import cv2
+
     usual = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
     samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     cv2.utils.logging.setLogLevel(usual)

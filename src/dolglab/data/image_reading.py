@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast, get_args
 
-import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -195,12 +194,16 @@ def shrink(pixels: Pixels, max_side: int | None) -> Pixels:
     longer = max(pixels.shape[:2])
     if max_side is None or longer <= max_side:
         return pixels
+    import cv2
+
     height, width = (max(1, round(side * max_side / longer)) for side in pixels.shape[:2])
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def resize(pixels: Pixels, size: int) -> Pixels:
     """Pixels as a square of `size`: linear, or by area where both sides shrink to less than half."""
+    import cv2
+
     far = min(pixels.shape[:2]) > 2 * size
     # OpenCV takes rows with gaps between them, and refuses mirrored or turned ones.
     if pixels.strides[1:] != (3, 1) or pixels.strides[0] < 0:

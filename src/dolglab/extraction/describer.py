@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from dolglab.concurrency import available_cores
@@ -118,6 +117,8 @@ def _scaled(photos: Sequence[Pixels], scale: float) -> FloatArray:
     """Photos at `scale`, bilinear without a filter, sides rounded to whole pixels, at least one: (n, 3, h, w)."""
     images = [photo.astype(np.float32) for photo in photos]
     if scale != 1:
+        import cv2
+
         height, width = scaled_sides(photos[0].shape[:2], scale)
         images = [cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) for image in images]
     return np.stack([image.transpose(2, 0, 1) for image in images]).astype(np.float32, copy=False)

@@ -5,6 +5,7 @@ Every such process imports this module: nothing large is imported here.
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 import signal
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import get_context
@@ -44,10 +45,14 @@ class IsolatedExecutor:
         seconds: after which it is ended.
         workers: quick calls at the same time; others wait.
         slow: slow calls at the same time; one more is ended.
+        preload: modules that a process imports before its first call, outside the call's memory and time.
     """
 
-    def __init__(self, memory: int, quick: float, seconds: float, workers: int = 2, slow: int = 2) -> None:
+    def __init__(
+        self, memory: int, quick: float, seconds: float, workers: int = 2, slow: int = 2, preload: Sequence[str] = ()
+    ) -> None:
         self._memory = memory
+        self._preload = preload
         self._quick = min(quick, seconds)
         self._seconds = seconds
         self._turns = threading.Semaphore(workers)
@@ -76,7 +81,7 @@ class IsolatedExecutor:
             process.lower_priority()
             end = time.monotonic() + self._seconds - self._quick
             # Who is slow waits for the process that takes this one's place, not who comes next.
-            self._idle.appendleft(_Process(self._memory, work))
+            self._idle.appendleft(_Process(self._memory, work, self._preload))
             left = end - time.monotonic()
             if left <= 0 or not process.wait(left):
                 raise TimeoutError(f"it took longer than {self._seconds:g} s")
@@ -87,7 +92,7 @@ class IsolatedExecutor:
             # The one that worked last: the others' memory may be swapped out.
             if (process := self._idle.pop()).alive:
                 return process
-        return _Process(self._memory, work)
+        return _Process(self._memory, work, self._preload)
 
 
 def _outcome(value: Any, error: Exception | None) -> Any:
@@ -99,10 +104,10 @@ def _outcome(value: Any, error: Exception | None) -> Any:
 class _Process:
     """One of the processes; methods raise BrokenProcessPool where it has ended."""
 
-    def __init__(self, memory: int, work: Callable[..., Any]) -> None:
+    def __init__(self, memory: int, work: Callable[..., Any], preload: Sequence[str]) -> None:
         self._connection, theirs = CONTEXT.Pipe()
         # Being handed the function, it imports the function's module before it says that it is ready.
-        self._process = CONTEXT.Process(target=_serve, args=(theirs, memory, work), daemon=True)
+        self._process = CONTEXT.Process(target=_serve, args=(theirs, memory, work, preload), daemon=True)
         self._process.start()
         theirs.close()
         self.receive()
@@ -138,8 +143,10 @@ class _Process:
         self._connection.close()
 
 
-def _serve(connection: Connection, memory: int, work: Callable[..., Any]) -> None:
+def _serve(connection: Connection, memory: int, work: Callable[..., Any], preload: Sequence[str]) -> None:
     """In the process: answer calls with (value, None) or (None, error)."""
+    for module in preload:
+        importlib.import_module(module)
     # Ctrl-C goes to all processes of a terminal, and ends the one that started this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=exit_with_parent, daemon=True).start()

@@ -46,7 +46,8 @@ CACHED_THUMBNAILS = 1000
 def build_decoder(settings: Settings) -> IsolatedExecutor:
     """Where what clients send is decoded."""
     limits = settings.limits
-    return IsolatedExecutor(DECODER + DECODED_PIXEL * settings.max_pixels, limits.quick, limits.decoding)
+    memory = DECODER + DECODED_PIXEL * settings.max_pixels
+    return IsolatedExecutor(memory, limits.quick, limits.decoding, preload=("cv2",))
 
 
 class SerialExecutor:
