@@ -51,7 +51,7 @@ def compare(name: str, folder: Path, gallery: Table) -> None:
     )
     rows = np.array(gallery)
     rows[copies] = normalised(rows[originals] + steps)
-    library = Library.open(folder / "library", IDENTITY | {"colour": "srgb"})
+    library = Library.open(folder / "library", IDENTITY | {"colour": "srgb", "decoding": "full"})
     with library.writing():
         for start in range(0, count, BLOCK):
             photos = [Photo(f"/photos/{n:08d}.jpg", 1, 1, (3, 4)) for n in range(start, min(count, start + BLOCK))]

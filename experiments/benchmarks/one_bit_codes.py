@@ -3,12 +3,12 @@
     OMP_NUM_THREADS=1 PYTHONPATH=. python experiments/benchmarks/one_bit_codes.py --photos DIR [--images N] [--peers N]
 
 Descriptors of 512 values: made up around centres, as for index.py, and with `--photos` real ones (EfficientNet-Lite0,
-GeM, of the photos and of parts of them, projected to 512 values by PCA), expanded to the same number by random steps
-along the directions in which they vary. They lie in segments of a library, mapped from files. Each query is asked by
-codes and of everything in turn; the times are the process's own, medians, and recall is of the exact first answers. Of
-at most a million, product codes are trained and asked too (`ivf_pq`, which libraries had before), and of peers that are
-installed (usearch with int8, hnswlib, ScaNN) `--peers` descriptors are indexed, in the same run. Everything lies in the
-system's temporary folder (2.2 GB for a million) and is removed at the end.
+GeM, of the photos and of parts of them, at 512 and 256 pixels, projected to 512 values by PCA), expanded to the same
+number by random steps along the directions in which they vary. They lie in segments of a library, mapped from files.
+Each query is asked by codes and of everything in turn; the times are the process's own, medians, and recall is of the
+exact first answers. Of at most a million, product codes are trained and asked too (`ivf_pq`, which libraries had
+before), and of peers that are installed (usearch with int8, hnswlib, ScaNN) `--peers` descriptors are indexed, in the
+same run. Everything lies in the system's temporary folder (2.2 GB for a million) and is removed at the end.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import faiss
 import numpy as np
 from experiments.benchmarks.index import DIM, PER_CENTRE, ROWS, SEED, SPREAD, Table, drawn, normalised
 
+from dolglab.data.colour import Pixels
 from dolglab.data.image_reading import shrink
 from dolglab.data.photos import photo_pixels
 from dolglab.library.contents import ROW_BITS, Contents, Segment
@@ -223,15 +224,19 @@ def in_parts(images: int, make: Callable[[int], Table]) -> Iterator[Table]:
 def expanded(photos: str, images: int) -> tuple[Table, Iterator[Table]]:
     """Queries, whole photos, and parts of a gallery that is made of the others and of parts of them all."""
     loaded, rng = load_extractor("efficientnet_lite0", max_side=512), np.random.default_rng(0)
+
+    def describe(pixels: Pixels) -> Table:
+        return np.concatenate([loaded.describe([shrink(pixels, side)])[0] for side in (512, 256)])
+
     whole: list[Table] = []
     parts: list[Table] = []
     for file in find_photos([photos]):
         pixels = photo_pixels(file.name, 512)
-        whole.append(loaded.describe([pixels])[0])
+        whole.append(describe(pixels))
         height, width = (int(SHARE * side) for side in pixels.shape[:2])
         corners = rng.random((PARTS, 2)) * (np.array(pixels.shape[:2]) - (height, width))
         cut = [pixels[y : y + height, x : x + width] for y, x in corners.astype(int)]
-        parts.extend(loaded.describe([shrink(part, 512) for part in cut]))
+        parts.extend(describe(part) for part in cut)
     asked = rng.permutation(len(whole))[:QUERIES]
     kept = np.setdiff1d(np.arange(len(whole)), asked)
     real = np.concatenate([np.stack(whole)[kept], np.stack(parts)])
