@@ -17,6 +17,7 @@ from dolglab.errors import UserError
 from dolglab.measures import ranks_in
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.index import FlatIndex
+from dolglab.retrieval.inner_products import round_to_grid
 from dolglab.retrieval.large_arrays import memory_map_of, take_rows
 from dolglab.retrieval.ranking import (
     ChunkSizes,
@@ -26,7 +27,6 @@ from dolglab.retrieval.ranking import (
     index_ranking,
     listed_ranking,
     reranked,
-    round_to_grid,
 )
 
 Array = NDArray[np.floating]
