@@ -8,10 +8,10 @@ Values are multiples of 2^-11, so that float32 products are exact, many are equa
 in processes of its own, by turns; seconds are medians, also those of all cores together (CPU), memory is the peak of
 what a process held in RAM (VmHWM) beyond what it held with the descriptors loaded. The plain way is the published
 procedure, with the stable sort that breaks ties as ours does, and with numpy's fastest. The bare product is in float32,
-by parts of the gallery, so that no score leaves the core's cache: to compare descriptors takes no less. `--before` adds
-the ranking of another checkout, whose ranks and scores must be the same. `--large` ranks 1,001,001 descriptors of
-2,048 values, 8.2 GB, from a memory-mapped file instead; there the whole process is measured, pages of the mapped file
-included. The files stay in `--root` where that is given.
+by parts of the gallery, so that no score leaves the core's cache: comparing descriptors takes no less. `--before` takes
+the ranking of another checkout instead of the plain ways, and says whether all ranks and scores are the same. `--large`
+ranks 1,001,001 descriptors of 2,048 values, 8.2 GB, from a memory-mapped file instead; there the whole process is
+measured, pages of the mapped file included. The files stay in `--root` where that is given.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PLANTED = {"easy": (40, 0.15, 0.6), "hard": (60, -0.05, 0.2), "junk": (50, 0.1, 
 MADE_AT_ONCE = 20_000
 # Images whose products with 70 queries stay in a core's cache.
 PRODUCT_AT_ONCE = 512
-WAYS = ("ours", "before", "product", "plain", "plain, unstable")
+WAYS = ("ours", "product", "plain", "plain, unstable", "before")
 
 
 def main() -> None:
@@ -104,7 +104,7 @@ def coarse(rows: NDArray[np.floating]) -> NDArray[np.float32]:
 
 def report(root: Path, before: Path | None) -> None:
     """All ways by turns."""
-    runs: dict[str, list[dict]] = {way: [] for way in WAYS if way != "before" or before}
+    runs: dict[str, list[dict]] = {way: [] for way in (("ours", "product", "before") if before else WAYS[:-1])}
     for _ in range(ROUNDS):
         for way, found in runs.items():
             found.append(run(root, way, before=before if way == "before" else None))
@@ -116,22 +116,21 @@ def report(root: Path, before: Path | None) -> None:
         costs = f"{seconds[way]:6.2f} s, {cpu[way]:5.2f} s CPU, {memory[way]:5.0f} MB beyond the descriptors"
         print(f"{way:<16}{costs}   {line(found[0])}")
     ours = runs["ours"][0]
-    print(
-        f"ours: {seconds['ours'] / seconds['product']:.1f} times the bare product's time "
-        f"({cpu['ours'] / cpu['product']:.1f} of CPU)"
-    )
-    for way in [way for way in runs if way not in ("ours", "product")]:
-        theirs = runs[way][0]
-        apart = max(
-            np.abs(np.subtract(ours["figures"][name], theirs["figures"][name])).max() for name in ours["figures"]
-        )
-        same = {True: "; the same ranks, heads and scores", False: "; OTHER RANKS, HEADS OR SCORES"}
+    for way in [way for way in runs if way != "ours"]:
         print(
-            f"{way}: {seconds[way] / seconds['ours']:.1f} times our time ({cpu[way] / cpu['ours']:.1f} of CPU), "
-            f"{memory[way] / memory['ours']:.1f} times our memory; no figure, APs of single queries included, is "
-            f"further than {apart:.0e} from ours"
-            + (same[theirs["ranked"] == ours["ranked"]] if way == "before" else "")
+            f"{way}: {seconds[way] / seconds['ours']:.2f} times our time ({cpu[way] / cpu['ours']:.2f} of CPU), "
+            f"{memory[way] / memory['ours']:.1f} times our memory"
         )
+    print(
+        f"ours: {seconds['ours'] / seconds['product']:.2f} times the bare product's time "
+        f"({cpu['ours'] / cpu['product']:.2f} of CPU)"
+    )
+    for way in [way for way in runs if way.startswith("plain")]:
+        figures = runs[way][0]["figures"]
+        apart = max(np.abs(np.subtract(own, figures[name])).max() for name, own in ours["figures"].items())
+        print(f"{way}: no figure, APs of single queries included, is further than {apart:.0e} from ours")
+    if before:
+        print(f"before: {'the same' if runs['before'][0]['ranked'] == ours['ranked'] else 'OTHER'} ranks and scores")
 
 
 def report_large(root: Path) -> None:

@@ -25,9 +25,9 @@ from dolglab.retrieval.large_arrays import take_rows
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 # Bins of scores: more are longer to count in, fewer leave more images to be compared one by one.
-BINS = 4096
-# One pair's product takes about as long as so many pairs' in a matrix product.
-PAIRS_WORTH_A_PRODUCT = 32
+BINS = 8192
+# A product of one pair takes as long as those of so many pairs in a matrix product.
+PAIRS_WORTH_A_PRODUCT = 64
 # A query's list: gallery positions, best first, and their scores, (n,) each.
 RankedList = tuple[IntArray, FloatArray]
 # Images that may be among the best of a query: queries, gallery positions and scores, (n,) each.
@@ -40,7 +40,8 @@ class ChunkSizes(NamedTuple):
     Attributes:
         queries: queries for which the gallery is read once.
         images: most gallery images compared together.
-        first_images: the first few of them, since all of these are candidates for the head; each time twice as many.
+        first_images: the first few of them, since all of these are candidates for the head; then twice as many each
+            time, of which about as many are again.
         scores: most scores held together.
         values: gallery values in one matrix product.
     """
@@ -222,68 +223,70 @@ def _rank(
     chunks: ChunkSizes,
 ) -> list[IntArray]:
     """Take the present images into the best of some queries, and give the ranks of those at the wanted places."""
-    found = [np.flatnonzero(places >= 0) for places in wanted]
-    places = np.concatenate([own[which] for own, which in zip(wanted, found, strict=True)])
-    scores, ends = products.exact_pairs(queries, _owners(found), present[places]), np.cumsum(list(map(len, found)))[:-1]
-    counters = list(map(_RankCounter, np.split(places, ends), np.split(scores, ends)))
-    counts = [np.zeros(len(which), np.int64) for which in found]
-    tiles = _tiles(len(present), chunks.first_images, min(chunks.images, chunks.scores // len(queries)))
-    parts = ((tile, top_k.scores[:, -1].copy()) for tile in tiles)
-    for before, heads in parallel_map(lambda part: _compare(products, queries, present, counters, *part), parts):
-        top_k.take(*heads)
-        for count, more in zip(counts, before, strict=True):
-            count += more
+    counters = {}
+    for query, places in enumerate(wanted):
+        found = places[places >= 0]
+        if len(found):
+            scores = products.exact_pairs(queries, np.full(len(found), query), present[found])
+            counters[query] = _RankCounter(found, scores)
+    compare = partial(_compare, products, queries, present, counters)
+    for tiles in _waves(len(present), chunks.first_images, min(chunks.images, chunks.scores // len(queries))):
+        # So many of the first images are among the best so far that an exact product of them all is quicker.
+        exact = tiles[0].start < PAIRS_WORTH_A_PRODUCT * top_k.scores.shape[1]
+        for before, heads in parallel_map(partial(compare, top_k.scores[:, -1].copy(), exact), tiles):
+            top_k.take(*heads)
+            for counter, more in zip(counters.values(), before, strict=True):
+                counter.before += more
     ranks = [places.copy() for places in wanted]
-    for own, which, count in zip(ranks, found, counts, strict=True):
-        own[which] = count
+    for query, counter in counters.items():
+        ranks[query][ranks[query] >= 0] = counter.before
     return ranks
-
-
-def _owners(parts: Sequence[IntArray]) -> IntArray:
-    """Of which part each value is, (n,), where all parts stand one behind another."""
-    return np.repeat(np.arange(len(parts)), [len(part) for part in parts])
 
 
 def _compare(
     products: InnerProducts,
     queries: Queries,
     present: IntArray,
-    counters: Sequence[_RankCounter],
-    tile: slice,
+    counters: Mapping[int, _RankCounter],
     floors: FloatArray,
+    exact: bool,
+    tile: slice,
 ) -> tuple[list[IntArray], Heads]:
     """How many images of a tile stand before those of each counter, and those that may score above the floors, (Q,).
 
     Scores are those of a quick product, and exact where the error of that could change an answer.
     """
     positions = present[tile]
-    if np.isneginf(floors).any():
+    if exact:
         scores, errors = products.exact(queries, positions), np.zeros(len(floors))
     else:
         scores, errors = products.quick(queries, positions)
-    counts, left, heads = [], [], []
-    for row, error, floor, counter in zip(scores, errors, floors, counters, strict=True):
-        count, columns = counter.decided(row, error)
+    lowest = np.nextafter((floors - errors).astype(np.float32), np.float32(-np.inf))
+    heads = np.flatnonzero(scores >= lowest[:, None])
+    counts, left = [], []
+    for query, counter in counters.items():
+        count, columns = counter.decided(scores[query], errors[query])
         counts.append(count)
         left.append(columns)
-        heads.append(np.flatnonzero(row >= np.nextafter(np.float32(floor - error), np.float32(-np.inf))))
     if errors.any():
-        asked, columns = (np.concatenate([part(own) for own in (left, heads)]) for part in (_owners, np.concatenate))
-        if len(asked) > scores.size // PAIRS_WORTH_A_PRODUCT:
+        open_pairs = [query * len(positions) + columns for query, columns in zip(counters, left, strict=True)]
+        asked, columns = np.divmod(np.concatenate([heads, *open_pairs]), len(positions))
+        if len(asked) * PAIRS_WORTH_A_PRODUCT > scores.size:
             scores = products.exact(queries, positions)
-        elif len(asked):
+        else:
             scores[asked, columns] = products.exact_pairs(queries, asked, positions[columns])
-    for row, count, columns, counter in zip(scores, counts, left, counters, strict=True):
-        count += counter.compared(row[columns], columns, tile)
-    asked, columns = _owners(heads), np.concatenate(heads)
+    for (query, counter), count, columns in zip(counters.items(), counts, left, strict=True):
+        count += counter.compared(scores[query, columns], columns, tile)
+    asked, columns = np.divmod(heads, len(positions))
     return counts, (asked, positions[columns], scores[asked, columns])
 
 
-def _tiles(count: int, size: int, largest: int) -> Iterator[slice]:
-    start = 0
-    while start < count:
-        yield slice(start, min(start + size, count))
-        start, size = start + size, min(2 * size, largest)
+def _waves(count: int, first: int, largest: int) -> Iterator[list[slice]]:
+    """Consecutive tiles, of `largest` images at most, in waves: each has as many images as there were before it."""
+    start, stop = 0, min(first, count)
+    while start < stop:
+        yield [slice(begin, min(begin + largest, stop)) for begin in range(start, stop, largest)]
+        start, stop = stop, min(2 * stop, count)
 
 
 @dataclass
@@ -319,10 +322,12 @@ class _RankCounter:
     Args:
         places: (n,) where the images stand in the gallery.
         scores: (n,) theirs, exact.
+
+    `before` are the counts of all tiles so far, (n,).
     """
 
     def __init__(self, places: IntArray, scores: FloatArray) -> None:
-        self.places, self.scores = places, scores
+        self.places, self.scores, self.before = places, scores, np.zeros(len(places), np.int64)
         self.above = np.nextafter(scores, np.float32(np.inf))
         ascending = np.sort(scores)
         self.position = ascending.searchsorted(scores)
@@ -335,9 +340,8 @@ class _RankCounter:
             scores: (m,), each off by `error` at most.
             error: where it is 0, all are left open.
         """
-        count = len(self.places)
-        if not error or not count:
-            return np.zeros(count, np.int64), np.arange(len(scores) if count else 0)
+        if not error:
+            return np.zeros(len(self.places), np.int64), np.arange(len(scores))
         # Most are far from every image in score, and are counted in bins.
         low, high = ((self.scores + side).astype(np.float32) for side in (-error, error))
         low, high = np.nextafter(low, np.float32(-np.inf)), np.nextafter(high, np.float32(np.inf))
@@ -353,7 +357,7 @@ class _RankCounter:
         near = np.flatnonzero(mixed[bin_of])
         below = self.ends.searchsorted(scores[near] - error)
         certain = scores[near] + error < self.ends[below]
-        up_to, further = sizes.cumsum(), np.bincount(below[certain], minlength=count + 1).cumsum()
+        up_to, further = sizes.cumsum(), np.bincount(below[certain], minlength=len(self.ends)).cumsum()
         return up_to[-1] - up_to[last] + further[-1] - further[self.position], near[~certain]
 
     def compared(self, scores: FloatArray, columns: IntArray, tile: slice) -> IntArray:
@@ -369,11 +373,7 @@ class _RankCounter:
 
 def _bins(scores: FloatArray, start: np.float32, scale: np.float32) -> IntArray:
     """Numbers of equal bins, (n,), from 0 to `BINS` - 1; however its steps round, none changes the order of scores."""
-    numbers = scores - start
-    numbers *= scale
-    np.maximum(numbers, 0, out=numbers)
-    np.minimum(numbers, BINS - 1, out=numbers)
-    return numbers.astype(np.int64)
+    return ((scores - start) * scale).astype(np.int32).clip(0, BINS - 1).astype(np.int64)
 
 
 def parallel_map(work: Callable[[Part], Result], parts: Iterable[Part]) -> Generator[Result]:
