@@ -26,8 +26,6 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 # Bins of scores: more are longer to count in, fewer leave more images to be compared one by one.
 BINS = 8192
-# A product of one pair takes as long as those of so many pairs in a matrix product.
-PAIRS_WORTH_A_PRODUCT = 64
 # A query's list: gallery positions, best first, and their scores, (n,) each.
 RankedList = tuple[IntArray, FloatArray]
 # Images that may be among the best of a query: queries, gallery positions and scores, (n,) each.
@@ -44,6 +42,7 @@ class ChunkSizes(NamedTuple):
             time, of which about as many are again.
         scores: most scores held together.
         values: gallery values in one matrix product.
+        pair_cost: products in a matrix product that take as long as one by itself.
     """
 
     queries: int = 512
@@ -51,6 +50,7 @@ class ChunkSizes(NamedTuple):
     first_images: int = 256
     scores: int = 2**21
     values: int = VALUES_AT_ONCE
+    pair_cost: int = 64
 
 
 def gallery_ranking(
@@ -229,10 +229,10 @@ def _rank(
         if len(found):
             scores = products.exact_pairs(queries, np.full(len(found), query), present[found])
             counters[query] = _RankCounter(found, scores)
-    compare = partial(_compare, products, queries, present, counters)
+    compare = partial(_compare, products, queries, present, counters, chunks.pair_cost)
     for tiles in _waves(len(present), chunks.first_images, min(chunks.images, chunks.scores // len(queries))):
         # So many of the first images are among the best so far that an exact product of them all is quicker.
-        exact = tiles[0].start < PAIRS_WORTH_A_PRODUCT * top_k.scores.shape[1]
+        exact = tiles[0].start < chunks.pair_cost * top_k.scores.shape[1]
         for before, heads in parallel_map(partial(compare, top_k.scores[:, -1].copy(), exact), tiles):
             top_k.take(*heads)
             for counter, more in zip(counters.values(), before, strict=True):
@@ -248,6 +248,7 @@ def _compare(
     queries: Queries,
     present: IntArray,
     counters: Mapping[int, _RankCounter],
+    pair_cost: int,
     floors: FloatArray,
     exact: bool,
     tile: slice,
@@ -271,7 +272,7 @@ def _compare(
     if errors.any():
         open_pairs = [query * len(positions) + columns for query, columns in zip(counters, left, strict=True)]
         asked, columns = np.divmod(np.concatenate([heads, *open_pairs]), len(positions))
-        if len(asked) * PAIRS_WORTH_A_PRODUCT > scores.size:
+        if len(asked) * pair_cost > scores.size:
             scores = products.exact(queries, positions)
         else:
             scores[asked, columns] = products.exact_pairs(queries, asked, positions[columns])
@@ -346,7 +347,7 @@ class _RankCounter:
         low, high = ((self.scores + side).astype(np.float32) for side in (-error, error))
         low, high = np.nextafter(low, np.float32(-np.inf)), np.nextafter(high, np.float32(np.inf))
         # Room at both ends, and bins so wide that those of `low` and `high` are the same or neighbours.
-        width = max(float(high.max() - low.min()) / (BINS - 4), 4 * error)
+        width = max((float(high.max()) - float(low.min())) / (BINS - 4), 2 * float((high - low).max()))
         start, scale = np.float32(low.min() - 2 * width), np.float32(1 / width)
         bin_of, first, last = (_bins(values, start, scale) for values in (scores, low, high))
         mixed = np.zeros(BINS, np.bool_)
@@ -372,7 +373,8 @@ class _RankCounter:
 
 
 def _bins(scores: FloatArray, start: np.float32, scale: np.float32) -> IntArray:
-    """Numbers of equal bins, (n,), from 0 to `BINS` - 1; however its steps round, none changes the order of scores."""
+    """Numbers of equal bins, (n,), from 0 to `BINS` - 1: no step swaps two scores, however it rounds."""
+    # A bin is no narrower than a rounding of any score, so that 32 bits hold the numbers of those that are far off.
     return ((scores - start) * scale).astype(np.int32).clip(0, BINS - 1).astype(np.int64)
 
 
