@@ -1,19 +1,23 @@
 """Ranking a million images for 70 queries: ours beside the full product, a full sort and a loop over the queries.
 
     OMP_WAIT_POLICY=PASSIVE PYTHONPATH=. python experiments/benchmarks/ranking.py [--large] [--root FOLDER]
+    OMP_NUM_THREADS=1 PYTHONPATH=. python experiments/benchmarks/ranking.py --before CHECKOUT
 
 Made-up descriptors of 512 values with planted positives: easy ones near, hard ones deep in the list, junk between.
 Values are multiples of 2^-11, so that float32 products are exact, many are equal, and no rank may differ. Each way runs
 in processes of its own, by turns; seconds are medians, also those of all cores together (CPU), memory is the peak of
 what a process held in RAM (VmHWM) beyond what it held with the descriptors loaded. The plain way is the published
-procedure, with the stable sort that breaks ties as ours does, and with numpy's fastest. `--large` ranks 1,001,001
-descriptors of 2,048 values, 8.2 GB, from a memory-mapped file instead; there the whole process is measured, pages of
-the mapped file included. The files stay in `--root` where that is given.
+procedure, with the stable sort that breaks ties as ours does, and with numpy's fastest. The bare product is in float32,
+by parts of the gallery, so that no score leaves the core's cache: comparing descriptors takes no less. `--before` takes
+the ranking of another checkout instead of the plain ways, and says whether all ranks and scores are the same. `--large`
+ranks 1,001,001 descriptors of 2,048 values, 8.2 GB, from a memory-mapped file instead; there the whole process is
+measured, pages of the mapped file included. The files stay in `--root` where that is given.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -30,6 +34,7 @@ import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from dolglab.concurrency import available_cores
 from dolglab.contracts import DIFFICULTIES, Evaluation, GroundTruth, Scores
 from dolglab.measures import RevisitedMeasure, ground_truth_ids_of
 from dolglab.retrieval.ranking import exact_ranking
@@ -38,7 +43,9 @@ QUERIES, ROUNDS, KAPPAS, TOP = 70, 5, (1, 5, 10), 100
 # How many images of each kind a query has, and their cosines with it, from and to.
 PLANTED = {"easy": (40, 0.15, 0.6), "hard": (60, -0.05, 0.2), "junk": (50, 0.1, 0.6)}
 MADE_AT_ONCE = 20_000
-WAYS = ("ours", "plain", "plain, unstable")
+# Images whose products with 70 queries stay in a core's cache.
+PRODUCT_AT_ONCE = 512
+WAYS = ("ours", "product", "plain", "plain, unstable", "before")
 
 
 def main() -> None:
@@ -47,6 +54,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path)
     parser.add_argument("--images", type=int)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT")
     parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     images, dim = options.images or (1_001_001 if options.large else 1_000_000), 2048 if options.large else 512
@@ -58,8 +66,8 @@ def main() -> None:
         root.mkdir(parents=True, exist_ok=True)
         if not (root / "queries.npy").exists():
             make(root, images, dim)
-        print(f"{QUERIES} queries x {images:,} images x {dim} values, {os.cpu_count()} cores, medians of {ROUNDS}")
-        (report_large if options.large else report)(root)
+        print(f"{QUERIES} queries x {images:,} images x {dim} values, {available_cores()} threads, medians of {ROUNDS}")
+        report_large(root) if options.large else report(root, options.before)
 
 
 def make(root: Path, images: int, dim: int) -> None:
@@ -94,12 +102,12 @@ def coarse(rows: NDArray[np.floating]) -> NDArray[np.float32]:
     return (np.round(2048 * rows) / 2048).astype(np.float32)
 
 
-def report(root: Path) -> None:
+def report(root: Path, before: Path | None) -> None:
     """All ways by turns."""
-    runs: dict[str, list[dict]] = {way: [] for way in WAYS}
+    runs: dict[str, list[dict]] = {way: [] for way in (("ours", "product", "before") if before else WAYS[:-1])}
     for _ in range(ROUNDS):
         for way, found in runs.items():
-            found.append(run(root, way))
+            found.append(run(root, way, before=before if way == "before" else None))
     seconds, cpu, memory = (
         {way: statistics.median(run[key] for run in found) for way, found in runs.items()}
         for key in ("seconds", "cpu", "megabytes")
@@ -107,15 +115,22 @@ def report(root: Path) -> None:
     for way, found in runs.items():
         costs = f"{seconds[way]:6.2f} s, {cpu[way]:5.2f} s CPU, {memory[way]:5.0f} MB beyond the descriptors"
         print(f"{way:<16}{costs}   {line(found[0])}")
-    ours = runs["ours"][0]["figures"]
-    for way in WAYS[1:]:
-        figures = runs[way][0]["figures"]
-        apart = max(np.abs(np.subtract(ours[name], figures[name])).max() for name in figures)
+    ours = runs["ours"][0]
+    for way in [way for way in runs if way != "ours"]:
         print(
-            f"{way}: {seconds[way] / seconds['ours']:.1f} times our time ({cpu[way] / cpu['ours']:.1f} of CPU), "
-            f"{memory[way] / memory['ours']:.0f} times our memory; no figure, APs of single queries included, is "
-            f"further than {apart:.0e} from ours"
+            f"{way}: {seconds[way] / seconds['ours']:.2f} times our time ({cpu[way] / cpu['ours']:.2f} of CPU), "
+            f"{memory[way] / memory['ours']:.1f} times our memory"
         )
+    print(
+        f"ours: {seconds['ours'] / seconds['product']:.2f} times the bare product's time "
+        f"({cpu['ours'] / cpu['product']:.2f} of CPU)"
+    )
+    for way in [way for way in runs if way.startswith("plain")]:
+        figures = runs[way][0]["figures"]
+        apart = max(np.abs(np.subtract(own, figures[name])).max() for name, own in ours["figures"].items())
+        print(f"{way}: no figure, APs of single queries included, is further than {apart:.0e} from ours")
+    if before:
+        print(f"before: {'the same' if runs['before'][0]['ranked'] == ours['ranked'] else 'OTHER'} ranks and scores")
 
 
 def report_large(root: Path) -> None:
@@ -133,10 +148,11 @@ def line(found: dict) -> str:
     return ", ".join(f"{name} {'/'.join(f'{100 * value:.2f}' for value in values)}" for name, values in mean.items())
 
 
-def run(root: Path, way: str, *more: str) -> dict:
-    """`measure` in a process of its own."""
+def run(root: Path, way: str, *more: str, before: Path | None = None) -> dict:
+    """`measure` in a process of its own, with the package of the checkout `before` where that is given."""
     command = [sys.executable, __file__, "--root", str(root), "--measure", way, *more]
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    path = {} if before is None else {"PYTHONPATH": str(before / "src")}
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **path}
     return json.loads(subprocess.run(command, check=True, capture_output=True, env=environment).stdout)
 
 
@@ -148,18 +164,32 @@ def measure(root: Path, way: str, mapped: bool) -> dict:
     truth = GroundTruth(*(tuple(part) for part in np.split(places, ends, axis=1)))
     Path("/proc/self/clear_refs").write_text("5")
     before, start, cpu = status_megabytes("VmRSS"), time.perf_counter(), time.process_time()
-    if way == "ours":
+    ranked, found = None, None
+    if way == "product":
+        bare_product(gallery, queries)
+    elif way in ("ours", "before"):
         ranked = exact_ranking(gallery, queries, ground_truth_ids_of(truth), TOP)
         found = RevisitedMeasure(KAPPAS).figures(truth, dict.fromkeys(DIFFICULTIES, ranked)).evaluation
     else:
         found = plain_evaluation(gallery, queries, truth, "stable" if way == "plain" else None)
     seconds, cpu, whole = time.perf_counter() - start, time.process_time() - cpu, status_megabytes("VmHWM")
     figures: dict[str, list[float]] = {}
-    for difficulty in DIFFICULTIES:
-        scores = found[difficulty]
+    for difficulty, scores in (found or {}).items():
         figures[difficulty], figures[f"{difficulty} mP@k"] = [scores["map"]], scores["mp_at_k"].tolist()
         figures[f"{difficulty} ap"] = scores["ap"].tolist()
-    return {"seconds": seconds, "cpu": cpu, "megabytes": whole - before, "whole": whole, "figures": figures}
+    digest = hashlib.sha256()
+    for part in () if ranked is None else (ranked.top_k, ranked.scores, *ranked.ranks):
+        digest.update(part.tobytes())
+    costs = {"seconds": seconds, "cpu": cpu, "megabytes": whole - before, "whole": whole}
+    return {**costs, "figures": figures, "ranked": digest.hexdigest()}
+
+
+def bare_product(gallery: NDArray[np.float32], queries: NDArray[np.float32]) -> None:
+    """All products, none of them kept."""
+    rows, asked = torch.from_numpy(gallery), torch.from_numpy(queries)
+    scores = torch.empty(len(asked), PRODUCT_AT_ONCE)
+    for part in rows.split(PRODUCT_AT_ONCE):
+        torch.mm(asked, part.T, out=scores[:, : len(part)])
 
 
 def plain_evaluation(

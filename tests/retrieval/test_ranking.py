@@ -17,6 +17,7 @@ from dolglab.errors import UserError
 from dolglab.measures import ranks_in
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.index import FlatIndex
+from dolglab.retrieval.inner_products import InnerProducts, Queries, round_to_grid
 from dolglab.retrieval.large_arrays import memory_map_of, take_rows
 from dolglab.retrieval.ranking import (
     ChunkSizes,
@@ -26,14 +27,13 @@ from dolglab.retrieval.ranking import (
     index_ranking,
     listed_ranking,
     reranked,
-    round_to_grid,
 )
 
 Array = NDArray[np.floating]
 
 
 # So small that a gallery of some hundred images has many.
-SMALL = ChunkSizes(queries=3, images=33, first_images=2, values=40)
+SMALL = ChunkSizes(queries=3, images=33, first_images=2, values=40, pair_cost=2)
 
 
 def whole(*, images: int = 300, queries: int = 8, dim: int = 6, seed: int = 0) -> tuple[Array, Array]:
@@ -81,6 +81,93 @@ def test_equals_a_full_stable_sort_at_every_size(data: st.DataObject) -> None:
     top = data.draw(st.integers(1, 20))
     ranked = exact_ranking(gallery, queries, labelled, top, known, SMALL)
     check(ranked, queries @ gallery.T, labelled, top, known)
+
+
+def grid_scores(gallery: Array, queries: Array) -> Array:
+    """Inner products, (Q, N), of rows rounded to whole numbers of their own steps, added as Python's whole numbers."""
+
+    def whole_numbers(rows: Array) -> tuple[NDArray[np.object_], list[Fraction]]:
+        exponents = np.frexp(1.5 * np.linalg.norm(rows.astype(np.float64), axis=1))[1].tolist()
+        steps = [Fraction(2) ** (exponent - 27) for exponent in exponents]
+        values = [[round(Fraction(x) / step) for x in row] for row, step in zip(rows.tolist(), steps, strict=True)]
+        return np.array(values, object).reshape(rows.shape), steps
+
+    (left, left_steps), (right, right_steps) = whole_numbers(queries), whole_numbers(gallery)
+    sums = zip((left @ right.T).tolist(), left_steps, strict=True)
+    return np.array([[float(s * a * b) for s, b in zip(row, right_steps, strict=True)] for row, a in sums], np.float32)
+
+
+def adversarial(
+    rng: np.random.Generator, images: int, asked: int, dim: int, lengths: list[float]
+) -> tuple[Array, Array]:
+    """A gallery and queries of many near ties: copies, copies an ulp away, opposites, zeros, and of mixed lengths."""
+    rows = rng.standard_normal((images + asked, dim)).astype(np.float32)
+    if rng.random() < 0.3:
+        rows = np.round(2 * rows)
+    else:
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    for row in range(1, len(rows)):
+        kind = rng.choice(["own", "copy", "ulp", "opposite", "zero", "scaled"], p=[0.2, 0.2, 0.4, 0.1, 0.05, 0.05])
+        if kind != "own":
+            rows[row] = rows[rng.integers(0, row)] * {"zero": 0, "opposite": -1}.get(kind, 1)
+        if kind == "ulp":
+            value = rng.integers(0, dim)
+            rows[row, value] = np.nextafter(rows[row, value], np.float32(rng.choice([-9, 9])))
+        if kind == "scaled":
+            rows[row] *= np.float32(rng.choice([0.5, 1 - 2**-20, 3]))
+    rows *= rng.choice(lengths, (len(rows), 1)).astype(np.float32)
+    rows = rows[rng.permutation(len(rows))]
+    return rows[:images], rows[images:]
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    dim=st.integers(1, 140),
+    lengths=st.sampled_from([[1], [1], [1e-6], [1e-24], [1e-42], [1e4], [1e15], [1, 1e-3], [1e-30, 1, 1e5]]),
+    chunks=st.builds(
+        ChunkSizes,
+        queries=st.just(3),
+        images=st.integers(1, 200),
+        scores=st.just(2**21),
+        first_images=st.integers(1, 9),
+        values=st.integers(1, 4000),
+        pair_cost=st.sampled_from([1, 1, 2, 64]),
+    ),
+)
+def test_near_ties_are_decided_by_exact_products(seed: int, dim: int, lengths: list[float], chunks: ChunkSizes) -> None:
+    rng = np.random.default_rng(seed)
+    gallery, queries = adversarial(rng, int(rng.integers(1, 250)), int(rng.integers(1, 5)), dim, lengths)
+    labelled = [rng.integers(0, len(gallery), rng.integers(0, 30)) for _ in queries]
+    known, top = rng.random(len(gallery)) < 0.9, int(rng.integers(1, 9))
+    ranked = exact_ranking(gallery, queries, labelled, top, known, chunks)
+    check(ranked, grid_scores(gallery, queries), labelled, top, known)
+
+
+@pytest.mark.parametrize("dim", [1, 64, 65, 700])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("length", [1.0, 1e-40, 1e-20, 3e4])
+def test_quick_products_are_as_near_as_they_say(dim: int, dtype: type[np.floating], length: float) -> None:
+    rng = np.random.default_rng(dim)
+    gallery, queries = (np.abs(rng.standard_normal((count, dim))) for count in (300, 5))
+    gallery *= length / np.linalg.norm(gallery, axis=1, keepdims=True) * rng.random((300, 1))
+    products, asked = InnerProducts(gallery.astype(dtype), 2000), Queries.of(queries.astype(np.float32))
+    quick, error = products.quick(asked, np.arange(300))
+    exact = products.exact(asked, np.arange(300))
+    assert (np.abs(quick.astype(np.float64) - exact).max(1) <= error).all()
+    assert (error > 0).all()
+    asked_for, positions = rng.integers(0, 5, 700), rng.integers(0, 300, 700)
+    assert (products.exact_pairs(asked, asked_for, positions) == exact[asked_for, positions]).all()
+
+
+@pytest.mark.parametrize("length", [1e25, 1e37])
+def test_what_float32_may_not_hold_is_multiplied_exactly(length: float) -> None:
+    rng = np.random.default_rng(0)
+    gallery, queries = rng.standard_normal((50, 9)) * length, rng.standard_normal((2, 9)).astype(np.float32) / length
+    for rows in (gallery, np.float32(gallery)):
+        quick, error = InnerProducts(rows).quick(Queries.of(np.float32(queries)), np.arange(50))
+        assert (quick == InnerProducts(rows).exact(Queries.of(np.float32(queries)), np.arange(50))).all()
+        assert (error == 0).all()
 
 
 def test_equal_descriptors_tie_wherever_they_stand() -> None:

@@ -5,7 +5,6 @@ torch, which makes the products of an exact one, is imported only where they are
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -13,7 +12,6 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 
 from dolglab.concurrency import prefetch_map
@@ -21,14 +19,17 @@ from dolglab.contracts import BoolArray, FloatArray, IntArray, Ranked
 from dolglab.errors import UserError
 from dolglab.measures import check_distinct, ranks_in
 from dolglab.retrieval.index import Index
-from dolglab.retrieval.large_arrays import memory_map_of, take_rows
+from dolglab.retrieval.inner_products import VALUES_AT_ONCE, InnerProducts, Queries
+from dolglab.retrieval.large_arrays import take_rows
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
-# Gallery values in work at a time: 2 MB stay near a processor core.
-VALUES_AT_ONCE = 2**18
+# Bins of scores: more are longer to count in, fewer leave more images to be compared one by one.
+BINS = 8192
 # A query's list: gallery positions, best first, and their scores, (n,) each.
 RankedList = tuple[IntArray, FloatArray]
+# Images that may be among the best of a query: queries, gallery positions and scores, (n,) each.
+Heads = tuple[IntArray, IntArray, FloatArray]
 
 
 class ChunkSizes(NamedTuple):
@@ -37,9 +38,11 @@ class ChunkSizes(NamedTuple):
     Attributes:
         queries: queries for which the gallery is read once.
         images: most gallery images compared together.
-        first_images: the first few of them, since all of these are candidates for the head; each time twice as many.
+        first_images: the first few of them, since all of these are candidates for the head; then twice as many each
+            time, of which about as many are again.
         scores: most scores held together.
         values: gallery values in one matrix product.
+        pair_cost: products in a matrix product that take as long as one by itself.
     """
 
     queries: int = 512
@@ -47,6 +50,7 @@ class ChunkSizes(NamedTuple):
     first_images: int = 256
     scores: int = 2**21
     values: int = VALUES_AT_ONCE
+    pair_cost: int = 64
 
 
 def gallery_ranking(
@@ -90,7 +94,7 @@ def exact_ranking(
     """Rank a gallery by inner product, equal ones in gallery order, as a stable sort of all products would.
 
     The gallery is read in parts, once for every 512 queries and not as a whole into memory; neither all products nor a
-    sort of them are held. Products are those of `InnerProducts`: equal descriptors tie, and the number of threads and
+    sort of them are held. Scores are those of `InnerProducts.exact`: equal descriptors tie, and the number of threads and
     the machine change nothing.
 
     Args:
@@ -114,7 +118,7 @@ def exact_ranking(
         chunk = slice(start, start + chunks.queries)
         wanted = [_places(present, positions) for positions in ground_truth_ids[chunk]]
         best = _TopK(top_k[chunk], scores[chunk])
-        ranks += _rank(products, exact_queries(queries[chunk]), present, best, wanted, chunks)
+        ranks += _rank(products, Queries.of(queries[chunk]), present, best, wanted, chunks)
     return Ranked(top_k, scores, tuple(ground_truth_ids), tuple(ranks))
 
 
@@ -212,33 +216,78 @@ def _places(present: IntArray, positions: IntArray) -> IntArray:
 
 def _rank(
     products: InnerProducts,
-    queries: Float64[np.ndarray, "q d"],
+    queries: Queries,
     present: IntArray,
     top_k: _TopK,
     wanted: Sequence[IntArray],
     chunks: ChunkSizes,
 ) -> list[IntArray]:
     """Take the present images into the best of some queries, and give the ranks of those at the wanted places."""
-    counters = []
+    counters = {}
     for query, places in enumerate(wanted):
         found = places[places >= 0]
-        counters.append(_RankCounter(found, products(queries[query : query + 1], present[found])[0]))
-    tiles = list(_tiles(len(present), chunks.first_images, min(chunks.images, chunks.scores // len(queries))))
-    for tile, scores in zip(tiles, parallel_map(lambda tile: products(queries, present[tile]), tiles), strict=True):
-        top_k.take(scores, present[tile])
-        for row, counter in zip(scores, counters, strict=True):
-            counter.take(row, tile.start)
+        if len(found):
+            scores = products.exact_pairs(queries, np.full(len(found), query), present[found])
+            counters[query] = _RankCounter(found, scores)
+    compare = partial(_compare, products, queries, present, counters, chunks.pair_cost)
+    for tiles in _waves(len(present), chunks.first_images, min(chunks.images, chunks.scores // len(queries))):
+        # So many of the first images are among the best so far that an exact product of them all is quicker.
+        exact = tiles[0].start < chunks.pair_cost * top_k.scores.shape[1]
+        for before, heads in parallel_map(partial(compare, top_k.scores[:, -1].copy(), exact), tiles):
+            top_k.take(*heads)
+            for counter, more in zip(counters.values(), before, strict=True):
+                counter.before += more
     ranks = [places.copy() for places in wanted]
-    for own, counter in zip(ranks, counters, strict=True):
-        own[own >= 0] = counter.before
+    for query, counter in counters.items():
+        ranks[query][ranks[query] >= 0] = counter.before
     return ranks
 
 
-def _tiles(count: int, size: int, largest: int) -> Iterator[slice]:
-    start = 0
-    while start < count:
-        yield slice(start, min(start + size, count))
-        start, size = start + size, min(2 * size, largest)
+def _compare(
+    products: InnerProducts,
+    queries: Queries,
+    present: IntArray,
+    counters: Mapping[int, _RankCounter],
+    pair_cost: int,
+    floors: FloatArray,
+    exact: bool,
+    tile: slice,
+) -> tuple[list[IntArray], Heads]:
+    """How many images of a tile stand before those of each counter, and those that may score above the floors, (Q,).
+
+    Scores are those of a quick product, and exact where the error of that could change an answer.
+    """
+    positions = present[tile]
+    if exact:
+        scores, errors = products.exact(queries, positions), np.zeros(len(floors))
+    else:
+        scores, errors = products.quick(queries, positions)
+    lowest = np.nextafter((floors - errors).astype(np.float32), np.float32(-np.inf))
+    heads = np.flatnonzero(scores >= lowest[:, None])
+    counts, left = [], []
+    for query, counter in counters.items():
+        count, columns = counter.decided(scores[query], errors[query])
+        counts.append(count)
+        left.append(columns)
+    if errors.any():
+        open_pairs = [query * len(positions) + columns for query, columns in zip(counters, left, strict=True)]
+        asked, columns = np.divmod(np.concatenate([heads, *open_pairs]), len(positions))
+        if len(asked) * pair_cost > scores.size:
+            scores = products.exact(queries, positions)
+        else:
+            scores[asked, columns] = products.exact_pairs(queries, asked, positions[columns])
+    for (query, counter), count, columns in zip(counters.items(), counts, left, strict=True):
+        count += counter.compared(scores[query, columns], columns, tile)
+    asked, columns = np.divmod(heads, len(positions))
+    return counts, (asked, positions[columns], scores[asked, columns])
+
+
+def _waves(count: int, first: int, largest: int) -> Iterator[list[slice]]:
+    """Consecutive tiles, of `largest` images at most, in waves: each has as many images as there were before it."""
+    start, stop = 0, min(first, count)
+    while start < stop:
+        yield [slice(begin, min(begin + largest, stop)) for begin in range(start, stop, largest)]
+        start, stop = stop, min(2 * stop, count)
 
 
 @dataclass
@@ -248,12 +297,13 @@ class _TopK:
     positions: IntArray
     scores: FloatArray
 
-    def take(self, scores: FloatArray, positions: IntArray) -> None:
-        """Take further images, (Q, n) scores; `positions`, (n,), are behind all that were taken before."""
+    def take(self, rows: IntArray, positions: IntArray, scores: FloatArray) -> None:
+        """Take further images, (n,) each: row by row, in gallery order, behind all that were taken before."""
         top = self.scores.shape[1]
         # An image that only equals the last of a full head stands behind it.
-        rows, columns = np.nonzero(scores > self.scores[:, -1:])
-        counts = np.bincount(rows, minlength=len(scores))
+        better = scores > self.scores[rows, -1]
+        rows, positions, scores = rows[better], positions[better], scores[better]
+        counts = np.bincount(rows, minlength=len(self.scores))
         touched = np.flatnonzero(counts)
         if not len(touched):
             return
@@ -261,104 +311,71 @@ class _TopK:
         shape = len(touched), top + counts.max()
         candidates, places = np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64)
         candidates[:, :top], places[:, :top] = self.scores[touched], self.positions[touched]
-        candidates[new], places[new] = scores[rows, columns], positions[columns]
+        candidates[new], places[new] = scores, positions
         order = np.argsort(-candidates, axis=1, kind="stable")[:, :top]
         self.scores[touched] = np.take_along_axis(candidates, order, 1)
         self.positions[touched] = np.take_along_axis(places, order, 1)
 
 
 class _RankCounter:
-    """How many images stand before each of some images of a query, counted while the gallery passes by.
+    """Counts how many images of a tile stand before each of some images of a query.
 
     Args:
         places: (n,) where the images stand in the gallery.
-        scores: (n,) theirs.
+        scores: (n,) theirs, exact.
 
-    `before` are the counts so far, (n,).
+    `before` are the counts of all tiles so far, (n,).
     """
 
     def __init__(self, places: IntArray, scores: FloatArray) -> None:
-        self.places, self.scores = places, scores
+        self.places, self.scores, self.before = places, scores, np.zeros(len(places), np.int64)
         self.above = np.nextafter(scores, np.float32(np.inf))
-        self.before = np.zeros(len(places), np.int64)
+        ascending = np.sort(scores)
+        self.position = ascending.searchsorted(scores)
+        self.ends = np.append(ascending, np.inf).astype(np.float64)
 
-    def take(self, scores: FloatArray, start: int) -> None:
-        """Take the scores, (m,), of the images from place `start` on; they are left sorted."""
-        if not len(self.places):
-            return
-        stop = start + len(scores)
-        for own in np.flatnonzero((self.places >= start) & (self.places < stop)).tolist():
-            self.before[own] += np.count_nonzero(scores[: self.places[own] - start] == self.scores[own])
-        scores.sort()
-        # Of images with a labelled one's score, those stand before it that come before it in the gallery.
-        bounds = np.where(self.places >= stop, self.scores, self.above)
-        self.before += len(scores) - scores.searchsorted(bounds)
+    def decided(self, scores: FloatArray, error: float) -> tuple[IntArray, IntArray]:
+        """How many of a tile's images, (m,), score above each one for sure, (n,); the columns that are left open.
 
-
-class InnerProducts:
-    """Inner products with the rows of a gallery, without rounding until they are made float32.
-
-    A BLAS adds in an order that depends on where a row stands and on the number of threads (of MKL's AVX2 kernels, two
-    equal columns of one product differ), so that equal descriptors would not tie. Here values are first put on a grid
-    (`round_to_grid`), where float64 holds every sum of products and any order of adding gives the same: scores depend
-    on the two descriptors, and on nothing else.
-
-    Args:
-        gallery: (N, D), any floating type; of a memory-mapped file, pages are held for as long as they are read.
-        values_at_once: gallery values that are read together.
-    """
-
-    def __init__(self, gallery: NDArray[np.floating], values_at_once: int = VALUES_AT_ONCE) -> None:
-        self.gallery = gallery
-        self.rows_at_once = max(1, values_at_once // max(1, gallery.shape[1]))
-        self._mapping = memory_map_of(gallery)
-
-    def __call__(self, queries: Float64[np.ndarray, "q d"], positions: IntArray) -> Float32[np.ndarray, "q n"]:
-        """Products of `exact_queries` with the gallery's rows at n positions; several threads may ask at once.
-
-        Raises UserError for a gallery row with NaN or infinity.
+        Args:
+            scores: (m,), each off by `error` at most.
+            error: where it is 0, all are left open.
         """
-        import torch
+        if not error:
+            return np.zeros(len(self.places), np.int64), np.arange(len(scores))
+        # Most are far from every image in score, and are counted in bins.
+        low, high = ((self.scores + side).astype(np.float32) for side in (-error, error))
+        low, high = np.nextafter(low, np.float32(-np.inf)), np.nextafter(high, np.float32(np.inf))
+        # Room at both ends, and bins so wide that those of `low` and `high` are the same or neighbours.
+        width = max((float(high.max()) - float(low.min())) / (BINS - 4), 2 * float((high - low).max()))
+        start, scale = np.float32(low.min() - 2 * width), np.float32(1 / width)
+        bin_of, first, last = (_bins(values, start, scale) for values in (scores, low, high))
+        mixed = np.zeros(BINS, np.bool_)
+        mixed[first] = mixed[last] = True
+        sizes = np.bincount(bin_of, minlength=BINS)
+        sizes[mixed] = 0
+        # The others are compared with the one image that they may be on either side of.
+        near = np.flatnonzero(mixed[bin_of])
+        below = self.ends.searchsorted(scores[near] - error)
+        certain = scores[near] + error < self.ends[below]
+        up_to, further = sizes.cumsum(), np.bincount(below[certain], minlength=len(self.ends)).cumsum()
+        return up_to[-1] - up_to[last] + further[-1] - further[self.position], near[~certain]
 
-        asked = torch.from_numpy(queries)
-        buffer = np.empty((min(len(positions), self.rows_at_once), queries.shape[1]))
-        products = torch.empty(len(queries), len(positions))
-        for start in range(0, len(positions), self.rows_at_once):
-            part = positions[start : start + self.rows_at_once]
-            rows = buffer[: len(part)]
-            rows[:] = take_rows(self.gallery, part)
-            if self._mapping is not None:
-                self._mapping.madvise(mmap.MADV_DONTNEED)
-            products[:, start : start + len(part)] = asked @ torch.from_numpy(round_to_grid(rows)).T
-        # One value that is not finite leaves no finite product, and no finite sum.
-        if not torch.isfinite(products.sum()):
-            raise UserError("a gallery descriptor is not finite: the network gave NaN or infinity")
-        return products.numpy()
+    def compared(self, scores: FloatArray, columns: IntArray, tile: slice) -> IntArray:
+        """How many images, at ascending columns of a tile and with exact scores, stand before each one, (n,)."""
+        before = np.zeros(len(self.places), np.int64)
+        for own in np.flatnonzero((self.places >= tile.start) & (self.places < tile.stop)).tolist():
+            earlier = scores[: columns.searchsorted(self.places[own] - tile.start)]
+            before[own] = np.count_nonzero(earlier == self.scores[own])
+        # Of images with a labelled one's score, those stand before it that come before it in the gallery.
+        bounds = np.where(self.places >= tile.stop, self.scores, self.above)
+        return before + len(scores) - np.sort(scores).searchsorted(bounds)
 
 
-def exact_queries(queries: FloatArray) -> Float64[np.ndarray, "q d"]:
-    """Queries as `InnerProducts` takes them. Raises UserError for NaN or infinite values."""
-    if not np.isfinite(queries).all():
-        raise UserError("a query descriptor is not finite: the network gave NaN or infinity")
-    return round_to_grid(queries.astype(np.float64))
-
-
-def round_to_grid(rows: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n d"]:
-    """Round rows, in place, so that no sum of products of two of them rounds.
-
-    Each becomes multiples of a power of two, its own step, of which its length is less than 2^27 / 1.5: so the products
-    of two rows are multiples of both steps, and by Cauchy and Schwarz no sum of them exceeds 2^53. Of an L2-normalised
-    row the step is 2^-26, and a cosine moves by less than in a product in float32.
-    """
-    import torch
-
-    values = torch.from_numpy(rows)
-    # The factor keeps lengths of 1, give or take a rounding, away from where the step doubles.
-    exponents = np.frexp(1.5 * torch.linalg.vector_norm(values, dim=1).numpy())[1]
-    # A float64 has 53 bits: beside this number there is no room for what is finer than the step.
-    ballast = torch.from_numpy(np.ldexp(1.5, exponents + 25))[:, None]
-    values.add_(ballast).sub_(ballast)
-    return rows
+def _bins(scores: FloatArray, start: np.float32, scale: np.float32) -> IntArray:
+    """Numbers of equal bins, (n,), from 0 to `BINS` - 1: no step swaps two scores, however it rounds."""
+    # A bin is no narrower than a rounding of any score, so that 32 bits hold the numbers of those that are far off.
+    return ((scores - start) * scale).astype(np.int32).clip(0, BINS - 1).astype(np.int64)
 
 
 def parallel_map(work: Callable[[Part], Result], parts: Iterable[Part]) -> Generator[Result]:
