@@ -220,6 +220,22 @@ def test_sums_of_products_on_the_grid_do_not_round(length: float, power: int) ->
     assert abs(float(exact - true)) < 2**-24 * length**2
 
 
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_where_torch_may_multiply_in_bfloat16_products_are_exact(precision: str) -> None:
+    rows = np.random.default_rng(0).standard_normal((9, 128)).astype(np.float32)
+    products, queries, places = InnerProducts(rows), Queries.of(rows[:3]), np.arange(9)
+    quick, error = products.quick(queries, places)
+    assert (error > 0).all()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        found, error = products.quick(queries, places)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert (error == 0).all()
+    assert (found == products.exact(queries, places)).all()
+    np.testing.assert_allclose(quick, found, atol=1e-4)
+
+
 def test_zeros_are_on_the_grid() -> None:
     assert (round_to_grid(np.zeros((3, 4))) == 0).all()
     gallery = np.zeros((3, 4), np.float32)

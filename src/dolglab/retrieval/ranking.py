@@ -94,8 +94,8 @@ def exact_ranking(
     """Rank a gallery by inner product, equal ones in gallery order, as a stable sort of all products would.
 
     The gallery is read in parts, once for every 512 queries and not as a whole into memory; neither all products nor a
-    sort of them are held. Scores are those of `InnerProducts.exact`: equal descriptors tie, and the number of threads and
-    the machine change nothing.
+    sort of them are held. Scores are those of `InnerProducts.exact`: equal descriptors tie, and the number of threads
+    and the machine change nothing.
 
     Args:
         gallery: (N, D), in memory or mapped from a file.
