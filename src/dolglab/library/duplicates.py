@@ -38,7 +38,7 @@ class BlockSizes(NamedTuple):
 
 BLOCKS = BlockSizes()
 # Cells in which a photo looks for near ones, and the cosine below which these may lie in others.
-LOOKED_INTO, CELLS_COSINE = 8, 0.8
+LOOKED_INTO, CELLS_COSINE = 6, 0.8
 # Of k-means: photos a cell that it learns from, and rounds.
 ROWS_PER_CELL, ITERATIONS = 40, 10
 
