@@ -16,8 +16,9 @@ from dolglab.contracts import FloatArray, GroundTruth, IntArray
 from dolglab.extraction.extractor import PAPER_SCALES, Extractor, for_inference
 from dolglab.measures import RevisitedMeasure
 from dolglab.models.dolg import DescriptorModel
+from dolglab.retrieval.inner_products import Queries, round_to_grid
 from dolglab.retrieval.map_metric import RetrievalMetric
-from dolglab.retrieval.ranking import exact_queries, exact_ranking, round_to_grid
+from dolglab.retrieval.ranking import exact_ranking
 
 # Largest distance of a descriptor from the CPU's, as a share of the smallest one between two images.
 NEAR = {"32-true": 1e-2, "bf16-mixed": 1.0, "16-mixed": 1.0}
@@ -137,7 +138,7 @@ def ranked_on(
 ) -> tuple[IntArray, FloatArray, list[IntArray]]:
     """First answers, their scores, and the ranks of the wanted images, by products and stable sorts on the device."""
     rows = torch.from_numpy(round_to_grid(gallery.astype(np.float64))).to(device).T
-    asked = torch.from_numpy(exact_queries(queries)).to(device)
+    asked = torch.from_numpy(Queries.of(queries).exact).to(device)
     answers, scores, ranks = [], [], []
     for start in range(0, len(asked), at_once):
         values, order = (asked[start : start + at_once] @ rows).float().sort(dim=1, descending=True, stable=True)

@@ -160,6 +160,20 @@ def test_quick_products_are_as_near_as_they_say(dim: int, dtype: type[np.floatin
     assert (products.exact_pairs(asked, asked_for, positions) == exact[asked_for, positions]).all()
 
 
+def test_where_torch_may_round_to_less_than_float32_products_are_exact() -> None:
+    gallery, queries = whole()
+    products, asked, everything = InnerProducts(gallery), Queries.of(queries), np.arange(len(gallery))
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        quick, error = products.quick(asked, everything)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert (quick == products.exact(asked, everything)).all()
+    assert (error == 0).all()
+    assert (products.quick(asked, everything)[1] > 0).all()
+
+
 @pytest.mark.parametrize("length", [1e25, 1e37])
 def test_what_float32_may_not_hold_is_multiplied_exactly(length: float) -> None:
     rng = np.random.default_rng(0)

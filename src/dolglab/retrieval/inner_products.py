@@ -106,12 +106,11 @@ class InnerProducts:
     ) -> tuple[Float32[np.ndarray, "q n"], Float64[np.ndarray, " q"]]:
         """Products in float32, and for each query how far they are from the exact ones at most.
 
-        Where float32 may overflow, or torch may take bfloat16 for it, they are the exact ones, and the error is 0.
+        Where float32 may overflow, or torch may round to less than it, they are the exact ones, and the error is 0.
         """
         import torch
 
-        # With "high" and "medium" a CPU that has bfloat16 multiplies in it.
-        if torch.get_float32_matmul_precision() != "highest":
+        if not _full_float32():
             return self.exact(queries, positions), np.zeros(len(queries))
         blocks, dim = torch.from_numpy(queries.blocks), queries.exact.shape[1]
         buffer = np.zeros((min(len(positions), self.rows_at_once), len(blocks) * BLOCK), np.float32)
@@ -157,6 +156,16 @@ def quick_error(norms: Float64[np.ndarray, " q"], longest: float, dim: int) -> F
     """
     roundings = BLOCK + math.ceil(dim / BLOCK) + 3 + 3 / 16 * math.sqrt(dim)
     return 2.0**-24 * 1.01 * roundings * (norms + 2.0**-40) * ((1 + dim * 2.0**-24) * longest + 2.0**-40)
+
+
+def _full_float32() -> bool:
+    """Whether torch multiplies float32 as it is: it can be told to round it to bfloat16 or TF32 before."""
+    import torch
+
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
+    if matmul is None:  # before torch 2.9
+        return torch.get_float32_matmul_precision() == "highest"
+    return matmul.fp32_precision in ("none", "ieee")
 
 
 def _finite(products: torch.Tensor) -> NDArray[np.float32]:
