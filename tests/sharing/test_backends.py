@@ -66,7 +66,7 @@ def test_the_faster_one_is_taken_with_and_without_torch(
     kept.note(SIZE, speedup)
     kind = OnnxDescriber if onnx else TorchDescriber
     assert isinstance(chosen(by_torch, photos=1).describer, kind)
-    found = load_extractor(str(folder), fingerprint=by_torch.identity["model"])
+    found = load_extractor(str(folder), max_side=by_torch.identity["max_side"], fingerprint=by_torch.identity["model"])
     assert isinstance(found.describer, kind)
     assert found.identity == by_torch.identity
     other_size = load_extractor(str(folder), max_side=96, fingerprint=by_torch.identity["model"])
