@@ -109,6 +109,17 @@ def test_remove(start: Path, here: Path) -> None:
     check(start, here, ["src.library", "remove", "--gone", "--library", str(here / "library")], library_of)
 
 
+def test_merge(start: Path, here: Path) -> None:
+    """Of libraries with codes, in several transactions, into one that is not there yet."""
+    for seed, name in enumerate(("one", "two")):
+        library = Library.open(start / name, identity(128))
+        photos = [Photo(f"/{name}/{row}.jpg", 1, 1, (1, 1)) for row in range(5000)]
+        library.add(photos, unit(5000, 128, seed))
+        library.close()
+    words = ["merge", str(here / "one"), str(here / "two"), "--library", str(here / "library")]
+    check(start, here, ["src.library", *words], library_of)
+
+
 def test_pack(world: Path, start: Path, here: Path) -> None:
     shutil.copytree(world, start / "world")
     words = ["src.prepare", "task=pack", f"root={here / 'world'}", "size=64", "workers=1", "+call.chunk_size=5"]

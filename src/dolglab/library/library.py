@@ -28,14 +28,14 @@ class Answer:
     Attributes:
         photo: the photo.
         cosine: of its descriptor and the query's.
-        exact: all photos were compared with the query, not those alone that an index proposed.
         inliers: local features of the query that one transformation brings to this photo; None where nobody looked.
+        exact: all photos were compared with the query, not those alone that an index proposed.
     """
 
     photo: Photo
     cosine: float
-    exact: bool = True
     inliers: int | None = None
+    exact: bool = True
 
     @property
     def there(self) -> bool:
@@ -237,7 +237,7 @@ class Library:
             if not len(missing):
                 return [
                     [
-                        Answer(photos[key], float(c), compared)
+                        Answer(photos[key], float(c), exact=compared)
                         for key, c in zip(row.tolist(), line, strict=True)
                         if key >= 0
                     ]
