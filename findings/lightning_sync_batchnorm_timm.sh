@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Lightning 2.6.6 with timm 1.0.31: Trainer(sync_batchnorm=True) makes another network of every EfficientNet.
+#
+# Who it hurts: whoever trains a timm network whose batch norms have an activation in them (EfficientNet, MobileNet,
+# RegNet and others) over several GPUs with batch norm synced: it trains, and is tested, without those activations.
+# Expected: what timm's own converter does, the same network with its statistics taken over all processes.
+# Seen: Lightning calls torch's converter, which makes a plain SyncBatchNorm of timm's BatchNormAct2d; the outputs of the
+# same weights differ by orders of magnitude, and no error or warning says so. Its revert() does not bring them back.
+# What helps: a LayerSync plugin that calls timm.layers.norm_act.convert_sync_batchnorm. ResNets are not affected.
+set -euo pipefail
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+cd "$folder"
+python3 -m venv venv
+venv/bin/python -m pip install --quiet --disable-pip-version-check torch==2.14.1 lightning==2.6.6 timm==1.0.31 numpy==2.4.6
+
+cat > program.py << 'EOF'
+import timm
+import torch
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
+from timm.layers.norm_act import convert_sync_batchnorm
+
+images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@torch.inference_mode()
+def change(name, convert):
+    torch.manual_seed(0)
+    network = timm.create_model(name).eval()
+    before = network.forward_features(images)
+    return float((convert(network).eval().forward_features(images) - before).norm() / before.norm())
+
+
+lightning = TorchSyncBatchNorm()
+for name in ("tf_efficientnet_lite0", "resnet18"):
+    ours = change(name, lightning.apply)
+    reverted = change(name, lambda network: lightning.revert(lightning.apply(network)))
+    print(f"{name}: changed {ours > 0.1}, changed after revert {reverted > 0.1}, by timm's {change(name, convert_sync_batchnorm) > 0.1}")
+EOF
+
+said=$(venv/bin/python -W ignore program.py)
+echo "$said"
+echo "expected: changed False everywhere"
+if [ "$said" = "tf_efficientnet_lite0: changed True, changed after revert True, by timm's False
+resnet18: changed False, changed after revert False, by timm's False" ]; then
+  echo "seen as described"
+else
+  echo "this has changed" >&2
+  exit 1
+fi
