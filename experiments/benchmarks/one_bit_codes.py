@@ -1,7 +1,7 @@
 """A library's one-bit codes beside a scan of everything, and beside other approximate indexes: time, memory, recall.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=. python experiments/benchmarks/one_bit_codes.py --photos DIR [--images N] [--queries N]
-        [--peers N]
+    OMP_NUM_THREADS=1 PYTHONPATH=. python experiments/benchmarks/one_bit_codes.py --photos DIR [--images N]
+        [--queries N] [--peers N]
 
 Descriptors of 512 values: made up around centres, as for index.py, and with `--photos` real ones (EfficientNet-Lite0,
 GeM, of the photos and of parts of them, at 512 and 256 pixels, projected to 512 values by PCA), expanded to the same
