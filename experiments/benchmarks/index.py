@@ -4,9 +4,10 @@
 
 Descriptors lie around centres, 50 to a centre, and vary along 512 directions of falling strength that no axis follows;
 a query is another draw near one of them. `flat`, `ivf_flat`, `ivf_pq` and `rabitq` index `--images`, `hnsw` and
-`opq_pq` as many as `--small`. Plain numpy (a product and a partial sort for each part of the gallery) gives the exact answers, 100 for
-each query. Queries are asked all together, and some of them one by one. `lists None` is the square root of the number
-of images. What is written lies in the system's temporary folder and is removed at the end (some 5 GB for a million).
+`opq_pq` as many as `--small`. Plain numpy (a product and a partial sort for each part of the gallery) gives the exact
+answers, 100 for each query. Queries are asked all together, and some of them one by one. `lists None` is the square
+root of the number of images. What is written lies in the system's temporary folder and is removed at the end (some 5 GB
+for a million).
 """
 
 from __future__ import annotations
