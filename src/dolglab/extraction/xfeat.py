@@ -60,6 +60,7 @@ class XFeat:
 
     model = None
     needs_network = False
+    dim = DIM
 
     def __init__(
         self,
