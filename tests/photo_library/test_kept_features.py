@@ -1,8 +1,7 @@
-"""Local features that a library keeps: as they were but for rounding, with their photos, and instead of opening these."""
+"""Local features that a library keeps: nearly as they were, with their photos, and instead of opening these."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +125,7 @@ def test_features_of_another_kind_are_not_taken(folder: Path, tmp_path: Path) ->
 
 def test_damaged_ones_are_told_with_the_library(folder: Path, tmp_path: Path) -> None:
     library = embed(folder, tmp_path / "library", keep_local=True)
-    photo = replace(library.catalogue.named(str(folder / "a" / "0.jpg"))[0])
+    (photo, _), *_ = next(library.catalogue.pages())
     with library.change() as change:
         change.put([photo], [None], [b"damaged"])
     with pytest.raises(UserError, match=r"library: .* damaged: .*--again"):

@@ -30,6 +30,7 @@ class Explanation:
         matches: local features that match, and how many of them, the `inliers`, one transformation explains.
         picture: a JPEG of the inliers.
         attention: JPEGs of where the network looks in the query and in the answer.
+        features: what the local features are called.
     """
 
     terms: Terms | None
@@ -37,6 +38,7 @@ class Explanation:
     inliers: int
     picture: bytes
     attention: tuple[bytes, bytes]
+    features: str
 
 
 class RunNetwork(Protocol):
@@ -70,7 +72,7 @@ def explain(
     ours, theirs, match = verifier.match(*shrunk)
     picture = match_figure(*shrunk, ours, theirs, match.matches, match.inlier)
     attention = attention_overlay(query, query_scores), attention_overlay(answer, answer_scores)
-    return Explanation(terms, len(match.matches), match.count, picture, attention)
+    return Explanation(terms, len(match.matches), match.count, picture, attention, verifier.method.title)
 
 
 def _parts(extractor: Extractor, image: Pixels) -> Parts | None:
