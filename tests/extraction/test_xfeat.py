@@ -138,7 +138,7 @@ def test_points_are_the_strongest_about_them() -> None:
 def test_keypoints_are_of_the_image_before_it_was_shrunk(weights: Path) -> None:
     image = noise(200, 300)
     whole = XFeat(threshold=0.01).extract(np.asarray(Image.fromarray(image).reduce(2)))
-    half = XFeat(threshold=0.01, max_side=150).extract(image)
+    half = XFeat(threshold=0.01, side=150).extract(image)
     assert half.shape == (200, 300)
     np.testing.assert_allclose(half.keypoints, 2 * whole.keypoints, atol=1e-3)
 
@@ -149,9 +149,22 @@ def test_it_keeps_the_strongest(weights: Path) -> None:
     np.testing.assert_array_equal(few.keypoints, many.keypoints[:5])
 
 
+def test_smaller_images_are_enlarged_up_to_twice(weights: Path) -> None:
+    image = noise(100, 150)
+    double = XFeat(threshold=0.01).extract(
+        np.asarray(Image.fromarray(image).resize((300, 200), Image.Resampling.BILINEAR))
+    )
+    for side in (300, 640):
+        found = XFeat(threshold=0.01, side=side).extract(image)
+        assert found.shape == (100, 150)
+        assert abs(len(found) - len(double)) <= 0.1 * len(double)
+        gaps = np.linalg.norm(found.keypoints[:, None] - double.keypoints[None] / 2, axis=2).min(1)
+        assert np.mean(gaps < 1) > 0.8
+
+
 @pytest.mark.parametrize("shape", [(31, 400), (400, 31), (1, 1), (5, 2000)])
 def test_images_too_small_have_none(shape: tuple[int, int], backend: str) -> None:
-    found = XFeat(backend=backend, max_side=640).extract(np.zeros((*shape, 3), np.uint8))
+    found = XFeat(backend=backend, side=640).extract(np.zeros((*shape, 3), np.uint8))
     assert (found.keypoints.shape, found.descriptors.shape, found.shape) == ((0, 2), (0, 64), shape)
 
 
@@ -161,8 +174,7 @@ def test_a_blank_image_has_none(backend: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{"max_features": 0}, {"threshold": 1.0}, {"threshold": -0.1}, {"max_side": 31}, {"backend": "tensorflow"}],
+    "settings", [{"max_features": 0}, {"threshold": 1.0}, {"threshold": -0.1}, {"side": 31}, {"backend": "tensorflow"}]
 )
 def test_settings_out_of_range_are_refused(settings: dict) -> None:
     with pytest.raises(UserError, match=r"features\."):

@@ -50,7 +50,8 @@ class XFeat:
         model: nothing; the weights are those that were released.
         max_features: how many are kept of an image, the strongest.
         threshold: least probability of a keypoint, in [0, 1).
-        max_side: larger images are shrunk to so many pixels; keypoints are of the image as it was. None for never.
+        side: pixels that the longer side of what the network sees has: larger images are shrunk, smaller ones enlarged,
+            up to twice. Keypoints are of the image as it was. None for images as they are.
         backend: what runs the network: "onnx" on the CPU, "torch" on a GPU where there is one; "auto" is "onnx" where
             onnxruntime is installed and no GPU is there.
         threads: cores that one image takes by ONNX; 0 for all.
@@ -67,20 +68,20 @@ class XFeat:
         model: object = None,
         max_features: int = 1000,
         threshold: float = 0.05,
-        max_side: int | None = None,
+        side: int | None = None,
         backend: str = "auto",
         threads: int = 0,
     ) -> None:
-        if max_features < 1 or not 0 <= threshold < 1 or (max_side is not None and max_side < STRIDE):
+        if max_features < 1 or not 0 <= threshold < 1 or (side is not None and side < STRIDE):
             raise UserError(
-                f"features.max_features is at least 1, threshold in [0, 1) and max_side null or at least {STRIDE}, "
-                f"not {max_features}, {threshold} and {max_side}"
+                f"features.max_features is at least 1, threshold in [0, 1) and side null or at least {STRIDE}, "
+                f"not {max_features}, {threshold} and {side}"
             )
         if backend not in get_args(Backend):
             raise UserError(f"features.backend is {', '.join(get_args(Backend))}, not {backend}")
         self.max_features = max_features
         self.threshold = float(threshold)
-        self.max_side = max_side
+        self.side = side
         onnx = backend == "onnx" or (backend == "auto" and onnx_is_faster())
         self._network = _onnx_network(threads or available_cores()) if onnx else _torch_network()
 
@@ -95,17 +96,19 @@ class XFeat:
             "weights": SHA256,
             "max_features": self.max_features,
             "threshold": self.threshold,
-            "features_side": self.max_side,
+            "features_side": self.side,
         }
 
     def extract(self, image: UInt8[np.ndarray, "h w 3"]) -> LocalFeatures:
         """An RGB image's local features; one with a side below 32 pixels has none."""
         shape = int(image.shape[0]), int(image.shape[1])
-        shrunk = shrink(image, self.max_side)
-        height, width = (side // STRIDE * STRIDE for side in shrunk.shape[:2])
+        shrunk = shrink(image, self.side)
+        enlarged = min(2.0, max(1.0, (self.side or 0) / max(shape)))
+        height, width = (int(side * enlarged) // STRIDE * STRIDE for side in shrunk.shape[:2])
         if not height or not width:
             return _local_features(np.empty((0, 2)), np.empty(0), np.empty((0, DIM)), (1.0, 1.0), shape)
-        grey = shrunk.mean(2, dtype=np.float32)
+        # Three times the mean, which is the same to the network.
+        grey = shrunk.astype(np.float32) @ np.ones(3, np.float32)
         resized = cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR)
         features, logits, reliability = self._network(resized[None, None])
         probabilities = keypoint_probabilities(logits[0])

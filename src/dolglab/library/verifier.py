@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Answers that are verified, and local features of a photo.
 VERIFIED, FEATURES = 50, 1000
+# Pixels of the longer side of what XFeat sees: more take longer than they are worth.
+SIDE = 640
 # Photos whose local features are kept in memory for the next query: 250 KB each at most.
 CACHED_PHOTOS = 512
 # Photos are read as they are described, large JPEGs at half their size.
@@ -55,10 +57,10 @@ def best_method() -> Method:
     from dolglab.extraction.xfeat import XFeat
 
     try:
-        extractor = XFeat(max_features=FEATURES, backend="onnx", threads=1)
+        extractor = XFeat(max_features=FEATURES, side=SIDE, backend="onnx", threads=1)
     except UserError:
         return Method("RootSIFT", RootSIFT(max_features=FEATURES), Spatial(VERIFIED, residual=10.0, ratio=0.9), 8)
-    return Method("XFeat", extractor, Spatial(VERIFIED, residual=10.0, least=0.82), 12, max_side=640)
+    return Method("XFeat", extractor, Spatial(VERIFIED, residual=12.0, least=0.75), 40, max_side=SIDE)
 
 
 class SpatialVerifier:
