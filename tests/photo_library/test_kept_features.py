@@ -12,10 +12,14 @@ from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
 from dolglab.library.ingest import embed_places
 from dolglab.library.library import Library
+from dolglab.library.listing import find_photos
+from dolglab.library.local_engine import describe_files
 from dolglab.library.maintenance import merge, print_info, remove
 from dolglab.library.packing import pack, packed_bytes, unpack
+from dolglab.library.ray_worker import Settings, Worker
 from dolglab.library.search_engine import SearchEngine
 from dolglab.library.verifier import SpatialVerifier
+from dolglab.sharing.loading import LoadedExtractor
 from photo_library.conftest import save
 
 OPTIONS = {"model": "efficientnet_lite0", "max_side": 64, "threads": 1}
@@ -147,3 +151,17 @@ def test_a_plan_counts_them(folder: Path, tmp_path: Path, capsys) -> None:
         sizes.append(float(capsys.readouterr().out.split(" MB in")[0].rsplit(" ", 1)[1]))
     expected = 6 * packed_bytes(1000, SpatialVerifier(64).method.extractor.dim) / 1e6
     assert sizes[1] - sizes[0] == pytest.approx(expected, abs=0.1)
+
+
+def test_a_node_of_a_cluster_makes_the_same_ones_or_says_that_it_cannot(loaded: LoadedExtractor, folder: Path) -> None:
+    files = list(find_photos([str(folder)]))
+    local = SpatialVerifier(64).config()
+    answer = Worker(Settings(loaded.identity, "onnx", 1, False, "", local)).answer(files)
+    assert answer.mistake is None
+    described = describe_files(loaded, files, 1, False, SpatialVerifier(64).packed)
+    expected = {each.photo.name: each.local for each in described}
+    assert {each.photo.name: each.local for each in answer.described} == expected
+    assert None not in expected.values()
+    other = Worker(Settings(loaded.identity, "onnx", 1, False, "", {**local, "features": "other"})).answer(files)
+    assert other.described == []
+    assert "other" in (other.mistake or "")
