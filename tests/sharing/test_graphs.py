@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dolglab.errors import UserError
+from dolglab.extraction import describer
 from dolglab.extraction.describer import OnnxDescriber, TorchDescriber
 from dolglab.extraction.descriptor_store import fingerprint
 from dolglab.models.locate import locate
@@ -37,9 +38,9 @@ def test_it_holds_no_weights() -> None:
 def test_it_is_taken_without_a_gpu_where_onnxruntime_is(
     onnx: bool, gpu: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: object() if onnx else None)
-    monkeypatch.setattr(loading.shutil, "which", lambda name: "/usr/bin/nvidia-smi" if gpu else None)
-    assert loading.onnx_is_faster() is taken
+    monkeypatch.setattr(describer.importlib.util, "find_spec", lambda name: object() if onnx else None)
+    monkeypatch.setattr(describer.shutil, "which", lambda name: "/usr/bin/nvidia-smi" if gpu else None)
+    assert describer.onnx_is_faster() is taken
 
 
 def test_weights_of_another_version_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

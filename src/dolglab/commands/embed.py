@@ -24,6 +24,7 @@ SIDE = "Photos are shrunk to so many pixels; the library's, or those that the mo
 DAMAGED = "Describe damaged JPEGs too, as far as they can be read."
 EXCLUDE = "A name, or a path below the folder, that is left out, such as thumbs or '2019/*.png'; may be repeated."
 AGAIN = "Describe these photos anew, also those that have not changed; without any, all of the library."
+KEEP = "Keep local features too, of photos that are described: verifying answers then opens no photo."
 PLAN = "Say what there is to do, how long it takes and how large it gets; do nothing."
 
 
@@ -46,6 +47,7 @@ def main(
     damaged: Annotated[bool, typer.Option("--damaged", help=DAMAGED)] = False,
     exclude: Annotated[list[str] | None, typer.Option(help=EXCLUDE)] = None,
     again: Annotated[bool, typer.Option("--again", help=AGAIN)] = False,
+    keep_local: Annotated[bool, typer.Option("--keep-local", help=KEEP)] = False,
     plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
     allowed: Allow = None,
 ) -> None:
@@ -75,6 +77,7 @@ def main(
             exclude=exclude or (),
             again=again,
             plan=plan,
+            keep_local=keep_local,
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +18,8 @@ from dolglab.errors import UserError
 from dolglab.extraction.shapes import ONNX_PIXELS, ShapeBuckets, check_protocol, scaled_sides
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
     from dolglab.extraction.extractor import Extractor
 
 # The file of an exported folder, and names within it.
@@ -124,6 +128,37 @@ def _scaled(photos: Sequence[Pixels], scale: float) -> FloatArray:
     return np.stack([image.transpose(2, 0, 1) for image in images]).astype(np.float32, copy=False)
 
 
+def onnx_is_faster() -> bool:
+    """Whether onnxruntime is installed, and no GPU is there, which torch would take."""
+    return importlib.util.find_spec("onnxruntime") is not None and shutil.which("nvidia-smi") is None
+
+
+def open_graph(path: str | Path, threads: int, weights: Mapping[str, bytes] | None = None) -> InferenceSession:
+    """An ONNX file in onnxruntime, on the CPU; the arguments are those of `Session`.
+
+    Raises UserError where onnxruntime is missing, or cannot run the file.
+    """
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise UserError("ONNX wants onnxruntime: pip install 'dolglab[onnx]'") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # A thread that waits busily takes the core that another photo wants.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # It would keep a plan of its memory for every shape of photo that it meets.
+    options.enable_mem_pattern = False
+    # Warnings of the runtime are for those who make it.
+    options.log_severity_level = 3
+    if weights:
+        sizes = [len(data) for data in weights.values()]
+        options.add_external_initializers_from_files_in_memory(list(weights), list(weights.values()), sizes)
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise UserError(f"{path} cannot be run by onnxruntime ({type(error).__name__})") from error
+
+
 class Session:
     """An ONNX file that is ready to run.
 
@@ -142,25 +177,8 @@ class Session:
     """
 
     def __init__(self, path: str | Path, threads: int = 0, weights: Mapping[str, bytes] | None = None) -> None:
-        try:
-            import onnxruntime
-        except ModuleNotFoundError:
-            raise UserError("ONNX wants onnxruntime: pip install 'dolglab[onnx]'") from None
-        options = onnxruntime.SessionOptions()
-        self.threads = options.intra_op_num_threads = threads or available_cores()
-        # A thread that waits busily takes the core that another photo wants.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # It would keep a plan of its memory for every shape of photo that it meets.
-        options.enable_mem_pattern = False
-        # Warnings of the runtime are for those who make it.
-        options.log_severity_level = 3
-        if weights:
-            sizes = [len(data) for data in weights.values()]
-            options.add_external_initializers_from_files_in_memory(list(weights), list(weights.values()), sizes)
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise UserError(f"{path} cannot be run by onnxruntime ({type(error).__name__})") from error
+        self.threads = threads or available_cores()
+        self._session = open_graph(path, self.threads, weights)
         self.about: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         if not {"fingerprint", "normalisation", "dim"} <= self.about.keys():
             raise UserError(f"{path} does not say what it is: no file that `dolglab export` wrote")

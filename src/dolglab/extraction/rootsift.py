@@ -33,6 +33,7 @@ class RootSIFT:
 
     model = None
     needs_network = False
+    dim = DIM
 
     def __init__(
         self, model: object = None, max_features: int = 2000, contrast: float = 0.04, upright: bool = True

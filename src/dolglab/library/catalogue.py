@@ -21,6 +21,7 @@ from dolglab.errors import UserError
 from dolglab.io import aside_of, fsync, is_utf8, sweep
 from dolglab.library.contents import Columns, Contents, Entry, Keys, Photo, Segment, key_of
 from dolglab.library.schema import (
+    KEPT,
     LATER,
     PHOTO,
     SCHEMA,
@@ -44,6 +45,8 @@ T = TypeVar("T")
 FILE = "catalogue.sqlite"
 FORMAT = 3
 MOUNTS = "mounts"
+# What a library says of the local features that it keeps, see `SpatialVerifier.config`.
+LOCAL = "local"
 # Errors of SQLite that say nothing of what is in the file.
 PASSING = {
     sqlite3.SQLITE_FULL,
@@ -84,17 +87,38 @@ class Change:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
-    def put(self, photos: Iterable[Photo], keys: Iterable[int | None]) -> None:
+    def put(
+        self, photos: Sequence[Photo], keys: Iterable[int | None], local: Sequence[bytes | None] | None = None
+    ) -> None:
         """Add photos, or describe them anew, each with its descriptor's key in the store; None of one without.
 
-        A photo that was there keeps its number and, where it is given none, its metadata.
+        A photo that was there keeps its number and, where it is given none, its metadata. `local` are the photos' local
+        features, packed, where the library keeps some; older ones go.
         """
-        for photo, key in zip(photos, keys, strict=True):
+        for photo, key, features in zip(photos, keys, local or [None] * len(photos), strict=True):
             height, width = photo.shape or (None, None)
             values = os.fsencode(photo.name), photo.size, photo.changed, width, height, key, photo.reason
             self._db.execute(PUT, (*values, photo.ctime, photo.digest))
+            self._put_local(photo.name, features)
             if photo.metadata:
                 self.set_metadata(photo.name, photo.metadata)
+
+    def keep_local(self, config: Mapping[str, object]) -> None:
+        """Have the library keep local features of this kind; those of another kind go."""
+        if not _keeps_local(self._db):
+            for statement in KEPT.split("\n"):
+                self._db.execute(statement)
+        if _about(self._db, LOCAL) != config:
+            self._db.execute("DELETE FROM kept")
+            self.set_about(LOCAL, config)
+
+    def _put_local(self, name: str, features: bytes | None) -> None:
+        """Keep a photo's local features instead of those it had."""
+        if _keeps_local(self._db):
+            value = os.fsencode(name)
+            self._db.execute("DELETE FROM kept WHERE photo = (SELECT id FROM photo WHERE name = ?)", (value,))
+            if features is not None:
+                self._db.execute("INSERT INTO kept SELECT id, ? FROM photo WHERE name = ?", (features, value))
 
     def set_metadata(self, name: str, metadata: Columns) -> None:
         """Give a photo metadata instead of those it had; nothing where it is not there."""
@@ -257,6 +281,21 @@ class Catalogue:
         """The photos of those numbers; those that are gone are left out."""
         return list(self._select("id IN (SELECT value FROM json_each(?)) ORDER BY id", json.dumps(list(numbers))))
 
+    def kept(self, numbers: Iterable[int]) -> dict[int, bytes]:
+        """The packed local features of photos, by their numbers, of those that have some."""
+        if not _keeps_local(self._db):
+            return {}
+        query = "SELECT photo, features FROM kept WHERE photo IN (SELECT value FROM json_each(?))"
+        return dict(self._rows(_kept, query, [json.dumps(list(numbers))]))
+
+    def kept_size(self) -> tuple[int, int]:
+        """How many photos have local features, and the bytes of these."""
+        if not _keeps_local(self._db):
+            return 0, 0
+        with self._undamaged():
+            count, size = self._db.execute("SELECT COUNT(*), TOTAL(LENGTH(features)) FROM kept").fetchone()
+        return count, int(size)
+
     def names(self) -> Iterator[str]:
         """The names of all photos."""
         return self._rows(_name, "SELECT name FROM photo ORDER BY name")
@@ -358,6 +397,15 @@ def _segment(row: Row) -> tuple[int, Segment | None]:
 def _about(db: sqlite3.Connection, key: str) -> Any:
     row = db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
     return None if row is None else parse_json(row[0])
+
+
+def _kept(row: Row) -> tuple[int, bytes]:
+    check_types(row, (int, bytes))
+    return row[0], row[1]
+
+
+def _keeps_local(db: sqlite3.Connection) -> bool:
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'kept'").fetchone() is not None
 
 
 def _mounts(db: sqlite3.Connection) -> list[str]:

@@ -23,11 +23,13 @@ from dolglab.data.photos import PhotoFile
 from dolglab.data.sources import RAW_SUFFIXES
 from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.library import ray_engine
-from dolglab.library.catalogue import FILE, Catalogue
+from dolglab.library.catalogue import FILE, LOCAL, Catalogue
 from dolglab.library.contents import Photo
 from dolglab.library.library import CHANGEABLE, Library, model_source
 from dolglab.library.listing import Listing
 from dolglab.library.local_engine import UNKNOWN_SIZE, Described, describe_files, first_pixels
+from dolglab.library.packing import packed_bytes
+from dolglab.library.verifier import FEATURES, SpatialVerifier
 from dolglab.sharing.backends import choose_backend
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
 
@@ -64,20 +66,18 @@ def embed_places(
     again: bool = False,
     plan: bool = False,
     damaged: bool = False,
+    keep_local: bool = False,
 ) -> None:
     """Find photos, describe those that are new or changed, keep them in a library, and print what was done.
 
     The arguments are the options of `dolglab embed --help`; without `model`, `scales`, `max_side`, `colour` and
-    `decoding` they are the library's, or a new one's `HOW`. With `plan` it only prints what there is to do. Raises
-    UserError for a person's mistake.
+    `decoding` they are the library's, or a new one's `HOW`. With `keep_local`, or where the library does already, local
+    features are kept too. With `plan` it only prints what there is to do. Raises UserError for a person's mistake.
     """
-    describe = describe_files
     if engine == "ray":
         if shard is not None:
             raise UserError("--engine ray shares the photos out itself: leave --shard out")
-        address = address or ray_engine.LOCAL
-        ray_engine.check_address(address)
-        describe = partial(ray_engine.describe_files, backend=backend, address=address)
+        ray_engine.check_address(address or ray_engine.LOCAL)
     elif address is not None:
         raise UserError("--address is of a Ray cluster: it goes with --engine ray")
     folder = Path(library)
@@ -91,10 +91,10 @@ def embed_places(
             if count:
                 named = ", ".join(map(repr, strangers)) + (", ..." if count > NAMED_ROWS else "")
                 print(f"{metadata}: {pluralize(count, 'row')} for no photo here: {named}")
-        made = HOW
+        made, kept = HOW, None
         if (folder / FILE).exists():
             with closing(Catalogue(folder)) as catalogue:
-                made = catalogue.identity()
+                made, kept = catalogue.identity(), catalogue.about(LOCAL)
         source = model or (model_source(made) if "source" in made else None)
         loaded = load_extractor(
             source,
@@ -110,6 +110,7 @@ def embed_places(
         print(f"model: {loaded.identity['title']}; photos of at most {loaded.identity['max_side']} pixels")
         # What describes everything anew may change how that is done.
         before = loaded.identity | ({key: made[key] for key in CHANGEABLE} if everything else {})
+        verifier = _verifier(loaded, kept, keep_local)
         if plan:
             if (folder / FILE).exists():
                 Library(folder, before).close()
@@ -117,7 +118,7 @@ def embed_places(
             if backend == "auto":
                 # Nothing is exported for a plan.
                 loaded = choose_backend(loaded, 0, partial(first_pixels, loaded, files.changed()))
-            _print_plan(library, loaded, files, threads, damaged)
+            _print_plan(library, loaded, files, threads, damaged, verifier)
             return
         opened = Library.open(library, before, store)
         with closing(opened), opened.writing():
@@ -127,6 +128,9 @@ def embed_places(
             _note_files(opened, files)
             if again:
                 opened.describe_anew((file.name for file in files.changed()), loaded.identity)
+            if verifier is not None:
+                with opened.change() as change:
+                    change.keep_local(verifier.config())
             todo = files.changed_count()
             if backend == "auto" and engine == "local":
                 loaded = choose_backend(loaded, todo, partial(first_pixels, loaded, files.changed()))
@@ -139,7 +143,14 @@ def embed_places(
                         # Above the bar.
                         print(f"left out: {name!r}: {why}")
 
-                described = describe(loaded, files.changed(), threads, damaged)
+                if engine == "ray":
+                    kind = None if verifier is None else verifier.config()
+                    described = ray_engine.describe_files(
+                        loaded, files.changed(), threads, damaged, kind, backend, address or ray_engine.LOCAL
+                    )
+                else:
+                    describe_locally = None if verifier is None else verifier.packed
+                    described = describe_files(loaded, files.changed(), threads, damaged, describe_locally)
                 outcome = embed(opened, described, advance)
             with opened.catalogue.change() as change:
                 for name, columns in files.metadata():
@@ -151,6 +162,26 @@ def embed_places(
             left = f", {outcome.bad} could not be read" if outcome.bad else ""
             done = f"{pluralize(outcome.added, 'photo')} described, {there} already there{left}"
             print(f"{done}: {len(opened)} in {library}")
+
+
+def _verifier(loaded: LoadedExtractor, kept: object, asked: bool) -> SpatialVerifier | None:
+    """What gives the local features that are to be kept, if any are; says what they are.
+
+    Args:
+        kept: the kind that the library keeps already; None where it keeps none.
+        asked: whether the user wants some to be kept.
+    """
+    if not asked and kept is None:
+        return None
+    verifier = SpatialVerifier(loaded.identity["max_side"])
+    if kept not in (None, verifier.config()):
+        if not asked:
+            print(f"no local features are kept: {verifier.method.title}'s here are of another kind than the library's")
+            return None
+        print("the library's local features are of another kind, and go")
+    each = packed_bytes(FEATURES, verifier.method.extractor.dim)
+    print(f"local features are kept: {verifier.method.title}, at most {each:,} bytes a photo")
+    return verifier
 
 
 def _print_left_out(files: Listing) -> None:
@@ -177,13 +208,18 @@ def _note_files(library: Library, files: Listing) -> None:
         change.add_mounts(files.mounts())
 
 
-def _print_plan(library: str, loaded: LoadedExtractor, files: Listing, threads: int, damaged: bool) -> None:
+def _print_plan(
+    library: str, loaded: LoadedExtractor, files: Listing, threads: int, damaged: bool, verifier: SpatialVerifier | None
+) -> None:
     todo = files.changed_count()
     sample = list(islice(files.changed(every=max(1, todo // PLAN_SAMPLE)), PLAN_SAMPLE))
-    each, tried = _seconds_a_photo(loaded, sample, threads, damaged)
+    describe_locally = None if verifier is None else verifier.packed
+    describe = partial(describe_files, loaded, threads=threads, damaged=damaged, describe_locally=describe_locally)
+    each, tried = _seconds_a_photo(describe, sample, loaded.describer.workers)
     minutes = each * todo / 60
     takes = f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
-    size = todo * (4 * loaded.identity["dim"] + PHOTO_BYTES)
+    local = 0 if verifier is None else packed_bytes(FEATURES, verifier.method.extractor.dim)
+    size = todo * (4 * loaded.identity["dim"] + PHOTO_BYTES + local)
     doubtful = files.doubtful_count()
     whether = f" ({doubtful} only if their bytes have changed)" if doubtful else ""
     print(
@@ -194,7 +230,7 @@ def _print_plan(library: str, loaded: LoadedExtractor, files: Listing, threads: 
 
 
 def _seconds_a_photo(
-    loaded: LoadedExtractor, sample: Sequence[PhotoFile], threads: int, damaged: bool
+    describe: Callable[[Sequence[PhotoFile]], Iterable[Described]], sample: Sequence[PhotoFile], workers: int
 ) -> tuple[float, int]:
     """Seconds that one of many photos takes here, and by how many that is known.
 
@@ -204,11 +240,10 @@ def _seconds_a_photo(
 
     def timed(files: Sequence[PhotoFile]) -> float:
         start = time.perf_counter()
-        for _ in describe_files(loaded, files, threads, damaged):
+        for _ in describe(files):
             pass
         return time.perf_counter() - start
 
-    workers = loaded.describer.workers
     first, others = sample[:workers], sample[workers:]
     if not first:
         return 0.0, 0
@@ -256,6 +291,7 @@ class Intake:
         self.photos: list[Photo] = []
         self.ctimes: list[tuple[str, int | None]] = []
         self.descriptors: list[NDArray[np.float32]] = []
+        self.local: list[bytes | None] = []
         self.unread: list[Photo] = []
         self.further: dict[str, int] = {}
         self.since = time.monotonic()
@@ -275,6 +311,7 @@ class Intake:
         else:
             self.photos.append(photo)
             self.descriptors.append(descriptor)
+            self.local.append(described.local)
         waiting = len(self.photos) + len(self.unread) + len(self.ctimes)
         if waiting >= COMMIT_PHOTOS or time.monotonic() - self.since > COMMIT_SECONDS:
             self.commit()
@@ -282,14 +319,15 @@ class Intake:
 
     def commit(self) -> None:
         if self.photos:
-            self.library.add(self.photos, np.stack(self.descriptors))
+            self.library.add(self.photos, np.stack(self.descriptors), self.local)
         if self.unread or self.ctimes:
             # An older descriptor of what could not be read is dropped.
             with self.library.change() as change:
                 change.put(self.unread, [None] * len(self.unread))
                 change.set_ctimes(self.ctimes)
         self.added += len(self.photos)
-        self.photos, self.descriptors, self.unread, self.ctimes, self.since = [], [], [], [], time.monotonic()
+        self.photos, self.descriptors, self.local, self.unread, self.ctimes = [], [], [], [], []
+        self.since = time.monotonic()
         # Batches of ever other shapes leave holes in glibc's heaps, and a process that runs for days would grow.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

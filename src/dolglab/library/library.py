@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dolglab.contracts import LocalFeatures
 from dolglab.data.addresses import allow, check_allowed
 from dolglab.errors import UserError
 from dolglab.io import acquire, is_utf8, release, sweep
 from dolglab.library import stores
-from dolglab.library.catalogue import FILE, Catalogue, Change
+from dolglab.library.catalogue import FILE, LOCAL, Catalogue, Change
 from dolglab.library.contents import ROW_BITS, Columns, Contents, Descriptors, Keys, Photo
+from dolglab.library.packing import unpack
 from dolglab.library.stores import LIMITS, SegmentLimits
 
 
@@ -190,12 +192,17 @@ class Library:
             known = self._known = version, self.catalogue.contents()
         return known[1]
 
-    def add(self, photos: Sequence[Photo], descriptors: Descriptors) -> None:
-        """Add photos with their descriptors, (n, dim), or put these in the place of older ones; all of them or none."""
+    def add(
+        self, photos: Sequence[Photo], descriptors: Descriptors, local: Sequence[bytes | None] | None = None
+    ) -> None:
+        """Add photos with their descriptors, (n, dim), or put these in the place of older ones; all of them or none.
+
+        `local` are their local features, packed, where the library keeps some.
+        """
         if not len(photos):
             return
         with self.change() as change:
-            change.put(photos, self.write_segment(change, descriptors).tolist())
+            change.put(photos, self.write_segment(change, descriptors).tolist(), local)
         self._tidy()
 
     def compact(self) -> None:
@@ -263,6 +270,18 @@ class Library:
                 found[part] = self.store.rows(number, rows[part])
         self._check_values(found)
         return found
+
+    def kept_features(self, numbers: Iterable[int], config: Mapping[str, object]) -> dict[int, LocalFeatures]:
+        """Local features of photos, by their numbers, of those of which it keeps some of this kind.
+
+        Raises UserError for some that are damaged.
+        """
+        if self.catalogue.about(LOCAL) != config:
+            return {}
+        try:
+            return {number: unpack(data) for number, data in self.catalogue.kept(numbers).items()}
+        except UserError as error:
+            raise UserError(f"{self.folder}: {error}: dolglab embed --again describes the photos anew") from None
 
     @contextmanager
     def change(self) -> Iterator[Change]:

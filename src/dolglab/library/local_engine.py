@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -43,21 +43,28 @@ class Described(NamedTuple):
             that may pass.
         descriptor: (dim,); None also of a file whose bytes have the digest that it came with.
         further: how many pages the file has beside the one that is described.
+        local: its local features, packed, where they were asked for.
     """
 
     photo: Photo
     descriptor: NDArray[np.float32] | None = None
     further: int = 0
+    local: bytes | None = None
 
 
 def describe_files(
-    loaded: LoadedExtractor, files: Iterable[PhotoFile], threads: int = 2, damaged: bool = False
+    loaded: LoadedExtractor,
+    files: Iterable[PhotoFile],
+    threads: int = 2,
+    damaged: bool = False,
+    describe_locally: Callable[[Pixels], bytes] | None = None,
 ) -> Iterator[Described]:
     """What becomes of each file, about in their order.
 
     Args:
         threads: that read and decode.
         damaged: damaged JPEGs are described as far as they can be read.
+        describe_locally: gives a photo's local features, packed, where these are wanted too.
     """
     describer = loaded.describer
 
@@ -82,15 +89,18 @@ def describe_files(
         for group in buckets.rest():
             yield [waiting.pop(key) for key, _ in group]
 
-    def describe(group: list[_Read]) -> list[NDArray[np.float32] | None]:
+    def describe(group: list[_Read]) -> list[Described]:
         pixels = [each.pixels for each in group if each.pixels is not None]
         descriptors = iter(describer.together(pixels) if pixels else ())
-        return [None if each.pixels is None else next(descriptors) for each in group]
+        done = []
+        for photo, shown, further in group:
+            local = None if shown is None or describe_locally is None else describe_locally(shown)
+            done.append(Described(photo, None if shown is None else next(descriptors), further, local))
+        return done
 
     workers = passes_side_by_side(describer.workers, loaded.identity["max_side"] * max(1, *loaded.identity["scales"]))
-    for group, descriptors in prefetch_map(describe, groups(), workers, workers + 1, describer.share_cores):
-        for each, descriptor in zip(group, descriptors, strict=True):
-            yield Described(each.photo, descriptor, each.further)
+    for _, done in prefetch_map(describe, groups(), workers, workers + 1, describer.share_cores):
+        yield from done
 
 
 def passes_side_by_side(most: int, side: float) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.io import atomic_path
-from dolglab.library.catalogue import FILE, Change
+from dolglab.library.catalogue import FILE, LOCAL, Change
 from dolglab.library.contents import Entry
 from dolglab.library.library import Library
 from dolglab.library.naming import last_part, matching, printable, spellings
@@ -32,6 +32,10 @@ def print_info(library: Library, bad: bool = False) -> None:
     how = f"colour {identity['colour']}; decoding {identity['decoding']}"
     print(f"scales: {scales}; photos of at most {identity['max_side']} pixels; {how}")
     print(f"columns: {', '.join(map(printable, library.catalogue.columns())) or 'none'}")
+    if library.catalogue.about(LOCAL) is not None:
+        count, kept = library.catalogue.kept_size()
+        kind = printable(str(library.catalogue.about(LOCAL)["features"]))
+        print(f"local features: {kind}, of {pluralize(count, 'photo')}, {kept // max(1, count):,} bytes a photo")
     print(f"on disk: {size / 1e6:.1f} MB")
     for photo in broken if bad else ():
         print(f"{printable(photo.name)}: {photo.reason}")
@@ -150,7 +154,8 @@ def merge(folders: Sequence[str], into: str) -> None:
     """Put the photos of libraries, which stay as they are, into another one, made where there is none.
 
     Each one comes whole or not at all. Of a photo that is in several, the one that was changed last is taken, and the
-    columns of all. Prints how many each one gave. Raises UserError for libraries of different models.
+    columns of all; local features are taken too that are of one kind, the first that a library keeps. Prints how many
+    each one gave. Raises UserError for libraries of different models.
     """
     if any(Path(folder).resolve() == Path(into).resolve() for folder in folders):
         raise UserError(f"{into} cannot be merged into itself")
@@ -164,9 +169,13 @@ def merge(folders: Sequence[str], into: str) -> None:
                 "scales and size are merged"
             )
     library = Library.open(into, first.identity)
+    kinds = (each.catalogue.about(LOCAL) for each in (library, *sources))
+    kind = next((kind for kind in kinds if kind is not None), None)
     with library.writing():
         for source in sources:
             with library.change() as change:
+                if kind is not None:
+                    change.keep_local(kind)
                 taken = sum(_merge_page(library, source, page, change) for page in source.catalogue.pages())
                 change.add_mounts(source.catalogue.mounts())
             print(f"{source.folder}: {pluralize(taken, 'photo')} taken")
@@ -182,7 +191,14 @@ def _merge_page(library: Library, source: Library, page: Sequence[Entry], change
     taken = [entry for entry, new in zip(entries, newer, strict=True) if new]
     keys = np.array([key for _, key in taken if key is not None], np.int64)
     new_keys = iter(library.write_segment(change, source.descriptors(keys)).tolist() if len(keys) else ())
-    change.put([photo for photo, _ in taken], [None if key is None else next(new_keys) for _, key in taken])
+    kept = {}
+    if source.catalogue.about(LOCAL) == library.catalogue.about(LOCAL):
+        kept = source.catalogue.kept(photo.id for photo, _ in taken if photo.id is not None)
+    change.put(
+        [photo for photo, _ in taken],
+        [None if key is None else next(new_keys) for _, key in taken],
+        [None if photo.id is None else kept.get(photo.id) for photo, _ in taken],
+    )
     for (photo, _), old, new in zip(entries, there, newer, strict=True):
         if old is not None:
             first, last = (old[0], photo) if new else (photo, old[0])

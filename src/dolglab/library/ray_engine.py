@@ -14,7 +14,7 @@ import re
 import signal
 import socket
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -70,6 +70,7 @@ def describe_files(
     files: Iterable[PhotoFile],
     threads: int = 2,
     damaged: bool = False,
+    local: Mapping[str, object] | None = None,
     backend: str = "auto",
     address: str = LOCAL,
 ) -> Iterator[Described]:
@@ -78,6 +79,8 @@ def describe_files(
     Args:
         loaded: the network as this machine has it; workers load it by its address.
         threads: of a worker, that read and decode.
+        damaged: as for `local_engine.describe_files`.
+        local: the kind of local features that are wanted too, see `SpatialVerifier.config`.
         backend: see `load_extractor`.
         address: HOST:PORT of a cluster's head, "auto" for the one that this machine is a node of, "local" for this
             machine's own cores.
@@ -88,7 +91,7 @@ def describe_files(
     batches = [pickle.dumps(batch) for batch in iter(lambda: list(islice(files, BATCH_PHOTOS)), [])]
     if not batches:
         return
-    settings = Settings(loaded.identity, backend, threads, damaged, os.environ.get(VARIABLE, ""))
+    settings = Settings(loaded.identity, backend, threads, damaged, os.environ.get(VARIABLE, ""), local)
     with _connected(address):
         import ray.data
         from ray.exceptions import RayError

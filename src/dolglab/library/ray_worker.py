@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import pickle
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dolglab
 from dolglab.data.addresses import VARIABLE
+from dolglab.data.colour import Pixels
 from dolglab.data.photos import PhotoFile
 from dolglab.errors import UserError
 from dolglab.library.local_engine import UNKNOWN_SIZE, Described, describe_files
+from dolglab.library.verifier import SpatialVerifier
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ class Settings:
     threads: int
     damaged: bool
     allowed: str
+    local: Mapping[str, object] | None = None
     version: str = dolglab.__version__
 
 
@@ -60,7 +63,7 @@ class Worker:
         """What this node says of files."""
         node, settings = socket.gethostname(), self.settings
         try:
-            found = describe_files(self.loaded, files, settings.threads, settings.damaged)
+            found = describe_files(self.loaded, files, settings.threads, settings.damaged, self.describe_locally)
             described = list(found)
         except UserError as error:
             return Answer(node, [], [], str(error))
@@ -78,6 +81,18 @@ class Worker:
         if loaded.identity["model"] != wanted["model"]:
             raise UserError(f"{wanted['source']} is another network here")
         return loaded
+
+    @cached_property
+    def describe_locally(self) -> Callable[[Pixels], bytes] | None:
+        """Gives local features, where they are wanted. Raises UserError where this node makes others."""
+        if self.settings.local is None:
+            return None
+        verifier = SpatialVerifier(self.settings.identity["max_side"])
+        if verifier.config() != self.settings.local:
+            raise UserError(
+                f"local features are {verifier.method.title}'s here, not {self.settings.local['features']}'s"
+            )
+        return verifier.packed
 
 
 def is_readable(name: str) -> bool:

@@ -45,6 +45,12 @@ CREATE TRIGGER died AFTER UPDATE OF key ON photo WHEN OLD.key IS NOT NULL AND OL
 CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
     BEGIN INSERT INTO dead VALUES (OLD.key); END;
 """
+# What a library has besides once it keeps photos' local features, see `packing`.
+KEPT = """
+CREATE TABLE kept (photo INTEGER PRIMARY KEY, features BLOB NOT NULL);
+CREATE TRIGGER unkept AFTER DELETE ON photo BEGIN DELETE FROM kept WHERE photo = OLD.id; END;
+"""
+KEPT_OBJECTS = {("table", "kept"), ("trigger", "unkept")}
 # Columns that came after the first libraries of this format, whose own get them with the next change.
 LATER = {"ctime": "INTEGER", "digest": "BLOB"}
 # What SQLite adds without being asked, with the text that makes it.
@@ -69,11 +75,16 @@ class DamagedError(ValueError):
 
 
 def check_schema(db: sqlite3.Connection, only: str | None = None) -> None:
-    """Raise DamagedError for tables, indexes, triggers or views that are not `SCHEMA`'s; of `only` one, by its name."""
+    """Raise DamagedError for tables, indexes, triggers or views that are not `SCHEMA`'s; of `only` one, by its name.
+
+    What `KEPT` makes may be there or not.
+    """
     plain = sqlite3.connect(":memory:")
-    plain.executescript(SCHEMA)
+    plain.executescript(SCHEMA + KEPT)
     wanted, found = _objects(plain), _objects(db)
     plain.close()
+    if not KEPT_OBJECTS & found.keys():
+        wanted = {key: text for key, text in wanted.items() if key not in KEPT_OBJECTS}
     for kind, name in sorted(wanted.keys() | found.keys()):
         if only in (None, name) and wanted.get((kind, name)) != found.get((kind, name)):
             raise DamagedError(f"its {kind} {name} is not what this project writes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import numpy as np
 from dolglab.data.colour import Pixels
 from dolglab.errors import UserError
 from dolglab.library.contents import Columns, Descriptors, Photo
-from dolglab.library.explain import VERIFIED, Explanation, RunNetwork, SpatialVerifier, explain, run_here
+from dolglab.library.explain import Explanation, RunNetwork, explain, run_here
 from dolglab.library.library import Answer, Library, model_source
+from dolglab.library.verifier import VERIFIED, SpatialVerifier
 from dolglab.sharing.loading import load_extractor
 
 # Of a search that is told what was right: how much the query, the right answers and the wrong ones count.
@@ -39,7 +41,11 @@ class SearchEngine:
         )
         self.reading = self.loaded.reading
         self.library.check(self.loaded.identity)
-        self._verifier = SpatialVerifier(self.max_side)
+
+    @cached_property
+    def verifier(self) -> SpatialVerifier:
+        """What verifies answers."""
+        return SpatialVerifier(self.max_side)
 
     def search(
         self,
@@ -64,12 +70,14 @@ class SearchEngine:
 
     def verify(self, query: Pixels, answers: Sequence[Answer]) -> list[Answer]:
         """The answers to a query's pixels, (H, W, 3), re-ranked by local features. Needs no network."""
-        return self._verifier(query, answers)
+        numbers = [answer.photo.id for answer in answers[:VERIFIED] if answer.photo.id is not None]
+        kept = self.library.kept_features(numbers, self.verifier.config())
+        return self.verifier(query, answers, kept)
 
     def explain(self, query: Pixels, answer: Answer, run_network: RunNetwork = run_here) -> Explanation:
         """Why an answer was found; see `library.explain.explain`. Raises UserError where its photo can't be read."""
         pixels = answer.photo.pixels(self.max_side, self.reading)
-        return explain(self.loaded.extractor, self._verifier, query, pixels, run_network)
+        return explain(self.loaded.extractor, self.verifier, query, pixels, run_network)
 
 
 def rocchio(query: Descriptors, right: Descriptors, wrong: Descriptors) -> Descriptors:

@@ -50,6 +50,7 @@ class SearchResult:
         picture: a JPEG of what was searched for; empty where nobody will see it.
         answers: the photos.
         reasons: why each was found; None where nobody asked, or its photo is gone.
+        features: what the local features are called whose inliers are counted; None where none are.
     """
 
     query: str
@@ -57,6 +58,7 @@ class SearchResult:
     picture: bytes
     answers: Sequence[Answer]
     reasons: Sequence[Explanation | None]
+    features: str | None = None
 
     @property
     def exact(self) -> bool:
@@ -95,6 +97,7 @@ def search_photos(
     part, filters = None if box is None else read_box(box), parse_filters(where, "--where")
     names = [file.name for file in find_photos(queries)]
     engine = SearchEngine(library, backend)
+    features = engine.verifier.method.title if rerank is not None or explain else None
     results: list[SearchResult] = []
     for start in range(0, len(names), BATCH):
         images = _read_queries(names[start : start + BATCH], engine, part, alone=len(names) == 1)
@@ -102,7 +105,8 @@ def search_photos(
         for (name, image), row in zip(images.items(), found, strict=True):
             answers = [answer for answer in row if answer.cosine >= min_cosine]
             reasons = [_explanation(engine, image, answer) if explain else None for answer in answers]
-            result = SearchResult(name, part, thumbnail(image) if html else b"", answers, reasons)
+            picture = thumbnail(image) if html else b""
+            result = SearchResult(name, part, picture, answers, reasons, features)
             if not as_json:
                 _print_result(result, [*where, *([f"a cosine of {min_cosine:g} or more"] if min_cosine > -1 else [])])
             results.append(result)
@@ -156,6 +160,8 @@ def _print_result(result: SearchResult, conditions: Sequence[str]) -> None:
         folder = common_folder(result.answers)
         print(result.title + (f", answers in {printable(folder)}" if folder else ""))
         Console().print(to_table(result))
+        if result.features is not None:
+            print(f"inliers of {result.features}")
         if not result.exact:
             print("of the photos that an index proposed; --exact compares all")
     else:
@@ -220,7 +226,14 @@ def to_json(result: SearchResult) -> dict[str, Any]:
             values["matches"] = reason.matches
             values["terms"] = None if reason.terms is None else dict(zip(TERMS, reason.terms, strict=True))
         answers.append(values)
-    return {"query": result.query, "box": result.box, "score": "cosine", "exact": result.exact, "answers": answers}
+    return {
+        "query": result.query,
+        "box": result.box,
+        "score": "cosine",
+        "exact": result.exact,
+        "features": result.features,
+        "answers": answers,
+    }
 
 
 def write_page(path: Path, results: Sequence[SearchResult]) -> Path:

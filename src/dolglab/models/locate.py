@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.resources
+import importlib.util
 from pathlib import Path
 
 from dolglab.errors import UserError
@@ -28,10 +28,11 @@ def locate(source: str | Path) -> Path:
 
 def _in_package(name: str) -> Path:
     package, _, file = name.partition("/")
-    try:
-        return Path(str(importlib.resources.files(package) / file))
-    except (ModuleNotFoundError, TypeError, ValueError):
-        raise UserError(f"the package {package} with the weights is not installed") from None
+    # Not imported: a package may want others than its weights do.
+    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise UserError(f"the package {package} with the weights is not installed")
+    return Path(found.submodule_search_locations[0]) / file
 
 
 def _from_hub(name: str) -> Path:

@@ -129,6 +129,7 @@ class Explained(BaseModel):
     matches: int = Field(description="Local features that match.")
     inliers: int = Field(description="Those of them that one transformation explains.")
     terms: Terms | None = Field(description="null where the network's descriptor is no such sum.")
+    features: str = Field(description="What the local features are called.")
     picture: str = Field(description="The inliers, drawn from the query to the answer.")
     attention: tuple[str, str] = Field(description="Where the network looks, in the query and in the answer.")
 
@@ -181,6 +182,7 @@ def serialize_explanation(found: Explanation) -> Explained:
     return Explained(
         matches=found.matches,
         inliers=found.inliers,
+        features=found.features,
         terms=None if found.terms is None else Terms(**found.terms._asdict()),
         picture=to_base64(found.picture),
         attention=(query, answer),

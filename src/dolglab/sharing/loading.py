@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,15 @@ from dolglab.data.image_errors import BrokenImageError, reason
 from dolglab.data.image_reading import Reading, pixels_of, shrink
 from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
-from dolglab.extraction.describer import INSIDE, ONNX_FILE, Describer, OnnxDescriber, Session, TorchDescriber
+from dolglab.extraction.describer import (
+    INSIDE,
+    ONNX_FILE,
+    Describer,
+    OnnxDescriber,
+    Session,
+    TorchDescriber,
+    onnx_is_faster,
+)
 from dolglab.models.locate import locate
 from dolglab.sharing.graph_cache import FASTER, KeptGraph
 from dolglab.sharing.networks import PRETRAINED, address_of, default_source, is_hub_folder, load_network, title_of
@@ -227,11 +234,6 @@ def own_session(folder: Path, fingerprint: str, threads: int) -> Session | None:
         if session.about["fingerprint"] == fingerprint and session.about["normalisation"] == INSIDE:
             return session
     return None
-
-
-def onnx_is_faster() -> bool:
-    """Whether onnxruntime is installed, and no GPU is there, which torch would take."""
-    return importlib.util.find_spec("onnxruntime") is not None and shutil.which("nvidia-smi") is None
 
 
 def can_export() -> bool:

@@ -16,6 +16,8 @@ SAMPLE = 3
 # How much larger or smaller, and how much more squeezed, one view may be than the other. Beyond it local features no
 # longer match, while samples of wrong matches mostly ask for more.
 ZOOM, SQUEEZE = 5.0, 4.0
+# Random samples are looked at in parts, until one of them was so surely right (Fischler and Bolles, 1981).
+SAMPLES_AT_ONCE, CONFIDENCE = 200, 0.9999
 # So many of the best samples are refined, in so many rounds at most.
 REFINED, ROUNDS = 3, 10
 # Descriptors compared at a time, whose cosines fit the cache; and residuals computed at a time.
@@ -84,7 +86,7 @@ def inliers(
         a, b: matched points.
         kind: what is fitted in the end.
         residual: in pixels.
-        iterations: samples drawn; every sample there is, where there are no more.
+        iterations: samples drawn at most; every sample there is, where there are no more. Fewer where many agree.
         seed: of the samples: the same arguments always give the same.
 
     Returns:
@@ -97,10 +99,9 @@ def inliers(
     # About the middle, in units of the residual: well conditioned, and what agrees is nearer than 1.
     middle_a, middle_b = a.mean(0, dtype=np.float64), b.mean(0, dtype=np.float64)
     x, y = _homogeneous((a - middle_a) / residual), _homogeneous((b - middle_b) / residual)
-    rows = samples(len(a), iterations, seed)
-    candidates = affine_candidates(x[rows], y[rows])
+    candidates, counts = _candidates(x, y, samples(len(a), iterations, seed))
     best, found = nothing, None
-    for candidate in np.argsort(-support(candidates, x, y), kind="stable")[:REFINED]:
+    for candidate in np.argsort(-counts, kind="stable")[:REFINED]:
         agree, fitted = _refined(candidates[candidate], x, y, kind)
         if agree.sum() > max(best.sum(), MINIMUM[kind] - 1):
             best, found = agree, fitted
@@ -116,11 +117,27 @@ def samples(matches: int, limit: int, seed: int) -> Int[np.ndarray, "k 3"]:
     return np.random.default_rng(seed).integers(0, matches, (limit, SAMPLE))
 
 
+def _candidates(
+    a: Homogeneous, b: Homogeneous, rows: Int[np.ndarray, "s 3"]
+) -> tuple[Transformations, Int[np.ndarray, " k"]]:
+    """The plausible transformations of samples, as many as it takes, and how many matches agree with each."""
+    candidates, counts = np.empty((0, 3, 3)), np.empty(0, np.int64)
+    random = math.comb(len(a), SAMPLE) > len(rows)
+    for start in range(0, len(rows), SAMPLES_AT_ONCE):
+        part = rows[start : start + SAMPLES_AT_ONCE]
+        more = affine_candidates(a[part], b[part])
+        candidates, counts = np.concatenate([candidates, more]), np.concatenate([counts, support(more, a, b)])
+        right = (counts.max(initial=0) / len(a)) ** SAMPLE
+        if random and (1 - right) ** (start + len(part)) <= 1 - CONFIDENCE:
+            break
+    return candidates, counts
+
+
 def affine_candidates(a: Float[np.ndarray, "s 3 3"], b: Float[np.ndarray, "s 3 3"]) -> Transformations:
     """The plausible ones of the affine transformations of samples, whose rows are homogeneous points."""
     inverse = _adjugates(a)
     # Twice the triangle's area, with a sign for the side it is seen from.
-    area_a, area_b = (a[:, 0] * inverse[:, 0]).sum(1), np.linalg.det(b)
+    area_a, area_b = (a[:, 0] * inverse[:, 0]).sum(1), (b[:, 0] * _cross(b[:, 1], b[:, 2])).sum(1)
     kept = area_a * area_b > 1e-6
     found = b[kept].transpose(0, 2, 1) @ inverse[kept] / area_a[kept, None, None]
     return found[plausible(found, a[kept, :1])]
@@ -157,7 +174,7 @@ def agreeing(transformations: Transformations, a: Homogeneous, b: Homogeneous) -
 
 
 def _near(transformations: Transformations, a: Homogeneous, b: Homogeneous) -> Bool[np.ndarray, "k m"]:
-    x, y, depth = np.moveaxis(transformations.astype(np.float32) @ a.T.astype(np.float32), 1, 0)
+    x, y, depth = (transformations.astype(np.float32) @ a.T.astype(np.float32)).transpose(1, 0, 2)
     goal = b.astype(np.float32)
     # Not divided by the depth, which may be 0.
     x -= goal[:, 0] * depth
@@ -197,7 +214,12 @@ def _least_squares(a: Homogeneous, b: Homogeneous, kind: Kind) -> Transformation
 def _adjugates(columns: Float[np.ndarray, "k 3 3"]) -> Float[np.ndarray, "k 3 3"]:
     """Of matrices given by their columns: the inverse times the determinant."""
     p, q, r = columns[:, 0], columns[:, 1], columns[:, 2]
-    return np.stack([np.cross(q, r), np.cross(r, p), np.cross(p, q)], 1)
+    return np.stack([_cross(q, r), _cross(r, p), _cross(p, q)], 1)
+
+
+def _cross(p: Float[np.ndarray, "k 3"], q: Float[np.ndarray, "k 3"]) -> Float[np.ndarray, "k 3"]:
+    """As `np.cross`, which takes four times as long for the few rows that there mostly are."""
+    return p[:, [1, 2, 0]] * q[:, [2, 0, 1]] - p[:, [2, 0, 1]] * q[:, [1, 2, 0]]
 
 
 def _homogeneous(points: Points) -> Homogeneous:

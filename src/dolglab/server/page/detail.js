@@ -67,8 +67,8 @@ function figure(caption, address) {
   return element("figure", {}, element("figcaption", {}, caption), element("img", { src: address, alt: caption }));
 }
 
-function explained({ matches, inliers, picture: drawn, attention, terms }) {
-  const count = `${inliers} of ${matches} matching local features agree on one transformation`;
+function explained({ matches, inliers, features, picture: drawn, attention, terms }) {
+  const count = `${inliers} of ${matches} matching local features (${features}) agree on one transformation`;
   const jpeg = (data) => `data:image/jpeg;base64,${data}`;
   return [
     element("h3", {}, "Matches"),

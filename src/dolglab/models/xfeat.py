@@ -1,0 +1,86 @@
+"""XFeat's network: local features, where they lie and how far they can be trusted (Potje et al., CVPR 2024)."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dolglab.errors import UserError
+
+# Pixels a side of a cell of the maps; sides of images are multiples of the stride of the coarsest map.
+CELL, STRIDE = 8, 32
+# The layers of the released weights that the semi-dense matching alone uses.
+UNUSED = "fine_matcher."
+
+
+class ConvLayer(nn.Module):
+    """A convolution that keeps the size but for its stride, batch norm without parameters, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(outputs, affine=False),
+            nn.ReLU(),
+        )
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        return self.layer(x)
+
+
+class XFeatNetwork(nn.Module):
+    """Grey images to maps of cells of 8 pixels; its parameters have the names of the released weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skip1 = nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(1, 24, 1))
+        self.block1 = nn.Sequential(
+            ConvLayer(1, 4), ConvLayer(4, 8, stride=2), ConvLayer(8, 8), ConvLayer(8, 24, stride=2)
+        )
+        self.block2 = nn.Sequential(ConvLayer(24, 24), ConvLayer(24, 24))
+        self.block3 = nn.Sequential(ConvLayer(24, 64, stride=2), ConvLayer(64, 64), ConvLayer(64, 64, kernel=1))
+        self.block4 = nn.Sequential(ConvLayer(64, 64, stride=2), ConvLayer(64, 64), ConvLayer(64, 64))
+        self.block5 = nn.Sequential(
+            ConvLayer(64, 128, stride=2), ConvLayer(128, 128), ConvLayer(128, 128), ConvLayer(128, 64, kernel=1)
+        )
+        self.block_fusion = nn.Sequential(ConvLayer(64, 64), ConvLayer(64, 64), nn.Conv2d(64, 64, 1))
+        self.heatmap_head = nn.Sequential(ConvLayer(64, 64, kernel=1), ConvLayer(64, 64, kernel=1), nn.Conv2d(64, 1, 1))
+        self.keypoint_head = nn.Sequential(*(ConvLayer(64, 64, kernel=1) for _ in range(3)), nn.Conv2d(64, 65, 1))
+
+    def forward(
+        self, grey: Float[Tensor, "b 1 h w"]
+    ) -> tuple[Float[Tensor, "b 64 h8 w8"], Float[Tensor, "b 65 h8 w8"], Float[Tensor, "b 1 h8 w8"]]:
+        """Images of any range of values, whose sides are multiples of 32.
+
+        Returns:
+            features, not normalised; for each cell the logits of its 64 pixels, row by row, of being a keypoint, and
+            of none being one; the logit of its features being reliable.
+        """
+        variance, mean = torch.var_mean(grey, (-2, -1), correction=0, keepdim=True)
+        x = (grey - mean) / (variance + 1e-5).sqrt()
+        eighth = self.block3(self.block2(self.block1(x) + self.skip1(x)))
+        sixteenth = self.block4(eighth)
+        levels = eighth, _upsampled(sixteenth, 2), _upsampled(self.block5(sixteenth), 4)
+        features = self.block_fusion(levels[0] + levels[1] + levels[2])
+        return features, self.keypoint_head(F.pixel_unshuffle(x, CELL)), self.heatmap_head(features)
+
+
+def _upsampled(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c h2 w2"]:
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+def read_xfeat(path: Path) -> XFeatNetwork:
+    """The network with the weights of a file, ready for inference. Raises UserError for a file that has others."""
+    network = XFeatNetwork()
+    try:
+        # Nothing but tensors is unpickled.
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict({key: value for key, value in weights.items() if not key.startswith(UNUSED)})
+    except (OSError, RuntimeError, AttributeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} has no weights of XFeat ({type(error).__name__})") from error
+    return network.eval()

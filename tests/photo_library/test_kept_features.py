@@ -1,0 +1,167 @@
+"""Local features that a library keeps: nearly as they were, with their photos, and instead of opening these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dolglab.contracts import LocalFeatures
+from dolglab.data.photos import photo_pixels
+from dolglab.errors import UserError
+from dolglab.library.ingest import embed_places
+from dolglab.library.library import Library
+from dolglab.library.listing import find_photos
+from dolglab.library.local_engine import describe_files
+from dolglab.library.maintenance import merge, print_info, remove
+from dolglab.library.packing import pack, packed_bytes, unpack
+from dolglab.library.ray_worker import Settings, Worker
+from dolglab.library.search_engine import SearchEngine
+from dolglab.library.verifier import SpatialVerifier
+from dolglab.sharing.loading import LoadedExtractor
+from photo_library.conftest import save
+
+OPTIONS = {"model": "efficientnet_lite0", "max_side": 64, "threads": 1}
+
+
+def embed(folder: Path, library: Path, **options) -> Library:
+    embed_places([str(folder)], str(library), **OPTIONS, **options)
+    return Library(library)
+
+
+def kept(library: Library) -> dict[str, bytes]:
+    """Packed features by the photo's name."""
+    photos = {photo.id: photo.name for page in library.catalogue.pages() for photo, _ in page}
+    return {photos[number]: data for number, data in library.catalogue.kept(photos).items()}
+
+
+def features(count: int, dim: int = 64) -> LocalFeatures:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(count, dim))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    places = rng.uniform(0, (640, 480), (count, 2)).astype(np.float32)
+    zeros = np.zeros(count, np.float32)
+    return LocalFeatures(places, zeros, zeros, rows.astype(np.float16), (480, 640))
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_what_is_packed_is_nearly_what_is_unpacked(count: int) -> None:
+    given = features(count)
+    data = pack(given)
+    found = unpack(data)
+    assert len(data) == packed_bytes(count, 64)
+    assert found.shape == given.shape
+    np.testing.assert_allclose(found.keypoints, given.keypoints, atol=0.01)
+    cosines = (found.descriptors * given.descriptors).sum(1) / np.linalg.norm(found.descriptors, axis=1)
+    np.testing.assert_allclose(cosines, 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data[:10], lambda data: b"\xff" * len(data)])
+def test_damaged_features_are_told(change) -> None:
+    with pytest.raises(UserError, match="damaged"):
+        unpack(change(pack(features(5))))
+
+
+def test_they_come_and_go_with_their_photos(folder: Path, tmp_path: Path, capsys) -> None:
+    library = embed(folder, tmp_path / "library", keep_local=True)
+    before = kept(library)
+    assert len(before) == 6
+    assert f"{packed_bytes(1000, SpatialVerifier(64).method.extractor.dim):,} bytes" in capsys.readouterr().out
+    print_info(library)
+    assert "of 6 photos" in capsys.readouterr().out
+    one, other = sorted(before)[:2]
+    save(Path(one), 77)
+    remove(library, [other])
+    # The library goes on as it began.
+    after = kept(embed(folder / "b c", tmp_path / "library"))
+    assert other not in after
+    assert len(after) == 5
+    after = kept(embed(folder, tmp_path / "library"))
+    assert after.keys() == before.keys()
+    assert {name for name in before if after[name] != before[name]} == {one}
+    again = Library(tmp_path / "library")
+    again.compact()
+    assert kept(again) == after
+
+
+def test_a_photo_that_cannot_be_read_any_more_has_none(folder: Path, tmp_path: Path) -> None:
+    name = next(iter(kept(embed(folder, tmp_path / "library", keep_local=True))))
+    Path(name).write_text("text")
+    assert name not in kept(embed(folder, tmp_path / "library"))
+
+
+def test_a_library_without_them_gets_them_as_photos_are_described(folder: Path, tmp_path: Path) -> None:
+    library = embed(folder, tmp_path / "library")
+    assert kept(library) == {}
+    save(folder / "new.jpg", 50)
+    assert set(kept(embed(folder, tmp_path / "library", keep_local=True))) == {str(folder / "new.jpg")}
+    assert len(kept(embed(folder, tmp_path / "library", again=True))) == 7
+
+
+def test_verifying_takes_them_and_opens_no_photo(folder: Path, tmp_path: Path) -> None:
+    whole = folder / "whole.jpg"
+    save(whole, 50, cell=40)
+    embed(folder, tmp_path / "plain")
+    embed(folder, tmp_path / "kept", keep_local=True)
+    query = photo_pixels(str(whole), 64)
+    plain, packed = (SearchEngine(tmp_path / name).search([query], 7, verify=True)[0] for name in ("plain", "kept"))
+    for path in folder.rglob("*.jpg"):
+        path.unlink()
+    gone = SearchEngine(tmp_path / "kept").search([query], 7, verify=True)[0]
+    assert [answer.photo.name for answer in gone] == [answer.photo.name for answer in packed]
+    assert [answer.inliers for answer in gone] == [answer.inliers for answer in packed]
+    assert packed[0].photo.name == plain[0].photo.name == str(whole)
+    for answers in (plain, packed):
+        assert None not in [answer.inliers for answer in answers]
+
+
+def test_features_of_another_kind_are_not_taken(folder: Path, tmp_path: Path) -> None:
+    library = embed(folder, tmp_path / "library", keep_local=True)
+    config = library.catalogue.about("local")
+    numbers = [photo.id for page in library.catalogue.pages() for photo, _ in page]
+    assert len(library.kept_features(numbers, config)) == 6
+    assert library.kept_features(numbers, {**config, "max_features": 7}) == {}
+    with library.change() as change:
+        change.keep_local({**config, "max_features": 7})
+    assert kept(library) == {}
+
+
+def test_damaged_ones_are_told_with_the_library(folder: Path, tmp_path: Path) -> None:
+    library = embed(folder, tmp_path / "library", keep_local=True)
+    (photo, _), *_ = next(library.catalogue.pages())
+    with library.change() as change:
+        change.put([photo], [None], [b"damaged"])
+    with pytest.raises(UserError, match=r"library: .* damaged: .*--again"):
+        library.kept_features([photo.id], library.catalogue.about("local"))
+
+
+def test_libraries_that_are_merged_bring_theirs(folder: Path, tmp_path: Path) -> None:
+    parts = [embed(folder / name, tmp_path / name, keep_local=True) for name in ("a", "b c")]
+    merge([str(part.folder) for part in parts], str(tmp_path / "both"))
+    both = Library(tmp_path / "both")
+    assert kept(both) == kept(parts[0]) | kept(parts[1])
+    assert both.catalogue.about("local") == parts[0].catalogue.about("local")
+
+
+def test_a_plan_counts_them(folder: Path, tmp_path: Path, capsys) -> None:
+    sizes = []
+    for keep in (False, True):
+        embed_places([str(folder)], str(tmp_path / "library"), **OPTIONS, plan=True, keep_local=keep)
+        sizes.append(float(capsys.readouterr().out.split(" MB in")[0].rsplit(" ", 1)[1]))
+    expected = 6 * packed_bytes(1000, SpatialVerifier(64).method.extractor.dim) / 1e6
+    assert sizes[1] - sizes[0] == pytest.approx(expected, abs=0.1)
+
+
+def test_a_node_of_a_cluster_makes_the_same_ones_or_says_that_it_cannot(loaded: LoadedExtractor, folder: Path) -> None:
+    files = list(find_photos([str(folder)]))
+    local = SpatialVerifier(64).config()
+    answer = Worker(Settings(loaded.identity, "onnx", 1, False, "", local)).answer(files)
+    assert answer.mistake is None
+    described = describe_files(loaded, files, 1, False, SpatialVerifier(64).packed)
+    expected = {each.photo.name: each.local for each in described}
+    assert {each.photo.name: each.local for each in answer.described} == expected
+    assert None not in expected.values()
+    other = Worker(Settings(loaded.identity, "onnx", 1, False, "", {**local, "features": "other"})).answer(files)
+    assert other.described == []
+    assert "other" in (other.mistake or "")
