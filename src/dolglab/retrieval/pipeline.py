@@ -24,6 +24,7 @@ from dolglab.contracts import (
 )
 from dolglab.errors import UserError
 from dolglab.measures import ground_truth_ids_of, ignored_of
+from dolglab.retrieval.adapter import ApplyAdapter
 from dolglab.retrieval.asmk import ASMK
 from dolglab.retrieval.index import FlatIndex, Index, recall
 from dolglab.retrieval.ranking import exact_ranking, gallery_ranking, listed_ranking, reranked
@@ -105,6 +106,11 @@ class RetrievalPipeline:
     def whitenings(self) -> list[Whitening]:
         """The steps that whiten."""
         return [step for step in self.post.values() if isinstance(step, Whitening)]
+
+    @property
+    def adapters(self) -> list[ApplyAdapter]:
+        """The steps that go on the descriptors of one network alone."""
+        return [step for step in self.post.values() if isinstance(step, ApplyAdapter)]
 
     def save(self, folder: Path) -> None:
         """Keep whitening matrices and codebook, learned or given, as `NAME.safetensors` for other evaluations."""
