@@ -154,9 +154,12 @@ def parts_of(model: DescriptorModel, image: Float[Tensor, "1 3 h w"]) -> Parts |
 
 
 def _adapted_parts(parts: Parts, adapter: nn.Linear) -> Parts:
-    """The parts of an adapted descriptor: the adapter is linear in what it is given, which is of length 1."""
+    """The parts of an adapted descriptor: the adapter is linear in what it is given, which is of length 1.
+
+    The centre that it takes off counts to the global part.
+    """
     weight = adapter.weight.double() / parts.whole.norm()
-    return Parts(weight @ parts.global_, weight @ parts.local, weight @ parts.bias + adapter.bias.double())
+    return Parts(weight @ parts.global_ + adapter.bias.double(), weight @ parts.local, weight @ parts.bias)
 
 
 def similarity_terms(a: Parts, b: Parts) -> Terms:

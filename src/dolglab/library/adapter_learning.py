@@ -105,7 +105,8 @@ def within_scatter(descriptors: FloatArray, labels: IntArray) -> Float64Array:
     members, counts = np.unique(labels, return_inverse=True, return_counts=True)[1:]
     sums = np.zeros((len(counts), descriptors.shape[1]))
     np.add.at(sums, members, descriptors)
-    return moments(descriptors - (sums / counts[:, None])[members])[1]
+    means = (sums / counts[:, None]).astype(np.float32)
+    return moments(descriptors - means[members])[1]
 
 
 def margin_layer(descriptors: FloatArray, labels: IntArray, head: type[MarginHead], margin: float) -> Affine:

@@ -156,7 +156,7 @@ class AdaptedDescriptor(nn.Module):
         dim: length of an adapted descriptor.
     """
 
-    def __init__(self, network: DOLG | GlobalDescriptor, dim: int) -> None:
+    def __init__(self, network: DescriptorModel, dim: int) -> None:
         super().__init__()
         check_sizes(dim=dim)
         self.dim = dim
@@ -166,7 +166,7 @@ class AdaptedDescriptor(nn.Module):
 
     @classmethod
     def of(
-        cls, network: DOLG | GlobalDescriptor, weight: Float[np.ndarray, "d i"], bias: Float[np.ndarray, " d"]
+        cls, network: DescriptorModel, weight: Float[np.ndarray, "d i"], bias: Float[np.ndarray, " d"]
     ) -> AdaptedDescriptor:
         """A network with an adapter that was learnt, where the network is and in its mode."""
         adapted = cls(network, len(weight)).to(next(network.parameters()).device).train(network.training)
