@@ -24,6 +24,9 @@ from dolglab.library.adapter_learning import (
 from dolglab.measures import revisited_evaluation
 from photo_library.planted import planted
 
+# Those that take no training.
+QUICK = {name: learner for name, learner in CANDIDATES.items() if "layer" not in name}
+
 
 def test_the_scatter_within_landmarks_is_a_loops() -> None:
     rows, labels = planted()
@@ -109,7 +112,7 @@ def test_candidates_are_compared_on_a_part_of_many_photos(monkeypatch) -> None:
 
 def test_what_gains_is_learnt_and_its_gain_is_that_of_photos_it_never_saw() -> None:
     rows, labels = planted(landmarks=12, photos=15)
-    learnt = learn(rows, labels)
+    learnt = learn(rows, labels, candidates=QUICK)
     seen, unseen = learnt.seen.figures(), learnt.unseen.figures()
     assert seen["low"] > 0.1
     assert unseen["low"] > 0
@@ -124,7 +127,7 @@ def test_what_gains_is_learnt_and_its_gain_is_that_of_photos_it_never_saw() -> N
 
 def test_labels_that_say_nothing_gain_nothing() -> None:
     rows, labels = planted(landmarks=12, photos=15)
-    learnt = learn(rows, np.random.default_rng(0).permutation(labels))
+    learnt = learn(rows, np.random.default_rng(0).permutation(labels), candidates=QUICK)
     assert learnt.seen.figures()["low"] <= 0
 
 

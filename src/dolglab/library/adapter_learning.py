@@ -125,7 +125,7 @@ def margin_layer(descriptors: FloatArray, labels: IntArray, head: type[MarginHea
         optimizer = torch.optim.Adam([*layer.parameters(), *centres.parameters()], RATE)
         order = torch.cat([torch.randperm(len(rows)) for _ in range(-(-STEPS * BATCH // len(rows)))])
         for batch in order[: STEPS * BATCH].split(BATCH):
-            loss = centres.loss(layer(rows[batch]), classes[batch]).loss
+            loss = F.cross_entropy(centres(layer(rows[batch]), classes[batch]), classes[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

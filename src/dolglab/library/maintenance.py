@@ -161,7 +161,7 @@ def merge(folders: Sequence[str], into: str) -> None:
     first = sources[0]
     for other in [*sources[1:], *([Library(into)] if (Path(into) / FILE).exists() else [])]:
         if key := first.differs_in(other.identity):
-            makers = [f"{one.identity['title']} ({key} {one.identity[key]})" for one in (other, first)]
+            makers = [f"{one.identity['title']} ({key} {one.identity.get(key)})" for one in (other, first)]
             raise UserError(
                 f"{other.folder} was made by {makers[0]}, {first.folder} by {makers[1]}: libraries of one model, "
                 "scales and size are merged"

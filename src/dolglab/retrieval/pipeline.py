@@ -34,6 +34,7 @@ from dolglab.retrieval.whitening import Whitening
 ANSWERS = 100
 RECALLS = (10, 100)
 ORACLE = "oracle shortlist: junk was taken out with the ground truth before re-ranking"
+ADAPTED = "adapted: too good where the adapter was learnt from photos of this set"
 APPROXIMATE = "approximate index: what it does not find counts as missed, a lower bound"
 
 
@@ -170,7 +171,12 @@ class RetrievalPipeline:
             top=shown.top_k[:, :ANSWERS],
             bad=found.bad,
             seconds=seconds + time.perf_counter() - start,
-            notes=(*result.notes, *self._learned_here(benchmark), *((ORACLE,) if self.oracle else ())),
+            notes=(
+                *result.notes,
+                *self._learned_here(benchmark),
+                *((ADAPTED,) if self.adapters else ()),
+                *((ORACLE,) if self.oracle else ()),
+            ),
             stages={**stages, **extra.stages},
             costs=costs,
             before=None if self.rerank is None else result.ranked.top_k[:, :ANSWERS],

@@ -241,8 +241,9 @@ def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _without_adapter(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A configuration of the network alone that an adapter was put on."""
-    return {**config, "model": config["model"]["network"]} if "network" in config["model"] else config
+    """A configuration of the network alone that adapters were put on."""
+    inside = config["model"].get("network")
+    return config if inside is None else _without_adapter({**config, "model": inside})
 
 
 def _started_from(backbone: FeatureBackbone, config: Mapping[str, Any]) -> str:
