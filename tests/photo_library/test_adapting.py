@@ -63,7 +63,7 @@ def state(folder: Path) -> tuple[list[tuple[Photo, bytes]], dict]:
         return [(photo, row.tobytes()) for (photo, _), row in zip(entries, rows, strict=True)], library.identity
 
 
-def table(folder: Path, path: Path, *marks: tuple[int, str]) -> str:
+def table(folder: Path, path: Path, *marks: tuple[int | None, str, str]) -> str:
     """A table of marks, as the page exports it, of the first photos of a landmark."""
     path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="") as file:
@@ -284,12 +284,10 @@ def test_libraries_of_one_adapter_are_merged(adapted: Path, tmp_path: Path) -> N
         merge([str(adapted), str(tmp_path / "plain")], str(tmp_path / "both"))
 
 
-def test_descriptors_that_lie_elsewhere_are_not_adapted() -> None:
-    class Elsewhere(stores.Store):
-        """A store that cannot be had in another length."""
-
+def test_descriptors_that_lie_elsewhere_are_not_adapted(tmp_path: Path) -> None:
+    """As a store says that does not say otherwise."""
     with pytest.raises(UserError, match="--store"):
-        Elsewhere().resized(4)
+        stores.Store.resized(stores.SegmentStore(tmp_path, 8, stores.LIMITS), 4)
 
 
 def test_photos_are_described_and_searched_through_the_adapter(
