@@ -86,7 +86,9 @@ def described(library: str, folder: str) -> tuple[list[str], FloatArray]:
     """Names below a folder of a library's photos, and their descriptors, (n, dim)."""
     root = Path(folder).resolve()
     with closing(Library(library)) as opened:
-        entries = [entry for page in opened.catalogue.pages() for entry in page if entry[1] is not None]
+        pages = (entry for page in opened.catalogue.pages() for entry in page if entry[1] is not None)
+        # The order in which the command splits them.
+        entries = sorted(pages, key=lambda entry: entry[0].name)
         rows = opened.descriptors(np.array([key for _, key in entries], np.int64))
     return [Path(photo.name).resolve().relative_to(root).as_posix() for photo, _ in entries], rows
 
