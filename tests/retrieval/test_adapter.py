@@ -87,7 +87,7 @@ def test_an_adapter_is_of_one_network_and_length() -> None:
     adapter = made()
     adapter.check("network", 5)
     for model, dim in (("another", 5), ("network", 6)):
-        with pytest.raises(UserError, match="learn one"):
+        with pytest.raises(UserError, match="another"):
             adapter.check(model, dim)
 
 

@@ -73,14 +73,17 @@ class Adapter:
     def check(self, model: str, dim: int) -> None:
         """Raise UserError where it is not for descriptors of this length, of the network with this fingerprint."""
         if model != self.model:
-            raise UserError(f"the adapter is for network {self.model}, and these descriptors are of {model}: learn one")
+            raise UserError(
+                f"the adapter was learnt for network {self.model}, and this is {model}: take that network, or learn "
+                "another adapter"
+            )
         self.check_dim(dim)
 
     def check_dim(self, dim: int) -> None:
         """Raise UserError where it is not for descriptors of this length."""
         if dim != self.weight.shape[1]:
             raise UserError(
-                f"the adapter is for descriptors of {self.weight.shape[1]} values, and these have {dim}: learn one"
+                f"the adapter is for descriptors of {self.weight.shape[1]} values, and these have {dim}: learn another"
             )
 
 
