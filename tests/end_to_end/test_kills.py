@@ -27,6 +27,7 @@ from dolglab.library.library import Library
 from dolglab.models.checkpoint import read_checkpoint
 from end_to_end.runs import NARROW, SMALL, metrics
 from photo_library.made import identity, unit
+from photo_library.planted import planted
 from warm_python import started
 
 KILLS, SEED = int(os.environ.get("KILLS", "2")), int(os.environ.get("KILL_SEED", "0"))
@@ -120,6 +121,40 @@ def test_merge(start: Path, here: Path) -> None:
     check(start, here, ["src.library", *words], library_of)
 
 
+def test_adapt(start: Path, here: Path) -> None:
+    """Whole after every kill, before anything else is done with it; given again it is refused where it had ended."""
+    rows, labels = planted(landmarks=3, photos=400, dim=128)
+    library = Library.open(start / "library", identity(128))
+    for part in np.array_split(np.arange(len(rows)), 3):
+        library.add([Photo(f"/photos/{labels[row]}/{row}.jpg", 1, 1, (1, 1)) for row in part], rows[part])
+    library.compact()
+    library.close()
+    words = ["src.library", "adapt", "--folder", "/photos", "--library", str(here / "library")]
+    anew(start, here)
+    before = library_of(here)
+    unbroken = run(here, words)
+    assert unbroken.code == 0, unbroken.errors
+    after, files = library_of(here), names(here)
+    chance, kills = random.Random(SEED), 0
+    while kills < KILLS:
+        anew(start, here)
+        for number in range(IN_A_ROW):
+            if (kills + number) % 2:
+                ended = run(here, words, seconds=chance.uniform(0, unbroken.seconds))
+            else:
+                ended = run(here, words, step=chance.randint(1, unbroken.changes))
+            kills += ended.code < 0
+            assert any(same(library_of(here), state) for state in (before, after))
+        ended = run(here, words, room=chance.randint(ROOM, 4 * rows.nbytes))
+        assert ended.code in (0, 2), ended.errors
+        assert any(same(library_of(here), state) for state in (before, after))
+        adapted = same(library_of(here), after)
+        ended = run(here, words)
+        assert ended.code == (2 if adapted else 0), ended.errors
+        assert same(library_of(here), after)
+        assert names(here) == files
+
+
 def test_pack(world: Path, start: Path, here: Path) -> None:
     shutil.copytree(world, start / "world")
     words = ["src.prepare", "task=pack", f"root={here / 'world'}", "size=64", "workers=1", "+call.chunk_size=5"]
@@ -181,6 +216,12 @@ def check(
         assert found == expected
         np.testing.assert_allclose(near, descriptors, atol=1e-5)
         assert names(here) == files
+
+
+def same(found: Result, expected: Result) -> bool:
+    """Whether two results are about the same."""
+    shapes = found[1].shape == expected[1].shape
+    return found[0] == expected[0] and shapes and np.allclose(found[1], expected[1], atol=1e-5)
 
 
 def anew(start: Path, here: Path) -> None:

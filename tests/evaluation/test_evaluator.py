@@ -20,6 +20,7 @@ from dolglab.evaluation.evaluator import Evaluator, FeatureExtractor
 from dolglab.extraction.descriptor_store import DescriptorStore, read_store
 from dolglab.extraction.extract import Images
 from dolglab.measures import revisited_evaluation
+from dolglab.retrieval.adapter import Adapter, ApplyAdapter, write_adapter
 from dolglab.retrieval.asmk import ASMK
 from dolglab.retrieval.faiss_indexes import IVFFlatIndex
 from dolglab.retrieval.pipeline import ORACLE, RetrievalPipeline
@@ -129,6 +130,18 @@ def test_steps_are_done_in_their_order_and_learned_on_other_images(
     RetrievalPipeline(post=steps).save(tmp_path)
     again = {"whitening": Whitening(matrix=tmp_path / "whitening.safetensors")}
     assert again["whitening"].learned_on == ("other", "another set")
+
+
+def test_adapted_descriptors_are_ranked_and_the_card_says_by_what(
+    tmp_path: Path, benchmark: Benchmark, table: NDArray[np.float32], given: Path
+) -> None:
+    adapter = Adapter(table[:4], table[5, :4], "a network", {"labels": "column landmark"})
+    steps = {"adapter": ApplyAdapter(write_adapter(tmp_path / "adapter.safetensors", adapter))}
+    ranking = evaluate(tmp_path, benchmark, RetrievalPipeline(post=steps), external=given)
+    reference = expected(adapter(table), benchmark.ground_truth)
+    assert maps(ranking) == pytest.approx({d: reference[d]["map"] for d in reference}, abs=1e-12)
+    assert stage(ranking, "post") == [{"adapter": adapter.fingerprint, "dim": 4, "learned_on": "column landmark"}]
+    assert any("adapter" in note for note in ranking.notes)
 
 
 def test_what_was_learned_on_the_tested_set_is_labelled(tmp_path: Path, benchmark: Benchmark, given: Path) -> None:

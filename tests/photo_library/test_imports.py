@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dolglab.library.ingest import embed
 from dolglab.library.library import Library
 from dolglab.library.listing import find_photos
 from dolglab.library.local_engine import describe_files
+from dolglab.retrieval.adapter import Adapter
 from dolglab.sharing.loading import LoadedExtractor
+from photo_library.made import unit
 
 pytestmark = pytest.mark.process
 
@@ -52,6 +56,7 @@ def modules(*command: str) -> tuple[int, str, set[str]]:
         ("library", "info", "--library", "gone"),
         ("library", "remove", "a.jpg", "--library", "gone"),
         ("library", "duplicates", "--library", "gone", "--out", "gone.csv"),
+        ("library", "adapt", "--column", "landmark", "--library", "gone"),
     ],
 )
 def test_a_path_that_is_not_there_is_told_before_anything_heavy(command: tuple[str, ...]) -> None:
@@ -67,6 +72,17 @@ def test_a_search_by_onnx_loads_what_it_uses(library: str, folder: Path) -> None
     assert "0.jpg" in said
     assert "onnxruntime" in loaded
     assert not loaded & HEAVY
+
+
+def test_a_search_of_an_adapted_library_loads_no_more(library: str, loaded: LoadedExtractor, folder: Path) -> None:
+    adapter = Adapter(unit(8, loaded.identity["dim"]), np.zeros(8, np.float32), loaded.identity["model"])
+    with closing(Library(library)) as opened, opened.writing():
+        opened.adapt(adapter)
+    code, said, modules_loaded = modules("search", str(folder / "a" / "0.jpg"), "--library", library)
+    assert code == 0
+    assert "0.jpg" in said
+    assert "onnxruntime" in modules_loaded
+    assert not modules_loaded & HEAVY
 
 
 def test_a_query_that_is_not_there_is_told_before_the_network(library: str) -> None:

@@ -14,6 +14,7 @@ from dolglab.commands.build_training import make_trainer
 from dolglab.commands.hydra_cli import as_plain
 from dolglab.errors import UserError
 from dolglab.evaluation.evaluator import Evaluator, make_feature_extractor
+from dolglab.extraction.descriptor_store import fingerprint
 from dolglab.extraction.extractor import PAPER_SCALES
 from dolglab.models.checkpoint import load_model, read_run, selection_of, tensor_file, trained_on, value_at
 from dolglab.models.dolg import DescriptorModel
@@ -47,6 +48,10 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
         aggregate=None if cfg.get("aggregate") is None else instantiate(cfg.aggregate),
         oracle=cfg.oracle,
     )
+    if model is not None and cfg.descriptors is None:
+        for step in pipeline.adapters:
+            # Of the network as it is stored: for inference it is another one.
+            step.adapter.check(fingerprint(model), model.dim)
     rescales = model is not None and cfg.descriptors is None and pipeline.aggregate is None
     rescaling = (scales, resize) if rescales else ((), None)
     # There are none where they would come from a network that is not there.

@@ -9,6 +9,7 @@ import typer
 from dolglab.commands.typer_cli import run_command, user_errors
 
 RELEASED = "A released DOLG file (.pyth), or hf://OWNER/NAME/FILE."
+LIBRARY = "A library: its network, with what it was adapted by."
 CARD = "A result card of this checkpoint; may be given again. By default that of its run."
 LICENCE = "Licence of these weights, such as mit or cc-by-4.0, as the hub calls it."
 ONNX = "Write model.onnx too, for RGB images of any size in 0..255."
@@ -20,6 +21,7 @@ def main(
     out: Annotated[str, typer.Option(help="Folder to write, which must not exist or be empty.")],
     checkpoint: Annotated[str | None, typer.Option(help="A checkpoint of a training run.")] = None,
     released: Annotated[str | None, typer.Option(help=RELEASED)] = None,
+    library: Annotated[str | None, typer.Option(help=LIBRARY)] = None,
     card: Annotated[list[str] | None, typer.Option(help=CARD)] = None,
     licence: Annotated[str | None, typer.Option(help=LICENCE)] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help=ONNX)] = False,
@@ -37,6 +39,7 @@ def main(
             out,
             checkpoint=checkpoint,
             released=released,
+            library=library,
             cards=card or (),
             licence=licence,
             onnx=onnx,

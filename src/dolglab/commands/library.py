@@ -12,6 +12,8 @@ NEAR = "Cosine from which on two photos are near-duplicates; what is right depen
 EACH = "Compare each photo with each, also of 20,000 or more, which are compared within cells of like ones."
 SURE = "Cosine below which a photo is unknown; by default one that 95 % of photos with other names do not reach."
 PHOTOS = "Photos, by their paths or addresses or the ends of these, and folders of them."
+LABELLED = "A folder of embedded photos with one sub-folder a landmark."
+MARKS = "A table of marks that the page exported, named as what is right there; may be repeated."
 GONE = "Those whose files are no longer there, but for disks that are not mounted."
 
 Folder = Annotated[str, typer.Option(help="The library's folder.")]
@@ -80,6 +82,20 @@ def label(
     from dolglab.library.library import Library
 
     label(Library(library), column, out, neighbours, min_cosine, write)
+
+
+@app.command()
+def adapt(
+    library: Folder,
+    column: Annotated[str | None, typer.Option(help="The column that says what some photos show.")] = None,
+    folder: Annotated[str | None, typer.Option(help=LABELLED)] = None,
+    marks: Annotated[list[str] | None, typer.Option(help=MARKS)] = None,
+    seed: Annotated[int, typer.Option(help="Of what is held out to choose and to test.", min=0)] = 0,
+) -> None:
+    """Adapt the library to what its photos show: learn from labels and descriptors, test, and keep what gains."""
+    from dolglab.library.adapting import adapt
+
+    adapt(library, column=column, labelled=folder, marks=marks or (), seed=seed)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,6 +115,23 @@ class OnnxDescriber(Describer):
 
     def share_cores(self) -> None:
         """Each session has its own threads."""
+
+
+class AdaptedDescriber(Describer):
+    """By another describer, whose descriptors, (n, D), are then adapted to (n, d)."""
+
+    def __init__(self, describer: Describer, adapt: Callable[[FloatArray], FloatArray]) -> None:
+        self.workers = describer.workers
+        self._describer, self._adapt = describer, adapt
+
+    def buckets(self) -> ShapeBuckets[Pixels]:
+        return self._describer.buckets()
+
+    def together(self, photos: Sequence[Pixels]) -> FloatArray:
+        return self._adapt(self._describer.together(photos))
+
+    def share_cores(self) -> None:
+        self._describer.share_cores()
 
 
 def _scaled(photos: Sequence[Pixels], scale: float) -> FloatArray:

@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from dolglab.contracts import Resize
 from dolglab.extraction.shapes import CPU_PIXELS, GPU_PIXELS, ShapeBuckets, check_protocol, scaled_sides
-from dolglab.models.dolg import DOLG, DescriptorModel
+from dolglab.models.dolg import DOLG, AdaptedDescriptor, DescriptorModel
 
 # The paper's five (Yang et al., ICCV 2021, section 4.1).
 PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
@@ -138,6 +138,9 @@ def parts_of(model: DescriptorModel, image: Float[Tensor, "1 3 h w"]) -> Parts |
     section 3). A global-only network has no local part.
     """
     with torch.inference_mode():
+        if isinstance(model, AdaptedDescriptor):
+            parts = parts_of(model.network, image)
+            return None if parts is None else _adapted_parts(parts, model.adapter)
         if not isinstance(model, DOLG):
             whole = model(image)[0].double()
             bias = torch.zeros_like(whole) if model.fc is None else model.fc.bias.double()
@@ -148,6 +151,15 @@ def parts_of(model: DescriptorModel, image: Float[Tensor, "1 3 h w"]) -> Parts |
         if len(fused) != 2 * hidden:
             return None
         return Parts(weight[:, :hidden] @ fused[:hidden], weight[:, hidden:] @ fused[hidden:], bias)
+
+
+def _adapted_parts(parts: Parts, adapter: nn.Linear) -> Parts:
+    """The parts of an adapted descriptor: the adapter is linear in what it is given, which is of length 1.
+
+    The centre that it takes off counts to the global part.
+    """
+    weight = adapter.weight.double() / parts.whole.norm()
+    return Parts(weight @ parts.global_ + adapter.bias.double(), weight @ parts.local, weight @ parts.bias)
 
 
 def similarity_terms(a: Parts, b: Parts) -> Terms:

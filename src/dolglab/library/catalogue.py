@@ -43,7 +43,8 @@ from dolglab.library.schema import (
 T = TypeVar("T")
 
 FILE = "catalogue.sqlite"
-FORMAT = 3
+# Of a library whose descriptors are adapted: versions that know no adapters would describe queries without.
+FORMAT, ADAPTED_FORMAT = 3, 4
 MOUNTS = "mounts"
 # What a library says of the local features that it keeps, see `SpatialVerifier.config`.
 LOCAL = "local"
@@ -139,6 +140,11 @@ class Change:
         """Change what the library says about itself (see `Catalogue.about`)."""
         self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, json.dumps(value)))
 
+    def set_identity(self, identity: Mapping[str, Any]) -> None:
+        """Change what made the descriptors, see `LoadedExtractor`; the format follows."""
+        self.set_about("identity", identity)
+        self.set_about("format", _format_of(identity))
+
     def add_mounts(self, mounts: Iterable[str]) -> None:
         """Note the mount points of disks that photos are on: see `Catalogue.mounts`."""
         self.set_about(MOUNTS, sorted({*_mounts(self._db), *mounts}))
@@ -193,8 +199,11 @@ class Catalogue:
         with self._undamaged():
             check_schema(self._db, "about")
             found = self.about("format")
-            if found != FORMAT:
-                raise UserError(f"{folder} is a library of format {found}, this version reads {FORMAT}: embed it anew")
+            if found not in (FORMAT, ADAPTED_FORMAT):
+                raise UserError(
+                    f"{folder} is a library of format {found}, this version reads {FORMAT} and {ADAPTED_FORMAT}: embed "
+                    "it anew"
+                )
             check_schema(self._db)
             # Where there are more, a search would look for their photos for ever.
             rows, photos = self._db.execute(
@@ -213,7 +222,7 @@ class Catalogue:
         db = _connect(aside)
         db.executescript(SCHEMA)
         with db:
-            for key, value in {**about, "format": FORMAT}.items():
+            for key, value in {**about, "format": _format_of(about["identity"])}.items():
                 db.execute("INSERT INTO about VALUES (?, ?)", (key, json.dumps(value)))
         db.close()
         try:
@@ -370,6 +379,10 @@ class Catalogue:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in PASSING:
                 raise
             raise UserError(f"{self._path} is damaged, or no library ({error})") from error
+
+
+def _format_of(identity: Mapping[str, Any]) -> int:
+    return FORMAT if identity.get("adapter") is None else ADAPTED_FORMAT
 
 
 def _name(row: Row) -> str:

@@ -25,7 +25,7 @@ from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.library import ray_engine
 from dolglab.library.catalogue import FILE, LOCAL, Catalogue
 from dolglab.library.contents import Photo
-from dolglab.library.library import CHANGEABLE, Library, model_source
+from dolglab.library.library import CHANGEABLE, Library, adapter_of, model_source
 from dolglab.library.listing import Listing
 from dolglab.library.local_engine import UNKNOWN_SIZE, Described, describe_files, first_pixels
 from dolglab.library.packing import packed_bytes
@@ -91,10 +91,11 @@ def embed_places(
             if count:
                 named = ", ".join(map(repr, strangers)) + (", ..." if count > NAMED_ROWS else "")
                 print(f"{metadata}: {pluralize(count, 'row')} for no photo here: {named}")
-        made, kept = HOW, None
+        made, kept, adapter = HOW, None, None
         if (folder / FILE).exists():
             with closing(Catalogue(folder)) as catalogue:
                 made, kept = catalogue.identity(), catalogue.about(LOCAL)
+            adapter = adapter_of(folder, made)
         source = model or (model_source(made) if "source" in made else None)
         loaded = load_extractor(
             source,
@@ -106,8 +107,10 @@ def embed_places(
             # What made a library goes on with it.
             fingerprint=made.get("model") if model is None else None,
             threads=1,
+            adapter=adapter,
         )
-        print(f"model: {loaded.identity['title']}; photos of at most {loaded.identity['max_side']} pixels")
+        adapted = ", adapted" if adapter else ""
+        print(f"model: {loaded.identity['title']}{adapted}; photos of at most {loaded.identity['max_side']} pixels")
         # What describes everything anew may change how that is done.
         before = loaded.identity | ({key: made[key] for key in CHANGEABLE} if everything else {})
         verifier = _verifier(loaded, kept, keep_local)

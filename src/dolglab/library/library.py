@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dolglab.library.catalogue import FILE, LOCAL, Catalogue, Change
 from dolglab.library.contents import ROW_BITS, Columns, Contents, Descriptors, Keys, Photo
 from dolglab.library.packing import unpack
 from dolglab.library.stores import LIMITS, SegmentLimits
+from dolglab.retrieval.adapter import Adapter, read_adapter, write_adapter
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,14 @@ class Answer:
 
 
 LOCK = ".lock"
+ADAPTER = "adapter.safetensors"
 # Descriptors that are read at a time.
 BATCH = 8192
 # A value of an L2-normalised descriptor, or the product of two, with what rounding adds.
 MAX_VALUE = 1.01
 # What of a model's identity must be the library's, and what of that may change where all is described anew.
 CHANGEABLE = ("scales", "max_side", "colour", "decoding")
-IDENTITY = ("model", "dim", *CHANGEABLE)
+IDENTITY = ("model", "adapter", "dim", *CHANGEABLE)
 
 
 def parse_filters(conditions: Sequence[str], option: str) -> dict[str, str]:
@@ -81,6 +84,19 @@ def model_source(identity: Mapping[str, Any]) -> str:
         if not is_cached(source):
             check_allowed(source)
     return source
+
+
+def adapter_of(folder: Path, identity: Mapping[str, Any]) -> Adapter | None:
+    """What the descriptors of the library in a folder went through, by its identity; None where they are a network's.
+
+    Raises UserError where the file is gone, damaged, or another one.
+    """
+    if identity.get("adapter") is None:
+        return None
+    adapter = read_adapter(folder / ADAPTER)
+    if adapter.fingerprint != identity["adapter"]:
+        raise UserError(f"{folder / ADAPTER} is not what {folder} was adapted by: put that back, or embed it anew")
+    return adapter
 
 
 class LibraryBusy(UserError):
@@ -152,6 +168,8 @@ class Library:
     def check(self, identity: Mapping[str, Any]) -> None:
         """Raise UserError for another model than the one that made the library."""
         if key := self.differs_in(identity):
+            if key == "adapter":
+                raise UserError(f"{self.folder} was adapted meanwhile, or by another adapter: open it anew")
             mine, theirs = self.identity[key], identity[key]
             made = f"{key} {mine}, not {theirs}" if key != "model" else f"{self.identity['title']} ({mine})"
             option = f"--{key.replace('_', '-')}" if key in CHANGEABLE else "--model"
@@ -160,14 +178,46 @@ class Library:
 
     def differs_in(self, identity: Mapping[str, Any]) -> str | None:
         """The first part of a model's identity that is not this library's."""
-        return next((key for key in IDENTITY if self.identity[key] != identity[key]), None)
+        return next((key for key in IDENTITY if self.identity.get(key) != identity.get(key)), None)
 
     def describe_anew(self, names: Iterable[str], identity: Mapping[str, Any]) -> None:
         """Have photos count as changed until they are described anew, `CHANGEABLE` as an identity says from now on."""
         self.identity = {**self.identity, **{key: identity[key] for key in CHANGEABLE}}
         with self.change() as change:
             change.mark_to_describe(names)
-            change.set_about("identity", self.identity)
+            change.set_identity(self.identity)
+
+    def adapter(self) -> Adapter | None:
+        """What its descriptors went through, see `adapter_of`."""
+        return adapter_of(self.folder, self.identity)
+
+    def check_adaptable(self) -> None:
+        """Raise UserError where its descriptors were adapted before, or lie where they cannot be."""
+        if self.identity.get("adapter") is not None:
+            raise UserError(f"{self.folder} is adapted already: dolglab embed makes another library to adapt")
+        self.store.resized(self.identity["dim"])
+
+    def adapt(self, adapter: Adapter) -> None:
+        """Put all descriptors through an adapter and take in, and be asked with, such ones from now on.
+
+        In one transaction: readers, and a process that is killed, find the old descriptors or the new ones. Raises
+        UserError for an adapter of other descriptors, and as `check_adaptable`.
+        """
+        self.check_adaptable()
+        adapter.check(self.identity["model"], self.identity["dim"])
+        store, contents = self.store.resized(adapter.dim), self.contents()
+        identity = {**self.identity, "adapter": adapter.fingerprint, "dim": adapter.dim}
+        write_adapter(self.folder / ADAPTER, adapter)
+        with self.change() as change:
+            for number in contents.segments:
+                old = contents.keys([number])
+                adapted = adapter(self.descriptors(old))
+                if len(old):
+                    change.move(old, change.add_segment(len(old), partial(store.write, descriptors=adapted)))
+                change.drop_segment(number)
+            change.set_identity(identity)
+        self.store.close()
+        self.store, self.identity = store, identity
 
     def forget_damaged(self) -> int:
         """Have the photos count as changed whose descriptors cannot be read from disk; how many they are.
@@ -185,10 +235,15 @@ class Library:
         return len(self.contents())
 
     def contents(self) -> Contents:
-        """What there is, with what other processes have changed: the same object until something does."""
+        """What there is, with what other processes have changed: the same object until something does.
+
+        Raises UserError where another process has adapted the library.
+        """
         # Threads that search share both of what is known, or neither.
         known, version = self._known, self.catalogue.version()
         if known is None or known[0] != version:
+            if self.catalogue.identity().get("adapter") != self.identity.get("adapter"):
+                raise UserError(f"{self.folder} was adapted meanwhile: open it anew")
             known = self._known = version, self.catalogue.contents()
         return known[1]
 
@@ -314,6 +369,9 @@ class Library:
         try:
             sweep(self.folder)
             self.store.sweep(self.contents())
+            if self.identity.get("adapter") is None:
+                # Of a process that was killed before it had adapted the library.
+                (self.folder / ADAPTER).unlink(missing_ok=True)
             yield
             self._tidy()
             self.store.sweep(self.contents())

@@ -16,8 +16,9 @@ from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.io import atomic_path
 from dolglab.library.catalogue import FILE, LOCAL, Change
 from dolglab.library.contents import Entry
-from dolglab.library.library import Library
+from dolglab.library.library import ADAPTER, Library
 from dolglab.library.naming import last_part, matching, printable, spellings
+from dolglab.retrieval.adapter import write_adapter
 
 
 def print_info(library: Library, bad: bool = False) -> None:
@@ -31,6 +32,8 @@ def print_info(library: Library, bad: bool = False) -> None:
     print(f"model: {printable(identity['title'])}, {identity['dim']} values a photo")
     how = f"colour {identity['colour']}; decoding {identity['decoding']}"
     print(f"scales: {scales}; photos of at most {identity['max_side']} pixels; {how}")
+    if (adapter := library.adapter()) is not None:
+        print(f"adapted: {printable(adapter.summary())}")
     print(f"columns: {', '.join(map(printable, library.catalogue.columns())) or 'none'}")
     if library.catalogue.about(LOCAL) is not None:
         count, kept = library.catalogue.kept_size()
@@ -79,13 +82,13 @@ def remove(library: Library, given: Sequence[str], gone: bool = False) -> None:
 
 def _photos_called(library: Library, given: Sequence[str]) -> set[str]:
     """The names of what was given. Raises UserError for what is not there, and for what may be several."""
-    found = {word: [name for name in _paths_of(word) if library.catalogue.named(name)][:1] for word in given}
+    found = {word: [name for name in paths_of(word) if library.catalogue.named(name)][:1] for word in given}
     ends, folders = defaultdict[str, list[str]](list), dict[str, str]()
     for word in (word for word, names in found.items() if not names):
         for each in spellings(word):
             ends[last_part(each)].append(word)
         # Nothing, as from a shell's variable that is not set, is no folder.
-        folders |= {f"{path.rstrip('/')}/": word for path in _paths_of(word) if word}
+        folders |= {f"{path.rstrip('/')}/": word for path in paths_of(word) if word}
     alike = defaultdict[str, list[str]](list)
     below = defaultdict[str, set[str]](set)
     for name in library.catalogue.names() if ends else ():
@@ -104,7 +107,7 @@ def _photos_called(library: Library, given: Sequence[str]) -> set[str]:
     return {name for word, names in found.items() for name in names or below[word]}
 
 
-def _paths_of(word: str) -> Iterator[str]:
+def paths_of(word: str) -> Iterator[str]:
     """How a library may call it: as it stands, or by an absolute path, whose folders may be links."""
     path = Path(word).absolute()
     yield from (word, str(path), os.path.normpath(path), str(path.parent.resolve() / path.name), str(path.resolve()))
@@ -163,11 +166,13 @@ def merge(folders: Sequence[str], into: str) -> None:
     first = sources[0]
     for other in [*sources[1:], *([Library(into)] if (Path(into) / FILE).exists() else [])]:
         if key := first.differs_in(other.identity):
-            makers = [f"{one.identity['title']} ({key} {one.identity[key]})" for one in (other, first)]
+            makers = [f"{one.identity['title']} ({key} {one.identity.get(key)})" for one in (other, first)]
             raise UserError(
                 f"{other.folder} was made by {makers[0]}, {first.folder} by {makers[1]}: libraries of one model, "
                 "scales and size are merged"
             )
+    if (adapter := first.adapter()) is not None:
+        write_adapter(Path(into) / ADAPTER, adapter)
     library = Library.open(into, first.identity)
     kinds = (each.catalogue.about(LOCAL) for each in (library, *sources))
     kind = next((kind for kind in kinds if kind is not None), None)

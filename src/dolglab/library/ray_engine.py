@@ -91,7 +91,8 @@ def describe_files(
     batches = [pickle.dumps(batch) for batch in iter(lambda: list(islice(files, BATCH_PHOTOS)), [])]
     if not batches:
         return
-    settings = Settings(loaded.identity, backend, threads, damaged, os.environ.get(VARIABLE, ""), local)
+    allowed = os.environ.get(VARIABLE, "")
+    settings = Settings(loaded.identity, backend, threads, damaged, allowed, local, loaded.adapter)
     with _connected(address):
         import ray.data
         from ray.exceptions import RayError

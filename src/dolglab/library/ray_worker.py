@@ -17,6 +17,7 @@ from dolglab.data.photos import PhotoFile
 from dolglab.errors import UserError
 from dolglab.library.local_engine import UNKNOWN_SIZE, Described, describe_files
 from dolglab.library.verifier import SpatialVerifier
+from dolglab.retrieval.adapter import Adapter
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Settings:
     damaged: bool
     allowed: str
     local: Mapping[str, object] | None = None
+    adapter: Adapter | None = None
     version: str = dolglab.__version__
 
 
@@ -77,7 +79,8 @@ class Worker:
         if dolglab.__version__ != self.settings.version:
             raise UserError(f"dolglab is {dolglab.__version__} here, not {self.settings.version}")
         protocol = wanted["scales"], wanted["max_side"], self.settings.backend, wanted["colour"], wanted["decoding"]
-        loaded = load_extractor(wanted["source"], *protocol, fingerprint=wanted["model"], threads=1)
+        adapter = self.settings.adapter
+        loaded = load_extractor(wanted["source"], *protocol, fingerprint=wanted["model"], threads=1, adapter=adapter)
         if loaded.identity["model"] != wanted["model"]:
             raise UserError(f"{wanted['source']} is another network here")
         return loaded

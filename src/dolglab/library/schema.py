@@ -180,6 +180,7 @@ def check_identity(identity: Any) -> dict[str, Any]:
         **{key: isinstance(identity.get(key), str) for key in ("model", "title", "source")},
         "dim": _is_whole(identity.get("dim"), MAX_DIM),
         "max_side": _is_whole(identity.get("max_side"), MAX_SIDE),
+        "adapter": isinstance(identity.get("adapter"), str | None),
         "scales": isinstance(scales, list) and 0 < len(scales) <= MAX_SCALES and all(map(_is_scale, scales)),
         **{
             key: identity.get(key) in get_args(choices) for key, choices in (("colour", Colour), ("decoding", Decoding))

@@ -38,6 +38,7 @@ class SearchEngine:
             identity["colour"],
             identity["decoding"],
             fingerprint=identity["model"],
+            adapter=self.library.adapter(),
         )
         self.reading = self.loaded.reading
         self.library.check(self.loaded.identity)

@@ -121,6 +121,10 @@ class Store(Protocol):
         """Make the index of an `outdated` segment; its kind."""
         raise NotImplementedError
 
+    def resized(self, dim: int) -> Store:
+        """A store of descriptors of another length in the same place. Raises UserError where it can't be had."""
+        raise UserError("descriptors that do not lie in the library's own files cannot be adapted: leave --store out")
+
     def sweep(self, contents: Contents) -> None:
         """Delete whatever the contents do not speak of."""
 
@@ -239,6 +243,9 @@ class SegmentStore(Store):
             if found and found[2] not in _file_kinds(contents, int(found[1])):
                 path.unlink(missing_ok=True)
         self._close_others(contents)
+
+    def resized(self, dim: int) -> SegmentStore:
+        return SegmentStore(self.folder.parent, dim, self.limits)
 
     def close(self) -> None:
         self._open.clear()

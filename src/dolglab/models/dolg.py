@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -147,8 +148,51 @@ class GlobalDescriptor(nn.Module):
         return maps_by_norm(self.backbone(images).local)
 
 
+class AdaptedDescriptor(nn.Module):
+    """A network and a linear map of its L2-normalised descriptors, which adapts them to some photos, as one network.
+
+    Args:
+        network: whose descriptors they are.
+        dim: length of an adapted descriptor.
+    """
+
+    def __init__(self, network: DescriptorModel, dim: int) -> None:
+        super().__init__()
+        check_sizes(dim=dim)
+        self.dim = dim
+        self.side: int = network.side
+        self.network = network
+        self.adapter = nn.Linear(network.dim, dim)
+
+    @classmethod
+    def of(
+        cls, network: DescriptorModel, weight: Float[np.ndarray, "d i"], bias: Float[np.ndarray, " d"]
+    ) -> AdaptedDescriptor:
+        """A network with an adapter that was learnt, where the network is and in its mode."""
+        adapted = cls(network, len(weight)).to(next(network.parameters()).device).train(network.training)
+        adapted.adapter.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
+        return adapted
+
+    @property
+    def backbone(self) -> FeatureBackbone:
+        """The network's."""
+        return self.network.backbone
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Normalised images to descriptors, float32, not L2-normalised."""
+        return self.describe(self.backbone(images))
+
+    def describe(self, features: Features) -> Float[Tensor, "b d"]:
+        """The backbone's maps to descriptors."""
+        return linear32(self.adapter, F.normalize(self.network.describe(features).float()))
+
+    def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
+        """As the network's."""
+        return self.network.local_maps(images)
+
+
 # DELG is a GlobalDescriptor with a local head.
-DescriptorModel = DOLG | GlobalDescriptor
+DescriptorModel = DOLG | GlobalDescriptor | AdaptedDescriptor
 
 
 def maps_by_norm(features: Float[Tensor, "b c h w"]) -> LocalMaps:

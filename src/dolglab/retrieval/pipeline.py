@@ -24,6 +24,7 @@ from dolglab.contracts import (
 )
 from dolglab.errors import UserError
 from dolglab.measures import ground_truth_ids_of, ignored_of
+from dolglab.retrieval.adapter import ApplyAdapter
 from dolglab.retrieval.asmk import ASMK
 from dolglab.retrieval.index import FlatIndex, Index, recall
 from dolglab.retrieval.ranking import exact_ranking, gallery_ranking, listed_ranking, reranked
@@ -33,6 +34,7 @@ from dolglab.retrieval.whitening import Whitening
 ANSWERS = 100
 RECALLS = (10, 100)
 ORACLE = "oracle shortlist: junk was taken out with the ground truth before re-ranking"
+ADAPTED = "adapted: too good where the adapter was learnt from photos of this set"
 APPROXIMATE = "approximate index: what it does not find counts as missed, a lower bound"
 
 
@@ -106,6 +108,11 @@ class RetrievalPipeline:
         """The steps that whiten."""
         return [step for step in self.post.values() if isinstance(step, Whitening)]
 
+    @property
+    def adapters(self) -> list[ApplyAdapter]:
+        """The steps that go on the descriptors of one network alone."""
+        return [step for step in self.post.values() if isinstance(step, ApplyAdapter)]
+
     def save(self, folder: Path) -> None:
         """Keep whitening matrices and codebook, learned or given, as `NAME.safetensors` for other evaluations."""
         for name, step in self.post.items():
@@ -164,7 +171,12 @@ class RetrievalPipeline:
             top=shown.top_k[:, :ANSWERS],
             bad=found.bad,
             seconds=seconds + time.perf_counter() - start,
-            notes=(*result.notes, *self._learned_here(benchmark), *((ORACLE,) if self.oracle else ())),
+            notes=(
+                *result.notes,
+                *self._learned_here(benchmark),
+                *((ADAPTED,) if self.adapters else ()),
+                *((ORACLE,) if self.oracle else ()),
+            ),
             stages={**stages, **extra.stages},
             costs=costs,
             before=None if self.rerank is None else result.ranked.top_k[:, :ANSWERS],

@@ -12,7 +12,7 @@ from pathlib import Path
 from dolglab.contracts import FloatArray
 from dolglab.data.colour import Pixels
 from dolglab.errors import UserError, os_error_text
-from dolglab.extraction.describer import ONNX_FILE, Describer, OnnxDescriber, Session
+from dolglab.extraction.describer import ONNX_FILE, AdaptedDescriber, Describer, OnnxDescriber, Session
 from dolglab.sharing.graph_cache import FASTER, KeptGraph
 from dolglab.sharing.loading import LoadedExtractor, can_export, kept_graph, own_session, size_of
 
@@ -50,7 +50,9 @@ def choose_backend(loaded: LoadedExtractor, photos: int, sample: Callable[[], Pi
         session = session or _make(loaded, kept, photos * seconds)
         if session is None:
             return loaded
-        describer = OnnxDescriber(session, loaded.identity["scales"])
+        describer: Describer = OnnxDescriber(session, loaded.identity["scales"])
+        if loaded.adapter is not None:
+            describer = AdaptedDescriber(describer, loaded.adapter)
         onnx_seconds, found = _try(describer, image, TRIAL_SECONDS if speedup is None else 0)
         cosine = float(found @ expected)
         if not cosine >= LEAST_COSINE:

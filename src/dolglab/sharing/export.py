@@ -51,6 +51,7 @@ def export(
     *,
     checkpoint: str | None = None,
     released: str | None = None,
+    library: str | None = None,
     cards: Sequence[str] = (),
     licence: str | None = None,
     onnx: bool = False,
@@ -64,19 +65,23 @@ def export(
 
     The arguments are the options of `dolglab export --help`. Raises UserError for a person's mistake.
     """
-    if (checkpoint is None) == (released is None):
-        raise UserError("give --checkpoint FILE or --released FILE, one of them")
+    if sum(source is not None for source in (checkpoint, released, library)) != 1:
+        raise UserError("give --checkpoint FILE, --released FILE or --library FOLDER, one of them")
     if (normalised_input or int8) and not onnx:
         raise UserError("--normalised-input and --int8 go with --onnx")
     if int8 and (calibrate is None or normalised_input):
         raise UserError("--int8 wants --calibrate FOLDER, photos like those to be described, and normalisation inside")
     if push:
         check_push(push)
-    source = checkpoint or str(released)
-    tensors, about = from_checkpoint(source) if checkpoint else from_released(source)
+    if library is not None:
+        from dolglab.sharing.from_library import from_library
+
+        tensors, about = from_library(library)
+    else:
+        tensors, about = from_checkpoint(checkpoint) if checkpoint else from_released(str(released))
     with new_folder(out) as folder:
         write_model(folder, tensors, about)
-        found = read_cards(cards, source, folder / TENSORS)
+        found = read_cards(cards, checkpoint or released or str(folder / TENSORS), folder / TENSORS)
         network, _ = load_model(folder)
         files = _write_onnx_files(network, folder, normalised_input, calibrate if int8 else None) if onnx else []
         name = push or Path(out).resolve().name
@@ -173,6 +178,7 @@ def model_card(
         cards: result cards of these weights.
         files: names of further files of the folder, and what they are.
     """
+    config = _without_adapter(about["config"])
     numbers = to_markdown([summarize(cards)]).strip() if cards else ""
     return template(Path(__file__).with_name("card.md.j2")).render(
         title=title,
@@ -181,10 +187,10 @@ def model_card(
         files=files,
         dim=network.dim,
         architecture=f"{type(network).__name__} on {network.backbone.name}",
-        base_model=_base_model(about["config"]),
-        started_from=_started_from(network.backbone, about["config"]),
+        base_model=_base_model(config),
+        started_from=_started_from(network.backbone, config),
         data=list(_data(about)),
-        recipe=list(_recipe(about["config"])),
+        recipe=[*_recipe(config), *([("adapter", about["adapter"])] if "adapter" in about else [])],
         numbers=numbers,
     )
 
@@ -232,6 +238,12 @@ def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in RECIPE:
         if (value := value_at(config, key)) is not None:
             yield key, str(value)
+
+
+def _without_adapter(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration of the network alone that adapters were put on."""
+    inside = config["model"].get("network")
+    return config if inside is None else _without_adapter({**config, "model": inside})
 
 
 def _started_from(backbone: FeatureBackbone, config: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from dolglab.errors import UserError
 from dolglab.extraction.describer import (
     INSIDE,
     ONNX_FILE,
+    AdaptedDescriber,
     Describer,
     OnnxDescriber,
     Session,
@@ -30,6 +31,7 @@ from dolglab.extraction.describer import (
     onnx_is_faster,
 )
 from dolglab.models.locate import locate
+from dolglab.retrieval.adapter import Adapter
 from dolglab.sharing.graph_cache import FASTER, KeptGraph
 from dolglab.sharing.networks import PRETRAINED, address_of, default_source, is_hub_folder, load_network, title_of
 
@@ -103,11 +105,13 @@ class LoadedExtractor:
         describer: photos to descriptors.
         identity: what a library keeps, its title included: descriptors of another identity do not go with its own.
         loaded: the network by torch, where it was loaded.
+        adapter: what its descriptors go through, if anything.
     """
 
     describer: Describer
     identity: dict[str, Any]
     loaded: Extractor | None = None
+    adapter: Adapter | None = None
 
     @property
     def reading(self) -> Reading:
@@ -120,15 +124,25 @@ class LoadedExtractor:
 
     @cached_property
     def extractor(self) -> Extractor:
-        """The network by torch, which explains a cosine. Raises UserError where another one is there by now."""
-        if self.loaded is not None:
-            return self.loaded
+        """The network by torch, with its adapter, which explains a cosine.
+
+        Raises UserError where another one is there by now.
+        """
         from dolglab.extraction.extractor import Extractor
 
-        return Extractor(self.network(), self.identity["scales"])
+        if self.adapter is None:
+            return self.loaded or Extractor(self.network(), self.identity["scales"])
+        from dolglab.models.dolg import AdaptedDescriptor
+
+        network = self.loaded.model if self.loaded else self.network()
+        adapted = AdaptedDescriptor.of(network, self.adapter.weight, self.adapter.bias)
+        return Extractor(adapted, self.identity["scales"])
 
     def network(self) -> DescriptorModel:
-        """The network as it is loaded, once more. Raises UserError where another one is there by now."""
+        """The network as it is loaded, once more, without an adapter.
+
+        Raises UserError where another one is there by now.
+        """
         from dolglab.extraction.descriptor_store import fingerprint
 
         network = load_network(self.identity["source"])
@@ -147,6 +161,7 @@ def load_extractor(
     decoding: Decoding = "scaled",
     fingerprint: str | None = None,
     threads: int = 0,
+    adapter: Adapter | None = None,
 ) -> LoadedExtractor:
     """An extractor of the network that `source` names (see `load_network`), or of the one that `default_source` does.
 
@@ -162,8 +177,9 @@ def load_extractor(
         colour, decoding: how photos are read, see `Reading`.
         fingerprint: of the network that is wanted, where that is known: its ONNX file is then found without torch.
         threads: cores of one pass through an ONNX file; 0 for all.
+        adapter: what descriptors go through.
 
-    Raises UserError for another backend, and as `load_network` and `write_onnx`.
+    Raises UserError for another backend, an adapter of another network, and as `load_network` and `write_onnx`.
     """
     if backend not in get_args(Backend):
         raise UserError(f"--backend is {', '.join(get_args(Backend)[:-1])} or {get_args(Backend)[-1]}, not {backend}")
@@ -188,7 +204,11 @@ def load_extractor(
         "colour": colour,
         "decoding": decoding,
     }
-    return LoadedExtractor(describer, identity, loaded)
+    if adapter is None:
+        return LoadedExtractor(describer, identity, loaded)
+    adapter.check(made_by, dim)
+    identity |= {"adapter": adapter.fingerprint, "dim": adapter.dim}
+    return LoadedExtractor(AdaptedDescriber(describer, adapter), identity, loaded, adapter)
 
 
 def size_of(max_side: int, scales: Sequence[float]) -> str:
