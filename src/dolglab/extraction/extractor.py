@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -170,6 +170,15 @@ def for_inference(model: M, precision: str = "32-true") -> M:
     return fuse_batch_norm(model) if precision == "32-true" else model
 
 
+def trial_size(model: Any, otherwise: tuple[int, int] = (TRIAL, TRIAL)) -> tuple[int, int]:
+    """Height and width of an image that a network takes; `otherwise` where its pooling names no `trial_map`."""
+    cells: tuple[int, int] | None = getattr(model.pooling, "trial_map", None)
+    if cells is None:
+        return otherwise
+    stride = model.backbone.reductions[1]
+    return cells[0] * stride, cells[1] * stride
+
+
 def fuse_batch_norm(model: M) -> M:
     """A copy of a descriptor model for inference, in eval mode, its batch norms folded where they follow a convolution.
 
@@ -177,7 +186,7 @@ def fuse_batch_norm(model: M) -> M:
     was. The copy shares no memory with `model`.
     """
     plain = copy.deepcopy(model).eval()
-    trial = torch.rand(1, 3, TRIAL, TRIAL, generator=torch.Generator().manual_seed(0))
+    trial = torch.rand(1, 3, *trial_size(plain), generator=torch.Generator().manual_seed(0))
     trial = trial.to(next(plain.parameters()).device)
     with torch.inference_mode(False), torch.no_grad():
         pairs, before = _conv_norm_pairs(plain, trial)
