@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dolglab.errors import UserError
+from dolglab.extraction.extractor import join_scales
 from dolglab.models.boq import BoQ
 from dolglab.models.mixvpr import MixVPR
 from dolglab.models.netvlad import NetVLAD
@@ -118,6 +119,14 @@ def test_superglobals_poolings_equal_the_authors_code(shape: str, parity: Path) 
     check(RegionalGeM(16)(x), parity, "superglobal", f"rgem_gemp/{shape}")
     if shape == "7x5":
         check(regional_gem(x, p=3, window=3), parity, "superglobal", f"rgem_pr3_size3/{shape}")
+
+
+def test_scale_gem_equals_the_authors_code(parity: Path) -> None:
+    scales = [
+        np.random.default_rng([7, 900 + i]).standard_normal((2, 20)).astype(np.float32) * (1 + i) for i in range(3)
+    ]
+    descriptors = nn.functional.normalize(torch.from_numpy(np.stack(scales)), dim=2)
+    check(join_scales(descriptors, "max"), parity, "superglobal", "sgem_max_normalised")
 
 
 def test_netvlad_begins_as_its_authors_code_does(parity: Path) -> None:

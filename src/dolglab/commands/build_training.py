@@ -103,7 +103,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     """
     trainer = cfg.trainer
     check_trainer(trainer.precision, trainer.max_epochs, trainer.max_steps, cfg.freeze_epochs)
-    validation = ExtractionOptions(cfg.scales, cfg.resize, instantiate(cfg.index))
+    validation = ExtractionOptions(cfg.scales, cfg.resize, instantiate(cfg.index), cfg.scale_pooling)
     # As a configuration: Hydra would take an instance of a dataclass for one.
     data: LandmarkDataModule = instantiate(cfg.data, augmentation=cfg.augment)
     if not cfg.test:

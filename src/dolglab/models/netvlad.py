@@ -34,6 +34,7 @@ class NetVLAD(nn.Module):
         super().__init__()
         if clusters < 1:
             raise UserError(f"pooling.clusters must be at least 1, not {clusters}")
+        self.clusters = clusters
         self.dim = clusters * channels
         self.normalize = normalize
         self.conv = nn.Conv2d(channels, clusters, 1, bias=bias)

@@ -38,12 +38,7 @@ class SALAD(nn.Module):
     takes_token = True
 
     def __init__(
-        self,
-        channels: int,
-        clusters: int = 64,
-        cluster_dim: int = 128,
-        token_dim: int = 256,
-        dropout: float = 0.3,
+        self, channels: int, clusters: int = 64, cluster_dim: int = 128, token_dim: int = 256, dropout: float = 0.3
     ) -> None:
         super().__init__()
         if min(clusters, cluster_dim, token_dim) < 1 or not 0 <= dropout < 1:
