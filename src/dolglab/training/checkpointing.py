@@ -24,6 +24,7 @@ from dolglab.losses.pairs import Head
 from dolglab.models.checkpoint import RUN_KEY, read_checkpoint, value_at
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.released import is_released, read_released
+from dolglab.models.released_heads import is_released_head, read_released_head
 from dolglab.models.weights import below, check_finite, check_fit, read_file, tensors_of, with_counters
 
 MONITOR = "val/medium"
@@ -201,6 +202,8 @@ def init_from(
         released = read_released(tensors, source)
         network, reason = released.model, ""
         centres = {"weight": released.centres, "mean_cosine": released.mean_cosine}
+    elif is_released_head(tensors):
+        network, centres, reason = read_released_head(tensors, source).model, {}, "it has none"
     else:
         check_finite(tensors, source)
         network, centres = below(tensors, "model.") or dict(tensors), below(tensors, "head.")
