@@ -65,7 +65,7 @@ HEADS = {
         "pooling.token_dim=128",
     ],
 }
-RATES, SEEDS = (1e-3, 3e-3, 1e-2), (0, 1, 2)
+RATES, SEEDS = (3e-3, 1e-2, 3e-2), (0, 1, 2)
 VIEWS, STEPS, BATCH, CLIP = 4, 200, 32, 10.0
 
 
