@@ -33,6 +33,7 @@ from dolglab.contracts import Benchmark, ExtractedFeatures, Features
 from dolglab.data.datasets import TrainingImages
 from dolglab.data.module import LandmarkDataModule
 from dolglab.io import write_text
+from dolglab.models.backbone import FeatureBackbone
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.netvlad import NetVLAD
 from dolglab.retrieval.pipeline import RetrievalPipeline
@@ -103,7 +104,7 @@ def load_maps(out: Path, name: str, overrides: list[str], side: int) -> Maps:
 
 
 @torch.inference_mode()
-def save_crops(backbone: nn.Module, data: LandmarkDataModule, folder: Path) -> None:
+def save_crops(backbone: FeatureBackbone, data: LandmarkDataModule, folder: Path) -> None:
     """Write the maps of the crops that the first epochs have of each training image."""
     assert data.training is not None
     images = TrainingImages(data.training, data.image_size, data.augmentation.crop, data.seed, data.reading)
@@ -122,7 +123,7 @@ def save_crops(backbone: nn.Module, data: LandmarkDataModule, folder: Path) -> N
 
 @torch.inference_mode()
 def whole_maps(
-    backbone: nn.Module, data: LandmarkDataModule, benchmark: Benchmark
+    backbone: FeatureBackbone, data: LandmarkDataModule, benchmark: Benchmark
 ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
     """Position and maps of each image of a benchmark, queries cut to their boxes."""
     images = data.images_of(benchmark)

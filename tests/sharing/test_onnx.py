@@ -131,10 +131,13 @@ HEADS: dict[str, Callable[[int], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_heads_over_a_transformers_tokens(name: str, tmp_path: Path) -> None:
-    """Of any shape that they take, though SALAD counts cells and compares them with its clusters."""
+def test_heads_of_images_of_any_shape(name: str, tmp_path: Path) -> None:
+    """SALAD over a transformer, for its class token; it counts cells and compares them with its clusters."""
     options: dict[str, object] = {"dynamic_img_size": True, "depth": 3}
-    backbone = Backbone("vit_tiny_patch16_224", False, depths=(1, 2), options=options, final_norm=True)
+    if name == "salad":
+        backbone = Backbone("vit_tiny_patch16_224", False, depths=(1, 2), options=options, final_norm=True)
+    else:
+        backbone = Backbone("resnet10t", False, reductions=(8, 16))
     network = GlobalDescriptor(backbone, HEADS[name], dim=None).eval()
     assert write_onnx(network, tmp_path / "a.onnx") <= 1e-4
     session = Session(tmp_path / "a.onnx")

@@ -53,7 +53,8 @@ class MultiSimilarity(nn.Module):
             raise UserError(
                 f"margin.alpha and .beta must be above 0 and .epsilon not below, not {alpha}, {beta} and {epsilon}"
             )
-        self.value = MultiSimilarityLoss(alpha=alpha, beta=beta, base=base)
+        # Its defaults are whole numbers, and so its types as pyright sees them.
+        self.value = MultiSimilarityLoss(alpha=alpha, beta=beta, base=base)  # pyright: ignore[reportArgumentType]
         self.miner = MultiSimilarityMiner(epsilon=epsilon)
 
     def loss(self, descriptors: Float[Tensor, "b d"], labels: Int[Tensor, " b"]) -> HeadLoss:
