@@ -40,6 +40,15 @@ def test_equals_the_papers_procedure_image_by_image(model: GlobalDescriptor) -> 
 
 
 @torch.no_grad()
+def test_scales_are_joined_by_their_maximum_where_it_is_asked_for(model: GlobalDescriptor) -> None:
+    """SuperGlobal's scale GeM, element by element."""
+    image = photo(60, 80)
+    single = torch.cat([Extractor(model, [scale])([image]) for scale in (0.7071, 1.0)])
+    found = Extractor(model, (0.7071, 1.0), scale_pooling="max")([image])
+    torch.testing.assert_close(found, F.normalize(single.max(0, keepdim=True).values))
+
+
+@torch.no_grad()
 def test_few_pixels_at_a_time_give_the_same(model: GlobalDescriptor) -> None:
     images = [photo(64, 96), photo(80, 64), *(photo(64, 96) for _ in range(4))]
     whole = Extractor(model, SCALES)
@@ -54,7 +63,7 @@ def test_released_and_antialiased_resizing_differ() -> None:
     assert not torch.allclose(released, rescale(pixels, 0.3535, "antialias"), atol=1.0)
 
 
-@pytest.mark.parametrize("options", [{"scales": ()}, {"scales": (1.0, 0.0)}])
+@pytest.mark.parametrize("options", [{"scales": ()}, {"scales": (1.0, 0.0)}, {"scale_pooling": "median"}])
 def test_refuses_what_makes_no_sense(model: GlobalDescriptor, options: dict) -> None:
-    with pytest.raises(UserError, match="scales"):
+    with pytest.raises(UserError, match="scale"):
         Extractor(model, **options)
