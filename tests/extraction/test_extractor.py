@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor, rescale
+from dolglab.extraction.shapes import check_protocol
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import GlobalDescriptor
 
@@ -63,7 +64,12 @@ def test_released_and_antialiased_resizing_differ() -> None:
     assert not torch.allclose(released, rescale(pixels, 0.3535, "antialias"), atol=1.0)
 
 
-@pytest.mark.parametrize("options", [{"scales": ()}, {"scales": (1.0, 0.0)}, {"scale_pooling": "median"}])
+@pytest.mark.parametrize("options", [{"scales": ()}, {"scales": (1.0, 0.0)}])
 def test_refuses_what_makes_no_sense(model: GlobalDescriptor, options: dict) -> None:
-    with pytest.raises(UserError, match="scale"):
+    with pytest.raises(UserError, match="scales"):
         Extractor(model, **options)
+
+
+def test_refuses_another_way_to_join_scales() -> None:
+    with pytest.raises(UserError, match=r"scale_pooling.*median"):
+        check_protocol((1.0,), "released", "median")
