@@ -67,15 +67,14 @@ def test_every_benchmark_composes(choice: str) -> None:
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
-def step(*overrides: str) -> tuple[torch.nn.Module, torch.nn.Module]:
+def step(*overrides: str, size: tuple[int, int] = (75, 101)) -> tuple[torch.nn.Module, torch.nn.Module]:
     """Network and head after the backward pass of one batch, two images that no patch divides."""
     cfg = train("model.hidden=16", "model.dim=8", *overrides)
     if "pretrained" in cfg.backbone:
         cfg.backbone.update(pretrained=False, weights=None)
     model = instantiate(cfg.model).train()
     head = build_head(cfg.margin, 8, 3, torch.tensor([2, 9, 100]))
-    labels = torch.tensor([0, 2])
-    torch.nn.functional.cross_entropy(head(model(torch.randn(2, 3, 75, 101)), labels), labels).backward()
+    head.loss(model(torch.randn(2, 3, *size)), torch.tensor([0, 2])).loss.backward()
     return model, head
 
 
@@ -116,13 +115,17 @@ def test_every_backbone_builds_and_steps_without_a_download(choice: str) -> None
     ],
 )
 def test_every_ablation_builds_and_steps(overrides: list[str]) -> None:
-    model, head = step(*(overrides if overrides[0].startswith("backbone=") else ["backbone=r18", *overrides]))
+    # SALAD wants more cells than it has clusters, MixVPR its own size.
+    size = {"pooling=salad": (257, 289), "pooling=mixvpr": (640, 640)}.get(overrides[0], (75, 101))
+    model, head = step(
+        *(overrides if overrides[0].startswith("backbone=") else ["backbone=r18", *overrides]), size=size
+    )
     parameters = [*model.named_parameters(), *head.named_parameters()]
     assert not [name for name, p in parameters if p.requires_grad and p.grad is None]
     assert all(torch.isfinite(p.grad).all() for _, p in parameters if p.grad is not None)
 
 
-@pytest.mark.parametrize("model", ["dolg", "gem", "imagenet_gem", "delg"])
+@pytest.mark.parametrize("model", ["dolg", "gem", "pooled", "imagenet_gem", "delg"])
 @pytest.mark.parametrize("fusion", ["orthogonal", "concat", "hadamard"])
 def test_every_model_builds_from_the_parts_at_the_root(model: str, fusion: str) -> None:
     overrides = [f"model={model}", f"fusion={fusion}", "backbone=r18", "backbone.pretrained=false", "pooling.p=2"]
@@ -194,6 +197,22 @@ def test_the_last_epochs_see_larger_images() -> None:
     assert last.data.image_size > first.data.image_size
     assert last.model == first.model
     assert (last.ema, last.trainer.precision, last.backbone.name) == (0.9999, "bf16-mixed", first.backbone.name)
+
+
+@pytest.mark.parametrize("backbone", ["vit_small_patch14_dinov2", "vit_small_patch16_dinov3"])
+def test_salad_has_a_recipe_that_steps(backbone: str) -> None:
+    """Two landmarks with two images each, in place of 60 with 4."""
+    cfg = train("experiment=salad_dinov2", f"backbone={backbone}", "backbone.pretrained=false")
+    assert (cfg.data.batch_size, cfg.data.images_per_landmark, cfg.optim.optimizer.lr) == (240, 4, 6e-5)
+    model = instantiate(cfg.model).train()
+    head = build_head(cfg.margin, model.dim, 2, torch.tensor([2, 2]))
+    result = head.loss(model(torch.randn(4, 3, 144, 144)), torch.tensor([0, 0, 1, 1]))
+    result.loss.backward()
+    assert (model.dim, len(list(head.parameters()))) == (8448, 0)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert {int(name.split(".")[4]) for name in trained if ".blocks." in name} == {8, 9, 10, 11}
+    assert any(name.startswith("backbone.net.model.norm.") for name in trained)
 
 
 def test_eight_devices_need_nothing_else() -> None:
@@ -279,7 +298,10 @@ def build_network(parts: Parts, cfg: DictConfig) -> None:
 
     def runs(network: nn.Module) -> None:
         assert isinstance(network, DOLG | GlobalDescriptor)
-        assert network.pooling(torch.rand(2, 8, 9, 9)).shape == (2, 8)
+        # The least map of SALAD's, which is none of MixVPR's.
+        side = getattr(network.pooling, "trial_map", None) or (9, 9)
+        pooled = network.pooling(torch.rand(2, 8, *side))
+        assert pooled.shape == (2, getattr(network.pooling, "dim", 8))
         if isinstance(network, DOLG):
             assert network.local(torch.rand(2, 6, 9, 9)).shape[0] == 2
 
@@ -343,9 +365,9 @@ def test_every_backbone_goes_with_every_recipe(backbone: str, parts: Parts) -> N
             parts.build("backbone", choice | {key: given[place % len(given)] for key, given in values.items()})
 
 
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "finetune"])
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in ("finetune", "salad_dinov2")])
 def test_every_search_goes_with_every_recipe(recipe: str, parts: Parts) -> None:
-    """But finetune: the network of a checkpoint has no options to search."""
+    """But those without a margin and a GeM to search: finetune's network is a checkpoint's."""
     space = [part for search in choices_of("search") for part in read_space(load_plain(f"search/{search}"))]
     values = [override(part.key, part.example()) for part in space]
     cfg = train(f"experiment={recipe}", "data.root=x", "weights=x", *values)

@@ -22,6 +22,7 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 Crop = Literal["pil", "trunc", "none"]
 Resize = Literal["released", "antialias"]
+ScalePooling = Literal["mean", "max"]
 Orientation = Literal["exif", "ignore"]
 Colour = Literal["srgb", "ignore"]
 Decoding = Literal["full", "scaled"]
@@ -63,10 +64,14 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class Features:
-    """Two feature maps of one batch, in the roles they play in the network."""
+    """Two feature maps of one batch, in the roles they play in the network.
+
+    `token` is a transformer's class token beside the global map; None where there is none.
+    """
 
     local: Float[Tensor, "b c1 h1 w1"]
     global_: Float[Tensor, "b c2 h2 w2"]
+    token: Float[Tensor, "b c2"] | None = None
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,13 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
     before: tuple[Any, ...] = (
         trained_by.get("test_scales", PAPER_SCALES),
         trained_by.get("resize", "released"),
+        trained_by.get("scale_pooling", "mean"),
         value_at(trained_by, "data.max_side"),
         value_at(trained_by, "data.orientation") or "exif",
         value_at(trained_by, "data.colour") or "ignore",
     )
-    given = (cfg.scales, cfg.resize, cfg.max_side, cfg.orientation, cfg.colour)
-    scales, resize, max_side, orientation, colour = (
+    given = (cfg.scales, cfg.resize, cfg.scale_pooling, cfg.max_side, cfg.orientation, cfg.colour)
+    scales, resize, scale_pooling, max_side, orientation, colour = (
         a if b == "auto" else b for a, b in zip(before, given, strict=True)
     )
     pipeline = RetrievalPipeline(
@@ -53,13 +54,24 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
             # Of the network as it is stored: for inference it is another one.
             step.adapter.check(fingerprint(model), model.dim)
     rescales = model is not None and cfg.descriptors is None and pipeline.aggregate is None
-    rescaling = (scales, resize) if rescales else ((), None)
+    rescaling = (scales, resize, scale_pooling) if rescales else ((), None, None)
     # There are none where they would come from a network that is not there.
     local = pipeline.local and (model is not None or _without_network(cfg))
     features = instantiate(cfg.features) if local else None
     trainer = make_trainer(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     extractor = make_feature_extractor(
-        trainer, model, features, cfg.store, scales, resize, max_side, orientation, colour, cfg.on_error, cfg.workers
+        trainer,
+        model,
+        features,
+        cfg.store,
+        scales,
+        resize,
+        max_side,
+        orientation,
+        colour,
+        cfg.on_error,
+        cfg.workers,
+        scale_pooling,
     )
     evaluator = Evaluator(
         extractor,

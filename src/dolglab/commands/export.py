@@ -8,7 +8,7 @@ import typer
 
 from dolglab.commands.typer_cli import run_command, user_errors
 
-RELEASED = "A released DOLG file (.pyth), or hf://OWNER/NAME/FILE."
+RELEASED = "Released weights of DOLG, SALAD, MegaLoc, BoQ or MixVPR: a file, or hf://OWNER/NAME/FILE."
 LIBRARY = "A library: its network, with what it was adapted by."
 CARD = "A result card of this checkpoint; may be given again. By default that of its run."
 LICENCE = "Licence of these weights, such as mit or cc-by-4.0, as the hub calls it."

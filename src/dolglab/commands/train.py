@@ -30,6 +30,7 @@ def main(cfg: DictConfig) -> float | None:
     from dolglab.results.report import finish_run
     from dolglab.training.checkpointing import best_score, checkpoints_of
     from dolglab.training.final_test import run_test
+    from dolglab.training.pooling_start import start_pooling
     from dolglab.training.retrieval_module import ExtractionOptions
     from dolglab.training.wandb_logging import WandbLog
 
@@ -39,8 +40,11 @@ def main(cfg: DictConfig) -> float | None:
     last = resume_point(run) if cfg.resume else None
     cfg = with_network(cfg, last)
     # Checked before the first step, though it is needed after the last.
-    options = ExtractionOptions(cfg.test_scales, cfg.resize, instantiate(cfg.index))
+    options = ExtractionOptions(cfg.test_scales, cfg.resize, instantiate(cfg.index), cfg.scale_pooling)
     data, module, config = assemble(cfg, resumed=last is not None)
+    pooling_is_new = cfg.weights is None or "pooling" not in (cfg.weights_parts or ["pooling"])
+    if last is None and pooling_is_new:
+        start_pooling(module.model, data)
     trainer = build_trainer(cfg, run, validates=bool(data.validation))
     if last:
         check_resumable(last, module, module.run)
@@ -69,6 +73,7 @@ def main(cfg: DictConfig) -> float | None:
         made = protocol(
             cfg.test_scales,
             cfg.resize,
+            cfg.scale_pooling,
             data.max_side,
             selection,
             cfg.trainer.precision,

@@ -14,7 +14,7 @@ import lightning as L
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.contracts import Benchmark, ExtractedFeatures, Ranking, Resize
+from dolglab.contracts import Benchmark, ExtractedFeatures, Ranking, Resize, ScalePooling
 from dolglab.data.datasets import check_whole_images
 from dolglab.data.image_reading import checked_reading
 from dolglab.errors import UserError
@@ -114,12 +114,13 @@ def make_feature_extractor(
     colour: str = "ignore",
     on_error: str = "error",
     workers: int = 0,
+    scale_pooling: ScalePooling = "mean",
 ) -> FeatureExtractor:
     """A feature extractor whose network, if any, is ready for inference; `features` may be the network's own.
 
     Raises UserError for values that make no sense.
     """
-    check_protocol(scales, resize)
+    check_protocol(scales, resize, scale_pooling)
     check_whole_images(max_side, on_error)
     if not isinstance(workers, int) or workers < 0:
         raise UserError(f"workers must be a whole number from 0, not {workers}")
@@ -127,7 +128,7 @@ def make_feature_extractor(
     inference = None if network is None else for_inference(network, str(trainer.precision))
     local = features if features is None or isinstance(features, LocalExtractor) else features(inference)
     images = Images(max_side, on_error == "skip", reading, workers)
-    extractor = None if inference is None else Extractor(inference, scales, resize)
+    extractor = None if inference is None else Extractor(inference, scales, resize, scale_pooling=scale_pooling)
     return FeatureExtractor(trainer, images, Path(store), extractor, local)
 
 

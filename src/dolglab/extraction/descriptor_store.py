@@ -204,7 +204,9 @@ class DescriptorTarget(FeatureTarget):
         self, root: str | Path, benchmark: Benchmark, extractor: Extractor, details: Mapping[str, Any]
     ) -> None:
         protocol = {"scales": list(extractor.scales), "resize": extractor.resize, "torch": torch.__version__}
-        super().__init__(root, benchmark, benchmark.name, extractor.model, {**protocol, **details})
+        # What was kept before there was a choice is of the mean.
+        joined = {} if extractor.scale_pooling == "mean" else {"scale_pooling": extractor.scale_pooling}
+        super().__init__(root, benchmark, benchmark.name, extractor.model, {**protocol, **joined, **details})
         self.extractor = extractor
 
     @functools.cached_property

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from dolglab.contracts import Resize
+from dolglab.contracts import Resize, ScalePooling
 from dolglab.extraction.shapes import CPU_PIXELS, GPU_PIXELS, ShapeBuckets, check_protocol, scaled_sides
 from dolglab.models.dolg import DOLG, AdaptedDescriptor, DescriptorModel
 
@@ -36,17 +36,18 @@ class Extractor:
     """Images of any shape to L2-normalised multi-scale descriptors.
 
     Each scale's descriptor is L2-normalised, they are averaged, and the mean is L2-normalised again (the DOLG
-    paper's extraction, at `PAPER_SCALES`).
+    paper's extraction, at `PAPER_SCALES`); or see `join_scales`.
 
     Args:
         model: a network with a `backbone` that normalises.
         scales: factors of the image's size.
         resize: "released" is plain bilinear, as the released code does; "antialias" filters first.
+        scale_pooling: "mean" or "max", see `join_scales`.
         pixels: images of one shape go through the network together as long as they have no more pixels than this at
             the largest scale; it bounds the memory of a batch, and a single larger image goes alone. None for what is
             fast where the network is.
 
-    Raises UserError for no scale, a scale that is not above 0, an unknown resize.
+    Raises UserError for no scale, a scale that is not above 0, an unknown resize or way to join scales.
     """
 
     def __init__(
@@ -55,11 +56,13 @@ class Extractor:
         scales: Sequence[float] = (1.0,),
         resize: Resize = "released",
         pixels: int | None = None,
+        scale_pooling: ScalePooling = "mean",
     ) -> None:
-        check_protocol(scales, resize)
+        check_protocol(scales, resize, scale_pooling)
         self.model = model
         self.scales = tuple(float(scale) for scale in scales)
         self.resize: Resize = resize
+        self.scale_pooling: ScalePooling = scale_pooling
         self.pixels = pixels
 
     def __call__(self, images: Sequence[UInt8[Tensor, "_ _ 3"]]) -> Float[Tensor, "b d"]:
@@ -86,11 +89,23 @@ class Extractor:
         """Images of one shape to descriptors, in one pass a scale."""
         pixels = torch.stack(list(images)).to(self.device).permute(0, 3, 1, 2).float()
         single = [F.normalize(self.describe(rescale(pixels, scale, self.resize))) for scale in self.scales]
-        return F.normalize(torch.stack(single).mean(0))
+        return join_scales(torch.stack(single), self.scale_pooling)
 
     def describe(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """RGB images in 0..255 to descriptors, at the size they have."""
         return self.model(self.model.backbone.normalise(pixels))
+
+
+def join_scales(descriptors: Float[Tensor, "s b d"], scale_pooling: ScalePooling) -> Float[Tensor, "b d"]:
+    """L2-normalised descriptors of several scales to one, L2-normalised.
+
+    "mean" is the DOLG paper's, "max", element by element, the scale GeM of SuperGlobal's public code (Shao et al., ICCV
+    2023); the paper's finite power would make an image's descriptor follow from the others of its batch.
+
+    >>> join_scales(torch.tensor([[[0.6, 0.8]], [[0.8, 0.6]]]), "max")
+    tensor([[0.7071, 0.7071]])
+    """
+    return F.normalize(descriptors.mean(0) if scale_pooling == "mean" else descriptors.amax(0))
 
 
 def rescale(pixels: Float[Tensor, "b 3 h w"], scale: float, resize: Resize) -> Float[Tensor, "b 3 h2 w2"]:
@@ -182,6 +197,15 @@ def for_inference(model: M, precision: str = "32-true") -> M:
     return fuse_batch_norm(model) if precision == "32-true" else model
 
 
+def trial_size(model: Any, otherwise: tuple[int, int] = (TRIAL, TRIAL)) -> tuple[int, int]:
+    """Height and width of an image that a network takes; `otherwise` where its pooling names no `trial_map`."""
+    cells: tuple[int, int] | None = getattr(getattr(model, "pooling", None), "trial_map", None)
+    if cells is None:
+        return otherwise
+    stride = model.backbone.reductions[1]
+    return cells[0] * stride, cells[1] * stride
+
+
 def fuse_batch_norm(model: M) -> M:
     """A copy of a descriptor model for inference, in eval mode, its batch norms folded where they follow a convolution.
 
@@ -189,7 +213,7 @@ def fuse_batch_norm(model: M) -> M:
     was. The copy shares no memory with `model`.
     """
     plain = copy.deepcopy(model).eval()
-    trial = torch.rand(1, 3, TRIAL, TRIAL, generator=torch.Generator().manual_seed(0))
+    trial = torch.rand(1, 3, *trial_size(plain), generator=torch.Generator().manual_seed(0))
     trial = trial.to(next(plain.parameters()).device)
     with torch.inference_mode(False), torch.no_grad():
         pairs, before = _conv_norm_pairs(plain, trial)

@@ -61,13 +61,15 @@ class ShapeBuckets(Generic[Image]):
         return group
 
 
-def check_protocol(scales: object, resize: object) -> None:
-    """Raise UserError for scales that are no list of numbers above 0, or an unknown resize."""
+def check_protocol(scales: object, resize: object, scale_pooling: object = "mean") -> None:
+    """Raise UserError for scales that are no list of numbers above 0, or an unknown resize or way to join scales."""
     numbers = isinstance(scales, Sequence) and all(isinstance(scale, int | float) and scale > 0 for scale in scales)
     if not numbers or not scales:
         raise UserError(f"scales must be a list of numbers above 0, such as [0.7071,1.0], not {scales}")
     if resize not in ("released", "antialias"):
         raise UserError(f"resize must be released or antialias, not {resize}")
+    if scale_pooling not in ("mean", "max"):
+        raise UserError(f"scale_pooling must be mean or max, not {scale_pooling}")
 
 
 def scaled_sides(sides: Sequence[int], scale: float) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from timm.models import FeatureInfo, PretrainedCfg
+from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -91,6 +92,8 @@ class Backbone(nn.Module):
         drop_path: largest probability of stochastic depth, where the architecture has it.
         options: of the architecture, such as `dynamic_img_size`; those by which timm loads weights are not taken.
         licence: of `weights`, where these are not the tag's.
+        final_norm: the maps and the class token of a transformer with one stride go through its last norm; other
+            networks have none after their maps, and stay as they are.
 
     Attributes (and those of `FeatureBackbone`):
         mean, std: the colour statistics the weights were trained with, for pixels in [0, 1].
@@ -112,6 +115,7 @@ class Backbone(nn.Module):
         drop_path: float = 0.0,
         options: Mapping[str, Any] | None = None,
         licence: str | None = None,
+        final_norm: bool = False,
     ) -> None:
         super().__init__()
         config = _pretrained_config(name)
@@ -122,7 +126,10 @@ class Backbone(nn.Module):
         self._stages = _find_stages(name, options)
         self._local, self._global = _chosen_stages(name, self._stages, reductions, depths)
         taken = sorted({self._local, self._global})
-        self.net = _create(name, pretrained, weights, taken, options)
+        self.final_norm = final_norm and self._stages[0].module.startswith("blocks.")
+        self.net = _create(name, pretrained, weights, taken, options, self.final_norm)
+        # Tokens before those of the patches, the class token first.
+        self._prefix = int(getattr(getattr(self.net, "model", None), "num_prefix_tokens", 0))
         info: FeatureInfo = self.net.feature_info  # pyright: ignore[reportAssignmentType]
         channels = dict(zip(taken, info.channels(), strict=True))
         self.out_channels = (channels[self._local], channels[self._global])
@@ -158,12 +165,22 @@ class Backbone(nn.Module):
         height, width = images.shape[-2:]
         if height % self._patch or width % self._patch:
             images = F.pad(images, (0, -width % self._patch, 0, -height % self._patch))
+        # The maps come in the order of the network, once each.
+        local, global_ = (0, -1) if self._local <= self._global else (-1, 0)
+        if self._prefix:
+            pairs = self._maps_with_tokens(images)
+            return Features(pairs[local][0], pairs[global_][0], token=pairs[global_][1][:, 0])
         maps = self.net(images)
         if self._channels_last:
             maps = [x.permute(0, 3, 1, 2) for x in maps]
-        # The maps come in the order of the network, once each.
-        local, global_ = (0, -1) if self._local <= self._global else (-1, 0)
         return Features(local=maps[local], global_=maps[global_])
+
+    def _maps_with_tokens(self, images: Float[Tensor, "b 3 h w"]) -> list[tuple[Tensor, Tensor]]:
+        """What a transformer's `net` gives, each map with the tokens before those of its patches."""
+        net: Any = self.net
+        return net.model.forward_intermediates(
+            images, indices=net.out_indices, norm=net.norm, return_prefix_tokens=True, intermediates_only=True
+        )
 
     def train(self, mode: bool = True) -> Backbone:
         """As nn.Module.train, with frozen parts left in eval mode."""
@@ -191,7 +208,7 @@ class Backbone(nn.Module):
         Of these the modules that hold tensors of their own, or no other module.
         """
         modules, bounds = list(self.net.modules()), _ends(self.net, self._stages)
-        frozen = modules[bounds[max(self._local, self._global)] + 1 :]
+        frozen = [] if self.final_norm else modules[bounds[max(self._local, self._global)] + 1 :]
         if freeze_until:
             single = len({stage.reduction for stage in self._stages}) == 1
             last = freeze_until - 1 if single else _by_reduction(self.name, self._stages, freeze_until)
@@ -255,12 +272,26 @@ def _chosen_stages(
     return int(depths[0]), int(depths[1])
 
 
+class NormedGetter(FeatureGetterNet):
+    """timm's network of intermediate features, behind the network's last norm."""
+
+    def __init__(self, model: nn.Module, **options: Any) -> None:
+        super().__init__(model, norm=True, **options)
+
+
 def _create(
-    name: str, pretrained: bool, weights: str | None, indices: Sequence[int], options: Mapping[str, Any]
+    name: str,
+    pretrained: bool,
+    weights: str | None,
+    indices: Sequence[int],
+    options: Mapping[str, Any],
+    final_norm: bool,
 ) -> nn.Module:
     # timm warns of the classifier's tensors, which a network of features does not take.
     logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
     given: dict[str, Any] = {"features_only": True, "out_indices": tuple(indices), **options}
+    if final_norm:
+        given["feature_cls"] = NormedGetter
     if weights is not None:
         given["pretrained_cfg_overlay"] = {"state_dict": _fitting(name, weights)}
     try:

@@ -61,7 +61,7 @@ class DOLG(nn.Module):
         self.side: int = getattr(backbone, "side", DEFAULT_SIDE)
         self.backbone = backbone
         self.pooling = pooling(global_channels)
-        self.fc_global = nn.Linear(global_channels, hidden)
+        self.fc_global = nn.Linear(pooled_length(self.pooling, global_channels), hidden)
         init_linear(self.fc_global, init)
         self.local = local(local_channels, hidden)
         self.fusion = fusion
@@ -85,7 +85,7 @@ class DOLG(nn.Module):
 
     def fused(self, features: Features) -> Float[Tensor, "b c"]:
         """The backbone's maps to what the last layer takes, f_g first."""
-        global_ = linear32(self.fc_global, self.pooling(features.global_))
+        global_ = linear32(self.fc_global, pool(self.pooling, features))
         return self.norm(self.fusion(self.local(features.local), global_).float())
 
     def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
@@ -102,7 +102,8 @@ class GlobalDescriptor(nn.Module):
     Args:
         backbone: gives the global map, and the map of local features.
         pooling: builds the pooling from the channels of its map.
-        dim: length of the descriptor; None leaves the pooled feature as it is, for untrained networks.
+        dim: length of the descriptor; None leaves the pooled feature as it is, for untrained networks and for poolings
+            that end in a descriptor.
         init: how the layer begins, see `init_linear`.
         batch_norm: standardise the pooled feature before the layer, as `DOLG` does what is fused.
 
@@ -121,16 +122,16 @@ class GlobalDescriptor(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        channels = backbone.out_channels[1]
-        self.dim = channels if dim is None else dim
-        check_sizes(dim=self.dim)
         self.side: int = getattr(backbone, "side", DEFAULT_SIDE)
         self.backbone = backbone
-        self.pooling = pooling(channels)
+        self.pooling = pooling(backbone.out_channels[1])
+        width = pooled_length(self.pooling, backbone.out_channels[1])
+        self.dim = width if dim is None else dim
+        check_sizes(dim=self.dim)
         if batch_norm and dim is None:
             raise UserError("model.batch_norm=true stands before a layer, and model.dim=null has none")
-        self.norm = nn.BatchNorm1d(channels) if batch_norm else nn.Identity()
-        self.fc = None if dim is None else nn.Linear(channels, dim)
+        self.norm = nn.BatchNorm1d(width) if batch_norm else nn.Identity()
+        self.fc = None if dim is None else nn.Linear(width, dim)
         if self.fc is not None:
             init_linear(self.fc, init)
 
@@ -140,7 +141,7 @@ class GlobalDescriptor(nn.Module):
 
     def describe(self, features: Features) -> Float[Tensor, "b d"]:
         """The backbone's maps to descriptors."""
-        pooled = self.pooling(features.global_)
+        pooled = pool(self.pooling, features)
         return pooled if self.fc is None else linear32(self.fc, self.norm(pooled.float()))
 
     def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
@@ -193,6 +194,18 @@ class AdaptedDescriptor(nn.Module):
 
 # DELG is a GlobalDescriptor with a local head.
 DescriptorModel = DOLG | GlobalDescriptor | AdaptedDescriptor
+
+
+def pool(pooling: nn.Module, features: Features) -> Float[Tensor, "b c"]:
+    """The global map to a vector; a pooling that `takes_token` is given the class token besides."""
+    if getattr(pooling, "takes_token", False):
+        return pooling(features.global_, features.token)
+    return pooling(features.global_)
+
+
+def pooled_length(pooling: nn.Module, channels: int) -> int:
+    """Numbers of a pooled map: the pooling's `dim` where it has one, or else one a channel."""
+    return getattr(pooling, "dim", channels)
 
 
 def maps_by_norm(features: Float[Tensor, "b c h w"]) -> LocalMaps:

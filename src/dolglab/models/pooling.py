@@ -57,6 +57,61 @@ class GeM(nn.Module):
         return gem(features, self.p, self.eps)
 
 
+def regional_gem(
+    features: Float[Tensor, "b c h w"], p: float = 2.5, window: int = 5, eps: float = 1e-6
+) -> Float[Tensor, "b c h w"]:
+    """The mean of a map and of its generalised means over windows, float32 (Shao et al., ICCV 2023, SuperGlobal).
+
+    A window's is a power mean, with stride 1 and the map mirrored at its edges. Values below `eps` count as that: the
+    public code takes maps that are never negative.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        x = features.float()
+        padded = F.pad(x.clamp(min=eps), (window // 2,) * 4, mode="reflect")
+        return 0.5 * x + 0.5 * F.avg_pool2d(padded**p, window, stride=1) ** (1 / p)
+
+
+class RegionalGeM(GeM):
+    """Regional GeM, then GeM over the whole map (Shao et al., ICCV 2023, SuperGlobal).
+
+    Args:
+        channels: channels of the map.
+        p: exponent over the map, the paper's GeM+.
+        learnable: learn p together with the network.
+        eps: floor of the activations.
+        region_p: exponent over a window.
+        window: cells a side of a window, an odd number.
+
+    Raises UserError for an exponent not above zero, an even window and, of a map, for one that it does not fit into.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        p: float = 4.6,
+        learnable: bool = False,
+        eps: float = 1e-8,
+        region_p: float = 2.5,
+        window: int = 5,
+    ) -> None:
+        super().__init__(channels, p, learnable, eps=eps)
+        if region_p <= 0 or window < 1 or window % 2 == 0:
+            raise UserError(f"pooling.region_p must be above 0 and .window odd, not {region_p} and {window}")
+        self.region_p = region_p
+        self.window = window
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
+        """A map to a vector, float32."""
+        height, width = features.shape[-2:]
+        # Not while it is compiled, where sides are symbols.
+        if not torch.compiler.is_compiling() and min(height, width) <= self.window // 2:
+            raise UserError(
+                f"regional GeM mirrors {self.window // 2} cells at the edges of a map, and this one has {height} x "
+                f"{width}: take larger images or a smaller pooling.window"
+            )
+        return super().forward(regional_gem(features, self.region_p, self.window, self.eps))
+
+
 class AvgPool(nn.Module):
     """The mean over space."""
 

@@ -116,6 +116,7 @@ def make_card(
 def protocol(
     scales: Sequence[float],
     resize: str | None,
+    scale_pooling: str | None,
     max_side: int | None,
     selection: Mapping[str, str],
     precision: str,
@@ -124,11 +125,13 @@ def protocol(
 ) -> dict[str, object]:
     """The part of a card without which its figures mean nothing; `selection` are the sets that chose the weights.
 
-    Of methods that rescale no image, `scales` are empty and there is no `resize`.
+    Of methods that rescale no image, `scales` are empty, and there is no `resize` and no `scale_pooling`.
     """
     return {
         "scales": list(scales) or None,
         "resize": resize,
+        # The mean goes without saying.
+        "scale_pooling": None if scale_pooling == "mean" else scale_pooling,
         "image_size": max_side,
         "selection": dict(selection),
         # float32 goes without saying, and so do upright photographs, and colours as the released code reads them.

@@ -186,10 +186,11 @@ def dataset_lines(cards: Sequence[Card]) -> list[str]:
 
 
 # What a protocol says first, in this order.
-PROTOCOL_KEYS = ("crop", "scales", "resize", "image_size")
+PROTOCOL_KEYS = ("crop", "scales", "scale_pooling", "resize", "image_size")
 # What goes without saying, until another row says something else.
 UNSTATED = {
     "crop": MISSING,
+    "scale_pooling": "mean",
     "image_size": "unlimited",
     "precision": "32-true",
     "orientation": "exif",

@@ -30,6 +30,8 @@ from dolglab.models.checkpoint import (
 )
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.released import read_released, released_config
+from dolglab.models.released_heads import is_released_head, read_released_head
+from dolglab.models.weights import read_file, tensors_of
 from dolglab.results.card import read_card
 from dolglab.results.comparison_tables import summarize
 from dolglab.results.table_formats import to_markdown
@@ -122,8 +124,16 @@ def from_checkpoint(path: str | Path) -> Weights:
 
 
 def from_released(source: str | Path) -> Weights:
-    """What a released checkpoint holds; which landmark is which class is not known. Raises as `read_released`."""
-    released = read_released(source)
+    """What a released file holds; which landmark is which class is not known.
+
+    Raises UserError as `read_released` and `read_released_head`.
+    """
+    stored = tensors_of(read_file(source), source)
+    if is_released_head(stored):
+        head = read_released_head(stored, str(source))
+        tensors = {f"model.{key}": value for key, value in head.model.items()}
+        return tensors, describe_run({"model": head.config}, [], NOTHING_KNOWN)
+    released = read_released(stored, str(source))
     tensors = {f"model.{key}": value for key, value in released.model.items()}
     tensors |= {"head.weight": released.centres, "head.mean_cosine": released.mean_cosine}
     config = {"model": released_config(released.backbone, released.aspp)}

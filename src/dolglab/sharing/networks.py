@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +27,17 @@ PRETRAINED: dict[str, tuple[dict[str, Any], str]] = {
     ),
 }
 PREFIX = "hf://"
+# A .ckpt (SALAD's, MixVPR's) is told by what it holds.
+RELEASED_SUFFIXES = (".pyth", ".pth", ".safetensors")
 HUB_HOST, HUB_TIMEOUT = "huggingface.co", 3.0
 
 
 def load_network(source: str) -> DescriptorModel:
     """A network by what a person names, in eval mode.
 
-    That is a checkpoint, an exported folder, an ONNX file of one, or hf://OWNER/NAME; released weights (.pyth, or
-    hf://OWNER/NAME/FILE); "dinov2" or "efficientnet_lite0", whose pretrained features are pooled as they are.
+    That is a checkpoint, an exported folder, an ONNX file of one, or hf://OWNER/NAME; released weights of DOLG, SALAD,
+    MegaLoc, BoQ or MixVPR (a file, or hf://OWNER/NAME/FILE); "dinov2" or "efficientnet_lite0", whose pretrained
+    features are pooled as they are.
 
     Raises UserError for a source that is none of these.
     """
@@ -42,6 +46,8 @@ def load_network(source: str) -> DescriptorModel:
     from dolglab.models.dolg import GlobalDescriptor
     from dolglab.models.pooling import GeM
     from dolglab.models.released import load_released
+    from dolglab.models.released_heads import is_released_head, load_released_head
+    from dolglab.models.weights import read_file, tensors_of
 
     if source in PRETRAINED:
         return GlobalDescriptor(Backbone(**PRETRAINED[source][0]), GeM, dim=None).eval()
@@ -49,8 +55,9 @@ def load_network(source: str) -> DescriptorModel:
         from dolglab.sharing.hub import fetch
 
         return load_model(fetch(source))[0]
-    if is_released_file(source):
-        return load_released(source)
+    if is_released_file(source) or _is_foreign_checkpoint(source):
+        tensors = tensors_of(read_file(source), source)
+        return load_released_head(tensors, source) if is_released_head(tensors) else load_released(tensors)
     path = Path(source)
     if not path.exists():
         raise UserError(f"no model {source}: no such file, and none of {', '.join(PRETRAINED)}")
@@ -64,14 +71,26 @@ def is_hub_folder(source: str) -> bool:
 
 def is_released_file(source: str) -> bool:
     """Whether a source names released weights, here or on the hub."""
-    return source.endswith(".pyth") or (source.startswith(PREFIX) and not is_hub_folder(source))
+    return source.endswith(RELEASED_SUFFIXES) or (source.startswith(PREFIX) and not is_hub_folder(source))
+
+
+def _is_foreign_checkpoint(source: str) -> bool:
+    """Whether a file is a .ckpt that does not say which network it holds, as this project's do."""
+    from dolglab.models.checkpoint import RUN_KEY
+    from dolglab.models.weights import read_pickle
+
+    path = Path(source)
+    if path.suffix != ".ckpt" or not path.is_file():
+        return False
+    found = read_pickle(path, source, mmap=True)
+    return isinstance(found, Mapping) and RUN_KEY not in found
 
 
 def title_of(source: str) -> str:
     """What a person calls a network."""
     if source in PRETRAINED:
         return PRETRAINED[source][1]
-    return f"released DOLG {source}" if is_released_file(source) else source
+    return f"released {source}" if is_released_file(source) else source
 
 
 def address_of(source: str) -> str:

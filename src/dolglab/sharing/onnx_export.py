@@ -22,10 +22,11 @@ from dolglab.data.sources import is_image
 from dolglab.errors import UserError
 from dolglab.extraction.describer import INPUT, INSIDE, OUTPUT, OUTSIDE, Session
 from dolglab.extraction.descriptor_store import fingerprint
-from dolglab.extraction.extractor import for_inference
+from dolglab.extraction.extractor import for_inference, trial_size
 from dolglab.io import atomic_path, read_bytes
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.local_branch import DilatedConv
+from dolglab.models.mixvpr import MixVPR
 from dolglab.models.pooling import RMAC
 
 INT8_FILE = "model.int8.onnx"
@@ -75,8 +76,10 @@ def max_difference(network: DescriptorModel, session: Session, normalised: bool 
     """By how much the runtime's numbers differ from torch's, at most, over several shapes of noise."""
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
+    least = trial_size(network, (1, 1))
     for batch, height, width in SHAPES:
-        images = torch.randint(0, 256, (batch, 3, height, width), generator=generator).float()
+        shape = (batch, 3, max(height, least[0]), max(width, least[1]))
+        images = torch.randint(0, 256, shape, generator=generator).float()
         with torch.inference_mode():
             inputs = network.backbone.normalise(images)
             expected = F.normalize(network.eval()(inputs)).numpy()
@@ -88,7 +91,9 @@ def max_difference(network: DescriptorModel, session: Session, normalised: bool 
 def export_program(graph: ExportableNetwork, optimize: bool = True) -> torch.onnx.ONNXProgram:
     """A network as ONNX, with torch's own optimisation or without. Raises UserError where it does not go into it."""
     axes = {0: "batch", 2: "height", 3: "width"}
-    example = torch.rand(2, 3, 227, 261) * 255
+    least = trial_size(graph.network, (1, 1))
+    # No side is a multiple of a stride or a patch, so that nothing follows from its being one.
+    example = torch.rand(2, 3, max(227, least[0] + 3), max(261, least[1] + 5)) * 255
     try:
         with _quiet_logs(), torch.no_grad():
             program = torch.onnx.export(
@@ -169,6 +174,8 @@ def check_exportable(network: DescriptorModel) -> None:
     """Raise UserError for a network whose layers follow from the image's size."""
     if any(isinstance(module, RMAC) for module in network.modules()):
         raise UserError("R-MAC takes other regions for each size of image: ONNX cannot hold it")
+    if isinstance(network.pooling, MixVPR) and not network.pooling.resize:
+        raise UserError("MixVPR takes images of one size: ONNX holds it with pooling.resize=true")
     if network.backbone.name.startswith("swin"):
         raise UserError(f"{network.backbone.name} cuts each size of image into other windows: ONNX cannot hold it")
 

@@ -11,7 +11,7 @@ from dolglab.data.module import LandmarkDataModule
 from dolglab.errors import UserError
 from dolglab.evaluation.evaluator import Evaluator, FeatureExtractor
 from dolglab.extraction.extract import Images
-from dolglab.extraction.extractor import Extractor, for_inference
+from dolglab.extraction.extractor import for_inference
 from dolglab.models.dolg import DescriptorModel
 from dolglab.retrieval.pipeline import RetrievalPipeline
 from dolglab.training.retrieval_module import ExtractionOptions, logged_figures
@@ -39,7 +39,7 @@ def run_test(
     """
     images = Images(data.max_side, data.on_error == "skip", data.reading, data.workers, data.eval_batch)
     inference = for_inference(network, str(trainer.precision))
-    extractor = FeatureExtractor(trainer, images, store, Extractor(inference, options.scales, options.resize))
+    extractor = FeatureExtractor(trainer, images, store, options.extractor(inference))
     evaluator = Evaluator(extractor, RetrievalPipeline(options.index))
     try:
         found = [evaluator.run(benchmark) for benchmark in data.test]

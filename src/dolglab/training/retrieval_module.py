@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from dolglab.contracts import BadImage, Benchmark, ImageBatch, Ranking, Resize, TrainingSet
+from dolglab.contracts import BadImage, Benchmark, ImageBatch, Ranking, Resize, ScalePooling, TrainingSet
 from dolglab.extraction.extractor import Extractor, check_protocol
 from dolglab.models.dolg import DescriptorModel
 from dolglab.processes import distributed, gather_all
@@ -40,14 +40,19 @@ class LandmarkData(Protocol):
 
 @dataclass(frozen=True)
 class ExtractionOptions:
-    """How descriptors are made and ranked: scales, resize rule, and what builds the gallery's index."""
+    """How descriptors are made and ranked: scales, resize rule, what joins scales, what builds the gallery's index."""
 
     scales: Sequence[float] = (1.0,)
     resize: Resize = "released"
     index: Callable[[], Index] = FlatIndex
+    scale_pooling: ScalePooling = "mean"
 
     def __post_init__(self) -> None:
-        check_protocol(self.scales, self.resize)
+        check_protocol(self.scales, self.resize, self.scale_pooling)
+
+    def extractor(self, network: DescriptorModel) -> Extractor:
+        """What makes descriptors so, by a network in eval mode."""
+        return Extractor(network, self.scales, self.resize, scale_pooling=self.scale_pooling)
 
 
 class RetrievalModule(L.LightningModule):
@@ -68,7 +73,7 @@ class RetrievalModule(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start a metric for each benchmark, with the same network in all processes."""
         share_buffers(self.model)
-        self._extractor = Extractor(self.model, self.validation.scales, self.validation.resize)
+        self._extractor = self.validation.extractor(self.model)
         metrics = [RetrievalMetric.of(b, self.model.dim, self.validation.index) for b in self._data.validation]
         runs = zip(self._data.validation, metrics, strict=True)
         self._runs = [_ValidationRun(benchmark, metric.to(self.device)) for benchmark, metric in runs]

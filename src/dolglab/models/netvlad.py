@@ -1,0 +1,72 @@
+"""NetVLAD: local features assigned softly to clusters, and summed as what they differ from the centres by."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dolglab.errors import UserError
+
+
+class NetVLAD(nn.Module):
+    """Sums of residuals, one a cluster (Arandjelovic et al., CVPR 2016, equation 4), L2-normalised.
+
+    Features are L2-normalised, so are the residuals of each cluster, and then the whole vector. The layer that assigns
+    and the centres begin as one (`start_from`) and are learnt apart.
+
+    Args:
+        channels: channels of the map.
+        clusters: how many.
+        bias: the layer that assigns has a bias. The paper's has; that of the PyTorch code which most use has none.
+        normalize: L2-normalise the features first.
+
+    Attributes:
+        dim: length of the vector, clusters x channels.
+
+    Raises UserError for no cluster.
+    """
+
+    def __init__(self, channels: int, clusters: int = 64, bias: bool = False, normalize: bool = True) -> None:
+        super().__init__()
+        if clusters < 1:
+            raise UserError(f"pooling.clusters must be at least 1, not {clusters}")
+        self.clusters = clusters
+        self.dim = clusters * channels
+        self.normalize = normalize
+        self.conv = nn.Conv2d(channels, clusters, 1, bias=bias)
+        self.centroids = nn.Parameter(torch.rand(clusters, channels))
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """A map to a vector, float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            x = features.float()
+            x = F.normalize(x) if self.normalize else x
+            assignment = self.conv(x).flatten(2).softmax(1)
+            sums = assignment @ x.flatten(2).mT
+            residuals = sums - assignment.sum(2, keepdim=True) * self.centroids
+            return F.normalize(F.normalize(residuals, dim=2).flatten(1))
+
+    @torch.no_grad()
+    def start_from(self, centres: Float[Tensor, "k c"], samples: Float[Tensor, "n c"]) -> None:
+        """Begin with these centres, of which each of the samples belongs to one almost alone.
+
+        The layer that assigns compares directions: a sample's nearest centre weighs, on average, 100 times as much as
+        the second (the paper's section 3.1 asks for a large alpha; this choice of it is that of the authors' code).
+
+        Args:
+            centres: such as those of k-means over samples.
+            samples: L2-normalised local features.
+        """
+        directions = F.normalize(centres)
+        nearest = (samples @ directions.T).topk(2, dim=1).values
+        alpha = math.log(100) / (nearest[:, 0] - nearest[:, 1]).mean()
+        self.centroids.copy_(centres)
+        if self.conv.bias is None:
+            self.conv.weight.copy_((alpha * directions)[..., None, None])
+        else:
+            self.conv.weight.copy_((2 * alpha * centres)[..., None, None])
+            self.conv.bias.copy_(-alpha * centres.square().sum(1))
