@@ -3,8 +3,8 @@
     PYTHONPATH=. python experiments/benchmarks/index.py [--images N] [--small N] [--queries N]
 
 Descriptors lie around centres, 50 to a centre, and vary along 512 directions of falling strength that no axis follows;
-a query is another draw near one of them. `flat`, `ivf_flat` and `ivf_pq` index `--images`, `hnsw` and `opq_pq` as many
-as `--small`. Plain numpy (a product and a partial sort for each part of the gallery) gives the exact answers, 100 for
+a query is another draw near one of them. `flat`, `ivf_flat`, `ivf_pq` and `rabitq` index `--images`, `hnsw` and
+`opq_pq` as many as `--small`. Plain numpy (a product and a partial sort for each part of the gallery) gives the exact answers, 100 for
 each query. Queries are asked all together, and some of them one by one. `lists None` is the square root of the number
 of images. What is written lies in the system's temporary folder and is removed at the end (some 5 GB for a million).
 """
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from dolglab.retrieval.faiss_indexes import HNSWIndex, IVFFlatIndex, IVFPQIndex, OPQIndex
 from dolglab.retrieval.index import FlatIndex, Index, recall
+from dolglab.retrieval.rabitq import RaBitQIndex
 
 Table = NDArray[np.float32]
 SEED, DIM, K = 0, 512, 100
@@ -39,6 +40,7 @@ LARGE: tuple[Kind, ...] = (
     (FlatIndex, "", (0,)),
     (IVFFlatIndex, "probes", (8, 32, 128)),
     (IVFPQIndex, "probes", (8, 32, 128)),
+    (RaBitQIndex, "", (0,)),
 )
 SMALL: tuple[Kind, ...] = ((FlatIndex, "", (0,)), (HNSWIndex, "ef_search", (128, 512)), (OPQIndex, "", (0,)))
 

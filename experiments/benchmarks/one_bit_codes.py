@@ -1,6 +1,7 @@
 """A library's one-bit codes beside a scan of everything, and beside other approximate indexes: time, memory, recall.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=. python experiments/benchmarks/one_bit_codes.py --photos DIR [--images N] [--peers N]
+    OMP_NUM_THREADS=1 PYTHONPATH=. python experiments/benchmarks/one_bit_codes.py --photos DIR [--images N]
+        [--queries N] [--peers N]
 
 Descriptors of 512 values: made up around centres, as for index.py, and with `--photos` real ones (EfficientNet-Lite0,
 GeM, of the photos and of parts of them, at 512 and 256 pixels, projected to 512 values by PCA), expanded to the same
@@ -36,7 +37,7 @@ from dolglab.retrieval.index import recall
 from dolglab.retrieval.rabitq import FastScanCodes, RaBitQCodes
 from dolglab.sharing.loading import load_extractor
 
-QUERIES, TOP = 100, 20
+TOP = 20
 # Parts of each photo that are described, how large they are, and how far descriptors are moved to make more of them.
 PARTS, SHARE, STEP = 4, 0.7, 0.5
 # Descriptors of a segment at most, and of all that product codes are trained on.
@@ -48,15 +49,16 @@ def main() -> None:
     """Make the descriptors, write segments, ask, print."""
     parser = argparse.ArgumentParser(description="One-bit codes beside a scan of everything.")
     parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--photos", help="a folder of photographs")
     parser.add_argument("--peers", type=int, default=0, help="descriptors that other libraries index")
     options = parser.parse_args()
     print(
         f"faiss {faiss.__version__}, {faiss.omp_get_max_threads()} thread, {options.images:,} x {DIM}, {TOP} answers\n"
     )
-    sets = [("made up", lambda: made_up(options.images))]
+    sets = [("made up", lambda: made_up(options.images, options.queries))]
     if options.photos:
-        sets.append(("of photos", lambda: expanded(options.photos, options.images)))
+        sets.append(("of photos", lambda: expanded(options.photos, options.images, options.queries)))
     for name, source in sets:
         with tempfile.TemporaryDirectory() as folder:
             queries, parts = source()
@@ -197,13 +199,13 @@ def scann(gallery: Table) -> Peer:
     )
 
 
-def made_up(images: int) -> tuple[Table, Iterator[Table]]:
+def made_up(images: int, queries: int) -> tuple[Table, Iterator[Table]]:
     """Queries, and parts of a gallery, around centres of 50 descriptors: see index.py."""
     rng = np.random.default_rng(SEED)
     turned = np.linalg.qr(rng.standard_normal((DIM, DIM)))[0]
     directions = (turned * (1 + np.arange(DIM))[:, None] ** -0.5).astype(np.float32)
     middles = drawn(rng, max(1, images // PER_CENTRE), directions)
-    asked = middles[rng.integers(0, len(middles), QUERIES)] + SPREAD * drawn(rng, QUERIES, directions)
+    asked = middles[rng.integers(0, len(middles), queries)] + SPREAD * drawn(rng, queries, directions)
 
     def part(rows: int) -> Table:
         return normalised(middles[rng.integers(0, len(middles), rows)] + SPREAD * drawn(rng, rows, directions))
@@ -221,7 +223,7 @@ def in_parts(images: int, make: Callable[[int], Table]) -> Iterator[Table]:
         yield whole
 
 
-def expanded(photos: str, images: int) -> tuple[Table, Iterator[Table]]:
+def expanded(photos: str, images: int, count: int) -> tuple[Table, Iterator[Table]]:
     """Queries, whole photos, and parts of a gallery that is made of the others and of parts of them all."""
     loaded, rng = load_extractor("efficientnet_lite0", max_side=512), np.random.default_rng(0)
 
@@ -237,7 +239,7 @@ def expanded(photos: str, images: int) -> tuple[Table, Iterator[Table]]:
         corners = rng.random((PARTS, 2)) * (np.array(pixels.shape[:2]) - (height, width))
         cut = [pixels[y : y + height, x : x + width] for y, x in corners.astype(int)]
         parts.extend(describe(part) for part in cut)
-    asked = rng.permutation(len(whole))[:QUERIES]
+    asked = rng.permutation(len(whole))[:count]
     kept = np.setdiff1d(np.arange(len(whole)), asked)
     real = np.concatenate([np.stack(whole)[kept], np.stack(parts)])
     mean = real.mean(0)

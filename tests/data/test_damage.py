@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dolglab.data.crops import CropRange, random_box
-from dolglab.data.image_errors import BrokenImageError, TooLargeError, UnsupportedImageError, check_pixels
+from dolglab.data.image_errors import (
+    BrokenImageError,
+    OutOfMemoryError,
+    TooLargeError,
+    UnsupportedImageError,
+    broken_image_errors,
+    check_pixels,
+)
 from dolglab.data.image_formats import MAX_SCANS
 from dolglab.data.image_reading import MemoryBudget, Reading, decode, decode_crop, decode_shrunk
 from dolglab.data.preparation.scan import inspect
 from dolglab.data.tiff import open_tiff
 from picture_encodings import master, pages, saved, tiff
+from warm_python import run_python
 
 ANYWAY, SCALED = Reading(damaged=True), Reading(decoding="scaled")
 # A disk's block that was never written, or was written by something else.
@@ -192,3 +202,22 @@ def test_a_png_whose_bytes_changed_is_unreadable() -> None:
     data[len(data) // 2] ^= 0x10
     with pytest.raises(BrokenImageError):
         decode(bytes(data))
+
+
+@pytest.mark.process
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
+def test_want_of_memory_is_not_taken_for_damage(tmp_path: Path) -> None:
+    Image.new("RGB", (9000, 9000)).save(tmp_path / "large.jpg", progressive=True)
+    limited = (
+        "import resource, sys; from dolglab.data.image_errors import OutOfMemoryError\n"
+        "from dolglab.data.image_reading import decode\n"
+        "data = open(sys.argv[1], 'rb').read(); decode(data)\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (2**27, 2**27))\n"
+        "try: decode(data)\n"
+        "except OutOfMemoryError as error: print(error)\n"
+    )
+    done = run_python(["-c", limited, str(tmp_path / "large.jpg")], PYTHONPATH="src")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    with pytest.raises(OutOfMemoryError), broken_image_errors():
+        raise MemoryError

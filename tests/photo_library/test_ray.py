@@ -201,11 +201,14 @@ def test_an_address_where_no_ray_answers_is_told(folder: Path, tmp_path: Path) -
         for address in (refusing, "nowhere", "ray://127.0.0.1:10001", "127.0.0.1:99999"):
             with pytest.raises(UserError, match=address):
                 check_address(address)
-        words = ["--library", str(tmp_path / "library"), "--model", MODEL, "--engine", "ray", "--address", silent]
-        done = run_python(["-m", "src.embed", str(folder), *words])
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert silent in done.stderr
+        # By RAY_ADDRESS, which auto looks at first, too: this machine may well be another cluster's node.
+        for address in (silent, "auto"):
+            words = ["--library", str(tmp_path / "library"), "--model", MODEL, "--engine", "ray", "--address", address]
+            done = run_python(["-m", "src.embed", str(folder), *words], RAY_ADDRESS=silent)
+            assert done.returncode == 2
+            assert done.stderr.splitlines()[-1].startswith("error: ")
+            assert address in done.stderr.splitlines()[-1]
+            assert not (tmp_path / "library").exists()
 
 
 def unused_port() -> int:

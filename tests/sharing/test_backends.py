@@ -18,7 +18,7 @@ from dolglab.models.dolg import GlobalDescriptor
 from dolglab.models.pooling import RMAC
 from dolglab.sharing.backends import choose_backend
 from dolglab.sharing.graph_cache import KeptGraph
-from dolglab.sharing.loading import LoadedExtractor, load_extractor, size_of
+from dolglab.sharing.loading import LoadedExtractor, kept_graph, load_extractor, size_of
 from training.test_checkpoints import DATA
 
 SIZE = size_of(1024, [1.0])
@@ -39,7 +39,7 @@ def by_torch(folder: Path) -> LoadedExtractor:
 @pytest.fixture
 def kept(by_torch: LoadedExtractor, folder: Path) -> KeptGraph:
     """The network's file, kept."""
-    kept = KeptGraph(by_torch.identity["model"])
+    kept = kept_graph(by_torch.identity["model"], by_torch.identity["source"])
     kept.copy(folder / "model.onnx")
     return kept
 
@@ -52,11 +52,11 @@ def test_an_exported_folders_file_is_measured_once_and_kept(by_torch: LoadedExtr
     found = chosen(by_torch)
     assert found.identity == by_torch.identity
     np.testing.assert_allclose(found.describe([IMAGE]), by_torch.describe([IMAGE]), atol=1e-4)
-    speedup = KeptGraph(by_torch.identity["model"]).speedup(SIZE)
+    speedup = kept_graph(by_torch.identity["model"], by_torch.identity["source"]).speedup(SIZE)
     assert speedup is not None
     assert speedup > 0
     chosen(by_torch)
-    assert KeptGraph(by_torch.identity["model"]).speedup(SIZE) == speedup
+    assert kept_graph(by_torch.identity["model"], by_torch.identity["source"]).speedup(SIZE) == speedup
 
 
 @pytest.mark.parametrize(("speedup", "onnx"), [(3.0, True), (0.5, False)])
@@ -107,6 +107,24 @@ def test_a_file_of_another_network_is_taken_away(kept: KeptGraph, folder: Path) 
     kept.copy(folder / "model.int8.onnx")
     assert kept.session(1) is None
     assert not kept.path.exists()
+
+
+def test_a_file_is_of_a_network_at_its_address(kept: KeptGraph, by_torch: LoadedExtractor, folder: Path) -> None:
+    kept.note(SIZE, 3.0)
+    # The same weights may stand in a network that is put together otherwise.
+    elsewhere = kept_graph(by_torch.identity["model"], "hf://another/network")
+    assert elsewhere.session(1) is None
+    assert elsewhere.speedup(SIZE) is None
+    assert kept_graph(by_torch.identity["model"], str(folder / ".." / folder.name)).speedup(SIZE) == 3.0
+
+
+def test_a_speed_is_of_the_machine_where_it_was_measured(kept: KeptGraph, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept.note(SIZE, 3.0)
+    monkeypatch.setattr("platform.node", lambda: "another")
+    assert kept.speedup(SIZE) is None
+    kept.note(SIZE, 0.5)
+    monkeypatch.undo()
+    assert kept.speedup(SIZE) == 3.0
 
 
 def test_a_file_that_gives_other_descriptors_is_not_taken(

@@ -34,6 +34,13 @@ class TooLargeError(BrokenImageError):
     """More pixels than are decoded."""
 
 
+class OutOfMemoryError(BrokenImageError):
+    """More pixels than there is memory for now."""
+
+    def __init__(self) -> None:
+        super().__init__("too large for the memory there is")
+
+
 @contextmanager
 def broken_image_errors() -> Iterator[None]:
     """Have whatever a parser raises over bytes that are no whole image come as a BrokenImageError, without warnings."""
@@ -48,6 +55,8 @@ def broken_image_errors() -> Iterator[None]:
         raise NoImageError("not an image") from error
     except Image.DecompressionBombError as error:
         raise TooLargeError("too many pixels") from error
+    except MemoryError as error:
+        raise OutOfMemoryError from error
     except ImportError as error:
         raise MissingReaderError(str(error)) from error
     except Exception as error:

@@ -20,6 +20,7 @@ from dolglab.data.crops import Box, CropRange, random_box
 from dolglab.data.image_errors import (
     MAX_PIXELS,
     BrokenImageError,
+    OutOfMemoryError,
     TooLargeError,
     broken_image_errors,
     check_pixels,
@@ -290,16 +291,20 @@ def _decode_jpeg(data: bytes, reading: Reading, colours: str = "RGB", **options:
 
     Raises BrokenImageError for one whose bytes are damaged, unless `reading` takes such.
     """
+    options |= {"colorspace": colours, "strict": not reading.damaged}
     try:
-        return simplejpeg.decode_jpeg(data, colours, strict=not reading.damaged, **options)
-    except ValueError as error:
-        complaint = error
-    unpadded = without_padding(data)
-    if unpadded != data:
         try:
-            return simplejpeg.decode_jpeg(unpadded, colours, strict=not reading.damaged, **options)
+            return simplejpeg.decode_jpeg(data, **options)
         except ValueError as error:
             complaint = error
+        unpadded = without_padding(data)
+        if unpadded != data:
+            try:
+                return simplejpeg.decode_jpeg(unpadded, **options)
+            except ValueError as error:
+                complaint = error
+    except MemoryError as error:
+        raise OutOfMemoryError from error
     if is_damage(str(complaint)):
         raise BrokenImageError(f"a damaged JPEG: {complaint}") from complaint
     return None

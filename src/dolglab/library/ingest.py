@@ -113,7 +113,11 @@ def embed_places(
         if plan:
             if (folder / FILE).exists():
                 Library(folder, before).close()
-            _print_plan(library, loaded, files, threads, again, damaged)
+            files.compare(Path(library), again, damaged)
+            if backend == "auto":
+                # Nothing is exported for a plan.
+                loaded = choose_backend(loaded, 0, partial(first_pixels, loaded, files.changed()))
+            _print_plan(library, loaded, files, threads, damaged)
             return
         opened = Library.open(library, before, store)
         with closing(opened), opened.writing():
@@ -173,10 +177,7 @@ def _note_files(library: Library, files: Listing) -> None:
         change.add_mounts(files.mounts())
 
 
-def _print_plan(
-    library: str, loaded: LoadedExtractor, files: Listing, threads: int, again: bool, damaged: bool
-) -> None:
-    files.compare(Path(library), again, damaged)
+def _print_plan(library: str, loaded: LoadedExtractor, files: Listing, threads: int, damaged: bool) -> None:
     todo = files.changed_count()
     sample = list(islice(files.changed(every=max(1, todo // PLAN_SAMPLE)), PLAN_SAMPLE))
     each, tried = _seconds_a_photo(loaded, sample, threads, damaged)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dolglab.concurrency import available_memory, prefetch_map
 from dolglab.data.colour import Pixels
-from dolglab.data.image_errors import BrokenImageError, MissingReaderError, TooLargeError, reason
+from dolglab.data.image_errors import BrokenImageError, MissingReaderError, OutOfMemoryError, TooLargeError, reason
 from dolglab.data.image_formats import read_header
 from dolglab.data.image_reading import Reading, decode_shrunk
 from dolglab.data.photos import MIN_SIDE, PhotoFile, check_size, digest_of
@@ -134,7 +134,7 @@ def _read(file: PhotoFile, max_side: int, reading: Reading) -> _Read:
         further = open_tiff(data).further if is_tiff(data) else 0
         return _Read(replace(photo, shape=(height, width), digest=digest), pixels, further)
     except (BrokenImageError, OSError) as error:
-        # A disk that was not there, a reader that was not installed: another time it may be read.
-        may_pass = isinstance(error, OSError | MissingReaderError)
+        # A disk that was not there, a reader that was not installed, little memory: another time it may be read.
+        may_pass = isinstance(error, OSError | MissingReaderError | OutOfMemoryError)
         size = UNKNOWN_SIZE if may_pass else photo.size
         return _Read(replace(photo, size=size, reason=reason(error), digest=None))

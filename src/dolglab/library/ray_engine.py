@@ -44,11 +44,18 @@ STORE_BYTES = 256 * 2**20
 
 
 def check_address(address: str) -> None:
-    """Raise UserError where Ray is not installed, or nobody listens at HOST:PORT."""
+    """Raise UserError where Ray is not installed, or no cluster answers."""
     if importlib.util.find_spec("ray") is None:
         raise UserError("--engine ray wants Ray: pip install 'dolglab[ray-data]'")
-    if address in (LOCAL, AUTO):
+    if address == LOCAL:
         return
+    if address != AUTO:
+        _check_port(address)
+    with _connected(address):
+        pass
+
+
+def _check_port(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
         raise UserError(f"--address wants HOST:PORT of a cluster's head, auto on a node of it, or local, not {address}")

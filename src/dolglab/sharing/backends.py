@@ -14,7 +14,7 @@ from dolglab.data.colour import Pixels
 from dolglab.errors import UserError, os_error_text
 from dolglab.extraction.describer import ONNX_FILE, Describer, OnnxDescriber, Session
 from dolglab.sharing.graph_cache import FASTER, KeptGraph
-from dolglab.sharing.loading import LoadedExtractor, can_export, own_session, size_of
+from dolglab.sharing.loading import LoadedExtractor, can_export, kept_graph, own_session, size_of
 
 # Seconds of processor time that an export takes, and the share of torch's that onnxruntime may save: it was a half for
 # EfficientNet-Lite0 and a tenth for ResNet-50 (experiments/benchmarks/onnx_backend.py).
@@ -39,7 +39,7 @@ def choose_backend(loaded: LoadedExtractor, photos: int, sample: Callable[[], Pi
     if loaded.loaded is None or not can_export():
         return loaded
     try:
-        kept = KeptGraph(loaded.identity["model"])
+        kept = kept_graph(loaded.identity["model"], loaded.identity["source"])
         size = size_of(loaded.identity["max_side"], loaded.identity["scales"])
         session = kept.session(1)
         speedup = kept.speedup(size) if session else None

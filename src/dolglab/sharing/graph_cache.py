@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import platform
 import sys
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -30,7 +32,7 @@ class Record:
     Attributes:
         versions: of the way it was made, and of what runs it.
         sha256: of its bytes.
-        speedups: how many times as fast as torch it was, by the size of photos.
+        speedups: how many times as fast as torch it was, by machine and size of photos.
     """
 
     versions: str
@@ -39,18 +41,23 @@ class Record:
 
 
 class KeptGraph:
-    """The ONNX file of the network with a fingerprint, in the user's cache; there may be none.
+    """The ONNX file of a network in the user's cache; there may be none.
+
+    Args:
+        fingerprint: of the network's weights.
+        source: its address, with which goes what weights do not say, such as the fusion.
 
     Raises UserError where platformdirs is missing.
     """
 
-    def __init__(self, fingerprint: str) -> None:
+    def __init__(self, fingerprint: str, source: str) -> None:
         try:
             from platformdirs import user_cache_path
         except ModuleNotFoundError:
             raise UserError("--backend onnx wants platformdirs: pip install 'dolglab[onnx]'") from None
         self._fingerprint = fingerprint
-        self.path: Path = user_cache_path("dolglab") / "onnx" / f"{fingerprint}.onnx"
+        digest = hashlib.blake2b(source.encode(errors="surrogateescape"), digest_size=6).hexdigest()
+        self.path: Path = user_cache_path("dolglab") / "onnx" / f"{fingerprint}-{digest}.onnx"
         self._record = self.path.with_suffix(".json")
 
     def session(self, threads: int) -> Session | None:
@@ -71,9 +78,9 @@ class KeptGraph:
         return None
 
     def speedup(self, size: str) -> float | None:
-        """How many times as fast as torch it was for photos of that size; None where that was not measured."""
+        """How many times as fast as torch it was on this machine for photos of a size; None if not measured."""
         try:
-            return self._read().speedups.get(size) if self.path.is_file() else None
+            return self._read().speedups.get(_here(size)) if self.path.is_file() else None
         except UserError:
             return None
 
@@ -90,9 +97,9 @@ class KeptGraph:
         self._write(Record(_versions(), sha256_of(self.path)))
 
     def note(self, size: str, speedup: float) -> None:
-        """Keep how many times as fast as torch it was for photos of a size."""
+        """Keep how many times as fast as torch it was on this machine for photos of a size."""
         record = self._read()
-        record.speedups[size] = speedup
+        record.speedups[_here(size)] = speedup
         self._write(record)
 
     def remove(self) -> None:
@@ -112,6 +119,11 @@ class KeptGraph:
 
     def _write(self, record: Record) -> None:
         write_text(self._record, json.dumps(asdict(record), indent=1) + "\n")
+
+
+def _here(size: str) -> str:
+    """A size of photos on this machine: several may share a home."""
+    return f"{platform.node()}: {size}"
 
 
 def _versions() -> str:

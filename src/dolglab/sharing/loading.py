@@ -208,10 +208,16 @@ def find_session(
     if fingerprint is None:
         return None
     if backend == "onnx":
-        return own_session(path, fingerprint, threads) or KeptGraph(fingerprint).session(threads)
-    if backend == "auto" and size and can_export() and (KeptGraph(fingerprint).speedup(size) or 0) >= FASTER:
-        return KeptGraph(fingerprint).session(threads)
+        return own_session(path, fingerprint, threads) or kept_graph(fingerprint, source).session(threads)
+    if backend == "auto" and size and can_export():
+        kept = kept_graph(fingerprint, source)
+        return kept.session(threads) if (kept.speedup(size) or 0) >= FASTER else None
     return None
+
+
+def kept_graph(fingerprint: str, source: str) -> KeptGraph:
+    """What the user's cache has of the network that `source` names."""
+    return KeptGraph(fingerprint, address_of(source))
 
 
 def own_session(folder: Path, fingerprint: str, threads: int) -> Session | None:
@@ -247,14 +253,15 @@ def _exported_session(source: str, threads: int) -> Session:
     """The ONNX file of a network that is read with torch, made where there is none."""
     from dolglab.extraction.descriptor_store import fingerprint
 
+    here = source
     if is_hub_folder(source):
         from dolglab.sharing.hub import fetch
 
-        source = str(fetch(source, ONNX_FILE))
-    network = load_network(source)
+        here = str(fetch(source, ONNX_FILE))
+    network = load_network(here)
     made_by = fingerprint(network)
-    kept = KeptGraph(made_by)
-    session = own_session(Path(source), made_by, threads) or kept.session(threads)
+    kept = kept_graph(made_by, source)
+    session = own_session(Path(here), made_by, threads) or kept.session(threads)
     if session is None:
         print("the network is exported to ONNX, once", file=sys.stderr)
         kept.write(network)
