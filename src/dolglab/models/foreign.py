@@ -82,7 +82,7 @@ class ForeignBackbone(nn.Module):
     device or one with NaN or infinity, or descriptors of another length than for other sizes of images.
     """
 
-    reductions = (1, 1)
+    reductions: tuple[int, int] = (1, 1)
     has_maps = False
 
     def __init__(self, net: Callable[[Tensor], Tensor], given: ForeignInput) -> None:

@@ -126,8 +126,8 @@ def protocol(
 ) -> dict[str, object]:
     """The part of a card without which its figures mean nothing; `selection` are the sets that chose the weights.
 
-    Of methods that rescale no image, `scales` are empty, and there is no `resize` and no `scale_pooling`. `network` says
-    of one from elsewhere where it is from and what it takes (`ExtractionProtocol.note`).
+    Of methods that rescale no image, `scales` are empty, and there is no `resize` and no `scale_pooling`. `network`
+    says of one from elsewhere where it is from and what it takes (`ExtractionProtocol.note`).
     """
     return {
         "scales": list(scales) or None,

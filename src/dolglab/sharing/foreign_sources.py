@@ -49,7 +49,7 @@ def open_foreign(source: str, options: Options, trust: bool) -> GlobalDescriptor
     if opener.runs_code and not trust:
         raise UserError(
             f"{source} runs code that is not of this project, with all that you may do on this machine: read it first, "
-            "then say model.trust=true (of dolglab.load, trust=True)"
+            "then evaluate it with model.trust=true, or call load_network(..., trust=True)"
         )
     try:
         return opener.open(what, source, options, trust)
@@ -92,7 +92,7 @@ def _from_transformers(what: str, source: str, options: Options, trust: bool) ->
     Its descriptor is the pooled output, or else the first token of the last layer.
     """
     try:
-        from transformers import AutoImageProcessor, AutoModel
+        from transformers import AutoImageProcessor, AutoModel  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         raise UserError(f"{source} needs the transformers library: pip install transformers") from None
     arguments = dict(options["arguments"])
@@ -141,9 +141,10 @@ def _from_python(what: str, source: str, options: Options, trust: bool) -> Globa
         module = importlib.import_module(module_name)
     finally:
         sys.path.remove(folder)
-    if not callable(build := getattr(module, function, None)):
+    build: Any = getattr(module, function, None)
+    if not callable(build):
         raise UserError(f"{source}: module {module_name} has no function {function or 'named after a second colon'}")
-    net = build(**options["arguments"])
+    net: Any = build(**options["arguments"])
     digest = hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
     return foreign_network(net, _given(source, {}, options, digest=digest, trusted=True))
 
@@ -178,7 +179,7 @@ def _from_onnx(what: str, source: str, options: Options, trust: bool) -> GlobalD
         step = batch if isinstance(batch, int) else len(pixels)
         # The last group of a graph with a fixed batch is filled up with its first images.
         groups = [np.resize(pixels[i : i + step], (step, *pixels.shape[1:])) for i in range(0, len(pixels), step)]
-        parts = [session.run([output], {takes.name: group})[0] for group in groups]
+        parts = [np.asarray(session.run([output], {takes.name: group})[0]) for group in groups]
         return torch.from_numpy(np.concatenate(parts)[: len(pixels)].astype(np.float32)).to(images.device)
 
     size = tuple(sides) if all(isinstance(side, int) for side in sides) else None
