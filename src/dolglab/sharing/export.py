@@ -30,6 +30,7 @@ from dolglab.models.checkpoint import (
 )
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.released import read_released, released_config
+from dolglab.models.released_globals import FAMILIES, read_global
 from dolglab.results.card import read_card
 from dolglab.results.comparison_tables import summarize
 from dolglab.results.table_formats import to_markdown
@@ -117,7 +118,17 @@ def from_checkpoint(path: str | Path) -> Weights:
 
 
 def from_released(source: str | Path) -> Weights:
-    """What a released checkpoint holds; which landmark is which class is not known. Raises as `read_released`."""
+    """What released weights hold: DOLG's, whose landmarks are not known by class, or KIND:FILE of `FAMILIES`.
+
+    Raises UserError as `read_released` and `read_global`.
+    """
+    kind, _, file = str(source).partition(":")
+    if kind in FAMILIES:
+        model, tensors = read_global(kind, file)
+        protocol = FAMILIES[kind].protocol
+        config = {"model": model, "data": {"max_side": protocol.max_side}, "test_scales": list(protocol.scales)}
+        config |= {"resize": protocol.resize, "scale_pooling": protocol.scale_pooling}
+        return {f"model.{key}": value for key, value in tensors.items()}, describe_run(config, [], NOTHING_KNOWN)
     released = read_released(source)
     tensors = {f"model.{key}": value for key, value in released.model.items()}
     tensors |= {"head.weight": released.centres, "head.mean_cosine": released.mean_cosine}
