@@ -159,13 +159,12 @@ PLACE_RECOGNITION = Family(
     _torchvision("backbone."),
     {"pooling": "aggregation.1", "fc": "aggregation.3"},
     ExtractionProtocol((1.0,)),
-    licence="mit",
     model={"pooling": _pooling("UnitGeM")},
 )
 FAMILIES: dict[str, Family] = {
     # Berton et al., CVPR 2022 and ICCV 2023.
     "cosplace": PLACE_RECOGNITION,
-    "eigenplaces": PLACE_RECOGNITION,
+    "eigenplaces": replace(PLACE_RECOGNITION, licence="mit"),
     # Radenovic et al., PAMI 2018; without a whitening layer the pooled feature is the descriptor.
     "cirtorch": Family(
         _torchvision("features."),
