@@ -199,6 +199,22 @@ def test_the_last_epochs_see_larger_images() -> None:
     assert (last.ema, last.trainer.precision, last.backbone.name) == (0.9999, "bf16-mixed", first.backbone.name)
 
 
+@pytest.mark.parametrize("backbone", ["vit_small_patch14_dinov2", "vit_small_patch16_dinov3"])
+def test_salad_has_a_recipe_that_steps(backbone: str) -> None:
+    """Two landmarks with two images each, in place of 60 with 4."""
+    cfg = train("experiment=salad_dinov2", f"backbone={backbone}", "backbone.pretrained=false")
+    assert (cfg.data.batch_size, cfg.data.images_per_landmark, cfg.optim.optimizer.lr) == (240, 4, 6e-5)
+    model = instantiate(cfg.model).train()
+    head = build_head(cfg.margin, model.dim, 2, torch.tensor([2, 2]))
+    result = head.loss(model(torch.randn(4, 3, 144, 144)), torch.tensor([0, 0, 1, 1]))
+    result.loss.backward()
+    assert (model.dim, len(list(head.parameters()))) == (8448, 0)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert {int(name.split(".")[4]) for name in trained if ".blocks." in name} == {8, 9, 10, 11}
+    assert any(name.startswith("backbone.net.model.norm.") for name in trained)
+
+
 def test_eight_devices_need_nothing_else() -> None:
     cfg = train("backbone=r101", "trainer.devices=8", "trainer=cpu", "logger=none")
     trainer = instantiate(cfg.trainer)
@@ -349,9 +365,9 @@ def test_every_backbone_goes_with_every_recipe(backbone: str, parts: Parts) -> N
             parts.build("backbone", choice | {key: given[place % len(given)] for key, given in values.items()})
 
 
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "finetune"])
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in ("finetune", "salad_dinov2")])
 def test_every_search_goes_with_every_recipe(recipe: str, parts: Parts) -> None:
-    """But finetune: the network of a checkpoint has no options to search."""
+    """But those without a margin and a GeM to search: finetune's network is a checkpoint's."""
     space = [part for search in choices_of("search") for part in read_space(load_plain(f"search/{search}"))]
     values = [override(part.key, part.example()) for part in space]
     cfg = train(f"experiment={recipe}", "data.root=x", "weights=x", *values)

@@ -4,8 +4,8 @@
 
 The trunk's maps of `VIEWS` crops of each training image, and of all images that validate and test, are made once a data
 set and kept below OUT. A cell is a head, a learning rate and a seed: trained on those maps and measured by the
-library's own pipeline. Of `RATES`, seed 0's best on validation is taken for the other seeds. A cell that is in
-results.json is not run again.
+library's own pipeline. Of `RATES`, seed 0's best by the validation of the first data set is taken for its other seeds
+and for the other data sets. A cell that is in results.json is not run again.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from dolglab.contracts import Benchmark, ExtractedFeatures, Features
 from dolglab.data.datasets import TrainingImages
 from dolglab.data.module import LandmarkDataModule
 from dolglab.io import write_text
+from dolglab.models.backbone import FeatureBackbone
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.netvlad import NetVLAD
 from dolglab.retrieval.pipeline import RetrievalPipeline
@@ -65,7 +66,7 @@ HEADS = {
         "pooling.token_dim=128",
     ],
 }
-RATES, SEEDS = (1e-3, 3e-3, 1e-2), (0, 1, 2)
+RATES, SEEDS = (1e-3, 3e-3, 1e-2, 3e-2), (0, 1, 2)
 VIEWS, STEPS, BATCH, CLIP = 4, 200, 32, 10.0
 
 
@@ -103,7 +104,7 @@ def load_maps(out: Path, name: str, overrides: list[str], side: int) -> Maps:
 
 
 @torch.inference_mode()
-def save_crops(backbone: nn.Module, data: LandmarkDataModule, folder: Path) -> None:
+def save_crops(backbone: FeatureBackbone, data: LandmarkDataModule, folder: Path) -> None:
     """Write the maps of the crops that the first epochs have of each training image."""
     assert data.training is not None
     images = TrainingImages(data.training, data.image_size, data.augmentation.crop, data.seed, data.reading)
@@ -122,7 +123,7 @@ def save_crops(backbone: nn.Module, data: LandmarkDataModule, folder: Path) -> N
 
 @torch.inference_mode()
 def whole_maps(
-    backbone: nn.Module, data: LandmarkDataModule, benchmark: Benchmark
+    backbone: FeatureBackbone, data: LandmarkDataModule, benchmark: Benchmark
 ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
     """Position and maps of each image of a benchmark, queries cut to their boxes."""
     images = data.images_of(benchmark)
@@ -236,27 +237,33 @@ def main() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for name, side, overrides in datasets:
             maps = load_maps(out, name, overrides.split(), int(side))
-            for head, seed, rate in cells(done, name):
-                key = f"{name}/{head}/{seed}/{rate:g}"
+            for head, seed, rate in cells(done, name, tuned_on=datasets[0][0]):
+                key = key_of(name, head, seed, rate)
                 done[key] = run_cell(maps, int(side), head, seed, rate)
                 write_text(results, json.dumps(done, indent=1) + "\n")
                 print(key, done[key], flush=True)
 
 
-def cells(done: dict[str, Any], name: str) -> Iterator[tuple[str, int, float]]:
-    """What is left of a data set: all rates of seed 0, then the other seeds of each head's best."""
-    every = [(head, SEEDS[0], rate) for rate in RATES for head in HEADS]
-    yield from (cell for cell in every if f"{name}/{cell[0]}/{cell[1]}/{cell[2]:g}" not in done)
-    for seed in SEEDS[1:]:
+def cells(done: dict[str, Any], name: str, tuned_on: str) -> Iterator[tuple[str, int, float]]:
+    """What is left of a data set: where rates are chosen, all of seed 0; then each head's best for every seed."""
+    if name == tuned_on:
+        every = [(head, SEEDS[0], rate) for rate in RATES for head in HEADS]
+        yield from (cell for cell in every if key_of(name, *cell) not in done)
+    for seed in SEEDS:
         for head in HEADS:
-            rate = best_rate(done, name, head)
-            if f"{name}/{head}/{seed}/{rate:g}" not in done:
-                yield head, seed, rate
+            cell = (head, seed, best_rate(done, tuned_on, head))
+            if key_of(name, *cell) not in done:
+                yield cell
 
 
 def best_rate(done: dict[str, Any], name: str, head: str) -> float:
     """Of seed 0, by validation."""
-    return max(RATES, key=lambda rate: done[f"{name}/{head}/{SEEDS[0]}/{rate:g}"]["validation"])
+    return max(RATES, key=lambda rate: done[key_of(name, head, SEEDS[0], rate)]["validation"])
+
+
+def key_of(name: str, head: str, seed: int, rate: float) -> str:
+    """A cell's name in results.json."""
+    return f"{name}/{head}/{seed}/{rate:g}"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The table of results.json: python experiments/heads/table.py FILE
 
-A row a head: of each data set the test's Medium mAP, mean and deviation (n - 1) over the seeds at the rate that seed 0
-validated best, and that rate; length, parameters, and on the first data set seconds of training and milliseconds of the
-head alone for one crop.
+A row a head: of each data set the test's Medium mAP, mean, deviation (n - 1) and number of the seeds, at the rate that
+seed 0 of the first data set validated best; that rate; length, parameters, and on the first data set seconds of
+training and milliseconds of the head alone for one crop.
 """
 
 from __future__ import annotations
@@ -20,29 +20,37 @@ def rows(results: dict[str, Cell]) -> list[list[str]]:
     """Header and rows of what is there."""
     parsed = [(*key.split("/"), cell) for key, cell in results.items()]
     datasets = list(dict.fromkeys(name for name, *_ in parsed))
-    header = ["head", *(f"{name}, mAP %" for name in datasets), *(f"{name}, rate" for name in datasets)]
-    table = [[*header, "bytes", "parameters", "training, s", "head, ms"]]
+    table = [
+        ["head", *(f"{name}, mAP %" for name in datasets), "rate", "bytes", "parameters", "training, s", "head, ms"]
+    ]
     for head in dict.fromkeys(head for _, head, *_ in parsed):
-        scores, rates, first = [], [], None
-        for name in datasets:
-            chosen = {(seed, rate): cell for n, h, seed, rate, cell in parsed if (n, h) == (name, head)}
-            tried = {rate: cell["validation"] for (seed, rate), cell in chosen.items() if seed == "0"}
-            best = max(tried, key=lambda rate: tried[rate])
-            found = [cell for (_, rate), cell in chosen.items() if rate == best]
-            first = first or found
-            scores.append(mean_and_deviation([cell["test"] for cell in found]))
-            rates.append(best)
-        assert first is not None
-        costs = [f"{first[0]['bytes']:,}", f"{first[0]['parameters']:,}"]
-        costs += [
-            f"{statistics.mean(cell[key] for cell in first):.{n}f}" for key, n in (("train_seconds", 0), ("head_ms", 1))
-        ]
-        table.append([head, *scores, *rates, *costs])
+        cells = {(name, seed, rate): cell for name, of, seed, rate, cell in parsed if of == head}
+        tried = {
+            rate: cell["validation"] for (name, seed, rate), cell in cells.items() if (name, seed) == (datasets[0], "0")
+        }
+        best = max(tried, key=lambda rate: tried[rate])
+        found = {
+            name: [cell for (of, _, rate), cell in cells.items() if (of, rate) == (name, best)] for name in datasets
+        }
+        first = found[datasets[0]]
+        table.append(
+            [
+                head,
+                *(mean_and_deviation([cell["test"] for cell in found[name]]) for name in datasets),
+                best,
+                f"{first[0]['bytes']:,}",
+                f"{first[0]['parameters']:,}",
+                f"{statistics.mean(cell['train_seconds'] for cell in first):.0f}",
+                f"{statistics.mean(cell['head_ms'] for cell in first):.1f}",
+            ]
+        )
     return table
 
 
 def mean_and_deviation(values: list[float]) -> str:
-    """Such as "81.20 ± 0.35 (3)"."""
+    """Such as "81.20 ± 0.35 (3)"; empty where nothing was run."""
+    if not values:
+        return ""
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{spread} ({len(values)})"
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor, rescale
+from dolglab.extraction.shapes import check_protocol
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import GlobalDescriptor
 
@@ -40,6 +41,15 @@ def test_equals_the_papers_procedure_image_by_image(model: GlobalDescriptor) -> 
 
 
 @torch.no_grad()
+def test_scales_are_joined_by_their_maximum_where_it_is_asked_for(model: GlobalDescriptor) -> None:
+    """SuperGlobal's scale GeM, element by element."""
+    image = photo(60, 80)
+    single = torch.cat([Extractor(model, [scale])([image]) for scale in (0.7071, 1.0)])
+    found = Extractor(model, (0.7071, 1.0), scale_pooling="max")([image])
+    torch.testing.assert_close(found, F.normalize(single.max(0, keepdim=True).values))
+
+
+@torch.no_grad()
 def test_few_pixels_at_a_time_give_the_same(model: GlobalDescriptor) -> None:
     images = [photo(64, 96), photo(80, 64), *(photo(64, 96) for _ in range(4))]
     whole = Extractor(model, SCALES)
@@ -58,3 +68,8 @@ def test_released_and_antialiased_resizing_differ() -> None:
 def test_refuses_what_makes_no_sense(model: GlobalDescriptor, options: dict) -> None:
     with pytest.raises(UserError, match="scales"):
         Extractor(model, **options)
+
+
+def test_refuses_another_way_to_join_scales() -> None:
+    with pytest.raises(UserError, match=r"scale_pooling.*median"):
+        check_protocol((1.0,), "released", "median")

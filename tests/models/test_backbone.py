@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -68,6 +69,25 @@ def test_normalise_is_what_the_weights_were_trained_with() -> None:
     std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
     torch.testing.assert_close(backbone.normalise(images), (images / 255 - mean) / std)
     assert lite0().mean == (0.5, 0.5, 0.5)
+
+
+@torch.no_grad()
+def test_a_transformer_gives_its_class_token_behind_its_last_norm_or_before() -> None:
+    options: dict[str, Any] = {"dynamic_img_size": True, "depth": 3}
+    images = torch.randn(2, 3, 32, 48)
+    for final_norm in (False, True):
+        backbone = Backbone("vit_tiny_patch16_224", False, depths=(0, 2), options=options, final_norm=final_norm).eval()
+        whole = timm.create_model("vit_tiny_patch16_224", **options).eval()
+        whole.load_state_dict(backbone.net.model.state_dict(), strict=False)  # pyright: ignore
+        tokens = whole.norm_pre(whole._pos_embed(whole.patch_embed(images)))  # pyright: ignore
+        for block in whole.blocks:  # pyright: ignore
+            tokens = block(tokens)
+        tokens = whole.norm(tokens) if final_norm else tokens  # pyright: ignore
+        found = backbone(images)
+        assert found.token is not None
+        torch.testing.assert_close(found.token, tokens[:, 0])
+        torch.testing.assert_close(found.global_.flatten(2).mT, tokens[:, 1:])
+    assert Backbone("resnet10t", False, final_norm=True)(images).token is None
 
 
 def test_the_packaged_weights_give_the_packages_logits() -> None:

@@ -15,7 +15,7 @@ import torchvision
 from torch import Tensor, nn
 
 from dolglab.errors import UserError
-from dolglab.models.released_globals import FAMILIES, load_global
+from dolglab.models.released_kinds import KINDS, load_kind
 from dolglab.models.weights import COUNTER
 
 IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)) * 2 - 1
@@ -78,7 +78,7 @@ def test_place_recognition_normalises_cells_pools_and_projects(
     trunk, layer = resnet(depth), linear(24, channels)
     stored = below("backbone.", trunk.state_dict()) | below("aggregation.3.", layer)
     stored["aggregation.1.p"] = torch.tensor([2.7])
-    model = load_global(kind, save(tmp_path / "a.pth", stored))
+    model = load_kind(kind, save(tmp_path / "a.pth", stored))
     expected = F.linear(gem(F.normalize(trunk(IMAGES)), 2.7), layer["weight"], layer["bias"])
     close(model(IMAGES), expected)
     licence = {"cosplace": None, "eigenplaces": "mit"}[kind]
@@ -92,12 +92,12 @@ def test_cirtorch_whitens_the_normalised_feature_or_leaves_it(tmp_path: Path) ->
     trunk, layer = resnet(34), linear(512, 512)
     stored = below("features.", trunk.state_dict()) | {"pool.p": torch.tensor([2.9])}
     pooled = gem(trunk(IMAGES), 2.9)
-    plain = load_global("cirtorch", save(tmp_path / "plain.pth", stored))
+    plain = load_kind("cirtorch", save(tmp_path / "plain.pth", stored))
     close(F.normalize(plain(IMAGES)), F.normalize(pooled))
     # Beside the tensors the files say what they are, and keep learned whitenings of numpy's.
     about = {"meta": {"architecture": "resnet34", "Lw": {"m": np.zeros(3)}}}
     torch.save({**about, "state_dict": stored | below("whiten.", layer)}, tmp_path / "w.pth")
-    whitened = load_global("cirtorch", str(tmp_path / "w.pth"))
+    whitened = load_kind("cirtorch", str(tmp_path / "w.pth"))
     close(whitened(IMAGES), F.linear(F.normalize(pooled), layer["weight"], layer["bias"]))
     assert (whitened.side, whitened.protocol and whitened.protocol.max_side) == (1024, 1024)
 
@@ -111,7 +111,7 @@ def test_pycls_networks_take_their_own_colours_and_leave_what_stands_beside(
     stored = pycls(trunk) | below("head.fc.", layer) | {"head.pool.p": torch.tensor([3.1])}
     beside = {"conv2ds.0.weight": torch.zeros(2), "localmodel.conv1.bias": torch.zeros(2)} if prefix else {}
     path = save(tmp_path / "a.pyth", {"model_state": below(prefix, stored) | beside})  # pyright: ignore[reportArgumentType]
-    model = load_global(kind, path)
+    model = load_kind(kind, path)
     close(model(IMAGES), F.linear(gem(trunk(IMAGES), 3.1), layer["weight"], layer["bias"]))
     assert model.protocol is not None
     assert (model.protocol.scales, model.protocol.scale_pooling) == ((0.7071, 1.0, 1.4142), "mean")
@@ -145,7 +145,7 @@ def made_up(key: str, shape: tuple[int, ...]) -> Tensor:
 def test_superglobal_gives_what_its_public_code_gives(parity: Path, tmp_path: Path) -> None:
     keys = json.loads((parity / "heads" / "keys.json").read_text())["keys"]["superglobal/r50"]
     stored = {f"encoder_q.{key}": made_up(key, tuple(shape)) for key, shape in keys}
-    model = load_global("superglobal", save(tmp_path / "a.pyth", stored))
+    model = load_kind("superglobal", save(tmp_path / "a.pyth", stored))
     expected = np.load(parity / "heads" / "superglobal.npz")
     for height, width in [(160, 192), (97, 131)]:
         rng = np.random.default_rng([7, height, width])
@@ -173,14 +173,14 @@ def test_what_is_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
         ("cvnet", whole, "no ResNet of 50"),
     ]:
         with pytest.raises(UserError, match=message) as caught:
-            load_global(kind, save(tmp_path / "a.pth", tensors))
+            load_kind(kind, save(tmp_path / "a.pth", tensors))
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="not found"):
-        load_global("delg", str(tmp_path / "none.pth"))
+        load_kind("delg", str(tmp_path / "none.pth"))
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_released_network_is_fetched_or_read_by_code(kind: str, tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(UserError, match="refused"):
-        load_global(kind, str(tmp_path / "a.pth"))
+        load_kind(kind, str(tmp_path / "a.pth"))

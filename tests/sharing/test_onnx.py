@@ -11,14 +11,19 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from dolglab.errors import UserError
 from dolglab.extraction.describer import INPUT, OnnxDescriber, Session, TorchDescriber
 from dolglab.extraction.descriptor_store import fingerprint
 from dolglab.models.backbone import Backbone
+from dolglab.models.boq import BoQ
 from dolglab.models.checkpoint import load_model
 from dolglab.models.dolg import DOLG, GlobalDescriptor
-from dolglab.models.pooling import RMAC, GeM
+from dolglab.models.mixvpr import MixVPR
+from dolglab.models.netvlad import NetVLAD
+from dolglab.models.pooling import RMAC, GeM, RegionalGeM
+from dolglab.models.salad import SALAD
 from dolglab.sharing import onnx_export
 from dolglab.sharing.loading import load_extractor
 from dolglab.sharing.onnx_export import check_exportable, write_onnx
@@ -116,7 +121,35 @@ def test_int8_is_near_smaller_and_another_identity(folder: Path) -> None:
     assert fingerprint(small_model.extractor.model) == exact.identity["model"]
 
 
+HEADS: dict[str, Callable[[int], nn.Module]] = {
+    "netvlad": partial(NetVLAD, clusters=4),
+    "mixvpr": partial(MixVPR, map_size=[4, 5], resize=True, dim_channels=8, rows=2, depth=1),
+    "boq": partial(BoQ, dim_channels=64, queries=4, blocks=1, rows=2),
+    "salad": partial(SALAD, clusters=9, cluster_dim=4, token_dim=5),
+    "regional_gem": RegionalGeM,
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_of_images_of_any_shape(name: str, tmp_path: Path) -> None:
+    """SALAD over a transformer, for its class token; it counts cells and compares them with its clusters."""
+    options: dict[str, object] = {"dynamic_img_size": True, "depth": 3}
+    if name == "salad":
+        backbone = Backbone("vit_tiny_patch16_224", False, depths=(1, 2), options=options, final_norm=True)
+    else:
+        backbone = Backbone("resnet10t", False, reductions=(8, 16))
+    network = GlobalDescriptor(backbone, HEADS[name], dim=None).eval()
+    assert write_onnx(network, tmp_path / "a.onnx") <= 1e-4
+    session = Session(tmp_path / "a.onnx")
+    images = torch.randint(0, 256, (2, 3, 97, 131)).float()
+    with torch.no_grad():
+        expected = network(backbone.normalise(images))
+    np.testing.assert_allclose(session(images.numpy()), F.normalize(expected).numpy(), atol=1e-4)
+
+
 def test_what_onnx_cannot_hold_is_refused() -> None:
+    with pytest.raises(UserError, match="MixVPR"):
+        check_exportable(GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), MixVPR, dim=None))
     with pytest.raises(UserError, match="R-MAC"):
         check_exportable(GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), RMAC, dim=4))
     options = {"strict_img_size": False}

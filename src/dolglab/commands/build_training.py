@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from dolglab.commands.hydra_cli import as_plain
 from dolglab.data.module import LandmarkDataModule
 from dolglab.errors import UserError
-from dolglab.losses.margin import MarginHead
+from dolglab.losses.pairs import Head, MultiSimilarity
 from dolglab.models.checkpoint import (
     check_loadable,
     describe_run,
@@ -110,6 +110,8 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
         data.test = []
     model = instantiate(_without_pretrained(cfg) if resumed or cfg.weights is not None else cfg.model)
     head = build_head(cfg.margin, model.dim, data.num_classes, data.class_sizes)
+    if isinstance(head, MultiSimilarity) and data.images_per_landmark is None:
+        raise UserError("margin=multi_similarity compares the images of a batch: give data.images_per_landmark=4")
     auxiliary = None
     if isinstance(model, DELG):
         auxiliary = instantiate(cfg.auxiliary, channels=model.backbone.out_channels[0], num_classes=data.num_classes)
@@ -153,7 +155,7 @@ def check_map_size(model: DescriptorModel, image_size: int) -> None:
         )
 
 
-def build_head(config: DictConfig, dim: int, num_classes: int, class_sizes: torch.Tensor) -> MarginHead:
+def build_head(config: DictConfig, dim: int, num_classes: int, class_sizes: torch.Tensor) -> Head:
     """The head of `conf/margin`; the training images of each class go to one whose signature has `class_sizes`."""
     follows_sizes = "class_sizes" in inspect.signature(get_object(config["_target_"])).parameters
     sizes = {"class_sizes": class_sizes} if follows_sizes else {}

@@ -42,7 +42,8 @@ def main(cfg: DictConfig) -> float | None:
     # Checked before the first step, though it is needed after the last.
     options = ExtractionOptions(cfg.test_scales, cfg.resize, instantiate(cfg.index), cfg.scale_pooling)
     data, module, config = assemble(cfg, resumed=last is not None)
-    if last is None and cfg.weights is None:
+    pooling_is_new = cfg.weights is None or "pooling" not in (cfg.weights_parts or ["pooling"])
+    if last is None and pooling_is_new:
         start_pooling(module.model, data)
     trainer = build_trainer(cfg, run, validates=bool(data.validation))
     if last:

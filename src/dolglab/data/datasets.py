@@ -155,17 +155,19 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, start = self.epoch, self.start
-        rng = np.random.default_rng([self.seed, epoch])
-        if self.chances is not None:
-            order = rng.choice(self.size, self.size, p=self.chances)
-        elif self.groups is not None:
-            # Window by window, each of some random chunks, in random order within it.
-            windows = rng.permutation(self.groups.max() + 1)[self.groups] // self.window
-            order = np.lexsort((rng.random(len(self.groups)), windows))
-        else:
-            order = rng.permutation(self.size)
+        order = self.order(np.random.default_rng([self.seed, epoch]))
         for position in order[start + self.rank : len(self) * self.world : self.world]:
             yield epoch, int(position)
+
+    def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Positions of an epoch's samples, of all ranks in turns."""
+        if self.chances is not None:
+            return rng.choice(self.size, self.size, p=self.chances)
+        if self.groups is not None:
+            # Window by window, each of some random chunks, in random order within it.
+            windows = rng.permutation(self.groups.max() + 1)[self.groups] // self.window
+            return np.lexsort((rng.random(len(self.groups)), windows))
+        return rng.permutation(self.size)
 
 
 class EpochLoader(DataLoader[Batch]):

@@ -27,6 +27,7 @@ from dolglab.data.datasets import (
 from dolglab.data.folder import SplitMode, split_folder
 from dolglab.data.gldv2 import HINT, Kind, hold_out, load_gldv2, select
 from dolglab.data.image_reading import checked_reading
+from dolglab.data.landmark_batches import LandmarkSampler, check_landmarks, count_batches
 from dolglab.data.sources import checked_seed
 from dolglab.errors import UserError, pluralize, truncate_list
 
@@ -51,6 +52,8 @@ class LandmarkDataModule(L.LightningDataModule):
         on_error: "error" stops an evaluation at an unreadable image, "skip" leaves it out.
         sampling: "uniform" draws each training image once an epoch; "balanced" as many draws, each landmark alike;
             "sqrt" between them, a landmark by the square root of its images.
+        images_per_landmark: a global batch holds so many images of each of its landmarks, as losses over pairs want
+            (see `LandmarkSampler`); None draws images one by one.
         orientation: "exif" turns images upright as they state, "ignore" takes them as they are stored.
         colour: "srgb" converts images from the ICC profile that they hold, "ignore" takes their values for sRGB.
         min_side: training images with a side of fewer pixels count as broken.
@@ -73,6 +76,7 @@ class LandmarkDataModule(L.LightningDataModule):
     orientation: Orientation = "exif"
     colour: Colour = "srgb"
     min_side: int = 16
+    images_per_landmark: int | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -91,6 +95,8 @@ class LandmarkDataModule(L.LightningDataModule):
                 "data.batch_size"
             )
         self._chances = draw_chances(self.training.labels, self.sampling)
+        if self.images_per_landmark is not None:
+            self._check_pairs(self.images_per_landmark)
         if isinstance(source, StreamedSource):
             self._groups = source.groups
         if isinstance(source, PackedSource | StreamedSource) and source.packed_with != self.reading[:2]:
@@ -174,7 +180,9 @@ class LandmarkDataModule(L.LightningDataModule):
     @property
     def batches_per_epoch(self) -> int:
         """Whole global batches there are in training."""
-        return len(self._training) // self.batch_size
+        if self.images_per_landmark is None:
+            return len(self._training) // self.batch_size
+        return count_batches(self._training.labels, self._landmarks_per_batch, self.images_per_landmark)
 
     def digests(self) -> dict[str, Any]:
         """Fingerprints of the training images with their labels, their number, and each benchmark's by its name."""
@@ -196,6 +204,8 @@ class LandmarkDataModule(L.LightningDataModule):
         """
         if self.batch_size % world:
             raise UserError(f"data.batch_size={self.batch_size} does not divide by {world} processes")
+        if self.images_per_landmark is not None:
+            check_landmarks(self.batches_per_epoch, self._landmarks_per_batch, self.images_per_landmark, world)
         if self.batch_size // world < 2:
             raise UserError("batch normalisation wants at least 2 images a process: raise data.batch_size")
         for benchmark in (*self.validation, *self.test):
@@ -215,10 +225,40 @@ class LandmarkDataModule(L.LightningDataModule):
         return EpochLoader(
             images,
             batch_size=self.batch_size // world,
-            sampler=EpochSampler(len(images), self.seed, rank, world, self._epoch(), self._chances, self._groups),
+            sampler=self._sampler(rank, world),
             drop_last=True,
             **self._loader_options(persistent=True),
         )
+
+    def _sampler(self, rank: int, world: int) -> EpochSampler:
+        training, epoch = self._training, self._epoch()
+        if self.images_per_landmark is None:
+            return EpochSampler(len(training), self.seed, rank, world, epoch, self._chances, self._groups)
+        return LandmarkSampler(
+            len(training),
+            self.seed,
+            rank,
+            world,
+            epoch,
+            labels=training.labels,
+            landmarks=self._landmarks_per_batch,
+            images=self.images_per_landmark,
+        )
+
+    @property
+    def _landmarks_per_batch(self) -> int:
+        return self.batch_size // (self.images_per_landmark or 1)
+
+    def _check_pairs(self, images: object) -> None:
+        """Raise UserError for a number of images that no batch is made of, and what does not go with it."""
+        if not isinstance(images, int) or images < 2 or self.batch_size % images:
+            raise UserError(
+                f"data.images_per_landmark is a whole number from 2 that data.batch_size={self.batch_size} divides by, "
+                f"not {images}"
+            )
+        if self.sampling != "uniform" or isinstance(self._training.source, StreamedSource):
+            raise UserError("data.images_per_landmark goes with data.sampling=uniform, and without data.packed_url")
+        check_landmarks(self.batches_per_epoch, self._landmarks_per_batch, images, 1)
 
     def val_dataloader(self) -> list[DataLoader[ImageBatch]]:
         """A loader for each validation benchmark."""

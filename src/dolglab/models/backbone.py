@@ -92,7 +92,8 @@ class Backbone(nn.Module):
         drop_path: largest probability of stochastic depth, where the architecture has it.
         options: of the architecture, such as `dynamic_img_size`; those by which timm loads weights are not taken.
         licence: of `weights`, where these are not the tag's.
-        final_norm: a transformer's maps and class token go through its last norm.
+        final_norm: the maps and the class token of a transformer with one stride go through its last norm; other
+            networks have none after their maps, and stay as they are.
 
     Attributes (and those of `FeatureBackbone`):
         mean, std: the colour statistics the weights were trained with, for pixels in [0, 1].
@@ -123,12 +124,10 @@ class Backbone(nn.Module):
         _check_options(options or {})
         options = {**(options or {}), **({"drop_path_rate": drop_path} if drop_path else {})}
         self._stages = _find_stages(name, options)
-        if final_norm and not self._stages[0].module.startswith("blocks."):
-            raise UserError(f"backbone.final_norm=true is for transformers of one stride, which {name} is not")
         self._local, self._global = _chosen_stages(name, self._stages, reductions, depths)
         taken = sorted({self._local, self._global})
-        self.net = _create(name, pretrained, weights, taken, options, final_norm)
-        self.final_norm = final_norm
+        self.final_norm = final_norm and self._stages[0].module.startswith("blocks.")
+        self.net = _create(name, pretrained, weights, taken, options, self.final_norm)
         # Tokens before those of the patches, the class token first.
         self._prefix = int(getattr(getattr(self.net, "model", None), "num_prefix_tokens", 0))
         info: FeatureInfo = self.net.feature_info  # pyright: ignore[reportAssignmentType]

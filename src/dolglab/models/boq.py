@@ -30,7 +30,7 @@ class QueryBlock(nn.Module):
         """Tokens to encoded tokens, and to what the queries read in those."""
         tokens = self.encoder(tokens)
         queries = self.queries + self.self_attn(self.queries, self.queries, self.queries, need_weights=False)[0]
-        queries = self.norm_q(queries).expand(len(tokens), -1, -1)
+        queries = self.norm_q(queries).expand(tokens.shape[0], -1, -1)
         return tokens, self.norm_out(self.cross_attn(queries, tokens, tokens, need_weights=False)[0])
 
 

@@ -44,7 +44,7 @@ FIXED_BY_OPTIMIZER = (
     "trainer.max_steps",
 )
 # Settings that the order of an epoch's samples follows from, and so a run that resumes in the middle of one.
-FIXED_WITHIN_EPOCH = ("seed", "data.batch_size", "data.sampling", "data.packed_url")
+FIXED_WITHIN_EPOCH = ("seed", "data.batch_size", "data.sampling", "data.images_per_landmark", "data.packed_url")
 # Settings that differ whenever a run resumes, and copies of what the groups at the root say.
 NOT_REPORTED = ("name", "output_dir", "resume", "group", "logger", "model.", "data.augmentation")
 # An installed package adds the networks of a module by an entry point of this group, such as

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +17,6 @@ from torch import Tensor
 from dolglab.contracts import ExtractionProtocol
 from dolglab.errors import UserError
 from dolglab.models.checkpoint import build_model
-from dolglab.models.dolg import GlobalDescriptor
 from dolglab.models.released import BLOCKS, fitted, pycls_modules
 from dolglab.models.weights import below, read_file, tensors_of
 
@@ -76,28 +74,8 @@ class Family:
     ours: tuple[str, ...] = ()
 
 
-def load_global(kind: str, source: str) -> GlobalDescriptor:
-    """The released network of `FAMILIES[kind]` in a file, in eval mode, with its authors' `protocol`.
-
-    Args:
-        kind: whose.
-        source: a path, `package:PACKAGE/FILE` or `hf://OWNER/NAME/FILE`.
-
-    Raises UserError as `read_global`.
-    """
-    config, tensors = read_global(kind, source)
-    model = build_model(config)
-    assert isinstance(model, GlobalDescriptor)
-    model.load_state_dict(tensors)
-    family = FAMILIES[kind]
-    note = f"{kind}:{Path(source).name}: {model.dim} numbers, licence {family.licence or 'not stated'}"
-    model.protocol = replace(family.protocol, note=note)
-    model.side = family.protocol.max_side or model.side
-    return model.eval()
-
-
 def read_global(kind: str, source: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A released network's configuration and tensors under this project's names.
+    """The configuration and the tensors, under this project's names, of a released network of `FAMILIES[kind]`.
 
     Raises UserError for no such file, code in it, tensors missing, unknown, of another shape or not finite.
     """

@@ -76,7 +76,7 @@ class SALAD(nn.Module):
     def assignment(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k n"]:
         """Shares of each cell, row by row of the map, that go to the clusters and, last, to the dustbin; float32."""
         scores = self.score(features).flatten(2).float()
-        dustbin = self.dust_bin.float().expand(len(scores), 1, scores.shape[2])
+        dustbin = torch.zeros_like(scores[:, :1]) + self.dust_bin.float()
         return transport(torch.cat([scores, dustbin], dim=1))
 
 
@@ -88,7 +88,7 @@ def transport(scores: Float[Tensor, "b k n"], iterations: int = 3) -> Float[Tens
     >>> transport(torch.zeros(1, 2, 4)).mT[0, 0]
     tensor([0.2500, 0.7500])
     """
-    rows = torch.zeros_like(scores[:, :, :1])
+    rows = torch.zeros_like(scores[:, :, 0])[..., None]
     # Counted by a tensor: an exported network takes maps of any size.
     rows[:, -1] = (torch.ones_like(scores[0, 0]).sum() - (scores.shape[1] - 1)).log()
     columns = torch.zeros_like(scores[:, :1])

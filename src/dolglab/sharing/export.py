@@ -30,7 +30,7 @@ from dolglab.models.checkpoint import (
 )
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.released import read_released, released_config
-from dolglab.models.released_globals import FAMILIES, read_global
+from dolglab.models.released_kinds import KINDS, read_kind
 from dolglab.results.card import read_card
 from dolglab.results.comparison_tables import summarize
 from dolglab.results.table_formats import to_markdown
@@ -118,17 +118,17 @@ def from_checkpoint(path: str | Path) -> Weights:
 
 
 def from_released(source: str | Path) -> Weights:
-    """What released weights hold: DOLG's, whose landmarks are not known by class, or KIND:FILE of `FAMILIES`.
+    """What released weights hold: DOLG's, whose landmarks are not known by class, or KIND:FILE of `KINDS`.
 
-    Raises UserError as `read_released` and `read_global`.
+    Raises UserError as `read_released` and `read_kind`.
     """
     kind, _, file = str(source).partition(":")
-    if kind in FAMILIES:
-        model, tensors = read_global(kind, file)
-        protocol = FAMILIES[kind].protocol
-        config = {"model": model, "data": {"max_side": protocol.max_side}, "test_scales": list(protocol.scales)}
+    if kind in KINDS:
+        found = read_kind(kind, file)
+        protocol = found.protocol
+        config = {"model": found.config, "data": {"max_side": protocol.max_side}, "test_scales": list(protocol.scales)}
         config |= {"resize": protocol.resize, "scale_pooling": protocol.scale_pooling}
-        return {f"model.{key}": value for key, value in tensors.items()}, describe_run(config, [], NOTHING_KNOWN)
+        return {f"model.{key}": value for key, value in found.model.items()}, describe_run(config, [], NOTHING_KNOWN)
     released = read_released(source)
     tensors = {f"model.{key}": value for key, value in released.model.items()}
     tensors |= {"head.weight": released.centres, "head.mean_cosine": released.mean_cosine}

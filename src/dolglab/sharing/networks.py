@@ -44,7 +44,7 @@ def load_network(
     Args:
         source: a checkpoint, an exported folder, an ONNX file of one, or hf://OWNER/NAME; released DOLG weights
             (.pyth, or hf://OWNER/NAME/FILE); "dinov2" or "efficientnet_lite0", whose pretrained features are pooled as
-            they are; KIND:FILE, released weights of `FAMILIES`; KIND:WHAT, a network of `FOREIGN`.
+            they are; KIND:FILE, released weights of `KINDS`; KIND:WHAT, a network of `FOREIGN`.
         trust: let a network of `FOREIGN` run code that comes from outside.
         mean, std, size, licence, arguments: what a network of `FOREIGN` takes and is built with, see `ForeignInput`.
 
@@ -55,7 +55,7 @@ def load_network(
     from dolglab.models.dolg import GlobalDescriptor
     from dolglab.models.pooling import GeM
     from dolglab.models.released import load_released
-    from dolglab.models.released_globals import FAMILIES, load_global
+    from dolglab.models.released_kinds import KINDS, load_kind
     from dolglab.sharing.foreign_sources import FOREIGN, open_foreign
 
     if source is None:
@@ -66,8 +66,8 @@ def load_network(
         return open_foreign(source, options, trust)
     if given := [name for name, value in options.items() if value]:
         raise UserError(f"model.{given[0]} goes with {', '.join(FOREIGN)}: {source} says itself what it takes")
-    if kind in FAMILIES:
-        return load_global(kind, what)
+    if kind in KINDS:
+        return load_kind(kind, what)
     if source in PRETRAINED:
         return GlobalDescriptor(Backbone(**PRETRAINED[source][0]), GeM, dim=None).eval()
     if is_hub_folder(source):
@@ -78,7 +78,7 @@ def load_network(
         return load_released(source)
     path = Path(source)
     if not path.exists():
-        kinds = ", ".join(f"{kind}:" for kind in (*FOREIGN, *FAMILIES))
+        kinds = ", ".join(f"{kind}:" for kind in (*FOREIGN, *KINDS))
         raise UserError(f"no model {source}: no such file, none of {', '.join(PRETRAINED)}, and not {kinds}...")
     return load_model(path.parent if path.suffix == ".onnx" and path.is_file() else source)[0]
 

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from dolglab.contracts import Batch
 from dolglab.errors import UserError
 from dolglab.io import atomic_path, fsync
-from dolglab.losses.margin import CurricularFace, MarginHead
+from dolglab.losses.margin import CurricularFace
+from dolglab.losses.pairs import Head
 from dolglab.models.checkpoint import RUN_KEY, read_checkpoint, value_at
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.released import is_released, read_released
+from dolglab.models.released_heads import is_released_head, read_released_head
 from dolglab.models.weights import below, check_finite, check_fit, read_file, tensors_of, with_counters
 
 MONITOR = "val/medium"
@@ -174,7 +176,7 @@ def _is_readable(path: Path) -> bool:
 
 def init_from(
     model: DescriptorModel,
-    head: MarginHead,
+    head: Head,
     source: str,
     classes: Sequence[str],
     parts: Sequence[str] | None = None,
@@ -200,6 +202,8 @@ def init_from(
         released = read_released(tensors, source)
         network, reason = released.model, ""
         centres = {"weight": released.centres, "mean_cosine": released.mean_cosine}
+    elif is_released_head(tensors):
+        network, centres, reason = read_released_head(tensors, source).model, {}, "it has none"
     else:
         check_finite(tensors, source)
         network, centres = below(tensors, "model.") or dict(tensors), below(tensors, "head.")
@@ -237,9 +241,11 @@ def _load_parts(model: DescriptorModel, tensors: Mapping[str, Tensor], source: s
     rank_zero_only(print)(f"weights from {source}: {', '.join(parts)}; all else starts anew")
 
 
-def _load_centres(head: MarginHead, stored: Mapping[str, Tensor]) -> str:
+def _load_centres(head: Head, stored: Mapping[str, Tensor]) -> str:
     """Copy class centres, and the running mean where both heads have one; or say why they do not fit."""
     weight = stored.get("weight")
+    if head.weight is None:
+        return "this one has no class centres"
     if weight is None or weight.shape != head.weight.shape:
         return "its shape is another"
     head.weight.data.copy_(weight)

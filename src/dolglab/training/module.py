@@ -23,6 +23,7 @@ from dolglab.errors import UserError
 from dolglab.losses.class_parallel import ClassParallel
 from dolglab.losses.local import LocalLoss, LocalTerms
 from dolglab.losses.margin import HeadLoss, MarginHead
+from dolglab.losses.pairs import Head
 from dolglab.models.checkpoint import RUN_KEY
 from dolglab.models.delg import DELG
 from dolglab.models.dolg import DescriptorModel
@@ -48,7 +49,7 @@ class LandmarkModule(RetrievalModule):
     """Model, margin head and optimizer; batches come as uint8 crops and are augmented and normalised here.
 
     Args:
-        head: margin head over the training classes.
+        head: margin head over the training classes, or a loss over the pairs of a batch.
         augmentation: what happens to a batch on its device.
         optimizer: builds the optimizer from parameter groups.
         schedule: builds the learning-rate schedule from the optimizer and the number of steps, and `restart`, the step
@@ -69,7 +70,7 @@ class LandmarkModule(RetrievalModule):
     def __init__(
         self,
         model: DescriptorModel,
-        head: MarginHead,
+        head: Head,
         augmentation: Augmentation,
         optimizer: BuildOptimizer,
         schedule: BuildSchedule,
@@ -98,7 +99,7 @@ class LandmarkModule(RetrievalModule):
         self.augmentation = augmentation
         self.build_optimizer = optimizer
         self.build_schedule = schedule
-        self.class_parallel = None if class_parallel is None else ClassParallel(head, class_parallel)
+        self.class_parallel = None if class_parallel is None else ClassParallel(_with_centres(head), class_parallel)
         self.group = group
         self.run = dict(run or {})
         self.max_steps = max_steps
@@ -182,9 +183,10 @@ class LandmarkModule(RetrievalModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        position = next(i for i, p in enumerate(parameters) if p is self.head.weight)
+        # A head without class centres has none.
+        position = next((i for i, p in enumerate(parameters) if p is self.head.weight), None)
         checkpoint |= {RUN_KEY: self.run, HEAD_POSITION: position, LOG_ROW: self._row_to_come()}
-        if self.class_parallel is not None:
+        if self.class_parallel is not None and position is not None:
             self.class_parallel.gather_checkpoint(checkpoint, HEAD_WEIGHT, position)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -278,6 +280,13 @@ class LandmarkModule(RetrievalModule):
         exponent = getattr(self.model.pooling, "p", None)
         if exponent is not None:
             self.log("pooling/p", exponent.detach().mean(), batch_size=size)
+
+
+def _with_centres(head: Head) -> MarginHead:
+    """A head that has something to spread. Raises UserError for one without class centres."""
+    if not isinstance(head, MarginHead):
+        raise UserError(f"class_parallel=true spreads class centres, and {type(head).__name__} has none")
+    return head
 
 
 def check_trainer(precision: object, max_epochs: object, max_steps: object, freeze_epochs: object = 0) -> None:
