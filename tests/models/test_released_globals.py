@@ -81,7 +81,7 @@ def test_place_recognition_normalises_cells_pools_and_projects(
     model = load_kind(kind, save(tmp_path / "a.pth", stored))
     expected = F.linear(gem(F.normalize(trunk(IMAGES)), 2.7), layer["weight"], layer["bias"])
     close(model(IMAGES), expected)
-    licence = {"cosplace": None, "eigenplaces": "mit"}[kind]
+    licence = {"cosplace": "not stated", "eigenplaces": "mit"}[kind]
     assert (model.dim, model.backbone.licence, model.training) == (24, licence, False)
     assert model.protocol is not None
     assert model.protocol.scales == (1.0,)

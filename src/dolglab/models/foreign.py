@@ -34,7 +34,8 @@ class ForeignInput:
         side: pixels that a library shrinks a photo's longer side to before.
         licence: of the weights, where anybody states one.
         arguments: what the network was built with.
-        digest: of what it is made of and no tensor of it shows: a file, a module's source.
+        digest: of what it is made of and no tensor of it shows: a file, a module's source, a name. Addresses, which may
+            be relative, are not part of a network's fingerprint.
         trusted: whether code from outside runs in it.
 
     Raises UserError for what is no triple of numbers, deviations not above zero, and a size that is none.
@@ -94,7 +95,7 @@ class ForeignBackbone(nn.Module):
         self.size = None if given.size is None else (int(given.size[0]), int(given.size[1]))
         self.mean, self.std = tuple(map(float, given.mean)), tuple(map(float, given.std))
         # What decides descriptors beside the tensors is part of the network's fingerprint.
-        decides = (given.source, given.digest, self.mean, self.std, self.size, given.arguments)
+        decides = (given.digest, self.mean, self.std, self.size, given.arguments)
         text = json.dumps(decides, sort_keys=True, default=str)
         made_of = hashlib.blake2b(text.encode(), digest_size=16).digest()
         self.register_buffer("made_of", torch.tensor(list(made_of), dtype=torch.uint8))

@@ -31,6 +31,8 @@ RESNETS = {
 # Where its modules stand once it is a sequence of its children.
 PLACES = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
 NET = "backbone.net."
+# Instead of the licence of the weights that timm has for the same ResNet.
+NOT_STATED = "not stated"
 THREE_SCALES = (0.7071, 1.0, 1.4142)
 
 
@@ -58,7 +60,7 @@ class Family:
         head: the file's names of our `pooling` and `fc`.
         protocol: how its authors describe images.
         prefix: what may stand before the names of tensors; what then stands beside is not read.
-        licence: of the weights, where their repository states one.
+        licence: of the weights, as their repository states it.
         model: arguments of `GlobalDescriptor`.
         backbone: the class of the backbone.
         ours: tensors, by our names, that do not come from the file.
@@ -68,7 +70,7 @@ class Family:
     head: Mapping[str, str]
     protocol: ExtractionProtocol
     prefix: str = ""
-    licence: str | None = None
+    licence: str = NOT_STATED
     model: Mapping[str, Any] = field(default_factory=dict)
     backbone: str = "dolglab.models.backbone.Backbone"
     ours: tuple[str, ...] = ()

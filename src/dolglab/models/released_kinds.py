@@ -16,7 +16,7 @@ from dolglab.contracts import ExtractionProtocol
 from dolglab.errors import UserError
 from dolglab.models.checkpoint import build_model
 from dolglab.models.dolg import GlobalDescriptor
-from dolglab.models.released_globals import FAMILIES, read_global
+from dolglab.models.released_globals import FAMILIES, NOT_STATED, read_global
 from dolglab.models.released_heads import read_released_head
 
 
@@ -28,20 +28,20 @@ class HeadKind:
         pooling: the head's class.
         layer: whether a layer follows.
         side: of the square that its authors bring images to; here the longer side is shrunk to it.
-        licence: of the weights, where their repository states one.
+        licence: of the weights, as their repository states it.
     """
 
     pooling: str
     layer: bool
     side: int
-    licence: str | None
+    licence: str
 
 
 HEADS: dict[str, HeadKind] = {
     "salad": HeadKind("SALAD", False, 322, "gpl-3.0"),
-    "megaloc": HeadKind("SALAD", True, 322, None),
+    "megaloc": HeadKind("SALAD", True, 322, NOT_STATED),
     "boq": HeadKind("BoQ", False, 384, "mit"),
-    "mixvpr": HeadKind("MixVPR", False, 320, None),
+    "mixvpr": HeadKind("MixVPR", False, 320, NOT_STATED),
 }
 KINDS = (*FAMILIES, *HEADS)
 
@@ -53,7 +53,7 @@ class ReleasedNetwork:
     config: dict[str, Any]
     model: dict[str, Tensor]
     protocol: ExtractionProtocol
-    licence: str | None
+    licence: str
 
 
 def load_kind(kind: str, source: str) -> GlobalDescriptor:
@@ -69,7 +69,7 @@ def load_kind(kind: str, source: str) -> GlobalDescriptor:
     model = build_model(found.config)
     assert isinstance(model, GlobalDescriptor)
     model.load_state_dict(found.model)
-    note = f"{kind}:{Path(source).name}: {model.dim} numbers, licence {found.licence or 'not stated'}"
+    note = f"{kind}:{Path(source).name}: {model.dim} numbers, licence {found.licence}"
     model.protocol = replace(found.protocol, note=note)
     model.side = found.protocol.max_side or model.side
     return model.eval()

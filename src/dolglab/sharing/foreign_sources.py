@@ -77,7 +77,7 @@ def _from_timm(what: str, source: str, options: Options, trust: bool) -> GlobalD
     config: Any = net.pretrained_cfg
     fixed = tuple(config["input_size"][1:]) if config.get("fixed_input_size") else None
     said = {"mean": config["mean"], "std": config["std"], "size": fixed, "licence": config.get("license")}
-    return foreign_network(net, _given(source, said, options))
+    return foreign_network(net, _given(source, said, options, digest=what))
 
 
 def _fixed_size(name: str) -> bool:
@@ -126,7 +126,7 @@ def _from_torch_hub(what: str, source: str, options: Options, trust: bool) -> Gl
         raise UserError(f"{source} is not torchhub:OWNER/REPOSITORY:ENTRY or torchhub:FOLDER:ENTRY")
     place: dict[str, Any] = {"source": "local"} if Path(repository).is_dir() else {"trust_repo": True}
     net: Any = torch.hub.load(repository, entry, verbose=False, **place, **options["arguments"])
-    return foreign_network(net, _given(source, {}, options, trusted=True))
+    return foreign_network(net, _given(source, {}, options, digest=entry, trusted=True))
 
 
 def _from_python(what: str, source: str, options: Options, trust: bool) -> GlobalDescriptor:
@@ -145,7 +145,7 @@ def _from_python(what: str, source: str, options: Options, trust: bool) -> Globa
     if not callable(build):
         raise UserError(f"{source}: module {module_name} has no function {function or 'named after a second colon'}")
     net: Any = build(**options["arguments"])
-    digest = hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
+    digest = hashlib.sha256(f"{function} of {inspect.getsource(module)}".encode()).hexdigest()
     return foreign_network(net, _given(source, {}, options, digest=digest, trusted=True))
 
 

@@ -97,7 +97,7 @@ def title_of(source: str) -> str:
     """What a person calls a network."""
     if source in PRETRAINED:
         return PRETRAINED[source][1]
-    return f"released DOLG {source}" if is_released_file(source) else source
+    return f"released {source}" if is_released_file(source) else source
 
 
 def address_of(source: str) -> str:
