@@ -134,7 +134,7 @@ def whole_maps(
 
 
 def train(model: DescriptorModel, cfg: DictConfig, maps: Maps, seed: int, rate: float) -> float:
-    """Train everything but the trunk for `STEPS` steps; the seconds that took."""
+    """Train everything but the trunk for `STEPS` steps; the processor's seconds that took."""
     data = maps.data
     assert data.training is not None
     labels = torch.from_numpy(data.training.labels)
@@ -143,7 +143,7 @@ def train(model: DescriptorModel, cfg: DictConfig, maps: Maps, seed: int, rate: 
     optimizer = instantiate(cfg.optim.optimizer, lr=rate)(parameters)
     schedule = instantiate(cfg.optim.schedule)(optimizer, STEPS)
     order = drawn(len(labels), seed)
-    start = time.perf_counter()
+    start = time.process_time()
     model.train()
     for _ in range(STEPS):
         rows, view = next(order)
@@ -153,7 +153,7 @@ def train(model: DescriptorModel, cfg: DictConfig, maps: Maps, seed: int, rate: 
         nn.utils.clip_grad_norm_(parameters, CLIP)
         optimizer.step()
         schedule.step()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def drawn(size: int, seed: int) -> Iterator[tuple[NDArray[np.int64], int]]:
@@ -206,9 +206,9 @@ def head_milliseconds(model: DescriptorModel, maps: Maps) -> float:
     features = Features(*(torch.from_numpy(np.float32(part[:1, 0])) for part in (maps.local, maps.global_)))
     spent = []
     for _ in range(20):
-        start = time.perf_counter()
+        start = time.process_time()
         model.describe(features)
-        spent.append(1000 * (time.perf_counter() - start))
+        spent.append(1000 * (time.process_time() - start))
     return float(np.median(spent))
 
 
