@@ -229,8 +229,8 @@ FREE += ["logger", "index", "model@baseline"]
 
 
 def choices_of(group: str) -> list[str]:
-    """Of backbones, whose options are alike, one of each kind."""
-    files = sorted((CONF / group.partition("@")[0]).glob("*.yaml"))
+    """Of backbones, whose options are alike, one of each kind; without model=any, which takes no part of the others."""
+    files = [file for file in sorted((CONF / group.partition("@")[0]).glob("*.yaml")) if file.stem != "any"]
     kinds = {str(OmegaConf.load(file).keys()) if group == "backbone" else file.stem: file.stem for file in files}
     return list(kinds.values())
 

@@ -63,7 +63,8 @@ def load(
     """A trained network as a function of images (see `LoadedModel`): `dolglab.load("hf://OWNER/NAME")("photo.jpg")`.
 
     Args:
-        source: a checkpoint, an exported folder, hf://OWNER/NAME, released weights, "dinov2" or "efficientnet_lite0".
+        source: a checkpoint, an exported folder, hf://OWNER/NAME, released weights, "dinov2", "efficientnet_lite0", or
+            KIND:WHAT, such as "timm:resnet50.a1_in1k" or "onnx:FILE" (docs/models.md).
         scales: of each image, whose descriptors are averaged.
         max_side: images are shrunk to this many pixels before; None for the side that the network says it is used at.
         colour: "srgb" converts images from the ICC profile that they hold, "ignore" takes their values for sRGB.

@@ -36,6 +36,23 @@ DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard")
 USAGES: tuple[Difficulty, ...] = ("public", "private")
 
 
+@dataclass(frozen=True)
+class ExtractionProtocol:
+    """How images are described with a network where nobody says otherwise: what it was published or tested with.
+
+    Attributes:
+        scales, resize, scale_pooling: see `Extractor`.
+        max_side: pixels that an image's longer side is shrunk to first; None leaves images as they are.
+        note: where the network is from and what it takes, on one line for result cards.
+    """
+
+    scales: tuple[float, ...]
+    resize: Resize = "released"
+    scale_pooling: ScalePooling = "mean"
+    max_side: int | None = None
+    note: str | None = None
+
+
 class BadImage(NamedTuple):
     """An image that could not be read, and why."""
 

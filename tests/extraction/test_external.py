@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,89 @@ def test_a_benchmark_whose_queries_are_in_the_gallery(tmp_path: Path) -> None:
     write_names(tmp_path / "d.txt", ["y/1", "x/1", "x/2"])
     given = read_descriptors(tmp_path / "d.npy", benchmark)
     np.testing.assert_array_equal(given.descriptors, rows[[1, 2, 0]])
+
+
+def write_hloc(path: Path, rows: NDArray[Any], names: list[str] = IMAGES) -> Path:
+    """A file as hloc writes it, in half precision, other things beside the descriptors."""
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed")
+    with h5py.File(path, "w") as file:
+        for name, row in zip(names, rows, strict=True):
+            file.create_group(name).create_dataset("global_descriptor", data=row.astype(np.float16))
+            file[name].create_dataset("image_size", data=[640, 480])
+    return path
+
+
+def test_hlocs_file_has_a_group_an_image(tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64]) -> None:
+    path = write_hloc(tmp_path / "d.h5", unit(raw)[::-1], IMAGES[::-1])
+    given = read_descriptors(path, benchmark)
+    assert given.normalised
+    np.testing.assert_allclose(given.descriptors, unit(raw), atol=2e-3)
+    write_hloc(tmp_path / "more.h5", unit(raw[[0, *range(len(raw))]]), ["elsewhere.jpg", *IMAGES])
+    np.testing.assert_array_equal(read_descriptors(tmp_path / "more.h5", benchmark).descriptors, given.descriptors)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: file.pop("jpg/b.jpg"), r"1 of 9 images are not listed: jpg/b\.jpg"),
+        (lambda file: file.clear(), "no image's group"),
+        (lambda file: file.create_dataset("x/global_descriptor", data=[1.0]), "lengths 5, 1"),
+    ],
+)
+def test_hlocs_file_without_what_is_wanted_is_refused(
+    tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64], change: Callable[[Any], None], message: str
+) -> None:
+    path = write_hloc(tmp_path / "d.h5", raw)
+    import h5py  # pyright: ignore[reportMissingImports]
+
+    with h5py.File(path, "a") as file:
+        change(file)
+    with pytest.raises(UserError, match=message):
+        read_descriptors(path, benchmark)
+    path.write_bytes(b"text")
+    with pytest.raises(UserError, match="is not an HDF5 file"):
+        read_descriptors(path, benchmark)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "fixed"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_column_of_lists(
+    tmp_path: Path, benchmark: Benchmark, raw: NDArray[np.float64], kind: str, named: bool
+) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from pyarrow import parquet
+
+    step = -1 if named else 1
+    value = arrow.float16() if kind == "float16" else arrow.float32()
+    rows = [list(row) for row in raw[::step].astype(np.float16 if kind == "float16" else np.float32)]
+    column = arrow.array(rows, arrow.list_(value, DIM) if kind == "fixed" else arrow.list_(value))
+    names = {"name": IMAGES[::step], "width": list(range(len(IMAGES)))} if named else {}
+    # In several groups of rows.
+    parquet.write_table(arrow.table({**names, "descriptor": column}), tmp_path / "d.parquet", row_group_size=4)
+    given = read_descriptors(tmp_path / "d.parquet", benchmark)
+    np.testing.assert_allclose(given.descriptors, unit(raw), atol=2e-3 if kind == "float16" else 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"vector": [[1.0]]}, "it holds vector"),
+        ({"descriptor": [[1.0, 2.0], [1.0]]}, "lengths 2, 1"),
+        ({"descriptor": [[1.0], None]}, "lengths 1, None"),
+        ({"descriptor": [[], []]}, "lengths 0"),
+        ({"descriptor": [["a"], ["b"]]}, "table of numbers"),
+        ({"descriptor": [1.0, 2.0]}, "not a Parquet file of descriptors"),
+        ({"descriptor": [[1.0]], "name": [3]}, "other things than names"),
+    ],
+    ids=str,
+)
+def test_columns_that_are_no_descriptors_are_refused(
+    tmp_path: Path, benchmark: Benchmark, columns: dict, message: str
+) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from pyarrow import parquet
+
+    parquet.write_table(arrow.table(columns), tmp_path / "d.parquet")
+    with pytest.raises(UserError, match=message) as caught:
+        read_descriptors(tmp_path / "d.parquet", benchmark)
+    assert "\n" not in str(caught.value)

@@ -80,12 +80,16 @@ def test_a_file_is_loaded_and_exported(parity: Path, tmp_path: Path) -> None:
     """MixVPR's, the smallest: a Lightning checkpoint of another project."""
     stored = {key: 0.02 * torch.rand(value.shape) for key, value in made_up("mixvpr", parity).items()}
     torch.save({"state_dict": stored, "epoch": 3}, tmp_path / "released.ckpt")
-    network = load_network(str(tmp_path / "released.ckpt"))
+    network = load_network(f"mixvpr:{tmp_path / 'released.ckpt'}")
     image = torch.randn(1, 3, 64, 96)
     expected = network(image)
     assert expected.shape == (1, 4096)
+    assert network.protocol is not None
+    assert (network.protocol.scales, network.side) == ((1.0,), 320)
+    with pytest.raises(UserError, match="its head is MixVPR"):
+        load_network(f"boq:{tmp_path / 'released.ckpt'}")
     with new_folder(tmp_path / "model") as folder:
-        write_model(folder, *from_released(tmp_path / "released.ckpt"))
+        write_model(folder, *from_released(f"mixvpr:{tmp_path / 'released.ckpt'}"))
     torch.testing.assert_close(load_network(str(tmp_path / "model"))(image), expected)
 
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from dolglab.commands.build_training import make_trainer
 from dolglab.commands.hydra_cli import as_plain
+from dolglab.contracts import ExtractionProtocol
 from dolglab.errors import UserError
 from dolglab.evaluation.evaluator import Evaluator, make_feature_extractor
 from dolglab.extraction.descriptor_store import fingerprint
@@ -29,12 +30,13 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
     """
     _check_sources(cfg)
     model, trained_by = _loaded(cfg.checkpoint, cfg.get("model"))
-    # As given, or as the checkpoint's run tested, else as the paper.
+    # As given, or as the checkpoint's run tested, or as the network's authors have it, else as the paper.
+    known: ExtractionProtocol = getattr(model, "protocol", None) or ExtractionProtocol(PAPER_SCALES)
     before: tuple[Any, ...] = (
-        trained_by.get("test_scales", PAPER_SCALES),
-        trained_by.get("resize", "released"),
-        trained_by.get("scale_pooling", "mean"),
-        value_at(trained_by, "data.max_side"),
+        trained_by.get("test_scales", known.scales),
+        trained_by.get("resize", known.resize),
+        trained_by.get("scale_pooling", known.scale_pooling),
+        value_at(trained_by, "data.max_side") or known.max_side,
         value_at(trained_by, "data.orientation") or "exif",
         value_at(trained_by, "data.colour") or "ignore",
     )
@@ -84,7 +86,7 @@ def assemble_evaluation(cfg: DictConfig) -> tuple[Evaluator, dict[str, Any]]:
     selection = selection_of(checkpoint) if checkpoint else {}
     licence = None if model is None else model.backbone.licence
     return evaluator, {
-        "protocol": protocol(*rescaling, max_side, selection, cfg.trainer.precision, orientation, colour),
+        "protocol": protocol(*rescaling, max_side, selection, cfg.trainer.precision, orientation, colour, known.note),
         "checkpoint": tensor_file(checkpoint) if checkpoint else None,
         "training": trained_on(read_run(checkpoint)) if checkpoint else None,
         "config": {"evaluate": as_plain(cfg), "train": trained_by or None, "licence": licence},
@@ -98,8 +100,9 @@ def _check_sources(cfg: DictConfig) -> None:
     alone = cfg.get("aggregate") is not None and _without_network(cfg)
     if cfg.checkpoint is None and cfg.get("model") is None and cfg.descriptors is None and not alone:
         raise UserError(
-            "give checkpoint=FILE, or model=imagenet_gem backbone=NAME for an untrained network, descriptors=FILE for "
-            "ready ones, or aggregate=asmk features=rootsift for no network at all"
+            "give checkpoint=FILE, or model=imagenet_gem backbone=NAME for an untrained network, model=any "
+            "model.source=NAME for anyone's, descriptors=FILE for ready ones, or aggregate=asmk features=rootsift for "
+            "no network at all"
         )
     if cfg.names is not None and cfg.descriptors is None:
         raise UserError("names=FILE goes with descriptors=FILE")

@@ -10,7 +10,7 @@ from dolglab.commands.typer_cli import Allow, Backend, run_command, user_errors
 from dolglab.contracts import Colour, Decoding, Engine
 from dolglab.errors import UserError
 
-MODEL = "A checkpoint, an exported folder (hf://OWNER/NAME), released weights, dinov2 or efficientnet_lite0."
+MODEL = "A checkpoint, an exported folder (hf://OWNER/NAME), released weights, dinov2, or KIND:WHAT (docs/models.md)."
 PLACES = "Folders, files, or a prefix such as s3://BUCKET/photos."
 LIST = "A file that names them, one a line or with NUL between them; - for standard input, as from find."
 SHARD = "Only part i of n, such as 1/4, where several machines share the work: see `dolglab library merge`."

@@ -8,7 +8,7 @@ import typer
 
 from dolglab.commands.typer_cli import run_command, user_errors
 
-RELEASED = "Released weights of DOLG, SALAD, MegaLoc, BoQ or MixVPR: a file, or hf://OWNER/NAME/FILE."
+RELEASED = "A released DOLG file (.pyth), hf://OWNER/NAME/FILE, or KIND:FILE of another (docs/models.md)."
 LIBRARY = "A library: its network, with what it was adapted by."
 CARD = "A result card of this checkpoint; may be given again. By default that of its run."
 LICENCE = "Licence of these weights, such as mit or cc-by-4.0, as the hub calls it."

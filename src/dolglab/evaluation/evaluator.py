@@ -242,14 +242,16 @@ def pictures_of(evaluator: Evaluator, ranking: Ranking, count: int) -> list[Pict
     """Inlier matches, and where the network looks, for `count` queries, from the best AP to the worst; main process."""
     reranker, extractor = evaluator.pipeline.rerank, evaluator.extractor.extractor
     pictures, bad = [], {image.name for image in ranking.bad}
+    # A network from elsewhere may give descriptors alone, and look nowhere.
+    looking = None if extractor is None or not getattr(extractor.model.backbone, "has_maps", True) else extractor.model
     for query in chosen_queries(shown_ap(ranking), count) if count else []:
         if isinstance(reranker, Spatial):
             pictures += _matches(evaluator, reranker, ranking, query)
         position = int(ranking.benchmark.queries[query])
-        if extractor is not None and ranking.benchmark.source.name(position) not in bad:
+        if looking is not None and ranking.benchmark.source.name(position) not in bad:
             # The query as it was described, at its own size.
             image = _pixels(evaluator, ranking.benchmark, position)
-            picture = attention_overlay(image, attention_scores(extractor.model, image))
+            picture = attention_overlay(image, attention_scores(looking, image))
             pictures.append((f"Attention in {ranking.benchmark.source.name(position)}", picture))
     return pictures
 

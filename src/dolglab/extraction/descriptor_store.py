@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -74,12 +74,17 @@ class DescriptorStore:
         """Positions whose descriptors are still to be made."""
         return np.flatnonzero(~self._available)
 
-    def put(self, positions: IntArray, descriptors: Float[Tensor, "b d"]) -> None:
-        """Keep some descriptors. Raises UserError for one that is not finite, which is not kept."""
+    def put(
+        self,
+        positions: IntArray,
+        descriptors: Float[Tensor, "b d"],
+        name: Callable[[int], str] = "the image at position {}".format,
+    ) -> None:
+        """Keep some descriptors, or none where one is not finite: raises UserError with its image's name."""
         rows = descriptors.detach().float().cpu().numpy()
         bad = ~np.isfinite(rows).all(1)
         if bad.any():
-            raise UserError(f"the network gave NaN or infinity for the image at position {positions[bad][0]}")
+            raise UserError(f"the network gave NaN or infinity for {name(int(positions[bad][0]))}")
         self.descriptors[positions] = rows
         self._available[positions] = True
 
@@ -149,6 +154,7 @@ class FeatureTarget(ABC):
     ) -> None:
         self.network = network
         self.images = len(benchmark.source)
+        self.image_name = benchmark.source.name
         self.about = {
             "format": FORMAT,
             "benchmark": benchmark.name,
@@ -226,7 +232,7 @@ class DescriptorTarget(FeatureTarget):
     def process(self, group: Group) -> None:
         positions = np.array([position for position, _ in group])
         with torch.inference_mode():
-            self.store.put(positions, self.extractor.together([image for _, image in group]))
+            self.store.put(positions, self.extractor.together([image for _, image in group]), self.image_name)
 
 
 @runtime_checkable

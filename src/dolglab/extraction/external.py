@@ -18,6 +18,9 @@ from dolglab.data.sources import IMAGE_SUFFIXES
 from dolglab.errors import UserError, truncate_list
 from dolglab.retrieval.large_arrays import assemble, row_chunks
 
+SUFFIXES = (".npy", ".mat", ".safetensors", ".h5", ".parquet")
+# The data set that hloc keeps in each image's group.
+HLOC_KEY = "global_descriptor"
 # Bytes of descriptors up to which they are brought into memory, and bytes of them in work at a time.
 IN_MEMORY, CHUNK_BYTES = 2**30, 2**23
 # Lengths this near to 1 are left as they are: float32 does not get much nearer.
@@ -83,7 +86,7 @@ def read_descriptors(
     """The descriptors in a file, one for each image of the benchmark.
 
     Without names they stand in the benchmark's order: gallery, distractors, queries. With names (`names`, else those in
-    a `.safetensors`, else the `.txt` beside the file) each image gets the row of its name (see `align`), which is its
+    the file itself, else the `.txt` beside the file) each image gets the row of its name (see `align`), which is its
     path as rankings give it; rows of other images are left out.
 
     What has to be copied and is larger than `in_memory` goes to a temporary file in TMPDIR, which is gone with the
@@ -132,9 +135,10 @@ def read_table(path: Path, fits: Fits) -> Table:
     """The descriptors in a file.
 
     Args:
-        path: `.npy`, (images, D); `.mat` of MATLAB v5 with X, (D, gallery), and Q, (D, queries); or `.safetensors` with
+        path: `.npy`, (images, D); `.mat` of MATLAB v5 with X, (D, gallery), and Q, (D, queries); `.safetensors` with
             `descriptors`, (images, D), or `gallery` and `queries`, and where given their `names`, a JSON list in the
-            metadata.
+            metadata; `.h5` of hloc's, with a `global_descriptor` in a group named as each image; or `.parquet` with a
+            column `descriptor` of lists, and perhaps one of each image's `name`.
         fits: whether parts with these numbers of rows may be meant. A `.mat` whose columns do not fit, and whose rows
             do, is taken as transposed.
 
@@ -143,7 +147,7 @@ def read_table(path: Path, fits: Fits) -> Table:
             differ.
     """
     if path.is_dir():
-        raise UserError(f"{path} is a folder: descriptors are read from a .npy, .mat or .safetensors file")
+        raise UserError(f"{path} is a folder: descriptors are read from {', '.join(SUFFIXES)} files")
     if not path.exists():
         raise UserError(f"descriptors not found: {path}")
     match path.suffix.lower():
@@ -153,8 +157,12 @@ def read_table(path: Path, fits: Fits) -> Table:
             table = _read_mat(path, fits)
         case ".safetensors":
             table = _read_safetensors(path)
+        case ".h5":
+            table = _read_hloc(path)
+        case ".parquet":
+            table = _read_parquet(path)
         case _:
-            raise UserError(f"{path}: descriptors are read from .npy, .mat and .safetensors, not from {path.name}")
+            raise UserError(f"{path}: descriptors are read from {', '.join(SUFFIXES)} files, not from {path.name}")
     dims = [part.shape[1] for part in table.parts]
     if len(set(dims)) > 1:
         raise UserError(f"{path}: the gallery's descriptors have {dims[0]} dimensions, the queries' {dims[1]}")
@@ -284,6 +292,62 @@ def _read_safetensors(path: Path) -> Table:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: the names in its metadata are not a JSON list of names")
     return Table(parts, names)
+
+
+def _read_hloc(path: Path) -> Table:
+    try:
+        import h5py  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
+        raise UserError(f"{path} wants h5py: pip install 'dolglab[descriptors]'") from None
+    found: dict[str, NDArray[Any]] = {}
+
+    def keep(name: str, item: Any) -> None:
+        image, _, key = name.rpartition("/")
+        if key == HLOC_KEY and isinstance(item, h5py.Dataset):
+            found[image] = item[()].ravel()
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(keep)
+    except Exception as error:
+        raise UserError(f"{path} is not an HDF5 file that can be read ({_line(error)})") from error
+    lengths = Counter(len(row) for row in found.values())
+    if len(lengths) != 1:
+        what = f"descriptors of lengths {truncate_list(list(map(str, lengths)))}" if lengths else "no image's group"
+        raise UserError(
+            f"{path}: hloc's files have a group an image with {HLOC_KEY}, all of one length: here is {what}"
+        )
+    return Table((_checked(np.stack(list(found.values())), path, HLOC_KEY),), list(found))
+
+
+def _read_parquet(path: Path) -> Table:
+    try:
+        import pyarrow.compute
+        from pyarrow import parquet
+    except ModuleNotFoundError:
+        raise UserError(f"{path} wants pyarrow: pip install 'dolglab[descriptors]'") from None
+    # Its functions are made when it is imported.
+    compute: Any = pyarrow.compute
+    try:
+        columns = parquet.read_schema(path).names
+        if "descriptor" not in columns:
+            raise UserError(f"{path} must hold a column descriptor; it holds {truncate_list(columns, 8) or 'nothing'}")
+        table = parquet.read_table(path, columns=[name for name in ("name", "descriptor") if name in columns])
+        lists = table["descriptor"]
+        lengths = compute.unique(compute.list_value_length(lists)).to_pylist()
+        if len(lengths) != 1 or not lengths[0]:
+            raise UserError(
+                f"{path}: its descriptors are of lengths {truncate_list(list(map(str, lengths)))}, not of one"
+            )
+        values = compute.list_flatten(lists).to_numpy().reshape(len(table), -1)
+        names = table["name"].to_pylist() if "name" in columns else None
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} is not a Parquet file of descriptors ({_line(error)})") from error
+    if names is not None and not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: its column name holds other things than names")
+    return Table((_checked(values, path, "descriptor"),), names)
 
 
 def _checked(part: Any, path: Path, what: str) -> NDArray[Any]:

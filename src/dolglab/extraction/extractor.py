@@ -6,6 +6,7 @@ Also the attention map of a photo, and what a cosine is made of.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -77,7 +78,7 @@ class Extractor:
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return next(self.model.parameters()).device
+        return device_of(self.model)
 
     def buckets(self) -> ShapeBuckets[Image]:
         """A new `ShapeBuckets` that gathers images into groups for `together`."""
@@ -94,6 +95,11 @@ class Extractor:
     def describe(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """RGB images in 0..255 to descriptors, at the size they have."""
         return self.model(self.model.backbone.normalise(pixels))
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network is, by its first tensor: those of other projects may have no parameter."""
+    return next(itertools.chain(model.parameters(), model.buffers())).device
 
 
 def join_scales(descriptors: Float[Tensor, "s b d"], scale_pooling: ScalePooling) -> Float[Tensor, "b d"]:
@@ -118,7 +124,7 @@ def rescale(pixels: Float[Tensor, "b 3 h w"], scale: float, resize: Resize) -> F
 
 def attention_scores(model: DescriptorModel, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h1 w1"]:
     """Scores from 0 on a grid over the whole photo, at its own size. The network must be in eval mode."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     with torch.inference_mode():
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
         maps = model.local_maps(model.backbone.normalise(pixels))
@@ -214,7 +220,7 @@ def fuse_batch_norm(model: M) -> M:
     """
     plain = copy.deepcopy(model).eval()
     trial = torch.rand(1, 3, *trial_size(plain), generator=torch.Generator().manual_seed(0))
-    trial = trial.to(next(plain.parameters()).device)
+    trial = trial.to(device_of(plain))
     with torch.inference_mode(False), torch.no_grad():
         pairs, before = _conv_norm_pairs(plain, trial)
         if not pairs:

@@ -50,6 +50,8 @@ class NetworkLocalFeatures:
         check_protocol(scales, "released")
         if model is None:
             raise UserError("features=network needs one: give checkpoint=FILE or model=NAME, or take features=rootsift")
+        if not getattr(model.backbone, "has_maps", True):
+            raise UserError(f"{model.backbone.name} gives descriptors alone: features=rootsift has local features")
         if max_features < 1 or not 0 <= overlap <= 1:
             raise UserError(
                 f"features.max_features is at least 1 and features.overlap 0 to 1, not {max_features} and {overlap}"

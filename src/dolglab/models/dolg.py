@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dolglab.contracts import DEFAULT_SIDE, Features, LocalMaps
+from dolglab.contracts import DEFAULT_SIDE, ExtractionProtocol, Features, LocalMaps
 from dolglab.errors import UserError
 from dolglab.models.backbone import FeatureBackbone
 from dolglab.models.fusion import orthogonal_fusion
@@ -106,11 +106,13 @@ class GlobalDescriptor(nn.Module):
             that end in a descriptor.
         init: how the layer begins, see `init_linear`.
         batch_norm: standardise the pooled feature before the layer, as `DOLG` does what is fused.
+        unit: L2-normalise the pooled feature before the layer (Radenovic et al., PAMI 2018), and not `batch_norm`.
 
     Attributes:
         side: as that of `DOLG`.
+        protocol: how images are described with it, where it is known from elsewhere.
 
-    Raises UserError for a `batch_norm` without a layer.
+    Raises UserError for a `batch_norm` or `unit` without a layer, and for both.
     """
 
     def __init__(
@@ -120,17 +122,21 @@ class GlobalDescriptor(nn.Module):
         dim: int | None = 512,
         init: str = "default",
         batch_norm: bool = False,
+        unit: bool = False,
     ) -> None:
         super().__init__()
         self.side: int = getattr(backbone, "side", DEFAULT_SIDE)
+        self.protocol: ExtractionProtocol | None = None
         self.backbone = backbone
         self.pooling = pooling(backbone.out_channels[1])
         width = pooled_length(self.pooling, backbone.out_channels[1])
         self.dim = width if dim is None else dim
         check_sizes(dim=self.dim)
-        if batch_norm and dim is None:
-            raise UserError("model.batch_norm=true stands before a layer, and model.dim=null has none")
-        self.norm = nn.BatchNorm1d(width) if batch_norm else nn.Identity()
+        if (batch_norm or unit) and dim is None:
+            raise UserError("model.batch_norm=true and model.unit=true stand before a layer: model.dim=null has none")
+        if batch_norm and unit:
+            raise UserError("model.batch_norm=true and model.unit=true exclude each other")
+        self.norm = nn.BatchNorm1d(width) if batch_norm else L2Norm() if unit else nn.Identity()
         self.fc = None if dim is None else nn.Linear(width, dim)
         if self.fc is not None:
             init_linear(self.fc, init)
@@ -190,6 +196,14 @@ class AdaptedDescriptor(nn.Module):
     def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
         """As the network's."""
         return self.network.local_maps(images)
+
+
+class L2Norm(nn.Module):
+    """Vectors to vectors of length 1."""
+
+    def forward(self, x: Float[Tensor, "b c"]) -> Float[Tensor, "b c"]:
+        """L2-normalised rows."""
+        return F.normalize(x)
 
 
 # DELG is a GlobalDescriptor with a local head.

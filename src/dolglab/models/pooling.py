@@ -112,6 +112,14 @@ class RegionalGeM(GeM):
         return super().forward(regional_gem(features, self.region_p, self.window, self.eps))
 
 
+class UnitGeM(GeM):
+    """GeM of cells that are L2-normalised over their channels first (Berton et al., CVPR 2022, CosPlace)."""
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
+        """A map to a vector, float32."""
+        return super().forward(F.normalize(features.float(), dim=1))
+
+
 class AvgPool(nn.Module):
     """The mean over space."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,15 +68,9 @@ def read_released(source: str | Path | Mapping[str, Tensor], name: str = "the st
     stored = tensors_of(source if isinstance(source, Mapping) else read_file(source), name)
     backbone, aspp = _network_of(stored, name), any(key.startswith("localmodel.aspp.") for key in stored)
     network, modules = build_model(released_config(backbone, aspp)).state_dict(), released_modules(backbone, aspp)
-    parts = [(*ours.rpartition("."), ours) for ours in network]
-    names = {f"{modules[module]}.{tensor}": ours for module, _, tensor, ours in parts}
     # The head's are of any shape.
     head = {key: stored.get(key, torch.empty(0)) for key in (CENTRES, MEAN_COSINE)}
-    expected = {theirs: network[ours] for theirs, ours in names.items()} | head
-    stored = with_counters(stored, expected)
-    check_fit(expected, stored, name)
-    check_finite(stored, name)
-    model = {ours: stored[theirs] for theirs, ours in names.items()}
+    model = fitted(network, modules, stored, name, head)
     model["backbone.net.conv1.weight"] = model["backbone.net.conv1.weight"].flip(1)
     return Released(backbone, aspp, model, stored[CENTRES], stored[MEAN_COSINE])
 
@@ -98,20 +92,52 @@ def released_config(backbone: str, aspp: bool) -> dict[str, Any]:
 
 def released_modules(backbone: str, aspp: bool) -> dict[str, str]:
     """The released names of our network's modules; what they hold has the same names in both."""
-    found = {"pooling": "pool_g", "fc_global": "fc_t", "fc": "fc"}
-    found |= {"backbone.net.conv1": "globalmodel.stem.conv", "backbone.net.bn1": "globalmodel.stem.bn"}
-    for stage, count in enumerate(BLOCKS[backbone], start=1):
-        for block in range(count):
-            theirs, ours = f"globalmodel.s{stage}.b{block + 1}", f"backbone.net.layer{stage}.{block}"
-            if block == 0:
-                found |= {f"{ours}.downsample.0": f"{theirs}.proj", f"{ours}.downsample.1": f"{theirs}.bn"}
-            for place, letter in enumerate("abc", start=1):
-                found |= {f"{ours}.conv{place}": f"{theirs}.f.{letter}", f"{ours}.bn{place}": f"{theirs}.f.{letter}_bn"}
+    found = {"pooling": "pool_g", "fc_global": "fc_t", "fc": "fc", **pycls_modules(BLOCKS[backbone], "globalmodel.")}
     if aspp:
         found |= {"local.aspp.pool": "localmodel.aspp.im_pool.1", "local.aspp.project": "localmodel.aspp.conv_after.0"}
         found |= {f"local.aspp.branches.{i}": f"localmodel.aspp.aspp.{i}" for i in range(4)}
     attention = {"conv": "conv1", "norm": "bn", "score": "conv2"}
     return found | {f"local.attention.{ours}": f"localmodel.{theirs}" for ours, theirs in attention.items()}
+
+
+def fitted(
+    network: Mapping[str, Tensor],
+    modules: Mapping[str, str],
+    stored: Mapping[str, Tensor],
+    name: str,
+    beside: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Stored tensors under our names.
+
+    Args:
+        network: our tensors.
+        modules: the file's names of our modules, by ours.
+        stored: the file's tensors.
+        name: what error messages call it.
+        beside: what the file has to hold besides, by its names.
+
+    Raises UserError for tensors missing, unknown, of another shape or not finite.
+    """
+    parts = [(*ours.rpartition("."), ours) for ours in network]
+    names = {f"{modules[module]}.{tensor}": ours for module, _, tensor, ours in parts}
+    expected = {theirs: network[ours] for theirs, ours in names.items()} | dict(beside or {})
+    stored = with_counters(stored, expected)
+    check_fit(expected, stored, name)
+    check_finite(stored, name)
+    return {ours: stored[theirs] for theirs, ours in names.items()}
+
+
+def pycls_modules(blocks: Sequence[int], prefix: str) -> dict[str, str]:
+    """The names that pycls gives the modules of our ResNet with so many bottleneck blocks a stage, below a prefix."""
+    found = {"backbone.net.conv1": f"{prefix}stem.conv", "backbone.net.bn1": f"{prefix}stem.bn"}
+    for stage, count in enumerate(blocks, start=1):
+        for block in range(count):
+            theirs, ours = f"{prefix}s{stage}.b{block + 1}", f"backbone.net.layer{stage}.{block}"
+            if block == 0:
+                found |= {f"{ours}.downsample.0": f"{theirs}.proj", f"{ours}.downsample.1": f"{theirs}.bn"}
+            for place, letter in enumerate("abc", start=1):
+                found |= {f"{ours}.conv{place}": f"{theirs}.f.{letter}", f"{ours}.bn{place}": f"{theirs}.f.{letter}_bn"}
+    return found
 
 
 def _network_of(stored: Mapping[str, Tensor], name: str) -> str:

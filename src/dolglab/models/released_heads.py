@@ -17,7 +17,6 @@ from torch import Tensor
 
 from dolglab.errors import UserError
 from dolglab.models.checkpoint import build_model
-from dolglab.models.dolg import DescriptorModel
 from dolglab.models.weights import below, check_finite, check_fit, read_file, tensors_of, with_counters
 
 TRUNK, HEAD = "backbone.", "aggregator."
@@ -41,14 +40,6 @@ class ReleasedHead:
 def is_released_head(tensors: Mapping[str, Tensor]) -> bool:
     """Whether tensors have the names of one of these."""
     return any(key.startswith(HEAD) for key in tensors)
-
-
-def load_released_head(source: str | Path | Mapping[str, Tensor], name: str = "the state dict") -> DescriptorModel:
-    """The network of released weights, in eval mode. Raises UserError as `read_released_head`."""
-    released = read_released_head(source, name)
-    model = build_model(released.config)
-    model.load_state_dict(released.model)
-    return model.eval()
 
 
 def read_released_head(source: str | Path | Mapping[str, Tensor], name: str = "the state dict") -> ReleasedHead:

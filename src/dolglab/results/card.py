@@ -122,10 +122,12 @@ def protocol(
     precision: str,
     orientation: str = "exif",
     colour: str = "ignore",
+    network: str | None = None,
 ) -> dict[str, object]:
     """The part of a card without which its figures mean nothing; `selection` are the sets that chose the weights.
 
-    Of methods that rescale no image, `scales` are empty, and there is no `resize` and no `scale_pooling`.
+    Of methods that rescale no image, `scales` are empty, and there is no `resize` and no `scale_pooling`. `network`
+    says of one from elsewhere where it is from and what it takes (`ExtractionProtocol.note`).
     """
     return {
         "scales": list(scales) or None,
@@ -138,6 +140,7 @@ def protocol(
         "precision": None if precision == "32-true" else precision,
         "orientation": None if orientation == "exif" else orientation,
         "colour": None if colour == "ignore" else colour,
+        "network": network,
     }
 
 

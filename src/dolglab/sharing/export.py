@@ -30,8 +30,7 @@ from dolglab.models.checkpoint import (
 )
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.released import read_released, released_config
-from dolglab.models.released_heads import is_released_head, read_released_head
-from dolglab.models.weights import read_file, tensors_of
+from dolglab.models.released_kinds import KINDS, read_kind
 from dolglab.results.card import read_card
 from dolglab.results.comparison_tables import summarize
 from dolglab.results.table_formats import to_markdown
@@ -124,16 +123,18 @@ def from_checkpoint(path: str | Path) -> Weights:
 
 
 def from_released(source: str | Path) -> Weights:
-    """What a released file holds; which landmark is which class is not known.
+    """What released weights hold: DOLG's, whose landmarks are not known by class, or KIND:FILE of `KINDS`.
 
-    Raises UserError as `read_released` and `read_released_head`.
+    Raises UserError as `read_released` and `read_kind`.
     """
-    stored = tensors_of(read_file(source), source)
-    if is_released_head(stored):
-        head = read_released_head(stored, str(source))
-        tensors = {f"model.{key}": value for key, value in head.model.items()}
-        return tensors, describe_run({"model": head.config}, [], NOTHING_KNOWN)
-    released = read_released(stored, str(source))
+    kind, _, file = str(source).partition(":")
+    if kind in KINDS:
+        found = read_kind(kind, file)
+        protocol = found.protocol
+        config = {"model": found.config, "data": {"max_side": protocol.max_side}, "test_scales": list(protocol.scales)}
+        config |= {"resize": protocol.resize, "scale_pooling": protocol.scale_pooling}
+        return {f"model.{key}": value for key, value in found.model.items()}, describe_run(config, [], NOTHING_KNOWN)
+    released = read_released(source)
     tensors = {f"model.{key}": value for key, value in released.model.items()}
     tensors |= {"head.weight": released.centres, "head.mean_cosine": released.mean_cosine}
     config = {"model": released_config(released.backbone, released.aspp)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,40 +27,59 @@ PRETRAINED: dict[str, tuple[dict[str, Any], str]] = {
     ),
 }
 PREFIX = "hf://"
-# A .ckpt (SALAD's, MixVPR's) is told by what it holds.
-RELEASED_SUFFIXES = (".pyth", ".pth", ".safetensors")
 HUB_HOST, HUB_TIMEOUT = "huggingface.co", 3.0
 
 
-def load_network(source: str) -> DescriptorModel:
-    """A network by what a person names, in eval mode.
+def load_network(
+    source: str | None,
+    trust: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: Sequence[int] | None = None,
+    licence: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> DescriptorModel:
+    """A network by what a person names, in eval mode. docs/models.md has a table of all names.
 
-    That is a checkpoint, an exported folder, an ONNX file of one, or hf://OWNER/NAME; released weights of DOLG, SALAD,
-    MegaLoc, BoQ or MixVPR (a file, or hf://OWNER/NAME/FILE); "dinov2" or "efficientnet_lite0", whose pretrained
-    features are pooled as they are.
+    Args:
+        source: a checkpoint, an exported folder, an ONNX file of one, or hf://OWNER/NAME; released DOLG weights
+            (.pyth, or hf://OWNER/NAME/FILE); "dinov2" or "efficientnet_lite0", whose pretrained features are pooled as
+            they are; KIND:FILE, released weights of `KINDS`; KIND:WHAT, a network of `FOREIGN`.
+        trust: let a network of `FOREIGN` run code that comes from outside.
+        mean, std, size, licence, arguments: what a network of `FOREIGN` takes and is built with, see `ForeignInput`.
 
-    Raises UserError for a source that is none of these.
+    Raises UserError for a source that is none of these, and as what reads it.
     """
     from dolglab.models.backbone import Backbone
     from dolglab.models.checkpoint import load_model
     from dolglab.models.dolg import GlobalDescriptor
     from dolglab.models.pooling import GeM
     from dolglab.models.released import load_released
-    from dolglab.models.released_heads import is_released_head, load_released_head
-    from dolglab.models.weights import read_file, tensors_of
+    from dolglab.models.released_kinds import KINDS, load_kind
+    from dolglab.sharing.foreign_sources import FOREIGN, open_foreign
 
+    if source is None:
+        raise UserError("model=any wants model.source=NAME, such as timm:resnet50.a1_in1k (docs/models.md)")
+    kind, _, what = source.partition(":")
+    options = {"mean": mean, "std": std, "size": size, "licence": licence, "arguments": dict(arguments or {})}
+    if kind in FOREIGN:
+        return open_foreign(source, options, trust)
+    if given := [name for name, value in options.items() if value]:
+        raise UserError(f"model.{given[0]} goes with {', '.join(FOREIGN)}: {source} says itself what it takes")
+    if kind in KINDS:
+        return load_kind(kind, what)
     if source in PRETRAINED:
         return GlobalDescriptor(Backbone(**PRETRAINED[source][0]), GeM, dim=None).eval()
     if is_hub_folder(source):
         from dolglab.sharing.hub import fetch
 
         return load_model(fetch(source))[0]
-    if is_released_file(source) or _is_foreign_checkpoint(source):
-        tensors = tensors_of(read_file(source), source)
-        return load_released_head(tensors, source) if is_released_head(tensors) else load_released(tensors)
+    if is_released_file(source):
+        return load_released(source)
     path = Path(source)
     if not path.exists():
-        raise UserError(f"no model {source}: no such file, and none of {', '.join(PRETRAINED)}")
+        kinds = ", ".join(f"{kind}:" for kind in (*FOREIGN, *KINDS))
+        raise UserError(f"no model {source}: no such file, none of {', '.join(PRETRAINED)}, and not {kinds}...")
     return load_model(path.parent if path.suffix == ".onnx" and path.is_file() else source)[0]
 
 
@@ -71,19 +90,7 @@ def is_hub_folder(source: str) -> bool:
 
 def is_released_file(source: str) -> bool:
     """Whether a source names released weights, here or on the hub."""
-    return source.endswith(RELEASED_SUFFIXES) or (source.startswith(PREFIX) and not is_hub_folder(source))
-
-
-def _is_foreign_checkpoint(source: str) -> bool:
-    """Whether a file is a .ckpt that does not say which network it holds, as this project's do."""
-    from dolglab.models.checkpoint import RUN_KEY
-    from dolglab.models.weights import read_pickle
-
-    path = Path(source)
-    if path.suffix != ".ckpt" or not path.is_file():
-        return False
-    found = read_pickle(path, source, mmap=True)
-    return isinstance(found, Mapping) and RUN_KEY not in found
+    return source.endswith(".pyth") or (source.startswith(PREFIX) and not is_hub_folder(source))
 
 
 def title_of(source: str) -> str:
@@ -96,7 +103,10 @@ def title_of(source: str) -> str:
 def address_of(source: str) -> str:
     """What names a network from any folder."""
     path = Path(source)
-    return str(path.resolve()) if source not in PRETRAINED and path.exists() else source
+    if source not in PRETRAINED and path.exists():
+        return str(path.resolve())
+    kind, colon, what = source.partition(":")
+    return f"{kind}:{Path(what).resolve()}" if colon and Path(what).is_file() else source
 
 
 def default_source() -> str:
