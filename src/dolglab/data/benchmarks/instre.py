@@ -65,10 +65,10 @@ def read_ground_truth(path: Path) -> tuple[list[str], list[str], tuple[IntArray,
     """
     import scipy.io
 
+    if not path.is_file():
+        raise UserError(f"{path} is missing ({FETCH})")
     try:
         raw = scipy.io.loadmat(path, simplify_cells=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}; {FETCH})") from error
     except Exception as error:  # scipy raises nearly anything for what is no MATLAB file.
         raise UserError(f"{path} is no MATLAB file of version 5 ({error})") from error
     try:

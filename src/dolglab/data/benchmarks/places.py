@@ -38,7 +38,7 @@ SIDES = ("database", "queries")
 # What a table of positions may have: metres of UTM on the datum WGS84, which names of images hold too.
 CSV_COLUMNS = ("image", "utm_east", "utm_north")
 MSLS_CITIES = ("cph", "sf")
-HINT = "dolglab prepare task=places says what to fetch"
+HINT = "docs/benchmarks.md says what to fetch, and where it must lie"
 RECALL = "share of all queries with an image within {near} among the first k"
 SIZES = "whole, not cropped; the size is the method's (224 to 640 pixels are usual)"
 ORDER = "equal scores stand in the order of sorted names; inner products of unit descriptors, whose order L2 has too"
