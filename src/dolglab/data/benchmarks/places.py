@@ -160,11 +160,10 @@ def msls_benchmark(
 
 def _msls_part(root: Path, folder: str) -> Places:
     """The images of one city's database or queries."""
-    hint = "MSLS is handed out at mapillary.com/dataset/places: train_val/CITY/{database,query} with patch 1.1"
     home = root / folder
-    rows = read_table(home / "postprocessed.csv", ("key", "easting", "northing"), hint)
+    rows = read_table(home / "postprocessed.csv", ("key", "easting", "northing"), HINT)
     subtasks, raw = (
-        read_table(home / file, ("key", column), hint)
+        read_table(home / file, ("key", column), HINT)
         for file, column in (("subtask_index.csv", "all"), ("raw.csv", "pano"))
     )
     keys = [row["key"] for row in rows]

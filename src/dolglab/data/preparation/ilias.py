@@ -58,9 +58,10 @@ def fetch_ilias(
         # Without them nobody knows what else there is.
         return
     shards = shards_of(distractor_names(root, variant))
-    done = root / DONE / variant
     numbers = archive_numbers(archives, len(shards)) if shards else []
-    left = [name for name in (CORE, *(list(shards)[number] for number in numbers)) if not (done / name).exists()]
+    # What is kept of a shard is another part for each variant.
+    done = {CORE: root / DONE / CORE, **{name: root / DONE / variant / name for name in shards}}
+    left = [name for name in (CORE, *(list(shards)[number] for number in numbers)) if not done[name].exists()]
     sums = read_sums(root / CHECKSUMS)
     for start in range(0, len(left), parallel):
         remotes = [_archive(sums, name, root) for name in left[start : start + parallel]]
@@ -74,7 +75,7 @@ def fetch_ilias(
                     wanted = set(shards[name].tolist())
                     folder = root / "yfcc100m" / name
                     unpack(remote.path, folder, True, lambda at, own=wanted, n=name: f"{n}/{at.name}".encode() in own)
-                write_text(done / name, "")
+                write_text(done[name], "")
                 remote.path.unlink()
 
         fetch(remotes, root, mode, parallel, finish)
