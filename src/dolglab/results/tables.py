@@ -181,7 +181,7 @@ def dataset_lines(cards: Sequence[Card]) -> list[str]:
     return [
         f"{name}: {b['queries']:,} queries, {b['gallery']:,} gallery images, digest {digest[:12]}"
         + (f", photographs: {b['release']}" if b.get("release") else "")
-        + "".join(f"; {topic}: {rule}" for topic, rule in b.get("protocol", {}).items())
+        + "".join(f". {topic.capitalize()}: {rule}" for topic, rule in b.get("protocol", {}).items())
         for (name, digest), b in benchmarks.items()
     ]
 
