@@ -193,6 +193,7 @@ def test_nothing_within_reach_is_no_benchmark(tmp_path: Path) -> None:
     [
         ("ilias", {"variant": "maxi"}),
         ("holidays", {"turned": "left"}),
+        ("instre", {"crop": "box"}),
         ("met", {"variant": "maxi"}),
         ("met", {"neighbours": []}),
         ("met", {"temperatures": [0.0]}),

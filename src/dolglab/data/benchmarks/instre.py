@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ def instre_benchmark(root: str | Path, crop: Crop = "pil", counts: Counts = None
     Raises UserError for a ground truth of another form, images that are missing or listed twice, other numbers.
     """
     root = Path(root)
+    if crop not in get_args(Crop):
+        raise UserError(f"benchmark.crop must be one of {', '.join(get_args(Crop))}, not {crop}")
     gallery, queries, positives, boxes = read_ground_truth(root / TRUTH)
     name = name or ("instre" if crop != "none" else "instre_uncropped")
     check_counts(name, root, len(gallery), len(queries), counts)

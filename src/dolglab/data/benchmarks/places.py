@@ -107,7 +107,7 @@ def nordland_benchmark(root: str | Path, name: str, every: int, tolerance: int, 
             raise UserError(f"benchmark.{key} must be a whole number from {least}, not {value}")
     sides = []
     for side, step in (("ref", 1), ("query", every)):
-        names = sorted(_images(root, side), key=lambda image: [int(part) for part in re.findall(r"\d+", image)])
+        names = sorted(_images(root, side), key=_by_numbers)
         frames = np.arange(len(names), dtype=np.float64) * step
         sides.append(Places(names, np.stack([np.zeros(len(frames)), frames], axis=1)))
     database, queries = sides
@@ -120,6 +120,11 @@ def nordland_benchmark(root: str | Path, name: str, every: int, tolerance: int, 
     return _benchmark(
         name, root, database, queries, tolerance, PlaceMeasure(), counts, RECALL.format(near=near), FAILURES
     )
+
+
+def _by_numbers(name: str) -> tuple[list[int], str]:
+    """Sorts names by the numbers in them, padded or not."""
+    return [int(part) for part in re.findall(r"\d+", name)], name
 
 
 def msls_benchmark(
