@@ -77,6 +77,7 @@ def test_places_from_a_table_of_positions(tmp_path: Path) -> None:
             put(tmp_path / side / row[:5], ord(row[0]) - ord("a"))
     benchmark = places_benchmark(tmp_path, "mine", split=".", positions=True)
     assert benchmark.source.name(0) == "database/a.jpg"
+    assert len(benchmark.notes) == len(places_benchmark(tmp_path, "mine", ".", True, counts=[2, None]).notes) + 1
     assert [own.tolist() for own in benchmark.ground_truth.easy] == [[0]]
 
 

@@ -50,7 +50,7 @@ def disc21_benchmark(
     root, name = Path(root), name or f"disc21_{subset}"
     lists = root / "list_files"
     references, queries = (read_lines(lists / f"{subset}_{kind}", FETCH) for kind in ("references", "queries"))
-    check_counts(name, root, len(references), len(queries), counts)
+    notes = check_counts(name, root, len(references), len(queries), counts)
     files = [
         listed_files(root / "images", [f"{folder}/{image}.jpg" for image in ids], FETCH)
         for folder, ids in (("references", references), ("queries", queries))
@@ -66,6 +66,7 @@ def disc21_benchmark(
         digest=fingerprint(files, positives),
         measure=CopyMeasure(depth),
         difficulties=FIGURES,
+        notes=notes,
         rules=Rules(
             f"micro-AP, recall at precision {PRECISION}, recall@k of matches; each query's first {depth} answers, "
             f"{LINES:,} in all at most, by their inner products",

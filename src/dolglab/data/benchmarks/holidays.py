@@ -50,7 +50,7 @@ def holidays_benchmark(
     root, name = Path(root), name or f"holidays_{turned}"
     listed = read_lines(root / LIST, FETCH)
     queries, positives = groups_of(listed, root / LIST)
-    check_counts(name, root, len(listed), len(queries), counts)
+    notes = check_counts(name, root, len(listed), len(queries), counts)
     files = listed_files(root / "jpg", listed, FETCH)
     orientation: Orientation = "ignore" if turned == "stored" else "exif"
     turns = read_rotations(root / ROTATIONS, listed) if turned == "upright" else {}
@@ -65,6 +65,7 @@ def holidays_benchmark(
         difficulties=("all",),
         orientation=orientation,
         itself=True,
+        notes=notes,
         rules=Rules(
             "mAP by trapezoids (holidays_map.py), a positive that is not found counts as one at precision 0",
             f"whole, {SAID[turned]}; the size is the method's (a longer side of 1,024 is usual)",

@@ -75,8 +75,11 @@ def ilias_benchmark(
     asked = listed_files(root / "ilias_core", queries, FETCH)
     distractors, listed = _distractors(root, variant, subset)
     gallery = len(images) + len(distractors)
-    check_counts(name, root, len(images) + listed, len(asked), counts)
-    partial = (f"subset: {len(distractors):,} of {listed:,} distractors",) if len(distractors) < listed else ()
+    notes = list(check_counts(name, root, len(images) + listed, len(asked), counts))
+    if len(distractors) < listed:
+        notes.append(f"subset: {len(distractors):,} of {listed:,} distractors")
+    if variant == "core":
+        notes.append("without distractors, which make ILIAS hard")
     members: dict[str, list[int]] = {}
     for place, image in enumerate(positives):
         members.setdefault(instance_of(image), []).append(place)
@@ -98,7 +101,7 @@ def ilias_benchmark(
         measure=measure,
         difficulties=measure.difficulties,
         orientation="exif",
-        notes=partial,
+        notes=tuple(notes),
         rules=Rules(
             "mAP@1000 over image queries, precision at each hit over min(1000, positives)",
             "whole, queries not cropped; turned by EXIF but for distractors; the size is the method's (official: the "

@@ -35,7 +35,7 @@ def instre_benchmark(root: str | Path, crop: Crop = "pil", counts: Counts = None
         raise UserError(f"benchmark.crop must be one of {', '.join(get_args(Crop))}, not {crop}")
     gallery, queries, positives, boxes = read_ground_truth(root / TRUTH)
     name = name or ("instre" if crop != "none" else "instre_uncropped")
-    check_counts(name, root, len(gallery), len(queries), counts)
+    notes = check_counts(name, root, len(gallery), len(queries), counts)
     files = [listed_files(root, names, FETCH) for names in (gallery, queries)]
     subsets = {subset: np.array([query.startswith(f"{subset}/") for query in queries]) for subset in SUBSETS}
     groups = {"all": np.ones(len(queries), np.bool_), **{key: of for key, of in subsets.items() if of.any()}}
@@ -50,6 +50,7 @@ def instre_benchmark(root: str | Path, crop: Crop = "pil", counts: Counts = None
         difficulties=tuple(groups),
         boxes=boxes,
         crop=crop,
+        notes=notes,
         rules=Rules(
             "mAP by trapezoids (compute_map.m), a positive that is not found counts as one at precision 0",
             "as published, at most 1,000 pixels; queries cropped to their boxes"

@@ -23,6 +23,7 @@ NOTHING = np.empty(0, np.int64)
 # How many images a published list has, gallery and queries; None where that was not established.
 Counts = Sequence[int | None] | None
 GALLERY_TIES = "equal scores stand in gallery order"
+UNCHECKED = "the number of images was not checked against a published one"
 # Names that are hashed or compared at a time.
 BLOCK = 1_000_000
 
@@ -54,14 +55,14 @@ class Rules:
         return {"measure": self.measure, "images": self.images, "ties": self.ties, "left out": self.left_out}
 
 
-def listed_files(root: Path, names: Sequence[str] | NDArray[np.bytes_], advice: str) -> Files:
+def listed_files(root: Path, names: Sequence[str], advice: str) -> Files:
     """The files of some names below `root`.
 
     Raises UserError for no folder, a name that comes twice, or files that are not there; `advice` says what to do.
     """
     if not root.is_dir():
         raise UserError(f"folder not found: {root} ({advice})")
-    encoded = encode_names(list(names)) if isinstance(names, list) else np.asarray(names, np.bytes_)
+    encoded = encode_names(names)
     check_distinct_names(encoded, root)
     sizes = file_sizes(root, encoded)
     require_all(root, encoded, sizes, advice)
@@ -77,10 +78,13 @@ def check_distinct_names(names: NDArray[np.bytes_], where: object) -> None:
         raise UserError(f"{where}: images are listed more than once: {first}")
 
 
-def check_counts(name: str, root: Path, gallery: int, queries: int, counts: Counts) -> None:
-    """Raise UserError for other numbers of images than `counts`, gallery and queries."""
+def check_counts(name: str, root: Path, gallery: int, queries: int, counts: Counts) -> tuple[str, ...]:
+    """Notes for the figures: that numbers of images were not checked, where they are not.
+
+    Raises UserError for other numbers than `counts`, gallery and queries.
+    """
     if counts is None:
-        return
+        return (UNCHECKED,)
     found = (gallery, queries)
     if len(counts) != 2 or not all(count is None or isinstance(count, int) for count in counts):
         raise UserError(f"benchmark.counts is null or two numbers, gallery and queries, not {counts}")
@@ -88,8 +92,9 @@ def check_counts(name: str, root: Path, gallery: int, queries: int, counts: Coun
         wanted = " and ".join(f"{'?' if count is None else f'{count:,}'}" for count in counts)
         raise UserError(
             f"{name} has {wanted} gallery images and queries, {root} has {gallery:,} and {queries:,}: another version, "
-            "or a part of it (benchmark.counts=null measures what is there)"
+            "or a part of it (benchmark.counts=null measures what is there, and says so)"
         )
+    return ()
 
 
 def make_benchmark(

@@ -70,7 +70,7 @@ def met_benchmark(
     database = read_listed(lists / DATABASE[variant], "id")
     test = read_listed(lists / "testset.json", "MET_id", optional=True)
     validation = read_listed(lists / "valset.json", "MET_id", optional=True) if len(grid) > 1 else []
-    check_counts(name, root, len(database), len(test), counts)
+    notes = check_counts(name, root, len(database), len(test), counts)
     files = [listed_files(root / "images", [path for path, _ in part], FETCH) for part in (database, test, validation)]
     labels, asked = (np.array([label for _, label in part], np.int64) for part in (database, [*test, *validation]))
     members = rows_by_landmark(labels.astype(np.str_))
@@ -86,6 +86,7 @@ def met_benchmark(
         digest=fingerprint(files, positives, labels.tolist(), asked.tolist()),
         measure=measure,
         difficulties=FIGURES,
+        notes=notes,
         rules=Rules(
             "GAP of one answer each test photograph, over exhibits; GAP- without photographs of none; ACC, the share "
             "of exhibits named rightly; nearest neighbours voting by softmax",

@@ -197,7 +197,7 @@ def _benchmark(
     left_out: str,
 ) -> Benchmark:
     gallery = len(database.names)
-    check_counts(name, root, gallery, len(queries.names), counts)
+    notes = check_counts(name, root, gallery, len(queries.names), counts)
     files = [listed_files(root, part.names, HINT) for part in (database, queries)]
     positives = within(queries.metres, database.metres, radius)
     return make_benchmark(
@@ -209,6 +209,7 @@ def _benchmark(
         digest=fingerprint(files, positives, measure.difficulties),
         measure=measure,
         difficulties=measure.difficulties,
+        notes=notes,
         rules=Rules(said, SIZES, left_out, ORDER),
     )
 

@@ -38,7 +38,7 @@ def products_benchmark(root: str | Path, counts: Counts = None, name: str = "sop
     """
     root = Path(root)
     rows = read_table(root / LIST, ("image_id", "class_id", "super_class_id", "path"), FETCH, separator=" ")
-    check_counts(name, root, len(rows), len(rows), counts)
+    notes = check_counts(name, root, len(rows), len(rows), counts)
     files = listed_files(root, [row["path"] for row in rows], FETCH)
     members = rows_by_landmark(np.array([row["class_id"] for row in rows], np.str_))
     positives = [members[row["class_id"]][members[row["class_id"]] != place] for place, row in enumerate(rows)]
@@ -53,6 +53,7 @@ def products_benchmark(root: str | Path, counts: Counts = None, name: str = "sop
         measure=measure,
         difficulties=measure.difficulties,
         itself=True,
+        notes=notes,
         rules=Rules(
             "share of photographs with another of their product among the first k, of the test split alone",
             "whole; shrinking to 256 pixels and cutting out 224 is usual, and not done here",
