@@ -30,7 +30,8 @@ Decoding = Literal["full", "scaled"]
 DEFAULT_SIDE = 1024
 # What describes photos of a library: this machine, or the nodes of a Ray cluster.
 Engine = Literal["local", "ray"]
-# What a benchmark has figures for: the difficulties of Revisited Oxford and Paris, the halves of GLDv2's solutions.
+# What a benchmark has figures for: the difficulties of Revisited Oxford and Paris, the halves of GLDv2's solutions, or
+# groups of queries and names of figures, of which "all" goes without saying.
 Difficulty = str
 DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard")
 USAGES: tuple[Difficulty, ...] = ("public", "private")
@@ -302,19 +303,22 @@ class Figures:
     """What a benchmark's rankings are worth.
 
     `answers` are those of recognition: (query, landmark, score), for the queries that have one. `curves` are the mean
-    interpolated precision at recall 0, 0.01, ..., 1, where the measure is about that.
+    interpolated precision at recall 0, 0.01, ..., 1, where the measure is about that. `notes` say what was chosen for
+    the figures, to be printed beside them.
     """
 
     evaluation: Evaluation
     kappas: Sequence[int] = ()
     answers: tuple[tuple[int, int, float], ...] = ()
     curves: Mapping[Difficulty, NDArray[np.float64]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable
 class Measure(Protocol):
     """What the rankings of a benchmark are worth; each benchmark brings its own."""
 
+    # What its figures are called; empty where the benchmark's `difficulties` are names of figures, such as recall@1.
     name: str
     # How many of a query's first answers it looks at.
     depth: int
@@ -341,7 +345,9 @@ class Benchmark:
     boxes x1, y1, x2, y2 in pixels, NaN where there is none. `difficulties` are those that mean something; `release`
     says which release of the photographs it is, where that is known; `notes` what sets it apart from the published
     benchmark, to be printed beside every figure of it. `measure` says what its rankings are worth;
-    `gallery_is_training` that the gallery is the training set, as in GLDv2's recognition.
+    `gallery_is_training` that the gallery is the training set, as in GLDv2's recognition. `protocol` says in words, by
+    topic, by which rules the figures are made (measure, images, ties, what is left out); it is printed and kept with
+    them. `orientation` is how photographs are turned where the benchmark says so itself.
     """
 
     name: str
@@ -358,21 +364,23 @@ class Benchmark:
     families: NDArray[np.str_] | None = None
     notes: tuple[str, ...] = ()
     gallery_is_training: bool = False
+    protocol: Mapping[str, str] = field(default_factory=dict)
+    orientation: Orientation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking(Figures):
     """What a benchmark run gave: its figures and the head of each query's ranking.
 
-    `notes` say what sets the figures apart from others of the benchmark, `stages` what made and ranked the descriptors,
-    `costs` what that took (seconds an image and a query, bytes an image); `before` are the answers before re-ranking.
+    `notes` say also what sets the figures apart from others of the benchmark, `stages` what made and ranked the
+    descriptors, `costs` what that took (seconds an image and a query, bytes an image); `before` are the answers before
+    re-ranking.
     """
 
     benchmark: Benchmark
     top: IntArray
     bad: tuple[BadImage, ...] = ()
     seconds: float = field(default=0.0, compare=False)
-    notes: tuple[str, ...] = ()
     stages: Mapping[str, object] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict, compare=False)
     before: IntArray | None = None

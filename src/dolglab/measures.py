@@ -204,6 +204,39 @@ class RevisitedMeasure:
         """There is none."""
 
 
+class GroupedAveragePrecision:
+    """mAP by trapezoids of positives that are not divided, over all queries and over groups of them.
+
+    Args:
+        groups: (Q,) by name which queries a figure is of.
+        kappas: the k of mP@k.
+    """
+
+    name = "mAP"
+    depth = 100
+
+    def __init__(self, groups: Mapping[Difficulty, NDArray[np.bool_]], kappas: Sequence[int] = (1, 5, 10)) -> None:
+        self.groups = dict(groups)
+        self.kappas = tuple(kappas)
+
+    def ground_truth_ids(self, truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
+        """Positives and junk of each query."""
+        return ground_truth_ids_of(truth)
+
+    def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
+        """Figures and precision-recall curve of each group."""
+        ranked = next(iter(rankings.values()))
+        ranks, counts = positive_ranks("medium", ranked, truth), np.array(positive_counts("medium", truth))
+        # Queries of other groups are left out as those without positives are.
+        own = {name: np.where(members, counts, 0).tolist() for name, members in self.groups.items()}
+        evaluation = {name: _scores(ranks, of, self.kappas) for name, of in own.items()}
+        curves = {name: mean_precision_at_recalls(ranks, of) for name, of in own.items()}
+        return Figures(evaluation, self.kappas, curves=curves)
+
+    def submission(self, ranking: Ranking) -> None:
+        """There is none."""
+
+
 # Recall 0, 0.01, ..., 1.
 STEPS = 100
 

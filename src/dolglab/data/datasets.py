@@ -215,7 +215,7 @@ class BenchmarkImages(Dataset[ImageBatch]):
         benchmark: its images, queries and crop rule.
         max_side: images larger than this are shrunk to it (by area) after the crop; None keeps every pixel.
         skip_bad: leave unreadable images out (they are listed in the batch) where an error is the rule.
-        reading: how they are read.
+        reading: how they are read; how they are turned the benchmark may say itself.
     """
 
     benchmark: InitVar[Benchmark]
@@ -226,6 +226,8 @@ class BenchmarkImages(Dataset[ImageBatch]):
     def __post_init__(self, benchmark: Benchmark) -> None:
         self.source: ImageSource = benchmark.source
         self.crop: Crop = benchmark.crop
+        if benchmark.orientation is not None:
+            self.reading = self.reading._replace(orientation=benchmark.orientation)
         self.boxes = np.full((len(benchmark.source), 4), np.nan)
         self.boxes[benchmark.queries] = benchmark.boxes
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import USAGES, Benchmark, Difficulty, Evaluation, Figures, GroundTruth, Measure, Ranked, Ranking
+from dolglab.data.benchmarks.listing import Rules
 from dolglab.data.folder import rows_by_landmark
 from dolglab.data.gldv2 import HINT, Kind, image_source, listed_ids, load_gldv2, open_csv, parse_ids
 from dolglab.data.sources import GLDv2Source, JoinedSource
@@ -22,6 +23,8 @@ from dolglab.measures import average_precision_at, gldv2_map_at_k, global_averag
 RETRIEVAL, RECOGNITION = "retrieval_solution_v2.1.csv", "recognition_solution_v2.1.csv"
 NOTHING = np.empty(0, np.int64)
 
+SIZES = "whole, in their published size unless max_side says otherwise"
+LEFT_OUT = "queries that the solution ignores"
 # As the solutions write them.
 SOLUTION_USAGES = ("Public", "Private", "Ignored")
 
@@ -55,7 +58,8 @@ def gldv2_retrieval(
         raise UserError(f"{path}: the query {empty[0]} counts but has no positives")
     positives = tuple(_places(images, gallery, path) for images in answers)
     images = image_source(root, "index", gallery, source), image_source(root, "test", queries, source)
-    return _benchmark(*images, usages, positives, GLDv2Retrieval(usages), name=name)
+    rules = Rules("mAP@100, precision at each hit over min(100, positives)", SIZES, LEFT_OUT)
+    return _benchmark(*images, usages, positives, GLDv2Retrieval(usages), name=name, protocol=rules.protocol())
 
 
 def gldv2_recognition(
@@ -98,6 +102,12 @@ def gldv2_recognition(
         GLDv2Recognition(usages, landmarks, tuple(shown), neighbours),
         name=f"{name}_top{neighbours}",
         gallery_is_training=True,
+        protocol=Rules(
+            f"GAP of one answer each image, over images of a landmark; the {neighbours} nearest training images vote",
+            SIZES,
+            LEFT_OUT,
+            "equal scores stand in the order of image ids",
+        ).protocol(),
         landmarks=landmarks,
         shown=tuple(shown),
     )

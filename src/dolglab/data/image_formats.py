@@ -115,6 +115,17 @@ def without_padding(data: bytes) -> bytes:
     return b"".join([data[:2], *parts]) if parts else data
 
 
+def with_orientation(data: bytes, orientation: int) -> bytes:
+    """A JPEG whose EXIF says that orientation, 1 to 8, and nothing else; what is no JPEG as it is."""
+    kept = [data[start:end] for start, end in _segments(data) if not data.startswith(EXIF_MARK, start + 4)]
+    if not data.startswith(b"\xff\xd8") or not kept:
+        return data
+    # A TIFF of one directory with one entry, a short, and no further directory.
+    tiff = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, ORIENTATION_TAG, 3, 1, orientation, 0, 0)
+    block = EXIF_MARK + tiff
+    return b"".join([data[:2], b"\xff\xe1", struct.pack(">H", len(block) + 2), block, *kept])
+
+
 def jpeg_header_end(data: bytes) -> int:
     """Where the first scan of a JPEG begins, its marker first; the length of what has none."""
     return next((start for start, end in _segments(data) if end == len(data)), len(data))

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark, Crop, GroundTruth, ImageSource
+from dolglab.data.benchmarks.listing import Rules
 from dolglab.data.folder import digest
 from dolglab.data.sources import FolderSource, JoinedSource, encode_names, file_sizes, require_all
 from dolglab.errors import UserError, truncate_list
@@ -26,6 +27,11 @@ from dolglab.measures import RevisitedMeasure
 # Which release of the photographs a folder holds.
 RELEASE = "release.json"
 CROPS: tuple[Crop, ...] = ("pil", "trunc", "none")
+CUT = {
+    "pil": "cropped to their boxes, edges rounded",
+    "trunc": "cropped to their boxes, fractions of edges cut off",
+    "none": "not cropped",
+}
 # The distractors' list, and how many were published.
 LIST, PUBLISHED = "revisitop1m.txt", 1_001_001
 
@@ -208,6 +214,11 @@ def revisited_benchmark(
         measure=RevisitedMeasure(),
         release=_release(root / RELEASE),
         notes=_notes(listed, lists, others),
+        protocol=Rules(
+            "mAP and mP@k by trapezoids, a positive that is not found counts as one at precision 0",
+            f"whole, in their published size unless max_side says otherwise; queries {CUT[crop]}",
+            "junk, which takes no rank; queries without a positive at a difficulty",
+        ).protocol(),
     )
     if others:
         benchmark = with_distractors(benchmark, others)

@@ -68,6 +68,7 @@ BENCHMARK_FIELDS: Fields = {
 }
 # What a card may say besides: cards of before did not, and most runs have nothing to say.
 OPTIONAL_FIELDS: Fields = {
+    "protocol": dict,
     "notes": list,
     "stages": dict,
     "costs": dict,
@@ -167,6 +168,7 @@ def _benchmark_result(ranking: Ranking) -> dict[str, Any]:
         "seconds": ranking.seconds,
     }
     optional = {
+        "protocol": benchmark.protocol,
         "notes": (*benchmark.notes, *ranking.notes),
         "stages": ranking.stages,
         "costs": ranking.costs,
@@ -281,7 +283,7 @@ def caveats(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
 
 def brief_card(card: Mapping[str, Any]) -> dict[str, Any]:
     """A card as an experiment keeps it: without the configuration, and of each benchmark only what a table shows."""
-    identity = ("name", "digest", "queries", "gallery", "crop", "release", "measure", "map", "mp_at_k")
+    identity = ("name", "digest", "queries", "gallery", "crop", "release", "measure", "protocol", "map", "mp_at_k")
     benchmarks = [
         {
             **{key: benchmark[key] for key in identity if key in benchmark},
@@ -346,7 +348,8 @@ def gain_line(baseline: str, before: Ranking, after: Ranking) -> str:
     bounds = "no interval" if math.isnan(low) else f"95 % interval {low:+.2f} to {high:+.2f}"
     verdict = "better" if low > 0 else "perhaps better, perhaps by chance,"
     return (
-        f"{benchmark.name}: {verdict if points > 0 else 'not better'} than {baseline}: {benchmark.measure.name} "
+        f"{benchmark.name}: {verdict if points > 0 else 'not better'} than {baseline}: "
+        f"{benchmark.measure.name or difficulty} "
         f"{100 * old['map']:.2f} -> {100 * new['map']:.2f} %, {points:+.2f} points ({bounds}, "
         f"{len(benchmark.queries)} queries)"
     )

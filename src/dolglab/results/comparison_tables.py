@@ -33,7 +33,7 @@ from dolglab.results.tables import (
     value_of,
 )
 
-INTERVALS = f"With each mAP stands its 95 % interval: percentile bootstrap over the queries, {DRAWS:,} draws."
+INTERVALS = f"With each {{}} stands its 95 % interval: percentile bootstrap over the queries, {DRAWS:,} draws."
 GAP = "GAP is measured on one list of all queries' answers; it is no mean over queries, and has no interval."
 PAIRED = "Differences are paired: both rows are drawn with the same queries. One whose interval holds 0 may be chance."
 TIMES = "Times hold for the machine of each run."
@@ -51,15 +51,17 @@ def summarize(cards: Sequence[Card], against: str | None = None) -> Summary:
         Cell(name, notes.mark(protocol) if protocol else ())
         for name, protocol in zip(row_names(cards), own, strict=True)
     ]
-    figures = figure_table("Mean average precision, %", cards, map_columns(cards), headings, notes)
+    measures = {benchmark.get("measure", "mAP") for card in cards for benchmark in card["benchmarks"]}
+    only_map = all(measure.startswith("mAP") or measure == "GAP" for measure in measures)
+    title = "Mean average precision, %" if only_map else "Figures, %"
+    figures = figure_table(title, cards, map_columns(cards), headings, notes)
     differences = difference_table(cards, headings, notes, against)
     costs = cost_table(cards, headings)
     lookalikes = lookalike_table(cards, headings, notes)
     tables = [figures, differences, costs, lookalikes, *precision_tables(cards, headings, notes)]
-    measures = {benchmark.get("measure", "mAP") for card in cards for benchmark in card["benchmarks"]}
     lines = {
         f"{'Protocol, the same in all rows' if any(own) else 'Protocol'}: {shared}": bool(shared),
-        INTERVALS: bool(measures - {"GAP"}),
+        INTERVALS.format("mAP" if only_map else "mean over queries"): bool(measures - {"GAP"}),
         GAP: "GAP" in measures,
         PAIRED: bool(differences.columns),
         TIMES: bool(costs.columns),

@@ -138,8 +138,13 @@ def shown_difficulty(ranking: Ranking) -> Difficulty:
 
 
 def shown_ap(ranking: Ranking) -> NDArray[np.float64]:
-    """Average precision of each query at the difficulty that is shown; NaN of those left out."""
-    return np.asarray(ranking.evaluation[shown_difficulty(ranking)]["ap"], np.float64)
+    """Average precision of each query at the difficulty that is shown; NaN of those left out.
+
+    Of a figure of all queries' answers together, which has none, that of the first figure that has.
+    """
+    shown = (shown_difficulty(ranking), *ranking.evaluation)
+    values = [np.asarray(ranking.evaluation[difficulty]["ap"], np.float64) for difficulty in shown]
+    return next((ap for ap in values if np.isfinite(ap).any()), values[0])
 
 
 def chosen_queries(ap: NDArray[np.float64], count: int) -> list[int]:

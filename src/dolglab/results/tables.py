@@ -157,7 +157,7 @@ def map_columns(cards: Sequence[Card]) -> list[Column]:
         known = [difficulty for difficulty in (*DIFFICULTIES, *USAGES) if difficulty in present]
         for difficulty in dict.fromkeys([*known, *present]):
             alone = "mAP" if len(present) == 1 else difficulty
-            label = alone if measure == "mAP" else f"{difficulty} {measure}"
+            label = alone if measure == "mAP" else f"{difficulty} {measure}".removeprefix("all ").strip()
             columns.append(Column(dataset, name, label, difficulty))
     return columns
 
@@ -176,11 +176,12 @@ def cell_notes(card: Card, dataset: Dataset, notes: Footnotes) -> tuple[str, ...
 
 
 def dataset_lines(cards: Sequence[Card]) -> list[str]:
-    """A line on each data set: its size and the digest that identifies its ground truth."""
+    """A line on each data set: its size, the digest that identifies its ground truth, and its own protocol."""
     benchmarks = {dataset: benchmark for card in cards for dataset, benchmark in by_dataset(card).items()}
     return [
         f"{name}: {b['queries']:,} queries, {b['gallery']:,} gallery images, digest {digest[:12]}"
         + (f", photographs: {b['release']}" if b.get("release") else "")
+        + "".join(f". {topic.capitalize()}: {rule}" for topic, rule in b.get("protocol", {}).items())
         for (name, digest), b in benchmarks.items()
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -164,6 +164,13 @@ class RetrievalPipeline:
         if image_seconds := found.seconds + (0 if self.aggregate else extra.seconds):
             costs["image_seconds"] = image_seconds
         stages = {**found.stages, **result.stages}
+        notes = (
+            *figures.notes,
+            *result.notes,
+            *self._learned_here(benchmark),
+            *((ADAPTED,) if self.adapters else ()),
+            *((ORACLE,) if self.oracle else ()),
+        )
         if self.rerank is not None:
             stages["rerank"] = self.rerank.config()
         return Ranking(
@@ -171,16 +178,10 @@ class RetrievalPipeline:
             top=shown.top_k[:, :ANSWERS],
             bad=found.bad,
             seconds=seconds + time.perf_counter() - start,
-            notes=(
-                *result.notes,
-                *self._learned_here(benchmark),
-                *((ADAPTED,) if self.adapters else ()),
-                *((ORACLE,) if self.oracle else ()),
-            ),
             stages={**stages, **extra.stages},
             costs=costs,
             before=None if self.rerank is None else result.ranked.top_k[:, :ANSWERS],
-            **vars(figures),
+            **vars(replace(figures, notes=notes)),
         )
 
     def _rank_by_descriptors(self, found: ExtractedFeatures, benchmark: Benchmark) -> SearchResult:

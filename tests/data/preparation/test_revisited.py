@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from archives import tar
-from dolglab.data.preparation.revisited import PHOTO_RELEASE, fetch_benchmark, fetch_distractors, unpack
+from dolglab.data.preparation.revisited import PHOTO_RELEASE, fetch_benchmark, fetch_distractors
+from dolglab.data.preparation.unpacking import unpack
 from dolglab.data.revisited import revisited_benchmark
 from dolglab.errors import UserError
 

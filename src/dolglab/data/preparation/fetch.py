@@ -18,7 +18,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from dolglab.data.archive_source import index_archives
-from dolglab.data.preparation.transfer import RemoteFile, Session, expected_md5, md5_of, transfer
+from dolglab.data.preparation.transfer import RemoteFile, Session, digest_of, expected_digest, transfer
 from dolglab.data.sources import file_size
 from dolglab.errors import UserError, os_error_text, truncate_list
 from dolglab.io import folder_lock
@@ -126,8 +126,8 @@ def fetch(
     Args:
         remotes: the files.
         root: the folder that is held while files arrive, and whose disk must have room.
-        mode: `run` fetches what is missing; `verify` compares what is there with the published md5 sums and renames
-            what is damaged, so that the next run fetches it anew; `status` says what is there, without the network.
+        mode: `run` fetches what is missing; `verify` compares what is there with the published sums and renames what
+            is damaged, so that the next run fetches it anew; `status` says what is there, without the network.
         parallel: transfers at a time.
         finish: what `run` does with the files once all are there, while the folder is still held.
         retries, pause: how often servers are asked again, and after how many seconds first (see `Session`).
@@ -201,11 +201,12 @@ def _run(session: Session, remotes: Sequence[RemoteFile], root: Path, parallel: 
 
 def _verify(session: Session, remotes: Sequence[RemoteFile], parallel: int) -> None:
     missing = [remote.path.name for remote in remotes if not remote.path.exists()]
-    wanted = [remote for remote in remotes if remote.md5_url and remote.path.exists()]
+    wanted = [remote for remote in remotes if (remote.md5_url or remote.digest) and remote.path.exists()]
     damaged: list[str] = []
 
     def compare(remote: RemoteFile) -> None:
-        if md5_of(remote.path) != expected_md5(session, remote):
+        expected = expected_digest(session, remote)
+        if expected is not None and digest_of(remote.path, expected) != expected:
             os.replace(remote.path, f"{remote.path}{DAMAGED}")
             damaged.append(remote.path.name)
 
@@ -213,7 +214,7 @@ def _verify(session: Session, remotes: Sequence[RemoteFile], parallel: int) -> N
     if wanted:
         print(f"{len(wanted) - len(damaged) - len(failed)} of {len(wanted)} files are as published")
     else:
-        print("no md5 sums are published for what is there")
+        print("no sums are published for what is there")
     problems = [
         *([f"{len(missing)} missing ({truncate_list(missing)})"] if missing else []),
         *([f"{len(damaged)} damaged, renamed to NAME{DAMAGED} ({truncate_list(sorted(damaged))})"] if damaged else []),

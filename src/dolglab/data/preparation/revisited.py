@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import tarfile
-import zlib
 from pathlib import Path
 
-from dolglab.data.archive_source import safe_name
 from dolglab.data.preparation.fetch import Mode, archive_numbers, fetch
 from dolglab.data.preparation.transfer import RemoteFile
+from dolglab.data.preparation.unpacking import unpack
 from dolglab.data.revisited import RELEASE
-from dolglab.errors import UserError
-from dolglab.io import atomic_path, write_bytes, write_text
+from dolglab.io import atomic_path, write_text
 
 GROUND_TRUTH_URL = "http://cmp.felk.cvut.cz/revisitop/data/datasets/"
 DISTRACTORS = 100
@@ -86,26 +83,3 @@ def fetch_distractors(
             tar.path.unlink()
 
     fetch([names, *tars.values()], root, mode, parallel, finish)
-
-
-def unpack(archive: Path, folder: Path, flat: bool) -> None:
-    """Write the images of a tar archive, compressed or not, into `folder`; `flat` drops their folders.
-
-    Raises UserError for an archive that is damaged or cut short, for names that lead out of the folder, and for
-    links and devices.
-    """
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                name = safe_name(member, archive)
-                file = tar.extractfile(member)
-                if file is not None:
-                    write_bytes(folder / (name.name if flat else name), file.read())
-            # Only at its very end does a compressed file say whether its bytes are right.
-            while tar.fileobj is not None and tar.fileobj.read(1 << 20):
-                pass
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, OSError) and error.errno:
-            raise UserError(f"{archive.name} could not be unpacked: {error.strerror}") from error
-        raise UserError(f"{archive} is damaged ({reason}): delete it and run again") from error

@@ -27,11 +27,15 @@ CHECKSUM_TRIES = 2
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A published file: its address, where it goes, and the address of its md5 sum where there is one."""
+    """A published file: its address, where it goes, and the address of its md5 sum where there is one.
+
+    `digest`, such as `md5:HEX` or `sha256:HEX`, is its sum where that is known beforehand.
+    """
 
     url: str
     path: Path
     md5_url: str | None = None
+    digest: str | None = None
 
     @property
     def part(self) -> Path:
@@ -90,29 +94,31 @@ def transfer(session: Session, remote: RemoteFile, advance: Callable[[int], None
     if remote.path.exists():
         return
     remote.path.parent.mkdir(parents=True, exist_ok=True)
-    expected = expected_md5(session, remote)
+    expected = expected_digest(session, remote)
     for _ in range(CHECKSUM_TRIES):
         _retry(session, remote, lambda: _receive(session, remote, advance, verified=bool(expected)))
-        if expected is None or md5_of(remote.part) == expected:
+        if expected is None or digest_of(remote.part, expected) == expected:
             os.replace(remote.part, remote.path)
             fsync(remote.path.parent)
             remote.version.unlink(missing_ok=True)
             return
         advance(-_drop(remote))
-    raise UserError(f"{remote.url} arrived {CHECKSUM_TRIES} times with a wrong md5 sum: its server is at fault")
+    kind = str(expected).partition(":")[0]
+    raise UserError(f"{remote.url} arrived {CHECKSUM_TRIES} times with a wrong {kind} sum: its server is at fault")
 
 
-def md5_of(path: Path) -> str:
-    """The md5 sum of a file, in hex."""
+def digest_of(path: Path, like: str) -> str:
+    """The sum of a file, of the same kind as one such as `md5:HEX`."""
+    kind = like.partition(":")[0]
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return f"{kind}:{hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()}"
 
 
-def expected_md5(session: Session, remote: RemoteFile) -> str | None:
-    """The published sum of a remote file, `SUM  NAME`; None where none is published. Raises as `transfer`."""
+def expected_digest(session: Session, remote: RemoteFile) -> str | None:
+    """The sum of a remote file, known or published as `SUM  NAME`; None where there is none. Raises as `transfer`."""
     url = remote.md5_url
     if url is None:
-        return None
+        return remote.digest
 
     def ask() -> str:
         response = session.client.get(url)
@@ -122,7 +128,7 @@ def expected_md5(session: Session, remote: RemoteFile) -> str | None:
     word = (_retry(session, remote, ask).split() or [""])[0].lower()
     if not re.fullmatch("[0-9a-f]{32}", word):
         raise UserError(f"{url} holds no md5 sum")
-    return word
+    return f"md5:{word}"
 
 
 def _retry(session: Session, remote: RemoteFile, work: Callable[[], R]) -> R:

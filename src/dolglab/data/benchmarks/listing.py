@@ -1,0 +1,211 @@
+"""What benchmarks share: lists that are read and checked, and a benchmark made of listed files."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.contracts import Benchmark, Crop, Difficulty, GroundTruth, ImageSource, IntArray, Measure
+from dolglab.data.sources import FolderSource, encode_names, file_sizes, require_all
+from dolglab.errors import UserError, truncate_list
+
+NOTHING = np.empty(0, np.int64)
+# How many images a published list has, gallery and queries; None where that was not established.
+Counts = Sequence[int | None] | None
+GALLERY_TIES = "equal scores stand in gallery order"
+UNCHECKED = "the number of images was not checked against a published one"
+# Names that are hashed or compared at a time.
+BLOCK = 1_000_000
+
+
+@dataclass(frozen=True)
+class Files:
+    """Listed files: source, and the bytes of each, (N,)."""
+
+    source: FolderSource
+    sizes: IntArray
+    # As `FolderSource` keeps them.
+    names: NDArray[np.bytes_]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a benchmark's figures are made, in words: what is measured, of which images, ties, and what is left out."""
+
+    measure: str
+    images: str
+    left_out: str
+    ties: str = GALLERY_TIES
+
+    def protocol(self) -> dict[str, str]:
+        """As `Benchmark.protocol` has it."""
+        return {"measure": self.measure, "images": self.images, "ties": self.ties, "left out": self.left_out}
+
+
+def listed_files(root: Path, names: Sequence[str], advice: str) -> Files:
+    """The files of some names below `root`.
+
+    Raises UserError for no folder, a name that comes twice, or files that are not there; `advice` says what to do.
+    """
+    if not root.is_dir():
+        raise UserError(f"folder not found: {root} ({advice})")
+    encoded = encode_names(names)
+    check_distinct_names(encoded, root)
+    sizes = file_sizes(root, encoded)
+    require_all(root, encoded, sizes, advice)
+    return Files(FolderSource(root, encoded), sizes, encoded)
+
+
+def check_distinct_names(names: NDArray[np.bytes_], where: object) -> None:
+    """Raise UserError for names that come twice."""
+    ordered = np.sort(names)
+    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if len(repeated):
+        first = truncate_list([os.fsdecode(name) for name in repeated.tolist()])
+        raise UserError(f"{where}: images are listed more than once: {first}")
+
+
+def check_counts(name: str, root: Path, gallery: int, queries: int, counts: Counts) -> tuple[str, ...]:
+    """Notes for the figures: that numbers of images were not checked, where they are not.
+
+    Raises UserError for other numbers than `counts`, gallery and queries.
+    """
+    if counts is None:
+        return (UNCHECKED,)
+    found = (gallery, queries)
+    if len(counts) != 2 or not all(count is None or isinstance(count, int) for count in counts):
+        raise UserError(f"benchmark.counts is null or two numbers, gallery and queries, not {counts}")
+    if any(count not in (None, own) for count, own in zip(counts, found, strict=True)):
+        wanted = " and ".join(f"{'?' if count is None else f'{count:,}'}" for count in counts)
+        raise UserError(
+            f"{name} has {wanted} gallery images and queries, {root} has {gallery:,} and {queries:,}: another version, "
+            "or a part of it (benchmark.counts=null measures what is there, and says so)"
+        )
+    return ()
+
+
+def make_benchmark(
+    name: str,
+    *,
+    source: ImageSource,
+    num_gallery: int,
+    queries: IntArray,
+    positives: Sequence[IntArray],
+    digest: str,
+    measure: Measure,
+    difficulties: Sequence[Difficulty],
+    rules: Rules,
+    itself: bool = False,
+    boxes: NDArray[np.float64] | None = None,
+    crop: Crop = "none",
+    **about: Any,
+) -> Benchmark:
+    """A benchmark whose positives are not divided; `itself` says that queries lie in the gallery and are no answers.
+
+    Raises UserError where no query has a positive.
+    """
+    if not any(map(len, positives)):
+        raise UserError(f"{name}: no query has a positive in the gallery, so there is nothing to find")
+    none = (NOTHING,) * len(queries)
+    truth = (
+        GroundTruth(easy=tuple(positives), hard=none, junk=tuple(queries[row : row + 1] for row in range(len(queries))))
+        if itself
+        else GroundTruth(easy=tuple(positives), hard=none, junk=none)
+    )
+    return Benchmark(
+        name=name,
+        source=source,
+        num_gallery=num_gallery,
+        queries=queries,
+        boxes=np.full((len(queries), 4), np.nan) if boxes is None else boxes,
+        ground_truth=truth,
+        crop=crop,
+        digest=digest,
+        measure=measure,
+        difficulties=tuple(difficulties),
+        protocol=rules.protocol(),
+        **about,
+    )
+
+
+def fingerprint(files: Sequence[Files], positives: Sequence[IntArray], *more: object) -> str:
+    """A short digest of names, sizes in bytes and ground truth, and of what else decides figures; a part at a time."""
+    digest = hashlib.sha256()
+    for part in files:
+        for start in range(0, len(part), BLOCK):
+            digest.update(b"\n".join(part.names[start : start + BLOCK].tolist()))
+        digest.update(part.sizes.astype("<i8").tobytes())
+    digest.update(np.array([len(part) for part in positives], "<i8").tobytes())
+    for part in positives:
+        digest.update(part.astype("<i8").tobytes())
+    digest.update(json.dumps(more).encode())
+    return digest.hexdigest()[:16]
+
+
+def read_lines(path: Path, advice: str) -> list[str]:
+    """The lines of a text file, packed by gzip or not, without blank ones.
+
+    Raises UserError for no file, one that is damaged or no UTF-8, or without lines.
+    """
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UserError(f"{path} cannot be read ({reason}; {advice})") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"{path} is empty ({advice})")
+    return lines
+
+
+def read_table(path: Path, columns: Collection[str], advice: str, separator: str = ",") -> list[dict[str, str]]:
+    """The rows of a table with a heading. Raises UserError as `read_lines`, and without one of the columns."""
+    lines = read_lines(path, advice)
+    rows = csv.DictReader(lines, delimiter=separator)
+    missing = [column for column in columns if column not in (rows.fieldnames or ())]
+    if missing:
+        raise UserError(f"{path}: needs the columns {', '.join(columns)}; it has {', '.join(rows.fieldnames or ())}")
+    found = list(rows)
+    for number, row in enumerate(found, start=2):
+        if None in row or None in row.values():
+            raise UserError(f"{path}, line {number}: not {len(rows.fieldnames or ())} columns")
+    return found
+
+
+def read_json(path: Path, advice: str) -> Any:
+    """What a JSON file holds. Raises UserError for no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"no JSON, {error}"
+        raise UserError(f"{path} cannot be read ({reason}; {advice})") from error
+
+
+def positions_of(names: Sequence[str]) -> dict[str, int]:
+    """Each name's place in a list."""
+    return {name: place for place, name in enumerate(names)}
+
+
+def number(value: object, what: str, kind: Literal["whole", "any"] = "any") -> float:
+    """A finite number. Raises UserError, which `what` opens, for anything else."""
+    try:
+        found = int(str(value)) if kind == "whole" else float(str(value))
+    except ValueError:
+        found = float("nan")
+    if not np.isfinite(found):
+        raise UserError(f"{what}: {value!r} is no {'whole ' if kind == 'whole' else ''}number")
+    return found

@@ -1,0 +1,98 @@
+"""Stanford Online Products (Song et al., CVPR 2016): each test photograph asks for others of its product."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.contracts import Benchmark, Difficulty, Figures, GroundTruth, IntArray, Ranked, Ranking, Scores
+from dolglab.data.benchmarks.listing import (
+    Counts,
+    Rules,
+    check_counts,
+    fingerprint,
+    listed_files,
+    make_benchmark,
+    read_table,
+)
+from dolglab.data.folder import rows_by_landmark
+from dolglab.measures import ground_truth_ids_of, positive_ranks
+
+KAPPAS = (1, 10, 100, 1000)
+LIST = "Ebay_test.txt"
+FETCH = "dolglab prepare task=sop fetches it"
+
+
+def products_benchmark(root: str | Path, counts: Counts = None, name: str = "sop") -> Benchmark:
+    """The photographs of `Ebay_test.txt` as gallery and as queries, each taken out of its own ranking.
+
+    Args:
+        root: folder with `Ebay_test.txt` and the photographs.
+        counts: how many there are, twice.
+        name: what results call it.
+
+    Raises UserError for a list of another form, photographs that are missing or listed twice, other numbers.
+    """
+    root = Path(root)
+    rows = read_table(root / LIST, ("image_id", "class_id", "super_class_id", "path"), FETCH, separator=" ")
+    notes = check_counts(name, root, len(rows), len(rows), counts)
+    files = listed_files(root, [row["path"] for row in rows], FETCH)
+    members = rows_by_landmark(np.array([row["class_id"] for row in rows], np.str_))
+    positives = [members[row["class_id"]][members[row["class_id"]] != place] for place, row in enumerate(rows)]
+    measure = ProductMeasure()
+    return make_benchmark(
+        name,
+        source=files.source,
+        num_gallery=len(rows),
+        queries=np.arange(len(rows)),
+        positives=positives,
+        digest=fingerprint([files], positives),
+        measure=measure,
+        difficulties=measure.difficulties,
+        itself=True,
+        notes=notes,
+        rules=Rules(
+            "share of photographs with another of their product among the first k, of the test split alone",
+            "whole; shrinking to 256 pixels and cutting out 224 is usual, and not done here",
+            "nothing: a product with one photograph counts as a failure; the query takes no rank",
+            "equal scores stand in list order",
+        ),
+    )
+
+
+class ProductMeasure:
+    """Recall@k as metric learning has it, from the ranks of the positives: k may be large.
+
+    Junk, such as the query itself, takes no rank.
+    """
+
+    name = ""
+    depth = 1
+
+    def __init__(self, kappas: Sequence[int] = KAPPAS) -> None:
+        self.kappas = tuple(kappas)
+
+    @property
+    def difficulties(self) -> tuple[Difficulty, ...]:
+        """The figures' names."""
+        return tuple(f"recall@{k}" for k in self.kappas)
+
+    def ground_truth_ids(self, truth: GroundTruth) -> tuple[IntArray, ...]:
+        """Positives of each query, and itself."""
+        return ground_truth_ids_of(truth)
+
+    def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
+        """1 or 0 for each query and each k, and their mean."""
+        found = positive_ranks("medium", next(iter(rankings.values())), truth)
+        first = np.array([ranks[0] if len(ranks) else np.inf for ranks in found], np.float64)
+        return Figures({f"recall@{k}": _scores((first < k).astype(np.float64)) for k in self.kappas})
+
+    def submission(self, ranking: Ranking) -> None:
+        """There is none."""
+
+
+def _scores(values: NDArray[np.float64]) -> Scores:
+    return {"map": float(values.mean()), "ap": values, "mp_at_k": np.empty(0)}
