@@ -1,4 +1,7 @@
-"""Evaluate a checkpoint, an untrained network or anyone's descriptors on a benchmark: table, result card, page."""
+"""Evaluate a checkpoint, an untrained network or anyone's descriptors on a benchmark: table, result card, page.
+
+With `--multirun` models by benchmarks, a suite: each cell is a run of its own, in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from dolglab.commands.hydra_cli import claim_run, configure_process, hydra_main, record_run
+from dolglab.commands.hydra_cli import chosen, claim_run, configure_process, hydra_main, in_sweep, record_run
+from dolglab.errors import UserError
 from dolglab.processes import watch_parent
 
 
@@ -14,7 +18,13 @@ from dolglab.processes import watch_parent
 def main(cfg: DictConfig) -> float | None:
     """Run `cfg.benchmark` and return its first figure: Medium mAP, or of GLDv2 the Public one."""
     configure_process()
+    if in_sweep() and not cfg.plan:
+        from dolglab.sweeps.jobs import EVALUATE, sweep_job
+
+        return sweep_job(str(cfg.name), EVALUATE)
     watch_parent()
+    if chosen("suite"):
+        raise UserError("a suite is several runs: suite=NAME goes with -m, and its runs are told apart by name=NAME")
     from hydra.utils import instantiate
 
     from dolglab.commands.build_evaluation import assemble_evaluation
