@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from dolglab.errors import UserError
 from dolglab.io import acquire, write_text
 from dolglab.processes import STARTER, note_starter, starter_is_gone
-from dolglab.sweeps.jobs import SweepReport, drop_refused_sweep, job_environment, run_job, run_command
+from dolglab.sweeps.jobs import SweepReport, drop_refused_sweep, job_environment, run_command, run_job
 
 
 @pytest.fixture(autouse=True)

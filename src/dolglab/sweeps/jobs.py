@@ -1,4 +1,4 @@
-"""The jobs of a sweep, Hydra's (`--multirun`) or a search's: each is a training or an evaluation, a process of its own."""
+"""The jobs of a sweep, Hydra's (`--multirun`) or a search's: each a training or an evaluation, a process of its own."""
 
 from __future__ import annotations
 
