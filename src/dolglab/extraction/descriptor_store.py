@@ -17,11 +17,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from numpy.typing import DTypeLike
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor, nn
 
-from dolglab.contracts import Benchmark, BoolArray, IntArray, LocalFeatures
+from dolglab.contracts import IMAGE_KEY, Benchmark, BoolArray, IntArray, LocalFeatures
 from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor, Group, ShapeBuckets
 from dolglab.io import atomic_path, write_bytes, write_text
@@ -29,6 +30,10 @@ from dolglab.io import atomic_path, write_bytes, write_text
 FORMAT = 1
 # What a store's folder holds: (images, D) float32, which images there are, how they were made, and how long that took.
 DESCRIPTORS, AVAILABLE, ABOUT, TIMING = "descriptors.npy", "known.npy", "about.json", "timing.json"
+# And which images they are of, by which other benchmarks find them.
+KEYS = "images.npy"
+# What about.json says of the benchmark alone.
+OF_BENCHMARK = ("benchmark", "digest", "crop")
 # What an image's local features are made of, and the images whose features stay in memory.
 PARTS, CACHED_IMAGES = ("keypoints", "sizes", "scores", "descriptors"), 256
 
@@ -120,7 +125,7 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.memmap:
+def _mapped(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
     try:
         found = np.load(path, mmap_mode="r+", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -170,6 +175,30 @@ class FeatureTarget(ABC):
         """Positions of the images that are still to be processed; called after `create`, in every process."""
 
     @abstractmethod
+    def available_in(self, folder: Path) -> BoolArray:
+        """Which images another target's folder has the features of, (its images,). Raises OSError or ValueError."""
+
+    @abstractmethod
+    def adopt(self, folder: Path, rows: IntArray, positions: IntArray) -> None:
+        """Take over the features at some rows of another target's folder, for the images at `positions`."""
+
+    @functools.cached_property
+    def keys(self) -> np.memmap:
+        """(images,): the `IMAGE_KEY` of each image that was described, zeros elsewhere; mapped."""
+        return _mapped(self.folder / KEYS, (self.images,), IMAGE_KEY)
+
+    def create_keys(self) -> None:
+        """Make the file of keys, where there is none yet; called as `create`."""
+        if not (self.folder / KEYS).exists():
+            with atomic_path(self.folder / KEYS) as aside, aside.open("wb") as file:
+                np.save(file, np.zeros(self.images, IMAGE_KEY), allow_pickle=False)
+
+    def like(self, about: Mapping[str, Any]) -> bool:
+        """Whether features that `about.json` describes are made as these are, perhaps of another benchmark's images."""
+        own = {key: value for key, value in self.about.items() if key not in OF_BENCHMARK}
+        return own == {key: value for key, value in about.items() if key not in OF_BENCHMARK}
+
+    @abstractmethod
     def buckets(self) -> ShapeBuckets:
         """What gathers images into groups."""
 
@@ -182,9 +211,9 @@ class FeatureTarget(ABC):
         images_before, seconds_before = self.time_spent()
         write_text(self.folder / TIMING, json.dumps([images_before + images, seconds_before + seconds]) + "\n")
 
-    def time_spent(self) -> tuple[int, float]:
-        """Images that were described, and the seconds that took, over all runs that did."""
-        file = self.folder / TIMING
+    def time_spent(self, folder: Path | None = None) -> tuple[int, float]:
+        """Images that were described, and the seconds that took, over all runs that did; of another `folder`'s too."""
+        file = (folder or self.folder) / TIMING
         try:
             images, seconds = json.loads(file.read_text()) if file.exists() else (0, 0.0)
             return int(images), float(seconds)
@@ -217,6 +246,13 @@ class DescriptorTarget(FeatureTarget):
 
     def missing(self) -> IntArray:
         return self.store.missing()
+
+    def available_in(self, folder: Path) -> BoolArray:
+        return np.load(folder / AVAILABLE, allow_pickle=False)
+
+    def adopt(self, folder: Path, rows: IntArray, positions: IntArray) -> None:
+        found = np.load(folder / DESCRIPTORS, mmap_mode="r", allow_pickle=False)
+        self.store.put(positions, torch.from_numpy(found[rows]))
 
     def buckets(self) -> ShapeBuckets:
         return self.extractor.buckets()
@@ -268,6 +304,16 @@ class LocalTarget(FeatureTarget):
         available = {int(file.stem) for file in self.folder.glob("*/*.safetensors")}
         return np.array([position for position in self.wanted.tolist() if position not in available], np.int64)
 
+    def available_in(self, folder: Path) -> BoolArray:
+        keys = np.load(folder / KEYS, mmap_mode="r", allow_pickle=False)
+        available = np.zeros(len(keys), np.bool_)
+        available[[int(file.stem) for file in folder.glob("*/*.safetensors")]] = True
+        return available
+
+    def adopt(self, folder: Path, rows: IntArray, positions: IntArray) -> None:
+        for row, position in zip(rows.tolist(), positions.tolist(), strict=True):
+            write_bytes(self._file(position), (folder / _place(row)).read_bytes())
+
     def buckets(self) -> ShapeBuckets:
         """An image at a time: each is kept as soon as it is described."""
         return ShapeBuckets(1)
@@ -286,7 +332,7 @@ class LocalTarget(FeatureTarget):
         return sum(sizes) / len(sizes) if sizes else 0.0
 
     def _file(self, position: int) -> Path:
-        return self.folder / f"{position // 1000:04}" / f"{position:07}.safetensors"
+        return self.folder / _place(position)
 
     def _read(self, position: int) -> LocalFeatures:
         """The features at a position. Raises UserError where the file is damaged."""
@@ -298,3 +344,8 @@ class LocalTarget(FeatureTarget):
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise UserError(f"{file} is damaged: delete it, and it is made anew") from error
         return LocalFeatures(shape=(height, width), **tensors)
+
+
+def _place(position: int) -> str:
+    """Where in its folder an image's local features lie."""
+    return f"{position // 1000:04}/{position:07}.safetensors"
