@@ -5,6 +5,7 @@ what they mean, without the per-query lists); what charts the cards have also go
 `metrics.csv` gives the page its curves, `grids/NAME.jpg` (or .png) its rankings and `pictures/` its other pictures.
 `against=NAME` compares with one row instead of the best, `published=true` adds the rows of the paper's table, and what
 `about` says, a line or a list of lines, stands above the page's tables.
+`leaderboard=true` writes a static page for everyone instead, OUT/index.html, with a page a model.
 `verify=card.json` says whether a card's figures follow from the rankings beside it, or are those of other `cards`.
 `workspace=true` writes the layout of the project's page on W&B instead.
 """
@@ -22,6 +23,7 @@ from dolglab.errors import UserError
 @hydra_main("report")
 def main(cfg: DictConfig) -> Path:
     """The path of what was written. Raises UserError when there is no card, or one that cannot be read."""
+    from dolglab.results.leaderboard import write_leaderboard
     from dolglab.results.report import card_paths, compare_runs, write_workspace
     from dolglab.results.verification import verify
 
@@ -35,6 +37,10 @@ def main(cfg: DictConfig) -> Path:
         return card
     if not patterns:
         raise UserError("say which cards to compare, such as cards='outputs/demo/*/card.json'")
+    if cfg.leaderboard:
+        page = write_leaderboard(card_paths(patterns), Path(cfg.out))
+        print(f"page: {page}")
+        return page
     about = [cfg.about] if isinstance(cfg.about, str) else list(cfg.about or ())
     return compare_runs(
         patterns, Path(cfg.out), None if cfg.against is None else str(cfg.against), cfg.published, about

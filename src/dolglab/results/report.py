@@ -16,7 +16,7 @@ from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
 from dolglab.results.card import brief_card, caveats, gain_line, read_card, write_card
 from dolglab.results.card_charts import Chart, ChartSection, chart_sections, training_charts, write_charts
-from dolglab.results.comparison_tables import published_summary, summarize
+from dolglab.results.comparison_tables import summarize
 from dolglab.results.pictures import (
     COLOURS,
     SIGNS,
@@ -28,6 +28,7 @@ from dolglab.results.pictures import (
     worst_queries,
     write_pictures,
 )
+from dolglab.results.published import published_summary
 from dolglab.results.table_formats import print_tables, to_latex, to_markdown
 from dolglab.results.tables import Card, Summary, protocol_line, row_names
 from dolglab.results.verification import write_ranks
@@ -197,11 +198,14 @@ def write_page(
     charts: Sequence[ChartSection] = (),
     curves: Sequence[Chart] = (),
     grids: Sequence[tuple[str, bytes]] = (),
+    worst: Sequence[tuple[str, bytes]] = (),
     pictures: Sequence[tuple[str, bytes]] = (),
+    up: str = "",
 ) -> Path:
     """Write the page at `path` in one step: a section a summary, charts, training curves, grids and other pictures.
 
-    `grids` and `pictures` are titles with a JPEG or PNG. Text is escaped; an SVG is placed as it is, and should come
+    `grids`, those of the `worst` queries and `pictures` are titles with a JPEG or PNG; `up` is the address of the
+    leaderboard that the page belongs to. Text is escaped; an SVG is placed as it is, and should come
     from our own charts.
     """
     page = template(
@@ -216,8 +220,10 @@ def write_page(
         summaries=summaries,
         sections=[*charts, *([ChartSection("Training", "", tuple(curves))] if curves else [])],
         grids=[(name, data_uri(image)) for name, image in grids],
+        worst=[(name, data_uri(image)) for name, image in worst],
         pictures=[(name, data_uri(image)) for name, image in pictures],
         legend=[(COLOURS[kind], SIGNS[kind], meaning) for kind, meaning in LEGEND.items()],
+        up=up,
     )
     return write_text(path, html)
 
