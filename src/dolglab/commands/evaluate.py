@@ -33,6 +33,8 @@ def main(cfg: DictConfig) -> float | None:
     from dolglab.results.pictures import shown_difficulty
     from dolglab.results.report import finish_run
 
+    if cfg.plan:
+        return print_plan(cfg)
     run = claim_run(Path(cfg.output_dir), str(cfg.name))
     evaluator, about = assemble_evaluation(cfg)
     ranking = evaluator.run(instantiate(cfg.benchmark)())
@@ -44,6 +46,31 @@ def main(cfg: DictConfig) -> float | None:
     card = make_card(name=cfg.name, method=cfg.method or cfg.name, rankings=[ranking], **about)
     finish_run(run, card, [ranking], pictures=pictures)
     return ranking.evaluation[shown_difficulty(ranking)]["map"]
+
+
+def print_plan(cfg: DictConfig) -> None:
+    """Say what an evaluation has still to do. A cell of a suite that is refused is told, and does not end the plan."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.utils import instantiate
+
+    from dolglab.commands.build_evaluation import assemble_evaluation
+    from dolglab.evaluation.plan import plan, total
+    from dolglab.sweeps.jobs import SweepReport
+
+    if in_sweep():
+        print(f"{HydraConfig.get().job.num}: {HydraConfig.get().job.override_dirname}")
+    try:
+        works = plan(assemble_evaluation(cfg)[0], instantiate(cfg.benchmark)())
+    except UserError as error:
+        if not in_sweep():
+            raise
+        print(f"  not planned: {error}")
+        return
+    for work in works:
+        print(f"  {work.line()}")
+    SweepReport.planned += works
+    if not in_sweep():
+        print(total(works))
 
 
 if __name__ == "__main__":

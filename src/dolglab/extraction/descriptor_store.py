@@ -147,6 +147,7 @@ class FeatureTarget(ABC):
 
     Attributes:
         about: all that decides the features, as `about.json` in the folder says it.
+        wanted: positions of the images that are to be there; by default all.
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class FeatureTarget(ABC):
     ) -> None:
         self.network = network
         self.images = len(benchmark.source)
+        self.wanted = np.arange(self.images)
         self.about = {
             "format": FORMAT,
             "benchmark": benchmark.name,
@@ -172,7 +174,11 @@ class FeatureTarget(ABC):
 
     @abstractmethod
     def missing(self) -> IntArray:
-        """Positions of the images that are still to be processed; called after `create`, in every process."""
+        """Wanted positions that are still to be processed; called after `create`, in every process."""
+
+    @abstractmethod
+    def bytes_per_image(self) -> float:
+        """What an image takes on disk, a mean over those that are there."""
 
     @abstractmethod
     def available_in(self, folder: Path) -> BoolArray:
@@ -245,7 +251,10 @@ class DescriptorTarget(FeatureTarget):
         DescriptorStore.create(self.folder, self.images, self.extractor.model.dim, self.about)
 
     def missing(self) -> IntArray:
-        return self.store.missing()
+        return np.intersect1d(self.store.missing(), self.wanted)
+
+    def bytes_per_image(self) -> float:
+        return 4.0 * self.extractor.model.dim
 
     def available_in(self, folder: Path) -> BoolArray:
         return np.load(folder / AVAILABLE, allow_pickle=False)
@@ -282,10 +291,7 @@ class LocalExtractor(Protocol):
 
 
 class LocalTarget(FeatureTarget):
-    """Describes images locally and keeps the features; images that are there already are not described again.
-
-    `wanted` are the positions that are to be there; by default those of all images.
-    """
+    """Describes images locally and keeps the features; images that are there already are not described again."""
 
     def __init__(
         self, root: str | Path, benchmark: Benchmark, extractor: LocalExtractor, details: Mapping[str, Any]
@@ -293,14 +299,12 @@ class LocalTarget(FeatureTarget):
         details = {**extractor.config(), **details}
         super().__init__(root, benchmark, f"{benchmark.name}-local", extractor.model, details)
         self.extractor = extractor
-        self.wanted = np.arange(self.images)
         self.features = functools.lru_cache(CACHED_IMAGES)(self._read)
 
     def create(self) -> None:
         write_text(self.folder / ABOUT, json.dumps(self.about, indent=1, ensure_ascii=False) + "\n")
 
     def missing(self) -> IntArray:
-        """Wanted positions without features."""
         available = {int(file.stem) for file in self.folder.glob("*/*.safetensors")}
         return np.array([position for position in self.wanted.tolist() if position not in available], np.int64)
 
@@ -327,7 +331,6 @@ class LocalTarget(FeatureTarget):
             write_bytes(self._file(position), save(tensors, {"shape": json.dumps(features.shape)}))
 
     def bytes_per_image(self) -> float:
-        """Mean bytes on disk of the images that are there."""
         sizes = [file.stat().st_size for file in self.folder.glob("*/*.safetensors")]
         return sum(sizes) / len(sizes) if sizes else 0.0
 

@@ -23,6 +23,7 @@ from dolglab.results.comparison_tables import summarize, three_digits
 from dolglab.results.published import ROWS, SOURCES, Published
 from dolglab.results.report import write_page
 from dolglab.results.tables import (
+    MISSING,
     Card,
     Column,
     Dataset,
@@ -97,6 +98,13 @@ class Board:
         """Its place on the page."""
         return file_stem(self.name)
 
+    @property
+    def extent(self) -> str:
+        """How many of its rows were measured here, and how many were not."""
+        measured = sum(row.measured for row in self.rows)
+        counts = {"measured": measured, "published": len(self.rows) - measured}
+        return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -153,6 +161,7 @@ def make_boards(runs: Sequence[Run], published: Sequence[Published] = ROWS) -> l
     """
     names = dataset_names([run.card for run in runs])
     boards = [_measured_board(_alone(runs, dataset), dataset, name, published) for dataset, name in names.items()]
+    boards.sort(key=lambda board: sum(row.measured for row in board.rows), reverse=True)
     measured = {name for name, _ in names}
     others = dict.fromkeys(name for row in published for name in row.figures if name not in measured)
     return [*boards, *(_board(name, name, {}, [], published, Footnotes()) for name in others)]
@@ -199,7 +208,7 @@ def _row(run: Run, name: str, protocol: str, columns: Mapping[str, Column], note
     for difficulty, column in columns.items():
         value, interval = value_of(run.card, column), intervals.get(difficulty)
         if value is not None:
-            text = "" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+            text = "" if interval is None else f"{100 * interval[0]:.1f}{MISSING}{100 * interval[1]:.1f}"
             row.here[difficulty] = Figure(100 * value, marks, text, run.address)
     return row
 
@@ -214,27 +223,29 @@ def _board(
     lines: Sequence[str] = (),
 ) -> Board:
     """The table of `rows` and of what is published on a benchmark."""
-    by_method = {row.model: row for row in rows}
     for source in published:
-        figures = source.figures.get(published_as, {})
-        if figures and source.method not in by_method:
+        if not (figures := source.figures.get(published_as, {})):
+            continue
+        part = "claimed" if source.kind == "claimed" else "remeasured"
+        # Two sources may claim different figures of one method: each has a row.
+        alike = [row for row in rows if row.model == source.method and not getattr(row, part)]
+        if alike:
+            row = alike[0]
+        else:
             stage = "re-ranked" if source.reranked else SINGLE
-            new = Row(source.method, training=source.training or UNKNOWN, dimensions=source.dimensions, stage=stage)
-            by_method[source.method] = new
-            rows.append(new)
-        for difficulty, value in figures.items():
-            row = by_method[source.method]
-            part = row.claimed if source.kind == "claimed" else row.remeasured
-            part.setdefault(difficulty, Figure(value, notes.mark(SOURCES[source.source])))
+            row = Row(source.method, training=source.training or UNKNOWN, dimensions=source.dimensions, stage=stage)
+            rows.append(row)
+        marks = notes.mark(SOURCES[source.source])
+        getattr(row, part).update({difficulty: Figure(value, marks) for difficulty, value in figures.items()})
     found = {difficulty for row in rows for part in (row.claimed, row.remeasured, row.here) for difficulty in part}
     labels = {difficulty: column.label for difficulty, column in columns.items()}
     shown = {d: labels.get(d, d) for d in dict.fromkeys([*DIFFICULTIES, *labels, *sorted(found)]) if d in found}
     if {"easy", "medium"} <= shown.keys():
         # Hardly any publication has it, and it says least.
         del shown["easy"]
-    main = "medium" if "medium" in shown else next(iter(shown))
+    decisive = sorted(shown, key=lambda difficulty: difficulty != "medium")
     headings = {difficulty: _heading(label, len(shown) == 1) for difficulty, label in shown.items()}
-    rows.sort(key=lambda row: row.best(main), reverse=True)
+    rows.sort(key=lambda row: [row.best(difficulty) for difficulty in decisive], reverse=True)
     return Board(name, headings, tuple(rows), notes.texts(), tuple(lines))
 
 

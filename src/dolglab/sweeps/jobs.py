@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -33,6 +33,9 @@ from dolglab.processes import (
     starter_is_gone,
 )
 from dolglab.sweeps.summary import JOB, Job, read_job, read_jobs, write_comparison, write_table
+
+if TYPE_CHECKING:
+    from dolglab.evaluation.plan import Work
 
 Value = str | bool | int | float | None
 
@@ -60,6 +63,8 @@ class SweepReport(Callback):
 
     # The folder that this process began, as long as no job has.
     begun: ClassVar[Path | None] = None
+    # The work of a suite that is only planned, as far as this process did that.
+    planned: ClassVar[list[Work]] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write `sweep.json`; end with a line on a sweep that several processes would run, or that is another one."""
@@ -75,12 +80,20 @@ class SweepReport(Callback):
         path = Path(config.hydra.sweep.dir) / SWEEP
         if not path.exists():
             SweepReport.begun = path.parent
-        elif (before := json.loads(path.read_text())) != about:
+        if config.get("plan"):
+            return
+        if path.exists() and (before := json.loads(path.read_text())) != about:
             _refuse(f"{path.parent} holds another sweep ({' '.join(before['overrides'])}): choose another name=...")
         write_text(path, json.dumps(about, indent=1) + "\n")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Draw `comparison.svg` where there is anything to compare, and say where the table is."""
+        if config.get("plan"):
+            from dolglab.evaluation.plan import total
+
+            print(total(SweepReport.planned))
+            drop_refused_sweep()
+            return
         sweep = Path(config.hydra.sweep.dir)
         jobs = read_jobs(sweep)
         failed = sum(job.status != "done" for job in jobs)
