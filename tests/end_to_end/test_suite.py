@@ -33,6 +33,7 @@ def place(world: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.timeout(900)  # nine evaluations, each in a process of its own
 def test_a_suite_that_is_killed_goes_on_and_ends_in_a_leaderboard(place: Path, photos: Path) -> None:
     suite = place / "outputs" / "all"
     asked = ["-m", "src.evaluate", "-m", "name=all", "suite=instance", f"benchmark={','.join(BENCHMARKS)}"]

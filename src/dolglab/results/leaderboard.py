@@ -178,8 +178,11 @@ def _alone(runs: Sequence[Run], dataset: Dataset) -> list[Run]:
 
 def _measured_board(runs: Sequence[Run], dataset: Dataset, name: str, published: Sequence[Published]) -> Board:
     """The table of a benchmark that cards have figures on, each card with it alone."""
+    columns = {column.difficulty: column for column in map_columns([run.card for run in runs])}
+    main = columns.get("medium") or next(iter(columns.values()))
+    # The best first, so that notes are numbered down the page.
+    runs = sorted(runs, key=lambda run: value_of(run.card, main) or 0.0, reverse=True)
     cards = [run.card for run in runs]
-    columns = {column.difficulty: column for column in map_columns(cards)}
     notes = Footnotes()
     shared, own = protocol_lines(cards)
     rows = [
