@@ -46,7 +46,7 @@ def test_a_suite_that_is_killed_goes_on_and_ends_in_a_leaderboard(place: Path, p
         wait_for(lambda: not processes_of("dolglab.commands.evaluate", 'name="all/'))
     done = {path: path.stat().st_mtime_ns for path in suite.glob("*/card.json")}
     assert 2 <= len(done) < 9
-    again = run_python(asked, place, PYTHONPATH=str(ROOT))
+    again = run_python(asked, place, timeout=600, PYTHONPATH=str(ROOT))
     assert again.returncode == 0, again.stderr
     assert "9 jobs, 0 failed" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in done} == done

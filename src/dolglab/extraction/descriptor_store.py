@@ -80,12 +80,8 @@ class DescriptorStore:
         return np.flatnonzero(~self._available)
 
     def put(self, positions: IntArray, descriptors: Float[Tensor, "b d"]) -> None:
-        """Keep some descriptors. Raises UserError for one that is not finite, which is not kept."""
-        rows = descriptors.detach().float().cpu().numpy()
-        bad = ~np.isfinite(rows).all(1)
-        if bad.any():
-            raise UserError(f"the network gave NaN or infinity for the image at position {positions[bad][0]}")
-        self.descriptors[positions] = rows
+        """Keep some descriptors."""
+        self.descriptors[positions] = descriptors.detach().float().cpu().numpy()
         self._available[positions] = True
 
 
@@ -241,6 +237,7 @@ class DescriptorTarget(FeatureTarget):
         protocol = {"scales": list(extractor.scales), "resize": extractor.resize, "torch": torch.__version__}
         super().__init__(root, benchmark, benchmark.name, extractor.model, {**protocol, **details})
         self.extractor = extractor
+        self.source = benchmark.source
 
     @functools.cached_property
     def store(self) -> DescriptorStore:
@@ -267,9 +264,15 @@ class DescriptorTarget(FeatureTarget):
         return self.extractor.buckets()
 
     def process(self, group: Group) -> None:
+        """Describe and keep. Raises UserError for a descriptor that is not finite; none of its group is kept."""
         positions = np.array([position for position, _ in group])
         with torch.inference_mode():
-            self.store.put(positions, self.extractor.together([image for _, image in group]))
+            descriptors = self.extractor.together([image for _, image in group])
+        bad = ~torch.isfinite(descriptors).all(1).cpu().numpy()
+        if bad.any():
+            name = self.source.name(int(positions[bad][0]))
+            raise UserError(f"the network gave NaN or infinity for {name}: its weights or its precision are at fault")
+        self.store.put(positions, descriptors)
 
 
 @runtime_checkable
