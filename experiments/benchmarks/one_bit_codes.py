@@ -38,7 +38,7 @@ from dolglab.retrieval.index import recall
 from dolglab.retrieval.rabitq import FastScanCodes, RaBitQCodes
 from dolglab.sharing.loading import load_extractor
 
-TOP = 20
+QUERIES, TOP = 100, 20
 # Parts of each photo that are described, how large they are, and how far descriptors are moved to make more of them.
 PARTS, SHARE, STEP = 4, 0.7, 0.5
 # Descriptors of a segment at most, and of all that product codes are trained on.
@@ -50,7 +50,7 @@ def main() -> None:
     """Make the descriptors, write segments, ask, print."""
     parser = argparse.ArgumentParser(description="One-bit codes beside a scan of everything.")
     parser.add_argument("--images", type=int, default=1_000_000)
-    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--queries", type=int, default=QUERIES)
     parser.add_argument("--scans", type=int, default=100, help="queries that are asked of everything by themselves")
     parser.add_argument("--photos", help="a folder of photographs")
     parser.add_argument("--peers", type=int, default=0, help="descriptors that other libraries index")
@@ -203,7 +203,7 @@ def scann(gallery: Table) -> Peer:
     )
 
 
-def made_up(images: int, queries: int) -> tuple[Table, Iterator[Table]]:
+def made_up(images: int, queries: int = QUERIES) -> tuple[Table, Iterator[Table]]:
     """Queries, and parts of a gallery, around centres of 50 descriptors: see index.py."""
     rng = np.random.default_rng(SEED)
     turned = np.linalg.qr(rng.standard_normal((DIM, DIM)))[0]
@@ -227,7 +227,7 @@ def in_parts(images: int, make: Callable[[int], Table]) -> Iterator[Table]:
         yield whole
 
 
-def expanded(photos: str, images: int, count: int) -> tuple[Table, Iterator[Table]]:
+def expanded(photos: str, images: int, count: int = QUERIES) -> tuple[Table, Iterator[Table]]:
     """Queries, whole photos, and parts of a gallery that is made of the others and of parts of them all."""
     loaded, rng = load_extractor("efficientnet_lite0", max_side=512), np.random.default_rng(0)
 

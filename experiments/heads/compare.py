@@ -187,8 +187,9 @@ def measure(model: DescriptorModel, maps: Maps, benchmark: Benchmark) -> float:
     return 100 * ranking.evaluation["medium"]["map"]
 
 
-def start_from_clusters(pooling: nn.Module, maps: Maps, seed: int) -> None:
+def start_from_clusters(model: DescriptorModel, maps: Maps, seed: int) -> None:
     """Begin NetVLAD as `dolglab train` does, by k-means; other poolings begin as they were made."""
+    pooling = model.pooling
     if not isinstance(pooling, NetVLAD):
         return
     rng = np.random.default_rng(seed)
@@ -218,7 +219,7 @@ def run_cell(maps: Maps, side: int, head: str, seed: int, rate: float) -> dict[s
     cfg = composed(*HEADS[head], *([f"pooling.map_size=[{cells},{cells}]"] if head == "mixvpr" else []))
     torch.manual_seed(seed)
     model: DescriptorModel = instantiate(cfg.model)
-    start_from_clusters(model.pooling, maps, seed)
+    start_from_clusters(model, maps, seed)
     seconds = train(model, cfg, maps, seed, rate)
     return {
         "validation": measure(model, maps, maps.data.validation[0]),

@@ -28,6 +28,8 @@ Colour = Literal["srgb", "ignore"]
 Decoding = Literal["full", "scaled"]
 # Pixels of the longer side that photos are shrunk to for a network that does not say otherwise.
 DEFAULT_SIDE = 1024
+# What tells an image, as it is described, from others: bytes of its file, and a hash of them with its crop.
+IMAGE_KEY = np.dtype([("bytes", "<i8"), ("hash", "<u8")])
 # What describes photos of a library: this machine, or the nodes of a Ray cluster.
 Engine = Literal["local", "ray"]
 # What a benchmark has figures for: the difficulties of Revisited Oxford and Paris, the halves of GLDv2's solutions, or
@@ -230,12 +232,14 @@ class Batch:
 class ImageBatch:
     """Whole images of any shape for extraction, with their positions in the benchmark's image list.
 
-    `skipped` are the positions of images that could not be read, named in `bad`.
+    `skipped` are the positions of images that could not be read, named in `bad`; `keys` are the `IMAGE_KEY` of each
+    image, (b,).
     """
 
     images: tuple[UInt8[Tensor, "_ _ 3"], ...]
     positions: Int[Tensor, " b"]
     skipped: Int[Tensor, " s"]
+    keys: np.ndarray
     bad: tuple[BadImage, ...] = ()
 
     def __len__(self) -> int:
@@ -373,8 +377,9 @@ class Ranking(Figures):
     """What a benchmark run gave: its figures and the head of each query's ranking.
 
     `notes` say also what sets the figures apart from others of the benchmark, `stages` what made and ranked the
-    descriptors, `costs` what that took (seconds an image and a query, bytes an image); `before` are the answers before
-    re-ranking.
+    descriptors, `costs` what that took (seconds an image and a query, bytes an image) and the descriptors' length;
+    `before` are the answers before re-ranking. `ranks` are those of all images that the ground truth speaks of, as
+    `Ranked` has them.
     """
 
     benchmark: Benchmark
@@ -384,3 +389,4 @@ class Ranking(Figures):
     stages: Mapping[str, object] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict, compare=False)
     before: IntArray | None = None
+    ranks: Mapping[Difficulty, tuple[IntArray, ...]] = field(default_factory=dict, compare=False)

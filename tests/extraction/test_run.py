@@ -228,3 +228,14 @@ def test_two_processes_share_the_images(tmp_path: Path, photos: Path, benchmark:
     assert two.store.available.all()
     np.testing.assert_allclose(two.store.descriptors, one.store.descriptors, atol=1e-5)
     assert two.time_spent()[0] == 60
+
+
+def test_an_image_that_gives_nan_is_named(tmp_path: Path, benchmark: Benchmark, model: GlobalDescriptor) -> None:
+    class Broken(Extractor):
+        def together(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+            return super().together(images) * float("nan")
+
+    target = DescriptorTarget(tmp_path, benchmark, Broken(model), {})
+    with pytest.raises(UserError, match=r"NaN or infinity for landmark 0/00\.jpg"):
+        extract(trainer(), benchmark, target, Images())
+    assert len(target.missing()) == 60

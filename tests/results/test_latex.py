@@ -7,7 +7,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from dolglab.results.comparison_tables import published_summary, summarize
+from dolglab.results.comparison_tables import summarize
+from dolglab.results.published import published_summary
 from dolglab.results.table_formats import escape_latex, to_latex
 
 

@@ -6,8 +6,9 @@ import pytest
 from dolglab.contracts import BadImage
 from dolglab.results.card import make_card
 from dolglab.results.card_charts import Chart, ChartSection, training_charts
-from dolglab.results.comparison_tables import published_summary, summarize
+from dolglab.results.comparison_tables import summarize
 from dolglab.results.pictures import ranked_grid
+from dolglab.results.published import published_summary
 from dolglab.results.report import outline, write_page
 
 

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from dolglab.results.comparison_tables import ROWS, SOURCES, published_summary, summarize
+from dolglab.results.comparison_tables import summarize
+from dolglab.results.published import PAPER_SETS, ROWS, SOURCES, paper_rows, published_summary
 from dolglab.results.table_formats import to_markdown
 
 
@@ -20,10 +21,12 @@ def facts(shared_data):
 
 
 def test_every_row_is_that_of_the_facts(facts):
-    assert len(ROWS) == len(facts) == 19
-    for row, (method, medium, hard, source) in zip(ROWS, facts, strict=True):
-        assert row.medium == tuple(map(float, medium.split("/"))), method
-        assert row.hard == tuple(map(float, hard.split("/"))), method
+    rows = paper_rows()
+    assert len(rows) == len(facts) == 19
+    for row, (method, medium, hard, source) in zip(rows, facts, strict=True):
+        for difficulty, text in (("medium", medium), ("hard", hard)):
+            figures = [row.figures[name][difficulty] for name in PAPER_SETS]
+            assert figures == list(map(float, text.split("/"))), method
         assert re.sub(r"^\([ABC]\) |,.*$", "", row.method) in method
         assert ("(" in row.method) == bool(re.search(r"\([ABC]\)", method)), method
         assert "(" not in row.method or row.method[:3] in method
@@ -31,6 +34,13 @@ def test_every_row_is_that_of_the_facts(facts):
         cropped = re.search(r"queries (not )?cropped", row.method)
         assert bool(cropped) == ("cropped" in method), method
         assert not cropped or bool(cropped[1]) == ("not cropped" in method), method
+
+
+def test_every_row_has_a_source_and_figures_in_percent():
+    for row in ROWS:
+        assert row.source in SOURCES
+        assert row.kind in ("claimed", "remeasured")
+        assert all(1 < value < 100 for by_difficulty in row.figures.values() for value in by_difficulty.values())
 
 
 def test_rows_that_share_a_name_differ_in_what_is_printed():
@@ -42,7 +52,7 @@ def test_rows_that_share_a_name_differ_in_what_is_printed():
 def test_sources_are_footnotes_and_the_best_is_marked_among_themselves():
     summary = published_summary()
     (table,) = summary.tables
-    assert dict(zip("abc", SOURCES.values(), strict=True)) == summary.notes
+    assert list(summary.notes.items()) == list(zip("abc", SOURCES.values(), strict=False))
     assert [sum(cell.best for cell in column) for column in zip(*(cells for _, cells in table.rows), strict=True)] == [
         *[1] * 8,
         0,

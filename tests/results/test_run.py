@@ -45,6 +45,7 @@ def test_a_run_leaves_card_rankings_grids_figures_pictures_and_page(tmp_path, fu
         "pictures/titles.json",
         "rankings/a_b.json",
         "report.html",
+        "worst/a_b.jpg",
     ]
     html = page.read_text()
     assert html.count("oracle shortlist") == 2
@@ -60,7 +61,7 @@ def test_a_run_leaves_card_rankings_grids_figures_pictures_and_page(tmp_path, fu
 
 def test_a_run_with_nothing_to_add_leaves_no_empty_folders(tmp_path, make_ranking):
     finish(tmp_path, [make_ranking()])
-    assert files(tmp_path) == ["card.json", "grids/toy.jpg", "rankings/toy.json", "report.html"]
+    assert files(tmp_path) == ["card.json", "grids/toy.jpg", "rankings/toy.json", "report.html", "worst/toy.jpg"]
 
 
 def test_the_baseline_is_compared(tmp_path, make_ranking, capsys):

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from dolglab.errors import UserError
 from dolglab.io import acquire, write_text
 from dolglab.processes import STARTER, note_starter, starter_is_gone
-from dolglab.sweeps.jobs import SweepReport, drop_refused_sweep, job_environment, run_job, run_training
+from dolglab.sweeps.jobs import SweepReport, drop_refused_sweep, job_environment, run_command, run_job
 
 
 @pytest.fixture(autouse=True)
@@ -38,13 +38,13 @@ def test_the_reason_is_the_first_error_of_a_process_that_failed_for_itself(capsy
     gone = "error: another process of this run ended: see above"
     said = f"{gone}\nerror: the loss became nan\n{gone}"
     command = program(f"import sys; print({said!r}, file=sys.stderr); sys.exit(2)")
-    assert run_training(["a=1"], command=command) == (2, "the loss became nan")
+    assert run_command(["a=1"], command=command) == (2, "the loss became nan")
     assert "see above" in capsys.readouterr().err
 
 
 def test_without_an_error_it_is_the_last_line():
     command = program("import sys; sys.exit(print('Traceback\\nKeyError: 3\\n', file=sys.stderr) or 1)")
-    assert run_training([], command=command) == (1, "KeyError: 3")
+    assert run_command([], command=command) == (1, "KeyError: 3")
 
 
 def test_told_to_stop_it_ends_though_the_training_ended_well(tmp_path):
@@ -62,7 +62,7 @@ def test_told_to_stop_it_ends_though_the_training_ended_well(tmp_path):
 
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit):
-        run_training([], stop, command)
+        run_command([], stop, command)
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -107,3 +107,14 @@ def test_what_a_refused_sweep_began_is_removed_unless_a_job_has_written(tmp_path
         write_text(sweep / further, "")
     drop_refused_sweep()
     assert sweep.exists() is (further is not None)
+
+
+def test_what_a_suite_varies_is_noted_unless_something_else_is_given(tmp_path):
+    hydra = {
+        "sweep": {"dir": str(tmp_path / "sweep")},
+        "sweeper": {"params": {"benchmark": "a,b", "crop": "pil,none"}},
+        "overrides": {"task": ["name=x", "suite=both", "entry=c,d", "crop=pil"]},
+    }
+    SweepReport().on_multirun_start(OmegaConf.create({"hydra": hydra}))
+    about = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    assert about == {"swept": ["benchmark", "entry"], "overrides": ["benchmark=a,b", "crop=pil", "entry=c,d"]}

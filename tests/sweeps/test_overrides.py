@@ -14,6 +14,9 @@ def test_a_folder_says_what_differs_in_letters_that_need_no_quotes():
     assert job_folder(0, {}) == "0"
     assert job_folder(1, {"+data.x": "[a, 'b c']", "model": "''"}) == "1_x-a-b-c_model-empty"
     assert job_folder(2, {"lr": "-1e-3"}) == "2_lr-1e-3"
+    # File systems take 255 letters; a path says most at its end.
+    assert job_folder(3, {"checkpoint": f"/{'long/' * 99}best.ckpt"}).endswith("-long-best.ckpt")
+    assert len(job_folder(3, {"checkpoint": f"/{'long/' * 99}best.ckpt"})) < 80
 
 
 def test_keys_that_end_alike_are_named_in_full():

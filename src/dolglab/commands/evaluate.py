@@ -1,4 +1,7 @@
-"""Evaluate a checkpoint, an untrained network or anyone's descriptors on a benchmark: table, result card, page."""
+"""Evaluate a checkpoint, an untrained network or anyone's descriptors on a benchmark: table, result card, page.
+
+With `--multirun` models by benchmarks, a suite: each cell is a run of its own, in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from dolglab.commands.hydra_cli import claim_run, configure_process, hydra_main, record_run
+from dolglab.commands.hydra_cli import chosen, claim_run, configure_process, hydra_main, in_sweep, record_run
+from dolglab.errors import UserError
 from dolglab.processes import watch_parent
 
 
@@ -14,7 +18,13 @@ from dolglab.processes import watch_parent
 def main(cfg: DictConfig) -> float | None:
     """Run `cfg.benchmark` and return its first figure: Medium mAP, or of GLDv2 the Public one."""
     configure_process()
+    if in_sweep() and not cfg.plan:
+        from dolglab.sweeps.jobs import EVALUATE, sweep_job
+
+        return sweep_job(str(cfg.name), EVALUATE)
     watch_parent()
+    if chosen("suite"):
+        raise UserError("a suite is several runs: suite=NAME goes with -m, and its runs are told apart by name=NAME")
     from hydra.utils import instantiate
 
     from dolglab.commands.build_evaluation import assemble_evaluation
@@ -23,6 +33,8 @@ def main(cfg: DictConfig) -> float | None:
     from dolglab.results.pictures import shown_difficulty
     from dolglab.results.report import finish_run
 
+    if cfg.plan:
+        return print_plan(cfg)
     run = claim_run(Path(cfg.output_dir), str(cfg.name))
     evaluator, about = assemble_evaluation(cfg)
     ranking = evaluator.run(instantiate(cfg.benchmark)())
@@ -34,6 +46,31 @@ def main(cfg: DictConfig) -> float | None:
     card = make_card(name=cfg.name, method=cfg.method or cfg.name, rankings=[ranking], **about)
     finish_run(run, card, [ranking], pictures=pictures)
     return ranking.evaluation[shown_difficulty(ranking)]["map"]
+
+
+def print_plan(cfg: DictConfig) -> None:
+    """Say what an evaluation has still to do. A cell of a suite that is refused is told, and does not end the plan."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.utils import instantiate
+
+    from dolglab.commands.build_evaluation import assemble_evaluation
+    from dolglab.evaluation.plan import plan, total
+    from dolglab.sweeps.jobs import SweepReport
+
+    if in_sweep():
+        print(f"{HydraConfig.get().job.num}: {HydraConfig.get().job.override_dirname}")
+    try:
+        works = plan(assemble_evaluation(cfg)[0], instantiate(cfg.benchmark)())
+    except UserError as error:
+        if not in_sweep():
+            raise
+        print(f"  not planned: {error}")
+        return
+    for work in works:
+        print(f"  {work.line()}")
+    SweepReport.planned += works
+    if not in_sweep():
+        print(total(works))
 
 
 if __name__ == "__main__":

@@ -164,6 +164,11 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
+def chosen(group: str) -> str | None:
+    """What was chosen of a group, where a command runs by Hydra and not as a function."""
+    return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+
+
 def drop_empty_run(cfg: DictConfig) -> None:
     """Remove the folder of a run that was refused, which Hydra makes before anything is checked; no other."""
     with contextlib.suppress(Exception):

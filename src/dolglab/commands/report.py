@@ -5,6 +5,8 @@ what they mean, without the per-query lists); what charts the cards have also go
 `metrics.csv` gives the page its curves, `grids/NAME.jpg` (or .png) its rankings and `pictures/` its other pictures.
 `against=NAME` compares with one row instead of the best, `published=true` adds the rows of the paper's table, and what
 `about` says, a line or a list of lines, stands above the page's tables.
+`leaderboard=true` writes a static page for everyone instead, OUT/index.html, with a page a model.
+`verify=card.json` says whether a card's figures follow from the rankings beside it, or are those of other `cards`.
 `workspace=true` writes the layout of the project's page on W&B instead.
 """
 
@@ -21,13 +23,24 @@ from dolglab.errors import UserError
 @hydra_main("report")
 def main(cfg: DictConfig) -> Path:
     """The path of what was written. Raises UserError when there is no card, or one that cannot be read."""
-    from dolglab.results.report import compare_runs, write_workspace
+    from dolglab.results.leaderboard import write_leaderboard
+    from dolglab.results.report import card_paths, compare_runs, write_workspace
+    from dolglab.results.verification import verify
 
     if cfg.workspace:
         return write_workspace(Path(cfg.out), cfg.project, cfg.benchmarks, cfg.entity)
-    if cfg.cards is None:
+    patterns = [cfg.cards] if isinstance(cfg.cards, str) else list(cfg.cards or ())
+    if cfg.verify is not None:
+        (card,) = card_paths([str(cfg.verify)])
+        if not verify(card, card_paths(patterns)):
+            raise SystemExit(1)
+        return card
+    if not patterns:
         raise UserError("say which cards to compare, such as cards='outputs/demo/*/card.json'")
-    patterns = [cfg.cards] if isinstance(cfg.cards, str) else list(cfg.cards)
+    if cfg.leaderboard:
+        page = write_leaderboard(card_paths(patterns), Path(cfg.out))
+        print(f"page: {page}")
+        return page
     about = [cfg.about] if isinstance(cfg.about, str) else list(cfg.about or ())
     return compare_runs(
         patterns, Path(cfg.out), None if cfg.against is None else str(cfg.against), cfg.published, about

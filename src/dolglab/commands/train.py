@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> float | None:
     if in_sweep():
         from dolglab.sweeps.jobs import sweep_job
 
-        return sweep_job(str(cfg.name))
+        return sweep_job(str(cfg.name), group=str(cfg.name))
     watch_parent()
     import lightning as L
     from hydra.utils import instantiate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dolglab.contracts import BadImage, Batch, Benchmark, Crop, ImageBatch, ImageSource, TrainingSet
+from dolglab.contracts import IMAGE_KEY, BadImage, Batch, Benchmark, Crop, ImageBatch, ImageSource, TrainingSet
 from dolglab.data.augment import NUM_DRAWS
 from dolglab.data.colour import Pixels
 from dolglab.data.crops import CropRange
@@ -238,13 +239,16 @@ class BenchmarkImages(Dataset[ImageBatch]):
         """The images at these positions. Raises UnreadableError naming one, unless `skip_bad`."""
         images: list[torch.Tensor] = []
         read: list[int] = []
+        keys: list[tuple[int, int]] = []
         bad: list[BadImage] = []
         for position in positions:
             try:
-                pixels = decode(retry_io(self.source.read, position), self.reading)
+                data = retry_io(self.source.read, position)
+                pixels = decode(data, self.reading)
                 pixels = shrink(crop_query(pixels, self.boxes[position], self.crop), self.max_side)
                 images.append(torch.from_numpy(pixels))
                 read.append(position)
+                keys.append(self.key(position, data))
             except (BrokenImageError, OSError) as error:
                 bad.append(BadImage(self.source.name(position), reason(error)))
         if bad and not self.skip_bad:
@@ -254,8 +258,17 @@ class BenchmarkImages(Dataset[ImageBatch]):
             images=tuple(images),
             positions=torch.tensor(read, dtype=torch.int64),
             skipped=torch.tensor(skipped, dtype=torch.int64),
+            keys=np.array(keys, IMAGE_KEY),
             bad=tuple(bad),
         )
+
+    def key(self, position: int, data: bytes) -> tuple[int, int]:
+        """The `IMAGE_KEY` of the image at a position, whose file holds `data`."""
+        box = self.boxes[position]
+        cropped = self.crop != "none" and bool(np.isfinite(box).all())
+        crop = f"{self.crop} {box.tolist()}" if cropped else ""
+        digest = hashlib.blake2b(data, digest_size=8, key=hashlib.blake2b(crop.encode()).digest())
+        return len(data), int.from_bytes(digest.digest(), "little")
 
 
 def check_whole_images(max_side: object, on_error: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -73,6 +73,7 @@ def digest(names: list[str], sizes: list[int], ground_truth: GroundTruth) -> str
 SplitMode = Literal["photos", "landmarks"]
 # Beside 0, 1 and 2, the sides of a split.
 LEFT_OUT = 3
+SEEN = "its landmarks are those of the training photos"
 
 
 @dataclass(frozen=True)
@@ -149,14 +150,15 @@ def split_folder(
             + (f", but for {dropped} whose landmark is on another side, left out" if dropped else "")
         )
     counts = np.bincount(part, minlength=3)
+    notes = (SEEN,) if mode == "photos" else ()
     _say(
         f"{photos.root}: {counts[0]} photos of {len(classes)} landmarks to train on, {counts[1]} for "
         f"validation, {counts[2]} for the test"
     )
     return (
         training,
-        _benchmark(photos, np.flatnonzero(part == 1), f"validation {mode}"),
-        _benchmark(photos, np.flatnonzero(part == 2), f"test {mode}"),
+        replace(_benchmark(photos, np.flatnonzero(part == 1), f"validation {mode}"), notes=notes),
+        replace(_benchmark(photos, np.flatnonzero(part == 2), f"test {mode}"), notes=notes),
     )
 
 

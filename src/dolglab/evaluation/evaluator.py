@@ -18,7 +18,14 @@ from dolglab.contracts import Benchmark, ExtractedFeatures, Ranking, Resize, Sca
 from dolglab.data.datasets import check_whole_images
 from dolglab.data.image_reading import checked_reading
 from dolglab.errors import UserError
-from dolglab.extraction.descriptor_store import DescriptorTarget, LocalExtractor, LocalTarget, fingerprint, read_store
+from dolglab.extraction.descriptor_store import (
+    DescriptorTarget,
+    FeatureTarget,
+    LocalExtractor,
+    LocalTarget,
+    fingerprint,
+    read_store,
+)
 from dolglab.extraction.external import read_descriptors
 from dolglab.extraction.extract import Images, extract
 from dolglab.extraction.extractor import Extractor, attention_scores, check_protocol, for_inference
@@ -173,6 +180,23 @@ class Evaluator:
         if result is None:
             return None
         return self.pipeline.measure(result, benchmark, found, local, time.perf_counter() - start)
+
+    def targets(self, benchmark: Benchmark) -> list[tuple[Benchmark, FeatureTarget]]:
+        """What `run` has described, of which images: of a re-ranker's answers, which are not known yet, as many.
+
+        Raises UserError as `run` does, for what can be told before any image is read.
+        """
+        sets = [benchmark, *([self.learn_on] if self.learn_on is not None and self._has_to_learn() else [])]
+        if self.pipeline.aggregate is not None:
+            return [(images, self.extractor.local_target(images)) for images in sets]
+        found: list[tuple[Benchmark, FeatureTarget]] = []
+        if self.external is None:
+            found += [(images, self.extractor.descriptor_target(images)) for images in sets]
+        if self.pipeline.rerank is not None and self.pipeline.rerank.local:
+            target = self.extractor.local_target(benchmark)
+            target.wanted = target.wanted[: len(benchmark.queries) * (1 + self.pipeline.rerank.depth)]
+            found.append((benchmark, target))
+        return found
 
     @property
     def _network(self) -> str:

@@ -10,18 +10,19 @@ import functools
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from numpy.typing import DTypeLike
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor, nn
 
-from dolglab.contracts import Benchmark, BoolArray, IntArray, LocalFeatures
+from dolglab.contracts import IMAGE_KEY, Benchmark, BoolArray, IntArray, LocalFeatures
 from dolglab.errors import UserError
 from dolglab.extraction.extractor import Extractor, Group, ShapeBuckets
 from dolglab.io import atomic_path, write_bytes, write_text
@@ -29,6 +30,10 @@ from dolglab.io import atomic_path, write_bytes, write_text
 FORMAT = 1
 # What a store's folder holds: (images, D) float32, which images there are, how they were made, and how long that took.
 DESCRIPTORS, AVAILABLE, ABOUT, TIMING = "descriptors.npy", "known.npy", "about.json", "timing.json"
+# And which images they are of, by which other benchmarks find them.
+KEYS = "images.npy"
+# What about.json says of the benchmark alone.
+OF_BENCHMARK = ("benchmark", "digest", "crop")
 # What an image's local features are made of, and the images whose features stay in memory.
 PARTS, CACHED_IMAGES = ("keypoints", "sizes", "scores", "descriptors"), 256
 
@@ -74,18 +79,9 @@ class DescriptorStore:
         """Positions whose descriptors are still to be made."""
         return np.flatnonzero(~self._available)
 
-    def put(
-        self,
-        positions: IntArray,
-        descriptors: Float[Tensor, "b d"],
-        name: Callable[[int], str] = "the image at position {}".format,
-    ) -> None:
-        """Keep some descriptors, or none where one is not finite: raises UserError with its image's name."""
-        rows = descriptors.detach().float().cpu().numpy()
-        bad = ~np.isfinite(rows).all(1)
-        if bad.any():
-            raise UserError(f"the network gave NaN or infinity for {name(int(positions[bad][0]))}")
-        self.descriptors[positions] = rows
+    def put(self, positions: IntArray, descriptors: Float[Tensor, "b d"]) -> None:
+        """Keep some descriptors."""
+        self.descriptors[positions] = descriptors.detach().float().cpu().numpy()
         self._available[positions] = True
 
 
@@ -125,7 +121,7 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _mapped(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.memmap:
+def _mapped(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
     try:
         found = np.load(path, mmap_mode="r+", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -147,6 +143,7 @@ class FeatureTarget(ABC):
 
     Attributes:
         about: all that decides the features, as `about.json` in the folder says it.
+        wanted: positions of the images that are to be there; by default all.
     """
 
     def __init__(
@@ -154,7 +151,7 @@ class FeatureTarget(ABC):
     ) -> None:
         self.network = network
         self.images = len(benchmark.source)
-        self.image_name = benchmark.source.name
+        self.wanted = np.arange(self.images)
         self.about = {
             "format": FORMAT,
             "benchmark": benchmark.name,
@@ -173,7 +170,35 @@ class FeatureTarget(ABC):
 
     @abstractmethod
     def missing(self) -> IntArray:
-        """Positions of the images that are still to be processed; called after `create`, in every process."""
+        """Wanted positions that are still to be processed; called after `create`, in every process."""
+
+    @abstractmethod
+    def bytes_per_image(self) -> float:
+        """What an image takes on disk, a mean over those that are there."""
+
+    @abstractmethod
+    def available_in(self, folder: Path) -> BoolArray:
+        """Which images another target's folder has the features of, (its images,). Raises OSError or ValueError."""
+
+    @abstractmethod
+    def adopt(self, folder: Path, rows: IntArray, positions: IntArray) -> None:
+        """Take over the features at some rows of another target's folder, for the images at `positions`."""
+
+    @functools.cached_property
+    def keys(self) -> np.memmap:
+        """(images,): the `IMAGE_KEY` of each image that was described, zeros elsewhere; mapped."""
+        return _mapped(self.folder / KEYS, (self.images,), IMAGE_KEY)
+
+    def create_keys(self) -> None:
+        """Make the file of keys, where there is none yet; called as `create`."""
+        if not (self.folder / KEYS).exists():
+            with atomic_path(self.folder / KEYS) as aside, aside.open("wb") as file:
+                np.save(file, np.zeros(self.images, IMAGE_KEY), allow_pickle=False)
+
+    def like(self, about: Mapping[str, Any]) -> bool:
+        """Whether features that `about.json` describes are made as these are, perhaps of another benchmark's images."""
+        own = {key: value for key, value in self.about.items() if key not in OF_BENCHMARK}
+        return own == {key: value for key, value in about.items() if key not in OF_BENCHMARK}
 
     @abstractmethod
     def buckets(self) -> ShapeBuckets:
@@ -188,9 +213,9 @@ class FeatureTarget(ABC):
         images_before, seconds_before = self.time_spent()
         write_text(self.folder / TIMING, json.dumps([images_before + images, seconds_before + seconds]) + "\n")
 
-    def time_spent(self) -> tuple[int, float]:
-        """Images that were described, and the seconds that took, over all runs that did."""
-        file = self.folder / TIMING
+    def time_spent(self, folder: Path | None = None) -> tuple[int, float]:
+        """Images that were described, and the seconds that took, over all runs that did; of another `folder`'s too."""
+        file = (folder or self.folder) / TIMING
         try:
             images, seconds = json.loads(file.read_text()) if file.exists() else (0, 0.0)
             return int(images), float(seconds)
@@ -214,6 +239,7 @@ class DescriptorTarget(FeatureTarget):
         joined = {} if extractor.scale_pooling == "mean" else {"scale_pooling": extractor.scale_pooling}
         super().__init__(root, benchmark, benchmark.name, extractor.model, {**protocol, **joined, **details})
         self.extractor = extractor
+        self.source = benchmark.source
 
     @functools.cached_property
     def store(self) -> DescriptorStore:
@@ -224,15 +250,31 @@ class DescriptorTarget(FeatureTarget):
         DescriptorStore.create(self.folder, self.images, self.extractor.model.dim, self.about)
 
     def missing(self) -> IntArray:
-        return self.store.missing()
+        return np.intersect1d(self.store.missing(), self.wanted)
+
+    def bytes_per_image(self) -> float:
+        return 4.0 * self.extractor.model.dim
+
+    def available_in(self, folder: Path) -> BoolArray:
+        return np.load(folder / AVAILABLE, allow_pickle=False)
+
+    def adopt(self, folder: Path, rows: IntArray, positions: IntArray) -> None:
+        found = np.load(folder / DESCRIPTORS, mmap_mode="r", allow_pickle=False)
+        self.store.put(positions, torch.from_numpy(found[rows]))
 
     def buckets(self) -> ShapeBuckets:
         return self.extractor.buckets()
 
     def process(self, group: Group) -> None:
+        """Describe and keep. Raises UserError for a descriptor that is not finite; none of its group is kept."""
         positions = np.array([position for position, _ in group])
         with torch.inference_mode():
-            self.store.put(positions, self.extractor.together([image for _, image in group]), self.image_name)
+            descriptors = self.extractor.together([image for _, image in group])
+        bad = ~torch.isfinite(descriptors).all(1).cpu().numpy()
+        if bad.any():
+            name = self.source.name(int(positions[bad][0]))
+            raise UserError(f"the network gave NaN or infinity for {name}: its weights or its precision are at fault")
+        self.store.put(positions, descriptors)
 
 
 @runtime_checkable
@@ -254,10 +296,7 @@ class LocalExtractor(Protocol):
 
 
 class LocalTarget(FeatureTarget):
-    """Describes images locally and keeps the features; images that are there already are not described again.
-
-    `wanted` are the positions that are to be there; by default those of all images.
-    """
+    """Describes images locally and keeps the features; images that are there already are not described again."""
 
     def __init__(
         self, root: str | Path, benchmark: Benchmark, extractor: LocalExtractor, details: Mapping[str, Any]
@@ -265,16 +304,24 @@ class LocalTarget(FeatureTarget):
         details = {**extractor.config(), **details}
         super().__init__(root, benchmark, f"{benchmark.name}-local", extractor.model, details)
         self.extractor = extractor
-        self.wanted = np.arange(self.images)
         self.features = functools.lru_cache(CACHED_IMAGES)(self._read)
 
     def create(self) -> None:
         write_text(self.folder / ABOUT, json.dumps(self.about, indent=1, ensure_ascii=False) + "\n")
 
     def missing(self) -> IntArray:
-        """Wanted positions without features."""
         available = {int(file.stem) for file in self.folder.glob("*/*.safetensors")}
         return np.array([position for position in self.wanted.tolist() if position not in available], np.int64)
+
+    def available_in(self, folder: Path) -> BoolArray:
+        keys = np.load(folder / KEYS, mmap_mode="r", allow_pickle=False)
+        available = np.zeros(len(keys), np.bool_)
+        available[[int(file.stem) for file in folder.glob("*/*.safetensors")]] = True
+        return available
+
+    def adopt(self, folder: Path, rows: IntArray, positions: IntArray) -> None:
+        for row, position in zip(rows.tolist(), positions.tolist(), strict=True):
+            write_bytes(self._file(position), (folder / _place(row)).read_bytes())
 
     def buckets(self) -> ShapeBuckets:
         """An image at a time: each is kept as soon as it is described."""
@@ -289,12 +336,11 @@ class LocalTarget(FeatureTarget):
             write_bytes(self._file(position), save(tensors, {"shape": json.dumps(features.shape)}))
 
     def bytes_per_image(self) -> float:
-        """Mean bytes on disk of the images that are there."""
         sizes = [file.stat().st_size for file in self.folder.glob("*/*.safetensors")]
         return sum(sizes) / len(sizes) if sizes else 0.0
 
     def _file(self, position: int) -> Path:
-        return self.folder / f"{position // 1000:04}" / f"{position:07}.safetensors"
+        return self.folder / _place(position)
 
     def _read(self, position: int) -> LocalFeatures:
         """The features at a position. Raises UserError where the file is damaged."""
@@ -306,3 +352,8 @@ class LocalTarget(FeatureTarget):
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise UserError(f"{file} is damaged: delete it, and it is made anew") from error
         return LocalFeatures(shape=(height, width), **tensors)
+
+
+def _place(position: int) -> str:
+    """Where in its folder an image's local features lie."""
+    return f"{position // 1000:04}/{position:07}.safetensors"

@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader, Subset, default_convert
 from dolglab.contracts import BadImage, Benchmark, ImageBatch
 from dolglab.data.datasets import BenchmarkImages
 from dolglab.data.image_reading import READ_ALL, Reading
+from dolglab.errors import pluralize
 from dolglab.extraction.descriptor_store import FeatureTarget
+from dolglab.extraction.shared_images import adopt_shared
 from dolglab.processes import gather_all
 
 
@@ -57,6 +59,9 @@ class Extraction(L.LightningModule):
         """Find out what is missing: all processes see the same images before any of them begins."""
         if self.trainer.is_global_zero:
             self.target.create()
+            self.target.create_keys()
+            if adopted := adopt_shared(self.target, self.images.of(self.benchmark)):
+                print(f"{self.benchmark.name}: {pluralize(adopted, 'image')} described before, for another benchmark")
         self.trainer.strategy.barrier("store made")
         self.todo = self.target.missing()
         self.trainer.strategy.barrier("store read")
@@ -83,6 +88,7 @@ class Extraction(L.LightningModule):
         """Process the groups that this batch completes; returns how many images came."""
         self._bad += batch.bad
         self._read += len(batch)
+        self.target.keys[batch.positions.numpy()] = batch.keys
         for position, image in zip(batch.positions.tolist(), batch.images, strict=True):
             for group in self._buckets.add(position, image):
                 self.target.process(group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -37,6 +38,10 @@ DRAWS, LEVEL = 2000, 0.95
 # Numbers held at a time, so that a hundred thousand queries take no more memory than seventy.
 CHUNK = 4_000_000
 LOOKALIKE_ANSWERS = 10
+# Query landmarks that GLDv2-clean has too (RGLDv2-clean, CVPR 2024).
+GLDV2_SHARED = {"roxford5k": "36 of the 70", "rparis6k": "38 of the 70"}
+# What a card says of itself: a digest of all else in it.
+DIGEST = "sha256"
 # The checkout from which the package runs, where it does.
 CHECKOUT = Path(__file__).parents[3]
 
@@ -274,11 +279,22 @@ def caveats(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
     notes = []
     if benchmark["boxes"] and benchmark["crop"] == "none":
         notes.append("queries not cropped")
+    shared = GLDV2_SHARED.get(benchmark["name"].partition("+")[0])
+    if shared and _trained_on_all_of_gldv2(card):
+        notes.append(f"trained on GLDv2, whose clean version has {shared} landmarks of the queries")
     if skipped := len(benchmark["bad_images"]):
         notes.append(f"{skipped} image{'s' if skipped > 1 else ''} skipped")
     if benchmark["digest"] in card["protocol"].get("selection", {}).values():
         notes.append("selected on this set")
     return list(dict.fromkeys([*notes, *benchmark.get("notes", ())]))
+
+
+def _trained_on_all_of_gldv2(card: Mapping[str, Any]) -> bool:
+    """Whether the weights were trained on GLDv2 without a list of what is left out."""
+    config = card.get("config", {})
+    data = (config.get("train") or config).get("data") or {}
+    left_out = any(data.get(key) for key in ("exclude_landmarks", "exclude_images"))
+    return bool(card.get("training")) and str(data.get("_target_", "")).endswith("from_gldv2") and not left_out
 
 
 def brief_card(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -298,13 +314,23 @@ def brief_card(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_card(card: Mapping[str, Any], path: Path) -> Path:
-    """Write `card` to `path` in one step. Raises TypeError or ValueError when JSON cannot hold it."""
-    text = json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False)
+    """Write `card` and its digest to `path` in one step. Raises TypeError or ValueError when JSON cannot hold it."""
+    text = json.dumps({**card, DIGEST: digest_of(card)}, indent=2, ensure_ascii=False, allow_nan=False)
     return write_text(path, text + "\n")
 
 
-def read_card(path: Path) -> dict[str, Any]:
-    """The card at `path`. Raises UserError when it is missing, not JSON, of another format or incomplete."""
+def digest_of(card: Mapping[str, Any]) -> str:
+    """A SHA-256 of a card's contents, whatever the order and layout of its JSON; in hex."""
+    text = json.dumps(card, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_card(path: Path, edited: bool = False) -> dict[str, Any]:
+    """The card at `path`, without its digest; an `edited` one too, if asked for.
+
+    Cards of earlier versions have no digest. Raises UserError when it is missing, not JSON, of another format,
+    incomplete, or was edited since it was written.
+    """
     try:
         card = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
@@ -322,6 +348,9 @@ def read_card(path: Path) -> dict[str, Any]:
         wrong += [f"benchmarks.{name}" for name in _wrong_fields(given, BENCHMARK_FIELDS | optional)]
     if wrong:
         raise UserError(f"result card is incomplete: {path} (missing or of another type: {', '.join(wrong)})")
+    stated = card.pop(DIGEST, None)
+    if stated is not None and stated != digest_of(card) and not edited:
+        raise UserError(f"result card was edited since it was written: {path} (its digest is of other contents)")
     return card
 
 

@@ -1,13 +1,11 @@
-"""The tables that compare some cards, with what qualifies their figures; and the published figures as a table."""
+"""The tables that compare some cards, with what qualifies their figures."""
 
 from __future__ import annotations
 
 import math
-import string
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from dolglab.errors import UserError, truncate_list
 from dolglab.results.card import DRAWS, difference, map_intervals
@@ -252,67 +250,3 @@ def _signed(fraction: float, decimals: int) -> str:
     """A fraction in points with its sign; what is printed as zero has none."""
     text = f"{100 * fraction:+.{decimals}f}"
     return text[1:] if not text.strip("+-0.") else text.replace("-", MINUS)
-
-
-# Where published figures stand.
-SOURCES = {
-    "paper": "Yang et al., DOLG, ICCV 2021, table 1",
-    "README": "README of the code that the DOLG paper's authors released",
-    "issue [I]": "quoted from an issue thread, not from a publication",
-}
-PUBLISHED_SETS = ("ROxf", "ROxf+1M", "RPar", "RPar+1M")
-PUBLISHED_TITLE = "Published, on ROxford5k / RParis6k (not measured here)"
-PUBLISHED_LINE = (
-    "Families as in the paper's table: (A) local features aggregated and re-ranked, (B) global, (C) global, then "
-    "local re-ranking. +1M: with a million distractors."
-)
-
-Figures = tuple[float, float, float, float]
-
-
-class Published(NamedTuple):
-    """mAP in percent on ROxford5k, ROxford5k + 1M, RParis6k and RParis6k + 1M; `source` is a key of SOURCES."""
-
-    method: str
-    medium: Figures
-    hard: Figures
-    source: str
-
-
-ROWS: tuple[Published, ...] = (
-    Published("DOLG R50, queries not cropped", (80.50, 76.58, 89.81, 80.79), (58.82, 52.21, 77.70, 62.83), "paper"),
-    Published("DOLG R101, queries not cropped", (81.50, 77.43, 91.02, 83.29), (61.10, 54.81, 80.30, 66.69), "paper"),
-    Published("DOLG R50, queries cropped", (81.20, 71.36, 90.07, 78.99), (62.55, 47.34, 79.20, 59.75), "README"),
-    Published("DOLG R101, queries cropped", (82.37, 73.63, 90.97, 80.44), (64.93, 51.57, 81.71, 62.95), "README"),
-    Published("DOLG R50, queries not cropped", (82.38, 77.78, 90.94, 82.16), (62.92, 55.48, 80.48, 65.77), "README"),
-    Published("DOLG R101, queries not cropped", (83.22, 78.96, 91.64, 82.89), (64.83, 57.86, 82.56, 67.34), "README"),
-    Published("(A) HesAff-rSIFT-ASMK + SP", (60.60, 46.80, 61.40, 42.30), (36.70, 26.90, 35.00, 16.80), "paper"),
-    Published("(A) DELF-ASMK + SP", (67.80, 53.80, 76.90, 57.30), (43.10, 31.20, 55.40, 26.40), "paper"),
-    Published("(A) R50-HOW-ASMK, n=2000", (79.40, 65.80, 81.60, 61.80), (56.90, 38.90, 62.40, 33.70), "paper"),
-    Published("(B) R101-R-MAC", (60.90, 39.30, 78.90, 54.80), (32.40, 12.50, 59.40, 28.00), "paper"),
-    Published("(B) R101-GeM", (65.30, 46.10, 77.30, 52.60), (39.60, 22.20, 56.60, 24.80), "paper"),
-    Published("(B) R101-GeM-AP", (67.50, 47.50, 80.10, 52.50), (42.80, 23.20, 60.50, 25.10), "paper"),
-    Published("(B) R101-GeM+SOLAR", (69.90, 53.50, 81.60, 59.20), (47.90, 29.90, 64.50, 33.40), "paper"),
-    Published("(B) R50-DELG, GLDv2-clean", (73.60, 60.60, 85.70, 68.60), (51.00, 32.70, 71.50, 44.40), "paper"),
-    Published("(B) R101-DELG, GLDv2-clean", (76.30, 63.70, 86.60, 70.60), (55.60, 37.50, 72.40, 46.90), "paper"),
-    Published("(C) R101-GeM+DSM", (65.30, 47.60, 77.40, 52.80), (39.20, 23.20, 56.20, 25.00), "paper"),
-    Published("(C) R50-DELG + SP, GLDv2-clean", (78.30, 67.20, 85.70, 69.60), (57.90, 43.60, 71.00, 45.70), "paper"),
-    Published("(C) R101-DELG + SP, GLDv2-clean", (81.20, 69.10, 87.20, 71.50), (64.00, 47.50, 72.80, 48.70), "paper"),
-    Published("CGD EffB3, distilled", (85.48, 80.70, 91.98, 82.54), (68.71, 59.74, 83.46, 68.48), "issue [I]"),
-)
-
-
-def published_summary() -> Summary:
-    """The published figures as a section of its own, the best of each column marked among themselves."""
-    notes = Footnotes(string.ascii_lowercase)
-    labels = [Column(("published", d), d, name) for d in ("Medium", "Hard") for name in PUBLISHED_SETS]
-    figures = zip(*((*row.medium, *row.hard) for row in ROWS), strict=True)
-    columns = {
-        label: mark_best([Cell(f"{value:.2f}") for value in values])
-        for label, values in zip(labels, figures, strict=True)
-    }
-    columns[Column(("published", "source"), "", "source")] = [
-        Cell(row.source, notes.mark(SOURCES[row.source])) for row in ROWS
-    ]
-    table = make_table("Mean average precision, %", [Cell(row.method) for row in ROWS], columns)
-    return Summary(PUBLISHED_TITLE, (table,), notes.texts(), (PUBLISHED_LINE,))

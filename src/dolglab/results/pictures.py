@@ -154,6 +154,12 @@ def chosen_queries(ap: NDArray[np.float64], count: int) -> list[int]:
     return ranked[np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(np.int64)].tolist()
 
 
+def worst_queries(ap: NDArray[np.float64], count: int) -> list[int]:
+    """Up to `count` queries from the lowest AP on, without those left out (NaN) unless all are."""
+    ranked = np.argsort(ap, kind="stable")
+    return ranked[: min(count, max(int(np.isfinite(ap).sum()), 1))].tolist()
+
+
 def kind_of(benchmark: Benchmark, query: int, position: int, difficulty: Difficulty) -> Kind:
     """What the gallery image at `position` is to `query`; the query's own image is junk."""
     truth = benchmark.ground_truth

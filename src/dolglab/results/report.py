@@ -16,10 +16,22 @@ from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
 from dolglab.results.card import brief_card, caveats, gain_line, read_card, write_card
 from dolglab.results.card_charts import Chart, ChartSection, chart_sections, training_charts, write_charts
-from dolglab.results.comparison_tables import published_summary, summarize
-from dolglab.results.pictures import COLOURS, SIGNS, Kind, data_uri, ranked_grid, read_pictures, write_pictures
+from dolglab.results.comparison_tables import summarize
+from dolglab.results.pictures import (
+    COLOURS,
+    SIGNS,
+    Kind,
+    data_uri,
+    ranked_grid,
+    read_pictures,
+    shown_ap,
+    worst_queries,
+    write_pictures,
+)
+from dolglab.results.published import published_summary
 from dolglab.results.table_formats import print_tables, to_latex, to_markdown
 from dolglab.results.tables import Card, Summary, protocol_line, row_names
+from dolglab.results.verification import write_ranks
 from dolglab.templates import template
 
 LEGEND: dict[Kind, str] = {
@@ -28,6 +40,8 @@ LEGEND: dict[Kind, str] = {
     "negative": "negative",
     "junk": "counts neither way",
 }
+# Queries of the lowest AP that a run keeps a picture of.
+WORST = 6
 # The axis of all that W&B is sent: Lightning's count of optimizer steps, which goes on where a resumed run does.
 STEP = "trainer/global_step"
 # W&B's page of a project: by section and title its charts, of some metrics or of those that a pattern matches.
@@ -67,7 +81,8 @@ def finish_run(
 ) -> Path:
     """Write `card.json`, `rankings/BENCHMARK.json`, `grids/BENCHMARK.jpg` and `report.html` to `run`; print the table.
 
-    Of GLDv2's own evaluations also `submissions/BENCHMARK.csv`, of curves in the rankings `figures/*.svg`, and of
+    `rankings/BENCHMARK.npz` has the ranks that the figures follow from, `worst/BENCHMARK.jpg` the queries of the lowest
+    AP. Of GLDv2's own evaluations also `submissions/BENCHMARK.csv`, of curves in the rankings `figures/*.svg`, and of
     `pictures` (titles and JPEGs) `pictures/NN.jpg`.
 
     The card of the `baseline` goes to `baseline/card.json`, its row stands above the run's, and the gain over its
@@ -88,7 +103,11 @@ def finish_run(
         answers = [[name(position) for position in row.tolist() if position >= 0] for row in ranking.top]
         named = dict(zip(map(name, queries), answers, strict=True))
         write_text(run / "rankings" / f"{file}.json", json.dumps(named, indent=0))
+        write_ranks(run, ranking)
         write_bytes(run / "grids" / f"{file}.jpg", grids[-1][1])
+        write_bytes(
+            run / "worst" / f"{file}.jpg", ranked_grid(ranking, queries=worst_queries(shown_ap(ranking), WORST))
+        )
         if (submission := ranking.benchmark.measure.submission(ranking)) is not None:
             write_text(run / "submissions" / f"{file}.csv", submission)
     write_pictures(run, pictures)
@@ -179,11 +198,14 @@ def write_page(
     charts: Sequence[ChartSection] = (),
     curves: Sequence[Chart] = (),
     grids: Sequence[tuple[str, bytes]] = (),
+    worst: Sequence[tuple[str, bytes]] = (),
     pictures: Sequence[tuple[str, bytes]] = (),
+    up: str = "",
 ) -> Path:
     """Write the page at `path` in one step: a section a summary, charts, training curves, grids and other pictures.
 
-    `grids` and `pictures` are titles with a JPEG or PNG. Text is escaped; an SVG is placed as it is, and should come
+    `grids`, those of the `worst` queries and `pictures` are titles with a JPEG or PNG; `up` is the address of the
+    leaderboard that the page belongs to. Text is escaped; an SVG is placed as it is, and should come
     from our own charts.
     """
     page = template(
@@ -198,8 +220,10 @@ def write_page(
         summaries=summaries,
         sections=[*charts, *([ChartSection("Training", "", tuple(curves))] if curves else [])],
         grids=[(name, data_uri(image)) for name, image in grids],
+        worst=[(name, data_uri(image)) for name, image in worst],
         pictures=[(name, data_uri(image)) for name, image in pictures],
         legend=[(COLOURS[kind], SIGNS[kind], meaning) for kind, meaning in LEGEND.items()],
+        up=up,
     )
     return write_text(path, html)
 

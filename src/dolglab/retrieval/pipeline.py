@@ -160,6 +160,8 @@ class RetrievalPipeline:
         figures = benchmark.measure.figures(benchmark.ground_truth, rankings)
         shown = rankings["medium" if "medium" in rankings else benchmark.difficulties[0]]
         costs = {"query_seconds": query_seconds, "image_bytes": result.bytes + extra.bytes}
+        if result.gallery.size:
+            costs["dimensions"] = float(result.gallery.shape[1])
         # Of rankings by local features, those for the shortlist are the same ones.
         if image_seconds := found.seconds + (0 if self.aggregate else extra.seconds):
             costs["image_seconds"] = image_seconds
@@ -181,6 +183,7 @@ class RetrievalPipeline:
             stages={**stages, **extra.stages},
             costs=costs,
             before=None if self.rerank is None else result.ranked.top_k[:, :ANSWERS],
+            ranks={difficulty: ranked.ranks for difficulty, ranked in rankings.items()},
             **vars(replace(figures, notes=notes)),
         )
 

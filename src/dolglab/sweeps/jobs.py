@@ -1,4 +1,4 @@
-"""The jobs of a sweep, Hydra's (`--multirun`) or a search's: each is a `dolglab train` in a process of its own."""
+"""The jobs of a sweep, Hydra's (`--multirun`) or a search's: each a training or an evaluation, a process of its own."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dolglab.errors import UserError
 from dolglab.io import acquire, release, write_text
@@ -34,13 +34,19 @@ from dolglab.processes import (
 )
 from dolglab.sweeps.summary import JOB, Job, read_job, read_jobs, write_comparison, write_table
 
+if TYPE_CHECKING:
+    from dolglab.evaluation.plan import Work
+
 Value = str | bool | int | float | None
 
 # Written before the first job, which may start on another machine: the keys that differ, and what was asked for.
 SWEEP = "sweep.json"
-# What a job's place in its sweep decides.
-PLACED = ("name", "group", "resume")
+# What a job's place in its sweep decides; a suite names what its jobs get as theirs.
+PLACED = ("name", "group", "resume", "suite")
 TRAIN = (sys.executable, "-m", "dolglab.commands.train")
+EVALUATE = (sys.executable, "-m", "dolglab.commands.evaluate")
+# Letters of a value in a folder's name: of a path, its end.
+VALUE_LETTERS = 48
 # What would make a job one process of another group, its launcher's or the scheduler's that started the sweep, or
 # another run on W&B.
 OUTER = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
@@ -48,7 +54,7 @@ OUTER += ("WANDB_RUN_ID",)
 TORCHRUN = ("TORCHELASTIC_", "LOCAL_WORLD_SIZE", "ROLE_", "GROUP_WORLD_SIZE")
 # Exit codes of a run that was told to stop, before it could say so or after.
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM, -signal.SIGUSR1, -signal.SIGUSR2)
-# Between two looks at how a training does.
+# Between two looks at how a job does.
 POLL_SECONDS = 1.0
 
 
@@ -57,24 +63,37 @@ class SweepReport(Callback):
 
     # The folder that this process began, as long as no job has.
     begun: ClassVar[Path | None] = None
+    # The work of a suite that is only planned, as far as this process did that.
+    planned: ClassVar[list[Work]] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write `sweep.json`; end with a line on a sweep that several processes would run, or that is another one."""
         if started_apart():
             _refuse("start a sweep once, without torchrun or srun: its jobs start their own processes")
         note_starter()
-        given = [text for text in map(str, config.hydra.overrides.task) if _split(text)[0] not in PLACED]
+        # What is given goes before what a suite says, as for Hydra's own sweeper.
+        suite = [f"{key}={value}" for key, value in (OmegaConf.select(config, "hydra.sweeper.params") or {}).items()]
+        asked = {_split(text)[0]: text for text in [*suite, *config.hydra.overrides.task]}
+        given = [text for key, text in asked.items() if key not in PLACED]
         parsed = OverridesParser.create().parse_overrides(given)
         about = {"swept": [part.get_key_element() for part in parsed if part.is_sweep_override()], "overrides": given}
         path = Path(config.hydra.sweep.dir) / SWEEP
         if not path.exists():
             SweepReport.begun = path.parent
-        elif (before := json.loads(path.read_text())) != about:
+        if config.get("plan"):
+            return
+        if path.exists() and (before := json.loads(path.read_text())) != about:
             _refuse(f"{path.parent} holds another sweep ({' '.join(before['overrides'])}): choose another name=...")
         write_text(path, json.dumps(about, indent=1) + "\n")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Draw `comparison.svg` where there is anything to compare, and say where the table is."""
+        if config.get("plan"):
+            from dolglab.evaluation.plan import total
+
+            print(total(SweepReport.planned))
+            drop_refused_sweep()
+            return
         sweep = Path(config.hydra.sweep.dir)
         jobs = read_jobs(sweep)
         failed = sum(job.status != "done" for job in jobs)
@@ -93,7 +112,7 @@ def drop_refused_sweep() -> None:
             folder.rmdir()
 
 
-def sweep_job(name: str) -> float | None:
+def sweep_job(name: str, command: Sequence[str] = TRAIN, group: str | None = None) -> float | None:
     """Run this process's job of the multirun `name` (see `run_job`); its best validation mAP, which sweepers go by."""
     hydra = HydraConfig.get()
     sweep = Path(hydra.sweep.dir)
@@ -101,42 +120,45 @@ def sweep_job(name: str) -> float | None:
     swept = {key: given[key] for key in json.loads((sweep / SWEEP).read_text())["swept"] if key in given}
     folder = job_folder(int(hydra.job.num), swept)
     overrides = [text for text in hydra.overrides.task if _split(text)[0] not in PLACED]
-    return run_job(sweep / folder, f"{name}/{folder}", name, overrides, swept).score
+    return run_job(sweep / folder, f"{name}/{folder}", group, overrides, swept, command=command).score
 
 
 def run_job(
     folder: Path,
     name: str,
-    group: str,
+    group: str | None,
     overrides: Sequence[str],
     swept: Mapping[str, str],
     why_prune: Callable[[], str] = lambda: "",
     patience: float = 900.0,
+    command: Sequence[str] = TRAIN,
 ) -> Job:
-    """Train in `folder` by `dolglab train`, as a run called `name` of the sweep `group`.
+    """Run `command` (`dolglab train`, `dolglab evaluate`) in `folder`, as a run called `name`.
 
-    A job that was done or pruned before is left as it is, one that was stopped goes on from its last checkpoint. What
+    A job that was done or pruned before is left as it is, one that was stopped goes on: a training from its last
+    checkpoint, an evaluation with the descriptors that it kept. What
     became of it stands in `folder/job.json` and in the sweep's table; a failure ends the job and not the sweep. A job
     that was told to stop, itself or through this process, ends the sweep with SystemExit.
 
     Args:
+        group: of the runs on W&B; None for a command that logs none there.
         overrides: the job's own, `name` apart.
         swept: those that differ between the jobs.
         why_prune: why the job is not worth going on with, asked every second; nothing while it is.
-        patience: seconds in which a training of this folder that was told to stop has ended; a validation may come
-            first.
+        patience: seconds in which a job of this folder that was told to stop has ended; a validation may come first.
 
-    Raises UserError for a folder in which another process goes on training.
+    Raises UserError for a folder in which another process goes on.
     """
     if (folder / JOB).is_file() and read_job(folder).status == "pruned":
         return read_job(folder)
     status, reason = "done", ""
     if not (folder / CARD).is_file():
-        # Of a sweep that was killed, what still trains here ends soon: it watches the process that started it.
+        # Of a sweep that was killed, what still runs here ends soon: it watches the process that started it.
         if not acquire(folder / LOCK, patience):
-            raise UserError(f"another process trains in {folder}: is this sweep running twice?")
+            raise UserError(f"another process works in {folder}: is this sweep running twice?")
         release(folder / LOCK)
-        status, reason = _train(folder, [*overrides, override("name", name), override("group", group)], why_prune)
+        grouped = [] if group is None else [override("group", group)]
+        status, reason = _run(folder, [*overrides, override("name", name), *grouped], why_prune, command)
     if status == "failed":
         print(f"{name} failed ({reason}): the sweep goes on", file=sys.stderr)
     write_text(folder / JOB, json.dumps({"status": status, "reason": reason, "swept": dict(swept)}, indent=1) + "\n")
@@ -144,8 +166,10 @@ def run_job(
     return read_job(folder)
 
 
-def _train(folder: Path, overrides: Sequence[str], why_prune: Callable[[], str]) -> tuple[str, str]:
-    """What became of a training, and why."""
+def _run(
+    folder: Path, overrides: Sequence[str], why_prune: Callable[[], str], command: Sequence[str]
+) -> tuple[str, str]:
+    """What became of a job, and why."""
     reason = ""
 
     def stop() -> bool:
@@ -154,7 +178,7 @@ def _train(folder: Path, overrides: Sequence[str], why_prune: Callable[[], str])
         return bool(reason)
 
     resumed = ["resume=true"] if (folder / LAST).is_file() else []
-    code, said = run_training([*overrides, *resumed, override("hydra.run.dir", str(folder))], stop)
+    code, said = run_command([*overrides, *resumed, override("hydra.run.dir", str(folder))], stop, command)
     if not code:
         return "done", ""
     if code not in STOPPED:
@@ -164,14 +188,14 @@ def _train(folder: Path, overrides: Sequence[str], why_prune: Callable[[], str])
     raise SystemExit
 
 
-def run_training(
+def run_command(
     overrides: Sequence[str], stop: Callable[[], bool] = lambda: False, command: Sequence[str] = TRAIN
 ) -> tuple[int, str]:
-    """Run `command` (`dolglab train`) with `overrides`; exit code, and the error that it ended with.
+    """Run `command` with `overrides`; exit code, and the error that it ended with.
 
-    When `stop` is true, which is asked every second, the training is told to stop, and writes a checkpoint first. So it
-    is when something ends this process's wait, such as a launcher's signal that the time is up. Raises SystemExit where
-    this process is told to stop, or the one that started the sweep is gone, once the training has ended.
+    When `stop` is true, which is asked every second, the job is told to stop; a training writes a checkpoint first. So
+    it is when something ends this process's wait, such as a launcher's signal that the time is up. Raises SystemExit
+    where this process is told to stop, or the one that started the sweep is gone, once the job has ended.
     """
     environment = job_environment(os.environ)
     with subprocess.Popen([*command, *overrides], env=environment, stderr=subprocess.PIPE, text=True) as process:
@@ -182,7 +206,7 @@ def run_training(
             with _forward_sigterm(process) as received:
                 _wait(process, lambda: stop() or starter_is_gone())
         except KeyboardInterrupt:
-            # The training has had it too.
+            # The job has had it too.
             raise
         except BaseException:
             process.terminate()
@@ -291,7 +315,8 @@ def job_folder(number: int, swept: Mapping[str, str]) -> str:
     >>> job_folder(3, {"margin.margin": "0.15", "pooling.p": "2"})
     '3_margin-0.15_p-2'
     """
-    values = {key: re.sub(r"[^A-Za-z0-9.+-]+", "-", value).strip("-") or "empty" for key, value in swept.items()}
+    letters = {key: re.sub(r"[^A-Za-z0-9.+-]+", "-", value).strip("-") for key, value in swept.items()}
+    values = {key: value[-VALUE_LETTERS:].strip("-") or "empty" for key, value in letters.items()}
     return "_".join([str(number), *(f"{name}-{values[key]}" for key, name in short_names(list(swept)).items())])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dolglab.errors import UserError
 from dolglab.io import csv_text, write_text
 from dolglab.processes import CARD
 from dolglab.results.card import read_card
@@ -43,12 +44,15 @@ class Job:
 
 
 def read_job(folder: Path) -> Job:
-    """What became of a job. Raises UserError for a damaged card."""
+    """What became of a job; it has failed where its card cannot be read, or was edited."""
     about = json.loads((folder / JOB).read_text(encoding="utf-8"))
     job = {"folder": folder, "swept": about["swept"], "status": about["status"], "reason": about["reason"]}
     if about["status"] != "done":
         return Job(**job)
-    card = read_card(folder / CARD)
+    try:
+        card = read_card(folder / CARD)
+    except UserError as error:
+        return Job(**{**job, "status": "failed", "reason": str(error)})
     tests = {
         f"{part['name']} {difficulty}": value
         for part in card["benchmarks"]

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dolglab.data.module import LandmarkDataModule
 from dolglab.errors import UserError
@@ -26,7 +26,7 @@ def start_pooling(model: DescriptorModel, data: LandmarkDataModule) -> None:
     Other poolings begin as they were made. What is taken follows from the seed alone: all processes begin alike.
     Raises UserError for fewer features than clusters.
     """
-    pooling: nn.Module = model.pooling
+    pooling = model.pooling
     if not isinstance(pooling, NetVLAD):
         return
     samples = training_features(model, data).numpy()

@@ -1,0 +1,357 @@
+"""The leaderboard: a static page with a table a benchmark, and a page a model; from cards and published figures."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from markupsafe import Markup
+
+from dolglab.contracts import DIFFICULTIES
+from dolglab.errors import UserError
+from dolglab.io import write_bytes, write_text
+from dolglab.processes import CARD
+from dolglab.results.card import caveats, map_intervals, read_card, write_card
+from dolglab.results.card_charts import ChartSection, file_stem, tradeoff_charts
+from dolglab.results.comparison_tables import summarize, three_digits
+from dolglab.results.published import ROWS, SOURCES, Published
+from dolglab.results.report import write_page
+from dolglab.results.tables import (
+    MISSING,
+    Card,
+    Column,
+    Dataset,
+    Footnotes,
+    benchmark_of,
+    dataset_lines,
+    dataset_names,
+    map_columns,
+    protocol_lines,
+    row_names,
+    value_of,
+)
+from dolglab.results.verification import ranks_file
+from dolglab.templates import template
+
+INDEX, SCRIPT = "index.html", Path(__file__).with_name("leaderboard.js")
+UNKNOWN, SINGLE = "not stated", "single stage"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure in percent, what qualifies it, and where it stands: a card's address, or nothing."""
+
+    value: float
+    marks: tuple[str, ...] = ()
+    interval: str = ""
+    address: str = ""
+
+
+@dataclass
+class Row:
+    """A model on one benchmark; of each difficulty what is claimed, what others measured, and what was measured here.
+
+    `training` says what it was trained on, `milliseconds` and `bytes` what an image takes; None where nobody says.
+    """
+
+    model: str
+    address: str = ""
+    marks: tuple[str, ...] = ()
+    training: str = UNKNOWN
+    dimensions: int | None = None
+    stage: str = SINGLE
+    milliseconds: float | None = None
+    bytes: float | None = None
+    claimed: dict[str, Figure] = field(default_factory=dict)
+    remeasured: dict[str, Figure] = field(default_factory=dict)
+    here: dict[str, Figure] = field(default_factory=dict)
+
+    def best(self, difficulty: str) -> float:
+        """What the row is sorted by: what was measured here or, without that, by others, or else what is claimed."""
+        found = (part.get(difficulty) for part in (self.here, self.remeasured, self.claimed))
+        return next((figure.value for figure in found if figure), -1.0)
+
+    @property
+    def measured(self) -> bool:
+        """Whether it was measured here."""
+        return bool(self.here)
+
+
+@dataclass(frozen=True)
+class Board:
+    """A benchmark's table: rows, best first; figures by difficulty with their headings; notes by mark; lines on it."""
+
+    name: str
+    figures: Mapping[str, str]
+    rows: tuple[Row, ...]
+    notes: Mapping[str, str]
+    lines: tuple[str, ...]
+
+    @property
+    def anchor(self) -> str:
+        """Its place on the page."""
+        return file_stem(self.name)
+
+    @property
+    def extent(self) -> str:
+        """How many of its rows were measured here, and how many were not."""
+        measured = sum(row.measured for row in self.rows)
+        counts = {"measured": measured, "published": len(self.rows) - measured}
+        return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A card, the folder it was read from, and where the page has it and its model's page."""
+
+    card: Card
+    folder: Path
+    address: str = ""
+    page: str = ""
+
+
+def write_leaderboard(files: Sequence[Path], out: Path) -> Path:
+    """Write the page of some cards, their models' pages and copies of the cards to `out`; the page's path.
+
+    A card that cannot be read, or was edited, is named and left out. Raises UserError where none is left.
+    """
+    read = list(_readable(files))
+    if not read:
+        raise UserError("none of these cards can be read: there is nothing to show")
+    # The newest first where nothing else decides.
+    read.sort(key=lambda run: run[0]["time"], reverse=True)
+    methods = list(dict.fromkeys(card["method"] for card, _ in read))
+    pages = dict(zip(methods, _distinct([file_stem(method) or "model" for method in methods]), strict=True))
+    slugs = _distinct([file_stem(card["name"]) or "card" for card, _ in read])
+    runs = [
+        Run(card, folder, f"cards/{slug}/{CARD}", f"models/{pages[card['method']]}.html")
+        for (card, folder), slug in zip(read, slugs, strict=True)
+    ]
+    _tell_namesakes(runs)
+    for run in runs:
+        _copy(run, out)
+    for method in methods:
+        _write_model(out, method, [run for run in runs if run.card["method"] == method], runs)
+    boards = make_boards(runs)
+    script = SCRIPT.read_text(encoding="utf-8")
+    page = template(Path(__file__).with_name("leaderboard.html.j2"), number=_number)
+    html = page.render(
+        boards=boards,
+        runs=len(runs),
+        models=len(methods),
+        stages=list(dict.fromkeys(row.stage for board in boards for row in board.rows)),
+        trainings=sorted({row.training for board in boards for row in board.rows}),
+        latest=max(run.card["time"] for run in runs)[:10],
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    return write_text(out / INDEX, html)
+
+
+def make_boards(runs: Sequence[Run], published: Sequence[Published] = ROWS) -> list[Board]:
+    """A table for each benchmark that a card or a publication has figures on; those measured here first.
+
+    Published figures stand in the row of the card with the same method, beside benchmarks of the same name.
+    """
+    names = dataset_names([run.card for run in runs])
+    boards = [_measured_board(_alone(runs, dataset), dataset, name, published) for dataset, name in names.items()]
+    boards.sort(key=lambda board: sum(row.measured for row in board.rows), reverse=True)
+    measured = {name for name, _ in names}
+    others = dict.fromkeys(name for row in published for name in row.figures if name not in measured)
+    return [*boards, *(_board(name, name, {}, [], published, Footnotes()) for name in others)]
+
+
+def _alone(runs: Sequence[Run], dataset: Dataset) -> list[Run]:
+    """The runs that have a benchmark, with it alone: what is said of their protocol is then about it."""
+    return [
+        replace(run, card={**run.card, "benchmarks": [part]})
+        for run in runs
+        if (part := benchmark_of(run.card, dataset))
+    ]
+
+
+def _measured_board(runs: Sequence[Run], dataset: Dataset, name: str, published: Sequence[Published]) -> Board:
+    """The table of a benchmark that cards have figures on, each card with it alone."""
+    columns = {column.difficulty: column for column in map_columns([run.card for run in runs])}
+    main = columns.get("medium") or next(iter(columns.values()))
+    # The best first, so that notes are numbered down the page.
+    runs = sorted(runs, key=lambda run: value_of(run.card, main) or 0.0, reverse=True)
+    cards = [run.card for run in runs]
+    notes = Footnotes()
+    shared, own = protocol_lines(cards)
+    rows = [
+        _row(run, row_name, protocol, columns, notes)
+        for run, row_name, protocol in zip(runs, row_names(cards), own, strict=True)
+    ]
+    lines = [*dataset_lines(cards), *([f"Protocol of what was measured here: {shared}"] if shared else [])]
+    return _board(name, dataset[0], columns, rows, published, notes, lines)
+
+
+def _row(run: Run, name: str, protocol: str, columns: Mapping[str, Column], notes: Footnotes) -> Row:
+    """What a card says of a model on its benchmark; `protocol` is how it differs from the other rows'."""
+    (benchmark,) = run.card["benchmarks"]
+    costs, intervals = benchmark.get("costs", {}), map_intervals(benchmark)
+    row = Row(
+        name,
+        address=run.page,
+        marks=notes.mark(protocol) if protocol else (),
+        training=training_of(run.card),
+        dimensions=int(costs["dimensions"]) if "dimensions" in costs else None,
+        stage=_stage(benchmark.get("stages", {})),
+        milliseconds=1000 * costs["image_seconds"] if "image_seconds" in costs else None,
+        bytes=costs.get("image_bytes"),
+    )
+    marks = notes.mark(*caveats(run.card, benchmark))
+    for difficulty, column in columns.items():
+        value, interval = value_of(run.card, column), intervals.get(difficulty)
+        if value is not None:
+            text = "" if interval is None else f"{100 * interval[0]:.1f}{MISSING}{100 * interval[1]:.1f}"
+            row.here[difficulty] = Figure(100 * value, marks, text, run.address)
+    return row
+
+
+def _board(
+    name: str,
+    published_as: str,
+    columns: Mapping[str, Column],
+    rows: list[Row],
+    published: Sequence[Published],
+    notes: Footnotes,
+    lines: Sequence[str] = (),
+) -> Board:
+    """The table of `rows` and of what is published on a benchmark."""
+    for source in published:
+        if not (figures := source.figures.get(published_as, {})):
+            continue
+        part = "claimed" if source.kind == "claimed" else "remeasured"
+        # Two sources may claim different figures of one method: each has a row.
+        alike = [row for row in rows if row.model == source.method and not getattr(row, part)]
+        if alike:
+            row = alike[0]
+        else:
+            stage = "re-ranked" if source.reranked else SINGLE
+            row = Row(source.method, training=source.training or UNKNOWN, dimensions=source.dimensions, stage=stage)
+            rows.append(row)
+        marks = notes.mark(SOURCES[source.source])
+        getattr(row, part).update({difficulty: Figure(value, marks) for difficulty, value in figures.items()})
+    found = {difficulty for row in rows for part in (row.claimed, row.remeasured, row.here) for difficulty in part}
+    labels = {difficulty: column.label for difficulty, column in columns.items()}
+    shown = {d: labels.get(d, d) for d in dict.fromkeys([*DIFFICULTIES, *labels, *sorted(found)]) if d in found}
+    if {"easy", "medium"} <= shown.keys():
+        # Hardly any publication has it, and it says least.
+        del shown["easy"]
+    decisive = sorted(shown, key=lambda difficulty: difficulty != "medium")
+    headings = {difficulty: _heading(label, len(shown) == 1) for difficulty, label in shown.items()}
+    rows.sort(key=lambda row: [row.best(difficulty) for difficulty in decisive], reverse=True)
+    return Board(name, headings, tuple(rows), notes.texts(), tuple(lines))
+
+
+def _heading(label: str, alone: bool) -> str:
+    """A column's label as a heading; the one figure of a benchmark without difficulties is its mAP.
+
+    >>> _heading("hard", False), _heading("medium", True), _heading("public mAP@100", False), _heading("mAP", True)
+    ('Hard', 'mAP', 'Public mAP@100', 'mAP')
+    """
+    if label == "mAP" or (alone and label == "medium"):
+        return "mAP"
+    return label[0].upper() + label[1:]
+
+
+def training_of(card: Card) -> str:
+    """In a few words, what the weights of a card's model were trained on."""
+    config = card["config"]
+    trained = config.get("train") or config
+    if (training := card.get("training")) is not None:
+        data = trained.get("data") or {}
+        gldv2 = str(data.get("_target_", "")).endswith("from_gldv2")
+        root = PurePosixPath(str(data.get("root") or "")).name
+        return f"{'GLDv2' if gldv2 else root or 'own photographs'}, {training['landmarks']:,} landmarks"
+    model = (config.get("evaluate") or {}).get("model") or {}
+    weights = str((model.get("backbone") or {}).get("name", ""))
+    return f"backbone alone ({weights.partition('.')[2] or weights})" if weights else "nothing"
+
+
+def _stage(stages: Mapping[str, Any]) -> str:
+    """Whether one search answers, or the first answers are looked at again."""
+    if "rerank" in stages:
+        return "re-ranked"
+    expanded = any("alpha" in step or "neighbours" in step for step in stages.get("post", ()))
+    return "expanded" if expanded else SINGLE
+
+
+def _readable(files: Sequence[Path]) -> Iterator[tuple[dict[str, Any], Path]]:
+    """The cards that can be read, with their folders; the others are named."""
+    for file in files:
+        try:
+            yield read_card(file), file.parent
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+
+
+def _tell_namesakes(runs: Sequence[Run]) -> None:
+    """Name the cards that are called alike; their rows are numbered."""
+    called: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        for benchmark in run.card["benchmarks"]:
+            called[f"{run.card['name']} on {benchmark['name']}"].append(str(run.folder))
+    for name, folders in called.items():
+        if len(folders) > 1:
+            print(f"{len(folders)} cards are called {name}: {', '.join(folders)}", file=sys.stderr)
+
+
+def _write_model(out: Path, method: str, own: Sequence[Run], runs: Sequence[Run]) -> None:
+    """A model's page: its tables, what it costs beside the others, its worst queries, its cards."""
+    summaries, charts, worst = [], [], []
+    for dataset, name in dataset_names([run.card for run in own]).items():
+        cards = [run.card for run in _alone(own, dataset)]
+        summaries.append(replace(summarize(cards), title=name))
+        charts += tradeoff_charts([run.card for run in _alone(runs, dataset)])
+        for row_name, run in zip(row_names(cards), _alone(own, dataset), strict=True):
+            file = run.folder / "worst" / f"{dataset[0].replace('/', '_')}.jpg"
+            if file.exists():
+                worst.append((name if len(cards) == 1 else f"{name}, {row_name}", file.read_bytes()))
+    hint = "Beside the other models. Up and to the left is better."
+    write_page(
+        out / own[0].page,
+        title=method,
+        cards=[run.card for run in own],
+        summaries=summaries,
+        charts=[ChartSection("Accuracy and cost", hint, tuple(charts))] if charts else [],
+        worst=worst,
+        up=f"../{INDEX}",
+    )
+
+
+def _copy(run: Run, out: Path) -> None:
+    """A card with the ranks that its figures follow from, so that whoever has the page can verify it."""
+    card = out / run.address
+    write_card(run.card, card)
+    for benchmark in run.card["benchmarks"]:
+        kept, copy = (ranks_file(folder, benchmark["name"]) for folder in (run.folder, card.parent))
+        if kept.exists():
+            write_bytes(copy, kept.read_bytes())
+
+
+def _distinct(slugs: Sequence[str]) -> list[str]:
+    """The slugs, numbered from the second of each on.
+
+    >>> _distinct(["a", "b", "a"])
+    ['a', 'b', 'a_2']
+    """
+    seen: Counter[str] = Counter()
+    distinct = []
+    for slug in slugs:
+        seen[slug] += 1
+        distinct.append(slug if seen[slug] == 1 else f"{slug}_{seen[slug]}")
+    return distinct
+
+
+def _number(value: float | None) -> str:
+    """A cost with three digits; nothing where there is none."""
+    return "" if value is None else three_digits(value)
