@@ -6,7 +6,6 @@ import itertools
 import math
 from typing import Literal
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -46,6 +45,9 @@ def mutual_matches(
     """
     if not len(a) or not len(b):
         return np.empty((0, 2), np.int64)
+    # A search is imported without it.
+    import cv2
+
     a, b = np.ascontiguousarray(a, np.float32), np.ascontiguousarray(b, np.float32)
     nearest = np.empty(len(a), np.int64)
     best, second = np.empty((2, len(a)), np.float32)
