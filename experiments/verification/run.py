@@ -78,7 +78,7 @@ OTHERS: dict[str, dict[str, Sequence[Any]]] = {
 }
 METHODS = [("RootSIFT as before", "RootSIFT", BEFORE), *((name, name, best) for name, best in BEST.items())]
 MOST_FEATURES = 2000
-ROUNDS, TIMED_QUERIES = 5, 6
+ROUNDS, TIMED_QUERIES = 3, 2
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Method:
         title: what a person is told.
         extractor: makes local features.
         spatial: matches them, and counts inliers.
-        min_inliers: as many or more has one in a hundred pairs of photos of two landmarks.
+        min_inliers: answers with fewer stay in the order of their cosines.
         max_side: photos are shrunk to so many pixels; None for what the library's network takes.
     """
 
@@ -60,7 +60,7 @@ def best_method() -> Method:
         extractor = XFeat(max_features=FEATURES, side=SIDE, backend="onnx", threads=1)
     except UserError:
         return Method("RootSIFT", RootSIFT(max_features=FEATURES), Spatial(VERIFIED, residual=10.0, ratio=0.9), 8)
-    return Method("XFeat", extractor, Spatial(VERIFIED, residual=12.0, least=0.75), 40, max_side=SIDE)
+    return Method("XFeat", extractor, Spatial(VERIFIED, residual=12.0, least=0.75), 20, max_side=SIDE)
 
 
 class SpatialVerifier:
