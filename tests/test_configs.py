@@ -67,6 +67,20 @@ def test_every_benchmark_composes(choice: str) -> None:
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
+@pytest.mark.parametrize("choice", [file.stem for file in sorted((CONF / "entry").glob("*.yaml"))])
+def test_every_entry_composes_and_says_how_tables_call_it(choice: str) -> None:
+    cfg = compose("evaluate", overrides=["output_dir=out", f"entry={choice}", "backbone=r18"])
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert cfg.method
+
+
+@pytest.mark.parametrize("choice", [file.stem for file in sorted((CONF / "suite").glob("*.yaml"))])
+def test_every_suite_names_benchmarks_that_there_are(choice: str) -> None:
+    cfg = compose("evaluate", overrides=["output_dir=out", f"suite={choice}"], return_hydra_config=True)
+    names = str(cfg.hydra.sweeper.params.benchmark).split(",")
+    assert all((CONF / "benchmark" / f"{name}.yaml").is_file() for name in names)
+
+
 def step(*overrides: str, size: tuple[int, int] = (75, 101)) -> tuple[torch.nn.Module, torch.nn.Module]:
     """Network and head after the backward pass of one batch, two images that no patch divides."""
     cfg = train("model.hidden=16", "model.dim=8", *overrides)

@@ -12,9 +12,9 @@ from dolglab.version import __version__
 
 COMMANDS = {
     "train": "train a descriptor network, or a sweep of trainings (--multirun)",
-    "evaluate": "measure a checkpoint, an untrained network or ready descriptors on a benchmark",
+    "evaluate": "measure a network or ready descriptors on a benchmark, or models by benchmarks (--multirun)",
     "prepare": "fetch, verify, index and pack data sets; make the demo world",
-    "report": "compare runs by their result cards: table, page, charts",
+    "report": "compare runs by their result cards: table, page, charts, leaderboard; verify a card",
     "tune": "search for settings with Optuna",
     "embed": "describe photos and keep the descriptors in a library",
     "search": "search a library by photo",

@@ -89,5 +89,5 @@ def test_a_plan_of_a_suite_leaves_nothing(place: Path) -> None:
     done = run_python(asked, place, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"images, 0 described: ", done.stdout)) == 2
-    assert "not planned: no gnd_*.pkl" in done.stdout
+    assert "not planned: ground truth not found: data/rparis6k/gnd_rparis6k.pkl" in done.stdout
     assert not (place / "outputs").exists() or not list((place / "outputs").iterdir())
