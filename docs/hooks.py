@@ -1,7 +1,7 @@
 """What mkdocs is told besides `mkdocs.yml`: pages that lie outside `docs`, notebooks and the generated reference.
 
-The site has the repository's own shape, with `docs` at its root. Links in the files are those that work in a checkout; they
-are rewritten to where the site has the same file.
+The site has the repository's own shape, with `docs` at its root. Links in the files are those that work in a checkout;
+they are rewritten to where the site has the same file.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import posixpath
 import re
 from pathlib import Path
 
-import reference
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+
+import reference
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "experiments/**/*.*", "findings/*.*")
@@ -42,6 +43,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         markdown = f"{markdown}\n\n{GENERATED[source]()}"
     inside = files.get_file_from_path(source)
     outside = inside is not None and inside.src_dir == str(ROOT)
+    if outside:
+        # Tables of results have two notes side by side, `[I] [c]`, which Markdown takes for a link.
+        markdown = markdown.replace("] [", "] \\[")
     here = source if outside else f"docs/{source}"
     return LINK.sub(lambda found: found["before"] + site_link(found["target"], here), markdown)
 

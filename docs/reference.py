@@ -6,13 +6,14 @@ Docstrings are read, not imported: the site builds without torch.
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import click
 import griffe
 import typer
 import yaml
@@ -87,7 +88,7 @@ def read_choice(path: Path, group: str) -> Choice:
     text = path.read_text()
     lines = text.splitlines()
     root = yaml.compose(text)
-    header = [line for line in lines[: next((i for i, x in enumerate(lines) if not x.startswith("#")), len(lines))]]
+    header = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
     prefix = "" if "# @package _global_" in header else f"{group.replace('/', '.')}."
     keys = {key.value: value for key, value in root.value}
     about = _comment([line for line in header if "@package" not in line])
@@ -134,10 +135,9 @@ def _choice(choice: Choice, texts: dict[str, str]) -> list[str]:
 
 def _recipe(path: Path) -> list[str]:
     """An experiment is a small difference to the defaults: its comment, then the file itself."""
-    lines = path.read_text().splitlines()
-    end = next(i for i, line in enumerate(lines) if not line.startswith("#"))
-    body = "\n".join(lines[end:])
-    return [_comment(lines[1:end]), "", "```yaml", body, "```", ""]
+    about = read_choice(path, "experiment").about
+    body = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
+    return [about, "", "```yaml", body.strip(), "```", ""]
 
 
 def _table(options: list[Option]) -> list[str]:
@@ -156,33 +156,28 @@ def _cell(text: str) -> str:
 
 
 def _typer_command(name: str) -> list[str]:
+    """A table of a Typer command's options, or of each of its commands."""
     module = importlib.import_module(f"dolglab.commands.{name}")
     if name == "library":
-        group = typer.main.get_group(module.app)
-        lines = []
-        for inner in group.commands.values():
-            lines += [f"### library {inner.name} {{#library-{inner.name}}}", "", inner.help or "", ""]
-            lines += _parameters(inner)
-        return lines
+        inner = typer.main.get_group(module.app).commands.values()
+        return [line for one in inner for line in (f"### {name} {one.name} {{#{name}-{one.name}}}", "", *_help(one))]
     app = typer.Typer(add_completion=False)
     app.command()(module.main)
-    command = typer.main.get_command(app)
-    return [command.help or "", "", *_parameters(command)]
+    return _help(typer.main.get_command(app))
 
 
-def _parameters(command: click.Command) -> list[str]:
-    """Arguments and options of a Typer command, with their defaults."""
+def _help(command: Any) -> list[str]:
     rows = []
     for parameter in command.params:
-        names = parameter.opts if parameter.param_type_name == "option" else [(parameter.name or "").upper()]
+        names = parameter.opts if parameter.param_type_name == "option" else [parameter.name.upper()]
         default = "required" if parameter.required else parameter.default
         shown = "" if default is None or default is False else f"`{default}`"
-        rows.append(f"| `{', '.join(names)}` | {shown} | {_cell(getattr(parameter, 'help', None) or '')} |")
-    return ["| option | default | meaning |", "|---|---|---|", *rows, ""]
+        rows.append(f"| `{', '.join(names)}` | {shown} | {_cell(parameter.help or '')} |")
+    return [command.help or "", "", "| option | default | meaning |", "|---|---|---|", *rows, ""]
 
 
 @cache
-def _package() -> griffe.Object:
+def _package() -> griffe.Object | griffe.Alias:
     return griffe.load("dolglab", search_paths=[ROOT / "src"])
 
 
@@ -206,4 +201,4 @@ def _summary(target: str) -> str:
 def _arguments(target: str) -> dict[str, str]:
     kind = griffe.DocstringSectionKind.parameters
     sections = [section.value for section in _docstring(target) if section.kind is kind]
-    return {argument.name: argument.description for section in sections for argument in section}
+    return {name: a.description for section in sections for a in section for name in a.name.split(", ")}
