@@ -136,8 +136,8 @@ def _choice(choice: Choice, texts: dict[str, str]) -> list[str]:
 def _recipe(path: Path) -> list[str]:
     """An experiment is a small difference to the defaults: its comment, then the file itself."""
     about = read_choice(path, "experiment").about
-    body = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
-    return [about, "", "```yaml", body.strip(), "```", ""]
+    body = itertools.dropwhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    return [about, "", "```yaml", *body, "```", ""]
 
 
 def _table(options: list[Option]) -> list[str]:
