@@ -22,7 +22,7 @@ from dolglab.errors import UserError
 # How many files are looked for before training starts; all of 1.58 million would take minutes.
 PROBES = 512
 HINT = (
-    "`dolglab prepare task=gldv2 root={root}` fetches it (README, Training on GLDv2); or try `make demo`, which "
+    "`dolglab prepare task=gldv2 root={root}` fetches it (docs/howto/data.md); or try `make demo`, which "
     "needs no data"
 )
 Kind = Literal["auto", "folder", "tar", "packed"]
