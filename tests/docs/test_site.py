@@ -113,3 +113,11 @@ def local_links(line: str) -> list[str]:
     """Targets of a line's links that are files of the project."""
     targets = [part.split(")")[0].split("#")[0] for part in line.split("](")[1:]]
     return [target for target in targets if "://" not in target]
+
+
+def test_what_the_hooks_say_of_links() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-m", "doctest", "docs/hooks.py"], cwd=ROOT, env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
