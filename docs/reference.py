@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 # Commands that Hydra configures: their options are the keys of a YAML. The others are Typer's.
 HYDRA = ("train", "evaluate", "prepare", "report", "tune")
+# What people change first stands first.
+FIRST = ("max_epochs", "image_size", "batch_size", "lr", "workers", "precision")
 # Keys that are no options: they say how Hydra puts a configuration together and calls what it names.
 PLUMBING = ("_target_", "_partial_", "_convert_", "_recursive_", "defaults", "hydra", "call")
 
@@ -143,8 +145,13 @@ def _recipe(path: Path) -> list[str]:
 def _table(options: list[Option]) -> list[str]:
     if not options:
         return []
-    rows = [f"| `{option.name}` | {_code(option.value)} | {_cell(option.text)} |" for option in options]
+    ordered = sorted(options, key=lambda option: _rank(option.name.rpartition(".")[2]))
+    rows = [f"| `{option.name}` | {_code(option.value)} | {_cell(option.text)} |" for option in ordered]
     return ["| option | value | meaning |", "|---|---|---|", *rows, ""]
+
+
+def _rank(key: str) -> int:
+    return FIRST.index(key) if key in FIRST else len(FIRST)
 
 
 def _code(value: str) -> str:
