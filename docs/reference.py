@@ -155,6 +155,8 @@ def _rank(key: str) -> int:
 
 
 def _code(value: str) -> str:
+    if value == "???":
+        return "needed"
     return f"`{_cell(value)}`" if value else ""
 
 
