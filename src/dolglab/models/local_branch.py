@@ -106,7 +106,8 @@ class LocalBranch(nn.Module):
         out_channels: channels of f_l, those of the global feature f_g.
         aspp: multi-scale context before the attention; the released yaml trains without it.
         attention: weight normalised features by their scores; without it f_l is the map as it is.
-        dilations, pointwise: those of `ASPP`.
+        dilations: those of `ASPP`.
+        pointwise: that of `ASPP`.
 
     Attributes:
         min_map: cells a side of the smallest map on which every tap meets another cell than the middle one's.

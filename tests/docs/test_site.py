@@ -1,0 +1,123 @@
+"""The site builds from the files, strictly; its links and anchors lead somewhere; the reference names what there is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+from dolglab.__main__ import COMMANDS
+
+pytestmark = pytest.mark.process
+
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf"
+
+
+class Page(HTMLParser):
+    """The anchors of a page, and what its links and pictures lead to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.anchors: set[str] = set()
+        self.targets: list[str] = []
+        self.sources: list[str] = []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id" and value:
+                self.anchors.add(value)
+            elif name in ("href", "src") and value:
+                self.targets.append(value)
+                # Links are followed by people; scripts, styles and pictures are fetched.
+                if name == "src" or tag == "link":
+                    self.sources.append(value)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[Path, Page]:
+    return {path: Page(path) for path in site.rglob("*.html")}
+
+
+def test_links_and_anchors_lead_somewhere(pages: dict[Path, Page]) -> None:
+    assert len(pages) > 40
+    broken = []
+    for path, page in pages.items():
+        # The page for a wrong address is served at any depth: its links begin at the site's root.
+        for target in page.targets if path.name != "404.html" else ():
+            where = urlsplit(target)
+            if where.scheme or where.netloc:
+                continue
+            leads = Path(os.path.normpath(path.parent / unquote(where.path))) if where.path else path
+            found = leads / "index.html" if leads.is_dir() else leads
+            known = pages[found].anchors if found in pages else set()
+            if not found.exists() or (where.fragment and unquote(where.fragment) not in known):
+                broken.append(f"{path.name}: {target}")
+    assert not broken
+
+
+def test_nothing_is_fetched_from_elsewhere(pages: dict[Path, Page]) -> None:
+    """Pages need no other server: a site in a closed network looks as it does here."""
+    assert not [source for page in pages.values() for source in page.sources if urlsplit(source).netloc]
+
+
+def test_every_group_choice_and_option_is_there(site: Path, pages: dict[Path, Page]) -> None:
+    path = site / "reference" / "configs.html"
+    text = path.read_text()
+    for file in CONF.glob("*/**/*.yaml"):
+        group = file.parent.relative_to(CONF).as_posix().replace("/", "-")
+        assert {group, f"{group}-{file.stem}"} <= pages[path].anchors
+        options = yaml.safe_load(file.read_text()) or {}
+        for key, value in options.items():
+            # What is flat is named by itself; a recipe stands there as it is.
+            if key not in ("defaults", "call") and not key.startswith("_") and not isinstance(value, dict):
+                assert key in text, f"{file}: {key}"
+    first = ["max_epochs", "image_size", "batch_size", "optimizer.lr", "workers", "precision"]
+    places = [text.index(name) for name in first]
+    assert places == sorted(places)
+    assert places[-1] < text.index('id="aggregate"')
+
+
+def test_every_command_is_there(site: Path, pages: dict[Path, Page]) -> None:
+    path = site / "reference" / "commands.html"
+    assert pages[path].anchors >= {*COMMANDS, "library-remove", "library-merge"}
+    text = path.read_text()
+    for option in ("--metadata", "--max-side", "--rerank", "--token", "--onnx", "--gone", "checkpoint_minutes"):
+        assert option in text
+
+
+def test_readme_is_two_screens() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 160
+    assert all((ROOT / target).exists() for line in lines for target in local_links(line))
+
+
+def local_links(line: str) -> list[str]:
+    """Targets of a line's links that are files of the project."""
+    targets = [part.split(")")[0].split("#")[0] for part in line.split("](")[1:]]
+    return [target for target in targets if "://" not in target]
+
+
+def test_what_the_hooks_say_of_links() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-m", "doctest", "docs/hooks.py"], cwd=ROOT, env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
