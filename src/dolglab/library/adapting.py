@@ -63,13 +63,17 @@ def adapt(
 
 def _learn(library: Library, found: Sequence[Labelled], origin: str, seed: int) -> Adapter:
     """An adapter by labelled photos; prints what it brings. Raises UserError where it brings nothing."""
+    from threadpoolctl import threadpool_limits
+
     from dolglab.library.adapter_learning import learn
 
     photos = _distinct(found)
     names, labels = np.unique([each.landmark for each in photos], return_inverse=True)
     print(f"labels: {pluralize(len(photos), 'photo')} of {pluralize(len(names), 'landmark')} ({printable(origin)})")
     descriptors = library.descriptors(np.array([each.key for each in photos], np.int64))
-    learnt = learn(descriptors, labels.astype(np.int64), seed)
+    # Of many small products: threads that wait for one another took five times the processor's time.
+    with threadpool_limits(1):
+        learnt = learn(descriptors, labels.astype(np.int64), seed)
     print(f"chosen by held-out labels: {learnt.kind}")
     seen, unseen = learnt.seen.figures(), learnt.unseen.figures()
     for figures, what in ((seen, "the same landmarks"), (unseen, "landmarks that it never saw")):
