@@ -79,7 +79,9 @@ def test_every_command_of_a_script_composes(script: Path, tmp_path: Path) -> Non
     for landmark in ("opera", "rotonde"):
         (tmp_path / "photos" / landmark).mkdir(parents=True)
     folder, name = script.relative_to(ROOT).parts[-2:]
-    arguments = ARGUMENTS["photos.sh"] if folder in ("photos", "finetune", "leaderboard") else ARGUMENTS.get(name, [])
+    arguments = (
+        ARGUMENTS["photos.sh"] if folder in ("photos", "finetune", "leaderboard", "heads") else ARGUMENTS.get(name, [])
+    )
     subprocess.run(
         ["bash", f"experiments/{folder}/{name}", *arguments],
         cwd=tmp_path,

@@ -18,7 +18,7 @@ def packed_bytes(count: int, dim: int) -> int:
     """Bytes of so many features of so many values.
 
     >>> packed_bytes(1000, 64)
-    68024
+    68020
     """
     return HEADER.size + count * (4 + dim)
 

@@ -185,6 +185,11 @@ class AdaptedDescriptor(nn.Module):
         """The network's."""
         return self.network.backbone
 
+    @property
+    def pooling(self) -> nn.Module:
+        """The network's."""
+        return self.network.pooling
+
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Normalised images to descriptors, float32, not L2-normalised."""
         return self.describe(self.backbone(images))
