@@ -105,3 +105,19 @@ def test_a_card_is_checked_by_another_runs(tmp_path, run, ranking, capsys):
     write_card(again, other)
     assert not verify(run, [other])
     assert "not there" in capsys.readouterr().out
+
+
+def test_figures_of_other_rules_are_not_computed_by_those_of_revisited(tmp_path, ranking, capsys):
+    whole = replace(
+        ranking,
+        benchmark=replace(ranking.benchmark, difficulties=("all",)),
+        evaluation={"all": ranking.evaluation["medium"]},
+        ranks={"all": ranking.ranks["medium"]},
+    )
+    card = make_card(name="run", method="GeM", rankings=[whole], protocol={}, checkpoint=None, config={})
+    finish_run(tmp_path / "run", card, [whole])
+    path = tmp_path / "run" / "card.json"
+    capsys.readouterr()
+    assert not verify(path)
+    assert "NOT the same" not in capsys.readouterr().out
+    assert verify(path, against=[path])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dolglab.contracts import GroundTruth, Ranked, Ranking
+from dolglab.contracts import DIFFICULTIES, GroundTruth, Ranked, Ranking
 from dolglab.errors import UserError
 from dolglab.io import atomic_path
 from dolglab.measures import RevisitedMeasure, ground_truth_ids_of
@@ -100,8 +100,9 @@ def verify(path: Path, against: Sequence[Path] = ()) -> bool:
 
 
 def _from_ranks(path: Path, benchmark: Mapping[str, Any]) -> dict[str, Figures]:
-    if benchmark.get("measure", "mAP") != RevisitedMeasure.name:
-        raise UserError(f"{benchmark['measure']} needs more than ranks: evaluate again, and verify against that card")
+    # Others divide their positives otherwise, or not at all, by rules that ranks do not show.
+    if benchmark.get("measure", "mAP") != RevisitedMeasure.name or not {*benchmark["map"]} <= {*DIFFICULTIES}:
+        raise UserError("its measure needs more than ranks: evaluate again, and verify against that card (cards=FILE)")
     kappas = sorted({int(k) for by_k in benchmark["mp_at_k"].values() for k in by_k})
     return figures_from_ranks(ranks_file(path.parent, benchmark["name"]), kappas)
 
