@@ -1,4 +1,4 @@
-"""LighterGlue's network: which local features of two images match (Lindenberger et al., ICCV 2023; Potje et al., 2024)."""
+"""LighterGlue's network, LightGlue (Lindenberger et al., ICCV 2023) for XFeat: which features of two images match."""
 
 from __future__ import annotations
 
