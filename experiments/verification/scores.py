@@ -37,9 +37,7 @@ def scores(a: LocalFeatures, b: LocalFeatures) -> dict[str, float]:
     squares = [np.unique(own[match.inlier] // SQUARE, axis=0) for own in points]
     return {
         "inliers": match.count,
-        "inliers of a homography": inliers(*points, "homography", settings["residual"], settings["iterations"])[
-            0
-        ].sum(),
+        "inliers of a homography": homography.sum(),
         "inliers^2 / matches": match.count**2 / max(1, len(match.matches)),
         "inliers / features of the answer": match.count / max(1, len(b)),
         f"squares of {SQUARE} pixels with inliers": min(map(len, squares)),
