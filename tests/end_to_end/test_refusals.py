@@ -121,6 +121,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(photos: Path, tmp_p
         ("train", ["-m", "hydra.sweep.dir=FOLDER", "backbone=r18,r51"], ["did you mean backbone=r50?", "r101"]),
         ("evaluate", ["learn_on=demo"], ["did you mean benchmark@learn_on?", "roxford5k"]),
         ("prepare", ["task=pakc"], ["did you mean task=pack?", "roxford5k"]),
+        ("prepare", [], ["task=NAME", "demo_world", "gldv2"]),
         ("report", ["card=x"], ["did you mean cards?"]),
         ("tune", ["search=optimiser"], ["did you mean search=optimizer?", "margin_gem"]),
         ("train", ["x=[1"], ["x=[1"]),

@@ -94,7 +94,7 @@ def test_another_network_cannot_resume_a_run(trained: tuple[Path, float], world:
 
 def test_an_interrupted_preparation_leaves_nothing(tmp_path: Path) -> None:
     root = tmp_path / "world"
-    with started(command(f"root={root}", module="src.prepare")) as process:
+    with started(command("task=demo_world", f"root={root}", module="src.prepare")) as process:
         wait_until(lambda: any(tmp_path.glob(".world*/train/*/*/*/*.jpg")), process)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=120)

@@ -58,7 +58,8 @@ def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..
             try:
                 cfg = renamed(given)
                 if missing := sorted(OmegaConf.missing_keys(cfg)):
-                    raise UserError(f"{missing[0]}=... is needed")
+                    keys = " and ".join(f"{key}=..." for key in missing)
+                    raise UserError(f"{keys} {'is' if len(missing) == 1 else 'are'} needed")
                 return main(cfg)
             except (SystemExit, KeyboardInterrupt) as stop:
                 drop_empty_run(given)
