@@ -18,8 +18,8 @@ declare -A models=(
   [lite0]="entry=gem,gem_plus,gem_whitened backbone=efficientnet_lite0"
   [lite1]="entry=gem,gem_plus,gem_whitened backbone=efficientnet_lite1"
   [lite2]="entry=gem,gem_plus,gem_whitened backbone=efficientnet_lite2"
-  [local]="entry=rootsift_asmk,xfeat_asmk aggregate.words=1024"
-  [verified]="entry=rootsift_asmk_sp,xfeat_asmk_sp aggregate.words=1024 rerank.depth=20"
+  [local]="entry=rootsift_asmk,xfeat_asmk 'aggregate.words=choice(1024)'"
+  [verified]="entry=rootsift_asmk_sp,xfeat_asmk_sp 'aggregate.words=choice(1024)' 'rerank.depth=choice(20)'"
   [trained_gem]="checkpoint=$out/trained_gem/checkpoints/best.ckpt \"method='GeM, trained on the demo world'\""
   [trained_dolg]="checkpoint=$out/trained_dolg/checkpoints/best.ckpt \"method='DOLG, trained on the demo world'\""
 )
