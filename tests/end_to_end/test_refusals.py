@@ -120,9 +120,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(photos: Path, tmp_p
         ("train", ["-m", "hydra.sweep.dir=FOLDER", "margn=1,2"], ["did you mean margin?", "cosface"]),
         ("train", ["-m", "hydra.sweep.dir=FOLDER", "backbone=r18,r51"], ["did you mean backbone=r50?", "r101"]),
         (
-            "evaluate",
-            ["-m", "hydra.sweep.dir=FOLDER", "entry=rootsift_asmk,gem", "aggregate.words=64"],
-            ["aggregate.words=choice(VALUE)"],
+            "train",
+            ["-m", "hydra.sweep.dir=FOLDER", "margin=subcenter_arcface,arcface", "margin.centres=2"],
+            ["margin.centres=choice(VALUE)"],
         ),
         ("evaluate", ["learn_on=demo"], ["did you mean benchmark@learn_on?", "roxford5k"]),
         ("prepare", ["task=pakc"], ["did you mean task=pack?", "roxford5k"]),
