@@ -47,4 +47,4 @@ for model in ${MODELS:-lite0 local verified lite1 lite2 trained_gem trained_dolg
       "${asked[@]}" "${launcher[@]}"
   done
 done
-[ "$plan" = true ] || python -m src.report leaderboard=true cards="'$out/*/*/*/card.json'" out="$out/page"
+[ "$plan" = true ] || python -m src.report leaderboard=true cards="'$out/*/*/[0-9]*/card.json'" out="$out/page"
