@@ -2,21 +2,24 @@
 # The first leaderboard: every model whose weights come from a package, and two that are trained here, on the demo world, a
 # folder of photographs and a part of Revisited Paris. What stops goes on when it is started again.
 # Usage: experiments/leaderboard/run.sh PROVENCE RPARIS6K_MINI WORLD96
-# Only part of it: MODELS="gem local" BENCHMARKS=mini BACKBONES=efficientnet_lite0 (the defaults are all there are).
+# Only part of it: MODELS="lite0 local" BENCHMARKS=mini (the defaults are all there are). SIDE=512 shows all of them larger
+# images; give it a NAME of its own.
 # PLAN=true only says what is to be done. LAUNCHER="hydra/launcher=joblib hydra.launcher.n_jobs=2" runs cells side by side.
 set -euo pipefail
 photos=$(realpath "$1") mini=$(realpath "$2") world96=$(realpath "$3")
 cd "$(dirname "$0")/../.."
-name=leaderboard
+name=${NAME:-leaderboard}
 out=outputs/$name
 plan=${PLAN:-false}
 read -ra launcher <<< "${LAUNCHER:-}"
 
 # A line a model: networks as they are, what does without one, and networks trained here.
-backbones=${BACKBONES:-efficientnet_lite0,efficientnet_lite1,efficientnet_lite2}
 declare -A models=(
-  [gem]="entry=gem,gem_whitened backbone=$backbones"
-  [local]="entry=rootsift_asmk,rootsift_asmk_sp"
+  [lite0]="entry=gem,gem_plus,gem_whitened backbone=efficientnet_lite0"
+  [lite1]="entry=gem,gem_plus,gem_whitened backbone=efficientnet_lite1"
+  [lite2]="entry=gem,gem_plus,gem_whitened backbone=efficientnet_lite2"
+  [local]="entry=rootsift_asmk,xfeat_asmk 'aggregate.words=choice(1024)'"
+  [verified]="entry=rootsift_asmk_sp,xfeat_asmk_sp 'aggregate.words=choice(1024)' 'rerank.depth=choice(20)'"
   [trained_gem]="checkpoint=$out/trained_gem/checkpoints/best.ckpt \"method='GeM, trained on the demo world'\""
   [trained_dolg]="checkpoint=$out/trained_dolg/checkpoints/best.ckpt \"method='DOLG, trained on the demo world'\""
 )
@@ -33,15 +36,15 @@ train() { # NAME OPTIONS...
   [ "$plan" = true ] || [ -f "$out/$1/card.json" ] ||
     python -m src.train experiment=demo name="$name/$1" trainer.check_val_every_n_epoch=3 resume=auto "${@:2}"
 }
-for model in ${MODELS:-gem local trained_gem trained_dolg}; do
+for model in ${MODELS:-lite0 local verified lite1 lite2 trained_gem trained_dolg}; do
   case $model in
     trained_gem) train $model model=gem_light ;;
     trained_dolg) train $model ;;
   esac
-  for benchmark in ${BENCHMARKS:-demo provence mini}; do
+  for benchmark in ${BENCHMARKS:-provence demo mini}; do
     eval "asked=(${models[$model]} ${benchmarks[$benchmark]})"
-    python -m src.evaluate -m name="$name/$benchmark/$model" plan="$plan" max_side=512 'scales=[0.7071,1.0,1.4142]' pictures=0 \
+    python -m src.evaluate -m name="$name/$benchmark/$model" plan="$plan" max_side="${SIDE:-256}" 'scales=[1.0]' pictures=0 \
       "${asked[@]}" "${launcher[@]}"
   done
 done
-[ "$plan" = true ] || python -m src.report leaderboard=true cards="'$out/*/*/*/card.json'" out="$out/page"
+[ "$plan" = true ] || python -m src.report leaderboard=true cards="'$out/*/*/[0-9]*/card.json'" out="$out/page"

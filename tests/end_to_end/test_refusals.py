@@ -119,6 +119,11 @@ def test_a_loss_that_is_not_finite_stops_with_the_batchs_ids(photos: Path, tmp_p
         ("train", ["bacbone=r50"], ["did you mean backbone?", "r18", "swin_small"]),
         ("train", ["-m", "hydra.sweep.dir=FOLDER", "margn=1,2"], ["did you mean margin?", "cosface"]),
         ("train", ["-m", "hydra.sweep.dir=FOLDER", "backbone=r18,r51"], ["did you mean backbone=r50?", "r101"]),
+        (
+            "train",
+            ["-m", "hydra.sweep.dir=FOLDER", "margin=subcenter_arcface,arcface", "margin.centres=2"],
+            ["margin.centres=choice(VALUE)"],
+        ),
         ("evaluate", ["learn_on=demo"], ["did you mean benchmark@learn_on?", "roxford5k"]),
         ("prepare", ["task=pakc"], ["did you mean task=pack?", "roxford5k"]),
         ("prepare", [], ["task=NAME", "demo_world", "gldv2"]),

@@ -68,6 +68,19 @@ def test_two_sources_that_claim_different_figures_have_a_row_each(make_run):
     assert sum(bool(row.claimed) for board in everything for row in board.rows) == claimed
 
 
+def test_a_table_has_the_columns_that_anyone_gave_and_says_who_is_ahead(make_run):
+    runs = [make_run("A", run="a"), make_run("B", run="b", maps=(0.9, 0.2, 0.5))]
+    for run, ap in zip(runs, ([0.8, 0.7], [0.3, 0.1]), strict=True):
+        run.card["benchmarks"][0]["ap"]["medium"] = ap
+    alone, claimed = (make_boards(runs, rows)[0] for rows in ([], [published("GeM", {"medium": 80.0})]))
+    assert alone.parts == {"here": "here"}
+    assert claimed.parts == {"claimed": "claimed", "here": "here"}
+    (line,) = alone.conclusion
+    assert "A is ahead of B by 55.00 points" in line
+    (elsewhere,) = make_boards([], [published("GeM", {"medium": 80.0})])
+    assert (elsewhere.parts, elsewhere.conclusion) == ({"claimed": "claimed"}, ())
+
+
 def test_unlike_rows_have_notes_that_say_what_differs(make_run):
     costs = {"image_seconds": 0.01, "image_bytes": 2048.0, "dimensions": 512.0}
     runs = [
@@ -97,6 +110,11 @@ def test_benchmarks_of_one_name_and_other_images_are_apart(make_run, make_rankin
     [
         ({"config": {"evaluate": {"model": {"backbone": {"name": "resnet50.tv_in1k"}}}}}, "backbone alone (tv_in1k)"),
         ({"config": {"evaluate": {"model": None}}}, "nothing"),
+        ({"config": {"evaluate": {"model": None, "features": {"_target_": "a.rootsift.RootSIFT"}}}}, "nothing"),
+        (
+            {"config": {"evaluate": {"model": None, "features": {"_target_": "a.xfeat.XFeat"}}}},
+            "MegaDepth and COCO, to match",
+        ),
         (
             {
                 "training": {"landmarks": 81313},

@@ -17,6 +17,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -141,10 +142,12 @@ def _composition_mistake(error: Exception, config: str, overrides: Sequence[str]
 def _hint(key: str, config: str, overrides: Sequence[str]) -> str:
     """What may be meant by a key or group that does not exist: the one most like it, and what a group takes.
 
-    Looked for in the configuration that the other `overrides` make or, where they do not compose, in the default one.
+    Looked for in the configuration that the other `overrides` make, of a sweep its first job's, or in the default one
+    where they do not compose. Hydra asks for a sweep's own configuration before it takes the choices that are swept.
     """
     others = [override for override in overrides if override.split("=", 1)[0].lstrip("+~") != key]
     try:
+        others = _first_job(others)
         cfg = compose(config, overrides=others, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError):
         cfg = compose(config, return_hydra_config=True)
@@ -152,6 +155,8 @@ def _hint(key: str, config: str, overrides: Sequence[str]) -> str:
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
     keys = _dotted(plain)
+    if key in keys:
+        return f"it belongs to a choice that is swept, so write it as a sweep: '{key}=choice(VALUE)'"
     hydra = key.startswith("hydra")
     known = [name for name in [*keys, *groups] if name.startswith("hydra") is hydra]
     nearest = max(known, key=lambda name: _likeness(key, name))
@@ -165,6 +170,15 @@ def _hint(key: str, config: str, overrides: Sequence[str]) -> str:
     if section and siblings:
         return f"{section} has {', '.join(siblings)}"
     return "--help lists the groups and keys"
+
+
+def _first_job(overrides: Sequence[str]) -> list[str]:
+    """The overrides with the first value of each that is swept."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [
+        f"{part.get_key_element()}={next(part.sweep_string_iterator())}" if part.is_sweep_override() else text
+        for part, text in zip(parsed, overrides, strict=True)
+    ]
 
 
 def _dotted(config: dict[Any, Any], prefix: str = "") -> list[str]:

@@ -19,7 +19,7 @@ from dolglab.io import write_bytes, write_text
 from dolglab.processes import CARD
 from dolglab.results.card import caveats, map_intervals, read_card, write_card
 from dolglab.results.card_charts import ChartSection, file_stem, tradeoff_charts
-from dolglab.results.comparison_tables import summarize, three_digits
+from dolglab.results.comparison_tables import leader_lines, summarize, three_digits
 from dolglab.results.published import ROWS, SOURCES, Published
 from dolglab.results.report import write_page
 from dolglab.results.tables import (
@@ -41,6 +41,11 @@ from dolglab.templates import template
 
 INDEX, SCRIPT = "index.html", Path(__file__).with_name("leaderboard.js")
 UNKNOWN, SINGLE = "not stated", "single stage"
+# The columns of a figure by their headings, each a field of `Row`.
+PARTS = {"claimed": "claimed", "others": "remeasured", "here": "here"}
+
+# What the released weights of local features were trained on, by class (Potje et al., CVPR 2024).
+LOCAL_FEATURES = {"XFeat": "MegaDepth and COCO, to match"}
 
 
 @dataclass(frozen=True)
@@ -85,13 +90,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """A benchmark's table: rows, best first; figures by difficulty with their headings; notes by mark; lines on it."""
+    """A benchmark's table: rows, best first; figures by difficulty with their headings; notes by mark; lines on it.
+
+    The conclusion says what was measured here comes to.
+    """
 
     name: str
     figures: Mapping[str, str]
     rows: tuple[Row, ...]
     notes: Mapping[str, str]
-    lines: tuple[str, ...]
+    lines: tuple[str, ...] = ()
+    conclusion: tuple[str, ...] = ()
 
     @property
     def anchor(self) -> str:
@@ -104,6 +113,11 @@ class Board:
         measured = sum(row.measured for row in self.rows)
         counts = {"measured": measured, "published": len(self.rows) - measured}
         return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The columns of each figure: of `PARTS` those in which a row has anything."""
+        return {heading: part for heading, part in PARTS.items() if any(getattr(row, part) for row in self.rows)}
 
 
 @dataclass(frozen=True)
@@ -190,7 +204,8 @@ def _measured_board(runs: Sequence[Run], dataset: Dataset, name: str, published:
         for run, row_name, protocol in zip(runs, row_names(cards), own, strict=True)
     ]
     lines = [*dataset_lines(cards), *([f"Protocol of what was measured here: {shared}"] if shared else [])]
-    return _board(name, dataset[0], columns, rows, published, notes, lines)
+    board = _board(name, dataset[0], columns, rows, published, notes)
+    return replace(board, lines=tuple(lines), conclusion=tuple(leader_lines(cards)))
 
 
 def _row(run: Run, name: str, protocol: str, columns: Mapping[str, Column], notes: Footnotes) -> Row:
@@ -223,7 +238,6 @@ def _board(
     rows: list[Row],
     published: Sequence[Published],
     notes: Footnotes,
-    lines: Sequence[str] = (),
 ) -> Board:
     """The table of `rows` and of what is published on a benchmark."""
     for source in published:
@@ -249,7 +263,7 @@ def _board(
     decisive = sorted(shown, key=lambda difficulty: difficulty != "medium")
     headings = {difficulty: _heading(label, len(shown) == 1) for difficulty, label in shown.items()}
     rows.sort(key=lambda row: [row.best(difficulty) for difficulty in decisive], reverse=True)
-    return Board(name, headings, tuple(rows), notes.texts(), tuple(lines))
+    return Board(name, headings, tuple(rows), notes.texts())
 
 
 def _heading(label: str, alone: bool) -> str:
@@ -274,7 +288,10 @@ def training_of(card: Card) -> str:
         return f"{'GLDv2' if gldv2 else root or 'own photographs'}, {training['landmarks']:,} landmarks"
     model = (config.get("evaluate") or {}).get("model") or {}
     weights = str((model.get("backbone") or {}).get("name", ""))
-    return f"backbone alone ({weights.partition('.')[2] or weights})" if weights else "nothing"
+    if weights:
+        return f"backbone alone ({weights.partition('.')[2] or weights})"
+    features = str(((config.get("evaluate") or {}).get("features") or {}).get("_target_", ""))
+    return LOCAL_FEATURES.get(features.rpartition(".")[2], "nothing")
 
 
 def _stage(stages: Mapping[str, Any]) -> str:
