@@ -81,6 +81,7 @@ def test_a_plan_of_a_suite_leaves_nothing(place: Path) -> None:
         "src.evaluate",
         "-m",
         "name=all",
+        "suite=instance",
         "plan=true",
         f"benchmark={','.join(BENCHMARKS)}",
         "entry=gem",

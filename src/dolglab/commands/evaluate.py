@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> float | None:
 
         return sweep_job(str(cfg.name), EVALUATE)
     watch_parent()
-    if chosen("suite"):
+    if chosen("suite") and not in_sweep():
         raise UserError("a suite is several runs: suite=NAME goes with -m, and its runs are told apart by name=NAME")
     from hydra.utils import instantiate
 
