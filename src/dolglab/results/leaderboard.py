@@ -116,8 +116,12 @@ class Board:
 
     @property
     def parts(self) -> dict[str, str]:
-        """The columns of each figure: of `PARTS` those in which a row has anything."""
-        return {heading: part for heading, part in PARTS.items() if any(getattr(row, part) for row in self.rows)}
+        """The columns of each figure, as `PARTS`: "here", and of the others those in which a row has anything."""
+        return {
+            heading: part
+            for heading, part in PARTS.items()
+            if part == "here" or any(getattr(row, part) for row in self.rows)
+        }
 
 
 @dataclass(frozen=True)
