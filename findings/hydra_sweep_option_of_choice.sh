@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Hydra 1.3.2: a sweep over the choices of a group cannot set an option that only these choices have.
+# Hydra 1.3.8: a sweep over the choices of a group cannot set an option that only these choices have.
 #
 # Who it hurts: whoever compares choices of a group at one value, `-m model=a,b model.width=8`, where the group's default
 # (null here) has no such key.
@@ -13,7 +13,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 python3 -m venv venv
-venv/bin/python -m pip install --quiet --disable-pip-version-check hydra-core==1.3.2 omegaconf==2.3.0
+venv/bin/python -m pip install --quiet --disable-pip-version-check hydra-core==1.3.8 omegaconf==2.3.1
 
 mkdir -p conf/model
 echo 'defaults: [{model: null}, _self_]' > conf/config.yaml
