@@ -23,12 +23,13 @@ from dolglab.data.photos import PhotoFile
 from dolglab.data.sources import RAW_SUFFIXES
 from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.library import ray_engine
-from dolglab.library.catalogue import FILE, LOCAL, Catalogue
+from dolglab.library.catalogue import FILE, Catalogue
 from dolglab.library.contents import Photo
 from dolglab.library.library import CHANGEABLE, Library, adapter_of, model_source
 from dolglab.library.listing import Listing
 from dolglab.library.local_engine import UNKNOWN_SIZE, Described, describe_files, first_pixels
 from dolglab.library.packing import packed_bytes
+from dolglab.library.schema import LOCAL
 from dolglab.library.verifier import FEATURES, SpatialVerifier
 from dolglab.sharing.backends import choose_backend
 from dolglab.sharing.loading import LoadedExtractor, load_extractor

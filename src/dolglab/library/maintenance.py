@@ -14,10 +14,12 @@ import numpy as np
 
 from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.io import atomic_path
-from dolglab.library.catalogue import FILE, LOCAL, Change
+from dolglab.library.catalogue import FILE
+from dolglab.library.change import Change
 from dolglab.library.contents import Entry
 from dolglab.library.library import ADAPTER, Library
 from dolglab.library.naming import last_part, matching, printable, spellings
+from dolglab.library.schema import LOCAL
 from dolglab.retrieval.adapter import write_adapter
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from dolglab.data.colour import Pixels
 from dolglab.errors import UserError
-from dolglab.library.contents import Columns, Descriptors, Photo
+from dolglab.library.contents import Answer, Columns, Descriptors, Photo
 from dolglab.library.explain import Explanation, RunNetwork, explain, run_here
-from dolglab.library.library import Answer, Library, model_source
+from dolglab.library.library import Library, model_source
 from dolglab.library.verifier import VERIFIED, SpatialVerifier
 from dolglab.sharing.loading import load_extractor
 

@@ -21,9 +21,9 @@ from dolglab.data.image_errors import BrokenImageError
 from dolglab.data.image_formats import Header, read_header
 from dolglab.data.photos import Box, check_size, query_pixels
 from dolglab.errors import UserError
-from dolglab.library.contents import Columns, Descriptors, Photo
+from dolglab.library.contents import Answer, Columns, Descriptors, Photo
 from dolglab.library.explain import Explanation
-from dolglab.library.library import Answer, Library, LibraryBusy, LibraryLinked
+from dolglab.library.library import Library, LibraryBusy, LibraryLinked
 from dolglab.library.search_engine import SearchEngine, search_with_feedback
 from dolglab.library.verifier import VERIFIED
 from dolglab.server import photo_files
