@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from dolglab.contracts import LocalFeatures
 from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
+from dolglab.extraction import xfeat
+from dolglab.library.contents import Answer, Photo
 from dolglab.library.ingest import embed_places
 from dolglab.library.library import Library
 from dolglab.library.listing import find_photos
@@ -125,6 +128,50 @@ def test_features_of_another_kind_are_not_taken(folder: Path, tmp_path: Path) ->
     with library.change() as change:
         change.keep_local({**config, "max_features": 7})
     assert kept(library) == {}
+
+
+def hide_xfeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xfeat, "WEIGHTS", "package:dolglab_not_there/xfeat.pt")
+
+
+def test_rootsift_verifies_where_xfeats_weights_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_xfeat(monkeypatch)
+    photos = []
+    for seed in range(3):
+        path = tmp_path / f"{seed}.jpg"
+        save(path, seed, cell=40)
+        photos.append(Photo(str(path), path.stat().st_size, path.stat().st_mtime_ns, id=seed + 1))
+    verifier = SpatialVerifier(200)
+    assert (verifier.method.title, verifier.config()["features"], verifier.side) == ("RootSIFT", "rootsift", 200)
+    query = photos[2].pixels(200)
+    answers = [Answer(photo, cosine) for photo, cosine in zip(photos, (0.9, 0.8, 0.7), strict=True)]
+    first, *others = verifier(query, answers)
+    assert first == replace(answers[2], inliers=first.inliers)
+    assert first.inliers is not None
+    assert first.inliers >= verifier.method.min_inliers
+    # Those that few features speak for stay in the order of their cosines.
+    assert [answer.photo for answer in others] == photos[:2]
+    Path(photos[2].name).unlink()
+    (kept_one,) = SpatialVerifier(200)(query, answers[2:], {3: unpack(verifier.packed(query))})
+    assert kept_one == first
+
+
+def test_those_of_another_method_stay_until_its_own_are_asked_for(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    before = kept(embed(folder, tmp_path / "library", keep_local=True))
+    if SpatialVerifier(64).method.title != "XFeat":
+        pytest.skip("XFeat's weights are not installed")
+    hide_xfeat(monkeypatch)
+    save(folder / "new.jpg", 50)
+    capsys.readouterr()
+    assert kept(embed(folder, tmp_path / "library")) == before
+    assert "RootSIFT" in capsys.readouterr().out
+    library = embed(folder, tmp_path / "library", keep_local=True, again=True)
+    after = kept(library)
+    assert after.keys() == {*before, str(folder / "new.jpg")}
+    assert not {*after.values()} & {*before.values()}
+    assert library.catalogue.about("local")["features"] == "rootsift"
 
 
 def test_damaged_ones_are_told_with_the_library(folder: Path, tmp_path: Path) -> None:

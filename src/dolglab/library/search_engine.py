@@ -13,6 +13,7 @@ from dolglab.errors import UserError
 from dolglab.library.contents import Answer, Columns, Descriptors, Photo
 from dolglab.library.explain import Explanation, RunNetwork, explain, run_here
 from dolglab.library.library import Library, model_source
+from dolglab.library.schema import LOCAL
 from dolglab.library.verifier import VERIFIED, SpatialVerifier
 from dolglab.sharing.loading import load_extractor
 
@@ -74,6 +75,11 @@ class SearchEngine:
         numbers = [answer.photo.id for answer in answers[:VERIFIED] if answer.photo.id is not None]
         kept = self.library.kept_features(numbers, self.verifier.config())
         return self.verifier(query, answers, kept)
+
+    def packed_features(self, photo: Pixels) -> bytes | None:
+        """Local features of a photo, (H, W, 3), as the library keeps them; None where it keeps none of this kind."""
+        kind = self.library.catalogue.about(LOCAL)
+        return None if kind is None or kind != self.verifier.config() else self.verifier.packed(photo)
 
     def explain(self, query: Pixels, answer: Answer, run_network: RunNetwork = run_here) -> Explanation:
         """Why an answer was found; see `library.explain.explain`. Raises UserError where its photo can't be read."""
