@@ -106,6 +106,8 @@ class CrossAttention(nn.Module):
 
 
 class Layer(nn.Module):
+    """Features look at their own image, then at the other."""
+
     def __init__(self) -> None:
         super().__init__()
         self.self_attn, self.cross_attn = SelfAttention(), CrossAttention()

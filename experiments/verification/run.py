@@ -204,7 +204,7 @@ def print_seconds(photos: Photos) -> None:
                 kept = [pack(each) for each in theirs]
                 middle = time.process_time()
                 for each in kept:
-                    spatial.verified(ours, unpack(each))
+                    spatial.verified(ours, unpack(each, ours.descriptors.shape[1]))
                 end = time.process_time()
                 for part, value in (("describing", middle - start), ("matching", end - middle)):
                     seconds.setdefault((name, part), []).append(value)

@@ -33,6 +33,11 @@ def embed(folder: Path, library: Path, **options) -> Library:
     return Library(library)
 
 
+def values_each() -> int:
+    """Length of a local feature's descriptor: another one where XFeat's weights are not installed."""
+    return SpatialVerifier(64).method.extractor.dim
+
+
 def kept(library: Library) -> dict[str, bytes]:
     """Packed features by the photo's name."""
     photos = {photo.id: photo.name for page in library.catalogue.pages() for photo, _ in page}
@@ -52,7 +57,7 @@ def features(count: int, dim: int = 64) -> LocalFeatures:
 def test_what_is_packed_is_nearly_what_is_unpacked(count: int) -> None:
     given = features(count)
     data = pack(given)
-    found = unpack(data)
+    found = unpack(data, 64)
     assert len(data) == packed_bytes(count, 64)
     assert found.shape == given.shape
     np.testing.assert_allclose(found.keypoints, given.keypoints, atol=0.01)
@@ -60,17 +65,25 @@ def test_what_is_packed_is_nearly_what_is_unpacked(count: int) -> None:
     np.testing.assert_allclose(cosines, 1, atol=1e-3)
 
 
-@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data[:10], lambda data: b"\xff" * len(data)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data[:-1],
+        lambda data: data[:10],
+        lambda data: b"\xff" * len(data),
+        lambda data: pack(features(5, 32)),
+    ],
+)
 def test_damaged_features_are_told(change) -> None:
     with pytest.raises(UserError, match="damaged"):
-        unpack(change(pack(features(5))))
+        unpack(change(pack(features(5))), 64)
 
 
 def test_they_come_and_go_with_their_photos(folder: Path, tmp_path: Path, capsys) -> None:
     library = embed(folder, tmp_path / "library", keep_local=True)
     before = kept(library)
     assert len(before) == 6
-    assert f"{packed_bytes(1000, SpatialVerifier(64).method.extractor.dim):,} bytes" in capsys.readouterr().out
+    assert f"{packed_bytes(1000, values_each()):,} bytes" in capsys.readouterr().out
     print_info(library)
     assert "of 6 photos" in capsys.readouterr().out
     one, other = sorted(before)[:2]
@@ -121,10 +134,11 @@ def test_verifying_takes_them_and_opens_no_photo(folder: Path, tmp_path: Path) -
 
 def test_features_of_another_kind_are_not_taken(folder: Path, tmp_path: Path) -> None:
     library = embed(folder, tmp_path / "library", keep_local=True)
-    config = library.catalogue.about("local")
+    config = library.catalogue.local()
+    assert config is not None
     numbers = [photo.id for page in library.catalogue.pages() for photo, _ in page]
-    assert len(library.kept_features(numbers, config)) == 6
-    assert library.kept_features(numbers, {**config, "max_features": 7}) == {}
+    assert len(library.kept_features(numbers, config, values_each())) == 6
+    assert library.kept_features(numbers, {**config, "max_features": 7}, values_each()) == {}
     with library.change() as change:
         change.keep_local({**config, "max_features": 7})
     assert kept(library) == {}
@@ -152,7 +166,7 @@ def test_rootsift_verifies_where_xfeats_weights_are_missing(tmp_path: Path, monk
     # Those that few features speak for stay in the order of their cosines.
     assert [answer.photo for answer in others] == photos[:2]
     Path(photos[2].name).unlink()
-    (kept_one,) = SpatialVerifier(200)(query, answers[2:], {3: unpack(verifier.packed(query))})
+    (kept_one,) = SpatialVerifier(200)(query, answers[2:], {3: unpack(verifier.packed(query), 128)})
     assert kept_one == first
 
 
@@ -171,7 +185,7 @@ def test_those_of_another_method_stay_until_its_own_are_asked_for(
     after = kept(library)
     assert after.keys() == {*before, str(folder / "new.jpg")}
     assert not {*after.values()} & {*before.values()}
-    assert library.catalogue.about("local")["features"] == "rootsift"
+    assert (library.catalogue.local() or {})["features"] == "rootsift"
 
 
 def test_damaged_ones_are_told_with_the_library(folder: Path, tmp_path: Path) -> None:
@@ -180,7 +194,7 @@ def test_damaged_ones_are_told_with_the_library(folder: Path, tmp_path: Path) ->
     with library.change() as change:
         change.put([photo], [None], [b"damaged"])
     with pytest.raises(UserError, match=r"library: .* damaged: .*--again"):
-        library.kept_features([photo.id], library.catalogue.about("local"))
+        library.kept_features([photo.id], library.catalogue.local() or {}, values_each())
 
 
 def test_libraries_that_are_merged_bring_theirs(folder: Path, tmp_path: Path) -> None:
@@ -188,7 +202,7 @@ def test_libraries_that_are_merged_bring_theirs(folder: Path, tmp_path: Path) ->
     merge([str(part.folder) for part in parts], str(tmp_path / "both"))
     both = Library(tmp_path / "both")
     assert kept(both) == kept(parts[0]) | kept(parts[1])
-    assert both.catalogue.about("local") == parts[0].catalogue.about("local")
+    assert both.catalogue.local() == parts[0].catalogue.local()
 
 
 def test_a_plan_counts_them(folder: Path, tmp_path: Path, capsys) -> None:
@@ -196,7 +210,7 @@ def test_a_plan_counts_them(folder: Path, tmp_path: Path, capsys) -> None:
     for keep in (False, True):
         embed_places([str(folder)], str(tmp_path / "library"), **OPTIONS, plan=True, keep_local=keep)
         sizes.append(float(capsys.readouterr().out.split(" MB in")[0].rsplit(" ", 1)[1]))
-    expected = 6 * packed_bytes(1000, SpatialVerifier(64).method.extractor.dim) / 1e6
+    expected = 6 * packed_bytes(1000, values_each()) / 1e6
     assert sizes[1] - sizes[0] == pytest.approx(expected, abs=0.1)
 
 

@@ -25,6 +25,7 @@ from dolglab.library.schema import (
     ADAPTED_FORMAT,
     FORMAT,
     LATER,
+    LOCAL,
     PHOTO,
     SCHEMA,
     SEGMENT,
@@ -32,6 +33,7 @@ from dolglab.library.schema import (
     Row,
     about_of,
     check_identity,
+    check_local,
     check_name,
     check_schema,
     check_segment,
@@ -150,6 +152,11 @@ class Catalogue:
         """What the library keeps about its store, see `store_options`."""
         with self._undamaged():
             return check_strings(self.about("store"), "kind")
+
+    def local(self) -> dict[str, Any] | None:
+        """The kind of local features that the library keeps, see `SpatialVerifier.config`; None where it keeps none."""
+        with self._undamaged():
+            return check_local(self.about(LOCAL))
 
     def mounts(self) -> list[str]:
         """Mount points of the disks that photos were on when they were embedded, other than the system's own."""

@@ -29,7 +29,6 @@ from dolglab.library.library import CHANGEABLE, Library, adapter_of, model_sourc
 from dolglab.library.listing import Listing
 from dolglab.library.local_engine import UNKNOWN_SIZE, Described, describe_files, first_pixels
 from dolglab.library.packing import packed_bytes
-from dolglab.library.schema import LOCAL
 from dolglab.library.verifier import FEATURES, SpatialVerifier
 from dolglab.sharing.backends import choose_backend
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
@@ -95,7 +94,7 @@ def embed_places(
         made, kept, adapter = HOW, None, None
         if (folder / FILE).exists():
             with closing(Catalogue(folder)) as catalogue:
-                made, kept = catalogue.identity(), catalogue.about(LOCAL)
+                made, kept = catalogue.identity(), catalogue.local()
             adapter = adapter_of(folder, made)
         source = model or (model_source(made) if "source" in made else None)
         loaded = load_extractor(

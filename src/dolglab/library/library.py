@@ -21,7 +21,6 @@ from dolglab.library.catalogue import FILE, Catalogue
 from dolglab.library.change import Change
 from dolglab.library.contents import ROW_BITS, Answer, Columns, Contents, Descriptors, Keys, Photo
 from dolglab.library.packing import unpack
-from dolglab.library.schema import LOCAL
 from dolglab.library.stores import LIMITS, SegmentLimits
 from dolglab.retrieval.adapter import Adapter, read_adapter, write_adapter
 
@@ -304,15 +303,15 @@ class Library:
         self._check_values(found)
         return found
 
-    def kept_features(self, numbers: Iterable[int], config: Mapping[str, object]) -> dict[int, LocalFeatures]:
-        """Local features of photos, by their numbers, of those of which it keeps some of this kind.
+    def kept_features(self, numbers: Iterable[int], config: Mapping[str, object], dim: int) -> dict[int, LocalFeatures]:
+        """Local features of photos, by their numbers, of those of which it keeps some of this kind, of `dim` values.
 
         Raises UserError for some that are damaged.
         """
-        if self.catalogue.about(LOCAL) != config:
+        if self.catalogue.local() != config:
             return {}
         try:
-            return {number: unpack(data) for number, data in self.catalogue.kept(numbers).items()}
+            return {number: unpack(data, dim) for number, data in self.catalogue.kept(numbers).items()}
         except UserError as error:
             raise UserError(f"{self.folder}: {error}: dolglab embed --again describes the photos anew") from None
 

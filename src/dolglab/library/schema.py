@@ -198,6 +198,13 @@ def check_names(value: Any) -> list[str]:
     return value
 
 
+def check_local(value: Any) -> dict[str, Any] | None:
+    """What a library says of the local features that it keeps, if it keeps any. Raises DamagedError for any other."""
+    if value is not None and not (isinstance(value, dict) and isinstance(value.get("features"), str)):
+        raise DamagedError(f"no kind of local features: {str(value)[:80]}")
+    return value
+
+
 def check_identity(identity: Any) -> dict[str, Any]:
     """What a library says of the network that made it, see `LoadedExtractor`. Raises DamagedError for what says less.
 

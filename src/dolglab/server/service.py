@@ -24,7 +24,6 @@ from dolglab.errors import UserError
 from dolglab.library.contents import Answer, Columns, Descriptors, Photo
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Library, LibraryBusy, LibraryLinked
-from dolglab.library.schema import LOCAL
 from dolglab.library.search_engine import SearchEngine, search_with_feedback
 from dolglab.library.verifier import VERIFIED
 from dolglab.server import photo_files
@@ -220,7 +219,7 @@ class SearchService:
 
     def _packed_features(self, pixels: Pixels) -> bytes | None:
         """Local features of a photo's pixels, (H, W, 3), where the library keeps some of photos."""
-        if self.finder.library.catalogue.about(LOCAL) is None:
+        if self.finder.library.catalogue.local() is None:
             # Nobody waits for the verifications of others.
             return None
         return self._verifications(lambda: self.finder.packed_features(pixels))
