@@ -1,13 +1,14 @@
 """What adapting brings on a folder of labelled photos that a library holds, and what it costs.
 
-python experiments/adapt/measure.py FOLDER LIBRARY     # see README.md
-python experiments/adapt/measure.py --made-up 10000 320 200
+PYTHONPATH=. python experiments/adapt/measure.py FOLDER LIBRARY
+PYTHONPATH=. python experiments/adapt/measure.py --made-up PHOTOS DIM LANDMARKS
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from dolglab.contracts import Benchmark, FloatArray, IntArray
 from dolglab.data.folder import SplitMode, split_folder
-from dolglab.library.adapter_learning import CANDIDATES, average_precisions, choose, compressed, learn
+from dolglab.library.adapter_learning import CANDIDATES, Learner, average_precisions, choose, compressed, learn
 from dolglab.library.library import Library
 
 SEEDS = range(5)
@@ -46,7 +47,9 @@ def main(folder: str, library: str) -> None:
         )
 
 
-def print_test(begin: str, rows: FloatArray, labels: IntArray, seed: int, candidates=CANDIDATES) -> None:
+def print_test(
+    begin: str, rows: FloatArray, labels: IntArray, seed: int, candidates: Mapping[str, Learner] = CANDIDATES
+) -> None:
     """A line of what `learn` says of itself."""
     start = time.process_time()
     learnt = learn(rows, labels, seed, candidates)
@@ -103,7 +106,14 @@ def made_up(photos: int, dim: int, landmarks: int) -> tuple[FloatArray, IntArray
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--made-up":
-        print_test(f"{' x '.join(sys.argv[2:])} |", *made_up(*map(int, sys.argv[2:])), seed=0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", help="with a sub-folder a landmark")
+    parser.add_argument("library", nargs="?", help="which holds its photos")
+    parser.add_argument("--made-up", type=int, nargs=3, metavar=("PHOTOS", "DIM", "LANDMARKS"))
+    arguments = parser.parse_args()
+    if arguments.made_up is not None:
+        print_test(f"{' x '.join(map(str, arguments.made_up))} |", *made_up(*arguments.made_up), seed=0)
+    elif arguments.library is not None:
+        main(arguments.folder, arguments.library)
     else:
-        main(*sys.argv[1:])
+        parser.error("give FOLDER and LIBRARY, or --made-up")

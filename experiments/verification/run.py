@@ -133,7 +133,7 @@ def inlier_counts(
 
 
 def least_inliers(counts: NDArray[np.int64], right: NDArray[np.bool_]) -> int:
-    """The fewest inliers that at most so many of the wrong pairs have."""
+    """The fewest inliers that at most `FALSE_POSITIVES` of the wrong pairs have."""
     wrong = counts[~right]
     return next(least for least in range(1, wrong.max() + 2) if (wrong >= least).mean() <= FALSE_POSITIVES)
 
@@ -204,7 +204,7 @@ def print_seconds(photos: Photos) -> None:
                 kept = [pack(each) for each in theirs]
                 middle = time.process_time()
                 for each in kept:
-                    spatial.verified(ours, unpack(each))
+                    spatial.verified(ours, unpack(each, ours.descriptors.shape[1]))
                 end = time.process_time()
                 for part, value in (("describing", middle - start), ("matching", end - middle)):
                     seconds.setdefault((name, part), []).append(value)

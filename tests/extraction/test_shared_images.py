@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -151,11 +152,27 @@ def test_local_features_are_shared_too(tmp_path: Path, first: Benchmark, second:
         np.testing.assert_array_equal(shared.features(position).descriptors, pixels[:1, :4, 0].numpy())
 
 
-def test_a_damaged_folder_beside_is_passed_over(tmp_path: Path, model: GlobalDescriptor, first: Benchmark) -> None:
+def write_array(path: Path, shape: tuple[int, ...]) -> None:
+    np.save(path, np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("images.npy", partial(Path.write_bytes, data=b"x")),
+        ("images.npy", partial(write_array, shape=(60,))),
+        ("known.npy", partial(write_array, shape=(60,))),
+        ("descriptors.npy", Path.unlink),
+        ("descriptors.npy", partial(write_array, shape=(60, 3))),
+    ],
+)
+def test_a_damaged_folder_beside_is_passed_over(
+    name: str, damage: Callable[[Path], object], tmp_path: Path, model: GlobalDescriptor, first: Benchmark
+) -> None:
     extractor = Counting(model)
     target = DescriptorTarget(tmp_path, first, extractor, {})
     described(target, first)
-    (target.folder / "images.npy").write_bytes(b"x")
+    damage(target.folder / name)
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "about.json").write_text("{")
     other = replace(first, name="other", digest="another ground truth")

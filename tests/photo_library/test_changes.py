@@ -13,13 +13,13 @@ from PIL import Image
 
 from dolglab.data.photos import PhotoFile
 from dolglab.library import ingest
-from dolglab.library.catalogue import FILE, photo_columns
+from dolglab.library.catalogue import FILE
 from dolglab.library.ingest import Intake, embed, embed_places
 from dolglab.library.library import Library
 from dolglab.library.listing import Listing, find_photos
 from dolglab.library.local_engine import describe_files
 from dolglab.library.maintenance import merge
-from dolglab.library.schema import LATER
+from dolglab.library.schema import LATER, photo_columns
 from dolglab.sharing.loading import LoadedExtractor
 from photo_library.conftest import save
 

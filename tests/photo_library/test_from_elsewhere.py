@@ -108,6 +108,8 @@ LIES = {
         WHERE key = 'store'""",
     "store without an address": """UPDATE about SET value = '{"kind": "milvus"}' WHERE key = 'store'""",
     "mounts a text": """INSERT INTO about VALUES ('mounts', '"/"')""",
+    "local features of no kind": """INSERT INTO about VALUES ('local', '[1]')""",
+    "local features without a name": """INSERT INTO about VALUES ('local', '{"features": 1}')""",
     "mounts of numbers": """INSERT INTO about VALUES ('mounts', '[1]')""",
     "larger segment": """UPDATE segment SET size = size + 1""",
     "huge segment": """UPDATE segment SET size = 1000000000000""",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from dolglab.contracts import LocalFeatures
 from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
+from dolglab.extraction import xfeat
+from dolglab.library.contents import Answer, Photo
 from dolglab.library.ingest import embed_places
 from dolglab.library.library import Library
 from dolglab.library.listing import find_photos
@@ -28,6 +31,11 @@ OPTIONS = {"model": "efficientnet_lite0", "max_side": 64, "threads": 1}
 def embed(folder: Path, library: Path, **options) -> Library:
     embed_places([str(folder)], str(library), **OPTIONS, **options)
     return Library(library)
+
+
+def values_each() -> int:
+    """Length of a local feature's descriptor: another one where XFeat's weights are not installed."""
+    return SpatialVerifier(64).method.extractor.dim
 
 
 def kept(library: Library) -> dict[str, bytes]:
@@ -49,7 +57,7 @@ def features(count: int, dim: int = 64) -> LocalFeatures:
 def test_what_is_packed_is_nearly_what_is_unpacked(count: int) -> None:
     given = features(count)
     data = pack(given)
-    found = unpack(data)
+    found = unpack(data, 64)
     assert len(data) == packed_bytes(count, 64)
     assert found.shape == given.shape
     np.testing.assert_allclose(found.keypoints, given.keypoints, atol=0.01)
@@ -57,17 +65,25 @@ def test_what_is_packed_is_nearly_what_is_unpacked(count: int) -> None:
     np.testing.assert_allclose(cosines, 1, atol=1e-3)
 
 
-@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data[:10], lambda data: b"\xff" * len(data)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data[:-1],
+        lambda data: data[:10],
+        lambda data: b"\xff" * len(data),
+        lambda data: pack(features(5, 32)),
+    ],
+)
 def test_damaged_features_are_told(change) -> None:
     with pytest.raises(UserError, match="damaged"):
-        unpack(change(pack(features(5))))
+        unpack(change(pack(features(5))), 64)
 
 
 def test_they_come_and_go_with_their_photos(folder: Path, tmp_path: Path, capsys) -> None:
     library = embed(folder, tmp_path / "library", keep_local=True)
     before = kept(library)
     assert len(before) == 6
-    assert f"{packed_bytes(1000, SpatialVerifier(64).method.extractor.dim):,} bytes" in capsys.readouterr().out
+    assert f"{packed_bytes(1000, values_each()):,} bytes" in capsys.readouterr().out
     print_info(library)
     assert "of 6 photos" in capsys.readouterr().out
     one, other = sorted(before)[:2]
@@ -118,13 +134,58 @@ def test_verifying_takes_them_and_opens_no_photo(folder: Path, tmp_path: Path) -
 
 def test_features_of_another_kind_are_not_taken(folder: Path, tmp_path: Path) -> None:
     library = embed(folder, tmp_path / "library", keep_local=True)
-    config = library.catalogue.about("local")
+    config = library.catalogue.local()
+    assert config is not None
     numbers = [photo.id for page in library.catalogue.pages() for photo, _ in page]
-    assert len(library.kept_features(numbers, config)) == 6
-    assert library.kept_features(numbers, {**config, "max_features": 7}) == {}
+    assert len(library.kept_features(numbers, config, values_each())) == 6
+    assert library.kept_features(numbers, {**config, "max_features": 7}, values_each()) == {}
     with library.change() as change:
         change.keep_local({**config, "max_features": 7})
     assert kept(library) == {}
+
+
+def hide_xfeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xfeat, "WEIGHTS", "package:dolglab_not_there/xfeat.pt")
+
+
+def test_rootsift_verifies_where_xfeats_weights_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_xfeat(monkeypatch)
+    photos = []
+    for seed in range(3):
+        path = tmp_path / f"{seed}.jpg"
+        save(path, seed, cell=40)
+        photos.append(Photo(str(path), path.stat().st_size, path.stat().st_mtime_ns, id=seed + 1))
+    verifier = SpatialVerifier(200)
+    assert (verifier.method.title, verifier.config()["features"], verifier.side) == ("RootSIFT", "rootsift", 200)
+    query = photos[2].pixels(200)
+    answers = [Answer(photo, cosine) for photo, cosine in zip(photos, (0.9, 0.8, 0.7), strict=True)]
+    first, *others = verifier(query, answers)
+    assert first == replace(answers[2], inliers=first.inliers)
+    assert first.inliers is not None
+    assert first.inliers >= verifier.method.min_inliers
+    # Those that few features speak for stay in the order of their cosines.
+    assert [answer.photo for answer in others] == photos[:2]
+    Path(photos[2].name).unlink()
+    (kept_one,) = SpatialVerifier(200)(query, answers[2:], {3: unpack(verifier.packed(query), 128)})
+    assert kept_one == first
+
+
+def test_those_of_another_method_stay_until_its_own_are_asked_for(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    before = kept(embed(folder, tmp_path / "library", keep_local=True))
+    if SpatialVerifier(64).method.title != "XFeat":
+        pytest.skip("XFeat's weights are not installed")
+    hide_xfeat(monkeypatch)
+    save(folder / "new.jpg", 50)
+    capsys.readouterr()
+    assert kept(embed(folder, tmp_path / "library")) == before
+    assert "RootSIFT" in capsys.readouterr().out
+    library = embed(folder, tmp_path / "library", keep_local=True, again=True)
+    after = kept(library)
+    assert after.keys() == {*before, str(folder / "new.jpg")}
+    assert not {*after.values()} & {*before.values()}
+    assert (library.catalogue.local() or {})["features"] == "rootsift"
 
 
 def test_damaged_ones_are_told_with_the_library(folder: Path, tmp_path: Path) -> None:
@@ -133,7 +194,7 @@ def test_damaged_ones_are_told_with_the_library(folder: Path, tmp_path: Path) ->
     with library.change() as change:
         change.put([photo], [None], [b"damaged"])
     with pytest.raises(UserError, match=r"library: .* damaged: .*--again"):
-        library.kept_features([photo.id], library.catalogue.about("local"))
+        library.kept_features([photo.id], library.catalogue.local() or {}, values_each())
 
 
 def test_libraries_that_are_merged_bring_theirs(folder: Path, tmp_path: Path) -> None:
@@ -141,7 +202,7 @@ def test_libraries_that_are_merged_bring_theirs(folder: Path, tmp_path: Path) ->
     merge([str(part.folder) for part in parts], str(tmp_path / "both"))
     both = Library(tmp_path / "both")
     assert kept(both) == kept(parts[0]) | kept(parts[1])
-    assert both.catalogue.about("local") == parts[0].catalogue.about("local")
+    assert both.catalogue.local() == parts[0].catalogue.local()
 
 
 def test_a_plan_counts_them(folder: Path, tmp_path: Path, capsys) -> None:
@@ -149,7 +210,7 @@ def test_a_plan_counts_them(folder: Path, tmp_path: Path, capsys) -> None:
     for keep in (False, True):
         embed_places([str(folder)], str(tmp_path / "library"), **OPTIONS, plan=True, keep_local=keep)
         sizes.append(float(capsys.readouterr().out.split(" MB in")[0].rsplit(" ", 1)[1]))
-    expected = 6 * packed_bytes(1000, SpatialVerifier(64).method.extractor.dim) / 1e6
+    expected = 6 * packed_bytes(1000, values_each()) / 1e6
     assert sizes[1] - sizes[0] == pytest.approx(expected, abs=0.1)
 
 

@@ -13,9 +13,9 @@ import torch
 from dolglab.data.photos import photo_pixels
 from dolglab.errors import UserError
 from dolglab.extraction.extractor import parts_of, similarity_terms
-from dolglab.library.contents import Photo
+from dolglab.library.contents import Answer, Photo
 from dolglab.library.ingest import embed
-from dolglab.library.library import Answer, Library
+from dolglab.library.library import Library
 from dolglab.library.listing import find_photos
 from dolglab.library.local_engine import describe_files
 from dolglab.library.search_engine import SearchEngine

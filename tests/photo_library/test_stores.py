@@ -16,9 +16,9 @@ import pytest
 import dolglab
 import warm_python
 from dolglab.errors import UserError
-from dolglab.library.contents import Photo
+from dolglab.library.contents import Answer, Photo
 from dolglab.library.duplicates import write_duplicates
-from dolglab.library.library import Answer, Library
+from dolglab.library.library import Library
 from dolglab.library.stores import REPLACED, STORES, SegmentLimits
 from photo_library.made import identity
 

@@ -13,7 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from dolglab.commands.serve import main
-from dolglab.library.catalogue import FILE, FORMAT
+from dolglab.library.catalogue import FILE
+from dolglab.library.schema import FORMAT
 
 app = typer.Typer()
 app.command()(main)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
@@ -19,8 +20,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from dolglab.data.folder import scan_folder
+from dolglab.data.photos import query_pixels
 from dolglab.library.contents import Photo
 from dolglab.library.library import Library
+from dolglab.library.search_engine import SearchEngine
 from dolglab.server.photo_files import safe_name
 from dolglab.server.service import SearchService
 from server.conftest import Start
@@ -68,6 +71,21 @@ def test_a_photo_is_added_found_and_removed(own: Path, start: Start) -> None:
     assert client.delete(f"/api/photos/{photo['id']}").status_code == 404
     # The library's own commands agree.
     assert len(Library(own)) == 12
+
+
+def test_local_features_are_kept_where_the_library_keeps_such(own: Path, start: Start, finder: SearchEngine) -> None:
+    client, kind = start(), finder.verifier.config()
+    numbers = [add(client, png(0, 200), "a.png").json()["id"]]
+    with closing(Library(own)) as library:
+        with library.change() as change:
+            change.keep_local(kind)
+        numbers.append(add(client, png(1, 200), "b.png").json()["id"])
+        expected = finder.verifier.packed(query_pixels(png(1, 200), "b", finder.max_side, reading=finder.reading))
+        assert library.catalogue.kept(numbers) == {numbers[1]: expected}
+        with library.change() as change:
+            change.keep_local({**kind, "features": "other"})
+        numbers.append(add(client, png(2, 200), "c.png").json()["id"])
+        assert library.catalogue.kept(numbers) == {}
 
 
 def test_a_name_that_is_taken_is_not_overwritten(own: Path, start: Start) -> None:

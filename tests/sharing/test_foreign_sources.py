@@ -203,7 +203,7 @@ def test_graphs_that_take_or_give_something_else_are_refused(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"\['b', 1, 'h', 'w'\]"):
         load_network(f"onnx:{grey}")
     (tmp_path / "text.onnx").write_text("text")
-    with pytest.raises(UserError, match=r"text\.onnx could not be had"):
+    with pytest.raises(UserError, match=r"text\.onnx cannot be run by onnxruntime"):
         load_network(f"onnx:{tmp_path / 'text.onnx'}")
     with pytest.raises(UserError, match="no such file"):
         load_network("onnx:none.onnx")

@@ -256,7 +256,11 @@ class DescriptorTarget(FeatureTarget):
         return 4.0 * self.extractor.model.dim
 
     def available_in(self, folder: Path) -> BoolArray:
-        return np.load(folder / AVAILABLE, allow_pickle=False)
+        available = np.load(folder / AVAILABLE, allow_pickle=False)
+        found = np.load(folder / DESCRIPTORS, mmap_mode="r", allow_pickle=False)
+        if found.shape != (len(available), self.extractor.model.dim):
+            raise ValueError(f"{folder / DESCRIPTORS} has the shape {found.shape}")
+        return available
 
     def adopt(self, folder: Path, rows: IntArray, positions: IntArray) -> None:
         found = np.load(folder / DESCRIPTORS, mmap_mode="r", allow_pickle=False)

@@ -31,10 +31,10 @@ def adopt_shared(target: FeatureTarget, images: BenchmarkImages) -> int:
     keys = np.zeros(target.images, IMAGE_KEY)
     for folder in _alike(target):
         try:
-            known: np.ndarray = np.load(folder / KEYS, allow_pickle=False)
+            known: np.ndarray = np.load(folder / KEYS, allow_pickle=False).astype(IMAGE_KEY, casting="no")
             known[~target.available_in(folder)] = 0
             described, seconds = target.time_spent(folder)
-        except (OSError, ValueError, IndexError, UserError):
+        except (OSError, ValueError, TypeError, IndexError, UserError):
             # Of an earlier version, damaged, or being made just now: the images are described instead.
             continue
         missing = target.missing()

@@ -19,35 +19,38 @@ import numpy as np
 
 from dolglab.errors import UserError
 from dolglab.io import aside_of, fsync, is_utf8, sweep
+from dolglab.library.change import Change
 from dolglab.library.contents import Columns, Contents, Entry, Keys, Photo, Segment, key_of
 from dolglab.library.schema import (
-    KEPT,
+    ADAPTED_FORMAT,
+    FORMAT,
     LATER,
+    LOCAL,
     PHOTO,
     SCHEMA,
     SEGMENT,
     DamagedError,
     Row,
+    about_of,
     check_identity,
+    check_local,
     check_name,
-    check_names,
     check_schema,
     check_segment,
     check_shape,
     check_strings,
     check_types,
+    format_of,
+    keeps_local,
+    mounts_of,
     parse_json,
+    photo_columns,
     value_of,
 )
 
 T = TypeVar("T")
 
 FILE = "catalogue.sqlite"
-# Of a library whose descriptors are adapted: versions that know no adapters would describe queries without.
-FORMAT, ADAPTED_FORMAT = 3, 4
-MOUNTS = "mounts"
-# What a library says of the local features that it keeps, see `SpatialVerifier.config`.
-LOCAL = "local"
 # Errors of SQLite that say nothing of what is in the file.
 PASSING = {
     sqlite3.SQLITE_FULL,
@@ -64,14 +67,6 @@ LOCK_TIMEOUT = 60.0
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 # Rows that are fetched together.
 FETCHED = 1000
-# The ctime of a photo that is to be described anew, which no file has.
-TO_DESCRIBE = -1
-PUT = """
-INSERT INTO photo (name, size, changed, width, height, key, reason, ctime, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (name) DO UPDATE SET size = excluded.size, changed = excluded.changed, width = excluded.width,
-    height = excluded.height, key = excluded.key, reason = excluded.reason, ctime = excluded.ctime,
-    digest = excluded.digest
-"""
 # The different values of a column of the index, from one to the next, without a look at each photo.
 DISTINCT = """
 WITH RECURSIVE each (this) AS (
@@ -80,105 +75,6 @@ WITH RECURSIVE each (this) AS (
     SELECT (SELECT MIN({column}) FROM field WHERE {where} AND {column} > this) FROM each WHERE this IS NOT NULL
 ) SELECT this FROM each WHERE this IS NOT NULL LIMIT :limit
 """
-
-
-class Change:
-    """What can be done in a transaction: see `Catalogue.change`."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def put(
-        self, photos: Sequence[Photo], keys: Iterable[int | None], local: Sequence[bytes | None] | None = None
-    ) -> None:
-        """Add photos, or describe them anew, each with its descriptor's key in the store; None of one without.
-
-        A photo that was there keeps its number and, where it is given none, its metadata. `local` are the photos' local
-        features, packed, where the library keeps some; older ones go.
-        """
-        for photo, key, features in zip(photos, keys, local or [None] * len(photos), strict=True):
-            height, width = photo.shape or (None, None)
-            values = os.fsencode(photo.name), photo.size, photo.changed, width, height, key, photo.reason
-            self._db.execute(PUT, (*values, photo.ctime, photo.digest))
-            self._put_local(photo.name, features)
-            if photo.metadata:
-                self.set_metadata(photo.name, photo.metadata)
-
-    def keep_local(self, config: Mapping[str, object]) -> None:
-        """Have the library keep local features of this kind; those of another kind go."""
-        if not _keeps_local(self._db):
-            for statement in KEPT.split("\n"):
-                self._db.execute(statement)
-        if _about(self._db, LOCAL) != config:
-            self._db.execute("DELETE FROM kept")
-            self.set_about(LOCAL, config)
-
-    def _put_local(self, name: str, features: bytes | None) -> None:
-        """Keep a photo's local features instead of those it had."""
-        if _keeps_local(self._db):
-            value = os.fsencode(name)
-            self._db.execute("DELETE FROM kept WHERE photo = (SELECT id FROM photo WHERE name = ?)", (value,))
-            if features is not None:
-                self._db.execute("INSERT INTO kept SELECT id, ? FROM photo WHERE name = ?", (features, value))
-
-    def set_metadata(self, name: str, metadata: Columns) -> None:
-        """Give a photo metadata instead of those it had; nothing where it is not there."""
-        text = json.dumps(dict(metadata), ensure_ascii=False)
-        self._db.execute("UPDATE photo SET metadata = ? WHERE name = ?", (text, os.fsencode(name)))
-
-    def set_ctimes(self, ctimes: Iterable[tuple[str, int | None]]) -> None:
-        """Note, by name, when photos' files were changed last that are still as they were described."""
-        rows = ((ctime, os.fsencode(name)) for name, ctime in ctimes)
-        self._db.executemany("UPDATE photo SET ctime = ? WHERE name = ?", rows)
-
-    def mark_to_describe(self, names: Iterable[str]) -> None:
-        """Have photos count as changed until they are described anew; until then they are found as they are."""
-        rows = ((TO_DESCRIBE, os.fsencode(name)) for name in names)
-        self._db.executemany("UPDATE photo SET ctime = ?, digest = NULL WHERE name = ?", rows)
-
-    def set_about(self, key: str, value: object) -> None:
-        """Change what the library says about itself (see `Catalogue.about`)."""
-        self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, json.dumps(value)))
-
-    def set_identity(self, identity: Mapping[str, Any]) -> None:
-        """Change what made the descriptors, see `LoadedExtractor`; the format follows."""
-        self.set_about("identity", identity)
-        self.set_about("format", _format_of(identity))
-
-    def add_mounts(self, mounts: Iterable[str]) -> None:
-        """Note the mount points of disks that photos are on: see `Catalogue.mounts`."""
-        self.set_about(MOUNTS, sorted({*_mounts(self._db), *mounts}))
-
-    def add_segment(self, size: int, write: Callable[[int], str]) -> Keys:
-        """Make a segment part of the library that `write` puts on disk under a number; the keys in it, (size,).
-
-        `write` gives the kind of index over it. No two segments ever have the same number.
-        """
-        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segment'").fetchone()
-        number = 1 if row is None else check_segment(row[0]) + 1
-        self._db.execute("INSERT INTO segment VALUES (?, ?, ?)", (number, size, write(number)))
-        return np.arange(size) + key_of(number)
-
-    def set_kind(self, number: int, kind: str) -> None:
-        """Note the kind of index that a segment has now."""
-        self._db.execute("UPDATE segment SET kind = ? WHERE number = ?", (kind, number))
-
-    def drop_segment(self, number: int) -> int:
-        """Take a segment out; its photos, as many as are given back, count as changed."""
-        span = key_of(number), key_of(number + 1) - 1
-        lost = self._db.execute("UPDATE photo SET key = NULL, size = -1 WHERE key BETWEEN ? AND ?", span).rowcount
-        self._db.execute("DELETE FROM segment WHERE number = ?", (number,))
-        self._db.execute("DELETE FROM dead WHERE key BETWEEN ? AND ?", span)
-        return lost
-
-    def move(self, old: Keys, new: Keys) -> None:
-        """Give the descriptors with the `old` keys these new ones."""
-        self._db.executemany("UPDATE photo SET key = ? WHERE key = ?", zip(new.tolist(), old.tolist(), strict=True))
-
-    def remove(self, names: Iterable[str]) -> int:
-        """Take photos out; how many were there."""
-        rows = ((os.fsencode(name),) for name in names)
-        return self._db.executemany("DELETE FROM photo WHERE name = ?", rows).rowcount
 
 
 class Catalogue:
@@ -222,7 +118,7 @@ class Catalogue:
         db = _connect(aside)
         db.executescript(SCHEMA)
         with db:
-            for key, value in {**about, "format": _format_of(about["identity"])}.items():
+            for key, value in {**about, "format": format_of(about["identity"])}.items():
                 db.execute("INSERT INTO about VALUES (?, ?)", (key, json.dumps(value)))
         db.close()
         try:
@@ -245,7 +141,7 @@ class Catalogue:
     def about(self, key: str) -> Any:
         """What the library says about itself; None where it does not."""
         with self._undamaged():
-            return _about(self._db, key)
+            return about_of(self._db, key)
 
     def identity(self) -> dict[str, Any]:
         """The identity of the model that made the library, see `LoadedExtractor`."""
@@ -257,10 +153,15 @@ class Catalogue:
         with self._undamaged():
             return check_strings(self.about("store"), "kind")
 
+    def local(self) -> dict[str, Any] | None:
+        """The kind of local features that the library keeps, see `SpatialVerifier.config`; None where it keeps none."""
+        with self._undamaged():
+            return check_local(self.about(LOCAL))
+
     def mounts(self) -> list[str]:
         """Mount points of the disks that photos were on when they were embedded, other than the system's own."""
         with self._undamaged():
-            return _mounts(self._db)
+            return mounts_of(self._db)
 
     def version(self) -> int:
         """Changes whenever another process changed the library."""
@@ -292,14 +193,14 @@ class Catalogue:
 
     def kept(self, numbers: Iterable[int]) -> dict[int, bytes]:
         """The packed local features of photos, by their numbers, of those that have some."""
-        if not _keeps_local(self._db):
+        if not keeps_local(self._db):
             return {}
         query = "SELECT photo, features FROM kept WHERE photo IN (SELECT value FROM json_each(?))"
         return dict(self._rows(_kept, query, [json.dumps(list(numbers))]))
 
     def kept_size(self) -> tuple[int, int]:
         """How many photos have local features, and the bytes of these."""
-        if not _keeps_local(self._db):
+        if not keeps_local(self._db):
             return 0, 0
         with self._undamaged():
             count, size = self._db.execute("SELECT COUNT(*), TOTAL(LENGTH(features)) FROM kept").fetchone()
@@ -381,10 +282,6 @@ class Catalogue:
             raise UserError(f"{self._path} is damaged, or no library ({error})") from error
 
 
-def _format_of(identity: Mapping[str, Any]) -> int:
-    return FORMAT if identity.get("adapter") is None else ADAPTED_FORMAT
-
-
 def _name(row: Row) -> str:
     return os.fsdecode(check_name(value_of(bytes, row)))
 
@@ -407,27 +304,9 @@ def _segment(row: Row) -> tuple[int, Segment | None]:
     return check_segment(number), Segment(size, kind)
 
 
-def _about(db: sqlite3.Connection, key: str) -> Any:
-    row = db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
-    return None if row is None else parse_json(row[0])
-
-
 def _kept(row: Row) -> tuple[int, bytes]:
     check_types(row, (int, bytes))
     return row[0], row[1]
-
-
-def _keeps_local(db: sqlite3.Connection) -> bool:
-    return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'kept'").fetchone() is not None
-
-
-def _mounts(db: sqlite3.Connection) -> list[str]:
-    return check_names(_about(db, MOUNTS) or [])
-
-
-def photo_columns(db: sqlite3.Connection, schema: str = "main") -> set[str]:
-    """Names of the columns of the table of photos, which a library of an earlier version has fewer of."""
-    return {row[1] for row in db.execute(f"PRAGMA {schema}.table_info(photo)")}
 
 
 def _check_journal(path: Path) -> None:

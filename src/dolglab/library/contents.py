@@ -1,7 +1,8 @@
-"""What a library holds: photos, and the segments that their descriptors lie in."""
+"""What a library holds, and a search finds in it: photos, and the segments that their descriptors lie in."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -51,6 +52,28 @@ class Photo:
     def pixels(self, max_side: int, reading: Reading = READ_ALL) -> Pixels:
         """Its pixels now, (H, W, 3), shrunk to `max_side`. Raises UserError as `photo_pixels`."""
         return photo_pixels(self.name, max_side, reading=reading, stored=True)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A photo that a search found.
+
+    Attributes:
+        photo: the photo.
+        cosine: of its descriptor and the query's.
+        inliers: local features of the query that one transformation brings to this photo; None where nobody looked.
+        exact: all photos were compared with the query, not those alone that an index proposed.
+    """
+
+    photo: Photo
+    cosine: float
+    inliers: int | None = None
+    exact: bool = True
+
+    @property
+    def there(self) -> bool:
+        """Whether its file is still where it was; of an object store nobody asks."""
+        return "://" in self.photo.name or os.path.isfile(self.photo.name)
 
 
 # L2-normalised descriptors, (n, dim), and the keys of some, (n,).

@@ -23,7 +23,7 @@ from dolglab.data.photos import PhotoFile
 from dolglab.data.sources import RAW_SUFFIXES
 from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.library import ray_engine
-from dolglab.library.catalogue import FILE, LOCAL, Catalogue
+from dolglab.library.catalogue import FILE, Catalogue
 from dolglab.library.contents import Photo
 from dolglab.library.library import CHANGEABLE, Library, adapter_of, model_source
 from dolglab.library.listing import Listing
@@ -94,7 +94,7 @@ def embed_places(
         made, kept, adapter = HOW, None, None
         if (folder / FILE).exists():
             with closing(Catalogue(folder)) as catalogue:
-                made, kept = catalogue.identity(), catalogue.about(LOCAL)
+                made, kept = catalogue.identity(), catalogue.local()
             adapter = adapter_of(folder, made)
         source = model or (model_source(made) if "source" in made else None)
         loaded = load_extractor(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError, pluralize
-from dolglab.library.catalogue import Change
+from dolglab.library.change import Change
 from dolglab.library.contents import Keys, Photo
 from dolglab.library.library import Library
 from dolglab.library.maintenance import write_table

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,34 +17,12 @@ from dolglab.data.addresses import allow, check_allowed
 from dolglab.errors import UserError
 from dolglab.io import acquire, is_utf8, release, sweep
 from dolglab.library import stores
-from dolglab.library.catalogue import FILE, LOCAL, Catalogue, Change
-from dolglab.library.contents import ROW_BITS, Columns, Contents, Descriptors, Keys, Photo
+from dolglab.library.catalogue import FILE, Catalogue
+from dolglab.library.change import Change
+from dolglab.library.contents import ROW_BITS, Answer, Columns, Contents, Descriptors, Keys, Photo
 from dolglab.library.packing import unpack
 from dolglab.library.stores import LIMITS, SegmentLimits
 from dolglab.retrieval.adapter import Adapter, read_adapter, write_adapter
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A photo that a search found.
-
-    Attributes:
-        photo: the photo.
-        cosine: of its descriptor and the query's.
-        inliers: local features of the query that one transformation brings to this photo; None where nobody looked.
-        exact: all photos were compared with the query, not those alone that an index proposed.
-    """
-
-    photo: Photo
-    cosine: float
-    inliers: int | None = None
-    exact: bool = True
-
-    @property
-    def there(self) -> bool:
-        """Whether its file is still where it was; of an object store nobody asks."""
-        return "://" in self.photo.name or os.path.isfile(self.photo.name)
-
 
 LOCK = ".lock"
 ADAPTER = "adapter.safetensors"
@@ -326,15 +303,15 @@ class Library:
         self._check_values(found)
         return found
 
-    def kept_features(self, numbers: Iterable[int], config: Mapping[str, object]) -> dict[int, LocalFeatures]:
-        """Local features of photos, by their numbers, of those of which it keeps some of this kind.
+    def kept_features(self, numbers: Iterable[int], config: Mapping[str, object], dim: int) -> dict[int, LocalFeatures]:
+        """Local features of photos, by their numbers, of those of which it keeps some of this kind, of `dim` values.
 
         Raises UserError for some that are damaged.
         """
-        if self.catalogue.about(LOCAL) != config:
+        if self.catalogue.local() != config:
             return {}
         try:
-            return {number: unpack(data) for number, data in self.catalogue.kept(numbers).items()}
+            return {number: unpack(data, dim) for number, data in self.catalogue.kept(numbers).items()}
         except UserError as error:
             raise UserError(f"{self.folder}: {error}: dolglab embed --again describes the photos anew") from None
 

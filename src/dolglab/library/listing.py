@@ -16,9 +16,10 @@ from dolglab.data.image_errors import reason
 from dolglab.data.photos import LeftOut, PhotoFile, files_below, is_excluded, stored_photo
 from dolglab.data.sources import IMAGE_SUFFIXES, stable_ids
 from dolglab.errors import UserError
-from dolglab.library.catalogue import FILE, TO_DESCRIBE, Catalogue, photo_columns
+from dolglab.library.catalogue import FILE, Catalogue
+from dolglab.library.change import TO_DESCRIBE
 from dolglab.library.naming import last_part, marked_encoding, matching, mixed_list, read_list, spellings
-from dolglab.library.schema import LATER
+from dolglab.library.schema import LATER, photo_columns
 
 # The column of a table that says which photo a row is of.
 FILE_COLUMN = "file"

@@ -14,7 +14,8 @@ import numpy as np
 
 from dolglab.errors import UserError, pluralize, truncate_list
 from dolglab.io import atomic_path
-from dolglab.library.catalogue import FILE, LOCAL, Change
+from dolglab.library.catalogue import FILE
+from dolglab.library.change import Change
 from dolglab.library.contents import Entry
 from dolglab.library.library import ADAPTER, Library
 from dolglab.library.naming import last_part, matching, printable, spellings
@@ -35,10 +36,10 @@ def print_info(library: Library, bad: bool = False) -> None:
     if (adapter := library.adapter()) is not None:
         print(f"adapted: {printable(adapter.summary())}")
     print(f"columns: {', '.join(map(printable, library.catalogue.columns())) or 'none'}")
-    if library.catalogue.about(LOCAL) is not None:
+    if (local := library.catalogue.local()) is not None:
         count, kept = library.catalogue.kept_size()
-        kind = printable(str(library.catalogue.about(LOCAL)["features"]))
-        print(f"local features: {kind}, of {pluralize(count, 'photo')}, {kept // max(1, count):,} bytes a photo")
+        features = printable(local["features"])
+        print(f"local features: {features}, of {pluralize(count, 'photo')}, {kept // max(1, count):,} bytes a photo")
     print(f"on disk: {size / 1e6:.1f} MB")
     for photo in broken if bad else ():
         print(f"{printable(photo.name)}: {photo.reason}")
@@ -174,7 +175,7 @@ def merge(folders: Sequence[str], into: str) -> None:
     if (adapter := first.adapter()) is not None:
         write_adapter(Path(into) / ADAPTER, adapter)
     library = Library.open(into, first.identity)
-    kinds = (each.catalogue.about(LOCAL) for each in (library, *sources))
+    kinds = (each.catalogue.local() for each in (library, *sources))
     kind = next((kind for kind in kinds if kind is not None), None)
     with library.writing():
         for source in sources:
@@ -197,7 +198,7 @@ def _merge_page(library: Library, source: Library, page: Sequence[Entry], change
     keys = np.array([key for _, key in taken if key is not None], np.int64)
     new_keys = iter(library.write_segment(change, source.descriptors(keys)).tolist() if len(keys) else ())
     kept = {}
-    if source.catalogue.about(LOCAL) == library.catalogue.about(LOCAL):
+    if source.catalogue.local() == library.catalogue.local():
         kept = source.catalogue.kept(photo.id for photo, _ in taken if photo.id is not None)
     change.put(
         [photo for photo, _ in taken],

@@ -37,12 +37,13 @@ def pack(features: LocalFeatures) -> bytes:
     return header + places.tobytes() + np.rint(values / scale).astype(np.int8).tobytes()
 
 
-def unpack(data: bytes) -> LocalFeatures:
-    """What `pack` was given, nearly. Raises UserError for bytes that it did not make."""
+def unpack(data: bytes, dim: int) -> LocalFeatures:
+    """What `pack` was given, nearly. Raises UserError for bytes that it did not make of descriptors of `dim` values."""
     if len(data) < HEADER.size:
         raise UserError("kept local features are damaged")
-    count, dim, height, width, step, scale = HEADER.unpack_from(data)
-    if len(data) != packed_bytes(count, dim) or not (0 < step <= height + width and 0 < scale <= 1):
+    count, values_each, height, width, step, scale = HEADER.unpack_from(data)
+    whole = values_each == dim and len(data) == packed_bytes(count, dim)
+    if not (whole and 0 < step <= height + width and 0 < scale <= 1):
         raise UserError("kept local features are damaged")
     places = np.frombuffer(data, "<u2", 2 * count, HEADER.size).reshape(count, 2)
     values = np.frombuffer(data, np.int8, dim * count, HEADER.size + 4 * count).reshape(count, dim)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+from collections.abc import Mapping
 from types import NoneType
 from typing import Any, TypeVar, get_args
 
@@ -59,6 +60,11 @@ OWN = {
     ("table", "sqlite_stat1"): "CREATE TABLE sqlite_stat1(tbl,idx,stat)",
     ("table", "sqlite_stat4"): "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
 }
+# Of a library whose descriptors are adapted: versions that know no adapters would describe queries without.
+FORMAT, ADAPTED_FORMAT = 3, 4
+MOUNTS = "mounts"
+# What a library says of the local features that it keeps, see `SpatialVerifier.config`.
+LOCAL = "local"
 Row = tuple[Any, ...]
 Types = tuple[type | tuple[type, type], ...]
 # What a photo's row says: name, size, changed, height, width, reason, metadata, ctime, digest, id, key.
@@ -103,6 +109,32 @@ def _objects(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
                 text = re.sub(rf" ?, {column} {affinity}(?= ?[,)])", "", text, count=1)
             found[kind, name] = text.replace(" )", ")")
     return found
+
+
+def format_of(identity: Mapping[str, Any]) -> int:
+    """The format of a library of this identity."""
+    return FORMAT if identity.get("adapter") is None else ADAPTED_FORMAT
+
+
+def about_of(db: sqlite3.Connection, key: str) -> Any:
+    """What a library says about itself; None where it does not. Raises DamagedError for what is no JSON."""
+    row = db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
+    return None if row is None else parse_json(row[0])
+
+
+def mounts_of(db: sqlite3.Connection) -> list[str]:
+    """The mount points that a library names, see `Catalogue.mounts`. Raises DamagedError for no list of them."""
+    return check_names(about_of(db, MOUNTS) or [])
+
+
+def keeps_local(db: sqlite3.Connection) -> bool:
+    """Whether a library has the table of `KEPT`."""
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'kept'").fetchone() is not None
+
+
+def photo_columns(db: sqlite3.Connection, schema: str = "main") -> set[str]:
+    """Names of the columns of the table of photos, which a library of an earlier version has fewer of."""
+    return {row[1] for row in db.execute(f"PRAGMA {schema}.table_info(photo)")}
 
 
 def parse_json(text: str) -> Any:
@@ -163,6 +195,13 @@ def check_names(value: Any) -> list[str]:
     """A value that is a list of strings. Raises DamagedError for any other."""
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise DamagedError(f"no list of names: {str(value)[:80]}")
+    return value
+
+
+def check_local(value: Any) -> dict[str, Any] | None:
+    """What a library says of the local features that it keeps, if it keeps any. Raises DamagedError for any other."""
+    if value is not None and not (isinstance(value, dict) and isinstance(value.get("features"), str)):
+        raise DamagedError(f"no kind of local features: {str(value)[:80]}")
     return value
 
 

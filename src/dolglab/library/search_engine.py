@@ -10,9 +10,9 @@ import numpy as np
 
 from dolglab.data.colour import Pixels
 from dolglab.errors import UserError
-from dolglab.library.contents import Columns, Descriptors, Photo
+from dolglab.library.contents import Answer, Columns, Descriptors, Photo
 from dolglab.library.explain import Explanation, RunNetwork, explain, run_here
-from dolglab.library.library import Answer, Library, model_source
+from dolglab.library.library import Library, model_source
 from dolglab.library.verifier import VERIFIED, SpatialVerifier
 from dolglab.sharing.loading import load_extractor
 
@@ -72,8 +72,13 @@ class SearchEngine:
     def verify(self, query: Pixels, answers: Sequence[Answer]) -> list[Answer]:
         """The answers to a query's pixels, (H, W, 3), re-ranked by local features. Needs no network."""
         numbers = [answer.photo.id for answer in answers[:VERIFIED] if answer.photo.id is not None]
-        kept = self.library.kept_features(numbers, self.verifier.config())
+        kept = self.library.kept_features(numbers, self.verifier.config(), self.verifier.method.extractor.dim)
         return self.verifier(query, answers, kept)
+
+    def packed_features(self, photo: Pixels) -> bytes | None:
+        """Local features of a photo, (H, W, 3), as the library keeps them; None where it keeps none of this kind."""
+        kind = self.library.catalogue.local()
+        return self.verifier.packed(photo) if kind is not None and kind == self.verifier.config() else None
 
     def explain(self, query: Pixels, answer: Answer, run_network: RunNetwork = run_here) -> Explanation:
         """Why an answer was found; see `library.explain.explain`. Raises UserError where its photo can't be read."""

@@ -21,9 +21,9 @@ from dolglab.data.image_reading import shrink
 from dolglab.data.photos import Box, photo_pixels, read_box
 from dolglab.errors import UserError, pluralize
 from dolglab.io import write_text
-from dolglab.library.contents import Photo
+from dolglab.library.contents import Answer, Photo
 from dolglab.library.explain import Explanation
-from dolglab.library.library import Answer, parse_filters
+from dolglab.library.library import parse_filters
 from dolglab.library.listing import find_photos
 from dolglab.library.naming import printable
 from dolglab.library.search_engine import SearchEngine

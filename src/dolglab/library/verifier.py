@@ -12,8 +12,7 @@ from dolglab.contracts import LocalFeatures
 from dolglab.data.colour import Pixels
 from dolglab.data.image_reading import READ_ALL, shrink
 from dolglab.errors import UserError
-from dolglab.library.contents import Photo
-from dolglab.library.library import Answer
+from dolglab.library.contents import Answer, Photo
 from dolglab.library.packing import pack
 from dolglab.retrieval.rerank.spatial import Match, Spatial
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -10,10 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dolglab.errors import UserError
+from dolglab.models.weights import check_fit, read_pickle, tensors_of
 
-# Pixels a side of a cell of the maps; sides of images are multiples of the stride of the coarsest map.
-CELL, STRIDE = 8, 32
+# Pixels a side of a cell of the maps.
+CELL = 8
 # The layers of the released weights that the semi-dense matching alone uses.
 UNUSED = "fine_matcher."
 
@@ -77,10 +76,8 @@ def _upsampled(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c h
 def read_xfeat(path: Path) -> XFeatNetwork:
     """The network with the weights of a file, ready for inference. Raises UserError for a file that has others."""
     network = XFeatNetwork()
-    try:
-        # Nothing but tensors is unpickled.
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict({key: value for key, value in weights.items() if not key.startswith(UNUSED)})
-    except (OSError, RuntimeError, AttributeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} has no weights of XFeat ({type(error).__name__})") from error
+    tensors = tensors_of(read_pickle(path, path), path)
+    own = {key: value for key, value in tensors.items() if not key.startswith(UNUSED)}
+    check_fit(network.state_dict(), own, path)
+    network.load_state_dict(own)
     return network.eval()

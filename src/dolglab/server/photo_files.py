@@ -53,9 +53,15 @@ def find_photo(library: Library, number: int) -> Photo:
 
 
 def add_photo(
-    library: Library, data: bytes, name: str, shape: tuple[int, int], descriptor: Descriptors, metadata: Columns
+    library: Library,
+    data: bytes,
+    name: str,
+    shape: tuple[int, int],
+    descriptor: Descriptors,
+    local: bytes | None,
+    metadata: Columns,
 ) -> Photo:
-    """Store a photo's file and its descriptor, (1, dim). The caller holds the library's lock.
+    """Store a photo's file, its descriptor, (1, dim), and packed local features. The caller holds the library's lock.
 
     A process that is killed between the two leaves a file that no search finds; `dolglab embed` of that folder takes
     it in. Raises HTTPException 507 where the disk does not take the photo.
@@ -67,7 +73,7 @@ def add_photo(
         _write_owned(path, data)
         file = local_file(path)
         photo = Photo(file.name, file.size, file.changed, shape, None, metadata, file.ctime, digest_of(data))
-        _insert(library, photo, descriptor)
+        _insert(library, photo, descriptor, local)
     except OSError as error:
         raise HTTPException(507, f"the photo cannot be kept: {error.strerror}") from None
     stored = library.catalogue.named(str(path))
@@ -113,9 +119,9 @@ def numbered_names(name: str) -> Iterator[str]:
     return itertools.chain([name], (f"{stem} ({number}){suffix}" for number in itertools.count(2)))
 
 
-def _insert(library: Library, photo: Photo, descriptor: Descriptors) -> None:
+def _insert(library: Library, photo: Photo, descriptor: Descriptors, local: bytes | None) -> None:
     try:
-        library.add([photo], descriptor)
+        library.add([photo], descriptor, [local])
     except Exception as error:
         if library.catalogue.named(photo.name) is None:
             _delete_owned(Path(photo.name))

@@ -24,7 +24,7 @@ from dolglab.data.image_errors import (
 from dolglab.data.image_formats import Header, read_header
 from dolglab.errors import UserError
 from dolglab.io import is_utf8
-from dolglab.library import catalogue, library
+from dolglab.library import contents
 from dolglab.library.explain import Explanation
 from dolglab.library.naming import printable
 
@@ -150,7 +150,7 @@ def short_name(path: str) -> str:
     return printable("/".join(path.rsplit("/", 2)[-2:]))
 
 
-def serialize_photo(photo: catalogue.Photo) -> Photo:
+def serialize_photo(photo: contents.Photo) -> Photo:
     """A photo of the library."""
     height, width = photo.shape or (None, None)
     assert photo.id is not None
@@ -159,7 +159,7 @@ def serialize_photo(photo: catalogue.Photo) -> Photo:
 
 
 def serialize_answers(
-    answers: Sequence[library.Answer], right: Collection[int] = (), wrong: Collection[int] = ()
+    answers: Sequence[contents.Answer], right: Collection[int] = (), wrong: Collection[int] = ()
 ) -> list[Answer]:
     """Answers, best first, with what the photos of the numbers `right` and `wrong` were marked."""
     marks: dict[int | None, Mark] = {**dict.fromkeys(wrong, "wrong"), **dict.fromkeys(right, "right")}

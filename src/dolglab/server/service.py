@@ -21,9 +21,9 @@ from dolglab.data.image_errors import BrokenImageError
 from dolglab.data.image_formats import Header, read_header
 from dolglab.data.photos import Box, check_size, query_pixels
 from dolglab.errors import UserError
-from dolglab.library.contents import Columns, Descriptors, Photo
+from dolglab.library.contents import Answer, Columns, Descriptors, Photo
 from dolglab.library.explain import Explanation
-from dolglab.library.library import Answer, Library, LibraryBusy, LibraryLinked
+from dolglab.library.library import Library, LibraryBusy, LibraryLinked
 from dolglab.library.search_engine import SearchEngine, search_with_feedback
 from dolglab.library.verifier import VERIFIED
 from dolglab.server import photo_files
@@ -167,10 +167,11 @@ class SearchService:
             raise UserError(f"the photo is not added: {error}") from None
         pixels = self._decode(data, None)
         descriptor = self._searches(lambda: self._embed(pixels))
+        local = self._packed_features(pixels)
         height, width = pixels.shape[:2]
         with self._writing() as library:
             return photo_files.add_photo(
-                library, data, photo_files.safe_name(name, header.suffix), (height, width), descriptor, metadata
+                library, data, photo_files.safe_name(name, header.suffix), (height, width), descriptor, local, metadata
             )
 
     def remove(self, number: int) -> bool:
@@ -215,6 +216,13 @@ class SearchService:
         if not np.isfinite(descriptor).all():
             raise UserError("the network gives this photo no finite descriptor")
         return descriptor
+
+    def _packed_features(self, pixels: Pixels) -> bytes | None:
+        """Local features of a photo's pixels, (H, W, 3), where the library keeps some of photos."""
+        if self.finder.library.catalogue.local() is None:
+            # Nobody waits for the verifications of others.
+            return None
+        return self._verifications(lambda: self.finder.packed_features(pixels))
 
     @contextmanager
     def _writing(self) -> Iterator[Library]:

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dolglab.concurrency import available_cores
 from dolglab.errors import UserError
+from dolglab.extraction.describer import open_graph
 from dolglab.io import sha256_of
 from dolglab.models.dolg import GlobalDescriptor
 from dolglab.models.foreign import ForeignInput, foreign_network
@@ -151,15 +153,9 @@ def _from_python(what: str, source: str, options: Options, trust: bool) -> Globa
 
 def _from_onnx(what: str, source: str, options: Options, trust: bool) -> GlobalDescriptor:
     """An ONNX file from images to descriptors, on the CPU; the layout of its input is what its shape says."""
-    try:
-        import onnxruntime
-    except ModuleNotFoundError:
-        raise UserError("ONNX wants onnxruntime: pip install 'dolglab[onnx]'") from None
     if not Path(what).is_file():
         raise UserError(f"{source}: no such file")
-    session_options = onnxruntime.SessionOptions()
-    session_options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(what, session_options, providers=["CPUExecutionProvider"])
+    session = open_graph(what, available_cores())
     if "fingerprint" in session.get_modelmeta().custom_metadata_map:
         raise UserError(f"{source} was written by `dolglab export`: give the file without onnx:")
     takes, channels_last = _image_input(session, source)

@@ -1,0 +1,122 @@
+"""What can be changed of a library in one transaction on its catalogue."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dolglab.library.contents import Columns, Keys, Photo, key_of
+from dolglab.library.schema import KEPT, LOCAL, MOUNTS, about_of, check_segment, format_of, keeps_local, mounts_of
+
+# The ctime of a photo that is to be described anew, which no file has.
+TO_DESCRIBE = -1
+PUT = """
+INSERT INTO photo (name, size, changed, width, height, key, reason, ctime, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET size = excluded.size, changed = excluded.changed, width = excluded.width,
+    height = excluded.height, key = excluded.key, reason = excluded.reason, ctime = excluded.ctime,
+    digest = excluded.digest
+"""
+
+
+class Change:
+    """What can be done in a transaction: see `Catalogue.change`."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def put(
+        self, photos: Sequence[Photo], keys: Iterable[int | None], local: Sequence[bytes | None] | None = None
+    ) -> None:
+        """Add photos, or describe them anew, each with its descriptor's key in the store; None of one without.
+
+        A photo that was there keeps its number and, where it is given none, its metadata. `local` are the photos' local
+        features, packed, where the library keeps some; older ones go.
+        """
+        for photo, key, features in zip(photos, keys, local or [None] * len(photos), strict=True):
+            height, width = photo.shape or (None, None)
+            values = os.fsencode(photo.name), photo.size, photo.changed, width, height, key, photo.reason
+            self._db.execute(PUT, (*values, photo.ctime, photo.digest))
+            self._put_local(photo.name, features)
+            if photo.metadata:
+                self.set_metadata(photo.name, photo.metadata)
+
+    def keep_local(self, config: Mapping[str, object]) -> None:
+        """Have the library keep local features of this kind; those of another kind go."""
+        if not keeps_local(self._db):
+            for statement in KEPT.split("\n"):
+                self._db.execute(statement)
+        if about_of(self._db, LOCAL) != config:
+            self._db.execute("DELETE FROM kept")
+            self.set_about(LOCAL, config)
+
+    def _put_local(self, name: str, features: bytes | None) -> None:
+        """Keep a photo's local features instead of those it had."""
+        if keeps_local(self._db):
+            value = os.fsencode(name)
+            self._db.execute("DELETE FROM kept WHERE photo = (SELECT id FROM photo WHERE name = ?)", (value,))
+            if features is not None:
+                self._db.execute("INSERT INTO kept SELECT id, ? FROM photo WHERE name = ?", (features, value))
+
+    def set_metadata(self, name: str, metadata: Columns) -> None:
+        """Give a photo metadata instead of those it had; nothing where it is not there."""
+        text = json.dumps(dict(metadata), ensure_ascii=False)
+        self._db.execute("UPDATE photo SET metadata = ? WHERE name = ?", (text, os.fsencode(name)))
+
+    def set_ctimes(self, ctimes: Iterable[tuple[str, int | None]]) -> None:
+        """Note, by name, when photos' files were changed last that are still as they were described."""
+        rows = ((ctime, os.fsencode(name)) for name, ctime in ctimes)
+        self._db.executemany("UPDATE photo SET ctime = ? WHERE name = ?", rows)
+
+    def mark_to_describe(self, names: Iterable[str]) -> None:
+        """Have photos count as changed until they are described anew; until then they are found as they are."""
+        rows = ((TO_DESCRIBE, os.fsencode(name)) for name in names)
+        self._db.executemany("UPDATE photo SET ctime = ?, digest = NULL WHERE name = ?", rows)
+
+    def set_about(self, key: str, value: object) -> None:
+        """Change what the library says about itself (see `Catalogue.about`)."""
+        self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, json.dumps(value)))
+
+    def set_identity(self, identity: Mapping[str, Any]) -> None:
+        """Change what made the descriptors, see `LoadedExtractor`; the format follows."""
+        self.set_about("identity", identity)
+        self.set_about("format", format_of(identity))
+
+    def add_mounts(self, mounts: Iterable[str]) -> None:
+        """Note the mount points of disks that photos are on: see `Catalogue.mounts`."""
+        self.set_about(MOUNTS, sorted({*mounts_of(self._db), *mounts}))
+
+    def add_segment(self, size: int, write: Callable[[int], str]) -> Keys:
+        """Make a segment part of the library that `write` puts on disk under a number; the keys in it, (size,).
+
+        `write` gives the kind of index over it. No two segments ever have the same number.
+        """
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segment'").fetchone()
+        number = 1 if row is None else check_segment(row[0]) + 1
+        self._db.execute("INSERT INTO segment VALUES (?, ?, ?)", (number, size, write(number)))
+        return np.arange(size) + key_of(number)
+
+    def set_kind(self, number: int, kind: str) -> None:
+        """Note the kind of index that a segment has now."""
+        self._db.execute("UPDATE segment SET kind = ? WHERE number = ?", (kind, number))
+
+    def drop_segment(self, number: int) -> int:
+        """Take a segment out; its photos, as many as are given back, count as changed."""
+        span = key_of(number), key_of(number + 1) - 1
+        lost = self._db.execute("UPDATE photo SET key = NULL, size = -1 WHERE key BETWEEN ? AND ?", span).rowcount
+        self._db.execute("DELETE FROM segment WHERE number = ?", (number,))
+        self._db.execute("DELETE FROM dead WHERE key BETWEEN ? AND ?", span)
+        return lost
+
+    def move(self, old: Keys, new: Keys) -> None:
+        """Give the descriptors with the `old` keys these new ones."""
+        self._db.executemany("UPDATE photo SET key = ? WHERE key = ?", zip(new.tolist(), old.tolist(), strict=True))
+
+    def remove(self, names: Iterable[str]) -> int:
+        """Take photos out; how many were there."""
+        rows = ((os.fsencode(name),) for name in names)
+        return self._db.executemany("DELETE FROM photo WHERE name = ?", rows).rowcount
