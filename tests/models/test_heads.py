@@ -189,7 +189,7 @@ def test_mixvpr_scales_maps_of_other_sizes_where_it_is_told_to() -> None:
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: NetVLAD(8, clusters=0), r"clusters"),
+        (lambda: NetVLAD(8, clusters=1), r"clusters"),
         (lambda: MixVPR(8, map_size=[0, 4]), r"map_size"),
         (lambda: MixVPR(8, map_size=[4, 4])(torch.zeros(1, 8, 4, 5)), r"4 x 4 cells.*4 x 5.*image_size"),
         (lambda: BoQ(8, dim_channels=63), r"dim_channels=63"),

@@ -128,8 +128,9 @@ class Backbone(nn.Module):
         taken = sorted({self._local, self._global})
         self.final_norm = final_norm and self._stages[0].module.startswith("blocks.")
         self.net = _create(name, pretrained, weights, taken, options, self.final_norm)
-        # Tokens before those of the patches, the class token first.
-        self._prefix = int(getattr(getattr(self.net, "model", None), "num_prefix_tokens", 0))
+        # The class token is the first before the patches; some networks have registers alone there.
+        model = getattr(self.net, "model", None)
+        self._has_token = getattr(model, "num_prefix_tokens", 0) > 0 and getattr(model, "cls_token", None) is not None
         info: FeatureInfo = self.net.feature_info  # pyright: ignore[reportAssignmentType]
         channels = dict(zip(taken, info.channels(), strict=True))
         self.out_channels = (channels[self._local], channels[self._global])
@@ -167,7 +168,7 @@ class Backbone(nn.Module):
             images = F.pad(images, (0, -width % self._patch, 0, -height % self._patch))
         # The maps come in the order of the network, once each.
         local, global_ = (0, -1) if self._local <= self._global else (-1, 0)
-        if self._prefix:
+        if self._has_token:
             pairs = self._maps_with_tokens(images)
             return Features(pairs[local][0], pairs[global_][0], token=pairs[global_][1][:, 0])
         maps = self.net(images)
@@ -280,17 +281,12 @@ class NormedGetter(FeatureGetterNet):
 
 
 def _create(
-    name: str,
-    pretrained: bool,
-    weights: str | None,
-    indices: Sequence[int],
-    options: Mapping[str, Any],
-    final_norm: bool,
+    name: str, pretrained: bool, weights: str | None, indices: Sequence[int], options: Mapping[str, Any], normed: bool
 ) -> nn.Module:
     # timm warns of the classifier's tensors, which a network of features does not take.
     logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
     given: dict[str, Any] = {"features_only": True, "out_indices": tuple(indices), **options}
-    if final_norm:
+    if normed:
         given["feature_cls"] = NormedGetter
     if weights is not None:
         given["pretrained_cfg_overlay"] = {"state_dict": _fitting(name, weights)}
