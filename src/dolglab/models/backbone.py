@@ -22,6 +22,8 @@ from dolglab.models.weights import COUNTER, below, check_finite, check_fit, read
 
 # See `side_of`.
 LEAST_SIDE = 512
+# The licence of weights of which nobody states one.
+NOT_STATED = "not stated"
 
 
 class Stage(NamedTuple):
@@ -227,7 +229,7 @@ def without_weights(options: Mapping[str, Any]) -> dict[str, Any]:
     >>> without_weights({"name": "resnet50.tv_in1k", "weights": "mine.pth"})
     {'name': 'resnet50.tv_in1k', 'weights': None, 'pretrained': False, 'licence': 'not stated'}
     """
-    licence = options.get("licence") or ("not stated" if options.get("weights") else None)
+    licence = options.get("licence") or (NOT_STATED if options.get("weights") else None)
     return {**options, "pretrained": False, "weights": None, "licence": licence}
 
 
