@@ -131,9 +131,7 @@ def test_another_length_at_another_size_is_found_while_images_are_described() ->
 
 
 @pytest.mark.parametrize(
-    "given",
-    [{"mean": (1.0,)}, {"mean": 0.5}, {"std": (1.0, 0.0, 1.0)}, {"size": (3,)}, {"size": (0, 4)}, {"size": 224}],
-    ids=str,
+    "given", [{"mean": (1.0,)}, {"std": (1.0, 0.0, 1.0)}, {"size": (3,)}, {"size": (0, 4)}], ids=str
 )
 def test_inputs_that_make_no_sense_are_refused(given: dict) -> None:
     with pytest.raises(UserError, match=rf"model\.{next(iter(given)) if 'size' in given else 'mean'}"):
