@@ -11,6 +11,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
+from timm.layers.helpers import to_2tuple
 from timm.models import FeatureInfo, PretrainedCfg
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
@@ -140,7 +141,7 @@ class Backbone(nn.Module):
         self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
         # Pixels a side that a transformer cuts its input into; 1 for networks of convolutions.
         patches: list[Any] = [module.patch_size for module in self.net.modules() if hasattr(module, "patch_size")]
-        self._patch = int(patches[0][0]) if patches else 1
+        self._patch = int(to_2tuple(patches[0])[0]) if patches else 1
         self.frozen = self._frozen_parts(freeze_until)
         self.licence = licence or (config.license if config and weights is None else None)
         self.mean: tuple[float, ...] = tuple(config.mean) if config else (0.5, 0.5, 0.5)
