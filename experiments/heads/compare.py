@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -35,7 +34,6 @@ from dolglab.data.module import LandmarkDataModule
 from dolglab.io import write_text
 from dolglab.models.backbone import FeatureBackbone
 from dolglab.models.dolg import DescriptorModel
-from dolglab.models.netvlad import NetVLAD
 from dolglab.retrieval.pipeline import RetrievalPipeline
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -189,16 +187,13 @@ def measure(model: DescriptorModel, maps: Maps, benchmark: Benchmark) -> float:
 
 def start_from_clusters(model: DescriptorModel, maps: Maps, seed: int) -> None:
     """Begin NetVLAD as `dolglab train` does, by k-means; other poolings begin as they were made."""
-    pooling = model.pooling
-    if not isinstance(pooling, NetVLAD):
+    start = getattr(model.pooling, "start_from_samples", None)
+    if start is None:
         return
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(len(maps.global_))[:400])
     cells = F.normalize(torch.from_numpy(maps.global_[rows, 0]).float()).flatten(2).mT
-    samples = np.concatenate([image[rng.permutation(len(image))[:50]] for image in cells.numpy()])
-    kmeans = faiss.Kmeans(samples.shape[1], pooling.clusters, niter=20, seed=seed)
-    kmeans.train(samples)
-    pooling.start_from(torch.from_numpy(kmeans.centroids), torch.from_numpy(samples))
+    start(torch.cat([image[rng.permutation(len(image))[:50]] for image in cells]), seed)
 
 
 @torch.inference_mode()

@@ -42,7 +42,7 @@ def test_each_landmark_comes_before_any_comes_again() -> None:
 
 def test_order_follows_from_seed_and_epoch_alone() -> None:
     def order(seed: int, epoch: int) -> list[tuple[int, int]]:
-        return list(LandmarkSampler(0, seed, epoch=epoch, labels=LABELS, landmarks=3, images=2))
+        return list(LandmarkSampler(seed, epoch=epoch, labels=LABELS, landmarks=3, images=2))
 
     assert order(0, 1) == order(0, 1)
     assert [row for _, row in order(0, 1)] != [row for _, row in order(0, 2)]
@@ -52,7 +52,7 @@ def test_order_follows_from_seed_and_epoch_alone() -> None:
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_processes_share_the_batches_of_one_by_whole_landmarks(world: int) -> None:
     def rows(rank: int, world: int) -> NDArray[np.int64]:
-        sampler = LandmarkSampler(0, 0, rank, world, labels=LABELS, landmarks=4, images=2)
+        sampler = LandmarkSampler(0, rank, world, labels=LABELS, landmarks=4, images=2)
         found = np.array([row for _, row in sampler])
         assert len(found) == len(sampler)
         return found.reshape(-1, 8 // world)
@@ -66,10 +66,10 @@ def test_processes_share_the_batches_of_one_by_whole_landmarks(world: int) -> No
 
 
 def test_goes_on_in_the_middle_of_an_epoch_with_other_processes() -> None:
-    whole = list(LandmarkSampler(0, 3, epoch=2, labels=LABELS, landmarks=4, images=2))
+    whole = list(LandmarkSampler(3, epoch=2, labels=LABELS, landmarks=4, images=2))
     seen: list[tuple[int, int]] = []
     for rank in range(2):
-        sampler = LandmarkSampler(0, 3, rank, 2, epoch=2, labels=LABELS, landmarks=4, images=2)
+        sampler = LandmarkSampler(3, rank, 2, epoch=2, labels=LABELS, landmarks=4, images=2)
         sampler.resume(epoch=2, samples=8)
         seen += list(sampler)
     assert sorted(seen) == sorted(whole[8:])
@@ -77,6 +77,6 @@ def test_goes_on_in_the_middle_of_an_epoch_with_other_processes() -> None:
 
 def test_refuses_what_cannot_be_had() -> None:
     with pytest.raises(UserError, match=r"8 landmarks with 4"):
-        LandmarkSampler(0, 0, labels=LABELS, landmarks=8, images=4)
+        LandmarkSampler(0, labels=LABELS, landmarks=8, images=4)
     with pytest.raises(UserError, match=r"3 landmarks.*2 processes"):
-        LandmarkSampler(0, 0, 0, 2, labels=LABELS, landmarks=3, images=2)
+        LandmarkSampler(0, 0, 2, labels=LABELS, landmarks=3, images=2)

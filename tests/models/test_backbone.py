@@ -90,6 +90,21 @@ def test_a_transformer_gives_its_class_token_behind_its_last_norm_or_before() ->
     assert Backbone("resnet10t", False, final_norm=True)(images).token is None
 
 
+@torch.no_grad()
+def test_a_patch_may_be_said_by_one_number() -> None:
+    backbone = Backbone("xcit_nano_12_p16_224", False, depths=(1, 3), options={"depth": 4}).eval()
+    assert backbone(torch.randn(1, 3, 70, 64)).global_.shape == (1, 128, 5, 4)
+
+
+@torch.no_grad()
+def test_a_register_is_no_class_token() -> None:
+    options = {"dynamic_img_size": True, "depth": 3, "class_token": False, "global_pool": "avg", "reg_tokens": 3}
+    backbone = Backbone("vit_tiny_patch16_224", False, depths=(0, 1), options=options).eval()
+    found = backbone(torch.randn(1, 3, 32, 48))
+    assert found.token is None
+    assert found.global_.shape == (1, 192, 2, 3)
+
+
 def test_the_packaged_weights_give_the_packages_logits() -> None:
     """The tensors' order is the only thing that ties them to timm's names: a wrong one would show here."""
     whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()

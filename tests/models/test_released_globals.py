@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 
 from dolglab.errors import UserError
 from dolglab.models.released_kinds import KINDS, load_kind
-from dolglab.models.weights import COUNTER
+from models.released_weights import head_state
 
 IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
@@ -117,34 +115,9 @@ def test_pycls_networks_take_their_own_colours_and_leave_what_stands_beside(
     assert (model.protocol.scales, model.protocol.scale_pooling) == ((0.7071, 1.0, 1.4142), "mean")
 
 
-def made_up(key: str, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of SuperGlobal's, as the expected values of ../shared/parity/heads were computed with it."""
-    rng = np.random.default_rng([7, zlib.crc32(key.encode())])
-    if key.endswith(COUNTER):
-        return torch.zeros(shape, dtype=torch.int64)
-    if key.endswith("running_var"):
-        values = rng.uniform(0.5, 1.5, shape)
-    elif key.endswith("running_mean"):
-        values = rng.normal(0, 0.1, shape)
-    elif key == "head.pool.p":
-        values = np.full(shape, 3.0)
-    elif key == "head.fc.weight":
-        values = rng.normal(0, 1, shape)
-    elif key.endswith("bias"):
-        values = rng.normal(0, 0.05, shape)
-    elif key.endswith("c_bn.weight"):
-        values = rng.uniform(0.1, 0.3, shape)
-    elif len(shape) == 1:
-        values = rng.uniform(0.5, 1.5, shape)
-    else:
-        values = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
-    return torch.from_numpy(np.asarray(values, np.float32))
-
-
 @torch.no_grad()
 def test_superglobal_gives_what_its_public_code_gives(parity: Path, tmp_path: Path) -> None:
-    keys = json.loads((parity / "heads" / "keys.json").read_text())["keys"]["superglobal/r50"]
-    stored = {f"encoder_q.{key}": made_up(key, tuple(shape)) for key, shape in keys}
+    stored = below("encoder_q.", head_state(parity, "superglobal/r50"))
     model = load_kind("superglobal", save(tmp_path / "a.pyth", stored))
     expected = np.load(parity / "heads" / "superglobal.npz")
     for height, width in [(160, 192), (97, 131)]:

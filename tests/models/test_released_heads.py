@@ -66,13 +66,13 @@ def test_reads_official_names(kind: str, parity: Path) -> None:
     marks = {"salad": "score.3.bias", "megaloc": "agg.score.3.bias", "mixvpr": "row_proj.bias"}
     mark = f"aggregator.{marks.get(kind, 'fc.bias')}"
     stored[mark] = torch.randn(stored[mark].shape)
-    released = read_released_head(stored)
-    ours = {key: value for key, value in released.model.items() if key.startswith("pooling.")}
+    config, tensors = read_released_head(stored)
+    ours = {key: value for key, value in tensors.items() if key.startswith("pooling.")}
     assert any(torch.equal(value, stored[mark]) for value in ours.values())
-    final_norm = released.config["backbone"].get("final_norm")
+    final_norm = config["backbone"].get("final_norm")
     assert final_norm == {"salad": True, "megaloc": True, "boq_dinov2": False}.get(kind)
-    assert released.config["dim"] == (8 if kind == "megaloc" else None)
-    assert instantiate({**released.config["pooling"], "_partial_": False}, channels=8).dim == LENGTHS[kind]
+    assert config["dim"] == (8 if kind == "megaloc" else None)
+    assert instantiate({**config["pooling"], "_partial_": False}, channels=8).dim == LENGTHS[kind]
 
 
 @torch.no_grad()
@@ -102,5 +102,11 @@ def test_refuses_what_does_not_fit(parity: Path) -> None:
         read_released_head({key: value for key, value in stored.items() if "row_proj.weight" not in key})
     with pytest.raises(UserError, match=r"aggregator"):
         read_released_head({"aggregator.other": torch.zeros(1)})
+    for weight in (torch.zeros(()), torch.zeros(4, 0)):
+        with pytest.raises(UserError, match=r"another shape"):
+            read_released_head(stored | {"aggregator.row_proj.weight": weight})
+    # A number in a name makes no network of so many layers.
+    with pytest.raises(UserError, match=r"mix\.999999999"):
+        read_released_head(stored | {"aggregator.mix.999999999.mix.0.bias": torch.zeros(400)})
     with pytest.raises(UserError, match=r"not finite"):
         read_released_head(stored | {"aggregator.row_proj.bias": torch.full((4,), torch.nan)})

@@ -28,25 +28,26 @@ def landmark_batches(
     groups = order[whole].reshape(-1, images)
     rounds = within[whole].reshape(-1, images)[:, 0] // images
     by_round = np.lexsort((rng.random(len(groups)), rounds))
-    starts = [by_round[rounds[by_round] == number] for number in range(rounds.max() + 1 if len(rounds) else 0)]
+    starts = np.split(by_round, np.bincount(rounds).cumsum()[:-1])
     kept = [part[: len(part) // landmarks * landmarks] for part in starts]
-    return groups[np.concatenate([np.empty(0, np.int64), *kept])].reshape(-1, landmarks, images)
+    return groups[np.concatenate(kept)].reshape(-1, landmarks, images)
 
 
 def count_batches(labels: NDArray[np.int64], landmarks: int, images: int) -> int:
     """How many batches `landmark_batches` makes."""
-    groups = np.bincount(labels) // images
-    return sum(int((groups > number).sum()) // landmarks for number in range(int(groups.max(initial=0))))
+    # Of each round, the landmarks that have a group left for it.
+    in_round = np.bincount(np.bincount(labels) // images)[::-1].cumsum()[::-1][1:]
+    return int((in_round // landmarks).sum())
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class LandmarkSampler(EpochSampler):
     """An epoch's samples in batches of landmarks, as follows from (seed, epoch) alone (see `landmark_batches`).
 
     A landmark's images of a batch go to one process, so that losses find their pairs; a global batch holds the same
     samples whatever the number of processes.
 
-    Args (and those of `EpochSampler`, of which `size` is counted here):
+    Args (and those of `EpochSampler`, but `size`, which is counted here):
         labels: the landmark of each sample, (N,).
         landmarks: P, of a global batch.
         images: K, of each.
@@ -54,9 +55,10 @@ class LandmarkSampler(EpochSampler):
     Raises UserError for landmarks that the processes cannot share, and for fewer of them than a batch asks for.
     """
 
-    labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    landmarks: int = 1
-    images: int = 1
+    size: int = field(init=False)
+    labels: NDArray[np.int64]
+    landmarks: int
+    images: int
 
     def __post_init__(self) -> None:
         self.size = count_batches(self.labels, self.landmarks, self.images) * self.landmarks * self.images

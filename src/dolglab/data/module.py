@@ -235,7 +235,6 @@ class LandmarkDataModule(L.LightningDataModule):
         if self.images_per_landmark is None:
             return EpochSampler(len(training), self.seed, rank, world, epoch, self._chances, self._groups)
         return LandmarkSampler(
-            len(training),
             self.seed,
             rank,
             world,

@@ -30,7 +30,7 @@ class MultiSimilarity(nn.Module):
     """
 
     # Where heads with class centres have them.
-    weight = None
+    weight: None = None
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
+from timm.layers.helpers import to_2tuple
 from timm.models import FeatureInfo, PretrainedCfg
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from dolglab.models.weights import COUNTER, below, check_finite, check_fit, read
 
 # See `side_of`.
 LEAST_SIDE = 512
+# The licence of weights of which nobody states one.
+NOT_STATED = "not stated"
 
 
 class Stage(NamedTuple):
@@ -128,8 +131,9 @@ class Backbone(nn.Module):
         taken = sorted({self._local, self._global})
         self.final_norm = final_norm and self._stages[0].module.startswith("blocks.")
         self.net = _create(name, pretrained, weights, taken, options, self.final_norm)
-        # Tokens before those of the patches, the class token first.
-        self._prefix = int(getattr(getattr(self.net, "model", None), "num_prefix_tokens", 0))
+        # The class token is the first before the patches; some networks have registers alone there.
+        model = getattr(self.net, "model", None)
+        self._has_token = getattr(model, "num_prefix_tokens", 0) > 0 and getattr(model, "cls_token", None) is not None
         info: FeatureInfo = self.net.feature_info  # pyright: ignore[reportAssignmentType]
         channels = dict(zip(taken, info.channels(), strict=True))
         self.out_channels = (channels[self._local], channels[self._global])
@@ -137,7 +141,7 @@ class Backbone(nn.Module):
         self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
         # Pixels a side that a transformer cuts its input into; 1 for networks of convolutions.
         patches: list[Any] = [module.patch_size for module in self.net.modules() if hasattr(module, "patch_size")]
-        self._patch = int(patches[0][0]) if patches else 1
+        self._patch = int(to_2tuple(patches[0])[0]) if patches else 1
         self.frozen = self._frozen_parts(freeze_until)
         self.licence = licence or (config.license if config and weights is None else None)
         self.mean: tuple[float, ...] = tuple(config.mean) if config else (0.5, 0.5, 0.5)
@@ -167,7 +171,7 @@ class Backbone(nn.Module):
             images = F.pad(images, (0, -width % self._patch, 0, -height % self._patch))
         # The maps come in the order of the network, once each.
         local, global_ = (0, -1) if self._local <= self._global else (-1, 0)
-        if self._prefix:
+        if self._has_token:
             pairs = self._maps_with_tokens(images)
             return Features(pairs[local][0], pairs[global_][0], token=pairs[global_][1][:, 0])
         maps = self.net(images)
@@ -226,7 +230,7 @@ def without_weights(options: Mapping[str, Any]) -> dict[str, Any]:
     >>> without_weights({"name": "resnet50.tv_in1k", "weights": "mine.pth"})
     {'name': 'resnet50.tv_in1k', 'weights': None, 'pretrained': False, 'licence': 'not stated'}
     """
-    licence = options.get("licence") or ("not stated" if options.get("weights") else None)
+    licence = options.get("licence") or (NOT_STATED if options.get("weights") else None)
     return {**options, "pretrained": False, "weights": None, "licence": licence}
 
 
@@ -280,17 +284,12 @@ class NormedGetter(FeatureGetterNet):
 
 
 def _create(
-    name: str,
-    pretrained: bool,
-    weights: str | None,
-    indices: Sequence[int],
-    options: Mapping[str, Any],
-    final_norm: bool,
+    name: str, pretrained: bool, weights: str | None, indices: Sequence[int], options: Mapping[str, Any], normed: bool
 ) -> nn.Module:
     # timm warns of the classifier's tensors, which a network of features does not take.
     logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
     given: dict[str, Any] = {"features_only": True, "out_indices": tuple(indices), **options}
-    if final_norm:
+    if normed:
         given["feature_cls"] = NormedGetter
     if weights is not None:
         given["pretrained_cfg_overlay"] = {"state_dict": _fitting(name, weights)}

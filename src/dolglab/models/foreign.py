@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from dolglab.contracts import DEFAULT_SIDE, ExtractionProtocol, Features
 from dolglab.errors import UserError
+from dolglab.models.backbone import NOT_STATED
 from dolglab.models.dolg import GlobalDescriptor
 from dolglab.models.pooling import AvgPool
 
@@ -52,20 +54,20 @@ class ForeignInput:
     trusted: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        # One number may have been given for all.
+        if np.shape(self.mean) != (3,) or np.shape(self.std) != (3,) or min(self.std) <= 0:
             raise UserError(
-                f"model.mean and model.std are three numbers each, the latter above 0, not {list(self.mean)} and "
-                f"{list(self.std)}"
+                f"model.mean and model.std are three numbers each, the latter above 0, not {self.mean} and {self.std}"
             )
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise UserError(f"model.size is [HEIGHT,WIDTH], at least 1 each, not {list(self.size)}")
+        if self.size is not None and (np.shape(self.size) != (2,) or min(self.size) < 1):
+            raise UserError(f"model.size is [HEIGHT,WIDTH], at least 1 each, not {self.size}")
 
     def describe(self, dim: int) -> str:
         """One line for result cards, of a network with descriptors of `dim` numbers."""
         sides = "images of any size" if self.size is None else f"images at {self.size[0]} x {self.size[1]}"
         mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
         trust = ", runs its author's code" if self.trusted else ""
-        licence = self.licence or "not stated"
+        licence = self.licence or NOT_STATED
         return f"{self.source}: {sides}, mean {mean}, std {std}, {dim} numbers, licence {licence}{trust}"
 
 

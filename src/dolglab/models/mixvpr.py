@@ -45,6 +45,7 @@ class MixVPR(nn.Module):
     Attributes:
         dim: length of the vector.
         trial_map: cells of the only map that it can be tried on; None where any will do.
+        not_exportable: why ONNX, which takes images of any size, cannot hold it; None where it can.
 
     Raises UserError for a size below 1 and, of a map, for another size.
     """
@@ -66,6 +67,7 @@ class MixVPR(nn.Module):
             raise UserError("pooling.map_size, .dim_channels, .rows, .depth and .ratio must be at least 1 place each")
         self.resize = resize
         self.trial_map = None if resize else self.map_size
+        self.not_exportable = None if resize else "MixVPR takes images of one size without pooling.resize=true"
         self.dim = dim_channels * rows
         self.mix = nn.Sequential(*(MixerLayer(places, hidden) for _ in range(depth)))
         self.channel_proj = nn.Linear(channels, dim_channels)

@@ -11,29 +11,32 @@ from torch import Tensor, nn
 
 from dolglab.errors import UserError
 
+# Iterations of k-means.
+ITERATIONS = 20
+
 
 class NetVLAD(nn.Module):
     """Sums of residuals, one a cluster (Arandjelovic et al., CVPR 2016, equation 4), L2-normalised.
 
     Features are L2-normalised, so are the residuals of each cluster, and then the whole vector. The layer that assigns
-    and the centres begin as one (`start_from`) and are learnt apart.
+    and the centres begin as one (`start_from_samples`) and are learnt apart.
 
     Args:
         channels: channels of the map.
-        clusters: how many.
+        clusters: how many, from 2: a feature is assigned to its nearest one rather than to the second.
         bias: the layer that assigns has a bias. The paper's has; that of the PyTorch code which most use has none.
         normalize: L2-normalise the features first.
 
     Attributes:
         dim: length of the vector, clusters x channels.
 
-    Raises UserError for no cluster.
+    Raises UserError for fewer clusters.
     """
 
     def __init__(self, channels: int, clusters: int = 64, bias: bool = False, normalize: bool = True) -> None:
         super().__init__()
-        if clusters < 1:
-            raise UserError(f"pooling.clusters must be at least 1, not {clusters}")
+        if clusters < 2:
+            raise UserError(f"pooling.clusters must be at least 2, not {clusters}")
         self.clusters = clusters
         self.dim = clusters * channels
         self.normalize = normalize
@@ -49,6 +52,22 @@ class NetVLAD(nn.Module):
             sums = assignment @ x.flatten(2).mT
             residuals = sums - assignment.sum(2, keepdim=True) * self.centroids
             return F.normalize(F.normalize(residuals, dim=2).flatten(1))
+
+    def start_from_samples(self, samples: Float[Tensor, "n c"], seed: int) -> None:
+        """Begin with the centres of k-means over all samples, L2-normalised local features (the paper's appendix A).
+
+        Raises UserError for fewer samples than clusters.
+        """
+        import faiss
+
+        count, channels = samples.shape
+        if count < self.clusters:
+            raise UserError(f"pooling.clusters={self.clusters}, but the training crops have {count} features")
+        # Left alone, faiss takes 256 samples a cluster, and warns of fewer than 39.
+        bounds = {"min_points_per_centroid": 1, "max_points_per_centroid": count}
+        kmeans = faiss.Kmeans(channels, self.clusters, niter=ITERATIONS, seed=seed, **bounds)
+        kmeans.train(samples.numpy())
+        self.start_from(torch.from_numpy(kmeans.centroids), samples)
 
     @torch.no_grad()
     def start_from(self, centres: Float[Tensor, "k c"], samples: Float[Tensor, "n c"]) -> None:

@@ -150,6 +150,8 @@ class RMAC(nn.Module):
         levels: at level l the regions' side is 2 min(h, w) / (l + 1), and they overlap by about 40 %.
     """
 
+    not_exportable = "R-MAC takes other regions for each size of image"
+
     def __init__(self, channels: int, levels: int = 3) -> None:
         super().__init__()
         if levels < 1:

@@ -1,8 +1,5 @@
-"""Released networks of one global descriptor, read by the names of their tensors: CosPlace, EigenPlaces, cirtorch's GeM
-networks, CVNet's global branch, SuperGlobal, and DELG's as its PyTorch version keeps it.
-
-The files are published outside of the reach of the machines that this was written on: names and shapes are those of
-the public code, and made-up weights in them were stepped.
+"""Released networks of a ResNet, a pooling and at most one layer, read by the names of their tensors: CosPlace,
+EigenPlaces, cirtorch's GeM networks, CVNet's global branch, SuperGlobal, and DELG's as its PyTorch version keeps it.
 """
 
 from __future__ import annotations
@@ -16,6 +13,7 @@ from torch import Tensor
 
 from dolglab.contracts import ExtractionProtocol
 from dolglab.errors import UserError
+from dolglab.models.backbone import NOT_STATED
 from dolglab.models.checkpoint import build_model
 from dolglab.models.released import BLOCKS, fitted, pycls_modules
 from dolglab.models.weights import below, read_file, tensors_of
@@ -31,8 +29,6 @@ RESNETS = {
 # Where its modules stand once it is a sequence of its children.
 PLACES = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
 NET = "backbone.net."
-# Instead of the licence of the weights that timm has for the same ResNet.
-NOT_STATED = "not stated"
 THREE_SCALES = (0.7071, 1.0, 1.4142)
 
 
@@ -60,7 +56,7 @@ class Family:
         head: the file's names of our `pooling` and `fc`.
         protocol: how its authors describe images.
         prefix: what may stand before the names of tensors; what then stands beside is not read.
-        licence: of the weights, as their repository states it.
+        licence: of the weights, as their repository states it; not that of timm's weights for the same ResNet.
         model: arguments of `GlobalDescriptor`.
         backbone: the class of the backbone.
         ours: tensors, by our names, that do not come from the file.

@@ -15,7 +15,9 @@ from typing import Any
 
 from torch import Tensor
 
+from dolglab.contracts import ExtractionProtocol
 from dolglab.errors import UserError
+from dolglab.models.backbone import NOT_STATED
 from dolglab.models.checkpoint import build_model
 from dolglab.models.weights import below, check_finite, check_fit, read_file, tensors_of, with_counters
 
@@ -30,11 +32,29 @@ MASK_TOKEN = "mask_token"
 
 
 @dataclass(frozen=True)
-class ReleasedHead:
-    """Released weights as this project has them: a network's configuration, and its tensors."""
+class HeadKind:
+    """Released networks that end in a head of their own.
 
-    config: dict[str, Any]
-    model: dict[str, Tensor]
+    Attributes:
+        pooling: the head's class.
+        layer: whether a layer follows.
+        protocol: how images are described: the longer side is shrunk to that of the square which its authors bring
+            images to.
+        licence: of the weights, as their repository states it.
+    """
+
+    pooling: str
+    layer: bool
+    protocol: ExtractionProtocol
+    licence: str = NOT_STATED
+
+
+HEADS: dict[str, HeadKind] = {
+    "salad": HeadKind("SALAD", False, ExtractionProtocol((1.0,), max_side=322), "gpl-3.0"),
+    "megaloc": HeadKind("SALAD", True, ExtractionProtocol((1.0,), max_side=322)),
+    "boq": HeadKind("BoQ", False, ExtractionProtocol((1.0,), max_side=384), "mit"),
+    "mixvpr": HeadKind("MixVPR", False, ExtractionProtocol((1.0,), max_side=320)),
+}
 
 
 def is_released_head(tensors: Mapping[str, Tensor]) -> bool:
@@ -42,8 +62,22 @@ def is_released_head(tensors: Mapping[str, Tensor]) -> bool:
     return any(key.startswith(HEAD) for key in tensors)
 
 
-def read_released_head(source: str | Path | Mapping[str, Tensor], name: str = "the state dict") -> ReleasedHead:
-    """Released weights under this project's names.
+def read_head(kind: str, source: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration and the tensors, under this project's names, of a released network of `HEADS[kind]`.
+
+    Raises UserError as `read_released_head`, and for another kind's network.
+    """
+    head, (config, tensors) = HEADS[kind], read_released_head(source)
+    pooling = str(config["pooling"]["_target_"]).rpartition(".")[2]
+    if (pooling, config["dim"] is not None) != (head.pooling, head.layer):
+        raise UserError(f"{kind}:{source} holds another network: its head is {pooling}")
+    return {**config, "backbone": {**config["backbone"], "licence": head.licence}}, tensors
+
+
+def read_released_head(
+    source: str | Path | Mapping[str, Tensor], name: str = "the state dict"
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration and the tensors, under this project's names, of a released network with any of these heads.
 
     Args:
         source: a file, `hf://OWNER/NAME/FILE`, or its tensors by name.
@@ -71,7 +105,7 @@ def read_released_head(source: str | Path | Mapping[str, Tensor], name: str = "t
     found = with_counters(found, expected)
     check_fit(expected, found, name)
     check_finite(found, name)
-    return ReleasedHead(config, found)
+    return config, found
 
 
 def network_config(pooling: Mapping[str, Any], transformer: bool, dim: int | None) -> dict[str, Any]:
@@ -89,7 +123,10 @@ def network_config(pooling: Mapping[str, Any], transformer: bool, dim: int | Non
 
 
 def _pooling_of(head: Mapping[str, Tensor], name: str) -> dict[str, Any]:
-    """A head's class and sizes, by the names and shapes of its tensors. Raises UserError for none of the three."""
+    """A head's class and sizes, by the names and shapes of its tensors.
+
+    Raises UserError for none of the three, and for a part of one.
+    """
     try:
         if "dust_bin" in head:
             return {
@@ -119,14 +156,16 @@ def _pooling_of(head: Mapping[str, Tensor], name: str) -> dict[str, Any]:
                 "depth": _count(head, r"mix\.(\d+)\."),
                 "ratio": len(head["mix.0.mix.1.bias"]) / places,
             }
-    except (KeyError, IndexError) as error:
+    except KeyError as error:
         raise UserError(f"{name} holds only a part of a released head: {error} is missing") from error
+    except (IndexError, TypeError, ZeroDivisionError) as error:
+        raise UserError(f"{name} holds a released head with tensors of another shape: {error}") from error
     raise UserError(f"{name} holds none of the heads of SALAD, MegaLoc, BoQ and MixVPR below {HEAD}")
 
 
 def _count(head: Mapping[str, Tensor], pattern: str) -> int:
-    """Layers by the largest number in their names."""
-    return 1 + max((int(match[1]) for key in head if (match := re.match(pattern, key))), default=0)
+    """Layers by the numbers in their names."""
+    return len({match[1] for key in head if (match := re.match(pattern, key))})
 
 
 def _dinov2_tensors(trunk: Mapping[str, Tensor], final_norm: bool) -> dict[str, Tensor]:

@@ -26,8 +26,6 @@ from dolglab.extraction.extractor import for_inference, trial_size
 from dolglab.io import atomic_path, read_bytes
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.local_branch import DilatedConv
-from dolglab.models.mixvpr import MixVPR
-from dolglab.models.pooling import RMAC
 
 INT8_FILE = "model.int8.onnx"
 OPSET = 20
@@ -172,10 +170,9 @@ class SameConv(nn.Conv2d):
 
 def check_exportable(network: DescriptorModel) -> None:
     """Raise UserError for a network whose layers follow from the image's size."""
-    if any(isinstance(module, RMAC) for module in network.modules()):
-        raise UserError("R-MAC takes other regions for each size of image: ONNX cannot hold it")
-    if isinstance(network.pooling, MixVPR) and not network.pooling.resize:
-        raise UserError("MixVPR takes images of one size: ONNX holds it with pooling.resize=true")
+    for module in network.modules():
+        if reason := getattr(module, "not_exportable", None):
+            raise UserError(f"{reason}: ONNX cannot hold it")
     if network.backbone.name.startswith("swin"):
         raise UserError(f"{network.backbone.name} cuts each size of image into other windows: ONNX cannot hold it")
 

@@ -203,7 +203,7 @@ def init_from(
         network, reason = released.model, ""
         centres = {"weight": released.centres, "mean_cosine": released.mean_cosine}
     elif is_released_head(tensors):
-        network, centres, reason = read_released_head(tensors, source).model, {}, "it has none"
+        (_, network), centres, reason = read_released_head(tensors, source), {}, "it has none"
     else:
         check_finite(tensors, source)
         network, centres = below(tensors, "model.") or dict(tensors), below(tensors, "head.")

@@ -284,7 +284,7 @@ class LandmarkModule(RetrievalModule):
 
 def _with_centres(head: Head) -> MarginHead:
     """A head that has something to spread. Raises UserError for one without class centres."""
-    if not isinstance(head, MarginHead):
+    if head.weight is None:
         raise UserError(f"class_parallel=true spreads class centres, and {type(head).__name__} has none")
     return head
 
