@@ -18,7 +18,13 @@ from dolglab.data.gldv2 import HINT, Kind, image_source, listed_ids, load_gldv2,
 from dolglab.data.sources import GLDv2Source, JoinedSource
 from dolglab.errors import UserError
 from dolglab.io import csv_text
-from dolglab.measures import average_precision_at, gldv2_map_at_k, global_average_precision
+from dolglab.measures import (
+    FirstAnswersMeasure,
+    average_precision_at,
+    gldv2_map_at_k,
+    global_average_precision,
+    mean_scores,
+)
 
 RETRIEVAL, RECOGNITION = "retrieval_solution_v2.1.csv", "recognition_solution_v2.1.csv"
 NOTHING = np.empty(0, np.int64)
@@ -130,7 +136,7 @@ def read_recognition_solution(path: str | Path) -> dict[str, dict[str, frozenset
     return _read_solution(path, "landmarks", lambda landmarks: frozenset(map(int, landmarks.split())))
 
 
-class GLDv2Measure:
+class GLDv2Measure(FirstAnswersMeasure):
     """What retrieval and recognition share: figures of the Public and of the Private queries, and a submission.
 
     Args:
@@ -145,10 +151,6 @@ class GLDv2Measure:
         self.usages = usages
         self.depth = depth
 
-    def ground_truth_ids(self, truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
-        """None: only first answers count."""
-        return (NOTHING,) * len(truth)
-
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
         """For each usage `map` (mAP@100 or GAP), `ap` (each query's among the answers that count, NaN for queries of
         another usage or without positives) and an empty `mp_at_k`."""
@@ -160,11 +162,10 @@ class GLDv2Measure:
             if len(positives):
                 ap[query] = average_precision_at(_texts(images), frozenset(_texts(positives)), self.depth)
         evaluation: Evaluation = {
-            usage: {
-                "map": self.value(truth, found, answers, np.flatnonzero(self.usages == usage).tolist()),
-                "ap": np.where(self.usages == usage, ap, np.nan),
-                "mp_at_k": np.empty(0),
-            }
+            usage: mean_scores(
+                np.where(self.usages == usage, ap, np.nan),
+                self.value(truth, found, answers, np.flatnonzero(self.usages == usage).tolist()),
+            )
             for usage in rankings
         }
         return Figures(evaluation, answers=answers)
