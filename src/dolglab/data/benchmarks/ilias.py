@@ -31,8 +31,7 @@ from dolglab.data.benchmarks.listing import (
     read_json,
     read_lines,
 )
-from dolglab.data.oriented_source import OrientedSource
-from dolglab.data.sources import FolderSource, JoinedSource, encode_names, file_sizes, require_all
+from dolglab.data.sources import FolderSource, JoinedSource, OrientedSource, encode_names, file_sizes, require_all
 from dolglab.errors import UserError, truncate_list
 from dolglab.measures import FirstAnswersMeasure, mean_scores
 
@@ -94,7 +93,7 @@ def ilias_benchmark(
     return make_benchmark(
         name,
         # Core images are turned as they state; those of YFCC100M are taken as stored, as the official loader does.
-        source=JoinedSource(images.source, OrientedSource(distractors.source, {}, default=1), asked.source),
+        source=JoinedSource(images.source, OrientedSource(distractors.source, {}), asked.source),
         num_gallery=gallery,
         queries=np.arange(gallery, gallery + len(asked)),
         positives=truth,

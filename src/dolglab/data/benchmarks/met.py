@@ -32,7 +32,7 @@ from dolglab.measures import FirstAnswersMeasure, mean_scores
 
 Variant = Literal["full", "mini"]
 DATABASE = {"full": "MET_database.json", "mini": "mini_MET_database.json"}
-FETCH = "dolglab prepare task=met fetches it"
+FETCH = "dolglab prepare task=met, or met_mini, fetches it"
 # The official grid, of which the first best of validation is taken.
 NEIGHBOURS = (1, 2, 3, 5, 7, 10)
 TEMPERATURES = (0.01, 0.1, 1.0, 5.0, 10.0, 15.0, 20.0)
@@ -72,6 +72,9 @@ def met_benchmark(
     database = read_listed(lists / DATABASE[variant], "id")
     test = read_listed(lists / "testset.json", "MET_id", optional=True)
     validation = read_listed(lists / "valset.json", "MET_id", optional=True) if len(grid) > 1 else []
+    for kind, part in (("test", test), ("validation", validation)):
+        if part and all(label == NO_EXHIBIT for _, label in part):
+            raise UserError(f"{lists}: no {kind} photograph shows an exhibit (MET_id), so that there is no GAP")
     notes = check_counts(name, root, len(database), len(test), counts)
     files = [listed_files(root / "images", [path for path, _ in part], FETCH) for part in (database, test, validation)]
     labels, asked = (np.array([label for _, label in part], np.int64) for part in (database, [*test, *validation]))
