@@ -177,6 +177,24 @@ def global_average_precision(predictions: Mapping[str, tuple[int, float]], solut
     return sum(found / rank for found, rank in enumerate(hits, start=1)) / shown
 
 
+def mean_scores(values: NDArray[np.float64], mean: float | None = None) -> Scores:
+    """A figure without mP@k: each query's value, (Q,), NaN where it has none, and their mean, or `mean` instead."""
+    if mean is None:
+        mean = float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+    return {"map": mean, "ap": values, "mp_at_k": np.empty(0)}
+
+
+class FirstAnswersMeasure:
+    """What measures share to which only a query's first answers count, and for which nothing is handed in."""
+
+    def ground_truth_ids(self, truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
+        """None."""
+        return (np.empty(0, np.int64),) * len(truth)
+
+    def submission(self, ranking: Ranking) -> str | None:
+        """There is none."""
+
+
 class RevisitedMeasure:
     """The mAP and mP@k of Revisited Oxford and Paris, and of every set of labelled images."""
 
@@ -204,7 +222,7 @@ class RevisitedMeasure:
         """There is none."""
 
 
-class GroupedAveragePrecision:
+class GroupedAveragePrecision(RevisitedMeasure):
     """mAP by trapezoids of positives that are not divided, over all queries and over groups of them.
 
     Args:
@@ -212,16 +230,9 @@ class GroupedAveragePrecision:
         kappas: the k of mP@k.
     """
 
-    name = "mAP"
-    depth = 100
-
     def __init__(self, groups: Mapping[Difficulty, NDArray[np.bool_]], kappas: Sequence[int] = (1, 5, 10)) -> None:
+        super().__init__(kappas)
         self.groups = dict(groups)
-        self.kappas = tuple(kappas)
-
-    def ground_truth_ids(self, truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
-        """Positives and junk of each query."""
-        return ground_truth_ids_of(truth)
 
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
         """Figures and precision-recall curve of each group."""
@@ -232,9 +243,6 @@ class GroupedAveragePrecision:
         evaluation = {name: _scores(ranks, of, self.kappas) for name, of in own.items()}
         curves = {name: mean_precision_at_recalls(ranks, of) for name, of in own.items()}
         return Figures(evaluation, self.kappas, curves=curves)
-
-    def submission(self, ranking: Ranking) -> None:
-        """There is none."""
 
 
 # Recall 0, 0.01, ..., 1.

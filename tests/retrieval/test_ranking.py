@@ -134,24 +134,28 @@ def adversarial(
         values=st.integers(1, 4000),
         pair_cost=st.sampled_from([1, 1, 2, 64]),
     ),
+    most_labelled=st.sampled_from([0, 29]),
 )
-def test_near_ties_are_decided_by_exact_products(seed: int, dim: int, lengths: list[float], chunks: ChunkSizes) -> None:
+def test_near_ties_are_decided_by_exact_products(
+    seed: int, dim: int, lengths: list[float], chunks: ChunkSizes, most_labelled: int
+) -> None:
     rng = np.random.default_rng(seed)
     gallery, queries = adversarial(rng, int(rng.integers(1, 250)), int(rng.integers(1, 5)), dim, lengths)
-    labelled = [rng.integers(0, len(gallery), rng.integers(0, 30)) for _ in queries]
+    labelled = [rng.integers(0, len(gallery), rng.integers(0, most_labelled + 1)) for _ in queries]
     known, top = rng.random(len(gallery)) < 0.9, int(rng.integers(1, 9))
     ranked = exact_ranking(gallery, queries, labelled, top, known, chunks)
     check(ranked, grid_scores(gallery, queries), labelled, top, known)
 
 
+@pytest.mark.parametrize("block", [64, 512])
 @pytest.mark.parametrize("dim", [1, 64, 65, 700])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
 @pytest.mark.parametrize("length", [1.0, 1e-40, 1e-20, 3e4])
-def test_quick_products_are_as_near_as_they_say(dim: int, dtype: type[np.floating], length: float) -> None:
+def test_quick_products_are_as_near_as_they_say(block: int, dim: int, dtype: type[np.floating], length: float) -> None:
     rng = np.random.default_rng(dim)
     gallery, queries = (np.abs(rng.standard_normal((count, dim))) for count in (300, 5))
     gallery *= length / np.linalg.norm(gallery, axis=1, keepdims=True) * rng.random((300, 1))
-    products, asked = InnerProducts(gallery.astype(dtype), 2000), Queries.of(queries.astype(np.float32))
+    products, asked = InnerProducts(gallery.astype(dtype), 2000), Queries.of(queries.astype(np.float32), block)
     quick, error = products.quick(asked, np.arange(300))
     exact = products.exact(asked, np.arange(300))
     assert (np.abs(quick.astype(np.float64) - exact).max(1) <= error).all()

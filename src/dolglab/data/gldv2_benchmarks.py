@@ -6,22 +6,27 @@ import csv
 import hashlib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import USAGES, Benchmark, Difficulty, Evaluation, Figures, GroundTruth, Measure, Ranked, Ranking
-from dolglab.data.benchmarks.listing import Rules
+from dolglab.data.benchmarks.listing import NOTHING, Rules, make_benchmark
 from dolglab.data.folder import rows_by_landmark
 from dolglab.data.gldv2 import HINT, Kind, image_source, listed_ids, load_gldv2, open_csv, parse_ids
 from dolglab.data.sources import GLDv2Source, JoinedSource
 from dolglab.errors import UserError
 from dolglab.io import csv_text
-from dolglab.measures import average_precision_at, gldv2_map_at_k, global_average_precision
+from dolglab.measures import (
+    FirstAnswersMeasure,
+    average_precision_at,
+    gldv2_map_at_k,
+    global_average_precision,
+    mean_scores,
+)
 
 RETRIEVAL, RECOGNITION = "retrieval_solution_v2.1.csv", "recognition_solution_v2.1.csv"
-NOTHING = np.empty(0, np.int64)
 
 SIZES = "whole, in their published size unless max_side says otherwise"
 LEFT_OUT = "queries that the solution ignores"
@@ -59,7 +64,7 @@ def gldv2_retrieval(
     positives = tuple(_places(images, gallery, path) for images in answers)
     images = image_source(root, "index", gallery, source), image_source(root, "test", queries, source)
     rules = Rules("mAP@100, precision at each hit over min(100, positives)", SIZES, LEFT_OUT)
-    return _benchmark(*images, usages, positives, GLDv2Retrieval(usages), name=name, protocol=rules.protocol())
+    return _benchmark(*images, usages, positives, GLDv2Retrieval(usages), name=name, rules=rules)
 
 
 def gldv2_recognition(
@@ -102,12 +107,12 @@ def gldv2_recognition(
         GLDv2Recognition(usages, landmarks, tuple(shown), neighbours),
         name=f"{name}_top{neighbours}",
         gallery_is_training=True,
-        protocol=Rules(
+        rules=Rules(
             f"GAP of one answer each image, over images of a landmark; the {neighbours} nearest training images vote",
             SIZES,
             LEFT_OUT,
             "equal scores stand in the order of image ids",
-        ).protocol(),
+        ),
         landmarks=landmarks,
         shown=tuple(shown),
     )
@@ -130,7 +135,7 @@ def read_recognition_solution(path: str | Path) -> dict[str, dict[str, frozenset
     return _read_solution(path, "landmarks", lambda landmarks: frozenset(map(int, landmarks.split())))
 
 
-class GLDv2Measure:
+class GLDv2Measure(FirstAnswersMeasure):
     """What retrieval and recognition share: figures of the Public and of the Private queries, and a submission.
 
     Args:
@@ -145,10 +150,6 @@ class GLDv2Measure:
         self.usages = usages
         self.depth = depth
 
-    def ground_truth_ids(self, truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
-        """None: only first answers count."""
-        return (NOTHING,) * len(truth)
-
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
         """For each usage `map` (mAP@100 or GAP), `ap` (each query's among the answers that count, NaN for queries of
         another usage or without positives) and an empty `mp_at_k`."""
@@ -160,11 +161,10 @@ class GLDv2Measure:
             if len(positives):
                 ap[query] = average_precision_at(_texts(images), frozenset(_texts(positives)), self.depth)
         evaluation: Evaluation = {
-            usage: {
-                "map": self.value(truth, found, answers, np.flatnonzero(self.usages == usage).tolist()),
-                "ap": np.where(self.usages == usage, ap, np.nan),
-                "mp_at_k": np.empty(0),
-            }
+            usage: mean_scores(
+                np.where(self.usages == usage, ap, np.nan),
+                self.value(truth, found, answers, np.flatnonzero(self.usages == usage).tolist()),
+            )
             for usage in rankings
         }
         return Figures(evaluation, answers=answers)
@@ -311,28 +311,29 @@ def _benchmark(
     usages: NDArray[np.str_],
     positives: tuple[NDArray[np.int64], ...],
     measure: Measure,
+    name: str,
+    rules: Rules,
     shown: tuple[frozenset[int], ...] = (),
     landmarks: NDArray[np.int64] = NOTHING,
-    **about: object,
+    **about: Any,
 ) -> Benchmark:
-    none = (NOTHING,) * len(queries)
     counts = np.array([len(part) for part in positives])
     digest = hashlib.sha256()
     for part in (gallery.ids, queries.ids, usages.astype("S7"), landmarks, counts, *positives):
         digest.update(np.ascontiguousarray(part).data)
     # Of recognition also what the gallery does not show.
     digest.update(repr([sorted(one) for one in shown]).encode())
-    return Benchmark(
+    return make_benchmark(
+        name,
         source=JoinedSource(gallery, queries),
         num_gallery=len(gallery),
         queries=np.arange(len(gallery), len(gallery) + len(queries)),
-        boxes=np.full((len(queries), 4), np.nan),
-        ground_truth=GroundTruth(easy=positives, hard=none, junk=none),
-        crop="none",
+        positives=positives,
         digest=digest.hexdigest()[:16],
-        difficulties=tuple(usage for usage in USAGES if (usages == usage).any()),
         measure=measure,
-        **about,  # pyright: ignore[reportArgumentType]
+        difficulties=[usage for usage in USAGES if (usages == usage).any()],
+        rules=rules,
+        **about,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
@@ -124,6 +124,36 @@ class JoinedSource:
         if not 0 <= position < len(self):
             raise IndexError(f"position {position} of {len(self)} images")
         return self.parts[part], position - (self._ends[part - 1] if part else 0)
+
+
+class OrientedSource:
+    """A source's JPEGs, each stating another EXIF orientation than its own, so that whatever reads it turns it so.
+
+    Args:
+        source: the images.
+        orientations: EXIF's, 1 to 8, of some images by name; the others are left as their pixels lie.
+    """
+
+    def __init__(self, source: ImageSource, orientations: Mapping[str, int]) -> None:
+        self.source, self.orientations = source, orientations
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def name(self, position: int) -> str:
+        """As the source has it."""
+        return self.source.name(position)
+
+    def size(self, position: int) -> int:
+        """Bytes of the image as it is kept; 0 where there is none."""
+        return self.source.size(position)
+
+    def read(self, position: int) -> bytes:
+        """The image with its orientation. Raises OSError."""
+        # Who only lists files does without what reads photographs.
+        from dolglab.data.image_formats import with_orientation
+
+        return with_orientation(self.source.read(position), self.orientations.get(self.name(position), 1))
 
 
 def gldv2_name(split: str, number: int) -> str:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 Floating = TypeVar("Floating", bound=np.floating)
 # Gallery values in work at a time: 2 MB stay near a processor core.
 VALUES_AT_ONCE = 2**18
-# Values that float32 adds up in one go: the error grows with them, the time with the number of sums.
-BLOCK = 64
+# Values that float32 adds up in one go: the error grows with them, the time with the number of sums. Where every score
+# is compared with those of labelled images a small error saves more; where only the best are looked for, few sums do.
+BLOCK, BLOCK_OF_HEADS = 64, 512
 
 
 @dataclass(frozen=True)
@@ -31,26 +32,28 @@ class Queries:
 
     Attributes:
         exact: (Q, D) on the grid of `round_to_grid`.
-        blocks: (B, Q, 64) the same in float32, cut into blocks, the last one filled up with zeros.
+        blocks: (B, Q, S) the same in float32, cut into blocks of one size, the last one filled up with zeros.
         norms: (Q,) lengths.
     """
 
     exact: Float64[np.ndarray, "q d"]
-    blocks: Float32[np.ndarray, "b q 64"]
+    blocks: Float32[np.ndarray, "b q s"]
     norms: Float64[np.ndarray, " q"]
 
     @classmethod
-    def of(cls, descriptors: FloatArray) -> Queries:
-        """Those of descriptors, (Q, D). Raises UserError for NaN or infinite values."""
+    def of(cls, descriptors: FloatArray, block: int = BLOCK) -> Queries:
+        """Those of descriptors, (Q, D), in blocks of that size at most. Raises UserError for NaN or infinite values."""
         if not np.isfinite(descriptors).all():
             raise UserError("a query descriptor is not finite: the network gave NaN or infinity")
         exact = round_to_grid(descriptors.astype(np.float64))
         count, dim = exact.shape
-        single = np.zeros((count, max(1, math.ceil(dim / BLOCK)) * BLOCK), np.float32)
+        blocks = max(1, math.ceil(dim / block))
+        size = max(1, math.ceil(dim / blocks))
+        single = np.zeros((count, blocks * size), np.float32)
         with np.errstate(over="ignore"):
             single[:, :dim] = exact
-        blocks = np.ascontiguousarray(single.reshape(count, -1, BLOCK).transpose(1, 0, 2))
-        return cls(exact, blocks, np.linalg.norm(exact, axis=1))
+        cut = np.ascontiguousarray(single.reshape(count, blocks, size).transpose(1, 0, 2))
+        return cls(exact, cut, np.linalg.norm(exact, axis=1))
 
     def __len__(self) -> int:
         return len(self.exact)
@@ -113,16 +116,17 @@ class InnerProducts:
         if not _full_float32():
             return self.exact(queries, positions), np.zeros(len(queries))
         blocks, dim = torch.from_numpy(queries.blocks), queries.exact.shape[1]
-        buffer = np.zeros((min(len(positions), self.rows_at_once), len(blocks) * BLOCK), np.float32)
+        count, _, size = blocks.shape
+        buffer = np.zeros((min(len(positions), self.rows_at_once), count * size), np.float32)
         products, longest = torch.empty(len(queries), len(positions)), torch.zeros(())
         for start in range(0, len(positions), self.rows_at_once):
             part = positions[start : start + self.rows_at_once]
             self._read(part, buffer[:, :dim])
             rows = torch.from_numpy(buffer[: len(part)])
             longest = torch.maximum(longest, torch.linalg.vector_norm(rows, dim=1).max())
-            sums = torch.bmm(blocks, rows.unflatten(1, (-1, BLOCK)).permute(1, 2, 0))
+            sums = torch.bmm(blocks, rows.unflatten(1, (count, size)).permute(1, 2, 0))
             torch.sum(sums, 0, out=products[:, start : start + len(part)])
-        error = quick_error(queries.norms, float(longest), dim)
+        error = quick_error(queries.norms, float(longest), dim, size)
         # NaN and infinity are no bound either.
         if not (error < 2.0**40).all():
             return self.exact(queries, positions), np.zeros_like(error)
@@ -138,14 +142,14 @@ class InnerProducts:
         return rows
 
 
-def quick_error(norms: Float64[np.ndarray, " q"], longest: float, dim: int) -> Float64[np.ndarray, " q"]:
-    """How far `InnerProducts.quick` is from `InnerProducts.exact` at most, whatever order a BLAS adds in.
+def quick_error(norms: Float64[np.ndarray, " q"], longest: float, dim: int, size: int) -> Float64[np.ndarray, " q"]:
+    """How far `InnerProducts.quick`, in blocks of a size, is from `InnerProducts.exact` at most, however a BLAS adds.
 
     With u = 2^-24 and lengths |q| and |g|, to which by Cauchy and Schwarz every sum of |q_i g_i| is at most |q||g|:
 
     - A value that passes through n roundings is off by n u and a little (Higham, Accuracy and Stability of Numerical
-      Algorithms, 2002, section 3.1): a product of 64 values in any order, fused or not, through 64, the sum of the
-      blocks through one fewer than there are.
+      Algorithms, 2002, section 3.1): the product of a block in any order, fused or not, through its size, the sum of
+      the blocks through one fewer than there are.
     - Rounding the query to float32, a float64 row likewise, and the exact product in the end: one u each.
     - The grid, on which the row is in the exact product alone: its step is at most 3 * 2^-27 |g|, so each value moves
       by up to 3/16 u |g|, and the row by sqrt(D) as much.
@@ -154,7 +158,7 @@ def quick_error(norms: Float64[np.ndarray, " q"], longest: float, dim: int) -> F
     float32, flushed to zero or not; the rest of what is added is for terms of second order and for `longest`, a length
     that was computed in float32.
     """
-    roundings = BLOCK + math.ceil(dim / BLOCK) + 3 + 3 / 16 * math.sqrt(dim)
+    roundings = size + math.ceil(dim / size) + 3 + 3 / 16 * math.sqrt(dim)
     return 2.0**-24 * 1.01 * roundings * (norms + 2.0**-40) * ((1 + dim * 2.0**-24) * longest + 2.0**-40)
 
 

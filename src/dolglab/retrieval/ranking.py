@@ -19,7 +19,7 @@ from dolglab.contracts import BoolArray, FloatArray, IntArray, Ranked
 from dolglab.errors import UserError
 from dolglab.measures import check_distinct, ranks_in
 from dolglab.retrieval.index import Index
-from dolglab.retrieval.inner_products import VALUES_AT_ONCE, InnerProducts, Queries
+from dolglab.retrieval.inner_products import BLOCK, BLOCK_OF_HEADS, VALUES_AT_ONCE, InnerProducts, Queries
 from dolglab.retrieval.large_arrays import take_rows
 
 Part = TypeVar("Part")
@@ -118,7 +118,8 @@ def exact_ranking(
         chunk = slice(start, start + chunks.queries)
         wanted = [_places(present, positions) for positions in ground_truth_ids[chunk]]
         best = _TopK(top_k[chunk], scores[chunk])
-        ranks += _rank(products, Queries.of(queries[chunk]), present, best, wanted, chunks)
+        asked = Queries.of(queries[chunk], BLOCK if any(map(len, wanted)) else BLOCK_OF_HEADS)
+        ranks += _rank(products, asked, present, best, wanted, chunks)
     return Ranked(top_k, scores, tuple(ground_truth_ids), tuple(ranks))
 
 

@@ -9,21 +9,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.contracts import Benchmark, BoolArray, Difficulty, Figures, GroundTruth, IntArray, Ranked, Ranking, Scores
+from dolglab.contracts import Benchmark, BoolArray, Difficulty, Figures, GroundTruth, IntArray, Ranked
 from dolglab.data.benchmarks.listing import (
-    NOTHING,
     Counts,
     Rules,
     check_counts,
     fingerprint,
     listed_files,
     make_benchmark,
-    positions_of,
     read_lines,
     read_table,
 )
 from dolglab.data.sources import JoinedSource
 from dolglab.errors import UserError
+from dolglab.measures import FirstAnswersMeasure, mean_scores
 
 FIGURES: tuple[Difficulty, ...] = ("uAP", "recall@P90", "recall@1", "recall@10")
 # Lines that a submission may have.
@@ -79,7 +78,7 @@ def disc21_benchmark(
 
 def _matches(path: Path, queries: list[str], references: list[str]) -> tuple[IntArray, ...]:
     """For each query, ascending positions of its references."""
-    places, asked = positions_of(references), positions_of(queries)
+    places, asked = ({name: place for place, name in enumerate(names)} for names in (references, queries))
     found: list[set[int]] = [set() for _ in queries]
     for row in read_table(path, ("query_id", "reference_id"), FETCH):
         query, reference = row["query_id"], row["reference_id"]
@@ -126,7 +125,7 @@ def match_ranks(head: IntArray, scores: NDArray[np.floating], positives: IntArra
     return ranks
 
 
-class CopyMeasure:
+class CopyMeasure(FirstAnswersMeasure):
     """uAP, recall at precision 0.9, and recall of matches among the first 1 and 10.
 
     Args:
@@ -137,10 +136,6 @@ class CopyMeasure:
 
     def __init__(self, depth: int) -> None:
         self.depth = depth
-
-    def ground_truth_ids(self, truth: GroundTruth) -> tuple[IntArray, ...]:
-        """None: only first answers count."""
-        return (NOTHING,) * len(truth)
 
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
         """The four figures; of uAP and recall at precision 0.9 there is none for a query."""
@@ -155,7 +150,4 @@ class CopyMeasure:
         for k in (1, 10):
             own = np.array([np.mean(found < k) if len(found) else np.nan for found in ranks])
             values[f"recall@{k}"] = float(np.mean(np.concatenate(ranks) < k)), own
-        return Figures({name: Scores(map=mean, ap=own, mp_at_k=np.empty(0)) for name, (mean, own) in values.items()})
-
-    def submission(self, ranking: Ranking) -> None:
-        """There is none: scores are not kept."""
+        return Figures({name: mean_scores(own, value) for name, (value, own) in values.items()})

@@ -18,13 +18,15 @@ from dolglab.data.benchmarks.listing import (
     make_benchmark,
     read_lines,
 )
-from dolglab.data.oriented_source import CLOCKWISE, OrientedSource
+from dolglab.data.sources import OrientedSource
 from dolglab.errors import UserError, truncate_list
 from dolglab.measures import GroupedAveragePrecision
 
 Turned = Literal["stored", "exif", "upright"]
 LIST, ROTATIONS = "holidays_images.dat", "holidays-rotate.yaml"
 FETCH = "dolglab prepare task=holidays says what to fetch"
+# EXIF's orientations of photographs that are to be turned clockwise, by degrees.
+CLOCKWISE = {0: 1, 90: 6, 180: 3, 270: 8}
 SAID = {
     "stored": "as stored, EXIF ignored",
     "exif": "turned as their EXIF says",

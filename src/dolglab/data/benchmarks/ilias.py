@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.contracts import Benchmark, BoolArray, Difficulty, Figures, GroundTruth, IntArray, Ranked, Ranking, Scores
+from dolglab.contracts import Benchmark, BoolArray, Difficulty, Figures, GroundTruth, Ranked
 from dolglab.data.benchmarks.listing import (
     BLOCK,
     NOTHING,
@@ -31,9 +31,9 @@ from dolglab.data.benchmarks.listing import (
     read_json,
     read_lines,
 )
-from dolglab.data.oriented_source import OrientedSource
-from dolglab.data.sources import FolderSource, JoinedSource, encode_names, file_sizes, require_all
+from dolglab.data.sources import FolderSource, JoinedSource, OrientedSource, encode_names, file_sizes, require_all
 from dolglab.errors import UserError, truncate_list
+from dolglab.measures import FirstAnswersMeasure, mean_scores
 
 Variant = Literal["core", "mini", "full"]
 # Where the official groups of positives end: by the object's share of the image, and by the number of things in it.
@@ -93,7 +93,7 @@ def ilias_benchmark(
     return make_benchmark(
         name,
         # Core images are turned as they state; those of YFCC100M are taken as stored, as the official loader does.
-        source=JoinedSource(images.source, OrientedSource(distractors.source, {}, default=1), asked.source),
+        source=JoinedSource(images.source, OrientedSource(distractors.source, {}), asked.source),
         num_gallery=gallery,
         queries=np.arange(gallery, gallery + len(asked)),
         positives=truth,
@@ -234,7 +234,7 @@ def instance_means(ap: NDArray[np.float64], instances: NDArray[np.str_]) -> NDAr
     return means
 
 
-class ILIASMeasure:
+class ILIASMeasure(FirstAnswersMeasure):
     """mAP@1000, and as asked the official report by category, scale and clutter.
 
     Args:
@@ -272,10 +272,6 @@ class ILIASMeasure:
         )
         return ("all", *map(str, named), *self._kept)
 
-    def ground_truth_ids(self, truth: GroundTruth) -> tuple[IntArray, ...]:
-        """None: only first answers count."""
-        return (NOTHING,) * len(truth)
-
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
         """Mean over the queries that were answered; of a category, over its objects the mean over their queries."""
         ranked = next(iter(rankings.values()))
@@ -286,7 +282,7 @@ class ILIASMeasure:
                 for category in np.unique(column):
                     values[str(category)] = instance_means(np.where(column == category, ap, np.nan), self.instances)
         values |= {group: self.average_precisions(truth, ranked, kept) for group, kept in self._kept.items()}
-        return Figures({difficulty: _scores(own) for difficulty, own in values.items()})
+        return Figures({difficulty: mean_scores(own) for difficulty, own in values.items()})
 
     def average_precisions(
         self, truth: GroundTruth, ranked: Ranked, kept: BoolArray | None = None
@@ -300,11 +296,3 @@ class ILIASMeasure:
                 hits = np.isin(head[there], wanted)
                 ap[query] = average_precision_tied(hits, scores[there], len(wanted), self.k)
         return ap
-
-    def submission(self, ranking: Ranking) -> None:
-        """There is none."""
-
-
-def _scores(ap: NDArray[np.float64]) -> Scores:
-    mean = float(np.nanmean(ap)) if np.isfinite(ap).any() else float("nan")
-    return {"map": mean, "ap": ap, "mp_at_k": np.empty(0)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
 import json
 import os
@@ -156,14 +155,13 @@ def fingerprint(files: Sequence[Files], positives: Sequence[IntArray], *more: ob
 
 
 def read_lines(path: Path, advice: str) -> list[str]:
-    """The lines of a text file, packed by gzip or not, without blank ones.
+    """The lines of a text file, without blank ones.
 
     Raises UserError for no file, one that is damaged or no UTF-8, or without lines.
     """
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(f"{path} cannot be read ({reason}; {advice})") from error
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -193,11 +191,6 @@ def read_json(path: Path, advice: str) -> Any:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"no JSON, {error}"
         raise UserError(f"{path} cannot be read ({reason}; {advice})") from error
-
-
-def positions_of(names: Sequence[str]) -> dict[str, int]:
-    """Each name's place in a list."""
-    return {name: place for place, name in enumerate(names)}
 
 
 def number(value: object, what: str, kind: Literal["whole", "any"] = "any") -> float:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.contracts import Benchmark, BoolArray, Difficulty, Figures, GroundTruth, IntArray, Ranked, Ranking, Scores
+from dolglab.contracts import Benchmark, BoolArray, Difficulty, Figures, GroundTruth, IntArray, Ranked
 from dolglab.data.benchmarks.listing import (
     NOTHING,
     Counts,
@@ -28,13 +28,15 @@ from dolglab.data.benchmarks.listing import (
 from dolglab.data.folder import rows_by_landmark
 from dolglab.data.sources import JoinedSource
 from dolglab.errors import UserError
+from dolglab.measures import FirstAnswersMeasure, mean_scores
 
 Variant = Literal["full", "mini"]
 DATABASE = {"full": "MET_database.json", "mini": "mini_MET_database.json"}
-FETCH = "dolglab prepare task=met fetches it"
+FETCH = "dolglab prepare task=met, or met_mini, fetches it"
 # The official grid, of which the first best of validation is taken.
 NEIGHBOURS = (1, 2, 3, 5, 7, 10)
 TEMPERATURES = (0.01, 0.1, 1.0, 5.0, 10.0, 15.0, 20.0)
+FIGURES: tuple[Difficulty, ...] = ("GAP", "GAP-", "ACC")
 # The label of a photograph of no exhibit.
 NO_EXHIBIT = -1
 
@@ -70,6 +72,9 @@ def met_benchmark(
     database = read_listed(lists / DATABASE[variant], "id")
     test = read_listed(lists / "testset.json", "MET_id", optional=True)
     validation = read_listed(lists / "valset.json", "MET_id", optional=True) if len(grid) > 1 else []
+    for kind, part in (("test", test), ("validation", validation)):
+        if part and all(label == NO_EXHIBIT for _, label in part):
+            raise UserError(f"{lists}: no {kind} photograph shows an exhibit (MET_id), so that there is no GAP")
     notes = check_counts(name, root, len(database), len(test), counts)
     files = [listed_files(root / "images", [path for path, _ in part], FETCH) for part in (database, test, validation)]
     labels, asked = (np.array([label for _, label in part], np.int64) for part in (database, [*test, *validation]))
@@ -163,10 +168,7 @@ def global_precision(right: BoolArray, confidences: NDArray[np.float64], exhibit
     return float(precision[ranked].sum() / exhibits)
 
 
-FIGURES: tuple[Difficulty, ...] = ("GAP", "GAP-", "ACC")
-
-
-class MetMeasure:
+class MetMeasure(FirstAnswersMeasure):
     """GAP, GAP- and ACC of the test, by the classifier that is best on validation.
 
     Args:
@@ -182,10 +184,6 @@ class MetMeasure:
         self.labels, self.asked, self.tested, self.grid = labels, asked, tested, tuple(grid)
         self.classes = np.unique(labels)
         self.depth = max(k for k, _ in grid)
-
-    def ground_truth_ids(self, truth: GroundTruth) -> tuple[IntArray, ...]:
-        """None: only first answers count."""
-        return (NOTHING,) * len(truth)
 
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
         """The three figures; only ACC is a mean over queries. `answers` are those of the test."""
@@ -207,8 +205,8 @@ class MetMeasure:
         nothing = np.full(len(self.asked), np.nan)
         accuracy = nothing.copy()
         accuracy[test] = np.where(exhibit, right, np.nan)
-        evaluation = {name: Scores(map=value, ap=nothing, mp_at_k=np.empty(0)) for name, value in values.items()}
-        evaluation["ACC"] = Scores(map=float((right & exhibit).sum() / count), ap=accuracy, mp_at_k=np.empty(0))
+        evaluation = {name: mean_scores(nothing, value) for name, value in values.items()}
+        evaluation["ACC"] = mean_scores(accuracy)
         rows = np.flatnonzero(np.isfinite(answers.confidences)).tolist()
         said_of = tuple((row, int(answers.labels[row]), float(answers.confidences[row])) for row in rows)
         return Figures(evaluation, answers=said_of, notes=(said + how,))
@@ -231,6 +229,3 @@ class MetMeasure:
     def _answers(self, ranked: Ranked, queries: slice, neighbours: int, temperature: float) -> Answers:
         head, scores = ranked.top_k[queries, : self.depth], ranked.scores[queries, : self.depth]
         return classify(self.labels[np.maximum(head, 0)], scores, self.classes, neighbours, temperature)
-
-    def submission(self, ranking: Ranking) -> None:
-        """There is none."""

@@ -14,9 +14,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from dolglab.contracts import Benchmark, BoolArray, Difficulty, Figures, GroundTruth, IntArray, Ranked, Ranking, Scores
+from dolglab.contracts import Benchmark, BoolArray, Difficulty, Figures, GroundTruth, IntArray, Ranked
 from dolglab.data.benchmarks.listing import (
-    NOTHING,
     Counts,
     Rules,
     check_counts,
@@ -29,6 +28,7 @@ from dolglab.data.benchmarks.listing import (
 )
 from dolglab.data.sources import JoinedSource, is_image, is_visible
 from dolglab.errors import UserError
+from dolglab.measures import FirstAnswersMeasure, mean_scores
 
 RADIUS = 25.0
 KAPPAS = (1, 5, 10, 20)
@@ -297,7 +297,7 @@ def average_precision_cut(hits: BoolArray, positives: int) -> float:
     return float(precision[hits].sum() / min(len(hits), positives))
 
 
-class PlaceMeasure:
+class PlaceMeasure(FirstAnswersMeasure):
     """Recall@k: the share of queries with a positive among the first k; with `maps` also mAP@k.
 
     Queries without a positive are failures, of mAP@k they are left out.
@@ -315,10 +315,6 @@ class PlaceMeasure:
         maps = [f"mAP@{k}" for k in self.kappas] if self.maps else []
         return (*(f"recall@{k}" for k in self.kappas), *maps)
 
-    def ground_truth_ids(self, truth: GroundTruth) -> tuple[IntArray, ...]:
-        """None: only first answers count."""
-        return (NOTHING,) * len(truth)
-
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
         """1 or 0 for each query and each k, and their mean; AP for mAP@k."""
         answers = next(iter(rankings.values())).top_k
@@ -331,15 +327,8 @@ class PlaceMeasure:
                     for head, near in zip(answers, truth.easy, strict=True)
                 ]
             )
-        return Figures({name: _scores(own) for name, own in values.items()})
-
-    def submission(self, ranking: Ranking) -> None:
-        """There is none."""
+        return Figures({name: mean_scores(own) for name, own in values.items()})
 
 
 def _padded(hits: BoolArray, k: int) -> BoolArray:
     return np.pad(hits, (0, k - len(hits)))
-
-
-def _scores(values: NDArray[np.float64]) -> Scores:
-    return {"map": float(np.nanmean(values)), "ap": values, "mp_at_k": np.empty(0)}

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dolglab.contracts import Benchmark, Difficulty, Figures, GroundTruth, IntArray, Ranked, Ranking, Scores
+from dolglab.contracts import Benchmark, Difficulty, Figures, GroundTruth, IntArray, Ranked, Ranking
 from dolglab.data.benchmarks.listing import (
     Counts,
     Rules,
@@ -19,7 +18,7 @@ from dolglab.data.benchmarks.listing import (
     read_table,
 )
 from dolglab.data.folder import rows_by_landmark
-from dolglab.measures import ground_truth_ids_of, positive_ranks
+from dolglab.measures import ground_truth_ids_of, mean_scores, positive_ranks
 
 KAPPAS = (1, 10, 100, 1000)
 LIST = "Ebay_test.txt"
@@ -88,11 +87,7 @@ class ProductMeasure:
         """1 or 0 for each query and each k, and their mean."""
         found = positive_ranks("medium", next(iter(rankings.values())), truth)
         first = np.array([ranks[0] if len(ranks) else np.inf for ranks in found], np.float64)
-        return Figures({f"recall@{k}": _scores((first < k).astype(np.float64)) for k in self.kappas})
+        return Figures({f"recall@{k}": mean_scores((first < k).astype(np.float64)) for k in self.kappas})
 
     def submission(self, ranking: Ranking) -> None:
         """There is none."""
-
-
-def _scores(values: NDArray[np.float64]) -> Scores:
-    return {"map": float(values.mean()), "ap": values, "mp_at_k": np.empty(0)}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,22 +65,25 @@ def fetch_ilias(
     left = [name for name in (CORE, *(list(shards)[number] for number in numbers)) if not done[name].exists()]
     sums = read_sums(root / CHECKSUMS)
     for start in range(0, len(left), parallel):
-        remotes = [_archive(sums, name, root) for name in left[start : start + parallel]]
+        remotes = {name: _archive(sums, name, root) for name in left[start : start + parallel]}
 
-        def finish(remotes: list[RemoteFile] = remotes) -> None:
-            for remote in remotes:
-                name = remote.path.stem
+        def finish(remotes: dict[str, RemoteFile] = remotes) -> None:
+            for name, remote in remotes.items():
                 if name == CORE:
                     unpack(remote.path, root, flat=False)
                 else:
-                    wanted = set(shards[name].tolist())
-                    folder = root / "yfcc100m" / name
-                    unpack(remote.path, folder, True, lambda at, own=wanted, n=name: f"{n}/{at.name}".encode() in own)
+                    _unpack_shard(remote.path, root / "yfcc100m" / name, shards[name])
                 write_text(done[name], "")
                 remote.path.unlink()
 
-        fetch(remotes, root, mode, parallel, finish)
+        fetch(list(remotes.values()), root, mode, parallel, finish)
     report(benchmark())
+
+
+def _unpack_shard(archive: Path, folder: Path, names: NDArray[np.bytes_]) -> None:
+    """Of a shard's images keep those of its `names`, `SHARD/KEY.jpg`."""
+    wanted = {PurePosixPath(os.fsdecode(name)).name for name in names.tolist()}
+    unpack(archive, folder, flat=True, keep=lambda path: path.name in wanted)
 
 
 def shards_of(names: NDArray[np.bytes_]) -> dict[str, NDArray[np.bytes_]]:
