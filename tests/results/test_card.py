@@ -8,19 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dolglab.bootstrap import interval
 from dolglab.contracts import BadImage
 from dolglab.errors import UserError
-from dolglab.results.card import (
-    CHECKOUT,
-    brief_card,
-    caveats,
-    commit,
-    interval,
-    make_card,
-    map_intervals,
-    read_card,
-    write_card,
-)
+from dolglab.results.card import CHECKOUT, brief_card, caveats, commit, make_card, map_intervals, read_card, write_card
 from dolglab.results.tables import dataset_lines
 
 
