@@ -247,10 +247,22 @@ def caveats(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
 
 def _trained_on_all_of_gldv2(card: Mapping[str, Any]) -> bool:
     """Whether the weights were trained on GLDv2 without a list of what is left out."""
-    config = card.get("config", {})
-    data = (config.get("train") or config).get("data") or {}
+    data = training_data(card)
     left_out = any(data.get(key) for key in ("exclude_landmarks", "exclude_images"))
-    return bool(card.get("training")) and str(data.get("_target_", "")).endswith("from_gldv2") and not left_out
+    return is_gldv2(data) and not left_out
+
+
+def training_data(card: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The `data` section of the configuration that a card's weights were trained with; empty where no run did."""
+    if not card.get("training"):
+        return {}
+    config = card["config"]
+    return (config.get("train") or config).get("data") or {}
+
+
+def is_gldv2(data: Mapping[str, Any]) -> bool:
+    """Whether a `data` section is of Google Landmarks v2."""
+    return str(data.get("_target_", "")).endswith("from_gldv2")
 
 
 def brief_card(card: Mapping[str, Any]) -> dict[str, Any]:
