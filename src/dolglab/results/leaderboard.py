@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from dolglab.contracts import DIFFICULTIES
 from dolglab.errors import UserError
-from dolglab.io import write_bytes, write_text
+from dolglab.io import file_name, write_bytes, write_text
 from dolglab.processes import CARD
 from dolglab.results.card import caveats, is_gldv2, map_intervals, read_card, training_data, write_card
 from dolglab.results.card_charts import ChartSection, file_stem, tradeoff_charts
@@ -334,7 +334,7 @@ def _write_model(out: Path, method: str, own: Sequence[Run], runs: Sequence[Run]
         summaries.append(replace(summarize(cards), title=name))
         charts += tradeoff_charts([run.card for run in _alone(runs, dataset)])
         for row_name, run in zip(row_names(cards), _alone(own, dataset), strict=True):
-            file = run.folder / "worst" / f"{dataset[0].replace('/', '_')}.jpg"
+            file = run.folder / "worst" / f"{file_name(dataset[0])}.jpg"
             if file.exists():
                 worst.append((name if len(cards) == 1 else f"{name}, {row_name}", file.read_bytes()))
     hint = "Beside the other models. Up and to the left is better."

@@ -13,7 +13,7 @@ import numpy as np
 
 from dolglab.contracts import DIFFICULTIES, GroundTruth, Ranked, Ranking
 from dolglab.errors import UserError
-from dolglab.io import atomic_path
+from dolglab.io import atomic_path, file_name
 from dolglab.measures import RevisitedMeasure, ground_truth_ids_of
 from dolglab.results.card import read_card
 
@@ -27,7 +27,7 @@ Figures = Mapping[str, Any]
 
 def ranks_file(folder: Path, benchmark: str) -> Path:
     """Where a run keeps the ranks that its figures on a benchmark follow from."""
-    return folder / "rankings" / f"{benchmark.replace('/', '_')}.npz"
+    return folder / "rankings" / f"{file_name(benchmark)}.npz"
 
 
 def write_ranks(folder: Path, ranking: Ranking) -> Path | None:
