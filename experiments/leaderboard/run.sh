@@ -11,7 +11,9 @@ cd "$(dirname "$0")/../.."
 name=${NAME:-leaderboard}
 out=outputs/$name
 plan=${PLAN:-false}
-read -ra launcher <<< "${LAUNCHER:-}"
+launcher=()
+# A plan is made by one process.
+[ "$plan" = true ] || read -ra launcher <<< "${LAUNCHER:-}"
 
 # A line a model: networks as they are, what does without one, and networks trained here.
 declare -A models=(
