@@ -91,7 +91,9 @@ def read_choice(path: Path, group: str) -> Choice:
     lines = text.splitlines()
     root = yaml.compose(text)
     header = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
-    prefix = "" if "# @package _global_" in header else f"{group.replace('/', '.')}."
+    # What is moved out of its group is given by its own name: at the root, or as what a multirun varies.
+    moved = any("@package" in line for line in header)
+    prefix = "" if moved else f"{group.replace('/', '.')}."
     keys = {key.value: value for key, value in root.value}
     about = _comment([line for line in header if "@package" not in line])
     if target := keys.get("_target_"):

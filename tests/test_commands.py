@@ -22,7 +22,9 @@ PAGES = [page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != 
 TEXTS = [ROOT / "README.md", *PAGES, *sorted((ROOT / "experiments").glob("*/README.md"))]
 SCRIPTS = [path for path in sorted((ROOT / "experiments").glob("*/*.sh")) if path.name != "families.sh"]
 # What a script asks for, in the order in which it does.
-ARGUMENTS = {"photos.sh": ["photos", "paris", "gnd.pkl"], "real.sh": ["gem.ckpt", "delg.ckpt", "dolg.ckpt"]}
+PHOTOS, CHECKPOINTS = ["photos", "paris", "gnd.pkl"], ["gem.ckpt", "delg.ckpt", "dolg.ckpt"]
+ARGUMENTS = dict.fromkeys(["photos", "finetune", "leaderboard", "heads"], PHOTOS)
+ARGUMENTS |= {"photos.sh": PHOTOS, "real.sh": CHECKPOINTS}
 RECORDER = """#!/bin/sh
 line=$(printf '%s\\037' "$@")
 printf '%s\\n' "$line" >> "$RECORD"
@@ -66,25 +68,23 @@ def stands_for_a_choice(word: str) -> bool:
     return bool(re.fullmatch(r"[A-Z]+(,[A-Z]+)*|\.\.\.", value)) and (not key or (ROOT / "conf" / key).is_dir())
 
 
-@pytest.mark.process
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_command_of_a_script_composes(script: Path, tmp_path: Path) -> None:
-    """The script runs in a copy of its folder, with a `python` that notes what it is asked for, and does nothing."""
-    shutil.copytree(script.parent, tmp_path / "experiments" / script.parent.name)
-    tools, record = tmp_path / "tools", tmp_path / "record"
+def commands_of(script: Path, place: Path) -> list[list[str]]:
+    """The Hydra commands of a script, each from its name on.
+
+    It runs in a copy of its folder, with a `python` that notes what it is asked for, and does nothing.
+    """
+    shutil.copytree(script.parent, place / "experiments" / script.parent.name)
+    tools, record = place / "tools", place / "record"
     tools.mkdir()
     for name, content in (("python", RECORDER), ("cp", "#!/bin/sh\n")):
         (tools / name).write_text(content)
         (tools / name).chmod(0o755)
     for landmark in ("opera", "rotonde"):
-        (tmp_path / "photos" / landmark).mkdir(parents=True)
+        (place / "photos" / landmark).mkdir(parents=True)
     folder, name = script.relative_to(ROOT).parts[-2:]
-    arguments = (
-        ARGUMENTS["photos.sh"] if folder in ("photos", "finetune", "leaderboard", "heads") else ARGUMENTS.get(name, [])
-    )
     subprocess.run(
-        ["bash", f"experiments/{folder}/{name}", *arguments],
-        cwd=tmp_path,
+        ["bash", f"experiments/{folder}/{name}", *ARGUMENTS.get(folder, ARGUMENTS.get(name, []))],
+        cwd=place,
         env={"PATH": f"{tools}:/usr/bin:/bin", "RECORD": str(record)},
         check=True,
         capture_output=True,
@@ -93,10 +93,30 @@ def test_every_command_of_a_script_composes(script: Path, tmp_path: Path) -> Non
     asked = [line.split("\037")[:-1] for line in record.read_text().splitlines()]
     # Those that take file names are no Hydra commands.
     modules = [(words[1].removeprefix("src."), words[2:]) for words in asked if words[:1] == ["-m"]]
-    commands = [[name, *words] for name, words in modules if name != "embed"]
+    return [[name, *words] for name, words in modules if name != "embed"]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_of_a_script_composes(script: Path, tmp_path: Path) -> None:
+    commands = commands_of(script, tmp_path)
     assert commands
     for words in commands:
         check(words)
+
+
+@pytest.mark.process
+def test_a_leaderboard_is_made_of_its_runs_and_not_of_an_earlier_page(tmp_path: Path) -> None:
+    out = tmp_path / "outputs" / "leaderboard"
+    runs = ["provence/lite0/0_entry-gem", "demo/local/0", "demo/local/10"]
+    for folder in [*runs, "trained_gem", "page/cards/512_demo_local_0", "demo/local/0/baseline"]:
+        (out / folder).mkdir(parents=True)
+        (out / folder / "card.json").touch()
+    *_, (_, *words) = commands_of(ROOT / "experiments" / "leaderboard" / "run.sh", tmp_path)
+    cfg = compose("report", overrides=words)
+    assert cfg.leaderboard
+    assert cfg.out == "outputs/leaderboard/page"
+    assert list(cfg.cards) == [f"outputs/leaderboard/{run}/card.json" for run in runs]
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "experiments").glob("wandb_sweep/*.yaml")), ids=lambda path: path.name)

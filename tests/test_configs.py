@@ -26,7 +26,14 @@ from dolglab.sweeps.study import read_space
 CONF = Path(__file__).resolve().parents[1] / "conf"
 GROUPS = ["backbone", "pooling", "local", "fusion", "model", "margin", "data", "augment", "optim", "trainer"]
 GROUPS += ["strategy", "logger", "index", "experiment"]
-CHOICES = [(group, file.stem) for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
+
+
+def names_of(group: str) -> list[str]:
+    """The choices of a group."""
+    return [file.stem for file in sorted((CONF / group).glob("*.yaml"))]
+
+
+RECIPES = names_of("experiment")
 
 
 @pytest.fixture(autouse=True)
@@ -44,21 +51,21 @@ def weights_for(choice: str) -> list[str]:
     return ["weights=before.ckpt"] if choice == "finetune" or choice.endswith("_finish") else []
 
 
-@pytest.mark.parametrize(("group", "choice"), CHOICES)
+@pytest.mark.parametrize(("group", "choice"), [(group, name) for group in GROUPS for name in names_of(group)])
 def test_every_choice_composes_and_resolves(group: str, choice: str) -> None:
     needed = ["data.root=photos"] if choice in ("photos", "folder", "finetune") else []
     cfg = train(f"{group}={choice}", *needed, *weights_for(choice))
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
-@pytest.mark.parametrize("choice", [file.stem for file in sorted((CONF / "experiment").glob("*.yaml"))])
+@pytest.mark.parametrize("choice", RECIPES)
 def test_a_recipe_says_which_batch_its_learning_rate_is_for(choice: str) -> None:
     """By which optim.scaling.rule scales it to another."""
     cfg = train(f"experiment={choice}", *weights_for(choice))
     assert cfg.optim.scaling.batch == cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
 
 
-@pytest.mark.parametrize("choice", [file.stem for file in sorted((CONF / "benchmark").glob("*.yaml"))])
+@pytest.mark.parametrize("choice", names_of("benchmark"))
 def test_every_benchmark_composes(choice: str) -> None:
     overrides = ["output_dir=out", f"benchmark={choice}"]
     cfg = compose("evaluate", overrides=overrides)
@@ -67,14 +74,14 @@ def test_every_benchmark_composes(choice: str) -> None:
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
-@pytest.mark.parametrize("choice", [file.stem for file in sorted((CONF / "entry").glob("*.yaml"))])
+@pytest.mark.parametrize("choice", names_of("entry"))
 def test_every_entry_composes_and_says_how_tables_call_it(choice: str) -> None:
     cfg = compose("evaluate", overrides=["output_dir=out", f"entry={choice}", "backbone=r18"])
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert cfg.method
 
 
-@pytest.mark.parametrize("choice", [file.stem for file in sorted((CONF / "suite").glob("*.yaml"))])
+@pytest.mark.parametrize("choice", names_of("suite"))
 def test_every_suite_names_benchmarks_that_there_are(choice: str) -> None:
     cfg = compose("evaluate", overrides=["output_dir=out", f"suite={choice}"], return_hydra_config=True)
     names = str(cfg.hydra.sweeper.params.benchmark).split(",")
@@ -92,7 +99,7 @@ def step(*overrides: str, size: tuple[int, int] = (75, 101)) -> tuple[torch.nn.M
     return model, head
 
 
-@pytest.mark.parametrize("choice", [file.stem for file in sorted((CONF / "backbone").glob("*.yaml"))])
+@pytest.mark.parametrize("choice", names_of("backbone"))
 def test_every_backbone_builds_and_steps_without_a_download(choice: str) -> None:
     """Every trained tensor has a gradient: DDP stops where one has none."""
     model, _ = step(f"backbone={choice}")
@@ -109,8 +116,8 @@ def test_every_backbone_builds_and_steps_without_a_download(choice: str) -> None
 @pytest.mark.parametrize(
     "overrides",
     [
-        *(["margin=" + file.stem] for file in sorted((CONF / "margin").glob("*.yaml"))),
-        *(["pooling=" + file.stem] for file in sorted((CONF / "pooling").glob("*.yaml"))),
+        *([f"margin={name}"] for name in names_of("margin")),
+        *([f"pooling={name}"] for name in names_of("pooling")),
         *(
             [f"fusion={name}", f"fusion.pool={pool}"]
             for name in ("orthogonal", "concat", "hadamard")
@@ -161,92 +168,15 @@ def test_a_local_head_steps_with_its_losses(model: str, backbone: str) -> None:
     assert not [name for name, p in parameters if p.requires_grad and p.grad is None]
 
 
-def test_the_paper_is_the_default() -> None:
-    cfg = train()
-    assert (cfg.data.image_size, cfg.data.batch_size, cfg.trainer.max_epochs) == (512, 128, 100)
-    assert (cfg.optim.optimizer.lr, cfg.optim.optimizer.momentum) == (0.05, 0.9)
-    assert cfg.optim.optimizer.weight_decay == pytest.approx(1e-4)
-    assert (cfg.margin.margin, cfg.margin.scale) == (0.15, 30)
-    assert cfg.backbone.name == "resnet50.tv_in1k"
-    assert list(cfg.test_scales) == [0.3535, 0.5, 0.7071, 1.0, 1.4142]
-
-
-@pytest.mark.parametrize("name", ["dolg_r50", "dolg_r101"])
-def test_the_paper_has_a_recipe_of_its_own(name: str) -> None:
-    cfg, plain = train(f"experiment={name}"), train(f"backbone={name.removeprefix('dolg_')}")
-    assert cfg == plain
-
-
-@pytest.mark.parametrize("name", ["dolg_r50_released", "dolg_r101_released"])
-def test_the_released_yaml_has_a_recipe(name: str) -> None:
-    cfg = train(f"experiment={name}")
-    assert (cfg.data.image_size, cfg.data.batch_size, cfg.data.holdout) == (224, 64, 0)
-    assert (cfg.optim.optimizer.lr, cfg.optim.optimizer.nesterov, cfg.optim.schedule.warmup) == (0.01, True, 0.05)
-    assert cfg.margin._target_.endswith("CurricularFace")
-    assert (cfg.local.aspp, cfg.pooling.learnable, cfg.crop) == (False, True, "trunc")
-    assert (cfg.augment.flip, cfg.augment.colour_pca) == (0.5, 0.1)
-    assert cfg.backbone.name.startswith(f"resnet{name.split('_')[1][1:]}.")
-
-
-@pytest.mark.parametrize("backbone", ["r50", "r101"])
-def test_delg_is_trained_on_the_budget_of_dolg(backbone: str) -> None:
-    dolg = train(f"experiment=dolg_{backbone}", "margin={margin:0.1,scale:45.25}", "optim.optimizer.lr=0.01")
-    cfg = train(f"experiment=delg_{backbone}")
-    for part in ("backbone", "augment", "margin", "optim"):
-        assert cfg[part] == dolg[part]
-    assert (cfg.data.image_size, cfg.data.batch_size, cfg.trainer.max_epochs) == (512, 128, 100)
-    assert (cfg.trainer.gradient_clip_val, cfg.max_side, cfg.model.dim) == (10, 1024, 2048)
-    assert list(cfg.test_scales) == [0.7071, 1.0, 1.4142]
-
-
-def test_delg_has_the_demos_budget() -> None:
-    delg, dolg = train("experiment=delg_demo"), train("experiment=demo")
-    for part in ("data", "optim", "trainer", "backbone", "pooling", "margin"):
-        assert delg[part] == dolg[part]
-    assert delg.model.local.code == 128
-
-
-def test_the_last_epochs_see_larger_images() -> None:
-    first, last = train("experiment=dolg_modern"), train("experiment=dolg_modern_finish", "weights=x")
-    assert last.data.image_size > first.data.image_size
-    assert last.model == first.model
-    assert (last.ema, last.trainer.precision, last.backbone.name) == (0.9999, "bf16-mixed", first.backbone.name)
-
-
-@pytest.mark.parametrize("backbone", ["vit_small_patch14_dinov2", "vit_small_patch16_dinov3"])
-def test_salad_has_a_recipe_that_steps(backbone: str) -> None:
-    """Two landmarks with two images each, in place of 60 with 4."""
-    cfg = train("experiment=salad_dinov2", f"backbone={backbone}", "backbone.pretrained=false")
-    assert (cfg.data.batch_size, cfg.data.images_per_landmark, cfg.optim.optimizer.lr) == (240, 4, 6e-5)
-    model = instantiate(cfg.model).train()
-    head = build_head(cfg.margin, model.dim, 2, torch.tensor([2, 2]))
-    result = head.loss(model(torch.randn(4, 3, 144, 144)), torch.tensor([0, 0, 1, 1]))
-    result.loss.backward()
-    assert (model.dim, len(list(head.parameters()))) == (8448, 0)
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    assert {int(name.split(".")[4]) for name in trained if ".blocks." in name} == {8, 9, 10, 11}
-    assert any(name.startswith("backbone.net.model.norm.") for name in trained)
-
-
-def test_eight_devices_need_nothing_else() -> None:
-    cfg = train("backbone=r101", "trainer.devices=8", "trainer=cpu", "logger=none")
-    trainer = instantiate(cfg.trainer)
-    assert trainer.world_size == 8
-    assert type(trainer.strategy).__name__ == "DDPStrategy"
-
-
 # What a recipe's choices are built into, by the group that is chosen from.
-RECIPES = [file.stem for file in sorted((CONF / "experiment").glob("*.yaml"))]
 FREE = ["backbone", "pooling", "local", "fusion", "model", "margin", "data", "augment", "optim", "trainer", "strategy"]
 FREE += ["logger", "index", "model@baseline"]
 
 
 def choices_of(group: str) -> list[str]:
     """Of backbones, whose options are alike, one of each kind; without model=any, which takes no part of the others."""
-    files = [file for file in sorted((CONF / group.partition("@")[0]).glob("*.yaml")) if file.stem != "any"]
-    kinds = {str(OmegaConf.load(file).keys()) if group == "backbone" else file.stem: file.stem for file in files}
-    return list(kinds.values())
+    names = [name for name in names_of(group.partition("@")[0]) if name != "any"]
+    return list({str(load_plain(f"backbone/{n}").keys()) if group == "backbone" else n: n for n in names}.values())
 
 
 def rounds(groups: list[str]) -> list[list[str]]:
@@ -358,11 +288,7 @@ def test_every_recipe_goes_with_every_choice(recipe: str, parts: Parts, checkpoi
 
 
 # Recipes give backbones options that timm's have.
-TIMM = [
-    file.stem
-    for file in sorted((CONF / "backbone").glob("*.yaml"))
-    if load_plain(f"backbone/{file.stem}")["_target_"].endswith(".Backbone")
-]
+TIMM = [name for name in names_of("backbone") if load_plain(f"backbone/{name}")["_target_"].endswith(".Backbone")]
 
 
 @pytest.mark.parametrize("backbone", TIMM)

@@ -11,7 +11,9 @@ cd "$(dirname "$0")/../.."
 name=${NAME:-leaderboard}
 out=outputs/$name
 plan=${PLAN:-false}
-read -ra launcher <<< "${LAUNCHER:-}"
+launcher=()
+# A plan is made by one process.
+[ "$plan" = true ] || read -ra launcher <<< "${LAUNCHER:-}"
 
 # A line a model: networks as they are, what does without one, and networks trained here.
 declare -A models=(
@@ -47,4 +49,7 @@ for model in ${MODELS:-lite0 local verified lite1 lite2 trained_gem trained_dolg
       "${asked[@]}" "${launcher[@]}"
   done
 done
-[ "$plan" = true ] || python -m src.report leaderboard=true cards="'$out/*/*/[0-9]*/card.json'" out="$out/page"
+# The page has copies of cards, which are not to be counted when it is made again.
+shopt -s nullglob
+cards=("$out"/{provence,demo,mini}/*/*/card.json)
+[ "$plan" = true ] || python -m src.report leaderboard=true cards="[$(IFS=,; echo "${cards[*]@Q}")]" out="$out/page"

@@ -23,8 +23,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dolglab.bootstrap import difference
 from dolglab.io import write_text
-from dolglab.results.card import difference
 
 Card = dict
 Models = dict[str, dict[int, Card]]

@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dolglab.bootstrap import difference
 from dolglab.extraction.extractor import for_inference
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import GlobalDescriptor
 from dolglab.models.pooling import GeM
-from dolglab.results.card import difference
 
 OUT = Path("outputs/offline_backbone")
 # Architecture and weights.

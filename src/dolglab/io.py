@@ -142,6 +142,15 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_name(benchmark: str) -> str:
+    """A benchmark's name as that of its files.
+
+    >>> file_name("photos/paris")
+    'photos_paris'
+    """
+    return benchmark.replace("/", "_")
+
+
 def is_utf8(name: str) -> bool:
     r"""Whether a name, as the system gives it, is Unicode: other bytes come as lone surrogates.
 

@@ -82,13 +82,18 @@ def test_every_group_choice_and_option_is_there(site: Path, pages: dict[Path, Pa
     path = site / "reference" / "configs.html"
     text = path.read_text()
     for file in CONF.glob("*/**/*.yaml"):
-        group = file.parent.relative_to(CONF).as_posix().replace("/", "-")
-        assert {group, f"{group}-{file.stem}"} <= pages[path].anchors
-        options = yaml.safe_load(file.read_text()) or {}
+        group = file.parent.relative_to(CONF).as_posix()
+        anchor = group.replace("/", "-")
+        assert {anchor, f"{anchor}-{file.stem}"} <= pages[path].anchors
+        content = file.read_text()
+        moved = "# @package" in content
+        options = yaml.safe_load(content) or {}
         for key, value in options.items():
-            # What is flat is named by itself; a recipe stands there as it is.
-            if key not in ("defaults", "call") and not key.startswith("_") and not isinstance(value, dict):
-                assert key in text, f"{file}: {key}"
+            if key in ("defaults", "call") or key.startswith("_") or isinstance(value, dict):
+                continue
+            # A recipe stands there as it is, the others' options as they are given.
+            given = key if moved else f"{group.replace('/', '.')}.{key}"
+            assert (key if group == "experiment" else f"<code>{given}</code>") in text, f"{file}: {key}"
     first = ["max_epochs", "image_size", "batch_size", "optimizer.lr", "workers", "precision"]
     places = [text.index(name) for name in first]
     assert places == sorted(places)

@@ -103,9 +103,11 @@ def test_jobs_run_side_by_side_and_end_with_their_sweep(world: Path, tmp_path: P
     asked = command("-m", f"hydra.sweep.dir={sweep}", *options, "seed=1,2", "name=side")
     with started(asked) as process:
         wait_until(lambda: any(sweep.glob("*/checkpoints/last.ckpt")), process)
+        jobs = ("dolglab.commands.train", 'name="side/')
+        assert processes_of(*jobs)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        wait_for(lambda: not processes_of("dolglab.commands.train", "name='side/"))
+        wait_for(lambda: not processes_of(*jobs))
     done = run_python(asked)
     assert done.returncode == 0, done.stderr
     assert [(row["job"], row["status"]) for row in rows(sweep)] == [("0_seed-1", "done"), ("1_seed-2", "done")]

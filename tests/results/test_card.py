@@ -8,19 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dolglab.bootstrap import interval
 from dolglab.contracts import BadImage
 from dolglab.errors import UserError
-from dolglab.results.card import (
-    CHECKOUT,
-    brief_card,
-    caveats,
-    commit,
-    interval,
-    make_card,
-    map_intervals,
-    read_card,
-    write_card,
-)
+from dolglab.results.card import CHECKOUT, brief_card, caveats, commit, make_card, map_intervals, read_card, write_card
 from dolglab.results.tables import dataset_lines
 
 
@@ -136,6 +127,24 @@ def test_a_card_says_what_made_it(tmp_path, make_ranking):
     assert card["time"].endswith("+00:00")
     assert card["commit"] == commit(CHECKOUT)
     assert (CHECKOUT / "pyproject.toml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "noted"),
+    [
+        ("roxford5k", {}, ["36 of the 70"]),
+        ("rparis6k+1M", {}, ["38 of the 70"]),
+        ("rparis6k", {"exclude_landmarks": "list.txt"}, []),
+        ("rparis6k", {"_target_": "a.from_folder"}, []),
+        ("toy", {}, []),
+    ],
+)
+def test_weights_trained_on_landmarks_of_the_queries_are_noted(make_ranking, name, data, noted):
+    config = {"train": {"data": {"_target_": "a.LandmarkDataModule.from_gldv2", **data}}}
+    card = card_of(make_ranking(name), config=config)
+    assert caveats(card, card["benchmarks"][0]) == []
+    notes = caveats({**card, "training": {"landmarks": 81313}}, card["benchmarks"][0])
+    assert [part in note for part, note in zip(noted, notes, strict=True)] == [True] * len(noted)
 
 
 def test_a_failed_write_leaves_the_old_card_and_nothing_else(tmp_path, make_ranking):

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dolglab.bootstrap import difference
 from dolglab.data.gldv2_benchmarks import GLDv2Recognition
 from dolglab.errors import UserError
-from dolglab.results.card import difference
 from dolglab.results.comparison_tables import difference_table
 from dolglab.results.tables import Cell, Footnotes
 

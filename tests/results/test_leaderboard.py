@@ -112,6 +112,8 @@ def test_benchmarks_of_one_name_and_other_images_are_apart(make_run, make_rankin
     [
         ({"config": {"evaluate": {"model": {"backbone": {"name": "resnet50.tv_in1k"}}}}}, "backbone alone (tv_in1k)"),
         ({"config": {"evaluate": {"model": None}}}, "nothing"),
+        ({"config": {"evaluate": {"model": {"_target_": "a.load_network", "source": "b"}}}}, "not stated"),
+        ({"config": {"evaluate": {"model": None, "descriptors": "theirs.npy"}}}, "not stated"),
         ({"config": {"evaluate": {"model": None, "features": {"_target_": "a.rootsift.RootSIFT"}}}}, "nothing"),
         (
             {"config": {"evaluate": {"model": None, "features": {"_target_": "a.xfeat.XFeat"}}}},

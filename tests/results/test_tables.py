@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from dolglab.bootstrap import interval
 from dolglab.contracts import BadImage
 from dolglab.data.gldv2_benchmarks import GLDv2Recognition
-from dolglab.results.card import interval
 from dolglab.results.comparison_tables import leader_lines, summarize
 from dolglab.results.table_formats import print_tables, to_markdown
 from dolglab.results.tables import row_names

@@ -82,6 +82,26 @@ def test_an_edited_card_is_not_even_with_a_digest_of_its_own(run, change, capsys
     assert verify(run) == (renewed["method"] == "DOLG")
 
 
+def test_several_cards_are_checked_at_once(tmp_path, run, ranking, capsys):
+    card = make_card(name="other", method="GeM", rankings=[ranking], protocol={}, checkpoint=None, config={})
+    finish_run(tmp_path / "other", card, [ranking])
+    asked = config("report", f"verify='{tmp_path}/*/card.json'")
+    report(asked)
+    assert capsys.readouterr().out.count(": same\n") == 6
+    edit(run, lambda card: card["benchmarks"][0]["map"].update(medium=0.999))
+    with pytest.raises(SystemExit, match="1"):
+        report(asked)
+    assert f"{run}:\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", [lambda kept: b"", lambda kept: kept[: len(kept) // 2], lambda kept: b"no archive"])
+def test_files_that_hold_no_ranks_are_told(run, damage, capsys):
+    file = ranks_file(run.parent, "a/b")
+    file.write_bytes(damage(file.read_bytes()))
+    assert not verify(run)
+    assert "not checked" in capsys.readouterr().out
+
+
 def test_damaged_or_missing_ranks_are_told(run, capsys):
     file = ranks_file(run.parent, "a/b")
     with np.load(file) as kept:
@@ -98,6 +118,8 @@ def test_a_card_is_checked_by_another_runs(tmp_path, run, ranking, capsys):
     other = write_card(again, tmp_path / "again.json")
     ranks_file(run.parent, "a/b").unlink()
     report(config("report", f"verify={run}", f"cards={other}"))
+    with pytest.raises(UserError, match="several"):
+        verify(run, [other, other])
     again["benchmarks"][0]["map"]["easy"] = 0.1
     write_card(again, other)
     assert not verify(run, [other])

@@ -109,6 +109,15 @@ def test_what_a_refused_sweep_began_is_removed_unless_a_job_has_written(tmp_path
     assert sweep.exists() is (further is not None)
 
 
+@pytest.mark.parametrize("launcher", ["joblib", "slurm"])
+def test_a_plan_is_made_in_one_process(tmp_path, capsys, launcher):
+    hydra = {"sweep": {"dir": str(tmp_path / "sweep")}, "runtime": {"choices": {"hydra/launcher": launcher}}}
+    with pytest.raises(SystemExit):
+        SweepReport().on_multirun_start(OmegaConf.create({"plan": True, "hydra": hydra}))
+    assert "hydra/launcher" in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_what_a_suite_varies_is_noted_unless_something_else_is_given(tmp_path):
     hydra = {
         "sweep": {"dir": str(tmp_path / "sweep")},

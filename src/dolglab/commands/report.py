@@ -6,7 +6,7 @@ what they mean, without the per-query lists); what charts the cards have also go
 `against=NAME` compares with one row instead of the best, `published=true` adds the rows of the paper's table, and what
 `about` says, a line or a list of lines, stands above the page's tables.
 `leaderboard=true` writes a static page for everyone instead, OUT/index.html, with a page a model.
-`verify=card.json` says whether a card's figures follow from the rankings beside it, or are those of other `cards`.
+`verify=card.json`, or a glob, says whether figures follow from the rankings beside the card, or are those of `cards`.
 `workspace=true` writes the layout of the project's page on W&B instead.
 """
 
@@ -31,10 +31,15 @@ def main(cfg: DictConfig) -> Path:
         return write_workspace(Path(cfg.out), cfg.project, cfg.benchmarks, cfg.entity)
     patterns = [cfg.cards] if isinstance(cfg.cards, str) else list(cfg.cards or ())
     if cfg.verify is not None:
-        (card,) = card_paths([str(cfg.verify)])
-        if not verify(card, card_paths(patterns)):
+        cards, again = card_paths([str(cfg.verify)]), card_paths(patterns)
+        same = True
+        for card in cards:
+            if len(cards) > 1:
+                print(f"{card}:")
+            same &= verify(card, again)
+        if not same:
             raise SystemExit(1)
-        return card
+        return cards[0]
     if not patterns:
         raise UserError("say which cards to compare, such as cards='outputs/demo/*/card.json'")
     if cfg.leaderboard:

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
+from dolglab.bootstrap import difference
 from dolglab.contracts import BoolArray, FloatArray, IntArray
 from dolglab.errors import UserError
 from dolglab.losses.margin import ArcFace, CosFace, MarginHead
 from dolglab.measures import average_precision
-from dolglab.results.card import difference
 from dolglab.retrieval.large_arrays import l2_normalized
 from dolglab.retrieval.whitening import moments, pca_projection, supervised_projection
 

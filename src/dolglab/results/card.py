@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from dolglab.bootstrap import difference, interval
 from dolglab.contracts import Ranking
 from dolglab.errors import UserError
 from dolglab.io import sha256_of, write_text
@@ -32,11 +32,6 @@ PACKAGES = {
     "opencv": "opencv-python-headless",
     "pillow": "pillow",
 }
-# Average precision, a number a query; None and NaN are queries that are left out.
-AP = Sequence[float | None] | ArrayLike
-DRAWS, LEVEL = 2000, 0.95
-# Numbers held at a time, so that a hundred thousand queries take no more memory than seventy.
-CHUNK = 4_000_000
 LOOKALIKE_ANSWERS = 10
 # Query landmarks that GLDv2-clean has too (RGLDv2-clean, CVPR 2024).
 GLDV2_SHARED = {"roxford5k": "36 of the 70", "rparis6k": "38 of the 70"}
@@ -202,7 +197,7 @@ def _to_json(value: Any) -> Any:
 
 
 def map_intervals(benchmark: Mapping[str, Any]) -> dict[str, list[float] | None]:
-    """By difficulty, the 95 % interval of the figure in `map`, low and high (`statistics.interval`).
+    """By difficulty, the 95 % interval of the figure in `map`, low and high (`bootstrap.interval`).
 
     Null for fewer than two queries. GAP, which is no mean over queries, has none.
     """
@@ -212,45 +207,6 @@ def map_intervals(benchmark: Mapping[str, Any]) -> dict[str, list[float] | None]
         return benchmark["map_interval_95"]
     intervals = {difficulty: interval(ap) for difficulty, ap in benchmark["ap"].items()}
     return {d: [low, high] if math.isfinite(low) else None for d, (low, high) in intervals.items()}
-
-
-def interval(
-    ap: AP, draws: int = DRAWS, seed: int = 0, level: float = LEVEL, chunk: int = CHUNK
-) -> tuple[float, float]:
-    """The percentile bootstrap interval of the mean of `ap`, from so many draws; `chunk` numbers are held at a time.
-
-    NaN, NaN for fewer than two queries, which say nothing of others.
-
-    >>> low, high = interval([0.2, 0.4, 0.6, 0.8])
-    >>> 0.2 < low < 0.5 < high < 0.8
-    True
-    """
-    # numpy reads None as NaN where it is asked for floats.
-    values = np.asarray(ap, np.float64)
-    values = values[np.isfinite(values)]
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    generator = np.random.default_rng(seed)
-    rows = max(1, chunk // len(values))
-    counts = [min(rows, draws - start) for start in range(0, draws, rows)]
-    means = [values[generator.integers(len(values), size=(n, len(values)))].mean(1) for n in counts]
-    tail = 50 * (1 - level)
-    low, high = np.percentile(np.concatenate(means), (tail, 100 - tail))
-    return float(low), float(high)
-
-
-def difference(first: AP, second: AP) -> tuple[float, float, float]:
-    """The mean of `first` - `second` over the queries that count in both, and its interval.
-
-    Both are drawn with the same queries (paired), so that hard queries do not blur the comparison. The interval is NaN,
-    NaN for fewer than two queries. Raises ValueError for lists of different lengths.
-    """
-    one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if len(one) != len(other):
-        raise ValueError(f"{len(one)} queries cannot be paired with {len(other)}")
-    differences = one - other
-    finite = differences[np.isfinite(differences)]
-    return float(finite.mean()) if len(finite) else float("nan"), *interval(finite)
 
 
 def lookalikes(ranking: Ranking) -> dict[str, float] | None:
@@ -291,10 +247,22 @@ def caveats(card: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[str]:
 
 def _trained_on_all_of_gldv2(card: Mapping[str, Any]) -> bool:
     """Whether the weights were trained on GLDv2 without a list of what is left out."""
-    config = card.get("config", {})
-    data = (config.get("train") or config).get("data") or {}
+    data = training_data(card)
     left_out = any(data.get(key) for key in ("exclude_landmarks", "exclude_images"))
-    return bool(card.get("training")) and str(data.get("_target_", "")).endswith("from_gldv2") and not left_out
+    return is_gldv2(data) and not left_out
+
+
+def training_data(card: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The `data` section of the configuration that a card's weights were trained with; empty where no run did."""
+    if not card.get("training"):
+        return {}
+    config = card["config"]
+    return (config.get("train") or config).get("data") or {}
+
+
+def is_gldv2(data: Mapping[str, Any]) -> bool:
+    """Whether a `data` section is of Google Landmarks v2."""
+    return str(data.get("_target_", "")).endswith("from_gldv2")
 
 
 def brief_card(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from dolglab.bootstrap import DRAWS, difference
 from dolglab.errors import UserError, truncate_list
-from dolglab.results.card import DRAWS, difference, map_intervals
+from dolglab.results.card import map_intervals
 from dolglab.results.tables import (
     COSTS,
     MINUS,

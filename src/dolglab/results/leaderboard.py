@@ -15,9 +15,9 @@ from markupsafe import Markup
 
 from dolglab.contracts import DIFFICULTIES
 from dolglab.errors import UserError
-from dolglab.io import write_bytes, write_text
+from dolglab.io import file_name, write_bytes, write_text
 from dolglab.processes import CARD
-from dolglab.results.card import caveats, map_intervals, read_card, write_card
+from dolglab.results.card import caveats, is_gldv2, map_intervals, read_card, training_data, write_card
 from dolglab.results.card_charts import ChartSection, file_stem, tradeoff_charts
 from dolglab.results.comparison_tables import leader_lines, summarize, three_digits
 from dolglab.results.published import ROWS, SOURCES, Published
@@ -283,18 +283,18 @@ def _heading(label: str, alone: bool) -> str:
 
 def training_of(card: Card) -> str:
     """In a few words, what the weights of a card's model were trained on."""
-    config = card["config"]
-    trained = config.get("train") or config
-    if (training := card.get("training")) is not None:
-        data = trained.get("data") or {}
-        gldv2 = str(data.get("_target_", "")).endswith("from_gldv2")
+    if training := card.get("training"):
+        data = training_data(card)
         root = PurePosixPath(str(data.get("root") or "")).name
-        return f"{'GLDv2' if gldv2 else root or 'own photographs'}, {training['landmarks']:,} landmarks"
-    model = (config.get("evaluate") or {}).get("model") or {}
-    weights = str((model.get("backbone") or {}).get("name", ""))
+        return f"{'GLDv2' if is_gldv2(data) else root or 'own photographs'}, {training['landmarks']:,} landmarks"
+    asked = card["config"].get("evaluate") or {}
+    weights = str(((asked.get("model") or {}).get("backbone") or {}).get("name", ""))
     if weights:
         return f"backbone alone ({weights.partition('.')[2] or weights})"
-    features = str(((config.get("evaluate") or {}).get("features") or {}).get("_target_", ""))
+    # Networks and descriptors from elsewhere do not say.
+    if asked.get("model") or asked.get("descriptors"):
+        return UNKNOWN
+    features = str((asked.get("features") or {}).get("_target_", ""))
     return LOCAL_FEATURES.get(features.rpartition(".")[2], "nothing")
 
 
@@ -334,7 +334,7 @@ def _write_model(out: Path, method: str, own: Sequence[Run], runs: Sequence[Run]
         summaries.append(replace(summarize(cards), title=name))
         charts += tradeoff_charts([run.card for run in _alone(runs, dataset)])
         for row_name, run in zip(row_names(cards), _alone(own, dataset), strict=True):
-            file = run.folder / "worst" / f"{dataset[0].replace('/', '_')}.jpg"
+            file = run.folder / "worst" / f"{file_name(dataset[0])}.jpg"
             if file.exists():
                 worst.append((name if len(cards) == 1 else f"{name}, {row_name}", file.read_bytes()))
     hint = "Beside the other models. Up and to the left is better."

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from dolglab.contracts import Ranking
 from dolglab.errors import UserError
-from dolglab.io import write_bytes, write_text
+from dolglab.io import file_name, write_bytes, write_text
 from dolglab.results.card import brief_card, caveats, gain_line, read_card, write_card
 from dolglab.results.card_charts import Chart, ChartSection, chart_sections, training_charts, write_charts
 from dolglab.results.comparison_tables import summarize
@@ -95,9 +95,8 @@ def finish_run(
     write_card(card, run / "card.json")
     grids: list[tuple[str, bytes]] = []
     for ranking, result in zip(rankings, card["benchmarks"], strict=True):
-        benchmark = ranking.benchmark.name
-        file = benchmark.replace("/", "_")
-        grids.append((benchmark, ranked_grid(ranking, notes=caveats(card, result))))
+        file = file_name(ranking.benchmark.name)
+        grids.append((ranking.benchmark.name, ranked_grid(ranking, notes=caveats(card, result))))
         name, queries = ranking.benchmark.source.name, ranking.benchmark.queries.tolist()
         # For each query's name, the names of its first answers, best first.
         answers = [[name(position) for position in row.tolist() if position >= 0] for row in ranking.top]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,19 +13,21 @@ import numpy as np
 
 from dolglab.contracts import DIFFICULTIES, GroundTruth, Ranked, Ranking
 from dolglab.errors import UserError
-from dolglab.io import atomic_path
+from dolglab.io import atomic_path, file_name
 from dolglab.measures import RevisitedMeasure, ground_truth_ids_of
 from dolglab.results.card import read_card
 
 # Rounding of a mean over queries by another library.
 TOLERANCE = 1e-9
+# What numpy raises of a file that is cut off, was changed or is another.
+DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 PARTS = ("easy", "hard", "junk")
 Figures = Mapping[str, Any]
 
 
 def ranks_file(folder: Path, benchmark: str) -> Path:
     """Where a run keeps the ranks that its figures on a benchmark follow from."""
-    return folder / "rankings" / f"{benchmark.replace('/', '_')}.npz"
+    return folder / "rankings" / f"{file_name(benchmark)}.npz"
 
 
 def write_ranks(folder: Path, ranking: Ranking) -> Path | None:
@@ -45,12 +49,13 @@ def write_ranks(folder: Path, ranking: Ranking) -> Path | None:
 def figures_from_ranks(path: Path, kappas: Sequence[int]) -> dict[str, Figures]:
     """By difficulty what `write_ranks` kept comes to: {"map", "ap", "mp_at_k"}. Raises UserError for no such file."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        # Opened here: numpy leaves a file open that is no whole archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             arrays = {name: np.asarray(kept[name], np.int64) for name in kept.files}
         counts = np.stack([arrays.pop(part) for part in PARTS])
         if (counts < 0).any() or any(ranks.shape != (counts.sum(),) for ranks in arrays.values()):
             raise ValueError("it has another number of ranks than of images")
-    except (OSError, ValueError, KeyError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path} does not hold the ranks of a run ({error})") from None
     # The images' own positions are not kept, nor asked for: any that differ will do.
     images = [np.split(np.arange(own.sum()), np.cumsum(own)[:-1]) for own in counts.T]
@@ -70,7 +75,8 @@ def verify(path: Path, against: Sequence[Path] = ()) -> bool:
     """Print for each figure of the card at `path` whether it is the same again, and return whether all are.
 
     Figures are computed from the ranks beside the card or, with `against`, read from the cards of runs that evaluated
-    the same benchmarks again. A card that was edited is told too. Raises UserError for what is no card.
+    the same benchmarks again. A card that was edited is told too. Raises UserError for what is no card, and where two
+    of `against` are of one benchmark.
     """
     same = True
     try:
@@ -79,10 +85,10 @@ def verify(path: Path, against: Sequence[Path] = ()) -> bool:
         card = read_card(path, edited=True)
         print(error)
         same = False
-    again = {part["digest"]: _figures_of(part) for other in against for part in read_card(other)["benchmarks"]}
+    again = _figures_again(against)
     for benchmark in card["benchmarks"]:
         try:
-            found = again.get(benchmark["digest"], {}) if again else _from_ranks(path, benchmark)
+            found = again.get(benchmark["digest"], {}) if against else _from_ranks(path, benchmark)
         except UserError as error:
             print(f"{benchmark['name']}: not checked: {error}")
             same = False
@@ -97,6 +103,17 @@ def verify(path: Path, against: Sequence[Path] = ()) -> bool:
             )
             same &= equal
     return same
+
+
+def _figures_again(cards: Sequence[Path]) -> dict[str, dict[str, Figures]]:
+    """By the digest of each benchmark the figures of the card that has it."""
+    again: dict[str, dict[str, Figures]] = {}
+    for card in cards:
+        for benchmark in read_card(card)["benchmarks"]:
+            if benchmark["digest"] in again:
+                raise UserError(f"several of these cards are of {benchmark['name']}: give only that of the same model")
+            again[benchmark["digest"]] = _figures_of(benchmark)
+    return again
 
 
 def _from_ranks(path: Path, benchmark: Mapping[str, Any]) -> dict[str, Figures]:

@@ -63,13 +63,16 @@ class SweepReport(Callback):
 
     # The folder that this process began, as long as no job has.
     begun: ClassVar[Path | None] = None
-    # The work of a suite that is only planned, as far as this process did that.
+    # The work of a suite that is only planned.
     planned: ClassVar[list[Work]] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write `sweep.json`; end with a line on a sweep that several processes would run, or that is another one."""
         if started_apart():
             _refuse("start a sweep once, without torchrun or srun: its jobs start their own processes")
+        if config.get("plan") and config.hydra.runtime.choices["hydra/launcher"] != "basic":
+            # What other processes plan would be missing in the sum.
+            _refuse("plan=true goes through the jobs one by one, in this process: leave out hydra/launcher=...")
         note_starter()
         # What is given goes before what a suite says, as for Hydra's own sweeper.
         suite = [f"{key}={value}" for key, value in (OmegaConf.select(config, "hydra.sweeper.params") or {}).items()]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dolglab.results.card import difference, interval
+from dolglab.bootstrap import difference, interval
 
 
 def test_the_interval_is_that_of_a_plain_loop():
