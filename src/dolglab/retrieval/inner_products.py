@@ -124,8 +124,11 @@ class InnerProducts:
             self._read(part, buffer[:, :dim])
             rows = torch.from_numpy(buffer[: len(part)])
             longest = torch.maximum(longest, torch.linalg.vector_norm(rows, dim=1).max())
-            sums = torch.bmm(blocks, rows.unflatten(1, (count, size)).permute(1, 2, 0))
-            torch.sum(sums, 0, out=products[:, start : start + len(part)])
+            found = products[:, start : start + len(part)]
+            if count == 1:
+                torch.mm(blocks[0], rows.T, out=found)
+            else:
+                torch.sum(torch.bmm(blocks, rows.unflatten(1, (count, size)).permute(1, 2, 0)), 0, out=found)
         error = quick_error(queries.norms, float(longest), dim, size)
         # NaN and infinity are no bound either.
         if not (error < 2.0**40).all():
