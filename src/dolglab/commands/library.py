@@ -14,6 +14,7 @@ SURE = "Cosine below which a photo is unknown; by default one that 95 % of photo
 PHOTOS = "Photos, by their paths or addresses or the ends of these, and folders of them."
 LABELLED = "A folder of embedded photos with one sub-folder a landmark."
 MARKS = "A table of marks that the page exported, named as what is right there; may be repeated."
+NO_EXIF = "Take date and place out, and take none in from now on; what --metadata gave stays."
 GONE = "Those whose files are no longer there, but for disks that are not mounted."
 
 Folder = Annotated[str, typer.Option(help="The library's folder.")]
@@ -66,6 +67,15 @@ def duplicates(
     from dolglab.library.library import Library
 
     write_duplicates(Library(library), out, min_cosine, exact)
+
+
+@app.command()
+def exif(library: Folder, remove: Annotated[bool, typer.Option("--remove", help=NO_EXIF)] = False) -> None:
+    """Read date, place and pixel size from photos' files into a library of an earlier version, or take them out."""
+    from dolglab.library.exif import read_exif, remove_exif
+    from dolglab.library.library import Library
+
+    (remove_exif if remove else read_exif)(Library(library))
 
 
 @app.command()

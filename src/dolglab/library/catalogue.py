@@ -21,8 +21,10 @@ from dolglab.errors import UserError
 from dolglab.io import aside_of, fsync, is_utf8, sweep
 from dolglab.library.change import Change
 from dolglab.library.contents import Columns, Contents, Entry, Keys, Photo, Segment, key_of
+from dolglab.library.filters import where_of
 from dolglab.library.schema import (
     ADAPTED_FORMAT,
+    EXIF,
     FORMAT,
     LATER,
     LOCAL,
@@ -158,6 +160,10 @@ class Catalogue:
         with self._undamaged():
             return check_local(self.about(LOCAL))
 
+    def takes_exif(self) -> bool:
+        """Whether photos get the columns of their EXIF."""
+        return self.about(EXIF) is not False
+
     def mounts(self) -> list[str]:
         """Mount points of the disks that photos were on when they were embedded, other than the system's own."""
         with self._undamaged():
@@ -226,11 +232,10 @@ class Catalogue:
         return (photo for photo, _ in self._select("reason IS NOT NULL ORDER BY name"))
 
     def matching(self, filters: Columns) -> Keys:
-        """Keys of the descriptors of the photos whose metadata have all of these values, ascending."""
-        among = "id IN (SELECT photo FROM field WHERE name = ? AND value = ?)"
-        where = " AND ".join(["key IS NOT NULL", *[among] * len(filters)])
-        values = [part for pair in filters.items() for part in pair]
-        rows = self._rows(partial(value_of, int), f"SELECT key FROM photo WHERE {where} ORDER BY key", values)
+        """Keys of the descriptors of the photos that pass all of these filters, see `filters`, ascending."""
+        where, values = where_of(filters)
+        query = f"SELECT key FROM photo WHERE key IS NOT NULL AND {where} ORDER BY key"
+        rows = self._rows(partial(value_of, int), query, values)
         return np.fromiter(rows, np.int64)
 
     def columns(self) -> list[str]:
@@ -288,9 +293,36 @@ def _name(row: Row) -> str:
 
 def _entry(row: Row) -> Entry:
     check_types(row, PHOTO)
-    name, size, changed, height, width, reason, metadata, *rest, key = row
-    shape, columns = check_shape(height, width), check_strings(parse_json(metadata))
-    return Photo(os.fsdecode(check_name(name)), size, changed, shape, reason, columns, *rest), key
+    (
+        name,
+        size,
+        changed,
+        height,
+        width,
+        reason,
+        metadata,
+        ctime,
+        digest,
+        stored_width,
+        stored_height,
+        exif,
+        number,
+        key,
+    ) = row
+    photo = Photo(
+        os.fsdecode(check_name(name)),
+        size,
+        changed,
+        check_shape(height, width),
+        reason,
+        check_strings(parse_json(metadata)),
+        ctime,
+        digest,
+        check_shape(stored_height, stored_width),
+        None if exif is None else check_strings(parse_json(exif)),
+        number,
+    )
+    return photo, key
 
 
 def _segment(row: Row) -> tuple[int, Segment | None]:

@@ -67,7 +67,7 @@ FORM = [Depends(_refuse_unknown_fields)]
 Service = Annotated[SearchService, Depends(_service)]
 Upload = Annotated[UploadFile, File(description=f"An image file: {schemas.FORMATS}.")]
 BoxField = Annotated[str, Form(description="Only this part: x1,y1,x2,y2 in pixels of the upright photo.")]
-WhereField = Annotated[list[str], Form(description="Only photos with this in a column: COLUMN=VALUE.")]
+WhereField = Annotated[list[str], Form(description=f"{schemas.WHERE}: COLUMN=VALUE.")]
 Id = Annotated[int, PathParam(ge=1, le=schemas.MAX_ID, description="A photo's number in the library.")]
 Numbers = Annotated[list[schemas.Number], Form(max_length=schemas.MAX_MARKS)]
 

@@ -36,6 +36,8 @@ MAX_COLUMNS, MAX_KEY, MAX_VALUE = 50, 100, 1000
 MAX_ID = 2**63 - 1
 MAX_ANSWERS, MAX_MARKS = 100, 200
 
+WHERE = "Only photos with these values, numbers LOW..HIGH, or taken=2019-05..2019-08 (or one year, month or day)"
+
 Number = Annotated[int, Field(ge=1, le=MAX_ID, description="A photo's number in the library.")]
 Top = Annotated[int, Field(ge=1, le=MAX_ANSWERS, description="Answers wanted.")]
 Exact = Annotated[bool, Field(description="Compare all photos, also of a large library.")]
@@ -111,7 +113,7 @@ class Rerank(BaseModel):
     wrong: list[Number] = Field(default=[], max_length=MAX_MARKS, description="Photos that do not.")
     top: Top = 20
     exact: Exact = False
-    where: dict[str, str] = Field(default={}, description="Only photos with these values, by column.")
+    where: dict[str, str] = Field(default={}, description=f"{WHERE}, by column.")
 
 
 class Terms(BaseModel):

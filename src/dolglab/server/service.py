@@ -17,11 +17,12 @@ from fastapi import HTTPException
 
 from dolglab.data.addresses import NotAllowedError
 from dolglab.data.colour import Pixels
+from dolglab.data.exif import exif_columns
 from dolglab.data.image_errors import BrokenImageError
 from dolglab.data.image_formats import Header, read_header
 from dolglab.data.photos import Box, check_size, query_pixels
 from dolglab.errors import UserError
-from dolglab.library.contents import Answer, Columns, Descriptors, Photo
+from dolglab.library.contents import Answer, Columns, Descriptors, Photo, upright_size
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Library, LibraryBusy, LibraryLinked
 from dolglab.library.search_engine import SearchEngine, search_with_feedback
@@ -169,10 +170,17 @@ class SearchService:
         descriptor = self._searches(lambda: self._embed(pixels))
         local = self._packed_features(pixels)
         height, width = pixels.shape[:2]
+        described = Photo(
+            photo_files.safe_name(name, header.suffix),
+            len(data),
+            0,
+            (height, width),
+            metadata=metadata,
+            stored=upright_size((header.height, header.width), (height, width)),
+            exif=self._isolated(exif_columns, data),
+        )
         with self._writing() as library:
-            return photo_files.add_photo(
-                library, data, photo_files.safe_name(name, header.suffix), (height, width), descriptor, local, metadata
-            )
+            return photo_files.add_photo(library, data, described, descriptor, local)
 
     def remove(self, number: int) -> bool:
         """Take a photo out; returns whether its file was deleted too."""
