@@ -55,6 +55,11 @@ class Photo:
         own = self.exif or {}
         return {column: value for column, value in self.metadata.items() if own.get(column) != value}
 
+    @property
+    def there(self) -> bool:
+        """Whether its file is still where it was; of an object store nobody asks."""
+        return "://" in self.name or os.path.isfile(self.name)
+
     def read(self) -> bytes:
         """Its file's bytes now. Raises as `PhotoFile.read`."""
         return PhotoFile(self.name, self.size, self.changed, stored=True).read()
@@ -82,8 +87,8 @@ class Answer:
 
     @property
     def there(self) -> bool:
-        """Whether its file is still where it was; of an object store nobody asks."""
-        return "://" in self.photo.name or os.path.isfile(self.photo.name)
+        """Whether its file is still where it was."""
+        return self.photo.there
 
 
 # L2-normalised descriptors, (n, dim), and the keys of some, (n,).

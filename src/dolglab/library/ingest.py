@@ -169,8 +169,8 @@ def embed_places(
                 pages = f"{pluralize(sum(outcome.further.values()), 'further page')} of {len(outcome.further)}"
                 print(f"left out: {pages}, whose first is described, such as {next(iter(outcome.further))!r}")
             if outcome.placed and opened.catalogue.takes_exif():
-                where = f"{pluralize(outcome.placed, 'photo')} of these"
-                print(f"{where} with a place, now columns of the library: --no-exif leaves date and place out")
+                said = f"{pluralize(outcome.placed, 'photo')} with a place in the EXIF: columns latitude and longitude"
+                print(f"{said} (--no-exif leaves date and place out)")
             left = f", {outcome.bad} could not be read" if outcome.bad else ""
             done = f"{pluralize(outcome.added, 'photo')} described, {there} already there{left}"
             print(f"{done}: {len(opened)} in {library}")
