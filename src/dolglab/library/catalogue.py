@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from dolglab.data.exif import LATITUDE, LONGITUDE
 from dolglab.errors import UserError
 from dolglab.io import aside_of, fsync, is_utf8, sweep
 from dolglab.library.change import Change
@@ -76,6 +77,14 @@ WITH RECURSIVE each (this) AS (
     UNION ALL
     SELECT (SELECT MIN({column}) FROM field WHERE {where} AND {column} > this) FROM each WHERE this IS NOT NULL
 ) SELECT this FROM each WHERE this IS NOT NULL LIMIT :limit
+"""
+
+
+PLACES = """
+SELECT north.photo, north.value, east.value FROM field AS north
+    JOIN field AS east ON east.photo = north.photo AND east.name = :longitude
+    JOIN photo ON photo.id = north.photo AND photo.key IS NOT NULL
+    WHERE north.name = :latitude ORDER BY north.photo
 """
 
 
@@ -247,6 +256,17 @@ class Catalogue:
         distinct = DISTINCT.format(column="value", where="name = :name")
         return list(self._rows(partial(value_of, str), distinct, {"name": column, "limit": limit}))
 
+    def places(self) -> tuple[list[int], list[float], list[float]]:
+        """Numbers of the photos that can be found and say where they were taken, their latitudes and longitudes."""
+        found = self._rows(_place, PLACES, {"latitude": LATITUDE, "longitude": LONGITUDE})
+        ids, latitudes, longitudes = list[int](), list[float](), list[float]()
+        for place in found:
+            if place is not None:
+                ids.append(place[0])
+                latitudes.append(place[1])
+                longitudes.append(place[2])
+        return ids, latitudes, longitudes
+
     @contextmanager
     def change(self) -> Iterator[Change]:
         """A transaction: all of it happens, or nothing."""
@@ -334,6 +354,16 @@ def _segment(row: Row) -> tuple[int, Segment | None]:
     if size is None or kind is None or not 0 < size < key_of(1):
         raise DamagedError(f"segment {number} has {size} descriptors, and the index {kind}")
     return check_segment(number), Segment(size, kind)
+
+
+def _place(row: Row) -> tuple[int, float, float] | None:
+    """A photo's number, latitude and longitude; None where a table says what is no place."""
+    check_types(row, (int, str, str))
+    try:
+        latitude, longitude = float(row[1]), float(row[2])
+    except ValueError:
+        return None
+    return (row[0], latitude, longitude) if abs(latitude) <= 90 and abs(longitude) <= 180 else None
 
 
 def _kept(row: Row) -> tuple[int, bytes]:

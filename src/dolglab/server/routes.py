@@ -25,6 +25,7 @@ REASONS = {
     403: "Not from there, or not on this server.",
     404: "No such photo.",
     408: "The rest of the request did not come.",
+    409: "Not found yet: ask again in a moment.",
     410: "The photo's file is gone, or another than was described.",
     413: "Too many bytes or pixels, or too long to decode.",
     422: "A field is missing or of another kind.",

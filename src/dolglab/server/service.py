@@ -28,6 +28,7 @@ from dolglab.library.library import Library, LibraryBusy, LibraryLinked
 from dolglab.library.search_engine import SearchEngine, search_with_feedback
 from dolglab.library.verifier import VERIFIED
 from dolglab.server import photo_files
+from dolglab.server.duplicates import DuplicateSearch
 from dolglab.server.isolation import IsolatedExecutor
 from dolglab.server.limits import FairLimiter
 from dolglab.server.schemas import check_header
@@ -90,6 +91,7 @@ class SearchService:
         self._pictures = SerialExecutor("pictures", PICTURES)
         self._exports = SerialExecutor("exports", EXPORTS)
         self._changes = FairLimiter("changes", CHANGES)
+        self.duplicates = DuplicateSearch(finder.library)
         self._write_lock = threading.Lock()
         # Size and time of change are part of the key: another file under the same name is another thumbnail.
         self._thumbnail = lru_cache(CACHED_THUMBNAILS)(
