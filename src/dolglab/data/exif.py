@@ -70,7 +70,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _taken(ifd: dict[int, Any]) -> dict[str, str]:
     found = DATE.fullmatch(_text(ifd, Base.DateTimeOriginal))
     try:
-        when = datetime(*map(int, found.groups())) if found else None
+        when = datetime.strptime(" ".join(found.groups()), "%Y %m %d %H %M %S") if found else None
     except ValueError:
         # Such as 0000:00:00 of a clock that was never set.
         return {}

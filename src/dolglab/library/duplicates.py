@@ -57,6 +57,7 @@ class Duplicates(NamedTuple):
         numbers: (m,) of the photos in the library.
         clusters: (m,) the cluster of each, from 1, ascending.
         cosines: (m,) of each photo's descriptor and that of the one to keep.
+        least: the cosine from which on two photos are near-duplicates.
         compared: how many photos were compared.
         in_cells: whether only those of like cells were.
     """
@@ -64,11 +65,12 @@ class Duplicates(NamedTuple):
     numbers: NDArray[np.int64]
     clusters: NDArray[np.int64]
     cosines: NDArray[np.float32]
+    least: float
     compared: int
     in_cells: bool
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """How many clusters there are."""
         return int(self.clusters[-1]) if len(self.clusters) else 0
 
@@ -92,13 +94,13 @@ def write_duplicates(
 
     In a cluster, which photos of one scene form too, the photo to keep comes first, see `find_duplicates`, and every
     one has its cosine to that one. `rest` is a text to write besides: the paths of all others that are there, one a
-    line. Prints how many there are. Raises UserError as `find_duplicates`, and for a file that cannot be written.
+    line; see `kept_of`. Prints how many there are. Raises UserError as `find_duplicates`, and for a file that cannot be written.
     """
     # Meanwhile nobody gives the descriptors other keys.
     with library.writing():
         found = find_duplicates(library, min_cosine, exact, blocks)
         write_table(Path(out), HEADER, _table_rows(library, found))
-        near = f"{len(found.numbers)} in {pluralize(found.count, 'cluster')} that hang together by cosines of"
+        near = f"{len(found.numbers)} in {pluralize(found.total, 'cluster')} that hang together by cosines of"
         how = "compared within cells (--exact compares each with each)" if found.in_cells else "compared"
         print(f"{pluralize(found.compared, 'photo')} {how}: {near} {min_cosine:g} or more, in {out}")
         if rest is not None:
@@ -139,18 +141,18 @@ def find_duplicates(
         for cluster, photo in zip(clusters.tolist(), photos, strict=True)
     ]
     order = np.array(sorted(range(len(ranks)), key=ranks.__getitem__), np.int64)
-    keys, clusters = keys[members[order]], clusters[order]
+    own, clusters = keys[members[order]], clusters[order]
     numbers = np.array([photos[place].id for place in order.tolist()], np.int64)
-    cosines = _cosines_to_first(library, keys, clusters, blocks.rows)
+    cosines = _cosines_to_first(library, own, clusters, blocks.rows)
     order, clusters = _surest_first(clusters, cosines)
-    return Duplicates(numbers[order], clusters, cosines[order], len(library), in_cells)
+    return Duplicates(numbers[order], clusters, cosines[order], min_cosine, len(keys), in_cells)
 
 
 def clusters_of(
     library: Library, found: Duplicates, first: int = 1, last: int | None = None
 ) -> Iterator[tuple[int, list[Member]]]:
     """Clusters from the `first` to the `last`, of the photos that are still in the library."""
-    last = found.count if last is None else min(last, found.count)
+    last = found.total if last is None else min(last, found.total)
     for start in range(first, last + 1, CLUSTERS_AT_ONCE):
         end = min(start + CLUSTERS_AT_ONCE - 1, last)
         part = slice(*np.searchsorted(found.clusters, (start, end + 1)).tolist())
@@ -165,14 +167,18 @@ def clusters_of(
 
 
 def kept_of(
-    members: Sequence[Member], keep: Collection[int | None] = (), drop: Collection[int | None] = ()
+    members: Sequence[Member], least: float, keep: Collection[int | None] = (), drop: Collection[int | None] = ()
 ) -> set[int | None]:
     """Numbers of the photos of a cluster that are kept: one whose file is there at least, if any is.
 
-    The first, but for what a person said: photos to `keep` besides, and not to keep (`drop`).
+    The first, those that hang together with it only by way of others, their cosine being below `least`, and what a
+    person said: photos to `keep` besides, and not to keep (`drop`).
     """
-    there = [photo.id for photo, _ in members if photo.there]
-    return {number for number in (*there[:1], *keep) if number in there and number not in drop} or set(there[:1])
+    there = [member for member in members if member.photo.there]
+    numbers = [photo.id for photo, _ in there]
+    ruled = [photo.id for photo, cosine in there if cosine < least - ROUNDING]
+    kept = {*numbers[:1], *ruled, *(number for number in numbers if number in keep)}.difference(drop)
+    return kept or set(numbers[:1])
 
 
 def rest_of(
@@ -183,7 +189,7 @@ def rest_of(
     `keep` and `drop` are as for `kept_of`.
     """
     for cluster, members in clusters_of(library, found):
-        kept = kept_of(members, keep, drop)
+        kept = kept_of(members, found.least, keep, drop)
         yield from ((cluster, photo) for photo, _ in members if photo.id not in kept and photo.there)
 
 
@@ -330,7 +336,7 @@ def _surest_first(
 
 def _table_rows(library: Library, found: Duplicates) -> Iterator[tuple[object, ...]]:
     for cluster, members in clusters_of(library, found):
-        kept = kept_of(members)
+        kept = kept_of(members, found.least)
         for photo, cosine in members:
             height, width = photo.stored or ("", "")
             keep = "yes" if photo.id in kept else "no"

@@ -1,4 +1,4 @@
-"""Near-duplicates of a served library: found once, in a thread that gives way to searches, and kept until told otherwise.
+"""Near-duplicates of a served library, found in a thread that gives way to searches, and kept.
 
 Each cosine is a run of its own. A run's answer stays when the library changes; it is then said to be outdated, and a
 client may have it found anew.

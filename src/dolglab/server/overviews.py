@@ -12,8 +12,8 @@ from dolglab.server import schemas
 from dolglab.server.duplicates import Form
 from dolglab.server.routes import GUARDED, TOKEN, Service, errors
 
-# Clusters of a page, photos of one that are listed, and choices of a person.
-MAX_CLUSTERS, MAX_MEMBERS, MAX_CHOICES = 100, 60, 20_000
+# Seconds to wait for an answer, clusters of a page, photos of one that are listed, and choices of a person.
+WAIT, MAX_CLUSTERS, MAX_MEMBERS, MAX_CHOICES = 1.0, 100, 60, 20_000
 
 router = APIRouter(prefix="/api", tags=["overviews"], dependencies=TOKEN)
 
@@ -27,7 +27,7 @@ class DuplicatePhoto(schemas.Photo):
     cosine: float = Field(description="Of its descriptor and that of the cluster's first photo.")
     identical: bool = Field(description="Its file's bytes are those of the first photo's file.")
     there: bool = Field(description="Whether its file is still there.")
-    keep: bool = Field(description="It is the one to keep by the rule.")
+    keep: bool = Field(description="It is kept by the rule.")
 
 
 class Cluster(BaseModel):
@@ -88,12 +88,14 @@ def duplicates(
     """List clusters of near-duplicates. Finding them goes on by itself: ask again until `state` is found."""
     library = service.finder.library
     run = service.duplicates.run(round(least, 2), again)
+    # What is found at once is answered at once.
+    run.done.wait(WAIT)
     if run.error is not None:
         raise run.error
     clusters: list[Cluster] = []
     if (found := run.found) is not None:
         page = clusters_of(library, found, offset + 1, offset + limit)
-        clusters = [_serialize(number, members) for number, members in page if len(members) > 1]
+        clusters = [_serialize(number, members, found.least) for number, members in page if len(members) > 1]
     return Clusters(
         state="searching" if found is None else "found",
         share=run.share,
@@ -102,7 +104,7 @@ def duplicates(
         in_cells=found is not None and found.in_cells,
         compared=0 if found is None else found.compared,
         photos=0 if found is None else len(found.numbers),
-        total=0 if found is None else found.count,
+        total=0 if found is None else found.total,
         clusters=clusters,
     )
 
@@ -128,8 +130,8 @@ def places(service: Service) -> Places:
     return Places(ids=ids, latitudes=latitudes, longitudes=longitudes)
 
 
-def _serialize(number: int, members: list[Member]) -> Cluster:
-    kept = kept_of(members)
+def _serialize(number: int, members: list[Member], least: float) -> Cluster:
+    kept = kept_of(members, least)
     first = members[0].photo
     photos = []
     for photo, cosine in members[:MAX_MEMBERS]:
