@@ -93,8 +93,9 @@ def write_duplicates(
     """Write the clusters of photos that hang together by cosines of at least `min_cosine`, as a table.
 
     In a cluster, which photos of one scene form too, the photo to keep comes first, see `find_duplicates`, and every
-    one has its cosine to that one. `rest` is a text to write besides: the paths of all others that are there, one a
-    line; see `kept_of`. Prints how many there are. Raises UserError as `find_duplicates`, and for a file that cannot be written.
+    one has its cosine to that one. `rest` is a text to write besides: the paths of those that are not kept, one a line,
+    see `rest_of`. Prints how many there are. Raises UserError as `find_duplicates`, and for a file that cannot be
+    written.
     """
     # Meanwhile nobody gives the descriptors other keys.
     with library.writing():

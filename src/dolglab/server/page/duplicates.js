@@ -96,7 +96,7 @@ function group(cluster) {
     }
     const others = photos.filter((photo) => photo.there && !kept.has(photo.id));
     const unlisted = size - photos.length;
-    const more = unlisted ? ` ${count(unlisted, "more photo")} not shown here ${unlisted === 1 ? "is" : "are"} on the list.` : "";
+    const more = unlisted ? ` ${count(unlisted, "photo")} more than is shown: a higher cosine makes smaller groups.` : "";
     note.textContent = others.length
       ? `${count(others.length, "photo")} not kept, ${bytes(others.reduce((sum, photo) => sum + photo.bytes, 0))}.${more}`
       : `All are kept.${more}`;
