@@ -7,6 +7,7 @@ left open.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -19,7 +20,7 @@ DATE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d)?)?)?)?")
 FIRST = "0001-01-01T00:00:00"
 # Behind every text that begins so.
 LAST = "\U0010ffff"
-Condition = tuple[str, list[str | float]]
+Condition = tuple[str, list[object]]
 
 
 def condition_of(column: str, value: str) -> Condition:
@@ -74,12 +75,18 @@ def _number(text: str, otherwise: float) -> float | None:
         return None
 
 
-def where_of(filters: Mapping[str, str]) -> Condition:
-    """SQL on a row of `photo`: whether it passes all filters."""
-    parts: list[str] = []
-    values: list[str | float] = []
+def where_of(filters: Mapping[str, str], folder: str = "") -> Condition:
+    """SQL on a row of `photo`, with its values: whether it passes all filters, and lies below a folder.
+
+    Raises UserError as `condition_of`.
+    """
+    parts, values = ["TRUE"], list[object]()
     for column, value in filters.items():
         condition, own = condition_of(column, value)
         parts.append(f"id IN (SELECT photo FROM field WHERE name = ? AND {condition})")
         values += [column, *own]
-    return " AND ".join(parts) or "TRUE", values
+    if folder:
+        # 0 comes right after /.
+        parts.append("name > ? AND name < ?")
+        values += [os.fsencode(f"{folder}/"), os.fsencode(f"{folder}0")]
+    return " AND ".join(parts), values
