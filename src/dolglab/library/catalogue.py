@@ -287,16 +287,10 @@ class Catalogue:
         values = {"name": name, "limit": limit, "containing": pattern}
         return list(self._rows(partial(value_of, str), DISTINCT.format(column=column, where=where), values))
 
-    def places(self) -> tuple[list[int], list[float], list[float]]:
-        """Numbers of the photos that can be found and say where they were taken, their latitudes and longitudes."""
+    def places(self) -> list[tuple[int, float, float]]:
+        """Number, latitude and longitude of each photo that can be found and says where it was taken."""
         found = self._rows(_place, PLACES, {"latitude": LATITUDE, "longitude": LONGITUDE})
-        ids, latitudes, longitudes = list[int](), list[float](), list[float]()
-        for place in found:
-            if place is not None:
-                ids.append(place[0])
-                latitudes.append(place[1])
-                longitudes.append(place[2])
-        return ids, latitudes, longitudes
+        return [place for place in found if place is not None]
 
     @contextmanager
     def change(self) -> Iterator[Change]:

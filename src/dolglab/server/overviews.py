@@ -66,9 +66,9 @@ class Choice(BaseModel):
 class Places(BaseModel):
     """Where photos were taken: three lists of one length."""
 
-    ids: list[int]
-    latitudes: list[float] = Field(description="Degrees, north positive.")
-    longitudes: list[float] = Field(description="Degrees, east positive.")
+    ids: tuple[int, ...]
+    latitudes: tuple[float, ...] = Field(description="Degrees, north positive.")
+    longitudes: tuple[float, ...] = Field(description="Degrees, east positive.")
 
 
 class Paths(Response):
@@ -126,7 +126,8 @@ def rest(service: Service, choice: Choice) -> Paths:
 @router.get("/places", responses=errors(*GUARDED))
 def places(service: Service) -> Places:
     """Say where the photos were taken whose columns `latitude` and `longitude` say so."""
-    ids, latitudes, longitudes = service.finder.library.catalogue.places()
+    found = service.finder.library.catalogue.places()
+    ids, latitudes, longitudes = zip(*found, strict=True) if found else ((), (), ())
     return Places(ids=ids, latitudes=latitudes, longitudes=longitudes)
 
 

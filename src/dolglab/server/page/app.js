@@ -27,8 +27,10 @@ function fail(error) {
 
 async function describe() {
   try {
-    const { photos, model } = await about();
+    const { photos, model, columns } = await about();
     $("about").textContent = `${photos.toLocaleString("en")} ${photos === 1 ? "photo" : "photos"} · ${model}`;
+    const named = columns.map(({ name }) => name);
+    $("places-link").hidden = !(named.includes("latitude") && named.includes("longitude"));
   } catch (error) {
     $("about").textContent = "";
     fail(error);
