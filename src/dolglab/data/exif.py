@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -32,15 +33,15 @@ def exif_columns(data: bytes) -> dict[str, str]:
     `taken` is DateTimeOriginal in ISO 8601, with OffsetTimeOriginal where that is there; the others are degrees, north
     and east positive. Never raises an error.
     """
-    try:
-        block = _exif_block(data)
-        if not block:
-            return {}
+    columns: dict[str, str] = {}
+    # Broken metadata make Pillow raise nearly anything; the pixels may be whole, and the other directory too.
+    with suppress(Exception):
         exif = Image.Exif()
-        exif.load(block)
-        return {**_taken(exif.get_ifd(IFD.Exif)), **_place(exif.get_ifd(IFD.GPSInfo))}
-    except Exception:  # Broken metadata make Pillow raise nearly anything; the pixels may be whole.
-        return {}
+        exif.load(_exif_block(data) or b"")
+        for directory, read in ((IFD.Exif, _taken), (IFD.GPSInfo, _place)):
+            with suppress(Exception):
+                columns |= read(exif.get_ifd(directory))
+    return columns
 
 
 def _exif_block(data: bytes) -> bytes | None:
@@ -94,10 +95,12 @@ def _place(ifd: dict[int, Any]) -> dict[str, str]:
 
 
 def _degrees(parts: Any, ref: str, refs: str, most: int) -> float | None:
-    """Decimal degrees of degrees, minutes and seconds, the last of which may be missing; None of what is no angle."""
+    """Decimal degrees of degrees, minutes and seconds, the last of which may miss; None of what is no angle."""
     if parts is None or ref not in tuple(refs):
         return None
-    degrees, minutes, seconds = (*map(float, parts), 0.0, 0.0)[:3]
+    # Pillow gives a single number as such.
+    several = parts if isinstance(parts, tuple) else (parts,)
+    degrees, minutes, seconds = (*map(float, several), 0.0, 0.0)[:3]
     value = degrees + minutes / 60 + seconds / 3600
     # 0/0 is no number, and nothing is below 0; rounding may give 60.
     if not (math.isfinite(value) and min(degrees, minutes, seconds) >= 0 and max(minutes, seconds) <= 60):

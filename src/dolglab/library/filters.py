@@ -16,6 +16,8 @@ from dolglab.data.exif import LONGITUDE, TAKEN
 from dolglab.errors import UserError
 
 DATE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d)?)?)?)?")
+# To SQLite every text is a number, most of them 0.
+NUMBER = "(value GLOB '[0-9]*' OR value GLOB '[-+.][0-9]*')"
 # What a date of fewer parts lacks, to see whether there is such a date.
 FIRST = "0001-01-01T00:00:00"
 # Behind every text that begins so.
@@ -30,8 +32,8 @@ def condition_of(column: str, value: str) -> Condition:
 
     >>> condition_of("year", "1900")
     ('value = ?', ['1900'])
-    >>> condition_of("latitude", "43..44.5")
-    ("(value = ? OR value GLOB '[-+.0-9]*' AND CAST(value AS REAL) BETWEEN ? AND ?)", ['43..44.5', 43.0, 44.5])
+    >>> condition_of("latitude", "43..44.5")[1]
+    ['43..44.5', 43.0, 44.5]
     """
     low, dots, high = value.partition("..")
     if column == TAKEN:
@@ -43,7 +45,7 @@ def condition_of(column: str, value: str) -> Condition:
     # Around the other side of the world.
     within = "NOT BETWEEN ? AND ?" if column == LONGITUDE and first > last else "BETWEEN ? AND ?"
     bounds = (last, first) if column == LONGITUDE and first > last else (first, last)
-    return f"(value = ? OR value GLOB '[-+.0-9]*' AND CAST(value AS REAL) {within})", [value, *bounds]
+    return f"(value = ? OR {NUMBER} AND CAST(value AS REAL) {within})", [value, *bounds]
 
 
 def _period(value: str, first: str, last: str) -> Condition:
