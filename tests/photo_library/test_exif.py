@@ -96,7 +96,7 @@ def test_places_are_left_out_where_nobody_shall_know_them(root: Path, capsys: py
     # And from then on.
     embed_places([], str(folder), again=True)
     assert dict(photo(folder, "a.jpg").metadata) == {}
-    assert "place" not in capsys.readouterr().out
+    assert "--no-exif" not in capsys.readouterr().out
     library = Library(folder)
     assert library.catalogue.columns() == ["taken"]
     read_exif(library)
