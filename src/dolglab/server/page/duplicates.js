@@ -1,9 +1,10 @@
 // Near-duplicates of the library: groups, the photo of each to keep, and a list of the others. Nothing is deleted here.
 
-import { call, fileName, json, picture } from "./api.js";
+import { call, fileName, json } from "./api.js";
 import { openPhoto } from "./detail.js";
 import { $, element } from "./dom.js";
 import { about } from "./library.js";
+import { Thumbnails } from "./thumbnails.js";
 import { go, searchLike } from "./views.js";
 
 const PAGE = 20;
@@ -12,9 +13,9 @@ const PATIENCE = 400;
 const QUICK = 5;
 const KEY = "duplicates";
 
-const view = { least: 0.98, page: 1, stop: null, addresses: [] };
+const view = { least: 0.98, page: 1, stop: null };
 const choices = recalled();
-const seen = new IntersectionObserver(arrived, { rootMargin: "400px" });
+const thumbnails = new Thumbnails();
 
 /** See views.js. With `least`, the cosine from which on photos are duplicates, and `page`, from 1. */
 export async function show(parameters) {
@@ -63,8 +64,7 @@ async function ask(again, signal) {
 }
 
 function draw(found) {
-  seen.disconnect();
-  view.addresses.splice(0).forEach(URL.revokeObjectURL);
+  thumbnails.clear();
   const { total, photos, compared, outdated } = found;
   const pages = Math.max(1, Math.ceil(total / PAGE));
   if (view.page > pages) return go("duplicates", { least: view.least, page: pages });
@@ -110,13 +110,8 @@ function group(cluster) {
 function card(photo, among, changed) {
   const shot = element("button", { type: "button", className: "shot", "aria-label": `Look at ${photo.name}` });
   shot.onclick = () => openPhoto(photo.id, among.map(({ id }) => id)).catch(fail);
-  if (photo.there) {
-    shot.dataset.photo = photo.id;
-    seen.observe(shot);
-  } else {
-    shot.textContent = "The file is gone";
-    shot.disabled = true;
-  }
+  shot.append(photo.there ? thumbnails.image(photo) : "The file is gone");
+  shot.disabled = !photo.there;
   const box = element("input", { type: "checkbox", disabled: !photo.there, "aria-label": `Keep ${photo.name}` });
   box.onchange = () => {
     choose(photo, box.checked);
@@ -179,17 +174,6 @@ async function download(form) {
     say(`${fileName(answer)} is downloaded: ${count(lines, "photo")} that need not be kept. Nothing was deleted.`);
   } catch (error) {
     fail(error);
-  }
-}
-
-function arrived(entries) {
-  for (const { target, isIntersecting } of entries) {
-    if (!isIntersecting) continue;
-    seen.unobserve(target);
-    picture(`api/photos/${target.dataset.photo}/thumbnail`).then((address) => {
-      view.addresses.push(address);
-      target.append(element("img", { alt: "", src: address }));
-    }, () => target.append("no picture"));
   }
 }
 

@@ -3,6 +3,7 @@
 import { json } from "./api.js";
 import { $, element } from "./dom.js";
 import { about } from "./library.js";
+import { isRange, range } from "./range.js";
 
 // In the place of a column's name, which is never empty.
 const FOLDER = "";
@@ -12,7 +13,7 @@ const LISTED = 50, PROPOSED = 20, PAUSE = 150;
 /** Makes the fields; `changed()` is called when a person changed one. */
 export async function build(changed) {
   const [{ columns }, { folders }] = await Promise.all([about(), json(`api/folders?limit=${LISTED + 1}`)]);
-  const fields = columns.map(({ name, values }) => values ? choice(name, values.map((value) => [value, value || "(empty)"]))
+  const fields = columns.map(({ name, values }) => isRange(name) ? range(name) : values ? choice(name, values.map((value) => [value, value || "(empty)"]))
     : proposed(name, async (containing) => (await json(`api/values?${query({ column: name, containing })}`)).values));
   if (folders.length > LISTED) {
     fields.unshift(proposed("Folder", async (containing) => names((await json(`api/folders?${query({ containing })}`)).folders)));

@@ -1,9 +1,10 @@
 // Where the photos were taken: an offline map, without tiles. A click or a box selects photos, which are shown below.
 
-import { json, picture } from "./api.js";
+import { json } from "./api.js";
 import { openPhoto } from "./detail.js";
 import { $, element } from "./dom.js";
 import { Projection, scaleBar, steps } from "./geography.js";
+import { Thumbnails } from "./thumbnails.js";
 import { go, searchLike } from "./views.js";
 
 // Photos that are shown of a selection, pixels around a click that it selects, and those of a drag that is none.
@@ -12,7 +13,8 @@ const NEAR = 8;
 const STILL = 4;
 
 const canvas = $("places-map");
-const state = { places: null, map: null, drag: null, chosen: [], bounds: null, addresses: [] };
+const state = { places: null, map: null, drag: null, chosen: [], bounds: null };
+const thumbnails = new Thumbnails();
 
 /** See views.js. */
 export async function show() {
@@ -104,7 +106,7 @@ function select(ids, bounds) {
   const all = `${length.toLocaleString("en")} photos say where they were taken.`;
   $("places-said").textContent = bounds ? `${ids.length.toLocaleString("en")} of ${all.replace("say", "that say").replace(".", "")} are selected.` : all;
   $("places-search").hidden = $("places-clear").hidden = !bounds;
-  state.addresses.splice(0).forEach(URL.revokeObjectURL);
+  thumbnails.clear();
   $("places-photos").replaceChildren(...ids.slice(0, SHOWN).map(card));
   const more = ids.length - SHOWN;
   $("places-more").textContent = more > 0 ? `${more.toLocaleString("en")} more: select a smaller part.` : "";
@@ -121,14 +123,11 @@ function selectBox(x, y, width, height) {
 }
 
 function card(id) {
-  const shot = element("button", { type: "button", className: "shot", "aria-label": `Look at photo ${id}` });
+  const image = thumbnails.image({ id, name: "" });
+  const shot = element("button", { type: "button", className: "shot", "aria-label": `Look at photo ${id}` }, image);
   shot.onclick = () => openPhoto(id, state.chosen.slice(0, SHOWN)).catch(fail);
   const file = element("p", { className: "file" });
   const taken = element("p", { className: "soft" });
-  picture(`api/photos/${id}/thumbnail`).then((address) => {
-    state.addresses.push(address);
-    shot.append(element("img", { alt: "", src: address }));
-  }, () => shot.append("no picture"));
   json(`api/photos/${id}`).then((photo) => {
     shot.setAttribute("aria-label", `Look at ${photo.name}`);
     file.textContent = file.title = photo.name;
