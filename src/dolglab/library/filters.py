@@ -51,7 +51,7 @@ def condition_of(column: str, value: str) -> Condition:
 def _period(value: str, first: str, last: str) -> Condition:
     if not all(_is_date(end) for end in (first, last) if end) or not (first or last):
         if ".." in value:
-            raise UserError(f"{TAKEN}={value}: a period is of dates such as 2019, 2019-07 or 2019-07-04, one or two")
+            raise UserError(f"{TAKEN}={value}: a period is a date such as 2019, 2019-07 or 2019-07-04, or FROM..TO")
         return "value = ?", [value]
     # Of photos of which less is known than was asked for, those that may be of that time.
     coarser = [first[:size] for size in (4, 7, 10) if size < len(first)]

@@ -122,7 +122,7 @@ function card(photo, among, changed) {
     changed();
     showChoices();
   };
-  const like = element("button", { type: "button", "aria-label": `More like ${photo.name}` }, "More like this");
+  const like = element("button", { type: "button", className: "more link", "aria-label": `More like this: ${photo.name}` }, "More like this");
   like.onclick = () => searchLike(photo.id);
   const pixels = photo.file_width ? `${photo.file_width} × ${photo.file_height}` : "pixels unknown";
   const alike = photo.identical ? "the same bytes" : photo === among[0] ? "" : `cosine ${photo.cosine.toFixed(3)}`

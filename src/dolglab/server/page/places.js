@@ -133,7 +133,7 @@ function card(id) {
     file.textContent = file.title = photo.name;
     taken.textContent = photo.metadata.taken?.replace("T", " ") ?? "";
   }, fail);
-  const like = element("button", { type: "button" }, "More like this");
+  const like = element("button", { type: "button", className: "more link" }, "More like this");
   like.onclick = () => searchLike(id);
   return element("li", { className: "card" }, shot, element("div", { className: "facts" }, file, taken, like));
 }

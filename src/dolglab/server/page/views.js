@@ -38,7 +38,10 @@ export function searchLike(id) {
 /** Shows the view that the address names, now and whenever that changes; `failed(error)` where one cannot be shown. */
 export function start(failed) {
   const opened = () => follow().catch(failed);
-  addEventListener("hashchange", opened);
+  addEventListener("hashchange", () => {
+    $("failed").hidden = true;
+    opened();
+  });
   return opened();
 }
 
