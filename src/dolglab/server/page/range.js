@@ -20,7 +20,8 @@ export function range(column) {
     },
     set(value) {
       const [low, high = low] = value.split("..");
-      [ends[0].value, ends[1].value] = [low, high];
+      // Who is typing is not disturbed.
+      for (const [end, given] of [[ends[0], low], [ends[1], high]]) if (end !== document.activeElement) end.value = given;
     },
   });
   field.dataset.column = column;
