@@ -126,7 +126,7 @@ def rest(service: Service, choice: Choice) -> Paths:
 @router.get("/places", responses=errors(*GUARDED))
 def places(service: Service) -> Places:
     """Say where the photos were taken whose columns `latitude` and `longitude` say so."""
-    found = service.finder.library.catalogue.places()
+    found = service.places()
     ids, latitudes, longitudes = zip(*found, strict=True) if found else ((), (), ())
     return Places(ids=ids, latitudes=latitudes, longitudes=longitudes)
 

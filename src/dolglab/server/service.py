@@ -117,6 +117,8 @@ class SearchService:
         self._exports = SerialExecutor("exports", EXPORTS)
         self._changes = FairLimiter("changes", CHANGES)
         self.duplicates = DuplicateSearch(finder.library)
+        # Of one version of the library.
+        self._places = lru_cache(1)(lambda version: finder.library.catalogue.places())
         self._write_lock = threading.Lock()
         # Size and time of change are part of the key: another file under the same name is another thumbnail.
         self._thumbnail = lru_cache(CACHED_THUMBNAILS)(
@@ -208,6 +210,10 @@ class SearchService:
         photo = self.photo(number)
         photo_files.check_unchanged(photo)
         return self._pictures(lambda: photo_files.photo_jpeg(photo, SCREEN_SIDE))
+
+    def places(self) -> list[tuple[int, float, float]]:
+        """Where photos were taken, see `Catalogue.places`."""
+        return self._places(self.finder.library.catalogue.version())
 
     def add(self, data: bytes, name: str, metadata: Columns) -> Photo:
         """Store and embed a photo."""
