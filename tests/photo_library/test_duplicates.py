@@ -78,6 +78,76 @@ def test_equal_descriptors_are_one_cluster_within_cells_too(tmp_path: Path) -> N
     assert [row["cluster"] for row in table(tmp_path / "d.csv")] == ["1"] * 500
 
 
+def kept(tmp_path: Path, photos: list[Photo], rows: np.ndarray, least: float = 0.98) -> tuple[list[str], list[str]]:
+    """Names of the photos to keep, and of those on the list of the others."""
+    library = library_of(tmp_path / "library", photos, rows)
+    write_duplicates(library, tmp_path / "d.csv", least, rest=tmp_path / "rest.txt")
+    library.close()
+    named = [row["photo"] for row in table(tmp_path / "d.csv") if row["keep"] == "yes"]
+    return named, (tmp_path / "rest.txt").read_text().splitlines()
+
+
+def files(tmp_path: Path, *names: str) -> list[str]:
+    for name in names:
+        (tmp_path / name).touch()
+    return [str(tmp_path / name) for name in names]
+
+
+SAME = np.repeat(unit(1, 8), 4, axis=0)
+
+
+def test_kept_is_most_pixels_then_the_largest_then_the_oldest_then_the_first(tmp_path: Path) -> None:
+    a, b, c, d = files(tmp_path, "a", "b", "c", "d")
+    best = [
+        Photo(a, 9, 1, (9, 9), stored=(30, 40)),
+        Photo(b, 5, 3, (9, 9), stored=(50, 40)),
+        Photo(c, 7, 4, (9, 9), stored=(40, 50)),
+        Photo(d, 7, 3, (9, 9), stored=(40, 50)),
+    ]
+    assert kept(tmp_path / "1", best, SAME) == ([d], [c, b, a])
+    assert kept(tmp_path / "2", [Photo(name, 1, 1, (9, 9), stored=(9, 9)) for name in (c, a, b)], SAME[:3]) == (
+        [a],
+        [b, c],
+    )
+
+
+def test_where_files_pixels_are_not_known_of_all_those_described_count(tmp_path: Path) -> None:
+    a, b = files(tmp_path, "a", "b")
+    photos = [Photo(a, 1, 1, (9, 9), stored=(9, 9)), Photo(b, 2, 1, (9, 9))]
+    assert kept(tmp_path, photos, SAME[:2]) == ([b], [a])
+    rows = table(tmp_path / "d.csv")
+    assert [(row["width"], row["height"], row["bytes"]) for row in rows] == [("", "", "2"), ("9", "9", "1")]
+
+
+def test_a_photo_that_is_gone_is_not_the_one_to_keep(tmp_path: Path) -> None:
+    a, b = files(tmp_path, "a", "b")
+    gone = str(tmp_path / "gone")
+    photos = [Photo(gone, 99, 1, (99, 99), stored=(99, 99)), Photo(a, 1, 1, (1, 1)), Photo(b, 2, 1, (1, 1))]
+    assert kept(tmp_path, photos, SAME[:3]) == ([b], [a])
+    photos = [Photo(gone, 1, 1, (1, 1)), Photo(f"{gone} too", 2, 1, (1, 1))]
+    assert kept(tmp_path / "none there", photos, SAME[:2]) == ([], [])
+
+
+def test_the_ends_of_a_chain_are_both_kept(tmp_path: Path) -> None:
+    """Of three photos in a row only neighbours are alike."""
+    angles = np.deg2rad([0, 8, 16])
+    rows = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+    a, b, c = files(tmp_path, "a", "b", "c")
+    photos = [Photo(name, size, 1, (1, 1)) for name, size in ((a, 3), (b, 2), (c, 1))]
+    assert kept(tmp_path, photos, rows) == ([a, c], [b])
+
+
+def test_the_surest_clusters_come_first(tmp_path: Path) -> None:
+    library = library_of(tmp_path / "library", [Photo(f"/{row}", 1, 1) for row in range(90)], near_copies())
+    write_duplicates(library, tmp_path / "d.csv", 0.99)
+    least: dict[int, float] = {}
+    for row in table(tmp_path / "d.csv"):
+        cluster = int(row["cluster"])
+        least[cluster] = min(least.get(cluster, 1.0), float(row["cosine"]))
+    assert list(least) == list(range(1, len(least) + 1))
+    assert list(least.values()) == sorted(least.values(), reverse=True)
+
+
 def test_names_come_back_as_they_are_on_disk(tmp_path: Path) -> None:
     names = ['/a, "b"\n\udce9.jpg', "/🙂.jpg", "/other.jpg"]
     library = library_of(tmp_path / "library", [Photo(name, 1, 1, (1, 1)) for name in names], unit(3, 8)[[0, 0, 1]])

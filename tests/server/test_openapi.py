@@ -16,16 +16,23 @@ OPERATIONS = [
     ("POST", "/api/search"),
     ("POST", "/api/rerank"),
     ("POST", "/api/explain"),
+    ("GET", "/api/photos"),
     ("GET", "/api/photos/{id}"),
     ("GET", "/api/photos/{id}/thumbnail"),
     ("GET", "/api/photos/{id}/image"),
+    ("GET", "/api/folders"),
+    ("GET", "/api/values"),
     ("POST", "/api/photos"),
     ("DELETE", "/api/photos/{id}"),
     ("POST", "/api/marks/export"),
+    ("GET", "/api/duplicates"),
+    ("POST", "/api/duplicates/rest"),
+    ("GET", "/api/places"),
     ("GET", "/api/health"),
     ("GET", "/api/library"),
     ("GET", "/api/metrics"),
 ]
+NOTHING_ASKED = ("/api/health", "/api/library", "/api/metrics")
 
 
 @pytest.fixture
@@ -47,7 +54,7 @@ def test_every_operation_is_tried(api: BaseSchema) -> None:
         for method, path in OPERATIONS
         for mode in GenerationMode
         # What takes nothing cannot be given anything wrong.
-        if mode.is_positive or method != "GET" or "{" in path
+        if mode.is_positive or path not in NOTHING_ASKED
     ],
 )
 def test_answers_are_as_described(api: BaseSchema, query: bytes, method: str, path: str, mode: GenerationMode) -> None:

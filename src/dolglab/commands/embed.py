@@ -25,6 +25,7 @@ DAMAGED = "Describe damaged JPEGs too, as far as they can be read."
 EXCLUDE = "A name, or a path below the folder, that is left out, such as thumbs or '2019/*.png'; may be repeated."
 AGAIN = "Describe these photos anew, also those that have not changed; without any, all of the library."
 KEEP = "Keep local features too, of photos that are described: verifying answers then opens no photo."
+NO_EXIF = "Hold no date and place of photos' EXIF, and take out those that the library holds: for what is passed on."
 PLAN = "Say what there is to do, how long it takes and how large it gets; do nothing."
 
 
@@ -48,6 +49,7 @@ def main(
     exclude: Annotated[list[str] | None, typer.Option(help=EXCLUDE)] = None,
     again: Annotated[bool, typer.Option("--again", help=AGAIN)] = False,
     keep_local: Annotated[bool, typer.Option("--keep-local", help=KEEP)] = False,
+    no_exif: Annotated[bool, typer.Option("--no-exif", help=NO_EXIF)] = False,
     plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
     allowed: Allow = None,
 ) -> None:
@@ -78,6 +80,7 @@ def main(
             again=again,
             plan=plan,
             keep_local=keep_local,
+            no_exif=no_exif,
         )
 
 

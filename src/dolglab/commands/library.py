@@ -9,11 +9,13 @@ import typer
 from dolglab.commands.typer_cli import Allow, user_errors
 
 NEAR = "Cosine from which on two photos are near-duplicates; what is right depends on the model."
+REST = "Write a text too, with the paths of the photos that need not be kept, one a line."
 EACH = "Compare each photo with each, also of 20,000 or more, which are compared within cells of like ones."
 SURE = "Cosine below which a photo is unknown; by default one that 95 % of photos with other names do not reach."
 PHOTOS = "Photos, by their paths or addresses or the ends of these, and folders of them."
 LABELLED = "A folder of embedded photos with one sub-folder a landmark."
 MARKS = "A table of marks that the page exported, named as what is right there; may be repeated."
+NO_EXIF = "Take date and place out, and take none in from now on; what --metadata gave stays."
 GONE = "Those whose files are no longer there, but for disks that are not mounted."
 
 Folder = Annotated[str, typer.Option(help="The library's folder.")]
@@ -60,12 +62,25 @@ def duplicates(
     out: Table = "duplicates.csv",
     min_cosine: Annotated[float, typer.Option("--least", help=NEAR)] = 0.98,
     exact: Annotated[bool, typer.Option("--exact", help=EACH)] = False,
+    rest: Annotated[str | None, typer.Option(help=REST)] = None,
 ) -> None:
-    """Write clusters of near-duplicates: cluster, photo, its cosine to the cluster's largest."""
+    """Write clusters of near-duplicates, the photo to keep first: most pixels, then the largest file, then the oldest.
+
+    A cluster's photos are listed with pixels, bytes, and their cosine to the one to keep. Nothing is deleted.
+    """
     from dolglab.library.duplicates import write_duplicates
     from dolglab.library.library import Library
 
-    write_duplicates(Library(library), out, min_cosine, exact)
+    write_duplicates(Library(library), out, min_cosine, exact, rest)
+
+
+@app.command()
+def exif(library: Folder, remove: Annotated[bool, typer.Option("--remove", help=NO_EXIF)] = False) -> None:
+    """Read date, place and pixel size from photos' files into a library of an earlier version, or take them out."""
+    from dolglab.library.exif import read_exif, remove_exif
+    from dolglab.library.library import Library
+
+    (remove_exif if remove else read_exif)(Library(library))
 
 
 @app.command()

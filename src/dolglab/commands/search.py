@@ -10,6 +10,7 @@ from dolglab.commands.typer_cli import Allow, Backend, run_command, user_errors
 
 LEAST = "Only photos with at least this cosine."
 RERANK = "spatial: verify the first answers by local features (RootSIFT), and put first those with most inliers."
+WHERE = "Only photos with this in a column: COLUMN=VALUE, LOW..HIGH, or taken=2019-05..2019-08; may be repeated."
 EXACT = "Compare all photos, also of a large library, where codes propose which are compared."
 EXPLAIN = "Say what each cosine is the sum of, and how many local features match; with --html, show them."
 
@@ -19,7 +20,7 @@ def main(
     library: Annotated[str, typer.Option(help="The library's folder.")],
     top: Annotated[int, typer.Option(help="Answers a query.", min=1)] = 20,
     box: Annotated[str | None, typer.Option(help="Search for this part alone: x1,y1,x2,y2 in pixels.")] = None,
-    where: Annotated[list[str] | None, typer.Option(help="Only photos with this in a column: COLUMN=VALUE.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help=WHERE)] = None,
     min_cosine: Annotated[float, typer.Option("--least", help=LEAST, min=-1, max=1)] = -1.0,
     rerank: Annotated[str | None, typer.Option(help=RERANK)] = None,
     exact: Annotated[bool, typer.Option("--exact", help=EXACT)] = False,

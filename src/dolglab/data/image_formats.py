@@ -146,6 +146,14 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
         yield start, place
 
 
+def jpeg_exif(data: bytes) -> bytes | None:
+    """The EXIF block of a JPEG, `EXIF_MARK` first; None where it has none."""
+    for start, end in _segments(data):
+        if data.startswith(EXIF_MARK, start + 4):
+            return data[start + 4 : end]
+    return None
+
+
 def jpeg_orientation(data: bytes, orientation: Orientation) -> int:
     """What a JPEG states, 1 (upright) to 8; 1 where that is ignored, or nothing is stated that can be read."""
     if orientation == "ignore" or data.find(EXIF_MARK, 0, jpeg_header_end(data)) < 0:

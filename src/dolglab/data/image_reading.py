@@ -136,6 +136,17 @@ def decode_shrunk(
     return _finish(shrink(pixels, max_side), profile)
 
 
+def stored_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width of an encoded image in pixels, not turned upright; None where its header cannot be read."""
+    try:
+        if size := jpeg_size(data, MAX_SHRINKING):
+            return size
+        width, height = open_picture(data, MAX_SHRINKING, MAX_SHRINKING).size
+        return height, width
+    except Exception:  # Broken headers make their readers raise nearly anything.
+        return None
+
+
 def decode_crop(
     data: bytes, crop: CropRange, size: int, rng: np.random.Generator, reading: Reading = READ_ALL
 ) -> Pixels:

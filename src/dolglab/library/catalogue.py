@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -17,12 +19,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from dolglab.data.exif import LATITUDE, LONGITUDE
 from dolglab.errors import UserError
 from dolglab.io import aside_of, fsync, is_utf8, sweep
 from dolglab.library.change import Change
 from dolglab.library.contents import Columns, Contents, Entry, Keys, Photo, Segment, key_of
+from dolglab.library.filters import where_of
 from dolglab.library.schema import (
     ADAPTED_FORMAT,
+    EXIF,
     FORMAT,
     LATER,
     LOCAL,
@@ -68,12 +73,21 @@ JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 # Rows that are fetched together.
 FETCHED = 1000
 # The different values of a column of the index, from one to the next, without a look at each photo.
+# `containing` is a pattern of LIKE.
 DISTINCT = """
 WITH RECURSIVE each (this) AS (
     SELECT MIN({column}) FROM field WHERE {where}
     UNION ALL
     SELECT (SELECT MIN({column}) FROM field WHERE {where} AND {column} > this) FROM each WHERE this IS NOT NULL
-) SELECT this FROM each WHERE this IS NOT NULL LIMIT :limit
+) SELECT this FROM each WHERE this IS NOT NULL AND this LIKE :containing ESCAPE '\\' LIMIT :limit
+"""
+# Photos that have a descriptor. The index over keys knows those that have none, and the one over names all others.
+FOUND = "id NOT IN (SELECT id FROM photo WHERE key IS NULL)"
+PLACES = """
+SELECT north.photo, north.value, east.value FROM field AS north
+    JOIN field AS east ON east.photo = north.photo AND east.name = :longitude
+    JOIN photo ON photo.id = north.photo AND photo.key IS NOT NULL
+    WHERE north.name = :latitude ORDER BY north.photo
 """
 
 
@@ -158,6 +172,10 @@ class Catalogue:
         with self._undamaged():
             return check_local(self.about(LOCAL))
 
+    def takes_exif(self) -> bool:
+        """Whether photos get the columns of their EXIF."""
+        return self.about(EXIF) is not False
+
     def mounts(self) -> list[str]:
         """Mount points of the disks that photos were on when they were embedded, other than the system's own."""
         with self._undamaged():
@@ -225,22 +243,54 @@ class Catalogue:
         """Photos that could not be read."""
         return (photo for photo, _ in self._select("reason IS NOT NULL ORDER BY name"))
 
-    def matching(self, filters: Columns) -> Keys:
-        """Keys of the descriptors of the photos whose metadata have all of these values, ascending."""
-        among = "id IN (SELECT photo FROM field WHERE name = ? AND value = ?)"
-        where = " AND ".join(["key IS NOT NULL", *[among] * len(filters)])
-        values = [part for pair in filters.items() for part in pair]
-        rows = self._rows(partial(value_of, int), f"SELECT key FROM photo WHERE {where} ORDER BY key", values)
-        return np.fromiter(rows, np.int64)
+    def matching(self, filters: Columns, folder: str = "") -> Keys:
+        """Keys of the descriptors of the photos that pass all of these filters, see `filters`, ascending.
+
+        With a `folder`, its path, those below it alone.
+        """
+        where, values = where_of(filters, folder)
+        query = f"SELECT key FROM photo WHERE key IS NOT NULL AND {where} ORDER BY key"
+        return np.fromiter(self._rows(partial(value_of, int), query, values), np.int64)
+
+    def count(self, filters: Columns, folder: str = "") -> int:
+        """How many photos that can be found pass, see `matching`."""
+        where, values = where_of(filters, folder)
+        (count,) = self._rows(partial(value_of, int), f"SELECT COUNT(*) FROM photo WHERE {FOUND} AND {where}", values)
+        return count
+
+    def page(self, offset: int, limit: int, filters: Columns, folder: str = "") -> list[Photo]:
+        """So many of the photos that can be found and pass, see `matching`, by their names, after `offset` of them."""
+        where, values = where_of(filters, folder)
+        # What is passed over is not read.
+        chosen = f"SELECT id FROM photo WHERE {FOUND} AND {where} ORDER BY name LIMIT ? OFFSET ?"
+        found = self._select(f"id IN ({chosen}) ORDER BY name", *values, limit, offset)
+        return [photo for photo, _ in found]
+
+    def folders(self) -> Counter[str]:
+        """How many photos that can be found lie in each folder, by its path without a / at its end."""
+        names = self._rows(_name, f"SELECT name FROM photo WHERE {FOUND}")
+        return Counter(name.rpartition("/")[0] for name in names)
 
     def columns(self) -> list[str]:
         """Names of the metadata that any photo has."""
-        return list(self._rows(partial(value_of, str), DISTINCT.format(column="name", where="TRUE"), {"limit": -1}))
+        return self._distinct("name", "TRUE")
 
-    def values(self, column: str, limit: int) -> list[str]:
-        """The different values of a column, in their order; no more than `limit`."""
-        distinct = DISTINCT.format(column="value", where="name = :name")
-        return list(self._rows(partial(value_of, str), distinct, {"name": column, "limit": limit}))
+    def values(self, column: str, limit: int, containing: str = "") -> list[str]:
+        """The different values of a column that contain a text, in their order; no more than `limit`.
+
+        Small and capital ASCII letters are the same.
+        """
+        return self._distinct("value", "name = :name", limit, containing, column)
+
+    def _distinct(self, column: str, where: str, limit: int = -1, containing: str = "", name: str = "") -> list[str]:
+        pattern = "%" + re.sub(r"([\\%_])", r"\\\1", containing) + "%"
+        values = {"name": name, "limit": limit, "containing": pattern}
+        return list(self._rows(partial(value_of, str), DISTINCT.format(column=column, where=where), values))
+
+    def places(self) -> list[tuple[int, float, float]]:
+        """Number, latitude and longitude of each photo that can be found and says where it was taken."""
+        found = self._rows(_place, PLACES, {"latitude": LATITUDE, "longitude": LONGITUDE})
+        return [place for place in found if place is not None]
 
     @contextmanager
     def change(self) -> Iterator[Change]:
@@ -288,9 +338,36 @@ def _name(row: Row) -> str:
 
 def _entry(row: Row) -> Entry:
     check_types(row, PHOTO)
-    name, size, changed, height, width, reason, metadata, *rest, key = row
-    shape, columns = check_shape(height, width), check_strings(parse_json(metadata))
-    return Photo(os.fsdecode(check_name(name)), size, changed, shape, reason, columns, *rest), key
+    (
+        name,
+        size,
+        changed,
+        height,
+        width,
+        reason,
+        metadata,
+        ctime,
+        digest,
+        stored_width,
+        stored_height,
+        exif,
+        number,
+        key,
+    ) = row
+    photo = Photo(
+        os.fsdecode(check_name(name)),
+        size,
+        changed,
+        check_shape(height, width),
+        reason,
+        check_strings(parse_json(metadata)),
+        ctime,
+        digest,
+        check_shape(stored_height, stored_width),
+        None if exif is None else check_strings(parse_json(exif)),
+        number,
+    )
+    return photo, key
 
 
 def _segment(row: Row) -> tuple[int, Segment | None]:
@@ -302,6 +379,16 @@ def _segment(row: Row) -> tuple[int, Segment | None]:
     if size is None or kind is None or not 0 < size < key_of(1):
         raise DamagedError(f"segment {number} has {size} descriptors, and the index {kind}")
     return check_segment(number), Segment(size, kind)
+
+
+def _place(row: Row) -> tuple[int, float, float] | None:
+    """A photo's number, latitude and longitude; None where a table says what is no place."""
+    check_types(row, (int, str, str))
+    try:
+        latitude, longitude = float(row[1]), float(row[2])
+    except ValueError:
+        return None
+    return (row[0], latitude, longitude) if abs(latitude) <= 90 and abs(longitude) <= 180 else None
 
 
 def _kept(row: Row) -> tuple[int, bytes]:

@@ -11,16 +11,25 @@ from typing import Any
 import numpy as np
 
 from dolglab.library.contents import Columns, Keys, Photo, key_of
-from dolglab.library.schema import KEPT, LOCAL, MOUNTS, about_of, check_segment, format_of, keeps_local, mounts_of
+from dolglab.library.schema import EXIF, KEPT, LOCAL, MOUNTS, about_of, check_segment, format_of, keeps_local, mounts_of
 
 # The ctime of a photo that is to be described anew, which no file has.
 TO_DESCRIBE = -1
 PUT = """
-INSERT INTO photo (name, size, changed, width, height, key, reason, ctime, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO photo (name, size, changed, width, height, key, reason, ctime, digest, stored_width, stored_height)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET size = excluded.size, changed = excluded.changed, width = excluded.width,
     height = excluded.height, key = excluded.key, reason = excluded.reason, ctime = excluded.ctime,
-    digest = excluded.digest
+    digest = excluded.digest, stored_width = excluded.stored_width, stored_height = excluded.stored_height
 """
+# Of a row of `photo` the columns that a person gave: those that the file's EXIF does not say, or says otherwise.
+GIVEN = """(
+    SELECT json_group_object(each.key, each.value) FROM json_each(photo.metadata) AS each WHERE each.value IS NOT (
+        SELECT own.value FROM json_each(COALESCE(photo.exif, '{}')) AS own WHERE own.key = each.key
+    )
+)"""
+SET_EXIF = f"UPDATE photo SET exif = :exif, metadata = json_patch(:exif, {GIVEN}) WHERE name = :name"
+FORGET_EXIF = f"UPDATE photo SET exif = NULL, metadata = {GIVEN} WHERE exif IS NOT NULL"
 
 
 class Change:
@@ -34,16 +43,19 @@ class Change:
     ) -> None:
         """Add photos, or describe them anew, each with its descriptor's key in the store; None of one without.
 
-        A photo that was there keeps its number and, where it is given none, its metadata. `local` are the photos' local
-        features, packed, where the library keeps some; older ones go.
+        A photo that was there keeps its number and, where it is given none, the columns that a person gave. `local` are
+        the photos' local features, packed, where the library keeps some; older ones go.
         """
+        takes_exif = about_of(self._db, EXIF) is not False
         for photo, key, features in zip(photos, keys, local or [None] * len(photos), strict=True):
-            height, width = photo.shape or (None, None)
+            (height, width), (high, wide) = photo.shape or (None, None), photo.stored or (None, None)
             values = os.fsencode(photo.name), photo.size, photo.changed, width, height, key, photo.reason
-            self._db.execute(PUT, (*values, photo.ctime, photo.digest))
+            self._db.execute(PUT, (*values, photo.ctime, photo.digest, wide, high))
             self._put_local(photo.name, features)
-            if photo.metadata:
-                self.set_metadata(photo.name, photo.metadata)
+            if takes_exif and photo.exif is not None:
+                self.set_exif(photo.name, photo.exif)
+            if given := photo.given:
+                self.set_metadata(photo.name, given)
 
     def keep_local(self, config: Mapping[str, object]) -> None:
         """Have the library keep local features of this kind; those of another kind go."""
@@ -63,9 +75,33 @@ class Change:
                 self._db.execute("INSERT INTO kept SELECT id, ? FROM photo WHERE name = ?", (features, value))
 
     def set_metadata(self, name: str, metadata: Columns) -> None:
-        """Give a photo metadata instead of those it had; nothing where it is not there."""
+        """Give a photo columns instead of those it had, but for what its EXIF says besides.
+
+        Nothing happens where it is not there.
+        """
         text = json.dumps(dict(metadata), ensure_ascii=False)
-        self._db.execute("UPDATE photo SET metadata = ? WHERE name = ?", (text, os.fsencode(name)))
+        self._db.execute(
+            "UPDATE photo SET metadata = json_patch(COALESCE(exif, '{}'), ?) WHERE name = ?", (text, os.fsencode(name))
+        )
+
+    def set_exif(self, name: str, exif: Columns) -> None:
+        """Give a photo the columns that its file says; those that a person gave stay, and count where both have one.
+
+        Nothing happens where it is not there.
+        """
+        text = json.dumps(dict(exif), ensure_ascii=False)
+        self._db.execute(SET_EXIF, {"exif": text, "name": os.fsencode(name)})
+
+    def set_stored(self, name: str, stored: tuple[int, int]) -> None:
+        """Note the height and width of the picture in a photo's file."""
+        values = (*stored, os.fsencode(name))
+        self._db.execute("UPDATE photo SET stored_height = ?, stored_width = ? WHERE name = ?", values)
+
+    def take_exif(self, taken: bool) -> None:
+        """Have photos get the columns of their EXIF from now on, or none have any."""
+        self.set_about(EXIF, taken)
+        if not taken:
+            self._db.execute(FORGET_EXIF)
 
     def set_ctimes(self, ctimes: Iterable[tuple[str, int | None]]) -> None:
         """Note, by name, when photos' files were changed last that are still as they were described."""

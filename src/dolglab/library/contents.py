@@ -29,9 +29,11 @@ class Photo:
         changed: when the file was changed last, in nanoseconds since 1970.
         shape: height and width in pixels, as described; None of one that could not be read.
         reason: why it could not be read; nothing where it could.
-        metadata: columns of a catalogue that was joined.
+        metadata: columns: those of its EXIF, and those that a person gave, which count where both have one.
         ctime: when the system changed its bytes or status last, in nanoseconds; None where that is not known.
         digest: of its bytes, see `digest_of`; None where that is not known.
+        stored: height and width in pixels of the file's picture, upright; None where that is not known.
+        exif: columns that the file itself says, see `exif_columns`; None where nobody looked.
         id: its number in the library; None before it is there.
     """
 
@@ -43,7 +45,20 @@ class Photo:
     metadata: Mapping[str, str] = field(default_factory=dict)
     ctime: int | None = None
     digest: bytes | None = None
+    stored: tuple[int, int] | None = None
+    exif: Mapping[str, str] | None = None
     id: int | None = None
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The columns that a person gave."""
+        own = self.exif or {}
+        return {column: value for column, value in self.metadata.items() if own.get(column) != value}
+
+    @property
+    def there(self) -> bool:
+        """Whether its file is still where it was; of an object store nobody asks."""
+        return "://" in self.name or os.path.isfile(self.name)
 
     def read(self) -> bytes:
         """Its file's bytes now. Raises as `PhotoFile.read`."""
@@ -72,8 +87,8 @@ class Answer:
 
     @property
     def there(self) -> bool:
-        """Whether its file is still where it was; of an object store nobody asks."""
-        return "://" in self.photo.name or os.path.isfile(self.photo.name)
+        """Whether its file is still where it was."""
+        return self.photo.there
 
 
 # L2-normalised descriptors, (n, dim), and the keys of some, (n,).
@@ -132,6 +147,16 @@ class Contents:
         if len(rows) and rows[-1] >= self.segments[number].size:
             raise UserError(f"the catalogue is damaged: it speaks of row {rows[-1]} of segment {number}")
         return rows
+
+
+def upright_size(size: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
+    """A file's height and width as they stand in its header, turned as the described `shape` is.
+
+    >>> upright_size((3000, 4000), (1024, 768))
+    (4000, 3000)
+    """
+    turned = (size[0] > size[1]) != (shape[0] > shape[1])
+    return (size[1], size[0]) if turned else size
 
 
 def key_of(number: int, row: int = 0) -> int:

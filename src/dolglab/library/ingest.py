@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dolglab.contracts import Colour, Decoding, Engine
+from dolglab.data.exif import LATITUDE
 from dolglab.data.image_errors import reason
 from dolglab.data.photos import PhotoFile
 from dolglab.data.sources import RAW_SUFFIXES
@@ -67,12 +68,14 @@ def embed_places(
     plan: bool = False,
     damaged: bool = False,
     keep_local: bool = False,
+    no_exif: bool = False,
 ) -> None:
     """Find photos, describe those that are new or changed, keep them in a library, and print what was done.
 
     The arguments are the options of `dolglab embed --help`; without `model`, `scales`, `max_side`, `colour` and
     `decoding` they are the library's, or a new one's `HOW`. With `keep_local`, or where the library does already, local
-    features are kept too. With `plan` it only prints what there is to do. Raises UserError for a person's mistake.
+    features are kept too; with `no_exif` the library holds no date and place of photos' EXIF. With `plan` it only
+    prints what there is to do. Raises UserError for a person's mistake.
     """
     if engine == "ray":
         if shard is not None:
@@ -131,6 +134,9 @@ def embed_places(
             _note_files(opened, files)
             if again:
                 opened.describe_anew((file.name for file in files.changed()), loaded.identity)
+            if no_exif:
+                with opened.change() as change:
+                    change.take_exif(False)
             if verifier is not None:
                 with opened.change() as change:
                     change.keep_local(verifier.config())
@@ -162,6 +168,9 @@ def embed_places(
             if outcome.further:
                 pages = f"{pluralize(sum(outcome.further.values()), 'further page')} of {len(outcome.further)}"
                 print(f"left out: {pages}, whose first is described, such as {next(iter(outcome.further))!r}")
+            if outcome.placed and opened.catalogue.takes_exif():
+                said = f"{pluralize(outcome.placed, 'photo')} with a place in the EXIF: columns latitude and longitude"
+                print(f"{said} (--no-exif leaves date and place out)")
             left = f", {outcome.bad} could not be read" if outcome.bad else ""
             done = f"{pluralize(outcome.added, 'photo')} described, {there} already there{left}"
             print(f"{done}: {len(opened)} in {library}")
@@ -285,12 +294,13 @@ class Intake:
         added: how many were described.
         unchanged: how many turned out to have the bytes that were described before.
         bad: how many could not be read.
+        placed: how many say in their EXIF where they were taken.
         further: by name, how many pages a file has beside the one that is described.
     """
 
     def __init__(self, library: Library) -> None:
         self.library = library
-        self.added = self.unchanged = self.bad = 0
+        self.added = self.unchanged = self.bad = self.placed = 0
         self.photos: list[Photo] = []
         self.ctimes: list[tuple[str, int | None]] = []
         self.descriptors: list[NDArray[np.float32]] = []
@@ -313,6 +323,7 @@ class Intake:
             self.ctimes.append((photo.name, photo.ctime))
         else:
             self.photos.append(photo)
+            self.placed += LATITUDE in (photo.exif or {})
             self.descriptors.append(descriptor)
             self.local.append(described.local)
         waiting = len(self.photos) + len(self.unread) + len(self.ctimes)

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from dolglab.concurrency import available_memory, prefetch_map
 from dolglab.data.colour import Pixels
+from dolglab.data.exif import exif_columns
 from dolglab.data.image_errors import BrokenImageError, MissingReaderError, OutOfMemoryError, TooLargeError, reason
 from dolglab.data.image_formats import read_header
-from dolglab.data.image_reading import Reading, decode_shrunk
+from dolglab.data.image_reading import Reading, decode_shrunk, stored_size
 from dolglab.data.photos import MIN_SIDE, PhotoFile, check_size, digest_of
 from dolglab.data.tiff import is_tiff, open_tiff
-from dolglab.library.contents import Photo
+from dolglab.library.contents import Photo, upright_size
 from dolglab.sharing.loading import LoadedExtractor
 
 # Photos that each thread reads ahead.
@@ -142,7 +143,10 @@ def _read(file: PhotoFile, max_side: int, reading: Reading) -> _Read:
                 header = read_header(data)
                 check_size(header.height, header.width)
         further = open_tiff(data).further if is_tiff(data) else 0
-        return _Read(replace(photo, shape=(height, width), digest=digest), pixels, further)
+        size = stored_size(data)
+        stored = None if size is None else upright_size(size, (height, width))
+        photo = replace(photo, shape=(height, width), digest=digest, stored=stored, exif=exif_columns(data))
+        return _Read(photo, pixels, further)
     except (BrokenImageError, OSError) as error:
         # A disk that was not there, a reader that was not installed, little memory: another time it may be read.
         may_pass = isinstance(error, OSError | MissingReaderError | OutOfMemoryError)

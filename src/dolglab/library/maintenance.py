@@ -208,7 +208,7 @@ def _merge_page(library: Library, source: Library, page: Sequence[Entry], change
     for (photo, _), old, new in zip(entries, there, newer, strict=True):
         if old is not None:
             first, last = (old[0], photo) if new else (photo, old[0])
-            change.set_metadata(photo.name, {**first.metadata, **last.metadata})
+            change.set_metadata(photo.name, {**first.given, **last.given})
     return sum(newer)
 
 

@@ -31,7 +31,10 @@ CREATE TABLE photo (
     reason TEXT,
     metadata TEXT NOT NULL DEFAULT '{}',
     ctime INTEGER,
-    digest BLOB
+    digest BLOB,
+    stored_width INTEGER,
+    stored_height INTEGER,
+    exif TEXT
 );
 CREATE TABLE field (name TEXT NOT NULL, value TEXT NOT NULL, photo INTEGER NOT NULL, PRIMARY KEY (name, value, photo))
     WITHOUT ROWID;
@@ -53,7 +56,7 @@ CREATE TRIGGER unkept AFTER DELETE ON photo BEGIN DELETE FROM kept WHERE photo =
 """
 KEPT_OBJECTS = {("table", "kept"), ("trigger", "unkept")}
 # Columns that came after the first libraries of this format, whose own get them with the next change.
-LATER = {"ctime": "INTEGER", "digest": "BLOB"}
+LATER = {"ctime": "INTEGER", "digest": "BLOB", "stored_width": "INTEGER", "stored_height": "INTEGER", "exif": "TEXT"}
 # What SQLite adds without being asked, with the text that makes it.
 OWN = {
     ("table", "sqlite_sequence"): "CREATE TABLE sqlite_sequence(name,seq)",
@@ -65,11 +68,13 @@ FORMAT, ADAPTED_FORMAT = 3, 4
 MOUNTS = "mounts"
 # What a library says of the local features that it keeps, see `SpatialVerifier.config`.
 LOCAL = "local"
+# Whether photos get the columns of their EXIF; where a library says nothing, they do.
+EXIF = "exif"
 Row = tuple[Any, ...]
 Types = tuple[type | tuple[type, type], ...]
-# What a photo's row says: name, size, changed, height, width, reason, metadata, ctime, digest, id, key.
+# What a photo's row says: name, size, changed, height, width, reason, metadata, `LATER`, id, key.
 WHOLE, TEXT = (int, NoneType), (str, NoneType)
-PHOTO: Types = (bytes, int, int, WHOLE, WHOLE, TEXT, str, WHOLE, (bytes, NoneType), int, WHOLE)
+PHOTO: Types = (bytes, int, int, WHOLE, WHOLE, TEXT, str, WHOLE, (bytes, NoneType), WHOLE, WHOLE, TEXT, int, WHOLE)
 # A segment's: number, size, kind; a dead key's has but that.
 SEGMENT: Types = (int, WHOLE, TEXT)
 MAX_DIM, MAX_SCALES, MAX_SCALE = 1 << 16, 64, 8.0

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dolglab.errors import UserError
 from dolglab.library.search_engine import SearchEngine
+from dolglab.server import overviews
 from dolglab.server.connections import (
     ACCEPTED_AT_ONCE,
     BoundedConnection,
@@ -62,7 +63,7 @@ def build_app(finder: SearchEngine, settings: Settings, decoder: IsolatedExecuto
     metrics = Metrics(finder.library.__len__)
     app.state.service = SearchService(finder, settings, decoder or build_decoder(settings))
     app.state.metrics = metrics
-    for router in ROUTERS:
+    for router in (*ROUTERS, overviews.router):
         app.include_router(router)
     _add_error_handlers(app, finder.library.folder)
     app.add_middleware(SecurityMiddleware, settings=settings, metrics=metrics)

@@ -16,6 +16,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -27,7 +28,7 @@ from dolglab.data.photos import digest_of, local_file
 from dolglab.data.sources import IMAGE_SUFFIXES
 from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
-from dolglab.library.contents import Columns, Descriptors, Photo
+from dolglab.library.contents import Descriptors, Photo
 from dolglab.library.library import Library
 from dolglab.library.naming import printable
 from dolglab.library.schema import check_names, parse_json
@@ -52,27 +53,23 @@ def find_photo(library: Library, number: int) -> Photo:
     raise HTTPException(404, f"the library has no photo {number}")
 
 
-def add_photo(
-    library: Library,
-    data: bytes,
-    name: str,
-    shape: tuple[int, int],
-    descriptor: Descriptors,
-    local: bytes | None,
-    metadata: Columns,
-) -> Photo:
+def add_photo(library: Library, data: bytes, described: Photo, descriptor: Descriptors, local: bytes | None) -> Photo:
     """Store a photo's file, its descriptor, (1, dim), and packed local features. The caller holds the library's lock.
+
+    What was `described` is called as the file shall be, or about so.
 
     A process that is killed between the two leaves a file that no search finds; `dolglab embed` of that folder takes
     it in. Raises HTTPException 507 where the disk does not take the photo.
     """
     folder = library.folder.resolve() / FOLDER
-    candidates = map(folder.joinpath, numbered_names(name))
+    candidates = map(folder.joinpath, numbered_names(described.name))
     path = next(path for path in candidates if not path.is_symlink() and not path.exists())
     try:
         _write_owned(path, data)
         file = local_file(path)
-        photo = Photo(file.name, file.size, file.changed, shape, None, metadata, file.ctime, digest_of(data))
+        photo = replace(
+            described, name=file.name, size=file.size, changed=file.changed, ctime=file.ctime, digest=digest_of(data)
+        )
         _insert(library, photo, descriptor, local)
     except OSError as error:
         raise HTTPException(507, f"the photo cannot be kept: {error.strerror}") from None
@@ -172,6 +169,17 @@ def check_unchanged(photo: Photo) -> None:
         raise HTTPException(410, "this photo has changed since it was described: embed its folder again")
 
 
+def read_photo(photo: Photo) -> bytes:
+    """The bytes of a photo's file. Raises HTTPException as `check_unchanged`, and 403 for an address not allowed."""
+    check_unchanged(photo)
+    try:
+        return photo.read()
+    except NotAllowedError:
+        raise not_allowed() from None
+    except OSError:
+        raise file_gone() from None
+
+
 def not_allowed() -> HTTPException:
     """The error for a photo at an address that only the library names."""
     return HTTPException(403, "this server does not open the address of this photo: serve --allow")
@@ -217,14 +225,7 @@ def training_zip(
             if query is not None:
                 rows.append((_write(archive, folder, taken, *query), query[0], "", "query"))
             for photo in right:
-                check_unchanged(photo)
-                try:
-                    data = photo.read()
-                except NotAllowedError:
-                    raise not_allowed() from None
-                except OSError:
-                    raise file_gone() from None
-                file = _write(archive, folder, taken, safe_name(photo.name, ".jpg"), data)
+                file = _write(archive, folder, taken, safe_name(photo.name, ".jpg"), read_photo(photo))
                 rows.append((file, short_name(photo.name), str(photo.id), "right"))
             rows += [("", short_name(photo.name), str(photo.id), "wrong") for photo in wrong]
             table = io.StringIO(newline="")

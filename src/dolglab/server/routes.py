@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Request, Response, UploadFile
 from fastapi import Path as PathParam
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
@@ -15,8 +15,8 @@ from fastapi.security import HTTPBearer
 from dolglab.data.photos import Box, read_box
 from dolglab.library.library import parse_filters
 from dolglab.server import schemas
-from dolglab.server.photo_files import folder_name, iterate_chunks, safe_name
-from dolglab.server.service import SearchService
+from dolglab.server.photo_files import folder_name, iterate_chunks, read_photo, safe_name
+from dolglab.server.service import SearchQuery, SearchService
 from dolglab.templates import template
 
 REASONS = {
@@ -25,6 +25,7 @@ REASONS = {
     403: "Not from there, or not on this server.",
     404: "No such photo.",
     408: "The rest of the request did not come.",
+    409: "Not found yet: ask again in a moment.",
     410: "The photo's file is gone, or another than was described.",
     413: "Too many bytes or pixels, or too long to decode.",
     422: "A field is missing or of another kind.",
@@ -51,6 +52,11 @@ def _parse_box(text: str) -> Box | None:
     return read_box(text) if text.strip() else None
 
 
+def _read_query(service: SearchService, photo: UploadFile | None, like: int | None, box: str) -> SearchQuery:
+    data = None if photo is None else schemas.read_upload(photo, service.settings.max_upload)
+    return service.query(data, like, _parse_box(box))
+
+
 async def _refuse_unknown_fields(request: Request) -> None:
     """Raise HTTPException 422 for a field of a form that the route does not have: it would do nothing, unseen."""
     known = [field.alias for field in request.scope["route"].dependant.body_params]
@@ -64,11 +70,17 @@ TOKEN = [Depends(HTTPBearer(auto_error=False, description="Where the server has 
 # Of routes that take a form.
 FORM = [Depends(_refuse_unknown_fields)]
 
+WHERE = f"{schemas.WHERE}: COLUMN=VALUE."
+BOX = "Only this part: x1,y1,x2,y2 in pixels of the upright photo; of the library's own, of its `width` and `height`."
 Service = Annotated[SearchService, Depends(_service)]
 Upload = Annotated[UploadFile, File(description=f"An image file: {schemas.FORMATS}.")]
-BoxField = Annotated[str, Form(description="Only this part: x1,y1,x2,y2 in pixels of the upright photo.")]
-WhereField = Annotated[list[str], Form(description="Only photos with this in a column: COLUMN=VALUE.")]
+LikeField = Annotated[schemas.Number | None, Form(description="Instead of a photo, the number of the library's own.")]
+BoxField = Annotated[str, Form(description=BOX)]
+FolderField = Annotated[str, Form(description="Only photos below this folder, see /api/folders.")]
+WhereField = Annotated[list[str], Form(description=WHERE)]
 Id = Annotated[int, PathParam(ge=1, le=schemas.MAX_ID, description="A photo's number in the library.")]
+Containing = Annotated[str, Query(max_length=200, description="Those that contain this text.")]
+Limit = Annotated[int, Query(ge=1, le=schemas.MAX_LISTED, description="No more than so many.")]
 Numbers = Annotated[list[schemas.Number], Form(max_length=schemas.MAX_MARKS)]
 
 search_router = APIRouter(prefix="/api", tags=["search"], dependencies=TOKEN)
@@ -105,20 +117,22 @@ class Prometheus(Response):
     media_type = "text/plain; version=0.0.4; charset=utf-8"
 
 
-@search_router.post("/search", dependencies=FORM, responses=errors(400, 408, 413, 422, *GUARDED))
+@search_router.post("/search", dependencies=FORM, responses=errors(400, 404, 410, 408, 413, 422, *GUARDED))
 def search(
     service: Service,
-    photo: Upload,
+    photo: Upload | None = None,
+    like: LikeField = None,
     box: BoxField = "",
     top: Annotated[schemas.Top, Form()] = 20,
     where: WhereField = [],  # noqa: B006 - FastAPI copies it
+    folder: FolderField = "",
     verify: Annotated[bool, Form(description="Order the first answers by matching local features.")] = False,
     exact: Annotated[schemas.Exact, Form()] = False,
 ) -> schemas.Found:
-    """Search the library for what a photo shows."""
+    """Search the library for what a photo shows: one that is sent, or one of its own, which is no answer to itself."""
     start = time.monotonic()
-    data = schemas.read_upload(photo, service.settings.max_upload)
-    descriptor, answers = service.search(data, _parse_box(box), top, parse_filters(where, "where"), verify, exact)
+    query = _read_query(service, photo, like, box)
+    descriptor, answers = service.search(query, top, parse_filters(where, "where"), folder, verify, exact)
     return schemas.Found(
         answers=schemas.serialize_answers(answers),
         exact=all(answer.exact for answer in answers),
@@ -127,7 +141,7 @@ def search(
     )
 
 
-@search_router.post("/rerank", responses=errors(400, 408, 413, 422, *GUARDED))
+@search_router.post("/rerank", responses=errors(400, 404, 408, 413, 422, *GUARDED))
 def rerank(service: Service, request: schemas.Rerank) -> schemas.Found:
     """Search again with the query moved towards what was marked right and away from what was marked wrong.
 
@@ -137,7 +151,10 @@ def rerank(service: Service, request: schemas.Rerank) -> schemas.Found:
     descriptor = schemas.parse_descriptor(request.descriptor, service.finder.library.identity["dim"])
     right = list(dict.fromkeys(request.right))
     wrong = [number for number in dict.fromkeys(request.wrong) if number not in right]
-    answers = service.rerank(descriptor, right, wrong, request.top, request.where, request.exact)
+    without = [] if request.like is None else [request.like]
+    answers = service.rerank(
+        descriptor, right, wrong, request.top, request.where, request.folder, request.exact, without
+    )
     return schemas.Found(
         answers=schemas.serialize_answers(answers, right, wrong),
         exact=all(answer.exact for answer in answers),
@@ -148,11 +165,49 @@ def rerank(service: Service, request: schemas.Rerank) -> schemas.Found:
 
 @search_router.post("/explain", dependencies=FORM, responses=errors(400, 404, 410, 408, 413, 422, *GUARDED))
 def explain(
-    service: Service, photo: Upload, id: Annotated[schemas.Number, Form()], box: BoxField = ""
+    service: Service,
+    id: Annotated[schemas.Number, Form()],
+    photo: Upload | None = None,
+    like: LikeField = None,
+    box: BoxField = "",
+    stacked: Annotated[bool, Form(description="Draw the matches from the one above to the one below.")] = False,
 ) -> schemas.Explained:
     """Say why a photo of the library is found for a query: matching local features, attention, terms of the cosine."""
-    data = schemas.read_upload(photo, service.settings.max_upload)
-    return schemas.serialize_explanation(service.explain(data, _parse_box(box), id))
+    return schemas.serialize_explanation(service.explain(_read_query(service, photo, like, box), id, stacked))
+
+
+@photo_router.get("/photos", responses=errors(400, 404, 422, *GUARDED))
+def photos(
+    service: Service,
+    offset: Annotated[int, Query(ge=0, le=schemas.MAX_ID, description="Photos that are passed over.")] = 0,
+    limit: Limit = 60,
+    where: Annotated[list[str], Query(description=WHERE)] = [],  # noqa: B006
+    folder: Annotated[str, Query(description="Only photos below this folder, see /api/folders.")] = "",
+) -> schemas.PhotoPage:
+    """List photos of the library that can be found, by their paths, some at a time."""
+    total, found = service.browse(offset, limit, parse_filters(where, "where"), folder)
+    return schemas.PhotoPage(total=total, photos=[schemas.serialize_photo(photo) for photo in found])
+
+
+@photo_router.get("/folders", responses=errors(422, *GUARDED))
+def folders(service: Service, containing: Containing = "", limit: Limit = 60) -> schemas.Folders:
+    """List folders of the library's photos, by their paths, under names that do not say where they lie."""
+    found = [schemas.Folder(name=name, photos=count) for name, count in service.folders.find(containing, limit + 1)]
+    return schemas.Folders(folders=found[:limit], more=len(found) > limit)
+
+
+@photo_router.get("/values", responses=errors(400, 422, *GUARDED))
+def values(
+    service: Service,
+    column: Annotated[str, Query(description="A column of the catalogue, see /api/library.")],
+    containing: Containing = "",
+    limit: Limit = 60,
+) -> schemas.Values:
+    """List the different values of a column, in their order."""
+    searched = service.finder.library
+    searched.check_filters({column: ""})
+    found = searched.catalogue.values(column, limit + 1, containing)
+    return schemas.Values(values=found[:limit], more=len(found) > limit)
 
 
 @photo_router.get("/photos/{id}", responses=errors(404, 422, *GUARDED))
@@ -202,12 +257,16 @@ def export(
     right: Numbers = [],  # noqa: B006 - FastAPI copies it
     wrong: Numbers = [],  # noqa: B006
     photo: Upload | None = None,
+    like: LikeField = None,
 ) -> Zip:
     """Download marks as a zip that `data=folder` trains on: a folder with the photos marked right, and the query's."""
     query = None
     if photo is not None:
         data = schemas.read_upload(photo, service.settings.max_upload)
         query = safe_name(photo.filename or "", service.header(data).suffix), data
+    elif like is not None:
+        known = service.photo(like)
+        query = safe_name(known.name, ".jpg"), read_photo(known)
     archive = service.export(name, query, right, wrong)
     file = f"{folder_name(name)}.zip"
     # A header takes ASCII alone; who knows RFC 5987 reads the name itself.
@@ -234,7 +293,7 @@ def library(service: Service) -> schemas.About:
         columns=[
             schemas.Column(name=name, values=some if len(some) <= MAX_VALUES else None) for name, some in values.items()
         ],
-        read_only=settings.read_only,
+        read_only=service.read_only,
         max_upload_bytes=settings.max_upload,
         max_pixels=settings.max_pixels,
     )

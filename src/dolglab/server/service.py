@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from queue import Full
 from typing import IO, ParamSpec, TypeVar
@@ -17,19 +19,23 @@ from fastapi import HTTPException
 
 from dolglab.data.addresses import NotAllowedError
 from dolglab.data.colour import Pixels
+from dolglab.data.exif import exif_columns
 from dolglab.data.image_errors import BrokenImageError
 from dolglab.data.image_formats import Header, read_header
 from dolglab.data.photos import Box, check_size, query_pixels
 from dolglab.errors import UserError
-from dolglab.library.contents import Answer, Columns, Descriptors, Photo
+from dolglab.library.catalogue import FILE
+from dolglab.library.contents import Answer, Columns, Descriptors, Photo, upright_size
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Library, LibraryBusy, LibraryLinked
-from dolglab.library.search_engine import SearchEngine, search_with_feedback
+from dolglab.library.search_engine import SearchEngine, search_with_feedback, stored_descriptors
 from dolglab.library.verifier import VERIFIED
 from dolglab.server import photo_files
+from dolglab.server.duplicates import DuplicateSearch
+from dolglab.server.folders import Folders
 from dolglab.server.isolation import IsolatedExecutor
 from dolglab.server.limits import FairLimiter
-from dolglab.server.schemas import check_header
+from dolglab.server.schemas import check_header, short_name
 from dolglab.server.security import Settings
 
 P = ParamSpec("P")
@@ -49,6 +55,26 @@ def build_decoder(settings: Settings) -> IsolatedExecutor:
     limits = settings.limits
     memory = DECODER + DECODED_PIXEL * settings.max_pixels
     return IsolatedExecutor(memory, limits.quick, limits.decoding, preload=("cv2",))
+
+
+@dataclass(frozen=True)
+class SearchQuery:
+    """What is searched for: bytes that a client sent, or a photo of the library; a box of it, in pixels.
+
+    Attributes:
+        data: the bytes.
+        like: the photo, which is not among its answers; its box is one of the photo as it was described.
+        box: x1, y1, x2, y2; None for the whole.
+    """
+
+    data: bytes | None = None
+    like: Photo | None = None
+    box: Box | None = None
+
+    @property
+    def numbers(self) -> list[int]:
+        """The number of the photo of the library, if it is one."""
+        return [] if self.like is None or self.like.id is None else [self.like.id]
 
 
 class SerialExecutor:
@@ -83,59 +109,87 @@ class SearchService:
     def __init__(self, finder: SearchEngine, settings: Settings, decoder: IsolatedExecutor) -> None:
         self.finder = finder
         self.settings = settings
+        self.folders = Folders(finder.library.catalogue)
         self._decoder = decoder
         self._searches = SerialExecutor("searches", SEARCHES)
         self._verifications = SerialExecutor("verifications", VERIFICATIONS)
         self._pictures = SerialExecutor("pictures", PICTURES)
         self._exports = SerialExecutor("exports", EXPORTS)
         self._changes = FairLimiter("changes", CHANGES)
+        self.duplicates = DuplicateSearch(finder.library)
+        # Of one version of the library.
+        self._places = lru_cache(1)(lambda version: finder.library.catalogue.places())
         self._write_lock = threading.Lock()
         # Size and time of change are part of the key: another file under the same name is another thumbnail.
         self._thumbnail = lru_cache(CACHED_THUMBNAILS)(
             lambda *photo: photo_files.photo_jpeg(Photo(*photo), THUMBNAIL_SIDE)
         )
 
+    def query(self, data: bytes | None, number: int | None, box: Box | None) -> SearchQuery:
+        """What is searched for: bytes, or a photo of the library by its number, one of them; a box of it."""
+        if (data is None) == (number is None):
+            raise HTTPException(422, "send either a photo, or as `like` the number of one of the library")
+        return SearchQuery(data, None if number is None else self.photo(number), box)
+
     def search(
-        self, data: bytes, box: Box | None, count: int, filters: Columns, verify: bool, exact: bool
+        self, query: SearchQuery, count: int, filters: Columns, folder: str, verify: bool, exact: bool
     ) -> tuple[Descriptors, list[Answer]]:
-        """The query's descriptor, (dim,), and the best answers to it."""
-        self.header(data)
-        pixels = self._decode(data, box)
+        """The query's descriptor, (dim,), and the best answers to it; a whole photo of the library has one."""
+        path = self.folders.path(folder)
+        known = query.like is not None and query.box is None
+        pixels = self._pixels(query) if verify or not known else None
 
         def work() -> tuple[Descriptors, list[Answer]]:
-            descriptor = self._embed(pixels)
+            descriptor = self._stored(query) if known or pixels is None else self._embed(pixels)[0]
             most = max(count, VERIFIED) if verify else count
-            found = self.finder.search([pixels], most, filters, descriptors=descriptor, exact=exact)
-            return descriptor[0], found[0]
+            return descriptor, search_with_feedback(
+                self.finder.library, descriptor, [], [], most, filters, exact, path, query.numbers
+            )
 
         descriptor, answers = self._searches(work)
-        if verify:
+        if verify and pixels is not None:
             answers = self._verifications(lambda: self.finder.verify(pixels, answers))
         return descriptor, answers[:count]
 
     def rerank(
-        self, query: Descriptors, right: Sequence[int], wrong: Sequence[int], count: int, filters: Columns, exact: bool
+        self,
+        query: Descriptors,
+        right: Sequence[int],
+        wrong: Sequence[int],
+        count: int,
+        filters: Columns,
+        folder: str,
+        exact: bool,
+        without: Sequence[int],
     ) -> list[Answer]:
         """The best answers to a query's descriptor, (dim,), moved by marks, see `search_with_feedback`."""
-        library = self.finder.library
-        return self._searches(lambda: search_with_feedback(library, query, right, wrong, count, filters, exact))
+        library, path = self.finder.library, self.folders.path(folder)
+        return self._searches(
+            lambda: search_with_feedback(library, query, right, wrong, count, filters, exact, path, without)
+        )
 
-    def explain(self, data: bytes, box: Box | None, number: int) -> Explanation:
-        """Why a photo is found for a query."""
-        self.header(data)
+    def explain(self, query: SearchQuery, number: int, stacked: bool) -> Explanation:
+        """Why a photo is found for a query, see `library.explain.explain`."""
         photo = self.photo(number)
         photo_files.check_unchanged(photo)
-        pixels = self._decode(data, box)
+        pixels = self._pixels(query)
 
         def work() -> Explanation:
             try:
-                return self.finder.explain(pixels, Answer(photo, 0.0), self._searches)
+                return self.finder.explain(pixels, Answer(photo, 0.0), self._searches, stacked)
             except NotAllowedError:
                 raise photo_files.not_allowed() from None
             except UserError:
                 raise photo_files.file_gone() from None
 
         return self._verifications(work)
+
+    def browse(self, offset: int, limit: int, filters: Columns, folder: str) -> tuple[int, list[Photo]]:
+        """How many photos pass, and so many of them by their names, after `offset` of them."""
+        library, path = self.finder.library, self.folders.path(folder)
+        library.check_filters(filters)
+        total = library.catalogue.count(filters, path) if filters or path else len(library)
+        return total, library.catalogue.page(offset, limit, filters, path)
 
     def header(self, data: bytes) -> Header:
         """What an encoded photo says of itself, see `check_header`."""
@@ -157,6 +211,10 @@ class SearchService:
         photo_files.check_unchanged(photo)
         return self._pictures(lambda: photo_files.photo_jpeg(photo, SCREEN_SIDE))
 
+    def places(self) -> list[tuple[int, float, float]]:
+        """Where photos were taken, see `Catalogue.places`."""
+        return self._places(self.finder.library.catalogue.version())
+
     def add(self, data: bytes, name: str, metadata: Columns) -> Photo:
         """Store and embed a photo."""
         self._check_writable()
@@ -169,10 +227,17 @@ class SearchService:
         descriptor = self._searches(lambda: self._embed(pixels))
         local = self._packed_features(pixels)
         height, width = pixels.shape[:2]
+        described = Photo(
+            photo_files.safe_name(name, header.suffix),
+            len(data),
+            0,
+            (height, width),
+            metadata=metadata,
+            stored=upright_size((header.height, header.width), (height, width)),
+            exif=self._isolated(exif_columns, data),
+        )
         with self._writing() as library:
-            return photo_files.add_photo(
-                library, data, photo_files.safe_name(name, header.suffix), (height, width), descriptor, local, metadata
-            )
+            return photo_files.add_photo(library, data, described, descriptor, local)
 
     def remove(self, number: int) -> bool:
         """Take a photo out; returns whether its file was deleted too."""
@@ -187,9 +252,41 @@ class SearchService:
         photos = [[self.photo(number) for number in numbers] for numbers in (right, wrong)]
         return self._exports(lambda: photo_files.training_zip(name, query, *photos))
 
+    @property
+    def read_only(self) -> bool:
+        """Whether photos are neither added nor removed: asked for, or its user may not write there."""
+        return self.settings.read_only or not self._may_write()
+
+    def _may_write(self) -> bool:
+        folder = self.finder.library.folder
+        return all(os.access(path, os.W_OK) for path in (folder, folder / FILE))
+
     def _check_writable(self) -> None:
         if self.settings.read_only:
             raise HTTPException(403, "this server only searches (--read-only)")
+        if not self._may_write():
+            raise HTTPException(403, "this server only searches: its user may not write to the library")
+
+    def _pixels(self, query: SearchQuery) -> Pixels:
+        """A query's pixels, (H, W, 3), inside its box, shrunk."""
+        if query.like is None:
+            data = query.data or b""
+            self.header(data)
+            return self._decode(data, query.box)
+        photo, finder = query.like, self.finder
+
+        def work() -> Pixels:
+            data = photo_files.read_photo(photo)
+            name = short_name(photo.name)
+            return query_pixels(data, name, finder.max_side, query.box, finder.reading, shape=photo.shape)
+
+        return self._pictures(work)
+
+    def _stored(self, query: SearchQuery) -> Descriptors:
+        """The descriptor, (dim,), that the library has of the photo that is searched for."""
+        for _, descriptor in stored_descriptors(self.finder.library, query.numbers).values():
+            return descriptor
+        raise HTTPException(404, "the library has no descriptor of this photo")
 
     def _decode(self, data: bytes, box: Box | None) -> Pixels:
         return self._isolated(query_pixels, data, "the photo", self.finder.max_side, box, self.finder.reading)

@@ -1,65 +1,99 @@
-// One answer beside the query: matches, attention, what the cosine consists of, what the catalogue says.
+// A photo of the library, alone, or as an answer beside the query: matches, attention, what the cosine consists of, what the catalogue says.
 
-import { call, form, json, picture } from "./api.js";
+import { removed } from "./adding.js";
+import { form, json, picture } from "./api.js";
 import { $, element } from "./dom.js";
+import { about } from "./library.js";
+import { searchLike } from "./views.js";
 
 const TERMS = [["global", "global with global"], ["local", "local with local"], ["cross", "global with local"], ["bias", "with the bias"]];
 
-export class Detail {
-  /** `asked()` gives the query: photo, box and an address of its picture; `again(file)` searches with another one. */
-  constructor(asked, again) {
-    this.asked = asked;
-    this.again = again;
-    this.dialog = $("detail");
-    $("close").onclick = () => this.dialog.close();
-    $("previous").onclick = () => this.#show(this.place - 1);
-    $("next").onclick = () => this.#show(this.place + 1);
-    this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
-    this.dialog.addEventListener("close", () => this.stop?.abort());
-  }
+const dialog = $("detail");
+let shown = { photos: [], place: 0, query: null };
+let stop;
 
-  open(answers, place) {
-    this.answers = answers;
-    this.dialog.showModal();
-    this.#show(place);
-  }
+/** Shows answers, beginning with one, beside the query: `query()` gives that as forms take it, and its picture's address. */
+export function openAnswers(answers, place, query) {
+  shown = { photos: answers, place, query };
+  dialog.showModal();
+  show(place);
+}
 
-  async #show(place) {
-    this.stop?.abort();
-    this.stop = new AbortController();
-    const { signal } = this.stop;
-    this.place = place;
-    const answer = this.answers[place];
-    $("previous").disabled = place === 0;
-    $("next").disabled = place === this.answers.length - 1;
-    $("title").textContent = answer.name;
-    const status = element("p", { role: "status", className: "status busy" }, "Comparing the two…");
-    const photos = element("div", { className: "pair" });
-    $("body").replaceChildren(photos, status, facts(answer));
-    this.dialog.scrollTop = 0;
-    try {
-      const theirs = picture(image(answer));
-      const { photo, box, address } = await this.asked();
-      photos.append(figure("Your photo", address), figure("Answer", await theirs));
-      const why = await json("api/explain", { ...form({ photo, box, id: answer.id }), signal });
-      if (!signal.aborted) status.replaceWith(...explained(why), this.#more(answer));
-    } catch (error) {
-      if (signal.aborted) return;
-      status.className = "alert";
-      status.textContent = error.message;
-    }
-  }
+/** Shows a photo of the library by its number, of some that can be gone through. */
+export function openPhoto(id, among = [id]) {
+  openAnswers(among.map((one) => ({ id: one })), among.indexOf(id), null);
+}
 
-  #more(answer) {
-    const button = element("button", { type: "button" }, "Search with this photo");
-    button.onclick = async () => {
-      const data = await (await call(image(answer))).blob();
-      this.dialog.close();
-      this.again(new File([data], answer.name.split("/").pop(), { type: data.type }));
-    };
-    return element("p", { className: "more" }, button);
+async function show(place) {
+  stop?.abort();
+  stop = new AbortController();
+  const { signal } = stop;
+  const { photos, query } = shown;
+  shown.place = place;
+  $("previous").disabled = place === 0;
+  $("next").disabled = place === photos.length - 1;
+  const status = element("p", { role: "status", className: "status busy" }, query ? "Comparing the two…" : "Opening…");
+  $("title").textContent = photos[place].name ?? "";
+  $("body").replaceChildren(status);
+  dialog.scrollTop = 0;
+  try {
+    const theirs = picture(image(photos[place]), { signal });
+    // Whatever becomes of the rest, somebody waits for it.
+    theirs.catch(() => {});
+    const photo = photos[place].name ? photos[place] : await json(`api/photos/${photos[place].id}`, { signal });
+    const { read_only } = await about();
+    if (signal.aborted) return;
+    $("title").textContent = photo.name;
+    const pictures = element("div", { className: query ? "pair" : "alone" });
+    $("body").replaceChildren(pictures, status, actions(photo, read_only), facts(photo, query));
+    await (query ? compare(photo, query, theirs, pictures, status, signal) : alone(photo, theirs, pictures, status));
+  } catch (error) {
+    if (signal.aborted) return;
+    status.className = "alert";
+    status.textContent = error.message;
   }
 }
+
+async function alone(photo, theirs, pictures, status) {
+  pictures.append(element("img", { src: await theirs, alt: photo.name }));
+  status.remove();
+}
+
+async function compare(photo, query, theirs, pictures, status, signal) {
+  const { query: asked, address } = await query();
+  if (address) pictures.append(figure("Searched for", address));
+  pictures.append(figure("Answer", await theirs));
+  // On a phone the two are one above the other.
+  const stacked = matchMedia("(max-width: 30rem)").matches;
+  const why = await json("api/explain", { ...form({ ...asked, id: photo.id, stacked }), signal });
+  if (!signal.aborted) status.replaceWith(...explained(why));
+}
+
+function actions(photo, readOnly) {
+  const more = element("button", { type: "button" }, "More like this");
+  more.onclick = () => {
+    dialog.close();
+    searchLike(photo.id);
+  };
+  const out = element("button", { type: "button", hidden: readOnly }, "Remove from the library");
+  out.onclick = async () => {
+    const failed = $("body").querySelector(".alert") ?? element("p", { className: "alert", role: "alert" });
+    failed.remove();
+    try {
+      if (await removed(photo)) dialog.close();
+    } catch (error) {
+      failed.textContent = error.message;
+      $("body").prepend(failed);
+    }
+  };
+  return element("p", { className: "actions" }, more, out);
+}
+
+$("close").onclick = () => dialog.close();
+$("previous").onclick = () => show(shown.place - 1);
+$("next").onclick = () => show(shown.place + 1);
+dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+dialog.addEventListener("close", () => stop?.abort());
 
 const image = (answer) => `api/photos/${answer.id}/image`;
 
@@ -77,7 +111,7 @@ function explained({ matches, inliers, features, picture: drawn, attention, term
       element("img", { src: jpeg(drawn), alt: count })),
     element("h3", {}, "Where the network looks"),
     element("div", { className: "pair" },
-      figure("In your photo", jpeg(attention[0])),
+      figure("In the query", jpeg(attention[0])),
       figure("In the answer", jpeg(attention[1]))),
     element("h3", {}, "The cosine, term by term"),
     terms ? table(terms) : element("p", { className: "soft" }, "This network's descriptor is no sum of parts."),
@@ -89,9 +123,10 @@ function table(terms) {
   return element("table", {}, element("tbody", {}, ...rows));
 }
 
-function facts(answer) {
-  const pairs = [["Cosine", answer.cosine.toFixed(3)], ["Size", `${answer.width} × ${answer.height} pixels as described`],
+function facts(answer, query) {
+  const title = query ? "The answer" : "The photo";
+  const pairs = [...(query ? [["Cosine", answer.cosine.toFixed(3)]] : []), ["Size", `${answer.width} × ${answer.height} pixels as described`],
     ...Object.entries(answer.metadata)];
-  return element("section", { "aria-label": "The answer" }, element("h3", {}, "The answer"),
+  return element("section", { "aria-label": title }, element("h3", {}, title),
     element("dl", {}, ...pairs.flatMap(([key, value]) => [element("dt", {}, key), element("dd", {}, value)])));
 }

@@ -1,0 +1,94 @@
+"""What a search is limited to: values of columns, periods of `taken`, and ranges of numbers, as SQL on the catalogue.
+
+Of a column COLUMN=VALUE is that very value. COLUMN=LOW..HIGH is also any number from LOW to HIGH, and
+taken=2019, taken=2019-07 or taken=2019-05..2019-08 what was taken then, the last day or month included; an end may be
+left open.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import datetime
+
+from dolglab.data.exif import LONGITUDE, TAKEN
+from dolglab.errors import UserError
+
+DATE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d)?)?)?)?")
+# To SQLite every text is a number, most of them 0.
+NUMBER = "(value GLOB '[0-9]*' OR value GLOB '[-+.][0-9]*')"
+# What a date of fewer parts lacks, to see whether there is such a date.
+FIRST = "0001-01-01T00:00:00"
+# Behind every text that begins so.
+LAST = "\U0010ffff"
+Condition = tuple[str, list[object]]
+
+
+def condition_of(column: str, value: str) -> Condition:
+    """SQL on a row of `field` whose name is the column's, with its values: whether a photo passes.
+
+    Raises UserError for a period of `taken` whose ends are no dates.
+
+    >>> condition_of("year", "1900")
+    ('value = ?', ['1900'])
+    >>> condition_of("latitude", "43..44.5")[1]
+    ['43..44.5', 43.0, 44.5]
+    """
+    low, dots, high = value.partition("..")
+    if column == TAKEN:
+        return _period(value, low, high if dots else low)
+    ends = _number(low, float("-inf")), _number(high, float("inf"))
+    if not dots or None in ends or not (low or high):
+        return "value = ?", [value]
+    first, last = (end for end in ends if end is not None)
+    # Around the other side of the world.
+    within = "NOT BETWEEN ? AND ?" if column == LONGITUDE and first > last else "BETWEEN ? AND ?"
+    bounds = (last, first) if column == LONGITUDE and first > last else (first, last)
+    return f"(value = ? OR {NUMBER} AND CAST(value AS REAL) {within})", [value, *bounds]
+
+
+def _period(value: str, first: str, last: str) -> Condition:
+    if not all(_is_date(end) for end in (first, last) if end) or not (first or last):
+        if ".." in value:
+            raise UserError(f"{TAKEN}={value}: a period is a date such as 2019, 2019-07 or 2019-07-04, or FROM..TO")
+        return "value = ?", [value]
+    # Of photos of which less is known than was asked for, those that may be of that time.
+    coarser = [first[:size] for size in (4, 7, 10) if size < len(first)]
+    among = ", ".join("?" * len(coarser))
+    return f"((value >= ? OR value IN ({among})) AND value <= ?)", [first, *coarser, last + LAST]
+
+
+def _is_date(text: str) -> bool:
+    if not DATE.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text + FIRST[len(text) :])
+    except ValueError:
+        return False
+    return True
+
+
+def _number(text: str, otherwise: float) -> float | None:
+    """A number; `otherwise` of nothing, and None of what is none."""
+    try:
+        return float(text) if text else otherwise
+    except ValueError:
+        return None
+
+
+def where_of(filters: Mapping[str, str], folder: str = "") -> Condition:
+    """SQL on a row of `photo`, with its values: whether it passes all filters, and lies below a folder.
+
+    Raises UserError as `condition_of`.
+    """
+    parts, values = ["TRUE"], list[object]()
+    for column, value in filters.items():
+        condition, own = condition_of(column, value)
+        parts.append(f"id IN (SELECT photo FROM field WHERE name = ? AND {condition})")
+        values += [column, *own]
+    if folder:
+        # 0 comes right after /.
+        parts.append("name > ? AND name < ?")
+        values += [os.fsencode(f"{folder}/"), os.fsencode(f"{folder}0")]
+    return " AND ".join(parts), values

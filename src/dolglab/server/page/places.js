@@ -1,0 +1,204 @@
+// Where the photos were taken: an offline map, without tiles. A click or a box selects photos, which are shown below.
+
+import { json } from "./api.js";
+import { openPhoto } from "./detail.js";
+import { $, element } from "./dom.js";
+import { Projection, scaleBar, steps } from "./geography.js";
+import { Thumbnails } from "./thumbnails.js";
+import { go, searchLike } from "./views.js";
+
+// Photos that are shown of a selection, pixels around a click that it selects, and those of a drag that is none.
+const SHOWN = 48;
+const NEAR = 8;
+const STILL = 4;
+
+const canvas = $("places-map");
+const state = { places: null, map: null, drag: null, chosen: [], bounds: null };
+const thumbnails = new Thumbnails();
+
+/** See views.js. */
+export async function show() {
+  state.places = await json("api/places");
+  $("places-none").hidden = state.places.ids.length > 0;
+  $("places-shown").hidden = !state.places.ids.length;
+  if (state.places.ids.length) whole();
+}
+
+function whole() {
+  const { latitudes, longitudes } = state.places;
+  state.map = Projection.around(latitudes, longitudes, ...size());
+  select([], null);
+}
+
+function size() {
+  const { clientWidth, clientHeight } = canvas;
+  const ratio = devicePixelRatio || 1;
+  [canvas.width, canvas.height] = [Math.round(clientWidth * ratio), Math.round(clientHeight * ratio)];
+  canvas.getContext("2d").setTransform(ratio, 0, 0, ratio, 0, 0);
+  return [clientWidth, clientHeight];
+}
+
+function draw() {
+  const { map, places } = state;
+  const paint = canvas.getContext("2d");
+  const [width, height] = size();
+  map.resize(width, height);
+  const style = getComputedStyle(canvas);
+  const colour = (name) => style.getPropertyValue(name);
+  paint.font = `12px ${style.fontFamily}`;
+  graticule(paint, width, height, colour("--rule"), colour("--soft"));
+  const chosen = new Set(state.chosen);
+  for (const [wanted, ink, radius] of [[false, colour("--accent"), 3], [true, colour("--wrong"), 5]]) {
+    paint.fillStyle = ink;
+    paint.globalAlpha = wanted ? 1 : 0.6;
+    for (let at = 0; at < places.ids.length; at++) {
+      if (chosen.has(places.ids[at]) !== wanted) continue;
+      const [x, y] = map.place(places.latitudes[at], places.longitudes[at]);
+      if (x < -radius || y < -radius || x > width + radius || y > height + radius) continue;
+      paint.fillRect(x - radius, y - radius, 2 * radius, 2 * radius);
+    }
+  }
+  paint.globalAlpha = 1;
+  bar(paint, width, height, colour("--ink"), colour("--raised"));
+  if (state.drag?.box) {
+    paint.strokeStyle = colour("--ink");
+    paint.lineWidth = 2;
+    paint.strokeRect(...state.drag.box);
+  }
+}
+
+function graticule(paint, width, height, line, ink) {
+  const { map } = state;
+  paint.strokeStyle = line;
+  paint.fillStyle = ink;
+  paint.lineWidth = 1;
+  paint.beginPath();
+  for (const { value, label } of steps(map.west, map.east, "E", "W", width / 110)) {
+    const [x] = map.place(0, value);
+    paint.moveTo(x, 0);
+    paint.lineTo(x, height);
+    paint.fillText(label, x + 4, height - 6);
+  }
+  for (const { value, label } of steps(map.south, map.north, "N", "S", height / 90)) {
+    const [, y] = map.place(value, 0);
+    paint.moveTo(0, y);
+    paint.lineTo(width, y);
+    paint.fillText(label, 4, y - 4);
+  }
+  paint.stroke();
+}
+
+function bar(paint, width, height, ink, ground) {
+  const { pixels, label } = scaleBar(state.map.metres, width / 4);
+  const [x, y] = [width - pixels - 16, 26];
+  paint.fillStyle = ground;
+  paint.fillRect(x - 8, 4, pixels + 16, 32);
+  paint.fillStyle = ink;
+  paint.fillText(label, x, y - 6);
+  paint.fillRect(x, y, pixels, 3);
+}
+
+/** Selects photos, and says so; `bounds` are those of the box they are in. */
+function select(ids, bounds) {
+  state.chosen = ids;
+  state.bounds = bounds;
+  const { length } = state.places.ids;
+  const all = `${length.toLocaleString("en")} photos say where they were taken.`;
+  $("places-said").textContent = bounds ? `${ids.length.toLocaleString("en")} of ${all.replace("say", "that say").replace(".", "")} are selected.` : all;
+  $("places-search").hidden = $("places-clear").hidden = !bounds;
+  thumbnails.clear();
+  $("places-photos").replaceChildren(...ids.slice(0, SHOWN).map(card));
+  const more = ids.length - SHOWN;
+  $("places-more").textContent = more > 0 ? `${more.toLocaleString("en")} more: select a smaller part.` : "";
+  draw();
+}
+
+function selectBox(x, y, width, height) {
+  const { places, map } = state;
+  const [north, west] = map.back(x, y);
+  const [south, east] = map.back(x + width, y + height);
+  const ids = places.ids.filter((_, at) => places.latitudes[at] >= south && places.latitudes[at] <= north
+    && places.longitudes[at] >= west && places.longitudes[at] <= east);
+  select(ids, { south, north, west, east });
+}
+
+function card(id) {
+  const image = thumbnails.image({ id, name: "" });
+  const shot = element("button", { type: "button", className: "shot", "aria-label": `Look at photo ${id}` }, image);
+  shot.onclick = () => openPhoto(id, state.chosen.slice(0, SHOWN)).catch(fail);
+  const file = element("p", { className: "file" });
+  const taken = element("p", { className: "soft" });
+  json(`api/photos/${id}`).then((photo) => {
+    shot.setAttribute("aria-label", `Look at ${photo.name}`);
+    file.textContent = file.title = photo.name;
+    taken.textContent = photo.metadata.taken?.replace("T", " ") ?? "";
+  }, fail);
+  const like = element("button", { type: "button", className: "more link" }, "More like this");
+  like.onclick = () => searchLike(id);
+  return element("li", { className: "card" }, shot, element("div", { className: "facts" }, file, taken, like));
+}
+
+function fail(error) {
+  $("places-said").textContent = error.message;
+}
+
+function at(event) {
+  const edges = canvas.getBoundingClientRect();
+  return [event.clientX - edges.left, event.clientY - edges.top];
+}
+
+function zoom(factor, x = canvas.clientWidth / 2, y = canvas.clientHeight / 2) {
+  state.map.zoom(factor, x, y);
+  draw();
+}
+
+canvas.addEventListener("pointerdown", (event) => {
+  canvas.setPointerCapture(event.pointerId);
+  state.drag = { start: at(event), box: null };
+});
+canvas.addEventListener("pointermove", (event) => {
+  if (!state.drag) return;
+  const [[x1, y1], [x2, y2]] = [state.drag.start, at(event)];
+  if (Math.hypot(x2 - x1, y2 - y1) < STILL) return;
+  state.drag.box = [Math.min(x1, x2), Math.min(y1, y2), Math.abs(x2 - x1), Math.abs(y2 - y1)];
+  draw();
+});
+canvas.addEventListener("pointerup", () => {
+  if (!state.drag) return;
+  const { start: [x, y], box } = state.drag;
+  state.drag = null;
+  selectBox(...(box ?? [x - NEAR, y - NEAR, 2 * NEAR, 2 * NEAR]));
+});
+canvas.addEventListener("pointercancel", () => {
+  state.drag = null;
+  draw();
+});
+canvas.addEventListener("wheel", (event) => {
+  event.preventDefault();
+  zoom(event.deltaY < 0 ? 1.25 : 0.8, ...at(event));
+}, { passive: false });
+canvas.addEventListener("keydown", (event) => {
+  const moves = { ArrowLeft: [-60, 0], ArrowRight: [60, 0], ArrowUp: [0, -60], ArrowDown: [0, 60] };
+  const { clientWidth, clientHeight } = canvas;
+  if (moves[event.key]) {
+    state.map.move(...moves[event.key]);
+    draw();
+  } else if (event.key === "+" || event.key === "=") zoom(1.5);
+  else if (event.key === "-") zoom(1 / 1.5);
+  else if (event.key === "Enter") selectBox(0, 0, clientWidth, clientHeight);
+  else if (event.key === "Escape") select([], null);
+  else return;
+  event.preventDefault();
+});
+$("places-in").addEventListener("click", () => zoom(1.5));
+$("places-out").addEventListener("click", () => zoom(1 / 1.5));
+$("places-whole").addEventListener("click", whole);
+$("places-clear").addEventListener("click", () => select([], null));
+$("places-search").addEventListener("click", () => {
+  const { south, north, west, east } = state.bounds;
+  const range = (low, high) => `${low.toFixed(6)}..${high.toFixed(6)}`;
+  const where = [`latitude=${range(south, north)}`, `longitude=${range(west, east)}`];
+  go("photos", where.map((condition) => ["where", condition]));
+});
+new ResizeObserver(() => state.map && canvas.clientWidth && draw()).observe(canvas);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => state.map && draw());

@@ -1,0 +1,29 @@
+// A filter with two ends: from a date to another, or between degrees.
+
+import { element } from "./dom.js";
+
+// Columns that are asked for so, each with an example of an end.
+const EXAMPLES = { taken: "2019-07", latitude: "43.2", longitude: "5.4" };
+
+export const isRange = (column) => column in EXAMPLES;
+
+/** A field whose `value` is LOW..HIGH, as the API takes it, and empty where neither end is given. */
+export function range(column) {
+  const ends = ["from", "to"].map((end) => element("input", {
+    placeholder: `${end} ${EXAMPLES[column]}`, autocomplete: "off", "aria-label": `${column} ${end}`,
+  }));
+  const field = element("div", { className: "range" }, ...ends);
+  Object.defineProperty(field, "value", {
+    get() {
+      const [low, high] = ends.map((end) => end.value.trim());
+      return low || high ? `${low}..${high}` : "";
+    },
+    set(value) {
+      const [low, high = low] = value.split("..");
+      // Who is typing is not disturbed.
+      for (const [end, given] of [[ends[0], low], [ends[1], high]]) if (end !== document.activeElement) end.value = given;
+    },
+  });
+  field.dataset.column = column;
+  return element("div", { className: "field", role: "group", "aria-label": column }, column, field);
+}

@@ -1,0 +1,218 @@
+"""Duplicates, dates and places on the page, in a real Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from dolglab.library.ingest import embed_places
+from exif_bytes import LATITUDE, LATITUDE_REF, LONGITUDE, LONGITUDE_REF, TAKEN, exif_bytes, in_jpeg
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = shutil.which("chromium")
+# Of one expectation, in milliseconds: a shared machine may be slow.
+PATIENCE = 15_000
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
+]
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def folder(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six photos of each of two landmarks, taken in two years at two places, and copies of two."""
+    root = tmp_path_factory.mktemp("overviews") / "photos"
+    for landmark in range(2):
+        for number in range(6):
+            path = root / f"landmark {landmark}" / f"{number:02}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            gps = {
+                LATITUDE_REF: "N",
+                LATITUDE: [(43 + landmark, 1), (number, 1), (0, 1)],
+                LONGITUDE_REF: "E",
+                LONGITUDE: [(5, 1), (number, 1), (0, 1)],
+            }
+            exif = exif_bytes({TAKEN: f"{2018 + landmark}:0{number + 1}:01 12:00:00"}, gps)
+            path.write_bytes(in_jpeg((photos / f"landmark {landmark}" / path.name).read_bytes(), exif))
+    (root / "copies").mkdir()
+    for number in range(2):
+        shutil.copy(root / "landmark 0" / f"{number:02}.jpg", root / "copies" / f"copy {number}.jpg")
+    return root
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    """A server of a library of them in a process of its own."""
+    library = folder.parent / "library"
+    embed_places([str(folder)], str(library), model="efficientnet_lite0", max_side=128)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "src.serve",
+            "--library",
+            str(library),
+            "--port",
+            "0",
+            "--rate",
+            "10000",
+        ],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox does not work for root.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, address: str) -> Iterator[Open]:
+    """Opens a view; at the end no script has failed, nothing came from elsewhere, nothing is wider than the page."""
+    faults: list[str] = []
+    pages: list[Page] = []
+
+    def visited(view: str, **options: object) -> Page:
+        page = browser.new_page(**({"viewport": {"width": 1280, "height": 900}} | options))
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda said: faults.append(said.text) if "Content Security Policy" in said.text else None)
+        page.on("request", lambda asked: asked.url.startswith((address, "blob:", "data:")) or faults.append(asked.url))
+        pages.append(page)
+        page.goto(f"{address}#{view}")
+        return page
+
+    expect.set_options(timeout=PATIENCE)
+    yield visited
+    for page in pages:
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.close()
+    assert faults == []
+
+
+def downloaded(page: Page, button: str) -> list[str]:
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button).click()
+    return Path(download.value.path()).read_text().splitlines()
+
+
+def test_groups_a_choice_and_a_list(visit: Open, folder: Path) -> None:
+    page = visit("duplicates?least=0.99")
+    expect(page.locator("#compared")).to_contain_text("of 14 photos")
+    first = page.locator(".cluster").first
+    expect(first.locator(".card")).to_have_count(2)
+    expect(first).to_contain_text("the same bytes")
+    expect(first).to_contain_text(re.compile(r"\d+ \S \d+"))
+    assert page.evaluate("document.querySelector('.cluster img').decode().then(() => true)")
+    kept = first.get_by_role("checkbox", checked=True)
+    expect(kept).to_have_count(1)
+    paths = downloaded(page, "Download paths (text)")
+    assert all(Path(path).is_file() for path in paths)
+    assert len(paths) >= 2
+
+    # One is always kept.
+    kept.click()
+    expect(page.locator("#compared")).to_contain_text("tick another first")
+    expect(first.get_by_role("checkbox", checked=True)).to_have_count(1)
+    # Another one is kept instead, also when the page is loaded anew.
+    ends = tuple(f"/{name}" for name in first.locator(".file").all_inner_texts())
+    named = {path for path in paths if path.endswith(ends)}
+    first.get_by_role("checkbox", checked=False).click()
+    first.get_by_role("checkbox").first.click()
+    page.reload()
+    expect(page.locator(".cluster").first.get_by_role("checkbox").first).not_to_be_checked()
+    other = set(downloaded(page, "Download paths (text)"))
+    assert len(other) == len(paths)
+    assert named
+    assert not named & other
+    page.get_by_role("button", name="Undo 2 choices").click()
+    expect(page.locator(".cluster").first.get_by_role("checkbox").first).to_be_checked()
+    rows = downloaded(page, "Download a table (CSV)")
+    assert rows[0] == "cluster,photo,bytes"
+    assert len(rows) == len(paths) + 1
+
+    page.get_by_label("Alike from a cosine of").select_option("0.90")
+    expect(page).to_have_url(re.compile("least=0.90"))
+    page.go_back()
+    expect(page.get_by_label("Alike from a cosine of")).to_have_value("0.99")
+
+
+def test_a_photo_of_a_group_is_looked_at_and_searched_for(visit: Open) -> None:
+    page = visit("duplicates?least=0.99")
+    name = page.locator(".cluster .file").first.inner_text()
+    page.get_by_role("button", name=f"More like this: {name}").click()
+    expect(page).to_have_url(re.compile("#photos.*like="))
+    expect(page.locator("#results .card").first).to_be_visible()
+
+
+def test_photos_of_a_time_are_shown(visit: Open) -> None:
+    page = visit("photos")
+    page.get_by_label("taken from").fill("2019-02")
+    page.get_by_label("taken to").fill("2019-04")
+    page.keyboard.press("Tab")
+    expect(page.locator("#status")).to_contain_text("3 photos")
+    page.go_back()
+    page.go_back()
+    expect(page.locator("#status")).to_contain_text("14 photos")
+    expect(page.get_by_label("taken from")).to_have_value("")
+
+
+def test_a_box_on_the_map_selects_photos(visit: Open) -> None:
+    page = visit("photos")
+    page.get_by_role("link", name="Places").click()
+    expect(page.locator("#places-said")).to_contain_text("14 photos")
+    edges = page.locator("#places-map").bounding_box()
+    assert edges
+    # The northern half: the second landmark.
+    page.mouse.move(edges["x"] + 12, edges["y"] + 12)
+    page.mouse.down()
+    page.mouse.move(edges["x"] + edges["width"] - 12, edges["y"] + edges["height"] / 2)
+    page.mouse.up()
+    expect(page.locator("#places-said")).to_contain_text("6 of 14")
+    expect(page.locator("#places-photos .file").first).to_contain_text("landmark 1/")
+    page.get_by_role("button", name="Search among these").click()
+    expect(page.locator("#status")).to_contain_text("6 photos")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_keyboard_selects_on_a_phone(visit: Open, scheme: str) -> None:
+    page = visit("places", viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    expect(page.locator("#places-said")).to_contain_text("14 photos")
+    page.locator("#places-map").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#places-said")).to_contain_text("14 of 14")
+    page.keyboard.press("Escape")
+    expect(page.locator("#places-photos .card")).to_have_count(0)
+    for _ in range(4):
+        page.keyboard.press("+")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    # Between the two places there is nothing.
+    expect(page.locator("#places-said")).to_contain_text("0 of 14")
