@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dolglab.errors import UserError
 from dolglab.io import aside_of, fsync, is_utf8, sweep
@@ -75,6 +76,14 @@ WITH RECURSIVE each (this) AS (
     SELECT (SELECT MIN({column}) FROM field WHERE {where} AND {column} > this) FROM each WHERE this IS NOT NULL
 ) SELECT this FROM each WHERE this IS NOT NULL LIMIT :limit
 """
+
+
+class Described(NamedTuple):
+    """Photos that have descriptors: `ids`, `changed` (see `Photo`) and `keys`, ascending, (n,) each."""
+
+    ids: NDArray[np.int64]
+    changed: NDArray[np.int64]
+    keys: Keys
 
 
 class Catalogue:
@@ -221,6 +230,20 @@ class Catalogue:
             yield page
             last = page[-1][0].id or 0
 
+    def described(self) -> Described:
+        """The photos that have descriptors."""
+        query = "SELECT id, changed, key FROM photo WHERE key IS NOT NULL ORDER BY key"
+        rows = np.fromiter(self._rows(_described, query), np.dtype((np.int64, 3)))
+        return Described(*rows.T)
+
+    def names_of_described(self) -> Iterator[tuple[int, str]]:
+        """Number and name of each photo that has a descriptor."""
+        return self._rows(_numbered_name, "SELECT id, name FROM photo WHERE key IS NOT NULL")
+
+    def values_of(self, column: str) -> Iterator[tuple[int, str]]:
+        """Number and value of each photo that has one in a column."""
+        return self._rows(_numbered_value, "SELECT photo, value FROM field WHERE name = ?", [column])
+
     def bad(self) -> Iterator[Photo]:
         """Photos that could not be read."""
         return (photo for photo, _ in self._select("reason IS NOT NULL ORDER BY name"))
@@ -302,6 +325,21 @@ def _segment(row: Row) -> tuple[int, Segment | None]:
     if size is None or kind is None or not 0 < size < key_of(1):
         raise DamagedError(f"segment {number} has {size} descriptors, and the index {kind}")
     return check_segment(number), Segment(size, kind)
+
+
+def _described(row: Row) -> tuple[int, int, int]:
+    check_types(row, (int, int, int))
+    return row[0], row[1], row[2]
+
+
+def _numbered_name(row: Row) -> tuple[int, str]:
+    check_types(row, (int, bytes))
+    return row[0], os.fsdecode(check_name(row[1]))
+
+
+def _numbered_value(row: Row) -> tuple[int, str]:
+    check_types(row, (int, str))
+    return row[0], row[1]
 
 
 def _kept(row: Row) -> tuple[int, bytes]:
