@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium")
 # Of one expectation, in milliseconds: a shared machine may be slow.
-PATIENCE = 20_000
+PATIENCE = 60_000
 TOKEN = "open sesame"
 
 pytestmark = [
@@ -77,7 +77,7 @@ def visit(browser: Browser, address: str) -> Iterator[Open]:
             lambda asked: None if asked.url.startswith((address, "blob:", "data:")) else faults.append(asked.url),
         )
         page.goto(address)
-        expect(page.locator("#about")).to_contain_text("photos")
+        ready(page)
         return page
 
     expect.set_options(timeout=PATIENCE)
@@ -90,6 +90,12 @@ def visit(browser: Browser, address: str) -> Iterator[Open]:
 @pytest.fixture(scope="session")
 def photo(photos: Path) -> Path:
     return photos / "landmark 1" / "09.jpg"
+
+
+def ready(page: Page) -> None:
+    """Waits until the page has loaded the library and its first view."""
+    expect(page.locator("#about")).to_contain_text("photos")
+    expect(page.locator("#file")).to_be_enabled()
 
 
 def names(page: Page) -> list[str]:
@@ -169,7 +175,7 @@ def test_an_answer_is_opened(visit: Open, photo: Path) -> None:
     dialog.get_by_role("button", name="Next answer").click()
     expect(dialog.get_by_role("heading", name=second)).to_be_visible()
     expect(dialog.get_by_text("agree on one transformation")).to_be_visible()
-    dialog.get_by_role("button", name="Search with this photo").click()
+    dialog.get_by_role("button", name="More like this").click()
     expect(dialog).to_be_hidden()
     expect(page.locator("#results .file").first).to_have_text(second)
 
@@ -227,9 +233,12 @@ def test_the_keyboard_alone(visit: Open, photo: Path) -> None:
     # Choosers are caught from here on; a key that is pressed at once may be faster than that.
     page.on("filechooser", lambda chooser: None)
     page.reload()
-    expect(page.locator("#about")).to_contain_text("photos")
+    ready(page)
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the answers")).to_be_focused()
+    for view in ("Photos", "Duplicates", "Map"):
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name=view)).to_be_focused()
     page.keyboard.press("Tab")
     expect(page.locator("#file")).to_be_focused()
     with page.expect_file_chooser() as chooser:
@@ -273,6 +282,7 @@ def test_dropped_and_pasted_photos(visit: Open, photo: Path) -> None:
     }"""
     for kind in ("drop", "paste"):
         page.reload()
+        ready(page)
         page.evaluate(give, [kind, list(photo.read_bytes())])
         searched(page, "12 answers")
 
@@ -310,3 +320,19 @@ def test_the_token_is_asked_for(browser: Browser, address: str, photo: Path) -> 
     page.locator("#file").set_input_files(photo)
     searched(page, "12 answers")
     page.close()
+
+
+def test_views_have_addresses(visit: Open) -> None:
+    page = visit()
+    current = page.locator("nav [aria-current=page]")
+    expect(current).to_have_text("Photos")
+    for name in ("Duplicates", "Map"):
+        page.get_by_role("link", name=name).click()
+        expect(current).to_have_text(name)
+        expect(page.locator(".view:visible")).to_have_id(name.lower())
+    page.go_back()
+    expect(current).to_have_text("Duplicates")
+    page.go_forward()
+    expect(page.locator(".view:visible")).to_have_id("map")
+    page.reload()
+    expect(current).to_have_text("Map")

@@ -2,6 +2,7 @@
 
 const KEY = "token";
 let ask = async () => {};
+let asking;
 
 /** Has `handler(wrong)` called where the server wants a token; it ends when one was given. */
 export function onToken(handler) {
@@ -23,7 +24,8 @@ export async function call(path, options = {}) {
     const answer = await reach(path, { ...options, headers });
     if (answer.ok) return answer;
     if (answer.status !== 401) throw Object.assign(new Error(await reason(answer)), { status: answer.status });
-    await ask(token !== null);
+    // Of several calls at once one asks, and those for which another has asked meanwhile are made again.
+    if (sessionStorage.getItem(KEY) === token) await (asking ??= ask(token !== null).finally(() => (asking = undefined)));
   }
 }
 

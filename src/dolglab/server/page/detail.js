@@ -1,65 +1,74 @@
 // One answer beside the query: matches, attention, what the cosine consists of, what the catalogue says.
 
-import { call, form, json, picture } from "./api.js";
+import { form, json, picture } from "./api.js";
 import { $, element } from "./dom.js";
+import { searchLike } from "./views.js";
 
 const TERMS = [["global", "global with global"], ["local", "local with local"], ["cross", "global with local"], ["bias", "with the bias"]];
 
-export class Detail {
-  /** `asked()` gives the query: photo, box and an address of its picture; `again(file)` searches with another one. */
-  constructor(asked, again) {
-    this.asked = asked;
-    this.again = again;
-    this.dialog = $("detail");
-    $("close").onclick = () => this.dialog.close();
-    $("previous").onclick = () => this.#show(this.place - 1);
-    $("next").onclick = () => this.#show(this.place + 1);
-    this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
-    this.dialog.addEventListener("close", () => this.stop?.abort());
-  }
+const dialog = $("detail");
+let shown = { photos: [], place: 0, query: null };
+let stop;
 
-  open(answers, place) {
-    this.answers = answers;
-    this.dialog.showModal();
-    this.#show(place);
-  }
+/** Shows answers, beginning with one of them, beside the query: `query()` gives its photo, box and an address of its picture. */
+export function openAnswers(answers, place, query) {
+  shown = { photos: answers, place, query };
+  dialog.showModal();
+  show(place);
+}
 
-  async #show(place) {
-    this.stop?.abort();
-    this.stop = new AbortController();
-    const { signal } = this.stop;
-    this.place = place;
-    const answer = this.answers[place];
-    $("previous").disabled = place === 0;
-    $("next").disabled = place === this.answers.length - 1;
-    $("title").textContent = answer.name;
-    const status = element("p", { role: "status", className: "status busy" }, "Comparing the two…");
-    const photos = element("div", { className: "pair" });
-    $("body").replaceChildren(photos, status, facts(answer));
-    this.dialog.scrollTop = 0;
-    try {
-      const theirs = picture(image(answer));
-      const { photo, box, address } = await this.asked();
-      photos.append(figure("Your photo", address), figure("Answer", await theirs));
-      const why = await json("api/explain", { ...form({ photo, box, id: answer.id }), signal });
-      if (!signal.aborted) status.replaceWith(...explained(why), this.#more(answer));
-    } catch (error) {
-      if (signal.aborted) return;
-      status.className = "alert";
-      status.textContent = error.message;
+/** Shows a photo of the library by its number, of some that can be gone through. */
+export async function openPhoto(id, among = [id]) {
+  const photos = await Promise.all(among.map((one) => json(`api/photos/${one}`)));
+  openAnswers(photos, among.indexOf(id), null);
+}
+
+async function show(place) {
+  stop?.abort();
+  stop = new AbortController();
+  const { signal } = stop;
+  const { photos, query } = shown;
+  const photo = photos[place];
+  shown.place = place;
+  $("previous").disabled = place === 0;
+  $("next").disabled = place === photos.length - 1;
+  $("title").textContent = photo.name;
+  const status = element("p", { role: "status", className: "status busy" }, query ? "Comparing the two…" : "");
+  const pictures = element("div", { className: query ? "pair" : "" });
+  $("body").replaceChildren(pictures, status, more(photo), facts(photo));
+  dialog.scrollTop = 0;
+  try {
+    const theirs = picture(image(photo));
+    if (!query) {
+      pictures.append(figure("The photo", await theirs));
+      status.remove();
+      return;
     }
-  }
-
-  #more(answer) {
-    const button = element("button", { type: "button" }, "Search with this photo");
-    button.onclick = async () => {
-      const data = await (await call(image(answer))).blob();
-      this.dialog.close();
-      this.again(new File([data], answer.name.split("/").pop(), { type: data.type }));
-    };
-    return element("p", { className: "more" }, button);
+    const { photo: file, box, address } = await query();
+    pictures.append(figure("Your photo", address), figure("Answer", await theirs));
+    const why = await json("api/explain", { ...form({ photo: file, box, id: photo.id }), signal });
+    if (!signal.aborted) status.replaceWith(...explained(why));
+  } catch (error) {
+    if (signal.aborted) return;
+    status.className = "alert";
+    status.textContent = error.message;
   }
 }
+
+function more(photo) {
+  const button = element("button", { type: "button" }, "More like this");
+  button.onclick = () => {
+    dialog.close();
+    searchLike(photo.id);
+  };
+  return element("p", { className: "more" }, button);
+}
+
+$("close").onclick = () => dialog.close();
+$("previous").onclick = () => show(shown.place - 1);
+$("next").onclick = () => show(shown.place + 1);
+dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+dialog.addEventListener("close", () => stop?.abort());
 
 const image = (answer) => `api/photos/${answer.id}/image`;
 
@@ -90,7 +99,7 @@ function table(terms) {
 }
 
 function facts(answer) {
-  const pairs = [["Cosine", answer.cosine.toFixed(3)], ["Size", `${answer.width} × ${answer.height} pixels as described`],
+  const pairs = [...("cosine" in answer ? [["Cosine", answer.cosine.toFixed(3)]] : []), ["Size", `${answer.width} × ${answer.height} pixels as described`],
     ...Object.entries(answer.metadata)];
   return element("section", { "aria-label": "The answer" }, element("h3", {}, "The answer"),
     element("dl", {}, ...pairs.flatMap(([key, value]) => [element("dt", {}, key), element("dd", {}, value)])));

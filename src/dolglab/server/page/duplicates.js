@@ -1,0 +1,4 @@
+// Near-duplicates of the library.
+
+/** See views.js. */
+export function show() {}

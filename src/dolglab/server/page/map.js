@@ -1,0 +1,4 @@
+// A map of the library.
+
+/** See views.js. */
+export function show() {}

@@ -1,0 +1,53 @@
+// The views of the page, one at a time, and which one the address names: `#photos`, `#photos?like=7`, `#map`.
+//
+// A view NAME is three things: in index.html a `<section id="NAME" class="view">` and a link to `#NAME` in the header's
+// `<nav>`, and beside this file a module `NAME.js` (its styles are in `NAME.css`). The module is loaded when the view is
+// first opened. It exports
+//
+//   show(parameters)  called each time that the view opens, and when its parameters change while it is open:
+//                     `URLSearchParams` of what follows the `?`. What it throws is shown to the person.
+//   hide()            optional; called when another view opens.
+//
+// What any view may call: `go` and `searchLike` here, `openPhoto` of detail.js, `about` of library.js, and api.js.
+
+import { $ } from "./dom.js";
+
+const views = [...document.querySelectorAll(".view")].map((section) => section.id);
+let open = { hide() {} };
+let opening;
+
+/** Opens a view; the browser's back button leads back from it. */
+export function go(name, parameters = {}) {
+  const query = new URLSearchParams(parameters).toString();
+  location.hash = query ? `${name}?${query}` : name;
+}
+
+/** Searches for photos that are like a photo of the library, by its number. */
+export function searchLike(id) {
+  go("photos", { like: id });
+}
+
+/** Shows the view that the address names, now and whenever that changes; `failed(error)` where one cannot be shown. */
+export function start(failed) {
+  const opened = () => follow().catch(failed);
+  addEventListener("hashchange", opened);
+  return opened();
+}
+
+async function follow() {
+  const [name, query] = location.hash.slice(1).split("?", 2);
+  // Any other fragment is a place on the page, such as that of the link that skips to the answers.
+  if (name && !views.includes(name)) return;
+  const chosen = name || views[0];
+  const turn = (opening = Symbol(chosen));
+  for (const view of views) $(view).hidden = view !== chosen;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.hash === `#${chosen}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  const module = await import(`./${chosen}.js`);
+  if (turn !== opening) return;
+  if (module !== open) open.hide?.();
+  open = module;
+  await module.show(new URLSearchParams(query));
+}
