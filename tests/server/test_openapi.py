@@ -19,6 +19,7 @@ OPERATIONS = [
     ("GET", "/api/photos/{id}"),
     ("GET", "/api/photos/{id}/thumbnail"),
     ("GET", "/api/photos/{id}/image"),
+    ("GET", "/api/map"),
     ("POST", "/api/photos"),
     ("DELETE", "/api/photos/{id}"),
     ("POST", "/api/marks/export"),
