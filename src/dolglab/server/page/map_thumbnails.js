@@ -14,7 +14,8 @@ const PAUSE = 10_000;
 export function choose(points, seen, camera, size, most) {
   const cells = new Map();
   const chosen = [];
-  for (const at of seen) {
+  // Those that are drawn last come first.
+  for (const at of [...seen].reverse()) {
     if (chosen.length === most) break;
     const [left, top] = camera.onScreen(points.x[at], points.y[at]);
     const column = Math.floor(left / size), row = Math.floor(top / size);
