@@ -16,10 +16,13 @@ OPERATIONS = [
     ("POST", "/api/search"),
     ("POST", "/api/rerank"),
     ("POST", "/api/explain"),
+    ("GET", "/api/photos"),
     ("GET", "/api/photos/{id}"),
     ("GET", "/api/photos/{id}/thumbnail"),
     ("GET", "/api/photos/{id}/image"),
     ("GET", "/api/map"),
+    ("GET", "/api/folders"),
+    ("GET", "/api/values"),
     ("POST", "/api/photos"),
     ("DELETE", "/api/photos/{id}"),
     ("POST", "/api/marks/export"),
@@ -27,6 +30,7 @@ OPERATIONS = [
     ("GET", "/api/library"),
     ("GET", "/api/metrics"),
 ]
+NOTHING_ASKED = ("/api/health", "/api/library", "/api/metrics")
 
 
 @pytest.fixture
@@ -48,7 +52,7 @@ def test_every_operation_is_tried(api: BaseSchema) -> None:
         for method, path in OPERATIONS
         for mode in GenerationMode
         # What takes nothing cannot be given anything wrong.
-        if mode.is_positive or method != "GET" or "{" in path
+        if mode.is_positive or path not in NOTHING_ASKED
     ],
 )
 def test_answers_are_as_described(api: BaseSchema, query: bytes, method: str, path: str, mode: GenerationMode) -> None:

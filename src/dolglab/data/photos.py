@@ -242,8 +242,11 @@ def query_pixels(
     box: Box | None = None,
     reading: Reading = READ_ALL,
     max_pixels: int = MAX_PIXELS,
+    shape: tuple[int, int] | None = None,
 ) -> Pixels:
     """An encoded photo's pixels, (H, W, 3): inside the box x1, y1, x2, y2 (pixels) where one is given, then shrunk.
+
+    The box is one of the photo as it is or, where its `shape` is given, as it was shrunk to that height and width.
 
     Of a scan with more than `max_pixels`, which are not decoded whole, the box is taken from the largest picture that
     is. Raises UserError for a photo that cannot be read and for a box that is not inside it.
@@ -254,6 +257,7 @@ def query_pixels(
         pixels, (height, width) = _decode_for_box(data, reading, max_pixels)
     except BrokenImageError as error:
         raise UserError(f"{name} cannot be read: {reason(error)}") from error
+    height, width = shape or (height, width)
     x1, y1, x2, y2 = box
     if x1 > x2 or y1 > y2:
         raise UserError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} ends before it begins: x1,y1 is its top left corner")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -69,13 +71,16 @@ JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 # Rows that are fetched together.
 FETCHED = 1000
 # The different values of a column of the index, from one to the next, without a look at each photo.
+# `containing` is a pattern of LIKE.
 DISTINCT = """
 WITH RECURSIVE each (this) AS (
     SELECT MIN({column}) FROM field WHERE {where}
     UNION ALL
     SELECT (SELECT MIN({column}) FROM field WHERE {where} AND {column} > this) FROM each WHERE this IS NOT NULL
-) SELECT this FROM each WHERE this IS NOT NULL LIMIT :limit
+) SELECT this FROM each WHERE this IS NOT NULL AND this LIKE :containing ESCAPE '\\' LIMIT :limit
 """
+# Photos that have a descriptor. The index over keys knows those that have none, and the one over names all others.
+FOUND = "id NOT IN (SELECT id FROM photo WHERE key IS NULL)"
 
 
 class Described(NamedTuple):
@@ -248,22 +253,49 @@ class Catalogue:
         """Photos that could not be read."""
         return (photo for photo, _ in self._select("reason IS NOT NULL ORDER BY name"))
 
-    def matching(self, filters: Columns) -> Keys:
-        """Keys of the descriptors of the photos whose metadata have all of these values, ascending."""
-        among = "id IN (SELECT photo FROM field WHERE name = ? AND value = ?)"
-        where = " AND ".join(["key IS NOT NULL", *[among] * len(filters)])
-        values = [part for pair in filters.items() for part in pair]
-        rows = self._rows(partial(value_of, int), f"SELECT key FROM photo WHERE {where} ORDER BY key", values)
-        return np.fromiter(rows, np.int64)
+    def matching(self, filters: Columns, folder: str = "") -> Keys:
+        """Keys of the descriptors of the photos whose metadata have all of these values, ascending.
+
+        With a `folder`, its path, those below it alone.
+        """
+        where, values = _where(filters, folder)
+        query = f"SELECT key FROM photo WHERE key IS NOT NULL AND {where} ORDER BY key"
+        return np.fromiter(self._rows(partial(value_of, int), query, values), np.int64)
+
+    def count(self, filters: Columns, folder: str = "") -> int:
+        """How many photos that can be found pass, see `matching`."""
+        where, values = _where(filters, folder)
+        (count,) = self._rows(partial(value_of, int), f"SELECT COUNT(*) FROM photo WHERE {FOUND} AND {where}", values)
+        return count
+
+    def page(self, offset: int, limit: int, filters: Columns, folder: str = "") -> list[Photo]:
+        """So many of the photos that can be found and pass, see `matching`, by their names, after `offset` of them."""
+        where, values = _where(filters, folder)
+        # What is passed over is not read.
+        chosen = f"SELECT id FROM photo WHERE {FOUND} AND {where} ORDER BY name LIMIT ? OFFSET ?"
+        found = self._select(f"id IN ({chosen}) ORDER BY name", *values, limit, offset)
+        return [photo for photo, _ in found]
+
+    def folders(self) -> Counter[str]:
+        """How many photos that can be found lie in each folder, by its path without a / at its end."""
+        names = self._rows(_name, f"SELECT name FROM photo WHERE {FOUND}")
+        return Counter(name.rpartition("/")[0] for name in names)
 
     def columns(self) -> list[str]:
         """Names of the metadata that any photo has."""
-        return list(self._rows(partial(value_of, str), DISTINCT.format(column="name", where="TRUE"), {"limit": -1}))
+        return self._distinct("name", "TRUE")
 
-    def values(self, column: str, limit: int) -> list[str]:
-        """The different values of a column, in their order; no more than `limit`."""
-        distinct = DISTINCT.format(column="value", where="name = :name")
-        return list(self._rows(partial(value_of, str), distinct, {"name": column, "limit": limit}))
+    def values(self, column: str, limit: int, containing: str = "") -> list[str]:
+        """The different values of a column that contain a text, in their order; no more than `limit`.
+
+        Small and capital ASCII letters are the same.
+        """
+        return self._distinct("value", "name = :name", limit, containing, column)
+
+    def _distinct(self, column: str, where: str, limit: int = -1, containing: str = "", name: str = "") -> list[str]:
+        pattern = "%" + re.sub(r"([\\%_])", r"\\\1", containing) + "%"
+        values = {"name": name, "limit": limit, "containing": pattern}
+        return list(self._rows(partial(value_of, str), DISTINCT.format(column=column, where=where), values))
 
     @contextmanager
     def change(self) -> Iterator[Change]:
@@ -303,6 +335,19 @@ class Catalogue:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in PASSING:
                 raise
             raise UserError(f"{self._path} is damaged, or no library ({error})") from error
+
+
+def _where(filters: Columns, folder: str) -> tuple[str, list[object]]:
+    """SQL on a row of `photo`, with its values: whether its metadata have these values, and it lies below a folder."""
+    parts, values = ["TRUE"], list[object]()
+    for pair in filters.items():
+        parts.append("id IN (SELECT photo FROM field WHERE name = ? AND value = ?)")
+        values += pair
+    if folder:
+        # 0 comes right after /.
+        parts.append("name > ? AND name < ?")
+        values += [os.fsencode(f"{folder}/"), os.fsencode(f"{folder}0")]
+    return " AND ".join(parts), values
 
 
 def _name(row: Row) -> str:

@@ -250,16 +250,22 @@ class Library:
             return change.remove(names)
 
     def search(
-        self, queries: Descriptors, count: int = 20, filters: Columns | None = None, exact: bool = False
+        self,
+        queries: Descriptors,
+        count: int = 20,
+        filters: Columns | None = None,
+        exact: bool = False,
+        folder: str = "",
     ) -> list[list[Answer]]:
         """The best answers to each query's descriptor, (Q, dim), of the photos whose metadata pass the filters.
 
-        With `exact` all of these are compared, however many they are. Raises UserError for a column that no photo has.
+        With `exact` all of these are compared, however many they are; with a `folder`, its path, those below it alone.
+        Raises UserError for a column that no photo has.
         """
         # Again where another process has moved or taken out meanwhile what was looked for.
         while True:
             contents = self.contents()
-            allowed = self._allowed(filters) if filters else None
+            allowed = self._allowed(filters or {}, folder) if filters or folder else None
             k = min(count, len(contents) if allowed is None else len(allowed))
             if not k:
                 return [[] for _ in queries]
@@ -386,9 +392,13 @@ class Library:
             with self.change() as change:
                 change.set_kind(number, kind)
 
-    def _allowed(self, filters: Columns) -> Keys:
+    def check_filters(self, filters: Columns) -> None:
+        """Raise UserError for a column that no photo has."""
         known = self.catalogue.columns()
         for column in filters:
             if column not in known:
                 raise UserError(f"no photo has {column}: the columns are {', '.join(known) or 'none'} (--metadata)")
-        return self.catalogue.matching(filters)
+
+    def _allowed(self, filters: Columns, folder: str) -> Keys:
+        self.check_filters(filters)
+        return self.catalogue.matching(filters, folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -109,6 +109,8 @@ def search_with_feedback(
     count: int = 20,
     filters: Columns | None = None,
     exact: bool = False,
+    folder: str = "",
+    without: Collection[int] = (),
 ) -> list[Answer]:
     """The best answers to a moved query: photos marked right first, those marked wrong last, each with its cosine.
 
@@ -116,18 +118,20 @@ def search_with_feedback(
         query: descriptor, (dim,).
         right: numbers of photos marked so, and `wrong` of the others; of photos that are gone nothing is heard.
         count: answers besides the marked ones.
-        filters, exact: as for `Library.search`.
+        filters, exact, folder: as for `Library.search`.
+        without: numbers of photos that are no answers unless they were marked.
     """
-    known = _descriptors(library, [*right, *wrong])
+    known = stored_descriptors(library, [*right, *wrong])
     marked = [[known[number] for number in numbers if number in known] for numbers in (right, wrong)]
     new = rocchio(query, *(np.array([row for _, row in each]).reshape(-1, len(query)) for each in marked))
     answers = [[Answer(photo, float(row @ new)) for photo, row in each] for each in marked]
     liked, disliked = (sorted(each, key=lambda answer: -answer.cosine) for each in answers)
-    found = library.search(new[None], count + len(known), filters, exact)[0]
-    return [*liked, *[answer for answer in found if answer.photo.id not in known][:count], *disliked]
+    hidden = {*known, *without}
+    found = library.search(new[None], count + len(hidden), filters, exact, folder)[0]
+    return [*liked, *[answer for answer in found if answer.photo.id not in hidden][:count], *disliked]
 
 
-def _descriptors(library: Library, numbers: Sequence[int]) -> dict[int, tuple[Photo, Descriptors]]:
+def stored_descriptors(library: Library, numbers: Sequence[int]) -> dict[int, tuple[Photo, Descriptors]]:
     """Photos and their descriptors, by number, of those that have one."""
     entries = [(photo, key) for photo, key in library.catalogue.find(numbers) if key is not None]
     try:
@@ -136,6 +140,6 @@ def _descriptors(library: Library, numbers: Sequence[int]) -> dict[int, tuple[Ph
         # Another process may have written them elsewhere.
         if [entry for entry in library.catalogue.find(numbers) if entry[1] is not None] == entries:
             raise
-        return _descriptors(library, numbers)
+        return stored_descriptors(library, numbers)
     pairs = ((photo, row) for (photo, _), row in zip(entries, rows, strict=True))
     return {photo.id: (photo, row) for photo, row in pairs if photo.id is not None}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +14,8 @@ from pydantic import BaseModel, Field
 
 from dolglab.errors import UserError
 from dolglab.library.library import Library
-from dolglab.library.naming import printable
 from dolglab.library.photo_map import FILE, read_map
+from dolglab.server.folders import short_names
 from dolglab.server.schemas import to_base64
 
 # Values that have a code of their own.
@@ -102,10 +101,9 @@ def build_map(library: Library, column: str) -> PhotoMap:
 def _values(library: Library, column: str) -> Mapping[int, str]:
     """The value of each photo that has one, by its number."""
     if not column:
-        # Of many photos in a folder, its name is made fit for people once.
-        folder = cache(printable)
-        names = library.catalogue.names_of_described()
-        return {number: folder(name.rpartition("/")[0].rpartition("/")[2]) for number, name in names}
+        paths = {number: name.rpartition("/")[0] for number, name in library.catalogue.names_of_described()}
+        names = short_names(set(paths.values()))
+        return {number: names[path] for number, path in paths.items()}
     if column not in library.catalogue.columns():
         raise UserError(f"no photo has {column}: the columns are {', '.join(library.catalogue.columns()) or 'none'}")
     return dict(library.catalogue.values_of(column))

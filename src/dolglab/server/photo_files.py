@@ -172,6 +172,17 @@ def check_unchanged(photo: Photo) -> None:
         raise HTTPException(410, "this photo has changed since it was described: embed its folder again")
 
 
+def read_photo(photo: Photo) -> bytes:
+    """The bytes of a photo's file. Raises HTTPException as `check_unchanged`, and 403 for an address not allowed."""
+    check_unchanged(photo)
+    try:
+        return photo.read()
+    except NotAllowedError:
+        raise not_allowed() from None
+    except OSError:
+        raise file_gone() from None
+
+
 def not_allowed() -> HTTPException:
     """The error for a photo at an address that only the library names."""
     return HTTPException(403, "this server does not open the address of this photo: serve --allow")
@@ -217,14 +228,7 @@ def training_zip(
             if query is not None:
                 rows.append((_write(archive, folder, taken, *query), query[0], "", "query"))
             for photo in right:
-                check_unchanged(photo)
-                try:
-                    data = photo.read()
-                except NotAllowedError:
-                    raise not_allowed() from None
-                except OSError:
-                    raise file_gone() from None
-                file = _write(archive, folder, taken, safe_name(photo.name, ".jpg"), data)
+                file = _write(archive, folder, taken, safe_name(photo.name, ".jpg"), read_photo(photo))
                 rows.append((file, short_name(photo.name), str(photo.id), "right"))
             rows += [("", short_name(photo.name), str(photo.id), "wrong") for photo in wrong]
             table = io.StringIO(newline="")

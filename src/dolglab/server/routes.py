@@ -16,8 +16,8 @@ from dolglab.data.photos import Box, read_box
 from dolglab.library.library import parse_filters
 from dolglab.server import schemas
 from dolglab.server.map_answer import PhotoMap
-from dolglab.server.photo_files import folder_name, iterate_chunks, safe_name
-from dolglab.server.service import SearchService
+from dolglab.server.photo_files import folder_name, iterate_chunks, read_photo, safe_name
+from dolglab.server.service import SearchQuery, SearchService
 from dolglab.templates import template
 
 REASONS = {
@@ -52,6 +52,11 @@ def _parse_box(text: str) -> Box | None:
     return read_box(text) if text.strip() else None
 
 
+def _read_query(service: SearchService, photo: UploadFile | None, like: int | None, box: str) -> SearchQuery:
+    data = None if photo is None else schemas.read_upload(photo, service.settings.max_upload)
+    return service.query(data, like, _parse_box(box))
+
+
 async def _refuse_unknown_fields(request: Request) -> None:
     """Raise HTTPException 422 for a field of a form that the route does not have: it would do nothing, unseen."""
     known = [field.alias for field in request.scope["route"].dependant.body_params]
@@ -65,11 +70,17 @@ TOKEN = [Depends(HTTPBearer(auto_error=False, description="Where the server has 
 # Of routes that take a form.
 FORM = [Depends(_refuse_unknown_fields)]
 
+WHERE = "Only photos with this in a column: COLUMN=VALUE."
+BOX = "Only this part: x1,y1,x2,y2 in pixels of the upright photo; of the library's own, of its `width` and `height`."
 Service = Annotated[SearchService, Depends(_service)]
 Upload = Annotated[UploadFile, File(description=f"An image file: {schemas.FORMATS}.")]
-BoxField = Annotated[str, Form(description="Only this part: x1,y1,x2,y2 in pixels of the upright photo.")]
-WhereField = Annotated[list[str], Form(description="Only photos with this in a column: COLUMN=VALUE.")]
+LikeField = Annotated[schemas.Number | None, Form(description="Instead of a photo, the number of the library's own.")]
+BoxField = Annotated[str, Form(description=BOX)]
+FolderField = Annotated[str, Form(description="Only photos below this folder, see /api/folders.")]
+WhereField = Annotated[list[str], Form(description=WHERE)]
 Id = Annotated[int, PathParam(ge=1, le=schemas.MAX_ID, description="A photo's number in the library.")]
+Containing = Annotated[str, Query(max_length=200, description="Those that contain this text.")]
+Limit = Annotated[int, Query(ge=1, le=schemas.MAX_LISTED, description="No more than so many.")]
 Numbers = Annotated[list[schemas.Number], Form(max_length=schemas.MAX_MARKS)]
 
 search_router = APIRouter(prefix="/api", tags=["search"], dependencies=TOKEN)
@@ -106,20 +117,22 @@ class Prometheus(Response):
     media_type = "text/plain; version=0.0.4; charset=utf-8"
 
 
-@search_router.post("/search", dependencies=FORM, responses=errors(400, 408, 413, 422, *GUARDED))
+@search_router.post("/search", dependencies=FORM, responses=errors(400, 404, 410, 408, 413, 422, *GUARDED))
 def search(
     service: Service,
-    photo: Upload,
+    photo: Upload | None = None,
+    like: LikeField = None,
     box: BoxField = "",
     top: Annotated[schemas.Top, Form()] = 20,
     where: WhereField = [],  # noqa: B006 - FastAPI copies it
+    folder: FolderField = "",
     verify: Annotated[bool, Form(description="Order the first answers by matching local features.")] = False,
     exact: Annotated[schemas.Exact, Form()] = False,
 ) -> schemas.Found:
-    """Search the library for what a photo shows."""
+    """Search the library for what a photo shows: one that is sent, or one of its own, which is no answer to itself."""
     start = time.monotonic()
-    data = schemas.read_upload(photo, service.settings.max_upload)
-    descriptor, answers = service.search(data, _parse_box(box), top, parse_filters(where, "where"), verify, exact)
+    query = _read_query(service, photo, like, box)
+    descriptor, answers = service.search(query, top, parse_filters(where, "where"), folder, verify, exact)
     return schemas.Found(
         answers=schemas.serialize_answers(answers),
         exact=all(answer.exact for answer in answers),
@@ -128,7 +141,7 @@ def search(
     )
 
 
-@search_router.post("/rerank", responses=errors(400, 408, 413, 422, *GUARDED))
+@search_router.post("/rerank", responses=errors(400, 404, 408, 413, 422, *GUARDED))
 def rerank(service: Service, request: schemas.Rerank) -> schemas.Found:
     """Search again with the query moved towards what was marked right and away from what was marked wrong.
 
@@ -138,7 +151,10 @@ def rerank(service: Service, request: schemas.Rerank) -> schemas.Found:
     descriptor = schemas.parse_descriptor(request.descriptor, service.finder.library.identity["dim"])
     right = list(dict.fromkeys(request.right))
     wrong = [number for number in dict.fromkeys(request.wrong) if number not in right]
-    answers = service.rerank(descriptor, right, wrong, request.top, request.where, request.exact)
+    without = [] if request.like is None else [request.like]
+    answers = service.rerank(
+        descriptor, right, wrong, request.top, request.where, request.folder, request.exact, without
+    )
     return schemas.Found(
         answers=schemas.serialize_answers(answers, right, wrong),
         exact=all(answer.exact for answer in answers),
@@ -149,11 +165,48 @@ def rerank(service: Service, request: schemas.Rerank) -> schemas.Found:
 
 @search_router.post("/explain", dependencies=FORM, responses=errors(400, 404, 410, 408, 413, 422, *GUARDED))
 def explain(
-    service: Service, photo: Upload, id: Annotated[schemas.Number, Form()], box: BoxField = ""
+    service: Service,
+    id: Annotated[schemas.Number, Form()],
+    photo: Upload | None = None,
+    like: LikeField = None,
+    box: BoxField = "",
 ) -> schemas.Explained:
     """Say why a photo of the library is found for a query: matching local features, attention, terms of the cosine."""
-    data = schemas.read_upload(photo, service.settings.max_upload)
-    return schemas.serialize_explanation(service.explain(data, _parse_box(box), id))
+    return schemas.serialize_explanation(service.explain(_read_query(service, photo, like, box), id))
+
+
+@photo_router.get("/photos", responses=errors(400, 404, 422, *GUARDED))
+def photos(
+    service: Service,
+    offset: Annotated[int, Query(ge=0, le=schemas.MAX_ID, description="Photos that are passed over.")] = 0,
+    limit: Limit = 60,
+    where: Annotated[list[str], Query(description=WHERE)] = [],  # noqa: B006
+    folder: Annotated[str, Query(description="Only photos below this folder, see /api/folders.")] = "",
+) -> schemas.PhotoPage:
+    """List photos of the library that can be found, by their paths, some at a time."""
+    total, found = service.browse(offset, limit, parse_filters(where, "where"), folder)
+    return schemas.PhotoPage(total=total, photos=[schemas.serialize_photo(photo) for photo in found])
+
+
+@photo_router.get("/folders", responses=errors(422, *GUARDED))
+def folders(service: Service, containing: Containing = "", limit: Limit = 60) -> schemas.Folders:
+    """List folders of the library's photos, by their paths, under names that do not say where they lie."""
+    found = [schemas.Folder(name=name, photos=count) for name, count in service.folders.find(containing, limit + 1)]
+    return schemas.Folders(folders=found[:limit], more=len(found) > limit)
+
+
+@photo_router.get("/values", responses=errors(400, 422, *GUARDED))
+def values(
+    service: Service,
+    column: Annotated[str, Query(description="A column of the catalogue, see /api/library.")],
+    containing: Containing = "",
+    limit: Limit = 60,
+) -> schemas.Values:
+    """List the different values of a column, in their order."""
+    searched = service.finder.library
+    searched.check_filters({column: ""})
+    found = searched.catalogue.values(column, limit + 1, containing)
+    return schemas.Values(values=found[:limit], more=len(found) > limit)
 
 
 @photo_router.get("/photos/{id}", responses=errors(404, 422, *GUARDED))
@@ -221,12 +274,16 @@ def export(
     right: Numbers = [],  # noqa: B006 - FastAPI copies it
     wrong: Numbers = [],  # noqa: B006
     photo: Upload | None = None,
+    like: LikeField = None,
 ) -> Zip:
     """Download marks as a zip that `data=folder` trains on: a folder with the photos marked right, and the query's."""
     query = None
     if photo is not None:
         data = schemas.read_upload(photo, service.settings.max_upload)
         query = safe_name(photo.filename or "", service.header(data).suffix), data
+    elif like is not None:
+        known = service.photo(like)
+        query = safe_name(known.name, ".jpg"), read_photo(known)
     archive = service.export(name, query, right, wrong)
     file = f"{folder_name(name)}.zip"
     # A header takes ASCII alone; who knows RFC 5987 reads the name itself.

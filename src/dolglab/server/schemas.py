@@ -34,7 +34,7 @@ FORMATS = "JPEG, PNG, WebP, AVIF, JPEG 2000, TIFF, GIF or BMP"
 MAX_COLUMNS, MAX_KEY, MAX_VALUE = 50, 100, 1000
 # The largest number of a photo is SQLite's.
 MAX_ID = 2**63 - 1
-MAX_ANSWERS, MAX_MARKS = 100, 200
+MAX_ANSWERS, MAX_MARKS, MAX_LISTED = 100, 200, 200
 
 Number = Annotated[int, Field(ge=1, le=MAX_ID, description="A photo's number in the library.")]
 Top = Annotated[int, Field(ge=1, le=MAX_ANSWERS, description="Answers wanted.")]
@@ -82,6 +82,34 @@ class Photo(BaseModel):
     metadata: dict[str, str]
 
 
+class PhotoPage(BaseModel):
+    """A part of the photos of the library, by their names."""
+
+    total: int = Field(description="Photos that pass, on all pages.")
+    photos: list[Photo]
+
+
+class Folder(BaseModel):
+    """A folder with photos."""
+
+    name: str = Field(description="As much of the end of its path as tells it from others.")
+    photos: int = Field(description="Photos below it that can be found.")
+
+
+class Folders(BaseModel):
+    """Folders, by their paths."""
+
+    folders: list[Folder]
+    more: bool = Field(description="There are more than these.")
+
+
+class Values(BaseModel):
+    """Values of a column, in their order."""
+
+    values: list[str]
+    more: bool = Field(description="There are more than these.")
+
+
 class Answer(Photo):
     """A photo that was found."""
 
@@ -112,6 +140,8 @@ class Rerank(BaseModel):
     top: Top = 20
     exact: Exact = False
     where: dict[str, str] = Field(default={}, description="Only photos with these values, by column.")
+    folder: str = Field(default="", description="Only photos below this folder, see /api/folders.")
+    like: Number | None = Field(default=None, description="The photo that was searched for, which is no answer.")
 
 
 class Terms(BaseModel):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from queue import Full
 from typing import IO, ParamSpec, TypeVar
@@ -24,13 +25,14 @@ from dolglab.errors import UserError
 from dolglab.library.contents import Answer, Columns, Descriptors, Photo
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Library, LibraryBusy, LibraryLinked
-from dolglab.library.search_engine import SearchEngine, search_with_feedback
+from dolglab.library.search_engine import SearchEngine, search_with_feedback, stored_descriptors
 from dolglab.library.verifier import VERIFIED
 from dolglab.server import photo_files
+from dolglab.server.folders import Folders
 from dolglab.server.isolation import IsolatedExecutor
 from dolglab.server.limits import FairLimiter
 from dolglab.server.map_answer import EncodedMap, encode_map, map_state
-from dolglab.server.schemas import check_header
+from dolglab.server.schemas import check_header, short_name
 from dolglab.server.security import Settings
 
 P = ParamSpec("P")
@@ -52,6 +54,26 @@ def build_decoder(settings: Settings) -> IsolatedExecutor:
     limits = settings.limits
     memory = DECODER + DECODED_PIXEL * settings.max_pixels
     return IsolatedExecutor(memory, limits.quick, limits.decoding, preload=("cv2",))
+
+
+@dataclass(frozen=True)
+class SearchQuery:
+    """What is searched for: bytes that a client sent, or a photo of the library; a box of it, in pixels.
+
+    Attributes:
+        data: the bytes.
+        like: the photo, which is not among its answers; its box is one of the photo as it was described.
+        box: x1, y1, x2, y2; None for the whole.
+    """
+
+    data: bytes | None = None
+    like: Photo | None = None
+    box: Box | None = None
+
+    @property
+    def numbers(self) -> list[int]:
+        """The number of the photo of the library, if it is one."""
+        return [] if self.like is None or self.like.id is None else [self.like.id]
 
 
 class SerialExecutor:
@@ -86,6 +108,7 @@ class SearchService:
     def __init__(self, finder: SearchEngine, settings: Settings, decoder: IsolatedExecutor) -> None:
         self.finder = finder
         self.settings = settings
+        self.folders = Folders(finder.library.catalogue)
         self._decoder = decoder
         self._searches = SerialExecutor("searches", SEARCHES)
         self._verifications = SerialExecutor("verifications", VERIFICATIONS)
@@ -98,41 +121,57 @@ class SearchService:
         self._thumbnail = lru_cache(CACHED_THUMBNAILS)(
             lambda *photo: photo_files.photo_jpeg(Photo(*photo), THUMBNAIL_SIDE)
         )
-
         # Whatever its state is, a map is that of the library now.
         self._map = lru_cache(CACHED_MAPS)(lambda state, column: encode_map(finder.library, column))
 
+    def query(self, data: bytes | None, number: int | None, box: Box | None) -> SearchQuery:
+        """What is searched for: bytes, or a photo of the library by its number, one of them; a box of it."""
+        if (data is None) == (number is None):
+            raise HTTPException(422, "send either a photo, or as `like` the number of one of the library")
+        return SearchQuery(data, None if number is None else self.photo(number), box)
+
     def search(
-        self, data: bytes, box: Box | None, count: int, filters: Columns, verify: bool, exact: bool
+        self, query: SearchQuery, count: int, filters: Columns, folder: str, verify: bool, exact: bool
     ) -> tuple[Descriptors, list[Answer]]:
-        """The query's descriptor, (dim,), and the best answers to it."""
-        self.header(data)
-        pixels = self._decode(data, box)
+        """The query's descriptor, (dim,), and the best answers to it; a whole photo of the library has one."""
+        path = self.folders.path(folder)
+        known = query.like is not None and query.box is None
+        pixels = self._pixels(query) if verify or not known else None
 
         def work() -> tuple[Descriptors, list[Answer]]:
-            descriptor = self._embed(pixels)
+            descriptor = self._stored(query) if known or pixels is None else self._embed(pixels)[0]
             most = max(count, VERIFIED) if verify else count
-            found = self.finder.search([pixels], most, filters, descriptors=descriptor, exact=exact)
-            return descriptor[0], found[0]
+            return descriptor, search_with_feedback(
+                self.finder.library, descriptor, [], [], most, filters, exact, path, query.numbers
+            )
 
         descriptor, answers = self._searches(work)
-        if verify:
+        if verify and pixels is not None:
             answers = self._verifications(lambda: self.finder.verify(pixels, answers))
         return descriptor, answers[:count]
 
     def rerank(
-        self, query: Descriptors, right: Sequence[int], wrong: Sequence[int], count: int, filters: Columns, exact: bool
+        self,
+        query: Descriptors,
+        right: Sequence[int],
+        wrong: Sequence[int],
+        count: int,
+        filters: Columns,
+        folder: str,
+        exact: bool,
+        without: Sequence[int],
     ) -> list[Answer]:
         """The best answers to a query's descriptor, (dim,), moved by marks, see `search_with_feedback`."""
-        library = self.finder.library
-        return self._searches(lambda: search_with_feedback(library, query, right, wrong, count, filters, exact))
+        library, path = self.finder.library, self.folders.path(folder)
+        return self._searches(
+            lambda: search_with_feedback(library, query, right, wrong, count, filters, exact, path, without)
+        )
 
-    def explain(self, data: bytes, box: Box | None, number: int) -> Explanation:
+    def explain(self, query: SearchQuery, number: int) -> Explanation:
         """Why a photo is found for a query."""
-        self.header(data)
         photo = self.photo(number)
         photo_files.check_unchanged(photo)
-        pixels = self._decode(data, box)
+        pixels = self._pixels(query)
 
         def work() -> Explanation:
             try:
@@ -143,6 +182,13 @@ class SearchService:
                 raise photo_files.file_gone() from None
 
         return self._verifications(work)
+
+    def browse(self, offset: int, limit: int, filters: Columns, folder: str) -> tuple[int, list[Photo]]:
+        """How many photos pass, and so many of them by their names, after `offset` of them."""
+        library, path = self.finder.library, self.folders.path(folder)
+        library.check_filters(filters)
+        total = library.catalogue.count(filters, path) if filters or path else len(library)
+        return total, library.catalogue.page(offset, limit, filters, path)
 
     def header(self, data: bytes) -> Header:
         """What an encoded photo says of itself, see `check_header`."""
@@ -201,6 +247,27 @@ class SearchService:
     def _check_writable(self) -> None:
         if self.settings.read_only:
             raise HTTPException(403, "this server only searches (--read-only)")
+
+    def _pixels(self, query: SearchQuery) -> Pixels:
+        """A query's pixels, (H, W, 3), inside its box, shrunk."""
+        if query.like is None:
+            data = query.data or b""
+            self.header(data)
+            return self._decode(data, query.box)
+        photo, finder = query.like, self.finder
+
+        def work() -> Pixels:
+            data = photo_files.read_photo(photo)
+            name = short_name(photo.name)
+            return query_pixels(data, name, finder.max_side, query.box, finder.reading, shape=photo.shape)
+
+        return self._pictures(work)
+
+    def _stored(self, query: SearchQuery) -> Descriptors:
+        """The descriptor, (dim,), that the library has of the photo that is searched for."""
+        for _, descriptor in stored_descriptors(self.finder.library, query.numbers).values():
+            return descriptor
+        raise HTTPException(404, "the library has no descriptor of this photo")
 
     def _decode(self, data: bytes, box: Box | None) -> Pixels:
         return self._isolated(query_pixels, data, "the photo", self.finder.max_side, box, self.finder.reading)
