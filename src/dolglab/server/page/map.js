@@ -11,8 +11,9 @@ import { PointCanvas, points as placed } from "./map_points.js";
 import { Thumbnails, choose } from "./map_thumbnails.js";
 import { go } from "./views.js";
 
-// Points in view up to which thumbnails are shown, and how many of these; pixels of a thumbnail's side.
-const THUMBNAILS_FROM = 700, THUMBNAILS = 60, SMALLEST = 52, LARGEST = 112;
+// Pixels a side that points in view have for themselves where thumbnails are shown, and how many of these there are at
+// most; pixels of a thumbnail's side.
+const ROOM = 34, THUMBNAILS = 60, SMALLEST = 52, LARGEST = 112;
 // Pixels around a point in which it counts as meant, the photos of the list, and milliseconds without a move until what
 // is in view is told and fetched.
 const NEAR = 14, LISTED = 24, STILL = 200;
@@ -84,23 +85,21 @@ function paint() {
   const ratio = Math.min(MOST_PIXELS, devicePixelRatio);
   state.seen = canvas.draw(points, camera, { ratio, radius: radius(), ...legend.colours() });
   if (state.byKey) point(nearest(...middle(), 1)[0] ?? null);
-  if (state.zoom !== camera.zoom) {
-    const room = Math.sqrt((camera.width * camera.height) / Math.max(1, state.seen.length));
-    Object.assign(state, { zoom: camera.zoom, size: Math.round(Math.min(LARGEST, Math.max(SMALLEST, room))) });
-  }
-  const few = state.seen.length <= THUMBNAILS_FROM;
-  state.thumbnails = few ? choose(points, state.seen, camera, state.size, THUMBNAILS) : [];
+  const room = roomOf(state.seen.length);
+  // Only a zoom changes their size.
+  if (state.zoom !== camera.zoom) Object.assign(state, { zoom: camera.zoom, size: Math.round(Math.min(LARGEST, Math.max(SMALLEST, room))) });
+  state.thumbnails = room >= ROOM ? choose(points, state.seen, camera, state.size, THUMBNAILS) : [];
   const { context } = canvas;
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   for (const one of state.thumbnails) thumbnail(context, one);
   if (state.meant !== null) ring(context, onScreen(state.meant));
 }
 
+/** Pixels a side that each of so many photos has for itself. */
+const roomOf = (count) => Math.sqrt((camera.width * camera.height) / Math.max(1, count));
+
 /** Pixels of a point's radius: larger the fewer there are, and the larger the zoom. */
-function radius() {
-  const room = Math.sqrt((camera.width * camera.height) / Math.max(1, state.points.count));
-  return Math.min(6, Math.max(1.3, 0.22 * room * Math.sqrt(camera.zoom)));
-}
+const radius = () => Math.min(6, Math.max(1.3, 0.17 * roomOf(state.points.count) * Math.sqrt(camera.zoom)));
 
 function thumbnail(context, { at, left, top }) {
   const picture = thumbnails.get(state.points.ids[at]);
