@@ -34,6 +34,23 @@ def test_lines_join_the_features_that_are_inliers() -> None:
     assert abs(columns.max() - (600 + MATCH_GAP + 150)) < 8
 
 
+def test_photos_one_above_the_other() -> None:
+    a, b = np.full((210, 300, 3), 40, np.uint8), np.full((840, 600, 3), 90, np.uint8)
+    features = at(np.array([[150.0, 10.0]])), at(np.array([[300.0, 420.0]]))
+    plain, drawn = (
+        opened(match_figure(a, b, *features, np.array([[0, 0]]), np.array([inlier]), stacked=True))
+        for inlier in (False, True)
+    )
+    below = HEIGHT + MATCH_GAP
+    assert plain.shape[1] == 600
+    assert plain[below - MATCH_GAP // 2].min() > 250
+    rows, columns = np.nonzero(np.abs(drawn[: below + HEIGHT] - plain[: below + HEIGHT]).sum(2) > 100)
+    # The middle of both, from near the upper edge of the first to the middle of the second.
+    assert abs(rows.min() - 20) < 8
+    assert abs(rows.max() - (below + 210)) < 8
+    assert abs(columns - 300).max() < 8
+
+
 def test_very_many_matches_are_thinned() -> None:
     rng = np.random.default_rng(0)
     photo = np.zeros((100, 100, 3), np.uint8)

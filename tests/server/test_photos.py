@@ -197,6 +197,21 @@ def test_a_server_that_only_searches(client: TestClient) -> None:
         assert "--read-only" in refused.json()["error"]
 
 
+@pytest.mark.parametrize("part", [".", "catalogue.sqlite"])
+def test_a_library_that_it_may_not_write_to(
+    own: Path, start: Start, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    client = start()
+    assert client.get("/api/library").json()["read_only"] is False
+    # As the system says it of a disk that is mounted read-only, which permissions alone do not give to root.
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != own / part and allowed(path, mode))
+    assert client.get("/api/library").json()["read_only"] is True
+    for refused in (add(client, png(0), "a.png"), client.delete("/api/photos/1")):
+        assert refused.status_code == 403
+        assert "may not write" in refused.json()["error"]
+
+
 @pytest.mark.process
 def test_searches_go_on_while_another_process_writes(own: Path, start: Start) -> None:
     client = start()

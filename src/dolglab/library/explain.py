@@ -53,9 +53,14 @@ def run_here(work: Callable[[], T]) -> T:
 
 
 def explain(
-    extractor: Extractor, verifier: SpatialVerifier, query: Pixels, answer: Pixels, run_network: RunNetwork = run_here
+    extractor: Extractor,
+    verifier: SpatialVerifier,
+    query: Pixels,
+    answer: Pixels,
+    run_network: RunNetwork = run_here,
+    stacked: bool = False,
 ) -> Explanation:
-    """Why `answer` was found for `query`, pixels (H, W, 3) of both.
+    """Why `answer` was found for `query`, pixels (H, W, 3) of both; `stacked` draws matches from one above the other.
 
     `run_network` is called for each of them, so that others can use the network in between.
     """
@@ -70,7 +75,7 @@ def explain(
     terms = None if query_parts is None or answer_parts is None else similarity_terms(query_parts, answer_parts)
     shrunk = shrink(query, verifier.side), shrink(answer, verifier.side)
     ours, theirs, match = verifier.match(*shrunk)
-    picture = match_figure(*shrunk, ours, theirs, match.matches, match.inlier)
+    picture = match_figure(*shrunk, ours, theirs, match.matches, match.inlier, stacked)
     attention = attention_overlay(query, query_scores), attention_overlay(answer, answer_scores)
     return Explanation(terms, len(match.matches), match.count, picture, attention, verifier.method.title)
 

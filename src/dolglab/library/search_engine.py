@@ -80,10 +80,12 @@ class SearchEngine:
         kind = self.library.catalogue.local()
         return self.verifier.packed(photo) if kind is not None and kind == self.verifier.config() else None
 
-    def explain(self, query: Pixels, answer: Answer, run_network: RunNetwork = run_here) -> Explanation:
+    def explain(
+        self, query: Pixels, answer: Answer, run_network: RunNetwork = run_here, stacked: bool = False
+    ) -> Explanation:
         """Why an answer was found; see `library.explain.explain`. Raises UserError where its photo can't be read."""
         pixels = answer.photo.pixels(self.max_side, self.reading)
-        return explain(self.loaded.extractor, self.verifier, query, pixels, run_network)
+        return explain(self.loaded.extractor, self.verifier, query, pixels, run_network, stacked)
 
 
 def rocchio(query: Descriptors, right: Descriptors, wrong: Descriptors) -> Descriptors:

@@ -267,40 +267,48 @@ def match_figure(
     features_b: LocalFeatures,
     matches: Int[np.ndarray, "m 2"],
     inlier: Bool[np.ndarray, " m"],
+    stacked: bool = False,
 ) -> bytes:
     """A JPEG of two photos side by side, lines between the features that match and are inliers, and their number.
 
-    Of more than 60 inliers, as many are drawn, evenly chosen.
+    Of more than 60 inliers, as many are drawn, evenly chosen. `stacked`, the first photo is above the second one.
     """
     rows = matches[inlier]
-    left, scale_a, top_a = _fitted(a)
-    right, scale_b, top_b = _fitted(b)
-    offset = left.width + MATCH_GAP
-    canvas = Image.new("RGB", (offset + right.width, HEIGHT + CAPTION_HEIGHT), "white")
-    canvas.paste(left, (0, top_a))
-    canvas.paste(right, (offset, top_b))
+    (first, scale_a), (second, scale_b) = _fitted(a), _fitted(b)
+    if stacked:
+        width, height = max(first.width, second.width), first.height + MATCH_GAP + second.height
+        at_a = np.array([(width - first.width) // 2, 0])
+        at_b = np.array([(width - second.width) // 2, first.height + MATCH_GAP])
+    else:
+        width, height = first.width + MATCH_GAP + second.width, HEIGHT
+        at_a = np.array([0, (HEIGHT - first.height) // 2])
+        at_b = np.array([first.width + MATCH_GAP, (HEIGHT - second.height) // 2])
+    canvas = Image.new("RGB", (width, height + CAPTION_HEIGHT), "white")
+    canvas.paste(first, tuple(at_a.tolist()))
+    canvas.paste(second, tuple(at_b.tolist()))
     draw = ImageDraw.Draw(canvas)
     chosen = rows[np.linspace(0, len(rows) - 1, min(MAX_MATCHES, len(rows))).round().astype(np.int64)]
-    starts = features_a.keypoints[chosen[:, 0]] * scale_a + np.array([0, top_a])
-    ends = features_b.keypoints[chosen[:, 1]] * scale_b + np.array([offset, top_b])
+    starts = features_a.keypoints[chosen[:, 0]] * scale_a + at_a
+    ends = features_b.keypoints[chosen[:, 1]] * scale_b + at_b
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        # Colours follow the height in the left photo: crossing lines stand out.
-        rgb = colorsys.hsv_to_rgb(0.85 * min(max(start[1] / HEIGHT, 0.0), 1.0), 0.9, 1.0)
+        # Colours follow the place along the first photo's edge: crossing lines stand out.
+        along = start[0] / width if stacked else start[1] / HEIGHT
+        rgb = colorsys.hsv_to_rgb(0.85 * min(max(along, 0.0), 1.0), 0.9, 1.0)
         colour = "#{:02x}{:02x}{:02x}".format(*(round(255 * part) for part in rgb))
         draw.line((*start, *end), colour, 2)
         for x, y in (start, end):
             draw.ellipse((x - DOT, y - DOT, x + DOT, y + DOT), colour, "white")
     caption = f"{len(rows)} inliers of {len(matches)} matches"
-    draw_text(draw, (MATCH_GAP, HEIGHT + CAPTION_HEIGHT / 2), caption, 15, "#222222", "lm")
+    draw_text(draw, (MATCH_GAP, height + CAPTION_HEIGHT / 2), caption, 15, "#222222", "lm")
     return jpeg(canvas)
 
 
-def _fitted(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[Image.Image, float, int]:
-    """The photo, how much larger it is, and how far below the top it stands."""
+def _fitted(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[Image.Image, float]:
+    """The photo, and how much larger it is."""
     height, width = pixels.shape[:2]
     scale = min(HEIGHT / height, MAX_WIDTH / width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), scale, (HEIGHT - size[1]) // 2
+    return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), scale
 
 
 def attention_overlay(image: UInt8[np.ndarray, "h w 3"], scores: Float[np.ndarray, "h1 w1"]) -> bytes:

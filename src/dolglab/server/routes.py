@@ -170,9 +170,10 @@ def explain(
     photo: Upload | None = None,
     like: LikeField = None,
     box: BoxField = "",
+    stacked: Annotated[bool, Form(description="Draw the matches from the one above to the one below.")] = False,
 ) -> schemas.Explained:
     """Say why a photo of the library is found for a query: matching local features, attention, terms of the cosine."""
-    return schemas.serialize_explanation(service.explain(_read_query(service, photo, like, box), id))
+    return schemas.serialize_explanation(service.explain(_read_query(service, photo, like, box), id, stacked))
 
 
 @photo_router.get("/photos", responses=errors(400, 404, 422, *GUARDED))
@@ -310,7 +311,7 @@ def library(service: Service) -> schemas.About:
         columns=[
             schemas.Column(name=name, values=some if len(some) <= MAX_VALUES else None) for name, some in values.items()
         ],
-        read_only=settings.read_only,
+        read_only=service.read_only,
         max_upload_bytes=settings.max_upload,
         max_pixels=settings.max_pixels,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from dolglab.data.image_errors import BrokenImageError
 from dolglab.data.image_formats import Header, read_header
 from dolglab.data.photos import Box, check_size, query_pixels
 from dolglab.errors import UserError
+from dolglab.library.catalogue import FILE
 from dolglab.library.contents import Answer, Columns, Descriptors, Photo
 from dolglab.library.explain import Explanation
 from dolglab.library.library import Library, LibraryBusy, LibraryLinked
@@ -167,15 +169,15 @@ class SearchService:
             lambda: search_with_feedback(library, query, right, wrong, count, filters, exact, path, without)
         )
 
-    def explain(self, query: SearchQuery, number: int) -> Explanation:
-        """Why a photo is found for a query."""
+    def explain(self, query: SearchQuery, number: int, stacked: bool) -> Explanation:
+        """Why a photo is found for a query, see `library.explain.explain`."""
         photo = self.photo(number)
         photo_files.check_unchanged(photo)
         pixels = self._pixels(query)
 
         def work() -> Explanation:
             try:
-                return self.finder.explain(pixels, Answer(photo, 0.0), self._searches)
+                return self.finder.explain(pixels, Answer(photo, 0.0), self._searches, stacked)
             except NotAllowedError:
                 raise photo_files.not_allowed() from None
             except UserError:
@@ -244,9 +246,20 @@ class SearchService:
         photos = [[self.photo(number) for number in numbers] for numbers in (right, wrong)]
         return self._exports(lambda: photo_files.training_zip(name, query, *photos))
 
+    @property
+    def read_only(self) -> bool:
+        """Whether photos are neither added nor removed: asked for, or its user may not write there."""
+        return self.settings.read_only or not self._may_write()
+
+    def _may_write(self) -> bool:
+        folder = self.finder.library.folder
+        return all(os.access(path, os.W_OK) for path in (folder, folder / FILE))
+
     def _check_writable(self) -> None:
         if self.settings.read_only:
             raise HTTPException(403, "this server only searches (--read-only)")
+        if not self._may_write():
+            raise HTTPException(403, "this server only searches: its user may not write to the library")
 
     def _pixels(self, query: SearchQuery) -> Pixels:
         """A query's pixels, (H, W, 3), inside its box, shrunk."""

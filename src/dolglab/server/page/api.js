@@ -14,7 +14,8 @@ export function keepToken(token) {
 }
 
 /**
- * Asks the server; the answer's Response. Throws an Error whose message is the server's one line, with the `status`.
+ * Asks the server; the answer's Response. Throws an Error whose message is the server's one line, with the `status` and
+ * the seconds to `wait` where the server asks for that.
  * Paths are relative to the page, which lies below a prefix behind some proxies.
  */
 export async function call(path, options = {}) {
@@ -23,7 +24,10 @@ export async function call(path, options = {}) {
     const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
     const answer = await reach(path, { ...options, headers });
     if (answer.ok) return answer;
-    if (answer.status !== 401) throw Object.assign(new Error(await reason(answer)), { status: answer.status });
+    if (answer.status !== 401) {
+      const wait = Number(answer.headers.get("Retry-After") ?? 0);
+      throw Object.assign(new Error(await reason(answer)), { status: answer.status, wait });
+    }
     // Of several calls at once one asks, and those for which another has asked meanwhile are made again.
     if (sessionStorage.getItem(KEY) === token) await (asking ??= ask(token !== null).finally(() => (asking = undefined)));
   }
@@ -41,9 +45,22 @@ export function form(fields) {
   return { method: "POST", body };
 }
 
+/** As `call`, again some times where the server asks to wait a moment. */
+export async function patiently(path, options, tries = 5) {
+  for (;;) {
+    try {
+      return await call(path, options);
+    } catch (error) {
+      if (!error.wait || !--tries) throw error;
+      await new Promise((over) => setTimeout(over, 1000 * error.wait));
+      options?.signal?.throwIfAborted();
+    }
+  }
+}
+
 /** An address that an image can have, of a picture behind the token. */
-export async function picture(path) {
-  return URL.createObjectURL(await (await call(path)).blob());
+export async function picture(path, options) {
+  return URL.createObjectURL(await (await patiently(path, options)).blob());
 }
 
 /** The name that the server gives a file to be kept under. */

@@ -2,7 +2,7 @@
 
 import { keepToken, onToken } from "./api.js";
 import { $ } from "./dom.js";
-import { about } from "./library.js";
+import { about, onChange } from "./library.js";
 import { start } from "./views.js";
 
 onToken((wrong) => {
@@ -35,5 +35,6 @@ async function describe() {
   }
 }
 
+onChange(describe);
 describe();
 start(fail);

@@ -21,9 +21,10 @@ export class BoxDrawing {
     for (const input of this.inputs) input.addEventListener("change", () => this.#typed());
   }
 
-  /** "x1,y1,x2,y2", or nothing for the whole photo. */
-  get text() {
-    return this.box ? this.box.join(",") : "";
+  /** "x1,y1,x2,y2" in pixels of the photo, or as if it were so wide and high; nothing for the whole. */
+  text(width = this.#width, height = this.#height) {
+    const scale = [width / this.#width, height / this.#height];
+    return this.box ? this.box.map((edge, side) => +(edge * scale[side % 2]).toFixed(2)).join(",") : "";
   }
 
   set(box) {
@@ -68,7 +69,7 @@ export class BoxDrawing {
     if (!this.#width || event.button > 0) return;
     const start = this.#at(event);
     const change = this.#grip(start);
-    const before = this.text;
+    const before = this.text();
     let moved = false;
     const move = (later) => {
       const now = this.#at(later);
@@ -78,7 +79,7 @@ export class BoxDrawing {
     const end = () => {
       this.frame.removeEventListener("pointermove", move);
       if (!moved) this.set(null);
-      if (this.text !== before) this.drawn();
+      if (this.text() !== before) this.drawn();
     };
     this.frame.setPointerCapture(event.pointerId);
     this.frame.addEventListener("pointermove", move);

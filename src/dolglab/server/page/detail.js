@@ -1,7 +1,9 @@
-// One answer beside the query: matches, attention, what the cosine consists of, what the catalogue says.
+// A photo of the library, alone, or as an answer beside the query: matches, attention, what the cosine consists of, what the catalogue says.
 
+import { removed } from "./adding.js";
 import { form, json, picture } from "./api.js";
 import { $, element } from "./dom.js";
+import { about } from "./library.js";
 import { searchLike } from "./views.js";
 
 const TERMS = [["global", "global with global"], ["local", "local with local"], ["cross", "global with local"], ["bias", "with the bias"]];
@@ -10,7 +12,7 @@ const dialog = $("detail");
 let shown = { photos: [], place: 0, query: null };
 let stop;
 
-/** Shows answers, beginning with one of them, beside the query: `query()` gives its photo, box and an address of its picture. */
+/** Shows answers, beginning with one, beside the query: `query()` gives that as forms take it, and its picture's address. */
 export function openAnswers(answers, place, query) {
   shown = { photos: answers, place, query };
   dialog.showModal();
@@ -18,9 +20,8 @@ export function openAnswers(answers, place, query) {
 }
 
 /** Shows a photo of the library by its number, of some that can be gone through. */
-export async function openPhoto(id, among = [id]) {
-  const photos = await Promise.all(among.map((one) => json(`api/photos/${one}`)));
-  openAnswers(photos, among.indexOf(id), null);
+export function openPhoto(id, among = [id]) {
+  openAnswers(among.map((one) => ({ id: one })), among.indexOf(id), null);
 }
 
 async function show(place) {
@@ -28,26 +29,24 @@ async function show(place) {
   stop = new AbortController();
   const { signal } = stop;
   const { photos, query } = shown;
-  const photo = photos[place];
   shown.place = place;
   $("previous").disabled = place === 0;
   $("next").disabled = place === photos.length - 1;
-  $("title").textContent = photo.name;
-  const status = element("p", { role: "status", className: "status busy" }, query ? "Comparing the two…" : "");
-  const pictures = element("div", { className: query ? "pair" : "" });
-  $("body").replaceChildren(pictures, status, more(photo), facts(photo));
+  const status = element("p", { role: "status", className: "status busy" }, query ? "Comparing the two…" : "Opening…");
+  $("title").textContent = photos[place].name ?? "";
+  $("body").replaceChildren(status);
   dialog.scrollTop = 0;
   try {
-    const theirs = picture(image(photo));
-    if (!query) {
-      pictures.append(figure("The photo", await theirs));
-      status.remove();
-      return;
-    }
-    const { photo: file, box, address } = await query();
-    pictures.append(figure("Your photo", address), figure("Answer", await theirs));
-    const why = await json("api/explain", { ...form({ photo: file, box, id: photo.id }), signal });
-    if (!signal.aborted) status.replaceWith(...explained(why));
+    const theirs = picture(image(photos[place]), { signal });
+    // Whatever becomes of the rest, somebody waits for it.
+    theirs.catch(() => {});
+    const photo = photos[place].name ? photos[place] : await json(`api/photos/${photos[place].id}`, { signal });
+    const { read_only } = await about();
+    if (signal.aborted) return;
+    $("title").textContent = photo.name;
+    const pictures = element("div", { className: query ? "pair" : "alone" });
+    $("body").replaceChildren(pictures, status, actions(photo, read_only), facts(photo, query));
+    await (query ? compare(photo, query, theirs, pictures, status, signal) : alone(photo, theirs, pictures, status));
   } catch (error) {
     if (signal.aborted) return;
     status.className = "alert";
@@ -55,13 +54,39 @@ async function show(place) {
   }
 }
 
-function more(photo) {
-  const button = element("button", { type: "button" }, "More like this");
-  button.onclick = () => {
+async function alone(photo, theirs, pictures, status) {
+  pictures.append(element("img", { src: await theirs, alt: photo.name }));
+  status.remove();
+}
+
+async function compare(photo, query, theirs, pictures, status, signal) {
+  const { query: asked, address } = await query();
+  if (address) pictures.append(figure("Searched for", address));
+  pictures.append(figure("Answer", await theirs));
+  // On a phone the two are one above the other.
+  const stacked = matchMedia("(max-width: 30rem)").matches;
+  const why = await json("api/explain", { ...form({ ...asked, id: photo.id, stacked }), signal });
+  if (!signal.aborted) status.replaceWith(...explained(why));
+}
+
+function actions(photo, readOnly) {
+  const more = element("button", { type: "button" }, "More like this");
+  more.onclick = () => {
     dialog.close();
     searchLike(photo.id);
   };
-  return element("p", { className: "more" }, button);
+  const out = element("button", { type: "button", hidden: readOnly }, "Remove from the library");
+  out.onclick = async () => {
+    const failed = $("body").querySelector(".alert") ?? element("p", { className: "alert", role: "alert" });
+    failed.remove();
+    try {
+      if (await removed(photo)) dialog.close();
+    } catch (error) {
+      failed.textContent = error.message;
+      $("body").prepend(failed);
+    }
+  };
+  return element("p", { className: "actions" }, more, out);
 }
 
 $("close").onclick = () => dialog.close();
@@ -86,7 +111,7 @@ function explained({ matches, inliers, features, picture: drawn, attention, term
       element("img", { src: jpeg(drawn), alt: count })),
     element("h3", {}, "Where the network looks"),
     element("div", { className: "pair" },
-      figure("In your photo", jpeg(attention[0])),
+      figure("In what is searched for", jpeg(attention[0])),
       figure("In the answer", jpeg(attention[1]))),
     element("h3", {}, "The cosine, term by term"),
     terms ? table(terms) : element("p", { className: "soft" }, "This network's descriptor is no sum of parts."),
@@ -98,9 +123,10 @@ function table(terms) {
   return element("table", {}, element("tbody", {}, ...rows));
 }
 
-function facts(answer) {
-  const pairs = [...("cosine" in answer ? [["Cosine", answer.cosine.toFixed(3)]] : []), ["Size", `${answer.width} × ${answer.height} pixels as described`],
+function facts(answer, query) {
+  const title = query ? "The answer" : "The photo";
+  const pairs = [...(query ? [["Cosine", answer.cosine.toFixed(3)]] : []), ["Size", `${answer.width} × ${answer.height} pixels as described`],
     ...Object.entries(answer.metadata)];
-  return element("section", { "aria-label": "The answer" }, element("h3", {}, "The answer"),
+  return element("section", { "aria-label": title }, element("h3", {}, title),
     element("dl", {}, ...pairs.flatMap(([key, value]) => [element("dt", {}, key), element("dd", {}, value)])));
 }

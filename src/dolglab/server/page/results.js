@@ -1,7 +1,8 @@
 // The answers: a card each, which stays the same card when the order changes.
 
-import { picture } from "./api.js";
 import { $, element } from "./dom.js";
+import { Thumbnails } from "./thumbnails.js";
+import { searchLike } from "./views.js";
 
 const MARKS = [["right", "✓ Right"], ["wrong", "✕ Wrong"]];
 
@@ -13,12 +14,13 @@ export class Results {
     this.answers = [];
     this.marks = new Map();
     this.cards = new Map();
+    this.thumbnails = new Thumbnails();
   }
 
-  /** Answers of a new query, without marks. */
-  start(answers) {
-    this.marks.clear();
-    for (const { address } of this.cards.values()) address.then(URL.revokeObjectURL, () => {});
+  /** Answers of a query, with its marks, which are changed here: "right" or "wrong" by photos' numbers. */
+  start(answers, marks) {
+    this.marks = marks;
+    this.thumbnails.clear();
     this.cards.clear();
     this.show(answers);
   }
@@ -29,6 +31,12 @@ export class Results {
     this.answers = answers;
     $("results").replaceChildren(...answers.map((answer, place) => this.#card(answer, place)));
     if (focused?.isConnected && $("results").contains(focused)) focused.focus({ preventScroll: true });
+  }
+
+  /** Leaves out a photo that is gone from the library. */
+  drop(id) {
+    this.marks.delete(id);
+    this.show(this.answers.filter((answer) => answer.id !== id));
   }
 
   marked(mark) {
@@ -56,20 +64,19 @@ export class Results {
   }
 
   #made(answer) {
-    const image = element("img", { alt: answer.name });
     const rank = element("span", { className: "rank" });
     const badge = element("span", { className: "badge" });
-    const shot = element("button", { type: "button", className: "shot" }, image, rank, badge);
-    const address = picture(`api/photos/${answer.id}/thumbnail`);
-    address.then((url) => (image.src = url), () => image.replaceWith("no picture"));
+    const shot = element("button", { type: "button", className: "shot" }, this.thumbnails.image(answer), rank, badge);
+    const more = element("button", { type: "button", className: "more link", "aria-label": `More like this: ${answer.name}` }, "More like this");
+    more.onclick = () => searchLike(answer.id);
     const cosine = element("b");
     const inliers = element("small");
     const toggles = MARKS.map(([name, label]) => [name, this.#toggle(answer, name, label)]);
     const item = element("li", {}, shot, element("div", { className: "facts" },
       element("p", { className: "file", title: answer.name }, answer.name + (answer.there ? "" : " (gone)")),
       element("div", { className: "score" }, element("span", {}, "cosine ", cosine), inliers),
-      element("div", { className: "toggles" }, ...toggles.map(([, button]) => button))));
-    return { item, shot, rank, badge, cosine, inliers, toggles, address };
+      element("div", { className: "toggles" }, ...toggles.map(([, button]) => button)), more));
+    return { item, shot, rank, badge, cosine, inliers, toggles };
   }
 
   #toggle(answer, name, label) {

@@ -12,19 +12,27 @@
 
 import { $ } from "./dom.js";
 
+const FILTERS = ["where", "folder"];
 const views = [...document.querySelectorAll(".view")].map((section) => section.id);
 let open = { hide() {} };
 let opening;
 
-/** Opens a view; the browser's back button leads back from it. */
-export function go(name, parameters = {}) {
+/** The address of a view, with parameters as `URLSearchParams` takes them. */
+export function address(name, parameters = {}) {
   const query = new URLSearchParams(parameters).toString();
-  location.hash = query ? `${name}?${query}` : name;
+  return query ? `#${name}?${query}` : `#${name}`;
 }
 
-/** Searches for photos that are like a photo of the library, by its number. */
+/** Opens a view; the browser's back button leads back from it. */
+export function go(name, parameters) {
+  location.hash = address(name, parameters);
+}
+
+/** Searches for photos that are like a photo of the library, by its number; from there, within the same filters. */
 export function searchLike(id) {
-  go("photos", { like: id });
+  const { name, parameters } = here();
+  const kept = [...parameters].filter(([key]) => name === "photos" && FILTERS.includes(key));
+  go("photos", [...kept, ["like", id]]);
 }
 
 /** Shows the view that the address names, now and whenever that changes; `failed(error)` where one cannot be shown. */
@@ -34,20 +42,24 @@ export function start(failed) {
   return opened();
 }
 
-async function follow() {
+function here() {
   const [name, query] = location.hash.slice(1).split("?", 2);
+  return { name: name || views[0], parameters: new URLSearchParams(query) };
+}
+
+async function follow() {
+  const { name, parameters } = here();
   // Any other fragment is a place on the page, such as that of the link that skips to the answers.
-  if (name && !views.includes(name)) return;
-  const chosen = name || views[0];
-  const turn = (opening = Symbol(chosen));
-  for (const view of views) $(view).hidden = view !== chosen;
-  for (const link of document.querySelectorAll("nav a")) {
-    if (link.hash === `#${chosen}`) link.setAttribute("aria-current", "page");
+  if (!views.includes(name)) return;
+  const turn = (opening = Symbol(name));
+  for (const view of views) $(view).hidden = view !== name;
+  for (const link of document.querySelectorAll("nav.views a")) {
+    if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  const module = await import(`./${chosen}.js`);
+  const module = await import(`./${name}.js`);
   if (turn !== opening) return;
   if (module !== open) open.hide?.();
   open = module;
-  await module.show(new URLSearchParams(query));
+  await module.show(parameters);
 }

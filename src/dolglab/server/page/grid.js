@@ -1,0 +1,71 @@
+// The photos of the library, some at a time, by their paths.
+
+import { json } from "./api.js";
+import { openPhoto } from "./detail.js";
+import { $, element } from "./dom.js";
+import { Thumbnails } from "./thumbnails.js";
+import { searchLike } from "./views.js";
+
+const PAGE = 60;
+const thumbnails = new Thumbnails();
+let shown = null;
+let stop;
+
+/** Shows a page of the photos that pass `chosen` (see filters.js); `address(page)` is another page's. */
+export async function showPage(chosen, page, address) {
+  stop?.abort();
+  stop = new AbortController();
+  const { signal } = stop;
+  $("library").setAttribute("aria-busy", "true");
+  try {
+    const query = new URLSearchParams([...chosen, ["offset", (page - 1) * PAGE], ["limit", PAGE]]);
+    const { total, photos } = await json(`api/photos?${query}`, { signal });
+    thumbnails.clear();
+    shown = photos;
+    $("library").replaceChildren(...photos.map(card));
+    $("status").textContent = told(total, photos.length, page, chosen.length);
+    showPager(page, Math.ceil(total / PAGE), address);
+  } catch (error) {
+    if (signal.aborted) return;
+    clearPage();
+    throw error;
+  } finally {
+    if (!signal.aborted) $("library").removeAttribute("aria-busy");
+  }
+}
+
+/** Shows no photos of the library. */
+export function clearPage() {
+  stop?.abort();
+  thumbnails.clear();
+  $("library").replaceChildren();
+  $("pager").hidden = true;
+  $("library").removeAttribute("aria-busy");
+}
+
+function told(total, count, page, limited) {
+  const written = (number) => number.toLocaleString("en");
+  if (!total) return limited ? "No photo passes these filters." : "The library is empty.";
+  if (!count) return `There are ${written(total)} photos, and none on this page.`;
+  if (count === total) return `${written(total)} ${total === 1 ? "photo" : "photos"}, by path.`;
+  const first = (page - 1) * PAGE + 1;
+  return `Photos ${written(first)} to ${written(first + count - 1)} of ${written(total)}, by path.`;
+}
+
+function card(photo) {
+  const shot = element("button", { type: "button", className: "shot", "aria-label": photo.name, title: "More like this" }, thumbnails.image(photo));
+  const file = element("button", { type: "button", className: "file link", title: photo.name, "aria-label": `Open ${photo.name}` }, photo.name);
+  const more = element("button", { type: "button", className: "more link", "aria-label": `More like this: ${photo.name}` }, "More like this");
+  shot.onclick = more.onclick = () => searchLike(photo.id);
+  file.onclick = () => openPhoto(photo.id, shown.map(({ id }) => id));
+  return element("li", { className: "card" }, shot, element("div", { className: "facts" }, file, more));
+}
+
+function showPager(page, last, address) {
+  const link = (to, words) => to < 1 || to > last ? element("span", { className: "soft" }, words)
+    : element("a", { href: address(to), rel: to < page ? "prev" : "next" }, words);
+  const number = element("input", { type: "number", min: 1, max: last, value: page, inputmode: "numeric", "aria-label": `Page, of ${last}` });
+  number.onchange = () => number.reportValidity() && number.value && (location.hash = address(number.value));
+  $("pager").hidden = last < 2 && page === 1;
+  $("pager").replaceChildren(link(page - 1, "‹ Previous"), element("span", {}, "Page ", number, ` of ${last.toLocaleString("en")}`), link(page + 1, "Next ›"));
+}

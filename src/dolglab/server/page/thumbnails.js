@@ -1,0 +1,48 @@
+// Thumbnails of photos, fetched when they come near the window.
+
+import { picture } from "./api.js";
+import { element } from "./dom.js";
+
+export class Thumbnails {
+  constructor() {
+    this.clear();
+  }
+
+  /** Lets go of all pictures, and of those that are on their way. */
+  clear() {
+    this.stop?.abort();
+    this.observer?.disconnect();
+    for (const address of this.addresses ?? []) URL.revokeObjectURL(address);
+    this.stop = new AbortController();
+    this.addresses = [];
+    this.photos = new Map();
+    this.observer = new IntersectionObserver((seen) => this.#near(seen), { rootMargin: "400px" });
+  }
+
+  /** An image of a photo; where there is none, words that say why take its place. */
+  image({ id, name }) {
+    const made = element("img", { alt: name });
+    this.photos.set(made, id);
+    this.observer.observe(made);
+    return made;
+  }
+
+  #near(seen) {
+    for (const { isIntersecting, target } of seen) {
+      if (!isIntersecting) continue;
+      this.observer.unobserve(target);
+      this.#fetch(target, this.stop.signal);
+    }
+  }
+
+  async #fetch(image, signal) {
+    try {
+      const address = await picture(`api/photos/${this.photos.get(image)}/thumbnail`, { signal });
+      if (signal.aborted) return URL.revokeObjectURL(address);
+      this.addresses.push(address);
+      image.src = address;
+    } catch (error) {
+      if (!signal.aborted) image.replaceWith(element("span", { className: "missing" }, `No picture: ${error.message}`));
+    }
+  }
+}
