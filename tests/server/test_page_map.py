@@ -39,7 +39,10 @@ PLACES = """async () => {
   const camera = new Camera();
   const { left, top, width, height } = document.getElementById("map-view").getBoundingClientRect();
   camera.resize(width, height);
-  return [...map.ids].map((id, at) => [id, ...camera.onScreen(map.x[at], map.y[at])].map((one, part) => one + [0, left, top][part]));
+  return [...map.ids].map((id, at) => {
+    const [x, y] = camera.onScreen(map.x[at], map.y[at]);
+    return [id, left + x, top + y];
+  });
 }"""
 # How many pixels of the canvas have each of some colours.
 PIXELS = """(colours) => {
@@ -57,23 +60,27 @@ SWATCHES = "[...document.querySelectorAll('#map-legend .swatch')].map((one) => g
 MOVED = """async () => {
   const { PointCanvas } = await import("./page/map_points.js");
   const { Camera } = await import("./page/map_camera.js");
-  const count = 3000, random = (seed) => Float64Array.from({ length: count }, (_, at) => Math.abs(Math.sin(seed + at * 12.9898) * 43758.5453) % 1);
-  const points = { count, x: random(1), y: random(2), codes: Uint8Array.from({ length: count }, (_, at) => at % 4) };
-  const look = { ratio: 1.5, radius: 2.3, colours: [[200, 0, 0], [0, 150, 0], [0, 0, 250], [90, 90, 90]], paper: [255, 255, 250],
-    behind: [false, false, false, true] };
+  const count = 3000;
+  const spread = (by) => Float64Array.from({ length: count }, (_, at) => (at * by) % 1);
+  const codes = Uint8Array.from({ length: count }, (_, at) => at % 4);
+  const points = { count, x: spread(0.618034), y: spread(0.754878), codes };
+  const colours = [[200, 0, 0], [0, 150, 0], [0, 0, 250], [90, 90, 90]];
+  const look = { ratio: 1.5, radius: 2.3, colours, paper: [255, 255, 250], behind: [false, false, false, true] };
+  const moves = [[0, 0], [7, 0], [0, -5], [-31, 12], [3.3, -2.7], [0.2, 0.2], [-90, 60], [200, 10], [1, 1]];
   const camera = new Camera();
   camera.resize(161, 97);
   camera.zoomAt(3);
   const moved = new PointCanvas(document.createElement("canvas"));
   const differences = [];
-  for (const [right, down] of [[0, 0], [7, 0], [0, -5], [-31, 12], [3.3, -2.7], [0.2, 0.2], [-90, 60], [200, 10], [1, 1]]) {
+  for (const [right, down] of moves) {
     camera.pan(right, down);
     const seen = [...moved.draw(points, camera, look)].sort();
     const fresh = new PointCanvas(document.createElement("canvas"));
     const wanted = [...fresh.draw(points, camera, look)].sort();
     const pixels = (of) => of.context.getImageData(0, 0, of.canvas.width, of.canvas.height).data;
     const theirs = pixels(fresh);
-    differences.push(pixels(moved).filter((one, at) => one !== theirs[at]).length + Number(String(seen) !== String(wanted)));
+    const others = pixels(moved).filter((one, at) => one !== theirs[at]).length;
+    differences.push(others + Number(String(seen) !== String(wanted)));
   }
   return differences;
 }"""

@@ -3,12 +3,12 @@
 import { json } from "./api.js";
 import { openPhoto } from "./detail.js";
 import { $, element } from "./dom.js";
-import { about } from "./library.js";
+import { about, onChange } from "./library.js";
 import { Camera, control } from "./map_camera.js";
 import { Legend } from "./map_legend.js";
 import { Tip, describe, list } from "./map_photos.js";
 import { PointCanvas, points as placed } from "./map_points.js";
-import { Thumbnails, choose } from "./map_thumbnails.js";
+import { Pictures, choose } from "./map_thumbnails.js";
 import { go } from "./views.js";
 
 // Pixels a side that points in view have for themselves where thumbnails are shown, and how many of these there are at
@@ -22,9 +22,9 @@ const MOST_PIXELS = 2;
 
 const camera = new Camera();
 const canvas = new PointCanvas($("map-canvas"));
-const thumbnails = new Thumbnails(redraw);
+const pictures = new Pictures(redraw);
 const legend = new Legend(redraw);
-const tip = new Tip(() => legend.column, thumbnails);
+const tip = new Tip(() => legend.column, pictures);
 const state = { points: null, seen: [], thumbnails: [], meant: null, byKey: false, size: SMALLEST, zoom: 0, turn: null };
 let frame, still;
 
@@ -51,7 +51,7 @@ export async function show(parameters) {
 /** See views.js. */
 export function hide() {
   point(null);
-  thumbnails.want([]);
+  pictures.want([]);
 }
 
 function none(error) {
@@ -102,7 +102,7 @@ const roomOf = (count) => Math.sqrt((camera.width * camera.height) / Math.max(1,
 const radius = () => Math.min(6, Math.max(1.3, 0.17 * roomOf(state.points.count) * Math.sqrt(camera.zoom)));
 
 function thumbnail(context, { at, left, top }) {
-  const picture = thumbnails.get(state.points.ids[at]);
+  const picture = pictures.get(state.points.ids[at]);
   if (!picture) return;
   const shrunk = (state.size - 4) / Math.max(picture.width, picture.height);
   const width = picture.width * shrunk, height = picture.height * shrunk;
@@ -126,7 +126,7 @@ const onScreen = (at) => camera.onScreen(state.points.x[at], state.points.y[at])
 function photoAt(left, top) {
   const half = state.size / 2;
   const over = state.thumbnails.find((one) => Math.max(Math.abs(one.left - left), Math.abs(one.top - top)) < half
-    && thumbnails.get(state.points.ids[one.at]));
+    && pictures.get(state.points.ids[one.at]));
   if (over) return over.at;
   const [at] = nearest(left, top, 1);
   if (at === undefined) return null;
@@ -158,8 +158,12 @@ function point(meant) {
   redraw();
 }
 
+/** Opens a photo, of its neighbours on the map. */
 function open(at) {
-  if (at !== null && at !== undefined) openPhoto(state.points.ids[at]);
+  if (at === null) return;
+  const { ids } = state.points;
+  const others = nearest(...onScreen(at), LISTED).filter((other) => other !== at);
+  openPhoto(ids[at], [at, ...others].map((one) => ids[one]));
 }
 
 function moved(byKey = false) {
@@ -174,7 +178,7 @@ function moved(byKey = false) {
 async function settled() {
   if (!state.points || $("map").hidden) return;
   const { ids, count: all } = state.points;
-  thumbnails.want(state.thumbnails.map(({ at }) => ids[at]));
+  pictures.want(state.thumbnails.map(({ at }) => ids[at]));
   const around = nearest(...middle(), LISTED).map((at) => ids[at]);
   const centre = state.byKey && around.length ? ` In the middle: ${await describe(around[0], legend.column)}.` : "";
   $("map-status").textContent = `${state.seen.length.toLocaleString("en")} of ${count(all)} in view.${centre}`;
@@ -186,7 +190,7 @@ control($("map-view"), camera, {
   pointed: (left, top) => point(left === undefined || !state.points ? null : photoAt(left, top)),
   chosen: (left, top) => open(photoAt(left, top)),
 });
-$("map-view").addEventListener("keydown", (event) => event.key === "Enter" && open(nearest(...middle(), 1)[0]));
+$("map-view").addEventListener("keydown", (event) => event.key === "Enter" && open(nearest(...middle(), 1)[0] ?? null));
 for (const [id, change] of [["map-in", () => camera.zoomAt(2)], ["map-out", () => camera.zoomAt(0.5)], ["map-all", () => camera.reset()]]) {
   $(id).addEventListener("click", () => {
     change();
@@ -194,6 +198,8 @@ for (const [id, change] of [["map-in", () => camera.zoomAt(2)], ["map-out", () =
   });
 }
 $("map-column").addEventListener("change", () => go("map", $("map-column").value ? { column: $("map-column").value } : {}));
+// The view is opened again, with what the library holds now.
+onChange(() => $("map").hidden || dispatchEvent(new Event("hashchange")));
 $("map-list").addEventListener("toggle", settled);
 new ResizeObserver(([{ contentRect }]) => {
   camera.resize(Math.max(1, contentRect.width), Math.max(1, contentRect.height));

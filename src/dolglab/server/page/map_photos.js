@@ -31,9 +31,9 @@ export async function list(ids, column) {
 
 /** What is told of a photo beside its place in the view. */
 export class Tip {
-  constructor(column, thumbnails) {
+  constructor(column, pictures) {
     this.column = column;
-    this.thumbnails = thumbnails;
+    this.pictures = pictures;
   }
 
   hide() {
@@ -53,7 +53,7 @@ export class Tip {
     // Who only passes over it asks for nothing.
     await new Promise((waited) => setTimeout(waited, 70));
     if (this.id !== id) return;
-    const [text, picture] = await Promise.all([describe(id, this.column()), this.thumbnails.load(id)]);
+    const [text, picture] = await Promise.all([describe(id, this.column()), this.pictures.load(id)]);
     if (this.id !== id) return;
     $("map-name").textContent = text;
     $("map-tip").hidden = false;

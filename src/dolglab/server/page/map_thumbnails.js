@@ -1,11 +1,9 @@
 // Thumbnails on the map: which photos get one, and the pictures, fetched as they are needed and kept.
 
-import { call } from "./api.js";
+import { patiently } from "./api.js";
 
 // Pictures that are kept, asked for at once, and pixels of their width.
 const KEPT = 300, AT_ONCE = 4, WIDTH = 192;
-// Milliseconds after which a server that wants no more requests is asked again.
-const PAUSE = 10_000;
 
 /**
  * Of points in view, those that get a thumbnail of `size` pixels a side: none covers another, at most `most`. Gives
@@ -32,7 +30,7 @@ export function choose(points, seen, camera, size, most) {
   return chosen;
 }
 
-export class Thumbnails {
+export class Pictures {
   /** Calls `arrived()` when a picture that was wanted is there. */
   constructor(arrived) {
     this.arrived = arrived;
@@ -40,7 +38,6 @@ export class Thumbnails {
     this.pictures = new Map();
     this.running = new Map();
     this.wanted = [];
-    this.until = 0;
   }
 
   /** A photo's picture, an ImageBitmap; null where it has none, undefined where it is not here yet. */
@@ -65,7 +62,7 @@ export class Thumbnails {
   }
 
   #next() {
-    while (this.running.size < AT_ONCE && this.wanted.length && performance.now() >= this.until) {
+    while (this.running.size < AT_ONCE && this.wanted.length) {
       const id = this.wanted.pop();
       if (!this.running.has(id)) this.#start(id);
     }
@@ -82,15 +79,12 @@ export class Thumbnails {
 
   async #fetch(id) {
     try {
-      const answer = await call(`api/photos/${id}/thumbnail`);
+      const answer = await patiently(`api/photos/${id}/thumbnail`);
       this.#keep(id, await createImageBitmap(await answer.blob(), { resizeWidth: WIDTH, resizeQuality: "medium" }));
       this.arrived();
     } catch (error) {
-      // Of a photo whose file is gone there is none; whoever asks too often asks again later.
-      if (![429, 503].includes(error.status)) return this.#keep(id, null);
-      this.wanted.push(id);
-      this.until = performance.now() + PAUSE;
-      setTimeout(() => this.#next(), PAUSE + 1);
+      // Of a photo whose file is gone there is none; what a busy server did not give is asked for another time.
+      if (!error.wait) this.#keep(id, null);
     }
   }
 
