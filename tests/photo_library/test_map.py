@@ -43,7 +43,7 @@ def made(library: Library) -> PhotoMap:
     return found
 
 
-def ids_of(library: Library, names: list[str]) -> list[int]:
+def ids_of(library: Library, names: list[str]) -> list[int | None]:
     return [entry[0].id for name in names if (entry := library.catalogue.named(name)) is not None]
 
 
@@ -178,3 +178,18 @@ def test_umap_that_is_not_installed_is_named(tmp_path: Path) -> None:
     library = library_of(tmp_path / "library", photos(3), spread(3, 6))
     with pytest.raises(UserError, match=r"dolglab\[umap\]"):
         make_map(library, "umap")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("umap") is None, reason="umap-learn is not installed")
+@pytest.mark.filterwarnings("default")
+def test_umap_parts_groups_and_is_the_same_each_time(tmp_path: Path) -> None:
+    groups = np.repeat(np.eye(2, 80), 40, axis=0) + 0.02 * np.random.default_rng(1).normal(size=(80, 80))
+    descriptors = (groups / np.linalg.norm(groups, axis=1, keepdims=True)).astype(np.float32)
+    library = library_of(tmp_path / "library", photos(80), descriptors)
+    make_map(library, "umap")
+    first = made(library)
+    make_map(library, "umap")
+    np.testing.assert_array_equal(made(library).coordinates, first.coordinates)
+    assert (first.method, first.explained) == ("umap", ())
+    near = np.linalg.norm(first.coordinates[:, None] - first.coordinates[None], axis=-1) + np.diag([np.inf] * 80)
+    assert (near.argmin(1) // 40 == np.arange(80) // 40).all()

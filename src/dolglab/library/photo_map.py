@@ -1,8 +1,9 @@
 """A map of a library: two coordinates a photo, kept beside the catalogue in `map.safetensors`.
 
 The file has three tensors of n rows: `ids`, the photos' numbers, ascending, and `changed`, when each one's file had
-been changed, both int64; `coordinates`, (n, 2) float32. Its metadata are `method`, `explained` (JSON: the share of the
-variance that each axis has, or nothing) and `identity` (JSON: what had described the photos, see `LoadedExtractor`).
+been changed, both int64; `coordinates`, (n, 2) float32. Its metadata have one key, `map`, whose value is JSON:
+`method`, `explained` (the share of the variance that each axis has, or nothing) and `identity` (what had described the
+photos, see `LoadedExtractor`).
 
 A library changes, its map does not: what is shown are the photos that are as they were.
 """
@@ -24,6 +25,7 @@ from dolglab.library.catalogue import Described
 from dolglab.library.library import IDENTITY, Library
 
 FILE = "map.safetensors"
+ABOUT = "map"
 # Tensors, with the type of their values.
 TENSORS = {"ids": np.int64, "changed": np.int64, "coordinates": np.float32}
 # Photos' numbers are handed out as uint32.
@@ -68,8 +70,9 @@ def write_map(folder: Path, made: PhotoMap) -> Path:
         raise UserError(f"a photo has the number {made.ids[-1]}, and a map takes those up to {MAX_ID}: embed them anew")
     tensors = {name: np.ascontiguousarray(getattr(made, name), kind) for name, kind in TENSORS.items()}
     identity = {key: made.identity.get(key) for key in IDENTITY}
-    about = {"method": made.method, "explained": json.dumps(made.explained), "identity": json.dumps(identity)}
-    return write_bytes(folder / FILE, save(tensors, about))
+    about = json.dumps({"method": made.method, "explained": made.explained, "identity": identity})
+    # Under one key: safetensors writes several in an order of chance.
+    return write_bytes(folder / FILE, save(tensors, {ABOUT: about}))
 
 
 def read_map(folder: Path) -> PhotoMap | None:
@@ -81,10 +84,10 @@ def read_map(folder: Path) -> PhotoMap | None:
         return None
     try:
         with safe_open(path, framework="numpy") as file:
-            about = file.metadata() or {}
+            about = json.loads((file.metadata() or {})[ABOUT])
             tensors = {name: file.get_tensor(name) for name in TENSORS}
-        explained, identity = json.loads(about["explained"]), json.loads(about["identity"])
-        made = PhotoMap(**tensors, method=about["method"], explained=tuple(map(float, explained)), identity=identity)
+        method, explained, identity = str(about["method"]), tuple(map(float, about["explained"])), about["identity"]
+        made = PhotoMap(**tensors, method=method, explained=explained, identity=identity)
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OSError) as error:
         raise _damaged(path) from error
     rows = made.coordinates.shape[:1]
