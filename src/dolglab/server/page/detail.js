@@ -111,7 +111,7 @@ function explained({ matches, inliers, features, picture: drawn, attention, term
       element("img", { src: jpeg(drawn), alt: count })),
     element("h3", {}, "Where the network looks"),
     element("div", { className: "pair" },
-      figure("In what is searched for", jpeg(attention[0])),
+      figure("In the query", jpeg(attention[0])),
       figure("In the answer", jpeg(attention[1]))),
     element("h3", {}, "The cosine, term by term"),
     terms ? table(terms) : element("p", { className: "soft" }, "This network's descriptor is no sum of parts."),

@@ -4,7 +4,6 @@
 // within `folder` and `where`, see filters.js.
 
 import { startAdding } from "./adding.js";
-import { json } from "./api.js";
 import { $ } from "./dom.js";
 import * as filters from "./filters.js";
 import { clearPage, showPage } from "./grid.js";
@@ -23,8 +22,7 @@ export async function show(parameters) {
   await (built ??= build());
   if (shown !== parameters) return;
   filters.show(parameters);
-  const query = await queryOf(parameters);
-  if (shown !== parameters) return;
+  const query = queryOf(parameters);
   $("photos").classList.toggle("browsing", !query);
   if (query) {
     clearPage();
@@ -57,11 +55,11 @@ async function browse(parameters) {
 }
 
 /** What is searched for, of which the address has the key; null where it has none, or one of another tab's. */
-async function queryOf(parameters) {
+function queryOf(parameters) {
   const [like, given] = [parameters.get("like"), parameters.get("photo")];
   if (like === null) return queries.get(given) ?? null;
   const key = `like ${like}`;
-  if (!queries.has(key)) queries.set(key, newQuery(key, { photo: await json(`api/photos/${encodeURIComponent(like)}`) }));
+  if (!queries.has(key)) queries.set(key, newQuery(key, { like: Number(like) }));
   return queries.get(key);
 }
 

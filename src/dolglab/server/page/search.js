@@ -12,9 +12,9 @@ const state = { query: null, chosen: [], shown: "", taken: false, found: null, s
 const box = new BoxDrawing(search);
 const results = new Results((place) => openAnswers(results.answers, place, asked), rerank);
 
-/** What is searched for: a file, or a photo of the library as `GET /api/photos/7` says; its marks stay with it. */
-export function newQuery(key, { file = null, photo = null }) {
-  return { key, file, photo, name: file?.name ?? photo.name, marks: new Map(), exported: true, box: null };
+/** What is searched for: a file, or a photo of the library by its number, `like`; its marks stay with it. */
+export function newQuery(key, { file = null, like = null }) {
+  return { key, file, like, marks: new Map(), exported: true, size: [] };
 }
 
 /** Shows the answers to a query within filters, searching unless they are there already. */
@@ -25,13 +25,17 @@ export async function showAnswers(query, chosen) {
   Object.assign(state, { query, chosen, shown });
   if (other) {
     state.taken = false;
-    preview(query);
+    clearPreview();
+    if (query.file) preview(query);
     $("choose").textContent = "Choose another photo";
     $("query").classList.add("chosen");
     $("search").disabled = false;
   }
   await search();
-  if (other) reveal();
+  if (!other) return;
+  reveal();
+  // The answers come first.
+  if (query.like !== null) await preview(query);
 }
 
 /** Shows no answers. */
@@ -40,7 +44,7 @@ export function clearAnswers() {
   Object.assign(state, { query: null, shown: "", found: null });
   forget();
   $("status").classList.remove("busy");
-  $("preview").hidden = true;
+  clearPreview();
   $("query").classList.remove("chosen");
   $("choose").textContent = "Choose a photo";
   $("error").hidden = true;
@@ -58,21 +62,24 @@ export function fail(error) {
 
 /** The query's picture. Formats that the browser cannot show, and photos that are gone, are searched for all the same. */
 async function preview(query) {
-  URL.revokeObjectURL($("photo").src);
-  $("preview").hidden = true;
-  box.set(null);
   try {
-    const address = query.file ? URL.createObjectURL(query.file) : await picture(`api/photos/${query.photo.id}/image`);
+    const [address, { name, width, height }] = query.file ? [URL.createObjectURL(query.file), { name: "Your photo" }]
+      : await Promise.all([picture(`api/photos/${query.like}/image`), json(`api/photos/${query.like}`)]);
     if (query !== state.query) return;
+    query.size = [width, height];
     $("photo").src = address;
-    $("photo").alt = query.file ? "Your photo" : query.name;
+    $("photo").alt = name;
     await $("photo").decode();
-    if (query !== state.query) return;
-    $("preview").hidden = !state.query;
-    box.set(query.box);
+    if (query === state.query) $("preview").hidden = false;
   } catch {
     // There is nothing to draw a box on.
   }
+}
+
+function clearPreview() {
+  URL.revokeObjectURL($("photo").src);
+  $("preview").hidden = true;
+  box.set(null);
 }
 
 /** Who has chosen a photo sees the answers from the first on. */
@@ -123,8 +130,8 @@ function forget() {
 
 /** The query as the API's forms take it. */
 function fields() {
-  const { file, photo } = state.query;
-  return file ? { photo: file, box: box.text() } : { like: photo.id, box: box.text(photo.width, photo.height) };
+  const { file, like, size } = state.query;
+  return { ...(file ? { photo: file } : { like }), box: box.text(...size) };
 }
 
 function limits() {
@@ -138,11 +145,10 @@ export function search() {
   const { query } = state;
   if (!query) return;
   stale(true);
-  query.box = box.box;
   return busy("Searching…", async (signal) => {
     const most = (await about()).max_upload_bytes;
     if (query.file?.size > most) {
-      throw new Error(`${query.name} has ${(query.file.size / 1e6).toFixed(1)} MB, more than ${most / 1e6}: choose a smaller photo`);
+      throw new Error(`${query.file.name} has ${(query.file.size / 1e6).toFixed(1)} MB, more than ${most / 1e6}: choose a smaller photo`);
     }
     const asked = { ...fields(), ...limits(), top: $("top").value, verify: $("verify").checked };
     const found = await json("api/search", { ...form(asked), signal }).catch(refused);
@@ -163,7 +169,7 @@ function refused(error) {
   if (state.taken || !state.query.file || ![400, 413].includes(error.status)) throw error;
   $("search").disabled = true;
   $("preview").hidden = true;
-  throw new Error(`${state.query.name} cannot be searched for: ${error.message}. Choose another photo.`);
+  throw new Error(`${state.query.file.name} cannot be searched for: ${error.message}. Choose another photo.`);
 }
 
 function rerank() {
@@ -183,7 +189,7 @@ async function ordered(signal) {
   const pairs = where.map((pair) => [pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1)]);
   const body = JSON.stringify({
     descriptor: state.found.descriptor, right, wrong, top: Number($("top").value), where: Object.fromEntries(pairs), folder,
-    like: state.query.photo?.id ?? null,
+    like: state.query.like,
   });
   const options = { method: "POST", body, headers: { "Content-Type": "application/json" }, signal };
   const inliers = new Map(state.found.answers.map((answer) => [answer.id, answer.inliers]));

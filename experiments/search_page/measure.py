@@ -1,0 +1,134 @@
+"""Seconds of a search on the page beside those of the API: python experiments/search_page/measure.py LIBRARY QUERIES
+
+One server is asked in turns: by a plain client and by a script in Chromium, from the request to the whole answer, and
+by the page, from the click to the frame with all answers, whose thumbnails follow.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Page, sync_playwright
+
+ROUNDS = 30
+# Runs what starts a search, and waits for its answers.
+TIMED = """async (start) => {
+    const status = document.getElementById("status");
+    const before = performance.now();
+    const over = new Promise((resolve) => new MutationObserver((_, observer) => {
+        if (!status.textContent.includes("most alike first")) return;
+        observer.disconnect();
+        requestAnimationFrame(() => resolve(performance.now() - before));
+    }).observe(status, { childList: true }));
+    if (start) location.hash = start;
+    else document.getElementById("search").click();
+    return await over;
+}"""
+# Asks the API as the page does.
+FETCHED = """async ([fields, bytes]) => {
+    const body = new FormData();
+    for (const [name, value] of Object.entries(fields)) body.append(name, value);
+    if (bytes) body.append("photo", new File([new Uint8Array(bytes)], "photo.jpg"));
+    const before = performance.now();
+    await (await fetch("api/search", { method: "POST", body })).json();
+    return performance.now() - before;
+}"""
+BOUNDARY = "a-line-that-no-photo-has"
+
+
+def main(library: str, queries: str) -> None:
+    """Serve, search in turns, print medians and their ratio."""
+    command = [sys.executable, "-u", "-m", "src.serve", "--library", library, "--port", "0", "--rate", "1e9"]
+    with subprocess.Popen([*command, "--read-only"], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        try:
+            measure(server.stdout.readline().strip(), sorted(Path(queries).glob("*.jpg"))[:ROUNDS])
+        finally:
+            server.terminate()
+
+
+def measure(address: str, queries: list[Path]) -> None:
+    """Both kinds of query: a photo that is sent, and one of the library."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(address)
+        page.locator("#library .card").first.wait_for()
+        ids = [photo["id"] for photo in listed(connection, len(queries))]
+        of_library = [
+            (asked(connection, {"like": id}), fetched(page, {"like": id}), timed(page, f"#photos?like={id}"))
+            for id in ids
+        ]
+        tell("a photo of the library", of_library)
+        tell(
+            "a photo that is sent",
+            [(asked(connection, {}, path), fetched(page, {}, path), sent(page, path)) for path in queries],
+        )
+        browser.close()
+
+
+def tell(title: str, seconds: list[tuple[float, float, float]]) -> None:
+    """Print medians in milliseconds; the first round does not count."""
+    plain, script, page = (statistics.median(each) * 1e3 for each in zip(*seconds[1:], strict=True))
+    print(
+        f"{title}: API {plain:.0f} ms by a plain client, {script:.0f} ms by a script in Chromium; page {page:.0f} ms: "
+        f"{page / plain:.2f} and {page / script:.2f} times as long (medians of {len(seconds) - 1})"
+    )
+
+
+def listed(connection: http.client.HTTPConnection, count: int) -> list[dict[str, int]]:
+    """The first photos of the library."""
+    connection.request("GET", f"/api/photos?limit={count}")
+    return json.loads(connection.getresponse().read())["photos"]
+
+
+def asked(connection: http.client.HTTPConnection, fields: dict[str, object], photo: Path | None = None) -> float:
+    """Seconds of a search by a plain client."""
+    parts = [(f'form-data; name="{name}"', str(value).encode()) for name, value in {"top": 24, **fields}.items()]
+    if photo is not None:
+        parts.append(('form-data; name="photo"; filename="photo.jpg"', photo.read_bytes()))
+    body = b"".join(
+        f"--{BOUNDARY}\r\nContent-Disposition: {head}\r\n\r\n".encode() + data + b"\r\n" for head, data in parts
+    )
+    start = time.perf_counter()
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    connection.request("POST", "/api/search", body + f"--{BOUNDARY}--\r\n".encode(), headers)
+    response = connection.getresponse()
+    response.read()
+    assert response.status == 200
+    return time.perf_counter() - start
+
+
+def fetched(page: Page, fields: dict[str, object], photo: Path | None = None) -> float:
+    """Seconds of a search by a script in Chromium."""
+    return page.evaluate(FETCHED, [{"top": 24, **fields}, photo and list(photo.read_bytes())]) / 1e3
+
+
+def timed(page: Page, start: str | None) -> float:
+    """Seconds of a search on the page; the next one begins when its thumbnails are there."""
+    seconds = page.evaluate(TIMED, start) / 1e3
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(300)
+    return seconds
+
+
+def sent(page: Page, photo: Path) -> float:
+    """Seconds of a search for a photo that was chosen before."""
+    name = page.evaluate("location.hash")
+    page.locator("#file").set_input_files(photo)
+    page.wait_for_function("before => location.hash !== before", arg=name)
+    page.locator("#status:has-text('most alike first'):not(.busy)").wait_for()
+    page.wait_for_timeout(500)
+    return timed(page, None)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

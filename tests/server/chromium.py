@@ -1,0 +1,77 @@
+"""A real Chromium, and servers of a test's own library that it opens."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from dolglab.library.library import Library
+from dolglab.library.search_engine import SearchEngine
+from dolglab.server.app import build_app
+from dolglab.server.isolation import IsolatedExecutor
+from dolglab.server.security import Settings
+from server.conftest import OFTEN
+
+CHROMIUM = shutil.which("chromium")
+NEEDS_CHROMIUM = [
+    pytest.mark.process,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
+]
+# Of one expectation, in milliseconds: a shared machine may be slow.
+PATIENCE = 60_000
+
+OpenLibrary = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox does not work for root.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit_library(
+    own: Path, finder: SearchEngine, decoder: IsolatedExecutor, browser: Browser
+) -> Iterator[OpenLibrary]:
+    """Opens the page of a library that the test may change, served in this process; no script fails meanwhile."""
+    finder = copy.copy(finder)
+    finder.library = Library(own)
+    servers: list[tuple[uvicorn.Server, threading.Thread]] = []
+    faults: list[str] = []
+    contexts = []
+    expect.set_options(timeout=PATIENCE)
+
+    def opened(path: str = "", settings: Settings | None = None, **options: object) -> Page:
+        listener = socket.create_server(("127.0.0.1", 0))
+        app = build_app(finder, settings or Settings(rate=OFTEN), decoder)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        servers.append((server, thread))
+        context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(f"http://127.0.0.1:{listener.getsockname()[1]}/{path}")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join()
+    finder.library.close()
+    assert faults == []
