@@ -37,10 +37,15 @@ def shoot(address: str, query: Path, folder: Path) -> None:
             context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
             page = context.new_page()
             page.goto(address)
+            page.locator("#library .card").first.wait_for()
+            if name == "desktop":
+                wait_for_pictures(page)
+                save(page.screenshot(), folder / "library.png")
             search(page, query)
             if name == "phone":
-                page.mouse.wheel(0, 560)
+                page.mouse.wheel(0, 640)
                 page.wait_for_timeout(500)
+                wait_for_pictures(page)
             save(page.screenshot(), folder / f"{name}.png")
         browser.close()
 
@@ -66,8 +71,14 @@ def search(page: Page, query: Path) -> None:
         page.locator(f".toggles .{mark}").nth(place).click()
         page.locator(".status:not(.busy)").wait_for()
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    wait_for_pictures(page)
+
+
+def wait_for_pictures(page: Page) -> None:
+    """Wait for the pictures in the window; others are fetched later."""
     page.wait_for_function(
-        "[...document.querySelectorAll('#results img')].every((one) => one.complete && one.naturalWidth)"
+        "() => [...document.querySelectorAll('.results img')].filter((one) => one.getBoundingClientRect().top < innerHeight)"
+        ".every((one) => one.complete && one.naturalWidth)"
     )
 
 

@@ -292,6 +292,18 @@ def test_a_phone_pinches(visit: Visit) -> None:
     status(page, re.compile(r"^\d of 12"))
 
 
+def test_the_canvas_has_the_pixels_of_the_screen(visit: Visit) -> None:
+    page = visit(device_scale_factor=2)
+    status(page, "12 of 12")
+    for size in ({"width": 1280, "height": 900}, {"width": 800, "height": 600}):
+        page.set_viewport_size(size)
+        page.wait_for_function("""() => {
+            const { width, height } = document.getElementById("map-view").getBoundingClientRect();
+            const canvas = document.getElementById("map-canvas");
+            return canvas.width === Math.round(2 * width) && canvas.height === Math.round(2 * height);
+        }""")
+
+
 def test_an_older_map_and_none(visit: Visit, serve: Serve, embedded: Path, mapped: Path, tmp_path: Path) -> None:
     page = visit(serve(embedded))
     expect(page.get_by_text("This library has no map yet")).to_be_visible()

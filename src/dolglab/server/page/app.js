@@ -21,8 +21,8 @@ onToken((wrong) => {
 $("ask").addEventListener("cancel", (event) => event.preventDefault());
 
 function fail(error) {
-  $("failed").textContent = error.message;
-  $("failed").hidden = false;
+  $("failed").textContent = error?.message ?? "";
+  $("failed").hidden = !error;
 }
 
 async function describe() {

@@ -20,9 +20,7 @@ export async function build(changed) {
     fields.unshift(choice("Folder", folders.map(({ name, photos }) => [name, `${name} (${photos.toLocaleString("en")})`])));
   }
   if (folders.length) fields[0].querySelector("select, input").dataset.column = FOLDER;
-  const before = chosen();
   $("filters").replaceChildren(...fields);
-  show(new URLSearchParams(before));
   $("filters").onchange = changed;
 }
 

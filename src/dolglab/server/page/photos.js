@@ -9,7 +9,7 @@ import * as filters from "./filters.js";
 import { clearPage, showPage } from "./grid.js";
 import { onChange } from "./library.js";
 import { clearAnswers, dropAnswer, fail, newQuery, showAnswers } from "./search.js";
-import { address, go } from "./views.js";
+import { address, filtersIn, go } from "./views.js";
 
 // Queries of this tab by their keys: each keeps its marks.
 const queries = new Map();
@@ -19,39 +19,39 @@ let built;
 /** See views.js. */
 export async function show(parameters) {
   shown = parameters;
-  await (built ??= build());
-  if (shown !== parameters) return;
-  filters.show(parameters);
   const query = queryOf(parameters);
   $("photos").classList.toggle("browsing", !query);
-  if (query) {
-    clearPage();
-    await showAnswers(query, filters.chosen());
-  } else {
-    await browse(parameters);
-  }
+  await Promise.all([showFilters(), query ? answer(query) : browse()]);
 }
 
-async function build() {
+/** Whoever waits for the choices, photos do not. */
+async function showFilters() {
+  built ??= filters.build(() => {
+    const kept = [...shown].filter(([key]) => ["like", "photo"].includes(key));
+    go("photos", [...filters.chosen(), ...kept]);
+  });
   try {
-    await filters.build(() => {
-      const kept = [...shown].filter(([key]) => ["like", "photo"].includes(key));
-      go("photos", [...filters.chosen(), ...kept]);
-    });
+    await built;
   } catch (error) {
     built = undefined;
     throw error;
   }
+  filters.show(shown);
 }
 
-async function browse(parameters) {
+function answer(query) {
+  clearPage();
+  return showAnswers(query, filtersIn(shown));
+}
+
+async function browse() {
   clearAnswers();
-  const given = parameters.get("photo");
-  if (given) fail(new Error("The photo that was searched for was known to the page until it was closed or loaded anew: choose it again."));
-  const page = Math.max(1, Number.parseInt(parameters.get("page"), 10) || 1);
-  const chosen = filters.chosen();
+  if (shown.has("photo")) fail(new Error("The photo that was searched for was known to the page until it was closed or loaded anew: choose it again."));
+  const page = Math.max(1, Number.parseInt(shown.get("page"), 10) || 1);
+  const chosen = filtersIn(shown);
+  const turned = shown.has("page");
   await showPage(chosen, page, (to) => address("photos", [...chosen, ["page", to]]));
-  if (parameters.has("page")) $("found").scrollIntoView({ block: "start" });
+  if (turned) $("found").scrollIntoView({ block: "start" });
 }
 
 /** What is searched for, of which the address has the key; null where it has none, or one of another tab's. */
@@ -66,7 +66,7 @@ function queryOf(parameters) {
 function take(file) {
   const key = `${Date.now()}-${queries.size}`;
   queries.set(key, newQuery(key, { file }));
-  go("photos", [...filters.chosen(), ["photo", key]]);
+  go("photos", [...filtersIn(shown), ["photo", key]]);
 }
 
 /** One file is searched for; several are photos to add. */

@@ -82,9 +82,9 @@ function clearPreview() {
   box.set(null);
 }
 
-/** Who has chosen a photo sees the answers from the first on. */
+/** Who has chosen a photo sees the answers from the first on; so does the keyboard, where its card is gone. */
 function reveal() {
-  $("found").focus({ preventScroll: true });
+  if (document.activeElement === document.body) $("found").focus({ preventScroll: true });
   const wide = matchMedia("(min-width: 56rem)").matches;
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   if (wide ? $("found").getBoundingClientRect().top < 0 : state.taken) {

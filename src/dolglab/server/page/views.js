@@ -12,7 +12,6 @@
 
 import { $ } from "./dom.js";
 
-const FILTERS = ["where", "folder"];
 const views = [...document.querySelectorAll(".view")].map((section) => section.id);
 let open = { hide() {} };
 let opening;
@@ -31,13 +30,17 @@ export function go(name, parameters) {
 /** Searches for photos that are like a photo of the library, by its number; from there, within the same filters. */
 export function searchLike(id) {
   const { name, parameters } = here();
-  const kept = [...parameters].filter(([key]) => name === "photos" && FILTERS.includes(key));
-  go("photos", [...kept, ["like", id]]);
+  go("photos", [...(name === "photos" ? filtersIn(parameters) : []), ["like", id]]);
 }
 
-/** Shows the view that the address names, now and whenever that changes; `failed(error)` where one cannot be shown. */
+/** Those of a view's parameters that say which photos pass, as pairs: see filters.js. */
+export function filtersIn(parameters) {
+  return [...parameters].filter(([key]) => key === "where" || key === "folder");
+}
+
+/** Shows the view that the address names, now and whenever that changes; calls `failed(error)`, with null where none did. */
 export function start(failed) {
-  const opened = () => follow().catch(failed);
+  const opened = () => follow().then(() => failed(null), failed);
   addEventListener("hashchange", opened);
   return opened();
 }
