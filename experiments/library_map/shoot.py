@@ -6,9 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from playwright.sync_api import Page, ViewportSize, sync_playwright
-
 from experiments.search_page.shoot import SHOTS, save
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 FAMILY = "test-006"
 
