@@ -3,7 +3,7 @@
 # Chromium and `pip install -e '.[dev]'`).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-export PYTHONPATH=.
+export PYTHONPATH=.:src
 out=outputs/library_map
 [ -d data/demo_world/test ] || python -m src.prepare task=demo_world
 mkdir -p "$out"
@@ -14,7 +14,7 @@ for photo, family in json.load(open("data/demo_world/families.json"))["test"].it
     print(f"{photo}.jpg,{family}")
 PYTHON
 python -m src.embed data/demo_world/test/jpg --library "$out/demo" --model efficientnet_lite0 --metadata "$out/families.csv"
-python -m dolglab library map --library "$out/demo"
+python -m src.library map --library "$out/demo"
 python experiments/library_map/shoot.py "$out/demo" experiments/library_map
 [ -d "$out/large" ] || python experiments/library_map/synthetic.py data/demo_world/test/jpg "$out/large"
 python experiments/library_map/measure.py "$out/large"
