@@ -20,6 +20,7 @@ OPERATIONS = [
     ("GET", "/api/photos/{id}"),
     ("GET", "/api/photos/{id}/thumbnail"),
     ("GET", "/api/photos/{id}/image"),
+    ("GET", "/api/map"),
     ("GET", "/api/folders"),
     ("GET", "/api/values"),
     ("POST", "/api/photos"),

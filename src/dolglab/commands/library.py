@@ -13,6 +13,7 @@ REST = "Write a text too, with the paths of the photos that need not be kept, on
 EACH = "Compare each photo with each, also of 20,000 or more, which are compared within cells of like ones."
 SURE = "Cosine below which a photo is unknown; by default one that 95 % of photos with other names do not reach."
 PHOTOS = "Photos, by their paths or addresses or the ends of these, and folders of them."
+METHOD = "pca, two principal axes of the descriptors, or umap, which shows groups better and takes minutes."
 LABELLED = "A folder of embedded photos with one sub-folder a landmark."
 MARKS = "A table of marks that the page exported, named as what is right there; may be repeated."
 NO_EXIF = "Take date and place out, and take none in from now on; what --metadata gave stays."
@@ -97,6 +98,15 @@ def label(
     from dolglab.library.library import Library
 
     label(Library(library), column, out, neighbours, min_cosine, write)
+
+
+@app.command("map")
+def draw_map(library: Folder, method: Annotated[str, typer.Option(help=METHOD)] = "pca") -> None:
+    """Give each photo a place on a map, where like photos lie near each other; `dolglab serve` shows it."""
+    from dolglab.library.library import Library
+    from dolglab.library.map_making import make_map
+
+    make_map(Library(library), method)
 
 
 @app.command()

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dolglab.data.exif import LATITUDE, LONGITUDE
 from dolglab.errors import UserError
@@ -89,6 +90,14 @@ SELECT north.photo, north.value, east.value FROM field AS north
     JOIN photo ON photo.id = north.photo AND photo.key IS NOT NULL
     WHERE north.name = :latitude ORDER BY north.photo
 """
+
+
+class Described(NamedTuple):
+    """Photos that have descriptors: `ids`, `changed` (see `Photo`) and `keys`, ascending, (n,) each."""
+
+    ids: NDArray[np.int64]
+    changed: NDArray[np.int64]
+    keys: Keys
 
 
 class Catalogue:
@@ -238,6 +247,20 @@ class Catalogue:
         while page := list(self._select("id > ? ORDER BY id LIMIT ?", last, size)):
             yield page
             last = page[-1][0].id or 0
+
+    def described(self) -> Described:
+        """The photos that have descriptors."""
+        query = "SELECT id, changed, key FROM photo WHERE key IS NOT NULL ORDER BY key"
+        rows = np.fromiter(self._rows(_described, query), np.dtype((np.int64, 3)))
+        return Described(*rows.T)
+
+    def names_of_described(self) -> Iterator[tuple[int, str]]:
+        """Number and name of each photo that has a descriptor."""
+        return self._rows(_numbered_name, "SELECT id, name FROM photo WHERE key IS NOT NULL")
+
+    def values_of(self, column: str) -> Iterator[tuple[int, str]]:
+        """Number and value of each photo that has one in a column."""
+        return self._rows(_numbered_value, "SELECT photo, value FROM field WHERE name = ?", [column])
 
     def bad(self) -> Iterator[Photo]:
         """Photos that could not be read."""
@@ -389,6 +412,21 @@ def _place(row: Row) -> tuple[int, float, float] | None:
     except ValueError:
         return None
     return (row[0], latitude, longitude) if abs(latitude) <= 90 and abs(longitude) <= 180 else None
+
+
+def _described(row: Row) -> tuple[int, int, int]:
+    check_types(row, (int, int, int))
+    return row[0], row[1], row[2]
+
+
+def _numbered_name(row: Row) -> tuple[int, str]:
+    check_types(row, (int, bytes))
+    return row[0], os.fsdecode(check_name(row[1]))
+
+
+def _numbered_value(row: Row) -> tuple[int, str]:
+    check_types(row, (int, str))
+    return row[0], row[1]
 
 
 def _kept(row: Row) -> tuple[int, bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Header, HTTPException, Query, Request, Response, UploadFile
 from fastapi import Path as PathParam
 from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
@@ -15,6 +15,7 @@ from fastapi.security import HTTPBearer
 from dolglab.data.photos import Box, read_box
 from dolglab.library.library import parse_filters
 from dolglab.server import schemas
+from dolglab.server.map_answer import PhotoMap
 from dolglab.server.photo_files import folder_name, iterate_chunks, read_photo, safe_name
 from dolglab.server.service import SearchQuery, SearchService
 from dolglab.templates import template
@@ -226,6 +227,24 @@ def thumbnail(service: Service, id: Id) -> Jpeg:
 def image(service: Service, id: Id) -> Jpeg:
     """A photo for a screen, at most 1600 pixels a side, without what its file says about place and camera."""
     return Jpeg(service.image(id), headers=PICTURE_HEADERS)
+
+
+@photo_router.get(
+    "/map",
+    response_model=PhotoMap,
+    responses={304: {"description": "The map is the one with this `ETag`."}, **errors(400, 404, 422, *GUARDED)},
+)
+def photo_map(
+    service: Service,
+    column: Annotated[str, Query(description="The column whose values are given; without one, folders are.")] = "",
+    if_none_match: Annotated[str, Header(description="The `ETag` of an earlier answer.")] = "",
+) -> Response:
+    """Where the photos are on the map that `dolglab library map` made, and what they have in a column."""
+    found = service.map(column)
+    headers = {"ETag": found.etag, "Cache-Control": "private, no-cache"}
+    if found.etag in if_none_match:
+        return Response(status_code=304, headers=headers)
+    return Response(found.body, media_type="application/json", headers=headers)
 
 
 @photo_router.post("/photos", dependencies=FORM, status_code=201, responses=errors(400, 408, 413, 422, 507, *GUARDED))

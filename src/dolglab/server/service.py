@@ -35,6 +35,7 @@ from dolglab.server.duplicates import DuplicateSearch
 from dolglab.server.folders import Folders
 from dolglab.server.isolation import IsolatedExecutor
 from dolglab.server.limits import FairLimiter
+from dolglab.server.map_answer import EncodedMap, encode_map, map_state
 from dolglab.server.schemas import check_header, short_name
 from dolglab.server.security import Settings
 
@@ -42,12 +43,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 # Requests of a kind that are worked on or wait.
-SEARCHES, VERIFICATIONS, PICTURES, EXPORTS, CHANGES = 16, 8, 32, 8, 16
+SEARCHES, VERIFICATIONS, PICTURES, EXPORTS, MAPS, CHANGES = 16, 8, 32, 8, 16, 16
 # Bytes that decoding may take: of itself, and for each pixel that is allowed, which some formats have in several forms.
 DECODER, DECODED_PIXEL = 512_000_000, 24
 # Pixels of the longer side, and thumbnails that are kept in memory, of about 20 KB each.
 THUMBNAIL_SIDE, SCREEN_SIDE = 360, 1600
 CACHED_THUMBNAILS = 1000
+# Maps, by column, that are kept in memory, of 18 bytes a photo.
+CACHED_MAPS = 8
 
 
 def build_decoder(settings: Settings) -> IsolatedExecutor:
@@ -115,6 +118,7 @@ class SearchService:
         self._verifications = SerialExecutor("verifications", VERIFICATIONS)
         self._pictures = SerialExecutor("pictures", PICTURES)
         self._exports = SerialExecutor("exports", EXPORTS)
+        self._maps = SerialExecutor("maps", MAPS)
         self._changes = FairLimiter("changes", CHANGES)
         self.duplicates = DuplicateSearch(finder.library)
         # Of one version of the library.
@@ -124,6 +128,8 @@ class SearchService:
         self._thumbnail = lru_cache(CACHED_THUMBNAILS)(
             lambda *photo: photo_files.photo_jpeg(Photo(*photo), THUMBNAIL_SIDE)
         )
+        # Whatever its state is, a map is that of the library now.
+        self._map = lru_cache(CACHED_MAPS)(lambda state, column: encode_map(finder.library, column))
 
     def query(self, data: bytes | None, number: int | None, box: Box | None) -> SearchQuery:
         """What is searched for: bytes, or a photo of the library by its number, one of them; a box of it."""
@@ -214,6 +220,10 @@ class SearchService:
     def places(self) -> list[tuple[int, float, float]]:
         """Where photos were taken, see `Catalogue.places`."""
         return self._places(self.finder.library.catalogue.version())
+
+    def map(self, column: str) -> EncodedMap:
+        """The library's map with the values of a column, see `encode_map`."""
+        return self._maps(lambda: self._map(map_state(self.finder.library), column))
 
     def add(self, data: bytes, name: str, metadata: Columns) -> Photo:
         """Store and embed a photo."""

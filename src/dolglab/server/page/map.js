@@ -1,4 +1,207 @@
-// A map of the library.
+// The map: photos as points, by their descriptors; thumbnails once there is room for them.
+
+import { json } from "./api.js";
+import { openPhoto } from "./detail.js";
+import { $, element } from "./dom.js";
+import { about, onChange } from "./library.js";
+import { Camera, control } from "./map_camera.js";
+import { Legend } from "./map_legend.js";
+import { Tip, describe, list } from "./map_photos.js";
+import { PointCanvas, points as placed } from "./map_points.js";
+import { Pictures, choose } from "./map_thumbnails.js";
+import { go } from "./views.js";
+
+// Pixels a side that points in view have for themselves where thumbnails are shown, and how many of these there are at
+// most; pixels of a thumbnail's side.
+const ROOM = 34, THUMBNAILS = 60, SMALLEST = 52, LARGEST = 112;
+// Pixels around a point in which it counts as meant, the photos of the list, and milliseconds without a move until what
+// is in view is told and fetched.
+const NEAR = 14, LISTED = 24, STILL = 200;
+// Pixels of the screen for one of the page's that are drawn at most.
+const MOST_PIXELS = 2;
+
+const camera = new Camera();
+const canvas = new PointCanvas($("map-canvas"));
+const pictures = new Pictures(redraw);
+const legend = new Legend(redraw);
+const tip = new Tip(() => legend.column, pictures);
+const state = { points: null, seen: [], thumbnails: [], meant: null, byKey: false, size: SMALLEST, zoom: 0, turn: null };
+let frame, still;
+
+/** See views.js; the parameter `column` is the one whose values have colours, folders have them without it. */
+export async function show(parameters) {
+  const column = parameters.get("column") ?? "";
+  const turn = (state.turn = Symbol(column));
+  const [{ columns }, map] = await Promise.all([about(), json(`api/map?${new URLSearchParams({ column })}`).catch(none)]);
+  if (turn !== state.turn) return;
+  $("map-none").hidden = map !== null;
+  $("map-found").hidden = !map;
+  state.points = map && placed(map);
+  if (!map) return;
+  const options = columns.map(({ name }) => element("option", { value: name }, name));
+  $("map-column").replaceChildren(element("option", { value: "" }, "folder"), ...options);
+  $("map-column").value = column;
+  $("map-axes").textContent = axes(map);
+  $("map-old").textContent = age(map);
+  $("map-old").hidden = !$("map-old").textContent;
+  legend.show(map, column || "folder");
+  moved();
+}
 
 /** See views.js. */
-export function show() {}
+export function hide() {
+  point(null);
+  pictures.want([]);
+}
+
+function none(error) {
+  if (error.status !== 404) throw error;
+  return null;
+}
+
+function axes({ method, explained }) {
+  if (method !== "pca") return `Neighbours are alike (${method.toUpperCase()}).`;
+  return `The two axes have ${explained.map((share) => `${(100 * share).toFixed(1)} %`).join(" and ")} of the variance (PCA).`;
+}
+
+function age({ missing, current }) {
+  const told = [];
+  if (missing) told.push(`${count(missing)} ${missing === 1 ? "is" : "are"} not on the map: added or changed since it was made.`);
+  if (!current) told.push("The map was made before the photos were described as they are now.");
+  return told.length ? [...told, "dolglab library map makes it anew."].join(" ") : "";
+}
+
+const count = (number) => `${number.toLocaleString("en")} ${number === 1 ? "photo" : "photos"}`;
+
+function redraw() {
+  frame ??= requestAnimationFrame(() => {
+    frame = undefined;
+    if (state.points && !$("map").hidden) paint();
+  });
+}
+
+function paint() {
+  const { points } = state;
+  const ratio = Math.min(MOST_PIXELS, devicePixelRatio);
+  state.seen = canvas.draw(points, camera, { ratio, radius: radius(), ...legend.colours() });
+  if (state.byKey) point(nearest(...middle(), 1)[0] ?? null);
+  const room = roomOf(state.seen.length);
+  // Only a zoom changes their size.
+  if (state.zoom !== camera.zoom) Object.assign(state, { zoom: camera.zoom, size: Math.round(Math.min(LARGEST, Math.max(SMALLEST, room))) });
+  state.thumbnails = room >= ROOM ? choose(points, state.seen, camera, state.size, THUMBNAILS) : [];
+  const { context } = canvas;
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  for (const one of state.thumbnails) thumbnail(context, one);
+  if (state.meant !== null) ring(context, onScreen(state.meant));
+}
+
+/** Pixels a side that each of so many photos has for itself. */
+const roomOf = (count) => Math.sqrt((camera.width * camera.height) / Math.max(1, count));
+
+/** Pixels of a point's radius: larger the fewer there are, and the larger the zoom. */
+const radius = () => Math.min(6, Math.max(1.3, 0.17 * roomOf(state.points.count) * Math.sqrt(camera.zoom)));
+
+function thumbnail(context, { at, left, top }) {
+  const picture = pictures.get(state.points.ids[at]);
+  if (!picture) return;
+  const shrunk = (state.size - 4) / Math.max(picture.width, picture.height);
+  const width = picture.width * shrunk, height = picture.height * shrunk;
+  context.fillStyle = legend.colour(state.points.codes[at]);
+  context.fillRect(left - width / 2 - 2, top - height / 2 - 2, width + 4, height + 4);
+  context.drawImage(picture, left - width / 2, top - height / 2, width, height);
+}
+
+function ring(context, [left, top]) {
+  context.lineWidth = 2.5;
+  context.strokeStyle = getComputedStyle($("map-view")).color;
+  context.beginPath();
+  context.arc(left, top, radius() + 4, 0, 2 * Math.PI);
+  context.stroke();
+}
+
+const middle = () => [camera.width / 2, camera.height / 2];
+const onScreen = (at) => camera.onScreen(state.points.x[at], state.points.y[at]);
+
+/** The photo at a place of the view: of the thumbnail there, or of the nearest point; null where there is none. */
+function photoAt(left, top) {
+  const half = state.size / 2;
+  const over = state.thumbnails.find((one) => Math.max(Math.abs(one.left - left), Math.abs(one.top - top)) < half
+    && pictures.get(state.points.ids[one.at]));
+  if (over) return over.at;
+  const [at] = nearest(left, top, 1);
+  if (at === undefined) return null;
+  const [x, y] = onScreen(at);
+  return Math.hypot(x - left, y - top) <= NEAR ? at : null;
+}
+
+/** The photos in view that are nearest to a place of it, nearest first. */
+function nearest(left, top, most) {
+  const found = [];
+  for (const at of state.seen) {
+    const [x, y] = onScreen(at);
+    const far = (x - left) ** 2 + (y - top) ** 2;
+    if (found.length === most && far >= found[most - 1].far) continue;
+    const place = found.findIndex((other) => other.far > far);
+    found.splice(place < 0 ? found.length : place, 0, { at, far });
+    found.length = Math.min(found.length, most);
+  }
+  return found.map(({ at }) => at);
+}
+
+/** Tells of the photo that somebody points at; null for none. */
+function point(meant) {
+  if (meant !== null) tip.show(state.points.ids[meant], onScreen(meant), camera);
+  else tip.hide();
+  if (meant === state.meant) return;
+  state.meant = meant;
+  $("map-view").classList.toggle("over", meant !== null);
+  redraw();
+}
+
+/** Opens a photo, of its neighbours on the map. */
+function open(at) {
+  if (at === null) return;
+  const { ids } = state.points;
+  const others = nearest(...onScreen(at), LISTED).filter((other) => other !== at);
+  openPhoto(ids[at], [at, ...others].map((one) => ids[one]));
+}
+
+function moved(byKey = false) {
+  state.byKey = byKey;
+  if (!byKey) point(null);
+  redraw();
+  clearTimeout(still);
+  still = setTimeout(settled, STILL);
+}
+
+/** Once nothing moves any more: thumbnails are fetched, and what is in view is told. */
+async function settled() {
+  if (!state.points || $("map").hidden) return;
+  const { ids, count: all } = state.points;
+  pictures.want(state.thumbnails.map(({ at }) => ids[at]));
+  const around = nearest(...middle(), LISTED).map((at) => ids[at]);
+  const centre = state.byKey && around.length ? ` In the middle: ${await describe(around[0], legend.column)}.` : "";
+  $("map-status").textContent = `${state.seen.length.toLocaleString("en")} of ${count(all)} in view.${centre}`;
+  if ($("map-list").open) await list(around, legend.column);
+}
+
+control($("map-view"), camera, {
+  moved,
+  pointed: (left, top) => point(left === undefined || !state.points ? null : photoAt(left, top)),
+  chosen: (left, top) => open(photoAt(left, top)),
+});
+$("map-view").addEventListener("keydown", (event) => event.key === "Enter" && open(nearest(...middle(), 1)[0] ?? null));
+for (const [id, change] of [["map-in", () => camera.zoomAt(2)], ["map-out", () => camera.zoomAt(0.5)], ["map-all", () => camera.reset()]]) {
+  $(id).addEventListener("click", () => {
+    change();
+    moved();
+  });
+}
+$("map-column").addEventListener("change", () => go("map", $("map-column").value ? { column: $("map-column").value } : {}));
+// The view is opened again, with what the library holds now.
+onChange(() => $("map").hidden || dispatchEvent(new Event("hashchange")));
+$("map-list").addEventListener("toggle", settled);
+new ResizeObserver(([{ contentRect }]) => {
+  camera.resize(Math.max(1, contentRect.width), Math.max(1, contentRect.height));
+  moved();
+}).observe($("map-view"));

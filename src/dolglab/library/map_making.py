@@ -1,0 +1,195 @@
+"""Making a map of a library: its descriptors' principal axes, or UMAP.
+
+Descriptors are read block by block, so memory does not grow with their length times their number.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolglab.errors import UserError, pluralize
+from dolglab.library.contents import Descriptors, Keys
+from dolglab.library.library import Library
+from dolglab.library.photo_map import PhotoMap, write_map
+from dolglab.retrieval.large_arrays import CHUNK_BYTES, row_chunks
+
+# Descriptors up to this length have their whole covariance in memory (128 MB); of longer ones the first axes are
+# iterated in a subspace of so many directions, until their error is within the tolerance.
+WHOLE_DIM, SUBSPACE, ROUNDS, TOLERANCE = 4096, 64, 50, 1e-6
+# Variance of L2-normalised float32 descriptors that is rounding.
+ROUNDING = 1e-12
+# UMAP looks at so many neighbours in so many principal axes.
+NEIGHBOURS, REDUCED_DIM = 15, 50
+
+Blocks = Callable[[str], Iterator[Descriptors]]
+Layout = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+class Method(NamedTuple):
+    """How a map is made: of so many principal axes, for at least so many photos, by the layout that `load` gives."""
+
+    axes: int
+    at_least: int
+    load: Callable[[], Layout]
+    linear: bool
+
+
+class Axes(NamedTuple):
+    """Principal axes: the `mean`, (d,); unit `directions`, (d, k), and the `explained` share of the variance, (k,)."""
+
+    mean: NDArray[np.float64]
+    directions: NDArray[np.float64]
+    explained: NDArray[np.float64]
+
+    def project(self, descriptors: Descriptors) -> NDArray[np.float32]:
+        """(n, d) to coordinates, (n, k)."""
+        return ((descriptors - self.mean) @ self.directions).astype(np.float32)
+
+
+def make_map(library: Library, method: str = "pca", block_bytes: int = CHUNK_BYTES) -> None:
+    """Write the map of a library, and print what its axes tell.
+
+    Args:
+        library: whose photos are mapped.
+        method: a name in `METHODS`.
+        block_bytes: of descriptors that are read at a time.
+
+    Raises UserError for another method, one that is not installed, and a library with too few photos.
+    """
+    if method not in METHODS:
+        raise UserError(f"--method is {' or '.join(METHODS)}, not {method}")
+    how = METHODS[method]
+    layout = how.load()
+    # Meanwhile nobody gives the descriptors other keys.
+    with library.writing():
+        described = library.catalogue.described()
+        if len(described.keys) < how.at_least:
+            few = pluralize(len(described.keys), "photo")
+            raise UserError(f"{library.folder} has {few}: a map by {method} needs at least {how.at_least}")
+        blocks = partial(_read_blocks, library, described.keys, block_bytes)
+        axes = principal_axes(blocks, library.identity["dim"], how.axes)
+        reduced = np.concatenate([axes.project(block) for block in blocks("coordinates")])
+    # This may take long, and others may write.
+    coordinates = layout(reduced)
+    order = np.argsort(described.ids)
+    explained = tuple(axes.explained.tolist()) if how.linear else ()
+    ids, changed = described.ids[order], described.changed[order]
+    path = write_map(library.folder, PhotoMap(ids, changed, coordinates[order], method, explained, library.identity))
+    print(f"{pluralize(len(ids), 'photo')} mapped by {method}: {path}")
+    if explained:
+        shares = " and ".join(f"{100 * share:.1f} %" for share in explained)
+        print(f"its axes have {shares} of the variance of the descriptors")
+    print(f"dolglab serve --library {library.folder} shows it")
+
+
+def principal_axes(blocks: Blocks, dim: int, count: int) -> Axes:
+    """The first `count` principal axes of descriptors, (d, count); of fewer dimensions the last ones are zeros.
+
+    Each axis points to where its largest part is positive. Descriptors longer than `WHOLE_DIM` take several rounds of
+    subspace iteration with Rayleigh-Ritz (Saad, Numerical Methods for Large Eigenvalue Problems, 2011, section 5.2).
+
+    Args:
+        blocks: gives all descriptors, block by block, (n, d) each; its argument says what for.
+        dim: their length, d.
+        count: axes wanted.
+    """
+    kept = min(count, dim)
+    # None stands for all directions.
+    start = None if dim <= WHOLE_DIM else np.random.default_rng(0).normal(size=(dim, SUBSPACE))
+    found = _approximate(blocks, dim, kept, start)
+    for _ in range(ROUNDS):
+        if found.error <= TOLERANCE * max(found.variances[0], ROUNDING):
+            break
+        found = _approximate(blocks, dim, kept, found.image)
+    mean, total, variances, directions = found[:4]
+    directions = directions * np.where(directions[np.abs(directions).argmax(0), np.arange(kept)] < 0, -1, 1)
+    if total <= ROUNDING:
+        # One photo, or equal ones: what is left is rounding.
+        return Axes(mean, np.zeros((dim, count)), np.zeros(count))
+    explained = np.clip(variances / total, 0, 1)
+    missing = count - kept
+    return Axes(mean, np.pad(directions, ((0, 0), (0, missing))), np.pad(explained, (0, missing)))
+
+
+class _Approximation(NamedTuple):
+    """Principal directions within a subspace.
+
+    `mean`, (d,); `total` variance; `variances`, (k,), of the `directions`, (d, k); the covariance's `image` of the
+    subspace, (d, r); and the largest `error` of a direction as its eigenvector.
+    """
+
+    mean: NDArray[np.float64]
+    total: float
+    variances: NDArray[np.float64]
+    directions: NDArray[np.float64]
+    image: NDArray[np.float64]
+    error: float
+
+
+def _approximate(blocks: Blocks, dim: int, kept: int, subspace: NDArray[np.float64] | None) -> _Approximation:
+    """The first directions, `kept` of them, within the columns of a subspace, (d, r); None for all there is."""
+    basis = None if subspace is None else np.linalg.qr(subspace)[0]
+    count, square, mean = 0, 0.0, np.zeros(dim)
+    image = np.zeros((dim, dim if basis is None else basis.shape[1]))
+    for block in blocks("principal axes"):
+        rows = block.astype(np.float64)
+        count += len(rows)
+        square += float(np.vdot(rows, rows))
+        mean += rows.sum(0)
+        image += rows.T @ (rows if basis is None else rows @ basis)
+    mean /= count
+    image = image / count - np.outer(mean, mean if basis is None else mean @ basis)
+    total = square / count - float(mean @ mean)
+    inner = image if basis is None else basis.T @ image
+    variances, vectors = np.linalg.eigh((inner + inner.T) / 2)
+    variances, vectors = variances[::-1][:kept], vectors[:, ::-1][:, :kept]
+    if basis is None:
+        return _Approximation(mean, total, variances, vectors, image, 0.0)
+    directions = basis @ vectors
+    error = float(np.abs(image @ vectors - directions * variances).max())
+    return _Approximation(mean, total, variances, directions, image, error)
+
+
+def _read_blocks(library: Library, keys: Keys, block_bytes: int, what: str) -> Iterator[Descriptors]:
+    """The descriptors with these keys, with a progress bar on a terminal that says what they are read for."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    chunks = list(row_chunks(len(keys), library.identity["dim"], block_bytes))
+    for rows in track(chunks, what, console=console, transient=True, disable=not console.is_terminal):
+        yield library.descriptors(keys[rows])
+
+
+def _load_pca() -> Layout:
+    return lambda reduced: reduced
+
+
+def _load_umap() -> Layout:
+    """UMAP (McInnes et al., 2018) in one thread, where its layout is the same each time."""
+    try:
+        # Without TensorFlow it warns of a part that is not used here.
+        with warnings.catch_warnings(action="ignore"):
+            from umap import UMAP  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UserError("--method umap wants umap-learn: pip install 'dolglab[umap]'") from None
+
+    def layout(reduced: NDArray[np.float32]) -> NDArray[np.float32]:
+        neighbours = min(NEIGHBOURS, len(reduced) - 1)
+        # What it says of its progress.
+        with redirect_stdout(sys.stderr):
+            umap = UMAP(n_neighbors=neighbours, random_state=0, n_jobs=1, verbose=sys.stderr.isatty())
+            return np.asarray(umap.fit_transform(reduced), np.float32)
+
+    return layout
+
+
+METHODS = {"pca": Method(2, 1, _load_pca, True), "umap": Method(REDUCED_DIM, 2 * NEIGHBOURS, _load_umap, False)}
