@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,15 +17,7 @@ from dolglab.results.card_charts import (
     write_charts,
 )
 from dolglab.results.chart_frames import Axis, Scale
-from dolglab.results.charts import (
-    MAX_LINES,
-    NARROW,
-    WIDE,
-    IntervalChart,
-    LineChart,
-    PointChart,
-    as_file,
-)
+from dolglab.results.charts import MAX_LINES, NARROW, WIDE, IntervalChart, LineChart, PointChart, as_file
 from dolglab.results.metrics_log import Series
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -113,13 +105,15 @@ def test_the_strips_that_show_values_cover_the_chart_once():
     strips = [part for part in root.iter(f"{SVG}rect") if part.get("class") == "hit"]
     edges = [(float(part.get("x")), float(part.get("x")) + float(part.get("width"))) for part in strips]
     assert len(edges) == 3
-    for (_, end), (start, _) in zip(edges, edges[1:], strict=False):
+    for (_, end), (start, _) in pairwise(edges):
         assert end == pytest.approx(start, abs=0.2)
 
 
 def test_what_shows_on_hover_stays_inside_the_chart():
     drawing = lines_of(("a method with a long name, longer than others " * 2,), steps=range(50), values=range(50))
-    boxes = [part for part in ElementTree.fromstring(drawing.draw(WIDE)).iter(f"{SVG}rect") if part.get("class") == "box"]
+    boxes = [
+        part for part in ElementTree.fromstring(drawing.draw(WIDE)).iter(f"{SVG}rect") if part.get("class") == "box"
+    ]
     assert len(boxes) == 50
     assert all(float(part.get("x")) >= 0 for part in boxes)
     assert all(float(part.get("x")) + float(part.get("width")) <= WIDE for part in boxes)

@@ -106,6 +106,8 @@ def _first_two(figures: Sequence[str], best: AP | None, other: AP | None) -> str
         return f"{figures[0]} is ahead of {figures[1]}: not measured query by query, so without an interval"
     mean, low, high = difference(best, other)
     apart = f"{_signed(mean, 2)} points"
+    if not math.isfinite(low) and not mean:
+        return f"{figures[0]} and {figures[1]} are equal"
     if not math.isfinite(low):
         return f"{figures[0]} is ahead of {figures[1]}: {apart}, of too few queries for an interval"
     queries = sum(one is not None and two is not None for one, two in zip(best, other, strict=True))
