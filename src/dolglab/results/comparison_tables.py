@@ -124,9 +124,11 @@ def _interval(card: Card, column: Column) -> str:
 
 
 def validation_line(card: Card) -> list[str]:
-    """The best figure of the sets that chose a run's weights; nothing where none did."""
-    if card.get("validation_map") is None:
+    """What chose the weights of a training: the best validation figure, or nothing; empty of what was not trained."""
+    if not card.get("training"):
         return []
+    if card.get("validation_map") is None:
+        return ["Without validation: the weights are those of the last epoch."]
     sets = ", ".join(card["protocol"].get("selection", {}))
     best = f"Validation mAP {100 * card['validation_map']:.2f} %" + (f" on {sets}" if sets else "")
     return [f"{best}, at the best epoch: the weights were chosen by it."]

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 from PIL import ImageDraw
 
-from dolglab.contracts import IntArray, Ranking
+from dolglab.concurrency import available_cores, prefetch_map
+from dolglab.contracts import ImageSource, IntArray, Ranking
 from dolglab.errors import UserError
 from dolglab.io import file_name, write_bytes
 from dolglab.results.pictures import (
     COLOURS,
     SIGNS,
+    Box,
     Kind,
     answers_of,
     chosen_queries,
@@ -110,17 +112,27 @@ def _photos(ranking: Ranking, positions: Sequence[int], queries: Sequence[int]) 
     boxes = {query: box for query in queries if (box := query_box(benchmark, query)) is not None}
     whole = [(f"{position}.jpg", position, None) for position in positions]
     cropped = [(f"query_{query}.jpg", int(benchmark.queries[query]), box) for query, box in boxes.items()]
-    for name, position, box in [*whole, *cropped]:
-        try:
-            small, scale = decode_small(benchmark.source.read(position), SIDE)
-        except Exception:  # A broken file makes Pillow raise nearly anything; a page says that it could not be read.
-            continue
-        if box is not None:
-            x1, y1, x2, y2 = (scale * edge for edge in box)
-            draw = ImageDraw.Draw(small)
-            draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline="white", width=4)
-            draw.rectangle((x1, y1, x2, y2), outline=COLOURS["query"], width=2)
-        yield name, jpeg(small, MAX_BYTES)
+
+    threads = available_cores()
+    # Decoding leaves Python's lock, so that threads share it.
+    read = prefetch_map(lambda job: _small(benchmark.source, *job[1:]), [*whole, *cropped], threads, 2 * threads)
+    for (name, *_), photo in read:
+        if photo is not None:
+            yield name, photo
+
+
+def _small(source: ImageSource, position: int, box: Box | None) -> bytes | None:
+    """A photo as a small JPEG with `box` drawn in it; None of one that cannot be read."""
+    try:
+        small, scale = decode_small(source.read(position), SIDE)
+    except Exception:  # A broken file makes Pillow raise nearly anything; a page says that it could not be read.
+        return None
+    if box is not None:
+        x1, y1, x2, y2 = (scale * edge for edge in box)
+        draw = ImageDraw.Draw(small)
+        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline="white", width=4)
+        draw.rectangle((x1, y1, x2, y2), outline=COLOURS["query"], width=2)
+    return jpeg(small, MAX_BYTES)
 
 
 def read_answers(run: Path, benchmark: str) -> dict[int, QueryAnswers]:
