@@ -185,12 +185,13 @@ def card_paths(patterns: Iterable[str]) -> list[Path]:
         named = [Path(name, CARD) if Path(name).is_dir() else Path(name) for name in names]
         cards = [card for card in named if card.exists()]
         # A run whose training did not come to its end has a log, and no card.
-        killed = [str(card.parent) for card in named if not card.exists() and (card.parent / METRICS).exists()]
-        if killed:
-            said = f"no card in {truncate_list(killed)}: training did not end there (resume=true name=NAME goes on)"
-            print(said, file=sys.stderr)
+        stopped = [str(card.parent) for card in named if not card.exists() and (card.parent / METRICS).exists()]
+        hint = f"training did not end in {truncate_list(stopped)}: dolglab train resume=true name=NAME goes on"
         if not cards:
-            raise UserError(f"no result card at {pattern} (train or evaluate writes card.json in its run folder)")
+            why = hint if stopped else "train or evaluate writes card.json in its run folder"
+            raise UserError(f"no result card at {pattern} ({why})")
+        if stopped:
+            print(f"left out: {hint}", file=sys.stderr)
         paths += cards
     return list(dict.fromkeys(paths))
 
