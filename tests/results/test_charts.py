@@ -35,7 +35,7 @@ def curved(make_ranking):
 def words(drawing, width=WIDE):
     """The texts of a chart, in their order."""
     root = ElementTree.fromstring(drawing.draw(width))
-    return [part.text for part in root.iter(f"{SVG}text")]
+    return [part.text or "" for part in root.iter(f"{SVG}text")]
 
 
 def text_at(drawing, words, width=WIDE):
@@ -81,7 +81,7 @@ def test_the_only_card_with_curves_is_named_among_others(make_card_of, make_rank
 def test_a_line_goes_through_its_values():
     drawing = lines_of()
     (path,) = ElementTree.fromstring(drawing.draw(WIDE)).iter(f"{SVG}path")
-    drawn = [tuple(map(float, point.split())) for point in path.get("d").removeprefix("M").split("L")]
+    drawn = [tuple(map(float, point.split())) for point in str(path.get("d")).removeprefix("M").split("L")]
     # Ticks of the values stand left of the axis, at their heights.
     heights = {value: text_at(drawing, f"{value:g}")[1] for value in (1, 4)}
     expected = [heights[1], heights[4], heights[1] + (heights[4] - heights[1]) / 3]
@@ -237,8 +237,8 @@ def test_charts_as_files_are_dark_on_white_and_have_colours_of_their_own(tmp_pat
         root = ElementTree.fromstring(text)
         assert root.tag == f"{SVG}svg"
         assert "var(" not in text
-        left, top, width, height = map(float, root.get("viewBox").split())
-        ground = root.find(f"{SVG}rect")
+        left, top, width, height = map(float, str(root.get("viewBox")).split())
+        (ground, *_) = root.findall(f"{SVG}rect")
         assert [float(ground.get(key)) for key in ("x", "y", "width", "height")] == [left, top, width, height]
         assert ground.get("fill") == "#ffffff"
         heading = [part.text for part in root.findall(f"{SVG}text")[:2]]

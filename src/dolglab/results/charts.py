@@ -38,14 +38,6 @@ COLOURS, DASHES = 6, 4
 MAX_POINTS, MAX_VALUES, DOTTED = 240, 60, 40
 # Lines that are still told apart: each has a colour and a dash of its own.
 MAX_LINES = 12
-# Variables of chart.css where no page gives them: in a file of its own.
-ALONE = {"ink": "#1f1e1b", "soft": "#6a675f", "rule": "#dedad0", "raised": "#ffffff"} | dict(
-    zip(
-        [f"c{place}" for place in range(COLOURS)],
-        ("#2f6fdb", "#c2571a", "#1f8262", "#9a3f90", "#8a6d00", "#4f5b66"),
-        strict=True,
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -257,8 +249,10 @@ def _legend(names: Sequence[str], width: float) -> tuple[list[str], float]:
 
 def as_file(drawing: Drawing, title: str, note: str = "") -> str:
     """A chart as the text of an SVG file under its title, dark on white: no page gives it colours or words."""
-    style = Path(__file__).with_name("chart.css").read_text(encoding="utf-8")
-    style = re.sub(r"var\(--(\w+)\)", lambda match: ALONE[match[1]], style)
+    page, style = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "chart.css"))
+    # The page's light colours, which stand first there; few programs but browsers know variables.
+    colours = dict(reversed(re.findall(r"--(\w+): (#\w+);", page)))
+    style = re.sub(r"var\(--(\w+)\)", lambda match: colours[match[1]], style)
     drawn = drawing.draw(WIDE)
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn)
     assert size
