@@ -102,9 +102,12 @@ def leader_lines(cards: Sequence[Card]) -> list[str]:
 
 def _first_two(figures: Sequence[str], best: AP | None, other: AP | None) -> str:
     """Whether the first of two rows is ahead of the second, by the interval of their difference."""
+    alone = f"{figures[0]} is ahead of {figures[1]}: they are not paired query by query, so there is no interval"
     if best is None or other is None or len(best) != len(other):
-        return f"{figures[0]} is ahead of {figures[1]}: not measured query by query, so without an interval"
+        return alone
     mean, low, high = difference(best, other)
+    if not math.isfinite(mean):
+        return alone
     apart = f"{_signed(mean, 2)} points"
     if not math.isfinite(low) and not mean:
         return f"{figures[0]} and {figures[1]} are equal"
