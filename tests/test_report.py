@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from PIL import Image
 
 from dolglab.commands.report import main
 from dolglab.errors import UserError
@@ -44,8 +43,6 @@ def runs(tmp_path):
     write_run(tmp_path / "runs" / "a", "later", "2025-02-01T00:00:00+00:00")
     write_run(tmp_path / "runs" / "b", "earlier", "2025-01-01T00:00:00+00:00")
     (tmp_path / "runs" / "a" / "metrics.csv").write_text("epoch,step,train/loss\n0,1,2.0\n0,2,1.0\n")
-    (tmp_path / "runs" / "b" / "grids").mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "runs" / "b" / "grids" / "toy.jpg")
     return tmp_path / "runs"
 
 
@@ -75,8 +72,8 @@ def test_a_report_of_two_runs(runs, tmp_path, capsys):
     ]
     assert "ap" not in results[0]["benchmarks"][0]
     html = page.read_text()
-    assert "<figcaption>later: Loss</figcaption>" in html
-    assert "<figcaption>earlier: toy</figcaption>" in html
+    assert "Training, chart: Loss by step" in html
+    assert '<tr><th scope="row">1</th><td>2</td></tr>' in html
     table = (tmp_path / "out" / "table.md").read_text()
     assert "| earlier | **50.00** (–) |\n| later | **50.00** (–) |" in table  # noqa: RUF001
     assert "Published" not in table
@@ -115,6 +112,7 @@ def test_all_that_cards_say_of_what_made_them_is_reported(tmp_path, capsys):
     assert 'alt="method b: matches of query 1"' in html
     assert sorted(path.name for path in (out / "figures").iterdir()) == [
         "accuracy_and_cost_toy_map_against_time_per_image.svg",
+        "figures_and_intervals_toy_map.svg",
         "precision_and_recall_toy.svg",
     ]
     (short,) = json.loads((out / "results.json").read_text())[1]["benchmarks"]
@@ -135,6 +133,28 @@ def test_against_must_name_a_row(runs, tmp_path, capsys):
 def test_cards_by_list_folder_and_file_are_each_taken_once(runs):
     found = card_paths([str(runs / "b"), str(runs / "*"), str(runs / "a" / "card.json")])
     assert found == [runs / "b" / "card.json", runs / "a" / "card.json"]
+
+
+def test_a_run_that_was_killed_is_told_and_left_out(runs, capsys):
+    (runs / "killed").mkdir()
+    (runs / "killed" / "metrics.csv").write_text("epoch,step,train/loss\n0,1,2.0\n")
+    assert len(card_paths([str(runs / "*")])) == 2
+    assert str(runs / "killed") in capsys.readouterr().err
+    with pytest.raises(UserError, match="killed"):
+        card_paths([str(runs / "killed")])
+
+
+def test_a_report_of_hundreds_of_runs_stays_small(tmp_path):
+    for place in range(200):
+        run = tmp_path / "runs" / f"{place:03}"
+        write_run(
+            run, f"method {place}", "2025-01-01T00:00:00+00:00", map={"medium": place / 200}, ap={"medium": [0.5]}
+        )
+        (run / "metrics.csv").write_text("epoch,step,train/loss\n" + "".join(f"0,{s},{s}\n" for s in range(50)))
+        write_pictures(run, [("matches of query 1", b"\xff\xd8" + bytes(100_000))])
+    page = report(tmp_path / "runs" / "*", tmp_path / "out")
+    assert page.stat().st_size < 12_000_000
+    assert "the first 12 of 200 runs" in page.read_text()
 
 
 def test_a_folder_called_like_a_pattern_is_itself(runs):
@@ -163,4 +183,10 @@ def test_the_command_leaves_nothing_but_its_report(runs, tmp_path):
     done = run_python(["-m", "src.report", f"cards=[{runs}/a,{runs}/b]"], cwd=work, PYTHONPATH=str(PROJECT))
     assert done.returncode == 0, done.stderr
     assert "50.00" in done.stdout
-    assert sorted(path.name for path in work.iterdir()) == ["report.html", "results.json", "table.md", "table.tex"]
+    assert sorted(path.name for path in work.iterdir()) == [
+        "figures",
+        "report.html",
+        "results.json",
+        "table.md",
+        "table.tex",
+    ]

@@ -30,7 +30,7 @@ from dolglab.commands.hydra_cli import configure_process
 from dolglab.losses.margin import ArcFace
 from dolglab.models.backbone import Backbone
 from dolglab.models.dolg import DOLG
-from dolglab.results.charts import read_series
+from dolglab.results.metrics_log import read_series
 from dolglab.training.checkpointing import AtomicCheckpointIO
 
 ROUNDS, STEPS, WARM_UP = 4, 16, 4

@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from dolglab.models.checkpoint import read_checkpoint
-from dolglab.results.charts import read_series
+from dolglab.results.metrics_log import read_series
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

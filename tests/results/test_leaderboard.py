@@ -76,7 +76,7 @@ def test_a_table_has_the_columns_that_anyone_gave_and_says_who_is_ahead(make_run
     assert alone.parts == {"here": "here"}
     assert claimed.parts == {"claimed": "claimed", "here": "here"}
     (line,) = alone.conclusion
-    assert "A is ahead of B by 55.00 points" in line
+    assert "A (75.00 %) is best, ahead of B (20.00 %): +55.00 points" in line
     (elsewhere,) = make_boards([], [published("GeM", {"medium": 80.0})])
     # Nothing was measured here, and its column says so.
     assert list(elsewhere.parts) == ["claimed", "here"]
@@ -173,7 +173,7 @@ def test_the_page_stands_alone_and_its_links_lead_somewhere(tmp_path, make_run, 
     assert {row["data-measured"] for row in rows} == {"yes", "no"}
     model = (tmp_path / "out" / "models" / "dolg.html").read_text()
     assert "../index.html" in model
-    assert "Where it fails" in model
+    assert 'id="hardest"' in model
 
 
 def test_cards_of_one_name_are_told_and_numbered(tmp_path, make_run, capsys):

@@ -5,11 +5,16 @@ import pytest
 
 from dolglab.contracts import BadImage
 from dolglab.results.card import make_card
-from dolglab.results.card_charts import Chart, ChartSection, training_charts
+from dolglab.results.card_charts import Chart, ChartSection
+from dolglab.results.chart_frames import Axis
+from dolglab.results.charts import PointChart
 from dolglab.results.comparison_tables import summarize
+from dolglab.results.first_answers import write_answers
+from dolglab.results.page import MAX_PICTURES, outline, write_page
 from dolglab.results.pictures import ranked_grid
 from dolglab.results.published import published_summary
-from dolglab.results.report import outline, write_page
+from dolglab.results.query_sections import run_sections, telling_sections
+from dolglab.results.training_charts import training_charts
 
 
 class Elements(HTMLParser):
@@ -29,20 +34,26 @@ class Elements(HTMLParser):
 def html(tmp_path, make_ranking):
     def make(method, skipped):
         ranking = make_ranking(bad=skipped)
+        write_answers(tmp_path, ranking)
         config = {"model": {"name": "<b>"}}
         return make_card(name="a", method=method, rankings=[ranking], protocol={}, checkpoint=None, config=config)
 
     metrics = tmp_path / "metrics.csv"
     metrics.write_text("epoch,step,train/loss,val/medium\n0,1,2.0,\n0,2,1.5,0.5\n")
     cards = [make("<script>alert(1)</script>", ()), make("GeM", (BadImage("<i>.jpg", "empty"),))]
+    hardest, _ = run_sections(cards[1], tmp_path)
+    toys = PointChart((("<toy>", 1.0, 5.0), ("other", 2.0, 6.0)), Axis("<cost>", log=True), Axis("mAP, %"))
     path = write_page(
         tmp_path / "deep" / "page.html",
         title="Toy & co",
         cards=cards,
         summaries=[summarize(cards), published_summary()],
-        curves=training_charts(tmp_path),
-        charts=[ChartSection("Toys & games", "How <to> read", (Chart("<toy>", "<svg></svg>", "<noted>"),))],
-        grids=[('a "toy"', ranked_grid(make_ranking(), thumb=40))],
+        telling=telling_sections(cards, [tmp_path, tmp_path]),
+        charts=[
+            ChartSection("Toys & games", "How <to> read", (Chart("<toy>", toys, "<noted>"),)),
+            ChartSection("Training", "", tuple(training_charts(tmp_path))),
+        ],
+        hardest=hardest,
         pictures=[('"matches"', ranked_grid(make_ranking(), thumb=40))],
     )
     assert [file.name for file in path.parent.iterdir()] == ["page.html"]
@@ -71,17 +82,61 @@ def test_text_from_cards_is_escaped(html):
     assert "<title>Toy &amp; co</title>" in html
 
 
-def test_figures_are_inside_and_described(html):
+def test_pictures_are_inside_and_described(html):
     elements = Elements(html)
-    grid, picture = elements.all("img")
-    assert grid["src"].startswith("data:image/jpeg;base64,")
-    assert grid["alt"].startswith('a "toy"')
+    *answers, picture = elements.all("img")
+    assert all(image["src"].startswith("data:image/jpeg;base64,") for image in (*answers, picture))
     assert picture["alt"] == '"matches"'
-    assert len(elements.all("svg")) == 3
-    charts = [a["aria-label"] for a in elements.all("div") if a.get("role") == "img"]
-    assert charts == ["Toys & games, chart: <toy>", "Training, chart: Loss", "Training, chart: Validation mAP"]
+    # One query has an AP: as one that both methods find, and as the hardest of one.
+    described = [image["alt"] for image in answers]
+    assert described.count("query: folder/image_0.png") == 2
+    assert described.count("answer 1, right: folder/image_1.png") == 3
+    assert "answer 4, wrong: folder/image_4.png" in described
+    # A query's own photo is none of its answers.
+    assert not [words for words in described if words.startswith("answer") and "image_0" in words]
+
+
+def test_what_an_answer_is_can_be_read_without_colour(html):
+    for words in ("✓ right", "✗ wrong", "○ not counted"):
+        assert f"<span>{words}</span>" in html
+
+
+def test_charts_are_described_and_have_their_values_in_a_table(html):
+    elements = Elements(html)
+    # One for a wide screen and one for a narrow one.
+    assert len(elements.all("svg")) == 6
+    charts = [a["aria-label"].partition(". ")[0] for a in elements.all("div") if a.get("role") == "img"]
+    assert charts == [
+        "Toys & games, chart: <toy>",
+        "Training, chart: Loss by step",
+        "Training, chart: Validation mAP by epoch",
+    ]
+    assert '<tr><th scope="row">&lt;toy&gt;</th><td>1</td><td>5</td></tr>' in html
+    assert '<tr><th scope="row">1</th><td>2</td></tr>' in html
     assert "&lt;noted&gt;" in html
     assert "How &lt;to&gt; read" in html
+
+
+def test_the_conclusion_stands_before_queries_and_those_before_tables(html):
+    places = [html.index(part) for part in ('<div class="conclusion">', 'id="telling"', "<table>")]
+    assert places == sorted(places)
+
+
+def test_figures_are_those_of_the_cards(html, make_card_of, make_ranking):
+    (benchmark,) = make_card_of("GeM", make_ranking())["benchmarks"]
+    for value in benchmark["map"].values():
+        assert f"<td><strong>{100 * value:.2f}</strong>" in html
+
+
+def test_pictures_that_do_not_fit_are_left_out_and_counted(tmp_path, make_card_of, make_ranking):
+    card = make_card_of("m", make_ranking())
+    large = b"\xff\xd8" + bytes(MAX_PICTURES // 4)
+    pictures = [(f"picture {place}", large) for place in range(5)]
+    path = write_page(tmp_path / "p.html", title="t", cards=[card], summaries=[summarize([card])], pictures=pictures)
+    elements = Elements(path.read_text())
+    assert [image["alt"] for image in elements.all("img")] == ["picture 0", "picture 1"]
+    assert "; 3 are left out" in path.read_text()
+    assert path.stat().st_size < MAX_PICTURES + 100_000
 
 
 def test_every_heading_cell_says_what_it_heads(html):
@@ -92,7 +147,7 @@ def test_every_heading_cell_says_what_it_heads(html):
 
 def test_wide_tables_can_be_scrolled_by_keyboard_and_are_named(html):
     regions = [a for a in Elements(html).all("div") if a.get("class") == "scroll"]
-    assert len(regions) == len(Elements(html).all("table")) + 1
+    assert len(regions) == len(Elements(html).all("table"))
     assert all(a["tabindex"] == "0" and a["role"] == "region" and a["aria-label"] for a in regions)
 
 
@@ -109,7 +164,7 @@ def test_sections_have_headings_of_their_own(html):
     elements = Elements(html)
     labelled = [a["aria-labelledby"] for a in elements.all("section")]
     assert labelled == [a["id"] for a in elements.all("h2")]
-    assert len(set(labelled)) == len(labelled) == 7
+    assert len(set(labelled)) == len(labelled) == 8
 
 
 def test_intervals_stand_below_their_figures(tmp_path, make_card_of, make_ranking):

@@ -38,6 +38,7 @@ def files(run):
 def test_a_run_leaves_card_rankings_grids_figures_pictures_and_page(tmp_path, full, capsys):
     page = finish(tmp_path, [full], pictures=[("matches of query 1", b"\xff\xd8")])
     assert files(tmp_path) == [
+        "answers/a_b.zip",
         "card.json",
         "figures/precision_and_recall_a_b.svg",
         "grids/a_b.jpg",
@@ -61,7 +62,14 @@ def test_a_run_leaves_card_rankings_grids_figures_pictures_and_page(tmp_path, fu
 
 def test_a_run_with_nothing_to_add_leaves_no_empty_folders(tmp_path, make_ranking):
     finish(tmp_path, [make_ranking()])
-    assert files(tmp_path) == ["card.json", "grids/toy.jpg", "rankings/toy.json", "report.html", "worst/toy.jpg"]
+    assert files(tmp_path) == [
+        "answers/toy.zip",
+        "card.json",
+        "grids/toy.jpg",
+        "rankings/toy.json",
+        "report.html",
+        "worst/toy.jpg",
+    ]
 
 
 def test_the_baseline_is_compared(tmp_path, make_ranking, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dolglab.bootstrap import interval
+from dolglab.bootstrap import difference, interval
 from dolglab.contracts import BadImage
 from dolglab.data.gldv2_benchmarks import GLDv2Recognition
 from dolglab.results.comparison_tables import leader_lines, summarize
@@ -38,6 +38,10 @@ def test_markdown_exactly(two):
     assert (
         to_markdown([summarize(two)])
         == """\
+Medium mAP on toy: DOLG (75.00 %) and GeM (75.00 %) are equal.
+
+mAP on one: 75.00 % by DOLG.
+
 **Mean average precision, %**
 
 | method | toy easy | toy medium | toy hard | one mAP |
@@ -100,12 +104,41 @@ def test_a_line_says_who_is_ahead_by_how_much_and_how_surely(make_card_of, make_
     rows = [("A", low), ("B", high), ("C", low[::-1])]
     cards = [make_card_of(name, with_ap(make_ranking(), *ap)) for name, ap in rows]
     (line,) = leader_lines(cards)
-    assert "B is ahead of A by 57.50 points of medium" in line
-    assert "excludes zero" in line
+    assert line.startswith(
+        "Medium mAP on toy: B (82.50 %) is best, ahead of A (25.00 %): +57.50 points, 95 % interval +"
+    )
+    assert line.endswith(" 4 queries.")
     (line,) = leader_lines([cards[0], cards[2]])
-    assert "by 0.00 points" in line
-    assert "holds zero" in line
-    assert leader_lines(cards[:1]) == []
+    assert "A (25.00 %) and C (25.00 %) cannot be told apart: 0.00 points" in line
+
+
+def test_the_interval_decides_what_a_line_says(make_card_of, make_ranking):
+    # Ahead on the mean, but by one query of four.
+    cards = [
+        make_card_of("A", with_ap(make_ranking(), 0.9, 0.3, 0.4, 0.2)),
+        make_card_of("B", with_ap(make_ranking(), 0.1, 0.4, 0.5, 0.3)),
+    ]
+    mean, low, high = difference([0.9, 0.3, 0.4, 0.2], [0.1, 0.4, 0.5, 0.3])
+    assert low < 0 < mean < high
+    (line,) = leader_lines(cards)
+    assert "cannot be told apart" in line
+    assert f"{100 * mean:+.2f} points, 95 % interval −{-100 * low:.2f} to {100 * high:+.2f}" in line  # noqa: RUF001
+
+
+def test_of_one_query_there_is_no_interval_and_of_one_method_no_difference(make_card_of, make_ranking):
+    cards = [make_card_of(name, with_ap(make_ranking(), ap)) for name, ap in (("A", 0.4), ("B", 0.9))]
+    (line,) = leader_lines(cards)
+    assert "B (90.00 %) is ahead of A (40.00 %): +50.00 points, of too few queries for an interval" in line
+    (line,) = leader_lines([make_card_of("A", with_ap(make_ranking(), 0.2, 0.4))])
+    assert line == "Medium mAP on toy: 30.00 % by A, 95 % interval 20.0 to 40.0."
+    assert leader_lines([make_card_of("A")]) == []
+
+
+def test_runs_of_other_queries_are_not_paired(make_card_of, make_ranking):
+    cards = [make_card_of("A", with_ap(make_ranking(), 0.4)), make_card_of("B", with_ap(make_ranking(), 0.2, 0.9))]
+    (line,) = leader_lines(cards)
+    assert "interval" in line
+    assert "points" not in line
 
 
 def test_gap_is_no_mean_and_has_no_interval(make_card_of, make_ranking):

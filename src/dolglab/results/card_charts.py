@@ -1,4 +1,4 @@
-"""Charts of runs: their training, their precision against recall, and what they cost against what they are worth."""
+"""Charts of cards: figures with intervals, precision against recall, and accuracy against cost."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dolglab.contracts import DIFFICULTIES
 from dolglab.io import write_text
-from dolglab.results.card import caveats
-from dolglab.results.charts import Series, line_chart, read_series, standalone, tradeoff_chart
+from dolglab.results.card import caveats, map_intervals
+from dolglab.results.chart_frames import Axis
+from dolglab.results.charts import MAX_LINES, Drawing, IntervalChart, LineChart, PointChart, as_file
+from dolglab.results.metrics_log import Series
 from dolglab.results.tables import (
     COSTS,
     Card,
@@ -18,18 +19,23 @@ from dolglab.results.tables import (
     Dataset,
     benchmark_of,
     dataset_names,
+    main_columns,
     map_columns,
+    measure_of,
     row_names,
     value_of,
 )
 
+# Rows of a chart of intervals, and points of one of costs: of more the best are drawn.
+MAX_ROWS, MAX_POINTS = 30, 60
+
 
 @dataclass(frozen=True)
 class Chart:
-    """An SVG element, its title, and a line on what sets its figures apart."""
+    """A drawing, its title, and a line on what sets its figures apart."""
 
     title: str
-    svg: str
+    drawing: Drawing
     note: str = ""
 
 
@@ -46,6 +52,12 @@ def chart_sections(cards: Sequence[Card]) -> list[ChartSection]:
     """The sections that these cards have charts for."""
     sections = [
         ChartSection(
+            "Figures and intervals",
+            "The line around a dot is its 95 % interval. Two methods whose lines overlap may still differ: the table "
+            "of differences compares them query by query.",
+            tuple(interval_charts(cards)),
+        ),
+        ChartSection(
             "Precision and recall",
             "The highest precision at each recall or beyond (interpolated, 101 points), mean over queries.",
             tuple(precision_recall_charts(cards)),
@@ -60,7 +72,7 @@ def write_charts(folder: Path, sections: Sequence[ChartSection]) -> list[Path]:
     return [
         write_text(
             folder / f"{file_stem(f'{section.title} {chart.title}')}.svg",
-            standalone(chart.svg, f"{section.title}: {chart.title}", chart.note),
+            as_file(chart.drawing, f"{section.title}: {chart.title}", chart.note),
         )
         for section in sections
         for chart in section.charts
@@ -74,6 +86,27 @@ def file_stem(title: str) -> str:
     'a_b_c_d_5'
     """
     return re.sub(r"\W+", "_", title.lower()).strip("_")
+
+
+def interval_charts(cards: Sequence[Card]) -> Iterator[Chart]:
+    """A chart a data set that two cards or more have figures on, the best first; Medium where there is one."""
+    names = row_names(cards)
+    for dataset, column in main_columns(cards).items():
+        figures = {row: value for row, card in enumerate(cards) if (value := value_of(card, column)) is not None}
+        if len(figures) < 2:
+            continue
+        rows = sorted(figures, key=lambda row: -figures[row])
+        bounds = [map_intervals(benchmark_of(cards[row], dataset)).get(column.difficulty) for row in rows]
+        drawn = tuple(
+            (names[row], 100 * figures[row], (100 * ends[0], 100 * ends[1]) if ends else None)
+            for row, ends in zip(rows, bounds, strict=True)
+        )[:MAX_ROWS]
+        note = _note(cards, rows[:MAX_ROWS], dataset)
+        yield Chart(
+            f"{column.group}: {measure_of(column)}",
+            IntervalChart(drawn, Axis(f"{measure_of(column)}, %")),
+            _and_best(note, len(drawn), len(rows)),
+        )
 
 
 def precision_recall_charts(cards: Sequence[Card]) -> Iterator[Chart]:
@@ -91,8 +124,10 @@ def precision_recall_charts(cards: Sequence[Card]) -> Iterator[Chart]:
             continue
         for column, by_row in curves.items():
             title = dataset_name if column.label == "mAP" else f"{dataset_name}, {column.label}"
-            lines = {names[row]: curve for row, curve in by_row.items()}
-            yield Chart(title, _recall_chart(lines), _note(cards, list(by_row), dataset))
+            best = sorted(by_row, key=lambda row: -(value_of(cards[row], column) or 0))[:MAX_LINES]
+            lines = {names[row]: by_row[row] for row in sorted(best)}
+            note = _note(cards, sorted(best), dataset)
+            yield Chart(title, _recall_chart(lines), _and_best(note, len(best), len(by_row)))
 
 
 def _curves(cards: Sequence[Card], column: Column) -> dict[int, list[float]]:
@@ -104,32 +139,40 @@ def _curves(cards: Sequence[Card], column: Column) -> dict[int, list[float]]:
     return {row: curve for row, curve in curves.items() if curve is not None and None not in curve}
 
 
-def _recall_chart(lines: Mapping[str, Sequence[float]]) -> str:
-    series = {name: Series(list(map(float, range(len(curve)))), list(curve)) for name, curve in lines.items()}
-    return line_chart(series, "precision, %", 100, xlabel="recall, %", bounds=(0, 100))
+def _recall_chart(lines: Mapping[str, Sequence[float]]) -> LineChart:
+    percent = {
+        name: Series([float(step) for step in range(len(curve))], [100 * value for value in curve])
+        for name, curve in lines.items()
+    }
+    return LineChart(percent, Axis("recall, %", (0, 100)), Axis("precision, %", (0, 100)))
 
 
 def tradeoff_charts(cards: Sequence[Card]) -> Iterator[Chart]:
     """mAP against each cost, Medium where there is one; a chart needs two cards with that cost."""
     names = row_names(cards)
-    for dataset, dataset_name in dataset_names(cards).items():
-        columns = {column.difficulty: column for column in map_columns(cards) if column.dataset == dataset}
-        column = columns.get("medium") or next(iter(columns.values()), None)
-        if column is None:
-            continue
-        measure = column.label if "AP" in column.label else f"{column.label} mAP"
+    for dataset, column in main_columns(cards).items():
         for key, (cost_name, xlabel, *_) in COSTS.items():
             costs = [benchmark_of(card, dataset).get("costs", {}).get(key) for card in cards]
             values = [value_of(card, column) for card in cards]
             points = {
-                row: (names[row], cost, value)
+                row: (names[row], cost, 100 * value)
                 for row, (cost, value) in enumerate(zip(costs, values, strict=True))
                 if cost and value is not None
             }
             if len(points) > 1:
-                svg = tradeoff_chart(list(points.values()), xlabel, f"{measure}, %")
-                title = f"{dataset_name}: {measure} against {cost_name}"
-                yield Chart(title, svg, _note(cards, list(points), dataset))
+                best = sorted(points, key=lambda row: -points[row][2])[:MAX_POINTS]
+                drawn = tuple(points[row] for row in sorted(best))
+                yield Chart(
+                    f"{column.group}: {measure_of(column)} against {cost_name}",
+                    PointChart(drawn, Axis(xlabel, log=True), Axis(f"{measure_of(column)}, %")),
+                    _and_best(_note(cards, sorted(best), dataset), len(best), len(points)),
+                )
+
+
+def _and_best(note: str, drawn: int, there: int) -> str:
+    """The note, after a word on what was left out."""
+    left_out = f"the best {drawn} of {there}" if drawn < there else ""
+    return "; ".join(part for part in (left_out, note) if part)
 
 
 def _note(cards: Sequence[Card], rows: Sequence[int], dataset: Dataset) -> str:
@@ -139,45 +182,3 @@ def _note(cards: Sequence[Card], rows: Sequence[int], dataset: Dataset) -> str:
     common = [note for note in notes[rows[0]] if all(note in others for others in notes.values())]
     own = {row: [note for note in texts if note not in common] for row, texts in notes.items()}
     return "; ".join([*common, *(f"{names[row]}: {', '.join(texts)}" for row, texts in own.items() if texts)])
-
-
-@dataclass(frozen=True)
-class MetricChart:
-    """A chart of the metrics whose names match `pattern`: a line a `label`, and a chart a `set`."""
-
-    title: str
-    pattern: str
-    unit: str = ""
-    factor: float = 1.0
-
-
-METRIC_CHARTS = (
-    MetricChart("Loss", r"(?P<label>(?:.+/)?loss(?:_step|_epoch)?)"),
-    MetricChart("Validation mAP", r"val(?:idation)?/(?:(?P<set>.+)/)?(?P<label>easy|medium|hard|map)", "%", 100),
-    MetricChart("Training accuracy", r"train/(?P<label>accuracy)", "%", 100),
-    MetricChart("Cosine to the class weights", r"(?:.+/)?(?P<label>\w*cosine\w*)"),
-    MetricChart("GeM exponent p", r"(?:.+/)?(?P<label>p)"),
-    MetricChart("Learning rate", r"(?:.+/)?(?P<label>lr|lr-.+|learning_rate)"),
-    MetricChart("Throughput", r"(?:.+/)?(?P<label>images_per_second)(?:_step)?", "images/s"),
-)
-
-
-def training_charts(run: Path) -> list[Chart]:
-    """Charts of a run's metrics.csv; none where the run has none, or no data for any.
-
-    Validation mAP and accuracy are read as fractions and drawn in percent, difficulties from easy to hard. The same
-    file always gives the same text. Raises UserError when it is not a metrics file.
-    """
-    path = run / "metrics.csv"
-    series = read_series(path) if path.exists() else {}
-    order = {difficulty: position for position, difficulty in enumerate(DIFFICULTIES)}
-    charts: list[Chart] = []
-    for chart in METRIC_CHARTS:
-        by_title: dict[str, dict[str, Series]] = {}
-        matches = [match for name in series if (match := re.fullmatch(chart.pattern, name))]
-        for match in sorted(matches, key=lambda match: order.get(match["label"], 0)):
-            dataset = match.groupdict().get("set")
-            title = f"{chart.title}, {dataset}" if dataset else chart.title
-            by_title.setdefault(title, {})[match["label"].replace("_", " ")] = series[match.string]
-        charts += [Chart(title, line_chart(lines, chart.unit, chart.factor)) for title, lines in by_title.items()]
-    return charts

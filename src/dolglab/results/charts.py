@@ -1,256 +1,271 @@
-"""Line and scatter charts as SVG, in the colours of the page that holds them; and the series of a metrics.csv."""
+"""Charts as SVG: lines, points and intervals, in the colours of the page that holds them, with values on hover.
+
+No script draws them, so that a page can be mailed, printed and read where scripts are off. Colours and dashes are
+classes of chart.css, whose variables the page sets for light and dark.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import re
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
-from xml.sax.saxutils import escape
+from typing import Protocol
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-from matplotlib.transforms import Bbox
-from numpy.typing import NDArray
 
-from dolglab.errors import UserError
-
-INK = "#010203"
-COLOURS = ("#3b7dd8", "#e0703a", "#2a9d76", "#b455a0")
-STYLES = ("-", "--", "-.", ":")
-MAX_POINTS = 400
-SETTINGS: dict[Any, Any] = {"svg.hashsalt": "results", "svg.fonttype": "none", "font.size": 9}
-# Letters of this size that a legend's line holds beside the handle of each name.
-LEGEND_LETTERS, HANDLE_LETTERS = 66, 7
-NAME_LETTERS, LINE_LETTERS = 60, 24
-# Points from a dot's middle within which no name should stand.
-DOT = 4
-# Where a name may stand: points away from its dot, and which side of the name lies there. The first free one is taken.
-NAME_PLACES: tuple[tuple[int, int, Literal["left", "center", "right"], Literal["bottom", "center", "top"]], ...] = (
-    (7, 0, "left", "center"),
-    (-7, 0, "right", "center"),
-    (0, 6, "center", "bottom"),
-    (0, -6, "center", "top"),
-    (5, 5, "left", "bottom"),
-    (5, -5, "left", "top"),
-    (-5, 5, "right", "bottom"),
-    (-5, -5, "right", "top"),
-    (0, 17, "center", "bottom"),
-    (0, -17, "center", "top"),
+from dolglab.results.chart_frames import (
+    LETTER,
+    LINE_HEIGHT,
+    Axis,
+    Scale,
+    ellipsize,
+    frame,
+    ground,
+    number,
+    rule,
+    svg,
+    text,
+    tip,
 )
+from dolglab.results.metrics_log import Series
+
+# Widths of a drawing on a desktop and on a phone: a page shows one of the two, and no text shrinks with the screen.
+WIDE, NARROW = 1120.0, 400.0
+COLOURS, DASHES = 6, 4
+# Points of a line, beyond which equal runs are averaged; places that show their values; dots stand on fewer points.
+MAX_POINTS, MAX_VALUES, DOTTED = 240, 60, 40
+# Lines that are still told apart: each has a colour and a dash of its own.
+MAX_LINES = 12
 
 
-@mpl.rc_context(SETTINGS)
-def line_chart(
-    lines: Mapping[str, Series],
-    ylabel: str = "",
-    factor: float = 1.0,
-    *,
-    xlabel: str = "step",
-    bounds: tuple[float, float] | None = None,
-) -> str:
-    """An SVG element with a line for each named series, or a marker where it has one point.
+@dataclass(frozen=True)
+class Values:
+    """A chart's values as a table: its heading, and rows of texts."""
 
-    Values are drawn times `factor`; `bounds` hold for both axes.
-    """
-    names = [ellipsize(label, LEGEND_LETTERS - HANDLE_LETTERS) for label in lines]
-    columns = min(4, len(names), max(1, LEGEND_LETTERS // (max(map(len, names), default=0) + HANDLE_LETTERS)))
-    # What a legend has beyond its first row comes on top, or it would take it from the lines.
-    figure, (axes,) = frames([xlabel], ylabel, (4.4, 2.5 + 0.2 * ((len(names) - 1) // max(columns, 1))))
-    for position, (name, line) in enumerate(zip(names, lines.values(), strict=True)):
-        # Where there are more points than a chart can show, equal runs of them are averaged.
-        points = np.array([line.steps, line.values])
-        runs = np.array_split(points, min(MAX_POINTS, points.shape[1]), axis=1)
-        steps, values = np.stack([run.mean(axis=1) for run in runs], axis=1)
-        marker = "o" if len(steps) == 1 else ""
-        # Sixteen lines until a colour comes again in the same style.
-        style = STYLES[(position + position // len(COLOURS)) % len(STYLES)]
-        colour = COLOURS[position % len(COLOURS)]
-        axes.plot(steps, factor * values, style, color=colour, marker=marker, markersize=4, label=name)
-    if bounds:
-        margin = (bounds[1] - bounds[0]) / 50
-        axes.set(xlim=(bounds[0] - margin, bounds[1] + margin), ylim=(bounds[0] - margin, bounds[1] + margin))
-    if len(names) > 1:
-        figure.legend(loc="outside upper left", ncols=columns, frameon=False, labelcolor=INK, handlelength=2.4)
-    return svg_of(figure)
+    heading: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
-@mpl.rc_context(SETTINGS)
-def tradeoff_chart(points: Sequence[tuple[str, float, float]], xlabel: str, ylabel: str = "mAP, %") -> str:
-    """An SVG element of named points (name, cost, mAP), the cost on a logarithmic axis.
+class Drawing(Protocol):
+    """A chart without its title."""
 
-    Costs are above 0, mAP is a fraction, drawn in percent. A name stands beside its point, where it covers least.
-    """
-    costs, maps = np.array([cost for _, cost, _ in points]), 100 * np.array([value for *_, value in points])
-    figure, (axes,) = frames([xlabel], ylabel, (4.4, 3.0))
-    axes.set_xscale("log")
-    axes.scatter(costs, maps, s=28, c=[COLOURS[place % len(COLOURS)] for place in range(len(points))], zorder=3)
-    # Room for the names, even where all points stand in one place.
-    axes.set_xlim(costs.min() / 2, costs.max() * 2)
-    room = max(0.15 * float(np.ptp(maps)), 1.0)
-    axes.set_ylim(maps.min() - room, maps.max() + room)
-    narrow = costs.max() < 30 * costs.min()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=15))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:.4g}"))
-    # Names have no place before the axes have theirs.
-    figure.draw_without_rendering()
-    names = [textwrap.fill(ellipsize(name, NAME_LETTERS), LINE_LETTERS) for name, *_ in points]
-    _name_points(figure, axes, names, np.column_stack([costs, maps]))
-    return svg_of(figure)
+    def draw(self, width: float) -> str:
+        """An SVG element that many units wide."""
+        ...
+
+    def values(self) -> Values:
+        """What it shows, for who cannot point at it."""
+        ...
 
 
-def _name_points(figure: Figure, axes: Axes, names: Sequence[str], points: NDArray[np.float64]) -> None:
-    """Write each name where it covers the least of dots and of other names, and least is cut off."""
-    radius = DOT * figure.dpi / 72
-    dots = axes.transData.transform(points).tolist()
-    taken = [Bbox.from_extents(x - radius, y - radius, x + radius, y + radius) for x, y in dots]
-    for name, (x, y) in zip(names, points.tolist(), strict=True):
-        tried = [
-            axes.annotate(
-                name,
-                (x, y),
-                (right, up),
-                textcoords="offset points",
-                ha=ha,
-                va=va,
-                color=INK,
-                fontsize=8,
-                linespacing=1.0,
-                in_layout=False,
+@dataclass(frozen=True)
+class LineChart:
+    """Named series on common axes."""
+
+    lines: dict[str, Series]
+    x: Axis
+    y: Axis
+
+    def draw(self, width: float) -> str:
+        """Lines with a legend above them; what stands at a place of x shows there."""
+        names = [ellipsize(name, int((width - 60) / LETTER)) for name in self.lines]
+        legend, below = _legend(names, width) if len(names) > 1 else ([], 4.0)
+        top, height = below + 26, (240.0 if width > NARROW else 200.0)
+        thinned = [thin(line) for line in self.lines.values()]
+        x = Scale.of(self.x, [step for line in thinned for step in line.steps], 62, width - 24, int(width / 110))
+        y = Scale.of(self.y, [value for line in thinned for value in line.values], top + height, top)
+        parts = [*legend, *frame(x, y, self.x.label, self.y.label)]
+        for place, line in enumerate(thinned):
+            points = [(x.place(step), y.place(value)) for step, value in zip(line.steps, line.values, strict=True)]
+            path = "M" + "L".join(f"{across:.1f} {up:.1f}" for across, up in points)
+            parts.append(f'<path class="line {_stroke(place)}" d="{path}"/>')
+            if len(points) <= DOTTED:
+                parts += [_dot(*point, place, 3.5) for point in points]
+        if width > NARROW:
+            parts += self._hover(x, y, thinned)
+        return svg(width, top + height + 50, parts)
+
+    def _hover(self, x: Scale, y: Scale, lines: Sequence[Series]) -> Iterator[str]:
+        """A strip for each place that shows its values."""
+        table = _table(lines)
+        places = [x.place(step) for step, _ in table]
+        edges = [x.start - 8, *((one + other) / 2 for one, other in pairwise(places)), x.end + 8]
+        for (step, values), place, (left, right) in zip(table, places, pairwise(edges), strict=True):
+            shown = [
+                (f"{name} {number(value)}", f"f{line % COLOURS}", y.place(value), line)
+                for line, (name, value) in enumerate(zip(self.lines, values, strict=True))
+                if value is not None
+            ]
+            dots = "".join(_dot(place, up, line, 5) for *_, up, line in shown)
+            texts = [(f"{self.x.label} {number(step)}", "name"), *((words, kind) for words, kind, *_ in shown)]
+            yield (
+                f'<g class="at"><rect class="hit" x="{left:.1f}" y="{y.end:.1f}" width="{right - left:.1f}" '
+                f'height="{y.start - y.end:.1f}"/><g class="tip">{rule(place, y.start, place, y.end, "axis")}{dots}'
+                f"{tip(texts, place, y.end + 6, x.end)}</g></g>"
             )
-            for right, up, ha, va in NAME_PLACES
-        ]
-        boxes = [annotation.get_window_extent() for annotation in tried]
-        hidden = [
-            sum(_shared_area(box, other) for other in taken)
-            + (box.width * box.height - _shared_area(box, figure.bbox.frozen()))
-            for box in boxes
-        ]
-        best = int(np.argmin(hidden))
-        taken.append(boxes[best])
-        for annotation in (*tried[:best], *tried[best + 1 :]):
-            annotation.remove()
+
+    def values(self) -> Values:
+        """A row for each place that shows its values."""
+        rows = _table([thin(line) for line in self.lines.values()])
+        return Values(
+            (self.x.label, *self.lines),
+            tuple(
+                (number(step), *("" if value is None else number(value) for value in values)) for step, values in rows
+            ),
+        )
 
 
-def _shared_area(box: Bbox, other: Bbox) -> float:
-    """In square pixels."""
-    part = Bbox.intersection(box, other)
-    return 0 if part is None else part.width * part.height
+def thin(line: Series) -> Series:
+    """The line, or where it has more points than a chart can show, the means of equal runs of them."""
+    points = np.array([line.steps, line.values])
+    runs = np.array_split(points, min(MAX_POINTS, points.shape[1]), axis=1)
+    steps, values = np.stack([run.mean(axis=1) for run in runs], axis=1).tolist()
+    return Series(steps, values)
 
 
-def frames(xlabels: Sequence[str], ylabel: str, size: tuple[float, float] | None = None) -> tuple[Figure, list[Axes]]:
-    """Empty charts beside one another, on one scale of values; `size` in inches, 2.6 x 2.4 a chart unless given."""
-    figure = Figure(figsize=size or (2.6 * len(xlabels), 2.4), layout="constrained")
-    row: list[Axes] = list(figure.subplots(1, len(xlabels), sharey=True, squeeze=False)[0])
-    row[0].set_ylabel(ylabel, color=INK)
-    for axes, xlabel in zip(row, xlabels, strict=True):
-        axes.set_xlabel(xlabel, color=INK)
-        axes.tick_params(color=INK, labelcolor=INK)
-        axes.grid(color=INK, alpha=0.12, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(INK)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.get_offset_text().set_color(INK)
-    return figure, row
+def _table(lines: Sequence[Series]) -> list[tuple[float, list[float | None]]]:
+    """Places of x, evenly chosen where there are many, and there the value of each line; None where it has none."""
+    steps = sorted({step for line in lines for step in line.steps})
+    chosen = np.linspace(0, len(steps) - 1, min(MAX_VALUES, len(steps))).round().astype(int)
+    by_step = [dict(zip(line.steps, line.values, strict=True)) for line in lines]
+    return [(steps[place], [values.get(steps[place]) for values in by_step]) for place in chosen.tolist()]
 
 
-def svg_of(figure: Figure) -> str:
-    """The figure as an element that takes the page's text colour, the same text each time."""
-    text = io.StringIO()
-    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(text, format="svg", transparent=True, metadata=no_metadata)
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    # Group ids are the same in every figure, and would not be unique in a page that holds several.
-    return re.sub(r'<g id="[^"]*"', "<g", svg)
+@dataclass(frozen=True)
+class PointChart:
+    """Named points, such as what methods cost and what they are worth."""
+
+    points: tuple[tuple[str, float, float], ...]
+    x: Axis
+    y: Axis
+
+    def draw(self, width: float) -> str:
+        """Points, each with its name where that covers no other."""
+        top, height = 30.0, (300.0 if width > NARROW else 240.0)
+        across, up = zip(*((x, y) for _, x, y in self.points), strict=True)
+        x = Scale.of(self.x, across, 62, width - 24, int(width / 110))
+        y = Scale.of(self.y, up, top + height, top)
+        places = [(x.place(one), y.place(other)) for one, other in zip(across, up, strict=True)]
+        parts = [*frame(x, y, self.x.label, self.y.label), *_names(self.points, places, width)]
+        for place, ((name, one, other), (left, height_)) in enumerate(zip(self.points, places, strict=True)):
+            texts = [(name, "name"), (f"{self.x.label} {number(one)}", ""), (f"{self.y.label} {number(other)}", "")]
+            hover = f'<g class="tip">{tip(texts, left, height_ - 14, x.end)}</g>'
+            hit = f'<circle class="hit" cx="{left:.1f}" cy="{height_:.1f}" r="12"/>'
+            parts.append(f'<g class="at">{_dot(left, height_, place, 6)}{hit}{hover if width > NARROW else ""}</g>')
+        return svg(width, top + height + 50, parts)
+
+    def values(self) -> Values:
+        """A row a point."""
+        rows = tuple((name, number(one), number(other)) for name, one, other in self.points)
+        return Values(("", self.x.label, self.y.label), rows)
 
 
-def standalone(svg: str, title: str = "", note: str = "") -> str:
-    """The element as a file of its own, under `title` and `note`, dark on white: no page gives it colours or words."""
-    size = re.search(r'width="[^"]*" height="[^"]*" viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
-    if size is None:
-        raise ValueError("no SVG element with a viewBox from 0, 0")
+def _names(
+    points: Sequence[tuple[str, float, float]], places: Sequence[tuple[float, float]], width: float
+) -> list[str]:
+    """The names that find a place beside their points, of the first four, where they cover nothing."""
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
+    drawn = []
+    for (name, *_), (x, y) in zip(points, places, strict=True):
+        name = ellipsize(name, int(width / 3 / LETTER))
+        long = LETTER * len(name)
+        for left, middle in ((x + 11, y), (x - 11 - long, y), (x - long / 2, y - 16), (x - long / 2, y + 16)):
+            box = left, middle - 8, left + long, middle + 8
+            if left >= 0 and left + long <= width and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                drawn.append(text(left, middle, name, kind="name"))
+                break
+    return drawn
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+@dataclass(frozen=True)
+class IntervalChart:
+    """A row a name: a figure, its interval where there is one (low, high), and both in words beside it."""
+
+    rows: tuple[tuple[str, float, tuple[float, float] | None], ...]
+    x: Axis
+
+    def draw(self, width: float) -> str:
+        """Dots with whiskers; names stand left of them, or above on a phone."""
+        beside = width > NARROW
+        letters = max(len(name) for name, *_ in self.rows)
+        left = min(LETTER * letters + 20, width / 3) if beside else 12.0
+        right = width - LETTER * max(len(_said(*row[1:])) for row in self.rows) - 20 if beside else width - 12
+        step = 34.0 if beside else 52.0
+        ends = [value for _, figure, bounds in self.rows for value in (figure, *(bounds or ()))]
+        x = Scale.of(self.x, ends, left, right, int((right - left) / 90))
+        bottom = step * len(self.rows) + 6
+        parts = [rule(x.place(tick), 0, x.place(tick), bottom) for tick in x.ticks]
+        for place, (name, value, bounds) in enumerate(self.rows):
+            middle = step * (place + 0.5) + (0 if beside else 12)
+            name_at = (left - 12, middle, "end") if beside else (left, middle - 20, "start")
+            said_at = (right + 12, middle, "start") if beside else (right, middle - 20, "end")
+            room = left - 12 if beside else right - left - LETTER * len(_said(value, bounds)) - 10
+            parts.append(text(*name_at[:2], ellipsize(name, int(room / LETTER)), name_at[2], "name"))
+            parts.append(text(*said_at[:2], _said(value, bounds), said_at[2]))
+            if bounds:
+                low, high = map(x.place, bounds)
+                parts.append(rule(low, middle, high, middle, "line c0"))
+                parts += [rule(end, middle - 6, end, middle + 6, "line c0") for end in (low, high)]
+            parts.append(_dot(x.place(value), middle, 0, 6))
+        parts += [*ground(x, bottom), text((left + right) / 2, bottom + 40, self.x.label, "middle")]
+        return svg(width, bottom + 50, parts)
+
+    def values(self) -> Values:
+        """A row a name."""
+        return Values(("", self.x.label), tuple((name, _said(value, bounds)) for name, value, bounds in self.rows))
+
+
+def _said(value: float, bounds: tuple[float, float] | None) -> str:
+    return f"{value:.2f}" + (f" ({bounds[0]:.1f} to {bounds[1]:.1f})" if bounds else "")
+
+
+def _stroke(place: int) -> str:
+    """The classes of a line: as many as there are colours times dashes until two are alike."""
+    return f"c{place % COLOURS} d{(place + place // COLOURS) % DASHES}"
+
+
+def _dot(x: float, y: float, place: int, radius: float) -> str:
+    return f'<circle class="f{place % COLOURS}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}"/>'
+
+
+def _legend(names: Sequence[str], width: float) -> tuple[list[str], float]:
+    """A stroke and a name for each line, in as many rows as it takes, and how far down they go."""
+    parts, x, y = [], 0.0, 12.0
+    for place, name in enumerate(names):
+        long = 36 + LETTER * len(name)
+        if x and x + long > width:
+            x, y = 0.0, y + LINE_HEIGHT + 2
+        parts += [rule(x, y, x + 28, y, f"line {_stroke(place)}"), text(x + 34, y, name, kind="name")]
+        x += long + 18
+    return parts, y + 14
+
+
+def as_file(drawing: Drawing, title: str, note: str = "") -> str:
+    """A chart as the text of an SVG file under its title, dark on white: no page gives it colours or words."""
+    page, style = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "chart.css"))
+    # The page's light colours, which stand first there; few programs but browsers know variables.
+    colours = dict(reversed(re.findall(r"--(\w+): (#\w+);", page)))
+    style = re.sub(r"var\(--(\w+)\)", lambda match: colours[match[1]], style)
+    drawn = drawing.draw(WIDE)
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn)
+    assert size
     width, height = map(float, size.groups())
-    lines = [*textwrap.wrap(title, int(width / 5.6)), *textwrap.wrap(note, int(width / 5.6))]
-    top = 13.0 * len(lines)
-    words = "".join(
-        f'<text x="4" y="{13 * number + 10 - top:g}" font-size="9" font-family="sans-serif" fill="currentColor">'
-        f"{escape(line)}</text>"
-        for number, line in enumerate(lines)
-    )
-    box = f'width="{width:g}pt" height="{height + top:g}pt" viewBox="0 {-top:g} {width:g} {height + top:g}"'
-    head, body = svg.replace(size[0], box, 1).split(">", 1)
-    return f'{head} style="background: #ffffff; color: #1f1e1b">{words}{body}\n'
-
-
-def ellipsize(text: str, letters: int) -> str:
-    """`text`, or its beginning where it has more letters.
-
-    >>> ellipsize("abc", 3), ellipsize("abcd", 3)
-    ('abc', 'ab…')
-    """
-    return text if len(text) <= letters else text[: letters - 1] + "…"
-
-
-@dataclass
-class Series:
-    """A metric's values over training steps, which only increase."""
-
-    steps: list[float] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-
-    def add(self, step: float, value: float) -> None:
-        """Append a point; a resumed run goes over steps again, and what it writes then replaces the old."""
-        while self.steps and self.steps[-1] >= step:
-            self.steps.pop()
-            self.values.pop()
-        self.steps.append(step)
-        self.values.append(value)
-
-
-def read_series(path: Path) -> dict[str, Series]:
-    """Every metric in the CSV at `path`, with its finite values by `step` (by `epoch` where there is none).
-
-    Cells may be empty, and a header may stand in the middle where a resumed run wrote one. Raises UserError
-    when the file is missing or counts neither steps nor epochs.
-    """
-    series: dict[str, Series] = {}
-    if not path.exists():
-        raise UserError(f"metrics not found: {path} (train with logger=csv)")
-    for record in _records(path):
-        step = _number(record.get("step", record.get("epoch", "")))
-        for name, cell in record.items():
-            value = _number(cell)
-            if name not in ("step", "epoch") and step is not None and value is not None:
-                series.setdefault(name, Series()).add(step, value)
-    return series
-
-
-def _records(path: Path) -> Iterator[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        header: list[str] = []
-        for row in csv.reader(file):
-            if "step" in row or "epoch" in row:
-                header = row
-            elif not header:
-                raise UserError(f"metrics without a step or epoch column: {path}")
-            else:
-                yield dict(zip(header, row, strict=False))
-
-
-def _number(cell: str) -> float | None:
-    """The finite number in a cell, None for anything else."""
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    lines = [line for line in (title, note) if line]
+    top = LINE_HEIGHT * len(lines) + 6
+    head = [
+        f"<style>{style}</style>",
+        f'<rect x="0" y="{-top:g}" width="{width:g}" height="{height + top:g}" fill="#ffffff"/>',
+        *(
+            text(4, LINE_HEIGHT * (place + 0.5) - top, ellipsize(line, int(width / LETTER)), kind="name")
+            for place, line in enumerate(lines)
+        ),
+    ]
+    box = f'viewBox="0 {-top:g} {width:g} {height + top:g}"'
+    return drawn.replace(size[0], box, 1).replace(">", ">" + "".join(head), 1) + "\n"

@@ -11,6 +11,7 @@ from dolglab.bootstrap import DRAWS, difference
 from dolglab.errors import UserError, truncate_list
 from dolglab.results.card import map_intervals
 from dolglab.results.tables import (
+    AP,
     COSTS,
     MINUS,
     MISSING,
@@ -20,13 +21,16 @@ from dolglab.results.tables import (
     Footnotes,
     Summary,
     Table,
+    ap_of,
     benchmark_of,
     cell_notes,
     dataset_lines,
     dataset_names,
+    main_columns,
     make_table,
     map_columns,
     mark_best,
+    measure_of,
     protocol_lines,
     row_names,
     value_of,
@@ -75,28 +79,62 @@ def summarize(cards: Sequence[Card], against: str | None = None) -> Summary:
 
 
 def leader_lines(cards: Sequence[Card]) -> list[str]:
-    """For each data set, on Medium where it has that, which row is ahead of the next, by how much, and how surely."""
+    """For each data set, on Medium where it has that, a sentence: which row is best, or that the first two cannot be
+    told apart, with the difference and its interval; of a single row its figure.
+    """
     lines = []
-    for dataset in dataset_names(cards):
-        columns = [column for column in map_columns(cards) if column.dataset == dataset]
-        column = next((column for column in columns if column.difficulty == "medium"), columns[0])
+    for column in main_columns(cards).values():
         rows = [
-            (value_of(card, column), ap, name)
-            for card, name in zip(cards, row_names(cards), strict=True)
-            if (ap := _ap(card, column))
+            (value, name, card)
+            for name, card in zip(row_names(cards), cards, strict=True)
+            if (value := value_of(card, column)) is not None
         ]
-        ranked = sorted(rows, key=lambda row: row[0] or 0.0, reverse=True)
-        if len(ranked) < 2 or len(ranked[0][1]) != len(ranked[1][1]):
-            continue
-        (_, best, first), (_, other, second) = ranked[:2]
-        mean, low, high = difference(best, other)
-        if math.isfinite(low):
-            sure = "which excludes zero" if low > 0 else "which holds zero: perhaps by chance"
-            lines.append(
-                f"{column.group}: {first} is ahead of {second} by {100 * mean:.2f} points of {column.label} "
-                f"(95 % interval {_signed(low, 2)} to {_signed(high, 2)}, {sure})."
-            )
+        ranked = sorted(rows, key=lambda row: row[0], reverse=True)
+        figures = [f"{name} ({100 * value:.2f} %)" for value, name, _ in ranked[:2]]
+        said = ""
+        if len(ranked) == 1:
+            said = f"{100 * ranked[0][0]:.2f} % by {ranked[0][1]}{_interval(ranked[0][2], column)}"
+        elif ranked:
+            said = _first_two(figures, *(ap_of(card, column) for *_, card in ranked[:2]))
+        lines += [f"{measure_of(column)} on {column.group}: {said}."] if said else []
     return lines
+
+
+def _first_two(figures: Sequence[str], best: AP | None, other: AP | None) -> str:
+    """Whether the first of two rows is ahead of the second, by the interval of their difference."""
+    alone = f"{figures[0]} is ahead of {figures[1]}: they are not paired query by query, so there is no interval"
+    if best is None or other is None or len(best) != len(other):
+        return alone
+    mean, low, high = difference(best, other)
+    if not math.isfinite(mean):
+        return alone
+    apart = f"{_signed(mean, 2)} points"
+    if not math.isfinite(low) and not mean:
+        return f"{figures[0]} and {figures[1]} are equal"
+    if not math.isfinite(low):
+        return f"{figures[0]} is ahead of {figures[1]}: {apart}, of too few queries for an interval"
+    queries = sum(one is not None and two is not None for one, two in zip(best, other, strict=True))
+    apart += f", 95 % interval {_signed(low, 2)} to {_signed(high, 2)}, {queries:,} queries"
+    if low > 0:
+        return f"{figures[0]} is best, ahead of {figures[1]}: {apart}"
+    return f"{figures[0]} and {figures[1]} cannot be told apart: {apart}"
+
+
+def _interval(card: Card, column: Column) -> str:
+    """The interval of the card's figure in words, after it; nothing where there is none."""
+    bounds = map_intervals(benchmark_of(card, column.dataset)).get(column.difficulty)
+    return f", 95 % interval {100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}" if bounds else ""
+
+
+def validation_line(card: Card) -> list[str]:
+    """What chose the weights of a training: the best validation figure, or nothing; empty of what was not trained."""
+    if not card.get("training"):
+        return []
+    if card.get("validation_map") is None:
+        return ["Without validation: the weights are those of the last epoch."]
+    sets = ", ".join(card["protocol"].get("selection", {}))
+    best = f"Validation mAP {100 * card['validation_map']:.2f} %" + (f" on {sets}" if sets else "")
+    return [f"{best}, at the best epoch: the weights were chosen by it."]
 
 
 def precision_tables(cards: Sequence[Card], headings: Sequence[Cell], notes: Footnotes) -> list[Table]:
@@ -184,10 +222,6 @@ def _lookalikes(counts: Mapping[str, float] | None) -> tuple[str, str, str]:
     return f"{wrong:.2f}", f"{siblings:.2f}", f"{100 * siblings / wrong:.1f}" if wrong else MISSING
 
 
-# AP per query, None where a query is left out.
-AP = Sequence[float | None]
-
-
 def difference_table(
     cards: Sequence[Card], headings: Sequence[Cell], notes: Footnotes, against: str | None = None
 ) -> Table:
@@ -199,7 +233,7 @@ def difference_table(
     chosen = None if against is None else _row_called(cards, against)
     columns: dict[Column, list[Cell]] = {}
     for column in map_columns(cards):
-        ap = [_ap(card, column) for card in cards]
+        ap = [ap_of(card, column) for card in cards]
         # The first row of the highest figure that comes with AP per query.
         figures = {row: value_of(card, column) or 0.0 for row, card in enumerate(cards) if ap[row] is not None}
         row = max(figures, key=lambda row: figures[row], default=None) if chosen is None else chosen
@@ -228,13 +262,6 @@ def _row_called(cards: Sequence[Card], wanted: str) -> int:
             f"one, such as {truncate_list([card['name'] for card in cards], 12)}"
         )
     return rows[0]
-
-
-def _ap(card: Card, column: Column) -> AP | None:
-    benchmark = benchmark_of(card, column.dataset)
-    if value_of(card, column) is None or benchmark.get("measure") == "GAP":
-        return None
-    return benchmark["ap"].get(column.difficulty)
 
 
 def _difference(own: AP | None, reference: AP) -> Cell:

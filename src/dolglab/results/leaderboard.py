@@ -15,13 +15,14 @@ from markupsafe import Markup
 
 from dolglab.contracts import DIFFICULTIES
 from dolglab.errors import UserError
-from dolglab.io import file_name, write_bytes, write_text
+from dolglab.io import write_bytes, write_text
 from dolglab.processes import CARD
 from dolglab.results.card import caveats, is_gldv2, map_intervals, read_card, training_data, write_card
 from dolglab.results.card_charts import ChartSection, file_stem, tradeoff_charts
 from dolglab.results.comparison_tables import leader_lines, summarize, three_digits
+from dolglab.results.page import write_page
 from dolglab.results.published import ROWS, SOURCES, Published
-from dolglab.results.report import write_page
+from dolglab.results.query_sections import run_sections
 from dolglab.results.tables import (
     MISSING,
     Card,
@@ -328,15 +329,15 @@ def _tell_namesakes(runs: Sequence[Run]) -> None:
 
 def _write_model(out: Path, method: str, own: Sequence[Run], runs: Sequence[Run]) -> None:
     """A model's page: its tables, what it costs beside the others, its worst queries, its cards."""
-    summaries, charts, worst = [], [], []
+    summaries, charts, hardest = [], [], []
     for dataset, name in dataset_names([run.card for run in own]).items():
         cards = [run.card for run in _alone(own, dataset)]
         summaries.append(replace(summarize(cards), title=name))
         charts += tradeoff_charts([run.card for run in _alone(runs, dataset)])
-        for row_name, run in zip(row_names(cards), _alone(own, dataset), strict=True):
-            file = run.folder / "worst" / f"{file_name(dataset[0])}.jpg"
-            if file.exists():
-                worst.append((name if len(cards) == 1 else f"{name}, {row_name}", file.read_bytes()))
+    for run in own:
+        sections, _ = run_sections(run.card, run.folder)
+        where = f", {run.card['name']}" if len(own) > 1 else ""
+        hardest += [replace(section, title=section.title + where) for section in sections]
     hint = "Beside the other models. Up and to the left is better."
     write_page(
         out / own[0].page,
@@ -344,7 +345,7 @@ def _write_model(out: Path, method: str, own: Sequence[Run], runs: Sequence[Run]
         cards=[run.card for run in own],
         summaries=summaries,
         charts=[ChartSection("Accuracy and cost", hint, tuple(charts))] if charts else [],
-        worst=worst,
+        hardest=hardest,
         up=f"../{INDEX}",
     )
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from dolglab.contracts import Benchmark, Difficulty, LocalFeatures, Ranking
+from dolglab.contracts import Benchmark, Difficulty, IntArray, LocalFeatures, Ranking
 from dolglab.errors import UserError
 from dolglab.io import write_bytes, write_text
 
@@ -67,10 +67,10 @@ class _Row:
     """
 
     query: int
-    answers: NDArray[np.int64]
+    answers: IntArray
     title: str
     subtitle: str
-    former: NDArray[np.int64] | None = None
+    former: IntArray | None = None
 
 
 def ranked_grid(
@@ -80,14 +80,14 @@ def ranked_grid(
     images.
 
     Every cell is `thumb` pixels square inside its border: blue for the query (its crop box drawn, if it was
-    cropped), green for positives, red for negatives, grey for junk, the query's own image included, all
-    under Medium where the benchmark has it. An image that cannot be read is a grey cell with a cross. A ranking that
+    cropped), green for positives, red for negatives, grey for junk, all under Medium where the benchmark has it. A
+    query's own image is none of its answers. An image that cannot be read is a grey cell with a cross. A ranking that
     has its heads before re-ranking gets two rows a query, before and after. `notes` head the picture.
     """
     benchmark, difficulty, ap = ranking.benchmark, shown_difficulty(ranking), shown_ap(ranking)
     chosen = chosen_queries(ap, queries) if isinstance(queries, int) else queries
     rows = [row for query in chosen for row in _rows(ranking, query, float(ap[query]))]
-    columns = min(top, max(int((row.answers >= 0).sum()) for row in rows))
+    columns = min(top, max(len(row.answers) for row in rows))
     layout = Layout(thumb, 1 if ranking.before is None else 2, NOTE_HEIGHT if notes else 0)
     canvas = Image.new("RGB", layout.corner(len(rows), columns + 1), "white")
     draw = ImageDraw.Draw(canvas)
@@ -100,7 +100,7 @@ def ranked_grid(
         if row.former is None:
             tile = thumbnail(benchmark, int(benchmark.queries[row.query]), thumb, query_box(benchmark, row.query))
             _paste(canvas, tile, layout.corner(number, 0), "query", SIGNS["query"])
-        for column, position in enumerate(row.answers[:columns][row.answers[:columns] >= 0].tolist(), 1):
+        for column, position in enumerate(row.answers[:columns].tolist(), 1):
             kind = kind_of(benchmark, row.query, position, difficulty)
             label = f"{column} {SIGNS[kind]}{_moved(row, column, position)}"
             _paste(canvas, thumbnail(benchmark, position, thumb), layout.corner(number, column), kind, label)
@@ -110,11 +110,16 @@ def ranked_grid(
 def _rows(ranking: Ranking, query: int, ap: float) -> list[_Row]:
     score = f"AP {100 * ap:.1f}" if np.isfinite(ap) else "left out"
     name = ranking.benchmark.source.name(int(ranking.benchmark.queries[query]))
-    answers = ranking.top[query]
+    answers = answers_of(ranking.benchmark, query, ranking.top[query])
     if ranking.before is None:
         return [_Row(query, answers, score, name)]
-    former = ranking.before[query]
+    former = answers_of(ranking.benchmark, query, ranking.before[query])
     return [_Row(query, former, "before", name), _Row(query, answers, "re-ranked", score, former)]
+
+
+def answers_of(benchmark: Benchmark, query: int, row: IntArray) -> IntArray:
+    """The positions in a row of a ranking's head: without what fills it up, and without the query's own image."""
+    return row[(row >= 0) & (row != benchmark.queries[query])]
 
 
 def _moved(row: _Row, column: int, position: int) -> str:
@@ -186,7 +191,7 @@ def thumbnail(benchmark: Benchmark, position: int, thumb: int, box: Box | None =
     tile = Image.new("RGB", (thumb, thumb), "#ededed")
     draw = ImageDraw.Draw(tile)
     try:
-        small, scale = _decode_small(benchmark.source.read(position), thumb)
+        small, scale = decode_small(benchmark.source.read(position), thumb)
     except Exception:  # A broken file makes Pillow raise nearly anything; the cross is the report.
         draw.rectangle((0, 0, thumb, thumb), "#bdbdbd")
         draw.line((thumb // 4, thumb // 4, 3 * thumb // 4, 3 * thumb // 4), "#5c5c5c", 3)
@@ -201,7 +206,7 @@ def thumbnail(benchmark: Benchmark, position: int, thumb: int, box: Box | None =
     return tile
 
 
-def _decode_small(data: bytes, side: int) -> tuple[Image.Image, float]:
+def decode_small(data: bytes, side: int) -> tuple[Image.Image, float]:
     """An image's first frame, its longer edge `side` pixels now, and the factor by which it was scaled."""
     with Image.open(io.BytesIO(data)) as image:
         longest = max(image.size)

@@ -4,44 +4,30 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from dolglab.contracts import Ranking
-from dolglab.errors import UserError
+from dolglab.errors import UserError, truncate_list
 from dolglab.io import file_name, write_bytes, write_text
+from dolglab.processes import CARD
 from dolglab.results.card import brief_card, caveats, gain_line, read_card, write_card
-from dolglab.results.card_charts import Chart, ChartSection, chart_sections, training_charts, write_charts
-from dolglab.results.comparison_tables import summarize
-from dolglab.results.pictures import (
-    COLOURS,
-    SIGNS,
-    Kind,
-    data_uri,
-    ranked_grid,
-    read_pictures,
-    shown_ap,
-    worst_queries,
-    write_pictures,
-)
+from dolglab.results.card_charts import Chart, ChartSection, chart_sections, write_charts
+from dolglab.results.comparison_tables import summarize, validation_line
+from dolglab.results.first_answers import WORST, write_answers
+from dolglab.results.metrics_log import METRICS
+from dolglab.results.page import write_page
+from dolglab.results.pictures import answers_of, ranked_grid, read_pictures, shown_ap, worst_queries, write_pictures
 from dolglab.results.published import published_summary
+from dolglab.results.query_sections import run_sections, telling_sections
 from dolglab.results.table_formats import print_tables, to_latex, to_markdown
-from dolglab.results.tables import Card, Summary, protocol_line, row_names
+from dolglab.results.tables import Card, row_names
+from dolglab.results.training_charts import compared_curves, training_charts
 from dolglab.results.verification import write_ranks
-from dolglab.templates import template
 
-LEGEND: dict[Kind, str] = {
-    "query": "the query, with its crop box",
-    "positive": "positive",
-    "negative": "negative",
-    "junk": "counts neither way",
-}
-# Queries of the lowest AP that a run keeps a picture of.
-WORST = 6
 # The axis of all that W&B is sent: Lightning's count of optimizer steps, which goes on where a resumed run does.
 STEP = "trainer/global_step"
 # W&B's page of a project: by section and title its charts, of some metrics or of those that a pattern matches.
@@ -82,54 +68,69 @@ def finish_run(
     """Write `card.json`, `rankings/BENCHMARK.json`, `grids/BENCHMARK.jpg` and `report.html` to `run`; print the table.
 
     `rankings/BENCHMARK.npz` has the ranks that the figures follow from, `worst/BENCHMARK.jpg` the queries of the lowest
-    AP. Of GLDv2's own evaluations also `submissions/BENCHMARK.csv`, of curves in the rankings `figures/*.svg`, and of
-    `pictures` (titles and JPEGs) `pictures/NN.jpg`.
+    AP, `answers/BENCHMARK.zip` the first answers that pages show. Of GLDv2's own evaluations also
+    `submissions/BENCHMARK.csv`, of charts of the card `figures/*.svg`, and of `pictures` (titles and JPEGs)
+    `pictures/NN.jpg`.
 
-    The card of the `baseline` goes to `baseline/card.json`, its row stands above the run's, and the gain over its
-    rankings is printed. Returns the page's path.
+    The card of the `baseline` and its answers go to `baseline/`, its row stands above the run's, and the gain over its
+    rankings is what the page opens with and the terminal ends with. Returns the page's path.
     """
-    cards = [card]
+    cards, folders = [card], [run]
     if baseline:
-        write_card(baseline[0], run / "baseline" / "card.json")
-        cards = [baseline[0], card]
-    write_card(card, run / "card.json")
-    grids: list[tuple[str, bytes]] = []
+        cards, folders = [baseline[0], card], [run / "baseline", run]
+        write_card(baseline[0], run / "baseline" / CARD)
+        for ranking in baseline[1]:
+            write_answers(run / "baseline", ranking)
+    write_card(card, run / CARD)
     for ranking, result in zip(rankings, card["benchmarks"], strict=True):
-        file = file_name(ranking.benchmark.name)
-        grids.append((ranking.benchmark.name, ranked_grid(ranking, notes=caveats(card, result))))
-        name, queries = ranking.benchmark.source.name, ranking.benchmark.queries.tolist()
-        # For each query's name, the names of its first answers, best first.
-        answers = [[name(position) for position in row.tolist() if position >= 0] for row in ranking.top]
-        named = dict(zip(map(name, queries), answers, strict=True))
-        write_text(run / "rankings" / f"{file}.json", json.dumps(named, indent=0))
-        write_ranks(run, ranking)
-        write_bytes(run / "grids" / f"{file}.jpg", grids[-1][1])
-        write_bytes(
-            run / "worst" / f"{file}.jpg", ranked_grid(ranking, queries=worst_queries(shown_ap(ranking), WORST))
-        )
-        if (submission := ranking.benchmark.measure.submission(ranking)) is not None:
-            write_text(run / "submissions" / f"{file}.csv", submission)
+        _write_rankings(run, ranking, caveats(card, result))
     write_pictures(run, pictures)
     charts = chart_sections(cards)
     write_charts(run / "figures", charts)
     summary = summarize(cards)
+    gains = [
+        gain_line(before[0]["method"], old, new)
+        for before in ([baseline] if baseline else [])
+        for old, new in zip(before[1], rankings, strict=True)
+    ]
+    summary = replace(summary, conclusion=(*(gains or summary.conclusion), *validation_line(card)))
+    hardest, others = run_sections(card, run)
     page = write_page(
         run / "report.html",
         title=card["name"],
         cards=cards,
         summaries=[summary],
-        charts=charts,
-        curves=training_charts(run),
-        grids=grids,
+        telling=telling_sections(cards, folders),
+        charts=[*_training(training_charts(run)), *charts],
+        hardest=hardest,
+        rankings=others,
         pictures=pictures,
     )
     if rankings:
         print_tables([summary])
-    if baseline:
-        for before, after in zip(baseline[1], rankings, strict=True):
-            print(gain_line(baseline[0]["method"], before, after))
     print(f"page: {page}")
     return page
+
+
+def _write_rankings(run: Path, ranking: Ranking, notes: Sequence[str]) -> None:
+    """Files of a benchmark's answers: their names, their ranks, small photos, and grids of queries under `notes`."""
+    benchmark = ranking.benchmark
+    file, name, queries = file_name(benchmark.name), benchmark.source.name, benchmark.queries.tolist()
+    # For each query's name, the names of its first answers, best first.
+    rows = [answers_of(benchmark, query, row).tolist() for query, row in enumerate(ranking.top)]
+    named = {name(query): list(map(name, row)) for query, row in zip(queries, rows, strict=True)}
+    write_text(run / "rankings" / f"{file}.json", json.dumps(named, indent=0))
+    write_ranks(run, ranking)
+    write_answers(run, ranking)
+    write_bytes(run / "grids" / f"{file}.jpg", ranked_grid(ranking, notes=notes))
+    write_bytes(run / "worst" / f"{file}.jpg", ranked_grid(ranking, queries=worst_queries(shown_ap(ranking), WORST)))
+    if (submission := benchmark.measure.submission(ranking)) is not None:
+        write_text(run / "submissions" / f"{file}.csv", submission)
+
+
+def _training(charts: Sequence[Chart]) -> list[ChartSection]:
+    """Their section, where there are any."""
+    return [ChartSection("Training", "", tuple(charts))] if charts else []
 
 
 def compare_runs(
@@ -143,32 +144,33 @@ def compare_runs(
     """
     runs = [(read_card(path), path.parent) for path in card_paths(patterns)]
     runs.sort(key=lambda run: run[0]["time"])
-    cards = [card for card, _ in runs]
+    cards, folders = [card for card, _ in runs], [folder for _, folder in runs]
+    names = row_names(cards)
     measured = summarize(cards, against)
     measured = replace(measured, conclusion=(*measured.conclusion, *about))
     summaries = [measured, *([published_summary()] if published else [])]
     charts = chart_sections(cards)
-    curves: list[Chart] = []
-    grids: list[tuple[str, bytes]] = []
-    pictures: list[tuple[str, bytes]] = []
-    for name, (_, folder) in zip(row_names(cards), runs, strict=True):
-        curves += [Chart(f"{name}: {chart.title}", chart.svg) for chart in training_charts(folder)]
-        files = sorted(path for path in (folder / "grids").glob("*") if path.suffix in (".jpg", ".png"))
-        grids += [(f"{name}: {path.stem}", path.read_bytes()) for path in files]
-        pictures += [(f"{name}: {title}", image) for title, image in read_pictures(folder)]
     write_text(out / "table.md", to_markdown(summaries))
     write_text(out / "table.tex", to_latex(summaries))
     write_text(out / "results.json", json.dumps([brief_card(card) for card in cards], indent=1) + "\n")
     write_charts(out / "figures", charts)
+    alone = len(runs) == 1
+    curves = training_charts(folders[0]) if alone else compared_curves(dict(zip(names, folders, strict=True)))
+    hardest, others = run_sections(cards[0], folders[0]) if alone else ([], [])
     page = write_page(
         out / "report.html",
         title=f"Results: {out.resolve().name}",
         cards=cards,
         summaries=summaries,
-        charts=charts,
-        curves=curves,
-        grids=grids,
-        pictures=pictures,
+        telling=telling_sections(cards, folders),
+        charts=[*charts, *_training(curves)],
+        hardest=hardest,
+        rankings=others,
+        pictures=[
+            (f"{name}: {title}", image)
+            for name, folder in zip(names, folders, strict=True)
+            for title, image in read_pictures(folder)
+        ],
     )
     print_tables(summaries)
     return page
@@ -180,71 +182,18 @@ def card_paths(patterns: Iterable[str]) -> list[Path]:
     for pattern in patterns:
         # A file called like a pattern, such as `run[1]`, is meant as itself.
         names = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
-        cards = [Path(name, "card.json") if Path(name).is_dir() else Path(name) for name in names]
-        cards = [card for card in cards if card.exists()]
+        named = [Path(name, CARD) if Path(name).is_dir() else Path(name) for name in names]
+        cards = [card for card in named if card.exists()]
+        # A run whose training did not come to its end has a log, and no card.
+        stopped = [str(card.parent) for card in named if not card.exists() and (card.parent / METRICS).exists()]
+        hint = f"training did not end in {truncate_list(stopped)}: dolglab train resume=true name=NAME goes on"
         if not cards:
-            raise UserError(f"no result card at {pattern} (train or evaluate writes card.json in its run folder)")
+            why = hint if stopped else "train or evaluate writes card.json in its run folder"
+            raise UserError(f"no result card at {pattern} ({why})")
+        if stopped:
+            print(f"left out: {hint}", file=sys.stderr)
         paths += cards
     return list(dict.fromkeys(paths))
-
-
-def write_page(
-    path: Path,
-    *,
-    title: str,
-    cards: Sequence[Card],
-    summaries: Sequence[Summary],
-    charts: Sequence[ChartSection] = (),
-    curves: Sequence[Chart] = (),
-    grids: Sequence[tuple[str, bytes]] = (),
-    worst: Sequence[tuple[str, bytes]] = (),
-    pictures: Sequence[tuple[str, bytes]] = (),
-    up: str = "",
-) -> Path:
-    """Write the page at `path` in one step: a section a summary, charts, training curves, grids and other pictures.
-
-    `grids`, those of the `worst` queries and `pictures` are titles with a JPEG or PNG; `up` is the address of the
-    leaderboard that the page belongs to. Text is escaped; an SVG is placed as it is, and should come
-    from our own charts.
-    """
-    page = template(
-        Path(__file__).with_name("page.html.j2"),
-        outline=lambda value: "\n".join(outline(value)),
-        protocol=protocol_line,
-        markup=Markup,
-    )
-    html = page.render(
-        title=title,
-        runs=list(zip(row_names(cards), cards, strict=True)),
-        summaries=summaries,
-        sections=[*charts, *([ChartSection("Training", "", tuple(curves))] if curves else [])],
-        grids=[(name, data_uri(image)) for name, image in grids],
-        worst=[(name, data_uri(image)) for name, image in worst],
-        pictures=[(name, data_uri(image)) for name, image in pictures],
-        legend=[(COLOURS[kind], SIGNS[kind], meaning) for kind, meaning in LEGEND.items()],
-        up=up,
-    )
-    return write_text(path, html)
-
-
-def outline(value: Mapping[str, Any] | list[Any], indent: str = "") -> Iterator[str]:
-    """Nested mappings and lists as indented lines in the manner of YAML, for people to read.
-
-    >>> print(*outline({"optim": {"lr": 0.1, "steps": [1, 2]}}), sep="\\n")
-    optim:
-      lr: 0.1
-      steps: [1, 2]
-    """
-    mapping = isinstance(value, Mapping)
-    pairs = [(f"{key}:", item) for key, item in value.items()] if mapping else [("-", item) for item in value]
-    for head, item in pairs:
-        # A mapping, or a list that holds some, does not fit a line.
-        inner = item if isinstance(item, list) else [item]
-        if item and any(isinstance(part, Mapping | list) for part in inner):
-            yield indent + head
-            yield from outline(item, indent + "  ")
-        else:
-            yield f"{indent}{head} {item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)}"
 
 
 def write_workspace(out: Path, project: str, benchmarks: Sequence[str], entity: str | None = None) -> Path:

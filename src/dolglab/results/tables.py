@@ -14,6 +14,8 @@ from dolglab.results.card import caveats
 Card = Mapping[str, Any]
 # A data set's name, and the digest of its ground truth.
 Dataset = tuple[str, str]
+# Average precision of each query, None where it is left out.
+AP = Sequence[float | None]
 # Of each cost in a card: its name and axis in a chart, its column in a table and the factor to that unit.
 COSTS = {
     "image_seconds": ("time per image", "seconds per image", "ms per image", 1000.0),
@@ -162,12 +164,35 @@ def map_columns(cards: Sequence[Card]) -> list[Column]:
     return columns
 
 
+def main_columns(cards: Sequence[Card]) -> dict[Dataset, Column]:
+    """The column of each data set that sums it up: Medium where there is one, the first otherwise."""
+    main: dict[Dataset, Column] = {}
+    for column in map_columns(cards):
+        if column.dataset not in main or column.difficulty == "medium":
+            main[column.dataset] = column
+    return main
+
+
+def measure_of(column: Column) -> str:
+    """What a column's figures measure, in words: "mAP", "Medium mAP", "GAP"."""
+    # A label that is nothing but the difficulty leaves to the table's title that it is of mAP.
+    return f"{column.label.capitalize()} mAP" if column.label == column.difficulty else column.label
+
+
 def value_of(card: Card, column: Column) -> float | None:
     """The card's figure, a fraction; None where it has none."""
     benchmark = benchmark_of(card, column.dataset)
     if column.k is None:
         return benchmark.get("map", {}).get(column.difficulty)
     return benchmark.get("mp_at_k", {}).get(column.difficulty, {}).get(column.k)
+
+
+def ap_of(card: Card, column: Column) -> AP | None:
+    """The card's AP of each query; None where it has no figure, and of GAP, which is no mean over queries."""
+    benchmark = benchmark_of(card, column.dataset)
+    if value_of(card, column) is None or benchmark.get("measure") == "GAP":
+        return None
+    return benchmark["ap"].get(column.difficulty)
 
 
 def cell_notes(card: Card, dataset: Dataset, notes: Footnotes) -> tuple[str, ...]:

@@ -23,7 +23,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dolglab.errors import UserError
 from dolglab.io import acquire, release, write_text
-from dolglab.results.charts import COLOURS, INK, frames, read_series, standalone, svg_of
+from dolglab.results.metrics_log import read_series
+from dolglab.sweeps.drawing import BLUE, INK, frames, svg_file
 from dolglab.sweeps.jobs import Value, job_folder, override, run_job
 from dolglab.sweeps.summary import Job, write_table
 from dolglab.training.checkpointing import MONITOR
@@ -301,13 +302,13 @@ def write_chart(trials: Sequence[FrozenTrial], space: Sequence[Dimension], folde
             axes.set_xscale("log")
         _draw_dots(axes, values, shown)
     note = f"validation mAP (Medium), %: {len(shown)} trials, hollow where given up"
-    return write_text(folder / CHART, standalone(svg_of(figure), folder.name, note))
+    return write_text(folder / CHART, svg_file(figure, folder.name, note))
 
 
 def _draw_dots(axes: Axes, across: Sequence[float], trials: Sequence[FrozenTrial]) -> None:
     for x, trial in zip(across, trials, strict=True):
-        face = COLOURS[0] if trial.state == TrialState.COMPLETE else "none"
-        axes.plot(x, 100 * (_score(trial) or 0), "o", markersize=4, markeredgecolor=COLOURS[0], markerfacecolor=face)
+        face = BLUE if trial.state == TrialState.COMPLETE else "none"
+        axes.plot(x, 100 * (_score(trial) or 0), "o", markersize=4, markeredgecolor=BLUE, markerfacecolor=face)
 
 
 def _score(trial: FrozenTrial) -> float | None:

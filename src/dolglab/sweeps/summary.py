@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dolglab.errors import UserError
 from dolglab.io import csv_text, write_text
 from dolglab.processes import CARD
 from dolglab.results.card import read_card
-from dolglab.results.charts import COLOURS, INK, frames, standalone, svg_of
+from dolglab.sweeps.drawing import BLUE, INK, frames, svg_file
 
 JOB, TABLE, COMPARISON = "job.json", "sweep.csv", "comparison.svg"
 # Over these a mean is taken.
@@ -95,8 +96,8 @@ def write_comparison(jobs: Sequence[Job], sweep: Path) -> Path | None:
     note = "validation mAP (Medium), %" + (", mean over seeds" if "seed" in _varied(scored) else "")
     if len(keys) > 2:
         note += f", best over {', '.join(keys[2:])}"
-    svg = _line(scored, keys[0]) if len(keys) == 1 else _heat_map(scored, keys)
-    return write_text(sweep / COMPARISON, standalone(svg, sweep.name, note))
+    figure = _line(scored, keys[0]) if len(keys) == 1 else _heat_map(scored, keys)
+    return write_text(sweep / COMPARISON, svg_file(figure, sweep.name, note))
 
 
 def means(jobs: Iterable[Job], keys: Sequence[str]) -> dict[tuple[str, ...], float]:
@@ -118,18 +119,18 @@ def best_means(jobs: Sequence[Job], keys: Sequence[str]) -> tuple[list[str], lis
     return down, across, np.array([[cells.get((row, column), np.nan) for column in across] for row in down])
 
 
-def _line(jobs: Sequence[Job], key: str) -> str:
+def _line(jobs: Sequence[Job], key: str) -> Figure:
     values = sorted({job.swept.get(key, "") for job in jobs}, key=_order)
     figure, (axes,) = frames([key], "", (4.4, 2.6))
     for job in jobs:
-        axes.plot(values.index(job.swept.get(key, "")), 100 * (job.score or 0), "o", color=COLOURS[0], markersize=4)
+        axes.plot(values.index(job.swept.get(key, "")), 100 * (job.score or 0), "o", color=BLUE, markersize=4)
     mean = means(jobs, [key])
-    axes.plot(range(len(values)), [mean[(value,)] for value in values], color=COLOURS[0])
+    axes.plot(range(len(values)), [mean[(value,)] for value in values], color=BLUE)
     axes.set_xticks(range(len(values)), values)
-    return svg_of(figure)
+    return figure
 
 
-def _heat_map(jobs: Sequence[Job], keys: Sequence[str]) -> str:
+def _heat_map(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
     down, across, cells = best_means(jobs, keys)
     figure, (axes,) = frames([keys[1]], keys[0], (1.6 + 0.8 * len(across), 1.1 + 0.5 * len(down)))
     axes.grid(False)
@@ -141,7 +142,7 @@ def _heat_map(jobs: Sequence[Job], keys: Sequence[str]) -> str:
         if np.isfinite(value):
             ink = "#ffffff" if value > middle else INK
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink)
-    return svg_of(figure)
+    return figure
 
 
 def _varied(jobs: Sequence[Job]) -> list[str]:

@@ -1,0 +1,147 @@
+"""Queries with their first answers, as a page shows them: those that tell most of several methods, and a run's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from dolglab.results.first_answers import SHOWN, WORST, Answer, QueryAnswers, read_answers
+from dolglab.results.pictures import chosen_queries, worst_queries
+from dolglab.results.tables import Card, Column, ap_of, benchmark_of, main_columns, row_names, value_of
+
+# Methods whose answers stand side by side: of more, the best.
+MAX_METHODS = 4
+# The AP from which on a query counts as answered rightly.
+RIGHT = 0.5
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """A method's answers to a query: what it is called, the query's AP in percent (none where it is left out)."""
+
+    method: str
+    ap: float | None
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class ShownQuery:
+    """A query with rows of answers, and why it is shown."""
+
+    title: str
+    query: Answer
+    rows: tuple[AnswerRow, ...]
+
+
+@dataclass(frozen=True)
+class QuerySection:
+    """Queries of a data set: which those are and how they were chosen."""
+
+    title: str
+    hint: str
+    queries: tuple[ShownQuery, ...]
+
+
+def telling_queries(ap: Float[np.ndarray, "methods queries"], names: Sequence[str]) -> dict[str, int]:
+    """Up to three queries by the sentence that says why: `names` are the methods, the best first and then the next.
+
+    One that every method finds (the highest AP of its worst method, if that is at least a half), the one where the
+    best gains most over the next, and the one where it loses most to it or, where it loses none, the one that all
+    find least of (if no method reaches a half). AP of NaN is of a query that is left out. Of equal ones the first.
+    """
+    best, second = names[:2]
+    gain, worst, most = ap[0] - ap[1], ap.min(axis=0), ap.max(axis=0)
+    everyone = "Both methods find it" if len(names) == 2 else "All methods find it"
+    nobody = everyone.replace("find it", "fail")
+    lost = bool((gain < 0).any())
+    rules = [
+        (everyone, np.where(worst >= RIGHT, worst, np.nan)),
+        (f"Here {best} gains most over {second}", np.where(gain > 0, gain, np.nan)),
+        (f"Here {best} loses most to {second}", -np.where(gain < 0, gain, np.nan))
+        if lost
+        else (nobody, -np.where(most < RIGHT, most, np.nan)),
+    ]
+    chosen: dict[str, int] = {}
+    for title, merit in rules:
+        merit = np.where(np.isin(np.arange(len(merit)), list(chosen.values())), np.nan, merit)
+        if np.isfinite(merit).any():
+            chosen[title] = int(np.nanargmax(merit))
+    return chosen
+
+
+def telling_sections(cards: Sequence[Card], folders: Sequence[Path]) -> list[QuerySection]:
+    """A section for each data set whose answers two runs or more kept, of cards and the folders that they lie in."""
+    sections = []
+    for column in main_columns(cards).values():
+        kept = _kept(cards, folders, column)
+        if len(kept) < 2:
+            continue
+        ranked = sorted(kept, key=lambda row: -(value_of(cards[row], column) or 0.0))[:MAX_METHODS]
+        shared = sorted(set.intersection(*(set(kept[row]) for row in ranked)))
+        ap = np.array([ap_of(cards[row], column) for row in ranked], np.float64)
+        names = [row_names(cards)[row] for row in ranked]
+        queries = tuple(
+            ShownQuery(
+                title,
+                kept[ranked[0]][shared[place]].query,
+                tuple(
+                    AnswerRow(name, percent(own[shared[place]]), kept[row][shared[place]].answers)
+                    for name, row, own in zip(names, ranked, ap, strict=True)
+                ),
+            )
+            for title, place in telling_queries(ap[:, shared], names).items()
+        )
+        sections.append(QuerySection(column.group, _hint(len(shared), ap.shape[1], len(ranked), len(kept)), queries))
+    return [section for section in sections if section.queries]
+
+
+def _kept(cards: Sequence[Card], folders: Sequence[Path], column: Column) -> dict[int, Mapping[int, QueryAnswers]]:
+    """By the row of a card with as many queries as the first that has some, the answers that its run kept."""
+    rows = {row: ap for row, card in enumerate(cards) if (ap := ap_of(card, column))}
+    count = len(next(iter(rows.values()), ()))
+    kept = {row: read_answers(folders[row], column.dataset[0]) for row, ap in rows.items() if len(ap) == count}
+    return {row: answers for row, answers in kept.items() if answers and max(answers) < count}
+
+
+def _hint(kept: int, queries: int, shown: int, methods: int) -> str:
+    """How the queries were chosen, where that does not go without saying."""
+    parts = [f"chosen among {kept} of the {queries:,} queries"] if kept < queries else []
+    parts += [f"the best {shown} of {methods} methods"] if shown < methods else []
+    return ", ".join(parts)
+
+
+def run_sections(card: Card, folder: Path) -> tuple[list[QuerySection], list[QuerySection]]:
+    """A run's hardest queries, the lowest AP first, and others from the best to the worst; a section a benchmark."""
+    hardest, others = [], []
+    for column in main_columns([card]).values():
+        kept = read_answers(folder, column.dataset[0])
+        ap = _shown_ap(benchmark_of(card, column.dataset), column)
+        worst = worst_queries(ap, WORST)
+        spread = [query for query in chosen_queries(ap, SHOWN) if query not in worst]
+        for sections, queries in ((hardest, worst), (others, spread)):
+            shown = tuple(_shown(kept[query], float(ap[query])) for query in queries if query in kept)
+            sections += [QuerySection(column.group, "", shown)] if shown else []
+    return hardest, others
+
+
+def _shown_ap(benchmark: Mapping[str, Any], column: Column) -> Float[np.ndarray, " queries"]:
+    """The AP of each query on the column or, where that has none, as of GAP, on the first that has."""
+    values = [np.array(benchmark["ap"][d], np.float64) for d in (column.difficulty, *benchmark["ap"])]
+    return next((ap for ap in values if np.isfinite(ap).any()), values[0])
+
+
+def _shown(kept: QueryAnswers, ap: float) -> ShownQuery:
+    if not kept.before:
+        return ShownQuery("", kept.query, (AnswerRow("", percent(ap), kept.answers),))
+    rows = AnswerRow("before re-ranking", None, kept.before), AnswerRow("re-ranked", percent(ap), kept.answers)
+    return ShownQuery("", kept.query, rows)
+
+
+def percent(fraction: float) -> float | None:
+    """In percent; None of what is not finite."""
+    return 100 * fraction if np.isfinite(fraction) else None
