@@ -19,6 +19,7 @@ from dolglab.bootstrap import difference, interval
 from dolglab.contracts import Ranking
 from dolglab.errors import UserError
 from dolglab.io import sha256_of, write_text
+from dolglab.results import stored_rankings
 from dolglab.version import __version__
 
 FORMAT = 1
@@ -75,6 +76,8 @@ OPTIONAL_FIELDS: Fields = {
     "precision_recall": dict,
     "map_interval_95": dict,
     "lookalikes": dict,
+    # The digest of the rankings that its figures follow from (see `stored_rankings`).
+    "rankings": str,
 }
 
 
@@ -173,6 +176,7 @@ def _benchmark_result(ranking: Ranking) -> dict[str, Any]:
         "stages": ranking.stages,
         "costs": ranking.costs,
         "lookalikes": lookalikes(ranking),
+        "rankings": stored_rankings.digest_of(arrays) if (arrays := stored_rankings.stored_arrays(ranking)) else None,
         "precision_recall": {d: curve for d, curve in ranking.curves.items() if d in scores},
         "map_interval_95": map_intervals(result),
     }

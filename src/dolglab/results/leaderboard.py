@@ -22,6 +22,7 @@ from dolglab.results.card_charts import ChartSection, file_stem, tradeoff_charts
 from dolglab.results.comparison_tables import leader_lines, summarize, three_digits
 from dolglab.results.published import ROWS, SOURCES, Published
 from dolglab.results.report import write_page
+from dolglab.results.stored_rankings import rankings_file
 from dolglab.results.tables import (
     MISSING,
     Card,
@@ -36,7 +37,6 @@ from dolglab.results.tables import (
     row_names,
     value_of,
 )
-from dolglab.results.verification import ranks_file
 from dolglab.templates import template
 
 INDEX, SCRIPT = "index.html", Path(__file__).with_name("leaderboard.js")
@@ -350,11 +350,11 @@ def _write_model(out: Path, method: str, own: Sequence[Run], runs: Sequence[Run]
 
 
 def _copy(run: Run, out: Path) -> None:
-    """A card with the ranks that its figures follow from, so that whoever has the page can verify it."""
+    """A card with the rankings that its figures follow from, so that whoever has the page can verify it."""
     card = out / run.address
     write_card(run.card, card)
     for benchmark in run.card["benchmarks"]:
-        kept, copy = (ranks_file(folder, benchmark["name"]) for folder in (run.folder, card.parent))
+        kept, copy = (rankings_file(folder, benchmark["name"]) for folder in (run.folder, card.parent))
         if kept.exists():
             write_bytes(copy, kept.read_bytes())
 

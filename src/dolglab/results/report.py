@@ -29,9 +29,9 @@ from dolglab.results.pictures import (
     write_pictures,
 )
 from dolglab.results.published import published_summary
+from dolglab.results.stored_rankings import write_rankings
 from dolglab.results.table_formats import print_tables, to_latex, to_markdown
 from dolglab.results.tables import Card, Summary, protocol_line, row_names
-from dolglab.results.verification import write_ranks
 from dolglab.templates import template
 
 LEGEND: dict[Kind, str] = {
@@ -81,7 +81,7 @@ def finish_run(
 ) -> Path:
     """Write `card.json`, `rankings/BENCHMARK.json`, `grids/BENCHMARK.jpg` and `report.html` to `run`; print the table.
 
-    `rankings/BENCHMARK.npz` has the ranks that the figures follow from, `worst/BENCHMARK.jpg` the queries of the lowest
+    `rankings/BENCHMARK.npz` has what the figures follow from, `worst/BENCHMARK.jpg` the queries of the lowest
     AP. Of GLDv2's own evaluations also `submissions/BENCHMARK.csv`, of curves in the rankings `figures/*.svg`, and of
     `pictures` (titles and JPEGs) `pictures/NN.jpg`.
 
@@ -102,7 +102,7 @@ def finish_run(
         answers = [[name(position) for position in row.tolist() if position >= 0] for row in ranking.top]
         named = dict(zip(map(name, queries), answers, strict=True))
         write_text(run / "rankings" / f"{file}.json", json.dumps(named, indent=0))
-        write_ranks(run, ranking)
+        write_rankings(run, ranking)
         write_bytes(run / "grids" / f"{file}.jpg", grids[-1][1])
         write_bytes(
             run / "worst" / f"{file}.jpg", ranked_grid(ranking, queries=worst_queries(shown_ap(ranking), WORST))

@@ -254,10 +254,11 @@ class ILIASMeasure(FirstAnswersMeasure):
         categories: NDArray[np.str_] | None = None,
         k: int = DEPTH,
     ) -> None:
-        self.instances, self.categories, self.k = instances, categories, k
-        self.name = f"mAP@{k}"
+        self.instances, self.scale, self.clutter, self.categories = instances, scale, clutter, categories
+        self.k, self.most = int(k), int(most)
+        self.name = f"mAP@{self.k}"
         # Positives of other groups are taken out before the cut.
-        self.depth = k if categories is None else k + most
+        self.depth = self.k if categories is None else self.k + self.most
         self._kept: dict[Difficulty, BoolArray] = {}
         if categories is not None:
             for title, values, bounds in (("scale", scale, SCALE), ("clutter", clutter, CLUTTER)):
@@ -283,6 +284,12 @@ class ILIASMeasure(FirstAnswersMeasure):
                     values[str(category)] = instance_means(np.where(column == category, ap, np.nan), self.instances)
         values |= {group: self.average_precisions(truth, ranked, kept) for group, kept in self._kept.items()}
         return Figures({difficulty: mean_scores(own) for difficulty, own in values.items()})
+
+    def settings(self) -> dict[str, object]:
+        """Objects, groups and depth."""
+        grouped = {} if self.categories is None else {"categories": self.categories}
+        groups = {"scale": self.scale, "clutter": self.clutter, "most": self.most, **grouped}
+        return {"instances": self.instances, "k": self.k, **groups}
 
     def average_precisions(
         self, truth: GroundTruth, ranked: Ranked, kept: BoolArray | None = None
