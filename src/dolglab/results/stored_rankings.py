@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,7 +119,7 @@ def read_rankings(path: Path) -> Stored:
 
 def _measure(arrays: Arrays) -> Measure:
     name = str(arrays["measure"])
-    known = {kind.__name__: kind for kind in MEASURES}
+    known: dict[str, Callable[..., Measure]] = {kind.__name__: kind for kind in MEASURES}
     # Only of packages that are installed is anything run.
     known |= {entry.name: entry.load() for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name}
     if name not in known:
