@@ -76,6 +76,24 @@ def test_a_suite_that_is_killed_goes_on_and_ends_in_a_leaderboard(place: Path, p
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+@pytest.mark.parametrize(
+    "launcher", [["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], ["hydra/launcher=submitit_local"]]
+)
+def test_a_cell_that_fails_is_recorded_and_the_others_go_on(place: Path, launcher: list[str]) -> None:
+    """By joblib, and by submitit's local executor, which starts jobs as that of Slurm does."""
+    (image, *_) = sorted((place / "data" / "roxford5k" / "jpg").iterdir())
+    image.write_bytes(b"no JPEG")
+    asked = ["-m", "src.evaluate", "-m", "name=all", "suite=instance", "benchmark=roxford5k,rparis6k", "entry=gem"]
+    done = run_python([*asked, *TINY, "scales=[1.0]", "pictures=0", *launcher], place, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr
+    assert "2 jobs, 1 failed" in done.stdout
+    with (place / "outputs" / "all" / "sweep.csv").open(newline="") as file:
+        failed, right = csv.DictReader(file)
+    assert (failed["status"], right["status"]) == ("failed", "done")
+    assert image.name in failed["reason"]
+    assert right["rparis6k medium"]
+
+
 def test_a_plan_of_a_suite_leaves_nothing(place: Path) -> None:
     (place / "data" / "rparis6k" / "gnd_rparis6k.pkl").unlink()
     asked = [

@@ -58,7 +58,11 @@ class WarmJob:
         reader, writer = context.Pipe(duplex=False)
         job = (module, list(arguments), dict(environment), writer)
         self._process = context.Process(target=_run_module, args=job)
+        # In a worker of joblib's the method is joblib's own, which the new process would look for.
+        usual = multiprocessing.get_start_method(allow_none=True)
+        multiprocessing.set_start_method("forkserver", force=True)
         self._process.start()
+        multiprocessing.set_start_method(usual, force=True)
         # It ends with the last process that writes to it.
         writer.close()
         self.stderr: IO[str] | None = os.fdopen(os.dup(reader.fileno()), errors="replace")
