@@ -19,6 +19,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 POOLINGS = ("gem", "gem_plus", "rmac")
 PR_SET_CHILD_SUBREAPER = 36
 IMPORTS = "import dolglab.commands.build_evaluation, dolglab.evaluation.evaluator, dolglab.results.report, timm"
@@ -26,30 +29,49 @@ Times = tuple[float, float]
 
 
 def main() -> None:
-    """Print the medians."""
+    """Compare on photos that are given, or made up."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=Path, required=True, help="a folder with a folder for each landmark")
+    parser.add_argument("--photos", type=Path, help="a folder with a folder for each landmark; else 120 are made up")
     parser.add_argument("--side", type=int, default=256, help="pixels of the photos' longer side")
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
+    if asked.photos is None:
+        with tempfile.TemporaryDirectory() as folder:
+            compare(made_up(Path(folder)), asked.side, asked.rounds)
+    else:
+        compare(asked.photos, asked.side, asked.rounds)
+
+
+def made_up(root: Path) -> Path:
+    """Photos of noise, ten for each of twelve landmarks."""
+    rng = np.random.default_rng(1)
+    for number in range(120):
+        path = root / f"landmark_{number // 10}" / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (192, 256, 3), np.uint8)).save(path)
+    return root
+
+
+def compare(photos: Path, side: int, rounds: int) -> None:
+    """Print the medians."""
     # Processes whose parent has ended are ours to wait for, or their time would not be counted.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     common = [
         "model=imagenet_gem",
         "backbone=efficientnet_lite0",
         "benchmark=folder",
-        f"benchmark.root={asked.photos.resolve()}",
+        f"benchmark.root={photos.resolve()}",
     ]
-    common += ["trainer=cpu", "workers=0", "pictures=0", "scales=[1.0]", f"max_side={asked.side}"]
+    common += ["trainer=cpu", "workers=0", "pictures=0", "scales=[1.0]", f"max_side={side}"]
     suites: list[Times] = []
     singles: list[list[Times]] = []
     imports: list[Times] = []
-    for number in range(asked.rounds):
+    for number in range(rounds):
         steps = [lambda: suites.append(suite(common)), lambda: singles.append([single(common, p) for p in POOLINGS])]
         for step in steps if number % 2 else reversed(steps):
             step()
         imports.append(timed([sys.executable, "-c", IMPORTS], Path.cwd()))
-    print(f"{len(POOLINGS)} evaluations, medians of {asked.rounds} rounds: processor, wall")
+    print(f"{len(POOLINGS)} evaluations, medians of {rounds} rounds: processor, wall")
     rows = {
         "one by one, in all": [tuple(map(sum, zip(*found, strict=True))) for found in singles],
         "as a suite": suites,
