@@ -129,6 +129,13 @@ def test_benchmarks_of_one_name_and_other_images_are_apart(make_run, make_rankin
             "GLDv2, 81,313 landmarks",
         ),
         (
+            {
+                "training": {"landmarks": 120},
+                "config": {"train": {"data": {"_target_": "a.from_gldv2", "root": "data/demo_world", "hint": "draw"}}},
+            },
+            "demo_world, 120 landmarks",
+        ),
+        (
             {"training": {"landmarks": 12}, "config": {"data": {"_target_": "a.b", "root": "x/provence"}}},
             "provence, 12 landmarks",
         ),

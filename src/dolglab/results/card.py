@@ -265,8 +265,8 @@ def training_data(card: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def is_gldv2(data: Mapping[str, Any]) -> bool:
-    """Whether a `data` section is of Google Landmarks v2."""
-    return str(data.get("_target_", "")).endswith("from_gldv2")
+    """Whether a `data` section is of Google Landmarks v2: other images in its layout say how one gets them."""
+    return str(data.get("_target_", "")).endswith("from_gldv2") and not data.get("hint")
 
 
 def brief_card(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -278,7 +278,8 @@ def _heading(label: str, alone: bool) -> str:
     """
     if label == "mAP" or (alone and label == "medium"):
         return "mAP"
-    return label[0].upper() + label[1:]
+    # Names such as uAP are written so.
+    return label if label[1:2].isupper() else label[0].upper() + label[1:]
 
 
 def training_of(card: Card) -> str:
