@@ -276,9 +276,9 @@ def _heading(label: str, alone: bool) -> str:
     >>> _heading("hard", False), _heading("medium", True), _heading("public mAP@100", False), _heading("mAP", True)
     ('Hard', 'mAP', 'Public mAP@100', 'mAP')
     """
-    if label == "mAP" or (alone and label == "medium"):
+    if alone and label == "medium":
         return "mAP"
-    # Names such as uAP are written so.
+    # Names such as mAP and uAP are written so.
     return label if label[1:2].isupper() else label[0].upper() + label[1:]
 
 

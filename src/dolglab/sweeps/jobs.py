@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
@@ -199,13 +198,12 @@ def run_command(
     it is when something ends this process's wait, such as a launcher's signal that the time is up. Raises SystemExit
     where this process is told to stop, or the one that started the sweep is gone, once the job has ended.
     """
-    with start(overrides, job_environment(os.environ)) as process:
+    with _note_sigterm() as received, start(overrides, job_environment(os.environ)) as process:
         errors: list[str] = []
         relay = threading.Thread(target=_relay_errors, args=(process, errors))
         relay.start()
         try:
-            with _forward_sigterm(process) as received:
-                _wait(process, lambda: stop() or starter_is_gone())
+            _wait(process, lambda: stop() or bool(received) or starter_is_gone())
         except KeyboardInterrupt:
             # The job has had it too.
             raise
@@ -261,21 +259,16 @@ def _relay_errors(process: Running, errors: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _forward_sigterm(process: Running) -> Iterator[list[bool]]:
-    """Hand SIGTERM on to a process; the list that is yielded has an entry once it came.
+def _note_sigterm() -> Iterator[list[int]]:
+    """Instead of ending this process, SIGTERM makes an entry in the list that is yielded: its job is told to stop.
 
     In a launcher's thread there are no signals to take.
     """
-    received: list[bool] = []
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        received.append(True)
-        process.terminate()
-
-    before = signal.signal(signal.SIGTERM, forward)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     try:
         yield received
     finally:

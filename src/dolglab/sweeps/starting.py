@@ -5,10 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import IO, Protocol
@@ -58,6 +62,8 @@ class WarmJob:
         reader, writer = context.Pipe(duplex=False)
         job = (module, list(arguments), dict(environment), writer)
         self._process = context.Process(target=_run_module, args=job)
+        with _ignoring_interrupts():
+            forkserver.ensure_running()
         # In a worker of joblib's the method is joblib's own, which the new process would look for.
         usual = multiprocessing.get_start_method(allow_none=True)
         multiprocessing.set_start_method("forkserver", force=True)
@@ -94,12 +100,26 @@ class WarmJob:
         self.stderr.close()
 
 
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """What is started meanwhile ignores Ctrl-C; in a launcher's thread nothing can be done about it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _run_module(module: str, arguments: Sequence[str], environment: Mapping[str, str], errors: Connection) -> None:
     """In the new process: what `python -m` does."""
     # As in a process that was not forked: what a job starts itself is started as on this system it is.
     multiprocessing.set_start_method(None, force=True)
     os.dup2(errors.fileno(), sys.stderr.fileno())
     errors.close()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [module, *arguments]
