@@ -123,6 +123,7 @@ def _run_module(module: str, arguments: Sequence[str], environment: Mapping[str,
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [module, *arguments]
+    sys.path.insert(0, os.getcwd())
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
