@@ -339,6 +339,13 @@ class Measure(Protocol):
         """The text of the file that the benchmark's organisers take; None where they take none."""
         ...
 
+    def settings(self) -> Mapping[str, object]:
+        """Its constructor's arguments, arrays or what numpy makes arrays of; kept beside rankings, to verify figures.
+
+        The constructor takes them as arrays too.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -378,8 +385,7 @@ class Ranking(Figures):
 
     `notes` say also what sets the figures apart from others of the benchmark, `stages` what made and ranked the
     descriptors, `costs` what that took (seconds an image and a query, bytes an image) and the descriptors' length;
-    `before` are the answers before re-ranking. `ranks` are those of all images that the ground truth speaks of, as
-    `Ranked` has them.
+    `before` are the answers before re-ranking. `rankings` are what the measure made the figures of.
     """
 
     benchmark: Benchmark
@@ -389,4 +395,4 @@ class Ranking(Figures):
     stages: Mapping[str, object] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict, compare=False)
     before: IntArray | None = None
-    ranks: Mapping[Difficulty, tuple[IntArray, ...]] = field(default_factory=dict, compare=False)
+    rankings: Mapping[Difficulty, Ranked] = field(default_factory=dict, compare=False)

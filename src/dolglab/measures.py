@@ -202,7 +202,7 @@ class RevisitedMeasure:
     depth = 100
 
     def __init__(self, kappas: Sequence[int] = (1, 5, 10)) -> None:
-        self.kappas = tuple(kappas)
+        self.kappas = tuple(map(int, kappas))
 
     def ground_truth_ids(self, truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
         """Positives and junk of each query."""
@@ -221,18 +221,25 @@ class RevisitedMeasure:
     def submission(self, ranking: Ranking) -> None:
         """There is none."""
 
+    def settings(self) -> dict[str, object]:
+        """The k of mP@k."""
+        return {"kappas": self.kappas}
+
 
 class GroupedAveragePrecision(RevisitedMeasure):
     """mAP by trapezoids of positives that are not divided, over all queries and over groups of them.
 
     Args:
-        groups: (Q,) by name which queries a figure is of.
+        names: what the G figures are called.
+        members: (G, Q) which queries each is of.
         kappas: the k of mP@k.
     """
 
-    def __init__(self, groups: Mapping[Difficulty, NDArray[np.bool_]], kappas: Sequence[int] = (1, 5, 10)) -> None:
+    def __init__(
+        self, names: Sequence[Difficulty], members: NDArray[np.bool_], kappas: Sequence[int] = (1, 5, 10)
+    ) -> None:
         super().__init__(kappas)
-        self.groups = dict(groups)
+        self.groups = dict(zip(map(str, names), members, strict=True))
 
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
         """Figures and precision-recall curve of each group."""
@@ -243,6 +250,10 @@ class GroupedAveragePrecision(RevisitedMeasure):
         evaluation = {name: _scores(ranks, of, self.kappas) for name, of in own.items()}
         curves = {name: mean_precision_at_recalls(ranks, of) for name, of in own.items()}
         return Figures(evaluation, self.kappas, curves=curves)
+
+    def settings(self) -> dict[str, object]:
+        """The groups, and the k of mP@k."""
+        return {"names": list(self.groups), "members": list(self.groups.values()), **super().settings()}
 
 
 # Recall 0, 0.01, ..., 1.

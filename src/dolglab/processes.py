@@ -20,7 +20,7 @@ CARD, LAST, LOCK = "card.json", "checkpoints/last.ckpt", ".lock"
 
 # What gloo and NCCL say of a peer that is gone.
 GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
-SECONDS = 2.0
+SECONDS, WATCH = 2.0, "watch of who started this"
 # Set in the environment of a sweep's job.
 STOP_WITH_PARENT = "DOLG_STOP_WITH_PARENT"
 # Set in the environment of whatever a sweep's launcher starts.
@@ -99,18 +99,33 @@ def watch_parent() -> None:
     is told to stop, and writes a checkpoint: beside its successor it would be two runs in one folder.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" not in os.environ:
-        _watch(lambda: os._exit(1))
+        _watch(_parent_is_there(), lambda: os._exit(1))
     elif os.environ.get(STOP_WITH_PARENT):
-        _watch(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        _watch(_parent_is_there(), lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
-def _watch(end: Callable[[], None]) -> None:
-    """Call `end` once the parent is gone. No exception in a thread ends a process that waits in a collective."""
+def watch_starter() -> None:
+    """End this process soon after the one that started the sweep, where a launcher made it to run jobs.
+
+    A worker of joblib's would wait for further jobs for ever. Its own job ends as its parent is gone.
+    """
+    started_elsewhere = STARTER in os.environ and json.loads(os.environ[STARTER])[1] != os.getpid()
+    if started_elsewhere and not any(thread.name == WATCH for thread in threading.enumerate()):
+        _watch(lambda: not starter_is_gone(), lambda: os._exit(1))
+
+
+def _parent_is_there() -> Callable[[], bool]:
+    """Whether this process's parent of now is still its parent, whenever that is called."""
     parent = os.getppid()
+    return lambda: os.getppid() == parent
+
+
+def _watch(goes_on: Callable[[], bool], end: Callable[[], None]) -> None:
+    """Call `end` once nothing goes on. No exception in a thread ends a process that waits in a collective."""
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while goes_on():
             time.sleep(SECONDS)
         end()
 
-    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+    threading.Thread(target=watch, daemon=True, name=WATCH).start()

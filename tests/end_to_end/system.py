@@ -19,6 +19,16 @@ def processes_of(*words: str) -> list[int]:
     return [number for number, line in _of_each("cmdline") if all(word in line.replace("\0", " ") for word in words)]
 
 
+def processes_in(folder: Path) -> list[int]:
+    """Processes that work in a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            if path.readlink() == folder:
+                found.append(int(path.parent.name))
+    return found
+
+
 def _of_each(file: str) -> Iterator[tuple[int, str]]:
     for path in Path("/proc").glob(f"[0-9]*/{file}"):
         with contextlib.suppress(OSError):

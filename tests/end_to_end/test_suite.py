@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from end_to_end.runs import ROOT, wait_until
-from end_to_end.system import processes_of, wait_for
+from end_to_end.system import processes_in, wait_for
 from warm_python import run_python, started
 
 pytestmark = pytest.mark.process
@@ -41,11 +41,11 @@ def test_a_suite_that_is_killed_goes_on_and_ends_in_a_leaderboard(place: Path, p
     asked += ["scales=[1.0]", "pictures=0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     with started(asked, place, PYTHONPATH=str(ROOT)) as process:
         wait_until(lambda: len(list(suite.glob("*/job.json"))) >= 2, process)
-        jobs = ("dolglab.commands.evaluate", 'name="all/')
-        wait_until(lambda: bool(processes_of(*jobs)), process)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        wait_for(lambda: not processes_of(*jobs))
+        # Launchers, what jobs are forked from, and the jobs themselves.
+        assert processes_in(place)
+        wait_for(lambda: not processes_in(place))
     done = {path: path.stat().st_mtime_ns for path in suite.glob("*/card.json")}
     assert 2 <= len(done) < 9
     again = run_python(asked, place, timeout=600, PYTHONPATH=str(ROOT))
@@ -74,6 +74,24 @@ def test_a_suite_that_is_killed_goes_on_and_ends_in_a_leaderboard(place: Path, p
     assert all(f'id="{name}"' in html for name in BENCHMARKS)
     checked = run_python(["-m", "src.report", f"verify={cards[0]}"], place, PYTHONPATH=str(ROOT))
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize(
+    "launcher", [["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], ["hydra/launcher=submitit_local"]]
+)
+def test_a_cell_that_fails_is_recorded_and_the_others_go_on(place: Path, launcher: list[str]) -> None:
+    """By joblib, and by submitit's local executor, which starts jobs as that of Slurm does."""
+    (image, *_) = sorted((place / "data" / "roxford5k" / "jpg").iterdir())
+    image.write_bytes(b"no JPEG")
+    asked = ["-m", "src.evaluate", "-m", "name=all", "suite=instance", "benchmark=roxford5k,rparis6k", "entry=gem"]
+    done = run_python([*asked, *TINY, "scales=[1.0]", "pictures=0", *launcher], place, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr
+    assert "2 jobs, 1 failed" in done.stdout
+    with (place / "outputs" / "all" / "sweep.csv").open(newline="") as file:
+        failed, right = csv.DictReader(file)
+    assert (failed["status"], right["status"]) == ("failed", "done")
+    assert image.name in failed["reason"]
+    assert right["rparis6k medium"]
 
 
 def test_a_plan_of_a_suite_leaves_nothing(place: Path) -> None:

@@ -8,7 +8,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from dolglab.contracts import Ranked
 from dolglab.errors import UserError
+from dolglab.measures import ground_truth_ids_of
 from dolglab.results.card import make_card
 from dolglab.results.leaderboard import Run, make_boards, training_of, write_leaderboard
 from dolglab.results.published import ROWS, Published
@@ -127,6 +129,13 @@ def test_benchmarks_of_one_name_and_other_images_are_apart(make_run, make_rankin
             "GLDv2, 81,313 landmarks",
         ),
         (
+            {
+                "training": {"landmarks": 120},
+                "config": {"train": {"data": {"_target_": "a.from_gldv2", "root": "data/demo_world", "hint": "draw"}}},
+            },
+            "demo_world, 120 landmarks",
+        ),
+        (
             {"training": {"landmarks": 12}, "config": {"data": {"_target_": "a.b", "root": "x/provence"}}},
             "provence, 12 landmarks",
         ),
@@ -146,10 +155,13 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-def test_the_page_stands_alone_and_its_links_lead_somewhere(tmp_path, make_run, capsys):
-    ranks = {d: (np.array([1, 2, 3]), np.array([0, 4])) for d in ("easy", "medium", "hard")}
+def test_the_page_stands_alone_and_its_links_lead_somewhere(tmp_path, make_run, make_ranking, capsys):
+    ids = ground_truth_ids_of(make_ranking().benchmark.ground_truth)
+    ranks = (np.array([1, 2, 3]), np.array([0, 4]))
+    ranked = Ranked(np.zeros((2, 1), np.int64), np.zeros((2, 1), np.float32), ids, ranks)
+    rankings = dict.fromkeys(("easy", "medium", "hard"), ranked)
     for method, run, name in (("<b>GeM</b>", "a/1", "roxford5k"), ("DOLG", "b", "x/y"), ("DOLG", "c", "x/y")):
-        make_run(method, name, run, ranks=ranks)
+        make_run(method, name, run, rankings=rankings)
     files = sorted((tmp_path / "runs").glob("**/card.json"))
     edited = tmp_path / "runs" / "b" / "card.json"
     edited.write_text(edited.read_text().replace("0.75", "0.76"))

@@ -43,6 +43,18 @@ def test_every_row_has_a_source_and_figures_in_percent():
         assert all(1 < value < 100 for by_difficulty in row.figures.values() for value in by_difficulty.values())
 
 
+def test_figures_of_other_benchmarks_are_those_of_the_facts(shared_data):
+    file = shared_data.parent / "facts-benchmarks.md"
+    if not file.exists():
+        pytest.skip("../shared/facts-benchmarks.md is not here")
+    stated = set(re.findall(r"\d+\.\d+", file.read_text()))
+    others = [(name, v) for row in ROWS for name, own in row.figures.items() if name[0] != "r" for v in own.values()]
+    assert len(others) == 25
+    assert {str(value) for _, value in others} <= stated
+    # A set that goes under several names has its variant in the name.
+    assert not {"nordland", "msls_val", "holidays", "ilias", "disc21"} & {name for name, _ in others}
+
+
 def test_rows_that_share_a_name_differ_in_what_is_printed():
     (table,) = published_summary().tables
     printed = [(heading.text, cells[-1].text) for heading, cells in table.rows]

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from dolglab.commands.report import main as report
+from dolglab.contracts import Ranked
 from dolglab.errors import UserError
-from dolglab.measures import ground_truth_ids_of, revisited_evaluation
+from dolglab.measures import RevisitedMeasure, ground_truth_ids_of, revisited_evaluation
 from dolglab.results.card import make_card, read_card, write_card
 from dolglab.results.report import finish_run
-from dolglab.results.verification import figures_from_ranks, ranks_file, verify, write_ranks
+from dolglab.results.stored_rankings import rankings_file, read_rankings, write_rankings
+from dolglab.results.verification import verify
 from end_to_end.runs import config
 
 # Gallery positions as two queries rank them; the truth is that of `make_ranking`.
@@ -23,11 +25,13 @@ def ranking(make_ranking):
     """A ranking whose figures are those of its ranks."""
     found = make_ranking("a/b")
     truth = found.benchmark.ground_truth
-    ranks = tuple(
-        np.array([list(o).index(i) for i in ids]) for o, ids in zip(ORDERS, ground_truth_ids_of(truth), strict=True)
-    )
+    wanted = ground_truth_ids_of(truth)
+    ranks = tuple(np.array([list(o).index(i) for i in ids]) for o, ids in zip(ORDERS, wanted, strict=True))
     evaluation = revisited_evaluation(ORDERS, truth, kappas=(1, 5))
-    return replace(found, evaluation=evaluation, kappas=(1, 5), ranks=dict.fromkeys(evaluation, ranks))
+    ranked = Ranked(ORDERS, np.zeros(ORDERS.shape, np.float32), wanted, ranks)
+    benchmark = replace(found.benchmark, measure=RevisitedMeasure((1, 5)))
+    rankings = dict.fromkeys(evaluation, ranked)
+    return replace(found, benchmark=benchmark, evaluation=evaluation, kappas=(1, 5), rankings=rankings)
 
 
 @pytest.fixture
@@ -45,9 +49,9 @@ def edit(path, change):
 
 
 def test_the_figures_of_ranks_are_those_of_the_rankings(tmp_path, ranking):
-    path = write_ranks(tmp_path, ranking)
-    assert path == ranks_file(tmp_path, "a/b")
-    found = figures_from_ranks(path, (1, 5))
+    path = write_rankings(tmp_path, ranking)
+    assert path == rankings_file(tmp_path, "a/b")
+    found = read_rankings(path).figures.evaluation
     assert list(found) == ["easy", "medium", "hard"]
     for difficulty, scores in ranking.evaluation.items():
         assert found[difficulty]["map"] == scores["map"]
@@ -96,17 +100,17 @@ def test_several_cards_are_checked_at_once(tmp_path, run, ranking, capsys):
 
 @pytest.mark.parametrize("damage", [lambda kept: b"", lambda kept: kept[: len(kept) // 2], lambda kept: b"no archive"])
 def test_files_that_hold_no_ranks_are_told(run, damage, capsys):
-    file = ranks_file(run.parent, "a/b")
+    file = rankings_file(run.parent, "a/b")
     file.write_bytes(damage(file.read_bytes()))
     assert not verify(run)
     assert "not checked" in capsys.readouterr().out
 
 
 def test_damaged_or_missing_ranks_are_told(run, capsys):
-    file = ranks_file(run.parent, "a/b")
+    file = rankings_file(run.parent, "a/b")
     with np.load(file) as kept:
         arrays = dict(kept)
-    np.savez(file, **{**arrays, "ranks_hard": arrays["ranks_hard"][1:]})
+    np.savez(file, **{**arrays, "ranks.0": arrays["ranks.0"][1:]})
     assert not verify(run)
     file.unlink()
     assert not verify(run)
@@ -116,7 +120,7 @@ def test_damaged_or_missing_ranks_are_told(run, capsys):
 def test_a_card_is_checked_by_another_runs(tmp_path, run, ranking, capsys):
     again = make_card(name="again", method="GeM", rankings=[ranking], protocol={}, checkpoint=None, config={})
     other = write_card(again, tmp_path / "again.json")
-    ranks_file(run.parent, "a/b").unlink()
+    rankings_file(run.parent, "a/b").unlink()
     report(config("report", f"verify={run}", f"cards={other}"))
     with pytest.raises(UserError, match="several"):
         verify(run, [other, other])
@@ -129,17 +133,14 @@ def test_a_card_is_checked_by_another_runs(tmp_path, run, ranking, capsys):
     assert "not there" in capsys.readouterr().out
 
 
-def test_figures_of_other_rules_are_not_computed_by_those_of_revisited(tmp_path, ranking, capsys):
-    whole = replace(
-        ranking,
-        benchmark=replace(ranking.benchmark, difficulties=("all",)),
-        evaluation={"all": ranking.evaluation["medium"]},
-        ranks={"all": ranking.ranks["medium"]},
-    )
-    card = make_card(name="run", method="GeM", rankings=[whole], protocol={}, checkpoint=None, config={})
-    finish_run(tmp_path / "run", card, [whole])
-    path = tmp_path / "run" / "card.json"
-    capsys.readouterr()
-    assert not verify(path)
-    assert "NOT the same" not in capsys.readouterr().out
-    assert verify(path, against=[path])
+def test_rankings_of_another_run_are_told(tmp_path, run, ranking, capsys):
+    """Also where their figures are the same: of answers that are not in the ground truth, two change places."""
+    heads = ORDERS.copy()
+    heads[0, -2:] = heads[0, :-3:-1]
+    other = replace(next(iter(ranking.rankings.values())), top_k=heads)
+    write_rankings(run.parent, replace(ranking, rankings=dict.fromkeys(ranking.rankings, other)))
+    assert not verify(run)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 4
+    assert str(rankings_file(run.parent, "a/b")) in said[0]
+    assert all(line.endswith(": same") for line in said[1:])

@@ -17,6 +17,7 @@ from dolglab.errors import UserError
 from dolglab.io import acquire, write_text
 from dolglab.processes import STARTER, note_starter, starter_is_gone
 from dolglab.sweeps.jobs import SweepReport, drop_refused_sweep, job_environment, run_command, run_job
+from dolglab.sweeps.starting import Start, fresh
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +25,9 @@ def _no_outer_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(STARTER, raising=False)
 
 
-def program(text: str) -> list[str]:
+def program(text: str) -> Start:
     """What takes a training's place."""
-    return [sys.executable, "-c", text]
+    return fresh([sys.executable, "-c", text])
 
 
 def test_a_job_numbers_its_processes_anew():
@@ -38,13 +39,13 @@ def test_the_reason_is_the_first_error_of_a_process_that_failed_for_itself(capsy
     gone = "error: another process of this run ended: see above"
     said = f"{gone}\nerror: the loss became nan\n{gone}"
     command = program(f"import sys; print({said!r}, file=sys.stderr); sys.exit(2)")
-    assert run_command(["a=1"], command=command) == (2, "the loss became nan")
+    assert run_command(["a=1"], start=command) == (2, "the loss became nan")
     assert "see above" in capsys.readouterr().err
 
 
 def test_without_an_error_it_is_the_last_line():
     command = program("import sys; sys.exit(print('Traceback\\nKeyError: 3\\n', file=sys.stderr) or 1)")
-    assert run_command([], command=command) == (1, "KeyError: 3")
+    assert run_command([], start=command) == (1, "KeyError: 3")
 
 
 def test_told_to_stop_it_ends_though_the_training_ended_well(tmp_path):

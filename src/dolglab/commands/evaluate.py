@@ -19,7 +19,8 @@ def main(cfg: DictConfig) -> float | None:
     """Run `cfg.benchmark` and return its first figure: Medium mAP, or of GLDv2 the Public one."""
     configure_process()
     if in_sweep() and not cfg.plan:
-        from dolglab.sweeps.jobs import EVALUATE, sweep_job
+        from dolglab.sweeps.jobs import sweep_job
+        from dolglab.sweeps.starting import EVALUATE
 
         return sweep_job(str(cfg.name), EVALUATE)
     watch_parent()

@@ -25,6 +25,8 @@ from dolglab.io import retry_io
 
 # How many replacements are tried before a training set is called unreadable.
 MAX_REPLACEMENTS = 20
+# Of an image that is not cropped.
+NO_BOX = np.full(4, np.nan)
 # How a class's share of the draws grows with its images: with their number, not at all, with its square root.
 SAMPLING = {"uniform": 1.0, "balanced": 0.0, "sqrt": 0.5}
 
@@ -229,8 +231,8 @@ class BenchmarkImages(Dataset[ImageBatch]):
         self.crop: Crop = benchmark.crop
         if benchmark.orientation is not None:
             self.reading = self.reading._replace(orientation=benchmark.orientation)
-        self.boxes = np.full((len(benchmark.source), 4), np.nan)
-        self.boxes[benchmark.queries] = benchmark.boxes
+        # Of the queries alone: a gallery may have a hundred million images.
+        self.boxes = dict(zip(benchmark.queries.tolist(), benchmark.boxes, strict=True))
 
     def __len__(self) -> int:
         return len(self.source)
@@ -245,7 +247,7 @@ class BenchmarkImages(Dataset[ImageBatch]):
             try:
                 data = retry_io(self.source.read, position)
                 pixels = decode(data, self.reading)
-                pixels = shrink(crop_query(pixels, self.boxes[position], self.crop), self.max_side)
+                pixels = shrink(crop_query(pixels, self.boxes.get(position, NO_BOX), self.crop), self.max_side)
                 images.append(torch.from_numpy(pixels))
                 read.append(position)
                 keys.append(self.key(position, data))
@@ -264,7 +266,7 @@ class BenchmarkImages(Dataset[ImageBatch]):
 
     def key(self, position: int, data: bytes) -> tuple[int, int]:
         """The `IMAGE_KEY` of the image at a position, whose file holds `data`."""
-        box = self.boxes[position]
+        box = self.boxes.get(position, NO_BOX)
         cropped = self.crop != "none" and bool(np.isfinite(box).all())
         crop = f"{self.crop} {box.tolist()}" if cropped else ""
         digest = hashlib.blake2b(data, digest_size=8, key=hashlib.blake2b(crop.encode()).digest())

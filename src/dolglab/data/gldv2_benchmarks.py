@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -104,7 +104,7 @@ def gldv2_recognition(
         image_source(root, "test", queries, source),
         usages,
         positives,
-        GLDv2Recognition(usages, landmarks, tuple(shown), neighbours),
+        GLDv2Recognition(usages, landmarks, shown, neighbours),
         name=f"{name}_top{neighbours}",
         gallery_is_training=True,
         rules=Rules(
@@ -148,7 +148,7 @@ class GLDv2Measure(FirstAnswersMeasure):
 
     def __init__(self, usages: NDArray[np.str_], depth: int = 100) -> None:
         self.usages = usages
-        self.depth = depth
+        self.depth = int(depth)
 
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
         """For each usage `map` (mAP@100 or GAP), `ap` (each query's among the answers that count, NaN for queries of
@@ -196,6 +196,10 @@ class GLDv2Retrieval(GLDv2Measure):
     name = "mAP@100"
     heading = "images"
 
+    def settings(self) -> dict[str, object]:
+        """Usages and depth."""
+        return {"usages": self.usages, "depth": self.depth}
+
     def value(self, truth: GroundTruth, found: Found, answers: Answers, queries: list[int]) -> float:
         """Their mAP@100."""
         return gldv2_map_at_k(
@@ -217,7 +221,7 @@ class GLDv2Recognition(GLDv2Measure):
 
     Args:
         landmarks: (N,) of the gallery's images.
-        shown: those that each query shows.
+        shown: those that each query shows, in any order; numbers below 0 fill up.
         neighbours: how many nearest images vote.
     """
 
@@ -225,11 +229,17 @@ class GLDv2Recognition(GLDv2Measure):
     heading = "landmarks"
 
     def __init__(
-        self, usages: NDArray[np.str_], landmarks: NDArray[np.int64], shown: tuple[frozenset[int], ...], neighbours: int
+        self, usages: NDArray[np.str_], landmarks: NDArray[np.int64], shown: Iterable[Iterable[int]], neighbours: int
     ) -> None:
         super().__init__(usages, neighbours)
         self.landmarks = landmarks
-        self.shown = shown
+        self.shown = tuple(frozenset(int(landmark) for landmark in one if landmark >= 0) for one in shown)
+
+    def settings(self) -> dict[str, object]:
+        """Usages, landmarks of gallery and queries, and how many neighbours vote."""
+        most = max(map(len, self.shown), default=0)
+        shown = [[*sorted(one), *[-1] * (most - len(one))] for one in self.shown]
+        return {"usages": self.usages, "landmarks": self.landmarks, "shown": shown, "neighbours": self.depth}
 
     def answers(self, found: Found, scores: NDArray[np.float32]) -> Answers:
         """The landmark that the nearest images vote for."""

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import ImageSource
-from dolglab.errors import UserError, truncate_list
+from dolglab.data.long_lists import put_together
+from dolglab.errors import UserError
 from dolglab.io import read_bytes
 
 # What such files are called; what is in them is seen by their first bytes.
@@ -37,6 +38,8 @@ SYSTEM_FOLDERS = frozenset(
 )
 # Asking for a file's size is waiting, on a network file system above all: so many threads, each taking so many files.
 STAT_THREADS, STAT_BATCH = 16, 4096
+# Names of missing files that are told.
+MISSING_SHOWN = 5
 # Bytes that two files of one size are compared by before they are read as a whole.
 MIDDLE = 4096
 
@@ -211,7 +214,7 @@ def file_sizes(root: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
         return np.array([size(name) for name in names[start : start + STAT_BATCH].tolist()], np.int64)
 
     with ThreadPoolExecutor(STAT_THREADS) as pool:
-        return np.concatenate([np.empty(0, np.int64), *pool.map(sizes, range(0, len(names), STAT_BATCH))])
+        return put_together(pool.map(sizes, range(0, len(names), STAT_BATCH)), np.int64)
 
 
 def first_copies(root: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
@@ -256,9 +259,10 @@ def _alike(values: Iterable[Hashable]) -> list[list[int]]:
 
 def require_all(root: Path, names: NDArray[np.bytes_], sizes: NDArray[np.int64], advice: str) -> None:
     """Raise UserError counting the files that `file_sizes` did not find, with the first names and the advice."""
-    missing = names[sizes < 0]
+    missing = np.flatnonzero(sizes < 0)
     if len(missing):
-        first = truncate_list([os.fsdecode(name) for name in missing.tolist()], 5)
+        first = ", ".join(os.fsdecode(name) for name in names[missing[:MISSING_SHOWN]].tolist())
+        first += f" and {len(missing) - MISSING_SHOWN:,} more" if len(missing) > MISSING_SHOWN else ""
         raise UserError(f"{len(missing):,} of {len(names):,} images are not in {root}: {first} ({advice})")
 
 

@@ -19,6 +19,7 @@ from dolglab.bootstrap import difference, interval
 from dolglab.contracts import Ranking
 from dolglab.errors import UserError
 from dolglab.io import sha256_of, write_text
+from dolglab.results import stored_rankings
 from dolglab.version import __version__
 
 FORMAT = 1
@@ -75,6 +76,8 @@ OPTIONAL_FIELDS: Fields = {
     "precision_recall": dict,
     "map_interval_95": dict,
     "lookalikes": dict,
+    # The digest of the rankings that its figures follow from (see `stored_rankings`).
+    "rankings": str,
 }
 
 
@@ -173,6 +176,7 @@ def _benchmark_result(ranking: Ranking) -> dict[str, Any]:
         "stages": ranking.stages,
         "costs": ranking.costs,
         "lookalikes": lookalikes(ranking),
+        "rankings": stored_rankings.digest_of(arrays) if (arrays := stored_rankings.stored_arrays(ranking)) else None,
         "precision_recall": {d: curve for d, curve in ranking.curves.items() if d in scores},
         "map_interval_95": map_intervals(result),
     }
@@ -261,8 +265,8 @@ def training_data(card: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def is_gldv2(data: Mapping[str, Any]) -> bool:
-    """Whether a `data` section is of Google Landmarks v2."""
-    return str(data.get("_target_", "")).endswith("from_gldv2")
+    """Whether a `data` section is of Google Landmarks v2: other images in its layout say how one gets them."""
+    return str(data.get("_target_", "")).endswith("from_gldv2") and not data.get("hint")
 
 
 def brief_card(card: Mapping[str, Any]) -> dict[str, Any]:

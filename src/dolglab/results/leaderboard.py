@@ -23,6 +23,7 @@ from dolglab.results.comparison_tables import leader_lines, summarize, three_dig
 from dolglab.results.page import write_page
 from dolglab.results.published import ROWS, SOURCES, Published
 from dolglab.results.query_sections import run_sections
+from dolglab.results.stored_rankings import rankings_file
 from dolglab.results.tables import (
     MISSING,
     Card,
@@ -37,7 +38,6 @@ from dolglab.results.tables import (
     row_names,
     value_of,
 )
-from dolglab.results.verification import ranks_file
 from dolglab.templates import template
 
 INDEX, SCRIPT = "index.html", Path(__file__).with_name("leaderboard.js")
@@ -277,9 +277,10 @@ def _heading(label: str, alone: bool) -> str:
     >>> _heading("hard", False), _heading("medium", True), _heading("public mAP@100", False), _heading("mAP", True)
     ('Hard', 'mAP', 'Public mAP@100', 'mAP')
     """
-    if label == "mAP" or (alone and label == "medium"):
+    if alone and label == "medium":
         return "mAP"
-    return label[0].upper() + label[1:]
+    # Names such as mAP and uAP are written so.
+    return label if label[1:2].isupper() else label[0].upper() + label[1:]
 
 
 def training_of(card: Card) -> str:
@@ -351,11 +352,11 @@ def _write_model(out: Path, method: str, own: Sequence[Run], runs: Sequence[Run]
 
 
 def _copy(run: Run, out: Path) -> None:
-    """A card with the ranks that its figures follow from, so that whoever has the page can verify it."""
+    """A card with the rankings that its figures follow from, so that whoever has the page can verify it."""
     card = out / run.address
     write_card(run.card, card)
     for benchmark in run.card["benchmarks"]:
-        kept, copy = (ranks_file(folder, benchmark["name"]) for folder in (run.folder, card.parent))
+        kept, copy = (rankings_file(folder, benchmark["name"]) for folder in (run.folder, card.parent))
         if kept.exists():
             write_bytes(copy, kept.read_bytes())
 

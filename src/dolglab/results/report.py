@@ -23,10 +23,10 @@ from dolglab.results.page import write_page
 from dolglab.results.pictures import answers_of, ranked_grid, read_pictures, shown_ap, worst_queries, write_pictures
 from dolglab.results.published import published_summary
 from dolglab.results.query_sections import run_sections, telling_sections
+from dolglab.results.stored_rankings import write_rankings
 from dolglab.results.table_formats import print_tables, to_latex, to_markdown
 from dolglab.results.tables import Card, row_names
 from dolglab.results.training_charts import compared_curves, training_charts
-from dolglab.results.verification import write_ranks
 
 # The axis of all that W&B is sent: Lightning's count of optimizer steps, which goes on where a resumed run does.
 STEP = "trainer/global_step"
@@ -67,7 +67,7 @@ def finish_run(
 ) -> Path:
     """Write `card.json`, `rankings/BENCHMARK.json`, `grids/BENCHMARK.jpg` and `report.html` to `run`; print the table.
 
-    `rankings/BENCHMARK.npz` has the ranks that the figures follow from, `worst/BENCHMARK.jpg` the queries of the lowest
+    `rankings/BENCHMARK.npz` has what the figures follow from, `worst/BENCHMARK.jpg` the queries of the lowest
     AP, `answers/BENCHMARK.zip` the first answers that pages show. Of GLDv2's own evaluations also
     `submissions/BENCHMARK.csv`, of charts of the card `figures/*.svg`, and of `pictures` (titles and JPEGs)
     `pictures/NN.jpg`.
@@ -120,7 +120,7 @@ def _write_rankings(run: Path, ranking: Ranking, notes: Sequence[str]) -> None:
     rows = [answers_of(benchmark, query, row).tolist() for query, row in enumerate(ranking.top)]
     named = {name(query): list(map(name, row)) for query, row in zip(queries, rows, strict=True)}
     write_text(run / "rankings" / f"{file}.json", json.dumps(named, indent=0))
-    write_ranks(run, ranking)
+    write_rankings(run, ranking)
     write_answers(run, ranking)
     write_bytes(run / "grids" / f"{file}.jpg", ranked_grid(ranking, notes=notes))
     write_bytes(run / "worst" / f"{file}.jpg", ranked_grid(ranking, queries=worst_queries(shown_ap(ranking), WORST)))

@@ -183,7 +183,7 @@ class RetrievalPipeline:
             stages={**stages, **extra.stages},
             costs=costs,
             before=None if self.rerank is None else result.ranked.top_k[:, :ANSWERS],
-            ranks={difficulty: ranked.ranks for difficulty, ranked in rankings.items()},
+            rankings=rankings,
             **vars(replace(figures, notes=notes)),
         )
 

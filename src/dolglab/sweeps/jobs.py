@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
@@ -31,7 +30,9 @@ from dolglab.processes import (
     note_starter,
     started_apart,
     starter_is_gone,
+    watch_starter,
 )
+from dolglab.sweeps.starting import TRAIN, Running, Start
 from dolglab.sweeps.summary import JOB, Job, read_job, read_jobs, write_comparison, write_table
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ Value = str | bool | int | float | None
 SWEEP = "sweep.json"
 # What a job's place in its sweep decides; a suite names what its jobs get as theirs.
 PLACED = ("name", "group", "resume", "suite")
-TRAIN = (sys.executable, "-m", "dolglab.commands.train")
-EVALUATE = (sys.executable, "-m", "dolglab.commands.evaluate")
 # Letters of a value in a folder's name: of a path, its end.
 VALUE_LETTERS = 48
 # What would make a job one process of another group, its launcher's or the scheduler's that started the sweep, or
@@ -115,15 +114,16 @@ def drop_refused_sweep() -> None:
             folder.rmdir()
 
 
-def sweep_job(name: str, command: Sequence[str] = TRAIN, group: str | None = None) -> float | None:
+def sweep_job(name: str, start: Start = TRAIN, group: str | None = None) -> float | None:
     """Run this process's job of the multirun `name` (see `run_job`); its best validation mAP, which sweepers go by."""
+    watch_starter()
     hydra = HydraConfig.get()
     sweep = Path(hydra.sweep.dir)
     given = dict(map(_split, hydra.overrides.task))
     swept = {key: given[key] for key in json.loads((sweep / SWEEP).read_text())["swept"] if key in given}
     folder = job_folder(int(hydra.job.num), swept)
     overrides = [text for text in hydra.overrides.task if _split(text)[0] not in PLACED]
-    return run_job(sweep / folder, f"{name}/{folder}", group, overrides, swept, command=command).score
+    return run_job(sweep / folder, f"{name}/{folder}", group, overrides, swept, start=start).score
 
 
 def run_job(
@@ -134,9 +134,9 @@ def run_job(
     swept: Mapping[str, str],
     why_prune: Callable[[], str] = lambda: "",
     patience: float = 900.0,
-    command: Sequence[str] = TRAIN,
+    start: Start = TRAIN,
 ) -> Job:
-    """Run `command` (`dolglab train`, `dolglab evaluate`) in `folder`, as a run called `name`.
+    """Run a training, or what `start` starts, in `folder`, as a run called `name`.
 
     A job that was done or pruned before is left as it is, one that was stopped goes on: a training from its last
     checkpoint, an evaluation with the descriptors that it kept. What
@@ -161,7 +161,7 @@ def run_job(
             raise UserError(f"another process works in {folder}: is this sweep running twice?")
         release(folder / LOCK)
         grouped = [] if group is None else [override("group", group)]
-        status, reason = _run(folder, [*overrides, override("name", name), *grouped], why_prune, command)
+        status, reason = _run(folder, [*overrides, override("name", name), *grouped], why_prune, start)
     if status == "failed":
         print(f"{name} failed ({reason}): the sweep goes on", file=sys.stderr)
     write_text(folder / JOB, json.dumps({"status": status, "reason": reason, "swept": dict(swept)}, indent=1) + "\n")
@@ -169,9 +169,7 @@ def run_job(
     return read_job(folder)
 
 
-def _run(
-    folder: Path, overrides: Sequence[str], why_prune: Callable[[], str], command: Sequence[str]
-) -> tuple[str, str]:
+def _run(folder: Path, overrides: Sequence[str], why_prune: Callable[[], str], start: Start) -> tuple[str, str]:
     """What became of a job, and why."""
     reason = ""
 
@@ -181,7 +179,7 @@ def _run(
         return bool(reason)
 
     resumed = ["resume=true"] if (folder / LAST).is_file() else []
-    code, said = run_command([*overrides, *resumed, override("hydra.run.dir", str(folder))], stop, command)
+    code, said = run_command([*overrides, *resumed, override("hydra.run.dir", str(folder))], stop, start)
     if not code:
         return "done", ""
     if code not in STOPPED:
@@ -192,22 +190,20 @@ def _run(
 
 
 def run_command(
-    overrides: Sequence[str], stop: Callable[[], bool] = lambda: False, command: Sequence[str] = TRAIN
+    overrides: Sequence[str], stop: Callable[[], bool] = lambda: False, start: Start = TRAIN
 ) -> tuple[int, str]:
-    """Run `command` with `overrides`; exit code, and the error that it ended with.
+    """Run what `start` starts with `overrides`; exit code, and the error that it ended with.
 
     When `stop` is true, which is asked every second, the job is told to stop; a training writes a checkpoint first. So
     it is when something ends this process's wait, such as a launcher's signal that the time is up. Raises SystemExit
     where this process is told to stop, or the one that started the sweep is gone, once the job has ended.
     """
-    environment = job_environment(os.environ)
-    with subprocess.Popen([*command, *overrides], env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with _note_sigterm() as received, start(overrides, job_environment(os.environ)) as process:
         errors: list[str] = []
         relay = threading.Thread(target=_relay_errors, args=(process, errors))
         relay.start()
         try:
-            with _forward_sigterm(process) as received:
-                _wait(process, lambda: stop() or starter_is_gone())
+            _wait(process, lambda: stop() or bool(received) or starter_is_gone())
         except KeyboardInterrupt:
             # The job has had it too.
             raise
@@ -219,6 +215,7 @@ def run_command(
             relay.join()
     if received or starter_is_gone():
         raise SystemExit
+    assert process.returncode is not None
     # What says most: the first error of a process that failed for itself, else the last line.
     return process.returncode, errors[0].removeprefix("error: ")
 
@@ -237,7 +234,7 @@ def job_environment(outer: Mapping[str, str]) -> dict[str, str]:
     return kept | {STOP_WITH_PARENT: "1"}
 
 
-def _wait(process: subprocess.Popen[str], stop: Callable[[], bool]) -> None:
+def _wait(process: Running, stop: Callable[[], bool]) -> None:
     """Until the process ends, which is told to once `stop` is true."""
     told = False
     while True:
@@ -249,7 +246,7 @@ def _wait(process: subprocess.Popen[str], stop: Callable[[], bool]) -> None:
             process.terminate()
 
 
-def _relay_errors(process: subprocess.Popen[str], errors: list[str]) -> None:
+def _relay_errors(process: Running, errors: list[str]) -> None:
     """Pass on what a process writes to stderr, and keep its error lines and, last, the last line of all."""
     assert process.stderr is not None
     last = ""
@@ -262,21 +259,16 @@ def _relay_errors(process: subprocess.Popen[str], errors: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _forward_sigterm(process: subprocess.Popen[str]) -> Iterator[list[bool]]:
-    """Hand SIGTERM on to a process; the list that is yielded has an entry once it came.
+def _note_sigterm() -> Iterator[list[int]]:
+    """Instead of ending this process, SIGTERM makes an entry in the list that is yielded: its job is told to stop.
 
     In a launcher's thread there are no signals to take.
     """
-    received: list[bool] = []
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        received.append(True)
-        process.terminate()
-
-    before = signal.signal(signal.SIGTERM, forward)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     try:
         yield received
     finally:

@@ -119,6 +119,7 @@ class _ValidationRun:
         evaluation = self.metric.compute()
         figures, seconds = self.metric.figures, self.seconds + time.perf_counter() - start
         assert figures is not None
+        assert self.metric.ranked is not None
         return Ranking(
             benchmark=self.benchmark,
             evaluation=evaluation,
@@ -128,6 +129,7 @@ class _ValidationRun:
             seconds=seconds,
             answers=figures.answers,
             curves=figures.curves,
+            rankings=dict.fromkeys(self.benchmark.difficulties, self.metric.ranked),
         )
 
 

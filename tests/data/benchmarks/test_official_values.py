@@ -177,7 +177,7 @@ class TestMet:
 
 class TestHolidays:
     def measured(self, ranked: Ranked, truth: GroundTruth) -> float:
-        measure = GroupedAveragePrecision({"all": np.ones(len(truth), np.bool_)})
+        measure = GroupedAveragePrecision(["all"], np.ones((1, len(truth)), np.bool_))
         return values(measure.figures(truth, {"all": ranked}))["all"]
 
     def truth(self, home: Path) -> tuple[list[str], IntArray, GroundTruth]:
@@ -189,7 +189,7 @@ class TestHolidays:
         home, expected, stored = read(folder, "holidays")
         _, queries, truth = self.truth(home)
         (descriptors,) = stored.values()
-        measure = GroupedAveragePrecision({"all": np.ones(len(queries), np.bool_)})
+        measure = GroupedAveragePrecision(["all"], np.ones((1, len(queries)), np.bool_))
         ranked = ranked_by(descriptors, descriptors[queries], truth, measure)
         assert self.measured(ranked, truth) == pytest.approx(expected["descriptors_map"], **EXACT)
 
@@ -199,7 +199,7 @@ class TestHolidays:
         names, queries, truth = self.truth(home)
         place = {name: row for row, name in enumerate(names)}
         lists = {line.split()[0]: line.split()[1:] for line in (home / "results_lists.dat").read_text().splitlines()}
-        wanted = GroupedAveragePrecision({}).ground_truth_ids(truth)
+        wanted = GroupedAveragePrecision([], np.empty((0, len(truth)), np.bool_)).ground_truth_ids(truth)
         ranks = []
         for query, own in zip(queries.tolist(), wanted, strict=True):
             row = lists[names[query]]
@@ -217,7 +217,7 @@ class TestINSTRE:
         truth = truth_of(positives)
         groups = {"all": np.ones(len(names), np.bool_)}
         groups |= {subset: np.array([name.startswith(f"{subset}/") for name in names]) for subset in SUBSETS}
-        measure = GroupedAveragePrecision(groups)
+        measure = GroupedAveragePrecision(list(groups), np.stack(list(groups.values())))
         ranked = ranked_by(stored["images"], stored["queries"], truth, measure)
         evaluation = measure.figures(truth, dict.fromkeys(groups, ranked)).evaluation
         assert evaluation["all"]["map"] == pytest.approx(expected["map"], **EXACT)

@@ -135,7 +135,7 @@ class CopyMeasure(FirstAnswersMeasure):
     name = ""
 
     def __init__(self, depth: int) -> None:
-        self.depth = depth
+        self.depth = int(depth)
 
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
         """The four figures; of uAP and recall at precision 0.9 there is none for a query."""
@@ -151,3 +151,7 @@ class CopyMeasure(FirstAnswersMeasure):
             own = np.array([np.mean(found < k) if len(found) else np.nan for found in ranks])
             values[f"recall@{k}"] = float(np.mean(np.concatenate(ranks) < k)), own
         return Figures({name: mean_scores(own, value) for name, (value, own) in values.items()})
+
+    def settings(self) -> dict[str, object]:
+        """The depth."""
+        return {"depth": self.depth}

@@ -63,7 +63,7 @@ def holidays_benchmark(
         queries=queries,
         positives=positives,
         digest=fingerprint([files], positives, turned, sorted(turns.items())),
-        measure=GroupedAveragePrecision({"all": np.ones(len(queries), np.bool_)}),
+        measure=GroupedAveragePrecision(["all"], np.ones((1, len(queries)), np.bool_)),
         difficulties=("all",),
         orientation=orientation,
         itself=True,

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TextIO, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark, BoolArray, Difficulty, Figures, GroundTruth, Ranked
 from dolglab.data.benchmarks.listing import (
-    BLOCK,
     NOTHING,
     Counts,
     Files,
@@ -31,6 +30,7 @@ from dolglab.data.benchmarks.listing import (
     read_json,
     read_lines,
 )
+from dolglab.data.long_lists import blocks, put_together
 from dolglab.data.sources import FolderSource, JoinedSource, OrientedSource, encode_names, file_sizes, require_all
 from dolglab.errors import UserError, truncate_list
 from dolglab.measures import FirstAnswersMeasure, mean_scores
@@ -40,6 +40,8 @@ Variant = Literal["core", "mini", "full"]
 SCALE = (0.0, 0.06880213760855043, 0.13526567164179104, 0.2729876723163842, float("inf"))
 CLUTTER = (0.0, 18.0, 33.0, 53.0, float("inf"))
 DEPTH = 1000
+# Lines of a list that are read at a time.
+BLOCK = 100_000
 MINI = "mini_ilias_yfcc100m_ids.txt"
 FETCH = "dolglab prepare task=ilias fetches it"
 
@@ -142,19 +144,22 @@ def distractor_names(root: Path, variant: Variant) -> NDArray[np.bytes_]:
     """
     if variant == "core":
         return np.empty(0, "S1")
-    path, parts = root / "image_ids" / "distractor_ids.txt.gz", []
+    path = root / "image_ids" / "distractor_ids.txt.gz"
     wanted = set(read_lines(path.with_name(MINI), FETCH)) if variant == "mini" else None
+
+    def parts(file: TextIO) -> Iterator[NDArray[np.bytes_]]:
+        while block := [line.strip() for line in islice(file, BLOCK)]:
+            chosen = [key for key in block if wanted is None or key.partition(".tar/")[2] in wanted]
+            yield encode_names([distractor_file(key) for key in chosen])
+
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            while block := [line.strip() for line in islice(file, BLOCK)]:
-                chosen = [key for key in block if wanted is None or key.partition(".tar/")[2] in wanted]
-                parts.append(encode_names([distractor_file(key) for key in chosen]))
+            names = put_together(parts(file), "S1")
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(f"{path} cannot be read ({reason}; {FETCH})") from error
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-    names = np.concatenate([np.empty(0, "S1"), *parts])
     if wanted is not None and len(names) != len(wanted):
         raise UserError(f"{path} has {len(names):,} of the {len(wanted):,} images that {MINI} names: other versions")
     return names
@@ -177,8 +182,12 @@ def _distractors(root: Path, variant: Variant, subset: bool) -> tuple[Files, int
     sizes = file_sizes(root / "yfcc100m", names)
     if not subset:
         require_all(root / "yfcc100m", names, sizes, f"{FETCH}; subset=true evaluates what is there")
-    there = sizes >= 0
-    return Files(FolderSource(root / "yfcc100m", names[there]), sizes[there], names[there]), len(names)
+    listed, there = len(names), sizes >= 0
+    if not there.all():
+        kept = blocks(there)
+        names = put_together((block[own] for block, own in zip(blocks(names), kept, strict=True)), names.dtype)
+        sizes = sizes[there]
+    return Files(FolderSource(root / "yfcc100m", names), sizes, names), listed
 
 
 def _categories(root: Path, instances: NDArray[np.str_]) -> NDArray[np.str_]:
@@ -254,10 +263,11 @@ class ILIASMeasure(FirstAnswersMeasure):
         categories: NDArray[np.str_] | None = None,
         k: int = DEPTH,
     ) -> None:
-        self.instances, self.categories, self.k = instances, categories, k
-        self.name = f"mAP@{k}"
+        self.instances, self.scale, self.clutter, self.categories = instances, scale, clutter, categories
+        self.k, self.most = int(k), int(most)
+        self.name = f"mAP@{self.k}"
         # Positives of other groups are taken out before the cut.
-        self.depth = k if categories is None else k + most
+        self.depth = self.k if categories is None else self.k + self.most
         self._kept: dict[Difficulty, BoolArray] = {}
         if categories is not None:
             for title, values, bounds in (("scale", scale, SCALE), ("clutter", clutter, CLUTTER)):
@@ -283,6 +293,12 @@ class ILIASMeasure(FirstAnswersMeasure):
                     values[str(category)] = instance_means(np.where(column == category, ap, np.nan), self.instances)
         values |= {group: self.average_precisions(truth, ranked, kept) for group, kept in self._kept.items()}
         return Figures({difficulty: mean_scores(own) for difficulty, own in values.items()})
+
+    def settings(self) -> dict[str, object]:
+        """Objects, groups and depth."""
+        grouped = {} if self.categories is None else {"categories": self.categories}
+        groups = {"scale": self.scale, "clutter": self.clutter, "most": self.most, **grouped}
+        return {"instances": self.instances, "k": self.k, **groups}
 
     def average_precisions(
         self, truth: GroundTruth, ranked: Ranked, kept: BoolArray | None = None

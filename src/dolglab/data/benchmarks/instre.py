@@ -46,7 +46,7 @@ def instre_benchmark(root: str | Path, crop: Crop = "pil", counts: Counts = None
         queries=np.arange(len(gallery), len(gallery) + len(queries)),
         positives=positives,
         digest=fingerprint(files, positives, boxes.tolist()),
-        measure=GroupedAveragePrecision(groups),
+        measure=GroupedAveragePrecision(list(groups), np.stack(list(groups.values()))),
         difficulties=tuple(groups),
         boxes=boxes,
         crop=crop,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolglab.contracts import Benchmark, Crop, Difficulty, GroundTruth, ImageSource, IntArray, Measure
+from dolglab.data.long_lists import blocks, repeated_names
 from dolglab.data.sources import FolderSource, encode_names, file_sizes, require_all
 from dolglab.errors import UserError, truncate_list
 
@@ -23,8 +24,6 @@ NOTHING = np.empty(0, np.int64)
 Counts = Sequence[int | None] | None
 GALLERY_TIES = "equal scores stand in gallery order"
 UNCHECKED = "the number of images was not checked against a published one"
-# Names that are hashed or compared at a time.
-BLOCK = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,9 @@ def listed_files(root: Path, names: Sequence[str], advice: str) -> Files:
 
 def check_distinct_names(names: NDArray[np.bytes_], where: object) -> None:
     """Raise UserError for names that come twice."""
-    ordered = np.sort(names)
-    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    if len(repeated):
-        first = truncate_list([os.fsdecode(name) for name in repeated.tolist()])
+    repeated = repeated_names(names)
+    if repeated:
+        first = truncate_list([os.fsdecode(name) for name in repeated])
         raise UserError(f"{where}: images are listed more than once: {first}")
 
 
@@ -144,9 +142,10 @@ def fingerprint(files: Sequence[Files], positives: Sequence[IntArray], *more: ob
     """A short digest of names, sizes in bytes and ground truth, and of what else decides figures; a part at a time."""
     digest = hashlib.sha256()
     for part in files:
-        for start in range(0, len(part), BLOCK):
-            digest.update(b"\n".join(part.names[start : start + BLOCK].tolist()))
-        digest.update(part.sizes.astype("<i8").tobytes())
+        for names in blocks(part.names):
+            digest.update(b"\n".join(names.tolist()))
+        for sizes in blocks(part.sizes):
+            digest.update(sizes.astype("<i8").tobytes())
     digest.update(np.array([len(part) for part in positives], "<i8").tobytes())
     for part in positives:
         digest.update(part.astype("<i8").tobytes())

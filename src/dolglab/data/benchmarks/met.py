@@ -181,9 +181,10 @@ class MetMeasure(FirstAnswersMeasure):
     name = ""
 
     def __init__(self, labels: IntArray, asked: IntArray, tested: int, grid: Sequence[tuple[int, float]]) -> None:
-        self.labels, self.asked, self.tested, self.grid = labels, asked, tested, tuple(grid)
+        self.labels, self.asked, self.tested = labels, asked, int(tested)
+        self.grid = tuple((int(k), float(temperature)) for k, temperature in grid)
         self.classes = np.unique(labels)
-        self.depth = max(k for k, _ in grid)
+        self.depth = max(k for k, _ in self.grid)
 
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
         """The three figures; only ACC is a mean over queries. `answers` are those of the test."""
@@ -225,6 +226,10 @@ class MetMeasure(FirstAnswersMeasure):
             return global_precision(right, answers.confidences, exhibits)
 
         return max(self.grid, key=gap)
+
+    def settings(self) -> dict[str, object]:
+        """Labels, and what there is to choose from."""
+        return {"labels": self.labels, "asked": self.asked, "tested": self.tested, "grid": self.grid}
 
     def _answers(self, ranked: Ranked, queries: slice, neighbours: int, temperature: float) -> Answers:
         head, scores = ranked.top_k[queries, : self.depth], ranked.scores[queries, : self.depth]

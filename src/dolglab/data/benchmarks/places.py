@@ -306,8 +306,8 @@ class PlaceMeasure(FirstAnswersMeasure):
     name = ""
 
     def __init__(self, kappas: Sequence[int] = KAPPAS, maps: bool = False) -> None:
-        self.kappas, self.maps = tuple(kappas), maps
-        self.depth = max(kappas)
+        self.kappas, self.maps = tuple(map(int, kappas)), bool(maps)
+        self.depth = max(self.kappas)
 
     @property
     def difficulties(self) -> tuple[Difficulty, ...]:
@@ -328,6 +328,10 @@ class PlaceMeasure(FirstAnswersMeasure):
                 ]
             )
         return Figures({name: mean_scores(own) for name, own in values.items()})
+
+    def settings(self) -> dict[str, object]:
+        """The k, and whether there is mAP@k."""
+        return {"kappas": self.kappas, "maps": self.maps}
 
 
 def _padded(hits: BoolArray, k: int) -> BoolArray:

@@ -72,7 +72,7 @@ class ProductMeasure:
     depth = 1
 
     def __init__(self, kappas: Sequence[int] = KAPPAS) -> None:
-        self.kappas = tuple(kappas)
+        self.kappas = tuple(map(int, kappas))
 
     @property
     def difficulties(self) -> tuple[Difficulty, ...]:
@@ -91,3 +91,7 @@ class ProductMeasure:
 
     def submission(self, ranking: Ranking) -> None:
         """There is none."""
+
+    def settings(self) -> dict[str, object]:
+        """The k of recall@k."""
+        return {"kappas": self.kappas}

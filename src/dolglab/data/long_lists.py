@@ -1,0 +1,96 @@
+"""Arrays put together from parts that may come to more than memory, which then lie in a temporary file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from itertools import chain
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+# Bytes up to which an array is held in memory, and rows that are worked on at a time.
+IN_MEMORY, BLOCK = 64 * 2**20, 1_000_000
+# 2**64 over the golden ratio: what it multiplies is spread over all bits.
+SPREAD = np.uint64(0x9E3779B97F4A7C15)
+
+
+def put_together(parts: Iterable[NDArray[Any]], kind: DTypeLike, in_memory: int = IN_MEMORY) -> NDArray[Any]:
+    """Parts, (n,) each, one behind the other: of that `kind`, names as wide as the widest.
+
+    In memory or, beyond `in_memory` bytes, mapped from a temporary file that goes with the array: the system lets go of
+    what is not used.
+
+    >>> put_together([np.array([b"a"]), np.array([b"bcd", b""])], "S1").tolist()
+    [b'a', b'bcd', b'']
+    """
+    parts, held, size = iter(parts), [np.empty(0, kind)], 0
+    for part in parts:
+        held.append(part)
+        size += part.nbytes
+        if size > in_memory:
+            return _spooled(chain(held, parts))
+    return np.concatenate(held)
+
+
+def _spooled(parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    """Parts in a temporary file, mapped."""
+    kind, rows = np.dtype("S1"), 0
+    with ExitStack() as files:
+        file = files.enter_context(tempfile.TemporaryFile())
+        for part in parts:
+            if not rows:
+                kind = part.dtype
+            elif part.dtype.itemsize > kind.itemsize:
+                # All that is there is written anew.
+                before = _mapped(file, kind, rows)
+                file, kind = files.enter_context(tempfile.TemporaryFile()), part.dtype
+                for block in blocks(before):
+                    file.write(block.astype(kind).tobytes())
+            file.write(part.astype(kind).tobytes())
+            rows += len(part)
+        return _mapped(file, kind, rows)
+
+
+def _mapped(file: IO[bytes], kind: np.dtype[Any], rows: int) -> NDArray[Any]:
+    """What was written to a file, which may be closed then."""
+    file.flush()
+    return np.asarray(np.memmap(file, kind, "r+", shape=rows))
+
+
+def blocks(array: NDArray[Any], rows: int = BLOCK) -> Iterator[NDArray[Any]]:
+    """So many rows at a time."""
+    for start in range(0, len(array), rows):
+        yield array[start : start + rows]
+
+
+def repeated_names(names: NDArray[np.bytes_]) -> list[bytes]:
+    """Names that come more than once, in their order; 8 bytes a name are sorted."""
+    hashes = put_together(map(_hashes, blocks(names)), np.uint64)
+    hashes.sort()
+    twice = put_together((later[later == before] for before, later in _neighbours(hashes)), np.uint64)
+    if not len(twice):
+        return []
+    # Names of one hash are few, and may differ.
+    alike, counts = np.unique(
+        np.concatenate([block[np.isin(_hashes(block), twice)] for block in blocks(names)]), return_counts=True
+    )
+    return alike[counts > 1].tolist()
+
+
+def _neighbours(array: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Blocks of all rows but the last, and of those behind them."""
+    return zip(blocks(array[:-1]), blocks(array[1:]), strict=True)
+
+
+def _hashes(names: NDArray[np.bytes_]) -> NDArray[np.uint64]:
+    """64 bits of each name, (n,)."""
+    words = -(-names.dtype.itemsize // 8)
+    padded = np.ascontiguousarray(names.astype(f"S{8 * words}")).view(np.uint64).reshape(len(names), words)
+    found = np.zeros(len(names), np.uint64)
+    for column in padded.T:
+        found = (found ^ column) * SPREAD
+        found ^= found >> np.uint64(32)
+    return found
