@@ -6,11 +6,15 @@ What people use is imported from here: `from dolglab import DOLG, Backbone`. Tor
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dolglab.version import __version__ as __version__
+
+if sys.platform == "win32":
+    raise ImportError("DOLG Lab runs on Linux and macOS; on Windows, run it in WSL 2 (docs/install.md)")
 
 if TYPE_CHECKING:
     from dolglab.contracts import Colour, Decoding

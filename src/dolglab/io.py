@@ -24,7 +24,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # Errors of a disk or of a network file system that may pass.
-TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EREMOTEIO})
+TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN})
+# macOS has no such error.
+TRANSIENT |= {errno.EREMOTEIO} if hasattr(errno, "EREMOTEIO") else set()
 TRIES, PAUSE = 3, 0.1  # seconds
 # The end of a name that is aside, and of SQLite's files beside one: whose machine and process it is.
 ASIDE = re.compile(r"\.([0-9a-f]{8})-(\d+)\.part(-journal|-wal|-shm)?$")

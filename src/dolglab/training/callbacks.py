@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import resource
 import signal
+import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -226,7 +227,9 @@ class Throughput(Callback):
         if pl_module.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(pl_module.device)
         else:
-            peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            # Bytes on macOS, kilobytes elsewhere.
+            unit = 1 if sys.platform == "darwin" else 1024
+            peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         pl_module.log("train/memory_gib", peak / 2**30, batch_size=1)
 
 
