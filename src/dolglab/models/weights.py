@@ -149,5 +149,5 @@ def _is_plain(value: Tensor) -> bool:
     """Whether a tensor has all of its values in memory, as real numbers."""
     if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_complex():
         return False
-    # One value spread over a large shape would become as many.
+    # A single value expanded to a large shape would need the memory of that shape.
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
