@@ -41,7 +41,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Audit:
-    """Overlaps of training images (`gallery`) with benchmarks; landmarks with `images` overlaps or more are excluded."""
+    """Overlaps of training images (`gallery`) with benchmarks; landmarks with `images` overlaps are to be excluded."""
 
     training: TrainingSet
     gallery: Benchmark

@@ -168,7 +168,7 @@ class StopOnSignal(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write the checkpoint after an optimizer step; after an epoch's last step, validation and its own come first."""
+        """Write the checkpoint after an optimizer step, but let an epoch's last step validate and save first."""
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
         due = trainer.world_size == 1 or self.step % AGREE_EVERY == 0
         if stepped and due and not trainer.is_last_batch and self._agreed(trainer):
