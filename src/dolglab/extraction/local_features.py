@@ -56,7 +56,8 @@ class NetworkLocalFeatures:
             raise UserError(f"{model.backbone.name} has no local features: use features=rootsift")
         if max_features < 1 or not 0 <= overlap <= 1:
             raise UserError(
-                f"features.max_features must be at least 1 and .overlap from 0 to 1, not {max_features} and {overlap}"
+                "features.max_features must be at least 1 and features.overlap from 0 to 1, "
+                f"not {max_features} and {overlap}"
             )
         self.model = model
         self.scales = tuple(float(scale) for scale in scales)

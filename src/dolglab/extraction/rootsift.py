@@ -40,7 +40,8 @@ class RootSIFT:
     ) -> None:
         if max_features < 1 or contrast < 0:
             raise UserError(
-                f"features.max_features must be at least 1 and .contrast at least 0, not {max_features} and {contrast}"
+                "features.max_features must be at least 1 and features.contrast at least 0, "
+                f"not {max_features} and {contrast}"
             )
         self.max_features = max_features
         self.contrast = float(contrast)
