@@ -241,7 +241,7 @@ def test_a_name_that_is_none_lists_what_there_is() -> None:
         load_network("somewhere:else")
     with pytest.raises(UserError, match=r"model\.source"):
         load_network(None)
-    with pytest.raises(UserError, match=r"model\.size goes with timm"):
+    with pytest.raises(UserError, match=r"model\.size is only for timm"):
         load_network("cosplace:a.pth", size=[2, 2])
 
 
