@@ -54,7 +54,7 @@ class Spatial:
         limits = self.residual > 0, 0 < self.ratio <= 1, -1 <= self.least <= 1
         if min(self.depth, self.iterations) < 1 or not all(limits):
             raise UserError(
-                "rerank needs depth and iterations of at least 1, residual above 0, ratio in (0, 1], least in [-1, 1]"
+                "rerank.depth and .iterations must be at least 1, residual above 0, ratio in (0, 1], least in [-1, 1]"
             )
 
     def __call__(self, shortlist: Shortlist) -> IntArray:
