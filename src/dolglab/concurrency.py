@@ -1,4 +1,4 @@
-"""Work shared over processes (`process_map`) or threads (`prefetch_map`); results come in the order of the jobs."""
+"""Distribute work over processes (`process_map`) or threads (`prefetch_map`); results are in the order of the jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 def resolve_workers(workers: int | None) -> int:
-    """So many, or all cores for None. Raises UserError for what is no whole number above 0."""
+    """`workers`, or the number of cores for None. Raises UserError unless it is a whole number above 0."""
     if workers is None:
         return os.cpu_count() or 1
     if not isinstance(workers, int) or workers < 1:
@@ -33,7 +33,7 @@ def resolve_workers(workers: int | None) -> int:
 
 
 def available_cores() -> int:
-    """The cores that this process may use, or as many as OMP_NUM_THREADS says."""
+    """The number of cores that this process may use, or OMP_NUM_THREADS if it is set."""
     stated = os.environ.get("OMP_NUM_THREADS", "")
     if stated.isdecimal() and int(stated):
         return int(stated)
@@ -41,18 +41,18 @@ def available_cores() -> int:
 
 
 def available_memory(root: Path = Path("/")) -> float:
-    """Bytes that this process may still take, of the machine's and of its container's; infinite where none says so.
+    """Bytes that this process can still allocate, by the limits of machine and container; infinite if none is known.
 
     Args:
-        root: where Linux's `proc` and `sys` are.
+        root: the folder that contains Linux's `proc` and `sys`.
     """
     found = []
     with suppress(OSError):
         found += [1024 * int(kb) for kb in re.findall(r"MemAvailable:\s+(\d+) kB", (root / "proc/meminfo").read_text())]
-    # No number is no limit.
+    # A value that is not a number means no limit.
     with suppress(OSError, ValueError):
         limit, taken = (int((root / "sys/fs/cgroup" / name).read_text()) for name in ("memory.max", "memory.current"))
-        # Of what is taken, files are given back for the asking.
+        # Memory used for cached files can be reclaimed.
         files = re.findall(r"active_file (\d+)", (root / "sys/fs/cgroup/memory.stat").read_text())
         found.append(max(0, limit - taken + sum(map(int, files))))
     return min(found, default=math.inf)
@@ -68,13 +68,13 @@ def process_map(
     """The results of `work`, a function at the top of a module, with a progress bar on a terminal.
 
     Args:
-        workers: processes, no more than there are jobs; with one, this process itself does the work.
-        description: names the bar.
-        initializer: called in each process first.
+        workers: number of processes, at most one per job; with one, this process itself does the work.
+        description: label of the progress bar.
+        initializer: called first in each process.
 
-    Raises UserError where a worker was killed.
+    Raises UserError if a worker was killed.
     """
-    # For this alone: rankings, which take `prefetch_map` from here, do without it.
+    # Imported here, because rankings use only `prefetch_map` and do not need it.
     from rich.progress import track
 
     bar = partial(track, description=description, total=len(jobs), transient=True, disable=not sys.stdout.isatty())
@@ -87,8 +87,8 @@ def process_map(
         yield from bar(pool.map(work, jobs))
     except BrokenProcessPool:
         raise UserError(
-            f"{description}: a worker was killed, perhaps for want of memory: the same command goes on, take fewer "
-            "workers"
+            f"{description}: a worker was killed, perhaps because memory ran out: the same command continues, use "
+            "fewer workers"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -101,7 +101,7 @@ def _start_worker(initializer: Callable[[], None] | None) -> None:
 
 
 def exit_with_parent() -> None:
-    """For a thread of a worker: end the worker with its parent. It would otherwise work on, or wait for ever."""
+    """For a thread of a worker: end the worker when its parent ends. Otherwise it would continue, or wait forever."""
     parent = parent_process()
     if parent is not None:
         parent.join()
@@ -115,16 +115,16 @@ def prefetch_map(
     ahead: int,
     initializer: Callable[[], None] | None = None,
 ) -> Generator[tuple[Job, Result]]:
-    """Each job with its result, computed in threads a little ahead of whoever takes them.
+    """Each job with its result, computed in threads a little ahead of the consumer.
 
     >>> list(prefetch_map(len, ["a", "bc"], threads=2, ahead=1))
     [('a', 1), ('bc', 2)]
 
     Args:
-        jobs: asked for one by one, in the caller's thread.
-        threads: that work.
-        ahead: jobs that are under way, or done and not yet taken.
-        initializer: called in each thread first.
+        jobs: consumed one by one, in the caller's thread.
+        threads: number of working threads.
+        ahead: number of jobs that are in progress, or done and not yet consumed.
+        initializer: called first in each thread.
     """
     with ThreadPoolExecutor(threads, initializer=initializer) as pool:
         pending: deque[tuple[Job, Future[Result]]] = deque()

@@ -1,4 +1,4 @@
-"""The named things that pass between rooms; the one module that every room may import."""
+"""The data types that packages exchange; the only module that every package may import."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dolglab.errors import UserError
 
 if TYPE_CHECKING:
-    # Rooms that run no network import this module, and do without torch.
+    # Packages that run no network import this module, and need no torch.
     import torch
     from jaxtyping import Float, Int, UInt8
     from torch import Tensor
@@ -26,14 +26,14 @@ ScalePooling = Literal["mean", "max"]
 Orientation = Literal["exif", "ignore"]
 Colour = Literal["srgb", "ignore"]
 Decoding = Literal["full", "scaled"]
-# Pixels of the longer side that photos are shrunk to for a network that does not say otherwise.
+# Default size in pixels to which the longer side of photos is shrunk.
 DEFAULT_SIDE = 1024
-# What tells an image, as it is described, from others: bytes of its file, and a hash of them with its crop.
+# Identifies an image as it is described: the size of its file, and a hash of its bytes and its crop.
 IMAGE_KEY = np.dtype([("bytes", "<i8"), ("hash", "<u8")])
-# What describes photos of a library: this machine, or the nodes of a Ray cluster.
+# Where photos of a library are described: on this machine, or on the nodes of a Ray cluster.
 Engine = Literal["local", "ray"]
-# What a benchmark has figures for: the difficulties of Revisited Oxford and Paris, the halves of GLDv2's solutions, or
-# groups of queries and names of figures, of which "all" goes without saying.
+# A benchmark's sets of figures: the difficulties of Revisited Oxford and Paris, the parts of GLDv2's solutions, or
+# groups of queries and names of figures; "all" is not printed.
 Difficulty = str
 DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard")
 USAGES: tuple[Difficulty, ...] = ("public", "private")
@@ -41,12 +41,12 @@ USAGES: tuple[Difficulty, ...] = ("public", "private")
 
 @dataclass(frozen=True)
 class ExtractionProtocol:
-    """How images are described with a network where nobody says otherwise: what it was published or tested with.
+    """The default way to describe images with a network: how it was published or tested.
 
     Attributes:
         scales, resize, scale_pooling: see `Extractor`.
-        max_side: pixels that an image's longer side is shrunk to first; None leaves images as they are.
-        note: where the network is from and what it takes, on one line for result cards.
+        max_side: the size in pixels to which an image's longer side is shrunk first; None does not shrink.
+        note: origin and input of the network, on one line for result cards.
     """
 
     scales: tuple[float, ...]
@@ -70,23 +70,23 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, position: int) -> str:
-        """The name a person would look for: a path relative to the root."""
+        """The image's name: a path relative to the root."""
         ...
 
     def size(self, position: int) -> int:
-        """How many bytes the encoded image has; 0 where it is not there."""
+        """The size of the encoded image in bytes; 0 if it is missing."""
         ...
 
     def read(self, position: int) -> bytes:
-        """The encoded bytes. Raises OSError when they cannot be read."""
+        """The encoded bytes. Raises OSError if they cannot be read."""
         ...
 
 
 @dataclass(frozen=True)
 class Features:
-    """Two feature maps of one batch, in the roles they play in the network.
+    """The local and the global feature map of a batch.
 
-    `token` is a transformer's class token beside the global map; None where there is none.
+    `token` is the class token of a transformer, or None.
     """
 
     local: Float[Tensor, "b c1 h1 w1"]
@@ -96,7 +96,7 @@ class Features:
 
 @dataclass(frozen=True)
 class LocalMaps:
-    """Local features of one batch on their grid: L2-normalised, and how much attention each place deserves (from 0)."""
+    """Local features of one batch on a grid: L2-normalised features, and attention scores from 0."""
 
     features: Float[Tensor, "b d h w"]
     scores: Float[Tensor, "b 1 h w"]
@@ -106,8 +106,8 @@ class LocalMaps:
 class LocalFeatures:
     """Local features of one image, strongest first.
 
-    `keypoints` are x, y in pixels of the image as it was described (cropped and shrunk, not rescaled), of that `shape`
-    (height, width); `sizes` the sides of the patches described, in the same pixels; `descriptors` are L2-normalised.
+    `keypoints` are x, y in pixels of the described image (cropped and shrunk, but not rescaled), whose height and width
+    are `shape`; `sizes` are the sides of the patches in the same pixels; `descriptors` are L2-normalised.
     """
 
     keypoints: FloatArray
@@ -121,16 +121,16 @@ class LocalFeatures:
 
 
 def no_features(position: int) -> LocalFeatures:
-    """What stands where nobody asked for local features."""
-    raise RuntimeError(f"nobody asked for the local features of image {position}")
+    """Used in place of `features` if no local features were requested."""
+    raise RuntimeError(f"the local features of image {position} were not requested")
 
 
 @dataclass(frozen=True)
 class ExtractedFeatures:
-    """What there is of a set of images: which of them, those that could not be read, and what one took.
+    """The features of a set of images: which are available, which could not be read, and the cost per image.
 
-    `descriptors` are (images, D) where there are any, `features` gives the local features of the image at a position;
-    `seconds` and `bytes` are means over images, and `stages` is what a result card says.
+    `descriptors` are (images, D) if there are any; `features` returns the local features of the image at a position;
+    `seconds` and `bytes` are means over images, and `stages` is the description for result cards.
     """
 
     available: BoolArray
@@ -146,8 +146,8 @@ class ExtractedFeatures:
 class Shortlist:
     """A query's first answers, for a re-ranker: gallery positions, best first, and their scores, (k,) each.
 
-    `query_descriptor` is (D,) and `descriptors` are those of the answers, (k, D). `local` gives the local features of
-    the image at a position of the benchmark's images, the query's own being `query_image`.
+    `query_descriptor` is (D,) and `descriptors` are those of the answers, (k, D). `local` returns the local features of
+    the image at a position of the benchmark's images; the query's position is `query_image`.
     """
 
     query_image: int
@@ -163,7 +163,7 @@ class Shortlist:
 
 @runtime_checkable
 class Reranker(Protocol):
-    """Orders the `depth` first answers of a query anew; `local` says whether it asks for their local features."""
+    """Reorders the first `depth` answers of a query; `local` says whether it needs local features."""
 
     depth: int
     local: bool
@@ -173,7 +173,7 @@ class Reranker(Protocol):
         ...
 
     def config(self) -> dict[str, object]:
-        """What decides the order, in plain values."""
+        """Everything that affects the order, as plain values."""
         ...
 
 
@@ -273,13 +273,13 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Ranked:
-    """What is kept of rankings of a gallery, one a query, too long to be kept whole.
+    """The parts of the gallery's rankings, one per query, that are kept; whole rankings would be too long.
 
     Attributes:
-        top_k: (Q, k) gallery positions, best first; -1 where there is no further image.
-        scores: (Q, k) float32, -inf where there is none.
-        ground_truth_ids: for each query, gallery positions that its ground truth speaks of.
-        ranks: for each of `ground_truth_ids` its 0-based rank in the whole ranking; -1 where it is not in it.
+        top_k: (Q, k) gallery positions, best first; -1 if there are no more images.
+        scores: (Q, k) float32; -inf if there are no more images.
+        ground_truth_ids: for each query, the gallery positions in its ground truth.
+        ranks: for each of `ground_truth_ids` its 0-based rank in the whole ranking, or -1 if it is not ranked.
     """
 
     top_k: IntArray
@@ -292,7 +292,7 @@ class Ranked:
 
 
 class Scores(TypedDict):
-    """One difficulty's figures: mean AP, AP per query (NaN where left out), mean precision at each k."""
+    """One difficulty's figures: mean AP, AP per query (NaN if left out), mean precision at each k."""
 
     map: float
     ap: NDArray[np.float64]
@@ -304,11 +304,11 @@ Evaluation = dict[Difficulty, Scores]
 
 @dataclass(frozen=True)
 class Figures:
-    """What a benchmark's rankings are worth.
+    """The figures of a benchmark's rankings.
 
     `answers` are those of recognition: (query, landmark, score), for the queries that have one. `curves` are the mean
-    interpolated precision at recall 0, 0.01, ..., 1, where the measure is about that. `notes` say what was chosen for
-    the figures, to be printed beside them.
+    interpolated precision at recall 0, 0.01, ..., 1, if the measure has it. `notes` describe choices that affect the
+    figures; they are printed beside them.
     """
 
     evaluation: Evaluation
@@ -320,29 +320,29 @@ class Figures:
 
 @runtime_checkable
 class Measure(Protocol):
-    """What the rankings of a benchmark are worth; each benchmark brings its own."""
+    """Computes the figures of a benchmark's rankings; each benchmark brings its own measure."""
 
-    # What its figures are called; empty where the benchmark's `difficulties` are names of figures, such as recall@1.
+    # The name of its figures; empty if the benchmark's `difficulties` are names of figures, such as recall@1.
     name: str
-    # How many of a query's first answers it looks at.
+    # The number of first answers of a query that it uses.
     depth: int
 
     def ground_truth_ids(self, truth: GroundTruth) -> tuple[IntArray, ...]:
-        """For each query the gallery positions whose ranks in the whole ranking `figures` asks for."""
+        """For each query the gallery positions whose ranks in the whole ranking `figures` needs."""
         ...
 
     def figures(self, truth: GroundTruth, rankings: Mapping[Difficulty, Ranked]) -> Figures:
-        """The figures of a benchmark's rankings, which may be another at each difficulty."""
+        """The figures of a benchmark's rankings; there may be a different ranking for each difficulty."""
         ...
 
     def submission(self, ranking: Ranking) -> str | None:
-        """The text of the file that the benchmark's organisers take; None where they take none."""
+        """The text of the submission file for the benchmark's organisers, or None."""
         ...
 
     def settings(self) -> Mapping[str, object]:
-        """Its constructor's arguments, arrays or what numpy makes arrays of; kept beside rankings, to verify figures.
+        """Its constructor's arguments as arrays or values that numpy converts; stored with rankings to verify figures.
 
-        The constructor takes them as arrays too.
+        The constructor must also accept them as arrays.
         """
         ...
 
@@ -352,13 +352,12 @@ class Benchmark:
     """Images with queries and ground truth.
 
     The first `num_gallery` images of `source` are the gallery; `queries` are the positions of the query
-    images, which may lie in the gallery (then each query is junk to itself). `boxes` are the queries' crop
-    boxes x1, y1, x2, y2 in pixels, NaN where there is none. `difficulties` are those that mean something; `release`
-    says which release of the photographs it is, where that is known; `notes` what sets it apart from the published
-    benchmark, to be printed beside every figure of it. `measure` says what its rankings are worth;
-    `gallery_is_training` that the gallery is the training set, as in GLDv2's recognition. `protocol` says in words, by
-    topic, by which rules the figures are made (measure, images, ties, what is left out); it is printed and kept with
-    them. `orientation` is how photographs are turned where the benchmark says so itself.
+    images, which may be in the gallery (then each query is junk to itself). `boxes` are the queries' crop boxes x1, y1,
+    x2, y2 in pixels, NaN if there is none. `difficulties` are those that are defined; `release` names the release of
+    the photographs, if known; `notes` describe differences from the published benchmark and are printed beside every
+    figure. `measure` computes its figures; `gallery_is_training` says that the gallery is the training set, as in
+    GLDv2's recognition. `protocol` describes the rules in words, by topic (measure, images, ties, what is left out); it
+    is printed and kept with the figures. `orientation` is how photographs are turned, if the benchmark defines it.
     """
 
     name: str
@@ -381,11 +380,11 @@ class Benchmark:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking(Figures):
-    """What a benchmark run gave: its figures and the head of each query's ranking.
+    """The result of a benchmark run: its figures and the first answers of each query.
 
-    `notes` say also what sets the figures apart from others of the benchmark, `stages` what made and ranked the
-    descriptors, `costs` what that took (seconds an image and a query, bytes an image) and the descriptors' length;
-    `before` are the answers before re-ranking. `rankings` are what the measure made the figures of.
+    `notes` also describe what distinguishes the figures from others of the benchmark; `stages` describe the computation
+    and ranking of descriptors; `costs` are seconds per image and query, bytes per image, and the descriptors' length;
+    `before` are the answers before re-ranking. `rankings` are those from which the measure computed the figures.
     """
 
     benchmark: Benchmark

@@ -1,4 +1,4 @@
-"""What ends a command without a traceback: a person's mistake, in one line that can name many; `| head`, in none."""
+"""Errors that end a command without a traceback: a user's mistake with one line, a closed pipe with none."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from contextlib import contextmanager
 
 
 class UserError(ValueError):
-    """Something a person must mend: entry points print its one line and exit with code 2, without a traceback."""
+    """A mistake that the user can correct: commands print its one line and exit with code 2, without a traceback."""
 
 
 def os_error_text(error: OSError) -> str:
-    """What a disk or the system did not allow, on one line."""
+    """An error of the disk or the system, on one line."""
     return f"{error.filename or 'a file'}: {error.strerror or error}"
 
 
 def pluralize(number: int, noun: str) -> str:
-    """A number with its noun, which takes an s but for one."""
+    """A number with its noun, in the plural unless the number is 1."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def truncate_list(names: Sequence[str], most: int = 3) -> str:
-    """The first names, and how many there are beyond."""
+    """The first names, and the number of the others."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 @contextmanager
 def quiet_broken_pipe() -> Iterator[None]:
-    """Around a command: it ends with exit code 1 and without a word where the reader of its output goes, as `head`."""
+    """Run a command so that it ends silently with exit code 1 if a reader of its output, such as `head`, is gone."""
     try:
         try:
             yield
         except SystemExit:
             sys.stdout.flush()
             raise
-        # What the interpreter would flush, and complain about, after the end.
+        # Otherwise the interpreter would flush at the end, and complain.
         sys.stdout.flush()
     except BrokenPipeError:
         if not reader_gone():
@@ -47,7 +47,7 @@ def quiet_broken_pipe() -> Iterator[None]:
 
 
 def reader_gone() -> bool:
-    """Whether nobody reads standard output or error any more; what is still printed there is dropped from then on."""
+    """Whether nobody reads standard output or error any more; if so, further output is dropped."""
     streams = select.poll()
     for number in (1, 2):
         streams.register(number, 0)

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read again after passing errors, and held by one process at a time."""
+"""Files: atomic writes, reads that are repeated after temporary errors, and locks between processes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ from dolglab.errors import UserError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Errors of a disk or of a network file system that may pass.
-TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EREMOTEIO})
+# Errors of a disk or of a network file system that may be temporary.
+TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN})
+# macOS has no such error.
+TRANSIENT |= {errno.EREMOTEIO} if hasattr(errno, "EREMOTEIO") else set()
 TRIES, PAUSE = 3, 0.1  # seconds
-# The end of a name that is aside, and of SQLite's files beside one: whose machine and process it is.
+# The suffix of temporary names, and of SQLite's files beside them: the machine and process that made them.
 ASIDE = re.compile(r"\.([0-9a-f]{8})-(\d+)\.part(-journal|-wal|-shm)?$")
 _HOST = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
 _SWEPT: set[Path] = set()
@@ -34,18 +36,18 @@ _SWEPT: set[Path] = set()
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Where to write what is to stand at `path`, a file or a folder: renamed into place when the block ends well.
+    """A temporary path for writing a file or folder, which is renamed to `path` if the block succeeds.
 
-    A reader meets what stood there or the whole, after a power cut too; a block that fails leaves what stood there, and
-    nothing else. What a killed process left is swept by the next one that writes into the same folder. The folders
-    above are made as needed. What stands at `path` already must be a file, or a folder without anything in it.
+    A reader finds the old content or the complete new one, even after a power cut. If the block fails, the old content
+    stays, and nothing else is left. The next process that writes into the same folder removes what killed processes
+    left. Parent folders are created. An existing `path` must be a file or an empty folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
     aside = aside_of(path)
     try:
         yield aside
-        # Of a folder the files in it; what lies deeper are thousands of photos that can be made again.
+        # Of a folder only its own files: deeper ones are thousands of photos that can be made again.
         for written in aside.iterdir() if aside.is_dir() else (aside,):
             if written.is_file():
                 fsync(written)
@@ -56,12 +58,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def aside_of(path: Path) -> Path:
-    """Where this process writes what is to stand at `path`."""
+    """The temporary path at which this process writes the content of `path`."""
     return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.part")
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes of this machine left aside in a folder; once a process."""
+    """Remove temporary files that killed processes of this machine left in a folder; once per process."""
     if folder in _SWEPT:
         return
     _SWEPT.add(folder)
@@ -77,7 +79,7 @@ def _is_alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        # Another user's.
+        # A process of another user.
         return True
     return True
 
@@ -105,7 +107,7 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    """Rows as csv, a line each.
+    """Rows as CSV, one line each.
 
     >>> csv_text([("id", "score"), ("a,b", 1)])
     'id,score\\n"a,b",1\\n'
@@ -116,7 +118,7 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """A file's bytes. Raises OSError, also for a pipe or a device, which may keep the reader waiting, or never end."""
+    """A file's bytes. Raises OSError, also for pipes and devices, which could block or never end."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except ValueError as error:
@@ -128,7 +130,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def fsync(path: Path) -> None:
-    """Have a file, or a folder's names, on the disk itself, where a power cut leaves it."""
+    """Flush a file, or a folder's entries, to the disk, so that they survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -143,7 +145,7 @@ def sha256_of(path: Path) -> str:
 
 
 def file_name(benchmark: str) -> str:
-    """A benchmark's name as that of its files.
+    """A benchmark's name as a file name.
 
     >>> file_name("photos/paris")
     'photos_paris'
@@ -152,7 +154,7 @@ def file_name(benchmark: str) -> str:
 
 
 def is_utf8(name: str) -> bool:
-    r"""Whether a name, as the system gives it, is Unicode: other bytes come as lone surrogates.
+    r"""Whether a file name is valid UTF-8; Python represents other bytes as lone surrogates.
 
     >>> is_utf8("été.jpg"), is_utf8("\udcff.jpg")
     (True, False)
@@ -161,9 +163,9 @@ def is_utf8(name: str) -> bool:
 
 
 def retry_io(operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """What `operation` returns, called again where the disk or the network behind it failed for a moment.
+    """The result of `operation`, which is repeated after temporary errors of the disk or the network.
 
-    Raises OSError when it keeps failing, and at once where the file is not there or may not be read.
+    Raises OSError if it keeps failing, and at once if the file does not exist or may not be read.
     """
     for _ in range(TRIES - 1):
         try:
@@ -175,16 +177,16 @@ def retry_io(operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     return operation(*args, **kwargs)
 
 
-# Not the library filelock: it does not tell a disk without locks from a folder that cannot be written, holds marker
-# files that outlive a killed process where there is no flock, and before version 4 lets a fork keep the lock.
+# The library filelock is not used: it does not distinguish a disk without locks from a folder that cannot be written,
+# leaves marker files of killed processes where there is no flock, and before version 4 a fork keeps the lock.
 _HELD: dict[Path, int] = {}
 
 
 def acquire(path: Path, seconds: float = 0.0, needed: bool = False) -> bool:
-    """Hold the file at `path`, made as needed, until this process ends or releases it; its forks do not hold it.
+    """Lock the file at `path`, creating it if needed, until this process ends or releases it; forks do not inherit it.
 
-    True where this process holds it already; False where another one does, still after so many `seconds`. On a disk
-    without locks nothing is refused, unless the lock is `needed`: then that is a UserError.
+    Returns True also if this process holds it already, and False if another process still holds it after `seconds`. On
+    a disk without locks it returns True, or raises UserError if the lock is `needed`.
     """
     if is_held(path):
         return True
@@ -209,21 +211,21 @@ def is_held(path: Path) -> bool:
 
 
 def release(path: Path) -> None:
-    """Let go of a file."""
+    """Release the lock of a file."""
     os.close(_HELD.pop(path.absolute()))
 
 
 def release_all() -> None:
-    """Let go of every file."""
+    """Release the locks of all files."""
     for path in list(_HELD):
         release(path)
 
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder, made as needed, while it is prepared; the lock goes with the process, however it ends.
+    """Lock a folder, creating it if needed, while it is prepared; the lock ends with the process, however it ends.
 
-    Raises UserError where it is held already, by this process too, where nothing can be written, and on a disk without
+    Raises UserError if it is already locked, also by this process, if it cannot be written, and on a disk without
     locks.
     """
     lock = folder / ".preparing.lock"
@@ -252,5 +254,5 @@ def _lock(handle: int, path: Path, needed: bool) -> bool:
     return True
 
 
-# A fork that kept the handles would hold the locks beyond its parent's end.
+# A fork that kept the handles would hold the locks after its parent has ended.
 os.register_at_fork(after_in_child=release_all)

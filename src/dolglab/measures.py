@@ -1,4 +1,4 @@
-"""What rankings are worth: average precision by the rules of Revisited Oxford and Paris and of GLDv2; curves."""
+"""Measures of rankings: average precision by the rules of Revisited Oxford and Paris and of GLDv2; curves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dolglab.errors import UserError
 
 
 def ranks_in(ranking: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The 0-based rank of each wanted position in a list of them, best first; -1 for those that are not in it.
+    """The 0-based rank of each wanted position in `ranking`, best first; -1 for positions that are not in it.
 
     >>> ranks_in(np.array([7, 3, 5]), np.array([5, 7, 1])).tolist()
     [2, 0, -1]
@@ -26,17 +26,17 @@ def ranks_in(ranking: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[n
 
 
 def check_distinct(ranking: NDArray[np.int64], query: int) -> None:
-    """Raise UserError where a ranking names an image twice; positions below 0 are no images."""
+    """Raise UserError if a ranking contains an image twice; positions below 0 are not images."""
     counts = np.bincount(ranking[ranking >= 0])
     if len(counts) and counts.max() > 1:
         raise UserError(f"the ranking of query {query} (from 0) names image {counts.argmax()} {counts.max()} times")
 
 
 def average_precision(ranks: NDArray[np.int64], positives: int) -> float:
-    """Area under the precision-recall curve, by trapezoids.
+    """Area under the precision-recall curve, by the trapezoidal rule.
 
-    `ranks` are the ascending 0-based ranks of the positives found, ignored images taken out of the list;
-    `positives` is how many exist, found or not.
+    `ranks` are the ascending 0-based ranks of the positives found, in the list without ignored images; `positives` is
+    the number of positives, found or not.
     """
     found = np.arange(len(ranks))
     before = np.where(ranks > 0, found / np.maximum(ranks, 1), 1.0)
@@ -45,7 +45,7 @@ def average_precision(ranks: NDArray[np.int64], positives: int) -> float:
 
 
 def precision_at(ranks: NDArray[np.int64], kappas: Sequence[int]) -> NDArray[np.float64]:
-    """Precision among the first k images, k at most the rank of the last positive (the published rule)."""
+    """Precision among the first k images; k is at most the rank of the last positive (the published rule)."""
     if not len(ranks):
         return np.zeros(len(kappas))
     cut = np.minimum(np.asarray(kappas), ranks[-1] + 1)
@@ -58,16 +58,17 @@ def revisited_evaluation(
     """Easy, Medium and Hard figures of a ranking.
 
     Args:
-        ranks: (queries, gallery) gallery positions, best first; a shorter list leaves its missing positives
-            unfound.
+        ranks: (queries, gallery) gallery positions, best first; positives missing from a shorter list count as not
+            found.
         ground_truth: positives and junk of every query.
-        kappas: the k of mP@k.
+        kappas: the values of k in mP@k.
 
     Returns:
-        For each of easy, medium and hard: `map`, `ap` (one a query, NaN for a query without positives, which
-        is left out of the means) and `mp_at_k` (one a k). Means over no query are NaN.
+        For each of easy, medium and hard: `map`, `ap` (one per query; NaN for a query without positives, which is left
+        out of the means) and `mp_at_k` (one per k). Means over no queries are NaN.
 
-    Raises UserError for another number of queries in `ranks` than in `ground_truth`, and an image named twice.
+    Raises UserError if the numbers of queries in `ranks` and `ground_truth` differ, and for an image that is ranked
+    twice.
     """
     if len(ranks) != len(ground_truth):
         raise UserError(f"{len(ranks)} ranked lists for {len(ground_truth)} queries")
@@ -80,13 +81,13 @@ def revisited_evaluation(
 
 
 def ground_truth_ids_of(ground_truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
-    """For each query the gallery positions that its ground truth speaks of: easy, hard and junk, in this order."""
+    """For each query the gallery positions in its ground truth: easy, hard and junk, in this order."""
     kinds = zip(ground_truth.easy, ground_truth.hard, ground_truth.junk, strict=True)
     return tuple(np.concatenate(parts) for parts in kinds)
 
 
 def positive_ranks(difficulty: Difficulty, ranked: Ranked, ground_truth: GroundTruth) -> list[NDArray[np.int64]]:
-    """For each query the ascending 0-based ranks of the positives found, ignored images taken out of the list.
+    """For each query the ascending 0-based ranks of the positives found, in the list without ignored images.
 
     Raises ValueError for rankings whose labelled images are not `ground_truth_ids_of(ground_truth)`.
     """
@@ -96,25 +97,25 @@ def positive_ranks(difficulty: Difficulty, ranked: Ranked, ground_truth: GroundT
     found = []
     for own, part in zip(ranked.ranks, _positive_parts(difficulty, ground_truth), strict=True):
         positives, ignored = np.sort(own[part]), np.sort(np.delete(own, part))
-        # Those not found, -1, come first; each of the others is lowered by the ignored images ranked before it.
+        # Missing ones (-1) come first; each other rank is reduced by the number of ignored images before it.
         positives, ignored = positives[positives >= 0], ignored[ignored >= 0]
         found.append(positives - np.searchsorted(ignored, positives))
     return found
 
 
 def positive_counts(difficulty: Difficulty, ground_truth: GroundTruth) -> list[int]:
-    """How many positives each query has, found or not."""
+    """The number of positives of each query, found or not."""
     return [part.stop - part.start for part in _positive_parts(difficulty, ground_truth)]
 
 
 def ignored_of(difficulty: Difficulty, ground_truth: GroundTruth) -> list[NDArray[np.int64]]:
-    """For each query the gallery positions that count neither way."""
+    """For each query the gallery positions that are ignored."""
     parts = _positive_parts(difficulty, ground_truth)
     return [np.delete(own, part) for own, part in zip(ground_truth_ids_of(ground_truth), parts, strict=True)]
 
 
 def _positive_parts(difficulty: Difficulty, ground_truth: GroundTruth) -> list[slice]:
-    """Which part of each query's labelled images, easy, hard, junk, is positive; the rest is ignored."""
+    """The part of each query's labelled images (easy, hard, junk) that is positive; the rest is ignored."""
     sizes = [(len(easy), len(hard)) for easy, hard in zip(ground_truth.easy, ground_truth.hard, strict=True)]
     return [
         slice(easy if difficulty == "hard" else 0, easy if difficulty == "easy" else easy + hard)
@@ -123,7 +124,7 @@ def _positive_parts(difficulty: Difficulty, ground_truth: GroundTruth) -> list[s
 
 
 def _scores(ranks: Sequence[NDArray[np.int64]], counts: Sequence[int], kappas: Sequence[int]) -> Scores:
-    """Means over the queries that have positives, from the ranks of those found and how many there are."""
+    """Means over the queries with positives, from the ranks of the positives found and their numbers."""
     pairs = list(zip(ranks, counts, strict=True))
     ap = np.array([average_precision(own, count) if count else np.nan for own, count in pairs], np.float64)
     precision = [precision_at(own, kappas) for own, count in pairs if count]
@@ -136,12 +137,12 @@ def gldv2_map_at_k(predictions: Mapping[str, Sequence[str]], solution: Mapping[s
     """GLDv2 retrieval's mAP@k: precision at each hit among the first k, over min(positives, k).
 
     Args:
-        predictions: for each query its answers, best first. An answer that comes again counts for nothing but keeps its
-            rank; a query without answers scores 0, one that is not in the solution is left out.
+        predictions: for each query its answers, best first. A repeated answer does not count but keeps its rank; a
+            query without answers scores 0; a query that is not in the solution is left out.
         solution: for each query the images that show its landmark.
-        k: how many answers count.
+        k: number of answers that count.
 
-    Raises UserError for no query, or one without positives.
+    Raises UserError for a solution without queries, or with a query without positives.
     """
     if not solution or not all(solution.values()):
         raise UserError("a GLDv2 retrieval solution needs queries, and positives for each")
@@ -158,14 +159,14 @@ def average_precision_at(answers: Sequence[str], positives: Set[str], k: int) ->
 
 
 def global_average_precision(predictions: Mapping[str, tuple[int, float]], solution: Mapping[str, Set[int]]) -> float:
-    """GLDv2 recognition's GAP, or micro-AP: one list of all images' answers, by confidence.
+    """GLDv2 recognition's GAP, or micro-AP: a single list of all images' answers, sorted by confidence.
 
     Args:
-        predictions: for some images a landmark and its score; those that are not in the solution are left out. Equal
-            scores stand in the order of image, then landmark.
-        solution: for each image the landmarks it shows; empty for images of none, for which every answer is wrong.
+        predictions: a landmark and its score for some images; images that are not in the solution are left out. Ties
+            are sorted by image, then landmark.
+        solution: for each image the landmarks it shows; empty if it shows none, so that every answer is wrong.
 
-    Raises UserError for a solution in which no image shows a landmark, or a score that is no number.
+    Raises UserError for a solution in which no image shows a landmark, and for a score that is not a number.
     """
     shown = sum(1 for landmarks in solution.values() if landmarks)
     if not shown:
@@ -178,14 +179,14 @@ def global_average_precision(predictions: Mapping[str, tuple[int, float]], solut
 
 
 def mean_scores(values: NDArray[np.float64], mean: float | None = None) -> Scores:
-    """A figure without mP@k: each query's value, (Q,), NaN where it has none, and their mean, or `mean` instead."""
+    """Scores without mP@k: each query's value, (Q,), NaN if it has none, and their mean, unless `mean` is given."""
     if mean is None:
         mean = float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
     return {"map": mean, "ap": values, "mp_at_k": np.empty(0)}
 
 
 class FirstAnswersMeasure:
-    """What measures share to which only a query's first answers count, and for which nothing is handed in."""
+    """The common part of measures that use only a query's first answers and have no submission file."""
 
     def ground_truth_ids(self, truth: GroundTruth) -> tuple[NDArray[np.int64], ...]:
         """None."""
@@ -227,7 +228,7 @@ class RevisitedMeasure:
 
 
 class GroupedAveragePrecision(RevisitedMeasure):
-    """mAP by trapezoids of positives that are not divided, over all queries and over groups of them.
+    """mAP by the trapezoidal rule, without difficulties, over all queries and over groups of queries.
 
     Args:
         names: what the G figures are called.
@@ -245,7 +246,7 @@ class GroupedAveragePrecision(RevisitedMeasure):
         """Figures and precision-recall curve of each group."""
         ranked = next(iter(rankings.values()))
         ranks, counts = positive_ranks("medium", ranked, truth), np.array(positive_counts("medium", truth))
-        # Queries of other groups are left out as those without positives are.
+        # Queries of other groups are left out like queries without positives.
         own = {name: np.where(members, counts, 0).tolist() for name, members in self.groups.items()}
         evaluation = {name: _scores(ranks, of, self.kappas) for name, of in own.items()}
         curves = {name: mean_precision_at_recalls(ranks, of) for name, of in own.items()}
@@ -261,22 +262,22 @@ STEPS = 100
 
 
 def precision_at_recalls(ranks: NDArray[np.int64], positives: int) -> NDArray[np.float64]:
-    """One query's interpolated precision at recall 0, 0.01, ..., 1, (101,): the highest at that recall or beyond.
+    """One query's interpolated precision at recall 0, 0.01, ..., 1, (101,): the highest at that recall or above.
 
-    `ranks` are the ascending 0-based ranks of the positives found, ignored images taken out of the list; `positives` is
-    how many exist. Recall that was not reached has precision 0; without positives everything is NaN. Manning, Raghavan
-    and Schütze, Introduction to Information Retrieval (2008), section 8.4.
+    `ranks` are the ascending 0-based ranks of the positives found, in the list without ignored images; `positives` is
+    their total number. Precision is 0 at recalls that were not reached; without positives everything is NaN. Manning,
+    Raghavan and Schütze, Introduction to Information Retrieval (2008), section 8.4.
     """
     if not positives:
         return np.full(STEPS + 1, np.nan)
     precision = np.arange(1, len(ranks) + 1) / (ranks + 1)
     highest = np.maximum.accumulate(precision[::-1])[::-1]
-    # Integers, since 0.07 * 100 positives is more than 7 in floating point.
+    # Integers, because 0.07 * 100 is more than 7 in floating point.
     needed = np.maximum(-(-np.arange(STEPS + 1) * positives // STEPS), 1)
     return np.append(highest, 0.0)[np.minimum(needed - 1, len(ranks))]
 
 
 def mean_precision_at_recalls(ranks: Sequence[NDArray[np.int64]], positives: Sequence[int]) -> NDArray[np.float64]:
-    """The mean of `precision_at_recalls` over the queries that have positives, (101,); NaN where none has."""
+    """The mean of `precision_at_recalls` over the queries with positives, (101,); NaN if there are none."""
     curves = [precision_at_recalls(found, count) for found, count in zip(ranks, positives, strict=True) if count]
     return np.mean(curves, axis=0) if curves else np.full(STEPS + 1, np.nan)

@@ -1,4 +1,4 @@
-"""The processes of one run: which of them writes to its folder, and how they end together."""
+"""The processes of one run: which one writes to its folder, and how they end together."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# What lies in a run's folder; the last is held by the process that writes to it.
+# Files of a run's folder; the last is locked by the process that writes there.
 CARD, LAST, LOCK = "card.json", "checkpoints/last.ckpt", ".lock"
 
-# What gloo and NCCL say of a peer that is gone.
+# Messages of gloo and NCCL about a peer that has ended.
 GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
 SECONDS, WATCH = 2.0, "watch of who started this"
-# Set in the environment of a sweep's job.
+# Set in the environment of a sweep's jobs.
 STOP_WITH_PARENT = "DOLG_STOP_WITH_PARENT"
-# Set in the environment of whatever a sweep's launcher starts.
+# Set in the environment of the processes that a sweep's launcher starts.
 STARTER = "DOLG_SWEEP_STARTER"
 PEER_GONE = "another process of this run ended"
 
 
 def main_process() -> bool:
-    """Whether this is the process that writes: Lightning, torchrun and Slurm number them all from 0."""
-    # Loading Lightning to ask it takes seconds, which a command that does without it would spend on stopping.
+    """Whether this is the process that writes, the first one: Lightning, torchrun and Slurm count from 0."""
+    # Lightning is only asked if it is loaded already: importing it takes seconds.
     lightning = sys.modules.get("lightning.fabric.utilities.rank_zero")
     given = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
     rank = lightning.rank_zero_only.rank if lightning else int(next(filter(None, given), 0))
@@ -38,7 +38,7 @@ def main_process() -> bool:
 
 
 def launched() -> dict[str, int]:
-    """`trainer.devices` and `trainer.num_nodes` as torchrun has it, whatever is asked for; nothing without torchrun."""
+    """`trainer.devices` and `trainer.num_nodes` from torchrun, which override the configuration; empty without it."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return {}
     local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
@@ -53,7 +53,7 @@ def distributed() -> bool:
 
 
 def gather_all(value: T) -> list[T]:
-    """The value of each process, by rank, in all of them; all must call it."""
+    """The values of all processes, by rank, in every process; all must call it."""
     if not distributed():
         return [value]
     import torch.distributed as dist
@@ -64,19 +64,19 @@ def gather_all(value: T) -> list[T]:
 
 
 def started_apart() -> bool:
-    """Whether something else started the processes of this run, so that each has a clock of its own."""
+    """Whether torchrun or Slurm started the processes of this run, at possibly different times."""
     return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1
 
 
 def note_starter() -> None:
-    """Say in the environment which process starts a sweep, for those that its launcher makes."""
+    """Store in the environment which process starts a sweep, for the processes of its launcher."""
     os.environ[STARTER] = json.dumps([socket.gethostname(), os.getpid(), _born(os.getpid())])
 
 
 def starter_is_gone() -> bool:
-    """Whether the process that started this one's sweep has ended, as far as this machine can say.
+    """Whether the process that started this process's sweep has ended, as far as this machine can tell.
 
-    What a scheduler runs outlives the command that queued it.
+    Jobs of a scheduler are exempt: they outlive the command that queued them.
     """
     if STARTER not in os.environ or "SLURM_JOB_ID" in os.environ:
         return False
@@ -85,7 +85,7 @@ def starter_is_gone() -> bool:
 
 
 def _born(number: int) -> str | None:
-    """When a process was started, in its system's words; None of one that is not there, or not to be asked."""
+    """The start time of a process as Linux reports it; None if it does not exist, or on other systems."""
     try:
         return Path(f"/proc/{number}/stat").read_text().rpartition(") ")[2].split()[19]
     except OSError:
@@ -93,10 +93,10 @@ def _born(number: int) -> str | None:
 
 
 def watch_parent() -> None:
-    """End this process soon after the one that started it, where Lightning or a sweep did.
+    """If Lightning or a sweep started this process, end it soon after its parent has ended.
 
-    One of several would wait in a collective operation for ever; the other way round, Lightning watches. A sweep's job
-    is told to stop, and writes a checkpoint: beside its successor it would be two runs in one folder.
+    One of several processes would wait in a collective operation forever (Lightning watches the other direction). A
+    sweep's job is asked to stop and writes a checkpoint; otherwise it and its successor would share a folder.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" not in os.environ:
         _watch(_parent_is_there(), lambda: os._exit(1))
@@ -105,9 +105,9 @@ def watch_parent() -> None:
 
 
 def watch_starter() -> None:
-    """End this process soon after the one that started the sweep, where a launcher made it to run jobs.
+    """If a launcher started this process to run jobs, end it soon after the process that started the sweep has ended.
 
-    A worker of joblib's would wait for further jobs for ever. Its own job ends as its parent is gone.
+    A joblib worker would wait for further jobs forever. Its own job ends because its parent has ended.
     """
     started_elsewhere = STARTER in os.environ and json.loads(os.environ[STARTER])[1] != os.getpid()
     if started_elsewhere and not any(thread.name == WATCH for thread in threading.enumerate()):
@@ -115,13 +115,13 @@ def watch_starter() -> None:
 
 
 def _parent_is_there() -> Callable[[], bool]:
-    """Whether this process's parent of now is still its parent, whenever that is called."""
+    """Returns a function that tells whether the current parent is still this process's parent."""
     parent = os.getppid()
     return lambda: os.getppid() == parent
 
 
 def _watch(goes_on: Callable[[], bool], end: Callable[[], None]) -> None:
-    """Call `end` once nothing goes on. No exception in a thread ends a process that waits in a collective."""
+    """Call `end` once `goes_on` returns false; an exception in a thread would not end a process that waits."""
 
     def watch() -> None:
         while goes_on():

@@ -1,4 +1,4 @@
-"""Targets of configurations that have another name now: a run's, an exported model's, or somebody's own YAML."""
+"""Current names of renamed targets in configurations of runs, exported models and users' own YAML files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# All that has another module or name by now, most of it from when the package was called `src`.
+# Everything that has been moved or renamed, mostly since the package was called `src`.
 RENAMED = {
     "src.assemble_evaluation.network": "dolglab.commands.build_evaluation.network",
     "src.dashboard.wandb_log.WandbLog": "dolglab.training.wandb_logging.WandbLog",
@@ -34,7 +34,7 @@ RENAMED = {
 
 
 def current_target(target: str) -> str:
-    """The name that what `target` named has today; other names stay as they are.
+    """The current name of `target`; names that did not change are returned as they are.
 
     >>> current_target("src.models.pooling.GeM")
     'dolglab.models.pooling.GeM'
@@ -43,13 +43,13 @@ def current_target(target: str) -> str:
     """
     name = target.removeprefix("src.")
     module = Path(__file__).parent.joinpath(*name.split(".")[:2])
-    # os.path, which takes a name that no file can have for one that is not there.
+    # os.path returns False for names that no file can have, where pathlib would raise.
     stayed = name != target and (os.path.isdir(module) or os.path.isfile(f"{module}.py"))
     return RENAMED.get(target, f"dolglab.{name}" if stayed else target)
 
 
 def with_current_targets(config: Any) -> Any:
-    """Plain containers with each `_target_` named as today.
+    """Plain containers in which each `_target_` has its current name.
 
     >>> with_current_targets([{"_target_": "src.models.pooling.GeM", "p": 3.0}])
     [{'_target_': 'dolglab.models.pooling.GeM', 'p': 3.0}]

@@ -1,4 +1,4 @@
-"""Pages and cards from templates."""
+"""Templates of pages and cards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 
 def template(path: Path, **filters: Callable[..., Any]) -> Template:
-    """The template in a file, whose values are escaped where that is NAME.html.j2; a value that is not given raises."""
+    """The template in a file; NAME.html.j2 escapes its values. A missing value raises an error."""
     environment = Environment(
         loader=FileSystemLoader(path.parent),
         autoescape=path.name.endswith(".html.j2"),

@@ -1,3 +1,3 @@
-"""The version, which pyproject.toml reads here."""
+"""The version, read by pyproject.toml."""
 
 __version__ = "0.2.0"

@@ -63,8 +63,8 @@ def test_a_function_is_measured_as_its_descriptors_are(asked: list[str], photos:
     [
         ([], "model.trust=true"),
         (["model.trust=true", "model.arguments={broken:true}", "scales=[0.5]"], "NaN or infinity for landmark"),
-        (["model.trust=true", "model.arguments={lengths:true}"], "gives 7 numbers for images of 96 x 112"),
-        (["model.trust=true", "rerank=spatial"], "descriptors alone"),
+        (["model.trust=true", "model.arguments={lengths:true}"], "returns 7 numbers for images of 96 x 112"),
+        (["model.trust=true", "rerank=spatial"], "no local features"),
         (["model.trust=true", "model.arguments={nonsense:1}"], "unexpected keyword argument 'nonsense'"),
     ],
 )

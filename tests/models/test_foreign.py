@@ -139,5 +139,5 @@ def test_inputs_that_make_no_sense_are_refused(given: dict) -> None:
 
 
 def test_there_are_no_local_features_in_a_descriptor() -> None:
-    with pytest.raises(UserError, match="descriptors alone"):
+    with pytest.raises(UserError, match="no local features"):
         NetworkLocalFeatures(foreign_network(grid, ForeignInput("x:y")))

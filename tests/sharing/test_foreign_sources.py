@@ -92,7 +92,7 @@ def test_a_hub_that_does_not_answer_is_said_in_one_line(here: Path, monkeypatch:
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         # Nobody listens there.
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    with pytest.raises(UserError, match=r"torchhub:a/b:c could not be had: .*connection") as caught:
+    with pytest.raises(UserError, match=r"torchhub:a/b:c could not be loaded: .*connection") as caught:
         load_network("torchhub:a/b:c", trust=True)
     assert "\n" not in str(caught.value)
 
@@ -241,7 +241,7 @@ def test_a_name_that_is_none_lists_what_there_is() -> None:
         load_network("somewhere:else")
     with pytest.raises(UserError, match=r"model\.source"):
         load_network(None)
-    with pytest.raises(UserError, match=r"model\.size goes with timm"):
+    with pytest.raises(UserError, match=r"model\.size is only for timm"):
         load_network("cosplace:a.pth", size=[2, 2])
 
 

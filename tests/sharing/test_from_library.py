@@ -80,6 +80,6 @@ def test_what_is_no_one_network_is_refused(checkpoint: Path, tmp_path: Path) -> 
     library = adapted_library(str(checkpoint), tmp_path / "library", (0.7071, 1.0))
     with pytest.raises(UserError, match="several scales"):
         export(str(tmp_path / "model"), library=library)
-    with pytest.raises(UserError, match="one of them"):
+    with pytest.raises(UserError, match="exactly one of"):
         export(str(tmp_path / "model"), library=library, checkpoint=str(checkpoint))
     assert not (tmp_path / "model").exists()

@@ -167,11 +167,11 @@ def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda graph: setattr(graph.graph.input[0], "name", "x"), "no file that"),
-        (lambda graph: graph.graph.output.append(graph.graph.output[0]), "cannot be run|no file that"),
-        (lambda graph: set_about(graph, "dim", "eight"), "no file that"),
+        (lambda graph: setattr(graph.graph.input[0], "name", "x"), "not written by"),
+        (lambda graph: graph.graph.output.append(graph.graph.output[0]), "cannot be run|not written by"),
+        (lambda graph: set_about(graph, "dim", "eight"), "not written by"),
         (lambda graph: set_about(graph, "dim", "9"), "descriptors of 9 values"),
-        (lambda graph: graph.ClearField("metadata_props"), "does not say"),
+        (lambda graph: graph.ClearField("metadata_props"), "not written by"),
     ],
 )
 def test_a_file_that_lies_is_refused_in_a_line(

@@ -1,1 +1,1 @@
-"""Images: where they come from, how they are decoded, sampled, augmented and batched."""
+"""Images: sources, decoding, sampling, augmentation and batches."""

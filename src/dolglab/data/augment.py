@@ -1,4 +1,4 @@
-"""Augmentation: the crop as the worker decodes it, the rest on the whole batch on its device."""
+"""Augmentation: workers decode random crops; everything else is applied to the batch on its device."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 from dolglab.data.crops import CropRange
 from dolglab.errors import UserError
 
-# Uniform draws that a sample carries to the device: flip, brightness, contrast, saturation, 3 for colour.
+# The number of uniform random numbers per sample: flip, brightness, contrast, saturation, 3 for colour.
 NUM_DRAWS = 7
 
-# Values that a CPU changes at a time: what stays in its cache between one change and the next.
+# Values that a CPU processes at a time, so that they stay in its cache between operations.
 CPU_CHUNK = 1_600_000
 
 # Principal components of ImageNet's RGB pixels in [0, 1] and their deviations (Krizhevsky et al., 2012).
@@ -26,11 +26,11 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(eq=False)
 class Augmentation:
-    """What may happen to a training image. Zero switches a part off.
+    """Random changes of a training image. Zero disables a part.
 
     Args:
-        area: least and largest share of the image's area that a crop takes.
-        ratio: least and largest aspect ratio (width over height) of a crop.
+        area: smallest and largest share of the image's area in a crop.
+        ratio: smallest and largest aspect ratio (width over height) of a crop.
         flip: probability of a mirror image.
         brightness, contrast, saturation: largest relative change.
         colour_pca: deviation of the weights of ImageNet's colour components (the released recipe: 0.1).
@@ -51,13 +51,13 @@ class Augmentation:
         if not 0 < area[0] <= area[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
             raise UserError(f"augment.area must lie in (0, 1] and augment.ratio above 0, not {area} and {ratio}")
         if not 0 <= self.flip <= 1 or min(self.brightness, self.contrast, self.saturation, self.colour_pca) < 0:
-            raise UserError("augment.flip is a probability; the other strengths must not be negative")
+            raise UserError("augment.flip must be a probability, and the other strengths must not be negative")
         self.crop = CropRange((area[0], area[1]), (ratio[0], ratio[1]))
 
     def __call__(self, images: UInt8[Tensor, "b h w 3"], draws: Float[Tensor, "b n"]) -> Tensor:
-        """Crops as they travel to (B, 3, H, W) RGB in 0..255: uint8, or float32 once colours change.
+        """Augment crops to (B, 3, H, W) RGB in 0..255: uint8, or float32 if colours are changed.
 
-        `draws` decides everything, so that the same sample in the same epoch is always the same.
+        `draws` decides everything, so that a sample is always the same in the same epoch.
         """
         if images.device.type != "cpu":
             return self._augment(images, draws)
@@ -70,7 +70,7 @@ class Augmentation:
         if self.flip:
             x = torch.where(draws[:, 0].lt(self.flip).view(-1, 1, 1, 1), x.flip(-1), x)
         if self.brightness or self.contrast or self.saturation:
-            # One copy that the changes are made in: fresh memory for each costs a CPU more than the change.
+            # One copy for all operations: on a CPU, new memory for each would cost more than the operation.
             x = x.float()
         if self.brightness:
             x.mul_(_factor(draws[:, 1], self.brightness)).clamp_(0, 255)
@@ -84,7 +84,7 @@ class Augmentation:
 
 
 def colour_shift(draws: Float[Tensor, "b 3"], deviation: float) -> Float[Tensor, "b 3 1 1"]:
-    """A shift along ImageNet's colour components, in 0..255, with normal weights of that deviation."""
+    """A shift along ImageNet's colour components, in 0..255, with normally distributed weights."""
     normal = torch.erfinv((2 * draws - 1).clamp(-0.999, 0.999)) * 2**0.5
     weights = normal * deviation * draws.new_tensor(_PCA_VALUES)
     return 255 * (weights @ draws.new_tensor(_PCA_VECTORS).T)[..., None, None]

@@ -1,4 +1,4 @@
-"""Torch data sets: training crops by (epoch, position) in the order they are drawn, whole images for extraction."""
+"""Torch data sets: training crops by (epoch, position), and whole images for extraction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
-# Decoding imports it where it is needed; workers that are forked share it when it is there before.
+# Decoding imports it when needed; if it is imported here, forked workers share it.
 import cv2  # noqa: F401
 import numpy as np
 import torch
@@ -23,16 +23,16 @@ from dolglab.data.image_reading import READ_ALL, Reading, crop_query, decode, de
 from dolglab.errors import UserError
 from dolglab.io import retry_io
 
-# How many replacements are tried before a training set is called unreadable.
+# The number of replacements that are tried before a training set counts as unreadable.
 MAX_REPLACEMENTS = 20
-# Of an image that is not cropped.
+# The box of an image that is not cropped.
 NO_BOX = np.full(4, np.nan)
-# How a class's share of the draws grows with its images: with their number, not at all, with its square root.
+# How a class's share of the draws grows with its number of images: linearly, not at all, by the square root.
 SAMPLING = {"uniform": 1.0, "balanced": 0.0, "sqrt": 0.5}
 
 
 class UnreadableError(UserError):
-    """Images that cannot be read; one line also when torch puts a worker's traceback before it."""
+    """Images cannot be read; the message stays one line even if torch prepends a worker's traceback."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
@@ -40,10 +40,10 @@ class UnreadableError(UserError):
 
 @dataclass(eq=False)
 class TrainingImages(Dataset[Batch]):
-    """Random crops of a training set, a whole batch at a time.
+    """Random crops of a training set, a batch at a time.
 
-    A sample's crop, its draws for the device and the replacement of a broken image are pure functions of
-    (seed, epoch, sample id): workers, ranks and resumes cannot change them.
+    A sample's crop, its random numbers for the augmentation, and the replacement of a broken image are pure functions
+    of (seed, epoch, sample id): they do not depend on workers, ranks or resuming.
     """
 
     training: TrainingSet
@@ -56,7 +56,7 @@ class TrainingImages(Dataset[Batch]):
         return len(self.training)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
-        """The batch of these (epoch, position) keys. Raises UnreadableError when nothing can be read."""
+        """The batch of these (epoch, position) keys. Raises UnreadableError if no image can be read."""
         images = np.empty((len(keys), self.size, self.size, 3), np.uint8)
         draws = np.empty((len(keys), NUM_DRAWS), np.float32)
         used = np.empty(len(keys), np.int64)
@@ -81,7 +81,7 @@ class TrainingImages(Dataset[Batch]):
                 return decode_crop(data, self.crop, self.size, rng, self.reading), draws, position
             except (BrokenImageError, OSError) as error:
                 bad.append(BadImage(self.training.source.name(position), reason(error)))
-                # A generator of its own: how far the broken image got must not matter.
+                # A new generator, so that the numbers do not depend on how far the broken image got.
                 rng = sample_rng(self.seed, epoch, sample, attempt)
                 position = int(rng.integers(len(self.training)))
         raise UnreadableError(
@@ -96,12 +96,12 @@ def sample_rng(seed: int, epoch: int, sample: int, attempt: int = 0) -> np.rando
 
 
 def draw_chances(labels: NDArray[np.int64], sampling: str) -> NDArray[np.float64] | None:
-    """Each sample's chance of being drawn, (N,), summing to 1; None where each is drawn once instead.
+    """Each sample's probability of being drawn, (N,), summing to 1; None if each sample is drawn once.
 
-    Raises UserError for a rule there is not.
+    Raises UserError for an unknown rule.
     """
     if sampling not in SAMPLING:
-        raise UserError(f"data.sampling={sampling} is none of {', '.join(SAMPLING)}")
+        raise UserError(f"data.sampling={sampling} is not one of {', '.join(SAMPLING)}")
     if sampling == "uniform":
         return None
     chances = np.bincount(labels).astype(np.float64)[labels] ** (SAMPLING[sampling] - 1)
@@ -110,21 +110,21 @@ def draw_chances(labels: NDArray[np.int64], sampling: str) -> NDArray[np.float64
 
 @dataclass(eq=False)
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Every sample once an epoch, or as many draws by given chances, as follows from (seed, epoch) alone.
+    """Every sample once per epoch, or as many draws with given probabilities, determined by (seed, epoch) alone.
 
-    Yields (epoch, position), so that a worker needs no state to know the epoch. The ranks take turns, so that
-    one global batch holds the same samples whatever the number of processes; what does not divide by the
-    ranks is left out of that epoch.
+    Yields (epoch, position), so that a worker needs no state to know the epoch. Samples are dealt to the ranks in turn,
+    so that a global batch holds the same samples for any number of processes; samples that cannot be dealt evenly are
+    left out of that epoch.
 
     Args:
-        size: samples there are.
-        seed: of the order.
-        rank, world: this process and how many there are.
-        epoch: the first one; a resumed run's loader starts its workers before Lightning calls `set_epoch`.
-        chances: each sample's chance of being the next draw, (size,); None draws each once.
-        groups: the chunk that each sample lies in, (size,), where whole chunks are fetched: then chunks are shuffled,
-            and samples among those of `window` chunks. None shuffles over all samples.
-        window: how many chunks' samples are mixed.
+        size: number of samples.
+        seed: seed of the order.
+        rank, world: number of this process, and number of processes.
+        epoch: first epoch; a resumed run's loader starts its workers before Lightning calls `set_epoch`.
+        chances: each sample's probability in a draw, (size,); None draws each sample once.
+        groups: the chunk of each sample, (size,), if whole chunks are downloaded: chunks are shuffled, and samples are
+            shuffled among those of `window` chunks. None shuffles all samples.
+        window: number of chunks whose samples are mixed.
     """
 
     size: int
@@ -135,17 +135,17 @@ class EpochSampler(Sampler[tuple[int, int]]):
     chances: NDArray[np.float64] | None = None
     groups: NDArray[np.int64] | None = None
     window: int = 16
-    # An epoch, and its samples that were drawn before the run was resumed.
+    # An epoch, and the number of its samples that were drawn before the run was resumed.
     _resumed: tuple[int, int] = field(default=(0, 0), init=False)
 
     @property
     def start(self) -> int:
-        """Samples of this epoch that were drawn before the run was resumed, by all ranks together."""
+        """The number of this epoch's samples that all ranks together drew before the run was resumed."""
         epoch, samples = self._resumed
         return samples if epoch == self.epoch else 0
 
     def resume(self, epoch: int, samples: int) -> None:
-        """Leave out, in that epoch, the first `samples` of all ranks together."""
+        """Skip, in that epoch, the first `samples` of all ranks together."""
         self._resumed = (epoch, samples)
 
     def set_epoch(self, epoch: int) -> None:
@@ -153,7 +153,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Of a whole epoch, also where a part of it is left."""
+        """The length of a whole epoch, even if only a part is left."""
         return self.size // self.world
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -163,38 +163,38 @@ class EpochSampler(Sampler[tuple[int, int]]):
             yield epoch, int(position)
 
     def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Positions of an epoch's samples, of all ranks in turns."""
+        """Positions of an epoch's samples, dealt to all ranks in turn."""
         if self.chances is not None:
             return rng.choice(self.size, self.size, p=self.chances)
         if self.groups is not None:
-            # Window by window, each of some random chunks, in random order within it.
+            # Window by window: each has random chunks, and its samples are in random order.
             windows = rng.permutation(self.groups.max() + 1)[self.groups] // self.window
             return np.lexsort((rng.random(len(self.groups)), windows))
         return rng.permutation(self.size)
 
 
 class EpochLoader(DataLoader[Batch]):
-    """Batches in an `EpochSampler`'s order, from any sample of an epoch on.
+    """Batches in an `EpochSampler`'s order, starting at any sample of an epoch.
 
-    The state is a count of samples over all processes, and not of what workers have read ahead: since a sample follows
-    from (seed, epoch, id), another number of workers or processes goes on with the same samples. Lightning keeps it in
-    checkpoints.
+    The state is the number of samples handed out over all processes, without those that workers have read ahead.
+    Because a sample depends on (seed, epoch, id) only, another number of workers or processes continues with the same
+    samples. Lightning keeps the state in checkpoints.
     """
 
     sampler: EpochSampler  # pyright: ignore[reportIncompatibleVariableOverride]
     _progress: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The rest of an epoch that was resumed, or a whole one."""
+        """The rest of a resumed epoch, or a whole epoch."""
         self._progress = self._initial()
         return self._counted(super().__iter__(), **self._progress)
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and its samples that were handed out, by all processes together."""
+        """The epoch, and the number of its samples that all processes together handed out."""
         return dict(self._progress or self._initial())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on behind the samples of `state`; they count for that epoch alone."""
+        """Continue after the samples of `state`, in that epoch only."""
         self.sampler.resume(int(state["epoch"]), int(state["samples"]))
 
     def _initial(self) -> dict[str, int]:
@@ -209,16 +209,16 @@ class EpochLoader(DataLoader[Batch]):
 
 @dataclass(eq=False)
 class BenchmarkImages(Dataset[ImageBatch]):
-    """The images of a benchmark at full resolution: gallery whole, queries cropped to their boxes.
+    """The images of a benchmark at full resolution: gallery images whole, queries cropped to their boxes.
 
-    Crop, then scale: the box is cut out of the photo as it is stored on disk, `max_side` shrinks what was cut out, and
-    the extractor's scales are factors of that.
+    Crop, then scale: the box is cropped from the photo as stored on disk, the crop is shrunk to `max_side`, and the
+    extractor's scales are factors on that size.
 
     Args:
-        benchmark: its images, queries and crop rule.
-        max_side: images larger than this are shrunk to it (by area) after the crop; None keeps every pixel.
-        skip_bad: leave unreadable images out (they are listed in the batch) where an error is the rule.
-        reading: how they are read; how they are turned the benchmark may say itself.
+        benchmark: the benchmark with images, queries and crop rule.
+        max_side: larger images are shrunk to this side (by area) after the crop; None does not shrink.
+        skip_bad: leave out unreadable images and list them in the batch, instead of raising an error.
+        reading: how images are read; the benchmark may define their orientation.
     """
 
     benchmark: InitVar[Benchmark]
@@ -238,7 +238,7 @@ class BenchmarkImages(Dataset[ImageBatch]):
         return len(self.source)
 
     def __getitems__(self, positions: Sequence[int]) -> ImageBatch:
-        """The images at these positions. Raises UnreadableError naming one, unless `skip_bad`."""
+        """The images at these positions. Raises UnreadableError for an unreadable one, unless `skip_bad`."""
         images: list[torch.Tensor] = []
         read: list[int] = []
         keys: list[tuple[int, int]] = []
@@ -274,7 +274,7 @@ class BenchmarkImages(Dataset[ImageBatch]):
 
 
 def check_whole_images(max_side: object, on_error: object) -> None:
-    """Raise UserError for a limit of pixels, or a rule for unreadable images, that there is not."""
+    """Raise UserError for an invalid `max_side` or `on_error`."""
     if max_side is not None and (not isinstance(max_side, int) or max_side < 1):
         raise UserError(f"max_side must be a whole number above 0 or null, not {max_side}")
     if on_error not in ("error", "skip"):

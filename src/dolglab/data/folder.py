@@ -1,4 +1,4 @@
-"""A folder with one sub-folder a landmark: split into training and held-out photos, or taken whole."""
+"""A folder with one sub-folder per landmark, split into training and held-out photos, or as one benchmark."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from dolglab.processes import main_process
 
 
 def class_benchmark(name: str, source: ImageSource, landmarks: NDArray[np.str_]) -> Benchmark:
-    """The images of `source`, labelled with their landmarks, as queries and gallery at once.
+    """The images of `source`, labelled with their landmarks, as both queries and gallery.
 
-    Each query is junk to itself; there is one difficulty only, reported as Medium.
-    Raises UserError when no landmark has two images.
+    Each query is junk to itself; there is only one difficulty, reported as Medium.
+    Raises UserError if no landmark has two images.
     """
     rows = np.arange(len(source))
     members = rows_by_landmark(landmarks)
@@ -57,7 +57,7 @@ def class_benchmark(name: str, source: ImageSource, landmarks: NDArray[np.str_])
 
 
 def rows_by_landmark(landmarks: NDArray[np.str_]) -> dict[str, NDArray[np.int64]]:
-    """The rows of each landmark, ascending; one sort, whatever the number of landmarks."""
+    """The rows of each landmark, ascending, by a single sort."""
     names, labels = np.unique(landmarks, return_inverse=True)
     rows = np.argsort(labels, kind="stable")
     parts = np.split(rows, np.searchsorted(labels[rows], np.arange(1, len(names))))
@@ -71,14 +71,14 @@ def digest(names: list[str], sizes: list[int], ground_truth: GroundTruth) -> str
 
 
 SplitMode = Literal["photos", "landmarks"]
-# Beside 0, 1 and 2, the sides of a split.
+# In addition to 0, 1 and 2, the parts of a split.
 LEFT_OUT = 3
 SEEN = "its landmarks are those of the training photos"
 
 
 @dataclass(frozen=True)
 class Photos:
-    """The photos below a root: relative paths in a stable order, and each one's landmark."""
+    """The photos below a root: relative paths in a stable order, and their landmarks."""
 
     root: Path
     names: list[str]
@@ -86,20 +86,20 @@ class Photos:
 
 
 def scan_folder(root: str | Path) -> Photos:
-    """Every image in a sub-folder of `root`, and in one that a link there leads to, if that is elsewhere.
+    """Every image in a sub-folder of `root`, or in a folder outside `root` that is linked there.
 
-    Raises UserError when there is no folder or nothing in it.
+    Raises UserError if there is no folder or no image.
     """
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"folder not found: {root} (data.root=DIR with one sub-folder a landmark)")
+        raise UserError(f"folder not found: {root} (data.root=DIR with one sub-folder per landmark)")
     landmarks, links = _landmark_folders(root)
     names, ignored, closed = _walk(root, landmarks)
     if ignored:
         kinds = " ".join(sorted({Path(name).suffix.lower() or "(no suffix)" for name in ignored})[:8])
-        _say(f"{root}: {len(ignored)} files are no images that are read here and are left out ({kinds})")
+        _say(f"{root}: {len(ignored)} files are not images of a supported format and are left out ({kinds})")
     if links:
-        _say(f"{root}: {pluralize(len(links), 'link')} back into it, no further landmarks: {truncate_list(links)}")
+        _say(f"{root}: {pluralize(len(links), 'link')} back into the folder are ignored: {truncate_list(links)}")
     if closed:
         _say(f"{root}: {pluralize(len(closed), 'folder')} cannot be looked into: {truncate_list(closed)}")
     if not names:
@@ -121,10 +121,11 @@ def split_folder(
         root: folder with one sub-folder a landmark.
         mode: "photos" holds out photos of landmarks that are also trained on; "landmarks" holds out whole
             landmarks, which nothing is trained on.
-        validation, test: shares held out (at least two photos of a landmark, or two landmarks).
-        seed: of the split, which follows from it, the file names, and which files are copies.
+        validation, test: shares that are held out (at least two photos of a landmark, or two landmarks).
+        seed: seed of the split, which depends on it, on the file names, and on which files are copies.
 
-    Raises UserError for a folder without images, too few landmarks or photos, shares that leave none to train on.
+    Raises UserError for a folder without images, with too few landmarks or photos, and for shares that leave no
+    training images.
     """
     if mode not in ("photos", "landmarks"):
         raise UserError(f"data.split must be photos or landmarks, not {mode}")
@@ -163,19 +164,19 @@ def split_folder(
 
 
 def folder_benchmark(root: str | Path, name: str | None = None) -> Benchmark:
-    """Every photo of a folder as a query for the other photos of its landmark. Raises UserError as above."""
+    """Every photo of a folder as a query for the other photos of its landmark. Raises UserError like `scan_folder`."""
     photos = scan_folder(root)
     return _benchmark(photos, np.arange(len(photos.names)), name=name)
 
 
 def _say(line: str) -> None:
-    """Print a line once, whatever the number of processes."""
+    """Print a line once, in the first process only."""
     if main_process():
         print(line)
 
 
 def _landmark_folders(root: Path) -> tuple[list[str], list[str]]:
-    """The sub-folders' names, and those of links that lead back to a folder inside or above."""
+    """The names of sub-folders, and of links that lead back to a folder inside or above `root`."""
     names = [entry.name for entry in os.scandir(root) if is_visible(entry.name) and os.path.isdir(entry)]
     home = root.resolve()
     targets = {name: (root / name).resolve() for name in names if (root / name).is_symlink()}
@@ -184,7 +185,7 @@ def _landmark_folders(root: Path) -> tuple[list[str], list[str]]:
 
 
 def _walk(root: Path, landmarks: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Image files below the landmarks' folders, visible files that are none, and folders that cannot be read."""
+    """Image files below the landmarks' folders, other visible files, and folders that cannot be read."""
     found: dict[bool, list[str]] = {True: [], False: []}
     closed: list[str] = []
     for landmark in landmarks:
@@ -231,11 +232,11 @@ def _by_landmark(
 
 
 def _held_out(count: int, validation: float, test: float) -> tuple[int, int]:
-    """How many of `count` go to validation and to test; a ranking needs two of a kind."""
+    """The numbers, out of `count`, for validation and test; a ranking needs at least two of a kind."""
     return max(2, round(count * validation)), max(2, round(count * test))
 
 
 def _benchmark(photos: Photos, rows: NDArray[np.int64], part: str = "", name: str | None = None) -> Benchmark:
-    """Some of the photos; by default it is called as the folder, also where that is given as `.`, and the part."""
+    """Some of the photos as a benchmark, by default named after the folder (even if given as `.`) and the part."""
     source = FolderSource(photos.root, [photos.names[row] for row in rows])
     return class_benchmark(name or f"{photos.root.resolve().name} {part}".strip(), source, photos.landmarks[rows])

@@ -1,4 +1,4 @@
-"""Google Landmarks v2 as published, unpacked or not, and what of it is trained on (Weyand et al., CVPR 2020)."""
+"""Google Landmarks v2 as published, unpacked or not, and the selection for training (Weyand et al., CVPR 2020)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from dolglab.data.folder import class_benchmark
 from dolglab.data.sources import GLDv2Source, file_size, hash_share
 from dolglab.errors import UserError
 
-# How many files are looked for before training starts; all of 1.58 million would take minutes.
+# The number of files that are probed before training starts; all of 1.58 million would take minutes.
 PROBES = 512
 HINT = (
     "`dolglab prepare task=gldv2 root={root}` fetches it (docs/howto/data.md); or try `make demo`, which needs no data"
 )
 Kind = Literal["auto", "folder", "tar", "packed"]
-OTHER_LABELS = "their landmark ids are another label space than that of the training images, and do not mix with it"
-# The file that lists a split's images; those of training are in the csv that is trained on.
+OTHER_LABELS = (
+    "their landmark ids belong to another label space than those of the training images, and cannot be mixed with them"
+)
+# The file that lists a split's images; training images are listed in `train_csv`.
 LISTS = {"train": None, "index": "index.csv", "test": "test.csv"}
 IMAGE_ID = re.compile("[0-9a-f]{16}")
 
@@ -42,19 +44,19 @@ def load_gldv2(
     """The training images of `root`, unpacked or in their archives, with the labels of a csv.
 
     Args:
-        root: the folder that holds the csv and `train/`.
+        root: the folder with the csv and `train/`.
         train_csv: `train_clean.csv` (landmark_id,images) or Kaggle's `train.csv` (id,landmark_id).
-        hint: what the message says where there is no csv; {root} is filled in.
-        kind: `folder` reads `train/a/b/c/ID.jpg`, `tar` the archives `train/*.tar`, `auto` the folder where there is
-            one; `packed` what `task=pack` wrote.
-        packed_url, cache_gb: where packed images lie in an object store, and how much of it is kept (see
-            `StreamedSource`); then `kind` means nothing.
+        hint: text of the message if there is no csv; {root} is filled in.
+        kind: `folder` reads `train/a/b/c/ID.jpg`, `tar` the archives `train/*.tar`, `auto` the folder if there is one;
+            `packed` reads the output of `task=pack`.
+        packed_url, cache_gb: address of packed images in an object store, and size of the local cache (see
+            `StreamedSource`); `kind` is then ignored.
 
     Returns:
         Ids ascending; classes are the landmark ids in ascending order, labels their positions.
 
-    Raises UserError for no csv, another header, no rows, an id that is not 16 hex digits, a duplicate id, or images
-    that are not there.
+    Raises UserError for a missing csv, another header, no rows, an id that is not 16 hex digits, a duplicate id, or
+    missing images.
     """
     root = Path(root)
     path = root / train_csv
@@ -73,7 +75,7 @@ def load_gldv2(
         else:
             source = image_source(root, "train", ids, kind)
     except UserError:
-        # Most of these images, which training has not, are those of the index.
+        # Images that are missing in training are mostly those of the index.
         if (root / "index.csv").is_file() and np.isin(ids, read_ids(root / "index.csv")).mean() > 0.5:
             raise UserError(f"{path} labels index images: {OTHER_LABELS}") from None
         raise
@@ -83,15 +85,15 @@ def load_gldv2(
 def hold_out(
     training: TrainingSet, share: float, seed: int = 0, landmarks: int = 1000, photos: int = 4
 ) -> tuple[TrainingSet, Benchmark]:
-    """Set a share of the images aside (the paper's 80/20 split of GLDv2-clean), and rank some of them.
+    """Hold out a share of the images (the paper's 80/20 split of GLDv2-clean), and make a benchmark of some of them.
 
-    The split follows from the seed and the image ids alone. A landmark keeps at least one training image.
+    The split depends on the seed and the image ids only. A landmark keeps at least one training image.
 
     Args:
-        training: what `load_gldv2` gave.
-        share: of the images that is not trained on.
-        seed: of the split.
-        landmarks, photos: how many landmarks the validation benchmark has, and held-out photos of each at most.
+        training: the result of `load_gldv2`.
+        share: the share of images that are held out.
+        seed: seed of the split.
+        landmarks, photos: number of landmarks in the validation benchmark, and most held-out photos of each.
 
     Raises UserError for a share outside (0, 1), or no landmark with two held-out photos.
     """
@@ -105,7 +107,7 @@ def hold_out(
     held &= still_trained[training.labels]
     rest = np.flatnonzero(~held)
     remaining = TrainingSet(source.take(rest), training.ids[rest], training.labels[rest], training.classes)
-    # Of the first landmarks with two or more that are held out, so many photos each.
+    # From the first landmarks with two or more held-out photos, up to `photos` each.
     labels = training.labels
     chosen = np.flatnonzero(held)
     chosen = chosen[np.lexsort((position[chosen], labels[chosen]))]
@@ -119,10 +121,11 @@ def hold_out(
 def listed_ids(root: str | Path, split: str, train_csv: str = "train_clean.csv") -> NDArray[np.uint64]:
     """The ids of a split's images, ascending: those of `train_csv`, or of `index.csv` or `test.csv`.
 
-    Raises UserError for a split or list there is not, another header, an id that is not 16 hex digits or comes twice.
+    Raises UserError for an unknown split, a missing list, another header, and ids that are not 16 hex digits or
+    repeated.
     """
     if split not in LISTS:
-        raise UserError(f"split={split} is none of {', '.join(LISTS)}")
+        raise UserError(f"split={split} is not one of {', '.join(LISTS)}")
     path = Path(root) / (LISTS[split] or train_csv)
     if not path.is_file():
         raise UserError(f"{path} is missing; {HINT.format(root=root)}")
@@ -137,11 +140,11 @@ def image_source(
 ) -> GLDv2Source:
     """The images of a split with these ids, in the order of the ids, unpacked, in their archives, or packed.
 
-    Raises UserError for another kind, or images that are not there; of an unpacked tree `probe` looks for some.
+    Raises UserError for an unknown kind, or missing images; in an unpacked tree only `probe` images are checked.
     """
     root = Path(root)
     if kind not in get_args(Kind):
-        raise UserError(f"data.source={kind} is none of {', '.join(get_args(Kind))}")
+        raise UserError(f"data.source={kind} is not one of {', '.join(get_args(Kind))}")
     if kind == "packed":
         return PackedSource(root, split, ids)
     unpacked = any((root / split / digit).is_dir() for digit in "0123456789abcdef")
@@ -167,12 +170,12 @@ def select(
     cap: int | None = None,
     seed: int = 0,
 ) -> TrainingSet:
-    """What is left after landmarks and images that files list, landmarks of other categories, and then a cap.
+    """Leave out listed landmarks and images, landmarks of other categories, and then images beyond a cap.
 
-    Landmarks and images are listed one a line, images by their 16 hex digits; of these there may be several lists, such
-    as a scan's and one's own.
+    Lists have one landmark or image per line, images by their 16 hex digits; there may be several lists of images, such
+    as that of a scan and your own.
 
-    Raises UserError for lists that cannot be read, as the functions below, and when nothing is left.
+    Raises UserError for lists that cannot be read, like the functions below, and if nothing is left.
     """
     rows = np.ones(len(training), np.bool_)
     if exclude_landmarks:
@@ -186,9 +189,9 @@ def select(
 
 
 def subset(training: TrainingSet, rows: NDArray[np.bool_]) -> TrainingSet:
-    """The images for which `rows` holds; landmarks without any are no classes any more.
+    """The images selected by `rows`; landmarks without images are removed from the classes.
 
-    Raises UserError when nothing is left.
+    Raises UserError if nothing is left.
     """
     if not rows.any():
         raise UserError("after the exclusions, categories and caps no training image is left")
@@ -200,9 +203,9 @@ def subset(training: TrainingSet, rows: NDArray[np.bool_]) -> TrainingSet:
 
 
 def of_categories(training: TrainingSet, path: str | Path, wanted: Mapping[str, object]) -> NDArray[np.bool_]:
-    """The images of landmarks whose row in a label csv has, in each column of `wanted`, the value or one of the values.
+    """The images of landmarks whose row in a label csv has, in each column of `wanted`, one of the wanted values.
 
-    Raises UserError for no such file, a column it does not have, or a value that no landmark has.
+    Raises UserError for a missing file or column, or a value that no landmark has.
     """
     path = Path(path)
     with open_csv(path) as file:
@@ -221,7 +224,7 @@ def of_categories(training: TrainingSet, path: str | Path, wanted: Mapping[str, 
 
 
 def capped(training: TrainingSet, cap: int, seed: int) -> NDArray[np.bool_]:
-    """At most so many images of each landmark, chosen by a hash of their ids. Raises UserError below 1."""
+    """At most `cap` images of each landmark, chosen by a hash of their ids. Raises UserError for a cap below 1."""
     if cap < 1:
         raise UserError(f"data.cap must be at least 1, not {cap}")
     order = np.lexsort((hash_share(training.ids, seed), training.labels))
@@ -231,7 +234,7 @@ def capped(training: TrainingSet, cap: int, seed: int) -> NDArray[np.bool_]:
 
 
 def rank_within_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of ascending labels, each one's place among those of its class, from 0.
+    """For ascending labels, the position of each within its class, from 0.
 
     >>> rank_within_class(np.array([2, 2, 2, 5, 9, 9])).tolist()
     [0, 1, 2, 0, 0, 1]
@@ -240,7 +243,7 @@ def rank_within_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _lines(path: str | Path) -> list[str]:
-    """The lines of a list, without blanks and what follows a #."""
+    """The lines of a list, without blank lines and comments (#)."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -263,8 +266,8 @@ def read_ids(path: Path) -> NDArray[np.uint64]:
 
 @contextmanager
 def open_csv(path: Path) -> Iterator[TextIO]:
-    """A csv file to read. Raises UserError, while it is read, where it is none."""
-    # A landmark's images are one field, which may be longer than the csv module takes unless told otherwise.
+    """Open a CSV file. Raises UserError during reading if it is invalid."""
+    # A landmark's images are one field, which may be longer than the default limit of the csv module.
     limit = csv.field_size_limit(2**31 - 1)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -278,7 +281,7 @@ def open_csv(path: Path) -> Iterator[TextIO]:
 
 
 def id_bytes(names: Sequence[str]) -> bytes:
-    """The ids' eight bytes each, most significant first. Raises ValueError for a name that is no id.
+    """The eight bytes of each id, most significant first. Raises ValueError for a name that is not an id.
 
     >>> id_numbers(id_bytes(["00000000000000ff", "0000000000000100"])).tolist()
     [255, 256]
@@ -290,12 +293,12 @@ def id_bytes(names: Sequence[str]) -> bytes:
 
 
 def id_numbers(data: bytes | bytearray) -> NDArray[np.uint64]:
-    """What `id_bytes` gave, as numbers."""
+    """The output of `id_bytes` as numbers."""
     return np.frombuffer(data, ">u8").astype(np.uint64)
 
 
 def parse_ids(names: Sequence[str], path: Path | str) -> NDArray[np.uint64]:
-    """The ids as numbers. Raises UserError, with the path they are from, for a name that is no id."""
+    """The ids as numbers. Raises UserError, naming their file, for a name that is not an id."""
     try:
         return id_numbers(id_bytes(names))
     except ValueError as error:
@@ -303,14 +306,14 @@ def parse_ids(names: Sequence[str], path: Path | str) -> NDArray[np.uint64]:
 
 
 def check_unique(ids: NDArray[np.uint64], path: Path) -> None:
-    """Raise UserError where ascending ids have one twice."""
+    """Raise UserError if ascending ids contain a duplicate."""
     repeated = np.flatnonzero(ids[1:] == ids[:-1])
     if len(repeated):
         raise UserError(f"{path}: the image id {int(ids[repeated[0]]):016x} is listed more than once")
 
 
 def _parse_rows(path: Path, labelled: bool) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Image ids and, where they are `labelled`, their landmarks; a row of `images` lists several of one landmark."""
+    """Image ids and, if `labelled`, their landmarks; a row of `images` lists several images of one landmark."""
     ids, landmarks, counts = bytearray(), array("q"), array("q")
     with open_csv(path) as file:
         rows = csv.reader(file)

@@ -1,4 +1,4 @@
-"""Bytes to uint8 RGB pixels: whole images exactly, training crops and shrunk images by the shortest way."""
+"""Decode images to uint8 RGB pixels: exactly at full size, and quickly for training crops and shrunk images."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ from dolglab.data.image_formats import (
 from dolglab.data.image_opening import open_picture
 from dolglab.errors import UserError
 
-# Images with more bytes of pixels than this are decoded into memory of their own.
+# Images with more bytes of pixels than this are decoded into new memory.
 MAX_SCRATCH = 64_000_000
-# Pixels above which even `decode_shrunk` decodes nothing: of formats that shrink by themselves, and of others, which
-# take up to 14 bytes a pixel for a moment.
+# The most pixels that `decode_shrunk` decodes: for formats that can be decoded at reduced size, and for others, which
+# temporarily need up to 14 bytes per pixel.
 MAX_SHRINKING, MAX_WHOLE = 600_000_000, 400_000_000
-# Modes that Pillow shrinks as they are.
+# Modes that Pillow can shrink directly.
 REDUCIBLE = ("L", "RGB", "RGBA", "CMYK")
 
-# Bytes a pixel that decoding takes for a moment, at most, and that all threads together may take so.
+# The most bytes per pixel that decoding needs temporarily, and the most bytes for all threads together.
 DECODING, MEMORY = 14, 3_000_000_000
 
 
 class MemoryBudget:
-    """Bytes that the threads of this process may take together; what is larger than all of it is alone."""
+    """A limit on the bytes that all threads of this process use together; a larger request runs alone."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -61,7 +61,7 @@ class MemoryBudget:
 
     @contextmanager
     def taken(self, size: int) -> Iterator[None]:
-        """Wait until there are so many bytes, and have them."""
+        """Reserve this many bytes, waiting until they are available."""
         size = min(size, self.size)
         with self._changed:
             self._changed.wait_for(lambda: self._used + size <= self.size)
@@ -81,12 +81,12 @@ class Reading(NamedTuple):
     """How images are read.
 
     Attributes:
-        orientation: "exif" turns them upright as they state, "ignore" takes them as they are stored.
-        colour: "srgb" converts them from the ICC profile that they hold, "ignore" takes their values for sRGB.
+        orientation: "exif" turns images upright by their EXIF data, "ignore" uses them as stored.
+        colour: "srgb" converts images from their ICC profiles, "ignore" uses their values as sRGB.
         min_side: training images with a side of fewer pixels count as broken.
-        damaged: JPEGs that end early or whose bytes are damaged are read as far as they can be.
-        decoding: "full" decodes the whole of a photo that is to be shrunk, "scaled" a large JPEG at a scale of
-            libjpeg's: see `decode_shrunk`.
+        damaged: read JPEGs that are truncated or damaged as far as possible.
+        decoding: "full" decodes photos at full size before shrinking, "scaled" decodes large JPEGs at a reduced size:
+            see `decode_shrunk`.
     """
 
     orientation: Orientation = "exif"
@@ -100,7 +100,7 @@ READ_ALL = Reading()
 
 
 def checked_reading(orientation: object, colour: object, min_side: object = 1) -> Reading:
-    """These as one. Raises UserError for a rule there is not, or a side that is no whole number above 0."""
+    """These options as a `Reading`. Raises UserError for an unknown value, or a side that is not at least 1."""
     for name, value, choices in (("orientation", orientation, Orientation), ("colour", colour, Colour)):
         if value not in get_args(choices):
             raise UserError(f"{name} must be {' or '.join(get_args(choices))}, not {value}")
@@ -117,15 +117,15 @@ def decode(data: bytes, reading: Reading = READ_ALL, max_pixels: int = MAX_PIXEL
 def decode_shrunk(
     data: bytes, max_side: int, reading: Reading = READ_ALL, max_pixels: int = MAX_PIXELS, max_whole: int = MAX_WHOLE
 ) -> Pixels:
-    """An image with its longer side brought down to `max_side`, (H, W, 3) RGB, as `reading` says.
+    """An image whose longer side is shrunk to `max_side`, (H, W, 3) RGB, as `reading` says.
 
-    Up to `max_pixels` `shrink(decode(data))`, but that colours are converted last. Above: JPEG and JPEG 2000, up to
-    `MAX_SHRINKING` pixels, at the smallest of their own scales that is no smaller than twice `max_side`; others, up to
-    `max_whole` pixels, whole and then shrunk.
+    Up to `max_pixels`, this is `shrink(decode(data))`, except that colours are converted last. Larger JPEG and JPEG
+    2000 images, up to `MAX_SHRINKING` pixels, are decoded at the smallest of their own scales that is at least twice
+    `max_side`; other formats, up to `max_whole` pixels, are decoded at full size and then shrunk.
 
-    With `reading.decoding` "scaled" a JPEG more than twice as large as `max_side` is decoded at half its size, or
-    smaller where that leaves four times `max_side`: what libjpeg makes of a quarter or an eighth is further from the
-    mean of an area (experiments/benchmarks/photo_sizes.py). Raises BrokenImageError.
+    With `reading.decoding` "scaled", a JPEG more than twice as large as `max_side` is decoded at half its size, or
+    smaller if that leaves four times `max_side`: libjpeg's quarter and eighth sizes are less close to the mean of an
+    area (experiments/benchmarks/photo_sizes.py). Raises BrokenImageError.
     """
     try:
         pixels, profile = _decode(data, reading, max_pixels, max_side if reading.decoding == "scaled" else None)
@@ -152,8 +152,8 @@ def decode_crop(
 ) -> Pixels:
     """A random crop, resized to (size, size, 3) RGB.
 
-    A JPEG is decoded at the smallest of libjpeg's scales (1, 1/2, 3/8, 1/4, 1/8) at which the crop is still
-    no smaller than `size`. Raises BrokenImageError, also for an image with a side below `reading.min_side`.
+    A JPEG is decoded at the smallest of libjpeg's scales (1, 1/2, 3/8, 1/4, 1/8) at which the crop is still at least
+    `size`. Raises BrokenImageError, also for an image with a side below `reading.min_side`.
     """
     shape = jpeg_size(data)
     if shape is None:
@@ -172,9 +172,9 @@ def decode_crop(
         reading,
         min_height=needed[turn >= 5],
         min_width=needed[turn < 5],
-        # Between a half and the whole libjpeg-turbo has no SIMD: slower than decoding the whole.
+        # Between a half and full size libjpeg-turbo has no SIMD: slower than decoding at full size.
         min_factor=2,
-        # Less exact by about a grey level, which training does not see.
+        # About one grey level less exact, which does not affect training.
         fastdct=True,
         fastupsample=True,
         buffer=_scratch(3 * height * width),
@@ -189,8 +189,8 @@ def decode_crop(
 def crop_query(pixels: Pixels, box: NDArray[np.float64], crop: Crop) -> Pixels:
     """The query inside its box x1, y1, x2, y2 (pixels; NaN for none).
 
-    "pil" rounds the coordinates as the benchmark's example does, "trunc" cuts their fractions off as the
-    released DOLG code does, "none" leaves the image whole. Raises BrokenImageError for a box outside it.
+    "pil" rounds the coordinates like the benchmark's example, "trunc" truncates them like the released DOLG code,
+    "none" does not crop. Raises BrokenImageError for a box outside the image.
     """
     if crop == "none" or np.isnan(box).any():
         return pixels
@@ -202,7 +202,7 @@ def crop_query(pixels: Pixels, box: NDArray[np.float64], crop: Crop) -> Pixels:
 
 
 def shrink(pixels: Pixels, max_side: int | None) -> Pixels:
-    """Pixels with their longer side brought down to `max_side`, by area; smaller images as they are."""
+    """Pixels with their longer side shrunk to `max_side`, by area; smaller images are not changed."""
     longer = max(pixels.shape[:2])
     if max_side is None or longer <= max_side:
         return pixels
@@ -213,18 +213,18 @@ def shrink(pixels: Pixels, max_side: int | None) -> Pixels:
 
 
 def resize(pixels: Pixels, size: int) -> Pixels:
-    """Pixels as a square of `size`: linear, or by area where both sides shrink to less than half."""
+    """Pixels resized to a square of `size`: linear, or by area if both sides shrink to less than half."""
     import cv2
 
     far = min(pixels.shape[:2]) > 2 * size
-    # OpenCV takes rows with gaps between them, and refuses mirrored or turned ones.
+    # OpenCV accepts rows with gaps between them, but no mirrored or rotated arrays.
     if pixels.strides[1:] != (3, 1) or pixels.strides[0] < 0:
         pixels = np.ascontiguousarray(pixels)
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA if far else cv2.INTER_LINEAR)
 
 
 def _cut(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
-    """The pixels of a box in an image of that height and width, which may have been decoded smaller."""
+    """The pixels of a box in an image of this height and width, which may have been decoded at a smaller size."""
     spans = []
     for start, length, old, new in zip(box[:2], box[2:], size, pixels.shape, strict=False):
         scaled = max(1, round(length * new / old))
@@ -236,32 +236,32 @@ def _cut(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
 def pixels_of(image: Image.Image, reading: Reading = READ_ALL, max_pixels: int = MAX_PIXELS) -> Pixels:
     """An open image's pixels, (H, W, 3) RGB, as `reading` says; may be a view.
 
-    Raises BrokenImageError for too many pixels, and what Pillow raises for broken files.
+    Raises BrokenImageError for too many pixels, and Pillow's errors for broken files.
     """
     check_pixels(image.size, max_pixels)
     pixels, profile = rgb_of(image, reading.colour)
-    # Asked after loading, since TIFF images are turned by it.
+    # Read after loading, because loading turns TIFF images.
     turn = image_orientation(image) if reading.orientation == "exif" else 1
     return _finish(upright(pixels, turn), profile)
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """A view of (H, W, 3) pixels as they are to be seen; orientations from 5 exchange height and width."""
+    """A view of (H, W, 3) pixels turned upright; orientations from 5 exchange height and width."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
-    # Of what is then left: a mirror image, upside down, or both.
+    # What remains: mirrored, upside down, or both.
     rows = -1 if orientation in (3, 4, 7, 8) else 1
     columns = -1 if orientation in (2, 3, 6, 7) else 1
     return pixels[::rows, ::columns]
 
 
 class _Scratch(threading.local):
-    """Memory that one decoded image after another is written to: fresh pages cost a quarter of the decoding."""
+    """Memory that is reused for decoded images: new pages would cost a quarter of the decoding time."""
 
     memory = np.empty(0, np.uint8)
 
     def __call__(self, size: int) -> NDArray[np.uint8] | None:
-        """At least `size` bytes, overwritten by the thread's next image; None for one that is too large."""
+        """At least `size` bytes, overwritten by the thread's next image; None if it is too large."""
         if size > MAX_SCRATCH:
             return None
         if size > self.memory.size:
@@ -273,22 +273,22 @@ _scratch = _Scratch()
 
 
 def _finish(pixels: Pixels, profile: bytes | None) -> Pixels:
-    """Contiguous pixels, in sRGB: the last step, since it costs more than decoding and shrinking do."""
+    """Contiguous pixels in sRGB: the last step, because it costs more than decoding and shrinking."""
     pixels = np.ascontiguousarray(pixels)
     return pixels if profile is None else to_srgb(pixels, profile)
 
 
 def _decode(data: bytes, reading: Reading, max_pixels: int, max_side: int | None = None) -> tuple[Pixels, bytes | None]:
-    """An image's pixels, and the profile that they are still to be converted from; may be a view.
+    """An image's pixels (may be a view), and the profile from which they must still be converted.
 
-    With `max_side` large JPEGs are smaller, as `decode_shrunk` says of "scaled".
+    With `max_side`, large JPEGs are decoded at a smaller size, as described for "scaled" in `decode_shrunk`.
     """
     shape = jpeg_size(data, max_pixels if max_side is None else MAX_SHRINKING)
     if shape is not None:
         longer = max(shape)
         scale: dict[str, Any] = {}
         if max_side is not None and longer > 2 * max_side:
-            # Between a half and the whole libjpeg-turbo has no SIMD.
+            # Between a half and full size libjpeg-turbo has no SIMD.
             scale = _least_sides(shape, min(longer // 2, 4 * max_side)) | {"min_factor": 2}
         with _budget.taken(3 * shape[0] * shape[1]):
             pixels = _decode_jpeg(data, reading, **scale)
@@ -298,9 +298,9 @@ def _decode(data: bytes, reading: Reading, max_pixels: int, max_side: int | None
 
 
 def _decode_jpeg(data: bytes, reading: Reading, colours: str = "RGB", **options: Any) -> NDArray[np.uint8] | None:
-    """The pixels of a JPEG, as stored; None for one that libjpeg-turbo refuses and Pillow may read whole.
+    """The pixels of a JPEG, as stored; None for one that libjpeg-turbo refuses but Pillow may be able to read.
 
-    Raises BrokenImageError for one whose bytes are damaged, unless `reading` takes such.
+    Raises BrokenImageError for damaged bytes, unless `reading` accepts them.
     """
     options |= {"colorspace": colours, "strict": not reading.damaged}
     try:
@@ -328,14 +328,14 @@ def _profile_of(data: bytes, reading: Reading) -> bytes | None:
 def _decode_others(
     data: bytes, reading: Reading, max_pixels: int = MAX_PIXELS, min_side: int | None = None
 ) -> tuple[Pixels, bytes | None]:
-    """As `_decode`, of everything else: other formats, CMYK, the first frame of an animation.
+    """Like `_decode`, for everything else: other formats, CMYK, the first frame of an animation.
 
-    With `min_side` they are shrunk by whole numbers, so that the longer side is no smaller than that.
+    With `min_side`, images are shrunk by integer factors, so that the longer side is at least that long.
     """
     if not data:
         raise BrokenImageError("zero bytes")
     if data[:2] == b"\xff\xd8" and not reading.damaged:
-        # Pillow reads on through damage; at an eighth of the size all bytes are looked at too.
+        # Pillow ignores damage; decoding at an eighth of the size reads all bytes too.
         _decode_jpeg(data, reading, "CMYK", min_height=1, min_width=1)
     with broken_image_errors():
         opened = open_picture(data, max_pixels, None if min_side is None else MAX_SHRINKING)
@@ -343,13 +343,13 @@ def _decode_others(
         with _budget.taken(DECODING * width * height), opened.load() as image:
             picture = image if min_side is None else _reduced(image, max(1, max(width, height) // min_side))
             pixels, profile = rgb_of(picture, reading.colour)
-            # Asked after decoding, since TIFF images are turned by it.
+            # Read after decoding, because decoding turns TIFF images.
             turn = image_orientation(image) if opened.turn is None else opened.turn
             return upright(pixels, turn if reading.orientation == "exif" else 1), profile
 
 
 def _decode_large(data: bytes, min_side: int, reading: Reading, max_whole: int) -> tuple[Pixels, bytes | None]:
-    """As `_decode`, with the longer side at least `min_side` long, as far as the format can shrink by itself."""
+    """Like `_decode`, but at a reduced size with the longer side at least `min_side`, if the format allows it."""
     shape = jpeg_size(data, MAX_SHRINKING)
     if shape is not None:
         pixels = _decode_jpeg(data, reading, **_least_sides(shape, min_side), min_factor=1)
@@ -359,17 +359,17 @@ def _decode_large(data: bytes, min_side: int, reading: Reading, max_whole: int) 
 
 
 def _least_sides(shape: tuple[int, int], min_side: int) -> dict[str, Any]:
-    """What has simplejpeg decode a JPEG of that height and width with its longer side no shorter than `min_side`."""
+    """Options with which simplejpeg decodes a JPEG of this height and width to a longer side of at least `min_side`."""
     height, width = (max(1, round(side * (min_side / max(shape)))) for side in shape)
     return {"min_height": height, "min_width": width}
 
 
 def _reduced(image: Image.Image, factor: int) -> Image.Image:
-    """An image at a whole number's share of its size, where its format or mode can be shrunk so."""
+    """An image shrunk by an integer factor, if its format or mode allows it."""
     if isinstance(image, Jpeg2KImageFile):
         image.reduce = factor.bit_length() - 1  # pyright: ignore[reportAttributeAccessIssue]
     elif image.mode in REDUCIBLE:
-        # By area, without a second copy of the whole.
+        # By area, without a second copy of the full size.
         smaller = image.reduce(factor)
         smaller.info, smaller.format = image.info, image.format
         return smaller

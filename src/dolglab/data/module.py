@@ -1,4 +1,4 @@
-"""The LightningDataModule: training crops, and the benchmarks that validate and test."""
+"""The LightningDataModule: training crops, and the benchmarks for validation and test."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ Benchmarks = Mapping[str, Callable[[], Benchmark] | None]
 
 @dataclass(eq=False, repr=False)
 class LandmarkDataModule(L.LightningDataModule):
-    """Training images and benchmarks behind loaders.
+    """Loaders of training images and benchmarks.
 
     Args:
-        training: labelled images; None for evaluation alone.
-        validation: benchmarks that select checkpoints; the first one decides.
+        training: labelled images; None for evaluation only.
+        validation: benchmarks for selecting checkpoints; the first one decides.
         test: benchmarks that are evaluated once, after training.
         augmentation: crop range and device-side augmentation of training images.
         image_size: side of the training crops in pixels.
-        batch_size: global batch over all processes; it must divide by their number.
-        workers: loader processes of each training process.
-        seed: of order, crops, augmentation and replacements.
-        max_side: in evaluation, larger images are shrunk to this many pixels; None keeps them.
-        eval_batch: images that extraction decodes at a time.
+        batch_size: global batch over all processes; it must be divisible by their number.
+        workers: number of loader processes of each training process.
+        seed: seed of order, crops, augmentation and replacements.
+        max_side: in evaluation, larger images are shrunk to this many pixels; None does not shrink.
+        eval_batch: number of images that extraction decodes at a time.
         on_error: "error" stops an evaluation at an unreadable image, "skip" leaves it out.
-        sampling: "uniform" draws each training image once an epoch; "balanced" as many draws, each landmark alike;
-            "sqrt" between them, a landmark by the square root of its images.
-        images_per_landmark: a global batch holds so many images of each of its landmarks, as losses over pairs want
-            (see `LandmarkSampler`); None draws images one by one.
-        orientation: "exif" turns images upright as they state, "ignore" takes them as they are stored.
-        colour: "srgb" converts images from the ICC profile that they hold, "ignore" takes their values for sRGB.
+        sampling: "uniform" draws each training image once per epoch. "balanced" has as many draws, but each landmark
+            equally often; "sqrt" draws landmarks by the square root of their number of images.
+        images_per_landmark: number of images of each landmark in a global batch, needed for losses over pairs (see
+            `LandmarkSampler`); None draws images independently.
+        orientation: "exif" turns images upright by their EXIF data, "ignore" uses them as stored.
+        colour: "srgb" converts images from their ICC profiles, "ignore" uses their values as sRGB.
         min_side: training images with a side of fewer pixels count as broken.
 
-    Raises UserError for sizes that do not fit.
+    Raises UserError for sizes that do not fit together.
     """
 
     training: TrainingSet | None
@@ -127,15 +127,15 @@ class LandmarkDataModule(L.LightningDataModule):
     ) -> Self:
         """Google Landmarks v2 (see `load_gldv2`).
 
-        `holdout` is the share of images set aside and ranked for validation (see `hold_out`); 0 trains on
-        everything and leaves validation to the benchmarks given. `hint` says how to get what is not there; `source` is
-        `load_gldv2`'s kind, `packed_url` and `cache_gb` are its own. Before the split, landmarks and images that files
-        list are left out, landmarks of other `categories` (column to value or values of `category_csv`), and what goes
-        beyond `cap` images of each.
+        `holdout` is the share of images set aside for validation (see `hold_out`); 0 trains on everything and validates
+        on the given benchmarks. `hint` says how to get missing data; `source` is the `kind` of `load_gldv2`, and
+        `packed_url` and `cache_gb` are its arguments too. Before the split, these are left out: landmarks and images
+        that files list, landmarks of other `categories` (column to value or values of `category_csv`), and images
+        beyond `cap` per landmark.
         """
         if packed_url and (holdout or loading.get("sampling", "uniform") != "uniform"):
             raise UserError(
-                "data.packed_url goes with data.holdout=0 and data.sampling=uniform: other images lie in all chunks"
+                "data.packed_url needs data.holdout=0 and data.sampling=uniform: other images are in all chunks"
             )
         training = load_gldv2(root, train_csv, hint, source, packed_url, cache_gb)
         seed = loading.get("seed", 0)
@@ -156,7 +156,7 @@ class LandmarkDataModule(L.LightningDataModule):
         test_share: float = 0.2,
         **loading: Any,
     ) -> Self:
-        """A folder with one sub-folder a landmark (see `split_folder`)."""
+        """A folder with one sub-folder per landmark (see `split_folder`)."""
         training, validation, test = split_folder(
             root, split, validation_share, test_share, seed=loading.get("seed", 0)
         )
@@ -164,7 +164,7 @@ class LandmarkDataModule(L.LightningDataModule):
 
     @property
     def num_classes(self) -> int:
-        """Landmarks there are in training."""
+        """The number of training landmarks."""
         return len(self._training.classes)
 
     @property
@@ -174,18 +174,18 @@ class LandmarkDataModule(L.LightningDataModule):
 
     @property
     def class_sizes(self) -> torch.Tensor:
-        """(num_classes,) training images of each landmark."""
+        """(num_classes,) the number of training images of each landmark."""
         return torch.bincount(torch.from_numpy(self._training.labels), minlength=self.num_classes)
 
     @property
     def batches_per_epoch(self) -> int:
-        """Whole global batches there are in training."""
+        """The number of complete global batches per epoch."""
         if self.images_per_landmark is None:
             return len(self._training) // self.batch_size
         return count_batches(self._training.labels, self._landmarks_per_batch, self.images_per_landmark)
 
     def digests(self) -> dict[str, Any]:
-        """Fingerprints of the training images with their labels, their number, and each benchmark's by its name."""
+        """Fingerprints of the labelled training images, their number, and the fingerprint of each benchmark by name."""
         training = hashlib.blake2b(digest_size=8)
         for part in (self._training.ids, self._training.labels):
             training.update(np.ascontiguousarray(part).data)
@@ -197,17 +197,18 @@ class LandmarkDataModule(L.LightningDataModule):
         }
 
     def check(self, world: int) -> None:
-        """Refuse beforehand what would stop a training later: hours later, where the data are large.
+        """Check in advance what would stop a training later, for large data after hours.
 
-        Raises UserError for a global batch that `world` processes cannot share, and for a validation or test image that
-        cannot be read; where `on_error` is "skip", such images are named, and only a set without any other is refused.
+        Raises UserError for a global batch that is not divisible by `world` processes, and for a validation or test
+        image that cannot be read; if `on_error` is "skip", such images are named, and only a set without any readable
+        image is refused.
         """
         if self.batch_size % world:
-            raise UserError(f"data.batch_size={self.batch_size} does not divide by {world} processes")
+            raise UserError(f"data.batch_size={self.batch_size} is not divisible by {world} processes")
         if self.images_per_landmark is not None:
             check_landmarks(self.batches_per_epoch, self._landmarks_per_batch, self.images_per_landmark, world)
         if self.batch_size // world < 2:
-            raise UserError("batch normalisation wants at least 2 images a process: raise data.batch_size")
+            raise UserError("batch normalisation needs at least 2 images per process: raise data.batch_size")
         for benchmark in (*self.validation, *self.test):
             bad = [image for batch in self._benchmark_loader(benchmark) for image in batch.bad]
             if not bad:
@@ -219,7 +220,7 @@ class LandmarkDataModule(L.LightningDataModule):
             print(f"{line}, left out: {truncate_list(named, 20)}")
 
     def train_dataloader(self) -> EpochLoader:
-        """Batches of this process's share of each global batch; an incomplete last batch is left out."""
+        """This process's shares of the global batches; an incomplete last batch is left out."""
         world, rank = self._processes()
         images = TrainingImages(self._training, self.image_size, self.augmentation.crop, self.seed, self.reading)
         return EpochLoader(
@@ -249,14 +250,14 @@ class LandmarkDataModule(L.LightningDataModule):
         return self.batch_size // (self.images_per_landmark or 1)
 
     def _check_pairs(self, images: object) -> None:
-        """Raise UserError for a number of images that no batch is made of, and what does not go with it."""
+        """Raise UserError for an invalid `images_per_landmark`, and for options that cannot be combined with it."""
         if not isinstance(images, int) or images < 2 or self.batch_size % images:
             raise UserError(
-                f"data.images_per_landmark is a whole number from 2 that data.batch_size={self.batch_size} divides by, "
+                f"data.images_per_landmark must be at least 2 and divide data.batch_size={self.batch_size}, "
                 f"not {images}"
             )
         if self.sampling != "uniform" or isinstance(self._training.source, StreamedSource):
-            raise UserError("data.images_per_landmark goes with data.sampling=uniform, and without data.packed_url")
+            raise UserError("data.images_per_landmark needs data.sampling=uniform, and no data.packed_url")
         check_landmarks(self.batches_per_epoch, self._landmarks_per_batch, images, 1)
 
     def val_dataloader(self) -> list[DataLoader[ImageBatch]]:
@@ -270,23 +271,23 @@ class LandmarkDataModule(L.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Batch | ImageBatch, device: torch.device, dataloader_idx: int
     ) -> Batch | ImageBatch:
-        """Lightning's own transfer waits for the copy, even from page-locked memory."""
+        """Move a batch without waiting: Lightning's own transfer waits for the copy, even from page-locked memory."""
         return batch.to(device, non_blocking=device.type == "cuda")
 
     @property
     def _training(self) -> TrainingSet:
         if self.training is None:
-            raise UserError("there is no training data here: this data module evaluates only")
+            raise UserError("this data module has no training data: it is for evaluation only")
         return self.training
 
     def images_of(self, benchmark: Benchmark) -> BenchmarkImages:
-        """A benchmark's images as they are read here."""
+        """A benchmark's images, read with the settings of this module."""
         return BenchmarkImages(benchmark, self.max_side, self.on_error == "skip", self.reading)
 
     def _benchmark_loader(self, benchmark: Benchmark) -> DataLoader[ImageBatch]:
         world, rank = self._processes()
         images = self.images_of(benchmark)
-        # Every image once over all processes together, without padding.
+        # Each image once over all processes, without padding.
         shard = range(rank, len(images), world)
         return DataLoader(images, batch_size=self.eval_batch, sampler=shard, **self._loader_options(persistent=False))
 
@@ -299,7 +300,7 @@ class LandmarkDataModule(L.LightningDataModule):
         }
 
     def _epoch(self) -> int:
-        """What Lightning will call `set_epoch` with; `current_epoch` still lags behind it where a run resumes."""
+        """The epoch with which Lightning will call `set_epoch`; when resuming, `current_epoch` still lags behind."""
         if self.trainer is None:
             return 0
         return self.trainer.fit_loop.epoch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue]
@@ -315,5 +316,5 @@ def _build_all(benchmarks: Benchmarks | None) -> list[Benchmark]:
 
 
 def _keep_batch(batch: Batch | ImageBatch) -> Batch | ImageBatch:
-    """The data sets return whole batches."""
+    """Collate nothing: the data sets return complete batches."""
     return batch

@@ -1,4 +1,4 @@
-"""Photos in files and object stores: which there are, and their pixels, cut to a box and shrunk."""
+"""Photos in files and object stores: listing, and reading of pixels, cropped to a box and shrunk."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from dolglab.errors import UserError
 from dolglab.io import read_bytes, retry_io
 
 Box = tuple[float, float, float, float]
-# Pixels of a side, as `data.min_side` of training, and in all: a panorama may be as narrow, and shows something.
+# Smallest side, as `data.min_side` in training, and smallest number of pixels: narrow panoramas are accepted.
 MIN_SIDE, MIN_PIXELS = 16, 10_000
-# What object stores say of an object, that is something else when the object is.
+# Properties of objects in object stores that change with the object.
 VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
 
 
@@ -46,12 +46,11 @@ class PhotoFile:
 
     Attributes:
         name: absolute path, or address.
-        size: bytes.
-        changed: when its bytes were changed last, nanoseconds since 1970 as it says itself; of an object store a number
-            that stands for its version, or 0.
-        ctime: when the system changed its bytes or status last, nanoseconds; None of an object store.
-        identity: the same for two names of one file; None where that is not known.
-        digest: of the bytes that were described before, where these may still be the same: see `digest_of`.
+        size: size in bytes.
+        changed: modification time in nanoseconds since 1970; in an object store a number for its version, or 0.
+        ctime: time of the last change of content or status in nanoseconds; None in an object store.
+        identity: equal for two names of one file; None if unknown.
+        digest: digest of the bytes that were described before, if they may be unchanged: see `digest_of`.
         stored: only a library names it: see `check_allowed`.
     """
 
@@ -64,9 +63,9 @@ class PhotoFile:
     stored: bool = False
 
     def read(self) -> bytes:
-        """Its bytes.
+        """The file's bytes.
 
-        Raises OSError when they cannot be read, also a moment later; NotAllowedError of one that only a library names.
+        Raises OSError if they cannot be read, even after a retry; NotAllowedError for one that only a library names.
         """
         if "://" not in self.name:
             return retry_io(read_bytes, self.name)
@@ -74,17 +73,17 @@ class PhotoFile:
 
 
 def digest_of(data: bytes) -> bytes:
-    """16 bytes that stand for a file's."""
+    """A digest of a file's bytes, 16 bytes."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
 @dataclass
 class LeftOut:
-    """What was met beside the photos.
+    """Files and folders that are not photos.
 
     Attributes:
-        others: how many files are no photos by their names, by the ends of these.
-        unreadable: folders that could not be looked into, links that lead nowhere.
+        others: number of files that are not photos by their names, by extension.
+        unreadable: folders that could not be read, and broken links.
         links: files and folders that are links out of the folder.
     """
 
@@ -93,21 +92,21 @@ class LeftOut:
     links: list[str] = field(default_factory=list)
 
     def add_other(self, name: str) -> None:
-        """Count a file by the end of its name."""
+        """Count a file by its extension."""
         self.others[Path(name).suffix.lower() or "no suffix"] += 1
 
 
 def files_below(place: str, exclude: Sequence[str] = (), left_out: LeftOut | None = None) -> Iterator[PhotoFile]:
     """Every photo below a folder or prefix, or the file itself.
 
-    Hidden files and folders, and those of a NAS's own, are what tools leave, and are left out; links inside a folder
-    are not followed out of it.
+    Hidden files and folders, and system folders of a NAS, are left out; links inside a folder are not followed out of
+    it.
 
     Args:
-        exclude: what else is left out, see `is_excluded`.
-        left_out: takes what was met and is no photo.
+        exclude: patterns of files and folders that are also left out, see `is_excluded`.
+        left_out: records files and folders that are not photos.
 
-    Raises UserError for a place that is not there.
+    Raises UserError if `place` does not exist.
     """
     left_out = LeftOut() if left_out is None else left_out
     if "://" in place:
@@ -123,9 +122,9 @@ def files_below(place: str, exclude: Sequence[str] = (), left_out: LeftOut | Non
 
 
 def is_excluded(path: str, patterns: Sequence[str]) -> bool:
-    """Whether a pattern is that of a file's or folder's name, or of its path below the folder given.
+    """Whether a pattern matches the name of a file or folder, or its path below the given folder.
 
-    * and ? stand for any characters, / too.
+    * and ? match any characters, including /.
 
     >>> is_excluded("2019/thumbs", ["thumbs"]), is_excluded("2019/a.jpg", ["20*/b*"]), is_excluded("b.jpg", ["/b.*"])
     (True, False, True)
@@ -141,7 +140,7 @@ def _folder_files(root: Path, exclude: Sequence[str], left_out: LeftOut) -> Iter
         def wanted(name: str, below: str = below) -> bool:
             return is_visible(name) and not is_excluded(os.path.normpath(f"{below}/{name}"), exclude)
 
-        # Links to folders are not walked into.
+        # Links to folders are not followed.
         folders[:] = sorted(filter(wanted, folders))
         for path in (f"{folder}/{name}" for name in folders):
             if _leads_out(path, root):
@@ -163,9 +162,9 @@ def _leads_out(path: str, root: Path) -> bool:
 
 
 def local_file(path: Path) -> PhotoFile:
-    """A file of this machine's. Raises OSError."""
+    """A file on this machine. Raises OSError."""
     stat = path.stat()
-    # Disks without numbers of their own say 0; where numbers come again, size and time tell the files apart.
+    # File systems without inode numbers return 0; if numbers are reused, size and time distinguish files.
     identity = f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}" if stat.st_ino else None
     return PhotoFile(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, identity)
 
@@ -177,7 +176,7 @@ def _object_store_files(prefix: str, exclude: Sequence[str], left_out: LeftOut) 
     except (ImportError, OSError, ValueError) as error:
         raise UserError(f"{prefix} cannot be listed: {error}") from error
     for name, info in sorted(found.items()):
-        # Of an object that is named itself its own name alone.
+        # For a single object, only its own name.
         below = name.removeprefix(root).strip("/") or name.rpartition("/")[2]
         paths = accumulate(below.split("/"), "{}/{}".format)
         if not all(is_visible(path.rpartition("/")[2]) and not is_excluded(path, exclude) for path in paths):
@@ -189,9 +188,9 @@ def _object_store_files(prefix: str, exclude: Sequence[str], left_out: LeftOut) 
 
 
 def stored_photo(name: str) -> PhotoFile:
-    """The one file or object that a library names: a folder or a prefix is none.
+    """A single file or object that a library names; folders and prefixes are refused.
 
-    Raises OSError where there is none, and NotAllowedError for an address that the user does not allow.
+    Raises OSError if it does not exist, and NotAllowedError for an address that the user does not allow.
     """
     if "://" not in name:
         if not os.path.isfile(name):
@@ -213,9 +212,9 @@ def _object_file(name: str, info: Mapping[str, Any]) -> PhotoFile:
 
 
 def check_size(height: int, width: int) -> None:
-    """Raise BrokenImageError for a picture too small to be described: a pixel, an icon, a short strip; not a panorama.
+    """Raise BrokenImageError for a picture that is too small to describe, such as an icon, but not for a panorama.
 
-    A side is below `MIN_SIDE` pixels, and there are fewer than `MIN_PIXELS`.
+    Such a picture has a side below `MIN_SIDE` pixels and fewer than `MIN_PIXELS` pixels.
     """
     if height * width < MIN_PIXELS:
         check_sides(height, width, MIN_SIDE)
@@ -224,9 +223,9 @@ def check_size(height: int, width: int) -> None:
 def photo_pixels(
     name: str, max_side: int, box: Box | None = None, reading: Reading = READ_ALL, stored: bool = False
 ) -> Pixels:
-    """Pixels of a photo's file or address, as `query_pixels`; `stored` one is what only a library names.
+    """Pixels of a photo's file or address, like `query_pixels`; `stored` says that only a library names it.
 
-    Raises UserError as that, where it is not there, and as `PhotoFile.read`.
+    Raises UserError like `query_pixels` and `PhotoFile.read`, and if it does not exist.
     """
     try:
         data = PhotoFile(name, 0, 0, stored=stored).read()
@@ -244,12 +243,12 @@ def query_pixels(
     max_pixels: int = MAX_PIXELS,
     shape: tuple[int, int] | None = None,
 ) -> Pixels:
-    """An encoded photo's pixels, (H, W, 3): inside the box x1, y1, x2, y2 (pixels) where one is given, then shrunk.
+    """An encoded photo's pixels, (H, W, 3): cropped to the box x1, y1, x2, y2 (pixels), if given, then shrunk.
 
-    The box is one of the photo as it is or, where its `shape` is given, as it was shrunk to that height and width.
+    The box refers to the photo at its own size or, if `shape` is given, at that height and width.
 
-    Of a scan with more than `max_pixels`, which are not decoded whole, the box is taken from the largest picture that
-    is. Raises UserError for a photo that cannot be read and for a box that is not inside it.
+    A scan with more than `max_pixels` is not decoded at full size; the box is then cropped from the largest size within
+    the limit. Raises UserError for a photo that cannot be read, and for a box that is not inside it.
     """
     try:
         if box is None:
@@ -260,30 +259,30 @@ def query_pixels(
     height, width = shape or (height, width)
     x1, y1, x2, y2 = box
     if x1 > x2 or y1 > y2:
-        raise UserError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} ends before it begins: x1,y1 is its top left corner")
+        raise UserError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} is empty: x1,y1 must be its top left corner")
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height) or round(x2) <= round(x1) or round(y2) <= round(y1):
         raise UserError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} is not inside {name}, of {width} x {height} pixels")
     scale = pixels.shape[1] / width, pixels.shape[0] / height
     inside = np.array(box, np.float64) * [*scale, *scale]
     if scale != (1, 1):
-        # A thin box keeps a pixel.
+        # A thin box keeps at least one pixel.
         inside[:2] = np.minimum(np.floor(inside[:2]), np.array(pixels.shape[1::-1]) - 1)
         inside[2:] = np.maximum(inside[2:], inside[:2] + 1)
     return shrink(crop_query(pixels, inside, "pil"), max_side)
 
 
 def _decode_for_box(data: bytes, reading: Reading, max_pixels: int) -> tuple[Pixels, tuple[int, int]]:
-    """An image's pixels, (H, W, 3), whole or as large as `max_pixels` allow, and its own height and width."""
+    """An image's pixels, (H, W, 3), at full size or as large as `max_pixels` allows, and its original size."""
     try:
         pixels = decode(data, reading, max_pixels)
         return pixels, (pixels.shape[0], pixels.shape[1])
     except TooLargeError:
         with broken_image_errors():
-            # Its size alone, which may be any.
+            # Only the size is read; it may be anything.
             width, height = open_picture(data, MAX_SHRINKING, MAX_SHRINKING).size
         side = math.floor(max(height, width) * math.sqrt(max_pixels / (height * width)))
         pixels = decode_shrunk(data, side, reading, max_pixels)
-        # The header's are those before it is turned upright.
+        # The header has the size before the image is turned upright.
         turned = (pixels.shape[0] > pixels.shape[1]) != (height > width)
         return pixels, (width, height) if turned else (height, width)
 
@@ -299,5 +298,5 @@ def read_box(text: str) -> Box:
     except ValueError:
         x1 = y1 = x2 = y2 = float("nan")
     if not np.isfinite((x1, y1, x2, y2)).all():
-        raise UserError(f"a box is x1,y1,x2,y2 in pixels, not {text}")
+        raise UserError(f"a box must be x1,y1,x2,y2 in pixels, not {text}")
     return x1, y1, x2, y2

@@ -1,6 +1,6 @@
 """Revisited Oxford and Paris with their million distractors (Radenovic et al., CVPR 2018).
 
-Ground truth is read from the published pickles without running code in them; distractors answer no query.
+Ground truth is read from the published pickles without running code in them; distractors are answers to no query.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dolglab.data.sources import FolderSource, JoinedSource, encode_names, file_
 from dolglab.errors import UserError, truncate_list
 from dolglab.measures import RevisitedMeasure
 
-# Which release of the photographs a folder holds.
+# The file that names the release of a folder's photographs.
 RELEASE = "release.json"
 CROPS: tuple[Crop, ...] = ("pil", "trunc", "none")
 CUT = {
@@ -32,13 +32,13 @@ CUT = {
     "trunc": "cropped to their boxes, fractions of edges cut off",
     "none": "not cropped",
 }
-# The distractors' list, and how many were published.
+# The distractors' list, and their published number.
 LIST, PUBLISHED = "revisitop1m.txt", 1_001_001
 
 
 @dataclass(frozen=True)
 class RevisitedLists:
-    """What a `gnd_*.pkl` holds: names without extension, query boxes (Q, 4) in pixels, ground truth."""
+    """The content of a `gnd_*.pkl`: names without extension, query boxes (Q, 4) in pixels, ground truth."""
 
     gallery: tuple[str, ...]
     queries: tuple[str, ...]
@@ -47,7 +47,7 @@ class RevisitedLists:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads plain containers, numbers and strings; a pickle that names any code is refused."""
+    """Reads plain containers, numbers and strings; refuses pickles that refer to any code."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         advice = "; numpy's arrays and numbers become plain with .tolist()" if module_name.startswith("numpy") else ""
@@ -59,11 +59,11 @@ class _PlainUnpickler(pickle.Unpickler):
 def load_ground_truth(path: str | Path) -> RevisitedLists:
     """Read a ground-truth pickle without running any code in it.
 
-    A query without positives and empty lists are as they should be: `revisited_evaluation` leaves such a query out.
+    Queries without positives and empty lists are valid: `revisited_evaluation` leaves such queries out.
 
-    Raises UserError for no such file, a pickle with code (numpy arrays are code), missing keys, positions outside the
-    gallery or no whole numbers, lists of a query that overlap, a box without pixels, or a name that the gallery or the
-    queries list twice.
+    Raises UserError for a missing file, a pickle with code (numpy arrays are code), missing keys, positions that are
+    not whole numbers or outside the gallery, overlapping lists of a query, a box without pixels, or a name that is
+    listed twice among gallery or queries.
     """
     path = Path(path)
     if not path.exists():
@@ -84,9 +84,9 @@ def load_ground_truth(path: str | Path) -> RevisitedLists:
 
 
 def subset_lists(lists: RevisitedLists, gallery: NDArray[np.bool_], queries: NDArray[np.bool_]) -> RevisitedLists:
-    """The lists without some gallery images and queries: positions follow their images, those of no image are gone.
+    """The lists reduced to some gallery images and queries, with updated positions.
 
-    `gallery` and `queries` say which are kept. A query may be left without positives.
+    `gallery` and `queries` say which are kept. A query may lose all its positives.
     """
     place = np.cumsum(gallery) - 1
     kept = np.flatnonzero(queries)
@@ -131,13 +131,13 @@ def _names(raw: dict[str, Any], key: str) -> tuple[str, ...]:
         raise ValueError(f"{key} is no list of names")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        # Results and descriptors name images: two queries in one photo need two files.
+        # Results and descriptors identify images by name: two queries in one photo need two files.
         raise ValueError(f"{key} lists names more than once: {truncate_list(repeated)}")
     return tuple(names)
 
 
 def _box(given: Any) -> list[float]:
-    """A box's edges; NaN where there is none."""
+    """A box's edges; NaN if there is none."""
     box = given or [float("nan")] * 4
     if not isinstance(box, list | tuple) or len(box) != 4 or not all(isinstance(edge, int | float) for edge in box):
         raise ValueError(f"the box {given} is not x1, y1, x2, y2")
@@ -167,21 +167,21 @@ def revisited_benchmark(
     subset: bool = False,
     families: str | Path | None = None,
 ) -> Benchmark:
-    """A benchmark in the Revisited layout: the gallery, distractors behind it, then the queries.
+    """A benchmark in the Revisited layout: the gallery, then distractors, then the queries.
 
     Args:
         root: folder with `jpg/NAME.jpg` and the ground truth.
-        ground_truth: its file; by default the one `gnd_*.pkl` in `root`.
-        name: what results call it; by default the ground truth's name without `gnd_`, then `+1M` with the distractors.
-        crop: how queries are cut to their boxes (see `crop_query`), which comes before `max_side` and the scales.
-        hint: what the message says where there is no such folder.
-        distractors: a folder of images that answer no query (see `load_distractors`).
-        subset: evaluate the images that are there: the others leave gallery, queries and ground truth, and the
-            benchmark's notes count what is left. A query without positives left has no AP and is in no mean.
-        families: a JSON file, where there is one, that says of which set of look-alike landmarks each image's is.
+        ground_truth: its file; by default the only `gnd_*.pkl` in `root`.
+        name: name in results; by default the ground truth's name without `gnd_`, plus `+1M` with the distractors.
+        crop: how queries are cropped to their boxes (see `crop_query`), before `max_side` and the scales.
+        hint: text of the message if there is no such folder.
+        distractors: a folder of images that are answers to no query (see `load_distractors`).
+        subset: evaluate the available images: missing ones are removed from gallery, queries and ground truth, and the
+            benchmark's notes count the rest. A query that has lost all positives has no AP and is in no mean.
+        families: an optional JSON file with the set of look-alike landmarks of each image.
 
-    Raises UserError for a missing folder or file, images that are not there, queries of which none has a positive, or a
-    crop rule that does not exist.
+    Raises UserError for a missing folder or file, missing images, queries without any positive, or an unknown crop
+    rule.
     """
     root = Path(root)
     if crop not in CROPS:
@@ -228,7 +228,7 @@ def revisited_benchmark(
 
 
 def _on_disk(root: Path, listed: RevisitedLists, subset: bool) -> tuple[RevisitedLists, list[int]]:
-    """The lists, reduced to what is there if `subset`, and the bytes of their images."""
+    """The lists, reduced to available images if `subset`, and the sizes of their images in bytes."""
     names = encode_names(_photos(listed))
     sizes = file_sizes(root, names)
     if not subset:
@@ -243,7 +243,7 @@ def _photos(lists: RevisitedLists) -> list[str]:
 
 
 def _counts(listed: RevisitedLists, lists: RevisitedLists, others: Distractors | None) -> list[tuple[int, int, str]]:
-    """How many images there are, of how many that are listed."""
+    """The numbers of available and of listed images."""
     return [
         (len(lists.gallery), len(listed.gallery), "gallery images"),
         *([(len(others.source), others.listed, "distractors")] if others else []),

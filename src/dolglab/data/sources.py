@@ -1,4 +1,4 @@
-"""Where encoded images come from, addressed by position; names and ids are numpy arrays, not Python lists."""
+"""Sources of encoded images, addressed by position; names and ids are numpy arrays instead of Python lists."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from dolglab.data.long_lists import put_together
 from dolglab.errors import UserError
 from dolglab.io import read_bytes
 
-# What such files are called; what is in them is seen by their first bytes.
+# Extensions of image files; the format itself is recognised by the first bytes.
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"}
     | {".tif", ".tiff", ".btf", ".tf8", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".jxl"}
     | {".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif"}
 )
-# Photographs that are none before they are developed.
+# Raw photographs, which must be developed first.
 RAW_SUFFIXES = frozenset(
     {".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".x3f", ".3fr"}
     | {".iiq", ".rwl", ".raw"}
 )
-# Folders that no photos of a person's lie in: thumbnails, waste bins and snapshots of NAS and Windows, and what Macs
-# pack beside files.
+# Folders without users' photos: thumbnails, recycle bins and snapshots of NAS and Windows, and the extra files in
+# archives made on Macs.
 SYSTEM_FOLDERS = frozenset(
     {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "~snapshot", "lost+found", "$recycle.bin"}
     | {"recycler", "system volume information", "network trash folder", "__macosx"}
 )
-# Asking for a file's size is waiting, on a network file system above all: so many threads, each taking so many files.
+# Asking for a file's size means waiting, above all on a network file system: number of threads, and files per thread.
 STAT_THREADS, STAT_BATCH = 16, 4096
 # Names of missing files that are told.
 MISSING_SHOWN = 5
@@ -45,7 +45,7 @@ MIDDLE = 4096
 
 
 class FolderSource:
-    """Files under a root, by relative path, kept as fixed-width bytes (one array, not a list of strings)."""
+    """Files below a root, by relative path, stored as fixed-width bytes (one array instead of a list of strings)."""
 
     def __init__(self, root: str | Path, names: list[str] | NDArray[np.bytes_]) -> None:
         self.root = Path(root)
@@ -59,7 +59,7 @@ class FolderSource:
         return os.fsdecode(self._names[position])
 
     def size(self, position: int) -> int:
-        """Bytes of the file; 0 where there is none."""
+        """The size of the file in bytes; 0 if it is missing."""
         return file_size(self.root / self.name(position)) or 0
 
     def read(self, position: int) -> bytes:
@@ -72,7 +72,7 @@ class FolderSource:
 
 
 class GLDv2Source(FolderSource):
-    """Images of a split of GLDv2 by their 16-hex ids, kept as uint64: unpacked, `root/SPLIT/a/b/c/ID.jpg`.
+    """Unpacked images of a GLDv2 split, `root/SPLIT/a/b/c/ID.jpg`, by their 16-hex ids, stored as uint64.
 
     Args:
         root: the data set's folder.
@@ -89,7 +89,7 @@ class GLDv2Source(FolderSource):
         return len(self.ids)
 
     def name(self, position: int) -> str:
-        """`split/a/b/c/ID.jpg`, also where it is not unpacked."""
+        """`split/a/b/c/ID.jpg`, even if it is not unpacked."""
         return gldv2_name(self.split, int(self.ids[position]))
 
     def take(self, rows: NDArray[np.int64]) -> Self:
@@ -98,7 +98,7 @@ class GLDv2Source(FolderSource):
 
 
 class JoinedSource:
-    """The images of several sources, one source behind the other."""
+    """The images of several sources, one after another."""
 
     def __init__(self, *parts: ImageSource) -> None:
         self.parts = parts
@@ -108,12 +108,12 @@ class JoinedSource:
         return self._ends[-1]
 
     def name(self, position: int) -> str:
-        """As its own source names the image."""
+        """The image's name in its own source."""
         source, inner = self._locate(position)
         return source.name(inner)
 
     def size(self, position: int) -> int:
-        """Bytes of the image; 0 where there is none."""
+        """The size of the image in bytes; 0 if it is missing."""
         source, inner = self._locate(position)
         return source.size(inner)
 
@@ -130,11 +130,11 @@ class JoinedSource:
 
 
 class OrientedSource:
-    """A source's JPEGs, each stating another EXIF orientation than its own, so that whatever reads it turns it so.
+    """A source's JPEGs with replaced EXIF orientations, so that every reader turns them accordingly.
 
     Args:
         source: the images.
-        orientations: EXIF's, 1 to 8, of some images by name; the others are left as their pixels lie.
+        orientations: EXIF orientations, 1 to 8, of some images by name; the others are not turned.
     """
 
     def __init__(self, source: ImageSource, orientations: Mapping[str, int]) -> None:
@@ -144,16 +144,16 @@ class OrientedSource:
         return len(self.source)
 
     def name(self, position: int) -> str:
-        """As the source has it."""
+        """The image's name in the source."""
         return self.source.name(position)
 
     def size(self, position: int) -> int:
-        """Bytes of the image as it is kept; 0 where there is none."""
+        """The size of the stored image in bytes; 0 if it is missing."""
         return self.source.size(position)
 
     def read(self, position: int) -> bytes:
         """The image with its orientation. Raises OSError."""
-        # Who only lists files does without what reads photographs.
+        # Imported here, because listing files does not need it.
         from dolglab.data.image_formats import with_orientation
 
         return with_orientation(self.source.read(position), self.orientations.get(self.name(position), 1))
@@ -170,12 +170,12 @@ def gldv2_name(split: str, number: int) -> str:
 
 
 def encode_names(names: Sequence[str]) -> NDArray[np.bytes_]:
-    """Names as the file system has them, in one array of fixed width."""
+    """Names in the file system's encoding, in one array of fixed width."""
     return np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
 
 
 def is_visible(name: str) -> bool:
-    """Hidden names are what tools leave behind: previews, checkpoints, macOS's `._NAME.jpg`; and so are some folders.
+    """Whether a name is neither hidden (previews, checkpoints, macOS's `._NAME.jpg`) nor that of a system folder.
 
     >>> is_visible("photos"), is_visible(".cache"), is_visible("@eaDir")
     (True, False, False)
@@ -184,7 +184,7 @@ def is_visible(name: str) -> bool:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name is taken for an image.
+    """Whether a file name is that of an image.
 
     >>> is_image("a.JPG"), is_image("notes.txt")
     (True, False)
@@ -193,7 +193,7 @@ def is_image(name: str) -> bool:
 
 
 def file_size(path: Path) -> int | None:
-    """Bytes of a file; None when there is none."""
+    """The size of a file in bytes; None if it does not exist."""
     try:
         return path.stat().st_size
     except OSError:
@@ -201,7 +201,7 @@ def file_size(path: Path) -> int | None:
 
 
 def file_sizes(root: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
-    """Bytes of each file below `root`, (N,); -1 where there is none."""
+    """The size of each file below `root` in bytes, (N,); -1 for missing files."""
     folder = os.path.join(os.fsencode(root), b"")
 
     def size(name: bytes) -> int:
@@ -218,10 +218,10 @@ def file_sizes(root: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
 
 
 def first_copies(root: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
-    """For each file below `root` the position of the first one with the same bytes, (N,): for most their own.
+    """For each file below `root` the position of the first file with the same bytes, (N,), usually its own.
 
-    Sizes are compared first, then a part from the middle of those of equal size, and only what is still equal is read
-    as a whole. Files that are empty or cannot be read have no copies.
+    Sizes are compared first, then, for equal sizes, a part from the middle; only files that are still equal are read
+    completely. Files that are empty or cannot be read have no copies.
     """
     sizes = file_sizes(root, names)
     folder = os.path.join(os.fsencode(root), b"")
@@ -230,7 +230,7 @@ def first_copies(root: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
         size = int(sizes[position])
         try:
             with open(folder + names[position], "rb") as file:
-                # Headers are often alike; of two photos of one size, what is in the middle hardly ever.
+                # Headers are often equal; the middle parts of two photos of equal size hardly ever are.
                 file.seek(0 if length is None else max(0, (size - length) // 2))
                 read = file.read(length) if length else hashlib.file_digest(file, "sha256").digest()
         except OSError:
@@ -250,7 +250,7 @@ def first_copies(root: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
 
 
 def _alike(values: Iterable[Hashable]) -> list[list[int]]:
-    """The positions of each value that comes more than once, ascending."""
+    """The ascending positions of each value that occurs more than once."""
     found: dict[Hashable, list[int]] = {}
     for position, value in enumerate(values):
         found.setdefault(value, []).append(position)
@@ -267,14 +267,14 @@ def require_all(root: Path, names: NDArray[np.bytes_], sizes: NDArray[np.int64],
 
 
 def checked_seed(seed: int) -> int:
-    """`seed`. Raises UserError below 0, where numpy and hashing stop."""
+    """`seed`, unchanged. Raises UserError below 0, which numpy and hashing do not accept."""
     if not isinstance(seed, int) or seed < 0:
         raise UserError(f"seed must be a whole number from 0, not {seed}")
     return seed
 
 
 def stable_ids(names: list[str], seed: int = 0) -> NDArray[np.uint64]:
-    """A 64-bit id for each name that no machine, order or process changes.
+    """A 64-bit id for each name, which does not depend on machine, order or process.
 
     >>> stable_ids(["landmark/1.jpg"]).tolist()
     [6817392550084030613]
@@ -285,7 +285,7 @@ def stable_ids(names: list[str], seed: int = 0) -> NDArray[np.uint64]:
 
 
 def hash_share(ids: NDArray[np.uint64], seed: int) -> NDArray[np.float64]:
-    """A number in [0, 1) for each 64-bit id, by splitmix64's mixing: a split that no order can change."""
+    """A number in [0, 1) for each 64-bit id, by splitmix64's mixing, for splits that do not depend on order."""
     with np.errstate(over="ignore"):
         x = ids + np.uint64(0x9E3779B97F4A7C15) * np.uint64(checked_seed(seed) + 1)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

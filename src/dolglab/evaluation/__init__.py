@@ -1,1 +1,1 @@
-"""From a benchmark and a network, or anyone's descriptors, to figures: extraction, post-processing, ranking."""
+"""Evaluate a network, or ready descriptors, on a benchmark: extraction, post-processing, ranking."""

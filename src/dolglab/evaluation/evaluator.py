@@ -1,6 +1,7 @@
-"""One benchmark through one pipeline: extract, post-process, rank, re-rank, measure; and pictures of what came out.
+"""Evaluate one benchmark by one pipeline: extract, post-process, rank, re-rank, measure; and draw pictures of the
+result.
 
-Descriptors and local features of whole sets of images are made once and kept on disk.
+Descriptors and local features of whole sets of images are computed once and kept on disk.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ Picture = tuple[str, bytes]
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """Describes sets of images in all processes of a trainer, and finds in `store` what was described before.
+    """Describes sets of images in all processes of a trainer, and reuses the descriptions kept in `store`.
 
     Args:
-        trainer: whose processes describe the images.
+        trainer: its processes describe the images.
         images: how images are read.
         store: folder in which descriptors and local features are kept.
-        extractor: makes descriptors; None where none are wanted.
-        local: makes local features; None where none are wanted.
+        extractor: computes descriptors; None if none are needed.
+        local: computes local features; None if none are needed.
     """
 
     trainer: L.Trainer
@@ -58,7 +59,7 @@ class FeatureExtractor:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that ranks and writes."""
+        """Whether this process ranks and writes results."""
         return self.trainer.is_global_zero
 
     def descriptors(self, benchmark: Benchmark) -> ExtractedFeatures:
@@ -69,7 +70,7 @@ class FeatureExtractor:
         return ExtractedFeatures(store.available, bad, target.seconds_per_image(), descriptors=store.descriptors)
 
     def local_features(self, benchmark: Benchmark, wanted: NDArray[np.int64] | None = None) -> ExtractedFeatures:
-        """Local features of all images, or of those at some positions. Raises UserError as `descriptors`."""
+        """Local features of all images, or of those at the given positions. Raises UserError like `descriptors`."""
         target = self.local_target(benchmark)
         if wanted is not None:
             target.wanted = wanted
@@ -87,24 +88,24 @@ class FeatureExtractor:
         )
 
     def descriptor_target(self, benchmark: Benchmark) -> DescriptorTarget:
-        """What makes and keeps the descriptors of a set. Raises UserError without a network."""
+        """Computes and keeps the descriptors of a set. Raises UserError without a network."""
         if self.extractor is None:
-            raise UserError("there is no network to describe the images with: give checkpoint=FILE or model=NAME")
+            raise UserError("there is no network to describe the images: set checkpoint=FILE or model=NAME")
         return DescriptorTarget(self.store, benchmark, self.extractor, self._details())
 
     def local_target(self, benchmark: Benchmark) -> LocalTarget:
-        """What makes and keeps the local features of a set. Raises UserError where none were asked for."""
+        """Computes and keeps the local features of a set. Raises UserError if no local features are configured."""
         if self.local is None:
-            raise UserError("this asks for local features: give features=rootsift, or a network")
+            raise UserError("this needs local features: set features=rootsift, or a network")
         return LocalTarget(self.store, benchmark, self.local, self._details())
 
     def _details(self) -> dict[str, object]:
-        """What decides features beside the extractor."""
+        """Whatever determines features in addition to the extractor."""
         return {
             "max_side": self.images.max_side,
             "orientation": self.images.reading.orientation,
             "precision": self.trainer.precision,
-            # What was kept before there was a choice ignored it.
+            # Features that were kept before this option existed ignored it.
             **({} if self.images.reading.colour == "ignore" else {"colour": self.images.reading.colour}),
         }
 
@@ -125,7 +126,7 @@ def make_feature_extractor(
 ) -> FeatureExtractor:
     """A feature extractor whose network, if any, is ready for inference; `features` may be the network's own.
 
-    Raises UserError for values that make no sense.
+    Raises UserError for invalid values.
     """
     check_protocol(scales, resize, scale_pooling)
     check_whole_images(max_side, on_error)
@@ -144,13 +145,13 @@ class Evaluator:
     """Describes a benchmark's images in all processes of a trainer, ranks its gallery, and measures the ranking.
 
     Args:
-        extractor: makes descriptors and local features; its trainer's main process ranks.
-        pipeline: what happens to descriptors.
-        learn_on: images from which whitening or a codebook is learned, where no file has them.
-        external: a file of descriptors, or a kept store's folder, to measure instead of the extractor's.
+        extractor: computes descriptors and local features; the main process of its trainer ranks.
+        pipeline: post-processing, ranking and re-ranking.
+        learn_on: images from which whitening or a codebook is learned, unless they are given as files.
+        external: a file of descriptors, or the folder of a kept store, to measure instead of the extractor's.
         names: a file with the names of that file's rows.
 
-    Raises UserError where something is to be learned and there is nothing to learn it from.
+    Raises UserError if something must be learned and there are no images to learn it from.
     """
 
     extractor: FeatureExtractor
@@ -163,12 +164,12 @@ class Evaluator:
         if self.learn_on is None and self._has_to_learn():
             aggregated = self.pipeline.aggregate is not None
             name, file = ("codebook", "aggregate.codebook") if aggregated else ("whitening", "post.whitening.matrix")
-            raise UserError(f"there is no {name} yet: give {file}=FILE, or benchmark@learn_on=NAME to learn one")
+            raise UserError(f"there is no {name} yet: set {file}=FILE, or benchmark@learn_on=NAME to learn one")
 
     def run(self, benchmark: Benchmark) -> Ranking | None:
-        """The figures, in the main process; None in the others, which take their share of the images.
+        """The figures, in the main process; None in the others, which describe their share of the images.
 
-        Raises UserError for images that cannot be read, and for what a part of the pipeline refuses.
+        Raises UserError for images that cannot be read, and for anything a part of the pipeline refuses.
         """
         start = time.perf_counter()
         for step in self.pipeline.whitenings:
@@ -182,9 +183,9 @@ class Evaluator:
         return self.pipeline.measure(result, benchmark, found, local, time.perf_counter() - start)
 
     def targets(self, benchmark: Benchmark) -> list[tuple[Benchmark, FeatureTarget]]:
-        """What `run` has described, of which images: of a re-ranker's answers, which are not known yet, as many.
+        """The sets of images that `run` describes, and how; a re-ranker's answers are not known yet and only counted.
 
-        Raises UserError as `run` does, for what can be told before any image is read.
+        Raises UserError like `run`, as far as possible before any image is read.
         """
         sets = [benchmark, *([self.learn_on] if self.learn_on is not None and self._has_to_learn() else [])]
         if self.pipeline.aggregate is not None:
@@ -200,19 +201,19 @@ class Evaluator:
 
     @property
     def _network(self) -> str:
-        """Fingerprint of what describes the images; empty where a file has the descriptors."""
+        """Fingerprint of the network; empty if the descriptors come from a file."""
         extractor = self.extractor.extractor
         return fingerprint(extractor.model) if extractor and self.external is None else ""
 
     def _extract(self, benchmark: Benchmark) -> ExtractedFeatures:
-        """What the pipeline's search wants of a benchmark's images."""
+        """The features of a benchmark's images that the pipeline's search needs."""
         if self.pipeline.aggregate is not None:
             return self.extractor.local_features(benchmark)
         if self.external is None:
             return self.extractor.descriptors(benchmark)
         everything = np.ones(len(benchmark.source), np.bool_)
         if not self.extractor.main:
-            # Other processes do not want them.
+            # Other processes do not need them.
             return ExtractedFeatures(everything)
         if self.external.is_dir():
             extractor = self.extractor.extractor
@@ -223,12 +224,12 @@ class Evaluator:
         return ExtractedFeatures(everything, descriptors=found.descriptors, stages={"descriptors": found.note})
 
     def _has_to_learn(self) -> bool:
-        """Whether a part of the pipeline was given no file of what it has to learn."""
+        """Whether a part of the pipeline must be learned because no file was given for it."""
         parts = [*self.pipeline.whitenings, *([self.pipeline.aggregate] if self.pipeline.aggregate else [])]
         return any(part.learned_on is None for part in parts)
 
     def _learn(self) -> None:
-        """Learn what the pipeline still has to; the other set's images are described by all processes."""
+        """Learn the parts of the pipeline that need it; all processes describe the images of the other set."""
         if self.learn_on is None or not self._has_to_learn():
             return
         found = self._extract(self.learn_on)
@@ -244,7 +245,7 @@ class Evaluator:
                 step.learn(found.descriptors, pairs, name, digest, self._network)
 
     def _shortlist_features(self, result: SearchResult | None, benchmark: Benchmark) -> ExtractedFeatures | None:
-        """Local features of the images that the re-ranker will look at, where it looks at any."""
+        """Local features of the images that the re-ranker needs, or None."""
         reranker = self.pipeline.rerank
         if reranker is None or not reranker.local:
             return None
@@ -253,7 +254,7 @@ class Evaluator:
 
 
 def matching_pairs(benchmark: Benchmark) -> NDArray[np.int64]:
-    """(P, 2) positions of a query's image and of one of its positives, easy or hard."""
+    """(P, 2) positions of each query's image and each of its positives, easy or hard."""
     truth = benchmark.ground_truth
     parts = [
         np.stack([np.full(len(easy) + len(hard), query), np.concatenate([easy, hard])], axis=1)
@@ -266,14 +267,14 @@ def pictures_of(evaluator: Evaluator, ranking: Ranking, count: int) -> list[Pict
     """Inlier matches, and where the network looks, for `count` queries, from the best AP to the worst; main process."""
     reranker, extractor = evaluator.pipeline.rerank, evaluator.extractor.extractor
     pictures, bad = [], {image.name for image in ranking.bad}
-    # A network from elsewhere may give descriptors alone, and look nowhere.
+    # An external network may compute descriptors only, without attention.
     looking = None if extractor is None or not getattr(extractor.model.backbone, "has_maps", True) else extractor.model
     for query in chosen_queries(shown_ap(ranking), count) if count else []:
         if isinstance(reranker, Spatial):
             pictures += _matches(evaluator, reranker, ranking, query)
         position = int(ranking.benchmark.queries[query])
         if looking is not None and ranking.benchmark.source.name(position) not in bad:
-            # The query as it was described, at its own size.
+            # The query as it was described, at its original size.
             image = _pixels(evaluator, ranking.benchmark, position)
             picture = attention_overlay(image, attention_scores(looking, image))
             pictures.append((f"Attention in {ranking.benchmark.source.name(position)}", picture))
@@ -281,7 +282,7 @@ def pictures_of(evaluator: Evaluator, ranking: Ranking, count: int) -> list[Pict
 
 
 def _matches(evaluator: Evaluator, spatial: Spatial, ranking: Ranking, query: int) -> list[Picture]:
-    """The query and the answer that re-ranking put first, with the matches that one transformation explains."""
+    """The query and the first answer after re-ranking, with the matches that agree with one transformation."""
     benchmark = ranking.benchmark
     image = int(benchmark.queries[query])
     answer = next((int(p) for p in ranking.top[query, :2] if p >= 0 and p != image), None)

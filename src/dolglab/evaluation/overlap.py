@@ -1,4 +1,4 @@
-"""Leak audit: training images that show what a benchmark's queries show (descriptors, then RANSAC)."""
+"""Leak audit: find training images that show a benchmark's landmarks (by descriptors, then RANSAC)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from dolglab.results.card import versions
 from dolglab.retrieval.ranking import exact_ranking
 from dolglab.retrieval.rerank.spatial import Spatial
 
-# The probes that a benchmark gives: its queries, and the images that show what these show.
+# The kinds of probes: a benchmark's queries, and the images that show the same landmarks.
 PROBES = ("queries", "positives")
-# Asking for a file's size is waiting, on a network file system above all.
+# Asking for a file's size means waiting, above all on a network file system.
 THREADS, SIZES_AT_ONCE = 16, 4096
 CAUTION = (
-    "a detector's findings: it misses images that share too little with every probe, and may take a look-alike for the "
-    "landmark; the contact sheet is for a person to look at"
+    "the findings of a detector: it misses images that share too little with every probe, and may mistake a look-alike "
+    "for the landmark; check the contact sheet by eye"
 )
 
 
@@ -43,14 +43,14 @@ class Rule:
     """What counts as an overlap.
 
     Args:
-        probes: "queries", "positives" or both. A benchmark has few queries, and its positives, easy and hard, show
-            the same landmarks from elsewhere and at other times: a training image may match one of these alone.
-        candidates: how many nearest training images of each probe are looked at.
-        threshold: the least cosine of descriptors of an image that is looked at.
-        inliers: the least number of local matches that agree on one geometry.
-        images: landmarks with fewer overlapping images are not put on the list.
+        probes: "queries", "positives" or both. A benchmark has few queries. Its positives, easy and hard, show the same
+            landmarks from other viewpoints and at other times, and a training image may match only one of these.
+        candidates: number of nearest training images that are checked for each probe.
+        threshold: smallest cosine of descriptors for an image to be checked.
+        inliers: smallest number of local matches that agree on one geometry.
+        images: landmarks with fewer overlapping images are not listed.
 
-    Raises UserError for a value that makes no sense.
+    Raises UserError for an invalid value.
     """
 
     probes: Sequence[str] = PROBES
@@ -66,7 +66,7 @@ class Rule:
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"{name} must be a whole number above 0, not {value}")
         if not isinstance(self.threshold, int | float) or not -1 <= self.threshold <= 1:
-            raise UserError(f"threshold is a cosine, from -1 to 1, not {self.threshold}")
+            raise UserError(f"threshold must be a cosine, from -1 to 1, not {self.threshold}")
 
 
 def find_overlap(
@@ -77,18 +77,18 @@ def find_overlap(
     rule: Rule,
     out: str | Path,
 ) -> Audit | None:
-    """Find training images that show what benchmarks show, and write to `out` what was found (see `write_audit`).
+    """Find training images that show the landmarks of benchmarks, and write the result to `out` (see `write_audit`).
 
-    Each probe of a benchmark is compared with the training images nearest by descriptor; those are overlaps that have
-    enough local matches on one geometry.
+    Each probe of a benchmark is compared with its nearest training images by descriptor. An image is an overlap if
+    enough local matches agree on one geometry.
 
-    Returns what was found, in the main process; None in the others.
-    Raises UserError without a benchmark or a probe, and as the parts do.
+    Returns the audit in the main process; None in the others.
+    Raises UserError without a benchmark or a probe, and like its parts.
     """
     out = Path(out)
     sets = [build() for build in benchmarks if build is not None]
     if not sets:
-        raise UserError("an audit compares the training images with a benchmark: give benchmark=NAME")
+        raise UserError("an audit compares the training images with a benchmark: set benchmark=NAME")
     probes = [probes_of(benchmark, rule.probes) for benchmark in sets]
     for benchmark, found in zip(sets, probes, strict=True):
         if not len(found):
@@ -112,9 +112,9 @@ def find_overlap(
 
 
 def training_images(root: str | Path, train_csv: str | None = "train_clean.csv", source: Kind = "auto") -> TrainingSet:
-    """The images of a list of Google Landmarks v2 (see `load_gldv2`), or all of a folder with a sub-folder a landmark.
+    """The images of a Google Landmarks v2 list (see `load_gldv2`), or of a folder with one sub-folder per landmark.
 
-    `source` is how GLDv2's images lie there. Raises UserError as `load_gldv2` and `scan_folder`.
+    `source` is how GLDv2's images are stored. Raises UserError like `load_gldv2` and `scan_folder`.
     """
     if train_csv is not None:
         return load_gldv2(root, train_csv, kind=source)
@@ -125,7 +125,7 @@ def training_images(root: str | Path, train_csv: str | None = "train_clean.csv",
 
 
 def as_benchmark(training: TrainingSet) -> Benchmark:
-    """Training images as a gallery without queries; its digest is of their ids and sizes in bytes."""
+    """Training images as a gallery without queries; the digest covers their ids and sizes in bytes."""
     source = training.source
 
     def sizes(start: int) -> list[int]:
@@ -152,7 +152,7 @@ def as_benchmark(training: TrainingSet) -> Benchmark:
 def probes_of(benchmark: Benchmark, parts: Collection[str]) -> NDArray[np.int64]:
     """Positions of the images that show a benchmark's landmarks, ascending: queries, positives, or both.
 
-    Where the gallery is the training set, its positives are training images themselves: only the queries then.
+    If the gallery is the training set, its positives are training images themselves, so only queries are used.
     """
     truth = benchmark.ground_truth
     found = [benchmark.queries] if "queries" in parts else []
@@ -162,7 +162,7 @@ def probes_of(benchmark: Benchmark, parts: Collection[str]) -> NDArray[np.int64]
 
 
 class Pairs(NamedTuple):
-    """Positions of probes and of training images to be compared, and the cosines of their descriptors; (P,) each."""
+    """Positions of the probes and training images to compare, and the cosines of their descriptors; (P,) each."""
 
     probes: NDArray[np.int64]
     images: NDArray[np.int64]
@@ -176,12 +176,12 @@ def nearest_pairs(
     probes: NDArray[np.int64],
     rule: Rule,
 ) -> Pairs:
-    """The first images of each probe's ranking that are near enough.
+    """The first images of each probe's ranking whose cosine is large enough.
 
     Args:
-        gallery: (N, D) descriptors of the training images; `available` says of which there are any, (N,).
-        queries: (Q, D) those of the probes at the positions `probes`, (Q,).
-        rule: how many, and how near.
+        gallery: (N, D) descriptors of the training images; `available`, (N,), says which exist.
+        queries: (Q, D) descriptors of the probes at the positions `probes`, (Q,).
+        rule: the number of candidates, and the smallest cosine.
     """
     nothing = [np.empty(0, np.int64)] * len(queries)
     found = exact_ranking(gallery, queries, nothing, min(rule.candidates, len(gallery)), available)
@@ -197,7 +197,7 @@ def verify_pairs(
     inliers: int,
     benchmark: int = 0,
 ) -> list[Overlap]:
-    """The pairs of which at least so many local matches agree on one geometry, in their order."""
+    """The pairs with enough local matches that agree on one geometry, in the given order."""
     rows = zip(pairs.probes.tolist(), pairs.images.tolist(), pairs.cosines.tolist(), strict=True)
     found = []
     for probe, image, cosine in track(
@@ -216,7 +216,7 @@ def _candidates(
     probes: Sequence[NDArray[np.int64]],
     rule: Rule,
 ) -> list[Pairs]:
-    """The pairs to be compared of each benchmark, the same in all processes."""
+    """The pairs to compare for each benchmark, the same in all processes."""
 
     def descriptors(benchmark: Benchmark) -> ExtractedFeatures:
         found = extractor.descriptors(benchmark)

@@ -1,4 +1,4 @@
-"""What an audit leaves in its folder: a table, exclude lists that training takes, contact sheets, how it was made."""
+"""The files of an audit: a table, exclude lists for training, contact sheets, and how the audit was made."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dolglab.results.pictures import BORDER, Box, Layout, draw_text, jpeg, paste
 
 TABLE, LANDMARKS, IMAGES, ABOUT = "overlap.csv", "exclude_landmarks.txt", "exclude_images.txt", "about.json"
 SHEET, SHEETS = "contact_sheet.jpg", "contact_sheet*.jpg"
-# Rows that a landmark may take on the contact sheet.
+# The most rows of one landmark on the contact sheet.
 ROWS_PER_LANDMARK = 3
-# Images beside a probe, and rows on a page.
+# Images beside a probe, and rows per page.
 COLUMNS, ROWS = 6, 6
 THUMB, GAP = 160, 10
 TEXT_WIDTH, LABEL_HEIGHT, HEADER = 190, 42, 40
@@ -30,7 +30,7 @@ LAYOUT = Layout(THUMB, 1, HEADER - GAP, TEXT_WIDTH, LABEL_HEIGHT, GAP)
 
 @dataclass(frozen=True)
 class Overlap:
-    """A training image that shows what a probe shows: their positions, cosine, and number of matches that agree."""
+    """A training image that matches a probe: their positions, cosine, and number of inliers."""
 
     benchmark: int
     probe: int
@@ -41,7 +41,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Audit:
-    """Overlaps of training images, `gallery`, with benchmarks; landmarks with so many `images` are to be excluded."""
+    """Overlaps of training images (`gallery`) with benchmarks; landmarks with `images` overlaps are to be excluded."""
 
     training: TrainingSet
     gallery: Benchmark
@@ -51,11 +51,11 @@ class Audit:
 
     @property
     def ids_listed(self) -> bool:
-        """Whether training leaves out what lists name: of Google Landmarks v2."""
+        """Whether training can exclude the listed images by id, as for Google Landmarks v2."""
         return isinstance(self.training.source, GLDv2Source)
 
     def by_landmark(self) -> dict[int, list[Overlap]]:
-        """The overlaps of each landmark to be excluded, by its label, best first; so are the landmarks."""
+        """The overlaps of each excluded landmark, by label; landmarks and overlaps are sorted best first."""
         found: dict[int, list[Overlap]] = {}
         for overlap in sorted(self.overlaps, key=_rank):
             found.setdefault(int(self.training.labels[overlap.image]), []).append(overlap)
@@ -71,11 +71,11 @@ def best_per_image(overlaps: Iterable[Overlap]) -> dict[int, Overlap]:
 
 
 def write_audit(out: Path, audit: Audit, about: Mapping[str, object]) -> None:
-    """Write table, lists, contact sheets, and `about` last, so that it stands beside a whole audit alone.
+    """Write table, lists and contact sheets, and then `about`, so that it exists only beside a complete audit.
 
-    Sheets of an earlier audit go.
+    Sheets of an earlier audit are removed.
 
-    Raises UserError when the folder cannot be written.
+    Raises UserError if the folder cannot be written.
     """
     try:
         for file in (out / ABOUT, *out.glob(SHEETS)):
@@ -94,7 +94,7 @@ def write_audit(out: Path, audit: Audit, about: Mapping[str, object]) -> None:
 
 
 def overlap_table(audit: Audit) -> str:
-    """All overlaps as csv, best first."""
+    """All overlaps as CSV, best first."""
     rows: list[list[object]] = [["benchmark", "probe", "training_image", "landmark", "cosine", "inliers"]]
     for overlap in sorted(audit.overlaps, key=_rank):
         benchmark = audit.benchmarks[overlap.benchmark]
@@ -105,7 +105,7 @@ def overlap_table(audit: Audit) -> str:
 
 
 def landmark_list(audit: Audit) -> str:
-    """The landmarks to be excluded, a line each, best first, as `data.exclude_landmarks` reads them."""
+    """The excluded landmarks, one per line, best first, in the format of `data.exclude_landmarks`."""
     lines = []
     for label, overlaps in audit.by_landmark().items():
         count = len(best_per_image(overlaps))
@@ -115,7 +115,7 @@ def landmark_list(audit: Audit) -> str:
 
 
 def image_list(audit: Audit) -> str:
-    """The images with an overlap, a line each, best first, as `data.exclude_images` reads those that have ids."""
+    """The overlapping images, one per line, best first; those with ids in the format of `data.exclude_images`."""
     lines = []
     for image, overlap in best_per_image(audit.overlaps).items():
         name = f"{int(audit.training.ids[image]):016x}" if audit.ids_listed else audit.gallery.source.name(image)
@@ -125,7 +125,7 @@ def image_list(audit: Audit) -> str:
 
 @dataclass(frozen=True)
 class SheetImage:
-    """An image of a benchmark, a line that goes below it, above its name, and the box that was cut out of it."""
+    """An image of a benchmark, a caption line above its name, and the box to crop."""
 
     benchmark: Benchmark
     position: int
@@ -135,7 +135,7 @@ class SheetImage:
 
 @dataclass(frozen=True)
 class SheetRow:
-    """A probe, up to `COLUMNS` training images that match it, best first, and what stands beside them."""
+    """A probe, up to `COLUMNS` training images that match it, best first, and the notes beside them."""
 
     title: str
     notes: tuple[str, ...]
@@ -146,8 +146,8 @@ class SheetRow:
 def sheet_rows(audit: Audit) -> list[SheetRow]:
     """The rows of the contact sheets, by landmark, best first.
 
-    Beside a probe stand images that match this very probe: first the probe that most images of the landmark match, then
-    the one that most of the others match, up to `ROWS_PER_LANDMARK` rows.
+    Each row shows a probe and images that match it: first the probe that most images of the landmark match, then the
+    probe that most of the remaining images match, up to `ROWS_PER_LANDMARK` rows.
     """
     rows = []
     for label, overlaps in audit.by_landmark().items():
@@ -163,7 +163,7 @@ def sheet_rows(audit: Audit) -> list[SheetRow]:
 
 
 def _best_probe(overlaps: Sequence[Overlap]) -> list[Overlap]:
-    """Of overlaps, best first, those of the probe with the most of them, as many as a row takes."""
+    """The overlaps, best first, of the probe that has the most, at most as many as fit in a row."""
     probes: dict[tuple[int, int], list[Overlap]] = {}
     for overlap in overlaps:
         probes.setdefault((overlap.benchmark, overlap.probe), []).append(overlap)
@@ -186,7 +186,7 @@ def _row(audit: Audit, label: int, total: int, beside: Sequence[Overlap], unseen
 
 
 def contact_sheets(rows: Sequence[SheetRow], heading: str) -> list[bytes]:
-    """JPEGs of at most 600 kB with `ROWS` rows each, in their order; the heading gets the page's number."""
+    """JPEG pages of at most 600 kB with `ROWS` rows each, in order; the page number is added to the heading."""
     pages = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
     return [_page(page, f"{heading} (page {number} of {len(pages)})") for number, page in enumerate(pages, 1)]
 

@@ -1,4 +1,4 @@
-"""What an evaluation has still to describe, how long that takes and what it takes on disk, before it does."""
+"""Estimate what an evaluation still has to describe: number of images, time, and space on disk."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from dolglab.evaluation.evaluator import Evaluator
 from dolglab.extraction.descriptor_store import ABOUT
 from dolglab.extraction.extract import extract
 
-# Images that are tried where nothing is known of the time that one takes.
+# The number of images that are tried if the time per image is not known.
 TRIED = 8
 
 
 @dataclass(frozen=True)
 class Work:
-    """Features of a set of images: how many are wanted, how many are there, and what one takes.
+    """Features of a set of images: how many are needed, how many exist, and the cost of one.
 
-    `tried` says whether `seconds` and `bytes`, an image's, come from a few images that were tried now, and not from
-    those that were described before.
+    `tried` says whether `seconds` and `bytes` per image were measured on a few images now, rather than when earlier
+    images were described.
     """
 
     folder: Path
@@ -40,20 +40,20 @@ class Work:
         return self.images - self.described
 
     def line(self) -> str:
-        """The work in words."""
+        """The work as one line of text."""
         how = f"{1000 * self.seconds:.3g} ms an image{f' (of {TRIED} that were tried)' if self.tried else ''}"
         cost = f": {_cost([self])}, {how}" if self.todo else ""
         return f"{self.folder.name}: {self.images:,} images, {self.described:,} described{cost}"
 
 
 def plan(evaluator: Evaluator, benchmark: Benchmark) -> list[Work]:
-    """What `evaluator.run(benchmark)` has to describe. Raises UserError as that does, and for several processes.
+    """What `evaluator.run(benchmark)` has to describe. Raises UserError like `run`, and for several processes.
 
-    A few images are described, in a folder that is removed, where none were before. Images that another benchmark's
-    folder has are counted as work: they are told apart when they are read.
+    If no image was described before, a few are described in a temporary folder. Images that another benchmark's folder
+    already has are counted as work: that they are the same is only known when they are read.
     """
     if evaluator.extractor.trainer.world_size > 1:
-        raise UserError("plan=true tries images in one process: give trainer.devices=1, and divide the hours")
+        raise UserError("plan=true tries images in one process: set trainer.devices=1, and divide the hours")
     works = []
     with tempfile.TemporaryDirectory() as folder:
         trial = replace(evaluator, extractor=replace(evaluator.extractor, store=Path(folder)))
@@ -72,7 +72,7 @@ def plan(evaluator: Evaluator, benchmark: Benchmark) -> list[Work]:
 
 
 def total(works: Iterable[Work]) -> str:
-    """All that is to be done, in a line; folders that several evaluations share count once."""
+    """The total work, as one line of text; folders that several evaluations share count once."""
     distinct = list({work.folder: work for work in works}.values())
     return f"in all {sum(work.todo for work in distinct):,} images to describe: {_cost(distinct)}"
 

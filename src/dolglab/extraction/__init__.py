@@ -1,1 +1,1 @@
-"""From images of any size to descriptors."""
+"""Descriptors and local features of images of any size."""

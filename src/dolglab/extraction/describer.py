@@ -1,4 +1,4 @@
-"""Photos to descriptors as arrays, by torch or onnxruntime, which does without torch."""
+"""Compute descriptors of photos as arrays, with torch, or with onnxruntime and without torch."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
     from dolglab.extraction.extractor import Extractor
 
-# The file of an exported folder, and names within it.
+# The ONNX file of an exported folder, and the names of its input and output.
 ONNX_FILE = "model.onnx"
 INPUT, OUTPUT = "images", "descriptors"
-# Where images are normalised, as a file says of itself.
+# Where images are normalised, as stated in the file's metadata.
 INSIDE, OUTSIDE = "inside", "outside"
 
 
 class Describer(ABC):
-    """Photos of any shape to L2-normalised descriptors, float32.
+    """Computes L2-normalised descriptors of photos of any shape, float32.
 
     Attributes:
-        workers: how many passes are best run side by side, each in a thread of its own that called `share_cores`.
+        workers: the best number of parallel passes, each in its own thread that has called `share_cores`.
     """
 
     workers: int
 
     def __call__(self, photos: Sequence[Pixels]) -> FloatArray:
-        """Photos, RGB (H, W, 3) each, to descriptors, (n, dim), in their order."""
+        """Descriptors, (n, dim), of photos, RGB (H, W, 3) each, in the given order."""
         buckets = self.buckets()
         groups = [group for i, photo in enumerate(photos) for group in buckets.add(i, photo)]
         groups += buckets.rest()
@@ -48,25 +48,25 @@ class Describer(ABC):
 
     @abstractmethod
     def buckets(self) -> ShapeBuckets[Pixels]:
-        """What gathers photos into groups for `together`."""
+        """A new `ShapeBuckets` that groups photos for `together`."""
 
     @abstractmethod
     def together(self, photos: Sequence[Pixels]) -> FloatArray:
-        """Photos of one shape to descriptors, (n, dim)."""
+        """Descriptors, (n, dim), of photos of one shape."""
 
     @abstractmethod
     def share_cores(self) -> None:
-        """Have the calling thread leave cores to the other workers."""
+        """Make the calling thread leave cores to the other workers."""
 
 
 class TorchDescriber(Describer):
-    """By an `Extractor`, where its network is."""
+    """Uses an `Extractor`, on the network's device."""
 
     def __init__(self, extractor: Extractor) -> None:
         import torch
 
         self.extractor = extractor
-        # On a CPU, photos side by side in a thread each are faster than all threads for one after another.
+        # On a CPU, one thread for each of several photos is faster than all threads for one photo after another.
         self.workers = torch.get_num_threads() if extractor.device.type == "cpu" else 1
         self._threads = max(1, torch.get_num_threads() // self.workers)
 
@@ -86,19 +86,19 @@ class TorchDescriber(Describer):
 
 
 class OnnxDescriber(Describer):
-    """By an ONNX file on the CPU: within 1e-4 of what the network gives by torch.
+    """Uses an ONNX file on the CPU; descriptors are within 1e-4 of those that torch computes.
 
     Args:
-        session: the file.
-        scales: factors of the photo's size, whose descriptors are averaged.
+        session: the ONNX file.
+        scales: factors on the photo's size; the descriptors are averaged.
 
-    Raises UserError for scales that are none, and for a file that wants normalised images.
+    Raises UserError for invalid scales, and for a file that expects normalised images.
     """
 
     def __init__(self, session: Session, scales: Sequence[float] = (1.0,)) -> None:
         check_protocol(scales, "released")
         if session.about["normalisation"] != INSIDE:
-            raise UserError("the ONNX file wants normalised images: export it without --normalised-input")
+            raise UserError("the ONNX file expects normalised images: export it without --normalised-input")
         self.session = session
         self.scales = tuple(float(scale) for scale in scales)
         self.workers = max(1, available_cores() // session.threads)
@@ -118,7 +118,7 @@ class OnnxDescriber(Describer):
 
 
 class AdaptedDescriber(Describer):
-    """By another describer, whose descriptors, (n, D), are then adapted to (n, d)."""
+    """Adapts the descriptors of another describer, from (n, D) to (n, d)."""
 
     def __init__(self, describer: Describer, adapt: Callable[[FloatArray], FloatArray]) -> None:
         self.workers = describer.workers
@@ -135,7 +135,7 @@ class AdaptedDescriber(Describer):
 
 
 def _scaled(photos: Sequence[Pixels], scale: float) -> FloatArray:
-    """Photos at `scale`, bilinear without a filter, sides rounded to whole pixels, at least one: (n, 3, h, w)."""
+    """Photos resized by `scale`, (n, 3, h, w): bilinear, no antialiasing; sides are whole pixels, at least one."""
     images = [photo.astype(np.float32) for photo in photos]
     if scale != 1:
         import cv2
@@ -146,26 +146,26 @@ def _scaled(photos: Sequence[Pixels], scale: float) -> FloatArray:
 
 
 def onnx_is_faster() -> bool:
-    """Whether onnxruntime is installed, and no GPU is there, which torch would take."""
+    """Whether onnxruntime is installed, and there is no GPU that torch would use."""
     return importlib.util.find_spec("onnxruntime") is not None and shutil.which("nvidia-smi") is None
 
 
 def open_graph(path: str | Path, threads: int, weights: Mapping[str, bytes] | None = None) -> InferenceSession:
-    """An ONNX file in onnxruntime, on the CPU; the arguments are those of `Session`.
+    """Open an ONNX file in onnxruntime, on the CPU; the arguments are those of `Session`.
 
-    Raises UserError where onnxruntime is missing, or cannot run the file.
+    Raises UserError if onnxruntime is missing or cannot run the file.
     """
     try:
         import onnxruntime
     except ModuleNotFoundError:
-        raise UserError("ONNX wants onnxruntime: pip install 'dolglab[onnx]'") from None
+        raise UserError("ONNX needs onnxruntime: pip install 'dolglab[onnx]'") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # A thread that waits busily takes the core that another photo wants.
+    # A thread that spins while waiting would take a core from another photo.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # It would keep a plan of its memory for every shape of photo that it meets.
+    # Otherwise it would keep a memory plan for every shape of photo.
     options.enable_mem_pattern = False
-    # Warnings of the runtime are for those who make it.
+    # The runtime's warnings are meant for its developers.
     options.log_severity_level = 3
     if weights:
         sizes = [len(data) for data in weights.values()]
@@ -181,16 +181,16 @@ class Session:
 
     Args:
         path: the file.
-        threads: cores of one pass; 0 for all.
-        weights: what the file keeps in other files, by their names.
+        threads: number of cores for one pass; 0 for all.
+        weights: contents of the external files that the ONNX file refers to, by name.
 
     Attributes:
-        about: what the file says of itself.
+        about: the file's metadata.
         dim: length of its descriptors.
-        side: pixels of the longer side that photos are shrunk to where nobody says otherwise.
+        side: default size in pixels to which the longer side of photos is shrunk.
 
-    Raises UserError where onnxruntime is missing, or the file is none that this project wrote; a call does for images
-    that it cannot describe, and for descriptors of another shape than it says.
+    Raises UserError if onnxruntime is missing or the file was not written by this project. A call raises it for images
+    that cannot be described, and for descriptors of an unexpected shape.
     """
 
     def __init__(self, path: str | Path, threads: int = 0, weights: Mapping[str, bytes] | None = None) -> None:
@@ -198,21 +198,21 @@ class Session:
         self._session = open_graph(path, self.threads, weights)
         self.about: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         if not {"fingerprint", "normalisation", "dim"} <= self.about.keys():
-            raise UserError(f"{path} does not say what it is: no file that `dolglab export` wrote")
+            raise UserError(f"{path} does not describe itself: it was not written by `dolglab export`")
         ends = [[end.name for end in both] for both in (self._session.get_inputs(), self._session.get_outputs())]
-        # Files of earlier versions say no side.
+        # Files of earlier versions do not state a side.
         dim, side = self.about["dim"], self.about.get("side", str(DEFAULT_SIDE))
         if ends != [[INPUT], [OUTPUT]] or not (dim.isdecimal() and side.isdecimal() and int(side)):
-            raise UserError(f"{path} takes {ends[0]} and gives {ends[1]} of {dim}: no file that `dolglab export` wrote")
+            raise UserError(f"{path} maps {ends[0]} to {ends[1]} of {dim}: it was not written by `dolglab export`")
         self.dim, self.side = int(dim), int(side)
 
     def __call__(self, images: FloatArray) -> FloatArray:
-        """(b, 3, h, w) to (b, dim), L2-normalised."""
+        """Descriptors, (b, dim), L2-normalised, of images (b, 3, h, w)."""
         try:
             found = np.asarray(self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(images)})[0])
         except Exception as error:
-            # Its exceptions have no common class of their own.
+            # onnxruntime's exceptions have no common base class.
             raise UserError(f"the ONNX file cannot describe images {images.shape} ({type(error).__name__})") from error
         if found.shape != (len(images), self.dim) or found.dtype != np.float32:
-            raise UserError(f"the ONNX file gives {found.dtype} {found.shape}, not descriptors of {self.dim} values")
+            raise UserError(f"the ONNX file returns {found.dtype} {found.shape}, not descriptors of {self.dim} values")
         return found

@@ -1,7 +1,7 @@
-"""Descriptors and local features of a benchmark's images, made when they are wanted and kept on disk.
+"""Descriptors and local features of a benchmark's images, computed when needed and kept on disk.
 
-`DescriptorStore` is the files of descriptors, local features are one file an image; a `DescriptorTarget` and a
-`LocalTarget` make what is missing (see `extract`).
+`DescriptorStore` manages the files of descriptors; local features are one file per image. `DescriptorTarget` and
+`LocalTarget` compute missing ones (see `extract`).
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from dolglab.extraction.extractor import Extractor, Group, ShapeBuckets
 from dolglab.io import atomic_path, write_bytes, write_text
 
 FORMAT = 1
-# What a store's folder holds: (images, D) float32, which images there are, how they were made, and how long that took.
+# The files of a store: (images, D) float32, which images are available, how they were made, and how long that took.
 DESCRIPTORS, AVAILABLE, ABOUT, TIMING = "descriptors.npy", "known.npy", "about.json", "timing.json"
-# And which images they are of, by which other benchmarks find them.
+# And the keys of the images, by which other benchmarks find them.
 KEYS = "images.npy"
-# What about.json says of the benchmark alone.
+# The keys of about.json that describe only the benchmark.
 OF_BENCHMARK = ("benchmark", "digest", "crop")
-# What an image's local features are made of, and the images whose features stay in memory.
+# The tensors of an image's local features, and the number of images whose features stay in memory.
 PARTS, CACHED_IMAGES = ("keypoints", "sizes", "scores", "descriptors"), 256
 
 
 class DescriptorStore:
-    """The descriptors of `images` images, by position; several processes may write rows of their own.
+    """The descriptors of `images` images, by position; several processes may each write their own rows.
 
     Attributes:
-        descriptors: (images, D), mapped; rows that are not available are zero.
+        descriptors: (images, D), memory-mapped; unavailable rows are zero.
 
-    Rows are written before they are marked as available, in files mapped into memory: a process that is killed loses
-    nothing that it marked.
+    Rows are written to memory-mapped files before they are marked as available, so a process that is killed loses
+    nothing that it has marked.
 
-    Raises UserError for a folder whose files are damaged or of another shape.
+    Raises UserError for a folder whose files are damaged or have another shape.
     """
 
     def __init__(self, folder: Path, images: int, dim: int) -> None:
@@ -56,7 +56,7 @@ class DescriptorStore:
 
     @classmethod
     def create(cls, folder: Path, images: int, dim: int, about: Mapping[str, Any]) -> None:
-        """Make the folder with no descriptor in it, where there is none yet."""
+        """Create the folder without any descriptor, if it does not exist yet."""
         if (folder / ABOUT).exists():
             return
         try:
@@ -66,21 +66,21 @@ class DescriptorStore:
                 np.lib.format.open_memmap(aside / AVAILABLE, "w+", np.bool_, (images,)).flush()
                 (aside / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
-            # Another evaluation may have made the same folder meanwhile.
+            # Another evaluation may have created the same folder in the meantime.
             if not (folder / ABOUT).exists():
                 raise UserError(f"{folder} cannot be written ({error.strerror}): name another store=DIR") from error
 
     @property
     def available(self) -> BoolArray:
-        """(images,): which descriptors there are, as of now."""
+        """(images,): which descriptors are available now."""
         return np.array(self._available)
 
     def missing(self) -> IntArray:
-        """Positions whose descriptors are still to be made."""
+        """Positions whose descriptors are missing."""
         return np.flatnonzero(~self._available)
 
     def put(self, positions: IntArray, descriptors: Float[Tensor, "b d"]) -> None:
-        """Keep some descriptors."""
+        """Store descriptors at these positions."""
         self.descriptors[positions] = descriptors.detach().float().cpu().numpy()
         self._available[positions] = True
 
@@ -88,8 +88,8 @@ class DescriptorStore:
 def read_store(folder: Path, benchmark: Benchmark, model: str | None = None) -> DescriptorStore:
     """The descriptors that an earlier evaluation kept in `folder`.
 
-    Raises UserError where they are of other images than the benchmark's, were not made by the network with the
-    fingerprint `model`, if one is named, or are not all there.
+    Raises UserError if they belong to other images, were not computed by the network with the fingerprint `model` (if
+    given), or are incomplete.
     """
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
@@ -105,8 +105,8 @@ def read_store(folder: Path, benchmark: Benchmark, model: str | None = None) -> 
     if len(missing := store.missing()):
         first = benchmark.source.name(int(missing[0]))
         raise UserError(
-            f"{folder} has no descriptor of {len(missing):,} of {len(benchmark.source):,} images ({first}): let the "
-            "evaluation that makes them end first"
+            f"{folder} has no descriptor of {len(missing):,} of {len(benchmark.source):,} images ({first}): first let "
+            "the evaluation that computes them finish"
         )
     return store
 
@@ -125,25 +125,25 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
     try:
         found = np.load(path, mmap_mode="r+", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged: delete {path.parent}, and its descriptors are made anew") from error
+        raise UserError(f"{path} is damaged: delete {path.parent}, and its descriptors are computed again") from error
     if found.shape != shape or found.dtype != dtype:
         raise UserError(f"{path} has shape {found.shape}, not {shape}: delete {path.parent}")
     return found
 
 
 class FeatureTarget(ABC):
-    """What makes something of a benchmark's images and keeps it, in a folder named after all that decides it.
+    """Computes features of a benchmark's images and keeps them, in a folder named after everything that affects them.
 
     Args:
         root: folder of all such folders.
-        benchmark: whose images.
-        name: begins the folder's name.
-        network: what describes the images, and has to be on the device; None where there is none.
-        details: what else decides the features: how images are read, the precision (plain values).
+        benchmark: the benchmark with the images.
+        name: start of the folder's name.
+        network: the network, which must be on its device; None if there is none.
+        details: whatever else affects the features: how images are read, the precision (plain values).
 
     Attributes:
-        about: all that decides the features, as `about.json` in the folder says it.
-        wanted: positions of the images that are to be there; by default all.
+        about: everything that affects the features, as in `about.json` in the folder.
+        wanted: positions of the images whose features are needed; by default all.
     """
 
     def __init__(
@@ -166,27 +166,27 @@ class FeatureTarget(ABC):
 
     @abstractmethod
     def create(self) -> None:
-        """Make the folder, where there is none yet; called in the main process alone, before the others go on."""
+        """Create the folder if needed; called only in the main process, before the others continue."""
 
     @abstractmethod
     def missing(self) -> IntArray:
-        """Wanted positions that are still to be processed; called after `create`, in every process."""
+        """Wanted positions whose features are missing; called after `create`, in every process."""
 
     @abstractmethod
     def bytes_per_image(self) -> float:
-        """What an image takes on disk, a mean over those that are there."""
+        """The mean size on disk of an image's features."""
 
     @abstractmethod
     def available_in(self, folder: Path) -> BoolArray:
-        """Which images another target's folder has the features of, (its images,). Raises OSError or ValueError."""
+        """Which images have features in another target's folder, (its images,). Raises OSError or ValueError."""
 
     @abstractmethod
     def adopt(self, folder: Path, rows: IntArray, positions: IntArray) -> None:
-        """Take over the features at some rows of another target's folder, for the images at `positions`."""
+        """Copy the features at `rows` of another target's folder, for the images at `positions`."""
 
     @functools.cached_property
     def keys(self) -> np.memmap:
-        """(images,): the `IMAGE_KEY` of each image that was described, zeros elsewhere; mapped."""
+        """(images,): the `IMAGE_KEY` of each described image, zeros elsewhere; memory-mapped."""
         return _mapped(self.folder / KEYS, (self.images,), IMAGE_KEY)
 
     def create_keys(self) -> None:
@@ -196,46 +196,46 @@ class FeatureTarget(ABC):
                 np.save(file, np.zeros(self.images, IMAGE_KEY), allow_pickle=False)
 
     def like(self, about: Mapping[str, Any]) -> bool:
-        """Whether features that `about.json` describes are made as these are, perhaps of another benchmark's images."""
+        """Whether features described by `about.json` are computed like these, perhaps for another benchmark."""
         own = {key: value for key, value in self.about.items() if key not in OF_BENCHMARK}
         return own == {key: value for key, value in about.items() if key not in OF_BENCHMARK}
 
     @abstractmethod
     def buckets(self) -> ShapeBuckets:
-        """What gathers images into groups."""
+        """A new object that groups images by shape."""
 
     @abstractmethod
     def process(self, group: Group) -> None:
-        """Describe a group of images of one shape, and keep what they give by their positions."""
+        """Compute the features of a group of images of one shape, and keep them by position."""
 
     def record_time(self, images: int, seconds: float) -> None:
-        """Add up in the folder how long images took, reading included, over processes and runs; main process alone."""
+        """Add images and their total time, including reading, to the folder's record; only in the main process."""
         images_before, seconds_before = self.time_spent()
         write_text(self.folder / TIMING, json.dumps([images_before + images, seconds_before + seconds]) + "\n")
 
     def time_spent(self, folder: Path | None = None) -> tuple[int, float]:
-        """Images that were described, and the seconds that took, over all runs that did; of another `folder`'s too."""
+        """The number of described images, and the seconds that took, over all runs; of this or another `folder`."""
         file = (folder or self.folder) / TIMING
         try:
             images, seconds = json.loads(file.read_text()) if file.exists() else (0, 0.0)
             return int(images), float(seconds)
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise UserError(f"{file} is damaged: delete it, and time is counted from now on") from error
+            raise UserError(f"{file} is damaged: delete it, and times are recorded from now on") from error
 
     def seconds_per_image(self) -> float:
-        """What an image took, over all runs that described some; 0 where none did."""
+        """The mean time per image over all runs; 0 if none was described."""
         images, seconds = self.time_spent()
         return seconds / images if images else 0.0
 
 
 class DescriptorTarget(FeatureTarget):
-    """Describes images by an extractor and keeps the descriptors; a run that ends in between goes on from there."""
+    """Computes descriptors with an extractor and keeps them; an interrupted run can be continued."""
 
     def __init__(
         self, root: str | Path, benchmark: Benchmark, extractor: Extractor, details: Mapping[str, Any]
     ) -> None:
         protocol = {"scales": list(extractor.scales), "resize": extractor.resize, "torch": torch.__version__}
-        # What was kept before there was a choice is of the mean.
+        # Descriptors kept before this option existed use the mean.
         joined = {} if extractor.scale_pooling == "mean" else {"scale_pooling": extractor.scale_pooling}
         super().__init__(root, benchmark, benchmark.name, extractor.model, {**protocol, **joined, **details})
         self.extractor = extractor
@@ -243,7 +243,7 @@ class DescriptorTarget(FeatureTarget):
 
     @functools.cached_property
     def store(self) -> DescriptorStore:
-        """The store, opened once it is made."""
+        """The store, opened at the first use."""
         return DescriptorStore(self.folder, self.images, self.extractor.model.dim)
 
     def create(self) -> None:
@@ -270,37 +270,37 @@ class DescriptorTarget(FeatureTarget):
         return self.extractor.buckets()
 
     def process(self, group: Group) -> None:
-        """Describe and keep. Raises UserError for a descriptor that is not finite; none of its group is kept."""
+        """Compute and keep descriptors. If one is not finite, raises UserError, and none of its group is kept."""
         positions = np.array([position for position, _ in group])
         with torch.inference_mode():
             descriptors = self.extractor.together([image for _, image in group])
         bad = ~torch.isfinite(descriptors).all(1).cpu().numpy()
         if bad.any():
             name = self.source.name(int(positions[bad][0]))
-            raise UserError(f"the network gave NaN or infinity for {name}: its weights or its precision are at fault")
+            raise UserError(f"the network returned NaN or infinity for {name}: check its weights and precision")
         self.store.put(positions, descriptors)
 
 
 @runtime_checkable
 class LocalExtractor(Protocol):
-    """Local features of images of one shape; `needs_network` says whether a network makes them."""
+    """Computes local features of images of one shape; `needs_network` says whether it uses a network."""
 
     needs_network: bool
 
     @property
     def model(self) -> nn.Module | None:
-        """The network behind them, where there is one."""
+        """The network, if there is one."""
         ...
 
     def __call__(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> list[LocalFeatures]: ...
 
     def config(self) -> dict[str, object]:
-        """What decides the features, beside the network's weights, in plain values."""
+        """Everything that affects the features in addition to the network's weights, as plain values."""
         ...
 
 
 class LocalTarget(FeatureTarget):
-    """Describes images locally and keeps the features; images that are there already are not described again."""
+    """Computes local features of images and keeps them; images that already have features are skipped."""
 
     def __init__(
         self, root: str | Path, benchmark: Benchmark, extractor: LocalExtractor, details: Mapping[str, Any]
@@ -328,11 +328,11 @@ class LocalTarget(FeatureTarget):
             write_bytes(self._file(position), (folder / _place(row)).read_bytes())
 
     def buckets(self) -> ShapeBuckets:
-        """An image at a time: each is kept as soon as it is described."""
+        """One image at a time: each is kept as soon as it is described."""
         return ShapeBuckets(1)
 
     def process(self, group: Group) -> None:
-        """Describe images of one shape and keep the features of each."""
+        """Compute and keep the features of images of one shape."""
         with torch.inference_mode():
             found = self.extractor([image for _, image in group])
         for (position, _), features in zip(group, found, strict=True):
@@ -347,17 +347,17 @@ class LocalTarget(FeatureTarget):
         return self.folder / _place(position)
 
     def _read(self, position: int) -> LocalFeatures:
-        """The features at a position. Raises UserError where the file is damaged."""
+        """The features at a position. Raises UserError if the file is damaged."""
         file = self._file(position)
         try:
             with safe_open(file, "numpy") as stored:
                 tensors = {part: stored.get_tensor(part) for part in PARTS}
                 height, width = json.loads(stored.metadata()["shape"])
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise UserError(f"{file} is damaged: delete it, and it is made anew") from error
+            raise UserError(f"{file} is damaged: delete it, and it is computed again") from error
         return LocalFeatures(shape=(height, width), **tensors)
 
 
 def _place(position: int) -> str:
-    """Where in its folder an image's local features lie."""
+    """The path of an image's local features in the folder."""
     return f"{position // 1000:04}/{position:07}.safetensors"

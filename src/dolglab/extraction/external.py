@@ -1,4 +1,4 @@
-"""Anyone's descriptors, put into the order of a benchmark's images so that the same protocol can measure them."""
+"""Read descriptors from files of other projects, in the order of a benchmark's images, to evaluate them."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from dolglab.errors import UserError, truncate_list
 from dolglab.retrieval.large_arrays import assemble, row_chunks
 
 SUFFIXES = (".npy", ".mat", ".safetensors", ".h5", ".parquet")
-# The data set that hloc keeps in each image's group.
+# The name of hloc's data set in each image's group.
 HLOC_KEY = "global_descriptor"
-# Bytes of descriptors up to which they are brought into memory, and bytes of them in work at a time.
+# Descriptors up to this size in bytes are loaded into memory; and the bytes that are processed at a time.
 IN_MEMORY, CHUNK_BYTES = 2**30, 2**23
-# Lengths this near to 1 are left as they are: float32 does not get much nearer.
+# Vectors whose length is this close to 1 are not normalised again: float32 is hardly more precise.
 EXACT = 1e-5
-# Lengths this near to 1 belong to descriptors that were normalised before they were rounded, to half precision say.
+# Vectors whose length is this close to 1 were normalised before rounding, for example to half precision.
 ROUNDED = 2e-3
 
-# Whether parts with these numbers of rows may be what is meant.
+# Whether parts with these numbers of rows fit the benchmark.
 Fits = Callable[[tuple[int, ...]], bool]
 
 
 @dataclass(frozen=True)
 class AlignedDescriptors:
-    """Descriptors that came in a file.
+    """Descriptors read from a file.
 
     `descriptors` are (images, D) float32, L2-normalised, in the order of the benchmark's images: gallery, distractors,
-    queries. Those of more than 1 GiB are mapped from a file, and read-only. `normalised` says whether they were
-    normalised in the file, `note` what results say of where they come from.
+    queries. If they exceed 1 GiB, they are memory-mapped and read-only. `normalised` says whether they were normalised
+    in the file; `note` describes their origin in results.
     """
 
     descriptors: FloatArray
@@ -48,10 +48,10 @@ class AlignedDescriptors:
 
 @dataclass(frozen=True)
 class Table:
-    """Descriptors in a file's own order, one a row: one part, or the gallery's and the queries'.
+    """Descriptors in the order of a file, one per row: in one part, or separately for gallery and queries.
 
-    Parts are (rows, D) of any kind of real number, mapped into memory where the format allows it; `names` are those
-    that the file itself gives its rows.
+    Parts are (rows, D) of any real number type, memory-mapped if the format allows it; `names` are the names of rows in
+    the file itself.
     """
 
     parts: tuple[NDArray[Any], ...]
@@ -85,24 +85,23 @@ def read_descriptors(
 ) -> AlignedDescriptors:
     """The descriptors in a file, one for each image of the benchmark.
 
-    Without names they stand in the benchmark's order: gallery, distractors, queries. With names (`names`, else those in
-    the file itself, else the `.txt` beside the file) each image gets the row of its name (see `align`), which is its
-    path as rankings give it; rows of other images are left out.
+    Without names, rows are in the benchmark's order: gallery, distractors, queries. With names (`names`, else those in
+    the file, else those in a `.txt` beside it), each image gets the row with its name (see `align`), which is its path
+    as in rankings; rows of other images are ignored.
 
-    What has to be copied and is larger than `in_memory` goes to a temporary file in TMPDIR, which is gone with the
-    process.
+    Copies larger than `in_memory` go to a temporary file in TMPDIR, which is deleted with the process.
 
     Args:
         path: see `read_table` for the formats.
-        benchmark: whose images.
-        names: a text file with the name of each row, one a line; of a file with gallery and queries apart first the
-            gallery's, then the queries'.
-        in_memory: bytes of descriptors up to which they are brought into memory.
-        chunk_bytes: bytes of them in work at a time.
+        benchmark: the benchmark with the images.
+        names: a text file with the name of each row, one per line; if gallery and queries are separate, the gallery's
+            names come first.
+        in_memory: largest size in bytes of descriptors that are loaded into memory.
+        chunk_bytes: bytes that are processed at a time.
 
     Raises:
-        UserError: as `read_table` and `align`; another number of rows than of images or names; descriptors that are
-            not finite, or zero and so without direction.
+        UserError: like `read_table` and `align`; if the number of rows differs from the number of images or names; for
+            descriptors that are not finite, or zero and therefore without direction.
     """
     path, source = Path(path), benchmark.source
     table, listed = _read_with_names(path, benchmark, Path(names) if names else None)
@@ -136,15 +135,15 @@ def read_table(path: Path, fits: Fits) -> Table:
 
     Args:
         path: `.npy`, (images, D); `.mat` of MATLAB v5 with X, (D, gallery), and Q, (D, queries); `.safetensors` with
-            `descriptors`, (images, D), or `gallery` and `queries`, and where given their `names`, a JSON list in the
-            metadata; `.h5` of hloc's, with a `global_descriptor` in a group named as each image; or `.parquet` with a
-            column `descriptor` of lists, and perhaps one of each image's `name`.
-        fits: whether parts with these numbers of rows may be meant. A `.mat` whose columns do not fit, and whose rows
-            do, is taken as transposed.
+            `descriptors`, (images, D), or `gallery` and `queries`, and optionally `names`, a JSON list in the metadata;
+            `.h5` of hloc, with a `global_descriptor` in a group per image; or `.parquet` with a column `descriptor` of
+            lists, and optionally a column `name`.
+        fits: whether parts with these numbers of rows fit the benchmark. A `.mat` whose rows fit but whose columns do
+            not is transposed.
 
     Raises:
-        UserError: no such file, another format, no such tables in it, tables that are no numbers or whose dimensions
-            differ.
+        UserError: if the file does not exist, has another format or lacks these tables, and for tables that are not
+            numbers or have different dimensions.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder: descriptors are read from {', '.join(SUFFIXES)} files")
@@ -170,7 +169,7 @@ def read_table(path: Path, fits: Fits) -> Table:
 
 
 def read_names(path: Path) -> list[str]:
-    """The names in a text file, one a line, blank lines aside. Raises UserError when it cannot be read."""
+    """The names in a text file, one per line; blank lines are ignored. Raises UserError if it cannot be read."""
     try:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
     except OSError as error:
@@ -179,11 +178,11 @@ def read_names(path: Path) -> list[str]:
 
 
 def align(wanted: Sequence[str], listed: Sequence[str], what: str) -> IntArray:
-    """Where in `listed` each wanted name stands: whole, else without its extension, else by its last part alone.
+    """The position of each wanted name in `listed`: by the whole name, else without extension, else by its last part.
 
-    The shorter forms count only where they are unique on both sides.
-    Raises UserError, which begins with `what`, for names that are listed twice, and for wanted ones that are not
-    listed or cannot be told apart.
+    The shorter forms count only if they are unique on both sides.
+    Raises UserError, starting with `what`, for names that are listed twice, and for wanted names that are not listed or
+    are ambiguous.
 
     >>> align(["jpg/a.jpg", "jpg/b.jpg"], ["b", "jpg/a.png"], "d.npy").tolist()
     [1, 0]
@@ -219,7 +218,7 @@ def align(wanted: Sequence[str], listed: Sequence[str], what: str) -> IntArray:
 
 
 def _read_with_names(path: Path, benchmark: Benchmark, names: Path | None) -> tuple[Table, list[str] | None]:
-    """A file's table, and the names of its rows where there are any. Raises UserError when their numbers differ."""
+    """A file's table, and the names of its rows, if any. Raises UserError if their numbers differ."""
     beside = path.with_suffix(".txt")
     listed = read_names(names) if names else read_names(beside) if beside.is_file() else None
     images, gallery = len(benchmark.source), benchmark.num_gallery
@@ -256,7 +255,9 @@ def _read_mat(path: Path, fits: Fits) -> Table:
     try:
         stored: Mapping[str, Any] = loadmat(path, variable_names=["X", "Q"])
     except NotImplementedError as error:
-        raise UserError(f"{path} is of MATLAB v7.3 (HDF5), which is not read: save it as v7, or as .npy") from error
+        raise UserError(
+            f"{path} has the format MATLAB v7.3 (HDF5), which is not supported: save it as v7, or as .npy"
+        ) from error
     except Exception as error:
         raise UserError(f"{path} is not a MATLAB file that can be read ({_line(error)})") from error
     if "X" not in stored:
@@ -280,7 +281,7 @@ def _read_safetensors(path: Path) -> Table:
             tensors = [file.get_tensor(key) for key in layout]
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a safetensors file that can be read ({_line(error)})") from error
-    # numpy has no bfloat16, and none of the smaller kinds.
+    # numpy has neither bfloat16 nor the smaller types.
     arrays = [(x.float() if x.is_floating_point() and x.element_size() <= 2 else x).numpy() for x in tensors]
     parts = tuple(_checked(array, path, key) for array, key in zip(arrays, layout, strict=True))
     if "names" not in about:
@@ -298,7 +299,7 @@ def _read_hloc(path: Path) -> Table:
     try:
         import h5py  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
-        raise UserError(f"{path} wants h5py: pip install 'dolglab[descriptors]'") from None
+        raise UserError(f"{path} needs h5py: pip install 'dolglab[descriptors]'") from None
     found: dict[str, NDArray[Any]] = {}
 
     def keep(name: str, item: Any) -> None:
@@ -315,7 +316,7 @@ def _read_hloc(path: Path) -> Table:
     if len(lengths) != 1:
         what = f"descriptors of lengths {truncate_list(list(map(str, lengths)))}" if lengths else "no image's group"
         raise UserError(
-            f"{path}: hloc's files have a group an image with {HLOC_KEY}, all of one length: here is {what}"
+            f"{path}: hloc's files have a group per image with {HLOC_KEY}, all of one length; this file has {what}"
         )
     return Table((_checked(np.stack(list(found.values())), path, HLOC_KEY),), list(found))
 
@@ -325,8 +326,8 @@ def _read_parquet(path: Path) -> Table:
         import pyarrow.compute
         from pyarrow import parquet
     except ModuleNotFoundError:
-        raise UserError(f"{path} wants pyarrow: pip install 'dolglab[descriptors]'") from None
-    # Its functions are made when it is imported.
+        raise UserError(f"{path} needs pyarrow: pip install 'dolglab[descriptors]'") from None
+    # pyarrow defines its functions at import time.
     compute: Any = pyarrow.compute
     try:
         columns = parquet.read_schema(path).names
@@ -351,33 +352,33 @@ def _read_parquet(path: Path) -> Table:
 
 
 def _checked(part: Any, path: Path, what: str) -> NDArray[Any]:
-    """Raise UserError for what is no table of real numbers."""
+    """A part, if it is a table of real numbers. Raises UserError otherwise."""
     if not isinstance(part, np.ndarray) or part.ndim != 2 or part.dtype.kind not in "fiu" or not part.size:
         shape = f"{part.dtype} of shape {part.shape}" if isinstance(part, np.ndarray) else type(part).__name__
-        raise UserError(f"{path}: {what} is {shape}, where a table of numbers, images by dimensions, is wanted")
+        raise UserError(f"{path}: {what} is {shape}, but must be a table of numbers, images by dimensions")
     return part
 
 
 def _is_float32_table(table: Table, rows: IntArray) -> bool:
-    """Whether the rows asked for are just what lies in the file."""
+    """Whether the requested rows are exactly those of the file, as float32."""
     part, *others = table.parts
     whole = not others and len(rows) == len(part) and bool((np.diff(rows) == 1).all())
     return whole and part.dtype == np.float32 and part.flags.c_contiguous
 
 
 def _norms(descriptors: NDArray[np.number]) -> NDArray[np.float64]:
-    """L2 norms, in double precision, where no float32 overflows."""
+    """L2 norms, in double precision, so that float32 values cannot overflow."""
     wide = descriptors.astype(np.float64)
     return np.sqrt(np.einsum("nd,nd->n", wide, wide))
 
 
 def _repeated(names: Sequence[str]) -> list[str]:
-    """Names that come more than once, in the order of the first time."""
+    """Names that occur more than once, in order of their first occurrence."""
     return [name for name, times in Counter(names).items() if times > 1]
 
 
 def _without_suffix(name: str) -> str:
-    """Without an image's extension; names may have dots of their own."""
+    """A name without an image extension; other dots in the name are kept."""
     stem, _, suffix = name.rpartition(".")
     return stem if f".{suffix.lower()}" in IMAGE_SUFFIXES else name
 

@@ -1,4 +1,4 @@
-"""A benchmark's images through an extractor, over all the trainer's processes, from where the last run ended."""
+"""Run a benchmark's images through an extractor, in all processes of a trainer, continuing an interrupted run."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Images:
     batch: int = 16
 
     def of(self, benchmark: Benchmark) -> BenchmarkImages:
-        """The images, by their positions."""
+        """The benchmark's images, by position."""
         return BenchmarkImages(benchmark, self.max_side, self.skip_bad, self.reading)
 
 
 class Extraction(L.LightningModule):
-    """One pass over the images that a target is still missing.
+    """One pass over the images whose features a target is still missing.
 
     Args:
-        benchmark: whose images.
-        target: what they are for.
-        images: how they are read.
+        benchmark: the benchmark with the images.
+        target: computes and keeps the features.
+        images: how images are read.
 
     After `trainer.predict`, `bad` names the images that could not be read, in every process.
     """
@@ -56,7 +56,7 @@ class Extraction(L.LightningModule):
         self._read = 0
 
     def setup(self, stage: str) -> None:
-        """Find out what is missing: all processes see the same images before any of them begins."""
+        """Find out what is missing, before any process starts: all must see the same images."""
         if self.trainer.is_global_zero:
             self.target.create()
             self.target.create_keys()
@@ -67,9 +67,9 @@ class Extraction(L.LightningModule):
         self.trainer.strategy.barrier("store read")
 
     def predict_dataloader(self) -> DataLoader[ImageBatch]:
-        """Read this process's share of what is missing."""
+        """Read this process's share of the missing images."""
         images = Subset(self.images.of(self.benchmark), self.todo.tolist())
-        # The data set gives whole batches, which are left as they are.
+        # The data set returns complete batches, which need no collation.
         return DataLoader(
             images,
             batch_size=self.images.batch,
@@ -80,12 +80,12 @@ class Extraction(L.LightningModule):
         )
 
     def on_predict_start(self) -> None:
-        """Start the clock, with no image waiting."""
+        """Start the clock; no image is waiting."""
         self._buckets = self.target.buckets()
         self._clock = time.perf_counter()
 
     def predict_step(self, batch: ImageBatch, batch_idx: int) -> int:
-        """Process the groups that this batch completes; returns how many images came."""
+        """Process the groups that this batch completes; returns the number of images in the batch."""
         self._bad += batch.bad
         self._read += len(batch)
         self.target.keys[batch.positions.numpy()] = batch.keys
@@ -95,8 +95,8 @@ class Extraction(L.LightningModule):
         return len(batch)
 
     def on_predict_end(self) -> None:
-        """Process what still waits, and bring the processes' results together."""
-        # Lightning sets the precision for `predict_step` alone.
+        """Process the images that still wait, and collect the processes' results."""
+        # Lightning sets the precision only for `predict_step`.
         with self.trainer.precision_plugin.forward_context():
             for group in self._buckets.rest():
                 self.target.process(group)
@@ -106,19 +106,19 @@ class Extraction(L.LightningModule):
             self.target.record_time(read, sum(seconds for _, _, seconds in parts))
 
     def transfer_batch_to_device(self, batch: ImageBatch, device: torch.device, dataloader_idx: int) -> ImageBatch:
-        """Move a batch without waiting for the copy from page-locked memory, as Lightning's own transfer does."""
+        """Move a batch without waiting for the copy from page-locked memory, like Lightning's own transfer."""
         return batch.to(device, non_blocking=device.type == "cuda")
 
 
 def extract(trainer: L.Trainer, benchmark: Benchmark, target: FeatureTarget, images: Images) -> tuple[BadImage, ...]:
-    """Make what `target` is missing; the images that could not be read are named.
+    """Compute the features that `target` is missing; returns the images that could not be read.
 
-    The trainer must have `use_distributed_sampler=False`: the images are shared out here, without repeats.
-    Raises UserError for such an image unless `images.skip_bad`, after what was made is kept.
+    The trainer must have `use_distributed_sampler=False`: images are distributed here, without repeats. If an image
+    cannot be read, raises UserError unless `images.skip_bad`; features computed so far are kept.
     """
     extraction = Extraction(benchmark, target, images)
     with warnings.catch_warnings():
-        # Where everything is there already.
+        # Lightning warns if there is nothing to do.
         warnings.filterwarnings("ignore", ".*across ranks is zero.*")
         trainer.predict(extraction, return_predictions=False)
     return extraction.bad

@@ -1,6 +1,6 @@
-"""Images of any shape to multi-scale descriptors, by torch; networks made ready for that.
+"""Compute multi-scale descriptors of images of any shape with torch, and prepare networks for it.
 
-Also the attention map of a photo, and what a cosine is made of.
+Also computes the attention map of a photo, and the terms of a cosine.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from dolglab.models.dolg import DOLG, AdaptedDescriptor, DescriptorModel
 
 # The paper's five (Yang et al., ICCV 2021, section 4.1).
 PAPER_SCALES = (0.3535, 0.5, 0.7071, 1.0, 1.4142)
-# Side of the image on which it is tried what follows what, in pixels: every stage keeps a few cells, and transformers
-# accept it.
+# Side in pixels of the image for trial runs: large enough for a few cells in every stage, and accepted by transformers.
 TRIAL = 224
 M = TypeVar("M", bound=nn.Module)
 Image = UInt8[Tensor, "_ _ 3"]
@@ -34,21 +33,20 @@ Group = list[tuple[int, Image]]
 
 
 class Extractor:
-    """Images of any shape to L2-normalised multi-scale descriptors.
+    """Computes L2-normalised multi-scale descriptors of images of any shape.
 
-    Each scale's descriptor is L2-normalised, they are averaged, and the mean is L2-normalised again (the DOLG
-    paper's extraction, at `PAPER_SCALES`); or see `join_scales`.
+    Each scale's descriptor is L2-normalised; their mean is L2-normalised again (as in the DOLG paper, at
+    `PAPER_SCALES`). For alternatives see `join_scales`.
 
     Args:
-        model: a network with a `backbone` that normalises.
-        scales: factors of the image's size.
-        resize: "released" is plain bilinear, as the released code does; "antialias" filters first.
+        model: a network whose `backbone` normalises images.
+        scales: factors on the image's size.
+        resize: "released" is plain bilinear, as in the released code; "antialias" filters first.
         scale_pooling: "mean" or "max", see `join_scales`.
-        pixels: images of one shape go through the network together as long as they have no more pixels than this at
-            the largest scale; it bounds the memory of a batch, and a single larger image goes alone. None for what is
-            fast where the network is.
+        pixels: most pixels, at the largest scale, of images of one shape that are processed together; bounds the memory
+            of a batch. A larger image is processed alone. None uses a value that is fast on the network's device.
 
-    Raises UserError for no scale, a scale that is not above 0, an unknown resize or way to join scales.
+    Raises UserError for no scales, a scale that is not above 0, and an unknown `resize` or `scale_pooling`.
     """
 
     def __init__(
@@ -67,7 +65,7 @@ class Extractor:
         self.pixels = pixels
 
     def __call__(self, images: Sequence[UInt8[Tensor, "_ _ 3"]]) -> Float[Tensor, "b d"]:
-        """RGB images to descriptors, in their order."""
+        """Descriptors of RGB images, in the given order."""
         buckets = self.buckets()
         groups = [group for i, image in enumerate(images) for group in buckets.add(i, image)]
         groups += buckets.rest()
@@ -77,36 +75,36 @@ class Extractor:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The network's device."""
         return device_of(self.model)
 
     def buckets(self) -> ShapeBuckets[Image]:
-        """A new `ShapeBuckets` that gathers images into groups for `together`."""
+        """A new `ShapeBuckets` that groups images for `together`."""
         fast = CPU_PIXELS if self.device.type == "cpu" else GPU_PIXELS
         pixels = fast if self.pixels is None else self.pixels
         return ShapeBuckets(pixels / max(1.0, *self.scales) ** 2)
 
     def together(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> Float[Tensor, "b d"]:
-        """Images of one shape to descriptors, in one pass a scale."""
+        """Descriptors of images of one shape, in one pass per scale."""
         pixels = torch.stack(list(images)).to(self.device).permute(0, 3, 1, 2).float()
         single = [F.normalize(self.describe(rescale(pixels, scale, self.resize))) for scale in self.scales]
         return join_scales(torch.stack(single), self.scale_pooling)
 
     def describe(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """RGB images in 0..255 to descriptors, at the size they have."""
+        """Descriptors of RGB images in 0..255, at their own size."""
         return self.model(self.model.backbone.normalise(pixels))
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a network is, by its first tensor: those of other projects may have no parameter."""
+    """A network's device, from its first tensor: external networks may have no parameters."""
     return next(itertools.chain(model.parameters(), model.buffers())).device
 
 
 def join_scales(descriptors: Float[Tensor, "s b d"], scale_pooling: ScalePooling) -> Float[Tensor, "b d"]:
-    """L2-normalised descriptors of several scales to one, L2-normalised.
+    """Join L2-normalised descriptors of several scales into one, L2-normalised.
 
-    "mean" is the DOLG paper's, "max", element by element, the scale GeM of SuperGlobal's public code (Shao et al., ICCV
-    2023); the paper's finite power would make an image's descriptor follow from the others of its batch.
+    "mean" is that of the DOLG paper. "max", element by element, is the scale GeM of SuperGlobal's public code (Shao et
+    al., ICCV 2023); with the finite power of that paper, a descriptor would depend on the other images of its batch.
 
     >>> join_scales(torch.tensor([[[0.6, 0.8]], [[0.8, 0.6]]]), "max")
     tensor([[0.7071, 0.7071]])
@@ -115,7 +113,7 @@ def join_scales(descriptors: Float[Tensor, "s b d"], scale_pooling: ScalePooling
 
 
 def rescale(pixels: Float[Tensor, "b 3 h w"], scale: float, resize: Resize) -> Float[Tensor, "b 3 h2 w2"]:
-    """Images at `scale`, sides rounded to whole pixels, at least one."""
+    """Images resized by `scale`; sides are rounded to whole pixels, at least one."""
     if scale == 1:
         return pixels
     size = scaled_sides(pixels.shape[-2:], scale)
@@ -123,7 +121,7 @@ def rescale(pixels: Float[Tensor, "b 3 h w"], scale: float, resize: Resize) -> F
 
 
 def attention_scores(model: DescriptorModel, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h1 w1"]:
-    """Scores from 0 on a grid over the whole photo, at its own size. The network must be in eval mode."""
+    """Attention scores, at least 0, on a grid over the whole photo at its own size, by a network in eval mode."""
     device = device_of(model)
     with torch.inference_mode():
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
@@ -132,7 +130,7 @@ def attention_scores(model: DescriptorModel, image: UInt8[np.ndarray, "h w 3"]) 
 
 
 class Parts(NamedTuple):
-    """What a descriptor is the sum of before it is L2-normalised, (D,) each."""
+    """The summands of a descriptor before it is L2-normalised, (D,) each."""
 
     global_: Float[Tensor, " d"]
     local: Float[Tensor, " d"]
@@ -144,7 +142,7 @@ class Parts(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What a cosine is the sum of: global with global, local with local, one with the other, and all with the bias."""
+    """The summands of a cosine: global with global, local with local, global with local, and terms with the bias."""
 
     global_: float
     local: float
@@ -153,10 +151,10 @@ class Terms(NamedTuple):
 
 
 def parts_of(model: DescriptorModel, image: Float[Tensor, "1 3 h w"]) -> Parts | None:
-    """The parts of a normalised image's descriptor, float64; None where a fusion mixes them (Hadamard's product).
+    """The parts of a normalised image's descriptor, float64; None if the fusion mixes them (Hadamard product).
 
-    The last layer is linear, so what it makes of f_g and of the local part are added up (Yang et al., ICCV 2021,
-    section 3). A global-only network has no local part.
+    The last layer is linear, so its outputs for f_g and for the local part are added (Yang et al., ICCV 2021, section
+    3). A global-only network has no local part.
     """
     with torch.inference_mode():
         if isinstance(model, AdaptedDescriptor):
@@ -175,9 +173,9 @@ def parts_of(model: DescriptorModel, image: Float[Tensor, "1 3 h w"]) -> Parts |
 
 
 def _adapted_parts(parts: Parts, adapter: nn.Linear) -> Parts:
-    """The parts of an adapted descriptor: the adapter is linear in what it is given, which is of length 1.
+    """The parts of an adapted descriptor: the adapter is linear in the L2-normalised descriptor.
 
-    The centre that it takes off counts to the global part.
+    The centre that it subtracts belongs to the global part.
     """
     weight = adapter.weight.double() / parts.whole.norm()
     return Parts(weight @ parts.global_ + adapter.bias.double(), weight @ parts.local, weight @ parts.bias)
@@ -196,15 +194,15 @@ def similarity_terms(a: Parts, b: Parts) -> Terms:
 
 
 def for_inference(model: M, precision: str = "32-true") -> M:
-    """A descriptor model in eval mode, as fast as it gets with the same results in this precision of Lightning's."""
-    # Convolutions on CPUs, dilated ones above all, and on tensor cores are faster with channels last.
+    """Prepare a descriptor model for fast inference, in eval mode, with the same results in this precision."""
+    # Convolutions are faster with channels last, on CPUs (above all dilated ones) and on tensor cores.
     model = model.eval().to(memory_format=torch.channels_last)
-    # In half precision a folded network rounds otherwise than the one that was validated.
+    # In half precision, a folded network rounds differently from the validated one.
     return fuse_batch_norm(model) if precision == "32-true" else model
 
 
 def trial_size(model: Any, otherwise: tuple[int, int] = (TRIAL, TRIAL)) -> tuple[int, int]:
-    """Height and width of an image that a network takes; `otherwise` where its pooling names no `trial_map`."""
+    """Height and width of an image that a network accepts; `otherwise` if its pooling has no `trial_map`."""
     cells: tuple[int, int] | None = getattr(getattr(model, "pooling", None), "trial_map", None)
     if cells is None:
         return otherwise
@@ -213,10 +211,11 @@ def trial_size(model: Any, otherwise: tuple[int, int] = (TRIAL, TRIAL)) -> tuple
 
 
 def fuse_batch_norm(model: M) -> M:
-    """A copy of a descriptor model for inference, in eval mode, its batch norms folded where they follow a convolution.
+    """A copy of a descriptor model for inference, in eval mode, with batch norms folded into the preceding
+    convolutions.
 
-    Which follows which is seen in a trial run. A network whose trial gives something else afterwards comes back as it
-    was. The copy shares no memory with `model`.
+    A trial run finds out which batch norm follows which convolution. If the folded network's output differs, an
+    unfolded copy is returned. The copy shares no memory with `model`.
     """
     plain = copy.deepcopy(model).eval()
     trial = torch.rand(1, 3, *trial_size(plain), generator=torch.Generator().manual_seed(0))
@@ -233,10 +232,10 @@ def fuse_batch_norm(model: M) -> M:
 
 
 def _conv_norm_pairs(model: nn.Module, images: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
-    """Names of convolutions and of the batch norms that alone take their outputs, and the model's own output."""
+    """Names of convolutions and of the batch norms that are the only users of their outputs, and the model's output."""
     made: dict[int, str] = {}
     taken: dict[str, list[str]] = {}
-    outputs: list[Tensor] = []  # keeps them alive, so that no id is given out twice
+    outputs: list[Tensor] = []  # keeps them alive, so that ids are unique
 
     def note_output(name: str, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
         outputs.append(output)
@@ -270,7 +269,7 @@ def _fuse(model: nn.Module, convolution: str, norm: str) -> None:
     conv.weight, conv.bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
     )
-    # timm's batch norms carry dropout and activation with them.
+    # timm's batch norms include dropout and activation.
     left = [part for name in ("drop", "act") if isinstance(part := getattr(bn, name, None), nn.Module)]
     parent, _, child = norm.rpartition(".")
     setattr(model.get_submodule(parent), child, nn.Sequential(*left))

@@ -1,4 +1,4 @@
-"""Local features of a network: the places that its attention picks, over several scales."""
+"""Local features of a network: the positions that its attention selects, over several scales."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from dolglab.errors import UserError
 from dolglab.extraction.extractor import check_protocol
 from dolglab.models.dolg import DescriptorModel
 
-# DELG's seven, of its released R50 configuration (Cao et al., ECCV 2020).
+# The seven scales of DELG's released R50 configuration (Cao et al., ECCV 2020).
 DELG_SCALES = (0.25, 0.3536, 0.5, 0.7071, 1.0, 1.4142, 2.0)
-# Non-maximum suppression looks at so many times more of the strongest places than are kept.
+# Non-maximum suppression considers this many times more positions than are kept.
 CANDIDATES = 4
 
 
 class NetworkLocalFeatures:
-    """Local features where a network's attention is strongest.
+    """Local features at the positions where a network's attention is strongest.
 
-    Every cell of the local map at every scale is a candidate: its patch is the cell's own square in the image, its
-    strength the attention score. Of patches that overlap by more than `overlap`, the strongest stays.
+    Every cell of the local map at every scale is a candidate. Its patch is the cell's square in the image, its strength
+    the attention score. Of patches that overlap by more than `overlap`, only the strongest is kept.
 
     Args:
         model: a network with `local_maps`.
-        scales: factors of the image's size, which is then rounded to whole cells.
-        max_features: how many are kept of an image.
-        threshold: least score that counts; scores are the network's own, and no two networks' compare.
-        overlap: intersection over union of two patches above which the weaker one goes; 1 keeps all.
+        scales: factors on the image's size, which is then rounded to whole cells.
+        max_features: largest number of features per image.
+        threshold: smallest score that counts; scores of different networks are not comparable.
+        overlap: intersection over union of two patches above which the weaker one is dropped; 1 keeps all.
 
-    Raises UserError for no network, scales that are none, settings out of range.
+    Raises UserError for a missing network, invalid scales, and settings out of range.
     """
 
     needs_network = True
@@ -49,12 +49,15 @@ class NetworkLocalFeatures:
     ) -> None:
         check_protocol(scales, "released")
         if model is None:
-            raise UserError("features=network needs one: give checkpoint=FILE or model=NAME, or take features=rootsift")
+            raise UserError(
+                "features=network needs a network: set checkpoint=FILE or model=NAME, or use features=rootsift"
+            )
         if not getattr(model.backbone, "has_maps", True):
-            raise UserError(f"{model.backbone.name} gives descriptors alone: features=rootsift has local features")
+            raise UserError(f"{model.backbone.name} has no local features: use features=rootsift")
         if max_features < 1 or not 0 <= overlap <= 1:
             raise UserError(
-                f"features.max_features is at least 1 and features.overlap 0 to 1, not {max_features} and {overlap}"
+                "features.max_features must be at least 1 and features.overlap from 0 to 1, "
+                f"not {max_features} and {overlap}"
             )
         self.model = model
         self.scales = tuple(float(scale) for scale in scales)
@@ -63,7 +66,7 @@ class NetworkLocalFeatures:
         self.overlap = float(overlap)
 
     def __call__(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> list[LocalFeatures]:
-        """RGB images of one shape to their local features; an image without a place above the threshold has none."""
+        """The local features of RGB images of one shape; an image with no score above the threshold has none."""
         pixels = torch.stack(list(images)).permute(0, 3, 1, 2).float()
         height, width = pixels.shape[-2:]
         levels = [self._level(pixels, scale) for scale in self.scales]
@@ -106,21 +109,21 @@ class NetworkLocalFeatures:
         return centres, sizes, maps.scores.float().flatten(1).T, maps.features.float().flatten(2).permute(2, 0, 1)
 
     def _select(self, centres: Float[Tensor, "n 2"], sizes: Float[Tensor, " n"], scores: Float[Tensor, " n"]) -> Tensor:
-        """Which cells stay, strongest first; equally strong ones in the order of scales and cells."""
+        """The cells that are kept, strongest first; ties are in the order of scales and cells."""
         order = scores.argsort(descending=True, stable=True)
         order = order[scores[order] > self.threshold][: CANDIDATES * self.max_features]
         half = sizes[order, None] / 2
         boxes = torch.cat([centres[order] - half, centres[order] + half], dim=1)
-        # The scores given to it are ranks: equal ones would come in any order.
+        # Ranks are passed as scores, because the order of equal scores would be undefined.
         ranks = -torch.arange(len(order), device=scores.device, dtype=torch.float32)
         return order[nms(boxes, ranks, self.overlap)[: self.max_features]]
 
 
 def resize_to_cells(pixels: Float[Tensor, "b 3 h w"], scale: float, stride: int) -> Float[Tensor, "b 3 h2 w2"]:
-    """Images at about `scale`, bilinear, with sides of whole cells of the local map: multiples of `stride`, at least 1.
+    """Images resized by about `scale`, bilinear; sides are multiples of `stride` (whole cells of the local map).
 
-    A map of any other size looks beyond the image, by how much and on which side depending on the size and on the
-    network's kind of padding, so that cells of two scales would not be where they seem to be.
+    For other sizes the map extends beyond the image, by an amount and on a side that depend on the size and on the
+    network's padding, so that the positions of cells at two scales would not agree.
     """
     height, width = (stride * max(1, round(side * scale / stride)) for side in pixels.shape[-2:])
     if (height, width) == tuple(pixels.shape[-2:]):

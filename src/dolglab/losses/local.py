@@ -1,4 +1,4 @@
-"""What trains a local head: reconstruction of the map, and classification by what attention gathers."""
+"""The losses of a local head: reconstruction of the map, and classification of the attended features."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from dolglab.errors import UserError
 def reconstruction_error(
     features: Float[Tensor, "b c h w"], reconstruction: Float[Tensor, "b c h w"]
 ) -> Float[Tensor, ""]:
-    """The mean over images, places and channels of the squared error, float32 (Cao et al., ECCV 2020)."""
+    """The squared error, averaged over images, positions and channels, float32 (Cao et al., ECCV 2020)."""
     with torch.autocast(features.device.type, enabled=False):
         return F.mse_loss(reconstruction.float(), features.float())
 
 
 def attended_mean(features: Float[Tensor, "b c h w"], scores: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c"]:
-    """The mean over places of L2-normalised features times their scores, float32.
+    """The mean over positions of L2-normalised features times their scores, float32.
 
-    So does the published code of DELG; unlike a sum, the mean does not grow with the image.
+    DELG's published code does the same. Unlike a sum, the mean does not grow with the image.
     """
     with torch.autocast(features.device.type, enabled=False):
         return (F.normalize(features.float(), dim=1) * scores.float()).mean((2, 3))
@@ -31,7 +31,7 @@ def attended_mean(features: Float[Tensor, "b c h w"], scores: Float[Tensor, "b 1
 
 @dataclass(frozen=True)
 class LocalTerms:
-    """A batch's weighted sum of both losses, with gradient, and each of them as it is, for the log."""
+    """The weighted sum of both losses of a batch, with gradient, and each unweighted loss, for the log."""
 
     loss: Float[Tensor, ""]
     reconstruction: Float[Tensor, ""]
@@ -41,23 +41,23 @@ class LocalTerms:
 class LocalLoss(nn.Module):
     """The losses of DELG's local head (Cao et al., ECCV 2020), with the classifier that attention needs.
 
-    The classifier is a linear layer over all classes; each process holds the whole of it, also where the margin head's
-    classes are spread over processes.
+    The classifier is a linear layer over all classes. Each process holds all of it, even if the margin head's classes
+    are divided among processes.
 
     Args:
         channels: channels of the backbone's local map.
-        num_classes: classes.
+        num_classes: number of classes.
         reconstruction: weight of the mean squared error of the reconstructed map.
-        attention: weight of the cross-entropy of the reconstructed features that attention gathers.
+        attention: weight of the cross-entropy of the reconstructed, attended features.
 
-    Raises UserError for a weight below zero.
+    Raises UserError for a negative weight.
     """
 
     def __init__(self, channels: int, num_classes: int, reconstruction: float = 10.0, attention: float = 1.0) -> None:
         super().__init__()
         if reconstruction < 0 or attention < 0:
             raise UserError(
-                f"auxiliary.reconstruction and .attention are weights from 0, not {reconstruction} and {attention}"
+                f"auxiliary.reconstruction and .attention must be at least 0, not {reconstruction} and {attention}"
             )
         self.reconstruction = reconstruction
         self.attention = attention
@@ -70,7 +70,7 @@ class LocalLoss(nn.Module):
         scores: Float[Tensor, "b 1 h w"],
         labels: Int[Tensor, " b"],
     ) -> LocalTerms:
-        """A local head's outputs and labels to their losses."""
+        """Compute the losses from a local head's outputs and labels."""
         error = reconstruction_error(features, reconstruction)
         with torch.autocast(features.device.type, enabled=False):
             classified = F.cross_entropy(self.classifier(attended_mean(reconstruction, scores)), labels)

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from dolglab.errors import UserError
 
-# Below this sine (squared) the margin's gradient is cut, so that it stays finite at cosine +1 and -1.
+# Squared sines are clamped to this value, so that the margin's gradient stays finite at cosine +1 and -1.
 SINE_FLOOR = 1e-7
 
 
 def arcface_cosine(cosine: Float[Tensor, "*b"], margin: Float[Tensor, "*b"] | float) -> Float[Tensor, "*b"]:
-    """cos(theta + margin) of target cosines, as it stands for every theta (Deng et al., CVPR 2019, equation 3).
+    """cos(theta + margin) of target cosines, for every theta (Deng et al., CVPR 2019, equation 3).
 
-    Where theta is beyond pi - margin, the value rises again with theta (see `monotone_arcface_cosine`).
+    For theta above pi - margin, the value rises again with theta (see `monotone_arcface_cosine`).
 
     >>> arcface_cosine(torch.tensor([0.5, 0.0]), math.pi / 6)
     tensor([ 0.0000, -0.5000])
@@ -39,8 +39,8 @@ def cosface_cosine(cosine: Float[Tensor, "*b"], margin: float) -> Float[Tensor, 
 
 
 def monotone_arcface_cosine(cosine: Float[Tensor, "*b"], margin: Float[Tensor, "*b"] | float) -> Float[Tensor, "*b"]:
-    """As `arcface_cosine` while theta + margin stays below pi; beyond, cos(theta) - margin sin(margin), which goes on
-    falling (the public ArcFace code, which the released DOLG head follows).
+    """`arcface_cosine` while theta + margin is below pi; above, cos(theta) - margin sin(margin), which keeps falling
+    (as in the public ArcFace code, which the released DOLG head follows).
 
     >>> monotone_arcface_cosine(torch.tensor([0.5, -1.0]), math.pi / 6)
     tensor([ 0.0000, -1.2618])
@@ -57,7 +57,7 @@ def curricular_cosine(
 
 
 def dynamic_margins(class_sizes: Float[Tensor, " n"], low: float, high: float, power: float) -> Float[Tensor, " n"]:
-    """A margin for each class, `high` for the smallest to `low` for the largest, linear in size^-power.
+    """A margin for each class, from `high` for the smallest to `low` for the largest, linear in size^-power.
 
     >>> dynamic_margins(torch.tensor([1.0, 16.0, 81.0]), low=0.1, high=0.5, power=0.25)
     tensor([0.5000, 0.2000, 0.1000])
@@ -71,8 +71,8 @@ def dynamic_margins(class_sizes: Float[Tensor, " n"], low: float, high: float, p
 class HeadLoss:
     """A batch's loss, with gradient; the share of targets with the highest cosine; mean cosines before the margin.
 
-    `cosine` are all of them, before the margin and without gradient, and `at` the column of each target: -1 where its
-    class is another process's.
+    `cosine` holds all cosines, before the margin and without gradient. `at` is the column of each target, or -1 if
+    another process has its class.
     """
 
     loss: Float[Tensor, ""]
@@ -88,21 +88,21 @@ class MarginHead(nn.Module):
 
     Args:
         dim: length of the descriptors.
-        num_classes: classes; one centre each.
-        margin: in radians (ArcFace and its kin) or in cosine (CosFace).
-        scale: multiplies the cosines.
+        num_classes: number of classes; each has one centre.
+        margin: in radians (ArcFace and its variants) or as a cosine (CosFace).
+        scale: the factor on the cosines.
 
-    A head whose signature has `class_sizes` is given the training images of each class, (num_classes,).
+    A head with an argument `class_sizes` receives the number of training images of each class, (num_classes,).
 
     Attributes:
-        shardable: whether `class_parallel=true` may spread the classes over processes: a target's logit follows from
-            its own cosine alone, and `negatives` leaves the others as they are.
+        shardable: whether `class_parallel=true` may divide the classes among processes: a target's logit depends on
+            its own cosine alone, and `negatives` does not change the others.
 
-    Raises UserError for a size, margin or scale that makes no sense.
+    Raises UserError for an invalid size, margin or scale.
     """
 
     shardable = False
-    # Rows of the weight for each class.
+    # Rows of the weight that belong to each class.
     centres = 1
 
     def __init__(self, dim: int, num_classes: int, margin: float = 0.15, scale: float = 30.0) -> None:
@@ -118,11 +118,11 @@ class MarginHead(nn.Module):
         nn.init.normal_(self.weight, std=dim**-0.5)
 
     def forward(self, descriptors: Float[Tensor, "b d"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b n"]:
-        """Descriptors and labels to logits, float32."""
+        """Compute logits from descriptors and labels, float32."""
         return self.logits(self.cosine(descriptors), labels)
 
     def loss(self, descriptors: Float[Tensor, "b d"], labels: Int[Tensor, " b"]) -> HeadLoss:
-        """The mean cross-entropy of the logits, and what is logged of the cosines."""
+        """The mean cross-entropy of the logits, and statistics of the cosines for the log."""
         cosine = self.cosine(descriptors)
         value = F.cross_entropy(self.logits(cosine, labels), labels)
         cosine = cosine.detach()
@@ -139,7 +139,7 @@ class MarginHead(nn.Module):
     def cosine(
         self, descriptors: Float[Tensor, "b d"], weight: Float[Tensor, "r d"] | None = None
     ) -> Float[Tensor, "b n"]:
-        """Cosines of descriptors and class centres (by default all), float32 whatever the autocast."""
+        """Cosines of descriptors and class centres (by default all), float32 even under autocast."""
         centres = self.weight if weight is None else weight
         with torch.autocast(descriptors.device.type, enabled=False):
             return F.linear(F.normalize(descriptors.float()), F.normalize(centres.float()))
@@ -156,12 +156,12 @@ class MarginHead(nn.Module):
         raise NotImplementedError
 
     def negatives(self, cosine: Float[Tensor, "b n"], target: Float[Tensor, "b 1"]) -> Float[Tensor, "b n"]:
-        """The cosines of all classes, of which the targets' are replaced afterwards; `target` is before the margin."""
+        """The cosines of all classes; the targets' are replaced afterwards. `target` is before the margin."""
         return cosine
 
 
 class Softmax(MarginHead):
-    """No margin: the softmax of scaled cosines, as the floor that margins are measured against."""
+    """No margin: the softmax of scaled cosines, the baseline for the margins."""
 
     shardable = True
 
@@ -173,12 +173,12 @@ class Softmax(MarginHead):
 
 
 class ArcFace(MarginHead):
-    """Additive angular margin: cos(theta + m) (Deng et al., CVPR 2019); DOLG takes m = 0.15, s = 30.
+    """Additive angular margin: cos(theta + m) (Deng et al., CVPR 2019); DOLG uses m = 0.15, s = 30.
 
     Args:
-        monotone: beyond pi - m, where the paper's value rises again and its gradient drives a target further off, go on
-            falling by `monotone_arcface_cosine`, as the public code does; False leaves the paper's equation as it is.
-            A target as far from its centre as that is rare: with m = 0.15 its cosine is below -0.989.
+        monotone: for theta above pi - m, the paper's value rises again and its gradient pushes the target further away.
+            True uses `monotone_arcface_cosine` there, as the public code does; False keeps the paper's equation. Such
+            targets are rare: with m = 0.15 their cosine is below -0.989.
     """
 
     shardable = True
@@ -203,10 +203,10 @@ class CosFace(MarginHead):
 
 
 class CurricularFace(MarginHead):
-    """The head of the released code: ArcFace whose hard negatives count more as training goes on.
+    """The head of the released code: ArcFace whose hard negatives gain weight during training.
 
-    A negative harder than its target (after the margin) weighs t + cos, where t is the running mean of the targets'
-    cosines (Huang et al., CVPR 2020). The released code calls it Arcface.
+    A negative harder than its target (after the margin) is weighted by t + cos, where t is the running mean of the
+    targets' cosines (Huang et al., CVPR 2020). The released code calls it Arcface.
 
     Args:
         momentum: of the running mean.
@@ -224,7 +224,7 @@ class CurricularFace(MarginHead):
         self.register_buffer("mean_cosine", torch.zeros(1))
 
     def target_cosine(self, cosine: Float[Tensor, "b 1"], labels: Int[Tensor, " b"]) -> Float[Tensor, "b 1"]:
-        """See `monotone_arcface_cosine`; in train mode the running mean takes note of the cosines before the margin."""
+        """See `monotone_arcface_cosine`; in train mode the cosines before the margin update the running mean."""
         if self.training:
             self.mean_cosine.lerp_(cosine.detach().mean().view(1), self.momentum)
         return monotone_arcface_cosine(cosine, self.margin)
@@ -234,12 +234,12 @@ class CurricularFace(MarginHead):
 
 
 class SubCenterArcFace(ArcFace):
-    """ArcFace over several centres a class, of which the nearest counts: noise finds a centre of its own.
+    """ArcFace with several centres per class, of which the nearest counts: noisy images get their own centre.
 
     Deng et al., ECCV 2020.
 
     Args:
-        centres: of each class.
+        centres: number of centres of each class.
         monotone: as for ArcFace.
     """
 
@@ -260,22 +260,22 @@ class SubCenterArcFace(ArcFace):
     def cosine(
         self, descriptors: Float[Tensor, "b d"], weight: Float[Tensor, "r d"] | None = None
     ) -> Float[Tensor, "b n"]:
-        """Cosines of descriptors and their nearest centre of each class."""
+        """Cosines of descriptors and the nearest centre of each class."""
         return super().cosine(descriptors, weight).unflatten(1, (-1, self.centres)).amax(2)
 
 
 class DynamicArcFace(ArcFace):
-    """ArcFace with a margin for each class, the larger the fewer images it has (Ha et al., 2020).
+    """ArcFace with a margin for each class; classes with fewer images get larger margins (Ha et al., 2020).
 
     Args:
-        margin: of the largest class.
-        max_margin: of the smallest class.
+        margin: margin of the largest class.
+        max_margin: margin of the smallest class.
         power: margins are linear in (class size)^-power.
-        class_sizes: training images of each class, (num_classes,); needed.
+        class_sizes: number of training images of each class, (num_classes,); required.
         monotone: as for ArcFace.
     """
 
-    # Each target's margin follows from its label.
+    # Each target's margin depends on its label alone.
     shardable = False
     margins: Tensor
 

@@ -1,4 +1,4 @@
-"""Losses over the pairs of a batch, by pytorch-metric-learning, behind the interface of the margin heads."""
+"""Losses over the pairs of a batch, from pytorch-metric-learning, with the interface of the margin heads."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from dolglab.losses.margin import HeadLoss, MarginHead
 
 
 class MultiSimilarity(nn.Module):
-    """The multi-similarity loss over the pairs that its miner keeps (Wang et al., CVPR 2019).
+    """The multi-similarity loss over the pairs that its miner selects (Wang et al., CVPR 2019).
 
-    It has no class centres: images are compared with the others of their batch, and so want batches with several of
-    each landmark (`data.images_per_landmark`). Of several processes each compares its own images.
+    It has no class centres: images are compared within their batch, so a batch needs several images of each landmark
+    (`data.images_per_landmark`). Each process compares only its own images.
 
     Args:
-        dim: length of the descriptors; any will do.
-        num_classes: classes; any number will do.
+        dim: length of the descriptors; not used.
+        num_classes: number of classes; not used.
         alpha: weight of positive pairs.
         beta: weight of negative pairs.
-        base: the cosine from which pairs count, the paper's lambda.
-        epsilon: negative pairs are kept that are closer than the farthest positive one, or farther by no more than
-            this; positive ones as they are farther than the closest negative one.
+        base: the cosine above which pairs count, the paper's lambda.
+        epsilon: the miner's tolerance. A negative pair is kept if it is closer than the farthest positive pair plus
+            this tolerance; a positive pair is kept if it is farther than the closest negative pair minus it.
 
-    Raises UserError without pytorch-metric-learning, and for a weight not above 0.
+    Raises UserError if pytorch-metric-learning is not installed, and for a weight that is not above 0.
     """
 
-    # Where heads with class centres have them.
+    # The attribute in which other heads have their class centres.
     weight: None = None
 
     def __init__(
@@ -47,19 +47,19 @@ class MultiSimilarity(nn.Module):
             from pytorch_metric_learning.miners import MultiSimilarityMiner
         except ModuleNotFoundError as error:
             raise UserError(
-                f"margin=multi_similarity wants {error.name}: pip install 'dolglab[metric-learning]'"
+                f"margin=multi_similarity needs {error.name}: pip install 'dolglab[metric-learning]'"
             ) from None
         if min(alpha, beta) <= 0 or epsilon < 0:
             raise UserError(
-                f"margin.alpha and .beta must be above 0 and .epsilon not below, not {alpha}, {beta} and {epsilon}"
+                f"margin.alpha and .beta must be above 0 and .epsilon at least 0, not {alpha}, {beta} and {epsilon}"
             )
-        # Its defaults are whole numbers, and so its types as pyright sees them.
+        # The defaults are integers, so pyright infers integer parameters.
         self.value = MultiSimilarityLoss(alpha=alpha, beta=beta, base=base)  # pyright: ignore[reportArgumentType]
         self.miner = MultiSimilarityMiner(epsilon=epsilon)
 
     def loss(self, descriptors: Float[Tensor, "b d"], labels: Int[Tensor, " b"]) -> HeadLoss:
-        """The loss of a batch, and its cosines: each pair is a row, and has its target in column 0 where both show one
-        landmark."""
+        """The loss of a batch, and its cosines: each pair is a row, with the target in column 0 if both images show the
+        same landmark."""
         with torch.autocast(descriptors.device.type, enabled=False):
             x = F.normalize(descriptors.float())
             value = self.value(x, labels, self.miner(x, labels))
@@ -77,10 +77,10 @@ class MultiSimilarity(nn.Module):
         )
 
 
-# What a training takes: both give a `HeadLoss` of descriptors and labels.
+# The heads that can be trained: both compute a `HeadLoss` from descriptors and labels.
 Head = MarginHead | MultiSimilarity
 
 
 def _mean(values: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-    """0 where there is none: a batch without such a pair."""
+    """The mean, or 0 for a batch without such pairs."""
     return values.sum() / max(1, len(values))

@@ -1,4 +1,4 @@
-"""Backbones, which give two feature maps in named roles: what is asked of any, and those that timm has pretrained."""
+"""Backbones that compute a local and a global feature map: their interface, and the pretrained ones of timm."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dolglab.models.weights import COUNTER, below, check_finite, check_fit, read
 
 # See `side_of`.
 LEAST_SIDE = 512
-# The licence of weights of which nobody states one.
+# The licence of weights for which none is stated.
 NOT_STATED = "not stated"
 
 
@@ -36,21 +36,21 @@ class Stage(NamedTuple):
 
 @runtime_checkable
 class FeatureBackbone(Protocol):
-    """What training, checkpoints, evaluation and export ask of a backbone: an nn.Module with these members.
+    """The interface of a backbone for training, checkpoints, evaluation and export: an nn.Module with these members.
 
-    `Backbone` is one. A class of your own goes into a module of `dolglab.models` or of an installed package that names
-    it by an entry point (see `dolglab.models.checkpoint`), so that checkpoints find it again; its weights, where it
-    fetches any, by arguments `pretrained` and `weights`, which loading a checkpoint leaves out.
+    `Backbone` implements it. Put your own class into a module of `dolglab.models`, or into an installed package that
+    declares an entry point (see `dolglab.models.checkpoint`), so that checkpoints can find it. If it downloads weights,
+    let its arguments `pretrained` and `weights` say so: they are ignored when a checkpoint is loaded.
 
     Attributes:
-        name: of the architecture and its weights, for cards and error messages.
-        licence: of the weights it starts from; None where nobody states one.
+        name: name of the architecture and its weights, for cards and error messages.
+        licence: licence of the initial weights; None if none is stated.
         out_channels: channels of the local and the global map.
         reductions: strides of the local and the global map.
-        training: whether it is in train mode, as nn.Module has it.
+        training: whether it is in train mode, as in nn.Module.
 
-    With `mean` and `std`, three numbers each, an ONNX file says how images are normalised; with `side` a library knows
-    what to shrink photos to.
+    Optional: `mean` and `std`, three numbers each, let an ONNX file state how images are normalised; `side` tells a
+    library to which size it should shrink photos.
     """
 
     name: str
@@ -60,23 +60,23 @@ class FeatureBackbone(Protocol):
     training: bool
 
     def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Features:
-        """Normalised images to the two maps."""
+        """Compute the two maps of normalised images."""
         ...
 
     def normalise(self, images: Shaped[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """RGB pixels in 0..255, of any dtype, as the float32 input that the weights expect."""
+        """Turn RGB pixels in 0..255, of any dtype, into the float32 input that the weights expect."""
         ...
 
     def levels(self) -> list[list[nn.Parameter]]:
-        """All parameters from input to output in groups, for learning rates that grow with depth; one will do."""
+        """All parameters in groups from input to output, for learning rates by depth; one group is enough."""
         ...
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """As nn.Module has it."""
+        """As in nn.Module."""
         ...
 
     def train(self, mode: bool = True) -> Any:
-        """As nn.Module has it."""
+        """As in nn.Module."""
         ...
 
 
@@ -86,24 +86,25 @@ class Backbone(nn.Module):
     Args:
         name: timm architecture with its weight tag pinned, e.g. "resnet50.tv_in1k".
         pretrained: download the tag's weights (needs the network once; ignored when `weights` is given).
-        weights: a file with the architecture's tensors: a path, `package:PACKAGE/FILE` or `hf://OWNER/NAME/FILE`.
+        weights: a file with tensors of this architecture: a path, `package:PACKAGE/FILE` or `hf://OWNER/NAME/FILE`.
         reductions: strides of the local and the global map (DOLG: 16 and 32; res3 and res4 of a ResNet).
-        depths: for transformers with one stride, the blocks (from 0) that give the local and the global map.
-        freeze_bn: keep batch-norm statistics and affine parameters as they are, in train mode too.
-        freeze_until: keep everything up to the map with this reduction as it is (2 or 4: the early, costly layers), of
-            a transformer with one stride its first blocks, as many; 0 trains all.
-        drop_path: largest probability of stochastic depth, where the architecture has it.
-        options: of the architecture, such as `dynamic_img_size`; those by which timm loads weights are not taken.
-        licence: of `weights`, where these are not the tag's.
-        final_norm: the maps and the class token of a transformer with one stride go through its last norm; other
-            networks have none after their maps, and stay as they are.
+        depths: for transformers with one stride, the blocks (from 0) whose outputs are the local and the global map.
+        freeze_bn: do not update batch-norm statistics and affine parameters, not even in train mode.
+        freeze_until: do not train the layers up to the map with this reduction (2 or 4: the early, costly layers). For
+            a transformer with one stride, the number of its first blocks that are not trained. 0 trains all.
+        drop_path: largest probability of stochastic depth, if the architecture has it.
+        options: options of the architecture, such as `dynamic_img_size`, except those by which timm loads weights.
+        licence: licence of `weights`, if they are not the tag's.
+        final_norm: apply the last norm of a transformer with one stride to its maps and class token. Other networks
+            have no norm after their maps and ignore this.
 
-    Attributes (and those of `FeatureBackbone`):
+    Attributes (in addition to those of `FeatureBackbone`):
         mean, std: the colour statistics the weights were trained with, for pixels in [0, 1].
-        side: pixels that a photo's longer side is best shrunk to, see `side_of`.
-        licence: of `weights` as given, else of the tag's as timm states it; None where nobody does.
+        side: the size in pixels to which a photo's longer side is best shrunk, see `side_of`.
+        licence: licence of `weights` as given, else of the tag as timm states it; None if unknown.
 
-    Raises UserError for an unknown name, no map with that reduction or depth, weights that cannot be had or do not fit.
+    Raises UserError for an unknown name, a reduction or depth without a map, and weights that are missing or do not
+    fit.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Backbone(nn.Module):
         taken = sorted({self._local, self._global})
         self.final_norm = final_norm and self._stages[0].module.startswith("blocks.")
         self.net = _create(name, pretrained, weights, taken, options, self.final_norm)
-        # The class token is the first before the patches; some networks have registers alone there.
+        # The class token is the first token before the patches; some networks have only registers there.
         model = getattr(self.net, "model", None)
         self._has_token = getattr(model, "num_prefix_tokens", 0) > 0 and getattr(model, "cls_token", None) is not None
         info: FeatureInfo = self.net.feature_info  # pyright: ignore[reportAssignmentType]
@@ -139,7 +140,7 @@ class Backbone(nn.Module):
         self.out_channels = (channels[self._local], channels[self._global])
         self.reductions = (self._stages[self._local].reduction, self._stages[self._global].reduction)
         self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
-        # Pixels a side that a transformer cuts its input into; 1 for networks of convolutions.
+        # The side in pixels of a transformer's patches; 1 for convolutional networks.
         patches: list[Any] = [module.patch_size for module in self.net.modules() if hasattr(module, "patch_size")]
         self._patch = int(to_2tuple(patches[0])[0]) if patches else 1
         self.frozen = self._frozen_parts(freeze_until)
@@ -151,25 +152,25 @@ class Backbone(nn.Module):
         self._shift: Tensor
         self.register_buffer("_scale", 1 / (255 * torch.tensor(self.std)), persistent=False)
         self.register_buffer("_shift", -torch.tensor(self.mean) / torch.tensor(self.std), persistent=False)
-        # Lightning never calls `train()` before it fits: what is frozen is so from the start.
+        # Lightning never calls `train()` before fitting, so freeze at once.
         self.train()
 
     def normalise(self, images: Shaped[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """RGB pixels in 0..255, of any dtype, as the float32 input that the weights expect, channels last."""
+        """Turn RGB pixels in 0..255, of any dtype, into the float32 input that the weights expect, channels last."""
         batch, _, height, width = images.shape
         pixels = images.permute(0, 2, 3, 1).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-        # A row at a time and in place: on CPUs a broadcast over three values costs several times as much, and so do
+        # One row at a time and in place: on CPUs a broadcast over three values is several times as slow, and so are
         # the page faults of a second buffer.
         rows = pixels.view(batch, height, 3 * width)
         rows.mul_(self._scale.repeat(width)).add_(self._shift.repeat(width))
         return pixels.permute(0, 3, 1, 2)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Features:
-        """Normalised images to the two maps; images that no whole number of patches covers are padded with zeros."""
+        """Compute the two maps of normalised images; images are padded with zeros to a whole number of patches."""
         height, width = images.shape[-2:]
         if height % self._patch or width % self._patch:
             images = F.pad(images, (0, -width % self._patch, 0, -height % self._patch))
-        # The maps come in the order of the network, once each.
+        # The network returns each map once, in its own order.
         local, global_ = (0, -1) if self._local <= self._global else (-1, 0)
         if self._has_token:
             pairs = self._maps_with_tokens(images)
@@ -180,14 +181,14 @@ class Backbone(nn.Module):
         return Features(local=maps[local], global_=maps[global_])
 
     def _maps_with_tokens(self, images: Float[Tensor, "b 3 h w"]) -> list[tuple[Tensor, Tensor]]:
-        """What a transformer's `net` gives, each map with the tokens before those of its patches."""
+        """The outputs of a transformer's `net`: each map with its prefix tokens."""
         net: Any = self.net
         return net.model.forward_intermediates(
             images, indices=net.out_indices, norm=net.norm, return_prefix_tokens=True, intermediates_only=True
         )
 
     def train(self, mode: bool = True) -> Backbone:
-        """As nn.Module.train, with frozen parts left in eval mode."""
+        """Like nn.Module.train, but frozen parts stay in eval mode."""
         super().train(mode)
         norms = [part for part in self.net.modules() if isinstance(part, _BatchNorm)] if self.freeze_bn else []
         for part in (*self.frozen, *norms):
@@ -197,7 +198,7 @@ class Backbone(nn.Module):
         return self
 
     def levels(self) -> list[list[nn.Parameter]]:
-        """The parameters from input to output in groups, one a stage or block, for rates that grow with depth."""
+        """The parameters in groups from input to output, one per stage or block, for rates that depend on depth."""
         modules = list(self.net.modules())
         bounds = _ends(self.net, self._stages)
         bounds[-1] = len(modules) - 1
@@ -207,9 +208,10 @@ class Backbone(nn.Module):
         return groups
 
     def _frozen_parts(self, freeze_until: int) -> list[nn.Module]:
-        """What runs up to the end of a stage, and what some of timm's networks keep beyond the last map, unused.
+        """The modules up to the end of a stage, and the unused ones that some of timm's networks have after the last
+        map.
 
-        Of these the modules that hold tensors of their own, or no other module.
+        Only modules that hold tensors themselves, or that contain no other module.
         """
         modules, bounds = list(self.net.modules()), _ends(self.net, self._stages)
         frozen = [] if self.final_norm else modules[bounds[max(self._local, self._global)] + 1 :]
@@ -225,7 +227,8 @@ class Backbone(nn.Module):
 
 
 def without_weights(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A backbone's arguments for one that others fill: nothing is fetched, the weights' licence stays what it was.
+    """A backbone's arguments without its weights, which come from elsewhere: nothing is downloaded, the licence is
+    kept.
 
     >>> without_weights({"name": "resnet50.tv_in1k", "weights": "mine.pth"})
     {'name': 'resnet50.tv_in1k', 'weights': None, 'pretrained': False, 'licence': 'not stated'}
@@ -235,30 +238,30 @@ def without_weights(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    """Raise UserError for what `timm.create_model` takes itself: files and addresses come by `weights` alone."""
+    """Raise UserError for options of `timm.create_model` itself: files and addresses are given by `weights` alone."""
     taken = {*inspect.signature(timm.create_model).parameters, "features_only", "out_indices"}
     if theirs := sorted(options.keys() & taken):
         raise UserError(f"backbone.options cannot hold {', '.join(theirs)}: options are the architecture's own")
 
 
 def _pretrained_config(name: str) -> PretrainedCfg | None:
-    """What timm knows of an architecture's weights. Raises UserError for a name or a tag it does not know."""
+    """timm's configuration of an architecture's weights. Raises UserError for a name or tag that timm does not know."""
     if not timm.is_model(name):
-        raise UserError(f"unknown backbone {name!r}: take a name from timm.list_models()")
+        raise UserError(f"unknown backbone {name!r}: choose a name from timm.list_models()")
     try:
         return timm.get_pretrained_cfg(name)
     except RuntimeError:
         architecture, _, tag = name.partition(".")
         known = ", ".join(timm.list_pretrained(f"{architecture}.*"))
-        raise UserError(f"{architecture} has no weights {tag!r}: take one of {known or 'none'}") from None
+        raise UserError(f"{architecture} has no weights {tag!r}: choose one of {known or 'none'}") from None
 
 
 def side_of(config: PretrainedCfg | None) -> int:
-    """Pixels that a photo's longer side is best shrunk to, by what timm knows of the weights.
+    """The size in pixels to which a photo's longer side is best shrunk, from timm's configuration of the weights.
 
-    Networks of convolutions take any size: `DEFAULT_SIDE`. Those of a fixed one, which have windows or position
-    embeddings on a grid and mostly compare all patches with all, the longer side of what they were trained at, but
-    `LEAST_SIDE` at least, below which photos lose what tells them apart (experiments/benchmarks/photo_sizes.py).
+    Convolutional networks accept any size and get `DEFAULT_SIDE`. Networks of a fixed input size (windows, position
+    embeddings on a grid, attention between all patches) get the longer side they were trained with, but at least
+    `LEAST_SIDE`: smaller photos lose the details that distinguish them (experiments/benchmarks/photo_sizes.py).
     """
     if config is None or not config.fixed_input_size:
         return DEFAULT_SIDE
@@ -268,7 +271,7 @@ def side_of(config: PretrainedCfg | None) -> int:
 def _chosen_stages(
     name: str, found: list[Stage], reductions: Sequence[int], depths: Sequence[int] | None
 ) -> tuple[int, int]:
-    """Positions of the stages that give the local and the global map."""
+    """Positions of the stages whose outputs are the local and the global map."""
     if depths is None:
         return _by_reduction(name, found, int(reductions[0])), _by_reduction(name, found, int(reductions[1]))
     if len(depths) != 2 or not all(0 <= depth < len(found) for depth in depths):
@@ -277,7 +280,7 @@ def _chosen_stages(
 
 
 class NormedGetter(FeatureGetterNet):
-    """timm's network of intermediate features, behind the network's last norm."""
+    """timm's network of intermediate features, followed by the network's last norm."""
 
     def __init__(self, model: nn.Module, **options: Any) -> None:
         super().__init__(model, norm=True, **options)
@@ -286,7 +289,7 @@ class NormedGetter(FeatureGetterNet):
 def _create(
     name: str, pretrained: bool, weights: str | None, indices: Sequence[int], options: Mapping[str, Any], normed: bool
 ) -> nn.Module:
-    # timm warns of the classifier's tensors, which a network of features does not take.
+    # timm warns about the classifier's tensors, which a feature network does not use.
     logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
     given: dict[str, Any] = {"features_only": True, "out_indices": tuple(indices), **options}
     if normed:
@@ -300,16 +303,16 @@ def _create(
             raise
         raise UserError(
             f"the weights of {name} could not be downloaded ({type(error).__name__}): connect to the network, "
-            "give backbone.weights=FILE or backbone.pretrained=false, or take backbone=efficientnet_lite0, whose "
+            "give backbone.weights=FILE or backbone.pretrained=false, or use backbone=efficientnet_lite0, whose "
             "weights are installed"
         ) from error
 
 
 def _fitting(name: str, weights: str) -> dict[str, Tensor]:
-    """A file's tensors under the architecture's names: by name, or in order where the names are another library's.
+    """A file's tensors under the architecture's names: matched by name, or by order if another library named them.
 
-    What no feature follows from need not be there: batch norms' counters, and the classifier, which may also be of
-    other classes. Raises UserError for tensors of another architecture, and values that are not finite.
+    Tensors that do not affect features may be missing: the counters of batch norms, and the classifier, which may also
+    have other classes. Raises UserError for tensors of another architecture, and values that are not finite.
     """
     stored = tensors_of(read_file(weights), weights)
     full = timm.create_model(name, pretrained=False).state_dict()
@@ -328,11 +331,11 @@ def _fitting(name: str, weights: str) -> dict[str, Tensor]:
 def _by_name(
     full: Mapping[str, Tensor], stored: Mapping[str, Tensor], heads: tuple[str, ...], weights: str
 ) -> dict[str, Tensor]:
-    """The stored tensors with the names of `full`, below whatever prefix the network had where it was trained.
+    """The stored tensors with the names of `full`, below whatever prefix the network had during its training.
 
-    Others may stand beside them, such as projection heads; but nothing is found where modules of the network hold
-    more than it has, as a deeper one's do. Of several networks the teacher is taken. Raises UserError for several
-    without one.
+    Other tensors may be present, such as projection heads. But if modules of the network hold more tensors than
+    expected, as those of a deeper network do, nothing is found. Of several networks the teacher is used. Raises
+    UserError for several networks without a teacher.
     """
     needed = [key for key in full if not key.endswith(COUNTER) and not key.startswith(heads)]
     prefixes = [key.removesuffix(needed[0]) for key in stored if f".{key}".endswith(f".{needed[0]}")]
@@ -347,7 +350,7 @@ def _by_name(
 
 
 def _in_order(full: Mapping[str, Tensor], stored: Mapping[str, Tensor], heads: tuple[str, ...]) -> dict[str, Tensor]:
-    """The stored tensors under the names of `full`, or of its part that a file need have, where they are as many."""
+    """The stored tensors under the names of `full`, or of its required part, if the numbers of tensors agree."""
     counters = {key for key in full if key.endswith(COUNTER)}
     classifier = {key for key in full if key.startswith(heads)}
     for left_out in (set(), counters, classifier, counters | classifier):
@@ -358,9 +361,9 @@ def _in_order(full: Mapping[str, Tensor], stored: Mapping[str, Tensor], heads: t
 
 
 def _find_stages(name: str, options: Mapping[str, Any]) -> list[Stage]:
-    """A network's stages from input to output; of a transformer with one stride, its blocks.
+    """A network's stages from input to output; for a transformer with one stride, its blocks.
 
-    Raises UserError for a network that gives no maps.
+    Raises UserError for a network without feature maps.
     """
     try:
         with torch.device("meta"):
@@ -376,7 +379,7 @@ def _find_stages(name: str, options: Mapping[str, Any]) -> list[Stage]:
 
 
 def _by_reduction(name: str, found: list[Stage], reduction: int) -> int:
-    """The position of the stage with this reduction. Raises UserError when there is none, or more than one."""
+    """The position of the stage with this reduction. Raises UserError if there is none, or more than one."""
     reductions = [stage.reduction for stage in found]
     if len(set(reductions)) < len(reductions):
         raise UserError(
@@ -388,12 +391,12 @@ def _by_reduction(name: str, found: list[Stage], reduction: int) -> int:
 
 
 def _ends(net: nn.Module, found: list[Stage]) -> list[int]:
-    """The place of each stage's last module in `net.modules()`, as far as the stages are in `net`."""
+    """The position of each stage's last module in `net.modules()`, for the stages that `net` contains."""
     names = [_flat(name) for name, _ in net.named_modules()]
     places = [[i for i, name in enumerate(names) if f"{name}_".startswith(f"{_flat(s.module)}_")] for s in found]
     return [inside[-1] for inside in places if inside]
 
 
 def _flat(name: str) -> str:
-    """timm's wrappers rename `stages.2` to `stages_2`, or put networks below `model`."""
+    """A module's name in timm's wrappers, which rename `stages.2` to `stages_2`, or put networks below `model`."""
     return name.removeprefix("model.").replace(".", "_")

@@ -1,4 +1,4 @@
-"""Bag of queries: learnt queries that ask a map by attention, the same for every image."""
+"""Bag of queries: learned queries, the same for every image, that attend to a feature map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEAD = 64
 
 
 class QueryBlock(nn.Module):
-    """A transformer's encoder layer, and queries that read what it makes (Ali-bey et al., CVPR 2024, section 3.2)."""
+    """A transformer encoder layer, and queries that attend to its output (Ali-bey et al., CVPR 2024, section 3.2)."""
 
     def __init__(self, dim: int, queries: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class QueryBlock(nn.Module):
         self.norm_out = nn.LayerNorm(dim)
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b q d"]]:
-        """Tokens to encoded tokens, and to what the queries read in those."""
+        """Compute encoded tokens, and the outputs of the queries that attend to them."""
         tokens = self.encoder(tokens)
         queries = self.queries + self.self_attn(self.queries, self.queries, self.queries, need_weights=False)[0]
         queries = self.norm_q(queries).expand(tokens.shape[0], -1, -1)
@@ -35,21 +35,21 @@ class QueryBlock(nn.Module):
 
 
 class BoQ(nn.Module):
-    """What learnt queries read in a map, block after block, projected to `dim_channels` x `rows`, L2-normalised.
+    """The outputs of learned queries on a map, block after block, projected to `dim_channels` x `rows`, L2-normalised.
 
-    Ali-bey et al., CVPR 2024. Where a feature lies enters by a 3x3 convolution alone.
+    Ali-bey et al., CVPR 2024. Only a 3x3 convolution encodes the position of a feature.
 
     Args:
         channels: channels of the map.
-        dim_channels: channels of tokens and queries, from 64: an attention head has 64.
-        queries: of each block.
-        blocks: how many.
-        rows: of the descriptor.
+        dim_channels: channels of tokens and queries, a multiple of 64: each attention head has 64.
+        queries: number of queries in each block.
+        blocks: number of blocks.
+        rows: rows of the descriptor.
 
     Attributes:
         dim: length of the vector, dim_channels x rows.
 
-    Raises UserError for a size below 1, and channels that are no multiple of the heads.
+    Raises UserError for a size below 1, and channels that are not a multiple of 64.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class BoQ(nn.Module):
         self.fc = nn.Linear(blocks * queries, rows)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """A map to a vector, float32."""
+        """Pool a map to a vector, float32."""
         tokens = self.norm_input(self.proj_c(features).flatten(2).mT)
         found = []
         for block in self.boqs:

@@ -1,4 +1,4 @@
-"""What a run's checkpoints hold beside the weights, and how a model comes back from one."""
+"""What a run's checkpoints hold in addition to the weights, and how a model is loaded from one."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from dolglab.renamed import current_target, with_current_targets
 # The entry of a Lightning checkpoint in which a run describes itself.
 RUN_KEY = "dolg_run"
 FORMAT = 1
-# What an exported folder holds.
+# The files of an exported folder.
 TENSORS, ABOUT = "model.safetensors", "config.json"
-# What a run's description of itself holds, and how much of it at most.
+# The parts of a run's description of itself, and the largest sizes accepted.
 PARTS = {"config": Mapping, "config.model": Mapping, "classes": list, "data": Mapping, "data.validation": Mapping}
 MAX_DEPTH, MAX_VALUES = 50, 100_000
-# Settings that an optimizer's state is tied to, and so a run that resumes.
+# Settings that an optimizer's state depends on: a resumed run cannot change them.
 FIXED_BY_OPTIMIZER = (
     "optim",
     "ema",
@@ -43,9 +43,9 @@ FIXED_BY_OPTIMIZER = (
     "pooling.learnable",
     "trainer.max_steps",
 )
-# Settings that the order of an epoch's samples follows from, and so a run that resumes in the middle of one.
+# Settings that decide the order of an epoch's samples: a run that resumes within an epoch cannot change them.
 FIXED_WITHIN_EPOCH = ("seed", "data.batch_size", "data.sampling", "data.images_per_landmark", "data.packed_url")
-# Settings that differ whenever a run resumes, and copies of what the groups at the root say.
+# Settings that always differ when a run resumes, and copies of the groups at the root.
 NOT_REPORTED = ("name", "output_dir", "resume", "group", "logger", "model.", "data.augmentation")
 # An installed package adds the networks of a module by an entry point of this group, such as
 # `[project.entry-points."dolglab.models"]` with `mine = "my_package.networks"` in its pyproject.toml.
@@ -53,14 +53,14 @@ ENTRY_POINT_GROUP = "dolglab.models"
 
 
 def describe_run(config: Mapping[str, Any], classes: list[str], data: Mapping[str, Any]) -> dict[str, Any]:
-    """What travels in a checkpoint: the resolved configuration, each class's landmark, and digests of the data."""
+    """A run's description for its checkpoints: resolved configuration, each class's landmark, digests of the data."""
     return {"format": FORMAT, "config": dict(config), "classes": classes, "data": dict(data)}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content, or that of an exported folder, read without running any code in it.
+    """The content of a checkpoint or an exported folder, read without running any code in it.
 
-    Raises UserError where it is not there, is damaged, or was not written by this project.
+    Raises UserError if it does not exist, is damaged, or was not written by this project.
     """
     path = Path(path)
     if (path / ABOUT).is_file():
@@ -91,8 +91,8 @@ def tensor_file(path: str | Path) -> Path:
 def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
     """The trained network of a checkpoint, in eval mode, and the configuration of its run.
 
-    Its `side` is what images were shrunk to where it was validated, if they were. Raises UserError as
-    `read_checkpoint`, and for weights that do not fit the model they come with, or are not finite.
+    Its `side` is the size to which images were shrunk for validation, if they were. Raises UserError like
+    `read_checkpoint`, and for weights that do not fit their model, or are not finite.
     """
     checkpoint = read_checkpoint(path)
     config = checkpoint[RUN_KEY]["config"]
@@ -104,21 +104,21 @@ def load_model(path: str | Path) -> tuple[DescriptorModel, dict[str, Any]]:
     model.load_state_dict(stored)
     if (side := value_at(config, "data.max_side")) is not None:
         if not isinstance(side, int) or side < 1:
-            raise UserError(f"{path} does not say what it holds: its data.max_side is {str(side)[:80]}")
+            raise UserError(f"{path} does not describe itself: its data.max_side is {str(side)[:80]}")
         model.side = side
     return model.eval(), config
 
 
 def trained_network(path: str | Path) -> DescriptorModel:
-    """The trained network of a checkpoint alone. Raises UserError as `load_model`."""
+    """The trained network of a checkpoint, without its configuration. Raises UserError like `load_model`."""
     return load_model(path)[0]
 
 
 def build_model(config: Mapping[str, Any]) -> DescriptorModel:
-    """The network a stored configuration describes, without downloading pretrained weights.
+    """The network that a stored configuration describes, without downloading pretrained weights.
 
-    Only registered networks are built (see `resolve_target`), so that a checkpoint from elsewhere calls nothing else.
-    Raises UserError for what is none of them, and for arguments that they do not take.
+    Only registered networks are built (see `resolve_target`), so that an untrusted checkpoint cannot call anything
+    else. Raises UserError for other targets, and for arguments that the network does not accept.
     """
     from hydra.utils import instantiate
 
@@ -127,18 +127,18 @@ def build_model(config: Mapping[str, Any]) -> DescriptorModel:
     except UserError:
         raise
     except Exception as error:
-        # A configuration from elsewhere may hold anything, and so raise anything, in Hydra and in constructors.
+        # An untrusted configuration may hold anything, so Hydra and constructors may raise anything.
         why = " ".join(str(error.__cause__ or error).split())[:300]
         raise UserError(f"the checkpoint's network cannot be built: {why}") from error
     if not isinstance(model, DescriptorModel):
-        raise UserError(f"the checkpoint describes no network of descriptors, but {type(model).__name__}")
+        raise UserError(f"the checkpoint does not describe a descriptor network, but {type(model).__name__}")
     return model
 
 
 def safe_config(config: Any) -> Any:
-    """A stored configuration, with its targets as they are named today, that builds networks alone and fetches nothing.
+    """A stored configuration with the current names of its targets, which builds only networks and downloads nothing.
 
-    Raises UserError for another target, and for an interpolation, which Hydra would resolve into anything.
+    Raises UserError for other targets, and for interpolations, which Hydra could resolve to anything.
     """
     if isinstance(config, Mapping):
         inside = {safe_config(key): safe_config(value) for key, value in config.items()}
@@ -158,37 +158,37 @@ def safe_config(config: Any) -> Any:
 
 
 def resolve_target(target: str) -> Callable[..., Any]:
-    """The class or function that a target names, wherever in the package it stands now.
+    """The class or function that a target names, in whichever module of the package it is now.
 
-    What counts is the last part of the name, so that a checkpoint outlives a move from file to file; renamed classes
-    stand in `dolglab.renamed`. Nothing is imported by the name itself.
+    Only the last part of the name counts, so that checkpoints stay valid when a class moves to another file; renamed
+    classes are listed in `dolglab.renamed`. The name itself is never imported.
 
     >>> resolve_target("src.models.pooling.GeM").__name__
     'GeM'
 
-    Raises UserError for a name that is no network's.
+    Raises UserError if no network has this name.
     """
     found = registered_networks().get(current_target(target).rpartition(".")[2])
     if found is None:
         raise UserError(
-            f"{target} is no network of dolglab.models: was it renamed (src/dolglab/renamed.py), or is it one that a "
-            "package adds that is not installed here?"
+            f"{target} is not a network of dolglab.models: was it renamed (src/dolglab/renamed.py), or does it belong "
+            "to a package that is not installed here?"
         )
     return found
 
 
 @functools.cache
 def registered_networks() -> Mapping[str, Callable[..., Any]]:
-    """Every nn.Module of `dolglab.models`, every fusion, and those of modules that entry points name; by class name.
+    """Every nn.Module of `dolglab.models`, every fusion, and the networks of entry points, by class name.
 
-    Raises UserError for two of one name.
+    Raises UserError if two have the same name.
     """
     own = [importlib.import_module(f"dolglab.models.{m.name}") for m in pkgutil.iter_modules(dolglab.models.__path__)]
     found: dict[str, Callable[..., Any]] = {}
     for module in [*own, *(entry.load() for entry in entry_points(group=ENTRY_POINT_GROUP))]:
         for name, value in vars(module).items():
             if _is_network(value, module) and found.setdefault(name, value) is not value:
-                raise UserError(f"{module.__name__}.{name} and {found[name].__module__}.{name} have one name")
+                raise UserError(f"{module.__name__}.{name} and {found[name].__module__}.{name} have the same name")
     return found
 
 
@@ -201,27 +201,27 @@ def _is_network(value: Any, module: ModuleType) -> bool:
 
 
 def check_loadable(model: nn.Module, config: Mapping[str, Any]) -> None:
-    """Raise UserError where `load_model` could not give back a network that is about to be trained.
+    """Raise UserError if `load_model` could not restore a network that is about to be trained.
 
     Args:
         model: the network.
-        config: what its checkpoints say of it: `config["model"]` of `describe_run`.
+        config: its description in checkpoints: `config["model"]` of `describe_run`.
     """
-    # What is drawn after this check is what would be drawn without it.
+    # Random numbers drawn after this check are the same as without it.
     with torch.random.fork_rng(devices=[]):
         rebuilt = build_model(config)
     check_fit(rebuilt.state_dict(), model.state_dict(), "a checkpoint of this run")
 
 
 def selection_of(path: str | Path) -> dict[str, str]:
-    """Digests, by name, of the benchmarks that a checkpoint was selected on; a run's last one was not."""
+    """Digests, by name, of the benchmarks that a checkpoint was selected on; none for a run's last checkpoint."""
     run = read_run(path)
     return {} if Path(path).name == "last.ckpt" or not run.get("selected", True) else dict(run["data"]["validation"])
 
 
 def trained_on(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint's weights were trained on: images, landmarks, and digests of the list and of the class map."""
-    # Landmarks are named by folders, whose names may be any bytes.
+    """A checkpoint's training data: images, landmarks, and digests of the list and of the class map."""
+    # Landmarks are named after folders, whose names may contain any bytes.
     classes = hashlib.blake2b(os.fsencode("\n".join(run["classes"])), digest_size=8).hexdigest()
     data = run["data"]
     return {
@@ -233,14 +233,14 @@ def trained_on(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any]) -> None:
-    """Raise UserError when a run cannot go on from a checkpoint.
+    """Raise UserError if a run cannot resume from a checkpoint.
 
     Args:
-        path: its checkpoint.
-        module: what would train on; its tensors must be those of the checkpoint.
-        run: how it describes itself now (`describe_run`). Its classes must be the same, and so must `optim`, which
-            an optimizer takes from the checkpoint whatever is asked for. Its training and validation images must be
-            the same, or what was trained on could be tested on, and scores of two sets be compared. So must be
+        path: the checkpoint.
+        module: the module that would continue; its tensors must match the checkpoint's.
+        run: the run's current description (`describe_run`). These must be the same as before: the classes; `optim`,
+            because the optimizer is restored from the checkpoint; the training and validation images, because otherwise
+            training images could become validation images, and scores of different sets would be compared; and
             whatever else decides which parameters the optimizer holds (`FIXED_BY_OPTIMIZER`).
     """
     checkpoint = read_checkpoint(path)
@@ -266,49 +266,49 @@ def check_resumable(path: str | Path, module: nn.Module, run: Mapping[str, Any])
 
 
 def changes(path: str | Path, run: Mapping[str, Any]) -> list[str]:
-    """What a run that goes on from a checkpoint is asked to do otherwise than before, such as "seed: 0 -> 1"."""
+    """The settings that change when a run resumes from a checkpoint, such as "seed: 0 -> 1"."""
     before, now = (_flattened(about["config"]) for about in (read_run(path), run))
     keys = [key for key in {**before, **now} if not key.startswith(NOT_REPORTED)]
     return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
 
 
 def _checked_run(run: Any, path: Path) -> dict[str, Any]:
-    """How a run describes itself, in the names of today. Raises UserError for another format, or half of one."""
+    """A run's description of itself, with current names. Raises UserError for another or an incomplete format."""
     if not isinstance(run, Mapping) or run.get("format") != FORMAT:
         found = run.get("format") if isinstance(run, Mapping) else None
         raise UserError(f"{path} has checkpoint format {found}, this version reads {FORMAT}")
     missing = [key for key, kind in PARTS.items() if not isinstance(value_at(run, key), kind)]
     if missing:
-        raise UserError(f"{path} does not say what it holds: {', '.join(missing)} is missing, or something else")
+        raise UserError(f"{path} does not describe itself: {', '.join(missing)} is missing or invalid")
     if not all(isinstance(landmark, str) for landmark in run["classes"]):
-        raise UserError(f"{path} does not say what it holds: its classes are no names")
+        raise UserError(f"{path} does not describe itself: its classes are not names")
     _check_plain([run["config"], run["data"]], path)
     if not isinstance(run["config"].get("data") or {}, Mapping):
-        raise UserError(f"{path} does not say what it holds: config.data is something else")
+        raise UserError(f"{path} does not describe itself: config.data is invalid")
     return with_current_targets(run)
 
 
 def _check_plain(config: Any, path: Path) -> None:
-    """Raise UserError for what no configuration is: containers that hold more, or lie deeper in one another, than any,
-    as those do that hold themselves; keys that are no names; values that YAML does not have."""
+    """Raise UserError for an invalid configuration: containers that are too large or nested too deeply (for example in
+    themselves), keys that are not strings, values that YAML does not have."""
     pending, seen = [(config, 0)], 0
     while pending:
         part, depth = pending.pop()
         seen += 1
         if depth > MAX_DEPTH or seen > MAX_VALUES:
-            raise UserError(f"{path} does not say what it holds: its configuration is nested without an end")
+            raise UserError(f"{path} does not describe itself: its configuration is too large or nested too deeply")
         if isinstance(part, Mapping):
             if not all(isinstance(key, str) for key in part):
-                raise UserError(f"{path} does not say what it holds: keys of its configuration are no names")
+                raise UserError(f"{path} does not describe itself: keys of its configuration are not names")
             pending += [(value, depth + 1) for value in part.values()]
         elif isinstance(part, list | tuple):
             pending += [(value, depth + 1) for value in part]
         elif not isinstance(part, str | int | float | None):
-            raise UserError(f"{path} does not say what it holds: its configuration has a {type(part).__name__}")
+            raise UserError(f"{path} does not describe itself: its configuration contains a {type(part).__name__}")
 
 
 def value_at(config: Any, key: str) -> Any:
-    """The value below a dotted key; None where there is none."""
+    """The value at a dotted key, or None."""
     for name in key.split("."):
         config = config.get(name) if isinstance(config, Mapping) else None
     return config

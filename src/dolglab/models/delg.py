@@ -1,4 +1,4 @@
-"""DELG: a global descriptor, and a local head that learns from the same network without changing it."""
+"""DELG: a global descriptor, and a local head that is trained on the same network without changing it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dolglab.models.pooling import GeM
 
 
 class LocalOutputs(NamedTuple):
-    """What the local head's losses compare: the map it was given, what became of it, and attention scores (> 0)."""
+    """The inputs of the local head's losses: the map, its reconstruction, and the attention scores (> 0)."""
 
     features: Float[Tensor, "b c h w"]
     reconstruction: Float[Tensor, "b c h w"]
@@ -24,17 +24,17 @@ class LocalOutputs(NamedTuple):
 
 
 class LocalHead(nn.Module):
-    """Attention, and an autoencoder whose code is the local descriptor (Cao et al., ECCV 2020).
+    """Attention, and an autoencoder whose codes are the local descriptors (Cao et al., ECCV 2020).
 
     Attention is a 1x1 convolution, batch norm (as in the published code) and ReLU, a second 1x1 convolution and a
-    softplus. The autoencoder is a 1x1 convolution each way.
+    softplus. Encoder and decoder are a 1x1 convolution each.
 
     Args:
         in_channels: channels of the backbone's local map.
         code: length of a local descriptor.
-        hidden: channels of the attention between its convolutions.
-        relu: the decoder ends in a ReLU, as a ResNet's map does; maps with negative values (EfficientNet, ConvNeXt,
-            transformers) could not be reconstructed by it.
+        hidden: channels between the two convolutions of the attention.
+        relu: the decoder ends in a ReLU, as a ResNet's map does. Maps with negative values (EfficientNet, ConvNeXt,
+            transformers) cannot be reconstructed with it.
     """
 
     def __init__(self, in_channels: int, code: int = 128, hidden: int = 512, relu: bool = True) -> None:
@@ -48,32 +48,32 @@ class LocalHead(nn.Module):
         self.relu = relu
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> LocalOutputs:
-        """A map to what the losses compare."""
+        """Compute the inputs of the losses from a map."""
         decoded = self.decoder(self.encoder(features))
         return LocalOutputs(features, F.relu(decoded) if self.relu else decoded, self.scores(features))
 
     def maps(self, features: Float[Tensor, "b c h w"]) -> LocalMaps:
-        """A map to L2-normalised codes and attention scores, float32."""
+        """Compute L2-normalised codes and attention scores from a map, float32."""
         return LocalMaps(features=F.normalize(self.encoder(features).float(), dim=1), scores=self.scores(features))
 
     def scores(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
-        """How much attention each place deserves, above 0, float32."""
+        """The attention score of each position, above 0, float32."""
         return F.softplus(self.attention(features).float())
 
 
 class DELG(GlobalDescriptor):
-    """One network for a global descriptor and local ones (Cao, Araujo and Sim, ECCV 2020).
+    """One network for global and local descriptors (Cao, Araujo and Sim, ECCV 2020).
 
-    The global branch is GeM and a fully connected layer. The local head looks at the backbone's earlier map and its
-    losses do not reach the backbone, so that the global descriptor is what it would be without.
+    The global branch is GeM and a fully connected layer. The local head works on the backbone's earlier map. Its losses
+    are not propagated to the backbone, so the global descriptor is the same as without it.
 
     Args:
-        backbone: gives the two maps.
-        pooling: builds the global pooling from the channels of its map.
-        local: builds the local head from the channels of its map.
-        dim: length of the global descriptor (the paper's 2048).
-        init: how its layer begins, see `init_linear`.
-        batch_norm: standardise the pooled feature before it.
+        backbone: computes the two maps.
+        pooling: constructor of the global pooling, called with the channels of its map.
+        local: constructor of the local head, called with the channels of its map.
+        dim: length of the global descriptor (2048 in the paper).
+        init: initialisation of the layer, see `init_linear`.
+        batch_norm: standardise the pooled feature before the layer.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class DELG(GlobalDescriptor):
         self.local = local(backbone.out_channels[0])
 
     def training_features(self, features: Features) -> tuple[Float[Tensor, "b d"], LocalOutputs]:
-        """The backbone's maps to descriptors and the local head's outputs."""
+        """Compute descriptors and the local head's outputs from the backbone's maps."""
         return self.describe(features), self.local(features.local.detach())
 
     def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
-        """Normalised images to the local head's codes and attention scores."""
+        """Compute the local head's codes and attention scores of normalised images."""
         return self.local.maps(self.backbone(images).local)

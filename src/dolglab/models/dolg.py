@@ -1,4 +1,4 @@
-"""DOLG and the global-only baseline, made of the same parts."""
+"""DOLG and the global-only baseline, built from the same parts."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ class DOLG(nn.Module):
     """One descriptor from orthogonally fused local and global features (Yang et al., ICCV 2021).
 
     Args:
-        backbone: gives the two maps.
-        pooling: builds the global pooling from the channels of its map.
-        local: builds the local branch from its input and output channels.
+        backbone: computes the two maps.
+        pooling: constructor of the global pooling, called with the channels of its map.
+        local: constructor of the local branch, called with its input and output channels.
         fusion: joins f_l (B, hidden, H, W) and f_g (B, hidden) into a vector.
-        hidden: channels of f_l and f_g (the paper's 1024).
+        hidden: channels of f_l and f_g (1024 in the paper).
         dim: length of the descriptor.
-        init: how both layers begin, see `init_linear`; of the last one each half by itself.
-        local_weight: what the last layer's half for f_l is multiplied by at the start: with 0 the network begins as its
-            global branch, and f_l counts as far as training has it.
-        batch_norm: standardise what is fused before the last layer (Ioffe and Szegedy, ICML 2015), so that f_l counts
-            as much as f_g and learns as fast: of a pretrained backbone's features f_g can be 200 times as long.
+        init: initialisation of both layers, see `init_linear`; the two halves of the last one are initialised
+            separately.
+        local_weight: initial factor on the last layer's half for f_l. With 0 the network starts as its global branch
+            alone, and training decides how much f_l counts.
+        batch_norm: standardise the fused vector before the last layer (Ioffe and Szegedy, ICML 2015), so that f_l
+            counts as much as f_g and learns as fast: with a pretrained backbone f_g can be 200 times as long.
 
     Attributes:
-        side: pixels that a photo's longer side is shrunk to where nobody says otherwise.
+        side: default size in pixels to which a photo's longer side is shrunk.
 
-    Raises UserError for sizes below 1, and a `local_weight` where fusion leaves no half for f_l.
+    Raises UserError for sizes below 1, and for a `local_weight` if the fusion has no separate half for f_l.
     """
 
     def __init__(
@@ -71,25 +72,27 @@ class DOLG(nn.Module):
         init_linear(self.fc, init, parts=width // hidden)
         if local_weight != 1:
             if width != 2 * hidden:
-                raise UserError(f"model.local_weight={local_weight:g}: this fusion leaves no half for local features")
+                raise UserError(
+                    f"model.local_weight={local_weight:g}: this fusion has no separate half for local features"
+                )
             with torch.no_grad():
                 self.fc.weight[:, hidden:] *= local_weight
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """Normalised images to descriptors, float32, not L2-normalised."""
+        """Compute descriptors of normalised images, float32, not L2-normalised."""
         return self.describe(self.backbone(images))
 
     def describe(self, features: Features) -> Float[Tensor, "b d"]:
-        """The backbone's maps to descriptors."""
+        """Compute descriptors from the backbone's maps."""
         return linear32(self.fc, self.fused(features))
 
     def fused(self, features: Features) -> Float[Tensor, "b c"]:
-        """The backbone's maps to what the last layer takes, f_g first."""
+        """Compute the input of the last layer from the backbone's maps, f_g first."""
         global_ = linear32(self.fc_global, pool(self.pooling, features))
         return self.norm(self.fusion(self.local(features.local), global_).float())
 
     def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
-        """Normalised images to the local branch's features and attention scores; see `maps_by_norm` without any."""
+        """Compute local features and attention scores of normalised images; without attention, see `maps_by_norm`."""
         features, scores = self.local.attend(self.backbone(images).local)
         if scores is None:
             return maps_by_norm(features)
@@ -100,19 +103,19 @@ class GlobalDescriptor(nn.Module):
     """Backbone, pooling and a fully connected layer: the global-only baseline (family B).
 
     Args:
-        backbone: gives the global map, and the map of local features.
-        pooling: builds the pooling from the channels of its map.
-        dim: length of the descriptor; None leaves the pooled feature as it is, for untrained networks and for poolings
-            that end in a descriptor.
-        init: how the layer begins, see `init_linear`.
-        batch_norm: standardise the pooled feature before the layer, as `DOLG` does what is fused.
-        unit: L2-normalise the pooled feature before the layer (Radenovic et al., PAMI 2018), and not `batch_norm`.
+        backbone: computes the global map, and the map of local features.
+        pooling: constructor of the pooling, called with the channels of its map.
+        dim: length of the descriptor; None uses the pooled feature itself, for untrained networks and for poolings that
+            end in a descriptor.
+        init: initialisation of the layer, see `init_linear`.
+        batch_norm: standardise the pooled feature before the layer, like `DOLG`.
+        unit: L2-normalise the pooled feature before the layer (Radenovic et al., PAMI 2018); excludes `batch_norm`.
 
     Attributes:
-        side: as that of `DOLG`.
-        protocol: how images are described with it, where it is known from elsewhere.
+        side: as in `DOLG`.
+        protocol: how its authors describe images with it, if known.
 
-    Raises UserError for a `batch_norm` or `unit` without a layer, and for both.
+    Raises UserError for `batch_norm` or `unit` without a layer, and for both together.
     """
 
     def __init__(
@@ -133,7 +136,7 @@ class GlobalDescriptor(nn.Module):
         self.dim = width if dim is None else dim
         check_sizes(dim=self.dim)
         if (batch_norm or unit) and dim is None:
-            raise UserError("model.batch_norm=true and model.unit=true stand before a layer: model.dim=null has none")
+            raise UserError("model.batch_norm=true and model.unit=true need a layer: model.dim=null has none")
         if batch_norm and unit:
             raise UserError("model.batch_norm=true and model.unit=true exclude each other")
         self.norm = nn.BatchNorm1d(width) if batch_norm else L2Norm() if unit else nn.Identity()
@@ -142,24 +145,24 @@ class GlobalDescriptor(nn.Module):
             init_linear(self.fc, init)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """Normalised images to descriptors, float32, not L2-normalised."""
+        """Compute descriptors of normalised images, float32, not L2-normalised."""
         return self.describe(self.backbone(images))
 
     def describe(self, features: Features) -> Float[Tensor, "b d"]:
-        """The backbone's maps to descriptors."""
+        """Compute descriptors from the backbone's maps."""
         pooled = pool(self.pooling, features)
         return pooled if self.fc is None else linear32(self.fc, self.norm(pooled.float()))
 
     def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
-        """Normalised images to the backbone's local map, as `maps_by_norm` reads it."""
+        """Compute local features of normalised images from the backbone's local map, see `maps_by_norm`."""
         return maps_by_norm(self.backbone(images).local)
 
 
 class AdaptedDescriptor(nn.Module):
-    """A network and a linear map of its L2-normalised descriptors, which adapts them to some photos, as one network.
+    """A network followed by a linear map of its L2-normalised descriptors, which adapts them to a set of photos.
 
     Args:
-        network: whose descriptors they are.
+        network: the network that is adapted.
         dim: length of an adapted descriptor.
     """
 
@@ -175,7 +178,7 @@ class AdaptedDescriptor(nn.Module):
     def of(
         cls, network: DescriptorModel, weight: Float[np.ndarray, "d i"], bias: Float[np.ndarray, " d"]
     ) -> AdaptedDescriptor:
-        """A network with an adapter that was learnt, where the network is and in its mode."""
+        """A network with a learned adapter, on the network's device and in its mode."""
         adapted = cls(network, len(weight)).to(next(network.parameters()).device).train(network.training)
         adapted.adapter.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
         return adapted
@@ -191,20 +194,20 @@ class AdaptedDescriptor(nn.Module):
         return self.network.pooling
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        """Normalised images to descriptors, float32, not L2-normalised."""
+        """Compute descriptors of normalised images, float32, not L2-normalised."""
         return self.describe(self.backbone(images))
 
     def describe(self, features: Features) -> Float[Tensor, "b d"]:
-        """The backbone's maps to descriptors."""
+        """Compute descriptors from the backbone's maps."""
         return linear32(self.adapter, F.normalize(self.network.describe(features).float()))
 
     def local_maps(self, images: Float[Tensor, "b 3 h w"]) -> LocalMaps:
-        """As the network's."""
+        """The network's local features."""
         return self.network.local_maps(images)
 
 
 class L2Norm(nn.Module):
-    """Vectors to vectors of length 1."""
+    """Scales vectors to length 1."""
 
     def forward(self, x: Float[Tensor, "b c"]) -> Float[Tensor, "b c"]:
         """L2-normalised rows."""
@@ -216,35 +219,35 @@ DescriptorModel = DOLG | GlobalDescriptor | AdaptedDescriptor
 
 
 def pool(pooling: nn.Module, features: Features) -> Float[Tensor, "b c"]:
-    """The global map to a vector; a pooling that `takes_token` is given the class token besides."""
+    """Pool the global map to a vector; a pooling that `takes_token` also receives the class token."""
     if getattr(pooling, "takes_token", False):
         return pooling(features.global_, features.token)
     return pooling(features.global_)
 
 
 def pooled_length(pooling: nn.Module, channels: int) -> int:
-    """Numbers of a pooled map: the pooling's `dim` where it has one, or else one a channel."""
+    """The length of a pooled map: the pooling's `dim` if it has one, else the number of channels."""
     return getattr(pooling, "dim", channels)
 
 
 def maps_by_norm(features: Float[Tensor, "b c h w"]) -> LocalMaps:
-    """A map as local features, float32: where nothing was learnt to score them, their L2 norms do.
+    """A map as local features, float32, scored by their L2 norms, for networks without learned scores.
 
-    So do those of HOW (Tolias et al., ECCV 2020). A place without any activation keeps a zero vector, and
-    scores 0.
+    HOW does the same (Tolias et al., ECCV 2020). A position without any activation keeps a zero vector, and its score
+    is 0.
     """
     features = features.float()
     return LocalMaps(features=F.normalize(features, dim=1), scores=features.norm(dim=1, keepdim=True))
 
 
 def init_linear(layer: nn.Linear, init: str, parts: int = 1) -> None:
-    """Begin a layer anew.
+    """Initialise a layer.
 
     Args:
         layer: its weights are (out, in).
-        init: "default" leaves PyTorch's uniform draws; "orthogonal" has orthonormal rows, or columns where there are
-            more rows, and no bias (Saxe et al., ICLR 2014): a layer that keeps what pretrained features tell apart.
-        parts: of the inputs, each of which is initialised by itself.
+        init: "default" keeps PyTorch's uniform values; "orthogonal" gives orthonormal rows (columns if there are more
+            rows) and a zero bias (Saxe et al., ICLR 2014), which preserves the distances of pretrained features.
+        parts: number of parts of the inputs, each of which is initialised separately.
 
     Raises UserError for another `init`.
     """
@@ -258,13 +261,13 @@ def init_linear(layer: nn.Linear, init: str, parts: int = 1) -> None:
 
 
 def linear32(layer: nn.Linear, x: Float[Tensor, "b i"]) -> Float[Tensor, "b o"]:
-    """`layer(x)` in float32 whatever the autocast: these few products decide the cosines."""
+    """`layer(x)` in float32 even under autocast: these few products decide the cosines."""
     with torch.autocast(x.device.type, enabled=False):
         return layer(x.float())
 
 
 def check_sizes(**sizes: int) -> None:
-    """Raise UserError for a size below 1, by its name below `model`."""
+    """Raise UserError for a size below 1; sizes are given by their names below `model`."""
     for name, size in sizes.items():
         if size < 1:
             raise UserError(f"model.{name} must be at least 1, not {size}")

@@ -15,9 +15,9 @@ def orthogonal_fusion(
 ) -> Float[Tensor, "b c2"]:
     """`[f_g, pooled part of f_l that is orthogonal to f_g]`, (B, 2C), float32 (DOLG, equations 3 to 5).
 
-    Under average pooling, the paper's, the map is pooled first and no projection map is built: the projection is
-    linear, so the mean of the orthogonal parts is the orthogonal part of the mean. Where f_g is zero nothing is
-    projected out. Raises UserError for another `pool` than "avg" and "gem" (GeM, p = 3, which needs the map).
+    With average pooling, as in the paper, the map is pooled first, and no projection map is built: the projection is
+    linear, so the mean of the orthogonal parts is the orthogonal part of the mean. If f_g is zero, nothing is projected
+    out. Raises UserError for a `pool` other than "avg" and "gem" (GeM with p = 3, which needs the whole map).
 
     >>> local, global_ = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1), torch.tensor([[2.0, 0.0]])
     >>> orthogonal_fusion(local, global_)

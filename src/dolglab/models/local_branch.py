@@ -1,4 +1,4 @@
-"""The local branch: multi-scale context by dilated convolutions, then self-attention."""
+"""The local branch: multi-scale context from dilated convolutions, then self-attention."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor, nn
 
 from dolglab.errors import UserError
 
-# Below this share of the taps that meet the map, one tap at a time is faster than a whole dilated convolution.
+# If a smaller share of the taps than this meets the map, one tap at a time is faster than a dilated convolution.
 SPARSE = 0.3
 
 
 class DilatedConv(nn.Conv2d):
-    """A 3x3 convolution with as much padding as dilation; on small maps, only where its taps meet the map.
+    """A 3x3 convolution with padding equal to its dilation, which on small maps skips taps outside the map.
 
-    A tap whose offset reaches past the map sees nothing but padding there, which adds zero: leaving it out is exact.
+    A tap whose offset reaches beyond the map reads only padding, which adds zero: leaving it out is exact.
     """
 
     def __init__(self, in_channels: int, out_channels: int, dilation: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=dilation, dilation=dilation)
 
     def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:
-        """A map to a map of the same size."""
+        """Convolve a map; the result has the same size."""
         height, width = input.shape[-2:]
         spans = [_spans(side, self.dilation[0]) for side in (height, width)]
         rows, columns = ([target.stop - target.start for _, target in side] for side in spans)
@@ -40,7 +40,7 @@ class DilatedConv(nn.Conv2d):
 
 
 def _spans(side: int, dilation: int) -> list[tuple[slice, slice]]:
-    """Along one side, for each of the three taps: the cells it reads, and those it adds to."""
+    """Along one side, for each of the three taps: the cells it reads, and the cells it contributes to."""
     reach = max(0, side - dilation)
     return [
         (slice(0, reach), slice(side - reach, side)),
@@ -50,13 +50,13 @@ def _spans(side: int, dilation: int) -> list[tuple[slice, slice]]:
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: dilated 3x3 convolutions beside global average pooling (DOLG, figure 3).
+    """Atrous spatial pyramid pooling: dilated 3x3 convolutions and global average pooling (DOLG, figure 3).
 
     Args:
         in_channels: channels of the map.
-        out_channels: channels of the result; each branch gives half as many.
-        dilations: one 3x3 convolution for each.
-        pointwise: a further 1x1 branch, as in the released code.
+        out_channels: channels of the result; each branch has half as many.
+        dilations: dilations of the 3x3 convolutions, one convolution each.
+        pointwise: add a 1x1 branch, as in the released code.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class ASPP(nn.Module):
         self.project = nn.Conv2d(width * (1 + len(self.branches)), out_channels, 1)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:
-        """A map to a map of the same size, after a ReLU."""
+        """Compute a map of the same size, after a ReLU."""
         pooled = F.relu(self.pool(features.mean((-2, -1), keepdim=True)))
-        # Each branch is projected on its own and added: no joined map is held, and the pooled branch, the same at every
-        # position, is projected once.
+        # Each branch is projected separately and added: no concatenated map is stored, and the pooled branch, which is
+        # the same at every position, is projected once.
         first, *shares = self.project.weight.split(pooled.shape[1], dim=1)
         total = F.conv2d(pooled, first, self.project.bias)
         for branch, share in zip(self.branches, shares, strict=True):
@@ -84,7 +84,7 @@ class ASPP(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """L2-normalised features, each weighted by a score of its own (DOLG, figure 3)."""
+    """L2-normalised features, each with an attention score (DOLG, figure 3)."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -93,24 +93,24 @@ class SelfAttention(nn.Module):
         self.score = nn.Conv2d(channels, 1, 1)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b c2 h w"], Float[Tensor, "b 1 h w"]]:
-        """A map to its normalised features and their scores (above 0, by a softplus)."""
+        """Compute a map's normalised features and their scores (above 0, by a softplus)."""
         x = self.norm(self.conv(features))
         return F.normalize(x, dim=1), F.softplus(self.score(F.relu(x)))
 
 
 class LocalBranch(nn.Module):
-    """ASPP and self-attention: the map f_l that fusion takes.
+    """ASPP and self-attention: computes the map f_l for the fusion.
 
     Args:
         in_channels: channels of the backbone's local map.
-        out_channels: channels of f_l, those of the global feature f_g.
+        out_channels: channels of f_l, as many as the global feature f_g has.
         aspp: multi-scale context before the attention; the released yaml trains without it.
-        attention: weight normalised features by their scores; without it f_l is the map as it is.
-        dilations: those of `ASPP`.
-        pointwise: that of `ASPP`.
+        attention: weight normalised features by their scores; without it f_l is the map itself.
+        dilations: see `ASPP`.
+        pointwise: see `ASPP`.
 
     Attributes:
-        min_map: cells a side of the smallest map on which every tap meets another cell than the middle one's.
+        min_map: side in cells of the smallest map on which every outer tap reads a cell of the map.
     """
 
     def __init__(
@@ -130,14 +130,14 @@ class LocalBranch(nn.Module):
         self.project = nn.Conv2d(channels, out_channels, 1) if not (aspp or attention) else None
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h w"]:
-        """Backbone map to local features: score times normalised feature at every position."""
+        """Compute local features from a backbone map: score times normalised feature at every position."""
         normalised, score = self.attend(features)
         return normalised if score is None else score * normalised
 
     def attend(
         self, features: Float[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "b c2 h w"], Float[Tensor, "b 1 h w"] | None]:
-        """Normalised features and their attention scores, apart; without attention, the map and no scores."""
+        """Normalised features and their attention scores, separately; without attention, the map and no scores."""
         x = features if self.aspp is None else self.aspp(features)
         if self.attention is not None:
             return self.attention(x)

@@ -1,4 +1,4 @@
-"""Where files of weights lie: on disk, in an installed package, on the Hugging Face hub."""
+"""Find files of weights: on disk, in an installed package, on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dolglab.errors import UserError
 
 
 def locate(source: str | Path) -> Path:
-    """The file behind a path, `package:PACKAGE/FILE` inside an installed package, or `hf://OWNER/NAME/FILE`.
+    """The file for a path, for `package:PACKAGE/FILE` in an installed package, or for `hf://OWNER/NAME/FILE`.
 
     A file of the Hugging Face hub is downloaded once, into the hub's own cache.
-    Raises UserError when there is no such file, package or repository.
+    Raises UserError if there is no such file, package or repository.
     """
     text = str(source)
     if text.startswith("package:"):
@@ -28,7 +28,7 @@ def locate(source: str | Path) -> Path:
 
 def _in_package(name: str) -> Path:
     package, _, file = name.partition("/")
-    # Not imported: a package may want others than its weights do.
+    # The package is not imported: its code may need packages that the weights do not need.
     found = importlib.util.find_spec(package) if package.isidentifier() else None
     if found is None or not found.submodule_search_locations:
         raise UserError(f"the package {package} with the weights is not installed")
@@ -48,4 +48,4 @@ def _from_hub(name: str) -> Path:
         return Path(hf_hub_download(f"{owner}/{repository}", file))
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"hf://{name} could not be had ({type(error).__name__}: {reason})") from error
+        raise UserError(f"hf://{name} could not be downloaded ({type(error).__name__}: {reason})") from error

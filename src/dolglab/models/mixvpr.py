@@ -1,4 +1,4 @@
-"""MixVPR: perceptrons that mix the places of a map, channel by channel."""
+"""MixVPR: perceptrons that mix the positions of a map, channel by channel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dolglab.errors import UserError
 
 
 class MixerLayer(nn.Module):
-    """x + W2 ReLU(W1 LayerNorm(x)) along the places of each channel (Ali-bey et al., WACV 2023, equation 2)."""
+    """x + W2 ReLU(W1 LayerNorm(x)) along the positions of each channel (Ali-bey et al., WACV 2023, equation 2)."""
 
     def __init__(self, places: int, hidden: int) -> None:
         super().__init__()
@@ -23,31 +23,31 @@ class MixerLayer(nn.Module):
         self.mix = nn.Sequential(nn.LayerNorm(places), first, nn.ReLU(), second)
 
     def forward(self, x: Float[Tensor, "b c n"]) -> Float[Tensor, "b c n"]:
-        """Rows of places to rows of places."""
+        """Mix the positions of each channel."""
         return x + self.mix(x)
 
 
 class MixVPR(nn.Module):
-    """Mixed places, projected to `dim_channels` x `rows` (Ali-bey et al., WACV 2023), L2-normalised.
+    """Mixed positions, projected to `dim_channels` x `rows` (Ali-bey et al., WACV 2023), L2-normalised.
 
-    Its weights belong to places: the map has one size, and so has the image.
+    Its weights belong to positions, so maps and images must have one size.
 
     Args:
         channels: channels of the map.
-        map_size: height and width of the map, in cells; the paper's is 20 x 20, of 320 pixels at stride 16.
-        resize: bring maps of other sizes to `map_size` (bilinear), so that images of any shape go, which the paper
-            does not; else they are refused.
+        map_size: height and width of the map, in cells; in the paper 20 x 20, for 320 pixels at stride 16.
+        resize: resize maps of other sizes to `map_size` (bilinear), so that images of any shape are accepted, which the
+            paper does not do; otherwise they are refused.
         dim_channels: channels of the descriptor.
         rows: rows of the descriptor.
-        depth: mixer layers.
-        ratio: width of a mixer layer between its two products, in parts of the map's places.
+        depth: number of mixer layers.
+        ratio: width of a mixer layer between its two products, relative to the number of positions.
 
     Attributes:
         dim: length of the vector.
-        trial_map: cells of the only map that it can be tried on; None where any will do.
-        not_exportable: why ONNX, which takes images of any size, cannot hold it; None where it can.
+        trial_map: the only map size, in cells, that it accepts; None if it accepts any.
+        not_exportable: why it cannot be exported to ONNX, which takes images of any size; None if it can.
 
-    Raises UserError for a size below 1 and, of a map, for another size.
+    Raises UserError for a size below 1 and, in `forward`, for a map of another size.
     """
 
     def __init__(
@@ -64,25 +64,27 @@ class MixVPR(nn.Module):
         height, width = self.map_size = (int(map_size[0]), int(map_size[1]))
         places, hidden = height * width, int(height * width * ratio)
         if min(height, width, hidden, dim_channels, rows, depth) < 1:
-            raise UserError("pooling.map_size, .dim_channels, .rows, .depth and .ratio must be at least 1 place each")
+            raise UserError(
+                "pooling.map_size, .dim_channels, .rows, .depth and .ratio must be at least 1 position each"
+            )
         self.resize = resize
         self.trial_map = None if resize else self.map_size
-        self.not_exportable = None if resize else "MixVPR takes images of one size without pooling.resize=true"
+        self.not_exportable = None if resize else "without pooling.resize=true, MixVPR takes images of one size only"
         self.dim = dim_channels * rows
         self.mix = nn.Sequential(*(MixerLayer(places, hidden) for _ in range(depth)))
         self.channel_proj = nn.Linear(channels, dim_channels)
         self.row_proj = nn.Linear(places, rows)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """A map to a vector, float32."""
+        """Pool a map to a vector, float32."""
         if self.resize:
             features = F.interpolate(features, self.map_size, mode="bilinear", align_corners=False)
         height, width = features.shape[-2:]
         if (height, width) != self.map_size:
             raise UserError(
-                f"MixVPR takes maps of {self.map_size[0]} x {self.map_size[1]} cells, and the images give "
-                f"{height} x {width}: take images of that many strides (data.image_size), pooling.map_size=[{height},"
-                f"{width}], or pooling.resize=true for images of any shape"
+                f"MixVPR takes maps of {self.map_size[0]} x {self.map_size[1]} cells, but these images have maps of "
+                f"{height} x {width}: set data.image_size to as many strides, pooling.map_size=[{height},{width}], "
+                "or pooling.resize=true for images of any shape"
             )
         mixed = self.channel_proj(self.mix(features.flatten(2)).mT)
         return F.normalize(self.row_proj(mixed.mT).flatten(1).float())

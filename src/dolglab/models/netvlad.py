@@ -1,4 +1,4 @@
-"""NetVLAD: local features assigned softly to clusters, and summed as what they differ from the centres by."""
+"""NetVLAD: local features are softly assigned to clusters, and their residuals to the centres are summed."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ ITERATIONS = 20
 
 
 class NetVLAD(nn.Module):
-    """Sums of residuals, one a cluster (Arandjelovic et al., CVPR 2016, equation 4), L2-normalised.
+    """Sums of residuals, one per cluster (Arandjelovic et al., CVPR 2016, equation 4), L2-normalised.
 
-    Features are L2-normalised, so are the residuals of each cluster, and then the whole vector. The layer that assigns
-    and the centres begin as one (`start_from_samples`) and are learnt apart.
+    Features are L2-normalised, then each cluster's sum of residuals, and then the whole vector. The assignment layer is
+    initialised from the centres (`start_from_samples`), and both are then learned separately.
 
     Args:
         channels: channels of the map.
-        clusters: how many, from 2: a feature is assigned to its nearest one rather than to the second.
-        bias: the layer that assigns has a bias. The paper's has; that of the PyTorch code which most use has none.
+        clusters: number of clusters, at least 2.
+        bias: the assignment layer has a bias, as in the paper; the most widely used PyTorch code has none.
         normalize: L2-normalise the features first.
 
     Attributes:
         dim: length of the vector, clusters x channels.
 
-    Raises UserError for fewer clusters.
+    Raises UserError for fewer than 2 clusters.
     """
 
     def __init__(self, channels: int, clusters: int = 64, bias: bool = False, normalize: bool = True) -> None:
@@ -44,7 +44,7 @@ class NetVLAD(nn.Module):
         self.centroids = nn.Parameter(torch.rand(clusters, channels))
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """A map to a vector, float32."""
+        """Pool a map to a vector, float32."""
         with torch.autocast(features.device.type, enabled=False):
             x = features.float()
             x = F.normalize(x) if self.normalize else x
@@ -54,7 +54,7 @@ class NetVLAD(nn.Module):
             return F.normalize(F.normalize(residuals, dim=2).flatten(1))
 
     def start_from_samples(self, samples: Float[Tensor, "n c"], seed: int) -> None:
-        """Begin with the centres of k-means over all samples, L2-normalised local features (the paper's appendix A).
+        """Initialise with the centres of k-means over samples, L2-normalised local features (the paper's appendix A).
 
         Raises UserError for fewer samples than clusters.
         """
@@ -63,7 +63,7 @@ class NetVLAD(nn.Module):
         count, channels = samples.shape
         if count < self.clusters:
             raise UserError(f"pooling.clusters={self.clusters}, but the training crops have {count} features")
-        # Left alone, faiss takes 256 samples a cluster, and warns of fewer than 39.
+        # By default faiss uses 256 samples per cluster, and warns about fewer than 39.
         bounds = {"min_points_per_centroid": 1, "max_points_per_centroid": count}
         kmeans = faiss.Kmeans(channels, self.clusters, niter=ITERATIONS, seed=seed, **bounds)
         kmeans.train(samples.numpy())
@@ -71,13 +71,13 @@ class NetVLAD(nn.Module):
 
     @torch.no_grad()
     def start_from(self, centres: Float[Tensor, "k c"], samples: Float[Tensor, "n c"]) -> None:
-        """Begin with these centres, of which each of the samples belongs to one almost alone.
+        """Initialise with these centres, so that each sample is assigned almost entirely to one of them.
 
-        The layer that assigns compares directions: a sample's nearest centre weighs, on average, 100 times as much as
-        the second (the paper's section 3.1 asks for a large alpha; this choice of it is that of the authors' code).
+        The assignment layer compares directions: on average, a sample's nearest centre gets 100 times the weight of the
+        second (section 3.1 of the paper asks for a large alpha; this value is that of the authors' code).
 
         Args:
-            centres: such as those of k-means over samples.
+            centres: the centres, for example of k-means over samples.
             samples: L2-normalised local features.
         """
         directions = F.normalize(centres)

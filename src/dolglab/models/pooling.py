@@ -13,8 +13,8 @@ from dolglab.errors import UserError
 def gem(features: Float[Tensor, "b c h w"], p: Float[Tensor, " n"] | float, eps: float = 1e-6) -> Float[Tensor, "b c"]:
     """Generalised mean over space, in float32: (mean max(x, eps)^p)^(1/p) (Radenovic et al., 2018, eq. 3).
 
-    Divided by each channel's maximum before the power, so that no p overflows; GeM is homogeneous, which
-    makes the maximum a constant for the gradient.
+    Features are divided by each channel's maximum before the power, so that no p overflows. GeM is homogeneous, so the
+    maximum is a constant for the gradient.
 
     >>> gem(torch.tensor([[[[0.0, 2.0]], [[1.0, 3.0]]]]), p=1.0)
     tensor([[1.0000, 2.0000]])
@@ -37,7 +37,7 @@ class GeM(nn.Module):
         channels: channels of the map.
         p: exponent; 1 is average pooling, large values tend to max pooling.
         learnable: learn p together with the network.
-        per_channel: one exponent a channel, not one for all.
+        per_channel: learn one exponent per channel instead of one for all.
         eps: floor of the activations.
 
     Raises UserError for p or eps not above zero.
@@ -53,7 +53,7 @@ class GeM(nn.Module):
         self.p = nn.Parameter(torch.full((channels if per_channel else 1,), float(p)), requires_grad=learnable)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
-        """A map to a vector, float32."""
+        """Pool a map to a vector, float32."""
         return gem(features, self.p, self.eps)
 
 
@@ -62,8 +62,8 @@ def regional_gem(
 ) -> Float[Tensor, "b c h w"]:
     """The mean of a map and of its generalised means over windows, float32 (Shao et al., ICCV 2023, SuperGlobal).
 
-    A window's is a power mean, with stride 1 and the map mirrored at its edges. Values below `eps` count as that: the
-    public code takes maps that are never negative.
+    Each window has a power mean, with stride 1 and the map mirrored at its edges. Values below `eps` count as `eps`:
+    the public code assumes maps without negative values.
     """
     with torch.autocast(features.device.type, enabled=False):
         x = features.float()
@@ -76,13 +76,13 @@ class RegionalGeM(GeM):
 
     Args:
         channels: channels of the map.
-        p: exponent over the map, the paper's GeM+.
+        p: exponent over the map, GeM+ in the paper.
         learnable: learn p together with the network.
         eps: floor of the activations.
         region_p: exponent over a window.
-        window: cells a side of a window, an odd number.
+        window: side of a window in cells, an odd number.
 
-    Raises UserError for an exponent not above zero, an even window and, of a map, for one that it does not fit into.
+    Raises UserError for an exponent not above zero, an even window and, in `forward`, a map that is too small for it.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class RegionalGeM(GeM):
         self.window = window
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
-        """A map to a vector, float32."""
+        """Pool a map to a vector, float32."""
         height, width = features.shape[-2:]
-        # Not while it is compiled, where sides are symbols.
+        # Not during compilation, where sides are symbols.
         if not torch.compiler.is_compiling() and min(height, width) <= self.window // 2:
             raise UserError(
-                f"regional GeM mirrors {self.window // 2} cells at the edges of a map, and this one has {height} x "
-                f"{width}: take larger images or a smaller pooling.window"
+                f"regional GeM mirrors {self.window // 2} cells at the edges of a map, and this map has {height} x "
+                f"{width}: use larger images or a smaller pooling.window"
             )
         return super().forward(regional_gem(features, self.region_p, self.window, self.eps))
 
@@ -116,7 +116,7 @@ class UnitGeM(GeM):
     """GeM of cells that are L2-normalised over their channels first (Berton et al., CVPR 2022, CosPlace)."""
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
-        """A map to a vector, float32."""
+        """Pool a map to a vector, float32."""
         return super().forward(F.normalize(features.float(), dim=1))
 
 
@@ -127,7 +127,7 @@ class AvgPool(nn.Module):
         super().__init__()
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
-        """A map to a vector, float32."""
+        """Pool a map to a vector, float32."""
         return features.float().mean((-2, -1))
 
 
@@ -138,7 +138,7 @@ class MaxPool(nn.Module):
         super().__init__()
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
-        """A map to a vector, float32."""
+        """Pool a map to a vector, float32."""
         return features.float().amax((-2, -1))
 
 
@@ -147,10 +147,11 @@ class RMAC(nn.Module):
 
     Args:
         channels: channels of the map.
-        levels: at level l the regions' side is 2 min(h, w) / (l + 1), and they overlap by about 40 %.
+        levels: number of levels; at level l the side of a region is 2 min(h, w) / (l + 1), and regions overlap by
+            about 40 %.
     """
 
-    not_exportable = "R-MAC takes other regions for each size of image"
+    not_exportable = "the regions of R-MAC depend on the size of the image"
 
     def __init__(self, channels: int, levels: int = 3) -> None:
         super().__init__()
@@ -159,7 +160,7 @@ class RMAC(nn.Module):
         self.levels = levels
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
-        """A map to a vector, float32."""
+        """Pool a map to a vector, float32."""
         x = features.float()
         regions = [x.amax((-2, -1))]
         for top, left, side in rmac_regions(x.shape[-2], x.shape[-1], self.levels):
@@ -174,7 +175,7 @@ def rmac_regions(height: int, width: int, levels: int) -> list[tuple[int, int, i
     [(0, 0, 4), (0, 2, 4), (0, 0, 2), (0, 2, 2), (0, 4, 2), (2, 0, 2), (2, 2, 2), (2, 4, 2)]
     """
     shorter, longer = min(height, width), max(height, width)
-    # Along the longer side as many more regions as bring the overlap of the largest ones closest to 40 %.
+    # Along the longer side, the number of additional regions that brings the overlap of the largest closest to 40 %.
     overlaps = [1 - (longer - shorter) / (shorter * steps) for steps in range(1, 7)]
     extra = 0 if longer == shorter else 1 + min(range(6), key=lambda i: abs(overlaps[i] - 0.4))
     found = []

@@ -16,7 +16,7 @@ from dolglab.models.checkpoint import build_model
 from dolglab.models.dolg import DescriptorModel
 from dolglab.models.weights import check_finite, check_fit, read_file, tensors_of, with_counters
 
-# Residual blocks of each stage: what tells the networks of the family apart.
+# Residual blocks of each stage, which distinguish the networks of the family.
 BLOCKS = {"resnet50.tv_in1k": (3, 4, 6, 3), "resnet101.tv_in1k": (3, 4, 23, 3)}
 CENTRES, MEAN_COSINE = "desc_cls.weight", "desc_cls.t"
 
@@ -27,10 +27,10 @@ class Released:
 
     Attributes:
         backbone: timm's name of the ResNet.
-        aspp: whether the local branch has the pyramid.
+        aspp: whether the local branch has ASPP.
         model: the tensors of the `DOLG` network, colours in RGB order.
         centres: class centres of the margin head, (classes, 512).
-        mean_cosine: the running mean t of target cosines that its curricular head kept, (1,).
+        mean_cosine: the running mean t of target cosines of its curricular head, (1,).
     """
 
     backbone: str
@@ -41,14 +41,14 @@ class Released:
 
 
 def load_released(source: str | Path | Mapping[str, Tensor]) -> DescriptorModel:
-    """The released network (Yang et al., ICCV 2021) in eval mode, with or without ASPP as its weights are.
+    """The released network (Yang et al., ICCV 2021) in eval mode; its weights decide whether it has ASPP.
 
     Args:
         source: a `.pyth` file, `hf://OWNER/NAME/FILE`, or its tensors by name.
 
     Raises:
-        UserError: no such file, code in it, tensors missing, unknown, of another shape or not finite, or another
-            network than R50 and R101.
+        UserError: if the file does not exist or contains code, if tensors are missing, unknown, of another shape or not
+            finite, or if it is a network other than R50 and R101.
     """
     released = read_released(source)
     model = build_model(released_config(released.backbone, released.aspp))
@@ -62,13 +62,13 @@ def is_released(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def read_released(source: str | Path | Mapping[str, Tensor], name: str = "the state dict") -> Released:
-    """A released checkpoint's parts. Raises UserError as `load_released`; `name` is what it calls given tensors."""
+    """A released checkpoint's parts. Raises UserError like `load_released`; errors call given tensors `name`."""
     if not isinstance(source, Mapping):
         name = str(source)
     stored = tensors_of(source if isinstance(source, Mapping) else read_file(source), name)
     backbone, aspp = _network_of(stored, name), any(key.startswith("localmodel.aspp.") for key in stored)
     network, modules = build_model(released_config(backbone, aspp)).state_dict(), released_modules(backbone, aspp)
-    # The head's are of any shape.
+    # The head's tensors may have any shape.
     head = {key: stored.get(key, torch.empty(0)) for key in (CENTRES, MEAN_COSINE)}
     model = fitted(network, modules, stored, name, head)
     model["backbone.net.conv1.weight"] = model["backbone.net.conv1.weight"].flip(1)
@@ -76,7 +76,7 @@ def read_released(source: str | Path | Mapping[str, Tensor], name: str = "the st
 
 
 def released_config(backbone: str, aspp: bool) -> dict[str, Any]:
-    """The released architecture as a model's configuration: learnable p, the pyramid's further 1x1 branch."""
+    """The released architecture as a model's configuration: learnable p, an additional 1x1 branch in ASPP."""
     return {
         "_target_": "dolglab.models.dolg.DOLG",
         "backbone": {"_target_": "dolglab.models.backbone.Backbone", "name": backbone},
@@ -91,7 +91,7 @@ def released_config(backbone: str, aspp: bool) -> dict[str, Any]:
 
 
 def released_modules(backbone: str, aspp: bool) -> dict[str, str]:
-    """The released names of our network's modules; what they hold has the same names in both."""
+    """The released names of our network's modules; the tensors inside have the same names in both."""
     found = {"pooling": "pool_g", "fc_global": "fc_t", "fc": "fc", **pycls_modules(BLOCKS[backbone], "globalmodel.")}
     if aspp:
         found |= {"local.aspp.pool": "localmodel.aspp.im_pool.1", "local.aspp.project": "localmodel.aspp.conv_after.0"}
@@ -111,10 +111,10 @@ def fitted(
 
     Args:
         network: our tensors.
-        modules: the file's names of our modules, by ours.
+        modules: the file's module names, by our names.
         stored: the file's tensors.
-        name: what error messages call it.
-        beside: what the file has to hold besides, by its names.
+        name: the file's name in error messages.
+        beside: other tensors that the file must hold, by its names.
 
     Raises UserError for tensors missing, unknown, of another shape or not finite.
     """
@@ -128,7 +128,7 @@ def fitted(
 
 
 def pycls_modules(blocks: Sequence[int], prefix: str) -> dict[str, str]:
-    """The names that pycls gives the modules of our ResNet with so many bottleneck blocks a stage, below a prefix."""
+    """pycls' names, below a prefix, for the modules of our ResNet with these numbers of bottleneck blocks per stage."""
     found = {"backbone.net.conv1": f"{prefix}stem.conv", "backbone.net.bn1": f"{prefix}stem.bn"}
     for stage, count in enumerate(blocks, start=1):
         for block in range(count):
@@ -141,9 +141,9 @@ def pycls_modules(blocks: Sequence[int], prefix: str) -> dict[str, str]:
 
 
 def _network_of(stored: Mapping[str, Tensor], name: str) -> str:
-    """The smallest network with the third stage's blocks; of a checkpoint cut short, the keys then say so."""
+    """The smallest network with as many blocks in the third stage; an incomplete checkpoint then lacks keys."""
     if not is_released(stored):
-        raise UserError(f"{name} is no released DOLG checkpoint: it has no tensor globalmodel.s1.b1...")
+        raise UserError(f"{name} is not a released DOLG checkpoint: it has no tensor globalmodel.s1.b1...")
     found = [re.match(r"globalmodel\.s3\.b(\d+)\.", key) for key in stored]
     blocks = max((int(match[1]) for match in found if match), default=0)
     for backbone, expected in BLOCKS.items():

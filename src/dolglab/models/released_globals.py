@@ -1,5 +1,5 @@
-"""Released networks of a ResNet, a pooling and at most one layer, read by the names of their tensors: CosPlace,
-EigenPlaces, cirtorch's GeM networks, CVNet's global branch, SuperGlobal, and DELG's as its PyTorch version keeps it.
+"""Released networks made of a ResNet, a pooling and at most one layer, recognised by their tensor names: CosPlace,
+EigenPlaces, cirtorch's GeM networks, CVNet's global branch, SuperGlobal, and the global branch of DELG in PyTorch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dolglab.models.checkpoint import build_model
 from dolglab.models.released import BLOCKS, fitted, pycls_modules
 from dolglab.models.weights import below, read_file, tensors_of
 
-# torchvision's ResNets by what tells them apart: bottlenecks, and blocks of the third stage.
+# torchvision's ResNets by what distinguishes them: bottlenecks, and the number of blocks in the third stage.
 RESNETS = {
     (False, 2): "resnet18.tv_in1k",
     (False, 6): "resnet34.tv_in1k",
@@ -26,7 +26,7 @@ RESNETS = {
     (True, 23): "resnet101.tv_in1k",
     (True, 36): "resnet152.tv_in1k",
 }
-# Where its modules stand once it is a sequence of its children.
+# The positions of its modules when it is stored as a sequence of its children.
 PLACES = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
 NET = "backbone.net."
 THREE_SCALES = (0.7071, 1.0, 1.4142)
@@ -37,9 +37,10 @@ class Layout:
     """How a file names the modules of a ResNet.
 
     Attributes:
-        backbone: timm's name of the ResNet in tensors; it raises UserError, with the file's name, where there is none.
-        modules: the file's names of the modules of such a ResNet, by ours; the second argument are our tensors.
-        bgr: whether it takes colours in that order.
+        backbone: finds timm's name of the ResNet from the tensors; raises UserError, with the file's name, if there is
+            none.
+        modules: maps our module names of such a ResNet to the file's; the second argument are our tensors.
+        bgr: whether it expects colours in BGR order.
     """
 
     backbone: Callable[[Mapping[str, Tensor], str], str]
@@ -49,17 +50,17 @@ class Layout:
 
 @dataclass(frozen=True)
 class Family:
-    """Released networks that are read alike.
+    """A family of released networks that are read in the same way.
 
     Attributes:
-        layout: of the ResNet.
+        layout: layout of the ResNet.
         head: the file's names of our `pooling` and `fc`.
         protocol: how its authors describe images.
-        prefix: what may stand before the names of tensors; what then stands beside is not read.
-        licence: of the weights, as their repository states it; not that of timm's weights for the same ResNet.
+        prefix: an optional prefix of tensor names; if it is present, tensors without it are ignored.
+        licence: licence of the weights, as their repository states it; not that of timm's weights for the same ResNet.
         model: arguments of `GlobalDescriptor`.
-        backbone: the class of the backbone.
-        ours: tensors, by our names, that do not come from the file.
+        backbone: class of the backbone.
+        ours: tensors, by our names, that are not in the file.
     """
 
     layout: Layout
@@ -75,7 +76,8 @@ class Family:
 def read_global(kind: str, source: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The configuration and the tensors, under this project's names, of a released network of `FAMILIES[kind]`.
 
-    Raises UserError for no such file, code in it, tensors missing, unknown, of another shape or not finite.
+    Raises UserError if the file does not exist or contains code, and if tensors are missing, unknown, of another shape
+    or not finite.
     """
     family, name = FAMILIES[kind], f"{kind}:{source}"
     stored = tensors_of(read_file(source), source)
@@ -88,7 +90,7 @@ def read_global(kind: str, source: str) -> tuple[dict[str, Any], dict[str, Tenso
         "backbone": {"_target_": family.backbone, "name": backbone, "licence": family.licence},
         **family.model,
         "dim": dim,
-        # What stands before a layer goes where there is none.
+        # Without a layer, the options for the input of the layer are dropped.
         "unit": family.model.get("unit", False) and dim is not None,
     }
     network = build_model(config).state_dict()
@@ -99,13 +101,15 @@ def read_global(kind: str, source: str) -> tuple[dict[str, Any], dict[str, Tenso
 
 
 def _torchvision(prefix: str) -> Layout:
-    """A ResNet of torchvision's as a sequence of its children, below a prefix."""
+    """A torchvision ResNet stored as a sequence of its children, below a prefix."""
 
     def backbone(stored: Mapping[str, Tensor], name: str) -> str:
         blocks = {match[1] for key in stored if (match := re.match(rf"{re.escape(prefix)}6\.(\d+)\.", key))}
         found = RESNETS.get((f"{prefix}4.0.conv3.weight" in stored, len(blocks)))
         if found is None:
-            raise UserError(f"{name} holds no ResNet of 18, 34, 50, 101 or 152 layers: other trunks are not read")
+            raise UserError(
+                f"{name} holds no ResNet of 18, 34, 50, 101 or 152 layers: other backbones are not supported"
+            )
         return found
 
     def modules(backbone: str, network: Mapping[str, Tensor]) -> dict[str, str]:
@@ -151,7 +155,7 @@ FAMILIES: dict[str, Family] = {
     ),
     # Lee et al., CVPR 2022; the re-ranker beside it is not read.
     "cvnet": Family(PYCLS, PYCLS_HEAD, ExtractionProtocol(THREE_SCALES), "encoder_q.", model=GEM),
-    # CVNet's weights, pooled otherwise (Shao et al., ICCV 2023).
+    # CVNet's weights with another pooling (Shao et al., ICCV 2023).
     "superglobal": Family(
         PYCLS,
         PYCLS_HEAD,

@@ -1,8 +1,8 @@
-"""Released weights of place recognition: SALAD, MegaLoc, BoQ and MixVPR, read by their keys as this project's networks.
+"""Released weights of place recognition, recognised by their keys: SALAD, MegaLoc, BoQ and MixVPR.
 
-All four keep a trunk below `backbone.` and a head below `aggregator.`; the heads here have the same names inside.
-Trunks are DINOv2's ViT-B/14, or ResNet-50 up to its third stage. MegaLoc (Berton and Masone, CVPR 2025) is SALAD with
-256 numbers a cluster and a linear layer after it.
+All four store a backbone below `backbone.` and a head below `aggregator.`; inside, the heads have the names used here.
+The backbone is DINOv2's ViT-B/14, or ResNet-50 up to its third stage. MegaLoc (Berton and Masone, CVPR 2025) is SALAD
+with 256 numbers per cluster, followed by a linear layer.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from dolglab.models.checkpoint import build_model
 from dolglab.models.weights import below, check_finite, check_fit, read_file, tensors_of, with_counters
 
 TRUNK, HEAD = "backbone.", "aggregator."
-# Where MegaLoc keeps its SALAD, and the layer after it.
+# The prefixes of MegaLoc's SALAD, and of the layer after it.
 MEGALOC, MEGALOC_LAYER = "agg.", "linear."
 DINOV2, RESNET50 = "vit_base_patch14_dinov2.lvd142m", "resnet50.tv_in1k"
-# The first part of a ResNet's names where it is a list of modules (BoQ), by its place there.
+# The first part of a ResNet's names, by its position in a list of modules (BoQ).
 RESNET_PLACES = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"}
-# DINOv2 trains by it, and no descriptor follows from it.
+# DINOv2 uses it for training only; no descriptor depends on it.
 MASK_TOKEN = "mask_token"
 
 
@@ -36,11 +36,11 @@ class HeadKind:
     """Released networks that end in a head of their own.
 
     Attributes:
-        pooling: the head's class.
-        layer: whether a layer follows.
-        protocol: how images are described: the longer side is shrunk to that of the square which its authors bring
-            images to.
-        licence: of the weights, as their repository states it.
+        pooling: class of the head.
+        layer: whether a linear layer follows.
+        protocol: how images are described: the longer side is shrunk to the side of the square to which its authors
+            resize images.
+        licence: licence of the weights, as their repository states it.
     """
 
     pooling: str
@@ -58,14 +58,14 @@ HEADS: dict[str, HeadKind] = {
 
 
 def is_released_head(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether tensors have the names of one of these."""
+    """Whether tensors have the names of one of these networks."""
     return any(key.startswith(HEAD) for key in tensors)
 
 
 def read_head(kind: str, source: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The configuration and the tensors, under this project's names, of a released network of `HEADS[kind]`.
 
-    Raises UserError as `read_released_head`, and for another kind's network.
+    Raises UserError like `read_released_head`, and for a network of another kind.
     """
     head, (config, tensors) = HEADS[kind], read_released_head(source)
     pooling = str(config["pooling"]["_target_"]).rpartition(".")[2]
@@ -81,9 +81,10 @@ def read_released_head(
 
     Args:
         source: a file, `hf://OWNER/NAME/FILE`, or its tensors by name.
-        name: what given tensors are called in errors.
+        name: the name of given tensors in error messages.
 
-    Raises UserError: no such file, code in it, tensors missing, unknown, of another shape or not finite.
+    Raises UserError if the file does not exist or contains code, and if tensors are missing, unknown, of another shape
+    or not finite.
     """
     if not isinstance(source, Mapping):
         name = str(source)
@@ -109,7 +110,7 @@ def read_released_head(
 
 
 def network_config(pooling: Mapping[str, Any], transformer: bool, dim: int | None) -> dict[str, Any]:
-    """The network of a released head. SALAD's trunk ends in DINOv2's norm, that of BoQ before it."""
+    """The network of a released head. SALAD's backbone includes DINOv2's last norm, that of BoQ does not."""
     trunk: dict[str, Any] = {"name": RESNET50, "reductions": [16, 16]}
     if transformer:
         normed = str(pooling["_target_"]).endswith("SALAD")
@@ -123,9 +124,9 @@ def network_config(pooling: Mapping[str, Any], transformer: bool, dim: int | Non
 
 
 def _pooling_of(head: Mapping[str, Tensor], name: str) -> dict[str, Any]:
-    """A head's class and sizes, by the names and shapes of its tensors.
+    """A head's class and sizes, from the names and shapes of its tensors.
 
-    Raises UserError for none of the three, and for a part of one.
+    Raises UserError for an unknown or incomplete head.
     """
     try:
         if "dust_bin" in head:
@@ -149,7 +150,7 @@ def _pooling_of(head: Mapping[str, Tensor], name: str) -> dict[str, Any]:
             return {
                 "_target_": "dolglab.models.mixvpr.MixVPR",
                 "map_size": [side, side],
-                # As the authors' own at the size it was trained at, and not refused at others.
+                # The same as the authors' head at its training size; other sizes are accepted too.
                 "resize": True,
                 "dim_channels": len(head["channel_proj.bias"]),
                 "rows": len(head["row_proj.bias"]),
@@ -157,26 +158,26 @@ def _pooling_of(head: Mapping[str, Tensor], name: str) -> dict[str, Any]:
                 "ratio": len(head["mix.0.mix.1.bias"]) / places,
             }
     except KeyError as error:
-        raise UserError(f"{name} holds only a part of a released head: {error} is missing") from error
+        raise UserError(f"{name} holds an incomplete released head: {error} is missing") from error
     except (IndexError, TypeError, ZeroDivisionError) as error:
         raise UserError(f"{name} holds a released head with tensors of another shape: {error}") from error
     raise UserError(f"{name} holds none of the heads of SALAD, MegaLoc, BoQ and MixVPR below {HEAD}")
 
 
 def _count(head: Mapping[str, Tensor], pattern: str) -> int:
-    """Layers by the numbers in their names."""
+    """The number of layers, from the numbers in their names."""
     return len({match[1] for key in head if (match := re.match(pattern, key))})
 
 
 def _dinov2_tensors(trunk: Mapping[str, Tensor], final_norm: bool) -> dict[str, Tensor]:
-    """Of `model.` (SALAD, MegaLoc) or `dino.` (BoQ): timm has the names of DINOv2's own code."""
+    """The tensors below `model.` (SALAD, MegaLoc) or `dino.` (BoQ): timm uses the names of DINOv2's own code."""
     named = {key.partition(".")[2]: value for key, value in trunk.items()}
     unused = {MASK_TOKEN} if final_norm else {MASK_TOKEN, "norm.weight", "norm.bias"}
     return {f"backbone.net.model.{name}": value for name, value in named.items() if name not in unused}
 
 
 def _resnet_tensors(trunk: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of `model.` (MixVPR), with torchvision's names, or `net.` (BoQ), with places in a list instead of the first."""
+    """The tensors below `model.` (MixVPR, torchvision's names) or `net.` (BoQ, whose first parts are positions)."""
     found = {}
     for key, value in trunk.items():
         first, _, rest = key.partition(".")[2].partition(".")

@@ -1,7 +1,7 @@
-"""Released networks of other projects by KIND:FILE: what a file cannot say itself, the kind does.
+"""Released networks of other projects, as KIND:FILE: the kind supplies what the file does not say.
 
-None of the real files could be fetched where this was written: names and shapes are those of the public code, and tests
-fill them with made-up weights.
+None of the real files could be downloaded here: names and shapes are those of the public code, and tests use made-up
+weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KINDS = (*FAMILIES, *HEADS)
 
 @dataclass(frozen=True)
 class ReleasedNetwork:
-    """A released network as this project has it: its configuration, its tensors, how its authors describe images."""
+    """A released network in this project's terms: configuration, tensors, and how its authors describe images."""
 
     config: dict[str, Any]
     model: dict[str, Tensor]
@@ -31,13 +31,13 @@ class ReleasedNetwork:
 
 
 def load_kind(kind: str, source: str) -> GlobalDescriptor:
-    """The released network of a kind in a file, in eval mode, with its authors' `protocol`.
+    """The released network in a file, in eval mode, with its authors' `protocol`.
 
     Args:
         kind: one of `KINDS`.
         source: a path, `package:PACKAGE/FILE` or `hf://OWNER/NAME/FILE`.
 
-    Raises UserError as `read_kind`.
+    Raises UserError like `read_kind`.
     """
     found = read_kind(kind, source)
     model = build_model(found.config)
@@ -52,8 +52,8 @@ def load_kind(kind: str, source: str) -> GlobalDescriptor:
 def read_kind(kind: str, source: str) -> ReleasedNetwork:
     """A released network under this project's names.
 
-    Raises UserError for no such file, code in it, another kind's network, tensors missing, unknown, of another shape
-    or not finite.
+    Raises UserError if the file does not exist, contains code or holds a network of another kind, and if tensors are
+    missing, unknown, of another shape or not finite.
     """
     if kind in FAMILIES:
         return ReleasedNetwork(*read_global(kind, source), FAMILIES[kind].protocol)

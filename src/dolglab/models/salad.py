@@ -1,4 +1,4 @@
-"""SALAD: local features brought to clusters by optimal transport, beside the class token."""
+"""SALAD: local features assigned to clusters by optimal transport, together with the class token."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ HIDDEN = 512
 
 
 class SALAD(nn.Module):
-    """Sums of features, one a cluster, by optimal transport with a dustbin (Izquierdo and Civera, CVPR 2024).
+    """Sums of features, one per cluster, by optimal transport with a dustbin (Izquierdo and Civera, CVPR 2024).
 
-    The vector is the token's, of `token_dim` numbers, then `cluster_dim` x `clusters`. A backbone without a class token
-    gives the mean of its map instead, which the paper, of DINOv2 alone, does not speak of.
+    The vector is the token's part (`token_dim` numbers), then `cluster_dim` x `clusters` numbers. For a backbone
+    without a class token, the mean of its map is used instead; the paper covers DINOv2 only.
 
     Args:
         channels: channels of the map and of the token.
-        clusters: m; the map must have more cells.
-        cluster_dim: numbers of each cluster.
+        clusters: number of clusters (m); the map must have more cells.
+        cluster_dim: numbers per cluster.
         token_dim: numbers of the token's part.
-        dropout: of the perceptrons of cells.
+        dropout: dropout of the perceptrons on cells.
 
     Attributes:
         dim: length of the vector.
-        trial_map: cells of a map that it can be tried on.
+        trial_map: size in cells of a map to try it on.
 
-    Raises UserError for a size below 1, and for a map of no more cells than clusters.
+    Raises UserError for a size below 1, and for a map that does not have more cells than there are clusters.
     """
 
     takes_token = True
@@ -52,19 +52,20 @@ class SALAD(nn.Module):
         self.token_features = nn.Sequential(nn.Linear(channels, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, token_dim))
         self.cluster_features = _perceptron(channels, cluster_dim, dropout)
         self.score = _perceptron(channels, clusters, dropout)
-        # The first step over rows takes up whatever it is: it is learnt in name only, as in the released weights.
+        # The first step over rows cancels it, so it has no effect; it is a parameter because the released weights have
+        # it.
         self.dust_bin = nn.Parameter(torch.ones(()))
 
     def forward(
         self, features: Float[Tensor, "b c h w"], token: Float[Tensor, "b c"] | None = None
     ) -> Float[Tensor, "b d"]:
-        """A map and the class token to a vector, float32."""
+        """Pool a map and the class token to a vector, float32."""
         height, width = features.shape[-2:]
-        # Not while it is compiled, where sides are symbols.
+        # Not during compilation, where sides are symbols.
         if not torch.compiler.is_compiling() and height * width <= self.clusters:
             raise UserError(
-                f"SALAD of {self.clusters} clusters takes maps of more cells than that, not {height} x {width}: take "
-                "larger images or a lower pooling.clusters"
+                f"SALAD with {self.clusters} clusters needs maps with more cells than that, not {height} x {width}: "
+                "use larger images or a lower pooling.clusters"
             )
         whole = self.token_features(features.mean((-2, -1)) if token is None else token)
         cells = self.cluster_features(features).flatten(2)
@@ -74,22 +75,23 @@ class SALAD(nn.Module):
             return F.normalize(torch.cat([F.normalize(whole.float()), sums.flatten(1)], dim=1))
 
     def assignment(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k n"]:
-        """Shares of each cell, row by row of the map, that go to the clusters and, last, to the dustbin; float32."""
+        """The shares of each cell (row by row) that go to the clusters and, last, to the dustbin; float32."""
         scores = self.score(features).flatten(2).float()
         dustbin = torch.zeros_like(scores[:, :1]) + self.dust_bin.float()
         return transport(torch.cat([scores, dustbin], dim=1))
 
 
 def transport(scores: Float[Tensor, "b k n"], iterations: int = 3) -> Float[Tensor, "b k n"]:
-    """Entropic optimal transport by Sinkhorn's iterations in log space (Cuturi, NeurIPS 2013): rows, then columns.
+    """Entropic optimal transport by Sinkhorn iterations in log space (Cuturi, NeurIPS 2013): rows, then columns.
 
-    Each column gives 1; each row but the last takes about 1, and the last, the dustbin, what is left, n - (k - 1).
+    Each column has mass 1. Each row but the last receives about 1; the last, the dustbin, receives the rest, n - (k -
+    1).
 
     >>> transport(torch.zeros(1, 2, 4)).mT[0, 0]
     tensor([0.2500, 0.7500])
     """
     rows = torch.zeros_like(scores[:, :, 0])[..., None]
-    # Counted by a tensor: an exported network takes maps of any size.
+    # The count is a tensor, so that an exported network accepts maps of any size.
     rows[:, -1] = (torch.ones_like(scores[0, 0]).sum() - (scores.shape[1] - 1)).log()
     columns = torch.zeros_like(scores[:, :1])
     taken = torch.zeros_like(rows)
@@ -100,5 +102,5 @@ def transport(scores: Float[Tensor, "b k n"], iterations: int = 3) -> Float[Tens
 
 
 def _perceptron(channels: int, out: int, dropout: float) -> nn.Sequential:
-    """Of each cell by itself."""
+    """A perceptron on each cell separately."""
     return nn.Sequential(nn.Conv2d(channels, HIDDEN, 1), nn.Dropout(dropout), nn.ReLU(), nn.Conv2d(HIDDEN, out, 1))

@@ -1,4 +1,4 @@
-"""SuperGlobal's backbone: a ResNet whose early activations never fall to zero (Shao et al., ICCV 2023)."""
+"""SuperGlobal's backbone: a ResNet whose early activations are never zero (Shao et al., ICCV 2023)."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch import Tensor, nn
 from dolglab.errors import UserError
 from dolglab.models.backbone import Backbone
 
-# Ends of the blocks of the first three stages, and what lies within those of the first.
+# The ends of the blocks of the first three stages, and the inner activations of the first.
 RAISED = re.compile(r"(?:layer[123]\.\d+\.act3|layer1\.\d+\.act[12])$")
 
 
 class ReLUP(nn.Module):
-    """max(x, floor): a ReLU that leaves a little everywhere."""
+    """max(x, floor): a ReLU with a positive floor."""
 
     def __init__(self, floor: float) -> None:
         super().__init__()
         self.floor = floor
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """The map, nowhere below the floor."""
+        """The map with values below the floor raised to it."""
         return x.clamp(min=self.floor)
 
 
 class ReLUPBackbone(Backbone):
-    """A ResNet of bottlenecks with ReLUP after the blocks of stages 1 to 3 and within those of stage 1.
+    """A bottleneck ResNet with ReLUP after the blocks of stages 1 to 3 and inside those of stage 1.
 
-    That of the inner ones is of the public code; the paper has it after blocks alone.
+    The inner ReLUPs are those of the public code; the paper has ReLUP only after blocks.
 
     Args:
         name, pretrained, weights, licence: see `Backbone`.
@@ -49,7 +49,7 @@ class ReLUPBackbone(Backbone):
         super().__init__(name, pretrained, weights, licence=licence)
         raised = [place for place, _ in self.net.named_modules() if RAISED.match(place)]
         if not raised:
-            raise UserError(f"ReLUP is for ResNets of bottlenecks, which {name} is not")
+            raise UserError(f"ReLUP needs a bottleneck ResNet, which {name} is not")
         for place in raised:
             parent, _, activation = place.rpartition(".")
             setattr(self.net.get_submodule(parent), activation, ReLUP(floor))

@@ -1,4 +1,4 @@
-"""Files of tensors, wherever they lie: read without running any code in them, and compared with what is expected."""
+"""Read files of tensors without running any code in them, and compare them with the expected tensors."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from torch import Tensor
 from dolglab.errors import UserError, truncate_list
 from dolglab.models.locate import locate
 
-# Below which keys training code keeps tensors by name, the first that is there: averaged weights before the last step's
-# (timm's `state_dict_ema` and `model_ema`, the teacher of self-distillation).
+# Keys below which training code stores tensors; the first one present is used. Averaged weights (timm's
+# `state_dict_ema` and `model_ema`, the teacher of self-distillation) come before those of the last step.
 WRAPPERS = ("state_dict_ema", "model_ema", "model_state", "state_dict", "model", "teacher", "student")
-# Wrappers lie in one another, but no deeper.
+# The largest nesting depth of these keys.
 MAX_WRAPPERS = 4
-# What data parallelism and compilation put before names, in any order.
+# Prefixes that data parallelism and compilation add to names, in any order.
 PARALLEL_PREFIXES = re.compile(r"^(?:(?:module|_orig_mod)\.)+")
-# How many batches a batch norm has seen: PyTorch before 0.4.1 did not count, and no result follows from it.
+# The number of batches a batch norm has seen: PyTorch before 0.4.1 did not count, and no result depends on it.
 COUNTER = "num_batches_tracked"
 
 
 class _Omitted:
-    """Stands for an object beside the tensors that nothing here asks for: takes whatever it is made of, keeps none."""
+    """A placeholder for an object that is not a tensor and not needed: accepts any arguments and keeps none."""
 
     def __init__(self, *args: object) -> None: ...
 
     def __setstate__(self, state: object) -> None: ...
 
 
-# Scores and options that training code saves along. In their place stand empty objects, so that numpy's own unpickling,
-# which trusts the sizes that a file states, does not run.
+# Scores and options that training code saves with the tensors. They are replaced by empty objects, so that numpy's own
+# unpickling, which trusts the sizes that a file states, does not run.
 OMITTED = (
     "numpy.dtype",
     "numpy.ndarray",
@@ -43,16 +43,16 @@ OMITTED = (
     "numpy.core.multiarray._reconstruct",
     "numpy._core.multiarray.scalar",
     "numpy._core.multiarray._reconstruct",
-    # What an empty array's values are.
+    # The values of an empty array.
     "builtins.bytes",
     "argparse.Namespace",
 )
 
 
 def read_file(source: str | Path) -> Any:
-    """What a file holds: tensors by name of a `.safetensors`, else what torch saved (see `read_pickle`).
+    """The content of a file: tensors by name from a `.safetensors`, else what torch saved (see `read_pickle`).
 
-    Raises UserError when the file is not there, is damaged, or holds code.
+    Raises UserError if the file does not exist, is damaged, or contains code.
     """
     path = locate(source)
     if path.suffix != ".safetensors":
@@ -66,34 +66,34 @@ def read_file(source: str | Path) -> Any:
 
 
 def read_pickle(path: Path, source: object, mmap: bool = False) -> Any:
-    """What `torch.save` wrote, tensors and plain values only; arrays, numbers of numpy and options beside them are
-    left out, as empty objects. `mmap` reads tensors when they are first looked at.
+    """What `torch.save` wrote: tensors and plain values only. NumPy arrays, NumPy numbers and options are replaced by
+    empty objects. `mmap` reads tensors when they are first used.
 
-    Raises UserError, which calls the file `source`, when it is damaged or holds code.
+    Raises UserError, which calls the file `source`, if it is damaged or contains code.
     """
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([(_Omitted, name) for name in OMITTED]):
-            # Of pickle protocols that torch does not write itself.
+            # About pickle protocols that torch itself does not write.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{source} is refused: it is damaged or asks for code, and only tensors and plain values are read"
+            f"{source} is refused: it is damaged or contains code; only tensors and plain values are read"
         ) from error
     except Exception as error:
-        # A file may ask torch for anything that tensors are made of, and so for any of its errors.
-        raise UserError(f"{source} is damaged, or not a file of tensors ({type(error).__name__})") from error
+        # A file can make torch build any part of a tensor, so any of torch's errors may occur.
+        raise UserError(f"{source} is damaged, or is not a file of tensors ({type(error).__name__})") from error
 
 
 def tensors_of(stored: Any, source: object) -> dict[str, Tensor]:
-    """The tensors by name in what a file holds, also below the keys of `WRAPPERS`, one in the other.
+    """The tensors by name in a file's content, also below the keys of `WRAPPERS`, which may be nested.
 
-    Prefixes that data parallelism and compilation leave in names are taken off. Raises UserError without tensors.
+    Prefixes added by data parallelism and compilation are removed. Raises UserError if there are no tensors.
     """
     for _ in range(MAX_WRAPPERS):
         named = stored if isinstance(stored, Mapping) else {}
         stored = next((named[key] for key in WRAPPERS if isinstance(named.get(key), Mapping)), named)
-    # Nested ones have no shape to be asked for.
+    # Nested tensors have no shape.
     tensors = {
         PARALLEL_PREFIXES.sub("", str(key)): value
         for key, value in stored.items()
@@ -114,12 +114,12 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def with_counters(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Stored tensors, and of the expected ones the batch norms' counters, which old files do not have."""
+    """Stored tensors, completed by the expected counters of batch norms, which old files lack."""
     return {key: value for key, value in expected.items() if key.endswith(COUNTER)} | dict(tensors)
 
 
 def check_fit(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raise UserError when stored tensors are another architecture's, saying how they differ."""
+    """Raise UserError if stored tensors belong to another architecture; the message says how they differ."""
     shared = expected.keys() & stored.keys()
     differing = {
         "missing": expected.keys() - stored.keys(),
@@ -135,19 +135,19 @@ def check_fit(expected: Mapping[str, Tensor], stored: Mapping[str, Tensor], path
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
-    """Raise UserError naming the tensors that hold NaN or infinity, or are no plain ones: complex, quantised, sparse,
+    """Raise UserError naming the tensors that hold NaN or infinity, or that are not plain: complex, quantised, sparse,
     or with fewer values than their shape says."""
     odd = [key for key, value in tensors.items() if not _is_plain(value)]
     if odd:
-        raise UserError(f"{source} holds tensors that are no plain real numbers: {truncate_list(odd, 8)}")
+        raise UserError(f"{source} holds tensors that are not plain real numbers: {truncate_list(odd, 8)}")
     wrong = [key for key, value in tensors.items() if not value.float().isfinite().all()]
     if wrong:
         raise UserError(f"{source} holds values that are not finite, in {truncate_list(wrong, 8)}")
 
 
 def _is_plain(value: Tensor) -> bool:
-    """Whether a tensor has each of its values, a real number, in memory."""
+    """Whether a tensor has all of its values in memory, as real numbers."""
     if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_complex():
         return False
-    # One value spread over a large shape would become as many.
+    # A single value expanded to a large shape would need the memory of that shape.
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()

@@ -1,4 +1,4 @@
-"""XFeat's network: local features, where they lie and how far they can be trusted (Potje et al., CVPR 2024)."""
+"""XFeat's network: local features, their positions and their reliability (Potje et al., CVPR 2024)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from dolglab.models.weights import check_fit, read_pickle, tensors_of
 
-# Pixels a side of a cell of the maps.
+# The side in pixels of a cell of the maps.
 CELL = 8
-# The layers of the released weights that the semi-dense matching alone uses.
+# The layers of the released weights that only semi-dense matching uses.
 UNUSED = "fine_matcher."
 
 
 class ConvLayer(nn.Module):
-    """A convolution that keeps the size but for its stride, batch norm without parameters, ReLU."""
+    """A convolution that keeps the size (except for its stride), batch norm without parameters, ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class ConvLayer(nn.Module):
 
 
 class XFeatNetwork(nn.Module):
-    """Grey images to maps of cells of 8 pixels; its parameters have the names of the released weights."""
+    """Computes maps with cells of 8 pixels from grey images; its parameters have the names of the released weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,11 +54,11 @@ class XFeatNetwork(nn.Module):
     def forward(
         self, grey: Float[Tensor, "b 1 h w"]
     ) -> tuple[Float[Tensor, "b 64 h8 w8"], Float[Tensor, "b 65 h8 w8"], Float[Tensor, "b 1 h8 w8"]]:
-        """Images of any range of values, whose sides are multiples of 32.
+        """Describe images with any range of values, whose sides are multiples of 32.
 
         Returns:
-            features, not normalised; for each cell the logits of its 64 pixels, row by row, of being a keypoint, and
-            of none being one; the logit of its features being reliable.
+            features, not normalised; for each cell the keypoint logits of its 64 pixels, row by row, and the logit of
+            no keypoint; the logit of the reliability of its features.
         """
         variance, mean = torch.var_mean(grey, (-2, -1), correction=0, keepdim=True)
         x = (grey - mean) / (variance + 1e-5).sqrt()
@@ -74,7 +74,7 @@ def _upsampled(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c h
 
 
 def read_xfeat(path: Path) -> XFeatNetwork:
-    """The network with the weights of a file, ready for inference. Raises UserError for a file that has others."""
+    """The network with the weights of a file, in eval mode. Raises UserError for a file with other tensors."""
     network = XFeatNetwork()
     tensors = tensors_of(read_pickle(path, path), path)
     own = {key: value for key, value in tensors.items() if not key.startswith(UNUSED)}

@@ -1,4 +1,4 @@
-"""A linear map that adapts the descriptors of one network to some photos, and the file that keeps it."""
+"""A linear map that adapts the descriptors of one network to a set of photos, and its file."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from dolglab.errors import UserError
 from dolglab.io import write_bytes
 from dolglab.retrieval.large_arrays import assemble, l2_normalized, read_chunks
 
-# Of the file: what its metadata hold.
+# The keys of the file's metadata.
 MODEL, CARD = "model", "card"
 
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """L2-normalised descriptors x of a network to W x + b, L2-normalised.
+    """Maps L2-normalised descriptors x of a network to W x + b, L2-normalised.
 
     Attributes:
-        weight: W, (d, D) float32, with d at most D: what is adapted is never slower to search.
+        weight: W, (d, D) float32, with d at most D: adapted descriptors are never slower to search.
         bias: b, (d,) float32.
-        model: fingerprint of the network whose descriptors it takes.
-        card: how it was learnt and what it brings, as JSON has it.
+        model: fingerprint of the network of the descriptors.
+        card: how it was learned and its gains, as plain JSON values.
     """
 
     weight: FloatArray
@@ -44,20 +44,20 @@ class Adapter:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of what it does, and to which network's descriptors."""
+        """A digest of the map and of the network's fingerprint."""
         digest = hashlib.blake2b(f"{self.model} {self.weight.shape}".encode(), digest_size=12)
         digest.update(np.ascontiguousarray(self.weight).tobytes())
         digest.update(self.bias.tobytes())
         return digest.hexdigest()
 
     def __call__(self, descriptors: FloatArray) -> FloatArray:
-        """(N, D) to (N, d), L2-normalised; a row of zeros stays zeros."""
+        """Adapt descriptors, (N, D) to (N, d), L2-normalised; a row of zeros stays zeros."""
         adapted = l2_normalized(descriptors @ self.weight.T + self.bias)
         adapted[~descriptors.any(axis=1)] = 0
         return adapted
 
     def summary(self) -> str:
-        """How it was learnt and what it brings, by its card; a card that says less is not this project's."""
+        """How it was learned and its gains, from its card; incomplete cards were not written by this project."""
         try:
             gains = [
                 f"{100 * self.card[which]['gain']:+.2f} points of mAP on held-out photos of {what}"
@@ -71,7 +71,7 @@ class Adapter:
         return f"{learnt}: {', '.join(gains)}"
 
     def check(self, model: str, dim: int) -> None:
-        """Raise UserError where it is not for descriptors of this length, of the network with this fingerprint."""
+        """Raise UserError unless it is for descriptors of this length from the network with this fingerprint."""
         if model != self.model:
             raise UserError(
                 f"the adapter was learnt for network {self.model}, and this is {model}: take that network, or learn "
@@ -80,7 +80,7 @@ class Adapter:
         self.check_dim(dim)
 
     def check_dim(self, dim: int) -> None:
-        """Raise UserError where it is not for descriptors of this length."""
+        """Raise UserError unless it is for descriptors of this length."""
         if dim != self.weight.shape[1]:
             raise UserError(
                 f"the adapter is for descriptors of {self.weight.shape[1]} values, and these have {dim}: learn another"
@@ -96,7 +96,7 @@ def write_adapter(path: Path, adapter: Adapter) -> Path:
 
 
 def read_adapter(path: Path) -> Adapter:
-    """What `write_adapter` wrote. Raises UserError where it is not there, is damaged, or is something else."""
+    """Read a file of `write_adapter`. Raises UserError if it is missing, damaged, or something else."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -116,12 +116,12 @@ def read_adapter(path: Path) -> Adapter:
 
 
 class ApplyAdapter:
-    """A step of post-processing: descriptors through an adapter.
+    """A step of post-processing that applies an adapter to descriptors.
 
     Args:
-        path: the file that `dolglab library adapt` wrote, a library's `adapter.safetensors`.
+        path: the file written by `dolglab library adapt`, `adapter.safetensors` in a library.
 
-    Raises UserError as `read_adapter`, and without a path.
+    Raises UserError like `read_adapter`, and without a path.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
@@ -132,7 +132,7 @@ class ApplyAdapter:
     def __call__(
         self, gallery: FloatArray, queries: FloatArray, available: BoolArray | None = None
     ) -> tuple[FloatArray, FloatArray]:
-        """Gallery (N, D) and queries (Q, D) to (N, d) and (Q, d). Raises UserError on descriptors of another length."""
+        """Adapt gallery, (N, D), and queries, (Q, D). Raises UserError for descriptors of another length."""
         self.adapter.check_dim(gallery.shape[1])
         adapted = assemble(len(gallery), self.adapter.dim, map(self.adapter, read_chunks(gallery)))
         return adapted, self.adapter(queries)

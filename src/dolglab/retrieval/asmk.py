@@ -23,29 +23,29 @@ BITS = 32
 class ASMK:
     """Scores images by their local features, aggregated per visual word.
 
-    A descriptor's residual from its nearest word is summed over the image and binarised; two images score
-    sum over common words of u^alpha where u reaches the threshold, over the square root of both numbers of words, with
-    u = 1 - 2 hamming / bits. The definitions are the package asmk's (Tolias et al., ECCV 2020): no idf weights, one
-    word a gallery descriptor, several a query descriptor.
+    The residuals of descriptors to their nearest word are summed over the image and binarised. The score of two images
+    is the sum, over common words whose similarity u = 1 - 2 hamming / bits reaches the threshold, of u^alpha, divided
+    by the square root of the product of their numbers of words. The definitions are those of the package asmk (Tolias
+    et al., ECCV 2020): no idf weights, one word per gallery descriptor, several per query descriptor.
 
     Args:
-        words: size of the codebook; None for a power of two up to 65,536 with at least 40 descriptors a word.
-        dim: descriptors of more dimensions are reduced to as many by PCA; None for never. For binary codes what
-            descriptors have is rounded down to a multiple of 32.
-        assignments: nearest words of a query descriptor.
+        words: size of the codebook; None for a power of two up to 65,536 with at least 40 descriptors per word.
+        dim: number of dimensions after PCA, if descriptors have more; None for no PCA. For binary codes the number of
+            dimensions is rounded down to a multiple of 32.
+        assignments: number of nearest words of a query descriptor.
         alpha: exponent of the selectivity function.
-        threshold: least similarity that counts, in [0, 1).
-        iterations: of k-means.
-        training_features: descriptors that PCA and k-means learn from; so many are held in memory.
-        seed: of the sample and of k-means.
-        codebook: a file that `save` wrote, instead of learning one.
-        binary: compare signs (ASMK*), not vectors.
+        threshold: smallest similarity that counts, in [0, 1).
+        iterations: iterations of k-means.
+        training_features: number of descriptors for PCA and k-means, which are held in memory.
+        seed: seed of the sample and of k-means.
+        codebook: a file written by `save`, to use instead of learning a codebook.
+        binary: compare signs (ASMK*) instead of vectors.
 
-    `learned` is the codebook, None until there is one.
+    `learned` is the codebook, or None.
 
     Raises:
-        UserError: a setting out of its range, the package missing, a codebook file that is missing, damaged or of
-            another size than asked for.
+        UserError: for a setting out of range, a missing package, and a codebook file that is missing, damaged or of
+            another size than requested.
     """
 
     words: int | None = None
@@ -71,14 +71,14 @@ class ASMK:
 
     @property
     def learned_on(self) -> tuple[str, str] | None:
-        """Name and digest of the set that the codebook was learned on; None before there is one."""
+        """Name and digest of the set that the codebook was learned on; None without a codebook."""
         return None if self.learned is None else (self.learned.origin.name, self.learned.origin.digest)
 
     def learn(self, features: Iterable[NDArray[np.floating]], name: str, digest: str) -> None:
-        """Learn PCA and codebook from the local descriptors of another set's images, an (n, D) array an image.
+        """Learn PCA and codebook from the local descriptors of another set's images, one (n, D) array per image.
 
-        Raises UserError for too few descriptors, of several lengths, of a length that gives no binary codes, or not
-        finite.
+        Raises UserError for descriptors that are too few, not finite, of several lengths, or of a length that does not
+        allow binary codes.
         """
         checked = (_finite(rows, f"image {i} of {name}") for i, rows in enumerate(features))
         rows = sample(checked, self.training_features, self.seed)
@@ -87,16 +87,16 @@ class ASMK:
         self._inverted_file = None
 
     def save(self, path: str | Path) -> Path:
-        """Write PCA, codebook and what they were learned on as safetensors, for `codebook=FILE`."""
+        """Write PCA, codebook and their origin as safetensors, for `codebook=FILE`."""
         return self._codebook().save(path)
 
     def build(
         self, images: Iterable[tuple[int, NDArray[np.floating]]], features_at_once: int = FEATURES_AT_ONCE
     ) -> None:
-        """Make the inverted file of a gallery: positions, each once, and (n, D) local descriptors, n may be 0.
+        """Build the inverted file of a gallery from pairs of a position and its (n, D) local descriptors; n may be 0.
 
-        Images are taken as they come; while the lists are sorted, memory is 2.2 times the inverted file.
-        Raises UserError for descriptors of another length than the codebook's, or not finite.
+        Images are read one after another; while lists are sorted, memory is 2.2 times the inverted file.
+        Raises UserError for descriptors of another length than the codebook's, and for values that are not finite.
         """
         codebook = self._codebook()
         positions = array("q")
@@ -115,13 +115,13 @@ class ASMK:
 
     @property
     def bytes_per_image(self) -> float:
-        """Mean cost of a gallery image in the inverted file, in bytes; PCA and codebook are not in it."""
+        """Mean size of a gallery image in the inverted file, in bytes, without PCA and codebook."""
         return self._built().nbytes / max(1, self._images)
 
     def search(self, features: NDArray[np.floating]) -> tuple[IntArray, FloatArray]:
-        """Gallery positions with a score above 0, best first, and their scores; equal ones in gallery order.
+        """Gallery positions with a score above 0, best first, and their scores; ties are in gallery order.
 
-        `features` are a query's local descriptors, (n, D). Raises UserError as `build`.
+        `features` are a query's local descriptors, (n, D). Raises UserError like `build`.
         """
         inverted_file = self._built()
         rows = self._reduced(features, "the query")
@@ -134,7 +134,7 @@ class ASMK:
         return positions, scores[positions]
 
     def rank(self, features: NDArray[np.floating], count: int) -> tuple[IntArray, FloatArray]:
-        """All of `count` gallery positions, best first, and their scores; those without one follow in gallery order."""
+        """All `count` gallery positions, best first, and their scores; those without a score are last."""
         found, scores = self.search(features)
         others = np.ones(count, np.bool_)
         others[found] = False
@@ -144,7 +144,7 @@ class ASMK:
         )
 
     def config(self) -> dict[str, object]:
-        """What it is, for a result card; words, dimensions and origin once there is a codebook."""
+        """The description for result cards; words, dimensions and origin only if there is a codebook."""
         settings = ("words", "dim", "assignments", "alpha", "threshold", "binary")
         about: dict[str, object] = {"aggregate": "asmk", **{name: getattr(self, name) for name in settings}}
         if self.learned is not None:
@@ -210,7 +210,7 @@ class ASMK:
 
 
 def reduced_dim(given: int, dim: int | None, binary: bool) -> int:
-    """Dimensions after PCA of descriptors that have `given`. Raises UserError where that makes no binary codes.
+    """The number of dimensions after PCA, from `given`. Raises UserError if it does not allow binary codes.
 
     >>> reduced_dim(1000, dim=None, binary=False), reduced_dim(1000, dim=2000, binary=True)
     (1000, 992)

@@ -1,4 +1,4 @@
-"""Inner products of queries with the rows of a gallery: exact ones, and quick ones with a bound of their error."""
+"""Inner products of queries with the rows of a gallery: exact, or quick with a bound on the error."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     import torch
 
 Floating = TypeVar("Floating", bound=np.floating)
-# Gallery values in work at a time: 2 MB stay near a processor core.
+# Gallery values that are processed at a time: 2 MB fit into the cache of a core.
 VALUES_AT_ONCE = 2**18
-# Values that float32 adds up in one go: the error grows with them, the time with the number of sums. Where every score
-# is compared with those of labelled images a small error saves more; where only the best are looked for, few sums do.
+# Values per sum in float32: the error grows with this number, the time with the number of sums. A small error pays off
+# if every score is compared with those of labelled images, few sums if only the best answers are needed.
 BLOCK, BLOCK_OF_HEADS = 64, 512
 
 
 @dataclass(frozen=True)
 class Queries:
-    """Queries as `InnerProducts` takes them.
+    """Queries in the form that `InnerProducts` needs.
 
     Attributes:
         exact: (Q, D) on the grid of `round_to_grid`.
-        blocks: (B, Q, S) the same in float32, cut into blocks of one size, the last one filled up with zeros.
+        blocks: (B, Q, S) the same in float32, divided into blocks of equal size, the last one padded with zeros.
         norms: (Q,) lengths.
     """
 
@@ -42,9 +42,9 @@ class Queries:
 
     @classmethod
     def of(cls, descriptors: FloatArray, block: int = BLOCK) -> Queries:
-        """Those of descriptors, (Q, D), in blocks of that size at most. Raises UserError for NaN or infinite values."""
+        """Prepare descriptors, (Q, D), in blocks of at most this size. Raises UserError for NaN or infinite values."""
         if not np.isfinite(descriptors).all():
-            raise UserError("a query descriptor is not finite: the network gave NaN or infinity")
+            raise UserError("a query descriptor is not finite: the network returned NaN or infinity")
         exact = round_to_grid(descriptors.astype(np.float64))
         count, dim = exact.shape
         blocks = max(1, math.ceil(dim / block))
@@ -60,17 +60,17 @@ class Queries:
 
 
 class InnerProducts:
-    """Inner products with the rows of a gallery, without rounding until they are made float32.
+    """Inner products with the rows of a gallery, without rounding before the conversion to float32.
 
-    A BLAS adds in an order that depends on where a row stands and on the number of threads (of MKL's AVX2 kernels, two
-    equal columns of one product differ), so that equal descriptors would not tie. Here values are first put on a grid
-    (`round_to_grid`), where float64 holds every sum of products and any order of adding gives the same: scores depend
-    on the two descriptors, and on nothing else.
+    The order of additions in a BLAS depends on the position of a row and on the number of threads (with MKL's AVX2
+    kernels, two equal columns of one product can differ), so equal descriptors would not tie. Here values are first
+    rounded to a grid (`round_to_grid`), on which float64 represents every sum of products exactly, in any order: scores
+    depend on the two descriptors only.
 
-    Several threads may ask at once. A gallery row with NaN or infinity raises UserError.
+    It can be used from several threads. A gallery row with NaN or infinity raises UserError.
 
     Args:
-        gallery: (N, D), any floating type; of a memory-mapped file, pages are held for as long as they are read.
+        gallery: (N, D), any floating type; pages of a memory-mapped file are released after reading.
         values_at_once: gallery values that are read together.
     """
 
@@ -107,9 +107,9 @@ class InnerProducts:
     def quick(
         self, queries: Queries, positions: IntArray
     ) -> tuple[Float32[np.ndarray, "q n"], Float64[np.ndarray, " q"]]:
-        """Products in float32, and for each query how far they are from the exact ones at most.
+        """Products in float32, and for each query the largest possible distance from the exact ones.
 
-        Where float32 may overflow, or torch may round to less than it, they are the exact ones, and the error is 0.
+        If float32 might overflow, or torch might use a lower precision, the products are exact and the error is 0.
         """
         import torch
 
@@ -130,13 +130,13 @@ class InnerProducts:
             else:
                 torch.sum(torch.bmm(blocks, rows.unflatten(1, (count, size)).permute(1, 2, 0)), 0, out=found)
         error = quick_error(queries.norms, float(longest), dim, size)
-        # NaN and infinity are no bound either.
+        # NaN and infinity are not valid bounds.
         if not (error < 2.0**40).all():
             return self.exact(queries, positions), np.zeros_like(error)
         return products.numpy(), error
 
     def _read(self, positions: IntArray, buffer: NDArray[Floating]) -> NDArray[Floating]:
-        """The gallery's rows at these positions in the first rows of the buffer."""
+        """Copy the gallery's rows at these positions to the first rows of the buffer."""
         rows = buffer[: len(positions)]
         with np.errstate(over="ignore"):
             rows[:] = take_rows(self.gallery, positions)
@@ -146,27 +146,28 @@ class InnerProducts:
 
 
 def quick_error(norms: Float64[np.ndarray, " q"], longest: float, dim: int, size: int) -> Float64[np.ndarray, " q"]:
-    """How far `InnerProducts.quick`, in blocks of a size, is from `InnerProducts.exact` at most, however a BLAS adds.
+    """The largest difference between `InnerProducts.quick`, with this block size, and `InnerProducts.exact`.
 
-    With u = 2^-24 and lengths |q| and |g|, to which by Cauchy and Schwarz every sum of |q_i g_i| is at most |q||g|:
+    It holds for any order of additions. With u = 2^-24 and lengths |q| and |g|, every sum of |q_i g_i| is at most
+    |q||g| (Cauchy and Schwarz), and:
 
-    - A value that passes through n roundings is off by n u and a little (Higham, Accuracy and Stability of Numerical
-      Algorithms, 2002, section 3.1): the product of a block in any order, fused or not, through its size, the sum of
-      the blocks through one fewer than there are.
-    - Rounding the query to float32, a float64 row likewise, and the exact product in the end: one u each.
-    - The grid, on which the row is in the exact product alone: its step is at most 3 * 2^-27 |g|, so each value moves
-      by up to 3/16 u |g|, and the row by sqrt(D) as much.
+    - n roundings change a value by n u and a little more (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
+      section 3.1). The product of a block has as many roundings as values, in any order, fused or not; the sum of the
+      blocks has one fewer than there are blocks.
+    - Rounding the query and a float64 row to float32, and rounding the exact product: one u each.
+    - The grid, which is used for the row in the exact product only: its step is at most 3 * 2^-27 |g|, so each value
+      moves by up to 3/16 u |g|, and the row by sqrt(D) times as much.
 
-    2^-40 beside each length is far more than is lost where values, products and squares are too small for a normal
-    float32, flushed to zero or not; the rest of what is added is for terms of second order and for `longest`, a length
-    that was computed in float32.
+    2^-40 for each length is far more than the loss from values, products and squares that are too small for a normal
+    float32, flushed to zero or not. The rest of the sum covers terms of second order and `longest`, a length that was
+    computed in float32.
     """
     roundings = size + math.ceil(dim / size) + 3 + 3 / 16 * math.sqrt(dim)
     return 2.0**-24 * 1.01 * roundings * (norms + 2.0**-40) * ((1 + dim * 2.0**-24) * longest + 2.0**-40)
 
 
 def _full_float32() -> bool:
-    """Whether torch multiplies float32 as it is: it can be told to round it to bfloat16 or TF32 before."""
+    """Whether torch multiplies in full float32: it can be configured to round to bfloat16 or TF32 first."""
     import torch
 
     matmul = getattr(torch.backends.mkldnn, "matmul", None)
@@ -176,25 +177,25 @@ def _full_float32() -> bool:
 
 
 def _finite(products: torch.Tensor) -> NDArray[np.float32]:
-    # One value that is not finite leaves no finite product, and no finite sum.
+    # A value that is not finite makes every product and sum not finite.
     if not products.sum().isfinite():
-        raise UserError("a gallery descriptor is not finite: the network gave NaN or infinity")
+        raise UserError("a gallery descriptor is not finite: the network returned NaN or infinity")
     return products.numpy()
 
 
 def round_to_grid(rows: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n d"]:
-    """Round rows, in place, so that no sum of products of two of them rounds.
+    """Round rows, in place, so that sums of products of two rows are exact in float64.
 
-    Each becomes multiples of a power of two, its own step, of which its length is less than 2^27 / 1.5: so the products
-    of two rows are multiples of both steps, and by Cauchy and Schwarz no sum of them exceeds 2^53. Of an L2-normalised
-    row the step is 2^-26, and a cosine moves by less than in a product in float32.
+    Each row becomes multiples of its own step, a power of two; the row's length is less than 2^27 / 1.5 steps. Products
+    of two rows are then multiples of the product of their steps and, by Cauchy and Schwarz, no sum exceeds 2^53 of
+    them. For an L2-normalised row the step is 2^-26, and a cosine changes by less than in a float32 product.
     """
     import torch
 
     values = torch.from_numpy(rows)
-    # The factor keeps lengths of 1, give or take a rounding, away from where the step doubles.
+    # The factor keeps lengths of about 1 away from the values at which the step doubles.
     exponents = np.frexp(1.5 * torch.linalg.vector_norm(values, dim=1).numpy())[1]
-    # A float64 has 53 bits: beside this number there is no room for what is finer than the step.
+    # A float64 has 53 bits: adding this number rounds away everything finer than the step.
     ballast = torch.from_numpy(np.ldexp(1.5, exponents + 25))[:, None]
     values.add_(ballast).sub_(ballast)
     return rows

@@ -1,4 +1,4 @@
-"""Tables of descriptors that may be larger than memory: read by chunks, mapped from files, put together anew."""
+"""Tables of descriptors that may be larger than memory: read in chunks, memory-mapped, and assembled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dolglab.contracts import FloatArray, IntArray
 from dolglab.errors import UserError
 
-# Bytes of a table up to which it is held in memory, and bytes of it that are worked on at a time.
+# Tables up to this size in bytes are kept in memory; and the bytes that are processed at a time.
 IN_MEMORY, CHUNK_BYTES = 4 * 2**30, 32 * 2**20
 
 
@@ -29,7 +29,7 @@ def row_chunks(rows: int, dim: int, chunk_bytes: int = CHUNK_BYTES) -> Iterator[
 
 
 def read_chunks(table: FloatArray) -> Iterator[FloatArray]:
-    """The rows chunk by chunk; of a read-only memory map, no pages are held for longer than their chunk."""
+    """The rows chunk by chunk; pages of a read-only memory map are released after their chunk."""
     mapping = memory_map_of(table)
     for rows in row_chunks(*table.shape):
         yield table[rows]
@@ -38,10 +38,10 @@ def read_chunks(table: FloatArray) -> Iterator[FloatArray]:
 
 
 def assemble(rows: int, dim: int, chunks: Iterable[NDArray[np.floating]], in_memory: int = IN_MEMORY) -> FloatArray:
-    """Consecutive chunks put together to (rows, dim) float32.
+    """Assemble consecutive chunks to (rows, dim) float32.
 
-    In memory or, beyond `in_memory` bytes, mapped read-only from a temporary file that goes with the array.
-    Raises UserError when there is no room for the file.
+    In memory or, beyond `in_memory` bytes, memory-mapped (read-only) from a temporary file that is deleted with the
+    array. Raises UserError if there is no space for the file.
     """
     size = rows * dim * 4
     if size <= in_memory:
@@ -65,7 +65,7 @@ def assemble(rows: int, dim: int, chunks: Iterable[NDArray[np.floating]], in_mem
 
 
 def l2_normalized(rows: NDArray[np.floating]) -> FloatArray:
-    """Rows of length one, (N, D) float32; a row of zeros stays as it is.
+    """Rows scaled to length one, (N, D) float32; a row of zeros is not changed.
 
     >>> l2_normalized(np.array([[3.0, 4.0], [0.0, 0.0]]))
     array([[0.6, 0.8],
@@ -76,17 +76,17 @@ def l2_normalized(rows: NDArray[np.floating]) -> FloatArray:
 
 
 def take_rows(table: NDArray[np.floating], positions: IntArray) -> NDArray[np.floating]:
-    """The rows at these positions, (n, D): without a copy where the positions are consecutive."""
+    """The rows at these positions, (n, D), without a copy if the positions are consecutive."""
     if len(positions) and (np.diff(positions) == 1).all():
         return table[positions[0] : positions[0] + len(positions)]
     return table[positions]
 
 
 def memory_map_of(array: NDArray[np.generic]) -> mmap.mmap | None:
-    """The memory map that an array is a part of, if its pages can be let go of and read again."""
+    """The memory map that contains an array, if its pages can be released and read again."""
     base, mode = array, "c"
     while isinstance(base, np.ndarray):
         mode = base.mode if isinstance(base, np.memmap) else mode
         base = base.base
-    # Of a copy on write ("c"), changed pages are nowhere else.
+    # The changed pages of a copy-on-write map ("c") exist nowhere else.
     return base if isinstance(base, mmap.mmap) and mode != "c" and hasattr(base, "madvise") else None

@@ -1,4 +1,4 @@
-"""The torchmetrics mAP: descriptors that arrive in any order, from any number of processes, ranked and measured."""
+"""The mAP as a torchmetrics metric: ranks and measures descriptors that arrive in any order from several processes."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from dolglab.retrieval.index import FlatIndex, Index
 from dolglab.retrieval.large_arrays import take_rows
 from dolglab.retrieval.ranking import gallery_ranking
 
-# Some images' positions and their descriptors; or, which ends what a process has, the positions it skipped.
+# Positions of images and their descriptors; or, as a process's last part, the positions that it skipped.
 Part = tuple[NDArray[np.int64], NDArray[np.float32]] | NDArray[np.int64]
 
 
 class RetrievalMetric(Metric):
     """Collects a benchmark's descriptors, ranks its gallery and measures the ranking.
 
-    Positions are those of the benchmark's images: the first `num_gallery` are the gallery, `queries` are the
-    positions of the queries. A position that comes again (a sampler's padding) counts once.
+    Positions are those of the benchmark's images: the first `num_gallery` are the gallery, `queries` are the positions
+    of the queries. A repeated position (from a sampler's padding) counts once.
 
     Args:
-        measure: what a ranking is worth.
+        measure: computes the figures of a ranking.
         ground_truth: positives and junk of every query.
         num_gallery: images in the gallery.
         queries: (Q,) positions of the query images.
         dim: length of the descriptors.
-        index: makes the gallery's index; an exact one is not built, since `exact_ranking` needs none.
-        difficulties: those that `compute` gives figures for.
-        top: how many of each query's answers are kept; by default as many as the measure looks at.
-        batches_per_message: updates that become one message between processes.
+        index: constructor of the gallery's index; an exact one is not built, because `exact_ranking` does not need it.
+        difficulties: the difficulties for which `compute` returns figures.
+        top: number of answers per query that are kept; by default as many as the measure uses.
+        batches_per_message: number of updates per message between processes.
 
-    The first of several processes ranks, and all have the result. `compute()` gives the measure's figures by
-    difficulty, and leaves the ranking in `ranked` and all figures in `figures`. It lets go of the descriptors: after it
-    comes `reset()`. A skipped positive counts as not found, and a skipped query finds nothing; a skipped negative no
-    longer stands above a positive.
+    The first of several processes ranks, and all get the result. `compute()` returns the measure's figures by
+    difficulty, and stores the ranking in `ranked` and all figures in `figures`. It releases the descriptors, so
+    `reset()` must follow. A skipped positive counts as not found, a skipped query has no answers, and a skipped
+    negative is absent from the ranking.
     """
 
     full_state_update = False
@@ -69,7 +69,7 @@ class RetrievalMetric(Metric):
         batches_per_message: int = 256,
         **kwargs: Any,
     ) -> None:
-        # torchmetrics would give every process all descriptors, twice.
+        # torchmetrics would send all descriptors to every process, twice.
         super().__init__(sync_on_compute=False, **kwargs)
         self.measure = measure
         self.ground_truth = ground_truth
@@ -88,7 +88,7 @@ class RetrievalMetric(Metric):
 
     @classmethod
     def of(cls, benchmark: Benchmark, dim: int, index: Callable[[], Index] = FlatIndex) -> RetrievalMetric:
-        """The metric of a benchmark, by its own measure."""
+        """The metric of a benchmark, with its own measure."""
         return RetrievalMetric(
             benchmark.measure,
             benchmark.ground_truth,
@@ -101,26 +101,26 @@ class RetrievalMetric(Metric):
 
     @property
     def ranks(self) -> NDArray[np.int64]:
-        """The first answers that `compute` found, (Q, top), -1 where there is no further image."""
+        """The first answers found by `compute`, (Q, top); -1 if there are no more images."""
         return np.empty((0, 0), np.int64) if self.ranked is None else self.ranked.top_k
 
     def compute(self) -> Evaluation:
-        """Rank the gallery for each query and measure it. Raises UserError when images are missing."""
+        """Rank the gallery for each query and measure the ranking. Raises UserError if images are missing."""
         self.ranked = self._rank_in_first_process()
         self.figures = self.measure.figures(self.ground_truth, dict.fromkeys(self.difficulties, self.ranked))
         return self.figures.evaluation
 
     def update(self, descriptors: Float[Tensor, "b d"], positions: Int[Tensor, " b"]) -> None:
-        """Take a batch of descriptors and their positions in the benchmark's image list."""
+        """Add a batch of descriptors and their positions in the benchmark's list of images."""
         self.descriptors.append(descriptors.detach().float().cpu())
         self.positions.append(positions.cpu())
 
     def skip(self, positions: Int[Tensor, " b"]) -> None:
-        """Take note of images that could not be read."""
+        """Record images that could not be read."""
         self.skipped.append(positions.cpu())
 
     def _rank_in_first_process(self) -> Ranked:
-        """The ranking of every query, in all processes; of one that could not be read nothing is found."""
+        """The ranking of every query, in all processes; a query that could not be read has no answers."""
         outcome: list[Ranked | UserError | None] = [None]
         if distributed() and dist.get_rank():
             for part in self._own_parts():
@@ -145,11 +145,11 @@ class RetrievalMetric(Metric):
         return gallery_ranking(gallery, queries, wanted, self.top, gallery_available, query_available, self.index())
 
     def _collect(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """All processes' descriptors by position, (images, D), and which there are; called in the first of them."""
+        """All processes' descriptors by position, (images, D), and which are available; called in the first process."""
         size = max(self.num_gallery, int(self.queries.max()) + 1)
         table = np.zeros((size, self.dim), np.float32)
         available, skipped = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
-        # Everything sent is received before anything is refused, or the others would wait.
+        # Everything is received before an error is raised, because the other processes would wait.
         for part in self._parts():
             if isinstance(part, tuple):
                 table[part[0]], available[part[0]] = part[1], True
@@ -173,7 +173,7 @@ class RetrievalMetric(Metric):
                 yield box[0]
 
     def _own_parts(self) -> Iterator[Part]:
-        """What this process took, which it lets go of: descriptors, and at the end the images it skipped."""
+        """This process's parts, which are released: descriptors, and finally the images that it skipped."""
         while self.positions:
             count = min(self.batches_per_message, len(self.positions))
             yield _pop_last(self.positions, count), _pop_last(self.descriptors, count)
@@ -191,7 +191,7 @@ class RevisitedMAP(RetrievalMetric):
 
 
 def _pop_last(parts: list[Tensor], count: int) -> NDArray[Any]:
-    """The last `count` parts as one, taken off the list."""
+    """Remove the last `count` parts from the list, and concatenate them."""
     joined = torch.cat(parts[-count:]).numpy()
     del parts[-count:]
     return joined

@@ -1,4 +1,4 @@
-"""From the features of a benchmark's images to its figures: post-process, rank, re-rank, measure."""
+"""Compute a benchmark's figures from the features of its images: post-process, rank, re-rank, measure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from dolglab.retrieval.index import FlatIndex, Index, recall
 from dolglab.retrieval.ranking import exact_ranking, gallery_ranking, listed_ranking, reranked
 from dolglab.retrieval.whitening import Whitening
 
-# How many of a query's answers a `Ranking` keeps, for pictures and files.
+# The number of answers per query that a `Ranking` keeps, for pictures and files.
 ANSWERS = 100
 RECALLS = (10, 100)
 ORACLE = "oracle shortlist: junk was taken out with the ground truth before re-ranking"
@@ -40,23 +40,23 @@ APPROXIMATE = "approximate index: what it does not find counts as missed, a lowe
 
 @runtime_checkable
 class PostProcessing(Protocol):
-    """Descriptors to other descriptors: gallery (N, D), queries (Q, D), and which of the gallery's there are, (N,)."""
+    """Changes descriptors: gallery (N, D), queries (Q, D), and which gallery images are available, (N,)."""
 
     def __call__(
         self, gallery: NDArray[np.float32], queries: NDArray[np.float32], available: NDArray[np.bool_] | None = None, /
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 
     def config(self) -> dict[str, object]:
-        """What a result card says of it."""
+        """The description for result cards."""
         ...
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Rankings of a gallery, and what a re-ranker may want of it.
+    """Rankings of a gallery, and the data that a re-ranker may need.
 
-    `gallery` (N, D) and `queries` (Q, D) are descriptors as they were ranked; of rankings by local features there are
-    none. `bytes` is what a gallery image takes, `seconds` what a query took, `stages` what a result card says.
+    `gallery` (N, D) and `queries` (Q, D) are the ranked descriptors; rankings by local features have none. `bytes` is
+    the size of a gallery image, `seconds` the time of a query, `stages` the description for result cards.
     """
 
     ranked: Ranked
@@ -70,16 +70,16 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class RetrievalPipeline:
-    """What happens between the features of images and figures; one process does all of it.
+    """Computes figures from the features of images, in one process.
 
     Args:
-        index: makes the gallery's index; an approximate one gives a lower bound of the figures.
-        post: what is done to the descriptors before, in this order.
-        rerank: orders each query's first answers anew.
-        aggregate: ranks by aggregated local features, instead of by descriptors.
-        oracle: a re-ranker gets the first answers that are not junk by the ground truth, as published tables have it.
+        index: constructor of the gallery's index; an approximate one gives a lower bound of the figures.
+        post: steps of post-processing of descriptors, in this order.
+        rerank: reorders each query's first answers.
+        aggregate: ranks by aggregated local features instead of by descriptors.
+        oracle: remove junk from the re-ranker's shortlist by the ground truth, as published tables do.
 
-    Raises UserError for parts that do not go together.
+    Raises UserError for parts that cannot be combined.
     """
 
     index: Callable[[], Index] = FlatIndex
@@ -90,31 +90,31 @@ class RetrievalPipeline:
 
     def __post_init__(self) -> None:
         if self.oracle and self.rerank is None:
-            raise UserError("oracle=true is about a re-ranker's answers: give rerank=NAME too")
+            raise UserError("oracle=true needs a re-ranker: set rerank=NAME too")
         if self.aggregate is None:
             return
         if self.post or not self.index().exact:
-            raise UserError("aggregate=asmk ranks by local features: post=... and index=... are about descriptors")
+            raise UserError("aggregate=asmk ranks by local features: post=... and index=... need descriptors")
         if self.rerank is not None and not self.rerank.local:
-            raise UserError("aggregate=asmk has no descriptors to re-rank with: take rerank=spatial, or none")
+            raise UserError("aggregate=asmk has no descriptors to re-rank with: use rerank=spatial, or none")
 
     @property
     def local(self) -> bool:
-        """Whether it asks for local features."""
+        """Whether it needs local features."""
         return self.aggregate is not None or (self.rerank is not None and self.rerank.local)
 
     @property
     def whitenings(self) -> list[Whitening]:
-        """The steps that whiten."""
+        """The whitening steps."""
         return [step for step in self.post.values() if isinstance(step, Whitening)]
 
     @property
     def adapters(self) -> list[ApplyAdapter]:
-        """The steps that go on the descriptors of one network alone."""
+        """The steps that are only for the descriptors of one network."""
         return [step for step in self.post.values() if isinstance(step, ApplyAdapter)]
 
     def save(self, folder: Path) -> None:
-        """Keep whitening matrices and codebook, learned or given, as `NAME.safetensors` for other evaluations."""
+        """Write whitening matrices and codebook, learned or given, as `NAME.safetensors` for other evaluations."""
         for name, step in self.post.items():
             if isinstance(step, Whitening):
                 step.save(folder / f"{name}.safetensors")
@@ -128,7 +128,7 @@ class RetrievalPipeline:
         return self._rank_by_local_features(self.aggregate, found, benchmark)
 
     def shortlisted(self, result: SearchResult, benchmark: Benchmark) -> NDArray[np.int64]:
-        """Positions of all images whose local features the re-ranker will ask for: queries, and their first answers."""
+        """Positions of all images whose local features the re-ranker needs: queries, and their first answers."""
         assert self.rerank is not None
         answers = [
             result.ranked.top_k[query, _shortlist_ranks(result.ranked, query, benchmark, self.rerank.depth, difficulty)]
@@ -148,10 +148,10 @@ class RetrievalPipeline:
         """Re-rank, and measure by the benchmark's own measure.
 
         Args:
-            result: of `search`.
-            found: what it searched.
-            local: local features of the images that `shortlisted` named.
-            seconds: what has been spent so far.
+            result: the result of `search`.
+            found: the features that were searched.
+            local: local features of the images named by `shortlisted`.
+            seconds: the time spent so far.
         """
         start = time.perf_counter()
         rankings = self._rerank(result, benchmark, local)
@@ -162,7 +162,7 @@ class RetrievalPipeline:
         costs = {"query_seconds": query_seconds, "image_bytes": result.bytes + extra.bytes}
         if result.gallery.size:
             costs["dimensions"] = float(result.gallery.shape[1])
-        # Of rankings by local features, those for the shortlist are the same ones.
+        # Rankings by local features already have those of the shortlist.
         if image_seconds := found.seconds + (0 if self.aggregate else extra.seconds):
             costs["image_seconds"] = image_seconds
         stages = {**found.stages, **result.stages}
@@ -206,7 +206,7 @@ class RetrievalPipeline:
         nothing = [np.empty(0, np.int64)] * int(query_available.sum())
         exact = exact_ranking(gallery, queries[query_available], nothing, max(RECALLS), available).top_k
         top_k = ranked.top_k[query_available]
-        # What a card says of an approximate index: settings, and the share of the nearest images that it finds.
+        # For cards about an approximate index: settings, and its recall of the nearest images.
         recalls = {f"recall@{k}": recall(top_k, exact, k) for k in RECALLS if k <= top_k.shape[1]}
         stages["index"] = {"kind": index.kind, **index.settings, "depth": index.depth, **recalls}
         return SearchResult(ranked, index.bytes_per_vector, seconds, gallery, queries, stages, (APPROXIMATE,))
@@ -233,7 +233,7 @@ class RetrievalPipeline:
     def _rerank(
         self, result: SearchResult, benchmark: Benchmark, local: ExtractedFeatures | None
     ) -> dict[Difficulty, Ranked]:
-        """The rankings at each difficulty, which differ for an oracle's shortlist alone."""
+        """The rankings at each difficulty, which differ only with an oracle shortlist."""
         if self.rerank is None:
             return dict.fromkeys(benchmark.difficulties, result.ranked)
         features = local.features if local else no_features
@@ -242,14 +242,14 @@ class RetrievalPipeline:
         return {d: rerank(result, benchmark, self.rerank, features, d) for d in benchmark.difficulties}
 
     def _top_n(self, benchmark: Benchmark) -> int:
-        """How many first answers of each query must be known one by one."""
+        """The number of first answers of each query that must be kept."""
         depth = self.rerank.depth if self.rerank else 0
         if self.oracle:
             depth += max(map(len, ground_truth_ids_of(benchmark.ground_truth)), default=0)
         return min(benchmark.num_gallery, max(ANSWERS, benchmark.measure.depth, depth))
 
     def _learned_here(self, benchmark: Benchmark) -> list[str]:
-        """A note for each part that was learned on the very set it is tested on."""
+        """A note for each part that was learned on the tested set."""
         parts = [("whitening", step.learned_on) for step in self.whitenings]
         if self.aggregate is not None:
             parts.append(("codebook", self.aggregate.learned_on))
@@ -263,7 +263,7 @@ def rerank(
     local: Callable[[int], LocalFeatures] = no_features,
     difficulty: Difficulty | None = None,
 ) -> Ranked:
-    """The rankings with their first answers in a new order; of an oracle's shortlist, those for one difficulty."""
+    """The rankings with their first answers reordered; with an oracle shortlist, those for one difficulty."""
     orders = {}
     described = len(result.gallery) > 0
     for query, image in enumerate(benchmark.queries.tolist()):
@@ -279,7 +279,7 @@ def rerank(
             descriptors=np.asarray(result.gallery[positions]) if described else np.empty((len(at), 0), np.float32),
             local=local,
         )
-        # Ignored images keep their ranks, so that they count for nothing as before.
+        # Ignored images keep their ranks, so that they are still ignored.
         order = np.arange(at[-1] + 1)
         order[at] = at[reranker(shortlist)]
         orders[query] = order

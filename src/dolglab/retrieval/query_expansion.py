@@ -1,4 +1,4 @@
-"""Descriptors drawn towards their neighbours: queries (query expansion) and galleries (database augmentation)."""
+"""Move descriptors towards their neighbours: queries (query expansion) and galleries (database augmentation)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from dolglab.retrieval.ranking import exact_ranking
 class AlphaQE:
     """Alpha query expansion: the query plus its first answers, each times cosine^alpha (Radenovic et al., TPAMI 2018).
 
-    With alpha 0 it is average query expansion (Chum et al., ICCV 2007, without verification). A query that is itself in
-    the gallery is its own first answer and so weighs 2.
+    Alpha 0 gives average query expansion (Chum et al., ICCV 2007, without verification). A query in the gallery is its
+    own first answer, and therefore has weight 2.
 
     Args:
-        neighbours: how many answers are added.
-        alpha: how much faster than the cosine an answer's weight falls. Answers with cosine <= 0 weigh nothing.
+        neighbours: number of answers that are added.
+        alpha: exponent of the cosine in an answer's weight. Answers with cosine <= 0 have weight 0.
 
     Raises UserError for neighbours below 1, alpha below 0.
     """
@@ -41,7 +41,7 @@ class AlphaQE:
     def __call__(
         self, gallery: FloatArray, queries: FloatArray, available: BoolArray | None = None
     ) -> tuple[FloatArray, FloatArray]:
-        """The gallery as it is, (N, D), and the expanded queries, (Q, D)."""
+        """The unchanged gallery, (N, D), and the expanded queries, (Q, D)."""
         found, cosines = _nearest(gallery, queries, self.neighbours, available)
         return gallery, add_neighbours(queries, gallery, found, alpha_weights(cosines, found, self.alpha))
 
@@ -52,11 +52,11 @@ class AlphaQE:
 class DatabaseAugmentation(AlphaQE):
     """Each gallery image becomes the weighted mean of itself and its first gallery neighbours.
 
-    After Turcot and Lowe (ICCV workshops 2009) and Arandjelovic and Zisserman (CVPR 2012). The image itself weighs 1
-    and a neighbour, another image, cosine^alpha as in alpha query expansion, where Gordo et al. (IJCV 2017) weight by
-    rank. Arguments and errors are those of `AlphaQE`.
+    After Turcot and Lowe (ICCV workshops 2009) and Arandjelovic and Zisserman (CVPR 2012). The image itself has weight
+    1, its neighbours have cosine^alpha as in alpha query expansion (Gordo et al., IJCV 2017, weight by rank). Arguments
+    and errors are those of `AlphaQE`.
 
-    Every image is a query for the whole gallery: N^2 D multiplications, done once, hours for a million images on a CPU.
+    Every image is a query for the whole gallery: N^2 D multiplications, once; hours for a million images on a CPU.
     """
 
     names = "post.dba", "database_augmentation"
@@ -68,7 +68,7 @@ class DatabaseAugmentation(AlphaQE):
         available: BoolArray | None = None,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> tuple[FloatArray, FloatArray]:
-        """The augmented gallery, (N, D), and the queries as they are, (Q, D)."""
+        """The augmented gallery, (N, D), and the unchanged queries, (Q, D)."""
         there = np.ones(len(gallery), np.bool_) if available is None else available
 
         def augmented() -> Iterator[FloatArray]:
@@ -86,7 +86,7 @@ class DatabaseAugmentation(AlphaQE):
 
 
 def alpha_weights(cosines: FloatArray, found: IntArray, alpha: float) -> FloatArray:
-    """What each neighbour weighs, (Q, n): cosine^alpha, and 0 for a cosine not above 0 or no neighbour (-1).
+    """The weight of each neighbour, (Q, n): cosine^alpha, and 0 for a cosine <= 0 or a missing neighbour (-1).
 
     >>> alpha_weights(np.array([[0.5, 0.5, -0.5]], np.float32), np.array([[3, -1, 2]]), alpha=3).tolist()
     [[0.125, 0.0, 0.0]]
@@ -99,13 +99,13 @@ def add_neighbours(descriptors: FloatArray, gallery: FloatArray, found: IntArray
     """Each descriptor plus its weighted neighbours, L2-normalised.
 
     Args:
-        descriptors: (Q, D), which weigh 1.
+        descriptors: (Q, D), with weight 1.
         gallery: (N, D).
-        found: (Q, n) positions in the gallery, -1 where there is none.
+        found: (Q, n) positions in the gallery, -1 for none.
         weights: (Q, n).
     """
     total = descriptors.copy()
-    # One neighbour of all descriptors at a time: gathering all at once would take n times the memory.
+    # One neighbour of all descriptors at a time: all at once would need n times the memory.
     for column, weight in zip(found.T, weights.T, strict=True):
         rows = np.flatnonzero((column >= 0) & (weight > 0))
         total[rows] += weight[rows, None] * gallery[column[rows]]
@@ -113,9 +113,9 @@ def add_neighbours(descriptors: FloatArray, gallery: FloatArray, found: IntArray
 
 
 def without_self(own: IntArray, found: IntArray, cosines: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Neighbours and cosines without the image itself, (Q, n) of (Q, n + 1).
+    """Neighbours and cosines without the image itself, (Q, n) from (Q, n + 1).
 
-    Copies of an image may crowd it out of its own answers: then the last answer goes.
+    If copies of an image displace it from its own answers, the last answer is dropped.
     """
     order = np.argsort(found == own[:, None], axis=1, kind="stable")[:, :-1]
     return np.take_along_axis(found, order, 1), np.take_along_axis(cosines, order, 1)

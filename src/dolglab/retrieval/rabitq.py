@@ -1,9 +1,9 @@
-"""One-bit codes of descriptors (RaBitQ: Gao and Long, SIGMOD 2024, by faiss), and exact cosines of what they propose.
+"""One-bit codes of descriptors that select candidates (RaBitQ: Gao and Long, SIGMOD 2024, by faiss), and exact cosines.
 
-A descriptor is turned by a random rotation, and a code keeps the sign of each value that it then differs by from the
-gallery's mean, and two numbers: 72 bytes for 512 values, without training. By itself it estimates a cosine to a few
-hundredths, which is enough to propose answers. faiss leaves the rotation to its users; without it, descriptors that
-vary in few directions, as those of a PCA do, have estimates several times as far off.
+A descriptor is rotated randomly; its code keeps the sign of each value's difference from the gallery's mean, and two
+numbers: 72 bytes for 512 values, without training. A code estimates a cosine with an error of a few hundredths, which
+is enough to select candidates. faiss leaves the rotation to its users; without it, estimates for descriptors that vary
+in few directions, such as those after PCA, are several times as inaccurate.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 from dolglab.contracts import FloatArray, IntArray
 from dolglab.retrieval.index import Index
 
-# Bits of each value of a query, where codes are not packed for fast scan.
+# Bits of each value of a query, if codes are not packed for fast scan.
 QUERY_BITS = 4
-# Of the rotation, which is kept beside the codes.
+# Seed of the rotation, which is kept with the codes.
 SEED = 0
 QUANTIZER_SIZES = ("d", "code_size", "nb_bits")
 
 
 def shortlist_size(k: int, minimum: int = 1000, factor: int = 20) -> int:
-    """How many answers codes are asked for where `k` are wanted.
+    """The number of candidates that codes select for `k` answers.
 
     >>> shortlist_size(10), shortlist_size(100)
     (1000, 2000)
@@ -33,7 +33,7 @@ def shortlist_size(k: int, minimum: int = 1000, factor: int = 20) -> int:
 
 
 class RaBitQCodes(Index):
-    """The codes alone, whose scores are estimates: of equal ones any are given. Where a selection is searched."""
+    """The codes alone, used to search a selection; scores are estimates, and ties are in any order."""
 
     kind = "rabitq_codes"
     faiss_class = "IndexPreTransform"
@@ -46,7 +46,7 @@ class RaBitQCodes(Index):
         dim = descriptors.shape[1]
         rotation, codes = faiss.RandomRotationMatrix(dim, dim), faiss.IndexRaBitQ(dim, faiss.METRIC_INNER_PRODUCT)
         rotation.init(SEED)
-        # What faiss calls training is the mean, and of what is turned it is the mean turned.
+        # faiss calls computing the mean training; the mean of rotated descriptors is the rotated mean.
         mean = descriptors.mean(0, dtype=np.float64, keepdims=True).astype(np.float32)
         codes.train(rotation.apply(mean))
         index = faiss.IndexPreTransform(rotation, codes)
@@ -87,7 +87,7 @@ class RaBitQCodes(Index):
 
 
 class FastScanCodes(RaBitQCodes):
-    """The same codes packed for fast scan, which looks at all of them (faiss 1.15 takes no selector here)."""
+    """The same codes packed for fast scan, which reads all of them (faiss 1.15 accepts no selector here)."""
 
     kind = "rabitq_fast_scan"
     codes_class = "IndexRaBitQFastScan"
@@ -95,7 +95,7 @@ class FastScanCodes(RaBitQCodes):
 
     @classmethod
     def pack(cls, codes: RaBitQCodes) -> FastScanCodes:
-        """Codes that are built, packed."""
+        """Pack codes that are built."""
         packed = cls()
         packed._index = _packed(codes._built())
         return packed
@@ -108,7 +108,7 @@ class FastScanCodes(RaBitQCodes):
 
     def _fill(self, queries: FloatArray, scores: FloatArray, positions: IntArray, selector: Any) -> None:
         super()._fill(queries, scores, positions, selector)
-        # To a query that is the mean, as of descriptors that are all equal, faiss (1.15.1) answers nothing.
+        # For a query equal to the mean, as with descriptors that are all equal, faiss 1.15.1 returns nothing.
         for row in np.flatnonzero(positions[:, 0] < 0):
             k = min(scores.shape[1], len(self))
             scores[row, :k], positions[row, :k] = queries[row] @ queries[row], np.arange(k)
@@ -125,7 +125,7 @@ def _packed(index: Any) -> Any:
 
 
 def _parts(index: Any) -> tuple[Any, Any]:
-    """The rotation of an index of codes, and the codes."""
+    """The rotation and the codes of an index."""
     import faiss
 
     return faiss.downcast_VectorTransform(index.chain.at(0)), faiss.downcast_index(index.index)
@@ -133,12 +133,12 @@ def _parts(index: Any) -> tuple[Any, Any]:
 
 @dataclass(eq=False)
 class RaBitQIndex(Index):
-    """Codes that propose answers, and whole descriptors that give their cosines: answers can be missing.
+    """Codes that select candidates, and descriptors for their exact cosines: answers can be missing.
 
     Args:
-        shortlist: answers that codes propose at least.
-        factor: answers that they propose for each that is asked for.
-        depth: how many answers an evaluation asks for.
+        shortlist: smallest number of candidates.
+        factor: number of candidates per requested answer.
+        depth: number of answers per query in an evaluation.
 
     Raises UserError for a setting below 1.
     """

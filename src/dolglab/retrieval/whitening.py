@@ -1,4 +1,4 @@
-"""Whitening of descriptors, learned from images alone or from pairs that match, and kept in a file."""
+"""Whitening of descriptors, learned from images or from matching pairs, and stored in a file."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from dolglab.io import write_bytes
 from dolglab.retrieval.large_arrays import assemble, l2_normalized, read_chunks, row_chunks
 
 KINDS = ("pca", "supervised")
-# What is taken off before the projection: the mean of all images, or, as cirtorch's code has it, that of the first
-# images of the matching pairs.
+# What is subtracted before the projection: the mean of all images or, as in cirtorch's code, that of the first images
+# of the matching pairs.
 CENTRES = ("images", "pairs")
-# What varies less than this share of the direction that varies most is rounding in float32 descriptors.
+# Directions with less than this share of the largest variance are rounding errors of float32 descriptors.
 SMALLEST = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """A learned whitening, x -> projection (x - mean), and where it is from.
+    """A learned whitening, x -> projection (x - mean), and its origin.
 
-    `mean` is (D,), `projection` (d, D), both float64, the most varying directions first; `centre` says what `mean` is
-    of (`CENTRES`); `name` and `digest` are those of the set it was learned on, `network` the fingerprint of what
-    described it, empty where that is not known.
+    `mean` is (D,), `projection` (d, D), both float64, directions of largest variance first; `centre` is the kind of
+    `mean` (`CENTRES`); `name` and `digest` are those of the set it was learned on, `network` the fingerprint of the
+    network, empty if unknown.
     """
 
     mean: NDArray[np.float64]
@@ -40,31 +40,31 @@ class Projection:
     network: str = ""
 
     def __call__(self, descriptors: FloatArray) -> FloatArray:
-        """(N, D) to (N, d), L2-normalised; a row of zeros stays zeros."""
+        """Whiten descriptors, (N, D) to (N, d), L2-normalised; a row of zeros stays zeros."""
         whitened = l2_normalized((descriptors - self.mean) @ self.projection.T)
         whitened[~descriptors.any(axis=1)] = 0
         return whitened
 
 
 class Whitening:
-    """Whitened, shortened and again L2-normalised descriptors, by a matrix that is learned or read from a file.
+    """Whitens, shortens and again L2-normalises descriptors, by a matrix that is learned or read from a file.
 
     Args:
         kind: "pca" (Jegou and Chum, ECCV 2012), "supervised" (Radenovic et al., ECCV 2016, after Mikolajczyk and Matas,
-            ICCV 2007), or None: what the matrix is and, without one, "pca".
-        dim: how many dimensions are kept, those that vary most; None keeps all.
-        matrix: a file that `save` wrote.
-        shrink: in learning, how far the covariance that is whitened is drawn towards its mean variance, 0 to 1: keeps
-            directions in which the set hardly varies from being blown up.
-        centre: what is taken off first: the mean of all "images" or, supervised, of the first images of the "pairs",
-            about which all images' spread is then measured too, as in cirtorch (Radenovic's code). None: what the
-            matrix was centred on and, without one, "images".
+            ICCV 2007), or None: the kind of the matrix and, without one, "pca".
+        dim: number of dimensions that are kept, those of largest variance; None keeps all.
+        matrix: a file written by `save`.
+        shrink: how far the covariance is shrunk towards its mean variance when learning, 0 to 1. This keeps directions
+            of small variance from being amplified.
+        centre: what is subtracted first: the mean of all "images" or, if supervised, of the first images of the
+            "pairs". The spread of all images is measured about the same point, as in cirtorch (Radenovic's code). None:
+            as the matrix was centred and, without one, "images".
 
-    `learned` is the projection, None until there is one.
+    `learned` is the projection, or None.
 
     Raises:
-        UserError: an unknown kind or centre, dim or shrink out of range; a matrix that is not there, is damaged, is of
-            another kind or centre, or has fewer dimensions.
+        UserError: for an unknown kind or centre, a `dim` or `shrink` out of range, and a matrix that is missing,
+            damaged, of another kind or centre, or has fewer dimensions.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class Whitening:
         centre: str | None = None,
     ) -> None:
         if kind not in (None, *KINDS):
-            raise UserError(f"post.whitening.kind is {' or '.join(KINDS)}, not {kind}")
+            raise UserError(f"post.whitening.kind must be {' or '.join(KINDS)}, not {kind}")
         if dim is not None and dim < 1:
-            raise UserError(f"post.whitening.dim is at least 1, not {dim}")
+            raise UserError(f"post.whitening.dim must be at least 1, not {dim}")
         if not 0 <= shrink <= 1:
-            raise UserError(f"post.whitening.shrink lies between 0 and 1, not {shrink}")
+            raise UserError(f"post.whitening.shrink must be between 0 and 1, not {shrink}")
         if centre not in (None, *CENTRES):
-            raise UserError(f"post.whitening.centre is {' or '.join(CENTRES)}, not {centre}")
+            raise UserError(f"post.whitening.centre must be {' or '.join(CENTRES)}, not {centre}")
         self.dim = dim
         self.shrink = shrink
         self.learned = None if matrix is None else read_projection(Path(matrix), kind, dim)
@@ -91,7 +91,7 @@ class Whitening:
         if centre not in (None, self.centre):
             raise UserError(f"{matrix} is centred on {self.centre}, not {centre}: leave post.whitening.centre out")
         if (self.kind, self.centre) == ("pca", "pairs"):
-            raise UserError("post.whitening.centre=pairs goes with post.whitening.kind=supervised")
+            raise UserError("post.whitening.centre=pairs needs post.whitening.kind=supervised")
 
     @property
     def learned_on(self) -> tuple[str, str] | None:
@@ -103,12 +103,12 @@ class Whitening:
 
         Args:
             descriptors: (N, D), L2-normalised.
-            pairs: (P, 2) positions of images that match; only "supervised" looks at them.
-            name, digest: of the set.
-            network: fingerprint of what described it, where that is known.
+            pairs: (P, 2) positions of matching images; used only by "supervised".
+            name, digest: name and digest of the set.
+            network: fingerprint of the network, if known.
 
         Raises:
-            UserError: more dimensions wanted than there are, too few images or pairs for them, no pair, descriptors
+            UserError: if `dim` exceeds the descriptors' dimensions, for too few images or pairs, and for descriptors
                 that are not finite.
         """
         described = np.asarray(descriptors.any(axis=1))
@@ -118,7 +118,7 @@ class Whitening:
             raise UserError(f"post.whitening.dim={dim} is more than the {images.shape[1]} the descriptors have")
         mean, covariance = moments(images)
         if not np.isfinite(covariance).all():
-            raise UserError(f"a descriptor of {name} is not finite: the network gave NaN or infinity")
+            raise UserError(f"a descriptor of {name} is not finite: the network returned NaN or infinity")
         if self.kind == "pca":
             projection = pca_projection(covariance, self.shrink)
             if len(projection) < dim:
@@ -133,7 +133,7 @@ class Whitening:
                 raise UserError(f"supervised whitening is learned from pairs that match, and {name} has none")
             if self.centre == "pairs":
                 centre = images[matching[:, 0]].mean(0, dtype=np.float64)
-                # About another point than the mean the spread is larger by that point's distance.
+                # About a point other than the mean, the spread is larger by the distance to the mean.
                 covariance += np.outer(mean - centre, mean - centre)
                 mean = centre
             projection = supervised_projection(covariance, pair_scatter(images, matching), self.shrink)
@@ -149,13 +149,13 @@ class Whitening:
     def __call__(
         self, gallery: FloatArray, queries: FloatArray, available: BoolArray | None = None
     ) -> tuple[FloatArray, FloatArray]:
-        """Gallery (N, D) and queries (Q, D) to (N, d) and (Q, d).
+        """Whiten gallery, (N, D), and queries, (Q, D), to (N, d) and (Q, d).
 
-        Raises UserError when nothing was learned, or on descriptors of another length.
+        Raises UserError if nothing was learned, and for descriptors of another length.
         """
         if self.learned is None:
             raise UserError(
-                "whitening has no matrix yet: give post.whitening.matrix=FILE, or benchmark@learn_on=NAME to learn one"
+                "whitening has no matrix yet: set post.whitening.matrix=FILE, or benchmark@learn_on=NAME to learn one"
             )
         dim, length = self.learned.projection.shape
         if gallery.shape[1] != length:
@@ -167,7 +167,7 @@ class Whitening:
         return whitened, self.learned(queries)
 
     def check_network(self, network: str) -> None:
-        """Raise UserError where it was learned on descriptors of another network than that of this fingerprint."""
+        """Raise UserError if it was learned on descriptors of another network than the one with this fingerprint."""
         learned = self.learned
         if learned and learned.network and network and learned.network != network:
             raise UserError(
@@ -176,7 +176,7 @@ class Whitening:
             )
 
     def save(self, path: str | Path) -> Path:
-        """Write what was learned as safetensors: `mean`, `projection`, and in the metadata what they are."""
+        """Write the learned projection as safetensors: `mean`, `projection`, and their description as metadata."""
         from safetensors.numpy import save
 
         learned = self.learned
@@ -202,9 +202,9 @@ class Whitening:
 
 
 def read_projection(path: Path, kind: str | None = None, dim: int | None = None) -> Projection:
-    """What `Whitening.save` wrote, cut to `dim` dimensions.
+    """Read a file of `Whitening.save`, reduced to `dim` dimensions.
 
-    Raises UserError when it is not there, is something else, is not of this kind or has fewer dimensions.
+    Raises UserError if it is missing, something else, of another kind, or has fewer dimensions.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -215,7 +215,7 @@ def read_projection(path: Path, kind: str | None = None, dim: int | None = None)
             about = file.metadata() or {}
             mean, projection = file.get_tensor("mean"), file.get_tensor("projection")
         origin = about["name"], about["digest"], about["network"]
-        # Files of earlier versions do not say: they are centred on all images.
+        # Files of earlier versions do not state it: they are centred on all images.
         centre = about.get("centre", CENTRES[0])
         learned = Projection(mean, projection, about["kind"], centre, float(about["shrink"]), *origin)
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
@@ -266,7 +266,7 @@ def pair_scatter(descriptors: FloatArray, pairs: IntArray) -> NDArray[np.float64
 
 
 def pca_projection(covariance: NDArray[np.float64], shrink: float) -> NDArray[np.float64]:
-    """Principal directions over their deviations, (d, D), most varying first; d < D where the rest does not vary."""
+    """Principal directions divided by their deviations, (d, D), by variance; d < D if the rest does not vary."""
     variances, directions = _descending(_shrunk(covariance, shrink))
     usable = variances > SMALLEST * max(variances[0], SMALLEST)
     return directions[:, usable].T / np.sqrt(variances[usable, None])
@@ -275,11 +275,11 @@ def pca_projection(covariance: NDArray[np.float64], shrink: float) -> NDArray[np
 def supervised_projection(
     covariance: NDArray[np.float64], differing: NDArray[np.float64], shrink: float
 ) -> NDArray[np.float64] | None:
-    """What whitens the differences of matching images, turned to principal directions, (D, D); most varying first.
+    """Whitening of the differences of matching images, rotated to principal directions by variance, (D, D).
 
-    `covariance` is of all images about whatever they are centred on. None where some direction has no difference to
-    whiten. The paper (Radenovic et al., ECCV 2016) turns it to the
-    directions of pairs that do not match. As nearly all pairs do not, the covariance of all images stands for theirs.
+    `covariance` is that of all images about their centre. None if matching images do not differ in some direction. The
+    paper (Radenovic et al., ECCV 2016) rotates to the directions of pairs that do not match; because nearly all pairs
+    do not match, the covariance of all images is used instead.
     """
     differing = _shrunk(differing, shrink)
     variances = np.linalg.eigvalsh(differing)
@@ -291,7 +291,7 @@ def supervised_projection(
 
 
 def _shrunk(covariance: NDArray[np.float64], shrink: float) -> NDArray[np.float64]:
-    """A covariance drawn towards its mean variance in every direction (Ledoit and Wolf, 2004)."""
+    """A covariance shrunk towards its mean variance in every direction (Ledoit and Wolf, 2004)."""
     dim = len(covariance)
     return (1 - shrink) * covariance + shrink * np.trace(covariance) / dim * np.eye(dim)
 

@@ -1,4 +1,4 @@
-"""Whether onnxruntime is to run a network that torch runs: measured, and where its export pays."""
+"""Decide by measurement whether onnxruntime runs a network instead of torch, and whether an export pays off."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from dolglab.extraction.describer import ONNX_FILE, AdaptedDescriber, Describer,
 from dolglab.sharing.graph_cache import FASTER, KeptGraph
 from dolglab.sharing.loading import LoadedExtractor, can_export, kept_graph, own_session, size_of
 
-# Seconds of processor time that an export takes, and the share of torch's that onnxruntime may save: it was a half for
+# Processor seconds of an export, and the share of torch's time that onnxruntime may save: it was a half for
 # EfficientNet-Lite0 and a tenth for ResNet-50 (experiments/benchmarks/onnx_backend.py).
 EXPORT_SECONDS, EXPECTED_SAVING = 15.0, 0.4
-# Fewer photos do not make up for an export: the slowest networks take some seconds for one.
+# Fewer photos never justify an export: the slowest networks take some seconds per photo.
 LEAST_PHOTOS = 16
-# Seconds for which each is tried, one photo at least.
+# Seconds for which each backend is tried, with at least one photo.
 TRIAL_SECONDS = 0.5
-# Of descriptors of the same photo by both.
+# The smallest cosine between both descriptors of the same photo.
 LEAST_COSINE = 0.9999
 
 
 def choose_backend(loaded: LoadedExtractor, photos: int, sample: Callable[[], Pixels | None]) -> LoadedExtractor:
-    """The same network, run by onnxruntime where that is faster for so many photos; prints which one it is.
+    """The same network, run by onnxruntime if that is faster for this many photos; prints the chosen backend.
 
-    Which is faster is measured once for a network and a size of photos, and kept beside its ONNX file; without a file
-    the network is exported where so many photos make up for it. Where anything fails there, torch goes on.
+    The speeds are measured once per network and size of photos, and stored beside its ONNX file. Without a file the
+    network is exported if that pays off for this many photos. If anything fails, torch is used.
 
     Args:
-        sample: gives one of the photos, None where none can be read.
+        sample: returns one of the photos, or None if none can be read.
     """
     if loaded.loaded is None or not can_export():
         return loaded
@@ -57,12 +57,12 @@ def choose_backend(loaded: LoadedExtractor, photos: int, sample: Callable[[], Pi
         cosine = float(found @ expected)
         if not cosine >= LEAST_COSINE:
             kept.remove()
-            raise UserError(f"the ONNX file gives other descriptors, with a cosine of {cosine:.4f}")
+            raise UserError(f"the ONNX file computes other descriptors, with a cosine of {cosine:.4f}")
         if speedup is None:
             speedup = seconds / onnx_seconds
             kept.note(size, speedup)
     except (UserError, OSError) as error:
-        print(f"backend: torch, since {os_error_text(error) if isinstance(error, OSError) else error}")
+        print(f"backend: torch, because {os_error_text(error) if isinstance(error, OSError) else error}")
         return loaded
     if speedup < FASTER:
         print(f"backend: torch; onnxruntime is {speedup:.2f} times as fast here")
@@ -72,7 +72,7 @@ def choose_backend(loaded: LoadedExtractor, photos: int, sample: Callable[[], Pi
 
 
 def _make(loaded: LoadedExtractor, kept: KeptGraph, seconds: float) -> Session | None:
-    """The network's ONNX file, made where that pays for photos that take torch so many seconds."""
+    """The network's ONNX file, exported if that pays off for photos that take torch this many seconds."""
     folder = Path(loaded.identity["source"])
     if own_session(folder, loaded.identity["model"], 1) is not None:
         kept.copy(folder / ONNX_FILE)
@@ -83,7 +83,7 @@ def _make(loaded: LoadedExtractor, kept: KeptGraph, seconds: float) -> Session |
 
 
 def _try(describer: Describer, image: Pixels, seconds: float) -> tuple[float, FloatArray]:
-    """Seconds of processor time that a photo takes one thread, the least of some, and its descriptor, (dim,)."""
+    """The smallest processor time of a photo in one thread, in seconds, and its descriptor, (dim,)."""
 
     def measure() -> tuple[float, FloatArray]:
         least, spent = math.inf, 0.0
@@ -95,6 +95,6 @@ def _try(describer: Describer, image: Pixels, seconds: float) -> tuple[float, Fl
             if spent >= seconds:
                 return least, found
 
-    # Its threads go when it ends.
+    # Its threads end with it.
     with ThreadPoolExecutor(1, initializer=describer.share_cores) as pool:
         return pool.submit(measure).result()

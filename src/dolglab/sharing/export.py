@@ -1,4 +1,4 @@
-"""The command that exports: a folder with tensors, what they are, a model card and ONNX files."""
+"""Export a model: a folder with tensors, their description, a model card and ONNX files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CARD, UNKNOWN = "README.md", "not known"
 RECIPE = ("trainer.max_epochs", "trainer.max_steps", "data.batch_size", "data.image_size", "data.sampling", "weights")
 GROUPS = ("model", "model.pooling", "model.local", "model.fusion", "margin", "optim.optimizer", "optim.schedule")
 NOTHING_KNOWN: dict[str, Any] = {"training": None, "validation": {}, "test": {}}
-# Tensors of a network and of the head it was trained with, by a checkpoint's names; and what they are (`describe_run`).
+# Tensors of a network and its head, by the names in a checkpoint, and their description (`describe_run`).
 Weights = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
 
@@ -62,16 +62,18 @@ def export(
     push: str | None = None,
     private: bool = False,
 ) -> Path:
-    """Write a model's folder, push it where that is asked for, and print what was done; the folder.
+    """Write a model's folder, push it if requested, and print what was done; returns the folder.
 
-    The arguments are the options of `dolglab export --help`. Raises UserError for a person's mistake.
+    The arguments are the options of `dolglab export --help`. Raises UserError for a user's mistake.
     """
     if sum(source is not None for source in (checkpoint, released, library)) != 1:
-        raise UserError("give --checkpoint FILE, --released FILE or --library FOLDER, one of them")
+        raise UserError("give exactly one of --checkpoint FILE, --released FILE and --library FOLDER")
     if (normalised_input or int8) and not onnx:
-        raise UserError("--normalised-input and --int8 go with --onnx")
+        raise UserError("--normalised-input and --int8 need --onnx")
     if int8 and (calibrate is None or normalised_input):
-        raise UserError("--int8 wants --calibrate FOLDER, photos like those to be described, and normalisation inside")
+        raise UserError(
+            "--int8 needs --calibrate FOLDER with photos like those to be described, and excludes --normalised-input"
+        )
     if push:
         check_push(push)
     if library is not None:
@@ -97,7 +99,7 @@ def export(
 def _write_onnx_files(
     network: DescriptorModel, folder: Path, normalised: bool, calibrate: str | None
 ) -> list[tuple[str, str]]:
-    """Write an ONNX file, and an int8 one where there are photos for it; names, and what the card says of each."""
+    """Write an ONNX file, and an int8 one if there are photos for it; returns names and descriptions for the card."""
     worst = write_onnx(network, folder / ONNX_FILE, normalised)
     about = onnx_metadata(network, normalised)
     print(f"{ONNX_FILE}: differs from torch by {worst:.1e} at most")
@@ -116,16 +118,16 @@ def _write_onnx_files(
 
 
 def from_checkpoint(path: str | Path) -> Weights:
-    """What a run's checkpoint holds; nothing of its optimizer goes along. Raises UserError as `load_model`."""
+    """The weights of a run's checkpoint, without its optimizer. Raises UserError like `load_model`."""
     load_model(path)
     checkpoint = read_checkpoint(path)
     return checkpoint["state_dict"], {**checkpoint[RUN_KEY], "selected": bool(selection_of(path))}
 
 
 def from_released(source: str | Path) -> Weights:
-    """What released weights hold: DOLG's, whose landmarks are not known by class, or KIND:FILE of `KINDS`.
+    """Released weights: those of DOLG, whose classes have no known landmarks, or KIND:FILE of `KINDS`.
 
-    Raises UserError as `read_released` and `read_kind`.
+    Raises UserError like `read_released` and `read_kind`.
     """
     kind, _, file = str(source).partition(":")
     if kind in KINDS:
@@ -143,9 +145,9 @@ def from_released(source: str | Path) -> Weights:
 
 @contextmanager
 def new_folder(out: str | Path) -> Iterator[Path]:
-    """A folder to write to, which stands at `out` once all is written, and is gone where something fails.
+    """A temporary folder that becomes `out` when everything is written, and is removed if something fails.
 
-    Raises UserError where `out` is there and not empty.
+    Raises UserError if `out` exists and is not empty.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -156,18 +158,18 @@ def new_folder(out: str | Path) -> Iterator[Path]:
 
 
 def write_model(folder: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write tensors and what they are; `load_model` reads the folder.
+    """Write tensors and their description; `load_model` reads the folder.
 
-    Raises UserError for a disk that takes no more.
+    Raises UserError if the disk is full.
     """
     try:
-        # One tensor may stand in for several names; safetensors wants each its own memory.
+        # One tensor may have several names; safetensors requires separate memory for each.
         save_file({key: value.detach().clone().contiguous() for key, value in tensors.items()}, folder / TENSORS)
     except SafetensorError as error:
-        # safetensors turns the system's errors into its own.
+        # safetensors converts the system's errors into its own.
         raise UserError(f"{TENSORS} cannot be written: {error}") from error
     (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    # It writes what its owner alone may read.
+    # safetensors writes files that only their owner may read.
     (folder / TENSORS).chmod((folder / ABOUT).stat().st_mode)
 
 
@@ -180,14 +182,14 @@ def model_card(
     cards: Sequence[Mapping[str, Any]],
     files: Sequence[tuple[str, str]],
 ) -> str:
-    """The card as Markdown with the hub's front matter; what is not known is said to be so.
+    """The model card as Markdown with the hub's front matter; unknown information is marked as such.
 
     Args:
-        about: how the run that trained it describes itself (see `describe_run`).
-        load: what `dolglab.load` takes.
-        licence: of the weights, where somebody states one.
+        about: the description of the training run (see `describe_run`).
+        load: the argument of `dolglab.load`.
+        licence: licence of the weights, if stated.
         cards: result cards of these weights.
-        files: names of further files of the folder, and what they are.
+        files: names and descriptions of additional files in the folder.
     """
     config = _without_adapter(about["config"])
     numbers = to_markdown([summarize(cards)]).strip() if cards else ""
@@ -207,10 +209,10 @@ def model_card(
 
 
 def read_cards(given: Sequence[str], checkpoint: str, written: Path) -> list[dict[str, Any]]:
-    """The result cards that are given, or that of the run whose checkpoint this is, where that was measured.
+    """The given result cards or, without any, that of the checkpoint's run if it has one.
 
     A card may also name the tensors of the exported folder, `written`, by their digest.
-    Raises UserError for a card that cannot be read, or of other weights.
+    Raises UserError for a card that cannot be read, or that belongs to other weights.
     """
     files = [written, *([tensor_file(checkpoint)] if Path(checkpoint).exists() else [])]
     digests = {sha256_of(file) for file in files}
@@ -219,7 +221,7 @@ def read_cards(given: Sequence[str], checkpoint: str, written: Path) -> list[dic
     ours = {path: (card["checkpoint"] or {}).get("sha256") in digests for path, card in cards.items()}
     if given and not all(ours.values()):
         wrong = next(path for path, same in ours.items() if not same)
-        raise UserError(f"{wrong} was measured with other weights than these: give cards of this very checkpoint")
+        raise UserError(f"{wrong} was measured with other weights: use cards of this checkpoint")
     return [card for path, card in cards.items() if ours[path]]
 
 
@@ -236,7 +238,7 @@ def _data(about: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The lines of a run's configuration that tell most."""
+    """The most informative lines of a run's configuration."""
     for group in GROUPS:
         if isinstance(found := value_at(config, group), Mapping):
             plain = [
@@ -252,7 +254,7 @@ def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _without_adapter(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A configuration of the network alone that adapters were put on."""
+    """The configuration of the network without its adapters."""
     inside = config["model"].get("network")
     return config if inside is None else _without_adapter({**config, "model": inside})
 
@@ -266,7 +268,7 @@ def _started_from(backbone: FeatureBackbone, config: Mapping[str, Any]) -> str:
 
 
 def _base_model(config: Mapping[str, Any]) -> str | None:
-    """The hub's name of the weights that training started from, where it has one."""
+    """The hub's name of the initial weights of training, if they have one."""
     backbone = config["model"]["backbone"]
     fetched = backbone.get("pretrained") and not backbone.get("weights") and not config.get("weights")
     return f"timm/{backbone['name']}" if fetched else None

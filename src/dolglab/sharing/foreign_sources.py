@@ -1,7 +1,7 @@
-"""Where networks of other projects come from: timm, torch.hub, the Hugging Face hub, Python, ONNX files.
+"""Sources of external networks: timm, torch.hub, the Hugging Face hub, Python, ONNX files.
 
-Each opener builds the network and says what it takes; what a person says of that (`options`) comes first. Options are
-those of `ForeignInput` by name: `mean`, `std`, `size`, `licence`, `arguments`.
+Each opener builds the network and describes its input; the user's `options` take precedence. Options are those of
+`ForeignInput` by name: `mean`, `std`, `size`, `licence`, `arguments`.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from dolglab.models.dolg import GlobalDescriptor
 from dolglab.models.foreign import ForeignInput, foreign_network
 
 Options = Mapping[str, Any]
-# What an ONNX graph takes, as its own types say it; whole numbers are pixels in 0..255.
+# Input types of ONNX graphs; integers are pixels in 0..255.
 GRAPH_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
-# By which timm would read files that are named elsewhere.
+# Arguments with which timm would read files.
 TIMM_OWN = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "num_classes"}
 PIXELS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}
 
 
 class Foreign(NamedTuple):
-    """What opens addresses of one kind: `open(what, source, options, trust)`, and whether code from outside runs."""
+    """The opener of one kind of address, `open(what, source, options, trust)`, and whether external code runs."""
 
     open: Callable[[str, str, Options, bool], GlobalDescriptor]
     runs_code: bool
@@ -43,33 +43,33 @@ class Foreign(NamedTuple):
 def open_foreign(source: str, options: Options, trust: bool) -> GlobalDescriptor:
     """The network at an address KIND:WHAT of `FOREIGN`, in eval mode.
 
-    Raises UserError where code from outside would run without `trust`, where the network cannot be had or built, and
-    as `foreign_network`.
+    Raises UserError if external code would run without `trust`, if the network cannot be obtained or built, and like
+    `foreign_network`.
     """
     kind, _, what = source.partition(":")
     opener = FOREIGN[kind]
     if opener.runs_code and not trust:
         raise UserError(
-            f"{source} runs code that is not of this project, with all that you may do on this machine: read it first, "
-            "then evaluate it with model.trust=true, or call load_network(..., trust=True)"
+            f"{source} runs external code with all your rights on this machine: read it first, then evaluate it with "
+            "model.trust=true, or call load_network(..., trust=True)"
         )
     try:
         return opener.open(what, source, options, trust)
     except (UserError, KeyboardInterrupt, MemoryError):
         raise
     except Exception as error:
-        # Hubs that do not answer, and code from elsewhere, may raise anything.
+        # Unreachable hubs and external code may raise anything.
         why = " ".join(str(error).split())[:300]
-        raise UserError(f"{source} could not be had: {type(error).__name__}: {why}") from error
+        raise UserError(f"{source} could not be loaded: {type(error).__name__}: {why}") from error
 
 
 def _from_timm(what: str, source: str, options: Options, trust: bool) -> GlobalDescriptor:
-    """A network of timm's, or one on the Hugging Face hub in timm's format (OWNER/NAME), pooled as it pools itself."""
+    """A timm network, or one on the Hugging Face hub in timm's format (OWNER/NAME), with its own pooling."""
     import timm
 
     name = f"hf-hub:{what}" if "/" in what else what
     if "/" not in what and not timm.is_model(what):
-        raise UserError(f"{source}: unknown to timm: take a name from timm.list_models(), or OWNER/NAME on the hub")
+        raise UserError(f"{source}: unknown to timm: choose a name from timm.list_models(), or OWNER/NAME on the hub")
     if theirs := sorted(options["arguments"].keys() & TIMM_OWN):
         raise UserError(f"{source}: model.arguments cannot hold {', '.join(theirs)}: they are the architecture's own")
     arguments = {"pretrained": True, **options["arguments"]}
@@ -91,7 +91,7 @@ def _fixed_size(name: str) -> bool:
 def _from_transformers(what: str, source: str, options: Options, trust: bool) -> GlobalDescriptor:
     """An image encoder of the transformers library, by OWNER/NAME on the hub or a folder.
 
-    Its descriptor is the pooled output, or else the first token of the last layer.
+    Its descriptor is the pooled output or, without one, the first token of the last layer.
     """
     try:
         from transformers import AutoImageProcessor, AutoModel  # pyright: ignore[reportMissingImports]
@@ -100,7 +100,7 @@ def _from_transformers(what: str, source: str, options: Options, trust: bool) ->
     arguments = dict(options["arguments"])
     processor = AutoImageProcessor.from_pretrained(what, trust_remote_code=trust).to_dict()
     model = AutoModel.from_pretrained(what, trust_remote_code=trust, use_safetensors=True, **arguments)
-    # Of a pair of encoders, the one of images.
+    # Of a pair of encoders, use the image encoder.
     encoder = getattr(model, "vision_model", model)
     sides = [processor.get(key) or {} for key in ("crop_size", "size")]
     size = next(((s["height"], s["width"]) for s in sides if {"height", "width"} <= dict(s).keys()), None)
@@ -132,9 +132,9 @@ def _from_torch_hub(what: str, source: str, options: Options, trust: bool) -> Gl
 
 
 def _from_python(what: str, source: str, options: Options, trust: bool) -> GlobalDescriptor:
-    """What a function of a module gives: a network, or a function from images to descriptors.
+    """The return value of a function in a module: a network, or a function from images to descriptors.
 
-    Modules are found as Python finds them, those of the current folder first.
+    Modules are found by Python's own rules, those in the current folder first.
     """
     module_name, _, function = what.partition(":")
     folder = str(Path.cwd())
@@ -152,28 +152,28 @@ def _from_python(what: str, source: str, options: Options, trust: bool) -> Globa
 
 
 def _from_onnx(what: str, source: str, options: Options, trust: bool) -> GlobalDescriptor:
-    """An ONNX file from images to descriptors, on the CPU; the layout of its input is what its shape says."""
+    """An ONNX file from images to descriptors, on the CPU; the shape of its input decides the layout."""
     if not Path(what).is_file():
         raise UserError(f"{source}: no such file")
     session = open_graph(what, available_cores())
     if "fingerprint" in session.get_modelmeta().custom_metadata_map:
-        raise UserError(f"{source} was written by `dolglab export`: give the file without onnx:")
+        raise UserError(f"{source} was written by `dolglab export`: name the file without onnx:")
     takes, channels_last = _image_input(session, source)
     arguments = dict(options["arguments"])
     outputs = [end.name for end in session.get_outputs()]
     output = arguments.get("output", outputs[0] if len(outputs) == 1 else None)
     if output not in outputs or arguments.keys() - {"output"}:
-        raise UserError(f"{source}: say which output holds descriptors, model.arguments.output={'|'.join(outputs)}")
+        raise UserError(f"{source}: choose the output with the descriptors, model.arguments.output={'|'.join(outputs)}")
     batch, *sides = (takes.shape[0], *takes.shape[1:3]) if channels_last else (takes.shape[0], *takes.shape[2:])
     kind = GRAPH_TYPES[takes.type]
 
-    # A function is copied as it is, a session cannot be.
+    # A function can be copied, but a session cannot.
     def run(images: Tensor) -> Tensor:
         order = (0, 2, 3, 1) if channels_last else (0, 1, 2, 3)
         pixels = images.permute(order).cpu().numpy()
         pixels = (pixels.round() if kind == np.uint8 else pixels).astype(kind)
         step = batch if isinstance(batch, int) else len(pixels)
-        # The last group of a graph with a fixed batch is filled up with its first images.
+        # With a fixed batch size, the last group is filled up with its first images.
         groups = [np.resize(pixels[i : i + step], (step, *pixels.shape[1:])) for i in range(0, len(pixels), step)]
         parts = [np.asarray(session.run([output], {takes.name: group})[0]) for group in groups]
         return torch.from_numpy(np.concatenate(parts)[: len(pixels)].astype(np.float32)).to(images.device)
@@ -184,18 +184,18 @@ def _from_onnx(what: str, source: str, options: Options, trust: bool) -> GlobalD
 
 
 def _image_input(session: Any, source: str) -> tuple[Any, bool]:
-    """The one input of a graph, which takes images, and whether their channels come last. Raises UserError."""
+    """The graph's only input, which must take images, and whether their channels are last. Raises UserError."""
     inputs = session.get_inputs()
     takes = inputs[0]
     places = [place for place in (1, 3) if len(takes.shape) == 4 and takes.shape[place] == 3]
     if len(inputs) != 1 or not places or takes.type not in GRAPH_TYPES:
         found = ", ".join(f"{end.name} {end.type} {end.shape}" for end in inputs)
-        raise UserError(f"{source} takes {found}, and not one batch of images (b, 3, h, w) or (b, h, w, 3)")
+        raise UserError(f"{source} takes {found}, not one batch of images (b, 3, h, w) or (b, h, w, 3)")
     return takes, places[0] == 3
 
 
 def _given(source: str, said: Options, options: Options, **further: Any) -> ForeignInput:
-    """What a network takes: by a person, or else by its opener, or else as `ForeignInput` has it."""
+    """A network's input: as given by the user, else by its opener, else the defaults of `ForeignInput`."""
     stated = {key: value for key, value in options.items() if value is not None}
     return ForeignInput(source, **({key: value for key, value in said.items() if value is not None} | stated | further))
 

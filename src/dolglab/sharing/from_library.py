@@ -1,4 +1,4 @@
-"""The network of a library, with what its descriptors are adapted by, as one network to be shared."""
+"""The network of a library and its adapter, as a single network for sharing."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from dolglab.sharing.networks import PRETRAINED, is_hub_folder, is_released_file
 
 
 def from_library(folder: str | Path) -> Weights:
-    """What describes a library's photos: its network, an adapter in it where it has one.
+    """The network that describes a library's photos, including its adapter, if it has one.
 
-    Raises UserError where the network is gone or another one by now, and for an adapter of several scales, which goes
-    after their mean, as no network does by itself.
+    Raises UserError if the network is missing or has changed, and for an adapter with several scales: it is applied
+    after their mean, which a single network cannot do.
     """
     with closing(Library(folder)) as library:
         identity, adapter = library.identity, library.adapter()
     if adapter is not None and identity["scales"] != [1.0]:
-        raise UserError(f"{folder} is adapted at several scales, after their mean: one network does not do that")
+        raise UserError(f"{folder} is adapted after the mean of several scales, which a single network cannot do")
     source = model_source(identity)
     network = load_network(source)
     if fingerprint(network) != identity["model"]:
-        raise UserError(f"{source} is another network than that of {folder} by now")
+        raise UserError(f"{source} has changed: it is no longer the network of {folder}")
     tensors, about = _weights_of(source)
     if adapter is None:
         return tensors, about
@@ -41,13 +41,13 @@ def from_library(folder: str | Path) -> Weights:
         "dim": adapter.dim,
     }
     config["data"] = {**(config.get("data") or {}), "max_side": identity["max_side"]}
-    # Of the head that the network was trained with nothing is left: its centres are in another space.
+    # The head of the training is left out: its centres are in another space.
     tensors = {f"model.{name}": value for name, value in adapted.state_dict().items()}
     return tensors, {**about, "config": config, "adapter": adapter.summary()}
 
 
 def _weights_of(source: str) -> Weights:
-    """What an exported folder holds of a network by its source, see `load_network`."""
+    """The weights of a network for an exported folder, by its source; see `load_network`."""
     if source in PRETRAINED:
         tensors = {f"model.{name}": value for name, value in load_network(source).state_dict().items()}
         return tensors, describe_run({"model": _pretrained_config(source)}, [], NOTHING_KNOWN)

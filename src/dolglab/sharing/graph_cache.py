@@ -1,4 +1,4 @@
-"""ONNX files of networks in the user's cache, each with a record of what it is and how fast it was. Without torch."""
+"""ONNX files of networks in the user's cache, each with a record of its versions and speed. Needs no torch."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from dolglab.extraction.describer import Session
 from dolglab.io import sha256_of, write_bytes, write_text
 
 if TYPE_CHECKING:
-    # Whoever runs an ONNX file does without torch.
+    # Running an ONNX file needs no torch.
     from dolglab.models.dolg import DescriptorModel
 
-# Counts up when a graph is made otherwise.
+# Incremented when graphs are exported differently.
 GRAPH_VERSION = 2
-# From how many times torch's speed on onnxruntime is taken: a transformer as fast takes ten times the memory.
+# onnxruntime is used from this many times torch's speed on: at equal speed, a transformer needs ten times the memory.
 FASTER = 1.05
 
 
 @dataclass
 class Record:
-    """What is known of a kept ONNX file.
+    """The record of a cached ONNX file.
 
     Attributes:
-        versions: of the way it was made, and of what runs it.
-        sha256: of its bytes.
-        speedups: how many times as fast as torch it was, by machine and size of photos.
+        versions: versions of the export and of onnxruntime.
+        sha256: digest of its bytes.
+        speedups: its speed relative to torch, by machine and size of photos.
     """
 
     versions: str
@@ -41,27 +41,27 @@ class Record:
 
 
 class KeptGraph:
-    """The ONNX file of a network in the user's cache; there may be none.
+    """The ONNX file of a network in the user's cache, if there is one.
 
     Args:
-        fingerprint: of the network's weights.
-        source: its address, with which goes what weights do not say, such as the fusion.
+        fingerprint: fingerprint of the network's weights.
+        source: its address, which covers properties that are not visible in the weights, such as the fusion.
 
-    Raises UserError where platformdirs is missing.
+    Raises UserError if platformdirs is missing.
     """
 
     def __init__(self, fingerprint: str, source: str) -> None:
         try:
             from platformdirs import user_cache_path
         except ModuleNotFoundError:
-            raise UserError("--backend onnx wants platformdirs: pip install 'dolglab[onnx]'") from None
+            raise UserError("--backend onnx needs platformdirs: pip install 'dolglab[onnx]'") from None
         self._fingerprint = fingerprint
         digest = hashlib.blake2b(source.encode(errors="surrogateescape"), digest_size=6).hexdigest()
         self.path: Path = user_cache_path("dolglab") / "onnx" / f"{fingerprint}-{digest}.onnx"
         self._record = self.path.with_suffix(".json")
 
     def session(self, threads: int) -> Session | None:
-        """The file, ready to run; one that is damaged, or of other versions, is taken away, and a line says so."""
+        """The file, ready to run; a damaged or outdated one is removed, and a line says so."""
         if not self.path.is_file():
             return None
         try:
@@ -69,41 +69,44 @@ class KeptGraph:
                 raise UserError("damaged")
             session = Session(self.path, threads)
             if session.about["fingerprint"] != self._fingerprint:
-                raise UserError("of another network")
+                raise UserError("it belongs to another network")
             return session
         except UserError as error:
             why = error
         self.remove()
-        print(f"the network's ONNX file is taken out of the cache ({why}): made anew where that pays", file=sys.stderr)
+        print(
+            f"the network's ONNX file was removed from the cache ({why}); it is exported again if that pays off",
+            file=sys.stderr,
+        )
         return None
 
     def speedup(self, size: str) -> float | None:
-        """How many times as fast as torch it was on this machine for photos of a size; None if not measured."""
+        """Its speed relative to torch on this machine for photos of a size; None if not measured."""
         try:
             return self._read().speedups.get(_here(size)) if self.path.is_file() else None
         except UserError:
             return None
 
     def write(self, network: DescriptorModel) -> None:
-        """Export the network. Raises UserError as `write_onnx`, and OSError where the cache does not take it."""
+        """Export the network. Raises UserError like `write_onnx`, and OSError if the cache cannot be written."""
         from dolglab.sharing.onnx_export import write_onnx
 
         write_onnx(network, self.path)
         self._write(Record(_versions(), sha256_of(self.path)))
 
     def copy(self, exported: Path) -> None:
-        """Keep a copy of the file of an exported folder. Raises OSError where the cache does not take it."""
+        """Keep a copy of the file of an exported folder. Raises OSError if the cache cannot be written."""
         write_bytes(self.path, exported.read_bytes())
         self._write(Record(_versions(), sha256_of(self.path)))
 
     def note(self, size: str, speedup: float) -> None:
-        """Keep how many times as fast as torch it was on this machine for photos of a size."""
+        """Store its speed relative to torch on this machine for photos of a size."""
         record = self._read()
         record.speedups[_here(size)] = speedup
         self._write(record)
 
     def remove(self) -> None:
-        """Take it away."""
+        """Remove the file from the cache."""
         self._record.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
 
@@ -114,7 +117,7 @@ class KeptGraph:
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise UserError("damaged") from error
         if record.versions != _versions():
-            raise UserError(f"of other versions ({record.versions})")
+            raise UserError(f"it has other versions: {record.versions}")
         return record
 
     def _write(self, record: Record) -> None:
@@ -122,7 +125,7 @@ class KeptGraph:
 
 
 def _here(size: str) -> str:
-    """A size of photos on this machine: several may share a home."""
+    """The key of a size of photos on this machine: several machines may share a home folder."""
     return f"{platform.node()}: {size}"
 
 

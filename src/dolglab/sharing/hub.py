@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: whole folders, fetched and pushed."""
+"""Models on the Hugging Face hub: download and push whole folders."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dolglab.errors import UserError
 from dolglab.sharing.networks import PREFIX
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-# What the hub's client raises, of httpx and of its own, for what a person can mend.
+# Errors of the hub's client, its own and httpx's, that a user can resolve.
 HUB_FAILURES = (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError)
 
 
 def is_cached(source: str) -> bool:
-    """Whether hf://OWNER/NAME, or a file of it, was fetched before."""
+    """Whether hf://OWNER/NAME, or a file of it, was downloaded before."""
     from dolglab.models.checkpoint import TENSORS
 
     owner, _, rest = source.removeprefix(PREFIX).strip("/").partition("/")
@@ -30,9 +30,9 @@ def is_cached(source: str) -> bool:
 
 
 def fetch(source: str, extra_file: str | None = None, api: HfApi | None = None) -> Path:
-    """The local folder of hf://OWNER/NAME, with an extra file where it has it, fetched once into the hub's own cache.
+    """The local folder of hf://OWNER/NAME, with an extra file if it exists, downloaded once into the hub's cache.
 
-    Raises UserError for another name, and where the repository cannot be had or holds no such folder.
+    Raises UserError for an invalid name, and if the repository cannot be downloaded or contains no exported model.
     """
     from dolglab.models.checkpoint import ABOUT, TENSORS
 
@@ -41,16 +41,16 @@ def fetch(source: str, extra_file: str | None = None, api: HfApi | None = None) 
     try:
         folder = Path((api or HfApi()).snapshot_download(name, allow_patterns=wanted))
     except HUB_FAILURES as error:
-        raise UserError(f"{PREFIX}{name} could not be had: {failure_text(error)}") from error
+        raise UserError(f"{PREFIX}{name} could not be downloaded: {failure_text(error)}") from error
     if not all((folder / file).is_file() for file in (ABOUT, TENSORS)):
-        raise UserError(f"{PREFIX}{name} holds no {ABOUT} and {TENSORS}: no model that `dolglab export` wrote")
+        raise UserError(f"{PREFIX}{name} has no {ABOUT} and {TENSORS}: it was not written by `dolglab export`")
     return folder
 
 
 def push_folder(folder: str | Path, name: str, private: bool = False, api: HfApi | None = None) -> str:
-    """Put an exported folder into the repository OWNER/NAME, made where there is none; its address.
+    """Push an exported folder to the repository OWNER/NAME, which is created if needed; returns its address.
 
-    Raises UserError for another name, without a token, and where the hub refuses.
+    Raises UserError for an invalid name, without a token, and if the hub refuses.
     """
     api = api or HfApi()
     check_name(name)
@@ -63,28 +63,28 @@ def push_folder(folder: str | Path, name: str, private: bool = False, api: HfApi
 
 
 def check_push(name: str) -> None:
-    """Raise UserError for a name the hub does not take, and where no token is stored, before anything is written."""
+    """Raise UserError for an invalid name, and if no token is stored, before anything is written."""
     check_name(name)
     if get_token() is None:
-        raise UserError("--push wants a token of the Hugging Face hub: run `hf auth login`, or set HF_TOKEN")
+        raise UserError("--push needs a token of the Hugging Face hub: run `hf auth login`, or set HF_TOKEN")
 
 
 def check_name(name: str) -> str:
-    """`name` as it is. Raises UserError for what is no OWNER/NAME."""
+    """`name`, unchanged. Raises UserError unless it is OWNER/NAME."""
     if not REPOSITORY.fullmatch(name):
-        raise UserError(f"{name or 'nothing'} is no OWNER/NAME of the Hugging Face hub")
+        raise UserError(f"{name or 'nothing'} is not OWNER/NAME of the Hugging Face hub")
     return name
 
 
 def failure_text(error: Exception) -> str:
-    """What went wrong, on one line, for people."""
+    """The error on one line, for people."""
     if isinstance(error, GatedRepoError):
-        return "its owner lets in only those who ask there first (then `hf auth login`)"
+        return "access must be requested there first (then `hf auth login`)"
     if isinstance(error, RepositoryNotFoundError):
         return "no such repository, or a private one (then `hf auth login`, or set HF_TOKEN)"
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         status = error.response.status_code
-        reasons = {401: "the hub does not take your token", 403: "your token may not do this"}
+        reasons = {401: "the hub does not accept your token", 403: "your token may not do this"}
         return reasons.get(status, f"the hub answered {status}")
     if isinstance(error, HFValidationError):
         return " ".join(str(error).split())[:200]

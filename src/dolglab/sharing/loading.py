@@ -1,4 +1,4 @@
-"""Networks that describe images: as a library keeps them, and as functions of images (`dolglab.load`)."""
+"""Networks that describe images: for libraries, and as functions of images (`dolglab.load`)."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ from dolglab.sharing.graph_cache import FASTER, KeptGraph
 from dolglab.sharing.networks import PRETRAINED, address_of, default_source, is_hub_folder, load_network, title_of
 
 if TYPE_CHECKING:
-    # Whoever runs an ONNX file does without torch.
+    # Running an ONNX file needs no torch.
     from dolglab.extraction.extractor import Extractor
     from dolglab.models.dolg import DescriptorModel
 
 Backend = Literal["auto", "torch", "onnx"]
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 
-# Graphs of packaged networks, whose weights lie in packages of their own (see experiments/offline_backbone).
+# Graphs of packaged networks; the weights are in packages of their own (see experiments/offline_backbone).
 GRAPHS = {"efficientnet_lite0": Path(__file__).with_name("efficientnet_lite0.onnx")}
-# What exports a network, and runs and keeps the file.
+# Packages for exporting a network, and for running and caching the file.
 EXPORT_PACKAGES = ("onnx", "onnxscript", "onnxruntime", "platformdirs")
 
 
 class LoadedModel:
-    """Describes images: the dot product of two descriptors, of length `dim`, is the cosine that a search ranks by.
+    """Describes images: the dot product of two descriptors, of length `dim`, is the cosine by which a search ranks.
 
     Arguments and errors are those of `dolglab.load`.
     """
@@ -70,8 +70,8 @@ class LoadedModel:
     def __call__(self, images: Picture | list[Picture]) -> NDArray[np.float32]:
         """The L2-normalised descriptor of an image, (dim,), or those of a list of images, (n, dim).
 
-        Images are paths, PIL images or RGB arrays (H, W, 3) uint8; the first two are turned upright as they state.
-        Raises UserError for what is none of these or cannot be read.
+        Images are paths, PIL images or RGB arrays (H, W, 3) uint8; the first two are turned upright by their EXIF data.
+        Raises UserError for other types, and for images that cannot be read.
         """
         if not isinstance(images, list):
             return self([images])[0]
@@ -91,7 +91,7 @@ def _read_picture(image: Picture, max_side: int, reading: Reading) -> NDArray[np
             raise UserError(f"{image} cannot be read: {reason(error)}") from error
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f"an array {image.shape} of {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise UserError(f"an image is a path, a PIL image or an array (height, width, 3) of uint8, not {found}")
+        raise UserError(f"an image must be a path, a PIL image or an array (height, width, 3) of uint8, not {found}")
     if not image.size:
         raise UserError(f"an image of shape {image.shape} has no pixels")
     return shrink(np.ascontiguousarray(image), max_side)
@@ -102,10 +102,10 @@ class LoadedExtractor:
     """A network that describes photos.
 
     Attributes:
-        describer: photos to descriptors.
-        identity: what a library keeps, its title included: descriptors of another identity do not go with its own.
-        loaded: the network by torch, where it was loaded.
-        adapter: what its descriptors go through, if anything.
+        describer: computes descriptors of photos.
+        identity: stored in libraries, with a title: descriptors with different identities are not comparable.
+        loaded: the torch network, if it was loaded.
+        adapter: the adapter of its descriptors, if any.
     """
 
     describer: Describer
@@ -115,7 +115,7 @@ class LoadedExtractor:
 
     @property
     def reading(self) -> Reading:
-        """How its photos are read."""
+        """How photos are read."""
         return Reading(colour=self.identity["colour"], decoding=self.identity["decoding"])
 
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -124,9 +124,9 @@ class LoadedExtractor:
 
     @cached_property
     def extractor(self) -> Extractor:
-        """The network by torch, with its adapter, which explains a cosine.
+        """The torch network with its adapter, which can explain a cosine.
 
-        Raises UserError where another one is there by now.
+        Raises UserError if the network has changed.
         """
         from dolglab.extraction.extractor import Extractor
 
@@ -139,16 +139,16 @@ class LoadedExtractor:
         return Extractor(adapted, self.identity["scales"])
 
     def network(self) -> DescriptorModel:
-        """The network as it is loaded, once more, without an adapter.
+        """The network, loaded again without an adapter.
 
-        Raises UserError where another one is there by now.
+        Raises UserError if the network has changed.
         """
         from dolglab.extraction.descriptor_store import fingerprint
 
         network = load_network(self.identity["source"])
-        # An int8 file has its network's fingerprint with "-int8" behind it.
+        # An int8 file has its network's fingerprint with the suffix "-int8".
         if fingerprint(network) != self.identity["model"].removesuffix("-int8"):
-            raise UserError(f"{self.identity['source']} is another network by now")
+            raise UserError(f"{self.identity['source']} is now another network")
         return network
 
 
@@ -163,23 +163,25 @@ def load_extractor(
     threads: int = 0,
     adapter: Adapter | None = None,
 ) -> LoadedExtractor:
-    """An extractor of the network that `source` names (see `load_network`), or of the one that `default_source` does.
+    """An extractor for the network named `source` (see `load_network`), by default `default_source`.
 
     Args:
-        scales: of each photo, whose descriptors are averaged.
-        max_side: photos are shrunk to this many pixels before; None for the network's own side.
-        backend: what runs the network. "torch" takes a GPU where there is one (not run on one yet). "onnx" runs the
-            exported folder's own file on the CPU where that is of this network, and otherwise one that is made once
-            for each network and kept in the user's cache. "auto" is "onnx" without a GPU, where onnxruntime is
-            installed, for a network whose graph is part of this package or is kept and was faster (see
-            `choose_backend`, which makes it), and "torch" for others. It is no part of the identity: all give the same
-            descriptors within 1e-4. An ONNX file that gives others, such as an int8 one, is named by `source`.
+        scales: factors on a photo's size; the descriptors are averaged.
+        max_side: larger photos are shrunk to this many pixels first; None for the network's own side.
+        backend: "torch" uses a GPU if there is one (not tried on one yet). "onnx" runs on the CPU: the file in the
+            exported folder if it belongs to this network, otherwise one that is exported once per network and cached.
+            "auto" is "onnx" if there is no GPU, onnxruntime is installed, and the network's graph is packaged here or
+            is cached and was faster (see `choose_backend`, which exports it); otherwise it is "torch". The backend
+            is
+            not part of the identity: descriptors agree within 1e-4. An ONNX file with other descriptors, such as an
+                int8
+            one, has its own `source`.
         colour, decoding: how photos are read, see `Reading`.
-        fingerprint: of the network that is wanted, where that is known: its ONNX file is then found without torch.
-        threads: cores of one pass through an ONNX file; 0 for all.
-        adapter: what descriptors go through.
+        fingerprint: fingerprint of the network, if known: its ONNX file is then found without torch.
+        threads: number of cores for one pass through an ONNX file; 0 for all.
+        adapter: adapter of the descriptors.
 
-    Raises UserError for another backend, an adapter of another network, and as `load_network` and `write_onnx`.
+    Raises UserError for an unknown backend, an adapter of another network, and like `load_network` and `write_onnx`.
     """
     if backend not in get_args(Backend):
         raise UserError(f"--backend is {', '.join(get_args(Backend)[:-1])} or {get_args(Backend)[-1]}, not {backend}")
@@ -223,9 +225,9 @@ def size_of(max_side: int, scales: Sequence[float]) -> str:
 def find_session(
     source: str, backend: str, fingerprint: str | None, size: str | None, threads: int = 0
 ) -> Session | None:
-    """The ONNX file that is to run a network, where it can be found without torch.
+    """The ONNX file for running a network, if it can be found without torch.
 
-    Of a network without a fingerprint none is, nor one that was measured to be faster, where the size is not known.
+    Without a fingerprint there is none; and without a size, none that is used because it was faster.
     """
     path = Path(source)
     if source.endswith(".onnx") and path.is_file():
@@ -243,12 +245,12 @@ def find_session(
 
 
 def kept_graph(fingerprint: str, source: str) -> KeptGraph:
-    """What the user's cache has of the network that `source` names."""
+    """The entry of the user's cache for the network named `source`."""
     return KeptGraph(fingerprint, address_of(source))
 
 
 def own_session(folder: Path, fingerprint: str, threads: int) -> Session | None:
-    """The exported folder's ONNX file, where it is of this network."""
+    """The exported folder's ONNX file, if it belongs to this network."""
     if (folder / ONNX_FILE).is_file():
         session = Session(folder / ONNX_FILE, threads)
         if session.about["fingerprint"] == fingerprint and session.about["normalisation"] == INSIDE:
@@ -257,22 +259,22 @@ def own_session(folder: Path, fingerprint: str, threads: int) -> Session | None:
 
 
 def can_export() -> bool:
-    """Whether `onnx_is_faster`, and networks can be exported."""
+    """Whether `onnx_is_faster` and the packages for exporting are installed."""
     return onnx_is_faster() and all(importlib.util.find_spec(package) for package in EXPORT_PACKAGES)
 
 
 def _packaged_session(source: str, threads: int) -> Session:
-    """The graph of a packaged network, which comes without weights, with those of their own package."""
+    """The graph of a packaged network, completed by the weights from their own package."""
     weights = locate(PRETRAINED[source][0]["weights"])
     data = weights.read_bytes()
     session = Session(GRAPHS[source], threads, {weights.name: data})
     if hashlib.sha256(data).hexdigest() != session.about["weights"]:
-        raise UserError(f"{weights} is damaged, or of another version: install its package anew")
+        raise UserError(f"{weights} is damaged, or has another version: install its package again")
     return session
 
 
 def _exported_session(source: str, threads: int) -> Session:
-    """The ONNX file of a network that is read with torch, made where there is none."""
+    """The ONNX file of a network, which is loaded with torch and exported if needed."""
     from dolglab.extraction.descriptor_store import fingerprint
 
     here = source
@@ -292,7 +294,7 @@ def _exported_session(source: str, threads: int) -> Session:
 
 
 def _torch_extractor(source: str, scales: Sequence[float]) -> tuple[Extractor, str]:
-    """What describes by torch, and the network's fingerprint."""
+    """The torch extractor, and the network's fingerprint."""
     import torch
 
     from dolglab.extraction.descriptor_store import fingerprint

@@ -1,4 +1,4 @@
-"""Networks by the names that people give them."""
+"""Load networks by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dolglab.errors import UserError
 
 if TYPE_CHECKING:
-    # Whoever runs an ONNX file does without torch.
+    # Running an ONNX file needs no torch.
     from dolglab.models.dolg import DescriptorModel
 
 DINOV2 = "vit_small_patch14_dinov2.lvd142m"
@@ -39,16 +39,16 @@ def load_network(
     licence: str | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> DescriptorModel:
-    """A network by what a person names, in eval mode. docs/models.md has a table of all names.
+    """Load a network by name, in eval mode. docs/models.md has a table of all names.
 
     Args:
         source: a checkpoint, an exported folder, an ONNX file of one, or hf://OWNER/NAME; released DOLG weights
-            (.pyth, or hf://OWNER/NAME/FILE); "dinov2" or "efficientnet_lite0", whose pretrained features are pooled as
-            they are; KIND:FILE, released weights of `KINDS`; KIND:WHAT, a network of `FOREIGN`.
-        trust: let a network of `FOREIGN` run code that comes from outside.
-        mean, std, size, licence, arguments: what a network of `FOREIGN` takes and is built with, see `ForeignInput`.
+            (.pyth, or hf://OWNER/NAME/FILE); "dinov2" or "efficientnet_lite0", pretrained features with GeM pooling;
+            KIND:FILE, released weights of `KINDS`; KIND:WHAT, an external network of `FOREIGN`.
+        trust: allow a network of `FOREIGN` to run external code.
+        mean, std, size, licence, arguments: input and construction of a network of `FOREIGN`, see `ForeignInput`.
 
-    Raises UserError for a source that is none of these, and as what reads it.
+    Raises UserError for an unknown source, and like its reader.
     """
     from dolglab.models.backbone import Backbone
     from dolglab.models.checkpoint import load_model
@@ -59,13 +59,13 @@ def load_network(
     from dolglab.sharing.foreign_sources import FOREIGN, open_foreign
 
     if source is None:
-        raise UserError("model=any wants model.source=NAME, such as timm:resnet50.a1_in1k (docs/models.md)")
+        raise UserError("model=any needs model.source=NAME, such as timm:resnet50.a1_in1k (docs/models.md)")
     kind, _, what = source.partition(":")
     options = {"mean": mean, "std": std, "size": size, "licence": licence, "arguments": dict(arguments or {})}
     if kind in FOREIGN:
         return open_foreign(source, options, trust)
     if given := [name for name, value in options.items() if value]:
-        raise UserError(f"model.{given[0]} goes with {', '.join(FOREIGN)}: {source} says itself what it takes")
+        raise UserError(f"model.{given[0]} is only for {', '.join(FOREIGN)}: {source} defines its own input")
     if kind in KINDS:
         return load_kind(kind, what)
     if source in PRETRAINED:
@@ -84,7 +84,7 @@ def load_network(
 
 
 def is_hub_folder(source: str) -> bool:
-    """Whether a source is hf://OWNER/NAME, and not a file of it."""
+    """Whether a source is hf://OWNER/NAME, without a file."""
     return source.startswith(PREFIX) and source.removeprefix(PREFIX).strip("/").count("/") <= 1
 
 
@@ -94,14 +94,14 @@ def is_released_file(source: str) -> bool:
 
 
 def title_of(source: str) -> str:
-    """What a person calls a network."""
+    """A network's name for people."""
     if source in PRETRAINED:
         return PRETRAINED[source][1]
     return f"released {source}" if is_released_file(source) else source
 
 
 def address_of(source: str) -> str:
-    """What names a network from any folder."""
+    """A name of the network that is valid in any folder."""
     path = Path(source)
     if source not in PRETRAINED and path.exists():
         return str(path.resolve())
@@ -110,9 +110,9 @@ def address_of(source: str) -> str:
 
 
 def default_source() -> str:
-    """DINOv2 where its weights are on this machine, or their server answers, or else the packaged EfficientNet-Lite0.
+    """DINOv2 if its weights are on this machine or their server answers, else the packaged EfficientNet-Lite0.
 
-    Fetching takes minutes to fail.
+    The server is tried first, because a failing download takes minutes.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -121,6 +121,6 @@ def default_source() -> str:
     try:
         socket.create_connection((HUB_HOST, 443), HUB_TIMEOUT).close()
     except OSError:
-        print("DINOv2's weights cannot be fetched here: EfficientNet-Lite0 instead, which tells fewer things apart")
+        print("DINOv2's weights cannot be downloaded: using EfficientNet-Lite0, which is less accurate")
         return "efficientnet_lite0"
     return "dinov2"

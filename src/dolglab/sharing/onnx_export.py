@@ -1,4 +1,4 @@
-"""Networks as ONNX files: exact ones, compared with torch, and int8 ones, smaller, faster and not quite the same."""
+"""Export networks to ONNX: exactly, compared with torch, or in int8, which is smaller, faster and approximate."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from dolglab.models.local_branch import DilatedConv
 
 INT8_FILE = "model.int8.onnx"
 OPSET = 20
-# What an equal graph may differ by, in numbers of an L2-normalised descriptor.
+# The largest accepted difference in a value of an L2-normalised descriptor.
 TOLERANCE = 1e-4
-# Images, height and width of what it is compared on; no side is a multiple of a stride or a patch.
+# Number, height and width of the images for the comparison; no side is a multiple of a stride or a patch.
 SHAPES = ((1, 64, 64), (3, 97, 131), (1, 150, 75))
-# Photos that the ranges of activations are taken from, and their longer side.
+# Number of photos that determine the ranges of activations, and their longer side.
 CALIBRATION_PHOTOS, CALIBRATION_SIDE = 64, 512
 
 
 def write_onnx(network: DescriptorModel, path: Path, normalised: bool = False, tolerance: float = TOLERANCE) -> float:
-    """Write a network as `path`, compared with torch over several shapes; the largest difference of a number.
+    """Export a network to `path` and compare it with torch on several shapes; returns the largest difference.
 
-    The graph takes RGB in 0..255, or `normalised` images. Raises UserError where a package is missing, the network does
-    not go into ONNX, or the file would differ from torch by more than `tolerance`; nothing is then written.
+    The graph takes RGB in 0..255, or `normalised` images. Raises UserError, and writes nothing, if a package is
+    missing, the network cannot be exported, or the file would differ from torch by more than `tolerance`.
     """
     with atomic_path(path) as aside:
         program = export_program(ExportableNetwork(network, normalised))
@@ -54,7 +54,7 @@ def write_onnx(network: DescriptorModel, path: Path, normalised: bool = False, t
 
 
 def onnx_metadata(network: DescriptorModel, normalised: bool) -> dict[str, str]:
-    """What a file says of itself."""
+    """The metadata of an ONNX file."""
     pixels = "normalised by mean and std" if normalised else "RGB, 0..255"
     return {
         "fingerprint": fingerprint(network),
@@ -62,7 +62,7 @@ def onnx_metadata(network: DescriptorModel, normalised: bool) -> dict[str, str]:
         "dim": str(network.dim),
         "side": str(network.side),
         "normalisation": OUTSIDE if normalised else INSIDE,
-        # Of a backbone that does not state them: empty.
+        # Empty if the backbone does not state them.
         "mean": " ".join(map(str, getattr(network.backbone, "mean", ()))),
         "std": " ".join(map(str, getattr(network.backbone, "std", ()))),
         "input": f"float32 (batch, 3, height, width), {pixels}",
@@ -71,7 +71,7 @@ def onnx_metadata(network: DescriptorModel, normalised: bool) -> dict[str, str]:
 
 
 def max_difference(network: DescriptorModel, session: Session, normalised: bool = False) -> float:
-    """By how much the runtime's numbers differ from torch's, at most, over several shapes of noise."""
+    """The largest difference between the runtime's and torch's values, over several shapes of noise."""
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
     least = trial_size(network, (1, 1))
@@ -87,10 +87,10 @@ def max_difference(network: DescriptorModel, session: Session, normalised: bool 
 
 
 def export_program(graph: ExportableNetwork, optimize: bool = True) -> torch.onnx.ONNXProgram:
-    """A network as ONNX, with torch's own optimisation or without. Raises UserError where it does not go into it."""
+    """A network as ONNX, optionally with torch's optimisation. Raises UserError if it cannot be exported."""
     axes = {0: "batch", 2: "height", 3: "width"}
     least = trial_size(graph.network, (1, 1))
-    # No side is a multiple of a stride or a patch, so that nothing follows from its being one.
+    # No side is a multiple of a stride or a patch, so that the graph cannot rely on it.
     example = torch.rand(2, 3, max(227, least[0] + 3), max(261, least[1] + 5)) * 255
     try:
         with _quiet_logs(), torch.no_grad():
@@ -106,16 +106,16 @@ def export_program(graph: ExportableNetwork, optimize: bool = True) -> torch.onn
                 optimize=optimize,
             )
     except ModuleNotFoundError as error:
-        raise UserError(f"ONNX wants {error.name}: pip install 'dolglab[onnx]'") from None
+        raise UserError(f"ONNX needs {error.name}: pip install 'dolglab[onnx]'") from None
     except Exception as error:
-        raise UserError(f"the network does not go into ONNX ({type(error).__name__})") from error
+        raise UserError(f"the network cannot be exported to ONNX ({type(error).__name__})") from error
     assert program is not None
     return program
 
 
 @contextmanager
 def _quiet_logs() -> Iterator[None]:
-    """The exporter's notes on its own steps, which say nothing to a person, are kept out."""
+    """Suppress the exporter's notes on its internal steps."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -126,10 +126,11 @@ def _quiet_logs() -> Iterator[None]:
 
 
 class ExportableNetwork(nn.Module):
-    """Images, RGB in 0..255 or `normalised`, to L2-normalised descriptors; what it does does not depend on their size.
+    """Computes L2-normalised descriptors of images, RGB in 0..255 or `normalised`, by operations independent of their
+    size.
 
-    The network stays as it is; its batch norms are folded into convolutions, unless `fold` is false. Raises UserError
-    for one of which that cannot be had.
+    The given network is not modified; batch norms are folded into convolutions unless `fold` is false. Raises UserError
+    for a network that cannot be exported.
     """
 
     def __init__(self, network: DescriptorModel, normalised: bool = False, fold: bool = True) -> None:
@@ -145,9 +146,9 @@ class ExportableNetwork(nn.Module):
 
 
 class SameConv(nn.Conv2d):
-    """TensorFlow's padding as ONNX has it: worked out in Python it makes formulas of height and width that explode.
+    """TensorFlow's padding by ONNX's own operator: computed in Python, formulas of height and width would explode.
 
-    It computes nothing outside of an export.
+    It only works during an export.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -169,16 +170,16 @@ class SameConv(nn.Conv2d):
 
 
 def check_exportable(network: DescriptorModel) -> None:
-    """Raise UserError for a network whose layers follow from the image's size."""
+    """Raise UserError for a network whose layers depend on the image's size."""
     for module in network.modules():
         if reason := getattr(module, "not_exportable", None):
             raise UserError(f"{reason}: ONNX cannot hold it")
     if network.backbone.name.startswith("swin"):
-        raise UserError(f"{network.backbone.name} cuts each size of image into other windows: ONNX cannot hold it")
+        raise UserError(f"the windows of {network.backbone.name} depend on the size of the image: ONNX cannot hold it")
 
 
 def _replace_layers(module: nn.Module) -> None:
-    """Put layers that give the same in place of those that look at the size of their input."""
+    """Replace layers that depend on the size of their input by equivalent ones."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d) and isinstance(child, Conv2dSame):
             setattr(module, name, _rebuild(SameConv, child))
@@ -196,19 +197,19 @@ def _rebuild(kind: type[nn.Conv2d], conv: nn.Conv2d) -> nn.Conv2d:
 
 
 def write_int8(source: Path, path: Path, folder: str | Path) -> int:
-    """Write the ONNX file `source` with quantised convolutions; how many photos of `folder` their ranges come from.
+    """Write the ONNX file `source` with quantised convolutions; returns the number of photos used for calibration.
 
-    Weights have a scale a channel, activations one a map, from the least to the largest value that the photos give.
-    The file's fingerprint is another one than its source's: libraries do not mix the two.
-    Raises UserError where a package is missing or there are no photos.
+    Weights have one scale per channel, activations one per map, from the range of values on the photos of `folder`.
+    The file gets a fingerprint of its own, so that libraries do not mix the two.
+    Raises UserError if a package is missing or there are no photos.
     """
     try:
         import onnx
         from onnxruntime import quantization
     except ModuleNotFoundError as error:
-        raise UserError(f"ONNX wants {error.name}: pip install 'dolglab[onnx]'") from None
+        raise UserError(f"ONNX needs {error.name}: pip install 'dolglab[onnx]'") from None
     photos = calibration_photos(folder)
-    # It warns that it was not told to infer shapes, which leave batch, height and width open here.
+    # It warns that shapes were not inferred; batch, height and width are variable here.
     logging.getLogger().setLevel(logging.ERROR)
     with atomic_path(path) as aside:
         quantization.shape_inference.quant_pre_process(source, aside, skip_symbolic_shape=True)
@@ -228,10 +229,10 @@ def write_int8(source: Path, path: Path, folder: str | Path) -> int:
 
 
 def calibration_photos(folder: str | Path) -> list[Path]:
-    """Photos below a folder, evenly chosen. Raises UserError where there is none."""
+    """Evenly chosen photos in a folder. Raises UserError if there are none."""
     files = sorted(path for path in Path(folder).rglob("*") if is_image(path.name) and path.is_file())
     if not files:
-        raise UserError(f"no photos in {folder}: --calibrate wants a folder of photos like those to be described")
+        raise UserError(f"no photos in {folder}: --calibrate needs a folder of photos like those to be described")
     return [files[i] for i in np.linspace(0, len(files) - 1, min(CALIBRATION_PHOTOS, len(files))).astype(int).tolist()]
 
 
@@ -243,7 +244,7 @@ def _calibration_reader(photos: Sequence[Path]):
             try:
                 image = shrink(decode(read_bytes(photo)), CALIBRATION_SIDE)
             except (BrokenImageError, OSError):
-                # The ranges come from the others.
+                # The other photos determine the ranges.
                 continue
             yield np.ascontiguousarray(image.transpose(2, 0, 1)[None]).astype(np.float32)
 

@@ -1,1 +1,1 @@
-"""Sweeps: each job a process of its own, a table of all of them, and their comparison drawn."""
+"""Sweeps: jobs in processes of their own, a table of all jobs, and a chart of their comparison."""

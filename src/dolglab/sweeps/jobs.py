@@ -1,4 +1,4 @@
-"""The jobs of a sweep, Hydra's (`--multirun`) or a search's: each a training or an evaluation, a process of its own."""
+"""The jobs of a sweep (Hydra's `--multirun`) or a search: each is a training or an evaluation in its own process."""
 
 from __future__ import annotations
 
@@ -40,40 +40,39 @@ if TYPE_CHECKING:
 
 Value = str | bool | int | float | None
 
-# Written before the first job, which may start on another machine: the keys that differ, and what was asked for.
+# Written before the first job, which may start on another machine: the keys that differ, and the given overrides.
 SWEEP = "sweep.json"
-# What a job's place in its sweep decides; a suite names what its jobs get as theirs.
+# Keys that are set by a job's position in its sweep; a suite names those of its jobs.
 PLACED = ("name", "group", "resume", "suite")
-# Letters of a value in a folder's name: of a path, its end.
+# Most characters of a value in a folder's name; of a path, the last ones.
 VALUE_LETTERS = 48
-# What would make a job one process of another group, its launcher's or the scheduler's that started the sweep, or
-# another run on W&B.
+# Variables that would make a job a process of its launcher's or scheduler's group, or another run's on W&B.
 OUTER = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
 OUTER += ("WANDB_RUN_ID",)
 TORCHRUN = ("TORCHELASTIC_", "LOCAL_WORLD_SIZE", "ROLE_", "GROUP_WORLD_SIZE")
-# Exit codes of a run that was told to stop, before it could say so or after.
+# Exit codes of a run that was asked to stop, before or after it could handle the request.
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM, -signal.SIGUSR1, -signal.SIGUSR2)
-# Between two looks at how a job does.
+# Seconds between checks of a job's progress.
 POLL_SECONDS = 1.0
 
 
 class SweepReport(Callback):
-    """Notes what a sweep varies before its first job, and draws the comparison after its last."""
+    """Records what a sweep varies before its first job, and draws the comparison after its last."""
 
-    # The folder that this process began, as long as no job has.
+    # The folder that this process created, until a job uses it.
     begun: ClassVar[Path | None] = None
-    # The work of a suite that is only planned.
+    # The work of a suite, if it is only planned.
     planned: ClassVar[list[Work]] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write `sweep.json`; end with a line on a sweep that several processes would run, or that is another one."""
+        """Write `sweep.json`. Ends with one line if several processes run it, or if the folder has another sweep."""
         if started_apart():
             _refuse("start a sweep once, without torchrun or srun: its jobs start their own processes")
         if config.get("plan") and config.hydra.runtime.choices["hydra/launcher"] != "basic":
-            # What other processes plan would be missing in the sum.
+            # The plans of other processes would be missing in the sum.
             _refuse("plan=true goes through the jobs one by one, in this process: leave out hydra/launcher=...")
         note_starter()
-        # What is given goes before what a suite says, as for Hydra's own sweeper.
+        # Given overrides take precedence over those of a suite, as in Hydra's own sweeper.
         suite = [f"{key}={value}" for key, value in (OmegaConf.select(config, "hydra.sweeper.params") or {}).items()]
         asked = {_split(text)[0]: text for text in [*suite, *config.hydra.overrides.task]}
         given = [text for key, text in asked.items() if key not in PLACED]
@@ -89,7 +88,7 @@ class SweepReport(Callback):
         write_text(path, json.dumps(about, indent=1) + "\n")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Draw `comparison.svg` where there is anything to compare, and say where the table is."""
+        """Draw `comparison.svg` if there is anything to compare, and print where the table is."""
         if config.get("plan"):
             from dolglab.evaluation.plan import total
 
@@ -100,12 +99,12 @@ class SweepReport(Callback):
         jobs = read_jobs(sweep)
         failed = sum(job.status != "done" for job in jobs)
         write_comparison(jobs, sweep)
-        # Of two jobs that ended together, either may have written the table without the other.
+        # If two jobs ended at the same time, either may have written the table without the other.
         print(f"{len(jobs)} jobs, {failed} failed: {write_table(sweep)}")
 
 
 def drop_refused_sweep() -> None:
-    """Remove the folder of a sweep that this process began, where nothing but its description is in it."""
+    """Remove the folder of a sweep that this process created, if it contains only the sweep's description."""
     folder = SweepReport.begun
     with contextlib.suppress(OSError):
         if folder and {path.name for path in folder.iterdir()} <= {SWEEP, "multirun.yaml"}:
@@ -115,7 +114,7 @@ def drop_refused_sweep() -> None:
 
 
 def sweep_job(name: str, start: Start = TRAIN, group: str | None = None) -> float | None:
-    """Run this process's job of the multirun `name` (see `run_job`); its best validation mAP, which sweepers go by."""
+    """Run this process's job of the multirun `name` (see `run_job`); returns its best validation mAP, for sweepers."""
     watch_starter()
     hydra = HydraConfig.get()
     sweep = Path(hydra.sweep.dir)
@@ -138,39 +137,39 @@ def run_job(
 ) -> Job:
     """Run a training, or what `start` starts, in `folder`, as a run called `name`.
 
-    A job that was done or pruned before is left as it is, one that was stopped goes on: a training from its last
-    checkpoint, an evaluation with the descriptors that it kept. What
-    became of it stands in `folder/job.json` and in the sweep's table; a failure ends the job and not the sweep. A job
-    that was told to stop, itself or through this process, ends the sweep with SystemExit.
+    A job that is already done or pruned is not repeated. A job that was stopped continues: a training from its last
+    checkpoint, an evaluation with the descriptors that it kept. The outcome is written to `folder/job.json` and to the
+    sweep's table; a failure ends the job but not the sweep. If the job or this process was asked to stop, the sweep
+    ends with SystemExit.
 
     Args:
-        group: of the runs on W&B; None for a command that logs none there.
-        overrides: the job's own, `name` apart.
-        swept: those that differ between the jobs.
-        why_prune: why the job is not worth going on with, asked every second; nothing while it is.
-        patience: seconds in which a job of this folder that was told to stop has ended; a validation may come first.
+        group: group of the runs on W&B; None for a command that does not log there.
+        overrides: the job's overrides, without `name`.
+        swept: the overrides that differ between jobs.
+        why_prune: returns why the job should be pruned, or an empty string; called every second.
+        patience: seconds to wait for a job in this folder that was asked to stop; it may have to validate first.
 
-    Raises UserError for a folder in which another process goes on.
+    Raises UserError if another process works in the folder.
     """
     if (folder / JOB).is_file() and read_job(folder).status == "pruned":
         return read_job(folder)
     status, reason = "done", ""
     if not (folder / CARD).is_file():
-        # Of a sweep that was killed, what still runs here ends soon: it watches the process that started it.
+        # A job of a killed sweep that still runs here ends soon, because it watches its parent process.
         if not acquire(folder / LOCK, patience):
             raise UserError(f"another process works in {folder}: is this sweep running twice?")
         release(folder / LOCK)
         grouped = [] if group is None else [override("group", group)]
         status, reason = _run(folder, [*overrides, override("name", name), *grouped], why_prune, start)
     if status == "failed":
-        print(f"{name} failed ({reason}): the sweep goes on", file=sys.stderr)
+        print(f"{name} failed ({reason}): the sweep continues", file=sys.stderr)
     write_text(folder / JOB, json.dumps({"status": status, "reason": reason, "swept": dict(swept)}, indent=1) + "\n")
     write_table(folder.parent)
     return read_job(folder)
 
 
 def _run(folder: Path, overrides: Sequence[str], why_prune: Callable[[], str], start: Start) -> tuple[str, str]:
-    """What became of a job, and why."""
+    """The outcome of a job, and its reason."""
     reason = ""
 
     def stop() -> bool:
@@ -192,11 +191,11 @@ def _run(folder: Path, overrides: Sequence[str], why_prune: Callable[[], str], s
 def run_command(
     overrides: Sequence[str], stop: Callable[[], bool] = lambda: False, start: Start = TRAIN
 ) -> tuple[int, str]:
-    """Run what `start` starts with `overrides`; exit code, and the error that it ended with.
+    """Run what `start` starts with `overrides`; returns the exit code, and the error that ended it.
 
-    When `stop` is true, which is asked every second, the job is told to stop; a training writes a checkpoint first. So
-    it is when something ends this process's wait, such as a launcher's signal that the time is up. Raises SystemExit
-    where this process is told to stop, or the one that started the sweep is gone, once the job has ended.
+    When `stop`, which is called every second, returns true, the job is asked to stop; a training writes a checkpoint
+    first. The same happens if something interrupts this process, such as a launcher's signal that the time is up.
+    Raises SystemExit, after the job has ended, if this process was asked to stop or the sweep's starter has ended.
     """
     with _note_sigterm() as received, start(overrides, job_environment(os.environ)) as process:
         errors: list[str] = []
@@ -205,7 +204,7 @@ def run_command(
         try:
             _wait(process, lambda: stop() or bool(received) or starter_is_gone())
         except KeyboardInterrupt:
-            # The job has had it too.
+            # The job has received it too.
             raise
         except BaseException:
             process.terminate()
@@ -216,15 +215,15 @@ def run_command(
     if received or starter_is_gone():
         raise SystemExit
     assert process.returncode is not None
-    # What says most: the first error of a process that failed for itself, else the last line.
+    # The most informative line: the first error of a process that failed by itself, else the last line.
     return process.returncode, errors[0].removeprefix("error: ")
 
 
 def job_environment(outer: Mapping[str, str]) -> dict[str, str]:
-    """`outer` without what numbers its processes: a job's processes are numbered from 0 anew.
+    """`outer` without the variables that number processes: a job's processes are numbered from 0 again.
 
-    Slurm's variables go too, by which Lightning would wait for tasks that a sweep's launcher did not ask for. The job
-    is told to stop when this process is gone.
+    Slurm's variables are removed too: with them, Lightning would wait for tasks that a sweep's launcher did not
+    request. The job stops when this process has ended.
 
     >>> job_environment({"HOME": "/root", "LOCAL_RANK": "1", "SLURM_JOB_ID": "7"})
     {'HOME': '/root', 'DOLG_STOP_WITH_PARENT': '1'}
@@ -235,7 +234,7 @@ def job_environment(outer: Mapping[str, str]) -> dict[str, str]:
 
 
 def _wait(process: Running, stop: Callable[[], bool]) -> None:
-    """Until the process ends, which is told to once `stop` is true."""
+    """Wait until the process ends; ask it to stop when `stop` returns true."""
     told = False
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -247,7 +246,7 @@ def _wait(process: Running, stop: Callable[[], bool]) -> None:
 
 
 def _relay_errors(process: Running, errors: list[str]) -> None:
-    """Pass on what a process writes to stderr, and keep its error lines and, last, the last line of all."""
+    """Forward a process's stderr, and collect its error lines and, at the end, its last line."""
     assert process.stderr is not None
     last = ""
     for line in process.stderr:
@@ -260,9 +259,9 @@ def _relay_errors(process: Running, errors: list[str]) -> None:
 
 @contextlib.contextmanager
 def _note_sigterm() -> Iterator[list[int]]:
-    """Instead of ending this process, SIGTERM makes an entry in the list that is yielded: its job is told to stop.
+    """SIGTERM does not end this process but adds an entry to the yielded list: its job is asked to stop.
 
-    In a launcher's thread there are no signals to take.
+    Signals cannot be handled in a launcher's thread.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -276,7 +275,7 @@ def _note_sigterm() -> Iterator[list[int]]:
 
 
 def _refuse(mistake: str) -> NoReturn:
-    """End before the first job: of an exception, Hydra makes a warning."""
+    """End before the first job: Hydra turns exceptions into warnings here."""
     print("error:", mistake, file=sys.stderr)
     raise SystemExit(2)
 
@@ -288,7 +287,7 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def override(key: str, value: Value) -> str:
-    """`key=value` as Hydra reads it.
+    """`key=value` in Hydra's syntax.
 
     >>> override("ema", None), override("name", "a b"), override("seed", 3)
     ('ema=null', 'name="a b"', 'seed=3')
@@ -299,13 +298,13 @@ def override(key: str, value: Value) -> str:
 
 
 def quoted(text: str) -> str:
-    """A string in quotes as Hydra reads them: backslashes stand for themselves but before a quote."""
+    """A quoted string in Hydra's syntax: backslashes are literal except before a quote."""
     escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)
     return '"' + re.sub(r"(\\+)$", r"\1\1", escaped) + '"'
 
 
 def job_folder(number: int, swept: Mapping[str, str]) -> str:
-    """A job's folder: its number, and what differs, in letters that a file system, an override and a shell take.
+    """A job's folder: its number and settings, in characters that are safe in file systems, overrides and shells.
 
     >>> job_folder(3, {"margin.margin": "0.15", "pooling.p": "2"})
     '3_margin-0.15_p-2'
@@ -316,6 +315,6 @@ def job_folder(number: int, swept: Mapping[str, str]) -> str:
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """The last name of each dotted key, or the whole where two end alike."""
+    """The last name of each dotted key, or the whole key if two end alike."""
     last = {key: key.lstrip("+").rsplit(".", 1)[-1] for key in keys}
     return {key: name if list(last.values()).count(name) == 1 else key.lstrip("+") for key, name in last.items()}

@@ -1,6 +1,6 @@
-"""A search (`dolglab tune`): an Optuna study in a folder that several processes work on, trial by trial.
+"""A search (`dolglab tune`): an Optuna study in a folder on which several processes work, trial by trial.
 
-Each trial is a training in a process of its own, given up where its validation falls behind the others'.
+Each trial is a training in its own process, which is stopped if its validation falls behind the others.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from dolglab.sweeps.jobs import Value, job_folder, override, run_job
 from dolglab.sweeps.summary import Job, write_table
 from dolglab.training.checkpointing import MONITOR
 
-# The study's journal, which is appended to, what is held while a trial is chosen, and the trials drawn.
+# The study's journal (append-only), the lock for choosing a trial, and the chart of trials.
 JOURNAL, LOCK, CHART = "study.log", ".study.lock", "search.svg"
-# Seconds in which another process has chosen its trial.
+# Seconds to wait while another process chooses its trial.
 PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One setting: an override's `key`, and its `choices`, or its range from `low` to `high`.
+    """One varied setting: an override's `key`, and its `choices`, or its range from `low` to `high`.
 
-    Whole numbers at both ends give whole numbers. `log` is for ranges over powers of ten.
+    If both ends are integers, values are integers. `log` is for ranges over powers of ten.
     """
 
     key: str
@@ -49,18 +49,18 @@ class Dimension:
     choices: tuple[Value, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise UserError for what is neither a range nor a choice."""
+        """Raise UserError for anything that is neither a range nor choices."""
         numbers = [end for end in (self.low, self.high) if isinstance(end, int | float)]
         if self.choices and not numbers:
             return
         if self.choices or len(numbers) < 2 or numbers[0] >= numbers[1] or (self.log and numbers[0] <= 0):
             raise UserError(
-                f"search: {self.key} wants choices, or low < high (above 0 with log), not low={self.low}, "
+                f"search: {self.key} needs choices, or low < high (above 0 with log), not low={self.low}, "
                 f"high={self.high}, choices={list(self.choices)}"
             )
 
     def suggest(self, trial: Trial) -> Value:
-        """A value for `trial`; the same one each time it is asked."""
+        """A value for `trial`; the same at every call."""
         if self.choices:
             return cast("Value", trial.suggest_categorical(self.key, list(self.choices)))
         if isinstance(self.low, int) and isinstance(self.high, int):
@@ -79,7 +79,7 @@ class Dimension:
 
 
 def read_space(search: Mapping[str, Mapping[str, Any] | None]) -> list[Dimension]:
-    """The dimensions of a configuration; an entry that is null is none. Raises UserError for a wrong entry."""
+    """The dimensions of a configuration; null entries are ignored. Raises UserError for an invalid entry."""
     space = []
     for name, entry in search.items():
         if entry is None:
@@ -87,17 +87,17 @@ def read_space(search: Mapping[str, Mapping[str, Any] | None]) -> list[Dimension
         try:
             space.append(Dimension(**{**entry, "choices": tuple(entry.get("choices") or ())}))
         except TypeError:
-            raise UserError(f"search.{name} wants a key with choices, or low and high and log, not {entry}") from None
+            raise UserError(f"search.{name} needs a key with choices, or low and high and log, not {entry}") from None
     keys = [dimension.key for dimension in space]
     if not space or len(set(keys)) < len(keys):
-        raise UserError(f"search: it wants entries with a key each, not {keys or 'none'}")
+        raise UserError(f"search needs entries with a key each, not {keys or 'none'}")
     return space
 
 
 def run_search(study: SharedStudy, trials: int) -> float:
-    """Work on a study until it has `trials`, with a line for each; returns the best validation mAP.
+    """Work on a study until it has `trials` trials, printing a line for each; returns the best validation mAP.
 
-    Raises UserError where no trial came to a result.
+    Raises UserError if no trial has a result.
     """
     while (trial := study.next(trials)) is not None:
         job = run_trial(study, trial)
@@ -107,12 +107,12 @@ def run_search(study: SharedStudy, trials: int) -> float:
         so_far = "" if best is None else f" (best: {100 * (best.value or 0):.2f}, trial {best.number})"
         print(f"trial {job.folder.name}: {figure}{so_far}", flush=True)
     if study.running:
-        print(f"{study.running} trials are still run by other processes")
+        print(f"{study.running} trials are still running in other processes")
     best, table = study.best, write_table(study.folder)
     if best is None and study.running:
         raise UserError("there is no result yet")
     if best is None or best.value is None:
-        raise UserError(f"none of the {len(study.trials)} trials came to a result: {table} says why")
+        raise UserError(f"none of the {len(study.trials)} trials has a result: {table} says why")
     settings = " ".join(f"{key}={value}" for key, value in best.params.items())
     print(f"best of {len(study.trials)} trials ({table}): {100 * best.value:.2f} with {settings}")
     return best.value
@@ -122,14 +122,14 @@ class SharedStudy:
     """An Optuna study in a folder.
 
     Args:
-        folder: the search's.
-        space: what it varies.
-        train: overrides of every trial; a study goes on with those it began with, and with its space.
-        sampler: builds the sampler of a trial from its seed.
-        pruner: decides which trials are given up.
-        seed: of the study: which trial comes next does not hang on who works on it, nor on stops between trials.
+        folder: the search's folder.
+        space: the varied settings.
+        train: overrides of every trial; a continued study keeps its original overrides and space.
+        sampler: constructor of a trial's sampler, called with its seed.
+        pruner: decides which trials are stopped.
+        seed: seed of the study: the next trial does not depend on which process chooses it, nor on interruptions.
 
-    Raises UserError where the folder holds a study of something else.
+    Raises UserError if the folder has another study.
     """
 
     def __init__(
@@ -157,12 +157,12 @@ class SharedStudy:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """All of its trials so far."""
+        """All trials so far."""
         return self.study.get_trials(deepcopy=False)
 
     @property
     def running(self) -> int:
-        """Trials that other processes are at."""
+        """The number of trials in other processes."""
         return sum(trial.state == TrialState.RUNNING for trial in self.trials)
 
     @property
@@ -172,9 +172,9 @@ class SharedStudy:
         return max(done, key=lambda trial: trial.value or 0.0, default=None)
 
     def next(self, trials: int) -> Trial | None:
-        """A trial that nobody works on: one whose process is gone, else a new one; None once there are `trials`.
+        """A trial to work on: one whose process has ended, else a new one; None if there are `trials` already.
 
-        It is this process's until `done`.
+        It belongs to this process until `done`.
         """
         with self._exclusive():
             for abandoned in self.trials:
@@ -192,7 +192,7 @@ class SharedStudy:
             return trial
 
     def done(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
-        """Tell how a trial ended, and let go of it."""
+        """Record how a trial ended, and release it."""
         lock = self._lock(trial.number)
         with self._exclusive():
             self.study.tell(trial, value, state)
@@ -213,7 +213,7 @@ class SharedStudy:
             release(lock)
 
     def _claim(self, **attributes: str) -> None:
-        """Note what the study is of; one of something else is refused."""
+        """Record the study's attributes; refuse a study with other attributes."""
         for key, value in attributes.items():
             known = self.study.user_attrs.get(key, value)
             if known != value:
@@ -224,21 +224,21 @@ class SharedStudy:
 
 
 def run_trial(study: SharedStudy, trial: Trial) -> Job:
-    """Train with the trial's values in a folder below the study's, and tell the study.
+    """Train with the trial's values in a sub-folder of the study, and record the result.
 
-    A trial that was stopped goes on from its last checkpoint. Raises UserError for a training that does not validate.
+    A trial that was stopped continues from its last checkpoint. Raises UserError for a training without validation.
     """
     values = {part.key: part.suggest(trial) for part in study.space}
     short = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in values.items()}
     folder = study.folder / job_folder(trial.number, short)
     swept = {key: str(value) for key, value in values.items()}
     name = f"{study.folder.name}/{folder.name}"
-    # A search chooses by validation: what it does not choose stays untested.
+    # A search chooses by validation: the other trials are not tested.
     overrides = [*study.train, "test=false", *(override(key, value) for key, value in values.items())]
     watch = PruningWatch(study, trial, folder / "metrics.csv")
     job = run_job(folder, name, study.folder.name, overrides, swept, watch)
     if job.status == "done" and job.score is None:
-        raise UserError("a search goes by the validation mAP, and these trainings have no validation benchmark")
+        raise UserError("a search needs the validation mAP, and these trainings have no validation benchmark")
     watch.report()
     states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     study.done(trial, states[job.status], job.score)
@@ -246,7 +246,7 @@ def run_trial(study: SharedStudy, trial: Trial) -> Job:
 
 
 class PruningWatch:
-    """Reports a training's validation mAP to its trial as it arrives; called, it says why to give up, or nothing.
+    """Reports a training's validation mAP to its trial; a call returns why the trial should be pruned, or nothing.
 
     A trial's steps are its validations, from 0.
     """
@@ -255,7 +255,7 @@ class PruningWatch:
         self.trial = trial
         self.metrics = metrics
         self.modified = 0.0
-        # What another process reported before it was stopped is not reported anew.
+        # Values that a stopped process reported before are not reported again.
         known = next(frozen for frozen in study.trials if frozen.number == trial.number)
         self.reported = len(known.intermediate_values)
         self.last = 0.0
@@ -266,7 +266,7 @@ class PruningWatch:
         return f"pruned after validation {self.reported}: {100 * self.last:.2f}"
 
     def report(self) -> bool:
-        """Hand on what is new; whether anything was."""
+        """Report new values; returns whether there were any."""
         if not self.metrics.exists() or self.metrics.stat().st_mtime == self.modified:
             return False
         self.modified = self.metrics.stat().st_mtime
@@ -280,9 +280,9 @@ class PruningWatch:
 
 
 def write_chart(trials: Sequence[FrozenTrial], space: Sequence[Dimension], folder: Path) -> Path | None:
-    """Draw a dot a trial, over its number and over each setting; None where no trial has a figure.
+    """Draw one dot per trial, over its number and over each setting; None if no trial has a figure.
 
-    Finished trials are full, those that were given up hollow, at their last validation.
+    Finished trials are filled dots; pruned ones are hollow, at their last validation.
     """
     shown = [trial for trial in trials if _score(trial) is not None]
     if not shown:
@@ -301,7 +301,7 @@ def write_chart(trials: Sequence[FrozenTrial], space: Sequence[Dimension], folde
         elif part.log:
             axes.set_xscale("log")
         _draw_dots(axes, values, shown)
-    note = f"validation mAP (Medium), %: {len(shown)} trials, hollow where given up"
+    note = f"validation mAP (Medium), %: {len(shown)} trials, hollow if pruned"
     return write_text(folder / CHART, svg_file(figure, folder.name, note))
 
 
@@ -312,7 +312,7 @@ def _draw_dots(axes: Axes, across: Sequence[float], trials: Sequence[FrozenTrial
 
 
 def _score(trial: FrozenTrial) -> float | None:
-    """Its result, or the last that is known of it."""
+    """A trial's result, or its last known value."""
     if trial.state == TrialState.COMPLETE:
         return trial.value
     steps = trial.intermediate_values

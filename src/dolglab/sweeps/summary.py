@@ -1,4 +1,4 @@
-"""What a sweep's jobs came to: a table of all of them, and a chart, a line over one setting or a heat map over two."""
+"""The results of a sweep: a table of all jobs, and a chart (a line over one setting, or a heat map over two)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dolglab.results.card import read_card
 from dolglab.sweeps.drawing import BLUE, INK, frames, svg_file
 
 JOB, TABLE, COMPARISON = "job.json", "sweep.csv", "comparison.svg"
-# Over these a mean is taken.
+# Means are taken over these keys.
 REPEATED = ("seed",)
 
 
@@ -28,12 +28,12 @@ class Job:
     """One job.
 
     Attributes:
-        folder: its run's.
-        swept: what differs between the jobs: overrides by key.
+        folder: the run's folder.
+        swept: the overrides that differ between jobs, by key.
         status: "done", "failed", or "pruned" by a search.
         reason: why it is not done.
-        score: best validation mAP, a fraction; None where nothing validated.
-        tests: mAP by benchmark and difficulty, fractions.
+        score: best validation mAP, as a fraction; None without validation.
+        tests: mAP by benchmark and difficulty, as fractions.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ class Job:
 
 
 def read_job(folder: Path) -> Job:
-    """What became of a job; it has failed where its card cannot be read, or was edited."""
+    """The outcome of a job; it counts as failed if its card cannot be read or was edited."""
     about = json.loads((folder / JOB).read_text(encoding="utf-8"))
     job = {"folder": folder, "swept": about["swept"], "status": about["status"], "reason": about["reason"]}
     if about["status"] != "done":
@@ -64,13 +64,13 @@ def read_job(folder: Path) -> Job:
 
 
 def read_jobs(sweep: Path) -> list[Job]:
-    """The jobs below a sweep's folder, in their order: job 10 stands after job 9."""
+    """The jobs in a sweep's folder, in numerical order."""
     folders = {path.parent.name: path.parent for path in sorted(sweep.glob(f"*/{JOB}"))}
     return [read_job(folders[name]) for name in sorted(folders, key=lambda name: _order(name.split("_", 1)[0]))]
 
 
 def write_table(sweep: Path) -> Path:
-    """Write `sweep.csv`: folder, what differs, status, mAP on validation and test in percent, why it is not done."""
+    """Write `sweep.csv`: folder, settings, status, mAP on validation and test in percent, and reason."""
     jobs = read_jobs(sweep)
     keys = list(dict.fromkeys(key for job in jobs for key in job.swept))
     tests = list(dict.fromkeys(name for job in jobs for name in job.tests))
@@ -84,10 +84,10 @@ def write_table(sweep: Path) -> Path:
 
 
 def write_comparison(jobs: Sequence[Job], sweep: Path) -> Path | None:
-    """Draw the validation mAP of the jobs that have one over what was varied, means over seeds.
+    """Draw the validation mAP of jobs over the varied settings, as means over seeds.
 
-    One setting gives a line, with a dot for each job; more give a heat map of the first two, of which each cell is
-    the best mean over the others. Returns the file; None where nothing was varied or validated.
+    One setting gives a line with a dot for each job. More settings give a heat map of the first two, in which each cell
+    is the best mean over the others. Returns the file, or None if nothing was varied or validated.
     """
     scored = [job for job in jobs if job.score is not None]
     keys = [key for key in _varied(scored) if key not in REPEATED]
@@ -110,7 +110,7 @@ def means(jobs: Iterable[Job], keys: Sequence[str]) -> dict[tuple[str, ...], flo
 
 
 def best_means(jobs: Sequence[Job], keys: Sequence[str]) -> tuple[list[str], list[str], NDArray[np.float64]]:
-    """Values of the first two keys, and the best mean at each pair (rows first key); NaN where none was scored."""
+    """Values of the first two keys, and the best mean for each pair (rows: first key); NaN if there is no score."""
     cells: dict[tuple[str, str], float] = {}
     for values, mean in means(jobs, keys).items():
         pair = values[0], values[1]
@@ -146,13 +146,13 @@ def _heat_map(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
 
 
 def _varied(jobs: Sequence[Job]) -> list[str]:
-    """What more than one value was tried of."""
+    """The keys with more than one value."""
     keys = dict.fromkeys(key for job in jobs for key in job.swept)
     return [key for key in keys if len({job.swept.get(key, "") for job in jobs}) > 1]
 
 
 def _order(value: str) -> tuple[int, float, str]:
-    """What sorts numbers by size, and words behind them by letters."""
+    """A sort key: numbers by size, then words alphabetically."""
     try:
         number = float(value)
     except ValueError:

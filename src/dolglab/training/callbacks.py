@@ -1,10 +1,11 @@
-"""The callbacks of a training run: throughput, a line an epoch, unreadable images, signals, averaged weights."""
+"""The callbacks of a training run: throughput, a line per epoch, unreadable images, signals, averaged weights."""
 
 from __future__ import annotations
 
 import csv
 import resource
 import signal
+import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -22,14 +23,14 @@ from dolglab.errors import UserError
 from dolglab.io import atomic_path, write_bytes
 from dolglab.training.module import LandmarkModule, NotFiniteError
 
-# What systems send before they end a job: a request to end, and Slurm's and submitit's warnings of a preemption.
+# The signals that ask a job to end: the usual one, and the preemption warnings of Slurm and submitit.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 AGREE_EVERY = 5
 VALIDATION_MAPS = ("val/easy", "val/medium", "val/hard")
 
 
 class EMA(WeightAveraging):
-    """An exponential moving average of the weights, which validates, is saved and is tested (see `ema_decay`).
+    """An exponential moving average of the weights, which is validated, saved and tested (see `ema_decay`).
 
     Raises UserError for a decay outside (0, 1).
     """
@@ -45,21 +46,21 @@ class EMA(WeightAveraging):
         super().__init__(avg_fn=average)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put the average on the device that the network is yet to be moved to."""
+        """Put the average on the device to which the network will be moved."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Load both sets of weights to resume; a test keeps the average, which Lightning would replace."""
+        """Load both sets of weights when resuming; for a test keep the average, which Lightning would replace."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
 def ema_decay(decay: float, updates: Tensor) -> Tensor:
-    """The weight of the average at the next update, after so many: min(decay, (1 + n) / (10 + n)).
+    """The weight of the average at the next update, after n updates: min(decay, (1 + n) / (10 + n)).
 
-    So a short run's average is not its own beginning: after 100 steps with 0.999 throughout, nine tenths of it would be
-    the weights of the first.
+    This keeps the initial weights from dominating a short run's average: after 100 steps with a constant 0.999, nine
+    tenths of the average would be the initial weights.
 
     >>> ema_decay(0.9, torch.tensor([0, 8, 1000]))
     tensor([0.1000, 0.5000, 0.9000])
@@ -68,9 +69,9 @@ def ema_decay(decay: float, updates: Tensor) -> Tensor:
 
 
 class BadImageLog(Callback):
-    """Counts training images that could not be read, and names each once in `bad_images.csv` (name, reason).
+    """Counts training images that could not be read, and lists each once in `bad_images.csv` (name, reason).
 
-    Each further process writes `bad_images.rankN.csv`; a resumed run names only what was not named before.
+    Other processes write `bad_images.rankN.csv`; a resumed run lists only images that are not listed yet.
     """
 
     def __init__(self, run: Path) -> None:
@@ -79,7 +80,7 @@ class BadImageLog(Callback):
         self.seen: set[str] = set()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the names that this process's file has already; a last row that a kill cut short is taken out."""
+        """Read the names in this process's file; remove a last row that a kill left incomplete."""
         if trainer.global_rank:
             self.path = self.run / f"bad_images.rank{trainer.global_rank}.csv"
         self.seen = set()
@@ -108,7 +109,7 @@ class BadImageLog(Callback):
 
 
 class DumpNonFiniteBatch(Callback):
-    """Writes the batch at which a loss was not finite, with the weights that it met, to `not_finite.rankN.pt`."""
+    """Writes a batch whose loss was not finite, and the weights at that step, to `not_finite.rankN.pt`."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -122,7 +123,7 @@ class DumpNonFiniteBatch(Callback):
         if not isinstance(exception, NotFiniteError) or batch is None:
             return
         path = self.run / f"not_finite.rank{trainer.global_rank}.pt"
-        # Tensors and lists, which `torch.load` reads without running code; ids as hexadecimal digits.
+        # Tensors and lists only, which `torch.load` reads without running code; ids in hexadecimal.
         ids = [f"{int(sample):016x}" for sample in batch.ids]
         plain = {"images": batch.images, "labels": batch.labels, "draws": batch.draws, "ids": ids}
         with atomic_path(path) as aside:
@@ -131,10 +132,10 @@ class DumpNonFiniteBatch(Callback):
 
 
 class GradientNorm(Callback):
-    """Logs the norm of the whole network's gradient, before it is clipped, at the steps that are logged."""
+    """Logs the gradient norm of the whole network, before clipping, at the logged steps."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        # By now gradients are averaged over the processes, and unscaled.
+        # At this point gradients are averaged over the processes, and unscaled.
         if isinstance(pl_module, LandmarkModule) and is_logged(trainer, trainer.global_step):
             pl_module.log("train/gradient_norm", pl_module.gradient_norm())
 
@@ -146,10 +147,10 @@ def is_logged(trainer: Trainer, step: int) -> bool:
 
 
 class StopOnSignal(Callback):
-    """At SIGTERM, SIGUSR1 or SIGUSR2, whichever process gets it: writes `last`, then ends with SystemExit.
+    """Writes `last` and ends with SystemExit when any process receives SIGTERM, SIGUSR1 or SIGUSR2.
 
-    Several processes agree on it after every `AGREE_EVERY` optimizer steps. Lightning's own handlers are replaced: its
-    SIGTERM ends without a checkpoint.
+    Several processes synchronise this every `AGREE_EVERY` optimizer steps. Lightning's own handlers are replaced: with
+    them, SIGTERM ends the run without a checkpoint.
     """
 
     def __init__(self, last: Path) -> None:
@@ -159,7 +160,7 @@ class StopOnSignal(Callback):
         self.step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Replace Lightning's handlers, which are set by now; Lightning takes all of them away in the end."""
+        """Replace Lightning's handlers, which are set by now; Lightning removes all handlers at the end."""
         self.step = trainer.global_step
         for number in SIGNALS:
             signal.signal(number, self._note)
@@ -167,7 +168,7 @@ class StopOnSignal(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write the checkpoint after an optimizer step; an epoch's last step first gets its validation and its own."""
+        """Write the checkpoint after an optimizer step, but let an epoch's last step validate and save first."""
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
         due = trainer.world_size == 1 or self.step % AGREE_EVERY == 0
         if stepped and due and not trainer.is_last_batch and self._agreed(trainer):
@@ -175,17 +176,17 @@ class StopOnSignal(Callback):
             self.saved = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """End once the step before is logged, which Lightning does after the hooks of its end."""
+        """End after the previous step is logged, which Lightning does after that step's last hook."""
         if self.saved:
             raise SystemExit
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End once the epoch before has its checkpoint, which is written after every hook of its end."""
+        """End after the previous epoch's checkpoint is written, which happens after that epoch's last hook."""
         if self._agreed(trainer):
             raise SystemExit
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End before the test where the signal came during the last validation, which no further epoch follows."""
+        """End before the test if the signal came during the last validation."""
         if self._agreed(trainer):
             raise SystemExit
 
@@ -197,13 +198,13 @@ class StopOnSignal(Callback):
 
 
 class Throughput(Callback):
-    """Logs images a second over all processes, without the time that validation takes, the share of a step that the
-    first process waits for its batch, and its memory."""
+    """Logs images per second over all processes (without validation), the share of each step that the first process
+    waits for its batch, and its memory."""
 
     start: float | None = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave out an epoch's first step, which also waits for the loader's start."""
+        """Leave out an epoch's first step, which also waits for the loader to start."""
         self.start = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
@@ -222,33 +223,35 @@ class Throughput(Callback):
         self.start = now
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the most memory that the first process has held: on its GPU, or of RAM without its loader workers."""
+        """Log the peak memory of the first process: on its GPU, or its RAM without loader workers."""
         if pl_module.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(pl_module.device)
         else:
-            peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            # Bytes on macOS, kilobytes elsewhere.
+            unit = 1 if sys.platform == "darwin" else 1024
+            peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         pl_module.log("train/memory_gib", peak / 2**30, batch_size=1)
 
 
 class EpochLine(Callback):
-    """Prints one line after each epoch, for logs that a progress bar would not suit."""
+    """Prints one line after each epoch, for logs, in which a progress bar is unsuitable."""
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the epoch's clock and mean loss."""
+        """Start the epoch's clock, and its list of losses."""
         self.start = time.perf_counter()
         self.losses: list[Tensor] = []
 
-    # Also of an epoch that a resumed run goes on with.
+    # Also for an epoch that a resumed run continues.
     on_train_start = on_train_epoch_start
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Keep the loss on its device: reading it here would make the device wait."""
+        """Keep the loss on its device: reading it now would stall the device."""
         self.losses.append(outputs["loss"].detach())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print epoch, mean loss, speed, and the validation figures where there are any."""
+        """Print epoch, mean loss, speed, and any validation figures."""
         loss = trainer.strategy.reduce(torch.stack(self.losses).mean()) if self.losses else None
         if not trainer.is_global_zero:
             return

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: when and how they are written, which one counts, and starting from earlier weights."""
+"""Checkpoints of a run: when and how they are written, which one is used, and starting from earlier weights."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class IntraEpochCheckpoint(Callback):
-    """`last.ckpt` within an epoch as well: every so many minutes, or optimizer steps, or both; None for not.
+    """Also writes `last.ckpt` within an epoch: every so many minutes, or optimizer steps, or both; None disables it.
 
-    The processes agree about the time after every `CLOCK_EVERY` optimizer steps.
+    The processes compare their clocks every `CLOCK_EVERY` optimizer steps.
     Raises UserError for numbers that are not above 0.
     """
 
@@ -59,23 +59,23 @@ class IntraEpochCheckpoint(Callback):
         valid = minutes is None or (isinstance(minutes, int | float) and minutes > 0)
         if not valid or not (steps is None or (isinstance(steps, int) and steps > 0)):
             raise UserError(
-                f"checkpoint_minutes={minutes} must be a number, checkpoint_steps={steps} a whole one, above 0, or null"
+                f"checkpoint_minutes={minutes} and checkpoint_steps={steps} (a whole number) must be above 0, or null"
             )
         self.path = folder / LAST
         self.minutes = minutes
         self.steps = steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, which each checkpoint starts again."""
+        """Start the clock; each checkpoint restarts it."""
         self.step = trainer.global_step
         self.start = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Save after an optimizer step, since gradients that are gathered over several batches are not kept.
+        """Save after an optimizer step, because accumulated gradients of several batches are not saved.
 
-        After an epoch's last batch `LastCheckpoint` does.
+        After an epoch's last batch, `LastCheckpoint` saves.
         """
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
         if not stepped or trainer.is_last_batch:
@@ -89,35 +89,36 @@ class IntraEpochCheckpoint(Callback):
 
 
 class StopAtStep(Callback):
-    """Ends training after so many optimizer steps.
+    """Ends training after a number of optimizer steps.
 
-    Lightning's own `max_steps` takes every checkpoint for one within an epoch, and a run that resumes skips one.
+    With Lightning's own `max_steps`, every checkpoint counts as one within an epoch, and a resumed run skips an epoch.
     """
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop a resumed run that has made all its steps."""
+        """Stop a resumed run that has already done all its steps."""
         trainer.should_stop = trainer.should_stop or trainer.global_step >= self.steps
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Stop after the last step, which all processes count alike."""
+        """Stop after the last step; all processes count the same."""
         self.on_train_start(trainer, pl_module)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all, and keeps the one before `last.ckpt` as `previous.ckpt`.
+    """Writes a checkpoint completely or not at all, and keeps the one before `last.ckpt` as `previous.ckpt`.
 
-    Lightning's own writes to the machine's temporary folder, which may be small, or copied from at a kill.
+    Lightning's own class writes to the machine's temporary folder, which may be too small, and a kill during the copy
+    leaves an incomplete file.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write `checkpoint` to `path` in one step; a kill in the middle leaves what stood there.
+        """Write `checkpoint` to `path` in one step; if it is interrupted, the old file stays.
 
-        Raises UserError for a disk that takes no more, on which what stood there stays.
+        Raises UserError if the disk is full; the old file stays then, too.
         """
         path = Path(path)
         try:
@@ -128,14 +129,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     fsync(aside)
                     _keep(path, path.with_name(PREVIOUS))
         except (OSError, RuntimeError) as error:
-            # torch's writer turns the system's errors into its own.
+            # torch's writer converts the system's errors into its own.
             kept = "the one before is kept" if path.exists() else "there is none before it"
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise UserError(f"{path} cannot be written ({reason}): {kept}") from error
 
 
 def _keep(path: Path, before: Path) -> None:
-    """Another name for the file, so that a kill at any moment leaves `path`; a move where a disk has no hard links."""
+    """Give the file a second name, so that `path` survives a kill at any moment; on a disk without links, move it."""
     before.unlink(missing_ok=True)
     try:
         os.link(path, before)
@@ -144,7 +145,7 @@ def _keep(path: Path, before: Path) -> None:
 
 
 def checkpoints_of(run: Path) -> dict[str, Path]:
-    """The checkpoints that a run ends with, by what they are: "best" and "last"."""
+    """The checkpoints of a finished run, by name: "best" and "last"."""
     paths = (run / "checkpoints" / name for name in (BEST, LAST))
     return {path.stem: path for path in paths if path.exists()}
 
@@ -156,16 +157,16 @@ def best_score(trainer: Trainer) -> float | None:
 
 
 def last_readable(folder: Path) -> Path | None:
-    """The last checkpoint in a run's folder of them, or the one before where that is damaged; None without any."""
+    """The last checkpoint in a run's folder, or the one before it if that is damaged; None without any."""
     found = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
     if len(found) == 2 and not _is_readable(found[0]):
-        rank_zero_only(print)(f"{found[0]} is damaged: going on from the one before, {found[1].name}")
+        rank_zero_only(print)(f"{found[0]} is damaged: resuming from the one before, {found[1].name}")
         return found[1]
     return found[0] if found else None
 
 
 def _is_readable(path: Path) -> bool:
-    """Whether every byte is as it was written: a checkpoint is a zip archive, with a sum of each part."""
+    """Whether a checkpoint is undamaged: it is a zip archive with a checksum for each part."""
     try:
         read_checkpoint(path)
         with zipfile.ZipFile(path) as archive:
@@ -182,19 +183,19 @@ def init_from(
     parts: Sequence[str] | None = None,
     auxiliary: nn.Module | None = None,
 ) -> None:
-    """Fill a network, and where it fits its head, from `source`; prints what the head starts from.
+    """Load a network, and its head if it fits, from `source`; prints how the head is initialised.
 
     Args:
-        model: takes every tensor; image sizes may differ, architectures may not.
-        head: takes the class centres only when `source` names the same landmarks in the same order, or none, as the
-            released weights, but as many; otherwise it stays as it was made.
-        source: see `dolglab.models.weights.locate`.
+        model: receives every tensor; image sizes may differ, architectures may not.
+        head: receives the class centres only if `source` has the same landmarks in the same order, or (like the
+            released weights) names none but has as many; otherwise it keeps its initialisation.
+        source: see `dolglab.models.locate.locate`.
         classes: the landmark of each class.
-        parts: take these parts of the network only, such as backbone and pooling, from whatever network they are of;
-            the rest and the head stay as they were made.
-        auxiliary: what else the classes train, such as the classifier of a local head; taken as the head is.
+        parts: load only these parts of the network, such as backbone and pooling, possibly from another kind of
+            network; the rest and the head keep their initialisation.
+        auxiliary: another module trained on the classes, such as the classifier of a local head; treated like the head.
 
-    Raises UserError as `read_file`, for tensors of another architecture, and where there is no such part.
+    Raises UserError like `read_file`, for tensors of another architecture, and for an unknown part.
     """
     stored = read_checkpoint(source) if Path(source).is_dir() else read_file(source)
     tensors = tensors_of(stored, source)
@@ -222,7 +223,7 @@ def init_from(
 
 
 def _class_mismatch(stored: Any, classes: Sequence[str]) -> str:
-    """Why the class centres of a checkpoint do not stand for `classes`; empty if they do, or it names no class."""
+    """Why the class centres of a checkpoint do not belong to `classes`; empty if they do, or if it names no class."""
     named = value_at(stored, f"{RUN_KEY}.classes")
     if not isinstance(named, list):
         return "it does not say which landmarks"
@@ -233,7 +234,7 @@ def _load_parts(model: DescriptorModel, tensors: Mapping[str, Tensor], source: s
     available = dict(model.named_children())
     for name in parts:
         if name not in available:
-            raise UserError(f"weights_parts={name}: the network has no such part, but {', '.join(available)}")
+            raise UserError(f"weights_parts={name}: the network has no such part; its parts are {', '.join(available)}")
         expected = available[name].state_dict()
         part = with_counters(below(tensors, f"{name}."), expected)
         check_fit(expected, part, f"{source} ({name})")
@@ -242,7 +243,7 @@ def _load_parts(model: DescriptorModel, tensors: Mapping[str, Tensor], source: s
 
 
 def _load_centres(head: Head, stored: Mapping[str, Tensor]) -> str:
-    """Copy class centres, and the running mean where both heads have one; or say why they do not fit."""
+    """Copy class centres, and the running mean if both heads have one; or return why they do not fit."""
     weight = stored.get("weight")
     if head.weight is None:
         return "this one has no class centres"
@@ -255,7 +256,7 @@ def _load_centres(head: Head, stored: Mapping[str, Tensor]) -> str:
 
 
 def _load_fitting(module: nn.Module, stored: Mapping[str, Tensor]) -> None:
-    """Copy what is stored in the same shape; networks without a local head store nothing."""
+    """Copy stored tensors of the same shape; networks without a local head have none."""
     state = module.state_dict()
     fitting = {key: value for key, value in stored.items() if key in state and state[key].shape == value.shape}
     module.load_state_dict(state | fitting)

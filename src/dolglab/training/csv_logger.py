@@ -1,4 +1,4 @@
-"""A csv log that a resumed run continues; Lightning's own deletes what stood there."""
+"""A CSV log that a resumed run continues; Lightning's own logger deletes earlier rows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dolglab.io import atomic_path, fsync
 
 
 class CSVLog(Logger):
-    """`metrics.csv` in a run's folder: a row for each logging call, a column for each metric, `step` among them.
+    """`metrics.csv` in a run's folder: a row for each logging call, a column for each metric and for `step`.
 
-    On resuming, rows of steps that are run again are replaced. New rows are appended, `flush_every` at a time; only a
-    new column has the whole file written anew, in one step.
+    After resuming, rows of repeated steps are replaced. New rows are appended, `flush_every` at a time; a new column
+    makes the logger rewrite the whole file, in one step.
     """
 
     def __init__(self, folder: str | Path, flush_every: int = 50) -> None:
@@ -39,7 +39,7 @@ class CSVLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add a row; the first one drops the rows of steps that a resumed run runs again."""
+        """Add a row; the first call drops the rows of steps that a resumed run repeats."""
         if not self._started:
             self._started = True
             if before := self._read():
@@ -48,19 +48,19 @@ class CSVLog(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the configuration stands in `config.yaml` beside the log."""
+        """Do nothing: the configuration is in `config.yaml` beside the log."""
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the rows once there are enough: Lightning calls this after every row."""
+        """Write the rows if there are enough: Lightning calls this after every row."""
         if len(self._unsaved) >= self._rows_to_flush:
             self.flush()
 
     @rank_zero_only
     def flush_for_checkpoint(self) -> None:
-        """Have every row on the disk before a checkpoint: a run that resumes from it will not make them again.
+        """Write all rows to disk before a checkpoint: a run that resumes from it will not log them again.
 
-        The row of its own step, which Lightning logs just afterwards, is written at once: see `restore` too.
+        The row of the checkpoint's own step, which Lightning logs just afterwards, is written at once; see `restore`.
         """
         self.flush()
         if self.path.exists():
@@ -69,7 +69,7 @@ class CSVLog(Logger):
 
     @rank_zero_only
     def restore(self, row: dict[str, Any]) -> None:
-        """Take in the row of the step that a checkpoint was written at, where a kill kept it from the file."""
+        """Add the row of a checkpoint's step, in case a kill prevented it from being written."""
         before = self._read()
         there = (old for old in before if int(old["step"]) == row["step"])
         if not any(all(old.get(key) for key in row) for old in there):
@@ -92,7 +92,7 @@ class CSVLog(Logger):
         self._unsaved, self._rows_to_flush = [], self.flush_every
 
     def _read(self) -> list[dict[str, Any]]:
-        """The rows on disk; a last one that a kill cut short is no row."""
+        """The rows on disk, without a last row that a kill left incomplete."""
         if not self.path.exists():
             return []
         text = self.path.read_bytes().decode("utf-8")

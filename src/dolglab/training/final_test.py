@@ -1,4 +1,4 @@
-"""The test after a training, by the one path that `evaluate` takes too."""
+"""The test after a training, by the same code path as `evaluate`."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def run_test(
     stage: str = "test",
     checkpoint: Path | None = None,
 ) -> list[Ranking]:
-    """Run the data module's test benchmarks as an evaluation does, which finds the descriptors in `store` afterwards.
+    """Run the data module's test benchmarks like an evaluation; a later one finds the descriptors in `store`.
 
     Args:
-        trainer: whose processes describe the images, and whose loggers take the figures.
-        network: in eval mode.
-        stage: before the names of what is logged.
-        checkpoint: the checkpoint that is kept whatever happens here.
+        trainer: its processes describe the images, and its loggers receive the figures.
+        network: the network, in eval mode.
+        stage: prefix of the logged names.
+        checkpoint: the checkpoint that is kept even if the test fails.
 
-    Returns one ranking a benchmark, in the main process; none in the others.
-    Raises UserError, which says that a given checkpoint is kept, where an image stops the test.
+    Returns one ranking per benchmark in the main process, and none in the others.
+    Raises UserError if an image stops the test; the message says that the checkpoint is kept.
     """
     images = Images(data.max_side, data.on_error == "skip", data.reading, data.workers, data.eval_batch)
     inference = for_inference(network, str(trainer.precision))

@@ -31,9 +31,9 @@ from dolglab.training.csv_logger import CSVLog
 from dolglab.training.optim import optimizer_steps, parameter_groups
 from dolglab.training.retrieval_module import ExtractionOptions, RetrievalModule
 
-# Where a checkpoint holds the class centres, and the entry that says which of the optimizer's parameters they are.
+# The checkpoint keys of the class centres, and of their index among the optimizer's parameters.
 HEAD_WEIGHT, HEAD_POSITION = "head.weight", "dolg_head_place"
-# The row of the log that is written after a checkpoint of its step.
+# The row of the log that is written after the checkpoint of the same step.
 LOG_ROW = "dolg_log_row"
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
@@ -42,7 +42,7 @@ BuildSchedule = Callable[..., LRScheduler]
 
 
 class NotFiniteError(UserError):
-    """A loss that is not a number: the run stops at this batch."""
+    """The loss is not finite: the run stops at this batch."""
 
 
 class LandmarkModule(RetrievalModule):
@@ -50,21 +50,21 @@ class LandmarkModule(RetrievalModule):
 
     Args:
         head: margin head over the training classes, or a loss over the pairs of a batch.
-        augmentation: what happens to a batch on its device.
-        optimizer: builds the optimizer from parameter groups.
-        schedule: builds the learning-rate schedule from the optimizer and the number of steps, and `restart`, the step
-            from which it begins anew, where some epochs are frozen.
-        auxiliary: losses of the model's local head, which a DELG has; None trains none.
-        class_parallel: spreads `head` over the processes, and compares a step with this share of each one's classes
-            (see ClassParallel); None keeps all of it on each.
-        group: makes parameter groups of the backbone's levels and everything new (see `parameter_groups`).
-        compiler: backend of torch.compile for the training pass, such as "inductor"; None runs it as it is.
-        run: what a checkpoint says of its run (plain values and tensors only).
-        max_steps: optimizer steps after which training ends, by which the schedule ends too; -1 sets no end.
-        freeze_epochs: epochs at the start (-1: all) in which the backbone stays as it is, batch norm's statistics too,
-            with a schedule of their own, so that new layers fit pretrained features before both change (Kumar et
-            al., ICLR 2022: linear probing, then fine-tuning).
-        validation: how descriptors are made to validate (see RetrievalModule).
+        augmentation: augmentation of a batch, on its device.
+        optimizer: constructor of the optimizer, called with parameter groups.
+        schedule: constructor of the learning-rate schedule, called with the optimizer, the number of steps, and
+            `restart`, the step at which the schedule starts again after frozen epochs.
+        auxiliary: losses of a DELG's local head; None trains no local head.
+        class_parallel: divides the classes of `head` among the processes, and compares with this share of them in each
+            step (see ClassParallel); None keeps all classes on every process.
+        group: makes parameter groups from the backbone's levels and the new layers (see `parameter_groups`).
+        compiler: backend of torch.compile for the training pass, such as "inductor"; None does not compile.
+        run: the run's description for checkpoints (plain values and tensors only).
+        max_steps: optimizer steps after which training and schedule end; -1 for no limit.
+        freeze_epochs: number of epochs at the start (-1: all) in which the backbone and its batch-norm statistics are
+            frozen. They have a schedule of their own, so that new layers fit the pretrained features before both change
+            (Kumar et al., ICLR 2022: linear probing, then fine-tuning).
+        validation: how descriptors are computed for validation (see RetrievalModule).
     """
 
     def __init__(
@@ -87,14 +87,14 @@ class LandmarkModule(RetrievalModule):
         self.freeze_epochs = freeze_epochs
         self.head = head
         self.auxiliary = auxiliary
-        # Bound methods and functions are no submodules, so that the state keeps its names.
+        # Stored as bound methods and functions rather than submodules, so that names in the state do not change.
         self._describe: Callable[[Features], Any] = model.describe
         if auxiliary is not None:
             assert isinstance(model, DELG), "only a DELG has a local head to train"
             self._describe = model.training_features
         self.training_forward: Callable[[Tensor], Any] = lambda images: self._describe(self.model.backbone(images))
         if compiler is not None:
-            # The training pass alone: whole images come in every shape.
+            # Only the training pass is compiled: whole images come in every shape.
             self.training_forward = torch.compile(self.training_forward, backend=compiler, dynamic=False)
         self.augmentation = augmentation
         self.build_optimizer = optimizer
@@ -103,11 +103,11 @@ class LandmarkModule(RetrievalModule):
         self.group = group
         self.run = dict(run or {})
         self.max_steps = max_steps
-        # Of the last step (see HeadLoss), for whoever wants to look at them.
+        # Cosines of the last step (see HeadLoss), for callbacks.
         self.cosines: tuple[Tensor, Tensor] | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
-        """Margin loss of one batch, and a local head's. Raises UserError naming the batch's ids when not finite."""
+        """The loss of a batch: the margin's, plus a local head's. Raises UserError with the ids if it is not finite."""
         images = self.model.backbone.normalise(self.augmentation(batch.images, batch.draws))
         if self.frozen:
             with torch.no_grad():
@@ -134,25 +134,25 @@ class LandmarkModule(RetrievalModule):
             )
         self._log_step(loss, result, terms, len(batch))
         self.cosines = result.cosine, result.at
-        # DDP waits for a gradient of every parameter that it was given.
+        # DDP waits for a gradient of every parameter that it knows.
         return loss + 0 * sum(p.sum() for p in self._resting()) if self.trainer.world_size > 1 else loss
 
     @property
     def frozen(self) -> bool:
-        """Whether this is one of the epochs in which the backbone stays as it is."""
+        """Whether the backbone is frozen in this epoch."""
         return self.freeze_epochs < 0 or self.current_epoch < self.freeze_epochs
 
     def _resting(self) -> list[nn.Parameter]:
-        """Parameters that are trained later."""
+        """Parameters that are still frozen and trained later."""
         return [p for p in self.model.backbone.parameters() if p.requires_grad] if self.frozen else []
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Without a gradient no optimizer touches a parameter, be it to decay its weight."""
+        """Remove the gradients of frozen parameters: without one, an optimizer does not even decay a weight."""
         for parameter in self._resting():
             parameter.grad = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Groups of the pretrained backbone and of everything new, and a schedule by optimizer steps."""
+        """Parameter groups of the pretrained backbone and of the new layers, and a schedule by optimizer steps."""
         backbone = set(self.model.backbone.parameters())
         new = [p for p in self.parameters() if p not in backbone]
         optimizer = self.build_optimizer(self.group(self.model.backbone.levels(), new))
@@ -168,29 +168,29 @@ class LandmarkModule(RetrievalModule):
         )
         steps = counted(epochs=trainer.max_epochs)
         frozen = counted(epochs=self.freeze_epochs) if self.freeze_epochs > 0 else 0
-        # Where all are frozen there is one schedule.
+        # If all epochs are frozen, there is one schedule.
         restart = {"restart": frozen} if 0 < frozen < steps else {}
         schedule = self.build_schedule(optimizer, steps, **restart)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the run's configuration and classes to the weights, once the logs are on disk.
+        """Add the run's configuration and classes to the weights, after the logs are on disk.
 
-        All processes come here: of a head spread over them, the checkpoint holds the whole.
+        All processes must call it: the checkpoint holds the complete head, even if it is divided among them.
         """
         for logger in self._csv_logs():
             logger.flush_for_checkpoint()
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        # A head without class centres has none.
+        # Not every head has class centres.
         position = next((i for i, p in enumerate(parameters) if p is self.head.weight), None)
         checkpoint |= {RUN_KEY: self.run, HEAD_POSITION: position, LOG_ROW: self._row_to_come()}
         if self.class_parallel is not None and position is not None:
             self.class_parallel.gather_checkpoint(checkpoint, HEAD_WEIGHT, position)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take this process's part of a head that is spread over them, and into the log the row of the last step."""
+        """Take this process's part of a divided head, and restore the last step's row in the log."""
         row = checkpoint.get(LOG_ROW)
         if row and self.trainer.state.fn == TrainerFn.FITTING:
             for logger in self._csv_logs():
@@ -202,7 +202,7 @@ class LandmarkModule(RetrievalModule):
         return (logger for logger in self.trainer.loggers if isinstance(logger, CSVLog))
 
     def _row_to_come(self) -> dict[str, Any] | None:
-        """What Lightning logs of this step or epoch after every hook, a checkpoint's among them; None for nothing."""
+        """What Lightning will log for this step or epoch after all hooks, including checkpoints; None for nothing."""
         connector = self.trainer._logger_connector
         if not self.trainer.training or not (self.trainer.is_last_batch or connector.should_update_logs):
             return None
@@ -210,13 +210,12 @@ class LandmarkModule(RetrievalModule):
         return {**values, "epoch": self.current_epoch, "step": self.global_step - 1}
 
     def on_fit_start(self) -> None:
-        """Keep the run's seed, which all processes began with, so that their networks are the same."""
+        """Keep the run's seed; all processes start with it, so that their networks are the same."""
         self._seed = torch.initial_seed()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed what a step drops at random by its number and its process, so that a resumed run drops the same.
-
-        A backbone that is frozen is in eval mode.
+        """Seed random dropping by step and process, so that a resumed run drops the same; put a frozen backbone into
+        eval mode.
         """
         backbone = self.model.backbone
         if backbone.training == self.frozen:
@@ -225,7 +224,7 @@ class LandmarkModule(RetrievalModule):
         torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
 
     def setup(self, stage: str) -> None:
-        """Spread the head over the processes, and keep it out of what DDP shares."""
+        """Divide the head among the processes, and exclude it from DDP."""
         if self.class_parallel is not None:
             self.class_parallel.split(self.global_rank, self.trainer.world_size)
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, [HEAD_WEIGHT])
@@ -233,9 +232,9 @@ class LandmarkModule(RetrievalModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip by the norm of the whole network, also where the head is spread over processes.
+        """Clip by the norm of the whole network, also if the head is divided among processes.
 
-        A local head has a norm of its own: its losses change the backbone's step no more than its gradient.
+        A local head is clipped by its own norm, so that its losses do not influence the backbone's step.
         """
         plain = self.auxiliary is None and self.class_parallel is None
         if plain or not gradient_clip_val or gradient_clip_algorithm == "value":
@@ -252,7 +251,7 @@ class LandmarkModule(RetrievalModule):
             self.class_parallel.clip(others, gradient_clip_val)
 
     def gradient_norm(self) -> Float[Tensor, ""]:
-        """The norm over all parameters, the head's over all processes; every process must call it."""
+        """The gradient norm over all parameters and all processes' parts of the head; every process must call it."""
         parameters = [p for p in self.parameters() if p.grad is not None]
         if self.class_parallel is not None:
             return self.class_parallel.norm(parameters)
@@ -264,7 +263,7 @@ class LandmarkModule(RetrievalModule):
         return self.class_parallel.loss(descriptors, batch.labels, self.global_step)
 
     def _log_step(self, loss: Float[Tensor, ""], result: HeadLoss, terms: LocalTerms | None, size: int) -> None:
-        """Log a step's figures, means over the processes, by one exchange for all of them."""
+        """Log a step's figures, averaged over the processes in a single exchange."""
         figures = {
             "loss": loss,
             "accuracy": result.accuracy,
@@ -284,20 +283,20 @@ class LandmarkModule(RetrievalModule):
 
 
 def _with_centres(head: Head) -> MarginHead:
-    """A head that has something to spread. Raises UserError for one without class centres."""
+    """The head, if it has class centres to divide. Raises UserError otherwise."""
     if head.weight is None:
-        raise UserError(f"class_parallel=true spreads class centres, and {type(head).__name__} has none")
+        raise UserError(f"class_parallel=true divides class centres, but {type(head).__name__} has none")
     return head
 
 
 def check_trainer(precision: object, max_epochs: object, max_steps: object, freeze_epochs: object = 0) -> None:
-    """Raise UserError for what Lightning would take and stumble over later, and for no number of frozen epochs.
+    """Raise UserError for values that Lightning would accept but fail on later, and for an invalid `freeze_epochs`.
 
-    A "true" half precision would take float32 from GeM, fusion and head, where the cosines need it.
+    "True" half precision is refused: the cosines need float32 in GeM, fusion and head.
     """
     if not isinstance(max_epochs, int) or not isinstance(max_steps, int):
-        raise UserError(f"trainer.max_epochs and .max_steps are whole numbers, not {max_epochs} and {max_steps}")
+        raise UserError(f"trainer.max_epochs and .max_steps must be whole numbers, not {max_epochs} and {max_steps}")
     if not isinstance(freeze_epochs, int) or freeze_epochs < -1:
-        raise UserError(f"freeze_epochs is a whole number from 0, or -1 for all epochs, not {freeze_epochs}")
+        raise UserError(f"freeze_epochs must be a whole number from 0, or -1 for all epochs, not {freeze_epochs}")
     if str(precision) not in PRECISIONS:
         raise UserError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, not {precision}")

@@ -1,4 +1,4 @@
-"""Parameter groups, learning-rate schedules by steps, and how many steps a training takes."""
+"""Parameter groups, learning-rate schedules by steps, and the number of steps of a training."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def parameter_groups(
     layer_decay: float = 1.0,
     decay_norms: bool = True,
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer, each with the factor `lr_scale` on the learning rate; frozen parameters are left out.
+    """Parameter groups with a factor `lr_scale` on the learning rate; frozen parameters are left out.
 
     Args:
-        backbone: parameters from input to output, one list a level.
-        new: everything that was not pretrained.
-        head_lr_scale: factor of `new`.
-        layer_decay: each level's factor is this share of the next one's; 1 for one rate.
-        decay_norms: False takes weight decay from norms and biases (parameters of one dimension).
+        backbone: parameters from input to output, one list per level.
+        new: the parameters that were not pretrained.
+        head_lr_scale: factor for `new`.
+        layer_decay: each level's factor is this share of the next level's; 1 gives all levels the same rate.
+        decay_norms: False applies no weight decay to norms and biases (parameters of one dimension).
 
     Raises UserError for a factor that is not above 0, or a layer decay above 1.
     """
@@ -51,17 +51,17 @@ def parameter_groups(
 def warmup_cosine(
     optimizer: Optimizer, steps: int, warmup: float = 0.0, final: float = 0.0, restart: int = 0
 ) -> LambdaLR:
-    """A linear warm-up, then half a cosine down.
+    """A linear warm-up, then a cosine decay.
 
     Args:
-        optimizer: its learning rates are the peaks.
+        optimizer: its learning rates are the peak values.
         steps: optimizer steps of the whole training.
-        warmup: share of the steps that warm up.
-        final: last learning rate as a share of the peak.
-        restart: a step from which all of it begins anew, after one that ended there; 0 for none.
+        warmup: share of the steps for warm-up.
+        final: final learning rate as a share of the peak.
+        restart: the step at which a first schedule ends and a second one starts; 0 for a single schedule.
     """
     if not 0 <= warmup < 1 or not 0 <= final <= 1:
-        raise UserError(f"optim.schedule.warmup and .final are shares between 0 and 1, not {warmup} and {final}")
+        raise UserError(f"optim.schedule.warmup and .final must be between 0 and 1, not {warmup} and {final}")
 
     def factor(step: int) -> float:
         start, end = (0, restart) if step < restart else (restart, steps)
@@ -71,16 +71,18 @@ def warmup_cosine(
 
 
 def lr_factor(rule: object, batch: int, reference: object) -> float:
-    """Factor on the learning rate of a recipe made for the global batch `reference`, where `batch` is another.
+    """The factor on the learning rate if the global batch is `batch` instead of the recipe's `reference`.
 
     "linear": batch / reference (Goyal et al., 2017); "sqrt": its square root (Krizhevsky, 2014); None: 1.
-    Raises UserError for another rule, or a reference that is no batch.
+    Raises UserError for another rule, or an invalid reference.
 
     >>> lr_factor("linear", 512, 128), lr_factor("sqrt", 512, 128), lr_factor(None, 512, 128)
     (4.0, 2.0, 1.0)
     """
     if rule not in (None, "linear", "sqrt") or not isinstance(reference, int) or reference < 1:
-        raise UserError(f"optim.scaling has rule linear, sqrt or null and a batch from 1, not {rule} and {reference}")
+        raise UserError(
+            f"optim.scaling needs rule linear, sqrt or null and a batch of at least 1, not {rule} and {reference}"
+        )
     ratio = batch / reference
     return 1.0 if rule is None else ratio if rule == "linear" else math.sqrt(ratio)
 
@@ -96,19 +98,19 @@ def cosine_factor(step: int, steps: int, warmup: int, final: float) -> float:
 def optimizer_steps(
     batches: int, epochs: int | None, limit: float = 1.0, accumulate: int = 1, max_steps: int = -1
 ) -> int:
-    """The optimizer steps of a whole training.
+    """The number of optimizer steps of a whole training.
 
-    Lightning's own estimate builds the training loader before a checkpoint has restored the epoch, so that a
-    resumed run would begin with the first epoch's samples.
+    Lightning's own estimate builds the training loader before a checkpoint has restored the epoch, so a resumed run
+    would start with the first epoch's samples.
 
     Args:
-        batches: whole batches of an epoch.
-        epochs: `trainer.max_epochs`; -1 or None sets no end.
-        limit: `trainer.limit_train_batches`: a share, or as an int a number of batches.
-        accumulate: batches of one step; the last step of an epoch may have fewer.
-        max_steps: `trainer.max_steps`; -1 sets no end.
+        batches: complete batches of an epoch.
+        epochs: `trainer.max_epochs`; -1 or None for no limit.
+        limit: `trainer.limit_train_batches`: a share or, as an int, a number of batches.
+        accumulate: batches per step; the last step of an epoch may have fewer.
+        max_steps: `trainer.max_steps`; -1 for no limit.
 
-    Raises UserError for a training without an end, or without a batch.
+    Raises UserError for a training without an end or without batches.
 
     >>> optimizer_steps(37, epochs=3, accumulate=4)
     30
@@ -118,7 +120,7 @@ def optimizer_steps(
         raise UserError(f"trainer.limit_train_batches={limit} leaves none of the {batches} batches of an epoch")
     if epochs is None or epochs < 0:
         if max_steps < 0:
-            raise UserError("the schedule needs an end: give trainer.max_epochs or trainer.max_steps")
+            raise UserError("the schedule needs an end: set trainer.max_epochs or trainer.max_steps")
         return max_steps
     steps = math.ceil(used / accumulate) * epochs
     return steps if max_steps < 0 else min(steps, max_steps)

@@ -1,4 +1,4 @@
-"""A pooling that begins with local features of training crops."""
+"""Initialise a pooling with local features of training crops."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from torch import Tensor
 from dolglab.data.module import LandmarkDataModule
 from dolglab.models.dolg import DescriptorModel
 
-# Of the first batches of an epoch this many features, and of an image at most so many (Arandjelovic et al., CVPR 2016,
-# appendix A: 50,000 and 100).
+# The number of features taken from the first batches of an epoch, and the most from one image (Arandjelovic et al.,
+# CVPR 2016, appendix A: 50,000 and 100).
 FEATURES, FEATURES_PER_IMAGE = 50_000, 100
 
 
 def start_pooling(model: DescriptorModel, data: LandmarkDataModule) -> None:
-    """Begin a pooling that has `start_from_samples`, as NetVLAD has, with L2-normalised features of training crops.
+    """Initialise a pooling that has `start_from_samples`, such as NetVLAD, with L2-normalised features of training
+    crops.
 
-    Other poolings begin as they were made. What is taken follows from the seed alone: all processes begin alike.
-    Raises UserError as the pooling does.
+    Other poolings keep their initialisation. The features depend on the seed alone, so all processes start alike.
+    Raises UserError like the pooling.
     """
     start = getattr(model.pooling, "start_from_samples", None)
     if start is not None:
@@ -31,7 +32,7 @@ def start_pooling(model: DescriptorModel, data: LandmarkDataModule) -> None:
 
 @torch.no_grad()
 def training_features(model: DescriptorModel, data: LandmarkDataModule) -> Float[Tensor, "n c"]:
-    """L2-normalised features of the global map, at random places of the first epoch's crops."""
+    """L2-normalised features of the global map, at random positions of the first epoch's crops."""
     rng = np.random.default_rng(data.seed)
     found: list[Tensor] = []
     was_training = model.training

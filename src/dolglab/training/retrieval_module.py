@@ -1,4 +1,4 @@
-"""How a training measures: the Lightning module that validates."""
+"""The Lightning module that validates during training."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from dolglab.retrieval.map_metric import RetrievalMetric
 
 @runtime_checkable
 class LandmarkData(Protocol):
-    """What a training asks of its data module, beside loaders of `Batch` and `ImageBatch`; `LandmarkDataModule` is one.
+    """The interface of a data module for training, in addition to its loaders; `LandmarkDataModule` implements it.
 
     Attributes:
-        training: names the images of a batch whose loss is not finite; None where they have no names.
+        training: names the images of a batch whose loss is not finite; None if they have no names.
         validation: a benchmark for each validation loader.
     """
 
@@ -34,13 +34,13 @@ class LandmarkData(Protocol):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Whole global batches there are in training."""
+        """The number of complete global batches per epoch."""
         ...
 
 
 @dataclass(frozen=True)
 class ExtractionOptions:
-    """How descriptors are made and ranked: scales, resize rule, what joins scales, what builds the gallery's index."""
+    """How descriptors are computed and ranked: scales, resizing, pooling of scales, the gallery's index."""
 
     scales: Sequence[float] = (1.0,)
     resize: Resize = "released"
@@ -51,27 +51,27 @@ class ExtractionOptions:
         check_protocol(self.scales, self.resize, self.scale_pooling)
 
     def extractor(self, network: DescriptorModel) -> Extractor:
-        """What makes descriptors so, by a network in eval mode."""
+        """The extractor with these options, for a network in eval mode."""
         return Extractor(network, self.scales, self.resize, scale_pooling=self.scale_pooling)
 
 
 class RetrievalModule(L.LightningModule):
     """Validates: runs the data module's validation benchmarks through one extractor and measures the rankings.
 
-    Afterwards `rankings` holds one result a benchmark; the figures are logged as `val/medium` (first benchmark) or
-    `val/NAME/medium` (further ones).
+    Afterwards `rankings` holds one result per benchmark. The figures are logged as `val/medium` for the first benchmark
+    and `val/NAME/medium` for others.
     """
 
     def __init__(self, model: DescriptorModel, validation: ExtractionOptions | None = None) -> None:
         super().__init__()
-        # Convolutions on CPUs, dilated ones above all, and on tensor cores are faster with channels last.
+        # Convolutions are faster with channels last, on CPUs (above all dilated ones) and on tensor cores.
         self.model = model.to(memory_format=torch.channels_last)
         self.validation = validation or ExtractionOptions()
         self.rankings: list[Ranking] = []
         self._runs: list[_ValidationRun] = []
 
     def on_validation_epoch_start(self) -> None:
-        """Start a metric for each benchmark, with the same network in all processes."""
+        """Start a metric for each benchmark; the network is made equal in all processes."""
         share_buffers(self.model)
         self._extractor = self.validation.extractor(self.model)
         metrics = [RetrievalMetric.of(b, self.model.dim, self.validation.index) for b in self._data.validation]
@@ -80,7 +80,7 @@ class RetrievalModule(L.LightningModule):
         self._clock = time.perf_counter()
 
     def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Describe one batch of whole images; the time since the last one is this benchmark's."""
+        """Describe one batch of whole images, and add the time since the last batch to the benchmark's."""
         run = self._runs[dataloader_idx]
         if batch.images:
             run.metric.update(self._extractor(batch.images), batch.positions)
@@ -101,13 +101,13 @@ class RetrievalModule(L.LightningModule):
 
     @property
     def _data(self) -> LandmarkData:
-        """The trainer's data module, which Lightning attaches without declaring it."""
+        """The trainer's data module; Lightning sets the attribute without declaring it."""
         return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @dataclass
 class _ValidationRun:
-    """One benchmark while its images come in."""
+    """The state of one benchmark during validation."""
 
     benchmark: Benchmark
     metric: RetrievalMetric
@@ -134,13 +134,13 @@ class _ValidationRun:
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give every process the buffers of the first: batch norm's statistics differ until DDP's next forward pass."""
+    """Copy the first process's buffers to all: batch-norm statistics differ until DDP's next forward pass."""
     if distributed():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
 
 
 def logged_figures(stage: str, number: int, ranking: Ranking) -> dict[str, float]:
-    """A benchmark's figures by the names they are logged under; the first benchmark's have the stage's name alone."""
+    """A benchmark's figures by their logged names; those of the first benchmark have only the stage as prefix."""
     prefix = stage if number == 0 else f"{stage}/{ranking.benchmark.name.replace(' ', '_')}"
     return {f"{prefix}/{d}": float(ranking.evaluation[d]["map"]) for d in ranking.benchmark.difficulties}

@@ -1,4 +1,4 @@
-"""Batch norm over all processes, for networks whose batch norm has an activation in it."""
+"""Batch norm over all processes, for networks whose batch norm includes an activation."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SyncBatchNorm(TorchSyncBatchNorm):
-    """What `trainer.sync_batchnorm=true` does, by timm's converter.
+    """Implements `trainer.sync_batchnorm=true` with timm's converter.
 
-    torch's, which Lightning (2.6.6) takes, makes a plain batch norm of timm's `BatchNormAct2d` (1.0.31), without its
-    activation: an EfficientNet would train as another network, and be tested as one.
+    torch's converter, which Lightning 2.6.6 uses, turns timm's `BatchNormAct2d` (1.0.31) into a plain batch norm
+    without its activation, so an EfficientNet would become another network.
     """
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """The model with each batch norm taken over all processes."""
+        """The model with each batch norm computed over all processes."""
         self._plain = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
         return convert_sync_batchnorm(model)
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """The model with the layers that it had before, and what they have learned since."""
+        """The model with its original layers and their learned values."""
         for name, plain in self._plain.items():
             synced = model.get_submodule(name)
             for key, value in (*synced.named_parameters(), *synced.named_buffers()):

@@ -1,4 +1,4 @@
-"""Weights & Biases: a log that survives a resumed run and a missing server, and a dashboard of pictures and curves."""
+"""Weights & Biases: a log that copes with resumed runs and unreachable servers, and a dashboard."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ from dolglab.training.callbacks import is_logged
 from dolglab.training.module import LandmarkModule
 from dolglab.training.retrieval_module import RetrievalModule
 
-# What the page of a run, and a table of runs, show of a metric: its best value instead of its last.
+# Metrics for which W&B shows the best value instead of the last.
 SUMMARIES = {"val/easy": "max", "val/medium": "max", "val/hard": "max", "train/loss": "min"}
 ID_FILE = "wandb_id"
-# Equal parts of -1 to 1 in a histogram of cosines.
+# Number of equal bins from -1 to 1 in a histogram of cosines.
 BINS = 64
 EDGES = np.linspace(-1, 1, BINS + 1)
-# Rows of the table of queries, and what stands in one.
+# The number of rows in the table of queries, and its columns.
 QUERIES = 4
 COLUMNS: list[str | int] = ["query", "AP, %", "answers", "attention"]
 
 
 class WandbLog(WandbLogger):
-    """Lightning's log, for runs that are resumed and servers that are not there.
+    """Lightning's W&B logger, extended for resumed runs and unreachable servers.
 
-    The id stands in the run's folder, so that a resumed run is the same one. A server that cannot be reached makes
-    the run an offline one, to be sent by `wandb sync`; training goes on.
+    The W&B id is stored in the run's folder, so that a resumed run keeps it. If the server cannot be reached, the run
+    becomes an offline run, which `wandb sync` sends later; training continues.
 
     Args:
-        folder: the run's.
+        folder: the run's folder.
         offline: keep everything on this machine.
-        checkpoints: keep the best and the last one as versions of an artifact.
-        connect_seconds: in which the server has to answer before the run is kept on this machine instead.
-        finish_seconds: in which it has to take, at the end, what is left to send; `wandb sync` sends the rest.
-        settings: of `wandb.init`: project, name, group, entity, tags and so on.
+        checkpoints: upload the best and the last checkpoint as versions of an artifact.
+        connect_seconds: how long to wait for the server before the run is kept on this machine instead.
+        finish_seconds: how long to upload the remaining data at the end; `wandb sync` sends the rest.
+        settings: arguments of `wandb.init`: project, name, group, entity, tags and so on.
 
-    Raises UserError, with the first metric, for a key that is missing or refused.
+    Raises UserError at the first metric if the API key is missing or refused.
     """
 
     def __init__(
@@ -74,29 +74,29 @@ class WandbLog(WandbLogger):
 
         self.folder = Path(folder)
         self.checkpoints = checkpoints
-        # Pictures in tables wait here for `wandb sync`, and not in the home folder.
+        # Keep pictures of tables here for `wandb sync` instead of in the home folder.
         os.environ.setdefault("WANDB_DATA_DIR", str((self.folder / "wandb").resolve()))
         defaults = wandb.Settings(
             init_timeout=connect_seconds, finish_timeout=finish_seconds, silent=True, console="off"
         )
         super().__init__(save_dir=self.folder, offline=offline, id=None, settings=defaults, **settings)
-        # W&B took it away, and says so of each run.
+        # W&B removed this feature, and prints so for each run.
         self._wandb_init.pop("anonymous")
         self._begun = False
 
     @property
     def experiment(self) -> Any:
-        """The run on W&B, begun at the first call."""
+        """The run on W&B, started at the first call."""
         if getattr(rank_zero_only, "rank", 0) == 0 and not self._begun:
             self._begin()
         return super().experiment
 
     def log_hyperparams(self, params: Any = None) -> None:
-        """Do nothing: the command keeps the whole resolved configuration."""
+        """Do nothing: the command already logs the resolved configuration."""
 
     @rank_zero_only
     def log_results(self, card: Path, checkpoints: Mapping[str, Path]) -> None:
-        """Keep the result card, its figures among the run's, and checkpoints by alias, such as "best" and "last"."""
+        """Log the result card, its figures in the summary, and checkpoints by alias, such as "best" and "last"."""
         import wandb
 
         for part in json.loads(card.read_text(encoding="utf-8"))["benchmarks"]:
@@ -107,7 +107,7 @@ class WandbLog(WandbLogger):
         self.experiment.log_artifact(result)
         for alias, path in checkpoints.items() if self.checkpoints else ():
             model = wandb.Artifact(f"model-{self.experiment.id}", "model")
-            # Not copied: nothing changes a run that has ended.
+            # Not copied: the files of a finished run do not change.
             model.add_file(str(path), "model.ckpt", policy="immutable")
             self.experiment.log_artifact(model, aliases=[alias])
 
@@ -123,14 +123,14 @@ class WandbLog(WandbLogger):
             reason = str(error).strip().splitlines()[0]
             if isinstance(error, AuthenticationError | UsageError):
                 raise UserError(
-                    f"W&B refuses the key ({reason}): `wandb login`, or logger.wandb.offline=true"
+                    f"W&B refuses the API key ({reason}): run `wandb login`, or set logger.wandb.offline=true"
                 ) from error
             print(
                 f"W&B cannot be reached ({reason}): the run is kept in {self.folder / 'wandb'}, "
                 "`wandb sync` sends it later",
                 file=sys.stderr,
             )
-            # The service behind wandb still holds the run that could not begin.
+            # wandb's background service still holds the run that could not start.
             wandb.teardown()
             self._wandb_init["mode"] = "offline"
             run = super().experiment
@@ -139,7 +139,7 @@ class WandbLog(WandbLogger):
 
 
 def run_id(folder: Path) -> str:
-    """The W&B id that a run's folder holds; where it holds none, one that an agent of W&B gives, or a new one."""
+    """The W&B id stored in a run's folder; if there is none, the id given by a W&B agent, or a new one."""
     path = folder / ID_FILE
     if not path.exists():
         write_text(path, os.environ.get("WANDB_RUN_ID", secrets.token_hex(8)) + "\n")
@@ -147,13 +147,13 @@ def run_id(folder: Path) -> str:
 
 
 class Dashboard(Callback):
-    """Sends to W&B what curves of single figures do not show.
+    """Sends distributions, pictures and curves to W&B.
 
-    At each logged step that is how the cosines of targets and others lie; after each validation, for each benchmark, a
-    table of `QUERIES`, from the best AP to the worst, and the mean precision at every recall.
+    At each logged step: histograms of the cosines of targets and of other classes. After each validation, for each
+    benchmark: a table of `QUERIES`, from the best AP to the worst, and the mean precision at every recall.
 
-    The first process draws, and the others wait for it at their next step. Where weights are averaged, attention is
-    that of the current ones, which Lightning has put back by then.
+    The first process draws, and the others wait for it at their next step. If weights are averaged, attention is that
+    of the current weights, which Lightning has restored by then.
     """
 
     def __init__(self, log: WandbLog) -> None:
@@ -166,7 +166,7 @@ class Dashboard(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log the cosines of the first process, which are of its part of the batch or of the classes."""
+        """Log the cosines of the first process, which has a part of the batch or of the classes."""
         stepped, self.step = trainer.global_step != self.step, trainer.global_step
         step = self.step - 1
         if not stepped or not trainer.is_global_zero or not is_logged(trainer, step):
@@ -182,7 +182,7 @@ class Dashboard(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or not isinstance(pl_module, RetrievalModule):
             return
-        # Lightning logs a validation at the step that was made last.
+        # Lightning logs a validation at the last step.
         step = max(trainer.global_step - 1, 0)
         data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         for ranking in pl_module.rankings:
@@ -192,15 +192,15 @@ class Dashboard(Callback):
 
 
 def cosine_histograms(cosine: Tensor, at: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many cosines of targets, and of all others, lie in each of `BINS` equal parts of -1 to 1.
+    """Histograms of the cosines of targets, and of all others, with `BINS` equal bins from -1 to 1.
 
     Args:
-        cosine: (b, c) of descriptors and class centres.
-        at: (b,) the column of each target; -1 where there is none.
+        cosine: (b, c) cosines of descriptors and class centres.
+        at: (b,) the column of each target, or -1 for none.
     """
 
     def counts(values: Tensor) -> NDArray[np.int64]:
-        # torch.histc is refused on GPUs where only deterministic operations are allowed.
+        # On GPUs torch.histc is refused if only deterministic operations are allowed.
         bins = ((values.float() + 1) * (BINS / 2)).long().clamp(0, BINS - 1)
         return torch.bincount(bins.flatten(), minlength=BINS).cpu().numpy()
 
@@ -214,7 +214,7 @@ def query_rows(
 ) -> Iterator[tuple[str, float | None, bytes, bytes | None]]:
     """Name, AP in percent, ranked answers and attention (JPEGs) of queries from the best AP to the worst.
 
-    Attention is None of a query that cannot be read, where such are skipped.
+    Attention is None for a query that cannot be read, if such images are skipped.
     """
     ap = shown_ap(ranking)
     for query in chosen_queries(ap, count):

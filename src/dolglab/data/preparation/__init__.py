@@ -1,1 +1,1 @@
-"""Data on disk before training: fetched, verified, unpacked."""
+"""Prepare data on disk before training: download, verify, unpack."""

@@ -1,4 +1,4 @@
-"""Benchmarks whose files are fetched or asked for by hand: what is missing is said, and what is there is checked."""
+"""Prepare benchmarks whose files are downloaded or obtained by hand: name missing files and check existing ones."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from dolglab.data.preparation.unpacking import unpack
 from dolglab.errors import UserError
 from dolglab.io import write_text
 
-# Below a root, a file for each archive that was unpacked and deleted.
+# A folder below the root with a marker for each archive that was unpacked and deleted.
 DONE = "unpacked"
 
 
 @dataclass(frozen=True)
 class Published:
-    """A file to fetch.
+    """A file to download.
 
     Args:
         url: its address; one without a host is relative to `base_url`.
-        to: where it goes below the root, a file, or the folder into which an archive is unpacked.
-        unpack: whether it is an archive, which is deleted once it is unpacked.
-        digest: its sum, `md5:HEX` or `sha256:HEX`, where it is known.
+        to: its path below the root, or the folder into which an archive is unpacked.
+        unpack: whether it is an archive, which is deleted after unpacking.
+        digest: its checksum, `md5:HEX` or `sha256:HEX`, if known.
     """
 
     url: str
@@ -44,18 +44,18 @@ def prepare_benchmark(
     mode: Mode = "run",
     parallel: int = 2,
 ) -> None:
-    """Fetch what of a benchmark can be fetched, and check that it is there as a whole, as an evaluation reads it.
+    """Download the files of a benchmark that can be downloaded, and check that it is complete by loading it.
 
     Args:
-        root: the folder it lies in.
-        benchmark: makes it, or says what is missing.
-        licence: of its images, as far as that is known; it is said first.
-        by_hand: what is to be fetched by hand, from where, and where it must lie.
-        files: what is fetched, in `mode` "run".
-        base_url: where files without an address of their own are.
-        mode, parallel: as for `fetch`; what is there already is not asked for again.
+        root: the benchmark's folder.
+        benchmark: constructor of the benchmark; its error says what is missing.
+        licence: licence of the images, if known; it is printed first.
+        by_hand: the files to obtain by hand, their source, and their place in the folder.
+        files: the files that `mode` "run" downloads.
+        base_url: base address of files without a host.
+        mode, parallel: as for `fetch`; existing files are not requested again.
 
-    Raises UserError as `fetch` and `benchmark` do, with what is to be done by hand.
+    Raises UserError like `fetch` and `benchmark`, with the steps to do by hand.
     """
     root = Path(root)
     print(f"licence: {licence}")
@@ -83,7 +83,7 @@ def prepare_benchmark(
 
 
 def complete(benchmark: Callable[[], Benchmark]) -> bool:
-    """Whether it is there, which is said."""
+    """Whether the benchmark is complete; prints the result."""
     try:
         found = benchmark()
     except UserError:
@@ -93,7 +93,7 @@ def complete(benchmark: Callable[[], Benchmark]) -> bool:
 
 
 def report(found: Benchmark) -> None:
-    """Print what a benchmark has, and its protocol."""
+    """Print a benchmark's contents and protocol."""
     print(f"{found.name}: {len(found.queries):,} queries, {found.num_gallery:,} gallery images, digest {found.digest}")
     for topic, rule in found.protocol.items():
         print(f"  {topic}: {rule}")

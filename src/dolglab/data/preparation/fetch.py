@@ -1,4 +1,4 @@
-"""Published files fetched in parallel and verified: GLDv2's own, and whatever list of them `fetch` is given."""
+"""Download published files in parallel and verify them: those of GLDv2, and any list of files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dolglab.io import folder_lock
 
 Mode = Literal["run", "verify", "status"]
 MODES = (*get_args(Mode), "index")
-# Archives of each split, and the csv files that go with it, relative to the published root.
+# The number of archives of each split, and its csv files, relative to the published root.
 ARCHIVES = {"train": 500, "index": 100, "test": 20}
 TABLES = {
     "train": (
@@ -41,7 +41,7 @@ TABLES = {
         "ground_truth/retrieval_solution_v2.1.csv",
     ),
 }
-# Room that stays free beside what is fetched, in bytes.
+# Space in bytes that must stay free after the download.
 SPARE_BYTES = 100_000_000
 DAMAGED = ".damaged"
 
@@ -54,16 +54,16 @@ def fetch_gldv2(
     mode: Mode | Literal["index"] = "run",
     parallel: int = 4,
 ) -> None:
-    """Google Landmarks v2: the csv files of a split below `root`, its archives as `root/SPLIT/images_XXX.tar`.
+    """Download Google Landmarks v2: a split's csv files to `root`, its archives to `root/SPLIT/images_XXX.tar`.
 
-    What was fetched is indexed, so that training reads it as it is; `index` does that alone.
-    Raises UserError for a split or archives there are not, and as `fetch` and `index_archives`.
+    The archives are then indexed, so that training reads them directly; `index` does only that.
+    Raises UserError for an unknown split or archive, and like `fetch` and `index_archives`.
     """
     if mode not in MODES:
         raise UserError(f"mode={mode} is none of {', '.join(MODES)}")
     root = Path(root)
     files = gldv2_files(root, split, archives, base_url)
-    # The index is made of what is there.
+    # The index covers the archives that exist.
     if mode != "index":
         fetch(files, root, mode, parallel)
     if mode == "index" or (mode == "run" and any((root / split).glob("*.tar"))):
@@ -71,7 +71,7 @@ def fetch_gldv2(
 
 
 def gldv2_files(root: Path, split: str, archives: object, base_url: str) -> list[RemoteFile]:
-    """The csv files and archives of a split. Raises UserError for a split or archives there are not."""
+    """The csv files and archives of a split. Raises UserError for an unknown split or archive."""
     if split not in ARCHIVES:
         raise UserError(f"split={split} is none of {', '.join(ARCHIVES)}")
     base = base_url.rstrip("/")
@@ -88,9 +88,9 @@ def gldv2_files(root: Path, split: str, archives: object, base_url: str) -> list
 
 
 def archive_numbers(given: object, count: int, first: int = 0) -> list[int]:
-    """The archives that `all`, `none`, a number, a span such as 0-499, or a list of these names.
+    """The archives given as `all`, `none`, a number, a span such as 0-499, or a list of these.
 
-    Raises UserError for anything else, and for numbers that are not among the `count` from `first`.
+    Raises UserError for anything else, and for numbers outside the `count` numbers from `first`.
 
     >>> archive_numbers("0-2,7", 10)
     [0, 1, 2, 7]
@@ -121,20 +121,21 @@ def fetch(
     pause: float = 1.0,
     spare_bytes: int = SPARE_BYTES,
 ) -> None:
-    """Bring published files below `root`, or look at what is there.
+    """Download published files to `root`, or check the existing ones.
 
     Args:
         remotes: the files.
-        root: the folder that is held while files arrive, and whose disk must have room.
-        mode: `run` fetches what is missing; `verify` compares what is there with the published sums and renames what
-            is damaged, so that the next run fetches it anew; `status` says what is there, without the network.
-        parallel: transfers at a time.
-        finish: what `run` does with the files once all are there, while the folder is still held.
-        retries, pause: how often servers are asked again, and after how many seconds first (see `Session`).
-        spare_bytes: room that must stay free.
+        root: the folder, which is locked during the download, and whose disk must have enough space.
+        mode: `run` downloads missing files; `verify` compares existing files with the published checksums and renames
+            damaged ones, so that the next run downloads them again; `status` lists what exists, without the network.
+        parallel: number of transfers at a time.
+        finish: called with the files by `run` when all exist, while the folder is still locked.
+        retries, pause: number of retries, and seconds before the first (see `Session`).
+        spare_bytes: space that must stay free.
 
-    Raises UserError for no such mode, no room, a folder that another process prepares or that cannot be written; after
-    all the others were tried, files that could not be had; files that are missing or damaged in `verify`.
+    Raises UserError for an unknown mode, too little space, and a folder that cannot be written or that another process
+    is preparing; for files that could not be downloaded, after all others were tried; and in `verify` for missing or
+    damaged files.
     """
     if mode not in get_args(Mode):
         raise UserError(f"mode={mode} is none of {', '.join(get_args(Mode))}")
@@ -151,7 +152,8 @@ def fetch(
         if missing:
             print(f"{len(missing)} missing: {truncate_list(missing)}")
         return
-    # A silent server must not keep an interrupted run waiting; what arrived is kept, and asked for again.
+    # A silent server must not block an interrupted run; bytes that have arrived are kept, and the rest is requested
+    # again.
     timeout, limits = httpx.Timeout(60, connect=20, read=15), httpx.Limits(max_connections=parallel + 1)
     with folder_lock(root), httpx.Client(follow_redirects=True, timeout=timeout, limits=limits) as client:
         session = Session(client, retries, pause)
@@ -177,7 +179,7 @@ def _run(session: Session, remotes: Sequence[RemoteFile], root: Path, parallel: 
     free = shutil.disk_usage(root).free
     if free < missing + spare_bytes:
         raise UserError(
-            f"{root} has {decimal(free)} free, and {decimal(missing)} are to come: make room, or fetch less"
+            f"{root} has {decimal(free)} free, but {decimal(missing)} are needed: make space, or download less"
         )
     columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     last = TextColumn("{task.fields[last]}")
@@ -227,7 +229,7 @@ def _verify(session: Session, remotes: Sequence[RemoteFile], parallel: int) -> N
 def _for_all(
     work: Callable[[RemoteFile], None], remotes: Sequence[RemoteFile], parallel: int, stop: threading.Event
 ) -> list[str]:
-    """Do `work` on every file; what went wrong, without stopping for it. A full disk stops all, an interrupt too."""
+    """Do `work` on every file and return the errors, continuing after each; a full disk or an interrupt stops all."""
     failed: list[str] = []
     with ThreadPoolExecutor(parallel) as pool:
         jobs = [pool.submit(work, remote) for remote in remotes]
@@ -239,7 +241,7 @@ def _for_all(
                     failed.append(str(error))
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            advice = "the disk is full: what has arrived is kept; make room, then run again"
+            advice = "the disk is full: bytes that have arrived are kept; make space, then run again"
             raise UserError(advice if full else os_error_text(error)) from error
         finally:
             stop.set()
@@ -248,7 +250,7 @@ def _for_all(
 
 
 def _size_of(client: httpx.Client, url: str) -> int | None:
-    """Bytes of a remote file; 0 where the server does not say, None where there is no server."""
+    """The size of a remote file in bytes; 0 if the server does not state it, None if there is no server."""
     try:
         response = client.head(url, headers={"Accept-Encoding": "identity"})
     except httpx.InvalidURL as error:

@@ -1,4 +1,4 @@
-"""ILIAS: lists, core and the distractors that a variant wants, shard by shard."""
+"""Download ILIAS: lists, core, and the distractors of a variant, shard by shard."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def fetch_ilias(
     mode: Mode = "run",
     parallel: int = 2,
 ) -> None:
-    """Fetch what is missing, check sums and unpack; then check that the benchmark is there as an evaluation reads it.
+    """Download missing files, verify checksums and unpack; then check the benchmark by loading it.
 
     Args:
-        root: the folder it lies in.
-        benchmark: makes it, or says what is missing.
-        licence: of its images; it is said first.
-        variant: which distractors are wanted; the other images of a shard are not kept.
-        archives: which shards, by number (see `archive_numbers`).
-        base_url: where it is published, with SHA-256 sums.
-        taxonomy_url: where the taxonomy is.
-        mode, parallel: as for `fetch`; so many shards at a time lie on the disk until they are unpacked.
+        root: the benchmark's folder.
+        benchmark: constructor of the benchmark; its error says what is missing.
+        licence: licence of the images; it is printed first.
+        variant: the variant whose distractors are kept; other images of a shard are deleted.
+        archives: numbers of shards (see `archive_numbers`).
+        base_url: address of the published files with SHA-256 sums.
+        taxonomy_url: address of the taxonomy.
+        mode, parallel: as for `fetch`; this many shards are on the disk at a time.
 
-    Raises UserError as `fetch` and `benchmark` do.
+    Raises UserError like `fetch` and `benchmark`.
     """
     root, base = Path(root), base_url.rstrip("/")
     print(f"licence: {licence}")
@@ -56,11 +56,11 @@ def fetch_ilias(
     lists += [RemoteFile(f"{base}/{CHECKSUMS}", root / CHECKSUMS), RemoteFile(taxonomy_url, root / "taxonomy.json")]
     fetch(lists, root, mode, parallel)
     if not all(remote.path.exists() for remote in lists):
-        # Without them nobody knows what else there is.
+        # Without the lists, the other files are not known.
         return
     shards = shards_of(distractor_names(root, variant))
     numbers = archive_numbers(archives, len(shards)) if shards else []
-    # What is kept of a shard is another part for each variant.
+    # Each variant keeps another part of a shard.
     done = {CORE: root / DONE / CORE, **{name: root / DONE / variant / name for name in shards}}
     left = [name for name in (CORE, *(list(shards)[number] for number in numbers)) if not done[name].exists()]
     sums = read_sums(root / CHECKSUMS)
@@ -81,7 +81,7 @@ def fetch_ilias(
 
 
 def _unpack_shard(archive: Path, folder: Path, names: NDArray[np.bytes_]) -> None:
-    """Of a shard's images keep those of its `names`, `SHARD/KEY.jpg`."""
+    """Unpack only the images of a shard that are in its `names`, `SHARD/KEY.jpg`."""
     wanted = {PurePosixPath(os.fsdecode(name)).name for name in names.tolist()}
     unpack(archive, folder, flat=True, keep=lambda path: path.name in wanted)
 

@@ -1,4 +1,4 @@
-"""Write a split's images, made smaller, in LitData's chunk format."""
+"""Write a split's images, at a smaller size, in LitData's chunk format."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from dolglab.data.sources import GLDv2Source, file_size
 from dolglab.errors import UserError
 from dolglab.io import atomic_path, folder_lock, retry_io, write_text
 
-# Images of a chunk: some 60 MB of 640-pixel photographs, which LitData fetches at once.
+# Images per chunk: about 60 MB of 640-pixel photographs, which LitData downloads at once.
 CHUNK_SIZE = 600
-# Images whose packed sizes foretell the space that all of them take, and how much more than that must be free.
+# The number of images from which the required space is estimated, and the safety factor.
 PROBES, RESERVE = 64, 1.1
-# Where the shorter side would come below this, which training takes for broken, an image keeps its bytes.
+# An image whose shorter side would fall below this, and so count as broken in training, keeps its bytes.
 THIN = 16
 # LitData's layout of {"id": str, "image": bytes}: the lengths of both, then both.
 LENGTHS = struct.Struct("<II")
@@ -37,7 +37,7 @@ ID_BYTES = 16
 
 
 class _Job(NamedTuple):
-    """Images to pack, and the chunk that is there once that is done; beside it stands what LitData says of it."""
+    """Images to pack, and their chunk; LitData's description of the chunk is beside it."""
 
     source: GLDv2Source
     size: int
@@ -58,17 +58,17 @@ def pack_gldv2(
     workers: int | None = None,
     chunk_size: int = CHUNK_SIZE,
 ) -> Path:
-    """Pack the images of `train_csv` below `root/packed/train`, by ascending id; packing that was stopped goes on.
+    """Pack the images of `train_csv` into `root/packed/train`, by ascending id; an interrupted run is continued.
 
-    Larger images are brought down to `size` pixels on their longer side by area, turned upright, and written as JPEGs
-    of that `quality`; JPEGs that are small enough already, long thin images, and what cannot be read keep their bytes,
-    so that training meets the same images. A chunk has `chunk_size` images; `workers` are all cores by default.
+    Larger images are shrunk by area to a longer side of `size` pixels, turned upright, and written as JPEGs with this
+    `quality`. JPEGs that are small enough, long thin images, and unreadable images keep their bytes, so that training
+    sees the same images. A chunk has `chunk_size` images; by default all cores are `workers`.
 
-    Returns the folder. Raises UserError for settings or lists that do not hold, images that are not there, too little
-    space, a folder that cannot be written or that another process prepares, and where LitData is not installed.
+    Returns the folder. Raises UserError for invalid settings or lists, missing images, too little space, a folder that
+    cannot be written or that another process is preparing, and if LitData is not installed.
     """
     if source == "packed":
-        raise UserError("source=packed: what is packed cannot be packed again; take auto, tar or folder")
+        raise UserError("source=packed: packed images cannot be packed again; use auto, tar or folder")
     if not isinstance(size, int) or size < 1 or not isinstance(quality, int) or not 1 <= quality <= 100:
         raise UserError(f"size must be above 0 and quality from 1 to 100, not {size} and {quality}")
     if find_spec("litdata") is None:
@@ -96,7 +96,7 @@ def pack_gldv2(
 
 
 def packed_bytes(data: bytes, size: int, quality: int, reading: Reading) -> bytes:
-    """An image's bytes as they are packed."""
+    """An image's bytes in packed form."""
     try:
         pixels = decode(data, reading)
     except BrokenImageError:
@@ -108,7 +108,7 @@ def packed_bytes(data: bytes, size: int, quality: int, reading: Reading) -> byte
 
 
 def _jobs(images: GLDv2Source, size: int, quality: int, reading: Reading, folder: Path, chunk_size: int) -> list[_Job]:
-    """A chunk's name says what is in it, so that one of other images or settings is never taken for it."""
+    """The jobs; a chunk's name identifies its content, so that chunks of other images or settings are not mistaken."""
     rows = np.arange(len(images))
     about = json.dumps([size, quality, reading.orientation, images.split, *_stated(reading).values()]).encode()
     jobs = []
@@ -120,7 +120,7 @@ def _jobs(images: GLDv2Source, size: int, quality: int, reading: Reading, folder
 
 
 def _stated(reading: Reading) -> dict[str, str]:
-    """The colour of what is packed, where it is not that of what was packed before there was a choice."""
+    """The colour setting of packed images, if it is not that of versions before this option existed."""
     return {} if reading.colour == "ignore" else {"colour": reading.colour}
 
 
@@ -133,7 +133,7 @@ def _done(job: _Job) -> bool:
 
 
 def _check_space(left: list[_Job], jobs: list[_Job], folder: Path) -> None:
-    """Raise UserError where what is left to pack will hardly fit, judged by some of its images."""
+    """Raise UserError if the remaining images will probably not fit on the disk, estimated from some of them."""
     total = sum(len(job.source) for job in left)
     if not total:
         return
@@ -142,7 +142,7 @@ def _check_space(left: list[_Job], jobs: list[_Job], folder: Path) -> None:
     dropped = sum(path.stat().st_size for path in _others(folder, jobs) if path.is_file())
     wanted, free = RESERVE * total * sum(sizes) / len(sizes), shutil.disk_usage(folder).free + dropped
     if wanted > free:
-        raise UserError(f"packing takes some {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {folder}")
+        raise UserError(f"packing needs about {wanted / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free in {folder}")
 
 
 def _packed(job: _Job, position: int) -> bytes:
@@ -154,11 +154,11 @@ def _packed(job: _Job, position: int) -> bytes:
 
 
 def _pack(job: _Job) -> None:
-    """One chunk, written aside; what LitData says of it comes last."""
+    """Write one chunk under a temporary name; LitData's description of it is written last."""
     from litdata.streaming.writer import BinaryWriter
 
     class PlainWriter(BinaryWriter):
-        """Knows no types: with pyarrow installed, LitData would write Arrow tables instead of one row after another."""
+        """Without types: with pyarrow installed, LitData would write Arrow tables instead of single rows."""
 
         def __setattr__(self, name: str, value: object) -> None:
             super().__setattr__(name, None if name == "_types" else value)
@@ -179,7 +179,7 @@ def _pack(job: _Job) -> None:
 
 
 def _others(folder: Path, jobs: list[_Job]) -> list[Path]:
-    """Chunks of other images or settings, the list and table of all, and what a kill left."""
+    """Chunks of other images or settings, the list and table of all chunks, and leftovers of killed processes."""
     current = {job.chunk.stem for job in jobs}
     return [
         path
@@ -191,7 +191,7 @@ def _others(folder: Path, jobs: list[_Job]) -> list[Path]:
 
 
 def _join(folder: Path, jobs: list[_Job]) -> None:
-    """LitData's list of all chunks, and the table of where each image lies."""
+    """Write LitData's list of all chunks, and the table of each image's position."""
     parts = [json.loads(job.chunk.with_suffix(".json").read_text()) for job in jobs]
     ids, offsets, sizes = (np.concatenate(column) for column in zip(*map(_layout, jobs), strict=True))
     archive = np.repeat(np.arange(len(jobs)), [len(job.source) for job in jobs])
@@ -203,7 +203,7 @@ def _join(folder: Path, jobs: list[_Job]) -> None:
 
 
 def _layout(job: _Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids, offsets and sizes of a chunk's images. Raises UserError for a chunk that does not hold what it should."""
+    """Ids, offsets and sizes of a chunk's images. Raises UserError for a chunk with unexpected content."""
     data = job.chunk.read_bytes()
     try:
         (count,) = struct.unpack_from("<I", data)

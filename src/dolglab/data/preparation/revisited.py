@@ -1,4 +1,4 @@
-"""Revisited Oxford, Paris and the million distractors: fetched, and unpacked into the layout that evaluation reads."""
+"""Download Revisited Oxford, Paris and the million distractors, and unpack them into the layout for evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dolglab.io import atomic_path, write_text
 
 GROUND_TRUTH_URL = "http://cmp.felk.cvut.cz/revisitop/data/datasets/"
 DISTRACTORS = 100
-# A benchmark's archives at their publisher's, and what kind of release they are.
+# The published archives of each benchmark, and their kind of release.
 PHOTOS = {
     "roxford5k": ("https://www.robots.ox.ac.uk/~vgg/data/oxbuildings/", ("oxbuild_images-v1.tgz",)),
     "rparis6k": ("https://www.robots.ox.ac.uk/~vgg/data/parisbuildings/", ("paris_1-v1.tgz", "paris_2-v1.tgz")),
@@ -30,10 +30,10 @@ def fetch_benchmark(
     mode: Mode = "run",
     parallel: int = 2,
 ) -> None:
-    """ROxford5k or RParis6k: `root/gnd_NAME.pkl` and `root/jpg/`; archives are deleted once they are unpacked.
+    """Download ROxford5k or RParis6k: `root/gnd_NAME.pkl` and `root/jpg/`; archives are deleted after unpacking.
 
-    `root/release.json` says which release of the photographs it is; result cards keep it.
-    Raises UserError as `fetch`, and for an archive that is damaged or holds what it should not.
+    `root/release.json` names the release of the photographs; result cards keep it.
+    Raises UserError like `fetch`, and for an archive that is damaged or has unexpected content.
     """
     root, (published, names) = Path(root), PHOTOS[name]
     base = (base_url or published).rstrip("/")
@@ -43,7 +43,7 @@ def fetch_benchmark(
 
     def finish() -> None:
         if not home.is_dir():
-            # What a kill left.
+            # Leftovers of a killed process.
             for partial in root.glob(".jpg.*"):
                 shutil.rmtree(partial)
             with atomic_path(home) as aside:
@@ -65,10 +65,10 @@ def fetch_distractors(
     mode: Mode = "run",
     parallel: int = 4,
 ) -> None:
-    """The distractors: `root/revisitop1m.txt`, their list, and `root/jpg/`, archive by archive (1 to 100).
+    """Download the distractors: their list `root/revisitop1m.txt`, and `root/jpg/`, archive by archive (1 to 100).
 
-    An archive that is unpacked leaves `root/unpacked/N` behind and is deleted.
-    Raises UserError as `fetch`, and for an archive that is damaged or holds what it should not.
+    An unpacked archive is deleted and recorded as `root/unpacked/N`.
+    Raises UserError like `fetch`, and for an archive that is damaged or has unexpected content.
     """
     root, base = Path(root), base_url.rstrip("/")
     done = root / "unpacked"

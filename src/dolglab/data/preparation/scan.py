@@ -1,4 +1,4 @@
-"""Find the images that training would stumble over, before it does: broken ones, and ones that are odd but read."""
+"""Find images with problems before training: broken ones, and unusual ones that can be read."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from dolglab.data.tiff import is_tiff, open_tiff
 from dolglab.errors import UserError, pluralize
 from dolglab.io import csv_text, folder_lock, retry_io, write_text
 
-# Images between two marks from which a scan that was stopped goes on.
+# Images between the marks from which an interrupted scan continues.
 CHUNK_SIZE = 2000
 TABLE, SKIP_LIST = "bad_images.csv", "skip_list.txt"
-# What Pillow calls the formats of a file that a camera names .jpg; an MPO has further pictures behind the first.
+# Pillow's names for the formats of a camera's .jpg files; an MPO has more pictures after the first.
 JPEG_FORMATS = ("JPEG", "MPO")
 
 
 class Finding(NamedTuple):
-    """Why an image cannot be used, or, where it can, what is done to it."""
+    """Why an image cannot be used or, if it can, how it is converted."""
 
     reason: str
     used: bool
 
 
 class _Chunk(NamedTuple):
-    """Images to inspect, and the file that is there once that is done."""
+    """Images to inspect, and the file that is written when they are done."""
 
     source: GLDv2Source
     reading: Reading
@@ -58,14 +58,14 @@ def scan_gldv2(
     workers: int | None = None,
     chunk_size: int = CHUNK_SIZE,
 ) -> Path:
-    """Read every image of a split, and write what is wrong or odd below `root/SPLIT`.
+    """Read every image of a split, and write what is wrong or unusual to `root/SPLIT`.
 
-    `bad_images.csv` names images, says why, and whether they are used all the same; `skip_list.txt` has the ids of
-    those that are not, for `data.exclude_images`. A scan that was stopped goes on where it was, to `chunk_size` images.
-    `workers` are all cores by default.
+    `bad_images.csv` lists images with the reason, and whether they are used nevertheless; `skip_list.txt` has the ids
+    of unusable ones, for `data.exclude_images`. An interrupted scan continues after its last `chunk_size` images. By
+    default all cores are `workers`.
 
-    Returns the skip list's path. Raises UserError for a split, list or images that are not there, and a folder that
-    cannot be written or that another process prepares.
+    Returns the skip list's path. Raises UserError for an unknown split, a missing list or missing images, and a folder
+    that cannot be written or that another process is preparing.
     """
     reading, workers = checked_reading(orientation, "ignore", min_side), resolve_workers(workers)
     folder = Path(root) / split
@@ -100,20 +100,20 @@ def scan_gldv2(
 
 
 def inspect(data: bytes, reading: Reading) -> Finding | None:
-    """Read a whole image as training does; None where there is nothing to say about it."""
+    """Read a whole image like training does; None if there is nothing to report."""
     try:
         _check_readable(data, reading)
     except BrokenImageError as error:
         return Finding(reason(error), used=False)
     try:
         odd = ", ".join(_oddities(data, reading))
-    except Exception:  # Broken metadata make Pillow raise nearly anything; the pixels were whole.
+    except Exception:  # Broken metadata can make Pillow raise nearly anything; the pixels were complete.
         odd = "its metadata cannot be read"
     return Finding(odd, used=True) if odd else None
 
 
 def _check_readable(data: bytes, reading: Reading) -> None:
-    """Raise BrokenImageError; a JPEG's bytes are all read, but at an eighth of the size."""
+    """Raise BrokenImageError for an unreadable image; all bytes of a JPEG are read, at an eighth of its size."""
     shape = jpeg_size(data)
     if shape is None:
         height, width = decode(data).shape[:2]
@@ -123,7 +123,7 @@ def _check_readable(data: bytes, reading: Reading) -> None:
     try:
         simplejpeg.decode_jpeg(data, "RGB", min_height=1, min_width=1, fastdct=True, fastupsample=True)
     except ValueError:
-        # Pillow can still read some of what the strict decoder refuses; what is damaged is refused there too.
+        # Pillow can read some images that the strict decoder refuses; it refuses damaged ones too.
         decode(data)
 
 

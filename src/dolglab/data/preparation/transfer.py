@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed where it broke, verified, and under its final name only when whole."""
+"""Download one file over HTTP: resumed after interruptions, verified, and renamed only when it is complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dolglab.io import fsync
 
 R = TypeVar("R")
 
-# Answers that another try may change: too early, too many requests, and servers in trouble.
+# Temporary HTTP errors: too early, too many requests, and server errors.
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 LONGEST_PAUSE = 60.0
 CHECKSUM_TRIES = 2
@@ -27,9 +27,9 @@ CHECKSUM_TRIES = 2
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A published file: its address, where it goes, and the address of its md5 sum where there is one.
+    """A published file: its address, its local path, and the address of its md5 sum, if there is one.
 
-    `digest`, such as `md5:HEX` or `sha256:HEX`, is its sum where that is known beforehand.
+    `digest`, such as `md5:HEX` or `sha256:HEX`, is its checksum, if known in advance.
     """
 
     url: str
@@ -39,25 +39,25 @@ class RemoteFile:
 
     @property
     def part(self) -> Path:
-        """Where it is while it arrives."""
+        """The path of the incomplete file."""
         return self.path.with_name(f"{self.path.name}.part")
 
     @property
     def arrived(self) -> int:
-        """Bytes that have arrived so far."""
+        """The number of bytes that have arrived so far."""
         return file_size(self.part) or 0
 
     @property
     def version(self) -> Path:
-        """Which version of the remote file the part is of: the server's ETag or date."""
+        """The path of a file with the version of the incomplete file: the server's ETag or date."""
         return self.path.with_name(f"{self.path.name}.part.version")
 
 
 @dataclass(frozen=True)
 class Session:
-    """What transfers have in common: a client with its time-outs and redirects, and what stops them when set.
+    """The common settings of transfers: a client with its time-outs and redirects, and an event that stops them.
 
-    One that makes no headway is tried again so often, after a first pause in seconds that is doubled each time.
+    A transfer without progress is repeated up to `retries` times; the pause in seconds doubles each time.
     """
 
     client: httpx.Client
@@ -67,11 +67,11 @@ class Session:
 
 
 class Stopped(Exception):
-    """The transfer was asked to stop; what arrived is kept."""
+    """The transfer was asked to stop; bytes that have arrived are kept."""
 
 
 class _TransientError(Exception):
-    """What another try may mend; `after` is the pause the server asked for, in seconds."""
+    """An error that may be temporary; `after` is the pause requested by the server, in seconds."""
 
     def __init__(self, reason: str, after: float | None = None) -> None:
         super().__init__(reason)
@@ -79,17 +79,18 @@ class _TransientError(Exception):
 
 
 def transfer(session: Session, remote: RemoteFile, advance: Callable[[int], None] = lambda _: None) -> None:
-    """Bring `remote` to its path.
+    """Download `remote` to its path.
 
     Args:
-        session: how often connections that break and servers that are busy are tried again, where a try that brought
-            bytes costs none; when it stops, the transfer ends with `Stopped`, and goes on from there the next time.
-        remote: nothing is done where its path is there already.
-        advance: told of the bytes that arrive, and of those that are thrown away as negative numbers.
+        session: how often broken connections and busy servers are retried (a try that received bytes does not count).
+            When it stops, the transfer ends with `Stopped`, and continues from there the next time.
+        remote: nothing is done if its path exists already.
+        advance: called with the number of bytes that arrive, and with negative numbers for bytes that are discarded.
 
     Raises:
-        UserError: not there, refused, a checksum that stays wrong, no room, or out of retries.
-        Stopped: as asked.
+        UserError: if the file does not exist or is refused, if its checksum stays wrong, if the disk is full, and after
+            the last retry.
+        Stopped: as requested.
     """
     if remote.path.exists():
         return
@@ -108,14 +109,14 @@ def transfer(session: Session, remote: RemoteFile, advance: Callable[[int], None
 
 
 def digest_of(path: Path, like: str) -> str:
-    """The sum of a file, of the same kind as one such as `md5:HEX`."""
+    """The checksum of a file, of the same kind as `like`, such as `md5:HEX`."""
     kind = like.partition(":")[0]
     with path.open("rb") as file:
         return f"{kind}:{hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()}"
 
 
 def expected_digest(session: Session, remote: RemoteFile) -> str | None:
-    """The sum of a remote file, known or published as `SUM  NAME`; None where there is none. Raises as `transfer`."""
+    """The checksum of a remote file, known or published as `SUM  NAME`, or None. Raises like `transfer`."""
     url = remote.md5_url
     if url is None:
         return remote.digest
@@ -132,7 +133,7 @@ def expected_digest(session: Session, remote: RemoteFile) -> str | None:
 
 
 def _retry(session: Session, remote: RemoteFile, work: Callable[[], R]) -> R:
-    """What `work` returns. Unlike `io.retry_io`, it waits as servers ask, and starts anew where bytes have arrived."""
+    """The result of `work`. Unlike `io.retry_io`, it waits as servers request, and progress resets the retries."""
     failures = 0
     while True:
         before = remote.arrived
@@ -145,7 +146,7 @@ def _retry(session: Session, remote: RemoteFile, work: Callable[[], R]) -> R:
             if failures > session.retries:
                 reason = str(error) or type(error).__name__
                 raise UserError(
-                    f"{remote.url}: gave up after {failures} tries ({reason}); run again to go on"
+                    f"{remote.url}: gave up after {failures} tries ({reason}); run again to continue"
                 ) from error
             asked = error.after if isinstance(error, _TransientError) else None
             pause = session.pause * 2 ** (failures - 1) if asked is None else asked
@@ -154,13 +155,13 @@ def _retry(session: Session, remote: RemoteFile, work: Callable[[], R]) -> R:
 
 
 def _receive(session: Session, remote: RemoteFile, advance: Callable[[int], None], verified: bool) -> None:
-    """One request: what is missing of the part, or all of it where it cannot be continued."""
+    """One request: for the missing bytes, or for the whole file if it cannot be continued."""
     arrived = remote.arrived
     version = remote.version.read_text() if remote.version.exists() else ""
     if arrived and not (version or verified):
         advance(-_drop(remote))
         arrived = 0
-    # An encoding of the transfer would leave no bytes to count on.
+    # With a transfer encoding, byte positions would be meaningless.
     headers = {"Accept-Encoding": "identity"}
     if arrived:
         headers |= {"Range": f"bytes={arrived}-", **({"If-Range": version} if version else {})}
@@ -169,16 +170,16 @@ def _receive(session: Session, remote: RemoteFile, advance: Callable[[int], None
             if response.headers.get("content-range", "") == f"bytes */{arrived}":
                 return
             advance(-_drop(remote))
-            raise _TransientError("the server has less of it than has arrived")
+            raise _TransientError("the server's file is shorter than what has arrived")
         _check_status(response, remote.url)
         # The position of the answer's first byte in the file.
         match = re.match(r"bytes (\d+)-", response.headers.get("content-range", ""))
         start = int(match[1]) if match and response.status_code == 206 else 0
         if start and version and _version(response) != version:
             advance(-_drop(remote))
-            raise _TransientError("the file has changed meanwhile")
+            raise _TransientError("the file has changed in the meantime")
         if start != arrived:
-            # The range was ignored, or the file has changed since: it comes from the beginning.
+            # The range was ignored, or the file has changed: it starts from the beginning.
             advance(-_drop(remote))
             if start:
                 raise _TransientError("the server sent another range")
@@ -197,7 +198,7 @@ def _receive(session: Session, remote: RemoteFile, advance: Callable[[int], None
 
 
 def _version(response: httpx.Response) -> str:
-    """What tells versions of a file apart: a strong ETag, else its date, else nothing."""
+    """An identifier of the file's version: a strong ETag, else its date, else nothing."""
     etag = response.headers.get("etag", "")
     return etag if etag and not etag.startswith("W/") else response.headers.get("last-modified", "")
 
@@ -213,7 +214,7 @@ def _check_status(response: httpx.Response, url: str) -> None:
 
 
 def _drop(remote: RemoteFile) -> int:
-    """Delete what arrived; how many bytes that was."""
+    """Delete the incomplete file; returns its number of bytes."""
     size = remote.arrived
     remote.part.unlink(missing_ok=True)
     remote.version.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Archives written out as files, and nothing outside their folder."""
+"""Unpack archives safely, without writing outside their folder."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Keep = Callable[[PurePosixPath], bool]
 
 
 def unpack(archive: Path, folder: Path, flat: bool, keep: Keep = lambda name: True) -> None:
-    """Write the files of a zip archive, or of a tar archive, compressed or not, into `folder`.
+    """Unpack the files of a zip archive, or of a tar archive, compressed or not, into `folder`.
 
     Args:
-        archive: its file.
-        folder: where the files go.
-        flat: drop their folders.
-        keep: which of them are wanted, by name.
+        archive: the archive.
+        folder: the destination.
+        flat: drop the folders inside the archive.
+        keep: selects files by name.
 
-    Raises UserError for an archive that is damaged or cut short, for names that lead out of the folder, and for
-    links and devices.
+    Raises UserError for an archive that is damaged or incomplete, for names that lead out of the folder, and for links
+    and devices.
     """
     try:
         (_unzip if zipfile.is_zipfile(archive) else _untar)(archive, folder, flat, keep)
@@ -43,7 +43,7 @@ def _untar(archive: Path, folder: Path, flat: bool, keep: Keep) -> None:
             file = tar.extractfile(member) if keep(name) else None
             if file is not None:
                 write_bytes(folder / (name.name if flat else name), file.read())
-        # Only at its very end does a compressed file say whether its bytes are right.
+        # A compressed file has its checksum at the very end.
         while tar.fileobj is not None and tar.fileobj.read(1 << 20):
             pass
 

@@ -1,1 +1,1 @@
-"""Re-ranking of a query's first answers; each is a `contracts.Reranker`, and says in `config()` what it did."""
+"""Re-ranking of a query's first answers; each method is a `contracts.Reranker`, described by its `config()`."""

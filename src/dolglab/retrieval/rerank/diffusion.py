@@ -13,16 +13,16 @@ from dolglab.retrieval.rerank.neighbours import nearest
 
 
 def affinity(descriptors: FloatArray, neighbours: int, gamma: float) -> tuple[IntArray, IntArray, NDArray[np.float64]]:
-    """Rows, columns and values, (E,) each, of S, the symmetric graph of k images that are each other's neighbours.
+    """Rows, columns and values, (E,) each, of S, the symmetric graph of mutual neighbours among k images.
 
-    A is max(cos, 0)^gamma between two images that are each among the other's nearest, else 0, and 0 on the diagonal;
-    S = D^-1/2 A D^-1/2, D holding its row sums. `descriptors` are (k, D).
+    A is max(cos, 0)^gamma for two images that are each among the other's nearest, else 0, and 0 on the diagonal;
+    S = D^-1/2 A D^-1/2, where D has the row sums of A. `descriptors` are (k, D).
     """
     cosines = descriptors @ descriptors.T
     marked = nearest(cosines, neighbours)
     rows, columns = np.nonzero(marked & marked.T)
     values = np.maximum(cosines[rows, columns], 0).astype(np.float64) ** gamma
-    # A high power of a small cosine may be 0 as well, and an image of no degree has no row to divide.
+    # A high power of a small cosine may underflow to 0; images without neighbours have a row sum of 0.
     kept = values > 0
     rows, columns, values = rows[kept], columns[kept], values[kept]
     scales = np.sqrt(np.bincount(rows, values, len(descriptors)))
@@ -40,23 +40,22 @@ def source(cosines: FloatArray, neighbours: int, gamma: float) -> NDArray[np.flo
 
 @dataclass(eq=False)
 class Diffusion:
-    """Orders answers by how much reaches them from the query over chains of neighbours (Iscen et al., CVPR 2017).
+    """Orders answers by diffusion from the query over a graph of neighbours (Iscen et al., CVPR 2017).
 
-    Solves (I - alpha S) f = y by conjugate gradients. Truncated: the graph is of the shortlist alone, made for each
-    query anew, so that an image beyond `depth` neither moves up nor passes anything on (the paper's truncation too cuts
-    the graph to the first answers, but of a graph of the whole gallery). Images that nothing reaches follow in their
-    old order.
+    Solves (I - alpha S) f = y by conjugate gradients. The graph contains only the shortlist and is built for each
+    query, so images beyond `depth` neither move up nor contribute. (The paper also truncates to the first answers, but
+    uses a graph of the whole gallery.) Images that the diffusion does not reach follow in their old order.
 
     Args:
-        depth: how many first answers form the graph.
-        neighbours: how many nearest answers each answer may be joined to; the paper's k.
-        query_neighbours: how many nearest answers the query feeds; the paper's k_q.
-        alpha: how much passes on at each step, below 1.
-        gamma: the exponent of cosines.
-        tolerance: the residual at which the solution is good, relative to y.
-        iterations: after this many steps it is good in any case.
+        depth: number of first answers in the graph.
+        neighbours: number of nearest answers that an answer may be linked to; k in the paper.
+        query_neighbours: number of nearest answers that the query is linked to; k_q in the paper.
+        alpha: share that is passed on at each step, below 1.
+        gamma: exponent of cosines.
+        tolerance: largest residual of the solution, relative to y.
+        iterations: largest number of steps.
 
-    Raises UserError for a setting out of its range.
+    Raises UserError for a setting out of range.
     """
 
     depth: int = 1000
@@ -70,7 +69,7 @@ class Diffusion:
 
     def __post_init__(self) -> None:
         if min(self.depth, self.neighbours, self.query_neighbours, self.iterations) < 1:
-            raise UserError("rerank.depth, neighbours, query_neighbours and iterations are at least 1")
+            raise UserError("rerank.depth, neighbours, query_neighbours and iterations must be at least 1")
         if not (0 <= self.alpha < 1 and self.gamma > 0 and self.tolerance > 0):
             raise UserError(
                 f"diffusion needs 0 <= alpha < 1, gamma > 0 and tolerance > 0, not alpha={self.alpha}, "
@@ -78,12 +77,12 @@ class Diffusion:
             )
 
     def __call__(self, shortlist: Shortlist) -> IntArray:
-        """The new order of the answers, (k,): a permutation, best first; equals stay in their order."""
+        """The new order of the answers, (k,): a permutation, best first; ties keep their order."""
         reached = self.scores(shortlist.descriptors, shortlist.query_descriptor)
         return np.argsort(-np.maximum(reached, 0), kind="stable").astype(np.int64)
 
     def scores(self, descriptors: FloatArray, query: FloatArray) -> NDArray[np.float64]:
-        """f, (k,), of answers (k, D) for a query (D,)."""
+        """The solution f, (k,), for answers (k, D) and a query (D,)."""
         from scipy.sparse import csr_array, eye_array
         from scipy.sparse.linalg import cg
 

@@ -9,9 +9,9 @@ from dolglab.errors import UserError
 
 
 def nearest(similarity: FloatArray, count: int) -> BoolArray:
-    """Each image's `count` most similar others, (k, k): row i marks those of image i.
+    """Each image's `count` most similar other images, (k, k): row i marks those of image i.
 
-    `similarity` is (k, k); of equally similar images the first count. Fewer than `count` others are all neighbours.
+    `similarity` is (k, k); ties are resolved by position. If there are fewer than `count` others, all are neighbours.
 
     >>> nearest(np.array([[1.0, 0.2, 0.9], [0.2, 1.0, 0.5], [0.9, 0.5, 1.0]], np.float32), 1).astype(int).tolist()
     [[0, 0, 1], [0, 0, 1], [1, 0, 0]]
@@ -29,9 +29,10 @@ def nearest(similarity: FloatArray, count: int) -> BoolArray:
 
 
 def refined(descriptors: FloatArray, neighbours: int, beta: float) -> FloatArray:
-    """Each answer's weighted mean with its nearest answers, (k, D): itself 1, the others beta max(cos, 0).
+    """Each answer's weighted mean with its nearest answers, (k, D); weights are 1 for itself, beta max(cos, 0) for
+    others.
 
-    Not L2-normalised: an answer whose neighbours differ from one another comes out shorter, and so scores less.
+    Not L2-normalised: an answer whose neighbours differ from one another becomes shorter, and scores less.
     """
     cosines = descriptors @ descriptors.T
     weights = np.where(nearest(cosines, neighbours), beta * np.maximum(cosines, 0), 0).astype(np.float32)
@@ -39,17 +40,17 @@ def refined(descriptors: FloatArray, neighbours: int, beta: float) -> FloatArray
 
 
 class Neighbours:
-    """Orders answers by their refined descriptors, after SuperGlobal's re-ranking (Shao et al., ICCV 2023).
+    """Orders answers by refined descriptors, after SuperGlobal's re-ranking (Shao et al., ICCV 2023).
 
-    Each answer is refined from its nearest answers; the query is expanded to the element-wise maximum of the refined
-    descriptors nearest to it; an answer's score is the mean of its refined descriptor's products with the query and
-    with the expanded query. These are the steps and defaults of the authors' published code. Ours: cosines below 0
-    weigh nothing, and an answer counts itself once also among copies of it.
+    Each answer is refined by its nearest answers. The query is expanded to the element-wise maximum of the refined
+    descriptors nearest to it. An answer's score is the mean of the products of its refined descriptor with the query
+    and with the expanded query. Steps and defaults are those of the authors' published code, with two differences:
+    cosines below 0 have weight 0, and an answer counts itself once even if there are copies of it.
 
     Args:
-        depth: how many first answers are refined; the paper's M.
-        neighbours: how many nearest answers each is refined from, and the query (and one more) expanded from; its K.
-        beta: how much a neighbour weighs beside the answer itself.
+        depth: number of first answers that are refined; M in the paper.
+        neighbours: number of nearest answers for refinement, and (plus one) for query expansion; K in the paper.
+        beta: weight of a neighbour relative to the answer itself.
 
     Raises UserError for depth or neighbours below 1, beta below 0.
     """
@@ -57,7 +58,7 @@ class Neighbours:
     def __init__(self, depth: int = 400, neighbours: int = 9, beta: float = 0.15) -> None:
         if depth < 1 or neighbours < 1 or not 0 <= beta < float("inf"):
             raise UserError(
-                f"rerank.depth and neighbours are at least 1 and beta is not negative, not depth={depth}, "
+                f"rerank.depth and neighbours must be at least 1 and beta at least 0, not depth={depth}, "
                 f"neighbours={neighbours}, beta={beta}"
             )
         self.depth = depth
@@ -66,7 +67,7 @@ class Neighbours:
         self.beta = beta
 
     def __call__(self, shortlist: Shortlist) -> IntArray:
-        """The new order of the answers, (k,): a permutation, best first; equals stay in their order."""
+        """The new order of the answers, (k,): a permutation, best first; ties keep their order."""
         if not len(shortlist):
             return np.empty(0, np.int64)
         answers = refined(shortlist.descriptors, self.neighbours, self.beta)
