@@ -19,7 +19,8 @@ from playwright.sync_api import Page, sync_playwright
 
 ROUNDS = 30
 # Runs what starts a search, and waits for its answers.
-TIMED = """async (start) => {
+TIMED = """async (like) => {
+    const { searchLike } = await import("./page/views.js");
     const status = document.getElementById("status");
     const before = performance.now();
     const over = new Promise((resolve) => new MutationObserver((_, observer) => {
@@ -27,7 +28,7 @@ TIMED = """async (start) => {
         observer.disconnect();
         requestAnimationFrame(() => resolve(performance.now() - before));
     }).observe(status, { childList: true }));
-    if (start) location.hash = start;
+    if (like) searchLike(like);
     else document.getElementById("search").click();
     return await over;
 }"""
@@ -63,10 +64,7 @@ def measure(address: str, queries: list[Path]) -> None:
         page.goto(address)
         page.locator("#library .card").first.wait_for()
         ids = [photo["id"] for photo in listed(connection, len(queries))]
-        of_library = [
-            (asked(connection, {"like": id}), fetched(page, {"like": id}), timed(page, f"#photos?like={id}"))
-            for id in ids
-        ]
+        of_library = [(asked(connection, {"like": id}), fetched(page, {"like": id}), timed(page, id)) for id in ids]
         tell("a photo of the library", of_library)
         tell(
             "a photo that is sent",
@@ -112,9 +110,9 @@ def fetched(page: Page, fields: dict[str, object], photo: Path | None = None) ->
     return page.evaluate(FETCHED, [{"top": 24, **fields}, photo and list(photo.read_bytes())]) / 1e3
 
 
-def timed(page: Page, start: str | None) -> float:
+def timed(page: Page, like: int | None) -> float:
     """Seconds of a search on the page; the next one begins when its thumbnails are there."""
-    seconds = page.evaluate(TIMED, start) / 1e3
+    seconds = page.evaluate(TIMED, like) / 1e3
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(300)
     return seconds

@@ -77,7 +77,8 @@ def search(page: Page, query: Path) -> None:
 def wait_for_pictures(page: Page) -> None:
     """Wait for the pictures in the window; others are fetched later."""
     page.wait_for_function(
-        "() => [...document.querySelectorAll('.results img')].filter((one) => one.getBoundingClientRect().top < innerHeight)"
+        "() => [...document.querySelectorAll('.results img')]"
+        ".filter((one) => one.getBoundingClientRect().top < innerHeight)"
         ".every((one) => one.complete && one.naturalWidth)"
     )
 

@@ -52,6 +52,7 @@ def test_the_page_opens_with_photos_and_a_click_finds_more_like_one(visit_librar
     status(page, "12 photos, by path")
     names = grid(page)
     assert names == [f"landmark {landmark}/{photo:02d}.jpg" for landmark in range(3) for photo in range(4)]
+    expect(page.locator("#library img").first).to_have_attribute("src", re.compile("^blob:"))
     page.locator("#library img").first.evaluate("image => image.decode()")
     page.locator("#library .shot").nth(5).click()
     status(page, "11 answers, most alike first")

@@ -9,6 +9,7 @@ import pytest
 
 from dolglab.commands.serve import parse_root_path
 from dolglab.errors import UserError
+from dolglab.server.routes import PAGE
 from server.conftest import Start
 
 OUTSIDE = "https://museum.example/archive/photos/"
@@ -42,7 +43,7 @@ def test_nothing_that_a_page_asks_for_is_outside_of_the_prefix(start: Start) -> 
     client = start()
     found = [(OUTSIDE, link) for link in LINK.findall(client.get("/").text)]
     found += [(f"{OUTSIDE}api", link) for link in LINK.findall(client.get("/api").text)]
-    scripts = "".join(client.get(f"/page/{name}.js").text for name in ("api", "app", "box", "detail", "results"))
+    scripts = "".join(client.get(f"/page/{script.name}").text for script in PAGE.glob("*.js"))
     # Scripts ask relative to the page.
     asked = [path for pair in ASKED.findall(scripts) for path in pair if path]
     assert len(asked) > 5

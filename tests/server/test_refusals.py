@@ -93,7 +93,7 @@ def test_a_photo_that_ends_early(client: TestClient, query: bytes) -> None:
         ({"box": "all of it"}, 400, ["all of it", "x1,y1,x2,y2"]),
         ({"where": "colour=red"}, 400, ["colour", "place, year"]),
         ({"where": "red"}, 400, ["red", "COLUMN=VALUE"]),
-        ({"tpo": "3"}, 422, ["tpo", "photo, box, top, where, verify"]),
+        ({"tpo": "3"}, 422, ["tpo", "photo, like, box, top, where, folder, verify"]),
         ({"top": "0"}, 422, ["top: "]),
         ({"verify": "perhaps"}, 422, ["verify: "]),
     ],

@@ -134,7 +134,7 @@ class SearchService:
     def query(self, data: bytes | None, number: int | None, box: Box | None) -> SearchQuery:
         """What is searched for: bytes, or a photo of the library by its number, one of them; a box of it."""
         if (data is None) == (number is None):
-            raise HTTPException(422, "send either a photo, or as `like` the number of one of the library")
+            raise HTTPException(422, "photo: send one, or as `like` the number of one of the library, not both")
         return SearchQuery(data, None if number is None else self.photo(number), box)
 
     def search(

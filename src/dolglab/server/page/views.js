@@ -15,6 +15,7 @@ import { $ } from "./dom.js";
 const views = [...document.querySelectorAll(".view")].map((section) => section.id);
 let open = { hide() {} };
 let opening;
+let opened = () => {};
 
 /** The address of a view, with parameters as `URLSearchParams` takes them. */
 export function address(name, parameters = {}) {
@@ -24,7 +25,11 @@ export function address(name, parameters = {}) {
 
 /** Opens a view; the browser's back button leads back from it. */
 export function go(name, parameters) {
-  location.hash = address(name, parameters);
+  const next = address(name, parameters);
+  if (next === location.hash) return;
+  // A browser takes its time to say that the hash was changed.
+  history.pushState(null, "", next);
+  opened();
 }
 
 /** Searches for photos that are like a photo of the library, by its number; from there, within the same filters. */
@@ -40,7 +45,7 @@ export function filtersIn(parameters) {
 
 /** Shows the view that the address names, now and whenever that changes; calls `failed(error)`, with null where none did. */
 export function start(failed) {
-  const opened = () => follow().then(() => failed(null), failed);
+  opened = () => follow().then(() => failed(null), failed);
   addEventListener("hashchange", opened);
   return opened();
 }
