@@ -54,7 +54,9 @@ def commands_page() -> str:
 
 def _hydra_command(command: Choice) -> list[str]:
     """What a command does, examples, its groups and its options."""
-    groups = [f"| [`{name}`](configs.md#{name.partition('@')[0]}) | {_cell(text)} |" for name, text in command.groups.items()]
+    groups = [
+        f"| [`{name}`](configs.md#{name.partition('@')[0]}) | {_cell(text)} |" for name, text in command.groups.items()
+    ]
     listed = ["| group | what it chooses |", "|---|---|", *groups, ""] if groups else []
     return [command.about, "", "```bash", *command.examples, "```", "", *listed, *_table(command.options)]
 

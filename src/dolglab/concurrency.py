@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dolglab.errors import UserError
+from dolglab.progress import track
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -64,27 +64,26 @@ def process_map(
     workers: int,
     description: str,
     initializer: Callable[[], None] | None = None,
+    unit: str = "jobs",
 ) -> Iterator[Result]:
-    """The results of `work`, a function at the top of a module, with a progress bar on a terminal.
+    """The results of `work`, a function at the top of a module, with `progress`.
 
     Args:
         workers: processes, no more than there are jobs; with one, this process itself does the work.
-        description: names the bar.
+        description: names the progress.
+        unit: what the jobs are, in the plural.
         initializer: called in each process first.
 
     Raises UserError where a worker was killed.
     """
-    # For this alone: rankings, which take `prefetch_map` from here, do without it.
-    from rich.progress import track
-
-    bar = partial(track, description=description, total=len(jobs), transient=True, disable=not sys.stdout.isatty())
+    shown = partial(track, description=description, total=len(jobs), unit=unit)
     workers = min(workers, len(jobs))
     if workers <= 1:
-        yield from bar(map(work, jobs))
+        yield from shown(map(work, jobs))
         return
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker, initargs=(initializer,))
     try:
-        yield from bar(pool.map(work, jobs))
+        yield from shown(pool.map(work, jobs))
     except BrokenProcessPool:
         raise UserError(
             f"{description}: a worker was killed, perhaps for want of memory: the same command goes on, take fewer "

@@ -40,7 +40,6 @@ from dolglab.training.sync_batchnorm import SyncBatchNorm
 from dolglab.training.wandb_logging import Dashboard, WandbLog
 
 
-
 def with_network(cfg: DictConfig, last: Path | None) -> DictConfig:
     """The configuration with the network of `weights`, where that is asked for (`model=from_checkpoint`).
 
@@ -52,7 +51,9 @@ def with_network(cfg: DictConfig, last: Path | None) -> DictConfig:
     if not (taken or tested):
         return cfg
     if cfg.weights is None:
-        raise UserError(f"model=from_checkpoint takes the network of weights=CHECKPOINT, which is not given{checkpoints_there()}")
+        raise UserError(
+            f"model=from_checkpoint takes the network of weights=CHECKPOINT, which is not given{checkpoints_there()}"
+        )
     if tested:
         # After the training: better that it is missed now.
         read_run(cfg.weights)

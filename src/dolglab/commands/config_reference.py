@@ -160,7 +160,10 @@ def _with_call(options: Iterable[Option], call: yaml.MappingNode, lines: Sequenc
     arguments = docstring_arguments(targets[0])
     texts = {same[1]: arguments.get(key.value, "") for key, value in call.value if (same := _reference(value))}
     stated = ((key, value, _above(key.start_mark.line, lines, first)) for key, value in call.value)
-    return [*with_texts(options, texts), *(Option(f"call.{key.value}", value.value, text) for key, value, text in stated if text)]
+    return [
+        *with_texts(options, texts),
+        *(Option(f"call.{key.value}", value.value, text) for key, value, text in stated if text),
+    ]
 
 
 def _reference(node: yaml.Node) -> re.Match[str] | None:

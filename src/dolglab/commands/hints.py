@@ -29,7 +29,7 @@ def nearest_choice(choice: str, group: str, options: Sequence[str]) -> str | Non
 
 
 def nearest_key(key: str, value: str, keys: Sequence[str], groups: Mapping[str, Sequence[str]]) -> str:
-    """What to say of a key that does not exist and was given a `value`, by the `keys` that do and the choices of groups.
+    """What to say of a key that is none and was given a `value`: `keys` are those that are, `groups` have choices.
 
     >>> nearest_key("lr", "0.1", ["optim.optimizer.lr", "local.attention"], {})
     'did you mean optim.optimizer.lr?'

@@ -53,14 +53,14 @@ HARMLESS = (
 ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..., T]]:
+def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..., T | None]]:
     """`hydra.main` over a configuration of `conf`, with a person's mistakes in one line each; exit code 2.
 
     A run that is stopped from outside says how it goes on, and ends with the code of its signal. What a refused run or
     sweep has left is removed. With HYDRA_FULL_ERROR=1 exceptions keep their tracebacks.
     """
 
-    def decorate(main: Callable[[DictConfig], T]) -> Callable[..., T]:
+    def decorate(main: Callable[[DictConfig], T]) -> Callable[..., T | None]:
         @functools.wraps(main)
         def task(given: DictConfig) -> T:
             try:
@@ -81,7 +81,7 @@ def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..
         configured = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config)(task)
 
         @functools.wraps(main)
-        def run(*given: DictConfig) -> T:
+        def run(*given: DictConfig) -> T | None:
             # Hydra raises what it would print, here and in processes that it starts.
             if not wants_tracebacks():
                 os.environ |= {ONE_LINE: "1", "HYDRA_FULL_ERROR": "1"}
@@ -177,7 +177,9 @@ def wants_weights(cfg: DictConfig) -> bool:
 
 def checkpoints_there() -> str:
     """For a line about a missing checkpoint: the newest ones of this folder's runs."""
-    found = sorted(Path("outputs").glob("**/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = sorted(
+        Path("outputs").glob("**/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
     return f"; there is {truncate_list([shlex.quote(str(path)) for path in found])}" if found else ""
 
 

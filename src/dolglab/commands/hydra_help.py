@@ -1,4 +1,4 @@
-"""`--help` of the commands that Hydra configures, made from the YAML of `conf`: examples, first things, groups, options.
+"""`--help` of the commands that Hydra configures, made from the YAML of `conf`.
 
 Options are shown with their values in the configuration that the command line makes, so that
 `dolglab train experiment=photos --help` says what that recipe sets, and `dolglab prepare task=pack --help` what packing
@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from dolglab.commands.config_reference import FIRST, Choice, Option, choices_of, config_folder, first_things_first, last_name, read_choice
+from dolglab.commands.config_reference import (
+    FIRST,
+    Choice,
+    Option,
+    choices_of,
+    config_folder,
+    first_things_first,
+    last_name,
+    read_choice,
+)
 
 # What people change first, by command, in this order.
 FIRST_KEYS = {
@@ -44,8 +53,7 @@ def command_help(command: str, cfg: DictConfig) -> str:
     """The help of a command for its configuration `cfg`, which was composed with Hydra's own section."""
     about = read_choice(config_folder() / f"{command}.yaml")
     chosen = cfg.hydra.runtime.choices
-    values = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(values, dict)
+    values = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=False))
     recipe = _recipe_of(command, chosen)
     options = first_things_first([*about.options, *(recipe.options if recipe and command == "prepare" else ())])
     first = FIRST_KEYS.get(command, ())

@@ -19,6 +19,7 @@ from dolglab.errors import UserError, pluralize
 from dolglab.library.contents import Keys
 from dolglab.library.library import Library
 from dolglab.library.maintenance import write_table
+from dolglab.progress import Advance, progress
 
 ROUNDING = 1e-6
 HEADER = ("cluster", "photo", "cosine")
@@ -58,8 +59,10 @@ def write_duplicates(
     with library.writing():
         keys = library.keys()
         in_cells = not exact and len(keys) >= blocks.cells_from and min_cosine >= CELLS_COSINE
-        pairs = (cell_pairs if in_cells else near_pairs)(library, keys, min_cosine, blocks)
-        members, clusters = find_clusters(pairs, len(keys), blocks.pairs)
+        find = cell_pairs if in_cells else near_pairs
+        with progress("comparing", len(keys), "photos") as advance:
+            pairs = find(library, keys, min_cosine, blocks, advance)
+            members, clusters = find_clusters(pairs, len(keys), blocks.pairs)
         order = np.lexsort((members, -_pixel_counts(library, keys[members], blocks.columns), clusters))
         members, clusters = members[order], clusters[order]
         write_table(Path(out), HEADER, _table_rows(library, keys[members], clusters, blocks.rows))
@@ -89,8 +92,13 @@ def find_clusters(
     return members, clusters + 1
 
 
-def near_pairs(library: Library, keys: Keys, min_cosine: float, blocks: BlockSizes) -> Iterator[NDArray[np.int64]]:
-    """(p, 2) places in `keys` of two descriptors whose cosine is at least that, block by block, each with each."""
+def near_pairs(
+    library: Library, keys: Keys, min_cosine: float, blocks: BlockSizes, advance: Advance = lambda count: None
+) -> Iterator[NDArray[np.int64]]:
+    """(p, 2) places in `keys` of two descriptors whose cosine is at least that, block by block, each with each.
+
+    `advance` is told how many photos are done.
+    """
     for top in range(0, len(keys), blocks.rows):
         own = library.descriptors(keys[top : top + blocks.rows])
         for left in range(top, len(keys), blocks.columns):
@@ -103,9 +111,12 @@ def near_pairs(library: Library, keys: Keys, min_cosine: float, blocks: BlockSiz
             pairs = np.argwhere(near)
             if len(pairs):
                 yield pairs + np.array([top, left])
+        advance(len(own))
 
 
-def cell_pairs(library: Library, keys: Keys, min_cosine: float, blocks: BlockSizes) -> Iterator[NDArray[np.int64]]:
+def cell_pairs(
+    library: Library, keys: Keys, min_cosine: float, blocks: BlockSizes, advance: Advance = lambda count: None
+) -> Iterator[NDArray[np.int64]]:
     """As `near_pairs`, but for those of which neither has the other's cell among its nearest; some come twice."""
     cells = _nearest_cells(library, keys, blocks.columns)
     # Who looks into a cell, cell by cell; who is in it looks into it first.
@@ -122,6 +133,7 @@ def cell_pairs(library: Library, keys: Keys, min_cosine: float, blocks: BlockSiz
                 pairs = pairs[pairs[:, 0] != pairs[:, 1]]
                 if len(pairs):
                     yield pairs
+        advance(len(own))
 
 
 def _nearest_cells(library: Library, keys: Keys, block: int) -> NDArray[np.int32]:
