@@ -60,7 +60,7 @@ def load(
     colour: Colour = "srgb",
     decoding: Decoding = "scaled",
 ) -> LoadedModel:
-    """A trained network as a function of images (see `LoadedModel`): `dolglab.load("hf://OWNER/NAME")("photo.jpg")`.
+    """A trained network as a function of images (see `LoadedModel`): `load("hf://OWNER/NAME")("/path/to/photo.jpg")`.
 
     Args:
         source: a checkpoint, an exported folder, hf://OWNER/NAME, released weights, "dinov2", "efficientnet_lite0", or
