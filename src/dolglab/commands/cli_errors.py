@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -27,7 +27,7 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dolglab.commands.config_reference import config_folder
+from dolglab.commands.config_reference import choices_of, config_folder, read_choice
 from dolglab.commands.hints import nearest_choice, nearest_key
 from dolglab.errors import UserError, os_error_text
 from dolglab.processes import GONE, PEER_GONE
@@ -86,7 +86,7 @@ def _mistake(error: Exception, config: str) -> Exception | None:
     if isinstance(error, OSError) and error.errno in REFUSED_BY_SYSTEM:
         return UserError(os_error_text(error))
     if isinstance(error, OverrideParseException):
-        return UserError(f"{error.override} cannot be read: write KEY=VALUE, and quotes around spaces and commas")
+        return UserError(_unread(str(error.override), config))
     if isinstance(error, MissingConfigException | ConfigCompositionException):
         return UserError(_of_command_line(error, config))
     return UserError(_one_line(error)) if isinstance(error, OmegaConfBaseException | HydraException) else None
@@ -103,6 +103,34 @@ def _of_command_line(error: Exception, config: str) -> str:
     name, overrides = _given(config)
     with _initialized():
         return _composition_mistake(error, name, overrides)
+
+
+def _unread(override: str, config: str) -> str:
+    """What is wrong with a word that is no override: the choice of a group alone, a file, or a value with spaces."""
+    command = read_choice(config_folder() / f"{config}.yaml")
+    # A recipe is the last of the groups, and what is meant most.
+    for group in reversed(list(command.groups)):
+        if override in choices_of(group.partition("@")[0]):
+            return f"{override} alone says too little: did you mean {group}={override}?"
+    example = f", as in `{command.examples[0]}`" if command.examples else ""
+    return f"{override} cannot be read: write KEY=VALUE, with quotes around spaces and commas{example}"
+
+
+def check_flags(config: str) -> None:
+    """Raise UserError for a flag that Hydra does not have: a configuration's keys are written without dashes."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    # Hydra would take --experiment for --experimental-rerun.
+    parser.allow_abbrev = False
+    flag = next((word for word in parser.parse_known_args()[1] if word.startswith("-")), None)
+    if flag is not None:
+        name, _, value = flag.lstrip("-").partition("=")
+        with _initialized():
+            cfg = compose(config, return_hydra_config=True)
+            known = [*cfg.hydra.runtime.choices, *_dotted(cast("dict[str, Any]", OmegaConf.to_container(cfg)))]
+            hint = f"write {name}=VALUE" if name in known else _hint(name, config, [f"{name}={value}"] if value else [])
+        raise UserError(f"there is no {flag}; keys have no dashes: {hint}")
 
 
 def help_asked(config: str) -> str | None:

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dolglab.commands.cli_errors import ONE_LINE, compose_config, help_asked, to_exit, wants_tracebacks
+from dolglab.commands.cli_errors import ONE_LINE, check_flags, compose_config, help_asked, to_exit, wants_tracebacks
 from dolglab.commands.config_reference import config_folder, option_text
 from dolglab.errors import UserError, truncate_list
 from dolglab.io import acquire, is_held, release_all, remove_empty, write_text
@@ -87,6 +87,8 @@ def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..
                 os.environ |= {ONE_LINE: "1", "HYDRA_FULL_ERROR": "1"}
             try:
                 sys.argv[1:] = current_overrides(config, sys.argv[1:])
+                if not given:
+                    check_flags(config)
                 if not given and (text := help_asked(config)):
                     print(text)
                     return None
