@@ -163,4 +163,6 @@ def test_the_command_leaves_nothing_but_its_report(runs, tmp_path):
     done = run_python(["-m", "src.report", f"cards=[{runs}/a,{runs}/b]"], cwd=work, PYTHONPATH=str(PROJECT))
     assert done.returncode == 0, done.stderr
     assert "50.00" in done.stdout
-    assert sorted(path.name for path in work.iterdir()) == ["report.html", "results.json", "table.md", "table.tex"]
+    assert "outputs/report/report.html" in done.stdout
+    left = sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
+    assert left == [f"outputs/report/{name}" for name in ("report.html", "results.json", "table.md", "table.tex")]
