@@ -56,7 +56,7 @@ def report(cards, out, *options):
 
 def test_what_a_report_is_about_opens_its_page_and_ends_its_print(runs, tmp_path, capsys):
     page = report(runs / "*/card.json", tmp_path / "out", "about=['Two of <them>.','And more.']")
-    assert capsys.readouterr().out.endswith("Two of <them>.\nAnd more.\n")
+    assert capsys.readouterr().out.endswith(f"Two of <them>.\nAnd more.\npage: {page}\n")
     html = page.read_text()
     assert html.index("Two of &lt;them&gt;.") < html.index("And more.") < html.index("<table>")
     table = (tmp_path / "out" / "table.md").read_text()

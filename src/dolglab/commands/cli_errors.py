@@ -123,14 +123,18 @@ def check_flags(config: str) -> None:
     parser = get_args_parser()
     # Hydra would take --experiment for --experimental-rerun.
     parser.allow_abbrev = False
-    flag = next((word for word in parser.parse_known_args()[1] if word.startswith("-")), None)
-    if flag is not None:
-        name, _, value = flag.lstrip("-").partition("=")
-        with _initialized():
-            cfg = compose(config, return_hydra_config=True)
-            known = [*cfg.hydra.runtime.choices, *_dotted(cast("dict[str, Any]", OmegaConf.to_container(cfg)))]
-            hint = f"write {name}=VALUE" if name in known else _hint(name, config, [f"{name}={value}"] if value else [])
-        raise UserError(f"there is no {flag}; keys have no dashes: {hint}")
+    unknown = parser.parse_known_args()[1]
+    flags = [word for word in unknown if word.startswith("-")]
+    if unknown and not flags:
+        raise UserError(f"flags go before all KEY=VALUE or behind them, not between: {' '.join(unknown)} is left over")
+    if not flags:
+        return
+    name, _, value = flags[0].lstrip("-").partition("=")
+    with _initialized():
+        cfg = compose(config, return_hydra_config=True)
+        known = [*cfg.hydra.runtime.choices, *_dotted(cast("dict[str, Any]", OmegaConf.to_container(cfg)))]
+        hint = f"write {name}=VALUE" if name in known else _hint(name, config, [f"{name}={value}"] if value else [])
+    raise UserError(f"there is no {flags[0]}; keys have no dashes: {hint}")
 
 
 def help_asked(config: str) -> str | None:

@@ -134,7 +134,9 @@ class WandbLog(WandbLogger):
                 raise UserError(
                     f"W&B refuses the key ({reason}): `wandb login`, or logger.wandb.offline=true"
                 ) from error
-            print(f"W&B cannot be reached ({reason}): the run is kept here, `wandb sync` sends it later", file=sys.stderr)
+            print(
+                f"W&B cannot be reached ({reason}): the run is kept here, `wandb sync` sends it later", file=sys.stderr
+            )
             # The service behind wandb still holds the run that could not begin.
             wandb.teardown()
             self._wandb_init["mode"] = "offline"
