@@ -166,7 +166,9 @@ def check_complete(cfg: DictConfig) -> None:
         missing.append("weights")
     if not missing:
         return
-    meant = {key: option_text(key, chosen(key.partition(".")[0])) or WANTED.get(key, "") for key in missing}
+    choices = {key: chosen(key.partition(".")[0]) for key in missing}
+    # What an option means is another thing in another choice.
+    meant = {key: option_text(key, choice) if choice else WANTED.get(key, "") for key, choice in choices.items()}
     keys = " and ".join(f"{key}=..." + (f" ({text})" if text else "") for key, text in meant.items())
     there = checkpoints_there() if "weights" in missing else ""
     raise UserError(f"{keys} {'is' if len(missing) == 1 else 'are'} needed{there}")
