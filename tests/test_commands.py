@@ -19,7 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMAND = re.compile(r"(?:-m src\.|dolglab )((?:train|tune|evaluate|report|prepare)\b[^`\n]*(?:\\\n[^`\n]*)*)")
 # docs/extending.md first writes what its commands name: tests/docs/test_extending.py runs them.
 PAGES = [page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != "extending.md"]
-TEXTS = [ROOT / "README.md", *PAGES, *sorted((ROOT / "experiments").glob("*/README.md"))]
+TEXTS = [
+    ROOT / "README.md",
+    *PAGES,
+    *sorted((ROOT / "experiments").glob("*/README.md")),
+    *(ROOT / "conf").glob("*.yaml"),
+]
 SCRIPTS = [path for path in sorted((ROOT / "experiments").glob("*/*.sh")) if path.name != "families.sh"]
 # What a script asks for, in the order in which it does.
 PHOTOS, CHECKPOINTS = ["photos", "paris", "gnd.pkl"], ["gem.ckpt", "delg.ckpt", "dolg.ckpt"]

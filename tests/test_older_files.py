@@ -144,10 +144,15 @@ def test_the_targets_of_somebodys_own_yaml_are_renamed_and_interpolations_stay()
             "model": {"_target_": "src.models.dolg.DOLG", "backbone": "${backbone}"},
             "steps": [{"_target_": "src.retrieval.post.expansion.AlphaQE"}, None, "${model}"],
             "own": {"_target_": "torch.optim.SGD"},
+            "validation_scales": [1.0],
+            "scales": [0.5],
         }
     )
     OmegaConf.set_struct(cfg, True)
-    cfg = renamed(cfg)
+    assert renamed(cfg, "evaluate").scales == [0.5]
+    cfg = renamed(cfg, "train")
+    assert cfg.validation_scales == [0.5]
+    assert "scales" not in cfg
     assert cfg.model._target_ == "dolglab.models.dolg.DOLG"
     assert cfg.model.backbone._target_ == "dolglab.models.backbone.Backbone"
     assert cfg.steps[0]._target_ == "dolglab.retrieval.query_expansion.AlphaQE"

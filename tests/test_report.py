@@ -48,12 +48,14 @@ def runs(tmp_path):
 
 def report(cards, out, *options):
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        return main(compose("report", overrides=[f"cards={cards}", f"out={out}", *options]))
+        page = main(compose("report", overrides=[f"cards={cards}", f"out={out}", *options]))
+    assert page is not None
+    return page
 
 
 def test_what_a_report_is_about_opens_its_page_and_ends_its_print(runs, tmp_path, capsys):
     page = report(runs / "*/card.json", tmp_path / "out", "about=['Two of <them>.','And more.']")
-    assert capsys.readouterr().out.endswith("Two of <them>.\nAnd more.\n")
+    assert capsys.readouterr().out.endswith(f"Two of <them>.\nAnd more.\npage: {page}\n")
     html = page.read_text()
     assert html.index("Two of &lt;them&gt;.") < html.index("And more.") < html.index("<table>")
     table = (tmp_path / "out" / "table.md").read_text()
@@ -183,10 +185,6 @@ def test_the_command_leaves_nothing_but_its_report(runs, tmp_path):
     done = run_python(["-m", "src.report", f"cards=[{runs}/a,{runs}/b]"], cwd=work, PYTHONPATH=str(PROJECT))
     assert done.returncode == 0, done.stderr
     assert "50.00" in done.stdout
-    assert sorted(path.name for path in work.iterdir()) == [
-        "figures",
-        "report.html",
-        "results.json",
-        "table.md",
-        "table.tex",
-    ]
+    assert "outputs/report/report.html" in done.stdout
+    left = sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
+    assert left == [f"outputs/report/{name}" for name in ("report.html", "results.json", "table.md", "table.tex")]

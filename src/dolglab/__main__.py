@@ -22,6 +22,11 @@ COMMANDS = {
     "export": "write a model as a folder to share, also as ONNX or to the Hugging Face hub",
     "library": "look after a library: info, remove, duplicates, label, adapt, merge",
 }
+EXAMPLES = (
+    "dolglab embed /path/to/photos --library library    describe your photos, which takes no training",
+    "dolglab serve --library library                    search them in the browser",
+    "dolglab train experiment=photos data.root=/path/to/photos name=mine",
+)
 
 
 @quiet_broken_pipe()
@@ -31,7 +36,8 @@ def main() -> None:
     if name in ("-h", "--help", "help"):
         print("usage: dolglab COMMAND ...\n")
         print("\n".join(f"  {command:<10}{what}" for command, what in COMMANDS.items()))
-        print("\n`dolglab COMMAND --help` says what a command takes.")
+        print("\n`dolglab COMMAND --help` says what a command takes, with examples. To begin with:\n")
+        print("\n".join(f"  {example}" for example in EXAMPLES))
     elif name == "--version":
         print(__version__)
     elif name in COMMANDS:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dolglab.errors import UserError
+from dolglab.progress import track
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -64,27 +64,26 @@ def process_map(
     workers: int,
     description: str,
     initializer: Callable[[], None] | None = None,
+    unit: str = "jobs",
 ) -> Iterator[Result]:
-    """The results of `work`, a function at the top of a module, with a progress bar on a terminal.
+    """The results of `work`, a function at the top of a module, with `progress`.
 
     Args:
         workers: number of processes, at most one per job; with one, this process itself does the work.
-        description: label of the progress bar.
+        description: label of the progress.
         initializer: called first in each process.
+        unit: what the jobs are, in the plural.
 
     Raises UserError if a worker was killed.
     """
-    # Imported here, because rankings use only `prefetch_map` and do not need it.
-    from rich.progress import track
-
-    bar = partial(track, description=description, total=len(jobs), transient=True, disable=not sys.stdout.isatty())
+    shown = partial(track, description=description, total=len(jobs), unit=unit)
     workers = min(workers, len(jobs))
     if workers <= 1:
-        yield from bar(map(work, jobs))
+        yield from shown(map(work, jobs))
         return
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker, initargs=(initializer,))
     try:
-        yield from bar(pool.map(work, jobs))
+        yield from shown(pool.map(work, jobs))
     except BrokenProcessPool:
         raise UserError(
             f"{description}: a worker was killed, perhaps because memory ran out: the same command continues, use "

@@ -162,6 +162,19 @@ def is_utf8(name: str) -> bool:
     return name.encode(errors="ignore").decode() == name
 
 
+def remove_empty(folder: Path) -> None:
+    """Remove a folder that is empty, and with it those around it, below the current one, that it leaves empty.
+
+    Raises OSError for one that is not empty.
+    """
+    folder.rmdir()
+    inside = folder.resolve()
+    for around in inside.parents:
+        if Path.cwd() not in around.parents or any(around.iterdir()):
+            break
+        around.rmdir()
+
+
 def retry_io(operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """The result of `operation`, which is repeated after temporary errors of the disk or the network.
 

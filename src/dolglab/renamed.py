@@ -1,9 +1,9 @@
-"""Current names of renamed targets in configurations of runs, exported models and users' own YAML files."""
+"""Current names of renamed targets and keys in configurations of runs, exported models and users' own YAML files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,33 @@ RENAMED = {
     "src.training.checkpoints.trained_network": "dolglab.models.checkpoint.trained_network",
     "src.training.csv_log.CSVLog": "dolglab.training.csv_logger.CSVLog",
 }
+
+# Keys at the root of a command's configuration, by the command.
+RENAMED_KEYS = {"train": {"scales": "validation_scales"}}
+
+
+def current_overrides(command: str, overrides: Sequence[str]) -> list[str]:
+    """The overrides of a command with each key named as today.
+
+    >>> current_overrides("train", ["scales=[1.0]", "name=a"]), current_overrides("evaluate", ["scales=[1.0]"])
+    (['validation_scales=[1.0]', 'name=a'], ['scales=[1.0]'])
+    """
+    names = RENAMED_KEYS.get(command, {})
+    parts = [override.partition("=") for override in overrides]
+    return [f"{names.get(key, key)}{sign}{value}" for key, sign, value in parts]
+
+
+def with_current_keys(command: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A command's configuration with each key at its root named as today.
+
+    Of one that has both names, today's is the default and the earlier one what somebody's YAML says.
+
+    >>> with_current_keys("train", {"scales": [0.5], "validation_scales": [1.0]})
+    {'validation_scales': [0.5]}
+    """
+    names = RENAMED_KEYS.get(command, {})
+    earlier = {names[key]: config[key] for key in names if key in config}
+    return {key: value for key, value in config.items() if key not in names} | earlier
 
 
 def current_target(target: str) -> str:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from hydra import initialize_config_dir
 
-from dolglab.commands.cli_errors import compose_config, config_folder
+from dolglab.commands.cli_errors import compose_config
+from dolglab.commands.config_reference import config_folder
 from dolglab.commands.evaluate import main as evaluate
 from dolglab.commands.train import main as train
 from dolglab.errors import UserError

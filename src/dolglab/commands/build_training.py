@@ -16,7 +16,7 @@ from hydra.utils import get_object, instantiate
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf
 
-from dolglab.commands.hydra_cli import as_plain
+from dolglab.commands.hydra_cli import FROM_CHECKPOINT, PARTS, as_plain, checkpoints_there
 from dolglab.data.module import LandmarkDataModule
 from dolglab.errors import UserError
 from dolglab.losses.pairs import Head, MultiSimilarity
@@ -39,10 +39,6 @@ from dolglab.training.retrieval_module import ExtractionOptions
 from dolglab.training.sync_batchnorm import SyncBatchNorm
 from dolglab.training.wandb_logging import Dashboard, WandbLog
 
-# What `model=from_checkpoint` builds, and the groups at the root that the parts of a network are.
-FROM_CHECKPOINT = "dolglab.models.checkpoint.trained_network"
-PARTS = ("backbone", "pooling", "local", "fusion")
-
 
 def with_network(cfg: DictConfig, last: Path | None) -> DictConfig:
     """The configuration with the network of `weights`, where that is asked for (`model=from_checkpoint`).
@@ -55,7 +51,9 @@ def with_network(cfg: DictConfig, last: Path | None) -> DictConfig:
     if not (taken or tested):
         return cfg
     if cfg.weights is None:
-        raise UserError("model=from_checkpoint takes the network of weights=CHECKPOINT, which is not given")
+        raise UserError(
+            f"model=from_checkpoint takes the network of weights=CHECKPOINT, which is not given{checkpoints_there()}"
+        )
     if tested:
         # After the training: better that it is missed now.
         read_run(cfg.weights)
@@ -103,7 +101,7 @@ def assemble(cfg: DictConfig, resumed: bool = False) -> tuple[LandmarkDataModule
     """
     trainer = cfg.trainer
     check_trainer(trainer.precision, trainer.max_epochs, trainer.max_steps, cfg.freeze_epochs)
-    validation = ExtractionOptions(cfg.scales, cfg.resize, instantiate(cfg.index), cfg.scale_pooling)
+    validation = ExtractionOptions(cfg.validation_scales, cfg.resize, instantiate(cfg.index), cfg.scale_pooling)
     # As a configuration: Hydra would take an instance of a dataclass for one.
     data: LandmarkDataModule = instantiate(cfg.data, augmentation=cfg.augment)
     if not cfg.test:

@@ -10,10 +10,9 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Sequence
-from difflib import SequenceMatcher, get_close_matches
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -28,8 +27,11 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dolglab.commands.config_reference import choices_of, config_folder, read_choice
+from dolglab.commands.hints import nearest_choice, nearest_key
 from dolglab.errors import UserError, os_error_text
 from dolglab.processes import GONE, PEER_GONE
+from dolglab.renamed import current_overrides
 
 # Marks an environment in which this module asked Hydra for whole errors, to shorten them itself.
 ONE_LINE = "DOLG_ONE_LINE_ERRORS"
@@ -40,8 +42,6 @@ UNKNOWN_KEY = re.compile(r"Could not (?:override|delete) '([^'=]+)|'([^']+)' doe
 EXISTING_KEY = re.compile(r"An item is already at '([^']+)'")
 # What a person's machine is in the way with.
 REFUSED_BY_SYSTEM = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR)
-# Of 2, what `_likeness` gives of a key that may be meant.
-MIN_LIKENESS = 1.1
 
 
 def to_exit(error: Exception, config: str) -> SystemExit:
@@ -61,16 +61,10 @@ def wants_tracebacks() -> bool:
     return os.environ.get("HYDRA_FULL_ERROR") == "1" and ONE_LINE not in os.environ
 
 
-def config_folder() -> Path:
-    """The folder of configurations: inside an installed package, at the root of a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    return next(folder for folder in (package / "conf", package.parents[1] / "conf") if folder.is_dir())
-
-
 def compose_config(config: str, overrides: Sequence[str]) -> DictConfig:
     """`hydra.compose` within a command. Raises UserError for keys, groups and choices that do not exist."""
     try:
-        return compose(config, overrides=list(overrides))
+        return compose(config, overrides=current_overrides(config, overrides))
     except (MissingConfigException, ConfigCompositionException) as error:
         raise UserError(_composition_mistake(error, config, overrides)) from None
 
@@ -92,7 +86,7 @@ def _mistake(error: Exception, config: str) -> Exception | None:
     if isinstance(error, OSError) and error.errno in REFUSED_BY_SYSTEM:
         return UserError(os_error_text(error))
     if isinstance(error, OverrideParseException):
-        return UserError(f"{error.override} cannot be read: write KEY=VALUE, and quotes around spaces and commas")
+        return UserError(_unread(str(error.override), config))
     if isinstance(error, MissingConfigException | ConfigCompositionException):
         return UserError(_of_command_line(error, config))
     return UserError(_one_line(error)) if isinstance(error, OmegaConfBaseException | HydraException) else None
@@ -106,17 +100,77 @@ def _one_line(error: BaseException) -> str:
 
 def _of_command_line(error: Exception, config: str) -> str:
     """What is wrong with this process's own overrides."""
+    name, overrides = _given(config)
+    with _initialized():
+        return _composition_mistake(error, name, overrides)
+
+
+def _unread(override: str, config: str) -> str:
+    """What is wrong with a word that is no override: the choice of a group alone, a file, or a value with spaces."""
+    command = read_choice(config_folder() / f"{config}.yaml")
+    # A recipe is the last of the groups, and what is meant most.
+    for group in reversed(list(command.groups)):
+        if override in choices_of(group.partition("@")[0]):
+            return f"{override} alone says too little: did you mean {group}={override}?"
+    example = f", as in `{command.examples[0]}`" if command.examples else ""
+    return f"{override} cannot be read: write KEY=VALUE, with quotes around spaces and commas{example}"
+
+
+def check_flags(config: str) -> None:
+    """Raise UserError for a flag that Hydra does not have: a configuration's keys are written without dashes."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    # Hydra would take --experiment for --experimental-rerun.
+    parser.allow_abbrev = False
+    unknown = parser.parse_known_args()[1]
+    flags = [word for word in unknown if word.startswith("-")]
+    if unknown and not flags:
+        raise UserError(f"flags go before all KEY=VALUE or behind them, not between: {' '.join(unknown)} is left over")
+    if not flags:
+        return
+    name, _, value = flags[0].lstrip("-").partition("=")
+    with _initialized():
+        cfg = compose(config, return_hydra_config=True)
+        known = [*cfg.hydra.runtime.choices, *_dotted(cast("dict[str, Any]", OmegaConf.to_container(cfg)))]
+        hint = f"write {name}=VALUE" if name in known else _hint(name, config, [f"{name}={value}"] if value else [])
+    raise UserError(f"there is no {flags[0]}; keys have no dashes: {hint}")
+
+
+def help_asked(config: str) -> str | None:
+    """The help of the command that composes `config`, for the choices on the command line; None if it is not asked for.
+
+    Raises what Hydra raises for keys, groups and choices that do not exist.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    if not get_args_parser().parse_args().help:
+        return None
+    from dolglab.commands.hydra_help import command_help
+
+    name, overrides = _given(config)
+    with _initialized():
+        return command_help(config, compose(name, overrides=_first_job(overrides), return_hydra_config=True))
+
+
+def _given(config: str) -> tuple[str, list[str]]:
+    """The primary configuration and the overrides of this process's command line."""
     from hydra._internal.utils import get_args_parser
 
     arguments = get_args_parser().parse_args()
     overrides = list(arguments.overrides)
     if arguments.config_dir:
         overrides.append(f'hydra.searchpath=["file://{Path(arguments.config_dir).absolute()}"]')
-    # Hydra has let go of its configurations, but during a run.
+    return arguments.config_name or config, overrides
+
+
+@contextlib.contextmanager
+def _initialized() -> Iterator[None]:
+    """Hydra with our configurations, of which it has let go, but during a run."""
     with contextlib.ExitStack() as stack:
         if not GlobalHydra.instance().is_initialized():
             stack.enter_context(initialize_config_dir(str(config_folder()), version_base="1.3"))
-        return _composition_mistake(error, arguments.config_name or config, overrides)
+        yield
 
 
 def _composition_mistake(error: Exception, config: str, overrides: Sequence[str]) -> str:
@@ -127,8 +181,8 @@ def _composition_mistake(error: Exception, config: str, overrides: Sequence[str]
     if isinstance(error, MissingConfigException) and (of_group := CHOICES_OF.search(text)):
         group, options = of_group[1], error.options or []
         choice = str(error.missing_cfg_file).removeprefix(f"{group}/")
-        nearest = get_close_matches(choice, options, 1, 0.4)
-        hint = f"did you mean {group}={nearest[0]}? There" if nearest else "there"
+        nearest = nearest_choice(choice, group, options)
+        hint = f"did you mean {group}={nearest}? There" if nearest else "there"
         return f"there is no {group}={choice}{place}: {hint} are {', '.join(options)}"
     if existing := EXISTING_KEY.search(text):
         return f"{existing[1]} is there already: leave its + out"
@@ -140,36 +194,32 @@ def _composition_mistake(error: Exception, config: str, overrides: Sequence[str]
 
 
 def _hint(key: str, config: str, overrides: Sequence[str]) -> str:
-    """What may be meant by a key or group that does not exist: the one most like it, and what a group takes.
+    """What may be meant by a key or group that does not exist.
 
     Looked for in the configuration that the other `overrides` make, of a sweep its first job's, or in the default one
     where they do not compose. Hydra asks for a sweep's own configuration before it takes the choices that are swept.
     """
-    others = [override for override in overrides if override.split("=", 1)[0].lstrip("+~") != key]
+    given = [override for override in overrides if override.split("=", 1)[0].lstrip("+~") == key]
+    others = [override for override in overrides if override not in given]
     try:
         others = _first_job(others)
         cfg = compose(config, overrides=others, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError):
         cfg = compose(config, return_hydra_config=True)
-    groups = list(cfg.hydra.runtime.choices)
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
-    keys = _dotted(plain)
+    hydra = key.startswith("hydra")
+    keys = [name for name in _dotted(plain) if name.startswith("hydra") is hydra]
     if key in keys:
         return f"it belongs to a choice that is swept, so write it as a sweep: '{key}=choice(VALUE)'"
-    hydra = key.startswith("hydra")
-    known = [name for name in [*keys, *groups] if name.startswith("hydra") is hydra]
-    nearest = max(known, key=lambda name: _likeness(key, name))
-    if _likeness(key, nearest) >= MIN_LIKENESS:
-        loader = GlobalHydra.instance().config_loader()
-        group = nearest.partition("@")[0]
-        choices = loader.get_group_options(group, config_name=config, overrides=others) if nearest in groups else []
-        return f"did you mean {nearest}?{' It takes ' if choices else ''}{', '.join(choices)}"
-    section = key.rpartition(".")[0]
-    siblings = [name.removeprefix(f"{section}.") for name in keys if name.rpartition(".")[0] == section]
-    if section and siblings:
-        return f"{section} has {', '.join(siblings)}"
-    return "--help lists the groups and keys"
+    loader = GlobalHydra.instance().config_loader()
+    groups = {
+        name: loader.get_group_options(name.partition("@")[0], config_name=config, overrides=others)
+        for name in cfg.hydra.runtime.choices
+        if name.startswith("hydra") is hydra
+    }
+    value = given[0].partition("=")[2] if given else ""
+    return nearest_key(key, value, keys, groups)
 
 
 def _first_job(overrides: Sequence[str]) -> list[str]:
@@ -182,16 +232,8 @@ def _first_job(overrides: Sequence[str]) -> list[str]:
 
 
 def _dotted(config: dict[Any, Any], prefix: str = "") -> list[str]:
-    """The dotted keys of a configuration, those of its sections included."""
+    """The dotted keys of a configuration that are no sections."""
     found = []
     for key, value in config.items():
-        found.append(f"{prefix}{key}")
-        if isinstance(value, dict):
-            found += _dotted(value, f"{prefix}{key}.")
+        found += _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [f"{prefix}{key}"]
     return found
-
-
-def _likeness(key: str, name: str) -> float:
-    """From 0 to 2: of the whole names, and of their last parts, by which most options are remembered."""
-    end, name_end = (re.split(r"[.@/]", word)[-1] for word in (key, name))
-    return SequenceMatcher(None, key, name).ratio() + SequenceMatcher(None, end, name_end).ratio()

@@ -1,4 +1,4 @@
-"""Describe photos and keep them in a library: `dolglab embed photos/ --library library/`."""
+"""Describe photos and keep them in a library: `dolglab embed /path/to/photos --library library`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ def main(
     plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
     allowed: Allow = None,
 ) -> None:
-    """Only photos that are new or changed are described; stopped, the same command goes on."""
+    """Describe photos and keep the descriptors in a library, for search, serve and library.
+
+    Only photos that are new or changed are described. If it is stopped, the same command goes on.
+    """
     with user_errors("stopped: the same command goes on"):
         from dolglab.data.addresses import allow
         from dolglab.library.ingest import embed_places
@@ -96,5 +99,12 @@ def parse_scales(text: str) -> list[float]:
         raise UserError(f"--scales wants numbers with commas between them, such as 0.7071,1, not {text}") from None
 
 
+EXAMPLES = (
+    "dolglab embed /path/to/photos --library library",
+    "dolglab embed /path/to/photos --library library --plan",
+    "dolglab embed /path/to/photos --library library --model outputs/mine/checkpoints/best.ckpt",
+    "dolglab embed data/demo_world/test/jpg --library demo  (after make demo)",
+)
+
 if __name__ == "__main__":
-    run_command("embed", main)
+    run_command("embed", main, EXAMPLES)

@@ -31,7 +31,10 @@ def main(
     push: Annotated[str | None, typer.Option(help="OWNER/NAME on the Hugging Face hub to put it to.")] = None,
     private: Annotated[bool, typer.Option("--private", help="With --push: for nobody else to see.")] = False,
 ) -> None:
-    """Write tensors, what they are and a model card; `dolglab.load` and every command that takes a model read them."""
+    """Write a model as a folder to share: tensors, what they are, and a model card.
+
+    `dolglab.load` and every command that takes a model read it.
+    """
     with user_errors():
         from dolglab.sharing.export import export
 
@@ -51,5 +54,11 @@ def main(
         )
 
 
+EXAMPLES = (
+    "dolglab export --checkpoint outputs/mine/checkpoints/best.ckpt --out model",
+    "dolglab export --checkpoint outputs/mine/checkpoints/best.ckpt --out model --onnx --licence mit --push OWNER/NAME",
+    "dolglab export --library library --out model",
+)
+
 if __name__ == "__main__":
-    run_command("export", main)
+    run_command("export", main, EXAMPLES)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -18,15 +19,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dolglab.commands.cli_errors import ONE_LINE, compose_config, config_folder, to_exit, wants_tracebacks
-from dolglab.errors import UserError
-from dolglab.io import acquire, is_held, release_all, write_text
+from dolglab.commands.cli_errors import ONE_LINE, check_flags, compose_config, help_asked, to_exit, wants_tracebacks
+from dolglab.commands.config_reference import config_folder, option_text
+from dolglab.errors import UserError, truncate_list
+from dolglab.io import acquire, is_held, release_all, remove_empty, write_text
 from dolglab.processes import CARD, LAST, LOCK, main_process, started_apart
-from dolglab.renamed import with_current_targets
+from dolglab.renamed import current_overrides, with_current_keys, with_current_targets
 
 T = TypeVar("T")
 
 CONFIG, OVERRIDES = "config.yaml", "overrides.yaml"
+# The groups at the root that the parts of a network are.
+PARTS = ("backbone", "pooling", "local", "fusion")
+# What `model=from_checkpoint` builds.
+FROM_CHECKPOINT = "dolglab.models.checkpoint.trained_network"
+# What values at the root that a recipe wants are.
+WANTED = {"weights": "the checkpoint to begin from, such as outputs/NAME/checkpoints/best.ckpt"}
 # Seconds that the predecessor of a process that writes to a run's folder has to end.
 PATIENCE = 30.0
 
@@ -45,21 +53,20 @@ HARMLESS = (
 ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..., T]]:
+def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..., T | None]]:
     """`hydra.main` over a configuration of `conf`, with a person's mistakes in one line each; exit code 2.
 
     A run that is stopped from outside says how it goes on, and ends with the code of its signal. What a refused run or
     sweep has left is removed. With HYDRA_FULL_ERROR=1 exceptions keep their tracebacks.
     """
 
-    def decorate(main: Callable[[DictConfig], T]) -> Callable[..., T]:
+    def decorate(main: Callable[[DictConfig], T]) -> Callable[..., T | None]:
         @functools.wraps(main)
         def task(given: DictConfig) -> T:
             try:
-                cfg = renamed(given)
-                if missing := sorted(OmegaConf.missing_keys(cfg)):
-                    keys = " and ".join(f"{key}=..." for key in missing)
-                    raise UserError(f"{keys} {'is' if len(missing) == 1 else 'are'} needed")
+                cfg = renamed(given, config)
+                check_parts(cfg)
+                check_complete(cfg)
                 return main(cfg)
             except (SystemExit, KeyboardInterrupt) as stop:
                 drop_empty_run(given)
@@ -74,16 +81,22 @@ def hydra_main(config: str) -> Callable[[Callable[[DictConfig], T]], Callable[..
         configured = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config)(task)
 
         @functools.wraps(main)
-        def run(*given: DictConfig) -> T:
+        def run(*given: DictConfig) -> T | None:
             # Hydra raises what it would print, here and in processes that it starts.
             if not wants_tracebacks():
                 os.environ |= {ONE_LINE: "1", "HYDRA_FULL_ERROR": "1"}
             try:
+                sys.argv[1:] = current_overrides(config, sys.argv[1:])
+                if not given:
+                    check_flags(config)
+                if not given and (text := help_asked(config)):
+                    print(text)
+                    return None
                 return configured(*given)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if jobs := sys.modules.get("dolglab.sweeps.jobs"):
                     jobs.drop_refused_sweep()
-                raise to_exit(error, config) from None
+                raise error if isinstance(error, SystemExit) else to_exit(error, config) from None
 
         return run
 
@@ -130,12 +143,48 @@ def as_plain(cfg: DictConfig) -> dict[str, Any]:
     return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
 
 
-def renamed(cfg: DictConfig) -> DictConfig:
-    """The configuration with targets of earlier versions, such as those in somebody's own YAML, named as today."""
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    found = cast("DictConfig", OmegaConf.create(with_current_targets(plain)))
+def renamed(cfg: DictConfig, command: str) -> DictConfig:
+    """The configuration with keys and targets of earlier versions, as in somebody's own YAML, named as today."""
+    plain = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=False))
+    found = cast("DictConfig", OmegaConf.create(with_current_targets(with_current_keys(command, plain))))
     OmegaConf.set_struct(found, OmegaConf.is_struct(cfg))
     return found
+
+
+def check_parts(cfg: DictConfig) -> None:
+    """Raise UserError for a part of a network that is given within `model`, whose choices are groups at the root."""
+    for part in PARTS:
+        given = (cfg.get("model") or {}).get(part)
+        if isinstance(given, str):
+            raise UserError(f"model.{part}={given}: {part} is a group at the root, so write {part}={given}")
+
+
+def check_complete(cfg: DictConfig) -> None:
+    """Raise UserError for values that have to be given, with what each means."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if wants_weights(cfg):
+        missing.append("weights")
+    if not missing:
+        return
+    choices = {key: chosen(key.partition(".")[0]) for key in missing}
+    # What an option means is another thing in another choice.
+    meant = {key: option_text(key, choice) if choice else WANTED.get(key, "") for key, choice in choices.items()}
+    keys = " and ".join(f"{key}=..." + (f" ({text})" if text else "") for key, text in meant.items())
+    there = checkpoints_there() if "weights" in missing else ""
+    raise UserError(f"{keys} {'is' if len(missing) == 1 else 'are'} needed{there}")
+
+
+def wants_weights(cfg: DictConfig) -> bool:
+    """Whether a training is to begin with the network of a checkpoint that is not given."""
+    return cfg.get("weights", "") is None and (cfg.get("model") or {}).get("_target_") == FROM_CHECKPOINT
+
+
+def checkpoints_there() -> str:
+    """For a line about a missing checkpoint: the newest ones of this folder's runs."""
+    found = sorted(
+        Path("outputs").glob("**/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    return f"; there is {truncate_list([shlex.quote(str(path)) for path in found])}" if found else ""
 
 
 def claim_run(run: Path, name: str, resume: bool | str = False) -> Path:
@@ -176,7 +225,7 @@ def drop_empty_run(cfg: DictConfig) -> None:
         run = Path(cfg.output_dir)
         if is_held(run / LOCK) and [path.name for path in run.iterdir()] == [LOCK]:
             (run / LOCK).unlink()
-        run.rmdir()
+        remove_empty(run)
 
 
 def record_run(run: Path, cfg: DictConfig) -> None:

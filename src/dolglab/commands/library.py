@@ -1,4 +1,4 @@
-"""What else can be done with a library: `dolglab library COMMAND --library library/`."""
+"""What else can be done with a library: `dolglab library COMMAND --library library`."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import sys
 
 from omegaconf import DictConfig
 
-from dolglab.commands.cli_errors import config_folder
+from dolglab.commands.config_reference import config_folder
 from dolglab.commands.hydra_cli import configure_process, hydra_main
 from dolglab.errors import UserError
 
@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
     """Run the task's call. Raises UserError where no task is named."""
     if "call" not in cfg:
         tasks = ", ".join(sorted(path.stem for path in (config_folder() / "task").glob("*.yaml")))
-        raise UserError(f"which task? task=NAME, of {tasks}")
+        raise UserError(f"which task? task=NAME, of {tasks}; --help says what each does")
     configure_process()
     from hydra.utils import instantiate
 

@@ -47,9 +47,11 @@ def main(cfg: DictConfig) -> Path:
         print(f"page: {page}")
         return page
     about = [cfg.about] if isinstance(cfg.about, str) else list(cfg.about or ())
-    return compare_runs(
+    page = compare_runs(
         patterns, Path(cfg.out), None if cfg.against is None else str(cfg.against), cfg.published, about
     )
+    print(f"page: {page}")
+    return page
 
 
 if __name__ == "__main__":

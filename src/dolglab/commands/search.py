@@ -1,4 +1,4 @@
-"""Search a library by photo: `dolglab search photo.jpg --library library/`."""
+"""Search a library by photo: `dolglab search /path/to/photo.jpg --library library`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def main(
     html: Annotated[str | None, typer.Option(help="Write a page with thumbnails to this file.")] = None,
     allowed: Allow = None,
 ) -> None:
-    """Print the photos whose descriptors are nearest, with the cosine of each."""
+    """Print the photos of a library that look most like a photo, with the cosine of their descriptors."""
     with user_errors():
         from dolglab.data.addresses import allow
         from dolglab.library.search_results import search_photos
@@ -52,5 +52,12 @@ def main(
         )
 
 
+EXAMPLES = (
+    "dolglab search /path/to/photo.jpg --library library",
+    "dolglab search /path/to/photo.jpg --library library --html answers.html --explain",
+    "dolglab search /path/to/photo.jpg --library library --box 100,50,300,250",
+    "dolglab search /path/to/photo.jpg --library library --rerank spatial --top 50",
+)
+
 if __name__ == "__main__":
-    run_command("search", main)
+    run_command("search", main, EXAMPLES)

@@ -1,4 +1,4 @@
-"""Serve a library in the browser and over HTTP: `dolglab serve --library library/`."""
+"""Serve a library in the browser and over HTTP: `dolglab serve --library library`."""
 
 from __future__ import annotations
 
@@ -69,5 +69,10 @@ def parse_root_path(text: str) -> str:
     return f"/{path}" if path else ""
 
 
+EXAMPLES = (
+    "dolglab serve --library library  (then open http://127.0.0.1:8765)",
+    "dolglab serve --library library --host 0.0.0.0 --read-only",
+)
+
 if __name__ == "__main__":
-    run_command("serve", main)
+    run_command("serve", main, EXAMPLES)

@@ -97,6 +97,7 @@ def main(cfg: DictConfig) -> float | None:
         finish_run(run, card, rankings, baseline)
         for board in boards:
             board.log_results(run / CARD, checkpoints)
+            board.say_where()
     return best_score(trainer)
 
 

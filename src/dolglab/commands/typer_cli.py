@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -20,10 +20,11 @@ Allow = Annotated[list[str] | None, typer.Option("--allow", help=ALLOW)]
 Backend = Annotated[str, typer.Option(help=BACKEND)]
 
 
-def run_command(name: str, main: Callable[..., None]) -> None:
-    """Run `main` with the arguments of the command line, as `dolglab NAME`."""
+def run_command(name: str, main: Callable[..., None], examples: Sequence[str] = ()) -> None:
+    """Run `main` with the arguments of the command line, as `dolglab NAME`; its help ends with the examples."""
     app = typer.Typer(add_completion=False)
-    app.command()(main)
+    # Paragraphs: within one, lines would be joined.
+    app.command(epilog="\n\n".join(["Examples:", *examples]) if examples else None)(main)
     app(prog_name=f"dolglab {name}")
 
 

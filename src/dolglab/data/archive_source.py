@@ -281,7 +281,7 @@ def index_archives(folder: str | Path, workers: int = 4) -> Path:
         raise UserError(f"there are no archives in {folder} to index")
     with folder_lock(folder):
         stale = [path for path in archives if _indexed_part(path) is None]
-        list(process_map(_index_one, stale, workers, "indexing"))
+        list(process_map(_index_one, stale, workers, "indexing", unit="archives"))
         return _join(folder, archives)
 
 

@@ -104,7 +104,7 @@ def _write(folder: Path, sizes: dict[str, int], workers: int) -> str:
     jobs = list(_jobs(folder, sizes))
     shots: dict[str, list[Shot]] = defaultdict(list)
     # In worker processes OpenCV takes no threads of its own.
-    drawn = process_map(shoot, jobs, workers, "drawing", partial(cv2.setNumThreads, 1))
+    drawn = process_map(shoot, jobs, workers, "drawing", partial(cv2.setNumThreads, 1), unit="photos")
     for job, some in zip(jobs, drawn, strict=True):
         shots[job.split].extend(some)
     families = {"train": _write_training(folder, shots["train"], sizes["seed"])}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -13,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
 from dolglab.contracts import Benchmark, ExtractedFeatures, GroundTruth, LocalFeatures, TrainingSet
 from dolglab.data.folder import scan_folder
@@ -24,6 +22,7 @@ from dolglab.evaluation.evaluator import FeatureExtractor
 from dolglab.evaluation.overlap_files import IMAGES, LANDMARKS, SHEET, Audit, Overlap, write_audit
 from dolglab.io import folder_lock
 from dolglab.measures import RevisitedMeasure
+from dolglab.progress import track
 from dolglab.results.card import versions
 from dolglab.retrieval.ranking import exact_ranking
 from dolglab.retrieval.rerank.spatial import Spatial
@@ -200,9 +199,7 @@ def verify_pairs(
     """The pairs with enough local matches that agree on one geometry, in the given order."""
     rows = zip(pairs.probes.tolist(), pairs.images.tolist(), pairs.cosines.tolist(), strict=True)
     found = []
-    for probe, image, cosine in track(
-        rows, "comparing", len(pairs.probes), transient=True, disable=not sys.stdout.isatty()
-    ):
+    for probe, image, cosine in track(rows, "comparing", len(pairs.probes), "pairs"):
         count = spatial.verified(probes(probe), images(image)).count
         if count >= inliers:
             found.append(Overlap(benchmark, probe, image, cosine, count))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import lightning as L
@@ -17,6 +18,7 @@ from dolglab.errors import pluralize
 from dolglab.extraction.descriptor_store import FeatureTarget
 from dolglab.extraction.shared_images import adopt_shared
 from dolglab.processes import gather_all
+from dolglab.progress import progress
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Extraction(L.LightningModule):
         target: computes and keeps the features.
         images: how images are read.
 
-    After `trainer.predict`, `bad` names the images that could not be read, in every process.
+    After `trainer.predict`, `bad` names the images that could not be read, in every process. Where the trainer shows no
+    progress of its own, this does: of the main process's share.
     """
 
     def __init__(self, benchmark: Benchmark, target: FeatureTarget, images: Images) -> None:
@@ -52,6 +55,8 @@ class Extraction(L.LightningModule):
         self.images = images
         self.network = target.network
         self.bad: tuple[BadImage, ...] = ()
+        # The bar of `on_predict_start`, closed with the pass, however that ends.
+        self.shown = ExitStack()
         self._bad: list[BadImage] = []
         self._read = 0
 
@@ -83,12 +88,16 @@ class Extraction(L.LightningModule):
         """Start the clock; no image is waiting."""
         self._buckets = self.target.buckets()
         self._clock = time.perf_counter()
+        share = len(range(self.trainer.global_rank, len(self.todo), self.trainer.world_size))
+        shown = self.trainer.is_global_zero and self.trainer.progress_bar_callback is None
+        self._advance = self.shown.enter_context(progress(f"describing {self.benchmark.name}", share if shown else 0))
 
     def predict_step(self, batch: ImageBatch, batch_idx: int) -> int:
         """Process the groups that this batch completes; returns the number of images in the batch."""
         self._bad += batch.bad
         self._read += len(batch)
         self.target.keys[batch.positions.numpy()] = batch.keys
+        self._advance(len(batch))
         for position, image in zip(batch.positions.tolist(), batch.images, strict=True):
             for group in self._buckets.add(position, image):
                 self.target.process(group)
@@ -117,8 +126,8 @@ def extract(trainer: L.Trainer, benchmark: Benchmark, target: FeatureTarget, ima
     cannot be read, raises UserError unless `images.skip_bad`; features computed so far are kept.
     """
     extraction = Extraction(benchmark, target, images)
-    with warnings.catch_warnings():
-        # Lightning warns if there is nothing to do.
+    with warnings.catch_warnings(), extraction.shown:
+        # Where everything is there already.
         warnings.filterwarnings("ignore", ".*across ranks is zero.*")
         trainer.predict(extraction, return_predictions=False)
     return extraction.bad

@@ -21,6 +21,7 @@ from dolglab.contracts import BoolArray, FloatArray, IntArray
 from dolglab.errors import UserError
 from dolglab.losses.margin import ArcFace, CosFace, MarginHead
 from dolglab.measures import average_precision
+from dolglab.progress import track
 from dolglab.retrieval.large_arrays import l2_normalized
 from dolglab.retrieval.whitening import moments, pca_projection, supervised_projection
 
@@ -174,7 +175,8 @@ def learn(
     seen = average_precisions(learner(rest, own)(gallery), named, queries)
     unseen = np.full(len(queries), np.nan)
     group = split_landmarks(labels, seed)
-    for part in range(group.max() + 1):
+    parts = int(group.max()) + 1
+    for part in track(range(parts), "testing it", parts, "splits"):
         asked = group[held][queries] == part
         others = group[~held] != part
         adapted = learner(rest[others], own[others])(gallery)
@@ -192,7 +194,8 @@ def choose(descriptors: FloatArray, labels: IntArray, seed: int, candidates: Map
     descriptors, labels = compress(descriptors[rows]), labels[rows]
     group = split_landmarks(labels, seed)
     scores: dict[str, list[float]] = {name: [] for name in candidates}
-    for fold in range(group.max() + 1):
+    folds = int(group.max()) + 1
+    for fold in track(range(folds), "choosing an adapter", folds, "splits"):
         held = split_photos(labels, seed + 1 + fold)
         gallery, named = descriptors[held], labels[held]
         everyone, asked = np.arange(len(named)), np.flatnonzero(group[held] == fold)

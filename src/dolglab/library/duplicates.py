@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -21,14 +21,13 @@ from dolglab.io import write_bytes
 from dolglab.library.contents import Keys, Photo
 from dolglab.library.library import Library
 from dolglab.library.maintenance import write_table
+from dolglab.progress import Advance, progress
 
 ROUNDING = 1e-6
 # Of the table; pixels are the file's, empty where they are not known.
 HEADER = ("cluster", "photo", "cosine", "keep", "width", "height", "bytes")
 # Clusters whose photos are looked up together.
 CLUSTERS_AT_ONCE = 1000
-# Told the share of the work that is done.
-Progress = Callable[[float], None]
 
 
 class BlockSizes(NamedTuple):
@@ -99,7 +98,8 @@ def write_duplicates(
     """
     # Meanwhile nobody gives the descriptors other keys.
     with library.writing():
-        found = find_duplicates(library, min_cosine, exact, blocks)
+        with progress("comparing", len(library.keys()), "photos") as advance:
+            found = find_duplicates(library, min_cosine, exact, blocks, advance)
         write_table(Path(out), HEADER, _table_rows(library, found))
         near = f"{len(found.numbers)} in {pluralize(found.total, 'cluster')} that hang together by cosines of"
         how = "compared within cells (--exact compares each with each)" if found.in_cells else "compared"
@@ -115,7 +115,7 @@ def find_duplicates(
     min_cosine: float,
     exact: bool = False,
     blocks: BlockSizes = BLOCKS,
-    progress: Progress = lambda share: None,
+    advance: Advance = lambda count: None,
 ) -> Duplicates:
     """The clusters of photos that hang together by cosines of at least `min_cosine`.
 
@@ -125,7 +125,7 @@ def find_duplicates(
 
     Args:
         exact: each photo is compared with each, however many there are.
-        progress: told the share of the comparisons that are done.
+        advance: told how many more photos have been compared.
 
     Raises UserError for a cosine that is none, and where another process moves descriptors meanwhile.
     """
@@ -133,7 +133,7 @@ def find_duplicates(
         raise UserError(f"--least is a cosine above 0, at most 1, not {min_cosine}")
     keys = library.keys()
     in_cells = not exact and len(keys) >= blocks.cells_from and min_cosine >= CELLS_COSINE
-    pairs = (cell_pairs if in_cells else near_pairs)(library, keys, min_cosine, blocks, progress)
+    pairs = (cell_pairs if in_cells else near_pairs)(library, keys, min_cosine, blocks, advance)
     members, clusters = find_clusters(pairs, len(keys), blocks.pairs)
     photos = _photos(library, keys[members], blocks.columns)
     unmeasured = {cluster for cluster, photo in zip(clusters.tolist(), photos, strict=True) if photo.stored is None}
@@ -223,7 +223,7 @@ def find_clusters(
 
 
 def near_pairs(
-    library: Library, keys: Keys, min_cosine: float, blocks: BlockSizes, progress: Progress = lambda share: None
+    library: Library, keys: Keys, min_cosine: float, blocks: BlockSizes, advance: Advance = lambda count: None
 ) -> Iterator[NDArray[np.int64]]:
     """(p, 2) places in `keys` of two descriptors whose cosine is at least that, block by block, each with each."""
     for top in range(0, len(keys), blocks.rows):
@@ -238,12 +238,11 @@ def near_pairs(
             pairs = np.argwhere(near)
             if len(pairs):
                 yield pairs + np.array([top, left])
-        # What is left is a triangle.
-        progress(1 - max(0, 1 - (top + blocks.rows) / len(keys)) ** 2)
+        advance(len(own))
 
 
 def cell_pairs(
-    library: Library, keys: Keys, min_cosine: float, blocks: BlockSizes, progress: Progress = lambda share: None
+    library: Library, keys: Keys, min_cosine: float, blocks: BlockSizes, advance: Advance = lambda count: None
 ) -> Iterator[NDArray[np.int64]]:
     """As `near_pairs`, but for those of which neither has the other's cell among its nearest; some come twice."""
     cells = _nearest_cells(library, keys, blocks.columns)
@@ -261,7 +260,7 @@ def cell_pairs(
                 pairs = pairs[pairs[:, 0] != pairs[:, 1]]
                 if len(pairs):
                     yield pairs
-        progress(last / cells.size)
+        advance(len(own))
 
 
 def _nearest_cells(library: Library, keys: Keys, block: int) -> NDArray[np.int32]:

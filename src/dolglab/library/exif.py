@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from rich.console import Console
-from rich.progress import Progress
-
 from dolglab.concurrency import prefetch_map
 from dolglab.data.exif import LATITUDE, TAKEN, exif_columns
 from dolglab.data.image_reading import stored_size
@@ -15,6 +12,7 @@ from dolglab.data.photos import digest_of
 from dolglab.errors import pluralize
 from dolglab.library.contents import Photo, upright_size
 from dolglab.library.library import Library
+from dolglab.progress import progress
 
 # Photos between two moments at which what was read is kept.
 COMMIT_PHOTOS = 512
@@ -44,8 +42,7 @@ def read_exif(library: Library, threads: int = 2) -> None:
             photo for page in library.catalogue.pages() for photo, key in page if key is not None and _unread(photo)
         ]
         dated = placed = lost = 0
-        with Progress(console=Console(stderr=True), disable=not todo) as bar:
-            task = bar.add_task("reading", total=len(todo))
+        with progress("reading", len(todo), "photos") as advance:
             for done in _batches(todo, threads):
                 with library.change() as change:
                     for photo in done:
@@ -56,7 +53,7 @@ def read_exif(library: Library, threads: int = 2) -> None:
                             change.set_exif(photo.name, photo.exif)
                         if photo.stored is not None:
                             change.set_stored(photo.name, photo.stored)
-                bar.advance(task, len(done))
+                advance(len(done))
     missing = f"; {lost} gone or changed since: dolglab embed describes them anew" if lost else ""
     print(f"{pluralize(len(todo), 'photo')} read: {dated} with a date, {placed} with a place{missing}")
 

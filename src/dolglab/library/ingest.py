@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
 
 from dolglab.contracts import Colour, Decoding, Engine
 from dolglab.data.exif import LATITUDE
@@ -31,6 +29,7 @@ from dolglab.library.listing import Listing
 from dolglab.library.local_engine import UNKNOWN_SIZE, Described, describe_files, first_pixels
 from dolglab.library.packing import packed_bytes
 from dolglab.library.verifier import FEATURES, SpatialVerifier
+from dolglab.progress import progress
 from dolglab.sharing.backends import choose_backend
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
 
@@ -143,11 +142,10 @@ def embed_places(
             todo = files.changed_count()
             if backend == "auto" and engine == "local":
                 loaded = choose_backend(loaded, todo, partial(first_pixels, loaded, files.changed()))
-            with Progress(console=Console(stderr=True), disable=not todo) as bar:
-                task = bar.add_task("describing", total=todo)
+            with progress("describing", todo, "photos") as count:
 
                 def advance(name: str, why: str | None) -> None:
-                    bar.advance(task)
+                    count(1)
                     if why is not None:
                         # Above the bar.
                         print(f"left out: {name!r}: {why}")
@@ -268,7 +266,7 @@ def _seconds_a_photo(
 def embed(
     library: Library,
     described: Iterable[Described],
-    progress: Callable[[str, str | None], None] = lambda name, why: None,
+    advance: Callable[[str, str | None], None] = lambda name, why: None,
 ) -> Intake:
     """Keep what an engine gives in the library; gives how many it was.
 
@@ -276,12 +274,12 @@ def embed(
 
     Args:
         described: files as `describe_files` of `local_engine` and `ray_engine` give them.
-        progress: told the name of each file that is done, and why it could not be read.
+        advance: told the name of each file that is done, and why it could not be read.
     """
     intake = Intake(library)
     try:
         for each in described:
-            progress(each.photo.name, intake.add(each))
+            advance(each.photo.name, intake.add(each))
     finally:
         intake.commit()
     return intake

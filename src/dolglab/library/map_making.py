@@ -19,6 +19,7 @@ from dolglab.errors import UserError, pluralize
 from dolglab.library.contents import Descriptors, Keys
 from dolglab.library.library import Library
 from dolglab.library.photo_map import PhotoMap, write_map
+from dolglab.progress import progress
 from dolglab.retrieval.large_arrays import CHUNK_BYTES, row_chunks
 
 # Descriptors up to this length have their whole covariance in memory (128 MB); of longer ones the first axes are
@@ -159,14 +160,11 @@ def _approximate(blocks: Blocks, dim: int, kept: int, subspace: NDArray[np.float
 
 
 def _read_blocks(library: Library, keys: Keys, block_bytes: int, what: str) -> Iterator[Descriptors]:
-    """The descriptors with these keys, with a progress bar on a terminal that says what they are read for."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    chunks = list(row_chunks(len(keys), library.identity["dim"], block_bytes))
-    for rows in track(chunks, what, console=console, transient=True, disable=not console.is_terminal):
-        yield library.descriptors(keys[rows])
+    """The descriptors with these keys, with progress that says what they are read for."""
+    with progress(what, len(keys), "photos") as advance:
+        for rows in row_chunks(len(keys), library.identity["dim"], block_bytes):
+            yield library.descriptors(keys[rows])
+            advance(rows.stop - rows.start)
 
 
 def _load_pca() -> Layout:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -38,6 +39,8 @@ THUMBNAIL = 360
 # What a cosine is the sum of.
 TERMS = ("global", "local", "cross", "bias")
 NUMERIC = frozenset({"cosine", "inliers", *TERMS})
+# The column of the names, and characters that a table may be wide.
+PHOTO, WIDTH = "photo", 10_000
 
 
 @dataclass(frozen=True)
@@ -157,9 +160,9 @@ def _explanation(engine: SearchEngine, query: Pixels, answer: Answer) -> Explana
 
 def _print_result(result: SearchResult, conditions: Sequence[str]) -> None:
     if result.answers:
-        folder = common_folder(result.answers)
-        print(result.title + (f", answers in {printable(folder)}" if folder else ""))
-        Console().print(to_table(result))
+        print(result.title)
+        # As wide as what it says, so that a photo's path is on one line, to be copied.
+        Console(width=WIDTH, soft_wrap=True).print(to_table(result))
         if result.features is not None:
             print(f"inliers of {result.features}")
         if not result.exact:
@@ -169,19 +172,19 @@ def _print_result(result: SearchResult, conditions: Sequence[str]) -> None:
 
 
 def to_table(result: SearchResult) -> Table:
-    """The answers with the columns that any of them has; their names below the folder that all are in."""
-    folder = common_folder(result.answers)
-    rows = [dict(_cells(*pair, folder)) for pair in zip(result.answers, result.reasons, strict=True)]
+    """The answers with the columns that any of them has; last their names, which for files here begin here."""
+    here = f"{Path.cwd()}/"
+    rows = [dict(_cells(*pair, here)) for pair in zip(result.answers, result.reasons, strict=True)]
     columns = [
         key
-        for key in dict.fromkeys(key for row in rows for key in row)
+        for key in dict.fromkeys([*(key for row in rows for key in row if key != PHOTO), PHOTO])
         # A global-only network's cosines have one term.
         if key not in TERMS or any(float(row.get(key, "0")) for row in rows)
     ]
-    table = Table()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("", justify="right")
     for name in columns:
-        table.add_column(Text(printable(name)), justify="right" if name in NUMERIC else "left", overflow="fold")
+        table.add_column(Text(printable(name)), justify="right" if name in NUMERIC else "left")
     for rank, row in enumerate(rows, 1):
         table.add_row(str(rank), *(Text(printable(row.get(key, ""))) for key in columns))
     return table
@@ -193,8 +196,8 @@ def _cells(answer: Answer, reason: Explanation | None, folder: str) -> Iterator[
         yield from zip(TERMS, (f"{term:.3f}" for term in reason.terms), strict=True)
     if (inliers := _inliers(answer, reason)) is not None:
         yield "inliers", str(inliers)
-    yield "photo", answer.photo.name.removeprefix(folder) + ("" if answer.there else " (gone)")
     yield from answer.photo.metadata.items()
+    yield PHOTO, answer.photo.name.removeprefix(folder) + ("" if answer.there else " (gone)")
 
 
 def _inliers(answer: Answer, reason: Explanation | None) -> int | None:

@@ -132,13 +132,17 @@ class DuplicateSearch:
     def _undisturbed(self, run: Run, library: Library, least: float) -> Duplicates:
         """What is found while nobody changes the library, which nobody is kept from."""
 
-        def progress(share: float) -> None:
-            run.share = share
+        total = len(library.keys())
+
+        def advance(count: int) -> None:
+            run.share = min(1.0, run.share + count / total)
 
         for _ in range(TRIES - 1):
+            run.share = 0.0
             with suppress(UserError):
-                return find_duplicates(library, least, progress=progress)
-        return find_duplicates(library, least, progress=progress)
+                return find_duplicates(library, least, advance=advance)
+        run.share = 0.0
+        return find_duplicates(library, least, advance=advance)
 
 
 def _give_way() -> None:

@@ -20,7 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from dolglab.errors import UserError
-from dolglab.io import acquire, release, write_text
+from dolglab.io import acquire, release, remove_empty, write_text
 from dolglab.processes import (
     CARD,
     LAST,
@@ -110,7 +110,7 @@ def drop_refused_sweep() -> None:
         if folder and {path.name for path in folder.iterdir()} <= {SWEEP, "multirun.yaml"}:
             for path in folder.iterdir():
                 path.unlink()
-            folder.rmdir()
+            remove_empty(folder)
 
 
 def sweep_job(name: str, start: Start = TRAIN, group: str | None = None) -> float | None:

@@ -97,10 +97,14 @@ def read_space(search: Mapping[str, Mapping[str, Any] | None]) -> list[Dimension
 def run_search(study: SharedStudy, trials: int) -> float:
     """Work on a study until it has `trials` trials, printing a line for each; returns the best validation mAP.
 
-    Raises UserError if no trial has a result.
+    Raises UserError if no trial has a result, and once the first two trials failed with the same error.
     """
+    failure = ""
     while (trial := study.next(trials)) is not None:
         job = run_trial(study, trial)
+        if job.status == "failed" and job.reason == failure and study.best is None:
+            raise UserError(f"the first trials failed alike, so the search stops: {failure}")
+        failure = job.reason
         write_chart(study.trials, study.space, study.folder)
         figure = job.reason if job.score is None else f"{100 * job.score:.2f}"
         best = study.best

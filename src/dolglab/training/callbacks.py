@@ -259,7 +259,9 @@ class EpochLine(Callback):
         speed = values.get("train/images_per_second_epoch")
         parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
         parts += [] if loss is None else [f"loss {float(loss):.3f}"]
-        parts += [] if speed is None else [f"images/s {float(speed):.1f}"]
-        shown = [key for key in values if key in VALIDATION_MAPS]
-        parts += [f"{key.split('/')[-1]} {100 * float(values[key]):.2f}" for key in shown]
+        parts += [] if speed is None else [f"{float(speed):.1f} images/s"]
+        shown = {key: 100 * float(values[key]) for key in VALIDATION_MAPS if key in values}
+        # Of a folder, and of other sets without degrees of difficulty, there is one figure, which needs no name.
+        named = {key: key.split("/")[-1] + " " if len(shown) > 1 else "" for key in shown}
+        parts += [f"validation mAP {', '.join(f'{named[key]}{shown[key]:.2f}' for key in shown)} %"] if shown else []
         print(", ".join(parts) + f" ({time.perf_counter() - self.start:.0f} s)", flush=True)

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import secrets
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -111,6 +112,14 @@ class WandbLog(WandbLogger):
             model.add_file(str(path), "model.ckpt", policy="immutable")
             self.experiment.log_artifact(model, aliases=[alias])
 
+    def say_where(self) -> None:
+        """Say where a run that is kept on this machine lies, and how it is sent; nothing of one that W&B has."""
+        run = self.experiment
+        if run.offline:
+            folder = Path(run.dir).parent
+            shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+            print(f"W&B run, offline: `wandb sync {shlex.quote(str(shown))}` sends it")
+
     def _begin(self) -> None:
         import wandb
         from wandb.errors import AuthenticationError, CommError, UsageError
@@ -126,9 +135,7 @@ class WandbLog(WandbLogger):
                     f"W&B refuses the API key ({reason}): run `wandb login`, or set logger.wandb.offline=true"
                 ) from error
             print(
-                f"W&B cannot be reached ({reason}): the run is kept in {self.folder / 'wandb'}, "
-                "`wandb sync` sends it later",
-                file=sys.stderr,
+                f"W&B cannot be reached ({reason}): the run is kept here, `wandb sync` sends it later", file=sys.stderr
             )
             # wandb's background service still holds the run that could not start.
             wandb.teardown()

@@ -84,7 +84,7 @@ def pack_gldv2(
             _check_space(left, jobs, folder)
             for stale in _others(folder, jobs):
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-            list(process_map(_pack, left, workers, "packing"))
+            list(process_map(_pack, left, workers, "packing", unit="chunks"))
             _join(folder, jobs)
         except OSError as error:
             raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
