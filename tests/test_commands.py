@@ -98,7 +98,7 @@ def commands_of(script: Path, place: Path) -> list[list[str]]:
     asked = [line.split("\037")[:-1] for line in record.read_text().splitlines()]
     # Those that take file names are no Hydra commands.
     modules = [(words[1].removeprefix("src."), words[2:]) for words in asked if words[:1] == ["-m"]]
-    return [[name, *words] for name, words in modules if name != "embed"]
+    return [[name, *words] for name, words in modules if name not in ("embed", "library")]
 
 
 @pytest.mark.process

@@ -187,4 +187,5 @@ def test_the_command_leaves_nothing_but_its_report(runs, tmp_path):
     assert "50.00" in done.stdout
     assert "outputs/report/report.html" in done.stdout
     left = sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
-    assert left == [f"outputs/report/{name}" for name in ("report.html", "results.json", "table.md", "table.tex")]
+    names = ["figures/figures_and_intervals_toy_map.svg", "report.html", "results.json", "table.md", "table.tex"]
+    assert left == [f"outputs/report/{name}" for name in names]

@@ -64,7 +64,7 @@ def load(
     colour: Colour = "srgb",
     decoding: Decoding = "scaled",
 ) -> LoadedModel:
-    """Load a trained network as a function of images (see `LoadedModel`): `dolglab.load("model")("/path/to/photo.jpg")`.
+    """Load a trained network as a function of images (see `LoadedModel`): `load("model")("/path/to/photo.jpg")`.
 
     Args:
         source: a checkpoint, an exported folder, hf://OWNER/NAME, released weights, "dinov2", "efficientnet_lite0", or
