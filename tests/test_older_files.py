@@ -109,6 +109,8 @@ def test_kept_descriptors_are_found_again(tmp_path: Path) -> None:
     assert len(list((tmp_path / "descriptors").iterdir())) == 1
     expected = json.loads((MADE / "evaluation_card.json").read_text())
     (found,), (before,) = card(tmp_path / "run")["benchmarks"], expected["benchmarks"]
+    # Cards of that version hold no digest of their rankings.
+    assert found.pop("rankings")
     assert {k: v for k, v in found.items() if k not in TIMED} == {k: v for k, v in before.items() if k not in TIMED}
 
 

@@ -11,10 +11,10 @@ epoch,step,train/loss,train/target_cosine,val/toy_set/easy,val/toy_set/hard,val/
 0,19,,,0.5,0.1,0.3,,
 1,29,5.0,0.3,,,,nan,0.1
 1,39,99.0,,,,,,
-epoch,step,train/loss,train/loss_epoch,val/toy_set/easy,val/toy_set/hard,val/toy_set/medium,train/images_per_second
-1,29,4.0,,0.0,,,250
-1,35,3.0,4.5,,,,260
-2,45,2.0,2.5,0.7,0.2,0.4
+epoch,step,train/loss,val/toy_set/easy,val/toy_set/hard,val/toy_set/medium,train/images_per_second
+1,29,4.0,0.0,,,250
+1,35,3.0,,,,260
+2,45,2.0,0.7,0.2,0.4
 """
 
 
@@ -48,7 +48,7 @@ def test_curves_have_a_chart_for_each_group_with_data(metrics):
 def test_charts_have_the_values_of_the_log(metrics):
     by_epoch, by_step, validation, *_ = (chart.drawing.values() for chart in training_charts(metrics.parent))
     # Epochs are counted from 1, as the terminal does.
-    assert by_epoch.rows == (("2", "4.5"), ("3", "2.5"))
+    assert by_epoch.rows == (("1", "7"), ("2", "3.5"), ("3", "2"))
     assert by_step.rows == (("9", "8"), ("19", "6"), ("29", "4"), ("35", "3"), ("45", "2"))
     assert validation.heading == ("epoch", "easy", "medium", "hard")
     assert validation.rows[-1] == ("3", "70", "40", "20")
@@ -71,7 +71,8 @@ def test_runs_are_compared_by_a_line_each(metrics, tmp_path):
     other.mkdir()
     (other / "metrics.csv").write_text("epoch,step,train/loss,val/toy_set/medium\n0,9,7.0,0.25\n")
     loss, by_step, validation, rate = compared_curves({"A": metrics.parent, "B": other, "none": tmp_path / "absent"})
-    assert loss.drawing.values().heading == ("epoch", "A")
+    assert loss.drawing.values().heading == ("epoch", "A", "B")
+    assert loss.drawing.values().rows == (("1", "7", "7"), ("2", "3.5", ""), ("3", "2", ""))
     assert by_step.drawing.values().rows[0] == ("9", "8", "7")
     assert validation.drawing.values().rows == (("1", "30", "25"), ("3", "40", ""))
     assert rate.title == "Learning rate by step"
@@ -92,8 +93,9 @@ def test_no_metrics_no_curves(tmp_path):
 
 def test_a_log_that_a_kill_cut_short_is_read_as_far_as_it_goes(tmp_path):
     (tmp_path / "metrics.csv").write_text("epoch,step,train/loss\n0,9,8.5\n0,19,7.25\n0,2")
-    (chart,) = training_charts(tmp_path)
-    assert chart.drawing.values().rows == (("9", "8.5"), ("19", "7.25"))
+    by_epoch, by_step = training_charts(tmp_path)
+    assert by_epoch.drawing.values().rows == (("1", "7.875"),)
+    assert by_step.drawing.values().rows == (("9", "8.5"), ("19", "7.25"))
 
 
 def test_what_is_no_file_of_metrics_is_refused(tmp_path):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 from dolglab.errors import UserError
@@ -31,22 +32,33 @@ class Series:
 
 
 def read_series(path: Path, by: Literal["step", "epoch"] = "step") -> dict[str, Series]:
-    """Every metric in the CSV at `path`, with its finite values by step or epoch; where one is missing, by the other.
+    """Every metric in the CSV at `path`, with its finite values by step, or their means by epoch.
 
-    Cells may be empty, and a header may stand in the middle where a resumed run wrote one. Raises UserError
-    when the file is missing or counts neither steps nor epochs.
+    A row without a step is placed by its epoch, and the other way round. Cells may be empty, and a resumed run may have
+    written a header in the middle. Raises UserError if the file is missing or has neither steps nor epochs.
     """
     series: dict[str, Series] = {}
+    epochs: dict[float, float] = {}
     if not path.exists():
         raise UserError(f"metrics not found: {path} (train with logger=csv)")
-    other = "epoch" if by == "step" else "step"
     for record in _records(path):
-        step = _number(record.get(by, record.get(other, "")))
+        step = _number(record.get("step", record.get("epoch", "")))
+        if step is None:
+            continue
+        epochs[step] = step if (epoch := _number(record.get("epoch", ""))) is None else epoch
         for name, cell in record.items():
             value = _number(cell)
-            if name not in ("step", "epoch") and step is not None and value is not None:
+            if name not in ("step", "epoch") and value is not None:
                 series.setdefault(name, Series()).add(step, value)
-    return series
+    return series if by == "step" else {name: _epoch_means(line, epochs) for name, line in series.items()}
+
+
+def _epoch_means(line: Series, epochs: Mapping[float, float]) -> Series:
+    """The mean of each epoch's values, given the epoch of each step."""
+    values: dict[float, list[float]] = {}
+    for step, value in zip(line.steps, line.values, strict=True):
+        values.setdefault(epochs[step], []).append(value)
+    return Series([*values], [fmean(own) for own in values.values()])
 
 
 def _records(path: Path) -> Iterator[dict[str, str]]:

@@ -30,7 +30,7 @@ class MetricChart:
 
 
 METRIC_CHARTS = (
-    MetricChart("Loss by epoch", r"train/(?P<label>loss)_epoch", "mean loss", by="epoch"),
+    MetricChart("Loss by epoch", r"train/(?P<label>loss)", "mean loss", by="epoch"),
     MetricChart("Loss by step", r"(?P<label>(?:.+/)?loss(?:_step)?)", "loss"),
     MetricChart(
         "Validation mAP by epoch",

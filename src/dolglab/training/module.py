@@ -276,7 +276,6 @@ class LandmarkModule(RetrievalModule):
         values = self.trainer.strategy.reduce(torch.stack([value.detach().float() for value in figures.values()]))
         for name, value in zip(figures, values, strict=True):
             self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=size)
-        self.log("train/loss_epoch", values[0], on_step=False, on_epoch=True, batch_size=size)
         exponent = getattr(self.model.pooling, "p", None)
         if exponent is not None:
             self.log("pooling/p", exponent.detach().mean(), batch_size=size)
