@@ -24,7 +24,7 @@ TIMED = """async (like) => {
     const status = document.getElementById("status");
     const before = performance.now();
     const over = new Promise((resolve) => new MutationObserver((_, observer) => {
-        if (!status.textContent.includes("most alike first")) return;
+        if (!status.textContent.includes("most similar first")) return;
         observer.disconnect();
         requestAnimationFrame(() => resolve(performance.now() - before));
     }).observe(status, { childList: true }));
@@ -123,7 +123,7 @@ def sent(page: Page, photo: Path) -> float:
     name = page.evaluate("location.hash")
     page.locator("#file").set_input_files(photo)
     page.wait_for_function("before => location.hash !== before", arg=name)
-    page.locator("#status:has-text('most alike first'):not(.busy)").wait_for()
+    page.locator("#status:has-text('most similar first'):not(.busy)").wait_for()
     page.wait_for_timeout(500)
     return timed(page, None)
 

@@ -53,7 +53,7 @@ def shoot(address: str, query: Path, folder: Path) -> None:
 def search(page: Page, query: Path) -> None:
     """Search for the middle of a photo, and mark three answers."""
     page.locator("#file").set_input_files(query)
-    page.locator("#status:has-text('most alike')").wait_for()
+    page.locator("#status:has-text('most similar')").wait_for()
     # On a phone the page has gone down to the answers.
     page.locator("#photo").scroll_into_view_if_needed()
     page.wait_for_timeout(500)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from dolglab.library.library import Library
 from dolglab.library.map_making import make_map
@@ -21,15 +21,11 @@ from dolglab.library.search_engine import SearchEngine
 from dolglab.server.app import build_app
 from dolglab.server.isolation import IsolatedExecutor
 from dolglab.server.security import Settings
+from server.chromium import NEEDS_CHROMIUM, PATIENCE, watch
+from server.chromium import browser as browser
 from server.conftest import OFTEN
 
-CHROMIUM = shutil.which("chromium")
-# Of one expectation, in milliseconds: a shared machine may be slow.
-PATIENCE = 20_000
-pytestmark = [
-    pytest.mark.process,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
-]
+pytestmark = NEEDS_CHROMIUM
 
 # Where each photo is in the view as it opens, by its number.
 PLACES = """async () => {
@@ -125,18 +121,9 @@ def address(serve: Serve, mapped: Path) -> str:
     return serve(mapped)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # Chromium's own sandbox does not work for root.
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def visit(browser: Browser, address: str) -> Iterator[Visit]:
-    """Opens the map; at the end no script has failed."""
+    """Opens the map; fails on faults, see `watch`."""
     faults: list[str] = []
     contexts = []
 
@@ -145,8 +132,7 @@ def visit(browser: Browser, address: str) -> Iterator[Visit]:
         context.set_default_timeout(PATIENCE)
         contexts.append(context)
         page = context.new_page()
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda said: faults.append(said.text) if "Content Security Policy" in said.text else None)
+        watch(page, faults, where)
         page.goto(f"{where}#map")
         return page
 
@@ -241,13 +227,13 @@ def test_the_keyboard_alone(visit: Visit) -> None:
         page.keyboard.press("+")
     status(page, re.compile(r"^\d of 12"))
     page.keyboard.press("0")
-    status(page, re.compile(r"12 of 12 photos in view. In the middle: landmark \d/\d\d.jpg"))
+    status(page, re.compile(r"12 of 12 photos in view. At the centre: landmark \d/\d\d.jpg"))
     before = page.locator("#map-status").inner_text()
     for _ in range(4):
         page.keyboard.press("ArrowRight")
     expect(page.locator("#map-status")).not_to_have_text(before)
-    status(page, "In the middle")
-    name = page.locator("#map-status").inner_text().partition("middle: ")[2].removesuffix(".")
+    status(page, "At the centre")
+    name = page.locator("#map-status").inner_text().partition("centre: ")[2].removesuffix(".")
     expect(page.locator("#map-tip")).to_contain_text(name)
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog").get_by_role("heading", name=name)).to_be_visible()
@@ -258,7 +244,7 @@ def test_the_keyboard_alone(visit: Visit) -> None:
 def test_the_photos_are_a_list_too(visit: Visit) -> None:
     page = visit()
     status(page, "12 of 12")
-    page.get_by_text("Photos in the middle of the view").click()
+    page.get_by_text("Photos near the centre").click()
     listed = page.locator("#map-photos button")
     expect(listed).to_have_count(12)
     first, second = listed.all_inner_texts()[:2]
@@ -319,5 +305,5 @@ def test_an_older_map_and_none(visit: Visit, serve: Serve, embedded: Path, mappe
     page = visit(serve(older))
     status(page, "10 of 10 photos in view.")
     expect(page.locator("#map-old")).to_have_text(
-        "1 photo is not on the map: added or changed since it was made. dolglab library map makes it anew."
+        "1 photo not on the map: added or changed since it was made. Run dolglab library map to update it."
     )

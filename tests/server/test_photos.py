@@ -209,7 +209,7 @@ def test_a_library_that_it_may_not_write_to(
     assert client.get("/api/library").json()["read_only"] is True
     for refused in (add(client, png(0), "a.png"), client.delete("/api/photos/1")):
         assert refused.status_code == 403
-        assert "may not write" in refused.json()["error"]
+        assert "no permission to write" in refused.json()["error"]
 
 
 @pytest.mark.process

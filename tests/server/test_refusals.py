@@ -137,7 +137,7 @@ def test_photos_that_are_gone_changed_or_led_elsewhere(gallery: Path, own: Path,
     try:
         gone = client.get(f"/api/photos/{number}/thumbnail")
         assert gone.status_code == 410
-        assert "file is gone" in line(gone)
+        assert "file is missing" in line(gone)
         assert search(client, query).json()["answers"][0]["there"] is False
         assert search(client, query, verify=True).status_code == 200
         secret = own.parent / "secret.jpg"
