@@ -2,12 +2,12 @@
 
     PYTHONPATH=. python experiments/slow_clients/run.py [--photos PLACE] [--searches N] [--only NAME ...]
 
-`python -m src.serve` serves a library of the photos on one core with 128 file descriptors. All clients share another core
-and one address, the hardest case, since the server cannot tell them apart. For each crowd, which runs in its own process,
-the searches run alone and then beside it. Prints the 95th percentiles of both and their ratio, the longest health check
-(ten per second, each on a new connection), and the number of failed searches. Disconnected clients of a crowd come back.
-Exits with 1 if a ratio is more than 3, a health check took more than a second, or anything failed. Timeouts are 10 s; the
-whole script takes minutes.
+`python -m src.serve` serves a library of the photos on one core with 128 file descriptors. All clients share another
+core and one address, the hardest case, since the server cannot tell them apart. For each crowd, which runs in its own
+process, the searches run alone and then beside it. Prints the 95th percentiles of both and their ratio, the longest
+health check (ten per second, each on a new connection), and the number of failed searches. Disconnected clients of a
+crowd come back. Exits with 1 if a ratio is more than 3, a health check took more than a second, or anything failed.
+Timeouts are 10 s; the whole script takes minutes.
 """
 
 from __future__ import annotations

@@ -93,11 +93,11 @@ def test_groups_a_choice_and_a_list(visit: Open, folder: Path) -> None:
     assert all(Path(path).is_file() for path in paths)
     assert len(paths) >= 2
 
-    # One is always kept.
+    # At least one photo is kept.
     kept.click()
     expect(page.locator("#compared")).to_contain_text("Tick another one first")
     expect(first.get_by_role("checkbox", checked=True)).to_have_count(1)
-    # Another one is kept instead, also when the page is loaded anew.
+    # Another one is kept instead, also after a reload.
     ends = tuple(f"/{name}" for name in first.locator(".file").all_inner_texts())
     named = {path for path in paths if path.endswith(ends)}
     first.get_by_role("checkbox", checked=False).click()
@@ -118,6 +118,12 @@ def test_groups_a_choice_and_a_list(visit: Open, folder: Path) -> None:
     expect(page).to_have_url(re.compile("least=0.90"))
     page.go_back()
     expect(page.get_by_label("Minimum cosine similarity")).to_have_value("0.99")
+
+
+def test_invalid_parameters_of_the_address_have_defaults(visit: Open) -> None:
+    page = visit("duplicates?least=x&page=y")
+    expect(page.locator("#compared")).to_contain_text("out of 14 photos")
+    expect(page.get_by_label("Minimum cosine similarity")).to_have_value("0.98")
 
 
 def test_a_photo_of_a_group_is_looked_at_and_searched_for(visit: Open) -> None:
@@ -146,7 +152,7 @@ def test_a_box_on_the_map_selects_photos(visit: Open) -> None:
     expect(page.locator("#places-said")).to_contain_text("14 photos")
     edges = page.locator("#places-map").bounding_box()
     assert edges
-    # The northern half: the second landmark.
+    # The northern half contains the second landmark.
     page.mouse.move(edges["x"] + 12, edges["y"] + 12)
     page.mouse.down()
     page.mouse.move(edges["x"] + edges["width"] - 12, edges["y"] + edges["height"] / 2)
@@ -170,5 +176,5 @@ def test_the_keyboard_selects_on_a_phone(visit: Open, scheme: str) -> None:
         page.keyboard.press("+")
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
-    # Between the two places there is nothing.
+    # There are no photos between the two places.
     expect(page.locator("#places-said")).to_contain_text("0 of 14")

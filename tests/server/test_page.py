@@ -108,7 +108,7 @@ def test_a_photo_a_box_marks_and_an_export(visit: Open, photo: Path, tmp_path: P
 
     page.get_by_role("button", name="Download as a training folder").click()
     expect(page.get_by_role("alert")).to_have_text("Enter what the photos show. It becomes the name of the folder.")
-    page.get_by_label("Name of what the photos show").fill("old/town")
+    page.get_by_label("What the photos show").fill("old/town")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download as a training folder").click()
     searched(page, "Downloaded old_town.zip. To train, unpack several into one folder")

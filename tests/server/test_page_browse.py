@@ -1,4 +1,4 @@
-"""The library on the page: its photos in pages, more like one of them, photos added and removed; in a real Chromium."""
+"""The view "Photos" in Chromium: browsing, searching by a photo of the library, adding and removing photos."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def answers(page: Page) -> list[str]:
 
 
 def fill(library: Path, count: int, column: str = "number") -> None:
-    """Add photos that are not there any more, each with a value of its own."""
+    """Add photos without files, each with its own value of a column."""
     own = Library(library)
     photos = [
         Photo(f"/nowhere/{number:03d}.jpg", 1, 1, (96, 112), metadata={column: f"value {number:05d}"})
@@ -145,7 +145,7 @@ def test_a_column_of_many_values_is_searched(own: Path, visit_library: OpenLibra
     field.press("Enter")
     status(page, "1 photo, sorted by path")
     assert grid(page) == ["nowhere/7770.jpg"]
-    # It is gone, and its card says so.
+    # The card says that the file is missing.
     expect(page.locator("#library .shot")).to_contain_text("this photo's file is missing")
     page.locator("#library .more").click()
     status(page, "No photo matches these filters.")
@@ -224,7 +224,7 @@ def test_answers_of_another_photo_do_not_stay(visit_library: OpenLibrary, photos
     assert answers(page) == []
     expect(page.locator("#marks")).to_be_hidden()
     page.go_back()
-    # With the marks it had.
+    # With the marks of the earlier query.
     status(page, "Re-ranked by 1 mark")
 
 
@@ -274,7 +274,7 @@ def test_a_reload_that_would_lose_marks_is_asked_about(visit_library: OpenLibrar
 
 def test_without_javascript_the_page_says_so(visit_library: OpenLibrary) -> None:
     page = visit_library(java_script_enabled=False)
-    # Of what is in a noscript element Playwright sees no texts.
+    # Playwright does not see text inside a noscript element.
     expect(page.locator("noscript .alert")).to_be_visible()
     expect(page.locator("noscript code")).to_have_text("dolglab search PHOTO --library LIBRARY")
     for control in ("main", "nav"):
@@ -308,6 +308,6 @@ def test_nothing_overlaps(visit_library: OpenLibrary, width: int, height: int, s
     drawn = page.locator("#body .wide img")
     drawn.evaluate("image => image.decode()")
     high, wide = drawn.evaluate("image => [image.naturalHeight, image.naturalWidth]")
-    # On a phone one above the other, and as wide as the dialog.
+    # Stacked on a phone, and never wider than the dialog.
     assert (high > wide) == (width < 500)
     assert drawn.evaluate("image => image.clientWidth <= image.closest('#body').clientWidth")

@@ -1,4 +1,4 @@
-"""The map on the page in a real Chromium: by mouse, by wheel, by touch, by keyboard, and as a list."""
+"""The view "Map" in Chromium: by mouse, wheel, touch and keyboard, and as a list."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from server.conftest import OFTEN
 
 pytestmark = NEEDS_CHROMIUM
 
-# Where each photo is in the view as it opens, by its number.
+# The id and position of each photo in the view as it opens.
 PLACES = """async () => {
   const { points } = await import("./page/map_points.js");
   const { Camera } = await import("./page/map_camera.js");
@@ -40,7 +40,7 @@ PLACES = """async () => {
     return [id, left + x, top + y];
   });
 }"""
-# How many pixels of the canvas have each of some colours.
+# The number of pixels of the canvas of each of some colours.
 PIXELS = """(colours) => {
   const canvas = document.getElementById("map-canvas");
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -52,7 +52,7 @@ PIXELS = """(colours) => {
   return counts;
 }"""
 SWATCHES = "[...document.querySelectorAll('#map-legend .swatch')].map((one) => getComputedStyle(one).backgroundColor)"
-# A canvas that is moved in steps, beside one that is drawn at once.
+# Differences between a canvas that is moved in steps and one that is drawn from scratch.
 MOVED = """async () => {
   const { PointCanvas } = await import("./page/map_points.js");
   const { Camera } = await import("./page/map_camera.js");
@@ -87,7 +87,7 @@ Visit = Callable[..., Page]
 
 @pytest.fixture(scope="module")
 def serve(finder: SearchEngine, decoder: IsolatedExecutor) -> Iterator[Serve]:
-    """Serves a library's folder; gives the page's address."""
+    """Serves a library; returns the address of the page."""
     started: list[tuple[uvicorn.Server, threading.Thread, Library]] = []
 
     def serve(folder: Path) -> str:
@@ -152,7 +152,7 @@ def named(page: Page, address: str, number: int) -> str:
 
 
 def farthest(page: Page) -> tuple[int, float, float]:
-    """The photo on the right, which no other covers, and where it is."""
+    """The rightmost photo, which no other covers, and its position."""
     return max(page.evaluate(PLACES), key=lambda place: place[1])
 
 
@@ -197,7 +197,7 @@ def test_a_mouse_points_opens_drags_and_zooms(visit: Visit, address: str) -> Non
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
 
-    # Whatever is under the mouse when the wheel turns stays there.
+    # A zoom by wheel keeps the point under the mouse in place.
     page.mouse.move(left, top)
     for _ in range(4):
         page.mouse.wheel(0, -300)

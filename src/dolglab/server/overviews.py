@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dolglab.library.duplicates import Member, clusters_of, kept_of
 from dolglab.server import schemas
 from dolglab.server.duplicates import Form
-from dolglab.server.routes import GUARDED, TOKEN, Service, errors
+from dolglab.server.routes import GUARDED, TOKEN, Service, attachment, errors
 
 # Seconds to wait for a result, clusters per page, listed photos per cluster, and choices per request.
 WAIT, MAX_CLUSTERS, MAX_MEMBERS, MAX_CHOICES = 1.0, 100, 60, 20_000
@@ -118,9 +118,8 @@ def rest(service: Service, choice: Choice) -> Paths:
     if service.settings.read_only:
         raise HTTPException(403, "this server is read-only and lists no paths: use dolglab library duplicates --rest")
     data = service.duplicates.rest(round(choice.least, 2), choice.form, choice.keep, choice.drop)
-    disposition = f"attachment; filename=\"not-kept.{choice.form}\"; filename*=UTF-8''not-kept.{choice.form}"
     media_type = "text/csv; charset=utf-8" if choice.form == "csv" else Paths.media_type
-    return Paths(data, headers={"Content-Disposition": disposition}, media_type=media_type)
+    return Paths(data, headers=attachment(f"not-kept.{choice.form}"), media_type=media_type)
 
 
 @router.get("/places", responses=errors(*GUARDED))

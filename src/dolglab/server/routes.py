@@ -45,6 +45,13 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": REASONS[status], "content": content} for status in sorted(statuses)}
 
 
+def attachment(file: str) -> dict[str, str]:
+    """The header of a download under a file name."""
+    # Plain header parameters are ASCII; RFC 5987 encodes the full name.
+    plain = file.encode("ascii", "replace").decode().replace("?", "_")
+    return {"Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file, safe='')}"}
+
+
 def _service(request: Request) -> SearchService:
     return request.app.state.service
 
@@ -71,7 +78,7 @@ TOKEN = [Depends(HTTPBearer(auto_error=False, description="Required if the serve
 # For routes that take a form.
 FORM = [Depends(_refuse_unknown_fields)]
 
-WHERE = f"{schemas.WHERE}: COLUMN=VALUE."
+WHERE = f"COLUMN=VALUE. {schemas.WHERE}."
 BOX = "Only this part: x1,y1,x2,y2 in pixels of the upright photo; for `like`, relative to its `width` and `height`."
 Service = Annotated[SearchService, Depends(_service)]
 Upload = Annotated[UploadFile, File(description=f"An image file: {schemas.FORMATS}.")]
@@ -288,11 +295,7 @@ def export(
         known = service.photo(like)
         query = safe_name(known.name, ".jpg"), read_photo(known)
     archive = service.export(name, query, right, wrong)
-    file = f"{folder_name(name)}.zip"
-    # Plain header parameters are ASCII; RFC 5987 encodes the full name.
-    plain = file.encode("ascii", "replace").decode().replace("?", "_")
-    disposition = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file, safe='')}"
-    return Zip(iterate_chunks(archive), headers={"Content-Disposition": disposition})
+    return Zip(iterate_chunks(archive), headers=attachment(f"{folder_name(name)}.zip"))
 
 
 # The errors of one route must use `model`, so that the description contains its schema: see `errors`.

@@ -36,7 +36,7 @@ MAX_COLUMNS, MAX_KEY, MAX_VALUE = 50, 100, 1000
 MAX_ID = 2**63 - 1
 MAX_ANSWERS, MAX_MARKS, MAX_LISTED = 100, 200, 200
 
-WHERE = "Only photos with these values. A number or date may be a range LOW..HIGH, such as taken=2019-05..2019-08"
+WHERE = "Only photos with these values; numbers and dates may be ranges LOW..HIGH, such as 2019-05..2019-08"
 
 Number = Annotated[int, Field(ge=1, le=MAX_ID, description="The id of a photo in the library.")]
 Top = Annotated[int, Field(ge=1, le=MAX_ANSWERS, description="Maximum number of answers.")]
@@ -137,8 +137,8 @@ class Rerank(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     descriptor: str = Field(max_length=200_000, description="The descriptor returned by /api/search.")
-    right: list[Number] = Field(default=[], max_length=MAX_MARKS, description="Photos that show the same.")
-    wrong: list[Number] = Field(default=[], max_length=MAX_MARKS, description="Photos that do not.")
+    right: list[Number] = Field(default=[], max_length=MAX_MARKS, description="Ids of photos that show the same.")
+    wrong: list[Number] = Field(default=[], max_length=MAX_MARKS, description="Ids of photos that do not.")
     top: Top = 20
     exact: Exact = False
     where: dict[str, str] = Field(default={}, description=f"{WHERE}, by column.")

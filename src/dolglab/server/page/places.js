@@ -86,7 +86,8 @@ function graticule(paint, width, height, line, ink) {
     const [, y] = map.place(value, 0);
     paint.moveTo(0, y);
     paint.lineTo(width, y);
-    paint.fillText(label, 4, y - 4);
+    // A label above the edge of the canvas would be cut off.
+    if (y > 16) paint.fillText(label, 4, y - 4);
   }
   paint.stroke();
 }

@@ -2,15 +2,15 @@
 
 import { element } from "./dom.js";
 
-// Columns with such a filter, each with an example value.
-const EXAMPLES = { taken: "2019-07", latitude: "43.2", longitude: "5.4" };
+// Columns with such a filter, each with an example of both bounds.
+const EXAMPLES = { taken: ["2018", "2019-07"], latitude: ["43.2", "43.4"], longitude: ["5.3", "5.5"] };
 
 export const isRange = (column) => column in EXAMPLES;
 
 /** A field whose `value` is LOW..HIGH, as the API expects, or "" when both bounds are empty. */
 export function range(column) {
-  const ends = ["from", "to"].map((end) => element("input", {
-    placeholder: `${end} ${EXAMPLES[column]}`, autocomplete: "off", "aria-label": `${column} ${end}`,
+  const ends = ["from", "to"].map((end, place) => element("input", {
+    placeholder: `${end} ${EXAMPLES[column][place]}`, autocomplete: "off", "aria-label": `${column} ${end}`,
   }));
   const field = element("div", { className: "range" }, ...ends);
   Object.defineProperty(field, "value", {
