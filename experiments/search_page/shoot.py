@@ -69,7 +69,7 @@ def search(page: Page, query: Path) -> None:
     page.locator("#status:has-text('this part')").wait_for()
     for place, mark in ((1, "right"), (2, "right"), (5, "wrong")):
         page.locator(f".toggles .{mark}").nth(place).click()
-        page.locator(".status:not(.busy)").wait_for()
+        page.locator("#status:not(.busy)").wait_for()
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     wait_for_pictures(page)
 

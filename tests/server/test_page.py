@@ -1,4 +1,4 @@
-"""The page in a real Chromium, by mouse, by keyboard, on a phone."""
+"""Searching on the page in Chromium: by mouse, by keyboard, on a phone."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_what_is_no_photo_is_said(visit: Open, photo: Path, tmp_path: Path) -> N
 
 def test_the_keyboard_alone(visit: Open, photo: Path) -> None:
     page = visit()
-    # Choosers are caught from here on; a key that is pressed at once may be faster than that.
+    # Intercept file choosers before any key is pressed: Playwright enables this asynchronously.
     page.on("filechooser", lambda chooser: None)
     page.reload()
     ready(page)
@@ -227,7 +227,7 @@ def test_the_keyboard_alone(visit: Open, photo: Path) -> None:
     page.keyboard.press("Tab")
     page.keyboard.press("Space")
     searched(page, "Re-ranked by 1 mark")
-    # The card moved, and whoever was on it still is.
+    # The card moved and kept the focus.
     expect(page.get_by_role("button", name=f"right: {third}")).to_be_focused()
     assert names(page)[0] == third
     page.keyboard.press("Shift+Tab")
