@@ -1,7 +1,7 @@
-"""What the map costs: python experiments/library_map/measure.py LIBRARY, of a library that `synthetic.py` made.
+"""Time and memory of the map: python experiments/library_map/measure.py LIBRARY, a library from `synthetic.py`.
 
-Prints the time and memory of `dolglab library map`, the time from opening the page to the map, and the time between the
-frames of a drag and of a wheel's zoom, by `requestAnimationFrame` in a headless Chromium that draws without a GPU.
+Prints the time and memory of `dolglab library map`, the time from opening the page to the drawn map, and the intervals
+between frames during a drag and a zoom by wheel, by `requestAnimationFrame` in headless Chromium without a GPU.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
 OPENED, MOVES = 5, 180
-# A frame that takes longer than one and a half of 60 a second was dropped.
+# Milliseconds of a frame, above which one was dropped: 1.5 times the interval at 60 Hz.
 DROPPED = 1.5 * 1000 / 60
 FIRST_DRAW = """
 () => new Promise((done) => {
   const look = () => {
     const canvas = document.getElementById("map-canvas");
-    // A canvas is 300 wide before anything is drawn on it; what is drawn is seen with the next frame.
+    // A canvas is 300 pixels wide until something is drawn on it, which is visible in the next frame.
     if (canvas && canvas.width !== 300) requestAnimationFrame(() => done(performance.now()));
     else requestAnimationFrame(look);
   };
@@ -45,9 +45,9 @@ RECORDED = "() => { cancelAnimationFrame(window.recording); return window.frames
 
 
 def main(library: str) -> None:
-    """Measure, and print."""
+    """Measure and print."""
     load = " ".join(f"{one:.1f}" for one in os.getloadavg())
-    print(f"{os.cpu_count()} cores, load {load} before anything is measured")
+    print(f"{os.cpu_count()} cores, load {load} before the measurement")
     start = time.monotonic()
     subprocess.run([sys.executable, "-m", "dolglab", "library", "map", "--library", library], check=True)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -68,7 +68,7 @@ def main(library: str) -> None:
 
 
 def wait_for(address: str) -> None:
-    """Until a server answers."""
+    """Wait until a server responds."""
     while True:
         try:
             return urlopen(address).close()
@@ -77,7 +77,7 @@ def wait_for(address: str) -> None:
 
 
 def measure_page(address: str) -> None:
-    """Open the map, and move it."""
+    """Open the map and move it."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         seconds = []
@@ -103,7 +103,7 @@ def measure_page(address: str) -> None:
 
 
 def drag(page: Page) -> None:
-    """A hand that drags the map to and fro."""
+    """Drag the map to and fro."""
     page.mouse.move(450, 450)
     page.mouse.down()
     for left, top in ((650, 380), (300, 520), (450, 450)):
@@ -112,7 +112,7 @@ def drag(page: Page) -> None:
 
 
 def zoom(page: Page) -> None:
-    """A wheel that is turned until single photos are seen."""
+    """Turn the wheel until single photos are visible."""
     page.mouse.move(450, 450)
     for _ in range(60):
         page.mouse.wheel(0, -36)
@@ -120,7 +120,7 @@ def zoom(page: Page) -> None:
 
 
 def print_frames(what: str, page: Page, move: Callable[[Page], None]) -> None:
-    """Milliseconds between the frames in which something moves."""
+    """Print the intervals between frames during a movement in milliseconds."""
     page.evaluate(RECORD)
     move(page)
     gaps = np.diff(page.evaluate(RECORDED))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The map of the demo world's test photos, as pictures in this folder, and what a map of 100,000 photos costs (needs
-# Chromium and `pip install -e '.[dev]'`).
+# Screenshots of the map of the demo world's test photos in this folder, and time and memory of a map of 100,000 photos
+# (needs Chromium and `pip install -e '.[dev]'`).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PYTHONPATH=.:src

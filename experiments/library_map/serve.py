@@ -1,4 +1,4 @@
-"""A server of a library whose network is not to be had, which shows but does not search: python ... LIBRARY"""
+"""Serve a library without its network: browse, but no search. python experiments/library_map/serve.py LIBRARY PORT"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of the map: PYTHONPATH=. python experiments/library_map/shoot.py LIBRARY FOLDER"""
+"""Screenshots of the map: PYTHONPATH=. python experiments/library_map/shoot.py LIBRARY FOLDER"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FAMILY = "test-006"
 
 
 def main(library: str, folder: str) -> None:
-    """Serve, open the map, shoot."""
+    """Serve a library and take the screenshots."""
     command = [sys.executable, "-u", "-m", "src.serve", "--library", library, "--port", "0", "--read-only"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
@@ -24,7 +24,7 @@ def main(library: str, folder: str) -> None:
 
 
 def shoot(address: str, folder: Path) -> None:
-    """On a computer all photos, one of which is pointed at; on a phone some, of which one family stands out."""
+    """Take a screenshot on a computer, with the tooltip of a photo, and on a phone, with one family highlighted."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         for name, (width, height, scheme) in SHOTS.items():
@@ -39,7 +39,7 @@ def shoot(address: str, folder: Path) -> None:
 
 
 def point(page: Page) -> None:
-    """Zoom a little, and point at a photo."""
+    """Zoom in a little, and point at a photo."""
     edges = page.locator("#map-view").bounding_box()
     assert edges
     left, top = edges["x"] + edges["width"] * 0.6, edges["y"] + edges["height"] * 0.5
@@ -50,7 +50,7 @@ def point(page: Page) -> None:
 
 
 def stand_out(page: Page) -> None:
-    """Press a family in the legend, and go back up to the map."""
+    """Press a family in the legend, and scroll back to the map."""
     page.get_by_role("button", name=FAMILY).click()
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
 

@@ -1,7 +1,7 @@
-"""A library of many made-up photos: python experiments/library_map/synthetic.py PHOTOS LIBRARY [--photos 100000]
+"""Make a large synthetic library: python experiments/library_map/synthetic.py PHOTOS LIBRARY [--photos 100000]
 
-Descriptors are random mixtures of a few hundred centres. The files are hard links to the photos of a folder, so that
-thumbnails are real, and are made beside the library.
+Descriptors are random mixtures around a few hundred centres. Files are hard links, next to the library, to the photos
+of the folder PHOTOS, so that thumbnails are real.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CENTRES, SPREAD, BATCH = 300, 0.35, 10_000
 
 
 def main() -> None:
-    """Make it."""
+    """Make the library."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path)
     parser.add_argument("library", type=Path)
@@ -31,7 +31,7 @@ def main() -> None:
     identity |= {"scales": [1.0], "max_side": 512, "colour": "srgb", "decoding": "scaled"}
     library = Library.open(options.library, identity)
     rng = np.random.default_rng(0)
-    # A few directions say much, most say little, as with real descriptors.
+    # A few directions have most of the variance, as with real descriptors.
     centres = rng.normal(size=(CENTRES, options.dim)) * np.arange(1, options.dim + 1) ** -0.5
     # Some centres have many photos, most few.
     weights = rng.pareto(2.0, CENTRES) + 0.05
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def link(file: Path, path: Path) -> Photo:
-    """A photo of the library: another name of a file."""
+    """A photo of the library whose file is a hard link."""
     path.parent.mkdir(parents=True, exist_ok=True)
     os.link(file, path)
     stat = path.stat()

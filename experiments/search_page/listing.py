@@ -1,6 +1,6 @@
-"""Milliseconds of the API's pages of a large library: python experiments/search_page/listing.py LIBRARY [PHOTOS]
+"""Time to list photos of a large library: python experiments/search_page/listing.py LIBRARY [PHOTOS]
 
-A catalogue like LIBRARY's is made with so many made-up photos, in a random order; their descriptors are not written.
+Makes a catalogue like LIBRARY's of PHOTOS synthetic photos in random order, without descriptors.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from dolglab.library.library import Library
 from dolglab.server.folders import Folders
 
 ROUNDS, PAGE = 9, 60
-# Columns: one of 30 values, one of 10,000, and one that nearly all photos share.
+# The number of distinct values of each column.
 VALUES = {"year": 30, "person": 10_000, "kind": 1}
 
 
 def main(library: str, photos: str = "200000") -> None:
-    """Make the catalogue, ask it as the server does, print medians."""
+    """Make the catalogue, query it as the server does, and print medians."""
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder), Path(library), int(photos))
         made = Library(folder)
@@ -49,7 +49,7 @@ def main(library: str, photos: str = "200000") -> None:
 
 
 def make(folder: Path, like: Path, count: int) -> None:
-    """A catalogue with so many photos."""
+    """Make a catalogue of `count` photos."""
     source = Catalogue(like)
     Catalogue.create(folder, {"identity": source.identity(), "store": source.store()})
     with Catalogue(folder).change() as change:
@@ -72,7 +72,7 @@ def make(folder: Path, like: Path, count: int) -> None:
 
 
 def tell(title: str, work: Callable[[], object]) -> None:
-    """Print the median of some rounds."""
+    """Print the median duration of `work`."""
     seconds = []
     for _ in range(ROUNDS):
         start = time.perf_counter()

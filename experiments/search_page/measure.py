@@ -1,7 +1,7 @@
-"""Seconds of a search on the page beside those of the API: python experiments/search_page/measure.py LIBRARY QUERIES
+"""Search time on the page and by the API: python experiments/search_page/measure.py LIBRARY QUERIES
 
-One server is asked in turns: by a plain client and by a script in Chromium, from the request to the whole answer, and
-by the page, from the click to the frame with all answers, whose thumbnails follow.
+Searches one server in turn with a plain HTTP client and a script in Chromium, from the request to the complete
+response, and with the page, from the click to the frame that shows all answers. Thumbnails load later and do not count.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Page, sync_playwright
 
 ROUNDS = 30
-# Runs what starts a search, and waits for its answers.
+# Starts a search on the page and waits for its answers.
 TIMED = """async (like) => {
     const { searchLike } = await import("./page/views.js");
     const status = document.getElementById("status");
     const before = performance.now();
     const over = new Promise((resolve) => new MutationObserver((_, observer) => {
-        if (!status.textContent.includes("most alike first")) return;
+        if (!status.textContent.includes("most similar first")) return;
         observer.disconnect();
         requestAnimationFrame(() => resolve(performance.now() - before));
     }).observe(status, { childList: true }));
@@ -32,7 +32,7 @@ TIMED = """async (like) => {
     else document.getElementById("search").click();
     return await over;
 }"""
-# Asks the API as the page does.
+# Calls the API as the page does.
 FETCHED = """async ([fields, bytes]) => {
     const body = new FormData();
     for (const [name, value] of Object.entries(fields)) body.append(name, value);
@@ -45,7 +45,7 @@ BOUNDARY = "a-line-that-no-photo-has"
 
 
 def main(library: str, queries: str) -> None:
-    """Serve, search in turns, print medians and their ratio."""
+    """Serve a library, search in turn, and print medians and their ratios."""
     command = [sys.executable, "-u", "-m", "src.serve", "--library", library, "--port", "0", "--rate", "1e9"]
     with subprocess.Popen([*command, "--read-only"], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
@@ -56,7 +56,7 @@ def main(library: str, queries: str) -> None:
 
 
 def measure(address: str, queries: list[Path]) -> None:
-    """Both kinds of query: a photo that is sent, and one of the library."""
+    """Measure both kinds of query: an uploaded photo, and a photo of the library."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
@@ -65,19 +65,19 @@ def measure(address: str, queries: list[Path]) -> None:
         page.locator("#library .card").first.wait_for()
         ids = [photo["id"] for photo in listed(connection, len(queries))]
         of_library = [(asked(connection, {"like": id}), fetched(page, {"like": id}), timed(page, id)) for id in ids]
-        tell("a photo of the library", of_library)
+        tell("photo of the library", of_library)
         tell(
-            "a photo that is sent",
+            "uploaded photo",
             [(asked(connection, {}, path), fetched(page, {}, path), sent(page, path)) for path in queries],
         )
         browser.close()
 
 
 def tell(title: str, seconds: list[tuple[float, float, float]]) -> None:
-    """Print medians in milliseconds; the first round does not count."""
+    """Print medians in milliseconds; the first round is a warm-up."""
     plain, script, page = (statistics.median(each) * 1e3 for each in zip(*seconds[1:], strict=True))
     print(
-        f"{title}: API {plain:.0f} ms by a plain client, {script:.0f} ms by a script in Chromium; page {page:.0f} ms: "
+        f"{title}: plain client {plain:.0f} ms, script in Chromium {script:.0f} ms, page {page:.0f} ms, "
         f"{page / plain:.2f} and {page / script:.2f} times as long (medians of {len(seconds) - 1})"
     )
 
@@ -89,7 +89,7 @@ def listed(connection: http.client.HTTPConnection, count: int) -> list[dict[str,
 
 
 def asked(connection: http.client.HTTPConnection, fields: dict[str, object], photo: Path | None = None) -> float:
-    """Seconds of a search by a plain client."""
+    """Seconds of a search with a plain client."""
     parts = [(f'form-data; name="{name}"', str(value).encode()) for name, value in {"top": 24, **fields}.items()]
     if photo is not None:
         parts.append(('form-data; name="photo"; filename="photo.jpg"', photo.read_bytes()))
@@ -106,12 +106,12 @@ def asked(connection: http.client.HTTPConnection, fields: dict[str, object], pho
 
 
 def fetched(page: Page, fields: dict[str, object], photo: Path | None = None) -> float:
-    """Seconds of a search by a script in Chromium."""
+    """Seconds of a search with a script in Chromium."""
     return page.evaluate(FETCHED, [{"top": 24, **fields}, photo and list(photo.read_bytes())]) / 1e3
 
 
 def timed(page: Page, like: int | None) -> float:
-    """Seconds of a search on the page; the next one begins when its thumbnails are there."""
+    """Seconds of a search on the page; returns only after its thumbnails have loaded."""
     seconds = page.evaluate(TIMED, like) / 1e3
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(300)
@@ -119,11 +119,11 @@ def timed(page: Page, like: int | None) -> float:
 
 
 def sent(page: Page, photo: Path) -> float:
-    """Seconds of a search for a photo that was chosen before."""
+    """Seconds of a search for a photo that has already been chosen."""
     name = page.evaluate("location.hash")
     page.locator("#file").set_input_files(photo)
     page.wait_for_function("before => location.hash !== before", arg=name)
-    page.locator("#status:has-text('most alike first'):not(.busy)").wait_for()
+    page.locator("#status:has-text('most similar first'):not(.busy)").wait_for()
     page.wait_for_timeout(500)
     return timed(page, None)
 

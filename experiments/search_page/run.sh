@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The search page on the demo world's test photos: pictures in this folder, and what a search takes (needs Chromium and `pip install -e '.[dev]'`).
+# The search page with the demo world's test photos: screenshots in this folder, and search times (needs Chromium and
+# `pip install -e '.[dev]'`).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 [ -d data/demo_world/test ] || python -m src.prepare task=demo_world

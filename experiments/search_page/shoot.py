@@ -1,4 +1,4 @@
-"""Pictures of the search page: python experiments/search_page/shoot.py LIBRARY QUERIES FOLDER"""
+"""Screenshots of the search page: python experiments/search_page/shoot.py LIBRARY QUERIES FOLDER"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOTS: dict[str, tuple[int, int, Scheme]] = {"desktop": (1280, 900, "light"), "p
 
 
 def main(library: str, queries: str, folder: str) -> None:
-    """Serve, search, draw a box, mark, shoot."""
+    """Serve a library and take the screenshots."""
     command = [sys.executable, "-u", "-m", "src.serve", "--library", library, "--port", "0", "--read-only"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
@@ -28,12 +28,12 @@ def main(library: str, queries: str, folder: str) -> None:
 
 
 def shoot(address: str, query: Path, folder: Path) -> None:
-    """A picture of each kind."""
+    """Take a screenshot of each kind."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         for name, (width, height, scheme) in SHOTS.items():
             size: ViewportSize = {"width": width, "height": height}
-            # Without motion the page is where it goes at once.
+            # Without smooth scrolling the page is in place immediately.
             context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
             page = context.new_page()
             page.goto(address)
@@ -51,10 +51,10 @@ def shoot(address: str, query: Path, folder: Path) -> None:
 
 
 def search(page: Page, query: Path) -> None:
-    """Search for the middle of a photo, and mark three answers."""
+    """Search for the middle part of a photo, and mark three answers."""
     page.locator("#file").set_input_files(query)
-    page.locator("#status:has-text('most alike')").wait_for()
-    # On a phone the page has gone down to the answers.
+    page.locator("#status:has-text('most similar')").wait_for()
+    # On a phone the page has scrolled to the answers.
     page.locator("#photo").scroll_into_view_if_needed()
     page.wait_for_timeout(500)
     edges = page.locator("#photo").bounding_box()
@@ -69,13 +69,13 @@ def search(page: Page, query: Path) -> None:
     page.locator("#status:has-text('this part')").wait_for()
     for place, mark in ((1, "right"), (2, "right"), (5, "wrong")):
         page.locator(f".toggles .{mark}").nth(place).click()
-        page.locator(".status:not(.busy)").wait_for()
+        page.locator("#status:not(.busy)").wait_for()
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     wait_for_pictures(page)
 
 
 def wait_for_pictures(page: Page) -> None:
-    """Wait for the pictures in the window; others are fetched later."""
+    """Wait for the pictures in the viewport; others are loaded lazily."""
     page.wait_for_function(
         "() => [...document.querySelectorAll('.results img')]"
         ".filter((one) => one.getBoundingClientRect().top < innerHeight)"
@@ -84,7 +84,7 @@ def wait_for_pictures(page: Page) -> None:
 
 
 def save(picture: bytes, path: Path) -> None:
-    """A PNG of few colours, which is small."""
+    """Write a small PNG, with few colours."""
     with Image.open(io.BytesIO(picture)) as image:
         image.convert("RGB").quantize(192, dither=Image.Dither.NONE).save(path, optimize=True)
 

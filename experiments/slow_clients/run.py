@@ -1,13 +1,13 @@
-"""Searches of one client while others hold a server up: how long they take, and whether the server says it is there.
+"""Search times of one client while others try to block the server, and whether health checks still succeed.
 
     PYTHONPATH=. python experiments/slow_clients/run.py [--photos PLACE] [--searches N] [--only NAME ...]
 
-A library of the photos is served by `python -m src.serve` on one core and with 128 file descriptors; all clients share
-another core and one address, the hardest case, since the server cannot tell them apart. For each kind of crowd, made by
-a process of its own: the searches alone, then the same searches while it is there. Printed are the 95th percentiles of
-both and their ratio; the longest that `/api/health`, asked on a new connection ten times a second, took meanwhile; and
-how many searches failed. A crowd that is cut off comes again. Ends with 1 where the ratio is more than 3, health took
-more than a second, or anything failed. Nothing is waited for longer than 10 s: minutes for all.
+`python -m src.serve` serves a library of the photos on one core with 128 file descriptors. All clients share another
+core and one address, the hardest case, since the server cannot tell them apart. For each crowd, which runs in its own
+process, the searches run alone and then beside it. Prints the 95th percentiles of both and their ratio, the longest
+health check (ten per second, each on a new connection), and the number of failed searches. Disconnected clients of a
+crowd come back. Exits with 1 if a ratio is more than 3, a health check took more than a second, or anything failed.
+Timeouts are 10 s; the whole script takes minutes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from dolglab.library.ingest import embed_places
 MODEL, MAX_SIDE = "efficientnet_lite0", 512
 SERVER_CORE, CLIENT_CORE, DESCRIPTORS = 0, 1, 128
 SLOWER, HEALTH = 3.0, 1.0
-# Seconds that a photo may take to decode, and the sides of a plain one that takes longer.
+# The server's limit for decoding in seconds, and the sides of a photo that takes longer.
 DECODING, SLOW_SIDES = 0.5, (8000, 6000)
 BOUNDARY = "part"
 TOKEN = "open sesame"
@@ -60,13 +60,13 @@ def request(method: str, path: str, *headers: str, token: str = TOKEN) -> bytes:
 
 
 def upload(body: bytes, path: str = "/api/search", token: str = TOKEN) -> bytes:
-    """A whole request with a form."""
+    """A complete request with a form."""
     kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
     return request("POST", path, kind, f"Content-Length: {len(body)}", token=token) + body
 
 
 async def never_read(host: str, port: int, number: int) -> None:
-    """Ask for large pictures, and read nothing."""
+    """Request large pictures, and read nothing."""
     _, writer = await asyncio.open_connection(host, port)
     writer.write(request("GET", f"/api/photos/{number % 50 + 1}/image") * 40)
     await asyncio.sleep(3600)
@@ -96,13 +96,13 @@ async def trickle_bodies(host: str, port: int, number: int) -> None:
 
 
 async def idle(host: str, port: int, number: int) -> None:
-    """Connect, and do nothing more."""
+    """Connect, and do nothing."""
     reader, _ = await asyncio.open_connection(host, port)
     await reader.read()
 
 
 async def ask(host: str, port: int, data: bytes) -> None:
-    """Send a request, and wait for all of its answer."""
+    """Send a request, and read the complete response."""
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(data.replace(b"Host:", b"Connection: close\r\nHost:", 1))
     await reader.read()
@@ -110,12 +110,12 @@ async def ask(host: str, port: int, data: bytes) -> None:
 
 
 async def slow_to_decode(host: str, port: int, number: int) -> None:
-    """Send a photo that takes longer to decode than it may."""
+    """Send a photo that takes longer to decode than the limit."""
     await ask(host, port, upload(form(Path(os.environ["SLOW_PHOTO"]).read_bytes())))
 
 
 async def verify(host: str, port: int, number: int) -> None:
-    """Have the answers to a photo verified."""
+    """Search with verification of the answers."""
     await ask(host, port, upload(form(Path(os.environ["QUERY"]).read_bytes(), verify="true", top="50")))
 
 
@@ -125,7 +125,7 @@ async def guess(host: str, port: int, number: int) -> None:
 
 
 async def too_large(host: str, port: int, number: int) -> None:
-    """Send more than is taken, in chunks."""
+    """Send more than the server accepts, in chunks."""
     reader, writer = await asyncio.open_connection(host, port)
     kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
     writer.write(request("POST", "/api/search", kind, "Transfer-Encoding: chunked"))
@@ -137,7 +137,7 @@ async def too_large(host: str, port: int, number: int) -> None:
 
 
 async def tiny_chunks(host: str, port: int, number: int) -> None:
-    """Send chunks of one byte as fast as they are taken."""
+    """Send chunks of one byte as fast as possible."""
     reader, writer = await asyncio.open_connection(host, port)
     kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
     writer.write(request("POST", "/api/search", kind, "Transfer-Encoding: chunked"))
@@ -146,7 +146,7 @@ async def tiny_chunks(host: str, port: int, number: int) -> None:
         await writer.drain()
 
 
-# Names as they are printed: clients of a crowd, and what each does again and again.
+# Crowds by their printed names: the number of clients, and what each does repeatedly.
 CROWDS: dict[str, tuple[int, Client]] = {
     "70 that never read": (70, never_read),
     "70 that trickle headers": (70, trickle_heads),
@@ -161,7 +161,7 @@ CROWDS: dict[str, tuple[int, Client]] = {
 
 
 def crowd(name: str, address: str) -> None:
-    """Be the crowd until this process is ended."""
+    """Run the clients of a crowd until this process is killed."""
     os.sched_setaffinity(0, {CLIENT_CORE})
     host, port = urlsplit(address).hostname or "", urlsplit(address).port or 0
     count, client = CROWDS[name]
@@ -179,7 +179,7 @@ def crowd(name: str, address: str) -> None:
 
 
 class Measured(NamedTuple):
-    """Seconds of each search, the longest of health, and how many failed."""
+    """Seconds of each search and of the longest health check, and the number of failures."""
 
     searches: list[float]
     health: float
@@ -191,7 +191,7 @@ class Measured(NamedTuple):
 
 
 def measure(address: str, queries: list[bytes]) -> Measured:
-    """Search for each query, one after another, and ask for health beside it."""
+    """Search for each query, one after another, with health checks in parallel."""
     done, waits, failures = threading.Event(), [0.0], 0
 
     def watch() -> None:
@@ -221,7 +221,7 @@ def measure(address: str, queries: list[bytes]) -> Measured:
 
 @contextmanager
 def serving(library: str) -> Iterator[str]:
-    """The address of a server on its core."""
+    """Run a server on its own core; yields its address."""
 
     def bound() -> None:
         os.sched_setaffinity(0, {SERVER_CORE})
@@ -239,7 +239,7 @@ def serving(library: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Make the library, serve it, measure, print."""
+    """Make the library, serve it, measure, and print."""
     parser = argparse.ArgumentParser(description="A server among slow clients.")
     parser.add_argument("--photos", default="../shared/data/provence")
     parser.add_argument("--searches", type=int, default=100)
@@ -264,7 +264,7 @@ def main() -> int:
                 quiet = measure(address, queries)
                 others = multiprocessing.get_context("spawn").Process(target=crowd, args=(name, address), daemon=True)
                 others.start()
-                # Until all of them are there.
+                # Wait until all clients have connected.
                 time.sleep(3)
                 good = tell(name, measure(address, queries), quiet) and good
                 others.kill()
@@ -273,7 +273,7 @@ def main() -> int:
 
 
 def tell(name: str, measured: Measured, quiet: Measured) -> bool:
-    """Print a line; whether it is as it should be."""
+    """Print a line; returns whether the results are within the limits."""
     ratio = measured.p95 / quiet.p95
     good = ratio <= SLOWER and measured.health <= HEALTH and not measured.failures
     print(

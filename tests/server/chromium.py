@@ -1,12 +1,16 @@
-"""A real Chromium, and servers of a test's own library that it opens."""
+"""Chromium, and servers of libraries for it to open."""
 
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,12 +24,13 @@ from dolglab.server.isolation import IsolatedExecutor
 from dolglab.server.security import Settings
 from server.conftest import OFTEN
 
+ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium")
 NEEDS_CHROMIUM = [
     pytest.mark.process,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
 ]
-# Of one expectation, in milliseconds: a shared machine may be slow.
+# Timeout of one expectation in milliseconds; a shared machine may be slow.
 PATIENCE = 60_000
 
 OpenLibrary = Callable[..., Page]
@@ -40,11 +45,37 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@contextmanager
+def served(library: Path, *options: str, **environment: str) -> Iterator[str]:
+    """A server of a library in its own process; yields its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "src.serve", "--library", str(library), "--port", "0", *options],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
+
+
+def watch(page: Page, faults: list[str], address: str) -> None:
+    """Note script errors, violations of the content security policy, and requests to other places as faults."""
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda said: faults.append(said.text) if "Content Security Policy" in said.text else None)
+    page.on("request", lambda asked: asked.url.startswith((address, "blob:", "data:")) or faults.append(asked.url))
+
+
 @pytest.fixture
 def visit_library(
     own: Path, finder: SearchEngine, decoder: IsolatedExecutor, browser: Browser
 ) -> Iterator[OpenLibrary]:
-    """Opens the page of a library that the test may change, served in this process; no script fails meanwhile."""
+    """Opens the page of a library that the test may change, served in this process; fails on faults, see `watch`."""
     finder = copy.copy(finder)
     finder.library = Library(own)
     servers: list[tuple[uvicorn.Server, threading.Thread]] = []
@@ -63,8 +94,9 @@ def visit_library(
         context.set_default_timeout(PATIENCE)
         contexts.append(context)
         page = context.new_page()
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.goto(f"http://127.0.0.1:{listener.getsockname()[1]}/{path}")
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        watch(page, faults, address)
+        page.goto(f"{address}{path}")
         return page
 
     yield opened

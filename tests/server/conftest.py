@@ -1,4 +1,4 @@
-"""A small library, and servers of it."""
+"""Fixtures: a small library and servers for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dolglab.server.security import Settings
 from dolglab.server.service import build_decoder
 from dolglab.sharing.loading import load_extractor
 
-# Of one client; tests ask more than sixty times a minute.
+# A rate that tests, with more than sixty requests a minute, do not reach.
 OFTEN = 1e9
 LOCAL = "http://127.0.0.1"
 
@@ -43,7 +43,7 @@ def gallery(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def embedded(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library of them, with two columns; not to be changed."""
+    """A read-only library of these photos, with two columns."""
     folder = tmp_path_factory.mktemp("served") / "library"
     ready = load_extractor("efficientnet_lite0", max_side=128)
     library = Library.open(folder, ready.identity)
@@ -63,13 +63,13 @@ def finder(embedded: Path) -> SearchEngine:
 
 @pytest.fixture(scope="session")
 def decoder() -> IsolatedExecutor:
-    """Where uploads are decoded; its processes are started once for all, and may be waited for on a busy machine."""
+    """The decoder of uploads, shared by all tests, with long timeouts for busy machines."""
     return build_decoder(Settings(limits=Limits(quick=60, decoding=60)))
 
 
 @pytest.fixture(scope="session")
 def client(finder: SearchEngine, decoder: IsolatedExecutor) -> Iterator[TestClient]:
-    """A server of it that only searches."""
+    """A read-only server of the library."""
     with TestClient(build_app(finder, Settings(rate=OFTEN, read_only=True), decoder), LOCAL, False) as client:
         yield client
 
@@ -82,7 +82,7 @@ def own(embedded: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(own: Path, finder: SearchEngine, decoder: IsolatedExecutor) -> Iterator[Start]:
-    """Starts a server of it with settings; the network and the decoder's processes are loaded once for all."""
+    """Starts a server of the test's own library; tests share the network and the decoder."""
     finder = copy.copy(finder)
     finder.library = Library(own)
 

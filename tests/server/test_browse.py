@@ -1,4 +1,4 @@
-"""The library's photos in pages, its folders and values, and searches for photos that it has."""
+"""Browsing over the REST API: pages of photos, folders and values; and searches by a photo of the library."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_folders_tell_no_more_than_tells_them_apart(own: Path, start: Start, gal
         "folders": [{"name": "landmark 1", "photos": 5}],
         "more": True,
     }
-    # Known anew after a change.
+    # The cache is updated after a change.
     library.remove([str(places[2])])
     assert "2020" not in [folder["name"] for folder in client.get("/api/folders").json()["folders"]]
 
@@ -130,7 +130,7 @@ def test_a_part_of_a_photo_of_the_library(own: Path, start: Start, finder: Searc
     library = Library(own)
     ((photo, _),) = library.catalogue.find([6])
     assert photo.shape == (96, 112)
-    # As if it had been described at half its size: the box is one of the photo as described.
+    # As if it had been embedded at half its size: the box refers to the photo as it was embedded.
     with library.change() as change:
         (key,) = (key for found, key in library.catalogue.find([6]))
         change.put([Photo(photo.name, photo.size, photo.changed, (48, 56))], [key])

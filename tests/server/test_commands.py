@@ -1,4 +1,4 @@
-"""The command: what it refuses in one line."""
+"""The command: errors in one line."""
 
 from __future__ import annotations
 

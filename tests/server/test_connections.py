@@ -1,4 +1,4 @@
-"""Connections over real sockets: who neither asks nor reads is cut off, and one too many costs another."""
+"""Connections over real sockets: timeouts of clients, and the limit on open connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import uvicorn
 from dolglab.server.connections import ACCEPTED_AT_ONCE, BoundedConnection, BoundedServer, ConnectionLimiter
 from dolglab.server.limits import Limits
 
-# Seconds after which a test fails that waits for a socket, and bytes that no socket's buffers hold.
+# The timeout of a socket in seconds, and more bytes than the buffers of a socket hold.
 PATIENCE, LARGE = 30.0, 50_000_000
 
 Connect = Callable[..., socket.socket]
@@ -23,7 +23,7 @@ Serve = Callable[..., Connect]
 
 
 class Application:
-    """Answers at once, with much (/large), or when it is told to go on (/slow)."""
+    """An application that responds at once, with a large body (/large), or on a signal (/slow)."""
 
     def __init__(self) -> None:
         self.asked = threading.Event()
@@ -50,7 +50,7 @@ def application() -> Application:
 
 @pytest.fixture
 def serve(application: Application) -> Iterator[Serve]:
-    """Starts a server with limits; gives what connects to it, from an address."""
+    """Starts a server with limits; returns a function that connects to it from an address."""
     with ExitStack() as stack:
 
         def started(connections: int = 100, **seconds: float) -> Connect:
@@ -88,7 +88,7 @@ def is_answered(connection: socket.socket) -> bool:
 
 
 def is_answered_whole(connection: socket.socket) -> bool:
-    """Whether another request may follow."""
+    """Whether the connection accepts another request."""
     read = b""
     while not read.endswith(b"\r\n\r\naa"):
         if not (part := connection.recv(1000)):
@@ -98,7 +98,7 @@ def is_answered_whole(connection: socket.socket) -> bool:
 
 
 def is_closed(connection: socket.socket) -> bool:
-    """Whether the other side has closed it; waits for something to come."""
+    """Whether the other side has closed the connection; blocks until data or the end arrives."""
     try:
         return not connection.recv(1)
     except ConnectionResetError:
@@ -106,7 +106,7 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 def goes_on_until_cut_off(connection: socket.socket, piece: bytes) -> None:
-    """Send for ever; returns only where the connection breaks."""
+    """Send until the connection breaks."""
     with suppress(BrokenPipeError, ConnectionResetError):
         while True:
             connection.sendall(piece)
@@ -148,7 +148,7 @@ def test_a_body_in_tiny_pieces_is_cut_off_and_one_in_chunks_is_not(application: 
 def test_a_head_that_is_too_large_is_refused(serve: Serve) -> None:
     connection = serve()()
     connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"a: b\r\n" * 10_000 + b"\r\n")
-    # It is told so, where it listens before it has sent all.
+    # A client that reads before it has sent everything gets the error.
     with suppress(ConnectionResetError):
         assert b" 400 " in connection.recv(1000).partition(b"\r\n")[0]
 
@@ -171,7 +171,7 @@ def test_who_does_not_read_is_cut_off(application: Application, serve: Serve, as
     for _ in range(asked):
         ask(connection, "/large")
     assert application.finished.wait(PATIENCE)
-    # What lay in the system's buffers comes, and no more.
+    # Only the data in the system's buffers still arrives.
     read = 0
     with suppress(ConnectionResetError):
         while piece := connection.recv(1 << 20):

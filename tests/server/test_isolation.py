@@ -1,4 +1,4 @@
-"""Calls in processes of their own: what they return and raise, and that none stops the others."""
+"""Calls in separate processes: results, errors, and slow calls that do not block others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from warm_python import started
 
 pytestmark = pytest.mark.process
 
-# More than any call here takes, in seconds, and in bytes.
+# More seconds and bytes than any call here needs.
 PATIENCE, PLENTY = 60.0, 1 << 33
 
 
@@ -58,7 +58,7 @@ def test_a_process_that_ends_is_replaced() -> None:
 
 def test_slow_calls_are_beside_the_others_and_only_so_many(tmp_path: Path) -> None:
     executor = IsolatedExecutor(PLENTY, 0.01, PATIENCE, workers=1, slow=1)
-    # Reading it waits for somebody who writes.
+    # Reading it blocks until something is written.
     os.mkfifo(pipe := tmp_path / "pipe")
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(executor, Path.read_text, pipe)
@@ -72,7 +72,7 @@ def test_slow_calls_are_beside_the_others_and_only_so_many(tmp_path: Path) -> No
 
 
 def writer_of(pipe: Path) -> int | None:
-    """A file descriptor to write to a pipe with; None where nobody reads it yet."""
+    """A file descriptor for writing to a pipe; None until there is a reader."""
     try:
         return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
     except OSError:
@@ -87,7 +87,7 @@ def test_the_processes_end_with_the_one_that_started_them() -> None:
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     with started(["-c", program]) as parent:
-        # Waits for all that it started.
+        # Waits for all threads.
         out, _ = parent.communicate(PATIENCE)
     with pytest.raises(ProcessLookupError):
         os.kill(int(out), 0)

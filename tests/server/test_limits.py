@@ -1,4 +1,4 @@
-"""What one client may take: its share of places, bytes and time, and nothing of the others'."""
+"""Limits of one client: its share of requests, bytes and time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MULTIPART = "multipart/form-data; boundary=b"
 
 
 class Server:
-    """The middleware before an application that tells who came in, and answers when `go` is set."""
+    """The middleware in front of an application that records requests and responds when `go` is set."""
 
     def __init__(self, max_upload: int = 1000, **limits: float) -> None:
         settings = Settings(max_upload=max_upload, rate=OFTEN, limits=replace(Limits(), **limits))
@@ -47,7 +47,7 @@ class Server:
     def ask(
         self, client: str, pieces: list[bytes] | None = None, path: str = "/api/search", reads: bool = True
     ) -> asyncio.Task[int]:
-        """The status of the answer to a client that sends these pieces, and then perhaps no end; may read no body."""
+        """The status for a client that sends `pieces` and then stalls, or an empty body; and that may not read."""
         headers = [(b"host", b"localhost"), (b"content-type", MULTIPART.encode())]
         scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "client": (client, 1)}
         parts: Iterator[bytes] = iter(pieces or ())
@@ -159,7 +159,7 @@ def test_too_much_in_chunks_is_refused_as_such(start: Start) -> None:
         answer = client.post(path, content=chunks(), headers={"Content-Type": MULTIPART})
         assert answer.status_code == 413
         assert "2 MB" in line(answer)
-    # What is no form holds no photo.
+    # Only forms may contain a photo.
     marks = client.post("/api/rerank", content=bytes(FORM_FIELDS + 1), headers={"Content-Type": "application/json"})
     assert marks.status_code == 413
 
@@ -210,7 +210,7 @@ def test_one_wrong_token_too_many_is_held_back() -> None:
 
 
 def large_photo() -> bytes:
-    """A plain photo that takes more than a moment to decode."""
+    """A plain photo that takes a while to decode."""
     held = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 2, (3000, 4000, 3), np.uint8)
     Image.fromarray(pixels).save(held, "PNG", compress_level=1)

@@ -1,4 +1,4 @@
-"""The map by the REST API, as arrays and by its ETag."""
+"""The map over the REST API: its arrays and its ETag."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_column_has_its_most_frequent_values(start: Start, library: Library) -
             columns = {"kind": f"{max(0, place - 2):02d}"} if place else {}
             change.set_metadata(photo.name, columns)
     answer = start().get("/api/map", params={"column": "kind"}).json()
-    # Eleven photos have ten values: the first two the same.
+    # Eleven photos have ten values; two photos share the first one.
     assert answer["values"] == [{"value": f"{number:02d}", "photos": 1 + (not number)} for number in range(10)]
     assert (answer["other"], answer["without"]) == (0, 1)
     assert array(answer["codes"], "u1").tolist() == [MAX_VALUES + 1, 0, *range(10)][: len(entries)]

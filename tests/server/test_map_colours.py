@@ -1,4 +1,4 @@
-"""The colours of the map as eyes see them that lack a kind of cone (Machado, Oliveira and Fernandes, 2009)."""
+"""The colours of the map under simulated colour blindness (Machado, Oliveira and Fernandes, 2009)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from dolglab.server.routes import PAGE
 
-# Severity 1, on linear RGB: the paper's tables.
+# The paper's matrices for severity 1, on linear RGB.
 EYES = {
     "all": np.eye(3),
     "without long": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
@@ -40,7 +40,7 @@ def oklab(rgb: np.ndarray) -> np.ndarray:
 
 
 def schemes(file: str, name: str) -> list[dict[str, str]]:
-    """The light colours of that name and the dark ones."""
+    """The colours whose names match, of the light and of the dark scheme."""
     light, dark = (PAGE / file).read_text().split("prefers-color-scheme: dark", 1)
     return [dict(re.findall(rf"--({name}): (#\w{{6}})", part)) for part in (light, dark)]
 
@@ -55,10 +55,10 @@ def test_colours_are_told_apart_and_seen(scheme: int) -> None:
     for eye in EYES.values():
         seen = {name: oklab(np.asarray(eye) @ value) for name, value in rgb.items()}
         nearest = min(combinations(seen, 2), key=lambda pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]))
-        # Of Okabe and Ito's eight colours the nearest two are 0.076 apart.
+        # For comparison: the nearest two of Okabe and Ito's eight colours are 0.076 apart.
         assert np.linalg.norm(seen[nearest[0]] - seen[nearest[1]]) > 0.1, nearest
     luminance = [0.2126, 0.7152, 0.0722]
     for name, value in rgb.items():
         low, high = sorted((float(luminance @ value), float(luminance @ ground)))
-        # What WCAG 2.1 asks of graphics; the grey of other values may step back.
+        # The contrast that WCAG 2.1 requires of graphics; slightly less for the grey of other values.
         assert (high + 0.05) / (low + 0.05) > (2.8 if name == "map-other" else 3), name

@@ -17,7 +17,7 @@ from server.conftest import Start
 
 
 def found(client: TestClient, **query: object) -> dict:
-    """What is found, once it is."""
+    """The response once the search is done."""
     while True:
         answer = client.get("/api/duplicates", params=query)
         assert answer.status_code == 200, answer.text
@@ -46,9 +46,9 @@ def rest(client: TestClient, **choice: object) -> list[str]:
 
 @pytest.fixture
 def twins(start: Start, query: bytes) -> tuple[TestClient, dict[str, int], Path]:
-    """A server with a photo three times: as it is, twice as large, and the same bytes in another folder."""
+    """A server with a photo three times: a file, the photo at twice the size, and a copy of the file."""
     client = start()
-    # Both are shrunk to what the library's photos have.
+    # Both are shrunk to the size of the library's photos.
     small, large = jpeg(query, 2), jpeg(query, 4)
     numbers = {name: add(client, f"{name}.jpg", data) for name, data in (("a", small), ("large", large))}
     folder = client.app.state.service.finder.library.folder  # pyright: ignore[reportFunctionMemberAccess]
@@ -68,12 +68,12 @@ def test_the_photo_to_keep_comes_first_and_the_others_are_listed(twins) -> None:
     assert answer["compared"] == 15
     assert str(folder / "a.jpg") in rest(client, least=0.97)
     assert str(folder / "large.jpg") not in rest(client, least=0.97)
-    # A person's own choice, and both kept.
+    # The user's choices.
     chosen = rest(client, least=0.97, keep=[numbers["b"]], drop=[numbers["large"]])
     assert {str(folder / "a.jpg"), str(folder / "large.jpg")} <= set(chosen)
     assert str(folder / "b.jpg") not in chosen
     assert str(folder / "b.jpg") not in rest(client, least=0.97, keep=[numbers["b"]])
-    # One stays whatever is said.
+    # At least one photo is kept.
     assert str(folder / "large.jpg") not in rest(client, least=0.97, drop=list(numbers.values()))
     rows = list(csv.DictReader(io.StringIO("\n".join(rest(client, least=0.97, form="csv")))))
     assert str(folder / "a.jpg") in [row["photo"] for row in rows]
@@ -92,7 +92,7 @@ def test_a_photo_that_is_gone_is_neither_kept_nor_listed(twins) -> None:
     before = rest_after_finding(client)
     assert {str(folder / "a.jpg"), str(folder / "b.jpg")} <= set(before)
     (folder / "large.jpg").unlink()
-    # What was found stays; the first that is there is kept instead.
+    # The cached result stays; the first photo whose file exists is kept instead.
     photos = {photo["id"]: photo for cluster in found(client, least=0.97)["clusters"] for photo in cluster["photos"]}
     assert photos[numbers["large"]]["there"] is False
     assert [photos[numbers[name]]["keep"] for name in ("large", "a", "b")] == [False, True, False]
@@ -134,6 +134,16 @@ def test_a_server_that_only_searches_tells_no_paths(start: Start) -> None:
     assert client.post("/api/duplicates/rest", json={}).status_code == 403
 
 
+def test_a_new_search_replaces_an_old_one_when_too_many_are_kept(start: Start) -> None:
+    client = start()
+    for least in (0.91, 0.92, 0.93, 0.94):
+        found(client, least=least)
+    rest(client, least=0.91)
+    found(client, least=0.95)
+    assert client.post("/api/duplicates/rest", json={"least": 0.91}).status_code == 409
+    rest(client, least=0.95)
+
+
 def test_what_was_never_found_cannot_be_listed(start: Start) -> None:
     client = start()
     assert client.post("/api/duplicates/rest", json={"least": 0.9}).status_code == 409
@@ -171,13 +181,13 @@ def test_photos_that_are_added_bring_date_and_place(start: Start, query: bytes) 
     listed = client.get("/api/photos", params={"where": "taken=2019-07-04"}).json()
     assert [photo["id"] for photo in listed["photos"]] == [number]
     assert client.get("/api/photos", params={"where": "taken=2019..x"}).status_code == 400
-    # What whoever sends it says counts.
+    # Columns given by the client take precedence over EXIF.
     own = client.post("/api/photos", files={"photo": ("b.jpg", data)}, data={"metadata": '{"taken": "1950"}'})
     assert own.json()["metadata"] == {**columns, "taken": "1950"}
 
 
 def test_identical_files_in_two_folders(start: Start, own: Path, tmp_path: Path) -> None:
-    """As an embedded folder has them: the one with the first path of two of one age is kept."""
+    """Of two identical files of the same age, the one whose path sorts first is kept."""
     library = Library(own)
     name = sorted(library.catalogue.names())[0]
     entry = library.catalogue.named(name)

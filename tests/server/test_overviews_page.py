@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from dolglab.library.ingest import embed_places
 from exif_bytes import LATITUDE, LATITUDE_REF, LONGITUDE, LONGITUDE_REF, TAKEN, exif_bytes, in_jpeg
+from server.chromium import NEEDS_CHROMIUM, PATIENCE, served, watch
+from server.chromium import browser as browser
 
-ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium")
-# Of one expectation, in milliseconds: a shared machine may be slow.
-PATIENCE = 15_000
-
-pytestmark = [
-    pytest.mark.process,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
-]
+pytestmark = NEEDS_CHROMIUM
 
 Open = Callable[..., Page]
 
@@ -53,58 +44,23 @@ def folder(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    """A server of a library of them in a process of its own."""
+    """A server of a library of these photos."""
     library = folder.parent / "library"
     embed_places([str(folder)], str(library), model="efficientnet_lite0", max_side=128)
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-m",
-            "src.serve",
-            "--library",
-            str(library),
-            "--port",
-            "0",
-            "--rate",
-            "10000",
-        ],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    try:
-        yield process.stdout.readline().strip()
-    finally:
-        process.terminate()
-        process.wait(20)
-        process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # Chromium's own sandbox does not work for root.
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with served(library, "--rate", "10000") as root:
+        yield root
 
 
 @pytest.fixture
 def visit(browser: Browser, address: str) -> Iterator[Open]:
-    """Opens a view; at the end no script has failed, nothing came from elsewhere, nothing is wider than the page."""
+    """Opens a view; fails on faults, see `watch`, and if the page scrolls sideways."""
     faults: list[str] = []
     pages: list[Page] = []
 
     def visited(view: str, **options: object) -> Page:
         page = browser.new_page(**({"viewport": {"width": 1280, "height": 900}} | options))
         page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda said: faults.append(said.text) if "Content Security Policy" in said.text else None)
-        page.on("request", lambda asked: asked.url.startswith((address, "blob:", "data:")) or faults.append(asked.url))
+        watch(page, faults, address)
         pages.append(page)
         page.goto(f"{address}#{view}")
         return page
@@ -125,10 +81,10 @@ def downloaded(page: Page, button: str) -> list[str]:
 
 def test_groups_a_choice_and_a_list(visit: Open, folder: Path) -> None:
     page = visit("duplicates?least=0.99")
-    expect(page.locator("#compared")).to_contain_text("of 14 photos")
+    expect(page.locator("#compared")).to_contain_text("out of 14 photos")
     first = page.locator(".cluster").first
     expect(first.locator(".card")).to_have_count(2)
-    expect(first).to_contain_text("the same bytes")
+    expect(first).to_contain_text("identical file")
     expect(first).to_contain_text(re.compile(r"\d+ \S \d+"))
     assert page.evaluate("document.querySelector('.cluster img').decode().then(() => true)")
     kept = first.get_by_role("checkbox", checked=True)
@@ -137,11 +93,11 @@ def test_groups_a_choice_and_a_list(visit: Open, folder: Path) -> None:
     assert all(Path(path).is_file() for path in paths)
     assert len(paths) >= 2
 
-    # One is always kept.
+    # At least one photo is kept.
     kept.click()
-    expect(page.locator("#compared")).to_contain_text("tick another first")
+    expect(page.locator("#compared")).to_contain_text("Tick another one first")
     expect(first.get_by_role("checkbox", checked=True)).to_have_count(1)
-    # Another one is kept instead, also when the page is loaded anew.
+    # Another one is kept instead, also after a reload.
     ends = tuple(f"/{name}" for name in first.locator(".file").all_inner_texts())
     named = {path for path in paths if path.endswith(ends)}
     first.get_by_role("checkbox", checked=False).click()
@@ -154,14 +110,20 @@ def test_groups_a_choice_and_a_list(visit: Open, folder: Path) -> None:
     assert not named & other
     page.get_by_role("button", name="Undo 2 choices").click()
     expect(page.locator(".cluster").first.get_by_role("checkbox").first).to_be_checked()
-    rows = downloaded(page, "Download a table (CSV)")
+    rows = downloaded(page, "Download table (CSV)")
     assert rows[0] == "cluster,photo,bytes"
     assert len(rows) == len(paths) + 1
 
-    page.get_by_label("Alike from a cosine of").select_option("0.90")
+    page.get_by_label("Minimum cosine similarity").select_option("0.90")
     expect(page).to_have_url(re.compile("least=0.90"))
     page.go_back()
-    expect(page.get_by_label("Alike from a cosine of")).to_have_value("0.99")
+    expect(page.get_by_label("Minimum cosine similarity")).to_have_value("0.99")
+
+
+def test_invalid_parameters_of_the_address_have_defaults(visit: Open) -> None:
+    page = visit("duplicates?least=x&page=y")
+    expect(page.locator("#compared")).to_contain_text("out of 14 photos")
+    expect(page.get_by_label("Minimum cosine similarity")).to_have_value("0.98")
 
 
 def test_a_photo_of_a_group_is_looked_at_and_searched_for(visit: Open) -> None:
@@ -190,14 +152,14 @@ def test_a_box_on_the_map_selects_photos(visit: Open) -> None:
     expect(page.locator("#places-said")).to_contain_text("14 photos")
     edges = page.locator("#places-map").bounding_box()
     assert edges
-    # The northern half: the second landmark.
+    # The northern half contains the second landmark.
     page.mouse.move(edges["x"] + 12, edges["y"] + 12)
     page.mouse.down()
     page.mouse.move(edges["x"] + edges["width"] - 12, edges["y"] + edges["height"] / 2)
     page.mouse.up()
     expect(page.locator("#places-said")).to_contain_text("6 of 14")
     expect(page.locator("#places-photos .file").first).to_contain_text("landmark 1/")
-    page.get_by_role("button", name="Search among these").click()
+    page.get_by_role("button", name="Search within selection").click()
     expect(page.locator("#status")).to_contain_text("6 photos")
 
 
@@ -214,5 +176,5 @@ def test_the_keyboard_selects_on_a_phone(visit: Open, scheme: str) -> None:
         page.keyboard.press("+")
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
-    # Between the two places there is nothing.
+    # There are no photos between the two places.
     expect(page.locator("#places-said")).to_contain_text("0 of 14")

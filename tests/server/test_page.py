@@ -1,11 +1,8 @@
-"""The page in a real Chromium, by mouse, by keyboard, on a phone."""
+"""Searching on the page in Chromium: by mouse, by keyboard, on a phone."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,10 +11,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from server.chromium import NEEDS_CHROMIUM, PATIENCE
+from server.chromium import NEEDS_CHROMIUM, PATIENCE, served, watch
 from server.chromium import browser as browser
 
-ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "open sesame"
 pytestmark = NEEDS_CHROMIUM
 
@@ -26,27 +22,15 @@ Open = Callable[..., Page]
 
 @pytest.fixture(scope="module")
 def address(embedded: Path) -> Iterator[str]:
-    """A server of the library in a process of its own, below a prefix: nothing on the page leads out of it."""
-    options = ["--library", str(embedded), "--port", "0", "--rate", "10000", "--read-only", "--root-path", "/photos"]
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "src.serve", *options],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "DOLG_TOKEN": TOKEN},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    try:
-        yield f"{process.stdout.readline().strip()}photos/"
-    finally:
-        process.terminate()
-        process.wait(20)
-        process.stdout.close()
+    """A server of the library under a path prefix, which no link on the page may leave."""
+    options = ["--rate", "10000", "--read-only", "--root-path", "/photos"]
+    with served(embedded, *options, DOLG_TOKEN=TOKEN) as root:
+        yield f"{root}photos/"
 
 
 @pytest.fixture
 def visit(browser: Browser, address: str) -> Iterator[Open]:
-    """Opens the page; at the end no script has failed and nothing came from elsewhere."""
+    """Opens the page; fails on faults, see `watch`."""
     faults: list[str] = []
     contexts = []
 
@@ -56,12 +40,7 @@ def visit(browser: Browser, address: str) -> Iterator[Open]:
         context.add_init_script(f"sessionStorage.setItem('token', '{TOKEN}')")
         contexts.append(context)
         page = context.new_page()
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda said: faults.append(said.text) if "Content Security Policy" in said.text else None)
-        page.on(
-            "request",
-            lambda asked: None if asked.url.startswith((address, "blob:", "data:")) else faults.append(asked.url),
-        )
+        watch(page, faults, address)
         page.goto(address)
         ready(page)
         return page
@@ -96,7 +75,7 @@ def test_a_photo_a_box_marks_and_an_export(visit: Open, photo: Path, tmp_path: P
     page = visit()
     expect(page.get_by_role("button", name="Search", exact=True)).to_be_hidden()
     page.get_by_label("Choose a photo").set_input_files(photo)
-    searched(page, "12 answers, most alike first")
+    searched(page, "12 answers, most similar first")
     whole = page.locator("#results .score b").all_inner_texts()
     expect(page.locator("#results img").first).to_have_attribute("src", re.compile("^blob:"))
     assert page.evaluate("document.querySelector('#results img').decode().then(() => true)")
@@ -108,7 +87,7 @@ def test_a_photo_a_box_marks_and_an_export(visit: Open, photo: Path, tmp_path: P
     page.mouse.move(edges["x"] + edges["width"] * 0.5, edges["y"] + edges["height"] * 0.5)
     page.mouse.move(edges["x"] + edges["width"] * 0.75, edges["y"] + edges["height"] * 0.75)
     page.mouse.up()
-    searched(page, "12 answers to this part of the photo")
+    searched(page, "12 answers for this part of the photo")
     # A quarter and three quarters of 112 x 96.
     assert [page.locator(f"[name={side}]").input_value() for side in ("x1", "y1", "x2", "y2")] == [
         "28",
@@ -120,19 +99,19 @@ def test_a_photo_a_box_marks_and_an_export(visit: Open, photo: Path, tmp_path: P
 
     before = names(page)
     page.get_by_role("button", name=f"right: {before[4]}").click()
-    searched(page, "Ordered anew by 1 mark")
+    searched(page, "Re-ranked by 1 mark")
     assert names(page)[0] == before[4]
     page.get_by_role("button", name=f"wrong: {before[0]}").click()
-    searched(page, "Ordered anew by 2 marks")
+    searched(page, "Re-ranked by 2 marks")
     assert names(page)[-1] == before[0]
     expect(page.get_by_role("button", name=f"wrong: {before[0]}")).to_have_attribute("aria-pressed", "true")
 
     page.get_by_role("button", name="Download as a training folder").click()
-    expect(page.get_by_role("alert")).to_have_text("Say what the photos show: it becomes the folder's name.")
-    page.get_by_label("What they show").fill("old/town")
+    expect(page.get_by_role("alert")).to_have_text("Enter what the photos show. It becomes the name of the folder.")
+    page.get_by_label("What the photos show").fill("old/town")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download as a training folder").click()
-    searched(page, "old_town.zip is downloaded: unpack several into one folder")
+    searched(page, "Downloaded old_town.zip. To train, unpack several into one folder")
     assert download.value.suggested_filename == "old_town.zip"
     download.value.save_as(tmp_path / "marks.zip")
     with zipfile.ZipFile(tmp_path / "marks.zip") as packed:
@@ -140,7 +119,7 @@ def test_a_photo_a_box_marks_and_an_export(visit: Open, photo: Path, tmp_path: P
             {"old_town.csv", "old_town/09.jpg", f"old_town/{before[4].split('/')[1]}"}
         )
     page.get_by_role("button", name="Clear marks").click()
-    searched(page, "The first order again")
+    searched(page, "original order")
     assert names(page) == before
 
 
@@ -152,7 +131,7 @@ def test_an_answer_is_opened(visit: Open, photo: Path) -> None:
     page.get_by_role("button", name=f"1: {first}").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("heading", name=first)).to_be_visible()
-    expect(dialog.get_by_text("agree on one transformation")).to_be_visible()
+    expect(dialog.get_by_text("are inliers of one transformation")).to_be_visible()
     expect(dialog.locator("img")).to_have_count(5)
     assert page.evaluate(
         "Promise.all([...document.querySelectorAll('#body img')].map((i) => i.decode())).then(() => 1)"
@@ -160,7 +139,7 @@ def test_an_answer_is_opened(visit: Open, photo: Path) -> None:
     expect(dialog.locator("dt", has_text="year")).to_be_visible()
     dialog.get_by_role("button", name="Next").click()
     expect(dialog.get_by_role("heading", name=second)).to_be_visible()
-    expect(dialog.get_by_text("agree on one transformation")).to_be_visible()
+    expect(dialog.get_by_text("are inliers of one transformation")).to_be_visible()
     dialog.get_by_role("button", name="More like this").click()
     expect(dialog).to_be_hidden()
     searched(page, "11 answers")
@@ -173,12 +152,12 @@ def test_filters_and_details(visit: Open, photo: Path) -> None:
     searched(page, "12 answers")
     page.get_by_label("year").select_option("1901")
     searched(page, "6 answers")
-    page.get_by_label("Check details").check()
+    page.get_by_label("Geometric verification").check()
     inliers = page.locator("#results .score small")
     expect(inliers.first).to_have_text(re.compile(r"\d+ inliers"))
     told = dict(zip(names(page), inliers.all_inner_texts(), strict=True))
     page.get_by_role("button", name=f"right: {names(page)[2]}").click()
-    searched(page, "cosines are to the query as the marks moved it; details do not count in this order")
+    searched(page, "Re-ranked by 1 mark, without geometric verification")
     assert dict(zip(names(page), inliers.all_inner_texts(), strict=True)) == told
     expect(page.locator("#results .badge").first).to_have_text("right")
     assert page.locator("#results .rank").all_inner_texts() == ["1", "2", "3", "4", "5", "6"]
@@ -200,7 +179,7 @@ def test_what_is_no_photo_is_said(visit: Open, photo: Path, tmp_path: Path) -> N
     text.write_text("just text")
     page.locator("#file").set_input_files(text)
     expect(page.get_by_role("alert")).to_have_text(
-        f"{text.name} cannot be searched for: this is no photo that can be read: send a JPEG, PNG, WebP, AVIF, "
+        f"Cannot search for {text.name}: not an image in a supported format: send a JPEG, PNG, WebP, AVIF, "
         "JPEG 2000, TIFF, GIF or BMP file. Choose another photo."
     )
     expect(page.get_by_role("button", name="Search", exact=True)).to_be_disabled()
@@ -208,7 +187,7 @@ def test_what_is_no_photo_is_said(visit: Open, photo: Path, tmp_path: Path) -> N
     large = tmp_path / "large.jpg"
     large.write_bytes(bytes(20_000_001))
     page.locator("#file").set_input_files(large)
-    expect(page.get_by_role("alert")).to_have_text("large.jpg has 20.0 MB, more than 20: choose a smaller photo")
+    expect(page.get_by_role("alert")).to_have_text("large.jpg has 20.0 MB; the limit is 20 MB. Choose a smaller photo.")
     page.locator("#file").set_input_files(photo)
     searched(page, "12 answers")
     expect(page.locator("#error")).to_be_hidden()
@@ -217,7 +196,7 @@ def test_what_is_no_photo_is_said(visit: Open, photo: Path, tmp_path: Path) -> N
 
 def test_the_keyboard_alone(visit: Open, photo: Path) -> None:
     page = visit()
-    # Choosers are caught from here on; a key that is pressed at once may be faster than that.
+    # Intercept file choosers before any key is pressed: Playwright enables this asynchronously.
     page.on("filechooser", lambda chooser: None)
     page.reload()
     ready(page)
@@ -240,15 +219,15 @@ def test_the_keyboard_alone(visit: Open, photo: Path) -> None:
     page.keyboard.press("Shift+ArrowUp")
     expect(page.locator("#part")).to_have_text("Box from 30, 24 to 86, 70")
     page.keyboard.press("Enter")
-    searched(page, "answers to this part")
+    searched(page, "answers for this part")
     page.keyboard.press("Escape")
     expect(page.locator("#part")).to_have_text("The whole photo")
     third = names(page)[2]
     page.get_by_role("button", name=f"3: {third}").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Space")
-    searched(page, "Ordered anew by 1 mark")
-    # The card moved, and whoever was on it still is.
+    searched(page, "Re-ranked by 1 mark")
+    # The card moved and kept the focus.
     expect(page.get_by_role("button", name=f"right: {third}")).to_be_focused()
     assert names(page)[0] == third
     page.keyboard.press("Shift+Tab")
@@ -282,7 +261,7 @@ def test_a_phone(visit: Open, photo: Path, scheme: str) -> None:
     searched(page, "12 answers")
     expect(page.locator(".shot").first).to_be_in_viewport(ratio=0.5)
     page.locator(".toggles .right").first.tap()
-    searched(page, "Ordered anew by 1 mark")
+    searched(page, "Re-ranked by 1 mark")
     fits = "document.documentElement.scrollWidth <= 390"
     assert page.evaluate(fits)
     small = """[...document.querySelectorAll('button, select, summary, label.button, #query input, #marks input')]
@@ -290,7 +269,7 @@ def test_a_phone(visit: Open, photo: Path, scheme: str) -> None:
         .filter((e) => e.getBoundingClientRect().height < 44).map((e) => e.outerHTML)"""
     assert page.evaluate(small) == []
     page.locator(".shot").first.tap()
-    expect(page.get_by_text("agree on one transformation")).to_be_visible()
+    expect(page.get_by_text("are inliers of one transformation")).to_be_visible()
     assert page.evaluate("document.querySelector('#detail').scrollWidth <= 390")
     assert page.evaluate(fits)
 
@@ -302,7 +281,7 @@ def test_the_token_is_asked_for(browser: Browser, address: str, photo: Path) -> 
         page.get_by_role("textbox", name="Token").fill(token)
         page.keyboard.press("Enter")
         if token == "wrong":
-            expect(page.get_by_role("alert")).to_have_text("This is not its token.")
+            expect(page.get_by_role("alert")).to_have_text("Wrong token.")
     expect(page.locator("#about")).to_contain_text("12 photos")
     page.locator("#file").set_input_files(photo)
     searched(page, "12 answers")

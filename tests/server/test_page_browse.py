@@ -1,4 +1,4 @@
-"""The library on the page: its photos in pages, more like one of them, photos added and removed; in a real Chromium."""
+"""The view "Photos" in Chromium: browsing, searching by a photo of the library, adding and removing photos."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def answers(page: Page) -> list[str]:
 
 
 def fill(library: Path, count: int, column: str = "number") -> None:
-    """Add photos that are not there any more, each with a value of its own."""
+    """Add photos without files, each with its own value of a column."""
     own = Library(library)
     photos = [
         Photo(f"/nowhere/{number:03d}.jpg", 1, 1, (96, 112), metadata={column: f"value {number:05d}"})
@@ -49,13 +49,13 @@ def fill(library: Path, count: int, column: str = "number") -> None:
 
 def test_the_page_opens_with_photos_and_a_click_finds_more_like_one(visit_library: OpenLibrary) -> None:
     page = visit_library()
-    status(page, "12 photos, by path")
+    status(page, "12 photos, sorted by path")
     names = grid(page)
     assert names == [f"landmark {landmark}/{photo:02d}.jpg" for landmark in range(3) for photo in range(4)]
     expect(page.locator("#library img").first).to_have_attribute("src", re.compile("^blob:"))
     page.locator("#library img").first.evaluate("image => image.decode()")
     page.locator("#library .shot").nth(5).click()
-    status(page, "11 answers, most alike first")
+    status(page, "11 answers, most similar first")
     assert grid(page) == []
     assert names[5] not in answers(page)
     first = answers(page)[0]
@@ -65,7 +65,7 @@ def test_the_page_opens_with_photos_and_a_click_finds_more_like_one(visit_librar
     page.go_back()
     expect(page.locator("#results .file").first).to_have_text(first)
     page.go_back()
-    status(page, "12 photos, by path")
+    status(page, "12 photos, sorted by path")
     assert grid(page) == names
     page.go_forward()
     expect(page.locator("#results .file").first).to_have_text(first)
@@ -82,17 +82,17 @@ def test_a_photo_is_opened_from_the_grid(visit_library: OpenLibrary) -> None:
     dialog.get_by_role("button", name="More like this").click()
     status(page, "11 answers")
     page.locator("#results .shot").first.click()
-    expect(dialog.get_by_text("agree on one transformation")).to_be_visible()
+    expect(dialog.get_by_text("are inliers of one transformation")).to_be_visible()
 
 
 def test_folders_and_values_stay_while_photos_are_searched_for(visit_library: OpenLibrary) -> None:
     page = visit_library()
     page.get_by_label("Folder").select_option("landmark 1")
-    status(page, "4 photos, by path")
+    status(page, "4 photos, sorted by path")
     page.get_by_label("year").select_option("1901")
-    status(page, "2 photos, by path")
+    status(page, "2 photos, sorted by path")
     page.locator("#library .shot").first.click()
-    status(page, "1 answer, most alike first")
+    status(page, "1 answer, most similar first")
     page.get_by_label("Folder").select_option("any")
     status(page, "5 answers")
     page.reload()
@@ -105,27 +105,27 @@ def test_folders_and_values_stay_while_photos_are_searched_for(visit_library: Op
 
 def test_a_part_of_a_photo_of_the_library(visit_library: OpenLibrary) -> None:
     page = visit_library("#photos?like=6")
-    status(page, "11 answers, most alike first")
+    status(page, "11 answers, most similar first")
     whole = page.locator("#results .score b").all_inner_texts()
     page.get_by_role("application").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    status(page, "11 answers to this part of the photo")
+    status(page, "11 answers for this part of the photo")
     assert page.locator("#results .score b").all_inner_texts() != whole
     page.locator(".toggles .right").first.click()
-    status(page, "Ordered anew by 1 mark")
+    status(page, "Re-ranked by 1 mark")
     assert len(answers(page)) == 11
 
 
 def test_pages(own: Path, visit_library: OpenLibrary) -> None:
     fill(own, 120)
     page = visit_library()
-    status(page, "Photos 1 to 60 of 132, by path.")
+    status(page, "Photos 1 to 60 of 132, sorted by path.")
     page.get_by_role("link", name="Next").click()
-    status(page, "Photos 61 to 120 of 132, by path.")
+    status(page, "Photos 61 to 120 of 132, sorted by path.")
     page.get_by_label("Page, of 3").fill("3")
     page.keyboard.press("Enter")
-    status(page, "Photos 121 to 132 of 132, by path.")
+    status(page, "Photos 121 to 132 of 132, sorted by path.")
     assert len(grid(page)) == 12
     page.go_back()
     status(page, "Photos 61 to 120")
@@ -143,12 +143,12 @@ def test_a_column_of_many_values_is_searched(own: Path, visit_library: OpenLibra
     expect(page.locator("#proposals-number option")).to_have_count(11)
     field.fill("value 07770")
     field.press("Enter")
-    status(page, "1 photo, by path")
+    status(page, "1 photo, sorted by path")
     assert grid(page) == ["nowhere/7770.jpg"]
-    # It is gone, and its card says so.
-    expect(page.locator("#library .shot")).to_contain_text("this photo's file is gone")
+    # The card says that the file is missing.
+    expect(page.locator("#library .shot")).to_contain_text("this photo's file is missing")
     page.locator("#library .more").click()
-    status(page, "No photo passes these filters.")
+    status(page, "No photo matches these filters.")
     page.get_by_label("number").fill("")
     page.keyboard.press("Enter")
     status(page, "24 answers")
@@ -159,7 +159,7 @@ def test_a_library_of_next_to_nothing(own: Path, visit_library: OpenLibrary, cou
     library = Library(own)
     library.remove(list(library.catalogue.names())[count:])
     page = visit_library()
-    status(page, ["The library is empty.", "1 photo, by path."][count])
+    status(page, ["The library is empty.", "1 photo, sorted by path."][count])
     if count:
         page.locator("#library .shot").click()
         status(page, "There is no other photo in the library.")
@@ -174,7 +174,7 @@ def test_photos_are_added_and_one_is_removed(visit_library: OpenLibrary, photos:
     page.get_by_label("Add photos").set_input_files([new[0], text, *new[1:]])
     expect(page.locator("#added")).to_have_text("3 of 4 photos added, 1 not added:")
     expect(page.locator("#failures li")).to_have_count(1)
-    expect(page.locator("#failures")).to_contain_text("text.jpg: this is no photo that can be read")
+    expect(page.locator("#failures")).to_contain_text("text.jpg: not an image in a supported format")
     status(page, "15 photos")
     expect(page.locator("#about")).to_contain_text("15 photos")
     expect(page.get_by_label("Folder").locator("option", has_text="added-photos (3)")).to_have_count(1)
@@ -207,7 +207,7 @@ def test_a_server_that_only_searches_offers_nothing_else(visit_library: OpenLibr
     page.keyboard.press("Escape")
     new = [photos / "landmark 4" / f"{number:02d}.jpg" for number in range(2)]
     page.evaluate(DROP, [[file.name, list(file.read_bytes())] for file in new])
-    expect(page.locator("#error")).to_contain_text("does not take new ones")
+    expect(page.locator("#error")).to_contain_text("does not accept new photos")
 
 
 def test_answers_of_another_photo_do_not_stay(visit_library: OpenLibrary, photos: Path, tmp_path: Path) -> None:
@@ -216,16 +216,16 @@ def test_answers_of_another_photo_do_not_stay(visit_library: OpenLibrary, photos
     page.locator("#file").set_input_files(photos / "landmark 1" / "09.jpg")
     status(page, "12 answers")
     page.locator(".toggles .right").first.click()
-    status(page, "Ordered anew")
+    status(page, "Re-ranked")
     text = tmp_path / "text.jpg"
     text.write_text("just text")
     page.locator("#file").set_input_files(text)
-    expect(page.locator("#error")).to_contain_text("text.jpg cannot be searched for")
+    expect(page.locator("#error")).to_contain_text("Cannot search for text.jpg")
     assert answers(page) == []
     expect(page.locator("#marks")).to_be_hidden()
     page.go_back()
-    # With the marks it had.
-    status(page, "Ordered anew by 1 mark")
+    # With the marks of the earlier query.
+    status(page, "Re-ranked by 1 mark")
 
 
 def test_answers_are_stale_while_a_search_runs(visit_library: OpenLibrary) -> None:
@@ -246,13 +246,13 @@ def test_two_tabs_have_marks_of_their_own(visit_library: OpenLibrary) -> None:
     first = visit_library("#photos?like=6")
     status(first, "11 answers")
     first.locator(".toggles .right").nth(1).click()
-    status(first, "Ordered anew by 1 mark")
+    status(first, "Re-ranked by 1 mark")
     second = first.context.new_page()
     second.goto(first.url)
     status(second, "11 answers")
     expect(second.locator("#marks")).to_be_hidden()
     second.locator(".toggles .wrong").nth(2).click()
-    status(second, "Ordered anew by 1 mark")
+    status(second, "Re-ranked by 1 mark")
     expect(second.locator("#marked")).to_have_text("0 right, 1 wrong.")
     expect(first.locator("#marked")).to_have_text("1 right, 0 wrong.")
 
@@ -266,7 +266,7 @@ def test_a_reload_that_would_lose_marks_is_asked_about(visit_library: OpenLibrar
     status(page, "11 answers")
     assert asked == []
     page.locator(".toggles .right").first.click()
-    status(page, "Ordered anew by 1 mark")
+    status(page, "Re-ranked by 1 mark")
     page.reload()
     status(page, "11 answers")
     assert asked == ["beforeunload"]
@@ -274,7 +274,7 @@ def test_a_reload_that_would_lose_marks_is_asked_about(visit_library: OpenLibrar
 
 def test_without_javascript_the_page_says_so(visit_library: OpenLibrary) -> None:
     page = visit_library(java_script_enabled=False)
-    # Of what is in a noscript element Playwright sees no texts.
+    # Playwright does not see text inside a noscript element.
     expect(page.locator("noscript .alert")).to_be_visible()
     expect(page.locator("noscript code")).to_have_text("dolglab search PHOTO --library LIBRARY")
     for control in ("main", "nav"):
@@ -299,15 +299,15 @@ def test_nothing_overlaps(visit_library: OpenLibrary, width: int, height: int, s
     page.locator("#library .shot").first.click()
     status(page, "11 answers")
     page.locator(".toggles .right").first.click()
-    status(page, "Ordered anew")
+    status(page, "Re-ranked")
     page.evaluate("scrollTo(0, 0)")
     assert page.evaluate(covered) == []
     assert page.evaluate(f"document.documentElement.scrollWidth <= {width}")
     page.locator("#results .shot").first.click()
-    expect(page.get_by_text("agree on one transformation")).to_be_visible()
+    expect(page.get_by_text("are inliers of one transformation")).to_be_visible()
     drawn = page.locator("#body .wide img")
     drawn.evaluate("image => image.decode()")
     high, wide = drawn.evaluate("image => [image.naturalHeight, image.naturalWidth]")
-    # On a phone one above the other, and as wide as the dialog.
+    # Stacked on a phone, and never wider than the dialog.
     assert (high > wide) == (width < 500)
     assert drawn.evaluate("image => image.clientWidth <= image.closest('#body').clientWidth")

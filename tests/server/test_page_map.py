@@ -1,4 +1,4 @@
-"""The map on the page in a real Chromium: by mouse, by wheel, by touch, by keyboard, and as a list."""
+"""The view "Map" in Chromium: by mouse, wheel, touch and keyboard, and as a list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from dolglab.library.library import Library
 from dolglab.library.map_making import make_map
@@ -21,17 +21,13 @@ from dolglab.library.search_engine import SearchEngine
 from dolglab.server.app import build_app
 from dolglab.server.isolation import IsolatedExecutor
 from dolglab.server.security import Settings
+from server.chromium import NEEDS_CHROMIUM, PATIENCE, watch
+from server.chromium import browser as browser
 from server.conftest import OFTEN
 
-CHROMIUM = shutil.which("chromium")
-# Of one expectation, in milliseconds: a shared machine may be slow.
-PATIENCE = 20_000
-pytestmark = [
-    pytest.mark.process,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
-]
+pytestmark = NEEDS_CHROMIUM
 
-# Where each photo is in the view as it opens, by its number.
+# The id and position of each photo in the view as it opens.
 PLACES = """async () => {
   const { points } = await import("./page/map_points.js");
   const { Camera } = await import("./page/map_camera.js");
@@ -44,7 +40,7 @@ PLACES = """async () => {
     return [id, left + x, top + y];
   });
 }"""
-# How many pixels of the canvas have each of some colours.
+# The number of pixels of the canvas of each of some colours.
 PIXELS = """(colours) => {
   const canvas = document.getElementById("map-canvas");
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -56,7 +52,7 @@ PIXELS = """(colours) => {
   return counts;
 }"""
 SWATCHES = "[...document.querySelectorAll('#map-legend .swatch')].map((one) => getComputedStyle(one).backgroundColor)"
-# A canvas that is moved in steps, beside one that is drawn at once.
+# Differences between a canvas that is moved in steps and one that is drawn from scratch.
 MOVED = """async () => {
   const { PointCanvas } = await import("./page/map_points.js");
   const { Camera } = await import("./page/map_camera.js");
@@ -91,7 +87,7 @@ Visit = Callable[..., Page]
 
 @pytest.fixture(scope="module")
 def serve(finder: SearchEngine, decoder: IsolatedExecutor) -> Iterator[Serve]:
-    """Serves a library's folder; gives the page's address."""
+    """Serves a library; returns the address of the page."""
     started: list[tuple[uvicorn.Server, threading.Thread, Library]] = []
 
     def serve(folder: Path) -> str:
@@ -125,18 +121,9 @@ def address(serve: Serve, mapped: Path) -> str:
     return serve(mapped)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # Chromium's own sandbox does not work for root.
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def visit(browser: Browser, address: str) -> Iterator[Visit]:
-    """Opens the map; at the end no script has failed."""
+    """Opens the map; fails on faults, see `watch`."""
     faults: list[str] = []
     contexts = []
 
@@ -145,8 +132,7 @@ def visit(browser: Browser, address: str) -> Iterator[Visit]:
         context.set_default_timeout(PATIENCE)
         contexts.append(context)
         page = context.new_page()
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda said: faults.append(said.text) if "Content Security Policy" in said.text else None)
+        watch(page, faults, where)
         page.goto(f"{where}#map")
         return page
 
@@ -166,7 +152,7 @@ def named(page: Page, address: str, number: int) -> str:
 
 
 def farthest(page: Page) -> tuple[int, float, float]:
-    """The photo on the right, which no other covers, and where it is."""
+    """The rightmost photo, which no other covers, and its position."""
     return max(page.evaluate(PLACES), key=lambda place: place[1])
 
 
@@ -211,7 +197,7 @@ def test_a_mouse_points_opens_drags_and_zooms(visit: Visit, address: str) -> Non
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
 
-    # Whatever is under the mouse when the wheel turns stays there.
+    # A zoom by wheel keeps the point under the mouse in place.
     page.mouse.move(left, top)
     for _ in range(4):
         page.mouse.wheel(0, -300)
@@ -241,13 +227,13 @@ def test_the_keyboard_alone(visit: Visit) -> None:
         page.keyboard.press("+")
     status(page, re.compile(r"^\d of 12"))
     page.keyboard.press("0")
-    status(page, re.compile(r"12 of 12 photos in view. In the middle: landmark \d/\d\d.jpg"))
+    status(page, re.compile(r"12 of 12 photos in view. At the centre: landmark \d/\d\d.jpg"))
     before = page.locator("#map-status").inner_text()
     for _ in range(4):
         page.keyboard.press("ArrowRight")
     expect(page.locator("#map-status")).not_to_have_text(before)
-    status(page, "In the middle")
-    name = page.locator("#map-status").inner_text().partition("middle: ")[2].removesuffix(".")
+    status(page, "At the centre")
+    name = page.locator("#map-status").inner_text().partition("centre: ")[2].removesuffix(".")
     expect(page.locator("#map-tip")).to_contain_text(name)
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog").get_by_role("heading", name=name)).to_be_visible()
@@ -258,7 +244,7 @@ def test_the_keyboard_alone(visit: Visit) -> None:
 def test_the_photos_are_a_list_too(visit: Visit) -> None:
     page = visit()
     status(page, "12 of 12")
-    page.get_by_text("Photos in the middle of the view").click()
+    page.get_by_text("Photos near the centre").click()
     listed = page.locator("#map-photos button")
     expect(listed).to_have_count(12)
     first, second = listed.all_inner_texts()[:2]
@@ -319,5 +305,5 @@ def test_an_older_map_and_none(visit: Visit, serve: Serve, embedded: Path, mappe
     page = visit(serve(older))
     status(page, "10 of 10 photos in view.")
     expect(page.locator("#map-old")).to_have_text(
-        "1 photo is not on the map: added or changed since it was made. dolglab library map makes it anew."
+        "1 photo not on the map: added or changed since it was made. Run dolglab library map to update it."
     )

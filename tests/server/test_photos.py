@@ -1,4 +1,4 @@
-"""Photos added, removed and exported: what lands where, and that the library stays whole."""
+"""Photos added, removed and exported, with a library that stays consistent."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def add(client: TestClient, data: bytes, name: str, metadata: str = ""):
 
 
 def kept(library: Path) -> list[str]:
-    """Files of photos that the server holds."""
+    """The files that the server stores."""
     return sorted(path.name for path in (library / "added-photos").iterdir() if not path.name.startswith("."))
 
 
@@ -69,7 +69,7 @@ def test_a_photo_is_added_found_and_removed(own: Path, start: Start) -> None:
     assert kept(own) == []
     assert found(client, data)[0]["id"] != photo["id"]
     assert client.delete(f"/api/photos/{photo['id']}").status_code == 404
-    # The library's own commands agree.
+    # The library's own commands find the same.
     assert len(Library(own)) == 12
 
 
@@ -129,7 +129,7 @@ def test_of_many_who_remove_a_photo_one_does_and_no_other_goes(own: Path, start:
         late = pool.submit(client.delete, f"/api/photos/{number}")
         while not service._changes.taken:
             pass
-        # Meanwhile its name becomes another photo's.
+        # Meanwhile another photo takes its name.
         library = Library(own)
         with library.catalogue.change() as change:
             change.remove([str(own / "added-photos" / "a.png")])
@@ -180,7 +180,7 @@ def test_a_disk_that_does_not_take_it_leaves_the_library_whole(own: Path, start:
     assert refused.status_code == 507
     assert "File exists" in refused.json()["error"]
     (own / "added-photos").unlink()
-    # Nor does a file stay without its descriptor.
+    # No file is left without its descriptor.
     (own / "segments").rename(own / "away")
     (own / "segments").write_text("in the way")
     assert add(client, png(0), "a.png").status_code == 507
@@ -203,13 +203,13 @@ def test_a_library_that_it_may_not_write_to(
 ) -> None:
     client = start()
     assert client.get("/api/library").json()["read_only"] is False
-    # As the system says it of a disk that is mounted read-only, which permissions alone do not give to root.
+    # As on a disk mounted read-only: permissions alone do not stop root.
     allowed = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != own / part and allowed(path, mode))
     assert client.get("/api/library").json()["read_only"] is True
     for refused in (add(client, png(0), "a.png"), client.delete("/api/photos/1")):
         assert refused.status_code == 403
-        assert "may not write" in refused.json()["error"]
+        assert "no permission to write" in refused.json()["error"]
 
 
 @pytest.mark.process

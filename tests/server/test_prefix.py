@@ -1,4 +1,4 @@
-"""A server that a proxy has below a prefix, which it passes on or takes off."""
+"""A server behind a proxy with a path prefix, which the proxy passes on or strips."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_nothing_that_a_page_asks_for_is_outside_of_the_prefix(start: Start) -> 
     found = [(OUTSIDE, link) for link in LINK.findall(client.get("/").text)]
     found += [(f"{OUTSIDE}api", link) for link in LINK.findall(client.get("/api").text)]
     scripts = "".join(client.get(f"/page/{script.name}").text for script in PAGE.glob("*.js"))
-    # Scripts ask relative to the page.
+    # Scripts use paths relative to the page.
     asked = [path for pair in ASKED.findall(scripts) for path in pair if path]
     assert len(asked) > 5
     found += [(OUTSIDE, path) for path in asked]

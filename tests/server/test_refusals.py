@@ -1,4 +1,4 @@
-"""What is refused: a clear line for bad input, and nothing for those who must not come in."""
+"""Refused requests: one clear line for invalid input, and no access without permission."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FORMATS = "JPEG, PNG, WebP, AVIF, JPEG 2000, TIFF, GIF or BMP"
 
 
 def png(width: int, height: int) -> bytes:
-    """A PNG that says it is so large, and has no pixels."""
+    """A PNG whose header gives a size, without pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -50,7 +50,7 @@ def search(client: TestClient, photo: bytes, **fields: object):
 
 
 def line(answer) -> str:
-    """The error, after looking whether it is one line."""
+    """The error message, checked to be one line."""
     assert list(answer.json()) == ["error"]
     text = answer.json()["error"]
     assert text.isprintable()
@@ -137,7 +137,7 @@ def test_photos_that_are_gone_changed_or_led_elsewhere(gallery: Path, own: Path,
     try:
         gone = client.get(f"/api/photos/{number}/thumbnail")
         assert gone.status_code == 410
-        assert "file is gone" in line(gone)
+        assert "file is missing" in line(gone)
         assert search(client, query).json()["answers"][0]["there"] is False
         assert search(client, query, verify=True).status_code == 200
         secret = own.parent / "secret.jpg"
@@ -307,7 +307,7 @@ def test_of_many_only_some_wait() -> None:
     leave.set()
     for thread in both:
         thread.join()
-    # One after another, in the same thread, and there is room again.
+    # The calls ran one after another in the same thread, and there is room again.
     assert len(done) == 2
     assert len({*done, worker(threading.get_ident)}) == 1
 
@@ -338,13 +338,13 @@ def test_heic_without_its_reader_is_called_so(query: bytes, monkeypatch: pytest.
     heif = pytest.importorskip("pillow_heif")
     held = io.BytesIO()
     heif.from_pillow(Image.open(io.BytesIO(query))).save(held, quality=90)
-    # As where it is not installed.
+    # As if it were not installed.
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(MissingReaderError) as found:
         read_header(held.getvalue())
 
     def read(data: bytes) -> Header:
-        # As it comes from the process that decodes.
+        # As the decoder's process raises it.
         raise pickle.loads(pickle.dumps(found.value))
 
     with pytest.raises(UserError, match=r"HEIC.*dolglab\[heic\]"):

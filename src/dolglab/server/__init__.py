@@ -1,1 +1,1 @@
-"""A library in the browser and over HTTP: a page, a REST API, and the limits of both."""
+"""A library in the browser and over HTTP: web pages, a REST API, and their limits."""

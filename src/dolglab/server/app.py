@@ -38,20 +38,20 @@ from dolglab.version import __version__
 
 DESCRIPTION = """Search a library of photos by photo.
 
-Every error is `{"error": "one line"}`. Where the server has a token, it is sent as `Authorization: Bearer TOKEN`.
-A page of another site can neither read answers nor change anything; programs need no header for that.
+Errors are returned as `{"error": "one line"}`. If the server has a token, send it as `Authorization: Bearer TOKEN`.
+Requests from pages of other sites are refused; programs need no extra header.
 """
-OPEN_WARNING = "warning: everyone who reaches this address can search the library, and change it: --token, --read-only"
-# Seconds that a connection without a request is kept, and that running requests have at the end.
+OPEN_WARNING = "warning: anyone who reaches this address can search and change the library: see --token and --read-only"
+# Seconds that an idle connection is kept open, and seconds that running requests get at shutdown.
 KEEP_ALIVE, SHUTDOWN = 10, 5
 
 
 def build_app(finder: SearchEngine, settings: Settings, decoder: IsolatedExecutor | None = None) -> FastAPI:
-    """A library's page and REST API, the latter described at /api/openapi.json.
+    """A library's page and REST API, which is described at /api/openapi.json.
 
-    `decoder` is where uploads are decoded; None for one of its own, as `build_decoder` makes it.
+    `decoder` decodes uploads; None for a new one from `build_decoder`.
     """
-    # FastAPI's own documentation pages load their scripts from elsewhere.
+    # FastAPI's own documentation pages load scripts from a CDN.
     app = FastAPI(
         title="Photo search",
         description=DESCRIPTION,
@@ -67,20 +67,20 @@ def build_app(finder: SearchEngine, settings: Settings, decoder: IsolatedExecuto
         app.include_router(router)
     _add_error_handlers(app, finder.library.folder)
     app.add_middleware(SecurityMiddleware, settings=settings, metrics=metrics)
-    # The last one is the first that a request meets.
+    # The middleware added last runs first.
     app.add_middleware(RootPathMiddleware, root_path=settings.root_path)
     return app
 
 
 class RootPathMiddleware:
-    """ASGI middleware that has each path begin with `root_path`, as ASGI wants it: a proxy may have taken it off."""
+    """ASGI middleware that prepends `root_path` to paths from which a proxy has stripped it, as ASGI requires."""
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
         self._app = app
         self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have the application answer."""
+        """Pass the request on to the application."""
         if scope["type"] == "http":
             path = scope["path"]
             if not f"{path}/".startswith(f"{self._root_path}/"):
@@ -90,20 +90,20 @@ class RootPathMiddleware:
 
 
 def hide_folder(message: str, folder: Path) -> str:
-    """A message for clients, who are not told where the library's folder lies on this machine.
+    """A message for clients, without the path of the library's folder.
 
-    >>> hide_folder("/srv/library/a.jpg is no photo", Path("/srv/library"))
-    'a.jpg is no photo'
+    >>> hide_folder("/srv/library/a.jpg is damaged", Path("/srv/library"))
+    'a.jpg is damaged'
     """
     for path in {str(folder.absolute()), str(folder.resolve())}:
         message = re.sub(rf"{re.escape(path)}/", "", message)
         message = re.sub(rf"{re.escape(path)}(?![\w.-])", "the library", message)
-    # An option of the command line, which clients do not have.
+    # Clients have no command line options.
     return message.removesuffix(" (--metadata)")
 
 
 def _add_error_handlers(app: FastAPI, folder: Path) -> None:
-    """Have the app answer every exception as JSON; `folder` is the library's."""
+    """Return every exception as JSON; `folder` is the library's."""
 
     def handle(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, StarletteHTTPException):
@@ -116,18 +116,18 @@ def _add_error_handlers(app: FastAPI, folder: Path) -> None:
             return error_response(HTTPException(400, hide_folder(str(error), folder)))
         if isinstance(error, sqlite3.Error):
             logging.getLogger("dolg.server").error("the catalogue: %s", error)
-            busy = HTTPException(503, "the library cannot be read just now: try again", {"Retry-After": "5"})
+            busy = HTTPException(503, "the library cannot be read at the moment: try again", {"Retry-After": "5"})
             return error_response(busy)
-        return error_response(HTTPException(500, "the server failed: its log says how"))
+        return error_response(HTTPException(500, "internal error: see the server's log"))
 
     for kind in (StarletteHTTPException, RequestValidationError, UserError, sqlite3.Error, Exception):
         app.add_exception_handler(kind, handle)
 
 
 def run(library: str, host: str, port: int, settings: Settings, backend: str = "auto") -> None:
-    """Serve a library's folder until interrupted. The port is taken before the network is loaded.
+    """Serve a library until interrupted. The port is bound before the network is loaded.
 
-    Raises UserError for an address that cannot be had, or no such library.
+    Raises UserError for an address that cannot be bound, or a folder without a library.
     """
     with closing(_bind(host, port)) as listener:
         if settings.token is None and not _is_loopback(host):
@@ -143,7 +143,7 @@ def run(library: str, host: str, port: int, settings: Settings, backend: str = "
             log_level="warning",
             access_log=False,
             server_header=False,
-            # A client could otherwise claim to be another one.
+            # Clients could otherwise forge their address.
             proxy_headers=False,
             backlog=ACCEPTED_AT_ONCE,
             timeout_keep_alive=KEEP_ALIVE,
@@ -161,7 +161,7 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise UserError(
-            f"cannot listen at {host}:{port} ({error.strerror}): another --port, or 0 for a free one"
+            f"cannot listen on {host}:{port} ({error.strerror}): choose another --port, or 0 for any free one"
         ) from None
     return listener
 

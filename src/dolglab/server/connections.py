@@ -1,6 +1,6 @@
-"""uvicorn's connections, bounded: in number, and in how long a client may take to ask and to read.
+"""uvicorn's connections with limits on their number and on the time that clients take to send and to read.
 
-What uvicorn itself limits is only how long a connection without a request is kept.
+uvicorn itself only limits the time that an idle connection is kept open.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dolglab.server.limits import Limits
 
-# Connections that the system queues, and of those how many are accepted before others are served.
+# Connections that the system queues, and connections accepted in one step of the event loop.
 BACKLOG, ACCEPTED_AT_ONCE = 512, 8
-# Connections of a process that may open any number of files.
+# Maximum connections of a process without a limit on open files.
 MAX_CONNECTIONS = 500
-# Seconds within which whoever has connected, or was answered, asks.
+# Seconds within which a client normally sends a request after connecting or after a response.
 GRACE = 1.0
-# Bytes of a request's head.
+# Maximum bytes of a request's head.
 HEAD = 1 << 14
-# Pieces that a body may come in, and bytes for which there may be one more.
+# Pieces that a body may arrive in, plus one for each so many bytes.
 PIECES, BYTES_A_PIECE = 200, 256
-# Bytes a second that a client reads at least.
+# Minimum bytes per second that a client must read.
 SLOWEST = 1000
 
 
 def connection_limit() -> int:
-    """Half of the file descriptors that this process may have: the library and its photos want some too."""
+    """Half of this process's file descriptors, since the library and its photos need some too."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_CONNECTIONS if limit == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, max(1, limit // 2))
 
 
 class ConnectionLimiter:
-    """The open connections: for one too many another is closed, so that who connects is always heard.
+    """Limits the number of open connections by closing an old one for each new one beyond the limit.
 
-    It is one of the client that has most of them, and of these the one that has waited longest for its client: without
-    a request, if there is one; else in the middle of something; else whichever.
+    It closes a connection of the client with the most connections: the one that has waited longest for its client,
+    preferably without a request, otherwise in the middle of one, otherwise any.
     """
 
     def __init__(self, limit: int) -> None:
@@ -59,21 +59,24 @@ class ConnectionLimiter:
         self._open[connection] = None
 
     def discard(self, connection: BoundedConnection) -> None:
-        """Forget a connection that has ended."""
+        """Stop counting a connection."""
         self._open.pop(connection, None)
 
 
 class TinyPiecesError(Exception):
-    """A body comes in too many pieces for its bytes."""
+    """A body arrives in too many pieces for its size."""
 
 
 class BodyCounter(h11.Connection):
-    """h11's side of a connection. Raises TinyPiecesError: a chunk of one byte takes as long to parse as a large one."""
+    """h11's connection with a limit on pieces, since parsing a chunk of one byte costs as much as a large one.
+
+    Raises TinyPiecesError.
+    """
 
     _pieces = _bytes = 0
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """What has come, see h11."""
+        """The next event, see h11."""
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._pieces = self._bytes = 0
@@ -86,10 +89,10 @@ class BodyCounter(h11.Connection):
 
 
 class BoundedConnection(H11Protocol):
-    """uvicorn's HTTP/1.1, cut off where the client neither asks nor reads in time, see `Limits`, or sends tiny pieces.
+    """uvicorn's HTTP/1.1 connection, closed when the client does not send or read in time, or sends tiny pieces.
 
-    The timer runs while it is the client's turn: to send the head of its next request, from when it connected or was
-    answered, whatever else it sends; or to read, from when more waits to be sent than asyncio takes.
+    The timer runs while the server waits for the client: for the head of the next request, from the connection or the
+    previous response on; or for the client to read, while asyncio's write buffer is full. See `Limits`.
     """
 
     def __init__(self, *args: Any, limits: Limits, limiter: ConnectionLimiter, **kwargs: Any) -> None:
@@ -98,19 +101,19 @@ class BoundedConnection(H11Protocol):
         self._limits = limits
         self._limiter = limiter
         self._timer: asyncio.TimerHandle | None = None
-        # When it was last started.
+        # The time of the last start of the timer.
         self._turn = 0.0
 
     @property
     def address(self) -> str:
-        """The client's."""
+        """The address of the client."""
         return self.client[0] if self.client else "unknown"
 
     @property
     def dispensability(self) -> tuple[int, float]:
-        """2 after `GRACE` without a request, 1 where it is the client's turn otherwise, 0 where the server works.
+        """Whether the connection can be closed, and for how many seconds it has been in this state.
 
-        Then for how many seconds that has been so.
+        2: idle for more than `GRACE`; 1: otherwise waiting for the client; 0: the server is working on a request.
         """
         waiting = self.loop.time() - self._turn
         if self.cycle is None or self.cycle.response_complete:
@@ -130,35 +133,35 @@ class BoundedConnection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Called by asyncio: something has come."""
-        # A head is not parsed before all of it is here, or it is too large.
+        """Called by asyncio: data has arrived."""
+        # In portions of a head, because h11 checks the size of a head only after adding all data to its buffer.
         for start in range(0, len(data), HEAD):
             if not self.transport.is_closing():
                 super().data_received(data[start : start + HEAD])
 
     def handle_events(self) -> None:
-        """Called by uvicorn: something has come, or what came before can be looked at."""
+        """Called by uvicorn: new or buffered data can be parsed."""
         before = self.cycle
         try:
             super().handle_events()
         except TinyPiecesError:
             self.transport.abort()
-        # The head of a request is here. Who has not read the last answer is waited for no longer than before.
+        # The head of a request is complete. A client that has not read the last response gets no more time for that.
         if self.cycle is not before and not self.flow.write_paused:
             self._stop_timer()
 
     def on_response_complete(self) -> None:
-        """Called by uvicorn: an answer is written, though perhaps not yet sent."""
+        """Called by uvicorn: a response has been written, but perhaps not yet sent."""
         self._start_timer(self._limits.head)
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """Called by asyncio: the client does not read as fast as is written."""
+        """Called by asyncio: the write buffer is full, since the client reads too slowly."""
         super().pause_writing()
         self._start_timer(self._limits.answer)
 
     def resume_writing(self) -> None:
-        """Called by asyncio: the client has read."""
+        """Called by asyncio: the write buffer has space again."""
         super().resume_writing()
         if not self.cycle.response_complete:
             self._stop_timer()
@@ -178,16 +181,17 @@ class BoundedConnection(H11Protocol):
         if 0 < left <= unread - SLOWEST * seconds:
             self._start_timer(self._limits.answer)
         else:
-            # To close it would be to wait until the client has read everything.
+            # Closing instead would wait until the client has read everything.
             self.transport.abort()
 
 
 class BoundedServer(uvicorn.Server):
-    """uvicorn, with as many connections waiting as the system queues."""
+    """uvicorn's server with a longer queue of connections than it accepts at once."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Called by uvicorn: listen."""
+        """Called by uvicorn: start to listen."""
         await super().startup(sockets)
-        # asyncio accepts as many at once as it lets wait (`ACCEPTED_AT_ONCE`), before one too many can be closed.
+        # asyncio accepts a full backlog in one step, before superfluous connections can be closed. uvicorn therefore
+        # gets the small `ACCEPTED_AT_ONCE` as backlog, and the queue is lengthened here.
         for listener in sockets or ():
             listener.listen(BACKLOG)

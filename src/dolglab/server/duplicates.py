@@ -1,7 +1,7 @@
-"""Near-duplicates of a served library, found in a thread that gives way to searches, and kept.
+"""Near-duplicates of a served library, found in a low-priority background thread and cached.
 
-Each cosine is a run of its own. A run's answer stays when the library changes; it is then said to be outdated, and a
-client may have it found anew.
+Each minimum cosine has its own run. When the library changes, a run keeps its result but counts as outdated; a client
+may then repeat it.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from dolglab.library.contents import Contents
 from dolglab.library.duplicates import Duplicates, find_duplicates, rest_of
 from dolglab.library.library import Library
 
-# Runs, of different cosines, that are kept or wait; and how often one is begun again that another process disturbs.
+# Cached or waiting runs, and attempts of a run that other processes disturb by changing the library.
 RUNS, TRIES = 4, 3
-# What is added to the niceness of the thread.
+# The niceness of the thread.
 NICE = 10
 Form = Literal["txt", "csv"]
 
 
 @dataclass
 class Run:
-    """What becomes of the search for duplicates with a cosine.
+    """A search for duplicates with one minimum cosine.
 
     Attributes:
-        contents: what the library held when it began.
-        share: of the comparisons that is done.
-        seconds: that it took.
-        found: what it found; None before it ends.
-        error: why it found nothing.
-        done: set at its end.
+        contents: the contents of the library at the start.
+        share: fraction of the comparisons done, 0 to 1.
+        seconds: duration.
+        found: the result; None until it has finished, or if it failed.
+        error: the reason for a failure.
+        done: set when it has finished.
     """
 
     contents: Contents
@@ -55,7 +55,7 @@ class Run:
 
 
 class DuplicateSearch:
-    """Finds near-duplicates of the library that is `served`, one cosine after another, and keeps what it found."""
+    """Finds near-duplicates of the library `served`, one run at a time, and caches the results."""
 
     def __init__(self, served: Library) -> None:
         self._served = served
@@ -64,35 +64,35 @@ class DuplicateSearch:
         self._turn = threading.Lock()
 
     def run(self, least: float, again: bool = False) -> Run:
-        """The run of a cosine, begun where there is none; with `again` also where it is outdated, or failed.
+        """The run for a minimum cosine, started if there is none, if it failed, or with `again` if it is outdated.
 
-        Raises HTTPException 503 where too many wait.
+        Raises HTTPException 503 if too many wait.
         """
         with self._lock:
             run = self._runs.get(least)
             if run is None or (run.done.is_set() and (run.error is not None or (again and self.outdated(run)))):
                 self._make_room(least)
                 run = self._runs[least] = Run(self._served.contents())
-                # The server's end does not wait for it.
+                # A daemon thread does not delay the exit of the server.
                 threading.Thread(target=self._find, args=(run, least), name="duplicates", daemon=True).start()
             return run
 
     def outdated(self, run: Run) -> bool:
-        """Whether photos came or went since a run began."""
+        """Whether photos were added or removed since a run started."""
         then, now = run.contents, self._served.contents()
         return then is not now and (then.segments != now.segments or not np.array_equal(then.dead, now.dead))
 
     def found(self, least: float) -> Duplicates:
-        """What the run of a cosine found. Raises HTTPException 409 before its end."""
+        """The result for a minimum cosine. Raises HTTPException 409 if there is none yet."""
         run = self._runs.get(least)
         if run is None or run.found is None:
-            raise HTTPException(409, f"duplicates from a cosine of {least:g} on are not found yet: ask /api/duplicates")
+            raise HTTPException(409, f"no result yet for a minimum cosine of {least:g}: call /api/duplicates first")
         return run.found
 
     def rest(self, least: float, form: Form, keep: Collection[int], drop: Collection[int]) -> bytes:
-        """The paths of photos that need not be kept, see `rest_of`: one a line, or a CSV with their clusters.
+        """The paths of the photos not to keep, see `rest_of`: one per line, or a CSV with their clusters.
 
-        Raises HTTPException as `found`.
+        Raises HTTPException as `found` does.
         """
         rows = rest_of(self._served, self.found(least), set(keep), set(drop))
         if form == "txt":
@@ -111,7 +111,7 @@ class DuplicateSearch:
             if self._runs[key].done.is_set():
                 del self._runs[key]
                 return
-        raise HTTPException(503, "too many searches for duplicates at once: try again later", {"Retry-After": "30"})
+        raise HTTPException(503, "too many searches for duplicates: try again later", {"Retry-After": "30"})
 
     def _find(self, run: Run, least: float) -> None:
         _give_way()
@@ -124,14 +124,13 @@ class DuplicateSearch:
                 run.error = error
             except Exception:
                 logging.getLogger("dolg.server").exception("finding duplicates")
-                run.error = UserError("duplicates could not be found: the server's log says why")
+                run.error = UserError("the search for duplicates failed: see the server's log")
             finally:
                 run.seconds = time.monotonic() - start
                 run.done.set()
 
     def _undisturbed(self, run: Run, library: Library, least: float) -> Duplicates:
-        """What is found while nobody changes the library, which nobody is kept from."""
-
+        """Find duplicates without locking the library; start over if it changes meanwhile."""
         total = len(library.keys())
 
         def advance(count: int) -> None:
@@ -146,6 +145,6 @@ class DuplicateSearch:
 
 
 def _give_way() -> None:
-    """Have this thread, of Linux alone, run when the others have nothing to do."""
+    """Lower the priority of this thread, on Linux only."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

@@ -1,4 +1,4 @@
-"""The folders that a library's photos lie in, by names that say no more of their paths than tells them apart."""
+"""The folders of a library's photos, named by the shortest unambiguous ends of their paths."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from dolglab.library.naming import printable
 
 
 class Folders:
-    """The folders of a catalogue's photos, read anew when another process has changed it."""
+    """The folders of a catalogue's photos, cached until the catalogue changes."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._known: tuple[int, dict[str, tuple[str, int]]] | None = None
 
     def find(self, containing: str, limit: int) -> list[tuple[str, int]]:
-        """Names that contain a text, whatever the case, with the photos below each; no more than `limit`."""
+        """At most `limit` names that contain a text, ignoring case, with the number of photos below each."""
         wanted = containing.casefold()
         found = [(name, count) for name, (_, count) in self._all().items() if wanted in name.casefold()]
         return found[:limit]
 
     def path(self, name: str) -> str:
-        """The path of a folder, by its name; nothing for none. Raises HTTPException 404 for a name of no folder."""
+        """The path of a folder by its name; "" for "". Raises HTTPException 404 for an unknown name."""
         if not name:
             return ""
         try:
@@ -35,7 +35,7 @@ class Folders:
             raise HTTPException(404, f"the library has no folder {name}") from None
 
     def _all(self) -> dict[str, tuple[str, int]]:
-        """Path and photos by name, in the order of the paths."""
+        """Path and number of photos by name, sorted by path."""
         known, version = self._known, self._catalogue.version()
         if known is None or known[0] != version:
             below = count_below(self._catalogue.folders())
@@ -45,9 +45,9 @@ class Folders:
 
 
 def count_below(folders: Mapping[str, int]) -> dict[str, int]:
-    """Photos below each folder that parts them, by its path; from the photos in each folder.
+    """The number of photos below each folder worth filtering by, from the number of photos directly in each folder.
 
-    That are folders with photos, and those around several of them, but for what is around all.
+    Those are the folders with photos and common parents of several of them, except for one that contains all photos.
 
     >>> count_below({"/srv/a/1": 1, "/srv/a/2": 2, "/srv/b": 4})
     {'/srv/a': 3, '/srv/a/1': 1, '/srv/a/2': 2, '/srv/b': 4}
@@ -57,13 +57,13 @@ def count_below(folders: Mapping[str, int]) -> dict[str, int]:
         for around in accumulate(path.split("/"), "{}/{}".format):
             below[around] += count
     total = sum(folders.values())
-    # What is around one folder alone has as many as that.
+    # A parent of a single folder contains the same number of photos as that folder.
     around_one = {path.rpartition("/")[0] for path, count in below.items() if below[path.rpartition("/")[0]] == count}
     return {path: count for path, count in below.items() if path not in around_one and count < total}
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:
-    """For each path the shortest end of it that is no other's end, in printable letters.
+    """For each path the shortest end that no other path has, in printable characters.
 
     >>> short_names(["/srv/paris", "/srv/paris/2019", "/srv/rome/2019"])
     {'/srv/paris': 'paris', '/srv/paris/2019': 'paris/2019', '/srv/rome/2019': 'rome/2019'}

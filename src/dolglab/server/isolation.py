@@ -1,6 +1,6 @@
-"""Calls in processes that can be ended: what strangers send may keep a decoder busy, or have it take much memory.
+"""Calls in processes that can be killed, because an untrusted file may make a decoder take too much time or memory.
 
-Every such process imports this module: nothing large is imported here.
+Every such process imports this module, so it must not import anything large.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ NICENESS = 10
 
 
 class IsolatedExecutor:
-    """Runs functions at the top of modules in a few processes, which are started when they are first needed.
+    """Runs module-level functions in a few processes, which are started on demand.
 
-    A call that is not done after `quick` seconds goes on beside the others, and another process takes the next one: so
-    slow calls do not stop quick ones. That is why this is no pool of a library's, such as Pebble: there a slow call
-    keeps its worker until its time limit.
+    A call that is not done after `quick` seconds continues in the background while another process takes the next call,
+    so slow calls do not block quick ones. In a process pool such as Pebble's, a slow call would occupy its worker until
+    its timeout.
 
     Args:
-        memory: bytes that a call may take besides what its process already has (on Linux).
-        quick: seconds after which a call is slow.
-        seconds: after which it is ended.
-        workers: quick calls at the same time; others wait.
-        slow: slow calls at the same time; one more is ended.
-        preload: modules that a process imports before its first call, outside the call's memory and time.
+        memory: additional bytes that a call may allocate (Linux only).
+        quick: seconds after which a call counts as slow.
+        seconds: after which a call is killed.
+        workers: maximum quick calls at the same time; others wait.
+        slow: maximum slow calls at the same time; any further one is killed.
+        preload: modules that a process imports before its first call; they do not count towards its limits.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class IsolatedExecutor:
         self._idle = deque[_Process]()
 
     def __call__(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `work` returns.
+        """Run `work` and return its result.
 
-        Raises what that raises, without its causes; MemoryError, TimeoutError; BrokenProcessPool where its process came
-        to an end of its own, as a fault in a decoder makes it; queue.Full where it is slow, and too many others are.
+        Raises its exceptions, without their causes; MemoryError and TimeoutError at the limits; BrokenProcessPool if
+        the process crashed; and queue.Full if the call is slow and too many others are as well.
         """
         with ExitStack() as stack:
             with self._turns:
@@ -80,7 +80,7 @@ class IsolatedExecutor:
                 stack.callback(self._slow.release)
             process.lower_priority()
             end = time.monotonic() + self._seconds - self._quick
-            # Who is slow waits for the process that takes this one's place, not who comes next.
+            # The slow call, not the next one, waits for the replacement process to start.
             self._idle.appendleft(_Process(self._memory, work, self._preload))
             left = end - time.monotonic()
             if left <= 0 or not process.wait(left):
@@ -89,7 +89,7 @@ class IsolatedExecutor:
 
     def _idle_process(self, work: Callable[..., Any]) -> _Process:
         while self._idle:
-            # The one that worked last: the others' memory may be swapped out.
+            # The most recently used one: the memory of others may be swapped out.
             if (process := self._idle.pop()).alive:
                 return process
         return _Process(self._memory, work, self._preload)
@@ -102,11 +102,11 @@ def _outcome(value: Any, error: Exception | None) -> Any:
 
 
 class _Process:
-    """One of the processes; methods raise BrokenProcessPool where it has ended."""
+    """A worker process; methods raise BrokenProcessPool if it has ended."""
 
     def __init__(self, memory: int, work: Callable[..., Any], preload: Sequence[str]) -> None:
         self._connection, theirs = CONTEXT.Pipe()
-        # Being handed the function, it imports the function's module before it says that it is ready.
+        # Unpickling the function imports its module before the process reports that it is ready.
         self._process = CONTEXT.Process(target=_serve, args=(theirs, memory, work, preload), daemon=True)
         self._process.start()
         theirs.close()
@@ -123,7 +123,7 @@ class _Process:
             raise BrokenProcessPool from None
 
     def wait(self, seconds: float) -> bool:
-        """Whether there is something to receive within so many seconds."""
+        """Whether a message arrives within `seconds`."""
         return self._connection.poll(seconds)
 
     def receive(self) -> tuple[Any, Exception | None]:
@@ -133,7 +133,7 @@ class _Process:
             raise BrokenProcessPool from None
 
     def lower_priority(self) -> None:
-        # It may have ended just now.
+        # The process may just have ended.
         with suppress(ProcessLookupError):
             os.setpriority(os.PRIO_PROCESS, self._process.pid or 0, NICENESS)
 
@@ -144,13 +144,13 @@ class _Process:
 
 
 def _serve(connection: Connection, memory: int, work: Callable[..., Any], preload: Sequence[str]) -> None:
-    """In the process: answer calls with (value, None) or (None, error)."""
+    """The loop of the process: answer calls with (value, None) or (None, error)."""
     for module in preload:
         importlib.import_module(module)
-    # Ctrl-C goes to all processes of a terminal, and ends the one that started this.
+    # Ctrl-C reaches all processes of a terminal; the parent alone handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=exit_with_parent, daemon=True).start()
-    # The parent is gone, or has no use for this process any more.
+    # These errors mean that the parent has exited or closed the connection.
     with suppress(EOFError, BrokenPipeError):
         connection.send((None, None))
         while True:
@@ -170,12 +170,12 @@ def _answer(
 
 @contextmanager
 def _limited_memory(further: int) -> Iterator[None]:
-    """Have the system refuse this process more than so many further bytes, where it is Linux."""
+    """Limit further allocations of this process to so many bytes, on Linux."""
     if sys.platform != "linux":
         yield
         return
-    # Pages of data, the sixth number, are what RLIMIT_DATA counts: not address space that is only reserved, of which
-    # every thread takes much.
+    # The sixth number, pages of data, is what RLIMIT_DATA counts. It excludes reserved address space, of which every
+    # thread takes much.
     taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
     usual, hard = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = taken + further
@@ -187,5 +187,5 @@ def _limited_memory(further: int) -> Iterator[None]:
 
 
 def _is_of_memory(error: BaseException | None) -> bool:
-    """Whether a want of memory is among the causes of an error."""
+    """Whether a MemoryError is among the causes of an error."""
     return error is not None and (isinstance(error, MemoryError) or _is_of_memory(error.__cause__))

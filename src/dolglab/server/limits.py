@@ -1,6 +1,6 @@
-"""How much one client may take of a server, so that something is always left for the others.
+"""Limits on the share of a server that one client may use.
 
-A client is an address: whoever comes through the same proxy is the same client.
+Clients are identified by address: all users behind one proxy count as one client.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from dataclasses import dataclass
 
 from fastapi import HTTPException
 
-# Whose request is being answered; set for each by the middleware, and seen in the threads that work for it.
+# The client of the current request. The middleware sets it; the threads that work on the request inherit it.
 CLIENT: ContextVar[str] = ContextVar("client", default="")
-# Clients whose rate is remembered.
+# Maximum number of clients whose rate is tracked.
 MAX_CLIENTS = 10_000
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a client's request may take. Times are in seconds.
+    """Limits of requests. Times are in seconds.
 
     Attributes:
-        head: until its line and headers are here, from when the client connected or was answered.
-        silence: without a byte in the middle of its body; who sends byte by byte is never silent.
-        whole: until all of it is here.
-        answer: in which a client that is sent something must read on, see `connections.SLOWEST`.
-        refused: that the refusal of one request too many, or one wrong token, is held back.
-        quick: of decoding, after which a photo counts as slow and others are decoded beside it.
-        decoding: of one photo, after which it is given up.
-        requests: that are worked on at the same time.
-        connections: that are open at the same time; None for half of the process's file descriptors, 500 at most.
+        head: to receive the request line and headers, from the connection or the previous response on.
+        silence: maximum pause between two parts of a body.
+        whole: to receive the complete request.
+        answer: within which a client must continue to read a response, see `connections.SLOWEST`.
+        refused: delay of a response to a request beyond the rate limit or with a wrong token.
+        quick: of decoding, after which a photo counts as slow and other photos are decoded beside it.
+        decoding: of one photo, after which decoding is aborted.
+        requests: processed at the same time.
+        connections: open at the same time; None for half of the process's file descriptors, at most 500.
     """
 
     head: float = 20.0
@@ -43,13 +43,13 @@ class Limits:
     refused: float = 1.0
     quick: float = 0.5
     decoding: float = 20.0
-    # No more than Starlette has threads: none waits for one.
+    # At most the number of Starlette's threads, so that no request waits for one.
     requests: int = 40
     connections: int | None = None
 
 
 class FairLimiter:
-    """So much of something at once, and half of it for one client: a client that takes all it can get stops no other.
+    """Limits the amount of a resource in use; one client gets at most half, so that it cannot block the others.
 
     >>> limiter = FairLimiter("searches", 4)
     >>> limiter.acquire()
@@ -59,8 +59,8 @@ class FairLimiter:
     fastapi.exceptions.HTTPException: 503: too many searches at once: try again in a moment
 
     Args:
-        what: is taken, for the message.
-        total: of it; of 1, one client takes all.
+        what: name of the resource, for the error message.
+        total: amount available. If it is 1, one client may take it all.
     """
 
     def __init__(self, what: str, total: int) -> None:
@@ -72,11 +72,11 @@ class FairLimiter:
 
     @property
     def taken(self) -> int:
-        """How much of it is taken."""
+        """The amount in use."""
         return self._taken.total()
 
     def acquire(self, amount: int = 1) -> None:
-        """Take an amount for `CLIENT`. Raises HTTPException 503 where there is not so much for it."""
+        """Take an amount for `CLIENT`. Raises HTTPException 503 if it is not available."""
         client = CLIENT.get()
         with self._lock:
             if self._taken.total() + amount > self._total or self._taken[client] + amount > self._share:
@@ -84,7 +84,7 @@ class FairLimiter:
             self._taken[client] += amount
 
     def release(self, amount: int = 1) -> None:
-        """Give back what `CLIENT` took."""
+        """Return an amount that `CLIENT` took."""
         client = CLIENT.get()
         with self._lock:
             self._taken[client] -= amount
@@ -99,16 +99,16 @@ class FairLimiter:
 
 
 class RateLimiter:
-    """A token bucket for each client: `per_minute` come at once, and come back evenly within a minute."""
+    """A token bucket per client, which holds `per_minute` tokens and refills evenly within a minute."""
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._capacity = per_minute
         self._clock = clock
-        # Whoever asked last comes last.
+        # Sorted by the time of the last request.
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def acquire(self, client: str, cost: float = 1.0) -> float:
-        """Take `cost` from a client's bucket; returns seconds until there is so much, 0 where it was taken."""
+        """Take `cost` from a client's bucket; returns 0, or the seconds to wait if the bucket holds too little."""
         now = self._clock()
         level, then = self._buckets.pop(client, (self._capacity, now))
         level = min(self._capacity, level + (now - then) * self._capacity / 60)

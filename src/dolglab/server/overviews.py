@@ -1,4 +1,4 @@
-"""The library as a whole, over the API: near-duplicates, and where photos were taken."""
+"""API routes about the library as a whole: near-duplicates and the locations of photos."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from dolglab.library.duplicates import Member, clusters_of, kept_of
 from dolglab.server import schemas
 from dolglab.server.duplicates import Form
-from dolglab.server.routes import GUARDED, TOKEN, Service, errors
+from dolglab.server.routes import GUARDED, TOKEN, Service, attachment, errors
 
-# Seconds to wait for an answer, clusters of a page, photos of one that are listed, and choices of a person.
+# Seconds to wait for a result, clusters per page, listed photos per cluster, and choices per request.
 WAIT, MAX_CLUSTERS, MAX_MEMBERS, MAX_CHOICES = 1.0, 100, 60, 20_000
 
 router = APIRouter(prefix="/api", tags=["overviews"], dependencies=TOKEN)
@@ -21,50 +21,50 @@ router = APIRouter(prefix="/api", tags=["overviews"], dependencies=TOKEN)
 class DuplicatePhoto(schemas.Photo):
     """A photo of a cluster of near-duplicates."""
 
-    file_width: int | None = Field(description="Pixels of the file; null: not known, `dolglab library exif` reads it.")
+    file_width: int | None = Field(description="Width of the file in pixels; null: run `dolglab library exif`.")
     file_height: int | None
     bytes: int
-    cosine: float = Field(description="Of its descriptor and that of the cluster's first photo.")
-    identical: bool = Field(description="Its file's bytes are those of the first photo's file.")
-    there: bool = Field(description="Whether its file is still there.")
-    keep: bool = Field(description="It is kept by the rule.")
+    cosine: float = Field(description="Cosine similarity to the cluster's first photo.")
+    identical: bool = Field(description="Whether its file is identical to that of the first photo.")
+    there: bool = Field(description="Whether its file still exists.")
+    keep: bool = Field(description="Whether the default rule keeps it.")
 
 
 class Cluster(BaseModel):
-    """Photos that hang together by near-duplicates; the one to keep comes first."""
+    """A connected component of near-duplicates; the photo to keep comes first."""
 
     number: int
-    size: int = Field(description="How many photos it has; no more than 60 of them are listed.")
+    size: int = Field(description="Number of photos; at most 60 of them are listed.")
     photos: list[DuplicatePhoto]
 
 
 class Clusters(BaseModel):
-    """Near-duplicates, the surest clusters first."""
+    """Clusters of near-duplicates, most similar first."""
 
     state: Literal["searching", "found"]
-    share: float = Field(description="What is done of the search.")
-    seconds: float = Field(description="What the search took.")
-    outdated: bool = Field(description="Photos came or went since: `again` finds duplicates anew.")
-    in_cells: bool = Field(description="Photos were compared within cells of like ones, not each with each.")
-    compared: int = Field(description="Photos that were compared.")
-    photos: int = Field(description="Photos in clusters.")
-    total: int = Field(description="Clusters.")
+    share: float = Field(description="Fraction of the search that is done, 0 to 1.")
+    seconds: float = Field(description="Duration of the search; 0 until it is done.")
+    outdated: bool = Field(description="Photos were added or removed since; `again` repeats the search.")
+    in_cells: bool = Field(description="Photos were compared within cells of similar ones only, not all pairs.")
+    compared: int = Field(description="Number of photos compared.")
+    photos: int = Field(description="Number of photos in clusters.")
+    total: int = Field(description="Number of clusters.")
     clusters: list[Cluster]
 
 
 class Choice(BaseModel):
-    """Which photos of clusters are kept."""
+    """Which photos of the clusters to keep."""
 
     model_config = ConfigDict(extra="forbid")
 
-    least: float = Field(0.98, ge=0.8, le=1, description="The cosine that duplicates were found with.")
-    form: Form = Field("txt", description="Paths, one a line, or a CSV with cluster, photo and bytes.")
-    keep: list[schemas.Number] = Field([], max_length=MAX_CHOICES, description="Photos to keep, besides the rule's.")
+    least: float = Field(0.98, ge=0.8, le=1, description="The minimum cosine of the search.")
+    form: Form = Field("txt", description="Paths, one per line, or a CSV with cluster, photo and bytes.")
+    keep: list[schemas.Number] = Field([], max_length=MAX_CHOICES, description="Photos to keep besides the rule's.")
     drop: list[schemas.Number] = Field([], max_length=MAX_CHOICES, description="Photos not to keep.")
 
 
 class Places(BaseModel):
-    """Where photos were taken: three lists of one length."""
+    """The locations of photos: three lists of the same length."""
 
     ids: tuple[int, ...]
     latitudes: tuple[float, ...] = Field(description="Degrees, north positive.")
@@ -72,7 +72,7 @@ class Places(BaseModel):
 
 
 class Paths(Response):
-    """A text or a table of paths."""
+    """A list or table of paths."""
 
     media_type = "text/plain; charset=utf-8"
 
@@ -80,15 +80,15 @@ class Paths(Response):
 @router.get("/duplicates", responses=errors(400, 422, *GUARDED))
 def duplicates(
     service: Service,
-    least: Annotated[float, Query(ge=0.8, le=1, description="From this cosine on photos are near-duplicates.")] = 0.98,
-    offset: Annotated[int, Query(ge=0, le=schemas.MAX_ID, description="Clusters to pass over.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=MAX_CLUSTERS, description="Clusters wanted.")] = 20,
-    again: Annotated[bool, Query(description="Find them anew where photos came or went since.")] = False,
+    least: Annotated[float, Query(ge=0.8, le=1, description="Minimum cosine of near-duplicates.")] = 0.98,
+    offset: Annotated[int, Query(ge=0, le=schemas.MAX_ID, description="Clusters to skip.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_CLUSTERS, description="Maximum number of clusters.")] = 20,
+    again: Annotated[bool, Query(description="Repeat the search if photos were added or removed since.")] = False,
 ) -> Clusters:
-    """List clusters of near-duplicates. Finding them goes on by itself: ask again until `state` is found."""
+    """List clusters of near-duplicates. The search runs in the background: poll until `state` is found."""
     library = service.finder.library
     run = service.duplicates.run(round(least, 2), again)
-    # What is found at once is answered at once.
+    # Searches that finish quickly are answered with the first request.
     run.done.wait(WAIT)
     if run.error is not None:
         raise run.error
@@ -113,19 +113,18 @@ def duplicates(
 def rest(service: Service, choice: Choice) -> Paths:
     """Download the paths of the photos that need not be kept. Nothing is deleted.
 
-    Of each cluster whose photos are listed, one that is kept is there. A server that only searches tells no paths.
+    Every cluster keeps at least one photo whose file exists. A read-only server discloses no paths.
     """
     if service.settings.read_only:
-        raise HTTPException(403, "this server tells no paths (--read-only): dolglab library duplicates --rest does")
+        raise HTTPException(403, "this server is read-only and lists no paths: use dolglab library duplicates --rest")
     data = service.duplicates.rest(round(choice.least, 2), choice.form, choice.keep, choice.drop)
-    disposition = f"attachment; filename=\"not-kept.{choice.form}\"; filename*=UTF-8''not-kept.{choice.form}"
     media_type = "text/csv; charset=utf-8" if choice.form == "csv" else Paths.media_type
-    return Paths(data, headers={"Content-Disposition": disposition}, media_type=media_type)
+    return Paths(data, headers=attachment(f"not-kept.{choice.form}"), media_type=media_type)
 
 
 @router.get("/places", responses=errors(*GUARDED))
 def places(service: Service) -> Places:
-    """Say where the photos were taken whose columns `latitude` and `longitude` say so."""
+    """Return the locations of photos, from their columns `latitude` and `longitude`."""
     found = service.places()
     ids, latitudes, longitudes = zip(*found, strict=True) if found else ((), (), ())
     return Places(ids=ids, latitudes=latitudes, longitudes=longitudes)

@@ -1,8 +1,7 @@
-"""Files of photos: those that the server takes into a library, and out of it, and what clients download.
+"""Files of photos that clients add, remove or download.
 
-What is taken in lies in a folder of the library's own. The names of the files that the server wrote are noted beside
-them, so that it never deletes anybody else's. Photos are downloaded as JPEGs of a bounded size, and marked answers as a
-zip to train on.
+Added files are stored in a folder inside the library. The server records their names in that folder, so that it only
+ever deletes files that it wrote itself. Clients get photos as JPEGs of limited size, and marked answers as a zip.
 """
 
 from __future__ import annotations
@@ -36,18 +35,18 @@ from dolglab.server.schemas import short_name
 
 FOLDER = "added-photos"
 OWNED = ".added.json"
-# Bytes of a name; file systems take 255.
+# Maximum bytes of a name; file systems allow 255.
 MAX_NAME = 150
 UNSAFE = '/\\:*?"<>|'
-# Bytes of a zip that are held in memory (the rest goes to a temporary file), and that are sent at a time.
+# Bytes of a zip that are kept in memory before it is moved to a temporary file, and bytes sent at a time.
 SPOOL, CHUNK = 8_000_000, 1 << 16
 MAX_FOLDER_NAME = 80
-# Of the table of marks: the name in the zip, empty where the photo is left out; name and number in the library.
+# Columns of the table of marks. `file_in_zip` is empty for photos that are left out.
 COLUMNS = ("file_in_zip", "photo", "photo_number", "mark")
 
 
 def find_photo(library: Library, number: int) -> Photo:
-    """The photo of that number. Raises HTTPException 404 where there is none."""
+    """The photo with an id. Raises HTTPException 404 if there is none."""
     for photo, _ in library.catalogue.find([number]):
         return photo
     raise HTTPException(404, f"the library has no photo {number}")
@@ -56,10 +55,10 @@ def find_photo(library: Library, number: int) -> Photo:
 def add_photo(library: Library, data: bytes, described: Photo, descriptor: Descriptors, local: bytes | None) -> Photo:
     """Store a photo's file, its descriptor, (1, dim), and packed local features. The caller holds the library's lock.
 
-    What was `described` is called as the file shall be, or about so.
+    The file gets the name of `described`, with a number appended if that name is taken.
 
-    A process that is killed between the two leaves a file that no search finds; `dolglab embed` of that folder takes
-    it in. Raises HTTPException 507 where the disk does not take the photo.
+    If the process is killed in between, it leaves a file that is not in the library; `dolglab embed` of its folder adds
+    it. Raises HTTPException 507 if the file cannot be written.
     """
     folder = library.folder.resolve() / FOLDER
     candidates = map(folder.joinpath, numbered_names(described.name))
@@ -72,16 +71,16 @@ def add_photo(library: Library, data: bytes, described: Photo, descriptor: Descr
         )
         _insert(library, photo, descriptor, local)
     except OSError as error:
-        raise HTTPException(507, f"the photo cannot be kept: {error.strerror}") from None
+        raise HTTPException(507, f"the photo cannot be stored: {error.strerror}") from None
     stored = library.catalogue.named(str(path))
     assert stored is not None
     return stored[0]
 
 
 def remove_photo(library: Library, number: int) -> bool:
-    """Take a photo out of the library; returns whether its file was deleted too, as only one of the server's is.
+    """Remove a photo from the library; returns whether its file was deleted too, as only files the server wrote are.
 
-    Raises HTTPException 404 where the library has no such photo.
+    Raises HTTPException 404 if there is no such photo.
     """
     photo = find_photo(library, number)
     library.remove([photo.name])
@@ -94,9 +93,9 @@ def remove_photo(library: Library, number: int) -> bool:
 
 
 def safe_name(name: str, suffix: str) -> str:
-    """A file name made of a client's: without folders, not hidden, not empty, not long, and with an image's suffix.
+    """A safe file name from a client's: no folders, not hidden, not empty, not too long, with an image's suffix.
 
-    A name without one gets the given `suffix`.
+    `suffix` is appended if the name has no such suffix.
 
     >>> safe_name("../../old town.php", ".jpg")
     'old town.php.jpg'
@@ -111,7 +110,7 @@ def safe_name(name: str, suffix: str) -> str:
 
 
 def numbered_names(name: str) -> Iterator[str]:
-    """A safe name, then `stem (2).suffix` and so on, for whoever looks for one that is free."""
+    """A safe name, then `stem (2).suffix` and so on, as candidates for a free name."""
     stem, suffix = Path(name).stem, Path(name).suffix
     return itertools.chain([name], (f"{stem} ({number}){suffix}" for number in itertools.count(2)))
 
@@ -123,7 +122,7 @@ def _insert(library: Library, photo: Photo, descriptor: Descriptors, local: byte
         if library.catalogue.named(photo.name) is None:
             _delete_owned(Path(photo.name))
             raise
-        # The photo is in; only the tidying after it failed, which the next change tries again.
+        # The photo was added; only the clean-up afterwards failed, and the next change repeats it.
         logging.getLogger("dolg.server").error("tidying the library: %s", error)
 
 
@@ -137,7 +136,7 @@ def _write_owned(path: Path, data: bytes) -> None:
 
 
 def _delete_owned(path: Path) -> None:
-    # The note goes first: what somebody else puts there later is not the server's.
+    # The record goes first: a file that someone else puts there later is not the server's.
     _note_owned(path, False)
     path.unlink(missing_ok=True)
 
@@ -155,9 +154,10 @@ def _note_owned(path: Path, owned: bool) -> None:
 
 
 def check_unchanged(photo: Photo) -> None:
-    """Raise HTTPException 410 where a photo's file is not the one that was embedded; object stores are not asked.
+    """Raise HTTPException 410 if a photo's local file is missing or has changed since it was embedded.
 
-    Who can put a link or another file in its place could otherwise have this server show whatever it can read.
+    Otherwise anyone able to replace it by a link could make the server show any file that it can read. Photos in object
+    stores are not checked.
     """
     if "://" in photo.name:
         return
@@ -166,7 +166,7 @@ def check_unchanged(photo: Photo) -> None:
     except OSError:
         raise file_gone() from None
     if (stat.st_size, stat.st_mtime_ns) != (photo.size, photo.changed):
-        raise HTTPException(410, "this photo has changed since it was described: embed its folder again")
+        raise HTTPException(410, "this photo has changed since it was embedded: embed its folder again")
 
 
 def read_photo(photo: Photo) -> bytes:
@@ -181,19 +181,19 @@ def read_photo(photo: Photo) -> bytes:
 
 
 def not_allowed() -> HTTPException:
-    """The error for a photo at an address that only the library names."""
-    return HTTPException(403, "this server does not open the address of this photo: serve --allow")
+    """The error for a photo at an address that the server may not open."""
+    return HTTPException(403, "this server may not open the address of this photo: see serve --allow")
 
 
 def file_gone() -> HTTPException:
-    """The error for a photo whose file cannot be read any more."""
-    return HTTPException(410, "this photo's file is gone, or cannot be read any more")
+    """The error for a photo whose file cannot be read."""
+    return HTTPException(410, "this photo's file is missing or cannot be read")
 
 
 def photo_jpeg(photo: Photo, max_side: int) -> bytes:
-    """A photo's file as a JPEG of at most `max_side` pixels a side, without what the file says of place and camera.
+    """A photo as a JPEG whose longer side is at most `max_side` pixels, without EXIF data.
 
-    Raises HTTPException 403 for an address that is not allowed, and 410 where it cannot be read.
+    Raises HTTPException 403 for an address that is not allowed, and 410 if the file cannot be read.
     """
     try:
         pixels = photo.pixels(max_side)
@@ -209,13 +209,13 @@ def photo_jpeg(photo: Photo, max_side: int) -> bytes:
 def training_zip(
     name: str, query: tuple[str, bytes] | None, right: Sequence[Photo], wrong: Sequence[Photo]
 ) -> IO[bytes]:
-    """A zip that `data=folder` trains on: a folder `name` with the photos marked right and, where given, the query.
+    """A zip for training with `data=folder`: a folder `name` with the photos marked right and, if given, the query.
 
-    `name.csv` beside the folder, with `COLUMNS`, lists every mark, those of wrong photos too, whose files are left out:
-    they show something else, and not all the same. Of the query its file's name and bytes are given.
+    `name.csv` beside the folder lists all marks, with `COLUMNS`. Files of photos marked wrong are left out, because
+    they show various other things. `query` is a file name and its bytes.
 
-    Raises HTTPException 410 for a photo whose file is gone, 403 for an address that is not allowed, and 400 as
-    `folder_name`.
+    Raises HTTPException 410 for a photo whose file is missing, 403 for an address that is not allowed, and 400 as
+    `folder_name` does.
     """
     folder, taken = folder_name(name), set[str]()
     rows: list[tuple[str, str, str, str]] = [COLUMNS]
@@ -232,19 +232,19 @@ def training_zip(
             csv.writer(table).writerows(rows)
             archive.writestr(f"{folder}.csv", table.getvalue())
         spool.seek(0)
-        # Who sends the zip closes it.
+        # The caller closes the zip.
         stack.pop_all()
     return spool
 
 
 def iterate_chunks(file: IO[bytes]) -> Iterator[bytes]:
-    """What is in a file, which is closed at the end."""
+    """The contents of a file in chunks; closes it at the end."""
     with file:
         yield from iter(lambda: file.read(CHUNK), b"")
 
 
 def folder_name(name: str) -> str:
-    """A sub-folder's name made of what a person calls a landmark. Raises HTTPException 400 where nothing is left.
+    """A folder's name from a user's name of a landmark. Raises HTTPException 400 if no valid characters are left.
 
     >>> folder_name("old/town.")
     'old_town'
@@ -252,12 +252,12 @@ def folder_name(name: str) -> str:
     plain = "".join("_" if c in UNSAFE or not c.isprintable() else c for c in name)
     short = printable(" ".join(plain.split()))[:MAX_FOLDER_NAME].strip(". ")
     if not short:
-        raise HTTPException(400, "name what the photos show: it becomes the folder's name")
+        raise HTTPException(400, "enter what the photos show: it becomes the name of the folder")
     return short
 
 
 def _write(archive: zipfile.ZipFile, folder: str, taken: set[str], name: str, data: bytes) -> str:
-    """Write a file under a name that is not taken, whatever the case of its letters; returns its path."""
+    """Write a file under a name that is free, ignoring case; returns its path."""
     free = next(candidate for candidate in numbered_names(name) if candidate.lower() not in taken)
     taken.add(free.lower())
     archive.writestr(f"{folder}/{free}", data)

@@ -1,4 +1,4 @@
-"""The REST API and the pages: one function a route, from what is asked to what is answered."""
+"""The routes of the REST API and of the pages. They parse requests, call `SearchService` and serialise its results."""
 
 from __future__ import annotations
 
@@ -21,28 +21,35 @@ from dolglab.server.service import SearchQuery, SearchService
 from dolglab.templates import template
 
 REASONS = {
-    400: "A photo, a box, a filter or another field that does not fit; the line says what.",
+    400: "An invalid photo, box, filter or other field; the message says which.",
     401: "The token is missing or wrong.",
-    403: "Not from there, or not on this server.",
-    404: "No such photo.",
-    408: "The rest of the request did not come.",
-    409: "Not found yet: ask again in a moment.",
-    410: "The photo's file is gone, or another than was described.",
-    413: "Too many bytes or pixels, or too long to decode.",
-    422: "A field is missing or of another kind.",
-    429: "Too many requests of one client: `Retry-After` says when to come again.",
-    503: "Too many at once, or another process changes the library: `Retry-After` says when to come again.",
-    507: "The disk does not take it.",
+    403: "Forbidden for this origin, or disabled on this server.",
+    404: "No such photo, folder or map.",
+    408: "The request was not received completely.",
+    409: "The result is not ready. Try again in a moment.",
+    410: "The photo's file is missing, or has changed since it was embedded.",
+    413: "Too many bytes or pixels, or decoding takes too long.",
+    422: "A field is missing or has the wrong type.",
+    429: "Too many requests from this client; `Retry-After` gives the time to wait.",
+    503: "Too many simultaneous requests, or the library is locked; `Retry-After` gives the time to wait.",
+    507: "The photo cannot be written to disk.",
 }
-# Of any route that the middleware stands before.
+# Statuses with which the middleware may answer on any route.
 GUARDED = (401, 403, 429, 503)
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route says in the OpenAPI description of the errors it may answer with."""
-    # A `model` would be described as the route's own kind of answer, such as a JPEG.
+    """The error responses of a route for the OpenAPI description."""
+    # With `model`, FastAPI would declare errors with the route's own media type, such as image/jpeg.
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     return {status: {"description": REASONS[status], "content": content} for status in sorted(statuses)}
+
+
+def attachment(file: str) -> dict[str, str]:
+    """The header of a download under a file name."""
+    # Plain header parameters are ASCII; RFC 5987 encodes the full name.
+    plain = file.encode("ascii", "replace").decode().replace("?", "_")
+    return {"Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file, safe='')}"}
 
 
 def _service(request: Request) -> SearchService:
@@ -59,29 +66,30 @@ def _read_query(service: SearchService, photo: UploadFile | None, like: int | No
 
 
 async def _refuse_unknown_fields(request: Request) -> None:
-    """Raise HTTPException 422 for a field of a form that the route does not have: it would do nothing, unseen."""
+    """Raise HTTPException 422 for a form field that the route does not have; FastAPI would ignore it silently."""
     known = [field.alias for field in request.scope["route"].dependant.body_params]
     for name in await request.form():
         if name not in known:
-            raise HTTPException(422, f"there is no field {name}: the fields are {', '.join(known)}")
+            raise HTTPException(422, f"unknown field {name}: the fields are {', '.join(known)}")
 
 
-# For the description alone: the middleware asks for the token, before a body is read.
-TOKEN = [Depends(HTTPBearer(auto_error=False, description="Where the server has a token."))]
-# Of routes that take a form.
+# For the OpenAPI description only: the middleware checks the token before a body is read.
+TOKEN = [Depends(HTTPBearer(auto_error=False, description="Required if the server has a token."))]
+# For routes that take a form.
 FORM = [Depends(_refuse_unknown_fields)]
 
-WHERE = f"{schemas.WHERE}: COLUMN=VALUE."
-BOX = "Only this part: x1,y1,x2,y2 in pixels of the upright photo; of the library's own, of its `width` and `height`."
+WHERE = f"COLUMN=VALUE. {schemas.WHERE}."
+BOX = "Only this part: x1,y1,x2,y2 in pixels of the upright photo; for `like`, relative to its `width` and `height`."
 Service = Annotated[SearchService, Depends(_service)]
 Upload = Annotated[UploadFile, File(description=f"An image file: {schemas.FORMATS}.")]
-LikeField = Annotated[schemas.Number | None, Form(description="Instead of a photo, the number of the library's own.")]
+PhotoField = Annotated[UploadFile | None, File(description=f"The query, an image file: {schemas.FORMATS}.")]
+LikeField = Annotated[schemas.Number | None, Form(description="Instead of `photo`: the id of a photo of the library.")]
 BoxField = Annotated[str, Form(description=BOX)]
 FolderField = Annotated[str, Form(description="Only photos below this folder, see /api/folders.")]
 WhereField = Annotated[list[str], Form(description=WHERE)]
-Id = Annotated[int, PathParam(ge=1, le=schemas.MAX_ID, description="A photo's number in the library.")]
-Containing = Annotated[str, Query(max_length=200, description="Those that contain this text.")]
-Limit = Annotated[int, Query(ge=1, le=schemas.MAX_LISTED, description="No more than so many.")]
+Id = Annotated[int, PathParam(ge=1, le=schemas.MAX_ID, description="The id of a photo in the library.")]
+Containing = Annotated[str, Query(max_length=200, description="Only entries that contain this text.")]
+Limit = Annotated[int, Query(ge=1, le=schemas.MAX_LISTED, description="Maximum number of entries.")]
 Numbers = Annotated[list[schemas.Number], Form(max_length=schemas.MAX_MARKS)]
 
 search_router = APIRouter(prefix="/api", tags=["search"], dependencies=TOKEN)
@@ -91,7 +99,7 @@ page_router = APIRouter(include_in_schema=False)
 ROUTERS = (search_router, photo_router, server_router, page_router)
 
 PICTURE_HEADERS = {"Cache-Control": "private, max-age=300"}
-# Values of a column that are listed.
+# Columns with more values than this are described without them.
 MAX_VALUES = 50
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 PAGE = Path(__file__).parent / "page"
@@ -101,13 +109,13 @@ PAGE_FILES = {
 
 
 class Jpeg(Response):
-    """A picture."""
+    """A JPEG response."""
 
     media_type = "image/jpeg"
 
 
 class Zip(StreamingResponse):
-    """An archive."""
+    """A zip archive, streamed."""
 
     media_type = "application/zip"
 
@@ -121,16 +129,16 @@ class Prometheus(Response):
 @search_router.post("/search", dependencies=FORM, responses=errors(400, 404, 410, 408, 413, 422, *GUARDED))
 def search(
     service: Service,
-    photo: Upload | None = None,
+    photo: PhotoField = None,
     like: LikeField = None,
     box: BoxField = "",
     top: Annotated[schemas.Top, Form()] = 20,
     where: WhereField = [],  # noqa: B006 - FastAPI copies it
     folder: FolderField = "",
-    verify: Annotated[bool, Form(description="Order the first answers by matching local features.")] = False,
+    verify: Annotated[bool, Form(description="Re-rank the top answers by matching local features.")] = False,
     exact: Annotated[schemas.Exact, Form()] = False,
 ) -> schemas.Found:
-    """Search the library for what a photo shows: one that is sent, or one of its own, which is no answer to itself."""
+    """Search the library for photos similar to an uploaded one, or to one of the library, which is left out."""
     start = time.monotonic()
     query = _read_query(service, photo, like, box)
     descriptor, answers = service.search(query, top, parse_filters(where, "where"), folder, verify, exact)
@@ -144,7 +152,7 @@ def search(
 
 @search_router.post("/rerank", responses=errors(400, 404, 408, 413, 422, *GUARDED))
 def rerank(service: Service, request: schemas.Rerank) -> schemas.Found:
-    """Search again with the query moved towards what was marked right and away from what was marked wrong.
+    """Re-rank with the query moved towards the answers marked right and away from those marked wrong.
 
     Photos marked right come first, those marked wrong last.
     """
@@ -168,31 +176,31 @@ def rerank(service: Service, request: schemas.Rerank) -> schemas.Found:
 def explain(
     service: Service,
     id: Annotated[schemas.Number, Form()],
-    photo: Upload | None = None,
+    photo: PhotoField = None,
     like: LikeField = None,
     box: BoxField = "",
-    stacked: Annotated[bool, Form(description="Draw the matches from the one above to the one below.")] = False,
+    stacked: Annotated[bool, Form(description="Draw the query above the answer instead of beside it.")] = False,
 ) -> schemas.Explained:
-    """Say why a photo of the library is found for a query: matching local features, attention, terms of the cosine."""
+    """Explain why a photo was found for a query: matching local features, attention and the terms of the cosine."""
     return schemas.serialize_explanation(service.explain(_read_query(service, photo, like, box), id, stacked))
 
 
 @photo_router.get("/photos", responses=errors(400, 404, 422, *GUARDED))
 def photos(
     service: Service,
-    offset: Annotated[int, Query(ge=0, le=schemas.MAX_ID, description="Photos that are passed over.")] = 0,
+    offset: Annotated[int, Query(ge=0, le=schemas.MAX_ID, description="Photos to skip.")] = 0,
     limit: Limit = 60,
     where: Annotated[list[str], Query(description=WHERE)] = [],  # noqa: B006
     folder: Annotated[str, Query(description="Only photos below this folder, see /api/folders.")] = "",
 ) -> schemas.PhotoPage:
-    """List photos of the library that can be found, by their paths, some at a time."""
+    """List the searchable photos of the library, page by page, sorted by path."""
     total, found = service.browse(offset, limit, parse_filters(where, "where"), folder)
     return schemas.PhotoPage(total=total, photos=[schemas.serialize_photo(photo) for photo in found])
 
 
 @photo_router.get("/folders", responses=errors(422, *GUARDED))
 def folders(service: Service, containing: Containing = "", limit: Limit = 60) -> schemas.Folders:
-    """List folders of the library's photos, by their paths, under names that do not say where they lie."""
+    """List the folders of the library's photos, sorted by path. A name is the shortest unambiguous end of a path."""
     found = [schemas.Folder(name=name, photos=count) for name, count in service.folders.find(containing, limit + 1)]
     return schemas.Folders(folders=found[:limit], more=len(found) > limit)
 
@@ -204,7 +212,7 @@ def values(
     containing: Containing = "",
     limit: Limit = 60,
 ) -> schemas.Values:
-    """List the different values of a column, in their order."""
+    """List the distinct values of a column, sorted."""
     searched = service.finder.library
     searched.check_filters({column: ""})
     found = searched.catalogue.values(column, limit + 1, containing)
@@ -213,33 +221,33 @@ def values(
 
 @photo_router.get("/photos/{id}", responses=errors(404, 422, *GUARDED))
 def photo(service: Service, id: Id) -> schemas.Photo:
-    """What the library knows about a photo."""
+    """Return the metadata of a photo."""
     return schemas.serialize_photo(service.photo(id))
 
 
 @photo_router.get("/photos/{id}/thumbnail", response_class=Jpeg, responses=errors(404, 410, 422, *GUARDED))
 def thumbnail(service: Service, id: Id) -> Jpeg:
-    """A small picture of a photo, at most 360 pixels a side."""
+    """Return a thumbnail of a photo, at most 360 pixels on its longer side."""
     return Jpeg(service.thumbnail(id), headers=PICTURE_HEADERS)
 
 
 @photo_router.get("/photos/{id}/image", response_class=Jpeg, responses=errors(404, 410, 422, *GUARDED))
 def image(service: Service, id: Id) -> Jpeg:
-    """A photo for a screen, at most 1600 pixels a side, without what its file says about place and camera."""
+    """Return a photo at screen size, at most 1600 pixels on its longer side, without EXIF data."""
     return Jpeg(service.image(id), headers=PICTURE_HEADERS)
 
 
 @photo_router.get(
     "/map",
     response_model=PhotoMap,
-    responses={304: {"description": "The map is the one with this `ETag`."}, **errors(400, 404, 422, *GUARDED)},
+    responses={304: {"description": "The map has not changed."}, **errors(400, 404, 422, *GUARDED)},
 )
 def photo_map(
     service: Service,
-    column: Annotated[str, Query(description="The column whose values are given; without one, folders are.")] = "",
-    if_none_match: Annotated[str, Header(description="The `ETag` of an earlier answer.")] = "",
+    column: Annotated[str, Query(description="Return this column's values; by default, folders.")] = "",
+    if_none_match: Annotated[str, Header(description="The `ETag` of an earlier response.")] = "",
 ) -> Response:
-    """Where the photos are on the map that `dolglab library map` made, and what they have in a column."""
+    """Return the map made by `dolglab library map`: a point per photo, with the photo's folder or value of a column."""
     found = service.map(column)
     headers = {"ETag": found.etag, "Cache-Control": "private, no-cache"}
     if found.etag in if_none_match:
@@ -253,16 +261,16 @@ def add(
     photo: Upload,
     metadata: Annotated[str, Form(description='Columns: a JSON object of strings, such as {"year": "1901"}.')] = "",
 ) -> schemas.Photo:
-    """Add a photo: its file is kept in the library's folder `added-photos`, under its name or one like it."""
+    """Add a photo. Its file is stored in the library's folder `added-photos`, renamed if the name is taken."""
     data = schemas.read_upload(photo, service.settings.max_upload)
     return schemas.serialize_photo(service.add(data, photo.filename or "", schemas.parse_metadata(metadata)))
 
 
 @photo_router.delete("/photos/{id}", responses=errors(404, 422, *GUARDED))
 def remove(service: Service, id: Id) -> schemas.Removed:
-    """Take a photo out of the library. Its file is deleted only where it was added here.
+    """Remove a photo from the library. Its file is deleted only if it was added through this API.
 
-    Of a folder that was embedded, the next `dolglab embed` of that folder takes the photo in again.
+    Otherwise the next `dolglab embed` of its folder adds it again.
     """
     return schemas.Removed(id=id, deleted=service.remove(id))
 
@@ -272,13 +280,13 @@ def remove(service: Service, id: Id) -> schemas.Removed:
 )
 def export(
     service: Service,
-    name: Annotated[str, Form(min_length=1, max_length=200, description="What the photos show.")],
+    name: Annotated[str, Form(min_length=1, max_length=200, description="What the photos show; names the folder.")],
     right: Numbers = [],  # noqa: B006 - FastAPI copies it
     wrong: Numbers = [],  # noqa: B006
-    photo: Upload | None = None,
+    photo: PhotoField = None,
     like: LikeField = None,
 ) -> Zip:
-    """Download marks as a zip that `data=folder` trains on: a folder with the photos marked right, and the query's."""
+    """Download marks as a zip for training with `data=folder`: a folder with the query and the photos marked right."""
     query = None
     if photo is not None:
         data = schemas.read_upload(photo, service.settings.max_upload)
@@ -287,23 +295,19 @@ def export(
         known = service.photo(like)
         query = safe_name(known.name, ".jpg"), read_photo(known)
     archive = service.export(name, query, right, wrong)
-    file = f"{folder_name(name)}.zip"
-    # A header takes ASCII alone; who knows RFC 5987 reads the name itself.
-    plain = file.encode("ascii", "replace").decode().replace("?", "_")
-    disposition = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file, safe='')}"
-    return Zip(iterate_chunks(archive), headers={"Content-Disposition": disposition})
+    return Zip(iterate_chunks(archive), headers=attachment(f"{folder_name(name)}.zip"))
 
 
-# The one route whose errors are given as a model, so that the description has it: see `errors`.
+# The errors of one route must use `model`, so that the description contains its schema: see `errors`.
 @server_router.get("/health", responses={status: {"model": schemas.Error} for status in (403, 503)})
 async def health() -> schemas.Health:
-    """Say that the server answers. Asks for no token."""
+    """Report that the server is running. No token is required."""
     return schemas.Health(status="ok")
 
 
 @server_router.get("/library", dependencies=TOKEN, responses=errors(*GUARDED))
 def library(service: Service) -> schemas.About:
-    """Say what the library holds, which columns it can be filtered by, and what this server allows."""
+    """Return the size of the library, the columns to filter by, and what this server allows."""
     searched, settings = service.finder.library, service.settings
     values = {name: searched.catalogue.values(name, MAX_VALUES + 1) for name in searched.catalogue.columns()}
     return schemas.About(
@@ -320,7 +324,7 @@ def library(service: Service) -> schemas.About:
 
 @server_router.get("/metrics", dependencies=TOKEN, response_class=Prometheus, responses=errors(*GUARDED))
 def metrics(request: Request) -> Prometheus:
-    """Counters in Prometheus's text format."""
+    """Return metrics in Prometheus's text format."""
     return Prometheus(request.app.state.metrics.text())
 
 
@@ -334,14 +338,14 @@ async def index() -> Response:
 async def page_file(name: str) -> Response:
     """A script or style of the pages."""
     if name not in PAGE_FILES:
-        raise HTTPException(404, "there is no such page")
+        raise HTTPException(404, "no such page")
     data, media_type = PAGE_FILES[name]
     return Response(data, media_type=media_type, headers={"Cache-Control": "no-cache"})
 
 
 @page_router.get("/api")
 async def documentation(request: Request) -> Response:
-    """The API's description as a page."""
+    """The description of the API as a page."""
     openapi = request.app.openapi()
     page = template(PAGE / "api.html.j2").render(
         title=openapi["info"]["title"],

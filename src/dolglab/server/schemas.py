@@ -1,4 +1,4 @@
-"""What clients send and are answered: the JSON of the REST API, and uploads and fields of forms, checked and parsed."""
+"""The schemas of the REST API, and parsing and validation of uploads and form fields."""
 
 from __future__ import annotations
 
@@ -28,48 +28,48 @@ from dolglab.library import contents
 from dolglab.library.explain import Explanation
 from dolglab.library.naming import printable
 
-# The formats of photos that are read, for a person.
+# The supported image formats, as shown to users.
 FORMATS = "JPEG, PNG, WebP, AVIF, JPEG 2000, TIFF, GIF or BMP"
-# Of a photo's metadata: columns, and characters of a column's name and of its value.
+# Limits of a photo's metadata: number of columns, characters of a column's name and of a value.
 MAX_COLUMNS, MAX_KEY, MAX_VALUE = 50, 100, 1000
-# The largest number of a photo is SQLite's.
+# The largest id of a photo is SQLite's largest integer.
 MAX_ID = 2**63 - 1
 MAX_ANSWERS, MAX_MARKS, MAX_LISTED = 100, 200, 200
 
-WHERE = "Only photos with these values, numbers LOW..HIGH, or taken=2019-05..2019-08 (or one year, month or day)"
+WHERE = "Only photos with these values; numbers and dates may be ranges LOW..HIGH, such as 2019-05..2019-08"
 
-Number = Annotated[int, Field(ge=1, le=MAX_ID, description="A photo's number in the library.")]
-Top = Annotated[int, Field(ge=1, le=MAX_ANSWERS, description="Answers wanted.")]
-Exact = Annotated[bool, Field(description="Compare all photos, also of a large library.")]
+Number = Annotated[int, Field(ge=1, le=MAX_ID, description="The id of a photo in the library.")]
+Top = Annotated[int, Field(ge=1, le=MAX_ANSWERS, description="Maximum number of answers.")]
+Exact = Annotated[bool, Field(description="Compare with every photo instead of using the index of a large library.")]
 Mark = Literal["right", "wrong"]
 
 
 class Error(BaseModel):
-    """What went wrong."""
+    """An error."""
 
-    error: str = Field(description="One line for a person.")
+    error: str = Field(description="A one-line message.")
 
 
 class Health(BaseModel):
-    """Whether the server answers."""
+    """The state of the server."""
 
     status: Literal["ok"]
 
 
 class Column(BaseModel):
-    """A column of the catalogue that searches can be filtered by."""
+    """A column of the catalogue, for filters."""
 
     name: str
-    values: list[str] | None = Field(description="Its values, where they are few; null where they are many.")
+    values: list[str] | None = Field(description="Its distinct values; null if there are more than 50.")
 
 
 class About(BaseModel):
-    """The library, and what this server allows."""
+    """The library and the limits of this server."""
 
-    photos: int = Field(description="Photos that can be found.")
-    model: str = Field(description="The network that describes photos.")
+    photos: int = Field(description="Number of searchable photos.")
+    model: str = Field(description="The network that computes the descriptors.")
     columns: list[Column]
-    read_only: bool = Field(description="Photos are neither added nor removed.")
+    read_only: bool = Field(description="Photos cannot be added or removed.")
     max_upload_bytes: int
     max_pixels: int
 
@@ -78,57 +78,57 @@ class Photo(BaseModel):
     """A photo of the library."""
 
     id: Number
-    name: str = Field(description="Its file's name and folder; the rest of the path stays here.")
-    width: int | None = Field(description="Pixels, as it was described.")
+    name: str = Field(description="The file name and its folder; the rest of the path is not disclosed.")
+    width: int | None = Field(description="Width in pixels when the photo was embedded.")
     height: int | None
     metadata: dict[str, str]
 
 
 class PhotoPage(BaseModel):
-    """A part of the photos of the library, by their names."""
+    """A page of the photos of the library, sorted by path."""
 
-    total: int = Field(description="Photos that pass, on all pages.")
+    total: int = Field(description="Number of matching photos on all pages.")
     photos: list[Photo]
 
 
 class Folder(BaseModel):
     """A folder with photos."""
 
-    name: str = Field(description="As much of the end of its path as tells it from others.")
-    photos: int = Field(description="Photos below it that can be found.")
+    name: str = Field(description="The shortest unambiguous end of its path.")
+    photos: int = Field(description="Number of searchable photos below it.")
 
 
 class Folders(BaseModel):
-    """Folders, by their paths."""
+    """Folders, sorted by path."""
 
     folders: list[Folder]
-    more: bool = Field(description="There are more than these.")
+    more: bool = Field(description="There are more folders than these.")
 
 
 class Values(BaseModel):
-    """Values of a column, in their order."""
+    """Distinct values of a column, sorted."""
 
     values: list[str]
-    more: bool = Field(description="There are more than these.")
+    more: bool = Field(description="There are more values than these.")
 
 
 class Answer(Photo):
     """A photo that was found."""
 
     rank: int
-    cosine: float = Field(description="Of its descriptor and the query's; re-ranked: the moved query's.")
-    inliers: int | None = Field(description="Local features that one transformation brings over; null: not verified.")
-    there: bool = Field(description="Whether its file is still there.")
-    mark: Mark | None = Field(default=None, description="What it was marked.")
+    cosine: float = Field(description="Cosine similarity to the query; after re-ranking, to the adjusted query.")
+    inliers: int | None = Field(description="Local features that fit one transformation; null if not verified.")
+    there: bool = Field(description="Whether its file still exists.")
+    mark: Mark | None = Field(default=None, description="Its mark.")
 
 
 class Found(BaseModel):
-    """What a search gives."""
+    """The result of a search."""
 
     answers: list[Answer]
-    exact: bool = Field(description="All photos were compared, not those alone that an index proposed.")
+    exact: bool = Field(description="All photos were compared, not only candidates from an index.")
     descriptor: str = Field(description="The query's descriptor, float32 in base64, for /api/rerank.")
-    seconds: float = Field(description="What it took.")
+    seconds: float = Field(description="Duration of the search.")
 
 
 class Rerank(BaseModel):
@@ -136,45 +136,45 @@ class Rerank(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    descriptor: str = Field(max_length=200_000, description="As /api/search gave it.")
-    right: list[Number] = Field(default=[], max_length=MAX_MARKS, description="Photos that show the same.")
-    wrong: list[Number] = Field(default=[], max_length=MAX_MARKS, description="Photos that do not.")
+    descriptor: str = Field(max_length=200_000, description="The descriptor returned by /api/search.")
+    right: list[Number] = Field(default=[], max_length=MAX_MARKS, description="Ids of photos that show the same.")
+    wrong: list[Number] = Field(default=[], max_length=MAX_MARKS, description="Ids of photos that do not.")
     top: Top = 20
     exact: Exact = False
     where: dict[str, str] = Field(default={}, description=f"{WHERE}, by column.")
     folder: str = Field(default="", description="Only photos below this folder, see /api/folders.")
-    like: Number | None = Field(default=None, description="The photo that was searched for, which is no answer.")
+    like: Number | None = Field(default=None, description="The id of the query photo, to leave out.")
 
 
 class Terms(BaseModel):
-    """What the cosine is the sum of."""
+    """The terms whose sum is the cosine."""
 
-    global_: float = Field(serialization_alias="global", description="The global parts with one another.")
-    local: float = Field(description="The local parts with one another.")
-    cross: float = Field(description="One's global part with the other's local part.")
-    bias: float = Field(description="All with the last layer's bias.")
+    global_: float = Field(serialization_alias="global", description="Global part with global part.")
+    local: float = Field(description="Local part with local part.")
+    cross: float = Field(description="Global part with local part, both ways.")
+    bias: float = Field(description="Products with the bias of the last layer.")
 
 
 class Explained(BaseModel):
     """Why a photo was found. Pictures are JPEGs in base64."""
 
-    matches: int = Field(description="Local features that match.")
-    inliers: int = Field(description="Those of them that one transformation explains.")
-    terms: Terms | None = Field(description="null where the network's descriptor is no such sum.")
-    features: str = Field(description="What the local features are called.")
+    matches: int = Field(description="Number of matching local features.")
+    inliers: int = Field(description="Number of matches that fit one transformation.")
+    terms: Terms | None = Field(description="null if the network's descriptor has no global and local parts.")
+    features: str = Field(description="Name of the local features.")
     picture: str = Field(description="The inliers, drawn from the query to the answer.")
-    attention: tuple[str, str] = Field(description="Where the network looks, in the query and in the answer.")
+    attention: tuple[str, str] = Field(description="The attention maps of the query and of the answer.")
 
 
 class Removed(BaseModel):
     """A photo that is no longer in the library."""
 
     id: Number
-    deleted: bool = Field(description="Whether its file went too: only what was added here does.")
+    deleted: bool = Field(description="Whether its file was deleted too, as only files added through this API are.")
 
 
 def short_name(path: str) -> str:
-    """A photo's file name and its folder's; clients are not told the rest of the path.
+    """A photo's file name and folder; the rest of the path is not disclosed to clients.
 
     >>> short_name("/srv/photos/paris/a.jpg")
     'paris/a.jpg'
@@ -183,7 +183,7 @@ def short_name(path: str) -> str:
 
 
 def serialize_photo(photo: contents.Photo) -> Photo:
-    """A photo of the library."""
+    """A photo as clients get it."""
     height, width = photo.shape or (None, None)
     assert photo.id is not None
     name, metadata = short_name(photo.name), dict(photo.metadata)
@@ -193,7 +193,7 @@ def serialize_photo(photo: contents.Photo) -> Photo:
 def serialize_answers(
     answers: Sequence[contents.Answer], right: Collection[int] = (), wrong: Collection[int] = ()
 ) -> list[Answer]:
-    """Answers, best first, with what the photos of the numbers `right` and `wrong` were marked."""
+    """Answers, best first, with the marks of the ids in `right` and `wrong`."""
     marks: dict[int | None, Mark] = {**dict.fromkeys(wrong, "wrong"), **dict.fromkeys(right, "right")}
     return [
         Answer(
@@ -209,7 +209,7 @@ def serialize_answers(
 
 
 def serialize_explanation(found: Explanation) -> Explained:
-    """Why an answer was found."""
+    """An explanation as clients get it."""
     query, answer = map(to_base64, found.attention)
     return Explained(
         matches=found.matches,
@@ -222,28 +222,28 @@ def serialize_explanation(found: Explanation) -> Explained:
 
 
 def to_base64(data: bytes) -> str:
-    """Bytes as text: JPEGs, and of descriptors little-endian float32, which `parse_descriptor` reads."""
+    """Encode bytes as base64 text."""
     return base64.b64encode(data).decode()
 
 
 def read_upload(photo: UploadFile, max_bytes: int) -> bytes:
     """The bytes of an uploaded photo. Raises HTTPException 413 for more than `max_bytes`."""
     if photo.size is not None and photo.size > max_bytes:
-        raise HTTPException(413, f"the photo has more than {max_bytes / 1e6:g} MB: send a smaller one")
+        raise HTTPException(413, f"the photo is larger than {max_bytes / 1e6:g} MB: send a smaller one")
     return photo.file.read()
 
 
 def check_header(data: bytes, max_pixels: int, read: Callable[[bytes], Header] = read_header) -> Header:
-    """What an encoded photo says of itself, by `read`, before a pixel is decoded.
+    """Read an encoded photo's header with `read` and check it, before any pixel is decoded.
 
-    Raises UserError for what is no photo, and HTTPException 413 for more than `max_pixels`, or than any is opened with.
+    Raises UserError for anything but a photo, and HTTPException 413 for more than `max_pixels` or the reader's limit.
     """
     if not data:
         raise UserError("the photo is empty: zero bytes")
     try:
         header = read(data)
     except NoImageError:
-        raise UserError(f"this is no photo that can be read: send a {FORMATS} file") from None
+        raise UserError(f"not an image in a supported format: send a {FORMATS} file") from None
     except TooLargeError:
         raise HTTPException(413, f"the photo has more than {max_pixels / 1e6:g} megapixels: make it smaller") from None
     except MissingReaderError as error:
@@ -252,7 +252,7 @@ def check_header(data: bytes, max_pixels: int, read: Callable[[bytes], Header] =
     except UnsupportedImageError as error:
         raise UserError(f"the photo cannot be read: {reason(error)}") from None
     except BrokenImageError:
-        # Parsers' own words would say nothing to a person.
+        # The messages of parsers mean nothing to users.
         raise UserError("the photo cannot be read: it is damaged") from None
     pixels = header.width * header.height
     if pixels > max_pixels:
@@ -269,15 +269,15 @@ def parse_metadata(text: str) -> dict[str, str]:
     except (ValueError, RecursionError):
         columns = None
     if not isinstance(columns, dict) or not all(isinstance(value, str) for value in columns.values()):
-        raise UserError('metadata is a JSON object of strings, such as {"year": "1901"}')
+        raise UserError('metadata must be a JSON object of strings, such as {"year": "1901"}')
     if len(columns) > MAX_COLUMNS:
         raise UserError(f"metadata has {len(columns)} columns, more than {MAX_COLUMNS}")
     for key, value in columns.items():
         # A quote or a backslash would end the name in SQLite's JSON paths.
         if not 0 < len(key) <= MAX_KEY or not key.isprintable() or set(key) & set('"\\'):
-            raise UserError(f"a column's name is up to {MAX_KEY} characters without quotes or backslashes, not {key}")
+            raise UserError(f"a column's name has 1 to {MAX_KEY} characters without quotes or backslashes, not {key}")
         if len(value) > MAX_VALUE or "\0" in value or not is_utf8(value):
-            raise UserError(f"a column's value is up to {MAX_VALUE} characters of text: {key}")
+            raise UserError(f"the value of column {key} must be text of at most {MAX_VALUE} characters")
     return columns
 
 
@@ -290,5 +290,5 @@ def parse_descriptor(text: str, dim: int) -> NDArray[np.float32]:
     with np.errstate(all="ignore"):
         norm = np.linalg.norm(found.astype(np.float64))
     if found.shape != (dim,) or not np.isfinite(norm) or norm == 0:
-        raise UserError(f"the descriptor is not one that /api/search gave: {dim} float32 in base64")
+        raise UserError(f"the descriptor must be that of an /api/search response: {dim} float32 values in base64")
     return (found / norm).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What every request passes before a route sees it: who may ask, from where, how often, how much; all is counted."""
+"""The middleware in front of all routes: origin, token, rate, size and concurrency checks, and metrics."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from dolglab.server.limits import CLIENT, FairLimiter, Limits, RateLimiter
 API, HEALTH = "/api/", "/api/health"
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-# What a request without a search costs of a client's rate: a page of answers asks for many pictures.
+# Cost of a GET request against a client's rate: a page of answers requests many thumbnails.
 SAFE_COST = 0.05
-# Wrong tokens of one client within a minute that are answered at once.
+# Wrong tokens per client and minute before responses are delayed.
 WRONG_TOKENS = 10
-# Bodies of the largest size that are held at the same time, and bytes of one that the application is given at a time.
+# Maximum bodies of full size held in memory, and bytes of a body that are passed to the application at a time.
 BODIES, PIECE = 16, 1 << 16
-# Bytes of a form besides its photo, and characters of an error's line.
+# Maximum bytes of a form besides its photo, and characters of an error message.
 FORM_FIELDS, MAX_MESSAGE = 1_000_000, 300
 HEADERS = {
     "Content-Security-Policy": (
@@ -48,7 +48,7 @@ HEADERS = {
 
 
 def error_response(error: StarletteHTTPException) -> JSONResponse:
-    """An exception as {"error": "one line"}: its detail in printable letters, cut where it is long."""
+    """An exception as {"error": "one line"}, with unprintable characters replaced and long messages truncated."""
     message = printable(" ".join(str(error.detail).split()))
     if len(message) > MAX_MESSAGE:
         message = f"{message[:MAX_MESSAGE]}…"
@@ -57,17 +57,17 @@ def error_response(error: StarletteHTTPException) -> JSONResponse:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a server allows.
+    """Settings of a server.
 
     Attributes:
-        token: asked of everyone; None asks nobody.
-        max_upload: bytes of an uploaded photo.
-        max_pixels: of an uploaded photo.
-        rate: requests a minute of one client that make the server work; the same number may come at once.
-        read_only: photos are neither added nor removed.
-        names: host names it is reached by, besides localhost, this machine's own and addresses.
-        root_path: the prefix that a proxy has it below, such as /photos, which it may pass on or take off; empty: none.
-        limits: what one request may take.
+        token: required of all clients; None for no token.
+        max_upload: maximum bytes of an uploaded photo.
+        max_pixels: maximum pixels of an uploaded photo.
+        rate: requests per minute and client, GET requests counting less; as many may come in one burst.
+        read_only: photos cannot be added or removed.
+        names: accepted host names besides localhost, this machine's name and IP addresses.
+        root_path: prefix under which a proxy serves it, such as /photos, even if the proxy strips it; "" for none.
+        limits: limits of requests.
     """
 
     token: str | None = None
@@ -81,7 +81,7 @@ class Settings:
 
 
 class Metrics:
-    """Requests by route and status, how long they took, how many are `running`, and photos that can be found."""
+    """Metrics: requests by route and status, their durations, the number `running`, and the photos of the library."""
 
     def __init__(self, photos: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()
@@ -97,31 +97,31 @@ class Metrics:
         found.set_function(photos)
 
     def request_started(self) -> None:
-        """Count a request that came."""
+        """Count a new request."""
         self.running += 1
 
     def request_finished(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one that was answered; methods that are none count as one, or clients could make any counter."""
+        """Count an answered request. Unknown methods share a label, or clients could create any number of counters."""
         self.running -= 1
         self._requests.labels(method if method in METHODS else "other", route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def text(self) -> bytes:
-        """All of it in Prometheus's text format."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
 
 class SecurityMiddleware:
-    """ASGI middleware that turns away what must not come in, and adds security headers to every answer.
+    """ASGI middleware that adds security headers to every response and refuses
 
-    - A Host that is a name of somebody else's: a page elsewhere that had its own name lead here (DNS rebinding).
-    - A change that a page from elsewhere asks for. There are no cookies; without a token nothing else would tell it.
-    - A request without the token, where there is one; too many of one client.
-    - A request that is too large, or does not come to its end.
-    - Too many at once. A request takes a place among those that are worked on when all of it is here, and leaves it
-      when its answer begins: who sends or reads slowly is in nobody's way.
+    - requests with an unknown Host, which protects against DNS rebinding;
+    - changes requested by pages of other sites (CSRF), since without a token nothing else would stop them;
+    - requests without the token, if there is one, and too many requests from one client;
+    - requests that are too large or incomplete;
+    - too many simultaneous requests. A request only counts from its last byte received until its response begins, so
+      slow clients do not block others.
 
-    Whether the server is there (`HEALTH`) is answered whatever else it does.
+    The health check (`HEALTH`) is exempt from all but the first two.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
@@ -137,7 +137,7 @@ class SecurityMiddleware:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a refusal, or have the application answer."""
+        """Refuse the request, or pass it on to the application."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -159,7 +159,7 @@ class SecurityMiddleware:
         with ExitStack() as taken:
             try:
                 self._check_origin(headers, scope["method"])
-                # As Starlette finds a route.
+                # The path that Starlette matches with routes.
                 path = scope["path"].removeprefix(scope.get("root_path", ""))
                 if path.startswith(API) and path != HEALTH:
                     await self._check_client(headers, scope["method"])
@@ -169,7 +169,7 @@ class SecurityMiddleware:
             except HTTPException as refusal:
                 await error_response(refusal)(scope, receive, send_with_headers)
             except ClientDisconnect:
-                # Nobody is there to be answered.
+                # There is no client left to answer.
                 pass
             finally:
                 route = getattr(scope.get("route"), "path", "none")
@@ -177,9 +177,9 @@ class SecurityMiddleware:
 
     def _check_origin(self, headers: Headers, method: str) -> None:
         if not self._is_own_name(headers.get("host", "")):
-            raise HTTPException(403, "this server has another name: start it with --name to be reached by this one")
+            raise HTTPException(403, "unknown host name: add it with --name")
         if method not in SAFE_METHODS and _is_cross_site(headers):
-            raise HTTPException(403, "a page from elsewhere asked for this: open the server's own page")
+            raise HTTPException(403, "request from another site's page: open this server's own page")
 
     async def _check_client(self, headers: Headers, method: str) -> None:
         if self._token is not None:
@@ -191,23 +191,24 @@ class SecurityMiddleware:
     async def _check_token(self, authorization: str, token: str) -> None:
         kind, _, given = authorization.partition(" ")
         if kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
-            # Not slowed down by another's wrong ones, which may come from the same address.
+            # Wrong tokens of others at the same address do not delay a correct one.
             return
         if authorization:
             await self._refuse("wrong tokens", self._wrong_tokens.acquire(CLIENT.get()))
-        raise HTTPException(401, "this server asks for its token", {"WWW-Authenticate": "Bearer"})
+        raise HTTPException(401, "this server requires a token", {"WWW-Authenticate": "Bearer"})
 
     async def _refuse(self, what: str, seconds: float) -> None:
-        """Raise HTTPException 429 where there are seconds to wait; not at once, or the next one would come at once."""
+        """Raise HTTPException 429 if there are seconds to wait, after a delay that slows down immediate retries."""
         if seconds:
             await asyncio.sleep(self._limits.refused)
             whole = math.ceil(seconds)
             raise HTTPException(429, f"too many {what}: try again in {whole} s", {"Retry-After": str(whole)})
 
     async def _receive_whole(self, headers: Headers, receive: Receive, taken: ExitStack) -> Receive:
-        """Receive a request's body, whose bytes count until `taken` is closed; returns what gives it, and then waits.
+        """Receive the complete body, whose bytes count as held until `taken` is closed.
 
-        Raises HTTPException 408, 413 and 503, and ClientDisconnect.
+        Returns the function from which the application receives it. Raises HTTPException 408, 413 and 503, and
+        ClientDisconnect.
         """
         body, more, end = bytearray(), True, time.monotonic() + self._limits.whole
 
@@ -220,7 +221,7 @@ class SecurityMiddleware:
             try:
                 message = await asyncio.wait_for(receive(), min(self._limits.silence, end - time.monotonic()))
             except TimeoutError:
-                raise HTTPException(408, "the rest of this request did not come: send it again") from None
+                raise HTTPException(408, "the request was not received completely: send it again") from None
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             piece, more = message.get("body", b""), message.get("more_body", False)
@@ -233,7 +234,7 @@ class SecurityMiddleware:
             offset = next(offsets, None)
             if offset is None:
                 return await receive()
-            # What is made of a piece is made in the thread that serves everyone.
+            # The application parses each piece in the event loop: let other requests run in between.
             await asyncio.sleep(0)
             piece = bytes(body[offset : offset + PIECE])
             return {"type": "http.request", "body": piece, "more_body": offset + PIECE < len(body)}
@@ -245,10 +246,10 @@ class SecurityMiddleware:
         if headers.get("content-type", "").startswith("multipart/form-data"):
             most += self._max_upload
         if size > most:
-            raise HTTPException(413, f"more than {most / 1e6:g} MB: send a smaller photo")
+            raise HTTPException(413, f"the request is larger than {most / 1e6:g} MB: send a smaller photo")
 
     def _is_own_name(self, host: str) -> bool:
-        """Whether a Host header is an address, which no rebinding makes, or a name of this server."""
+        """Whether a Host header is a name of this server or an IP address, which DNS rebinding cannot forge."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -261,11 +262,11 @@ class SecurityMiddleware:
 
 
 def _is_cross_site(headers: Headers) -> bool:
-    """Whether a browser says that another site's page asks; programs say nothing."""
+    """Whether a browser marks the request as coming from another site's page; programs send no such headers."""
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return True
     try:
         return "origin" in headers and urlsplit(headers["origin"]).netloc != headers.get("host")
     except ValueError:
-        # No browser sends what is no address.
+        # Browsers never send an invalid origin.
         return True

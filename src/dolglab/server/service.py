@@ -1,4 +1,4 @@
-"""What the routes ask of the library: each kind of work in a thread of its own, and only so many may wait for it."""
+"""The operations behind the routes. Each kind of work has its own thread and a bounded queue."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ from dolglab.server.security import Settings
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Requests of a kind that are worked on or wait.
+# Maximum requests of each kind, running or waiting.
 SEARCHES, VERIFICATIONS, PICTURES, EXPORTS, MAPS, CHANGES = 16, 8, 32, 8, 16, 16
-# Bytes that decoding may take: of itself, and for each pixel that is allowed, which some formats have in several forms.
+# Memory limit of decoding in bytes: a constant, plus bytes per allowed pixel, as some decoders keep several copies.
 DECODER, DECODED_PIXEL = 512_000_000, 24
-# Pixels of the longer side, and thumbnails that are kept in memory, of about 20 KB each.
+# Longer sides in pixels, and cached thumbnails of about 20 KB each.
 THUMBNAIL_SIDE, SCREEN_SIDE = 360, 1600
 CACHED_THUMBNAILS = 1000
-# Maps, by column, that are kept in memory, of 18 bytes a photo.
+# Cached maps, one per column, of 18 bytes per photo.
 CACHED_MAPS = 8
 
 
 def build_decoder(settings: Settings) -> IsolatedExecutor:
-    """Where what clients send is decoded."""
+    """The processes that decode uploads."""
     limits = settings.limits
     memory = DECODER + DECODED_PIXEL * settings.max_pixels
     return IsolatedExecutor(memory, limits.quick, limits.decoding, preload=("cv2",))
@@ -62,12 +62,12 @@ def build_decoder(settings: Settings) -> IsolatedExecutor:
 
 @dataclass(frozen=True)
 class SearchQuery:
-    """What is searched for: bytes that a client sent, or a photo of the library; a box of it, in pixels.
+    """A query: an uploaded photo or a photo of the library, and optionally a box.
 
     Attributes:
-        data: the bytes.
-        like: the photo, which is not among its answers; its box is one of the photo as it was described.
-        box: x1, y1, x2, y2; None for the whole.
+        data: the bytes of an uploaded photo.
+        like: a photo of the library, which is left out of its own answers.
+        box: x1, y1, x2, y2 in pixels, for `like` of the photo as it was embedded; None for the whole photo.
     """
 
     data: bytes | None = None
@@ -76,14 +76,14 @@ class SearchQuery:
 
     @property
     def numbers(self) -> list[int]:
-        """The number of the photo of the library, if it is one."""
+        """The id of `like`, if there is one."""
         return [] if self.like is None or self.like.id is None else [self.like.id]
 
 
 class SerialExecutor:
-    """Runs one call after another in a thread of its own, while others wait: `places` of them, half of one client's.
+    """Runs calls one after another in its own thread. At most `places` run or wait, of one client at most half of them.
 
-    The network always runs in one thread: every thread that it ran in would keep threads and memory of its own.
+    A network must always run in the same thread: PyTorch keeps worker threads and memory for every thread it runs in.
     """
 
     def __init__(self, what: str, places: int) -> None:
@@ -91,22 +91,21 @@ class SerialExecutor:
         self._thread = ThreadPoolExecutor(1, what)
 
     def __call__(self, work: Callable[[], T]) -> T:
-        """What `work` returns. Raises what that raises, and HTTPException 503 where too many wait."""
+        """Run `work` and return its result. Raises its exceptions, and HTTPException 503 if too many wait."""
         with self._limiter:
             return self._thread.submit(copy_context().run, work).result()
 
 
 class SearchService:
-    """A library that is served.
+    """The library that a server searches and changes.
 
-    A photo is embedded and compared while nobody else's is, so that memory does not grow with the number of clients;
-    what takes longer, such as comparing local features, has a thread of its own, for which plain searches do not wait.
-    What clients send is decoded in `decoder`'s processes. Changes go by a connection of their own: searches see a
-    change whole or not at all.
+    Searches run one at a time, so that memory does not grow with the number of clients. Slower work, such as matching
+    local features, runs in other threads and does not delay plain searches. Uploads are decoded in the processes of
+    `decoder`. Changes use their own connection to the catalogue: a search sees a change completely or not at all.
 
-    Methods raise UserError for what a client must mend, and HTTPException: 403 for changes that the settings do not
-    allow, 404 for a number that no photo has, 410 for a photo whose file is gone or another, 413 for too many pixels,
-    or what takes too long or too much memory to decode, 503 where too many wait, and 507 for a full disk.
+    Methods raise UserError for invalid input, and HTTPException: 403 if the settings forbid changes, 404 for an unknown
+    id, 410 for a photo whose file is missing or has changed, 413 for too many pixels or if decoding takes too long or
+    too much memory, 503 if too many requests wait, and 507 for a full disk.
     """
 
     def __init__(self, finder: SearchEngine, settings: Settings, decoder: IsolatedExecutor) -> None:
@@ -121,26 +120,26 @@ class SearchService:
         self._maps = SerialExecutor("maps", MAPS)
         self._changes = FairLimiter("changes", CHANGES)
         self.duplicates = DuplicateSearch(finder.library)
-        # Of one version of the library.
+        # Cached for one version of the library.
         self._places = lru_cache(1)(lambda version: finder.library.catalogue.places())
         self._write_lock = threading.Lock()
-        # Size and time of change are part of the key: another file under the same name is another thumbnail.
+        # Size and modification time are part of the key: a changed file gets a new thumbnail.
         self._thumbnail = lru_cache(CACHED_THUMBNAILS)(
             lambda *photo: photo_files.photo_jpeg(Photo(*photo), THUMBNAIL_SIDE)
         )
-        # Whatever its state is, a map is that of the library now.
+        # `state` only serves as the key, see `map_state`.
         self._map = lru_cache(CACHED_MAPS)(lambda state, column: encode_map(finder.library, column))
 
     def query(self, data: bytes | None, number: int | None, box: Box | None) -> SearchQuery:
-        """What is searched for: bytes, or a photo of the library by its number, one of them; a box of it."""
+        """A query: `data`, or the id of a photo of the library. Raises HTTPException 422 for both or neither."""
         if (data is None) == (number is None):
-            raise HTTPException(422, "photo: send one, or as `like` the number of one of the library, not both")
+            raise HTTPException(422, "photo: send either `photo`, or `like` with the id of a photo of the library")
         return SearchQuery(data, None if number is None else self.photo(number), box)
 
     def search(
         self, query: SearchQuery, count: int, filters: Columns, folder: str, verify: bool, exact: bool
     ) -> tuple[Descriptors, list[Answer]]:
-        """The query's descriptor, (dim,), and the best answers to it; a whole photo of the library has one."""
+        """The query's descriptor, (dim,), and its best answers. A whole photo of the library needs no forward pass."""
         path = self.folders.path(folder)
         known = query.like is not None and query.box is None
         pixels = self._pixels(query) if verify or not known else None
@@ -168,14 +167,14 @@ class SearchService:
         exact: bool,
         without: Sequence[int],
     ) -> list[Answer]:
-        """The best answers to a query's descriptor, (dim,), moved by marks, see `search_with_feedback`."""
+        """The best answers to a descriptor, (dim,), adjusted by marks, see `search_with_feedback`."""
         library, path = self.finder.library, self.folders.path(folder)
         return self._searches(
             lambda: search_with_feedback(library, query, right, wrong, count, filters, exact, path, without)
         )
 
     def explain(self, query: SearchQuery, number: int, stacked: bool) -> Explanation:
-        """Why a photo is found for a query, see `library.explain.explain`."""
+        """Explain why a photo is found for a query, see `library.explain.explain`."""
         photo = self.photo(number)
         photo_files.check_unchanged(photo)
         pixels = self._pixels(query)
@@ -191,18 +190,18 @@ class SearchService:
         return self._verifications(work)
 
     def browse(self, offset: int, limit: int, filters: Columns, folder: str) -> tuple[int, list[Photo]]:
-        """How many photos pass, and so many of them by their names, after `offset` of them."""
+        """The number of matching photos, and a page of at most `limit` of them, sorted by path."""
         library, path = self.finder.library, self.folders.path(folder)
         library.check_filters(filters)
         total = library.catalogue.count(filters, path) if filters or path else len(library)
         return total, library.catalogue.page(offset, limit, filters, path)
 
     def header(self, data: bytes) -> Header:
-        """What an encoded photo says of itself, see `check_header`."""
+        """The header of an encoded photo, see `check_header`."""
         return check_header(data, self.settings.max_pixels, partial(self._isolated, read_header))
 
     def photo(self, number: int) -> Photo:
-        """The photo of that number."""
+        """The photo with an id."""
         return photo_files.find_photo(self.finder.library, number)
 
     def thumbnail(self, number: int) -> bytes:
@@ -212,13 +211,13 @@ class SearchService:
         return self._pictures(lambda: self._thumbnail(photo.name, photo.size, photo.changed))
 
     def image(self, number: int) -> bytes:
-        """A JPEG of a photo for a screen."""
+        """A JPEG of a photo at screen size."""
         photo = self.photo(number)
         photo_files.check_unchanged(photo)
         return self._pictures(lambda: photo_files.photo_jpeg(photo, SCREEN_SIDE))
 
     def places(self) -> list[tuple[int, float, float]]:
-        """Where photos were taken, see `Catalogue.places`."""
+        """The locations of photos, see `Catalogue.places`."""
         return self._places(self.finder.library.catalogue.version())
 
     def map(self, column: str) -> EncodedMap:
@@ -232,7 +231,7 @@ class SearchService:
         try:
             check_size(header.height, header.width)
         except BrokenImageError as error:
-            raise UserError(f"the photo is not added: {error}") from None
+            raise UserError(f"the photo cannot be added: {error}") from None
         pixels = self._decode(data, None)
         descriptor = self._searches(lambda: self._embed(pixels))
         local = self._packed_features(pixels)
@@ -250,7 +249,7 @@ class SearchService:
             return photo_files.add_photo(library, data, described, descriptor, local)
 
     def remove(self, number: int) -> bool:
-        """Take a photo out; returns whether its file was deleted too."""
+        """Remove a photo; returns whether its file was deleted too."""
         self._check_writable()
         with self._writing() as library:
             return photo_files.remove_photo(library, number)
@@ -258,13 +257,13 @@ class SearchService:
     def export(
         self, name: str, query: tuple[str, bytes] | None, right: Sequence[int], wrong: Sequence[int]
     ) -> IO[bytes]:
-        """Marks as a zip to train on, see `training_zip`."""
+        """The marks as a zip for training, see `training_zip`."""
         photos = [[self.photo(number) for number in numbers] for numbers in (right, wrong)]
         return self._exports(lambda: photo_files.training_zip(name, query, *photos))
 
     @property
     def read_only(self) -> bool:
-        """Whether photos are neither added nor removed: asked for, or its user may not write there."""
+        """Whether photos cannot be added or removed, by the settings or for want of write permission."""
         return self.settings.read_only or not self._may_write()
 
     def _may_write(self) -> bool:
@@ -273,12 +272,12 @@ class SearchService:
 
     def _check_writable(self) -> None:
         if self.settings.read_only:
-            raise HTTPException(403, "this server only searches (--read-only)")
+            raise HTTPException(403, "this server is read-only (--read-only)")
         if not self._may_write():
-            raise HTTPException(403, "this server only searches: its user may not write to the library")
+            raise HTTPException(403, "this server is read-only: it has no permission to write to the library")
 
     def _pixels(self, query: SearchQuery) -> Pixels:
-        """A query's pixels, (H, W, 3), inside its box, shrunk."""
+        """The pixels, (H, W, 3), of a query's box, shrunk to the size that the network expects."""
         if query.like is None:
             data = query.data or b""
             self.header(data)
@@ -293,7 +292,7 @@ class SearchService:
         return self._pictures(work)
 
     def _stored(self, query: SearchQuery) -> Descriptors:
-        """The descriptor, (dim,), that the library has of the photo that is searched for."""
+        """The stored descriptor, (dim,), of a query that is a photo of the library."""
         for _, descriptor in stored_descriptors(self.finder.library, query.numbers).values():
             return descriptor
         raise HTTPException(404, "the library has no descriptor of this photo")
@@ -302,32 +301,32 @@ class SearchService:
         return self._isolated(query_pixels, data, "the photo", self.finder.max_side, box, self.finder.reading)
 
     def _isolated(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What the decoder says, its failures as HTTPException."""
+        """Run `work` in the decoder; its failures become HTTPExceptions."""
         try:
             return self._decoder(work, *args, **kwargs)
         except (TimeoutError, MemoryError) as error:
             what = "too long" if isinstance(error, TimeoutError) else "too much memory"
             raise HTTPException(
-                413, f"the photo takes {what} to decode: make it smaller, or save it as an ordinary JPEG"
+                413, f"the photo takes {what} to decode: reduce its size, or save it as a plain JPEG"
             ) from None
         except BrokenProcessPool:
-            raise HTTPException(400, "the photo cannot be read: its decoder broke off") from None
+            raise HTTPException(400, "the photo cannot be read: its decoder crashed") from None
         except Full:
             raise HTTPException(
-                503, "too many photos that take long to decode at once: try again in a moment", {"Retry-After": "5"}
+                503, "too many slow photos are being decoded: try again in a moment", {"Retry-After": "5"}
             ) from None
 
     def _embed(self, pixels: Pixels) -> Descriptors:
         """The descriptor, (1, dim), of a photo's pixels, (H, W, 3)."""
         descriptor = self.finder.loaded.describe([pixels])
         if not np.isfinite(descriptor).all():
-            raise UserError("the network gives this photo no finite descriptor")
+            raise UserError("the network returned a descriptor that is not finite for this photo")
         return descriptor
 
     def _packed_features(self, pixels: Pixels) -> bytes | None:
-        """Local features of a photo's pixels, (H, W, 3), where the library keeps some of photos."""
+        """Local features of a photo's pixels, (H, W, 3), if the library stores them."""
+        # Checked here already, so as not to queue behind verifications for nothing.
         if self.finder.library.catalogue.local() is None:
-            # Nobody waits for the verifications of others.
             return None
         return self._verifications(lambda: self.finder.packed_features(pixels))
 
@@ -340,10 +339,10 @@ class SearchService:
                 stack.enter_context(library.writing())
             except LibraryLinked:
                 raise HTTPException(
-                    403, "a part of the library is a link that leads elsewhere: nothing is changed"
+                    403, "part of the library is a symbolic link to another place: nothing was changed"
                 ) from None
             except LibraryBusy:
                 raise HTTPException(
-                    503, "another process writes to the library: try again when it has ended", {"Retry-After": "5"}
+                    503, "another process is writing to the library: try again later", {"Retry-After": "5"}
                 ) from None
             yield library

@@ -1,10 +1,10 @@
-// The server's API: the token, errors as one line, and pictures, which a token guards too.
+// Calls of the server's API: they send the token and turn errors into one line of text.
 
 const KEY = "token";
 let ask = async () => {};
 let asking;
 
-/** Has `handler(wrong)` called where the server wants a token; it ends when one was given. */
+/** Sets the function that asks for the token: `handler(wrong)`, a promise that resolves once one was entered. */
 export function onToken(handler) {
   ask = handler;
 }
@@ -14,9 +14,8 @@ export function keepToken(token) {
 }
 
 /**
- * Asks the server; the answer's Response. Throws an Error whose message is the server's one line, with the `status` and
- * the seconds to `wait` where the server asks for that.
- * Paths are relative to the page, which lies below a prefix behind some proxies.
+ * Fetches a path and returns the Response. Throws an Error with the server's error message, the `status`, and `wait`:
+ * the seconds of its Retry-After header, or 0. Paths are relative to the page, because a proxy may serve it under a prefix.
  */
 export async function call(path, options = {}) {
   for (;;) {
@@ -28,7 +27,7 @@ export async function call(path, options = {}) {
       const wait = Number(answer.headers.get("Retry-After") ?? 0);
       throw Object.assign(new Error(await reason(answer)), { status: answer.status, wait });
     }
-    // Of several calls at once one asks, and those for which another has asked meanwhile are made again.
+    // Only one of several simultaneous calls asks for the token; all of them are then repeated.
     if (sessionStorage.getItem(KEY) === token) await (asking ??= ask(token !== null).finally(() => (asking = undefined)));
   }
 }
@@ -45,7 +44,7 @@ export function form(fields) {
   return { method: "POST", body };
 }
 
-/** As `call`, again some times where the server asks to wait a moment. */
+/** As `call`, but retries when the server asks to wait. */
 export async function patiently(path, options, tries = 5) {
   for (;;) {
     try {
@@ -58,12 +57,12 @@ export async function patiently(path, options, tries = 5) {
   }
 }
 
-/** An address that an image can have, of a picture behind the token. */
+/** An object URL of a picture, which an `<img>` could not fetch itself because it sends no token. */
 export async function picture(path, options) {
   return URL.createObjectURL(await (await patiently(path, options)).blob());
 }
 
-/** The name that the server gives a file to be kept under. */
+/** The file name in the Content-Disposition header. */
 export function fileName(answer) {
   return decodeURIComponent(answer.headers.get("Content-Disposition").split("filename*=UTF-8''")[1]);
 }
@@ -73,7 +72,7 @@ async function reach(path, options) {
     return await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The server does not answer: it may have stopped, or refused what was sent.");
+    throw new Error("No response from the server: it may have stopped or refused the upload.");
   }
 }
 
@@ -81,6 +80,6 @@ async function reason(answer) {
   try {
     return (await answer.json()).error;
   } catch {
-    return `The server answered ${answer.status}.`;
+    return `The server responded with status ${answer.status}.`;
   }
 }

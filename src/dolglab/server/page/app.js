@@ -1,9 +1,10 @@
-// The page's frame: the token, the line about the library, and the views.
+// The frame of the page: the token dialog, the line about the library, and the views.
 
 import { keepToken, onToken } from "./api.js";
 import { $ } from "./dom.js";
 import { about, onChange } from "./library.js";
 import { start } from "./views.js";
+import { count } from "./words.js";
 
 onToken((wrong) => {
   $("wrong").hidden = !wrong;
@@ -17,7 +18,7 @@ onToken((wrong) => {
     };
   });
 });
-// Without the token there is nothing to go back to.
+// Without the token there is nothing behind the dialog to go back to.
 $("ask").addEventListener("cancel", (event) => event.preventDefault());
 
 function fail(error) {
@@ -28,7 +29,7 @@ function fail(error) {
 async function describe() {
   try {
     const { photos, model, columns } = await about();
-    $("about").textContent = `${photos.toLocaleString("en")} ${photos === 1 ? "photo" : "photos"} · ${model}`;
+    $("about").textContent = `${count(photos)} · ${model}`;
     const named = columns.map(({ name }) => name);
     $("places-link").hidden = !(named.includes("latitude") && named.includes("longitude"));
   } catch (error) {

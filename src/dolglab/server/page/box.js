@@ -1,14 +1,14 @@
-// A box on a photo, drawn by mouse, finger or keyboard; edges in whole pixels of the photo.
+// A box drawn on a photo by mouse, touch or keyboard. Its edges are whole pixels of the photo.
 
 import { $ } from "./dom.js";
 
-const NEAR = 24; // Screen pixels from a corner that take hold of it.
-const LEAST = 8; // Screen pixels of a stroke that is a box, and of a box.
+const NEAR = 24; // Screen pixels around a corner within which a drag moves that corner.
+const LEAST = 8; // Minimum side of a box, and minimum length of a drag that draws one, in screen pixels.
 const SIDES = ["x1", "y1", "x2", "y2"];
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 export class BoxDrawing {
-  /** Calls `drawn()` when a box was drawn or cleared by hand. */
+  /** Calls `drawn()` when the user has drawn or cleared a box. */
   constructor(drawn) {
     this.frame = $("frame");
     this.image = $("photo");
@@ -21,7 +21,7 @@ export class BoxDrawing {
     for (const input of this.inputs) input.addEventListener("change", () => this.#typed());
   }
 
-  /** "x1,y1,x2,y2" in pixels of the photo, or as if it were so wide and high; nothing for the whole. */
+  /** "x1,y1,x2,y2" in pixels of the photo, or of the photo resized to `width` x `height`; "" without a box. */
   text(width = this.#width, height = this.#height) {
     const scale = [width / this.#width, height / this.#height];
     return this.box ? this.box.map((edge, side) => +(edge * scale[side % 2]).toFixed(2)).join(",") : "";
@@ -86,7 +86,7 @@ export class BoxDrawing {
     this.frame.addEventListener("lostpointercapture", end, { once: true });
   }
 
-  /** What a stroke that starts there does: drags a corner, moves the box, or draws a new one. */
+  /** The effect of a drag that starts at a point: it moves a corner, moves the box, or draws a new box. */
   #grip(start) {
     const near = NEAR * this.#scale;
     if (this.box) {
@@ -113,7 +113,7 @@ export class BoxDrawing {
     return [x1 + dx, y1 + dy, x2 + dx, y2 + dy];
   }
 
-  /** Whole pixels inside the photo, and not too few of them. */
+  /** The box in whole pixels, within the photo and at least the minimum size. */
   #fitted(x1, y1, x2, y2) {
     const least = Math.min(Math.ceil(LEAST * this.#scale), this.#width, this.#height);
     const left = clamp(Math.round(x1), 0, this.#width - least);
@@ -136,7 +136,7 @@ export class BoxDrawing {
     } else if ((across || down) && this.#width) {
       event.preventDefault();
       const step = Math.max(1, Math.round(Math.max(this.#width, this.#height) / 50));
-      // The first key makes a box in the middle.
+      // The first arrow key creates a box in the middle.
       const box = this.box ?? [0.25, 0.25, 0.75, 0.75].map((part, side) => Math.round(part * (side % 2 ? this.#height : this.#width)));
       if (!this.box) this.set(box);
       else if (event.shiftKey) this.set(this.#fitted(box[0], box[1], box[2] + across * step, box[3] + down * step));

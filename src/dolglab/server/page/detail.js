@@ -1,4 +1,4 @@
-// A photo of the library, alone, or as an answer beside the query: matches, attention, what the cosine consists of, what the catalogue says.
+// The dialog of a photo: alone, or as an answer beside the query with matches, attention, the terms of the cosine, and metadata.
 
 import { removed } from "./adding.js";
 import { form, json, picture } from "./api.js";
@@ -12,14 +12,17 @@ const dialog = $("detail");
 let shown = { photos: [], place: 0, query: null };
 let stop;
 
-/** Shows answers, beginning with one, beside the query: `query()` gives that as forms take it, and its picture's address. */
+/**
+ * Opens the answer at index `place` beside the query. `query()` resolves to {query, address}: the query as form fields of
+ * the API, and the URL of its picture.
+ */
 export function openAnswers(answers, place, query) {
   shown = { photos: answers, place, query };
   dialog.showModal();
   show(place);
 }
 
-/** Shows a photo of the library by its number, of some that can be gone through. */
+/** Opens a photo of the library by its id; Previous and Next step through the ids `among`. */
 export function openPhoto(id, among = [id]) {
   openAnswers(among.map((one) => ({ id: one })), among.indexOf(id), null);
 }
@@ -38,7 +41,7 @@ async function show(place) {
   dialog.scrollTop = 0;
   try {
     const theirs = picture(image(photos[place]), { signal });
-    // Whatever becomes of the rest, somebody waits for it.
+    // It is awaited later; if something else fails first, its own failure is not reported as unhandled.
     theirs.catch(() => {});
     const photo = photos[place].name ? photos[place] : await json(`api/photos/${photos[place].id}`, { signal });
     const { read_only } = await about();
@@ -61,9 +64,9 @@ async function alone(photo, theirs, pictures, status) {
 
 async function compare(photo, query, theirs, pictures, status, signal) {
   const { query: asked, address } = await query();
-  if (address) pictures.append(figure("Searched for", address));
+  if (address) pictures.append(figure("Query", address));
   pictures.append(figure("Answer", await theirs));
-  // On a phone the two are one above the other.
+  // On a phone, the two photos are stacked.
   const stacked = matchMedia("(max-width: 30rem)").matches;
   const why = await json("api/explain", { ...form({ ...asked, id: photo.id, stacked }), signal });
   if (!signal.aborted) status.replaceWith(...explained(why));
@@ -102,19 +105,19 @@ function figure(caption, address) {
 }
 
 function explained({ matches, inliers, features, picture: drawn, attention, terms }) {
-  const count = `${inliers} of ${matches} matching local features (${features}) agree on one transformation`;
+  const count = `${inliers} of ${matches} matching local features (${features}) are inliers of one transformation`;
   const jpeg = (data) => `data:image/jpeg;base64,${data}`;
   return [
     element("h3", {}, "Matches"),
     element("p", { className: "soft" }, count),
-    element("div", { className: "wide", tabIndex: 0, role: "group", "aria-label": "Matches, drawn" },
+    element("div", { className: "wide", tabIndex: 0, role: "group", "aria-label": "Drawing of the matches" },
       element("img", { src: jpeg(drawn), alt: count })),
     element("h3", {}, "Where the network looks"),
     element("div", { className: "pair" },
       figure("In the query", jpeg(attention[0])),
       figure("In the answer", jpeg(attention[1]))),
     element("h3", {}, "The cosine, term by term"),
-    terms ? table(terms) : element("p", { className: "soft" }, "This network's descriptor is no sum of parts."),
+    terms ? table(terms) : element("p", { className: "soft" }, "Not available: this network's descriptor is not a sum of global and local parts."),
   ];
 }
 
@@ -125,8 +128,9 @@ function table(terms) {
 
 function facts(answer, query) {
   const title = query ? "The answer" : "The photo";
-  const pairs = [...(query ? [["Cosine", answer.cosine.toFixed(3)]] : []), ["Size", `${answer.width} × ${answer.height} pixels as described`],
-    ...Object.entries(answer.metadata)];
+  const cosine = query ? [["Cosine", answer.cosine.toFixed(3)]] : [];
+  const size = answer.width ? [["Size", `${answer.width} × ${answer.height} pixels when embedded`]] : [];
+  const pairs = [...cosine, ...size, ...Object.entries(answer.metadata)];
   return element("section", { "aria-label": title }, element("h3", {}, title),
     element("dl", {}, ...pairs.flatMap(([key, value]) => [element("dt", {}, key), element("dd", {}, value)])));
 }

@@ -1,4 +1,4 @@
-// Elements, made and found.
+// Finds and makes elements, and saves files.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -11,4 +11,11 @@ export function element(name, properties = {}, ...children) {
   }
   made.append(...children);
   return made;
+}
+
+/** Downloads a Blob as a file. */
+export function save(blob, name) {
+  const address = URL.createObjectURL(blob);
+  element("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
 }

@@ -1,15 +1,18 @@
-// Near-duplicates of the library: groups, the photo of each to keep, and a list of the others. Nothing is deleted here.
+// The view "Duplicates": groups of near-duplicates, which photos to keep, and a list of the others. It deletes nothing.
 
 import { call, fileName, json } from "./api.js";
+import { moreLike } from "./cards.js";
 import { openPhoto } from "./detail.js";
-import { $, element } from "./dom.js";
+import { $, element, save } from "./dom.js";
 import { about } from "./library.js";
 import { Thumbnails } from "./thumbnails.js";
-import { go, searchLike } from "./views.js";
+import { go } from "./views.js";
+import { count } from "./words.js";
 
 const PAGE = 20;
-// Milliseconds between two questions how far the search is, and seconds of one that is done anew without being asked for.
+// Milliseconds between requests for the progress of a search.
 const PATIENCE = 400;
+// An outdated search that took fewer seconds is repeated automatically.
 const QUICK = 5;
 const KEY = "duplicates";
 
@@ -17,10 +20,10 @@ const view = { least: 0.98, page: 1, stop: null };
 const choices = recalled();
 const thumbnails = new Thumbnails();
 
-/** See views.js. With `least`, the cosine from which on photos are duplicates, and `page`, from 1. */
+/** See views.js. Parameters: `least`, the minimum cosine of near-duplicates, and `page`, from 1. */
 export async function show(parameters) {
-  view.least = Number(parameters.get("least") ?? 0.98);
-  view.page = Math.max(1, Number(parameters.get("page") ?? 1));
+  view.least = Number(parameters.get("least")) || 0.98;
+  view.page = Math.max(1, Number.parseInt(parameters.get("page"), 10) || 1);
   $("least").value = view.least.toFixed(2);
   const { read_only: readOnly } = await about();
   $("rest").hidden = readOnly;
@@ -33,7 +36,7 @@ export function hide() {
   view.stop?.abort();
 }
 
-/** Asks for the groups of this page until they are found; with `again`, anew where the library has changed. */
+/** Fetches and shows the groups of this page; with `again`, repeats the search if the library has changed. */
 async function look(again = false) {
   view.stop?.abort();
   const { signal } = (view.stop = new AbortController());
@@ -42,7 +45,7 @@ async function look(again = false) {
   try {
     const found = await ask(again, signal);
     if (signal.aborted) return;
-    // What takes no time is done anew by itself.
+    // A quick search is repeated without asking.
     if (found.outdated && !again && found.seconds < QUICK) return look(true);
     draw(found);
   } catch (error) {
@@ -57,7 +60,7 @@ async function ask(again, signal) {
     const query = new URLSearchParams({ least: view.least, limit: PAGE, offset: PAGE * (view.page - 1), again: again && first });
     const found = await json(`api/duplicates?${query}`, { signal });
     if (found.state === "found") return found;
-    say(`Comparing photos, ${Math.floor(100 * found.share)} % done…`, true);
+    say(`Comparing photos: ${Math.floor(100 * found.share)} %…`, true);
     await new Promise((done) => setTimeout(done, PATIENCE));
     signal.throwIfAborted();
   }
@@ -68,10 +71,9 @@ function draw(found) {
   const { total, photos, compared, outdated } = found;
   const pages = Math.max(1, Math.ceil(total / PAGE));
   if (view.page > pages) return go("duplicates", { least: view.least, page: pages });
-  const groups = `${count(photos, "photo")} in ${count(total, "group")}`;
-  const cells = found.in_cells ? ", each with those most like it" : "";
-  const none = compared < 2 ? `The library has ${count(compared, "photo")}: there is nothing to compare.` : "No photos are that alike.";
-  say(total ? `${groups}, of ${count(compared, "photo")} that were compared${cells}.` : none);
+  const cells = found.in_cells ? ", each within a cell of the index" : "";
+  const none = compared < 2 ? `Nothing to compare: the library has ${count(compared)}.` : "No near-duplicates at this cosine.";
+  say(total ? `${count(total, "group")} with ${count(photos)}, out of ${count(compared)} compared${cells}.` : none);
   $("outdated").hidden = !outdated;
   $("clusters").removeAttribute("aria-busy");
   $("clusters").replaceChildren(...found.clusters.map(group));
@@ -96,46 +98,44 @@ function group(cluster) {
     }
     const others = photos.filter((photo) => photo.there && !kept.has(photo.id));
     const unlisted = size - photos.length;
-    const more = unlisted ? ` ${count(unlisted, "photo")} more than is shown: a higher cosine makes smaller groups.` : "";
+    const more = unlisted ? ` ${count(unlisted, "more photo")} not shown: a higher cosine gives smaller groups.` : "";
     note.textContent = others.length
-      ? `${count(others.length, "photo")} not kept, ${bytes(others.reduce((sum, photo) => sum + photo.bytes, 0))}.${more}`
-      : `All are kept.${more}`;
+      ? `${count(others.length)} not kept, ${bytes(others.reduce((sum, photo) => sum + photo.bytes, 0))}.${more}`
+      : `All kept.${more}`;
   }
   mark();
   cards.append(...drawn.map(({ item }) => item));
   return element("li", { className: "cluster" },
-    element("h2", {}, `Group ${number}: ${count(size, "photo")}`), note, cards);
+    element("h2", {}, `Group ${number}: ${count(size)}`), note, cards);
 }
 
 function card(photo, among, changed) {
-  const shot = element("button", { type: "button", className: "shot", "aria-label": `Look at ${photo.name}` });
+  const shot = element("button", { type: "button", className: "shot", "aria-label": `Open ${photo.name}` });
   shot.onclick = () => openPhoto(photo.id, among.map(({ id }) => id)).catch(fail);
-  shot.append(photo.there ? thumbnails.image(photo) : "The file is gone");
+  shot.append(photo.there ? thumbnails.image(photo) : "File missing");
   shot.disabled = !photo.there;
   const box = element("input", { type: "checkbox", disabled: !photo.there, "aria-label": `Keep ${photo.name}` });
   box.onchange = () => {
     choose(photo, box.checked);
     if (!keptOf(among, false).size) {
       choose(photo, true);
-      say("One photo of a group is always kept: tick another first.");
+      say("At least one photo of each group is kept. Tick another one first.");
     }
     changed();
     showChoices();
   };
-  const like = element("button", { type: "button", className: "more link", "aria-label": `More like this: ${photo.name}` }, "More like this");
-  like.onclick = () => searchLike(photo.id);
-  const pixels = photo.file_width ? `${photo.file_width} × ${photo.file_height}` : "pixels unknown";
-  const alike = photo.identical ? "the same bytes" : photo === among[0] ? "" : `cosine ${photo.cosine.toFixed(3)}`
-    + (photo.cosine < view.least - 1e-4 ? ", alike by way of others only" : "");
+  const pixels = photo.file_width ? `${photo.file_width} × ${photo.file_height}` : "size unknown";
+  const alike = photo.identical ? "identical file" : photo === among[0] ? "" : `cosine ${photo.cosine.toFixed(3)}`
+    + (photo.cosine < view.least - 1e-4 ? ", similar only to others in the group" : "");
   const item = element("li", { className: "card" }, shot, element("div", { className: "facts" },
     element("p", { className: "file", title: photo.name }, photo.name),
     element("p", { className: "sizes" }, element("span", {}, pixels), element("span", {}, bytes(photo.bytes))),
     element("p", { className: "soft" }, alike),
-    element("label", { className: "check" }, box, element("span", {}, "Keep")), like));
+    element("label", { className: "check" }, box, element("span", {}, "Keep")), moreLike(photo)));
   return { photo, item, box };
 }
 
-/** Numbers of the photos of a group that are kept, as `kept_of` of the library has it; `always` one at least. */
+/** Ids of the photos of a group to keep: those of the API, changed by the user's choices; with `always`, at least one. */
 function keptOf(photos, always = true) {
   const there = photos.filter((photo) => photo.there);
   const kept = there.filter(({ id, keep }) => (keep || choices.keep.has(id)) && !choices.drop.has(id));
@@ -168,10 +168,8 @@ async function download(form) {
     const answer = await call("api/duplicates/rest", options);
     const file = await answer.blob();
     const lines = (await file.text()).split("\n").length - 1 - (form === "csv" ? 1 : 0);
-    const address = URL.createObjectURL(file);
-    element("a", { href: address, download: fileName(answer) }).click();
-    setTimeout(() => URL.revokeObjectURL(address), 60_000);
-    say(`${fileName(answer)} is downloaded: ${count(lines, "photo")} that need not be kept. Nothing was deleted.`);
+    save(file, fileName(answer));
+    say(`Downloaded ${fileName(answer)}: ${count(lines)} not kept. Nothing was deleted.`);
   } catch (error) {
     fail(error);
   }
@@ -185,10 +183,6 @@ function say(words, busy = false) {
 function fail(error) {
   $("failure").textContent = error.message;
   $("failure").hidden = false;
-}
-
-function count(number, what) {
-  return `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
 }
 
 function bytes(number) {

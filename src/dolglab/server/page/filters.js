@@ -1,16 +1,16 @@
-// What photos are limited to: a folder, and values of columns. Many choices are proposed as one types.
+// Filters: a folder, and values of columns. Long lists of choices are suggested as the user types.
 
 import { json } from "./api.js";
 import { $, element } from "./dom.js";
 import { about } from "./library.js";
 import { isRange, range } from "./range.js";
 
-// In the place of a column's name, which is never empty.
+// Stands for the folder where a column's name is expected; those are never empty.
 const FOLDER = "";
-// Choices that a list shows; of more some are proposed, a moment after the last key.
+// Maximum choices of a drop-down list; above that, the number of suggestions and the delay after the last key in ms.
 const LISTED = 50, PROPOSED = 20, PAUSE = 150;
 
-/** Makes the fields; `changed()` is called when a person changed one. */
+/** Creates the fields; calls `changed()` when the user changes one. */
 export async function build(changed) {
   const [{ columns }, { folders }] = await Promise.all([about(), json(`api/folders?limit=${LISTED + 1}`)]);
   const fields = columns.map(({ name, values }) => isRange(name) ? range(name) : values ? choice(name, values.map((value) => [value, value || "(empty)"]))
@@ -25,15 +25,21 @@ export async function build(changed) {
   $("filters").onchange = changed;
 }
 
-/** What is chosen, as pairs for an address: `where`, each COLUMN=VALUE, and `folder`. */
+/** The filters as [key, value] pairs for a URL: `where` with COLUMN=VALUE, and `folder`. */
 export function chosen() {
   return all().filter(([, field]) => field.value !== "").map(([column, field]) =>
     column === FOLDER ? ["folder", field.value] : ["where", `${column}=${field.value}`]);
 }
 
-/** Shows what an address has chosen. */
+/** COLUMN=VALUE as [column, value]. */
+export function split(pair) {
+  const at = pair.indexOf("=");
+  return [pair.slice(0, at), pair.slice(at + 1)];
+}
+
+/** Fills the fields from the parameters of a URL. */
 export function show(parameters) {
-  const values = new Map(parameters.getAll("where").map((pair) => [pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1)]));
+  const values = new Map(parameters.getAll("where").map(split));
   for (const [column, field] of all()) field.value = column === FOLDER ? parameters.get("folder") ?? "" : values.get(column) ?? "";
 }
 
@@ -51,7 +57,7 @@ function choice(name, options) {
 
 function proposed(name, find) {
   const list = element("datalist", { id: `proposals-${name}` });
-  const field = element("input", { placeholder: "any: type to find", autocomplete: "off" });
+  const field = element("input", { placeholder: "any; type to search", autocomplete: "off" });
   field.setAttribute("list", list.id);
   let waiting;
   const propose = () => {

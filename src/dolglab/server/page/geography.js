@@ -1,17 +1,17 @@
-// Degrees and pixels: an equirectangular projection of a small part of the world, its graticule and scale.
+// An equirectangular projection of a small area: degrees to pixels and back, graticule and scale bar.
 
-// Metres of a degree of latitude, and the least part of the world that is shown, in degrees.
+// Metres per degree of latitude, and the smallest area that is fitted into the view, in degrees.
 const DEGREE = 111_195;
 const LEAST = 0.002;
 const STEPS = [90, 45, 30, 15, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001];
 
 export class Projection {
-  /** A map with a point in its middle, and so many pixels a degree of latitude there. */
+  /** A view centred on a point; `scale` is in pixels per degree of latitude, `width` and `height` in pixels. */
   constructor(latitude, longitude, scale, width, height) {
     Object.assign(this, { latitude, longitude, scale, width, height });
   }
 
-  /** A map that shows all points, with some room around them. */
+  /** A view of all points with a margin. */
   static around(latitudes, longitudes, width, height) {
     const [south, north] = ends(latitudes);
     const [west, east] = ends(longitudes);
@@ -21,7 +21,7 @@ export class Projection {
     return new Projection(latitude, (west + east) / 2, 0.85 * Math.min(height / high, width / wide), width, height);
   }
 
-  /** x and y of a point. */
+  /** Pixel coordinates [x, y] of a point. */
   place(latitude, longitude) {
     const x = this.width / 2 + (longitude - this.longitude) * narrowing(this.latitude) * this.scale;
     return [x, this.height / 2 - (latitude - this.latitude) * this.scale];
@@ -38,7 +38,7 @@ export class Projection {
   get north() { return this.back(0, 0)[0]; }
   get south() { return this.back(0, this.height)[0]; }
 
-  /** Metres of a pixel. */
+  /** Metres per pixel. */
   get metres() { return DEGREE / this.scale; }
 
   resize(width, height) {
@@ -51,7 +51,7 @@ export class Projection {
     this.longitude = longitude;
   }
 
-  /** Larger by a factor, with the point at a pixel where it is. */
+  /** Zooms by a factor and keeps the point at a pixel in place. */
   zoom(factor, x, y) {
     const before = this.back(x, y);
     this.scale = Math.max(this.height / 360, Math.min(1e7, this.scale * factor));
@@ -61,7 +61,7 @@ export class Projection {
   }
 }
 
-/** Round degrees between two, about so many, with their labels. */
+/** Round values between two angles, about `about` of them, with their labels. */
 export function steps(low, high, positive, negative, about) {
   const step = STEPS.findLast((one) => (high - low) / one <= Math.max(1, about)) ?? STEPS[0];
   const digits = Math.max(0, Math.ceil(-Math.log10(step)));
@@ -74,7 +74,7 @@ export function steps(low, high, positive, negative, about) {
   return found;
 }
 
-/** A length of 1, 2 or 5 times a power of ten that is at most so many pixels. */
+/** A length of 1, 2 or 5 times a power of ten that is at most `most` pixels long. */
 export function scaleBar(metres, most) {
   const power = 10 ** Math.floor(Math.log10(metres * most));
   const length = [5, 2, 1].map((one) => one * power).find((one) => one <= metres * most);

@@ -1,17 +1,19 @@
-// The photos of the library, some at a time, by their paths.
+// The photos of the library, page by page, in the order of their paths.
 
 import { json } from "./api.js";
+import { moreLike } from "./cards.js";
 import { openPhoto } from "./detail.js";
 import { $, element } from "./dom.js";
 import { Thumbnails } from "./thumbnails.js";
 import { searchLike } from "./views.js";
+import { count } from "./words.js";
 
 const PAGE = 60;
 const thumbnails = new Thumbnails();
 let shown = null;
 let stop;
 
-/** Shows a page of the photos that pass `chosen` (see filters.js); `address(page)` is another page's. */
+/** Shows a page, from 1, of the photos that match the filters `chosen` (see filters.js); `address(page)` is a page's URL. */
 export async function showPage(chosen, page, address) {
   stop?.abort();
   stop = new AbortController();
@@ -34,7 +36,7 @@ export async function showPage(chosen, page, address) {
   }
 }
 
-/** Shows no photos of the library. */
+/** Removes the photos of the library from the page. */
 export function clearPage() {
   stop?.abort();
   thumbnails.clear();
@@ -43,22 +45,21 @@ export function clearPage() {
   $("library").removeAttribute("aria-busy");
 }
 
-function told(total, count, page, limited) {
-  const written = (number) => number.toLocaleString("en");
-  if (!total) return limited ? "No photo passes these filters." : "The library is empty.";
-  if (!count) return `There are ${written(total)} photos, and none on this page.`;
-  if (count === total) return `${written(total)} ${total === 1 ? "photo" : "photos"}, by path.`;
+function told(total, length, page, limited) {
+  if (!total) return limited ? "No photo matches these filters." : "The library is empty.";
+  if (!length) return `This page is past the last of ${count(total)}.`;
+  if (length === total) return `${count(total)}, sorted by path.`;
   const first = (page - 1) * PAGE + 1;
-  return `Photos ${written(first)} to ${written(first + count - 1)} of ${written(total)}, by path.`;
+  const [from, to, all] = [first, first + length - 1, total].map((number) => number.toLocaleString("en"));
+  return `Photos ${from} to ${to} of ${all}, sorted by path.`;
 }
 
 function card(photo) {
   const shot = element("button", { type: "button", className: "shot", "aria-label": photo.name, title: "More like this" }, thumbnails.image(photo));
   const file = element("button", { type: "button", className: "file link", title: photo.name, "aria-label": `Open ${photo.name}` }, photo.name);
-  const more = element("button", { type: "button", className: "more link", "aria-label": `More like this: ${photo.name}` }, "More like this");
-  shot.onclick = more.onclick = () => searchLike(photo.id);
+  shot.onclick = () => searchLike(photo.id);
   file.onclick = () => openPhoto(photo.id, shown.map(({ id }) => id));
-  return element("li", { className: "card" }, shot, element("div", { className: "facts" }, file, more));
+  return element("li", { className: "card" }, shot, element("div", { className: "facts" }, file, moreLike(photo)));
 }
 
 function showPager(page, last, address) {

@@ -1,21 +1,21 @@
-// The library: what it holds, what the server allows, and changes of it.
+// The library: its size and columns, what the server allows, and adding and removing photos.
 
 import { form, json, patiently } from "./api.js";
 
 const events = new EventTarget();
 let asked;
 
-/** What `GET /api/library` says, asked once, and again after the library was changed here. */
+/** The response of `GET /api/library`, cached until this page changes the library. */
 export function about() {
   if (!asked) {
     asked = json("api/library");
-    // What failed is asked for again.
+    // Failures are not cached.
     asked.catch(() => (asked = undefined));
   }
   return asked;
 }
 
-/** Has `handler(event)` called after photos were added or removed here; `event.detail` is the number of a removed one. */
+/** Calls `handler(event)` after this page added or removed photos; `event.detail` is the id of a removed photo, or null. */
 export function onChange(handler) {
   events.addEventListener("change", handler);
 }
@@ -25,12 +25,12 @@ export function changed(removed = null) {
   events.dispatchEvent(new CustomEvent("change", { detail: removed }));
 }
 
-/** Adds a photo, waiting where the server asks for that. Throws what `call` throws. */
+/** Adds a photo, and retries when the server is busy. Throws what `call` throws. */
 export function add(photo, signal) {
   return patiently("api/photos", { ...form({ photo }), signal }, 20);
 }
 
-/** Takes a photo out of the library; says whether its file was deleted too. */
+/** Removes a photo from the library; resolves to whether its file was deleted as well. */
 export async function remove(id) {
   const { deleted } = await json(`api/photos/${id}`, { method: "DELETE" });
   changed(id);

@@ -1,4 +1,4 @@
-// The map: photos as points, by their descriptors; thumbnails once there is room for them.
+// The view "Map": photos as points, similar ones close together; as thumbnails when there is room for them.
 
 import { json } from "./api.js";
 import { openPhoto } from "./detail.js";
@@ -10,14 +10,15 @@ import { Tip, describe, list } from "./map_photos.js";
 import { PointCanvas, points as placed } from "./map_points.js";
 import { Pictures, choose } from "./map_thumbnails.js";
 import { go } from "./views.js";
+import { count } from "./words.js";
 
-// Pixels a side that points in view have for themselves where thumbnails are shown, and how many of these there are at
-// most; pixels of a thumbnail's side.
+// Thumbnails are shown when each point in view has at least ROOM x ROOM pixels: at most THUMBNAILS of them, whose longer
+// side is SMALLEST to LARGEST pixels.
 const ROOM = 34, THUMBNAILS = 60, SMALLEST = 52, LARGEST = 112;
-// Pixels around a point in which it counts as meant, the photos of the list, and milliseconds without a move until what
-// is in view is told and fetched.
+// Maximum distance in pixels from the pointer to its photo, photos in the list, and milliseconds without movement after
+// which the status is updated and thumbnails are fetched.
 const NEAR = 14, LISTED = 24, STILL = 200;
-// Pixels of the screen for one of the page's that are drawn at most.
+// Maximum device pixels per CSS pixel.
 const MOST_PIXELS = 2;
 
 const camera = new Camera();
@@ -28,7 +29,7 @@ const tip = new Tip(() => legend.column, pictures);
 const state = { points: null, seen: [], thumbnails: [], meant: null, byKey: false, size: SMALLEST, zoom: 0, turn: null };
 let frame, still;
 
-/** See views.js; the parameter `column` is the one whose values have colours, folders have them without it. */
+/** See views.js. The parameter `column` is the column that colours the points; without it they are coloured by folder. */
 export async function show(parameters) {
   const column = parameters.get("column") ?? "";
   const turn = (state.turn = Symbol(column));
@@ -60,19 +61,16 @@ function none(error) {
 }
 
 function axes({ method, explained }) {
-  if (method !== "pca") return `Neighbours are alike (${method.toUpperCase()}).`;
-  return `The two axes have ${explained.map((share) => `${(100 * share).toFixed(1)} %`).join(" and ")} of the variance (PCA).`;
+  if (method !== "pca") return `Neighbouring photos are similar (${method.toUpperCase()}).`;
+  return `The two axes explain ${explained.map((share) => `${(100 * share).toFixed(1)} %`).join(" and ")} of the variance (PCA).`;
 }
 
 function age({ missing, current }) {
   const told = [];
-  if (missing) told.push(`${count(missing)} ${missing === 1 ? "is" : "are"} not on the map: added or changed since it was made.`);
-  if (!current) told.push("The map was made before the photos were described as they are now.");
-  return told.length ? [...told, "dolglab library map makes it anew."].join(" ") : "";
+  if (missing) told.push(`${count(missing)} not on the map: added or changed since it was made.`);
+  if (!current) told.push("The map was made from descriptors that have changed since.");
+  return told.length ? [...told, "Run dolglab library map to update it."].join(" ") : "";
 }
-
-const count = (number) => `${number.toLocaleString("en")} ${number === 1 ? "photo" : "photos"}`;
-
 function redraw() {
   frame ??= requestAnimationFrame(() => {
     frame = undefined;
@@ -86,7 +84,7 @@ function paint() {
   state.seen = canvas.draw(points, camera, { ratio, radius: radius(), ...legend.colours() });
   if (state.byKey) point(nearest(...middle(), 1)[0] ?? null);
   const room = roomOf(state.seen.length);
-  // Only a zoom changes their size.
+  // Thumbnails keep their size while the map is only moved.
   if (state.zoom !== camera.zoom) Object.assign(state, { zoom: camera.zoom, size: Math.round(Math.min(LARGEST, Math.max(SMALLEST, room))) });
   state.thumbnails = room >= ROOM ? choose(points, state.seen, camera, state.size, THUMBNAILS) : [];
   const { context } = canvas;
@@ -95,10 +93,10 @@ function paint() {
   if (state.meant !== null) ring(context, onScreen(state.meant));
 }
 
-/** Pixels a side that each of so many photos has for itself. */
+/** Side in pixels of the square that is available to each of `count` photos. */
 const roomOf = (count) => Math.sqrt((camera.width * camera.height) / Math.max(1, count));
 
-/** Pixels of a point's radius: larger the fewer there are, and the larger the zoom. */
+/** Radius of a point in pixels: larger for fewer points and at higher zoom. */
 const radius = () => Math.min(6, Math.max(1.3, 0.17 * roomOf(state.points.count) * Math.sqrt(camera.zoom)));
 
 function thumbnail(context, { at, left, top }) {
@@ -122,7 +120,7 @@ function ring(context, [left, top]) {
 const middle = () => [camera.width / 2, camera.height / 2];
 const onScreen = (at) => camera.onScreen(state.points.x[at], state.points.y[at]);
 
-/** The photo at a place of the view: of the thumbnail there, or of the nearest point; null where there is none. */
+/** The photo at a position of the view: that of the thumbnail there, or of the nearest point; null for none. */
 function photoAt(left, top) {
   const half = state.size / 2;
   const over = state.thumbnails.find((one) => Math.max(Math.abs(one.left - left), Math.abs(one.top - top)) < half
@@ -134,7 +132,7 @@ function photoAt(left, top) {
   return Math.hypot(x - left, y - top) <= NEAR ? at : null;
 }
 
-/** The photos in view that are nearest to a place of it, nearest first. */
+/** The photos in view that are nearest to a position, nearest first. */
 function nearest(left, top, most) {
   const found = [];
   for (const at of state.seen) {
@@ -148,7 +146,7 @@ function nearest(left, top, most) {
   return found.map(({ at }) => at);
 }
 
-/** Tells of the photo that somebody points at; null for none. */
+/** Highlights a photo and shows its tooltip; null for none. */
 function point(meant) {
   if (meant !== null) tip.show(state.points.ids[meant], onScreen(meant), camera);
   else tip.hide();
@@ -158,7 +156,7 @@ function point(meant) {
   redraw();
 }
 
-/** Opens a photo, of its neighbours on the map. */
+/** Opens a photo, followed by its neighbours on the map. */
 function open(at) {
   if (at === null) return;
   const { ids } = state.points;
@@ -174,13 +172,13 @@ function moved(byKey = false) {
   still = setTimeout(settled, STILL);
 }
 
-/** Once nothing moves any more: thumbnails are fetched, and what is in view is told. */
+/** Fetches thumbnails and updates the status once the map has stopped moving. */
 async function settled() {
   if (!state.points || $("map").hidden) return;
   const { ids, count: all } = state.points;
   pictures.want(state.thumbnails.map(({ at }) => ids[at]));
   const around = nearest(...middle(), LISTED).map((at) => ids[at]);
-  const centre = state.byKey && around.length ? ` In the middle: ${await describe(around[0], legend.column)}.` : "";
+  const centre = state.byKey && around.length ? ` At the centre: ${await describe(around[0], legend.column)}.` : "";
   $("map-status").textContent = `${state.seen.length.toLocaleString("en")} of ${count(all)} in view.${centre}`;
   if ($("map-list").open) await list(around, legend.column);
 }
@@ -198,7 +196,7 @@ for (const [id, change] of [["map-in", () => camera.zoomAt(2)], ["map-out", () =
   });
 }
 $("map-column").addEventListener("change", () => go("map", $("map-column").value ? { column: $("map-column").value } : {}));
-// The view is opened again, with what the library holds now.
+// Reopen the view after the library has changed.
 onChange(() => $("map").hidden || dispatchEvent(new Event("hashchange")));
 $("map-list").addEventListener("toggle", settled);
 new ResizeObserver(([{ contentRect }]) => {

@@ -1,6 +1,6 @@
-// What part of the map is seen: a point in the middle, and a zoom. All photos lie in the unit square.
+// The visible part of the map: a centre and a zoom. All photos lie in the unit square.
 
-// Of the shorter side of the view, what the square takes at zoom 1; and the largest zoom.
+// The share of the view's shorter side that the square takes at zoom 1, and the maximum zoom.
 const MARGIN = 0.94, MOST = 4000;
 
 export class Camera {
@@ -8,34 +8,34 @@ export class Camera {
     Object.assign(this, { width: 1, height: 1, x: 0.5, y: 0.5, zoom: 1 });
   }
 
-  /** Pixels of the view. */
+  /** Sets the size of the view in pixels. */
   resize(width, height) {
     Object.assign(this, { width, height });
   }
 
-  /** Pixels that the unit square takes. */
+  /** Side of the unit square in pixels. */
   get scale() {
     return Math.min(this.width, this.height) * MARGIN * this.zoom;
   }
 
-  /** Where a place of the square is in the view. */
+  /** Position in the view, in pixels, of a point of the unit square. */
   onScreen(x, y) {
     const { scale } = this;
     return [(x - this.x) * scale + this.width / 2, (y - this.y) * scale + this.height / 2];
   }
 
-  /** All photos. */
+  /** Shows all photos. */
   reset() {
     Object.assign(this, { x: 0.5, y: 0.5, zoom: 1 });
   }
 
-  /** Moves the map by pixels; its middle stays within the square. */
+  /** Moves the map by pixels; the centre of the view stays within the square. */
   pan(dx, dy) {
     this.x = Math.min(1, Math.max(0, this.x - dx / this.scale));
     this.y = Math.min(1, Math.max(0, this.y - dy / this.scale));
   }
 
-  /** Zooms by a factor; what is at a place of the view, in pixels, stays there. */
+  /** Zooms by a factor and keeps the point at a position of the view, in pixels, in place. */
   zoomAt(factor, left = this.width / 2, top = this.height / 2) {
     const before = this.scale;
     this.zoom = Math.min(MOST, Math.max(1, this.zoom * factor));
@@ -47,8 +47,9 @@ export class Camera {
 }
 
 /**
- * Has an element move a camera: drag, wheel, pinch and keys. Calls `moved()` when it did, `pointed(left, top)` where a
- * mouse is (nothing where it has left), and `chosen(left, top)` for a click or a tap, in pixels of the element.
+ * Lets the user move a camera by drag, wheel, pinch and keys on an element. Calls `moved()` after a movement,
+ * `pointed(left, top)` for the position of the mouse, without arguments when it leaves, and `chosen(left, top)` for a click
+ * or tap; positions are in pixels of the element.
  */
 export function control(element, camera, { moved, pointed, chosen }) {
   const pointers = new Map();
@@ -75,7 +76,7 @@ export function control(element, camera, { moved, pointed, chosen }) {
     pointers.set(event.pointerId, now);
     const { left, top, apart } = span([...pointers.values()]);
     travelled += Math.hypot(left - old.left, top - old.top) + Math.abs(apart - old.apart);
-    // A hand that clicks trembles.
+    // A click may move the pointer a little.
     if (travelled < 4) return;
     camera.pan(left - old.left, top - old.top);
     if (old.apart && apart) camera.zoomAt(apart / old.apart, left, top);
@@ -91,7 +92,7 @@ export function control(element, camera, { moved, pointed, chosen }) {
   element.addEventListener("wheel", (event) => {
     event.preventDefault();
     const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 30 : 1;
-    // A pinch on a touchpad comes as a wheel with Ctrl, in smaller steps.
+    // A pinch on a touchpad is reported as a wheel event with Ctrl, in smaller steps.
     camera.zoomAt(Math.exp(-event.deltaY * lines * (event.ctrlKey ? 0.01 : 0.002)), ...place(event));
     moved();
   }, { passive: false });
@@ -102,7 +103,7 @@ export function control(element, camera, { moved, pointed, chosen }) {
   });
 }
 
-/** What a key does to a camera; whether it did anything. */
+/** Applies a key to a camera; returns whether the key has a meaning. */
 export function press(camera, key) {
   const step = Math.min(camera.width, camera.height) / 8;
   const keys = {
@@ -120,7 +121,7 @@ export function press(camera, key) {
   return key in keys;
 }
 
-/** The middle of one or two pointers, and how far these are apart. */
+/** The midpoint of one or two pointers and the distance between them. */
 function span([first, second = first]) {
   const apart = Math.hypot(first[0] - second[0], first[1] - second[1]);
   return { left: (first[0] + second[0]) / 2, top: (first[1] + second[1]) / 2, apart };

@@ -1,9 +1,9 @@
-// The colours of the map: which value has which, and how many photos have it. A value that is pressed stands out.
+// The legend of the map: the colour of each value and its number of photos. Pressing a value highlights its photos.
 
 import { $, element } from "./dom.js";
 
 export class Legend {
-  /** Calls `changed()` when other colours are to be drawn. */
+  /** Calls `changed()` when the map must be redrawn in other colours. */
   constructor(changed) {
     this.changed = changed;
     this.entries = [];
@@ -14,7 +14,7 @@ export class Legend {
     });
   }
 
-  /** The values of a map; what was pressed stays so where the column is the same. */
+  /** Shows the values of a map. The pressed value stays pressed while the column is the same. */
   show({ values, other, without, codes }, column) {
     if (column !== this.column) this.pressed = null;
     this.column = column;
@@ -26,7 +26,7 @@ export class Legend {
     $("map-legend").replaceChildren(...this.entries.filter(({ photos }) => photos).map((entry) => this.#item(entry)));
   }
 
-  /** What `PointCanvas.draw` wants of colours. */
+  /** The colour arguments of `PointCanvas.draw`. */
   colours() {
     this.palette ??= this.#read();
     const { colours, paper } = this.palette;
@@ -40,7 +40,7 @@ export class Legend {
     };
   }
 
-  /** The colour of a code, for a canvas. */
+  /** The CSS colour of a code. */
   colour(code) {
     const [red, green, blue] = this.colours().colours[code];
     return `rgb(${red} ${green} ${blue})`;
@@ -59,7 +59,7 @@ export class Legend {
     return element("li", {}, button);
   }
 
-  /** The colours of the style sheet, light or dark. */
+  /** Reads the colours from the style sheet, which has a light and a dark scheme. */
   #read() {
     const style = getComputedStyle($("map"));
     const read = (name) => [1, 3, 5].map((at) => parseInt(style.getPropertyValue(name).trim().slice(at, at + 2), 16));

@@ -1,4 +1,4 @@
-// What the photos of the map are: the one that is pointed at, and a list of some.
+// Descriptions of photos on the map: a tooltip and a list.
 
 import { json } from "./api.js";
 import { openPhoto } from "./detail.js";
@@ -7,7 +7,7 @@ import { $, element } from "./dom.js";
 const KEPT = 2000;
 const asked = new Map();
 
-/** What a photo of the library is called, and what it has in a column, by its number; or why that is not known. */
+/** Resolves to the name of a photo and its value of a column, or to an error message. Responses are cached. */
 export function describe(id, column) {
   if (!asked.has(id)) {
     if (asked.size >= KEPT) asked.clear();
@@ -19,7 +19,7 @@ export function describe(id, column) {
   return asked.get(id).then(({ name, metadata }) => (column in metadata ? `${name} · ${column} ${metadata[column]}` : name));
 }
 
-/** Lists photos; each opens among the others. */
+/** Lists photos; each opens together with the others. */
 export async function list(ids, column) {
   const texts = await Promise.all(ids.map((id) => describe(id, column)));
   $("map-photos").replaceChildren(...ids.map((id, place) => {
@@ -29,7 +29,7 @@ export async function list(ids, column) {
   }));
 }
 
-/** What is told of a photo beside its place in the view. */
+/** The tooltip of a photo. */
 export class Tip {
   constructor(column, pictures) {
     this.column = column;
@@ -41,7 +41,7 @@ export class Tip {
     $("map-tip").hidden = true;
   }
 
-  /** Tells of the photo `id` at pixels of the view, which is a camera's. */
+  /** Shows the tooltip of the photo `id` next to a position of the view, in pixels. */
   async show(id, [left, top], { width, height }) {
     this.id = id;
     const { style } = $("map-tip");
@@ -50,7 +50,7 @@ export class Tip {
     style.right = right ? `${width - left + 16}px` : "";
     style.top = below ? "" : `${Math.max(4, top + 8)}px`;
     style.bottom = below ? `${Math.max(4, height - top + 8)}px` : "";
-    // Who only passes over it asks for nothing.
+    // A pointer that only passes over sends no request.
     await new Promise((waited) => setTimeout(waited, 70));
     if (this.id !== id) return;
     const [text, picture] = await Promise.all([describe(id, this.column()), this.pictures.load(id)]);

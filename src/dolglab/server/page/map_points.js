@@ -1,9 +1,8 @@
-// The photos of a map as points, and drawing them: 100,000 discs are set pixel by pixel, which a canvas's own are too
-// slow for.
+// Draws photos as points. Discs are written pixel by pixel, because 100,000 arcs of a canvas would be too slow.
 
 /**
- * The points of what `GET /api/map` says, in an order that has nothing to do with their places, so that of some that
- * cover each other none is always the upper one. `x` and `y` lie in the unit square, y downwards.
+ * The points of a response of `GET /api/map`, with `x` and `y` in the unit square, y downwards. They are shuffled, so that
+ * no group of photos is always drawn on top of another.
  */
 export function points(map) {
   const ids = new Uint32Array(bytes(map.ids).buffer);
@@ -27,7 +26,7 @@ export function points(map) {
   return made;
 }
 
-/** Draws points on a canvas, whose pixels are `ratio` times a camera's. */
+/** Draws points on a canvas. */
 export class PointCanvas {
   constructor(canvas) {
     this.canvas = canvas;
@@ -35,15 +34,16 @@ export class PointCanvas {
   }
 
   /**
-   * Draws `points`. `colours` are [red, green, blue] by code, `paper` that of the ground, `behind` which codes are drawn
-   * first, `radius` that of a disc in the camera's pixels. Gives the places in `points` of those in view.
+   * Draws `points` and returns the indices of those in view. `ratio` is canvas pixels per CSS pixel, `radius` the radius
+   * of a disc in CSS pixels, `colours` maps codes to [red, green, blue], `paper` is the background, and `behind` says for
+   * each code whether it is drawn below the others.
    */
   draw(points, camera, { ratio, radius, colours, paper, behind }) {
     const look = JSON.stringify([colours, paper, behind]);
     const size = [Math.max(1, Math.round(camera.width * ratio)), Math.max(1, Math.round(camera.height * ratio))];
     const scale = camera.scale * ratio;
     const drawn = JSON.stringify([look, ...size, scale, radius * ratio]);
-    // Whole pixels, so that what was drawn can be moved.
+    // Offsets are whole pixels, so that the previous image can be shifted.
     const left = Math.round(size[0] / 2 - camera.x * scale), top = Math.round(size[1] / 2 - camera.y * scale);
     const right = left - this.left, down = top - this.top;
     const movable = points === this.points && drawn === this.drawn && Math.abs(right) < size[0] && Math.abs(down) < size[1];
@@ -61,7 +61,7 @@ export class PointCanvas {
     return this.#inView();
   }
 
-  /** Puts the points in the order in which they are drawn. */
+  /** Sorts the points into drawing order. */
   #sort({ count, codes, x, y }, colours, behind) {
     const inks = colours.map(packed);
     const places = Uint32Array.from({ length: count }, (_, at) => at);
@@ -82,7 +82,7 @@ export class PointCanvas {
     this.pixels = new Int32Array(this.image.data.buffer);
   }
 
-  /** The pixels of points, but for where the map has been moved to. */
+  /** Computes the pixels of the points relative to the offset of the map. */
   #place(scale) {
     const { x, y, columns, rows } = this;
     for (let at = 0; at < x.length; at++) {
@@ -91,7 +91,7 @@ export class PointCanvas {
     }
   }
 
-  /** Moves what was drawn, and draws what that leaves free: far fewer points than all. */
+  /** Shifts the previous image and draws only the uncovered margins. */
   #move(right, down) {
     const { pixels, image: { width, height } } = this;
     const by = down * width + right;
@@ -101,7 +101,7 @@ export class PointCanvas {
     if (down) this.#fill(0, down > 0 ? 0 : height + down, width, Math.abs(down));
   }
 
-  /** Draws a part of the canvas, and nothing beside it. */
+  /** Draws a rectangle of the canvas. */
   #fill(x, y, wide, high) {
     const { pixels, columns, rows, inks, disc, ground, image: { width } } = this;
     const { reach } = disc, left = this.left - x, top = this.top - y;
@@ -126,7 +126,7 @@ export class PointCanvas {
   }
 }
 
-/** The pixels of a disc: how far each is from the middle one in the row, the column and the canvas; 256ths it covers. */
+/** The pixels of a disc: offsets from its centre in x, y and in the pixel array, and coverage in 256ths. */
 function disc(radius, width) {
   const reach = Math.ceil(radius), found = [];
   for (let y = -reach; y <= reach; y++) {
@@ -146,7 +146,7 @@ function paint(pixels, place, ink, { offsets, alphas }) {
   }
 }
 
-/** As `paint`, for a disc that does not lie wholly within `wide` times `high` pixels. */
+/** As `paint`, for a disc that lies partly outside a rectangle of `wide` x `high` pixels. */
 function paintWithin(pixels, place, ink, { x, y, offsets, alphas }, column, row, wide, high) {
   for (let at = 0; at < offsets.length; at++) {
     const left = column + x[at], top = row + y[at];
@@ -155,7 +155,7 @@ function paintWithin(pixels, place, ink, { x, y, offsets, alphas }, column, row,
   }
 }
 
-/** A colour on another one; red and blue are mixed together. */
+/** Blends a colour over another. Red and blue are computed in one multiplication. */
 function mixed(under, ink, alpha) {
   const rest = 256 - alpha;
   const even = Math.imul(under & 0xff00ff, rest) + Math.imul(ink & 0xff00ff, alpha);
@@ -165,7 +165,7 @@ function mixed(under, ink, alpha) {
 
 const packed = ([red, green, blue]) => 0xff000000 | (blue << 16) | (green << 8) | red;
 
-/** A step that visits each of `count` places once, about the golden section of them. */
+/** A step, coprime to `count` and near its golden section, that visits each index once. */
 function coprime(count) {
   const common = (a, b) => (b ? common(b, a % b) : a);
   let step = Math.max(1, Math.floor(count * 0.618));

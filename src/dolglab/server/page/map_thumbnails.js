@@ -1,18 +1,18 @@
-// Thumbnails on the map: which photos get one, and the pictures, fetched as they are needed and kept.
+// Thumbnails on the map: choosing the photos that get one, and a cache of the pictures.
 
 import { patiently } from "./api.js";
 
-// Pictures that are kept, asked for at once, and pixels of their width.
+// Cached pictures, simultaneous requests, and the width of a picture in pixels.
 const KEPT = 300, AT_ONCE = 4, WIDTH = 192;
 
 /**
- * Of points in view, those that get a thumbnail of `size` pixels a side: none covers another, at most `most`. Gives
- * {at, left, top}, the middle of each.
+ * Chooses at most `most` of the points `seen` so that thumbnails of `size` pixels do not overlap. Returns {at, left, top}:
+ * the index of each point, and its position.
  */
 export function choose(points, seen, camera, size, most) {
   const cells = new Map();
   const chosen = [];
-  // Those that are drawn last come first.
+  // Points drawn on top come first.
   for (const at of [...seen].reverse()) {
     if (chosen.length === most) break;
     const [left, top] = camera.onScreen(points.x[at], points.y[at]);
@@ -31,16 +31,16 @@ export function choose(points, seen, camera, size, most) {
 }
 
 export class Pictures {
-  /** Calls `arrived()` when a picture that was wanted is there. */
+  /** Calls `arrived()` when a picture has been loaded. */
   constructor(arrived) {
     this.arrived = arrived;
-    // Pictures by photos' numbers, who was looked at last at the end; null of a photo without.
+    // Pictures by photo id, least recently used first; null for a photo without a picture.
     this.pictures = new Map();
     this.running = new Map();
     this.wanted = [];
   }
 
-  /** A photo's picture, an ImageBitmap; null where it has none, undefined where it is not here yet. */
+  /** The ImageBitmap of a photo; null if it has none, undefined if it has not been loaded. */
   get(id) {
     const found = this.pictures.get(id);
     if (found === undefined) return found;
@@ -49,13 +49,13 @@ export class Pictures {
     return found;
   }
 
-  /** A photo's picture as soon as it is here; null where it has none. */
+  /** Loads a photo's picture; resolves to null if it has none. */
   async load(id) {
     if (!this.pictures.has(id)) await (this.running.get(id) ?? this.#start(id));
     return this.get(id) ?? null;
   }
 
-  /** Fetches these photos' pictures, and no longer those that were wanted before. */
+  /** Fetches the pictures of these photos, and drops earlier requests that have not started. */
   want(ids) {
     this.wanted = ids.filter((id) => !this.pictures.has(id)).reverse();
     this.#next();
@@ -83,7 +83,7 @@ export class Pictures {
       this.#keep(id, await createImageBitmap(await answer.blob(), { resizeWidth: WIDTH, resizeQuality: "medium" }));
       this.arrived();
     } catch (error) {
-      // Of a photo whose file is gone there is none; what a busy server did not give is asked for another time.
+      // A missing file has no picture. After an error of a busy server, the picture is requested again later.
       if (!error.wait) this.#keep(id, null);
     }
   }

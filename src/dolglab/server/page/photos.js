@@ -1,7 +1,7 @@
-// The view of photos: those of the library, page by page, or the answers to one of them or to a photo that is given.
+// The view "Photos": the library page by page, or the answers to a query.
 //
-// Its address says which: `like`, a photo's number, or `photo`, one that was given to this tab; else `page`. All are
-// within `folder` and `where`, see filters.js.
+// Parameters of its URL: `like`, the id of a query photo of the library, or `photo`, the key of a file chosen in this
+// tab; without a query, `page`. The filters `folder` and `where` apply to both, see filters.js.
 
 import { startAdding } from "./adding.js";
 import { $ } from "./dom.js";
@@ -11,7 +11,7 @@ import { onChange } from "./library.js";
 import { clearAnswers, dropAnswer, fail, newQuery, showAnswers } from "./search.js";
 import { address, filtersIn, go } from "./views.js";
 
-// Queries of this tab by their keys: each keeps its marks.
+// The queries of this tab by key; each keeps its marks.
 const queries = new Map();
 let shown = new URLSearchParams();
 let built;
@@ -24,7 +24,7 @@ export async function show(parameters) {
   await Promise.all([showFilters(), query ? answer(query) : browse()]);
 }
 
-/** Whoever waits for the choices, photos do not. */
+/** Builds the filters if necessary and fills them from the URL, in parallel with loading the photos. */
 async function showFilters() {
   built ??= filters.build(() => {
     const kept = [...shown].filter(([key]) => ["like", "photo"].includes(key));
@@ -46,7 +46,7 @@ function answer(query) {
 
 async function browse() {
   clearAnswers();
-  if (shown.has("photo")) fail(new Error("The photo that was searched for was known to the page until it was closed or loaded anew: choose it again."));
+  if (shown.has("photo")) fail(new Error("The query photo was lost when this page was closed or reloaded. Choose it again."));
   const page = Math.max(1, Number.parseInt(shown.get("page"), 10) || 1);
   const chosen = filtersIn(shown);
   const turned = shown.has("page");
@@ -54,7 +54,7 @@ async function browse() {
   if (turned) $("found").scrollIntoView({ block: "start" });
 }
 
-/** What is searched for, of which the address has the key; null where it has none, or one of another tab's. */
+/** The query that the URL names; null for none, or for one of another tab. */
 function queryOf(parameters) {
   const [like, given] = [parameters.get("like"), parameters.get("photo")];
   if (like === null) return queries.get(given) ?? null;
@@ -69,16 +69,16 @@ function take(file) {
   go("photos", [...filtersIn(shown), ["photo", key]]);
 }
 
-/** One file is searched for; several are photos to add. */
+/** Searches for one file; offers to add several to the library. */
 async function given(files) {
   if ($("photos").hidden || !files.length) return;
   if (files.length === 1) take(files[0]);
-  else if (!(await startAdding(files, true))) fail(new Error("Give one photo to search for: this server does not take new ones."));
+  else if (!(await startAdding(files, true))) fail(new Error("Choose a single photo to search for. This server does not accept new photos."));
 }
 
 $("file").addEventListener("change", () => {
   given([...$("file").files]);
-  // So that the same file can be chosen again.
+  // Otherwise choosing the same file again would not fire a change event.
   $("file").value = "";
 });
 document.addEventListener("paste", (event) => given([...event.clipboardData.files]));
@@ -92,12 +92,12 @@ document.addEventListener("drop", (event) => {
   $("drop").classList.remove("over");
   given([...event.dataTransfer.files]);
 });
-// Marks are in this tab alone, so that no other one changes them.
+// Marks exist in this tab only: warn before they are lost.
 addEventListener("beforeunload", (event) => [...queries.values()].some(({ marks, exported }) => marks.size && !exported) && event.preventDefault());
 onChange(async ({ detail: removed }) => {
   if (removed) dropAnswer(removed);
   built = undefined;
   if (!$("photos").hidden) await show(shown).catch(fail);
 });
-// From here on what is chosen is heard of.
+// Enabled only now that its change event is handled.
 $("file").disabled = false;

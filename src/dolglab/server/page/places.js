@@ -1,13 +1,15 @@
-// Where the photos were taken: an offline map, without tiles. A click or a box selects photos, which are shown below.
+// The view "Places": an offline map, without tiles, of where photos were taken. A click or a box selects photos.
 
 import { json } from "./api.js";
+import { moreLike } from "./cards.js";
 import { openPhoto } from "./detail.js";
 import { $, element } from "./dom.js";
 import { Projection, scaleBar, steps } from "./geography.js";
 import { Thumbnails } from "./thumbnails.js";
-import { go, searchLike } from "./views.js";
+import { go } from "./views.js";
+import { count } from "./words.js";
 
-// Photos that are shown of a selection, pixels around a click that it selects, and those of a drag that is none.
+// Maximum photos shown of a selection, the reach of a click in pixels, and the shortest drag that draws a box.
 const SHOWN = 48;
 const NEAR = 8;
 const STILL = 4;
@@ -48,6 +50,7 @@ function draw() {
   paint.font = `12px ${style.fontFamily}`;
   graticule(paint, width, height, colour("--rule"), colour("--soft"));
   const chosen = new Set(state.chosen);
+  // Selected photos are drawn last, on top of the others.
   for (const [wanted, ink, radius] of [[false, colour("--accent"), 3], [true, colour("--wrong"), 5]]) {
     paint.fillStyle = ink;
     paint.globalAlpha = wanted ? 1 : 0.6;
@@ -83,7 +86,8 @@ function graticule(paint, width, height, line, ink) {
     const [, y] = map.place(value, 0);
     paint.moveTo(0, y);
     paint.lineTo(width, y);
-    paint.fillText(label, 4, y - 4);
+    // A label above the edge of the canvas would be cut off.
+    if (y > 16) paint.fillText(label, 4, y - 4);
   }
   paint.stroke();
 }
@@ -98,18 +102,17 @@ function bar(paint, width, height, ink, ground) {
   paint.fillRect(x, y, pixels, 3);
 }
 
-/** Selects photos, and says so; `bounds` are those of the box they are in. */
+/** Selects photos and shows them; `bounds` is the selected area in degrees, null for no selection. */
 function select(ids, bounds) {
   state.chosen = ids;
   state.bounds = bounds;
-  const { length } = state.places.ids;
-  const all = `${length.toLocaleString("en")} photos say where they were taken.`;
-  $("places-said").textContent = bounds ? `${ids.length.toLocaleString("en")} of ${all.replace("say", "that say").replace(".", "")} are selected.` : all;
+  const all = `${count(state.places.ids.length)} with a location`;
+  $("places-said").textContent = bounds ? `${ids.length.toLocaleString("en")} of ${all} selected.` : `${all}.`;
   $("places-search").hidden = $("places-clear").hidden = !bounds;
   thumbnails.clear();
   $("places-photos").replaceChildren(...ids.slice(0, SHOWN).map(card));
   const more = ids.length - SHOWN;
-  $("places-more").textContent = more > 0 ? `${more.toLocaleString("en")} more: select a smaller part.` : "";
+  $("places-more").textContent = more > 0 ? `${count(more, "more photo")} selected: select a smaller area to see them.` : "";
   draw();
 }
 
@@ -124,18 +127,17 @@ function selectBox(x, y, width, height) {
 
 function card(id) {
   const image = thumbnails.image({ id, name: "" });
-  const shot = element("button", { type: "button", className: "shot", "aria-label": `Look at photo ${id}` }, image);
+  const shot = element("button", { type: "button", className: "shot", "aria-label": `Open photo ${id}` }, image);
   shot.onclick = () => openPhoto(id, state.chosen.slice(0, SHOWN)).catch(fail);
   const file = element("p", { className: "file" });
   const taken = element("p", { className: "soft" });
   json(`api/photos/${id}`).then((photo) => {
-    shot.setAttribute("aria-label", `Look at ${photo.name}`);
+    shot.setAttribute("aria-label", `Open ${photo.name}`);
     file.textContent = file.title = photo.name;
     taken.textContent = photo.metadata.taken?.replace("T", " ") ?? "";
   }, fail);
-  const like = element("button", { type: "button", className: "more link" }, "More like this");
-  like.onclick = () => searchLike(id);
-  return element("li", { className: "card" }, shot, element("div", { className: "facts" }, file, taken, like));
+  return element("li", { className: "card" }, shot,
+    element("div", { className: "facts" }, file, taken, moreLike({ id, name: `photo ${id}` })));
 }
 
 function fail(error) {

@@ -1,16 +1,16 @@
-// A filter with two ends: from a date to another, or between degrees.
+// A filter with a lower and an upper bound, for dates and coordinates.
 
 import { element } from "./dom.js";
 
-// Columns that are asked for so, each with an example of an end.
-const EXAMPLES = { taken: "2019-07", latitude: "43.2", longitude: "5.4" };
+// Columns with such a filter, each with an example of both bounds.
+const EXAMPLES = { taken: ["2018", "2019-07"], latitude: ["43.2", "43.4"], longitude: ["5.3", "5.5"] };
 
 export const isRange = (column) => column in EXAMPLES;
 
-/** A field whose `value` is LOW..HIGH, as the API takes it, and empty where neither end is given. */
+/** A field whose `value` is LOW..HIGH, as the API expects, or "" when both bounds are empty. */
 export function range(column) {
-  const ends = ["from", "to"].map((end) => element("input", {
-    placeholder: `${end} ${EXAMPLES[column]}`, autocomplete: "off", "aria-label": `${column} ${end}`,
+  const ends = ["from", "to"].map((end, place) => element("input", {
+    placeholder: `${end} ${EXAMPLES[column][place]}`, autocomplete: "off", "aria-label": `${column} ${end}`,
   }));
   const field = element("div", { className: "range" }, ...ends);
   Object.defineProperty(field, "value", {
@@ -20,7 +20,7 @@ export function range(column) {
     },
     set(value) {
       const [low, high = low] = value.split("..");
-      // Who is typing is not disturbed.
+      // The field that the user is typing in is left alone.
       for (const [end, given] of [[ends[0], low], [ends[1], high]]) if (end !== document.activeElement) end.value = given;
     },
   });

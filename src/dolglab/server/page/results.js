@@ -1,13 +1,13 @@
-// The answers: a card each, which stays the same card when the order changes.
+// The answers as cards. A photo keeps its card, and with it the keyboard focus, when the order changes.
 
+import { moreLike } from "./cards.js";
 import { $, element } from "./dom.js";
 import { Thumbnails } from "./thumbnails.js";
-import { searchLike } from "./views.js";
 
 const MARKS = [["right", "✓ Right"], ["wrong", "✕ Wrong"]];
 
 export class Results {
-  /** Calls `open(place)` for an answer that is to be looked at, and `marked()` when a mark changed. */
+  /** Calls `open(place)` when an answer is opened, and `marked()` when a mark changes. */
   constructor(open, marked) {
     this.open = open;
     this.changed = marked;
@@ -17,7 +17,7 @@ export class Results {
     this.thumbnails = new Thumbnails();
   }
 
-  /** Answers of a query, with its marks, which are changed here: "right" or "wrong" by photos' numbers. */
+  /** Shows the answers to a new query. `marks` maps photo ids to "right" or "wrong" and is modified in place. */
   start(answers, marks) {
     this.marks = marks;
     this.thumbnails.clear();
@@ -25,7 +25,7 @@ export class Results {
     this.show(answers);
   }
 
-  /** Answers in their order; who had the focus keeps it. */
+  /** Shows answers in their order; the keyboard focus stays on its card. */
   show(answers) {
     const focused = document.activeElement;
     this.answers = answers;
@@ -33,7 +33,7 @@ export class Results {
     if (focused?.isConnected && $("results").contains(focused)) focused.focus({ preventScroll: true });
   }
 
-  /** Leaves out a photo that is gone from the library. */
+  /** Removes a photo that is no longer in the library. */
   drop(id) {
     this.marks.delete(id);
     this.show(this.answers.filter((answer) => answer.id !== id));
@@ -67,15 +67,13 @@ export class Results {
     const rank = element("span", { className: "rank" });
     const badge = element("span", { className: "badge" });
     const shot = element("button", { type: "button", className: "shot" }, this.thumbnails.image(answer), rank, badge);
-    const more = element("button", { type: "button", className: "more link", "aria-label": `More like this: ${answer.name}` }, "More like this");
-    more.onclick = () => searchLike(answer.id);
     const cosine = element("b");
     const inliers = element("small");
     const toggles = MARKS.map(([name, label]) => [name, this.#toggle(answer, name, label)]);
     const item = element("li", {}, shot, element("div", { className: "facts" },
-      element("p", { className: "file", title: answer.name }, answer.name + (answer.there ? "" : " (gone)")),
+      element("p", { className: "file", title: answer.name }, answer.name + (answer.there ? "" : " (file missing)")),
       element("div", { className: "score" }, element("span", {}, "cosine ", cosine), inliers),
-      element("div", { className: "toggles" }, ...toggles.map(([, button]) => button)), more));
+      element("div", { className: "toggles" }, ...toggles.map(([, button]) => button)), moreLike(answer)));
     return { item, shot, rank, badge, cosine, inliers, toggles };
   }
 

@@ -1,23 +1,25 @@
-// A search: a photo and a box of it in, answers out, marks that order them anew.
+// A search: the query photo with an optional box, its answers, and re-ranking by marks.
 
 import { call, fileName, form, json, picture } from "./api.js";
 import { BoxDrawing } from "./box.js";
 import { openAnswers } from "./detail.js";
-import { $, element } from "./dom.js";
+import { $, element, save } from "./dom.js";
+import { split } from "./filters.js";
 import { about } from "./library.js";
 import { Results } from "./results.js";
+import { count } from "./words.js";
 
-// `shown` is what the answers are to: the query, and the filters as pairs; `taken` whether the server took it once.
+// `shown` identifies the query and filters of the answers on the page; `taken`: the server has accepted the query photo.
 const state = { query: null, chosen: [], shown: "", taken: false, found: null, stop: null };
 const box = new BoxDrawing(search);
 const results = new Results((place) => openAnswers(results.answers, place, asked), rerank);
 
-/** What is searched for: a file, or a photo of the library by its number, `like`; its marks stay with it. */
+/** A query with its own marks: a file, or the id `like` of a photo of the library. */
 export function newQuery(key, { file = null, like = null }) {
   return { key, file, like, marks: new Map(), exported: true, size: [] };
 }
 
-/** Shows the answers to a query within filters, searching unless they are there already. */
+/** Shows the answers to a query within the filters `chosen`; searches unless they are already shown. */
 export async function showAnswers(query, chosen) {
   const shown = JSON.stringify([query.key, chosen]);
   if (shown === state.shown) return;
@@ -34,11 +36,11 @@ export async function showAnswers(query, chosen) {
   await search();
   if (!other) return;
   reveal();
-  // The answers come first.
+  // Fetched only after the answers, which matter more.
   if (query.like !== null) await preview(query);
 }
 
-/** Shows no answers. */
+/** Removes the query and its answers from the page. */
 export function clearAnswers() {
   state.stop?.abort();
   Object.assign(state, { query: null, shown: "", found: null });
@@ -50,7 +52,7 @@ export function clearAnswers() {
   $("error").hidden = true;
 }
 
-/** Leaves a photo out that is no longer in the library. */
+/** Removes a photo that is no longer in the library from the answers. */
 export function dropAnswer(id) {
   results.drop(id);
 }
@@ -60,7 +62,7 @@ export function fail(error) {
   $("error").hidden = false;
 }
 
-/** The query's picture. Formats that the browser cannot show, and photos that are gone, are searched for all the same. */
+/** Shows the query's picture if the browser can display it and its file still exists; the search does not depend on it. */
 async function preview(query) {
   try {
     const [address, { name, width, height }] = query.file ? [URL.createObjectURL(query.file), { name: "Your photo" }]
@@ -72,7 +74,7 @@ async function preview(query) {
     await $("photo").decode();
     if (query === state.query) $("preview").hidden = false;
   } catch {
-    // There is nothing to draw a box on.
+    // Without a picture there is nothing to draw a box on.
   }
 }
 
@@ -82,7 +84,7 @@ function clearPreview() {
   box.set(null);
 }
 
-/** Who has chosen a photo sees the answers from the first on; so does the keyboard, where its card is gone. */
+/** Scrolls to the first answer, and moves the keyboard focus there if its element has left the page. */
 function reveal() {
   if (document.activeElement === document.body) $("found").focus({ preventScroll: true });
   const wide = matchMedia("(min-width: 56rem)").matches;
@@ -92,7 +94,7 @@ function reveal() {
   }
 }
 
-/** Runs what takes a while: says so, shows what went wrong, and has only the last one count. */
+/** Runs a request with a status line; shows its error. A newer call aborts it. `work(signal)` returns the final status. */
 async function busy(words, work, failed = () => {}) {
   state.stop?.abort();
   const stop = (state.stop = new AbortController());
@@ -115,7 +117,7 @@ async function busy(words, work, failed = () => {}) {
   }
 }
 
-/** Answers that are of another query until the new ones come are dimmed, and cannot be marked. */
+/** Dims the answers to the previous query, which cannot be marked, until the new ones arrive. */
 function stale(is) {
   $("results").inert = is;
   $("results").setAttribute("aria-busy", String(is));
@@ -128,7 +130,7 @@ function forget() {
   stale(false);
 }
 
-/** The query as the API's forms take it. */
+/** The query as form fields of the API. */
 function fields() {
   const { file, like, size } = state.query;
   return { ...(file ? { photo: file } : { like }), box: box.text(...size) };
@@ -148,7 +150,7 @@ export function search() {
   return busy("Searching…", async (signal) => {
     const most = (await about()).max_upload_bytes;
     if (query.file?.size > most) {
-      throw new Error(`${query.file.name} has ${(query.file.size / 1e6).toFixed(1)} MB, more than ${most / 1e6}: choose a smaller photo`);
+      throw new Error(`${query.file.name} has ${(query.file.size / 1e6).toFixed(1)} MB; the limit is ${most / 1e6} MB. Choose a smaller photo.`);
     }
     const asked = { ...fields(), ...limits(), top: $("top").value, verify: $("verify").checked };
     const found = await json("api/search", { ...form(asked), signal }).catch(refused);
@@ -156,26 +158,26 @@ export function search() {
     results.start(found.answers, query.marks);
     showMarks();
     if (query.marks.size) return ordered(signal);
-    const count = found.answers.length;
-    if (!count) return state.chosen.length ? "No photo passes these filters." : "There is no other photo in the library.";
-    const part = box.box ? " to this part of the photo" : "";
-    const among = found.exact ? "" : ", among those that an index proposed";
-    return `${count} ${count === 1 ? "answer" : "answers"}${part}, most alike first${among}, in ${found.seconds.toFixed(2)} s.`;
+    const { length } = found.answers;
+    if (!length) return state.chosen.length ? "No photo matches these filters." : "There is no other photo in the library.";
+    const part = box.box ? " for this part of the photo" : "";
+    const approximate = found.exact ? "" : ", approximate (by index)";
+    return `${count(length, "answer")}${part}, most similar first${approximate}, in ${found.seconds.toFixed(2)} s.`;
   }, forget);
 }
 
-/** What the server does not take at first is not asked for again. */
+/** Disables the search for a photo that the server has refused. */
 function refused(error) {
   if (state.taken || !state.query.file || ![400, 413].includes(error.status)) throw error;
   $("search").disabled = true;
   $("preview").hidden = true;
-  throw new Error(`${state.query.file.name} cannot be searched for: ${error.message}. Choose another photo.`);
+  throw new Error(`Cannot search for ${state.query.file.name}: ${error.message}. Choose another photo.`);
 }
 
 function rerank() {
   state.query.exported = false;
   showMarks();
-  return busy("Ordering anew…", ordered);
+  return busy("Re-ranking…", ordered);
 }
 
 async function ordered(signal) {
@@ -183,21 +185,19 @@ async function ordered(signal) {
   const marked = right.length + wrong.length;
   if (!marked) {
     results.show(state.found.answers);
-    return "The first order again.";
+    return "No marks: original order.";
   }
   const { where, folder } = limits();
-  const pairs = where.map((pair) => [pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1)]);
   const body = JSON.stringify({
-    descriptor: state.found.descriptor, right, wrong, top: Number($("top").value), where: Object.fromEntries(pairs), folder,
-    like: state.query.like,
+    descriptor: state.found.descriptor, right, wrong, top: Number($("top").value),
+    where: Object.fromEntries(where.map(split)), folder, like: state.query.like,
   });
   const options = { method: "POST", body, headers: { "Content-Type": "application/json" }, signal };
   const inliers = new Map(state.found.answers.map((answer) => [answer.id, answer.inliers]));
   const { answers } = await json("api/rerank", options);
   results.show(answers.map((answer) => ({ ...answer, inliers: inliers.get(answer.id) ?? null })));
-  const details = $("verify").checked ? "; details do not count in this order" : "";
-  return `Ordered anew by ${marked} ${marked === 1 ? "mark" : "marks"}, right ones first, wrong ones last: `
-    + `cosines are to the query as the marks moved it${details}.`;
+  const verified = $("verify").checked ? ", without geometric verification" : "";
+  return `Re-ranked by ${count(marked, "mark")}${verified}: right answers first, wrong ones last. Cosines are with the adjusted query.`;
 }
 
 function showMarks() {
@@ -210,7 +210,7 @@ function exported(event) {
   event.preventDefault();
   const name = $("name").value.trim();
   if (!name) {
-    fail(new Error("Say what the photos show: it becomes the folder's name."));
+    fail(new Error("Enter what the photos show. It becomes the name of the folder."));
     $("name").focus();
     return;
   }
@@ -219,16 +219,14 @@ function exported(event) {
     const { box: _, ...asked } = fields();
     const marks = { right: results.marked("right"), wrong: results.marked("wrong") };
     const packed = await call("api/marks/export", { ...form({ name, ...asked, ...marks }), signal });
-    const address = URL.createObjectURL(await packed.blob());
     const file = fileName(packed);
-    element("a", { href: address, download: file }).click();
-    setTimeout(() => URL.revokeObjectURL(address), 60_000);
+    save(await packed.blob(), file);
     query.exported = true;
-    return `${file} is downloaded: unpack several into one folder, one sub-folder a landmark, five photos or more each.`;
+    return `Downloaded ${file}. To train, unpack several into one folder: one subfolder per landmark, at least five photos each.`;
   });
 }
 
-/** The query as the API's forms take it, and an address of the part that is searched for. */
+/** The query as form fields of the API, and the URL of its picture, cropped to the box. */
 async function asked() {
   const query = fields();
   if (!box.box) return { query, address: $("preview").hidden ? null : $("photo").src };

@@ -1,4 +1,4 @@
-// Thumbnails of photos, fetched when they come near the window.
+// Thumbnails of photos, fetched when they approach the viewport.
 
 import { picture } from "./api.js";
 import { element } from "./dom.js";
@@ -8,7 +8,7 @@ export class Thumbnails {
     this.clear();
   }
 
-  /** Lets go of all pictures, and of those that are on their way. */
+  /** Releases all pictures and aborts pending requests. */
   clear() {
     this.stop?.abort();
     this.observer?.disconnect();
@@ -19,7 +19,7 @@ export class Thumbnails {
     this.observer = new IntersectionObserver((seen) => this.#near(seen), { rootMargin: "400px" });
   }
 
-  /** An image of a photo; where there is none, words that say why take its place. */
+  /** An `<img>` of a photo; if it cannot be loaded, a text with the reason replaces it. */
   image({ id, name }) {
     const made = element("img", { alt: name });
     this.photos.set(made, id);

@@ -1,14 +1,13 @@
-// The views of the page, one at a time, and which one the address names: `#photos`, `#photos?like=7`, `#map`.
+// The views of the page. One is visible at a time, chosen by the fragment of the URL: `#photos`, `#photos?like=7`, `#map`.
 //
-// A view NAME is three things: in index.html a `<section id="NAME" class="view">` and a link to `#NAME` in the header's
-// `<nav>`, and beside this file a module `NAME.js` (its styles are in `NAME.css`). The module is loaded when the view is
-// first opened. It exports
+// To add a view NAME, add a `<section id="NAME" class="view">` and a link to `#NAME` in the `<nav>` of index.html, a module
+// `NAME.js` and styles `NAME.css` in this folder. The module is loaded when the view is first opened. It exports
 //
-//   show(parameters)  called each time that the view opens, and when its parameters change while it is open:
-//                     `URLSearchParams` of what follows the `?`. What it throws is shown to the person.
+//   show(parameters)  called when the view opens and when its parameters change, with the `URLSearchParams` after the `?`.
+//                     The message of an error that it throws is shown on the page.
 //   hide()            optional; called when another view opens.
 //
-// What any view may call: `go` and `searchLike` here, `openPhoto` of detail.js, `about` of library.js, and api.js.
+// A view may call `go` and `searchLike` below, `openPhoto` of detail.js, `about` of library.js, and api.js.
 
 import { $ } from "./dom.js";
 
@@ -17,33 +16,33 @@ let open = { hide() {} };
 let opening;
 let opened = () => {};
 
-/** The address of a view, with parameters as `URLSearchParams` takes them. */
+/** The URL fragment of a view; `parameters` is anything that `URLSearchParams` accepts. */
 export function address(name, parameters = {}) {
   const query = new URLSearchParams(parameters).toString();
   return query ? `#${name}?${query}` : `#${name}`;
 }
 
-/** Opens a view; the browser's back button leads back from it. */
+/** Opens a view and adds it to the browser's history. */
 export function go(name, parameters) {
   const next = address(name, parameters);
   if (next === location.hash) return;
-  // A browser takes its time to say that the hash was changed.
+  // Setting location.hash instead would open the view only after an asynchronous hashchange event.
   history.pushState(null, "", next);
   opened();
 }
 
-/** Searches for photos that are like a photo of the library, by its number; from there, within the same filters. */
+/** Searches for photos similar to a photo of the library, given by its id. The filters of the photos view stay. */
 export function searchLike(id) {
   const { name, parameters } = here();
   go("photos", [...(name === "photos" ? filtersIn(parameters) : []), ["like", id]]);
 }
 
-/** Those of a view's parameters that say which photos pass, as pairs: see filters.js. */
+/** The filters among a view's parameters, as pairs: see filters.js. */
 export function filtersIn(parameters) {
   return [...parameters].filter(([key]) => key === "where" || key === "folder");
 }
 
-/** Shows the view that the address names, now and whenever that changes; calls `failed(error)`, with null where none did. */
+/** Shows the view of the URL, now and whenever it changes; then calls `failed(error)`, with null on success. */
 export function start(failed) {
   opened = () => follow().then(() => failed(null), failed);
   addEventListener("hashchange", opened);
@@ -57,7 +56,7 @@ function here() {
 
 async function follow() {
   const { name, parameters } = here();
-  // Any other fragment is a place on the page, such as that of the link that skips to the answers.
+  // Other fragments are anchors on the page, such as that of the skip link.
   if (!views.includes(name)) return;
   const turn = (opening = Symbol(name));
   for (const view of views) $(view).hidden = view !== name;
