@@ -24,32 +24,35 @@ from dolglab.data.exif import LATITUDE, LONGITUDE
 from dolglab.errors import UserError
 from dolglab.io import aside_of, fsync, is_utf8, sweep
 from dolglab.library.change import Change
-from dolglab.library.contents import Columns, Contents, Entry, Keys, Photo, Segment, key_of
+from dolglab.library.contents import Columns, Contents, Entry, Keys, Photo, Segment
 from dolglab.library.filters import where_of
+from dolglab.library.rows import (
+    to_described,
+    to_entry,
+    to_kept,
+    to_name,
+    to_numbered_name,
+    to_numbered_value,
+    to_place,
+    to_segment,
+)
 from dolglab.library.schema import (
     ADAPTED_FORMAT,
     EXIF,
     FORMAT,
     LATER,
     LOCAL,
-    PHOTO,
     SCHEMA,
-    SEGMENT,
     DamagedError,
     Row,
     about_of,
     check_identity,
     check_local,
-    check_name,
     check_schema,
-    check_segment,
-    check_shape,
     check_strings,
-    check_types,
     format_of,
     keeps_local,
     mounts_of,
-    parse_json,
     photo_columns,
     value_of,
 )
@@ -200,7 +203,7 @@ class Catalogue:
         both = "SELECT number, size, kind FROM segment UNION ALL SELECT key, NULL, NULL FROM dead ORDER BY 1"
         segments: dict[int, Segment] = {}
         dead: list[int] = []
-        for number, segment in self._rows(_segment, both):
+        for number, segment in self._rows(to_segment, both):
             if segment is None:
                 dead.append(number)
             else:
@@ -223,7 +226,7 @@ class Catalogue:
         if not keeps_local(self._db):
             return {}
         query = "SELECT photo, features FROM kept WHERE photo IN (SELECT value FROM json_each(?))"
-        return dict(self._rows(_kept, query, [json.dumps(list(numbers))]))
+        return dict(self._rows(to_kept, query, [json.dumps(list(numbers))]))
 
     def kept_size(self) -> tuple[int, int]:
         """How many photos have local features, and the bytes of these."""
@@ -235,7 +238,7 @@ class Catalogue:
 
     def names(self) -> Iterator[str]:
         """The names of all photos."""
-        return self._rows(_name, "SELECT name FROM photo ORDER BY name")
+        return self._rows(to_name, "SELECT name FROM photo ORDER BY name")
 
     def named(self, name: str) -> Entry | None:
         """A photo by its name; None where it is not there."""
@@ -251,16 +254,16 @@ class Catalogue:
     def described(self) -> Described:
         """The photos that have descriptors."""
         query = "SELECT id, changed, key FROM photo WHERE key IS NOT NULL ORDER BY key"
-        rows = np.fromiter(self._rows(_described, query), np.dtype((np.int64, 3)))
+        rows = np.fromiter(self._rows(to_described, query), np.dtype((np.int64, 3)))
         return Described(*rows.T)
 
     def names_of_described(self) -> Iterator[tuple[int, str]]:
         """Number and name of each photo that has a descriptor."""
-        return self._rows(_numbered_name, "SELECT id, name FROM photo WHERE key IS NOT NULL")
+        return self._rows(to_numbered_name, "SELECT id, name FROM photo WHERE key IS NOT NULL")
 
     def values_of(self, column: str) -> Iterator[tuple[int, str]]:
         """Number and value of each photo that has one in a column."""
-        return self._rows(_numbered_value, "SELECT photo, value FROM field WHERE name = ?", [column])
+        return self._rows(to_numbered_value, "SELECT photo, value FROM field WHERE name = ?", [column])
 
     def bad(self) -> Iterator[Photo]:
         """Photos that could not be read."""
@@ -291,7 +294,7 @@ class Catalogue:
 
     def folders(self) -> Counter[str]:
         """How many photos that can be found lie in each folder, by its path without a / at its end."""
-        names = self._rows(_name, f"SELECT name FROM photo WHERE {FOUND}")
+        names = self._rows(to_name, f"SELECT name FROM photo WHERE {FOUND}")
         return Counter(name.rpartition("/")[0] for name in names)
 
     def columns(self) -> list[str]:
@@ -312,7 +315,7 @@ class Catalogue:
 
     def places(self) -> list[tuple[int, float, float]]:
         """Number, latitude and longitude of each photo that can be found and says where it was taken."""
-        found = self._rows(_place, PLACES, {"latitude": LATITUDE, "longitude": LONGITUDE})
+        found = self._rows(to_place, PLACES, {"latitude": LATITUDE, "longitude": LONGITUDE})
         return [place for place in found if place is not None]
 
     @contextmanager
@@ -328,7 +331,7 @@ class Catalogue:
         there = photo_columns(self._db)
         later = ", ".join(name if name in there else "NULL" for name in LATER)
         columns = f"name, size, changed, height, width, reason, metadata, {later}, id, key"
-        return self._rows(_entry, f"SELECT {columns} FROM photo WHERE {condition}", values)
+        return self._rows(to_entry, f"SELECT {columns} FROM photo WHERE {condition}", values)
 
     def _rows(
         self, made: Callable[[Row], T], query: str, values: Sequence[object] | Mapping[str, object] = ()
@@ -353,85 +356,6 @@ class Catalogue:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in PASSING:
                 raise
             raise UserError(f"{self._path} is damaged, or no library ({error})") from error
-
-
-def _name(row: Row) -> str:
-    return os.fsdecode(check_name(value_of(bytes, row)))
-
-
-def _entry(row: Row) -> Entry:
-    check_types(row, PHOTO)
-    (
-        name,
-        size,
-        changed,
-        height,
-        width,
-        reason,
-        metadata,
-        ctime,
-        digest,
-        stored_width,
-        stored_height,
-        exif,
-        number,
-        key,
-    ) = row
-    photo = Photo(
-        os.fsdecode(check_name(name)),
-        size,
-        changed,
-        check_shape(height, width),
-        reason,
-        check_strings(parse_json(metadata)),
-        ctime,
-        digest,
-        check_shape(stored_height, stored_width),
-        None if exif is None else check_strings(parse_json(exif)),
-        number,
-    )
-    return photo, key
-
-
-def _segment(row: Row) -> tuple[int, Segment | None]:
-    """A segment by its number; a key that counts no longer, which has neither size nor kind."""
-    check_types(row, SEGMENT)
-    number, size, kind = row
-    if size is None and kind is None:
-        return number, None
-    if size is None or kind is None or not 0 < size < key_of(1):
-        raise DamagedError(f"segment {number} has {size} descriptors, and the index {kind}")
-    return check_segment(number), Segment(size, kind)
-
-
-def _place(row: Row) -> tuple[int, float, float] | None:
-    """A photo's number, latitude and longitude; None where a table says what is no place."""
-    check_types(row, (int, str, str))
-    try:
-        latitude, longitude = float(row[1]), float(row[2])
-    except ValueError:
-        return None
-    return (row[0], latitude, longitude) if abs(latitude) <= 90 and abs(longitude) <= 180 else None
-
-
-def _described(row: Row) -> tuple[int, int, int]:
-    check_types(row, (int, int, int))
-    return row[0], row[1], row[2]
-
-
-def _numbered_name(row: Row) -> tuple[int, str]:
-    check_types(row, (int, bytes))
-    return row[0], os.fsdecode(check_name(row[1]))
-
-
-def _numbered_value(row: Row) -> tuple[int, str]:
-    check_types(row, (int, str))
-    return row[0], row[1]
-
-
-def _kept(row: Row) -> tuple[int, bytes]:
-    check_types(row, (int, bytes))
-    return row[0], row[1]
 
 
 def _check_journal(path: Path) -> None:
