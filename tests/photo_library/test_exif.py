@@ -125,6 +125,16 @@ def test_an_older_library_gets_them_without_being_described_anew(root: Path, cap
     library.close()
 
 
+def test_addresses_that_are_not_allowed_are_passed_over(root: Path, capsys) -> None:
+    library = Library(embed(root, no_exif=True))
+    library.add([Photo("s3://somebody/a.jpg", 1, 1, (1, 1))], unit(1, library.identity["dim"]))
+    with library.change() as change:
+        change.take_exif(False)
+    read_exif(library)
+    assert "3 photos read: 1 with a date, 1 with a place; 1 " in capsys.readouterr().out
+    library.close()
+
+
 def test_merged_libraries_keep_what_people_said(tmp_path: Path) -> None:
     old = Photo("/a", 1, 5, (1, 1), metadata={"taken": "1950"})
     new = Photo("/a", 1, 6, (1, 1), metadata=COLUMNS, stored=(30, 40), exif=COLUMNS)
@@ -188,6 +198,7 @@ def test_a_period_of_no_dates_is_refused(tmp_path: Path, value: str) -> None:
         ({"latitude": "43.2..", "longitude": "5..6"}, [1, 4]),
         ({"latitude": "..-10"}, [2, 3]),
         ({"longitude": "170..-170"}, [2, 3]),
+        ({"longitude": "178.4..-170.7"}, [2, 3]),
         ({"longitude": "-170..170"}, [0, 1, 4]),
         ({"score": "9..10"}, [0]),
         ({"score": "1914..1918"}, [1]),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from dolglab.concurrency import prefetch_map
+from dolglab.data.addresses import NotAllowedError
 from dolglab.data.exif import LATITUDE, TAKEN, exif_columns
 from dolglab.data.image_reading import stored_size
 from dolglab.data.photos import digest_of
@@ -43,7 +44,8 @@ def read_exif(library: Library, threads: int = 2) -> None:
         ]
         dated = placed = lost = 0
         with progress("reading", len(todo), "photos") as advance:
-            for done in _batches(todo, threads):
+            photos = (photo for _, photo in prefetch_map(_read, todo, threads, 8 * threads))
+            while done := list(islice(photos, COMMIT_PHOTOS)):
                 with library.change() as change:
                     for photo in done:
                         lost += photo.exif is None
@@ -62,21 +64,11 @@ def _unread(photo: Photo) -> bool:
     return photo.exif is None or photo.stored is None
 
 
-def _batches(photos: list[Photo], threads: int) -> Iterator[list[Photo]]:
-    done: list[Photo] = []
-    for _, photo in prefetch_map(_read, photos, threads, 8 * threads):
-        done.append(photo)
-        if len(done) == COMMIT_PHOTOS:
-            yield done
-            done = []
-    yield done
-
-
 def _read(photo: Photo) -> Photo:
     """A photo with what its file says; without, where that is gone or another than was described."""
     try:
         data = photo.read()
-    except OSError:
+    except (OSError, NotAllowedError):
         return replace(photo, exif=None, stored=None)
     if len(data) != photo.size or photo.digest not in (None, digest_of(data)):
         return replace(photo, exif=None, stored=None)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from dolglab.data.exif import LONGITUDE, TAKEN
 from dolglab.errors import UserError
+from dolglab.io import is_utf8
 
 DATE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d)?)?)?)?")
 # To SQLite every text is a number, most of them 0.
@@ -23,6 +24,20 @@ FIRST = "0001-01-01T00:00:00"
 # Behind every text that begins so.
 LAST = "\U0010ffff"
 Condition = tuple[str, list[object]]
+
+
+def parse_filters(conditions: Sequence[str], option: str) -> dict[str, str]:
+    """Values by column. Raises UserError, which names the `option`, for what is no COLUMN=VALUE in UTF-8.
+
+    >>> parse_filters(["year=1900", "place=a=b"], "--where")
+    {'year': '1900', 'place': 'a=b'}
+    """
+    for condition in conditions:
+        if not is_utf8(condition):
+            raise UserError(f"{option} {os.fsencode(condition)!r} is not UTF-8")
+        if "=" not in condition:
+            raise UserError(f"{option} wants COLUMN=VALUE, not {condition}")
+    return dict(condition.split("=", 1) for condition in conditions)
 
 
 def condition_of(column: str, value: str) -> Condition:
@@ -42,10 +57,10 @@ def condition_of(column: str, value: str) -> Condition:
     if not dots or None in ends or not (low or high):
         return "value = ?", [value]
     first, last = (end for end in ends if end is not None)
-    # Around the other side of the world.
-    within = "NOT BETWEEN ? AND ?" if column == LONGITUDE and first > last else "BETWEEN ? AND ?"
-    bounds = (last, first) if column == LONGITUDE and first > last else (first, last)
-    return f"(value = ? OR {NUMBER} AND CAST(value AS REAL) {within})", [value, *bounds]
+    # A range of longitudes whose lower end is larger crosses the date line.
+    joined = "OR" if column == LONGITUDE and first > last else "AND"
+    within = f"(CAST(value AS REAL) >= ? {joined} CAST(value AS REAL) <= ?)"
+    return f"(value = ? OR {NUMBER} AND {within})", [value, first, last]
 
 
 def _period(value: str, first: str, last: str) -> Condition:

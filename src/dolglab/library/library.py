@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from dolglab.contracts import LocalFeatures
 from dolglab.data.addresses import allow, check_allowed
 from dolglab.errors import UserError
-from dolglab.io import acquire, is_utf8, release, sweep
+from dolglab.io import acquire, release, sweep
 from dolglab.library import stores
 from dolglab.library.catalogue import FILE, Catalogue
 from dolglab.library.change import Change
@@ -33,20 +32,6 @@ MAX_VALUE = 1.01
 # What of a model's identity must be the library's, and what of that may change where all is described anew.
 CHANGEABLE = ("scales", "max_side", "colour", "decoding")
 IDENTITY = ("model", "adapter", "dim", *CHANGEABLE)
-
-
-def parse_filters(conditions: Sequence[str], option: str) -> dict[str, str]:
-    """Values by column. Raises UserError, which names the `option`, for what is no COLUMN=VALUE in UTF-8.
-
-    >>> parse_filters(["year=1900", "place=a=b"], "--where")
-    {'year': '1900', 'place': 'a=b'}
-    """
-    for condition in conditions:
-        if not is_utf8(condition):
-            raise UserError(f"{option} {os.fsencode(condition)!r} is not UTF-8")
-        if "=" not in condition:
-            raise UserError(f"{option} wants COLUMN=VALUE, not {condition}")
-    return dict(condition.split("=", 1) for condition in conditions)
 
 
 def model_source(identity: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from dolglab.errors import UserError, pluralize
 from dolglab.io import write_text
 from dolglab.library.contents import Answer, Photo
 from dolglab.library.explain import Explanation
-from dolglab.library.library import parse_filters
+from dolglab.library.filters import parse_filters
 from dolglab.library.listing import find_photos
 from dolglab.library.naming import printable
 from dolglab.library.search_engine import SearchEngine
