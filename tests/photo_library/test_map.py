@@ -169,7 +169,7 @@ def test_what_cannot_be_mapped_is_refused(tmp_path: Path) -> None:
     library = library_of(tmp_path / "library", [], np.empty((0, 6), np.float32))
     with pytest.raises(UserError, match="0 photos"):
         make_map(library)
-    with pytest.raises(UserError, match="--method is pca or umap, not tsne"):
+    with pytest.raises(UserError, match="--method must be pca or umap, not tsne"):
         make_map(library, "tsne")
 
 

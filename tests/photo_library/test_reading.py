@@ -133,7 +133,7 @@ def test_a_plan_says_what_a_photo_takes_and_writes_nothing(
         embed_places([str(photos)], str(library), model=MODEL, max_side=96, plan=True, threads=1)
         said = capsys.readouterr().out
         assert "10 of them to be described" in said
-        found = re.search(r"([\d.]+) s a photo by (\d+) ", said)
+        found = re.search(r"([\d.]+) s per photo, measured on (\d+) ", said)
         assert found is not None
         tried[seconds] = int(found[2])
     assert tried[1e9] > tried[0.0] > 0

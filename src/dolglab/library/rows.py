@@ -1,4 +1,4 @@
-"""Rows of the catalogue, checked and converted to what they stand for. All functions raise DamagedError."""
+"""Check rows of the catalogue and convert them. All functions raise DamagedError for invalid rows."""
 
 from __future__ import annotations
 
