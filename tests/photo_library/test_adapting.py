@@ -153,14 +153,14 @@ def test_marks_of_another_library_are_refused(library: Path, tmp_path: Path) -> 
     gone = table(library, tmp_path / "b.csv", (999, own, "right"))
     twice = table(library, tmp_path / "c.csv", (number, own, "right"))
     for marks, message in (
-        ([strange], "a.csv is not of"),
+        ([strange], "a.csv is from another library"),
         ([gone], "b.csv is not of"),
         ([*tables, twice], "marked right in .* and in c"),
     ):
         with pytest.raises(UserError, match=message):
             adapt(str(library), marks=marks)
     (tmp_path / "a.csv").write_text("file,label\na.jpg,arch\n")
-    with pytest.raises(UserError, match="no table of marks"):
+    with pytest.raises(UserError, match="not a table of marks"):
         adapt(str(library), marks=[str(tmp_path / "a.csv")])
 
 
@@ -258,7 +258,7 @@ def test_who_has_it_open_is_told(library: Path) -> None:
 def test_an_adapter_that_is_gone_or_another_is_told(adapted: Path) -> None:
     path = adapted / "adapter.safetensors"
     write_adapter(path, small(seed=1))
-    with pytest.raises(UserError, match="is not what"):
+    with pytest.raises(UserError, match="is not the adapter of"):
         Library(adapted).adapter()
     path.unlink()
     with pytest.raises(UserError, match="no adapter"):

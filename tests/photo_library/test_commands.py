@@ -35,7 +35,7 @@ def test_a_folder_is_embedded_and_searched_with_its_catalogue(folder: Path, tmp_
 
     done = run("embed", str(folder), "--library", library, *MODEL, "--metadata", str(table))
     assert done.returncode == 0, done.stderr
-    assert "1 row for no photo here: 'nobody.jpg'" in done.stdout
+    assert "1 row without a photo here: 'nobody.jpg'" in done.stdout
     assert "broken.jpg': not an image" in done.stdout
     assert f"6 photos described, 0 already there, 1 could not be read: 6 in {library}" in done.stdout
     again = run("embed", str(folder), "--library", library, "--max-side", "64")

@@ -330,7 +330,7 @@ def test_answers_at_addresses_are_opened_where_that_is_allowed(
     embed_places(["memory://elsewhere"], library, model="efficientnet_lite0", max_side=64)
     query = [str(folder / "a" / "0.jpg")]
     search_photos(query, library, html=str(page), rerank="spatial")
-    assert "1 photo left unopened: memory://elsewhere/a.jpg" in capsys.readouterr().err.replace(":///", "://")
+    assert "1 photo not opened: memory://elsewhere/a.jpg" in capsys.readouterr().err.replace(":///", "://")
     pictures = page.read_text().count("data:image/jpeg")
     addresses.allow(["memory"])
     search_photos(query, library, html=str(page))

@@ -73,7 +73,7 @@ def test_each_command_does_its_work(library: str, tmp_path: Path) -> None:
     assert "5 in 2 clusters" in say("duplicates", "--library", library, "--out", out, "--least", "0.99")
     assert [row["photo"] for row in table(tmp_path / "out.csv")] == ["/0", "/1", "/4", "/2", "/3"]
     said = say("label", "--library", library, "--column", "place", "--neighbours", "1", "--out", out, "--write")
-    assert "on 4 photos whose name is known:\n  as if it had none: 100.0 % get their own name" in said
+    assert "on 4 photos with a known name:\n  named by the other photos: 100.0 % correctly" in said
     assert [(row["photo"], row["label"]) for row in table(tmp_path / "out.csv")] == [("/4", "x")]
     assert "columns: place, place score" in say("info", "--library", library)
     assert "1 photo removed: 4 in" in say("remove", "--library", library, "/4")

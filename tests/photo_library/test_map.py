@@ -131,7 +131,7 @@ def test_a_failed_map_leaves_the_one_before(tmp_path: Path) -> None:
     library.add(photos(30)[20:], spread(10, 6))
     for path in library.folder.rglob("*.flat"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="mends"):
+    with pytest.raises(UserError, match="repairs"):
         make_map(Library(library.folder))
     assert (library.folder / FILE).read_bytes() == before
 

@@ -83,7 +83,7 @@ def test_photos_of_a_disk_that_is_not_there_are_left_in(library: Library, tmp_pa
     (tmp_path / "photos" / "a.jpg").unlink()
     remove(library, [], gone=True)
     said = capsys.readouterr().out
-    assert "6 photos left in" in said
+    assert "not removed: 6 photos" in said
     # Two of the moved disk's, one that was taken from its folder, and the one that never was.
     assert "4 photos removed" in said
     assert {name for name in left(library) if "." in name} >= {"empty 0.jpg", "away 2.jpg", "moved 2.jpg", "b.jpg"}

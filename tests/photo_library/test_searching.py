@@ -70,7 +70,7 @@ def test_the_page_shows_each_answer_and_survives_odd_names_and_lost_photos(
 def test_a_query_that_nothing_passes_for_is_a_line(library: str, folder: Path, capsys: Capture) -> None:
     query = str(folder / "a" / "0.jpg")
     search_photos([query], library, top=3, min_cosine=1.0, box="0,0,30,30")
-    assert capsys.readouterr().out == f"{query}, part 0,0,30,30: no photo passes a cosine of 1 or more\n"
+    assert capsys.readouterr().out == f"{query}, part 0,0,30,30: no photo found with a cosine of at least 1\n"
 
 
 def test_a_query_that_cannot_be_searched_for_stops_no_other(
@@ -94,7 +94,7 @@ def test_a_query_that_cannot_be_searched_for_stops_no_other(
 def test_nothing_to_search_for_is_a_mistake(library: str, folder: Path) -> None:
     for path in folder.glob("a/*.jpg"):
         path.write_text("text")
-    with pytest.raises(UserError, match="none of 3"):
+    with pytest.raises(UserError, match="none of the 3"):
         search_photos([str(folder / "a")], library, top=1)
 
 

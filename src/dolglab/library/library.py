@@ -118,7 +118,7 @@ class Library:
         there = options.get("uri", stores.store_place(options))
         if store not in (None, there):
             raise UserError(
-                f"{library.folder} keeps its descriptors in {there}, not {store}: omit --store, or use another --library"
+                f"{library.folder} keeps its descriptors in {there}, not {store}: omit --store or use another --library"
             )
         return library
 
@@ -131,7 +131,7 @@ class Library:
         """Raise UserError unless this is the model that made the library."""
         if key := self.differs_in(identity):
             if key == "adapter":
-                raise UserError(f"{self.folder} has another adapter now: open it again")
+                raise UserError(f"{self.folder} was adapted by another process: open it again")
             mine, theirs = self.identity[key], identity[key]
             made = f"{key} {mine}, not {theirs}" if key != "model" else f"{self.identity['title']} ({mine})"
             option = f"--{key.replace('_', '-')}" if key in CHANGEABLE else "--model"

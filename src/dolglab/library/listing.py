@@ -23,8 +23,8 @@ from dolglab.library.schema import LATER, photo_columns
 
 # The column of a metadata table that names the photo.
 FILE_COLUMN = "file"
-# `photo` is the name of a file in the library, which differs from `name` if the file has several names. One name of each
-# file of this shard is `mine`.
+# `photo` is the name of a file in the library, which differs from `name` if the file has several names. Of each file of
+# this shard, one name is `mine`.
 SCHEMA = """
 CREATE TABLE file (name BLOB PRIMARY KEY, size INTEGER, changed INTEGER, ctime INTEGER, identity TEXT, last BLOB,
     mine INTEGER, photo BLOB) WITHOUT ROWID;
@@ -129,7 +129,7 @@ class Listing:
         return self._count("SELECT SUM(size) FROM file WHERE mine")
 
     def twin_count(self) -> int:
-        """Number of names left out because the file has another name that is listed or in the library; after `compare`."""
+        """Number of names left out because another name of the file is listed or in the library; after `compare`."""
         return self._count("SELECT COUNT(*) FROM file WHERE name != photo")
 
     def twins(self, limit: int) -> list[tuple[str, str]]:
@@ -159,9 +159,7 @@ class Listing:
                 reader = csv.DictReader(file)
                 fields = reader.fieldnames or ()
                 if FILE_COLUMN not in fields:
-                    raise UserError(
-                        f"{table} has no column `{FILE_COLUMN}`; its columns are {', '.join(fields) or 'none'}"
-                    )
+                    raise UserError(f"{table} has no column `{FILE_COLUMN}`, only {', '.join(fields) or 'none'}")
                 self._db.execute("BEGIN")
                 for row in reader:
                     columns = {key: value or "" for key, value in row.items() if key is not None}
