@@ -1,4 +1,4 @@
-"""Date and place from photos' files as columns, beside those of tables, and searches within them."""
+"""Date and place from EXIF as columns, together with those of tables, and filters on them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_values_of_a_table_take_precedence_and_stay(root: Path) -> None:
     assert dict(photo(folder, "a.jpg").metadata) == {**COLUMNS, "taken": "2020-01-01T00:00:00", "year": "1951"}
 
 
-def test_a_new_date_in_a_file_is_taken(root: Path) -> None:
+def test_a_new_date_in_a_file_replaces_the_old_one(root: Path) -> None:
     folder = embed(root)
     write_exif(root / "a.jpg", "2020:01:01 00:00:00")
     embed(root)

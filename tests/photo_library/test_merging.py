@@ -1,4 +1,4 @@
-"""Libraries of several machines as one."""
+"""Merging libraries of several machines."""
 
 from __future__ import annotations
 

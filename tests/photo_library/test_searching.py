@@ -1,4 +1,4 @@
-"""What a search says: on the terminal, as JSON, and on its page."""
+"""Output of a search: on the terminal, as JSON, and as a page."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_page_shows_each_answer_and_survives_odd_names_and_lost_photos(
     assert "no longer there" in text
     assert "&lt;b&gt;query.jpg" in text
     assert "<b>query" not in text
-    # A picture of each photo that is there, of the query, and three for why each was found.
+    # Pictures of each existing photo and of the query, and three for each explanation.
     assert text.count('src="data:image/jpeg') == 5 + 1 + 3 * 5
     assert "3.jpg (gone)" in capsys.readouterr().out
 
@@ -114,7 +114,7 @@ def test_mistakes_are_one_line(library: str, folder: Path, asked: dict, said: st
 
 
 def test_verified_answers_come_by_inliers_and_lost_ones_stay(library: str, folder: Path, tmp_path: Path) -> None:
-    """The query is a photo's half: its own photo is the only one that local features lead to."""
+    """The query is half of a photo, the only one with matching local features."""
     whole = tmp_path / "more" / "whole.jpg"
     save(whole, 50, cell=40)
     engine = SearchEngine(library)
