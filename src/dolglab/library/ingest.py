@@ -29,7 +29,7 @@ from dolglab.library.listing import Listing
 from dolglab.library.local_engine import UNKNOWN_SIZE, Described, describe_files, first_pixels
 from dolglab.library.packing import packed_bytes
 from dolglab.library.verifier import FEATURES, SpatialVerifier
-from dolglab.progress import progress
+from dolglab.progress import left_of, progress
 from dolglab.sharing.backends import choose_backend
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
 
@@ -228,15 +228,14 @@ def _print_plan(
     describe_locally = None if verifier is None else verifier.packed
     describe = partial(describe_files, loaded, threads=threads, damaged=damaged, describe_locally=describe_locally)
     each, tried = _seconds_a_photo(describe, sample, loaded.describer.workers)
-    minutes = each * todo / 60
-    takes = f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
     local = 0 if verifier is None else packed_bytes(FEATURES, verifier.method.extractor.dim)
     size = todo * (4 * loaded.identity["dim"] + PHOTO_BYTES + local)
     doubtful = files.doubtful_count()
     whether = f" ({doubtful} only if their bytes have changed)" if doubtful else ""
     print(f"{pluralize(len(files), 'photo')} ({files.bytes / 1e9:.2f} GB), {todo} of them to be described{whether}")
     if todo:
-        print(f"time: about {takes} on this machine ({each:.2f} s per photo, measured on {pluralize(tried, 'photo')})")
+        measured = f"{each:.2f} s per photo, measured on {pluralize(tried, 'photo')}"
+        print(f"time: about {left_of(each * todo)} on this machine ({measured})")
         print(f"disk: about {size / 1e6:.1f} MB in {library}")
 
 

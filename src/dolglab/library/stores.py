@@ -167,7 +167,7 @@ def open_store(folder: Path, dim: int, options: Mapping[str, Any], limits: Segme
     """
     kind = store_place(options)
     if kind not in STORES:
-        raise UserError(f"{folder} keeps its descriptors in {kind}, which is none of {', '.join(STORES)} here")
+        raise UserError(f"{folder} keeps its descriptors in {kind}, which is not one of {', '.join(STORES)}")
     module, _, name = STORES[kind].rpartition(".")
     return getattr(importlib.import_module(module), name).open(folder, dim, options, limits)
 

@@ -285,7 +285,7 @@ def _exported_session(source: str, threads: int) -> Session:
     kept = kept_graph(made_by, source)
     session = own_session(Path(here), made_by, threads) or kept.session(threads)
     if session is None:
-        print("the network is exported to ONNX, once", file=sys.stderr)
+        print("exporting the network to ONNX (only once)", file=sys.stderr)
         kept.write(network)
         session = Session(kept.path, threads)
     return session
