@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar on a terminal, a line a minute in a log."""
+"""Progress of long work: a bar on a terminal, a line per minute in a log."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import TypeVar
 T = TypeVar("T")
 Advance = Callable[[int], None]
 
-# Seconds between two lines of a log.
+# Seconds between two lines in a log.
 LINE_SECONDS = 60.0
 
 
 @contextmanager
 def progress(description: str, total: int, unit: str = "images", start: int = 0) -> Iterator[Advance]:
-    """Around work on `total` things, `start` of which are done: yields what is told how many more are.
+    """Show progress of work on `total` items, `start` of which are done.
 
-    On a terminal standard error has a bar with n of N, the rate and the time left, which is gone in the end. Elsewhere
-    it has a line a minute, and none of what takes less. Nothing is shown for no things at all.
+    Yields a function to call with the number of items that were finished since the last call. On a terminal, standard
+    error shows a bar with n of N, the rate and the time left, which disappears at the end. Otherwise it gets a line per
+    minute, so none for shorter work. Nothing is shown if there is nothing to do.
     """
     if start >= total:
         yield lambda count: None
@@ -33,7 +34,7 @@ def progress(description: str, total: int, unit: str = "images", start: int = 0)
 
 
 def track(items: Iterable[T], description: str, total: int, unit: str = "images") -> Iterator[T]:
-    """The items, with `progress` over them."""
+    """The items, with their `progress`."""
     with progress(description, total, unit) as advance:
         for item in items:
             yield item
@@ -41,7 +42,7 @@ def track(items: Iterable[T], description: str, total: int, unit: str = "images"
 
 
 def left_of(seconds: float) -> str:
-    """A time in the largest units that say enough.
+    """A duration for people, in seconds, minutes or hours.
 
     >>> left_of(45), left_of(100), left_of(7500)
     ('45 s', '2 min', '2 h 5 min')
@@ -54,7 +55,7 @@ def left_of(seconds: float) -> str:
 
 @contextmanager
 def _bar(description: str, total: int, unit: str, start: int) -> Iterator[Advance]:
-    # For this alone: a server and a search that show no bar do without.
+    # Imported here because a server and a search, which show no bar, do not need it.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
@@ -72,7 +73,7 @@ def _bar(description: str, total: int, unit: str, start: int) -> Iterator[Advanc
 
 
 class _Lines:
-    """Counts, and prints how far it is once a minute; threads may share it."""
+    """Counts finished items and prints a line once a minute; threads may share it."""
 
     def __init__(self, description: str, total: int, unit: str, start: int) -> None:
         self.description, self.total, self.unit, self.start = description, total, unit, start

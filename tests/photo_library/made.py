@@ -1,4 +1,4 @@
-"""Libraries of descriptors that no network made."""
+"""Libraries of made-up descriptors, without a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps learnt from labels: against plain references, and what held-out labels say of them."""
+"""Maps learnt from labels, compared with plain references, and their gain on held-out photos."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from dolglab.library.adapter_learning import (
 from dolglab.measures import revisited_evaluation
 from photo_library.planted import planted
 
-# Those that take no training.
+# Candidates without training.
 QUICK = {name: learner for name, learner in CANDIDATES.items() if "layer" not in name}
 
 
-def test_the_scatter_within_landmarks_is_a_loops() -> None:
+def test_the_scatter_within_landmarks_agrees_with_a_loop() -> None:
     rows, labels = planted()
     expected = np.zeros((rows.shape[1],) * 2)
     for row, label in zip(rows.astype(np.float64), labels, strict=True):
@@ -38,7 +38,7 @@ def test_the_scatter_within_landmarks_is_a_loops() -> None:
 
 
 def test_discriminants_are_those_of_the_generalised_eigenproblem() -> None:
-    """Up to their signs, which no cosine depends on."""
+    """Up to signs, on which no cosine depends."""
     rows, labels = planted()
     found = discriminants(rows, labels, shrink=0.3)
     within, dim = within_scatter(rows, labels), rows.shape[1]
@@ -110,7 +110,7 @@ def test_candidates_are_compared_on_a_part_of_many_photos(monkeypatch) -> None:
     assert set(counts.tolist()) == {0, 20}
 
 
-def test_what_gains_is_learnt_and_its_gain_is_that_of_photos_it_never_saw() -> None:
+def test_the_gain_is_that_on_photos_not_learnt_from() -> None:
     rows, labels = planted(landmarks=12, photos=15)
     learnt = learn(rows, labels, candidates=QUICK)
     seen, unseen = learnt.seen.figures(), learnt.unseen.figures()
@@ -118,14 +118,14 @@ def test_what_gains_is_learnt_and_its_gain_is_that_of_photos_it_never_saw() -> N
     assert unseen["low"] > 0
     assert seen["before"] == unseen["before"]
     assert seen["queries"] == unseen["queries"] == 12 * 3
-    # Of other photos that were not there at all.
+    # The gain on further photos, which were not used at all.
     others, shown = planted(landmarks=12, photos=15, draw=1)
     everyone = np.arange(len(others))
     before, after = (average_precisions(each, shown, everyone).mean() for each in (others, learnt.affine(others)))
     assert after - before == pytest.approx(seen["gain"], abs=0.1)
 
 
-def test_labels_that_say_nothing_gain_nothing() -> None:
+def test_random_labels_give_no_gain() -> None:
     rows, labels = planted(landmarks=12, photos=15)
     learnt = learn(rows, np.random.default_rng(0).permutation(labels), candidates=QUICK)
     assert learnt.seen.figures()["low"] <= 0

@@ -1,4 +1,4 @@
-"""Libraries adapted by the labels of their photos: what is learnt from, what is kept, and what everyone else sees."""
+"""Adapting libraries: sources of labels, what is stored, and what other processes see."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def photos_of(labels: np.ndarray, root: str = "/photos") -> list[Photo]:
 
 @pytest.fixture
 def _quick(monkeypatch) -> None:
-    """Layers that are trained for a moment: which map is learnt matters to nobody here."""
+    """Train layers only briefly, because these tests do not depend on the map."""
     monkeypatch.setattr(adapter_learning, "STEPS", 3)
 
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """Three landmarks of twelve photos, in two segments, and a photo of none."""
+    """A library of three landmarks with twelve photos each, in two segments, and a photo of no landmark."""
     rows, labels = planted(landmarks=3)
     with closing(Library.open(tmp_path / "library", identity(16))) as library:
         for part in np.array_split(np.random.default_rng(0).permutation(len(rows)), 2):
@@ -153,18 +153,18 @@ def test_marks_of_another_library_are_refused(library: Path, tmp_path: Path) -> 
     gone = table(library, tmp_path / "b.csv", (999, own, "right"))
     twice = table(library, tmp_path / "c.csv", (number, own, "right"))
     for marks, message in (
-        ([strange], "a.csv is not of"),
-        ([gone], "b.csv is not of"),
+        ([strange], "a.csv is from another library"),
+        ([gone], "b.csv is from another library"),
         ([*tables, twice], "marked right in .* and in c"),
     ):
         with pytest.raises(UserError, match=message):
             adapt(str(library), marks=marks)
     (tmp_path / "a.csv").write_text("file,label\na.jpg,arch\n")
-    with pytest.raises(UserError, match="no table of marks"):
+    with pytest.raises(UserError, match="not a table of marks"):
         adapt(str(library), marks=[str(tmp_path / "a.csv")])
 
 
-def test_what_does_not_gain_is_not_kept(tmp_path: Path) -> None:
+def test_an_adapter_without_a_gain_is_not_kept(tmp_path: Path) -> None:
     rows, labels = unit(60, 16), np.arange(60) % 3
     with closing(Library.open(tmp_path / "library", identity(16))) as library:
         library.add(photos_of(labels), rows)
@@ -203,7 +203,7 @@ def adapted(library: Path) -> Path:
     return library
 
 
-def test_an_adapted_library_is_adapted_no_more(adapted: Path) -> None:
+def test_an_adapted_library_cannot_be_adapted_again(adapted: Path) -> None:
     before = state(adapted)
     with pytest.raises(UserError, match="adapted already"):
         adapt(str(adapted), column="landmark")
@@ -220,7 +220,7 @@ def test_adapters_of_other_descriptors_are_refused(library: Path) -> None:
 
 
 def test_an_adapted_library_is_of_a_format_that_earlier_versions_refuse(library: Path) -> None:
-    """By its number, before they look at anything else."""
+    """They check the number of the format first."""
     with closing(Library(library)) as opened, opened.writing():
         assert opened.catalogue.about("format") == 3
         opened.adapt(small())
@@ -235,7 +235,7 @@ def test_an_adapted_library_is_of_a_format_that_earlier_versions_refuse(library:
         Library(library)
 
 
-def test_who_has_it_open_is_told(library: Path) -> None:
+def test_processes_that_have_it_open_get_an_error(library: Path) -> None:
     reader = Library(library)
     unread = Library(library)
     reader.search(unit(1, 16))
@@ -255,10 +255,10 @@ def test_who_has_it_open_is_told(library: Path) -> None:
     assert len(Library(library)) == 37
 
 
-def test_an_adapter_that_is_gone_or_another_is_told(adapted: Path) -> None:
+def test_a_missing_or_different_adapter_is_refused(adapted: Path) -> None:
     path = adapted / "adapter.safetensors"
     write_adapter(path, small(seed=1))
-    with pytest.raises(UserError, match="is not what"):
+    with pytest.raises(UserError, match="is not the adapter of"):
         Library(adapted).adapter()
     path.unlink()
     with pytest.raises(UserError, match="no adapter"):
@@ -285,7 +285,7 @@ def test_libraries_of_one_adapter_are_merged(adapted: Path, tmp_path: Path) -> N
 
 
 def test_descriptors_that_lie_elsewhere_are_not_adapted(tmp_path: Path) -> None:
-    """As a store says that does not say otherwise."""
+    """This is the default of a store."""
     with pytest.raises(UserError, match="--store"):
         stores.Store.resized(stores.SegmentStore(tmp_path, 8, stores.LIMITS), 4)
 

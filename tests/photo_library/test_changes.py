@@ -1,4 +1,4 @@
-"""What is described anew: what has changed, however little of it a file says itself."""
+"""Changed photos are described again, even if size and modification time are the same."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def embed_again(library: Library, loaded: LoadedExtractor, *places: Path) -> Int
 
 
 def change_in_place(path: Path) -> None:
-    """As `exiftool -P` does: the same size, and the same time."""
+    """As by `exiftool -P`: size and modification time stay the same."""
     before = path.stat()
     data = bytearray(path.read_bytes())
-    # A byte of what a JPEG says of its density.
+    # A byte of the JPEG's density.
     assert data[6:10] == b"JFIF"
     data[15] ^= 1
     path.write_bytes(data)
@@ -54,17 +54,17 @@ def change_in_place(path: Path) -> None:
     assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
 
-def test_a_photo_changed_in_place_is_described_anew(library: Library, loaded: LoadedExtractor, folder: Path) -> None:
+def test_a_photo_changed_in_place_is_described_again(library: Library, loaded: LoadedExtractor, folder: Path) -> None:
     change_in_place(folder / "a" / "0.jpg")
     outcome = embed_again(library, loaded, folder)
     assert (outcome.added, outcome.unchanged, outcome.bad) == (1, 0, 0)
     assert changed(library, folder) == []
 
 
-def test_a_new_status_of_the_same_bytes_is_looked_at_once(
+def test_a_new_status_of_the_same_bytes_is_checked_once(
     library: Library, loaded: LoadedExtractor, folder: Path
 ) -> None:
-    """As of a copy, of a backup that was brought back, of rights that were given."""
+    """As after a copy, a restored backup, or a change of permissions."""
     for path in folder.rglob("*.jpg"):
         path.chmod(0o600)
     outcome = embed_again(library, loaded, folder)
@@ -78,14 +78,14 @@ def test_a_new_status_of_the_same_bytes_is_looked_at_once(
     assert (outcome.added, outcome.unchanged, len(library)) == (0, 6, 6)
 
 
-def test_all_are_described_anew_where_it_is_asked(library: Library, loaded: LoadedExtractor, folder: Path) -> None:
+def test_all_are_described_again_where_it_is_asked(library: Library, loaded: LoadedExtractor, folder: Path) -> None:
     again = changed(library, folder / "a", again=True)
     assert [Path(file.name).parent.name for file in again] == ["a"] * 3
     assert embed(library, describe_files(loaded, again)).added == 3
     assert len(library) == 6
 
 
-def test_a_library_of_an_earlier_version_is_not_described_anew(
+def test_a_library_of_an_earlier_version_is_not_described_again(
     library: Library, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     library.close()
@@ -108,14 +108,14 @@ def test_a_library_of_an_earlier_version_is_not_described_anew(
     (folder / "a" / "0.jpg").chmod(0o600)
     assert "1 of them to be described (1 only if" in said(plan=True)
     assert "0 photos described, 6 already there" in said()
-    # It is read, and merged, as it is.
+    # It can be read and merged without a change.
     merge([str(tmp_path / "copy")], str(tmp_path / "merged"))
     assert len(Library(tmp_path / "merged")) == 6
     with closing(sqlite3.connect(tmp_path / "copy" / FILE)) as db:
         assert not photo_columns(db) & LATER.keys()
 
 
-def test_a_library_of_an_earlier_version_whose_describing_anew_was_stopped_goes_on(
+def test_a_library_of_an_earlier_version_whose_describing_was_interrupted_continues(
     library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with library.change() as change:
@@ -137,7 +137,7 @@ def test_a_library_of_an_earlier_version_whose_describing_anew_was_stopped_goes_
 def test_a_file_that_the_library_has_by_another_path_is_there(
     library: Library, loaded: LoadedExtractor, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As a second mount or a link leads to it."""
+    """For example through a second mount or a link."""
     other = tmp_path / "0 other"
     other.mkdir()
     for path in folder.glob("a/?.jpg"):
@@ -152,7 +152,7 @@ def test_a_file_that_the_library_has_by_another_path_is_there(
     known = library.catalogue.named(str(folder / "a" / "1.jpg"))
     assert known is not None
     assert known[0].metadata == {"year": "1901"}
-    # With both listed, a change of the file is one of the photo that is known.
+    # With both paths listed, a change of the file is a change of the known photo.
     Image.new("RGB", (40, 30), "red").save(folder / "a" / "1.jpg")
     assert [file.name for file in changed(library, other, folder)] == [str(folder / "a" / "1.jpg")]
 

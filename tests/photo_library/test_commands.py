@@ -1,4 +1,4 @@
-"""The commands: what they print, and that a killed one loses nothing."""
+"""Output of the commands, and continuing after a kill."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_folder_is_embedded_and_searched_with_its_catalogue(folder: Path, tmp_
 
     done = run("embed", str(folder), "--library", library, *MODEL, "--metadata", str(table))
     assert done.returncode == 0, done.stderr
-    assert "1 row for no photo here: 'nobody.jpg'" in done.stdout
+    assert "1 row without a photo here: 'nobody.jpg'" in done.stdout
     assert "broken.jpg': not an image" in done.stdout
     assert f"6 photos described, 0 already there, 1 could not be read: 6 in {library}" in done.stdout
     again = run("embed", str(folder), "--library", library, "--max-side", "64")
@@ -76,7 +76,7 @@ def test_a_mistake_is_one_line(folder: Path, tmp_path: Path, module: str, argume
     assert said in line
 
 
-def test_a_killed_embedding_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_embedding_continues(tmp_path: Path) -> None:
     photos, library = tmp_path / "photos", tmp_path / "library"
     for number in range(1200):
         save(photos / f"{number:04d}.jpg", number, cell=32)

@@ -1,4 +1,4 @@
-"""Clusters of near-duplicates, beside those of a loop over all pairs."""
+"""Clusters of near-duplicates, compared with those of a loop over all pairs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from photo_library.made import library_of, table, unit
 
 
 def near_copies() -> np.ndarray:
-    """Ninety descriptors, many of which are near others; some only by way of a third."""
+    """Ninety descriptors with many near pairs; some are only connected through a third."""
     seeds = unit(30, 4, seed=1)
     rows = np.repeat(seeds, 3, axis=0) + np.random.default_rng(2).normal(scale=0.08, size=(90, 4))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
@@ -32,7 +32,7 @@ def by_pairs(descriptors: np.ndarray, least: float) -> set[frozenset[int]]:
     return {frozenset(cluster) for cluster in clusters if len(cluster) > 1}
 
 
-# Blocks that cut clusters, whose pairs are joined again and again; within cells, whose number is 9.
+# Small blocks that split clusters, with repeated joins; then also within 9 cells.
 @pytest.mark.parametrize("blocks", [BlockSizes(), BlockSizes(7, 16, 3), BlockSizes(7, 6, 3, cells_from=90)])
 def test_clusters_are_those_of_all_pairs(tmp_path: Path, capsys, blocks: BlockSizes) -> None:
     descriptors = near_copies()
@@ -55,7 +55,7 @@ def test_clusters_are_those_of_all_pairs(tmp_path: Path, capsys, blocks: BlockSi
 
 
 def test_cells_find_what_all_pairs_have_with_fewer_comparisons(tmp_path: Path) -> None:
-    """Copies of 300 of 3,000 photos around 60 places, with cosines from 0.9 on."""
+    """Copies of 300 of 3,000 photos around 60 centres, with cosines of at least 0.9."""
     rng = np.random.default_rng(0)
     places = rng.normal(size=(60, 64))
     rows = places[rng.integers(0, 60, 3000)] + 0.7 * rng.normal(size=(3000, 64))
@@ -79,7 +79,7 @@ def test_equal_descriptors_are_one_cluster_within_cells_too(tmp_path: Path) -> N
 
 
 def kept(tmp_path: Path, photos: list[Photo], rows: np.ndarray, least: float = 0.98) -> tuple[list[str], list[str]]:
-    """Names of the photos to keep, and of those on the list of the others."""
+    """Names of the photos to keep, and of those on the list of the rest."""
     library = library_of(tmp_path / "library", photos, rows)
     write_duplicates(library, tmp_path / "d.csv", least, rest=tmp_path / "rest.txt")
     library.close()
@@ -111,7 +111,7 @@ def test_kept_is_most_pixels_then_the_largest_then_the_oldest_then_the_first(tmp
     )
 
 
-def test_where_files_pixels_are_not_known_of_all_those_described_count(tmp_path: Path) -> None:
+def test_without_the_pixels_of_all_files_those_described_count(tmp_path: Path) -> None:
     a, b = files(tmp_path, "a", "b")
     photos = [Photo(a, 1, 1, (9, 9), stored=(9, 9)), Photo(b, 2, 1, (9, 9))]
     assert kept(tmp_path, photos, SAME[:2]) == ([b], [a])
@@ -129,7 +129,7 @@ def test_a_photo_that_is_gone_is_not_the_one_to_keep(tmp_path: Path) -> None:
 
 
 def test_the_ends_of_a_chain_are_both_kept(tmp_path: Path) -> None:
-    """Of three photos in a row only neighbours are alike."""
+    """Of three photos in a row, only neighbours are similar."""
     angles = np.deg2rad([0, 8, 16])
     rows = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
     a, b, c = files(tmp_path, "a", "b", "c")
@@ -137,7 +137,7 @@ def test_the_ends_of_a_chain_are_both_kept(tmp_path: Path) -> None:
     assert kept(tmp_path, photos, rows) == ([a, c], [b])
 
 
-def test_the_surest_clusters_come_first(tmp_path: Path) -> None:
+def test_the_most_similar_clusters_come_first(tmp_path: Path) -> None:
     library = library_of(tmp_path / "library", [Photo(f"/{row}", 1, 1) for row in range(90)], near_copies())
     write_duplicates(library, tmp_path / "d.csv", 0.99)
     least: dict[int, float] = {}
@@ -155,7 +155,7 @@ def test_names_come_back_as_they_are_on_disk(tmp_path: Path) -> None:
     assert [row["photo"] for row in table(tmp_path / "d.csv")] == names[:2]
 
 
-def test_what_is_no_cosine_and_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_invalid_cosines_and_paths_are_refused(tmp_path: Path) -> None:
     library = library_of(tmp_path / "library", [Photo("/a", 1, 1, (1, 1))], unit(1, 4))
     with pytest.raises(UserError, match=r"--least.*1\.5"):
         write_duplicates(library, tmp_path / "d.csv", 1.5)

@@ -1,4 +1,4 @@
-"""Date and place from photos' files as columns, beside those of tables, and searches within them."""
+"""Date and place from EXIF as columns, together with those of tables, and filters on them."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def test_date_place_and_pixels_come_with_the_photo(root: Path, capsys: pytest.Ca
     assert dict(photo(folder, "b.jpg").metadata) == {} == photo(folder, "b.jpg").exif
 
 
-def test_what_a_table_says_counts_and_stays(root: Path) -> None:
+def test_values_of_a_table_take_precedence_and_stay(root: Path) -> None:
     folder = embed(root, metadata=table(root, "taken,year\na.jpg,1950,1950\n"))
     assert dict(photo(folder, "a.jpg").metadata) == {**COLUMNS, "taken": "1950", "year": "1950"}
-    # Another file under that name: the date is still the table's, what no table says is the new file's.
+    # A new file with the same name: the date of the table stays, the rest comes from the new file.
     write_exif(root / "a.jpg", "2020:01:01 00:00:00")
     embed(root)
     assert dict(photo(folder, "a.jpg").metadata) == {**COLUMNS, "taken": "1950", "year": "1950"}
@@ -80,20 +80,20 @@ def test_what_a_table_says_counts_and_stays(root: Path) -> None:
     assert dict(photo(folder, "a.jpg").metadata) == {**COLUMNS, "taken": "2020-01-01T00:00:00", "year": "1951"}
 
 
-def test_a_new_date_in_a_file_is_taken(root: Path) -> None:
+def test_a_new_date_in_a_file_replaces_the_old_one(root: Path) -> None:
     folder = embed(root)
     write_exif(root / "a.jpg", "2020:01:01 00:00:00")
     embed(root)
     assert photo(folder, "a.jpg").metadata["taken"] == "2020-01-01T00:00:00"
 
 
-def test_places_are_left_out_where_nobody_shall_know_them(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_exif_leaves_places_out(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = embed(root, metadata=table(root, "taken\nb.jpg,1950\n"))
     capsys.readouterr()
     embed(root, no_exif=True)
     assert dict(photo(folder, "a.jpg").metadata) == {}
     assert dict(photo(folder, "b.jpg").metadata) == {"taken": "1950"}
-    # And from then on.
+    # Later runs leave them out too.
     embed_places([], str(folder), again=True)
     assert dict(photo(folder, "a.jpg").metadata) == {}
     assert "--no-exif" not in capsys.readouterr().out
@@ -106,8 +106,8 @@ def test_places_are_left_out_where_nobody_shall_know_them(root: Path, capsys: py
     library.close()
 
 
-def test_an_older_library_gets_them_without_being_described_anew(root: Path, capsys) -> None:
-    """As one is that an earlier version made: nothing is known of its files. One has changed since, one is gone."""
+def test_an_older_library_gets_them_without_describing_photos_again(root: Path, capsys) -> None:
+    """Like a library of an earlier version, without EXIF. One file has changed since, one is missing."""
     save(root / "c.jpg", 3)
     folder = embed(root, metadata=table(root, "latitude\na.jpg,50\n"))
     library = Library(folder)
@@ -118,14 +118,24 @@ def test_an_older_library_gets_them_without_being_described_anew(root: Path, cap
     (root / "c.jpg").unlink()
     capsys.readouterr()
     read_exif(library)
-    assert "3 photos read: 1 with a date, 1 with a place; 2 gone or changed" in capsys.readouterr().out
+    assert "3 photos read: 1 with a date, 1 with a place\nnot read: 2 files" in capsys.readouterr().out
     assert dict(photo(folder, "a.jpg").metadata) == {**COLUMNS, "latitude": "50"}
     assert dict(photo(folder, "b.jpg").metadata) == {}
     assert library.keys().tolist() == keys
     library.close()
 
 
-def test_merged_libraries_keep_what_people_said(tmp_path: Path) -> None:
+def test_addresses_that_are_not_allowed_are_passed_over(root: Path, capsys) -> None:
+    library = Library(embed(root, no_exif=True))
+    library.add([Photo("s3://somebody/a.jpg", 1, 1, (1, 1))], unit(1, library.identity["dim"]))
+    with library.change() as change:
+        change.take_exif(False)
+    read_exif(library)
+    assert "3 photos read: 1 with a date, 1 with a place\nnot read: 1 file " in capsys.readouterr().out
+    library.close()
+
+
+def test_merging_keeps_values_of_tables(tmp_path: Path) -> None:
     old = Photo("/a", 1, 5, (1, 1), metadata={"taken": "1950"})
     new = Photo("/a", 1, 6, (1, 1), metadata=COLUMNS, stored=(30, 40), exif=COLUMNS)
     for name, each in (("old", old), ("new", new)):
@@ -153,7 +163,7 @@ DATES = [
     ("value", "found"),
     [
         ("2019", [2, 3, 4, 5]),
-        # The photo of which the year alone is known may be of July.
+        # A photo with only a year may be from July.
         ("2019-07", [2, 4, 5]),
         ("2019-07-04", [2, 4]),
         ("2019-07-31", [2, 5]),
@@ -175,7 +185,7 @@ def test_periods(tmp_path: Path, value: str, found: list[int]) -> None:
 
 
 @pytest.mark.parametrize("value", ["2019-13..2020", "2019..july", "2019-02-30..", ".."])
-def test_a_period_of_no_dates_is_refused(tmp_path: Path, value: str) -> None:
+def test_a_period_without_dates_is_refused(tmp_path: Path, value: str) -> None:
     library = library_of(tmp_path / "library", [Photo("/a", 1, 1, (1, 1), metadata={"taken": "2019"})], unit(1, 4))
     with pytest.raises(UserError, match="taken="):
         library.search(unit(1, 4), 9, {"taken": value})
@@ -188,6 +198,7 @@ def test_a_period_of_no_dates_is_refused(tmp_path: Path, value: str) -> None:
         ({"latitude": "43.2..", "longitude": "5..6"}, [1, 4]),
         ({"latitude": "..-10"}, [2, 3]),
         ({"longitude": "170..-170"}, [2, 3]),
+        ({"longitude": "178.4..-170.7"}, [2, 3]),
         ({"longitude": "-170..170"}, [0, 1, 4]),
         ({"score": "9..10"}, [0]),
         ({"score": "1914..1918"}, [1]),
@@ -211,7 +222,7 @@ def test_ranges_of_numbers(tmp_path: Path, filters: dict[str, str], found: list[
     assert [int(each.name[1:]) for each in library.catalogue.photos(keys).values()] == found
 
 
-def test_places_are_those_that_can_be(tmp_path: Path) -> None:
+def test_only_valid_places_are_listed(tmp_path: Path) -> None:
     rows = [("43.5", "5.25"), ("91", "0"), ("north", "5"), ("nan", "5"), ("-10", "180")]
     photos = [Photo(f"/{n}", 1, 1, (1, 1), metadata={"latitude": a, "longitude": b}) for n, (a, b) in enumerate(rows)]
     photos.append(Photo("/half", 1, 1, (1, 1), metadata={"latitude": "43"}))

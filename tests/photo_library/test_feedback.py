@@ -1,4 +1,4 @@
-"""Marks move a query as Rocchio's formula says, also in a library that was written anew meanwhile."""
+"""Marks move a query by Rocchio's formula, also after descriptors were moved."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_query_moves() -> None:
     np.testing.assert_allclose(rocchio(query, right, wrong), expected / np.linalg.norm(expected), atol=1e-6)
     none = np.empty((0, 4), np.float32)
     np.testing.assert_allclose(rocchio(query, none, none), query)
-    # What is left of it has no direction.
+    # The result is the zero vector.
     np.testing.assert_array_equal(rocchio(query, none, query[None] / 0.15), query)
 
 

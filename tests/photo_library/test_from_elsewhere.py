@@ -1,4 +1,4 @@
-"""Libraries of somebody else's: what they name, what their files say, and where their parts lead."""
+"""Libraries from somebody else: addresses, contents and links in them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def nothing_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def true_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library of twelve photos in two segments, one of which was taken out, with a column; not to be changed."""
+    """A library of twelve photos in two segments, one of them removed, with a column; tests must not change it."""
     folder = tmp_path_factory.mktemp("true") / "library"
     photos = [Photo(f"/photos/{n}.jpg", 10, 20, (64, 64), metadata={"year": str(n)}) for n in range(12)]
     with closing(library_of(folder, photos, unit(12, DIM), 2)) as library:
@@ -51,7 +51,7 @@ def true_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def made(true_one: Path, tmp_path: Path) -> Path:
-    """One that a test may change."""
+    """A copy that a test may change."""
     return Path(shutil.copytree(true_one, tmp_path / "library"))
 
 
@@ -61,7 +61,7 @@ def execute(library: Path, script: str) -> None:
 
 
 def use(folder: Path) -> None:
-    """Whatever reads a library without a network."""
+    """Use all functions that read a library without a network."""
     with closing(Library(folder)) as library:
         print_info(library, bad=True)
         for filters in (None, {"year": "1"}):
@@ -330,7 +330,7 @@ def test_answers_at_addresses_are_opened_where_that_is_allowed(
     embed_places(["memory://elsewhere"], library, model="efficientnet_lite0", max_side=64)
     query = [str(folder / "a" / "0.jpg")]
     search_photos(query, library, html=str(page), rerank="spatial")
-    assert "1 photo left unopened: memory://elsewhere/a.jpg" in capsys.readouterr().err.replace(":///", "://")
+    assert "1 photo not opened: memory://elsewhere/a.jpg" in capsys.readouterr().err.replace(":///", "://")
     pictures = page.read_text().count("data:image/jpeg")
     addresses.allow(["memory"])
     search_photos(query, library, html=str(page))

@@ -1,4 +1,4 @@
-"""What each command loads: nothing heavy before it is needed."""
+"""Modules that commands import: nothing heavy before it is needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.process
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 HEAVY = {"lightning", "matplotlib", "pandas", "scipy", "timm", "torch", "torchvision", "transformers", "wandb"}
-# Runs a command in this process, and prints what was loaded on the way.
+# Runs a command in this process, and prints the imported modules.
 RUN = """
 import atexit, json, runpy, sys
 atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
@@ -41,7 +41,7 @@ def library(loaded: LoadedExtractor, folder: Path, tmp_path: Path) -> str:
 
 
 def modules(*command: str) -> tuple[int, str, set[str]]:
-    """The exit code, what was printed, and what was loaded at the end."""
+    """The exit code, the output, and the modules imported at the end."""
     done = subprocess.run([sys.executable, "-c", RUN, *command], cwd=SRC, capture_output=True, text=True, check=False)
     *said, loaded = done.stderr.splitlines()
     return done.returncode, "\n".join([done.stdout, *said]), set(json.loads(loaded))
@@ -59,7 +59,7 @@ def modules(*command: str) -> tuple[int, str, set[str]]:
         ("library", "adapt", "--column", "landmark", "--library", "gone"),
     ],
 )
-def test_a_path_that_is_not_there_is_told_before_anything_heavy(command: tuple[str, ...]) -> None:
+def test_a_missing_path_is_reported_before_anything_heavy_is_imported(command: tuple[str, ...]) -> None:
     code, said, loaded = modules(*command)
     assert code == 2
     assert "gone" in said
@@ -85,7 +85,7 @@ def test_a_search_of_an_adapted_library_loads_no_more(library: str, loaded: Load
     assert not modules_loaded & HEAVY
 
 
-def test_a_query_that_is_not_there_is_told_before_the_network(library: str) -> None:
+def test_a_missing_query_is_reported_before_the_network_is_loaded(library: str) -> None:
     code, said, loaded = modules("search", "gone.jpg", "--library", library)
     assert code == 2
     assert "gone.jpg" in said

@@ -1,4 +1,4 @@
-"""Local features that a library keeps: nearly as they were, with their photos, and instead of opening these."""
+"""Local features that a library keeps: their accuracy, and their use instead of opening photos."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def embed(folder: Path, library: Path, **options) -> Library:
 
 
 def values_each() -> int:
-    """Length of a local feature's descriptor: another one where XFeat's weights are not installed."""
+    """Length of a local feature's descriptor, which depends on whether XFeat's weights are installed."""
     return SpatialVerifier(64).method.extractor.dim
 
 
@@ -74,7 +74,7 @@ def test_what_is_packed_is_nearly_what_is_unpacked(count: int) -> None:
         lambda data: pack(features(5, 32)),
     ],
 )
-def test_damaged_features_are_told(change) -> None:
+def test_damaged_features_are_refused(change) -> None:
     with pytest.raises(UserError, match="damaged"):
         unpack(change(pack(features(5))), 64)
 

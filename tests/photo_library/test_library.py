@@ -84,7 +84,7 @@ def test_added_changed_and_removed_without_building_anew(library):
     library.add([photo("d"), photo("a")], unit([0, 0, 0, 1], [0, 0, 0.2, 1]))
     assert names(library.search(query, 2)[0]) == ["d", "a"]
     assert len(library) == 4
-    # What it was given before stays where nothing new is said.
+    # Earlier columns stay if no new ones are given.
     assert library.search(query, 2)[0][1].photo.metadata == {"year": "1900"}
     assert library.remove(["d", "nobody"]) == 1
     assert names(library.search(query, 9)[0])[0] == "a"
@@ -94,7 +94,7 @@ def test_added_changed_and_removed_without_building_anew(library):
     assert [(bad.name, bad.reason) for bad in library.catalogue.bad()] == [("a", "zero bytes")]
 
 
-def test_who_reads_sees_what_another_adds_and_takes_out(library):
+def test_readers_see_additions_and_removals_of_others(library):
     reader = Library(library.folder)
     query = unit([0, 0, 0, 1])
     assert len(reader) == 3
@@ -108,7 +108,7 @@ def test_who_reads_sees_what_another_adds_and_takes_out(library):
 
 
 def test_a_segment_that_no_catalogue_knows_counts_for_nothing(library, monkeypatch):
-    """As a kill between the two leaves it."""
+    """As after a kill between the two writes."""
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -125,7 +125,7 @@ def test_a_segment_that_no_catalogue_knows_counts_for_nothing(library, monkeypat
     assert len(list((library.folder / "segments").glob("*.flat"))) == 1
 
 
-def test_photos_of_a_damaged_segment_are_described_anew(loaded: LoadedExtractor, folder: Path, tmp_path: Path):
+def test_photos_of_a_damaged_segment_are_described_again(loaded: LoadedExtractor, folder: Path, tmp_path: Path):
     files = find_photos([str(folder)])
     library = Library.open(tmp_path / "library", loaded.identity)
     embed(library, describe_files(loaded, files[:2]))
@@ -240,10 +240,10 @@ def test_an_object_stores_photos_are_found_and_read():
         store.rm("/bucket", recursive=True)
 
 
-def test_what_may_pass_is_tried_again_and_keeps_an_older_descriptor(
+def test_temporary_failures_are_retried_and_keep_the_older_descriptor(
     loaded: LoadedExtractor, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A disk that is not there: nothing is lost, and nothing is believed of what could not be read."""
+    """With an unmounted disk, nothing is lost, and unreadable files are read again later."""
     library = Library.open(tmp_path / "library", loaded.identity)
     first, second, *_ = find_photos([str(folder)])
     embed(library, describe_files(loaded, [first]))
@@ -281,7 +281,7 @@ def test_a_damaged_segment_keeps_no_photo_from_being_added(library):
     assert len(again) == 5
 
 
-def test_a_box_that_ends_before_it_begins_is_told(folder: Path):
+def test_a_box_that_ends_before_it_begins_is_refused(folder: Path):
     with pytest.raises(UserError, match="5,5,4,9"):
         photo_pixels(str(folder / "a" / "0.jpg"), 64, (5, 5, 4, 9))
 
@@ -292,7 +292,7 @@ def test_a_box_outside_the_photo_is_refused(folder: Path, box):
         photo_pixels(str(folder / "a" / "0.jpg"), 64, box)
 
 
-def test_a_photo_that_is_none_cannot_ask(tmp_path: Path):
+def test_a_query_that_is_no_photo_is_refused(tmp_path: Path):
     path = tmp_path / "a.jpg"
     with pytest.raises(UserError, match=re.escape(str(path))):
         photo_pixels(str(path), 64)

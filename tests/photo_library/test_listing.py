@@ -1,4 +1,4 @@
-"""Which photos there are: below folders, and in lists of files."""
+"""Listing photos below folders and in lists of files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from photo_library.conftest import save
 
 
 def names(*places: str, listed: str | None = None, exclude: Sequence[str] = ()) -> tuple[list[str], list[str]]:
-    """The photos, and what is not there."""
+    """The photos, and entries that do not exist."""
     with closing(Listing(places, listed=listed, exclude=exclude)) as listing:
         return [file.name for file in listing], [error.filename for error in listing.unreadable]
 
@@ -68,7 +68,7 @@ def test_names_with_newlines_are_told_apart_by_nul(folder: Path, tmp_path: Path)
         "写真/a.jpg".encode("utf-16-le"),
         "/a.jpg\n".encode("utf-32-le"),
         "\ufeffa.jpg".encode("utf-16-le")[:-1],
-        # Lines and NUL.
+        # Line breaks and NUL.
         b"a.jpg\nb.jpg\0c.jpg\n",
         b"a.jpg\nb.jpg\0c.jpg",
         b"a.jpg\0b.jpg\r\n\0",
@@ -76,7 +76,7 @@ def test_names_with_newlines_are_told_apart_by_nul(folder: Path, tmp_path: Path)
 )
 @pytest.mark.parametrize("chunk", [4, 1 << 20])
 def test_a_list_that_cannot_be_told_apart_is_refused(tmp_path: Path, data: bytes, chunk: int) -> None:
-    """Nothing is looked at that it does not name."""
+    """No other file is opened."""
     listed = tmp_path / "list.txt"
     listed.write_bytes(data)
     with pytest.raises(UserError, match=r"list\.txt"):
@@ -101,7 +101,7 @@ def test_what_a_nas_and_waste_bins_keep_are_no_photos(tmp_path: Path) -> None:
     save(tmp_path / "$RECYCLE.BIN" / "4.jpg", 1)
     save(tmp_path / ".cache" / "5.jpg", 1)
     assert below(tmp_path) == {"a/1.jpg"}
-    # Who names one of them means it.
+    # Named directly, they are listed.
     assert below(tmp_path / "#recycle") == {"b/2.jpg"}
 
 

@@ -1,4 +1,4 @@
-"""The commands of `dolglab library`, in this process, and that none of them needs torch."""
+"""The commands of `dolglab library`, run in this process, and without torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SRC = Path(__file__).resolve().parents[2] / "src"
 
 @pytest.fixture
 def library(tmp_path: Path) -> str:
-    """Two photos of each of two places, nearly the same, and one that has no place."""
+    """Two nearly equal photos of each of two places, and one without a place."""
     rows = unit(2, 8)[[0, 0, 1, 1, 0]]
     places = [{"place": "x"}, {"place": "x"}, {"place": "y"}, {"place": "y"}, {}]
     photos = [Photo(f"/{row}", 1, 1, (1, 1), metadata=place) for row, place in enumerate(places)]
@@ -26,7 +26,7 @@ def library(tmp_path: Path) -> str:
     return str(tmp_path / "a library")
 
 
-# What the commands run, and a search by descriptors.
+# Runs the commands, and a search by descriptors.
 WITHOUT_TORCH = """
 import sys
 from dolglab.library.duplicates import write_duplicates
@@ -54,7 +54,7 @@ def test_no_command_needs_torch(library: str, tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_torch_comes_in_where_a_network_runs() -> None:
-    """A mistake is told, help is printed and images are scanned without it."""
+    """Errors and help are printed and images are scanned without it."""
     modules = ["library.ingest", "library.search_engine", "library.search_results", "server.app", "server.service"]
     modules += ["sharing.loading", "retrieval.ranking", "data.preparation.scan", "data.preparation.pack"]
     code = f"import sys, {', '.join(f'dolglab.{module}' for module in modules)}; assert 'torch' not in sys.modules"
@@ -73,7 +73,7 @@ def test_each_command_does_its_work(library: str, tmp_path: Path) -> None:
     assert "5 in 2 clusters" in say("duplicates", "--library", library, "--out", out, "--least", "0.99")
     assert [row["photo"] for row in table(tmp_path / "out.csv")] == ["/0", "/1", "/4", "/2", "/3"]
     said = say("label", "--library", library, "--column", "place", "--neighbours", "1", "--out", out, "--write")
-    assert "on 4 photos whose name is known:\n  as if it had none: 100.0 % get their own name" in said
+    assert "on 4 photos with a known name:\n  named by the other photos: 100.0 % correctly" in said
     assert [(row["photo"], row["label"]) for row in table(tmp_path / "out.csv")] == [("/4", "x")]
     assert "columns: place, place score" in say("info", "--library", library)
     assert "1 photo removed: 4 in" in say("remove", "--library", library, "/4")

@@ -1,4 +1,4 @@
-"""The map of a library, beside NumPy's singular value decomposition of all its descriptors."""
+"""The map of a library, compared with NumPy's singular value decomposition of all descriptors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from photo_library.made import library_of, unit
 
 
 def spread(count: int, dim: int) -> np.ndarray:
-    """L2-normalised descriptors, each of whose dimensions varies less than the one before."""
+    """L2-normalised descriptors with decreasing variance of their dimensions."""
     rows = np.random.default_rng(3).normal(size=(count, dim)) * 0.9 ** np.arange(dim) + 0.3
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
@@ -29,7 +29,7 @@ def photos(count: int, changed: int = 1) -> list[Photo]:
 
 
 def by_svd(descriptors: np.ndarray, count: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates on the first principal axes, and the share of the variance that each has."""
+    """Coordinates on the first principal axes, and the share of the variance that each explains."""
     centred = descriptors.astype(np.float64) - descriptors.mean(0, dtype=np.float64)
     _, singular, axes = np.linalg.svd(centred, full_matrices=False)
     axes = axes[:count]
@@ -47,9 +47,9 @@ def ids_of(library: Library, names: list[str]) -> list[int | None]:
     return [entry[0].id for name in names if (entry := library.catalogue.named(name)) is not None]
 
 
-# Blocks of all rows, and of three; a segment, and five of them.
+# Blocks of all rows and of three rows; one and five segments.
 @pytest.mark.parametrize(("block_bytes", "segments"), [(1 << 20, 1), (3 * 4 * 12, 1), (3 * 4 * 12, 5)])
-def test_pca_is_that_of_the_whole_table(tmp_path: Path, capsys, block_bytes: int, segments: int) -> None:
+def test_pca_agrees_with_a_decomposition(tmp_path: Path, capsys, block_bytes: int, segments: int) -> None:
     descriptors = spread(100, 12)
     library = library_of(tmp_path / "library", photos(100), descriptors, segments)
     make_map(library, block_bytes=block_bytes)
@@ -72,7 +72,7 @@ def test_long_descriptors_are_iterated_to_the_same_axes(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("descriptors", [unit(1, 8), unit(1, 8).repeat(5, 0), np.ones((3, 1), np.float32)])
-def test_where_nothing_varies_all_are_in_the_middle(tmp_path: Path, descriptors: np.ndarray) -> None:
+def test_without_variance_all_are_in_the_middle(tmp_path: Path, descriptors: np.ndarray) -> None:
     library = library_of(tmp_path / "library", photos(len(descriptors)), descriptors)
     make_map(library)
     assert made(library).coordinates.tolist() == [[0, 0]] * len(descriptors)
@@ -86,7 +86,7 @@ def test_descriptors_of_one_value_have_one_axis(tmp_path: Path) -> None:
     assert made(library).explained == (1, 0)
 
 
-def test_deleted_photos_have_no_part_in_it(tmp_path: Path) -> None:
+def test_deleted_photos_do_not_count(tmp_path: Path) -> None:
     descriptors = spread(60, 6)
     library = library_of(tmp_path / "library", photos(60), descriptors, segments=3)
     library.remove([photo.name for photo in photos(60)[10:35]])
@@ -96,7 +96,7 @@ def test_deleted_photos_have_no_part_in_it(tmp_path: Path) -> None:
     np.testing.assert_allclose(made(library).coordinates, by_svd(descriptors[kept])[0], atol=1e-6)
 
 
-def test_it_is_of_the_adapted_descriptors(tmp_path: Path) -> None:
+def test_it_shows_adapted_descriptors(tmp_path: Path) -> None:
     descriptors = spread(50, 6)
     library = library_of(tmp_path / "library", photos(50), descriptors)
     make_map(library)
@@ -110,7 +110,7 @@ def test_it_is_of_the_adapted_descriptors(tmp_path: Path) -> None:
     np.testing.assert_allclose(made(library).coordinates, by_svd(adapter(descriptors))[0], atol=1e-6)
 
 
-def test_an_older_map_shows_what_is_as_it_was(tmp_path: Path) -> None:
+def test_an_older_map_shows_unchanged_photos(tmp_path: Path) -> None:
     library = library_of(tmp_path / "library", photos(20), spread(20, 6))
     make_map(library)
     old = made(library)
@@ -131,7 +131,7 @@ def test_a_failed_map_leaves_the_one_before(tmp_path: Path) -> None:
     library.add(photos(30)[20:], spread(10, 6))
     for path in library.folder.rglob("*.flat"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="mends"):
+    with pytest.raises(UserError, match="repairs"):
         make_map(Library(library.folder))
     assert (library.folder / FILE).read_bytes() == before
 
@@ -144,7 +144,7 @@ def test_the_same_library_gives_the_same_file(tmp_path: Path) -> None:
     assert one == other
 
 
-def test_what_is_no_map_is_refused(tmp_path: Path) -> None:
+def test_invalid_maps_are_refused(tmp_path: Path) -> None:
     library = library_of(tmp_path / "library", photos(3), spread(3, 6))
     assert read_map(library.folder) is None
     make_map(library)
@@ -165,16 +165,16 @@ def test_what_is_no_map_is_refused(tmp_path: Path) -> None:
         write_map(library.folder, PhotoMap(**{**vars(good), "ids": np.array([1, 2, 2**32])}))
 
 
-def test_what_cannot_be_mapped_is_refused(tmp_path: Path) -> None:
+def test_an_empty_library_and_unknown_methods_are_refused(tmp_path: Path) -> None:
     library = library_of(tmp_path / "library", [], np.empty((0, 6), np.float32))
     with pytest.raises(UserError, match="0 photos"):
         make_map(library)
-    with pytest.raises(UserError, match="--method is pca or umap, not tsne"):
+    with pytest.raises(UserError, match="--method must be pca or umap, not tsne"):
         make_map(library, "tsne")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("umap") is not None, reason="umap-learn is installed")
-def test_umap_that_is_not_installed_is_named(tmp_path: Path) -> None:
+def test_missing_umap_is_reported(tmp_path: Path) -> None:
     library = library_of(tmp_path / "library", photos(3), spread(3, 6))
     with pytest.raises(UserError, match=r"dolglab\[umap\]"):
         make_map(library, "umap")
@@ -182,7 +182,7 @@ def test_umap_that_is_not_installed_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("umap") is None, reason="umap-learn is not installed")
 @pytest.mark.filterwarnings("default")
-def test_umap_parts_groups_and_is_the_same_each_time(tmp_path: Path) -> None:
+def test_umap_separates_groups_reproducibly(tmp_path: Path) -> None:
     groups = np.repeat(np.eye(2, 80), 40, axis=0) + 0.02 * np.random.default_rng(1).normal(size=(80, 80))
     descriptors = (groups / np.linalg.norm(groups, axis=1, keepdims=True)).astype(np.float32)
     library = library_of(tmp_path / "library", photos(80), descriptors)

@@ -1,4 +1,4 @@
-"""Libraries of several machines as one."""
+"""Merging libraries of several machines."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_shards_merged_answer_as_one_library(loaded: LoadedExtractor, folder: Pa
     parts = [embed(f"part{part}", f"{part}/3") for part in (1, 2, 3)]
     with Library(parts[1]).change() as change:
         change.add_mounts(["/media/disk"])
-    assert "for no photo here" not in capsys.readouterr().out
+    assert "without a photo here" not in capsys.readouterr().out
     merge(parts, str(tmp_path / "merged"))
     merged = Library(tmp_path / "merged")
     assert len(merged) == len(whole) == sum(len(Library(part)) for part in parts) == 6

@@ -17,7 +17,7 @@ CHURCH, STREET = "Église Été.jpg", "Straße.jpg"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Photos under the names of a Mac, which takes letters apart, and in folders."""
+    """Photos in folders, with names in NFD as on a Mac."""
     root = tmp_path / "photos"
     for seed, name in enumerate((CHURCH, STREET, "opera/000.jpg", "mucem/000.jpg", "a\\b.jpg", "b/x.jpg", "b/X.JPG")):
         save(root / unicodedata.normalize("NFD", name), seed)
@@ -25,7 +25,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def joined(root: Path, table: Path, limit: int = 9) -> tuple[dict[str, str], int, list[str]]:
-    """The year of each photo, by its path, composed; how many rows are for none, and some of them."""
+    """The year of each photo by its path in NFC, the number of rows without a photo, and some of them."""
     with closing(Listing([str(root)])) as listing:
         count, strangers = listing.join(str(table), limit)
         years = {str(Path(name).relative_to(root)): columns["year"] for name, columns in listing.metadata()}
@@ -51,7 +51,7 @@ def write(root: Path, rows: str, encoding: str = "utf-8") -> Path:
         ("./opera//000.jpg", "opera/000.jpg"),
         ("opera/../mucem/000.jpg", "mucem/000.jpg"),
         ("photos/mucem/000.jpg", "mucem/000.jpg"),
-        # As it stands before anything else.
+        # The exact spelling has precedence.
         ("a\\b.jpg", "a\\b.jpg"),
         ("x.jpg", "b/x.jpg"),
         ("X.JPG", "b/X.JPG"),

@@ -1,4 +1,4 @@
-"""Photos described by a Ray cluster: two nodes of this machine, with a worker each."""
+"""Describing photos with a Ray cluster of two nodes on this machine, with one worker each."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from warm_python import run_python
 
 pytestmark = [
     pytest.mark.process,
-    # Ray Data's, of settings of its own.
+    # From Ray Data, about its own settings.
     pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning"),
 ]
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'dolglab[ray-data]'")
 
 MODEL, MAX_SIDE = "efficientnet_lite0", 64
-# Until its input ends.
+# Runs until its input ends.
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
@@ -48,7 +48,7 @@ print(cluster.address, flush=True)
 sys.stdin.read()
 cluster.shutdown()
 """
-# Ends itself once a batch of photos is kept.
+# Exits when the first batch of photos is stored.
 KILLED = f"""
 import os, signal, sys
 from dolglab.library import ingest
@@ -66,7 +66,7 @@ ingest.embed_places([photos], library, model="{MODEL}", max_side={MAX_SIDE}, thr
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[tuple[str, int]]:
-    """Its address, and the session that its processes are in."""
+    """The address of the cluster, and the session of its processes."""
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -88,7 +88,7 @@ def cluster() -> Iterator[tuple[str, int]]:
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """More photos than the workers are given at a time."""
+    """More photos than workers get at a time."""
     root = tmp_path / "many"
     for number in range(6 * BATCH_PHOTOS):
         save(root / f"{number:03d}.jpg", number)
@@ -96,7 +96,7 @@ def many(tmp_path: Path) -> Path:
 
 
 def workers(session: int) -> list[int]:
-    """Processes of the cluster that describe photos."""
+    """The cluster's processes that describe photos."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -108,7 +108,7 @@ def workers(session: int) -> list[int]:
 
 
 def contents(folder: str) -> tuple[list[Photo], np.ndarray]:
-    """Photos by name, with those that could not be read, whatever their numbers; descriptors of those that could."""
+    """All photos by name, without their numbers, and descriptors of those that could be read."""
     with closing(Library(folder)) as library:
         entries = sorted(
             (entry for page in library.catalogue.pages() for entry in page), key=lambda entry: entry[0].name
@@ -138,9 +138,7 @@ def test_a_cluster_makes_the_library_that_this_machine_makes(
     assert embed("there", engine="ray", address=cluster[0])[1:2] == embed("here")[1:2]
 
 
-def test_what_a_lost_worker_was_at_is_given_out_again(
-    cluster: tuple[str, int], loaded: LoadedExtractor, many: Path
-) -> None:
+def test_the_work_of_a_lost_worker_is_repeated(cluster: tuple[str, int], loaded: LoadedExtractor, many: Path) -> None:
     files = find_photos([str(many)])
     described = describe_files(loaded, files, 1, address=cluster[0])
     found = [next(described)]
@@ -152,7 +150,7 @@ def test_what_a_lost_worker_was_at_is_given_out_again(
     np.testing.assert_allclose(last.descriptor, describe(loaded, last.photo.name)[0], atol=1e-5)
 
 
-def test_a_killed_command_goes_on(
+def test_a_killed_command_continues(
     cluster: tuple[str, int], many: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     library = str(tmp_path / "library")
@@ -165,12 +163,12 @@ def test_a_killed_command_goes_on(
     assert len(contents(library)[1]) == 6 * BATCH_PHOTOS
 
 
-def test_what_a_node_lacks_is_told_of_it(cluster: tuple[str, int], loaded: LoadedExtractor, folder: Path) -> None:
+def test_what_a_node_lacks_is_reported(cluster: tuple[str, int], loaded: LoadedExtractor, folder: Path) -> None:
     files = find_photos([str(folder / "a" / "0.jpg")])
     elsewhere = replace(loaded, identity={**loaded.identity, "source": "/gone/model"})
     other = replace(loaded, identity={**loaded.identity, "model": "another"})
     opened = os.open(folder / "a", os.O_RDONLY)
-    # A path that leads somewhere in this process alone.
+    # A path that only exists for this process.
     mine = PhotoFile(f"/proc/self/fd/{opened}/0.jpg", 1, 1)
     for network, photo, named in (
         (elsewhere, files[0], "/gone/model"),
@@ -194,14 +192,14 @@ def test_this_machines_cores_are_a_cluster_too(folder: Path, tmp_path: Path) -> 
     assert done.stderr.strip().count("\n") == 0
 
 
-def test_an_address_where_no_ray_answers_is_told(folder: Path, tmp_path: Path) -> None:
+def test_an_address_without_ray_is_reported(folder: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         silent = f"127.0.0.1:{server.getsockname()[1]}"
         refusing = f"127.0.0.1:{unused_port()}"
         for address in (refusing, "nowhere", "ray://127.0.0.1:10001", "127.0.0.1:99999"):
             with pytest.raises(UserError, match=address):
                 check_address(address)
-        # By RAY_ADDRESS, which auto looks at first, too: this machine may well be another cluster's node.
+        # Also by RAY_ADDRESS, which auto uses first, because this machine may be a node of another cluster.
         for address in (silent, "auto"):
             words = ["--library", str(tmp_path / "library"), "--model", MODEL, "--engine", "ray", "--address", address]
             done = run_python(["-m", "src.embed", str(folder), *words], RAY_ADDRESS=silent)

@@ -28,7 +28,7 @@ MODEL = "efficientnet_lite0"
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A wide one, its copy in sRGB, a damaged one, one of three pages, and files that are none."""
+    """A photo with a wide gamut, its copy in sRGB, a damaged one, one with three pages, and other files."""
     folder, picture = tmp_path / "photos", master(96, 128)
     folder.mkdir()
     plain, wide = Image.fromarray(picture), Image.fromarray(values_in("ProPhoto", picture))
@@ -55,11 +55,11 @@ def colour_of(library: Path) -> str:
         return catalogue.identity()["colour"]
 
 
-def test_a_library_goes_on_with_its_colours_until_it_is_described_anew(photos: Path, tmp_path: Path) -> None:
+def test_a_library_keeps_its_colours_until_it_is_described_again(photos: Path, tmp_path: Path) -> None:
     library, wide = tmp_path / "library", photos / "wide.jpg"
     embed_places([str(photos / "plain.jpg")], str(library), model=MODEL, max_side=96, colour="ignore")
     with closing(Catalogue(library)) as catalogue, catalogue.change() as change:
-        # As it was before there was a choice.
+        # As in versions without the option.
         change.set_about("identity", {key: value for key, value in catalogue.identity().items() if key != "colour"})
     embed_places([str(wide)], str(library), max_side=96)
     before = described(library)
@@ -77,11 +77,11 @@ def test_a_library_goes_on_with_its_colours_until_it_is_described_anew(photos: P
         assert (float(row["wide.jpg"] @ expected) > 0.999) == (row is after)
 
 
-def test_what_was_not_described_anew_is_by_the_next_command(photos: Path, tmp_path: Path, capsys) -> None:
+def test_what_was_not_described_again_is_by_the_next_command(photos: Path, tmp_path: Path, capsys) -> None:
     library = tmp_path / "library"
     embed_places([str(photos)], str(library), model=MODEL, max_side=96, colour="ignore")
     with closing(Library(library)) as opened:
-        # As a run leaves it that is killed before it has described any.
+        # As after a run that is killed before it has described any.
         opened.describe_anew(opened.catalogue.names(), opened.identity | {"colour": "srgb"})
     assert described(library).keys() == {"wide.jpg", "plain.jpg", "three.tif"}
     capsys.readouterr()
@@ -91,8 +91,8 @@ def test_what_was_not_described_anew_is_by_the_next_command(photos: Path, tmp_pa
     assert capsys.readouterr().out.splitlines()[-1].startswith("0 photos described, 4 already there")
 
 
-def test_a_library_goes_on_at_its_side_until_it_is_described_anew(photos: Path, tmp_path: Path) -> None:
-    """Whoever says nothing gets the model's own in a new one."""
+def test_a_library_keeps_its_side_until_it_is_described_again(photos: Path, tmp_path: Path) -> None:
+    """A new library uses the model's own side by default."""
     plain, library = str(photos / "plain.jpg"), tmp_path / "library"
     embed_places([plain], str(library), model=MODEL)
     assert how_of(library) == (1024, "scaled")
@@ -120,20 +120,20 @@ def how_of(library: Path) -> tuple[int, str]:
         return identity["max_side"], identity["decoding"]
 
 
-def test_a_plan_says_what_a_photo_takes_and_writes_nothing(
+def test_a_plan_measures_the_time_and_writes_nothing(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library, names = tmp_path / "library", [str(photos / "plain.jpg"), str(photos / "wide.jpg")]
     for number in range(6):
         (photos / f"{number}.jpg").write_bytes((photos / "plain.jpg").read_bytes() + bytes(number))
     tried = {}
-    # Time for all of them, and for no more than the first.
+    # Time for all photos, and only for the first.
     for seconds in (1e9, 0.0):
         monkeypatch.setattr(ingest, "PLAN_SECONDS", seconds)
         embed_places([str(photos)], str(library), model=MODEL, max_side=96, plan=True, threads=1)
         said = capsys.readouterr().out
         assert "10 of them to be described" in said
-        found = re.search(r"([\d.]+) s a photo by (\d+) ", said)
+        found = re.search(r"([\d.]+) s per photo, measured on (\d+) ", said)
         assert found is not None
         tried[seconds] = int(found[2])
     assert tried[1e9] > tried[0.0] > 0

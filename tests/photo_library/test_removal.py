@@ -1,4 +1,4 @@
-"""Photos taken out, and what a library says about itself."""
+"""Removing photos, and the properties of a library."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def test_photos_are_taken_out_by_the_end_of_a_path_and_by_folder(library: Librar
     assert left(library) == {"b.jpg", ODD, "broken\n.jpg"}
 
 
-def test_photos_of_a_disk_that_is_not_there_are_left_in(library: Library, tmp_path: Path, capsys) -> None:
-    """An empty mount point, one that went with its disk, and one of a disk that lies elsewhere now."""
+def test_photos_of_a_disk_that_is_not_mounted_are_kept(library: Library, tmp_path: Path, capsys) -> None:
+    """An empty mount point, a missing one, and one of a disk that is mounted elsewhere now."""
     disks = {name: tmp_path / name for name in ("empty", "away", "moved")}
     names = [str(disk / "photos" / f"{name} {number}.jpg") for name, disk in disks.items() for number in range(3)]
     library.add([Photo(name, 1, 1, (1, 1)) for name in names], unit(9, 4, seed=1))
@@ -83,13 +83,13 @@ def test_photos_of_a_disk_that_is_not_there_are_left_in(library: Library, tmp_pa
     (tmp_path / "photos" / "a.jpg").unlink()
     remove(library, [], gone=True)
     said = capsys.readouterr().out
-    assert "6 photos left in" in said
-    # Two of the moved disk's, one that was taken from its folder, and the one that never was.
+    assert "not removed: 6 photos" in said
+    # Two on the moved disk, one deleted from its folder, and one that never existed.
     assert "4 photos removed" in said
     assert {name for name in left(library) if "." in name} >= {"empty 0.jpg", "away 2.jpg", "moved 2.jpg", "b.jpg"}
-    # Who knows that a disk will not come back says so.
+    # Photos of a lost disk are removed by naming its folder.
     remove(library, [str(disks["away"])], gone=True)
-    assert "3 photos left in" in capsys.readouterr().out
+    assert "not removed: 3 photos" in capsys.readouterr().out
     (disks["empty"] / "something").touch()
     remove(library, [], gone=True)
     assert left(library) == {"b.jpg", ODD, "moved 2.jpg", "c.jpg"}

@@ -1,4 +1,4 @@
-"""What a search says: on the terminal, as JSON, and on its page."""
+"""Output of a search: on the terminal, as JSON, and as a page."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_page_shows_each_answer_and_survives_odd_names_and_lost_photos(
     assert "no longer there" in text
     assert "&lt;b&gt;query.jpg" in text
     assert "<b>query" not in text
-    # A picture of each photo that is there, of the query, and three for why each was found.
+    # Pictures of each existing photo and of the query, and three for each explanation.
     assert text.count('src="data:image/jpeg') == 5 + 1 + 3 * 5
     assert "3.jpg (gone)" in capsys.readouterr().out
 
@@ -70,7 +70,7 @@ def test_the_page_shows_each_answer_and_survives_odd_names_and_lost_photos(
 def test_a_query_that_nothing_passes_for_is_a_line(library: str, folder: Path, capsys: Capture) -> None:
     query = str(folder / "a" / "0.jpg")
     search_photos([query], library, top=3, min_cosine=1.0, box="0,0,30,30")
-    assert capsys.readouterr().out == f"{query}, part 0,0,30,30: no photo passes a cosine of 1 or more\n"
+    assert capsys.readouterr().out == f"{query}, part 0,0,30,30: no photo found with a cosine of at least 1\n"
 
 
 def test_a_query_that_cannot_be_searched_for_stops_no_other(
@@ -94,7 +94,7 @@ def test_a_query_that_cannot_be_searched_for_stops_no_other(
 def test_nothing_to_search_for_is_a_mistake(library: str, folder: Path) -> None:
     for path in folder.glob("a/*.jpg"):
         path.write_text("text")
-    with pytest.raises(UserError, match="none of 3"):
+    with pytest.raises(UserError, match="none of the 3"):
         search_photos([str(folder / "a")], library, top=1)
 
 
@@ -114,7 +114,7 @@ def test_mistakes_are_one_line(library: str, folder: Path, asked: dict, said: st
 
 
 def test_verified_answers_come_by_inliers_and_lost_ones_stay(library: str, folder: Path, tmp_path: Path) -> None:
-    """The query is a photo's half: its own photo is the only one that local features lead to."""
+    """The query is half of a photo, the only one with matching local features."""
     whole = tmp_path / "more" / "whole.jpg"
     save(whole, 50, cell=40)
     engine = SearchEngine(library)

@@ -1,4 +1,4 @@
-"""Every kind of store answers as a plain loop does, whatever was added, changed and taken out before."""
+"""Every kind of store gives the answers of a plain loop after any changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from photo_library.made import identity
 
 DIM = 64
 IDENTITY = identity(DIM)
-# Of segments from 300 photos on there are codes, which are asked wherever they propose less than nine of ten photos.
+# Segments of 300 or more photos have codes, which are used if they select fewer than nine of ten photos.
 CODED = SegmentLimits(coded_from=300, coded_dim=DIM, shortlist=50, scanned_share=0.9)
 
 
@@ -41,7 +41,7 @@ def photos(first: int, count: int) -> list[Photo]:
 
 
 class Plain:
-    """The same by a dictionary and a loop."""
+    """The reference, a dictionary and a loop."""
 
     def __init__(self) -> None:
         self.rows: dict[str, np.ndarray] = {}
@@ -154,12 +154,12 @@ def test_a_large_library_is_asked_by_codes_unless_all_shall_be_compared(tmp_path
     for count, half, exact in ((2, None, False), (2, "1", False), (2, None, True), (100, None, False)):
         answers = library.search(query, count, None if half is None else {"half": half}, exact)[0]
         assert names(answers) == [name for name, _ in plain.best(query[0], count, half)]
-        # A hundred answers would have two thousand proposed.
+        # A hundred answers would need two thousand candidates.
         assert {answer.exact for answer in answers} == {exact or count == 100}
 
 
 def test_what_codes_propose_is_chosen_among_all_segments(tmp_path: Path) -> None:
-    """The nearest photos were added together: their segment alone has as many of them as are asked for."""
+    """The nearest photos are all in one segment."""
     library, query = Library.open(tmp_path / "library", IDENTITY, limits=CODED), unit(1, 9)
     rows = np.concatenate([unit(300, seed) for seed in range(5)])
     rows = rows[np.argsort(rows @ query[0])]
@@ -175,7 +175,7 @@ def test_a_library_of_an_index_that_was_replaced_is_read_and_gets_codes(kind: st
     library, query = Library.open(tmp_path / "library", IDENTITY, limits=CODED), unit(3, 9)
     library.add(photos(0, 400), unit(400, 0))
     wanted = [names(answers) for answers in library.search(query, 5, exact=True)]
-    # As that version leaves it: no codes, but a file of its own.
+    # As written by that version: no codes, but a file of its own.
     with library.change() as change:
         change.set_kind(1, kind)
         change.set_about("store", {"kind": kind})
@@ -183,7 +183,7 @@ def test_a_library_of_an_index_that_was_replaced_is_read_and_gets_codes(kind: st
         path.rename(path.with_name(path.name.replace("rabitq_codes", kind)))
     library.close()
     for _ in range(2):
-        # To read changes nothing, and does not need the other file.
+        # Reading changes nothing, and does not need the other file.
         library = Library(library.folder, limits=CODED)
         assert [names(answers) for answers in library.search(query, 5)] == wanted
         assert library.search(query, 1)[0][0].exact
@@ -199,7 +199,7 @@ def test_a_library_of_an_index_that_was_replaced_is_read_and_gets_codes(kind: st
         Library.open(tmp_path / "another", IDENTITY, kind)
 
 
-def test_codes_that_are_damaged_are_made_anew_and_no_photo_is_described_again(tmp_path: Path) -> None:
+def test_codes_that_are_damaged_are_made_again_and_no_photo_is_described_again(tmp_path: Path) -> None:
     library, query = Library.open(tmp_path / "library", IDENTITY, limits=CODED), unit(1, 9)
     library.add(photos(0, 400), unit(400, 0))
     wanted = names(library.search(query, 2)[0])
@@ -217,7 +217,7 @@ def test_codes_that_are_damaged_are_made_anew_and_no_photo_is_described_again(tm
 
 
 def test_equal_descriptors_are_all_found(tmp_path: Path) -> None:
-    """Their mean is what is asked for, to which faiss's fast scan answers nothing."""
+    """The query is their mean, for which faiss's fast scan finds nothing."""
     library = Library.open(tmp_path / "library", IDENTITY, limits=CODED)
     library.add(photos(0, 512), np.tile(np.eye(1, DIM, dtype=np.float32), (512, 1)))
     (answers,) = library.search(np.eye(1, DIM, dtype=np.float32), 2)
@@ -246,7 +246,7 @@ def test_many_small_additions_become_few_segments(tmp_path: Path) -> None:
 
 
 def test_threads_that_search_meet_no_half_done_change(tmp_path: Path) -> None:
-    """While another connection adds, takes out and makes segments one, every answer is whole."""
+    """Answers are complete while another connection adds, removes and merges."""
     writer = Library.open(tmp_path / "library", IDENTITY)
     with writer.writing():
         writer.add(photos(0, 30), unit(30, 0))
@@ -272,7 +272,7 @@ def test_threads_that_search_meet_no_half_done_change(tmp_path: Path) -> None:
 
 
 def elsewhere(program: str, *arguments: str) -> None:
-    """Run a program in another process, which has this module's functions."""
+    """Run a program in another process, with the functions of this module."""
     code = f"import sys\nfrom photo_library.test_stores import *\n{program}"
     paths = Path(dolglab.__file__).parents[1], Path(__file__).parents[1], Path(warm_python.__file__).parent
     done = warm_python.run_python(["-c", code, *arguments], PYTHONPATH=os.pathsep.join(map(str, paths)))

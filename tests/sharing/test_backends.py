@@ -1,4 +1,4 @@
-"""What runs a network: kept ONNX files, and what becomes of those that are none, or of another network."""
+"""Choosing a backend: cached ONNX files, and removal of invalid ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def by_torch(folder: Path) -> LoadedExtractor:
 
 @pytest.fixture
 def kept(by_torch: LoadedExtractor, folder: Path) -> KeptGraph:
-    """The network's file, kept."""
+    """The network's file in the cache."""
     kept = kept_graph(by_torch.identity["model"], by_torch.identity["source"])
     kept.copy(folder / "model.onnx")
     return kept
@@ -60,7 +60,7 @@ def test_an_exported_folders_file_is_measured_once_and_kept(by_torch: LoadedExtr
 
 
 @pytest.mark.parametrize(("speedup", "onnx"), [(3.0, True), (0.5, False)])
-def test_the_faster_one_is_taken_with_and_without_torch(
+def test_the_faster_backend_is_used_with_and_without_torch(
     by_torch: LoadedExtractor, kept: KeptGraph, folder: Path, speedup: float, onnx: bool
 ) -> None:
     kept.note(SIZE, speedup)
@@ -79,13 +79,13 @@ def test_a_few_photos_and_none_that_can_be_read_are_described_by_torch(by_torch:
     assert not cache.exists()
 
 
-def test_a_network_is_not_exported_for_what_takes_torch_less(by_torch: LoadedExtractor, cache: Path) -> None:
+def test_a_network_is_not_exported_if_torch_takes_less_time(by_torch: LoadedExtractor, cache: Path) -> None:
     elsewhere = replace(by_torch, identity=by_torch.identity | {"source": "gone"})
     assert chosen(elsewhere) is elsewhere
     assert not cache.exists()
 
 
-def test_a_network_that_does_not_go_into_onnx_goes_on_by_torch(
+def test_a_network_that_cannot_be_exported_is_run_by_torch(
     tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), RMAC, dim=4)
@@ -103,15 +103,15 @@ def test_a_network_that_does_not_go_into_onnx_goes_on_by_torch(
     assert not list(cache.rglob("*.onnx"))
 
 
-def test_a_file_of_another_network_is_taken_away(kept: KeptGraph, folder: Path) -> None:
+def test_a_file_of_another_network_is_removed(kept: KeptGraph, folder: Path) -> None:
     kept.copy(folder / "model.int8.onnx")
     assert kept.session(1) is None
     assert not kept.path.exists()
 
 
-def test_a_file_is_of_a_network_at_its_address(kept: KeptGraph, by_torch: LoadedExtractor, folder: Path) -> None:
+def test_a_file_belongs_to_a_network_and_its_address(kept: KeptGraph, by_torch: LoadedExtractor, folder: Path) -> None:
     kept.note(SIZE, 3.0)
-    # The same weights may stand in a network that is put together otherwise.
+    # Networks with the same weights may have different structures.
     elsewhere = kept_graph(by_torch.identity["model"], "hf://another/network")
     assert elsewhere.session(1) is None
     assert elsewhere.speedup(SIZE) is None
@@ -127,7 +127,7 @@ def test_a_speed_is_of_the_machine_where_it_was_measured(kept: KeptGraph, monkey
     assert kept.speedup(SIZE) == 3.0
 
 
-def test_a_file_that_gives_other_descriptors_is_not_taken(
+def test_a_file_with_other_descriptors_is_not_used(
     by_torch: LoadedExtractor, kept: KeptGraph, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     graph = onnx.load(folder / "model.onnx")
@@ -143,7 +143,7 @@ def test_a_file_that_gives_other_descriptors_is_not_taken(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"versions": 1}', "null", "\xff"])
-def test_a_damaged_record_is_said_and_taken_away(
+def test_a_damaged_record_is_reported_and_removed(
     kept: KeptGraph, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept.path.with_suffix(".json").write_bytes(text.encode("latin1"))
@@ -153,7 +153,7 @@ def test_a_damaged_record_is_said_and_taken_away(
     assert not list(kept.path.parent.iterdir())
 
 
-def test_a_damaged_file_and_one_of_other_versions_are_said_and_taken_away(
+def test_damaged_and_outdated_files_are_reported_and_removed(
     kept: KeptGraph, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert kept.session(1) is not None
@@ -170,6 +170,6 @@ def test_a_damaged_file_and_one_of_other_versions_are_said_and_taken_away(
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
-def test_a_cache_that_cannot_be_written_ends_nothing(by_torch: LoadedExtractor, cache: Path) -> None:
+def test_without_a_writable_cache_torch_is_used(by_torch: LoadedExtractor, cache: Path) -> None:
     cache.write_text("a file")
     assert chosen(by_torch) is by_torch

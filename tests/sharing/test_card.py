@@ -1,4 +1,4 @@
-"""The model card says what is known, and of the rest that it is not."""
+"""The model card states what is known, and marks the rest as unknown."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_run_finds_its_own_card(run: Path, tmp_path: Path, capsys) -> None:
     assert "scales" in text
 
 
-def test_a_card_of_other_weights_is_not_taken(run: Path, tmp_path: Path) -> None:
+def test_a_card_of_other_weights_is_refused(run: Path, tmp_path: Path) -> None:
     best, last = run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt"
     stored = torch.load(best, weights_only=True)
     torch.save({**stored, "epoch": 7}, last)
@@ -72,7 +72,7 @@ def test_a_card_of_other_weights_is_not_taken(run: Path, tmp_path: Path) -> None
     assert "75.00" in (exported / "README.md").read_text()
 
 
-def test_what_is_not_known_of_released_weights_is_said(parity: Path, tmp_path: Path) -> None:
+def test_unknown_information_about_released_weights_is_marked(parity: Path, tmp_path: Path) -> None:
     torch.save({"model_state": state_dict(parity, "r50_noaspp")}, tmp_path / "weights.pyth")
     text = (export(str(tmp_path / "a"), released=str(tmp_path / "weights.pyth")) / "README.md").read_text()
     assert text.count("not known") == 6
@@ -89,6 +89,6 @@ def test_what_is_not_known_of_released_weights_is_said(parity: Path, tmp_path: P
         ({"checkpoint": "a", "push": "model"}, "^model "),
     ],
 )
-def test_what_does_not_go_together_is_refused(tmp_path: Path, asked: dict, said: str) -> None:
+def test_conflicting_options_are_refused(tmp_path: Path, asked: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
         export(str(tmp_path / "out"), **asked)

@@ -1,4 +1,4 @@
-"""Exported folders give the descriptors of what they were made from; weights start another training."""
+"""Exported folders give the descriptors of their source, and their weights can start another training."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_checkpoint_as_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 99}'])
-def test_a_folder_that_does_not_say_what_it_holds_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_folder_without_a_valid_description_is_refused(tmp_path: Path, text: str) -> None:
     write(tmp_path / "best.ckpt")
     folder = written(from_checkpoint(tmp_path / "best.ckpt"), tmp_path / "model")
     (folder / "config.json").write_text(text)
@@ -107,7 +107,7 @@ def test_the_export_of_a_last_checkpoint_was_not_selected(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("missing", ["classes", "data", "config"])
-def test_a_folder_that_lacks_a_part_says_which(tmp_path: Path, missing: str) -> None:
+def test_a_missing_file_of_a_folder_is_named(tmp_path: Path, missing: str) -> None:
     write(tmp_path / "best.ckpt")
     folder = written(from_checkpoint(tmp_path / "best.ckpt"), tmp_path / "model")
     about = json.loads((folder / "config.json").read_text())

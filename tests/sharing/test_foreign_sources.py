@@ -1,4 +1,4 @@
-"""Networks by the addresses of other projects: each kind, opened from what lies on this machine, and refused."""
+"""External networks by address: each kind is opened from local files, and refused if invalid."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ number = 3
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a module of somebody's, which is also an entry point of torch.hub."""
+    """The current folder, with an external module that is also a repository for torch.hub."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "someones_networks.py").write_text(MODULE)
     (tmp_path / "hubconf.py").write_text(MODULE)
@@ -79,7 +79,7 @@ def test_an_entry_point_of_a_local_repository(here: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["python:someones_networks:build", "torchhub:OWNER/NAME:build"])
-def test_code_from_outside_runs_only_where_that_is_said(source: str, here: Path) -> None:
+def test_external_code_runs_only_if_trusted(source: str, here: Path) -> None:
     (here / "someones_networks.py").write_text("raise SystemExit('it ran')")
     with pytest.raises(UserError, match=r"model\.trust=true"):
         load_network(source)
@@ -87,10 +87,10 @@ def test_code_from_outside_runs_only_where_that_is_said(source: str, here: Path)
         dolglab.load(source)
 
 
-def test_a_hub_that_does_not_answer_is_said_in_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_reported_in_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(here / "cache"))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        # Nobody listens there.
+        # Nothing listens on this port.
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"torchhub:a/b:c could not be loaded: .*connection") as caught:
         load_network("torchhub:a/b:c", trust=True)
@@ -107,7 +107,7 @@ def test_a_hub_that_does_not_answer_is_said_in_one_line(here: Path, monkeypatch:
         ("torchhub:build", "torchhub:OWNER/REPOSITORY:ENTRY"),
     ],
 )
-def test_what_is_not_there_is_named(source: str, message: str, here: Path) -> None:
+def test_missing_networks_are_named(source: str, message: str, here: Path) -> None:
     with pytest.raises(UserError, match=message):
         load_network(source, trust=True)
 
@@ -124,7 +124,7 @@ def test_timms_networks_pool_as_they_pool_themselves() -> None:
     assert network.backbone.licence == "bsd-3-clause"
 
 
-def test_timms_networks_of_one_size_are_given_that_or_another() -> None:
+def test_timms_networks_with_a_fixed_size_get_that_or_a_given_one() -> None:
     source, made_up = "timm:vit_tiny_patch16_224.augreg_in21k", {"pretrained": False}
     fixed = load_network(source, arguments=made_up)
     other = load_network(source, arguments=made_up, size=[64, 96])
@@ -142,13 +142,13 @@ def test_timms_networks_of_one_size_are_given_that_or_another() -> None:
         ("timm:resnet18.tv_in1k", {"pretrained": False, "nonsense": 1}, "nonsense"),
     ],
 )
-def test_what_timm_does_not_have_is_named(source: str, arguments: dict, message: str) -> None:
+def test_what_timm_lacks_is_named(source: str, arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_network(source, arguments=arguments)
 
 
 def graph(path: Path, kind: int, shape: list[Any], axes: list[int], outputs: tuple[str, ...] = ("out",)) -> Path:
-    """An ONNX file of the means of colours, as many times as there are outputs."""
+    """An ONNX file that computes the means of the colours, with several outputs."""
     nodes = [helper.make_node("Cast", ["in"], ["floats"], to=TensorProto.FLOAT)]
     nodes += [helper.make_node("ReduceMean", ["floats", "axes"], [name], keepdims=0) for name in outputs]
     made = helper.make_graph(
@@ -187,14 +187,14 @@ def test_a_graph_with_a_fixed_batch_and_size(tmp_path: Path) -> None:
     assert address_of(f"onnx:{path}") == f"onnx:{path.resolve()}"
 
 
-def test_graphs_are_told_apart_by_their_files(tmp_path: Path) -> None:
+def test_graphs_differ_by_their_files(tmp_path: Path) -> None:
     path = graph(tmp_path / "a.onnx", TensorProto.FLOAT, ["b", 3, "h", "w"], [2, 3])
     before = fingerprint(load_network(f"onnx:{path}"))
     graph(path, TensorProto.FLOAT, ["b", 3, "height", "w"], [2, 3])
     assert fingerprint(load_network(f"onnx:{path}")) != before
 
 
-def test_graphs_that_take_or_give_something_else_are_refused(tmp_path: Path) -> None:
+def test_graphs_with_other_inputs_or_outputs_are_refused(tmp_path: Path) -> None:
     two = graph(tmp_path / "two.onnx", TensorProto.FLOAT, ["b", 3, "h", "w"], [2, 3], ("one", "other"))
     with pytest.raises(UserError, match=r"model\.arguments\.output=one\|other"):
         load_network(f"onnx:{two}")
@@ -215,7 +215,7 @@ def test_graphs_that_take_or_give_something_else_are_refused(tmp_path: Path) -> 
 
 
 def test_an_encoder_of_the_transformers_library(tmp_path: Path) -> None:
-    """From a folder as `save_pretrained` leaves it, with made-up weights."""
+    """From a folder written by `save_pretrained`, with random weights."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     vit = transformers.ViTModel(transformers.ViTConfig(image_size=32, patch_size=8, **size)).eval()
@@ -236,7 +236,7 @@ def test_the_configuration_opens_anyones_network(here: Path) -> None:
     assert (network.dim, network.backbone.mean) == (3, (0.0, 0.0, 0.0))
 
 
-def test_a_name_that_is_none_lists_what_there_is() -> None:
+def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"timm:.*cosplace:"):
         load_network("somewhere:else")
     with pytest.raises(UserError, match=r"model\.source"):

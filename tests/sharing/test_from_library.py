@@ -1,4 +1,4 @@
-"""The network of an adapted library as an exported folder: the same descriptors, by torch and by its ONNX file."""
+"""The network of an adapted library as an exported folder: equal descriptors with torch and ONNX."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from photo_library.made import unit
 
 
 def adapted_library(source: str, out: Path, scales: tuple[float, ...] = (1.0,)) -> str:
-    """A library without photos, of that network, adapted to six values."""
+    """A library of that network without photos, adapted to six values."""
     with closing(Library.open(out, load_extractor(source, scales, max_side=64).identity)) as library:
         bias = unit(1, 6)[0] / 10
         adapter = Adapter(unit(6, library.identity["dim"]), bias, library.identity["model"], {"kind": "made up"})
@@ -76,7 +76,7 @@ def test_a_library_that_is_not_adapted_gives_its_network(checkpoint: Path, tmp_p
     assert load_extractor(str(out)).identity["model"] == loaded.identity["model"]
 
 
-def test_what_is_no_one_network_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_several_scales_and_several_sources_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     library = adapted_library(str(checkpoint), tmp_path / "library", (0.7071, 1.0))
     with pytest.raises(UserError, match="several scales"):
         export(str(tmp_path / "model"), library=library)

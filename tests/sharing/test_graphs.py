@@ -1,4 +1,4 @@
-"""The graph of a packaged network, which comes without weights, is the network."""
+"""The packaged graph of a network, which has no weights, computes the network's descriptors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_it_holds_no_weights() -> None:
 
 
 @pytest.mark.parametrize(("onnx", "gpu", "taken"), [(True, False, True), (True, True, False), (False, False, False)])
-def test_it_is_taken_without_a_gpu_where_onnxruntime_is(
+def test_it_is_used_without_a_gpu_if_onnxruntime_is_installed(
     onnx: bool, gpu: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(describer.importlib.util, "find_spec", lambda name: object() if onnx else None)

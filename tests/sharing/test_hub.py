@@ -1,4 +1,4 @@
-"""Folders on a hub: a small server that answers as huggingface.co does."""
+"""Folders on a hub, with a small server that answers like huggingface.co."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMMIT = "c" * 40
 
 
 class Hub:
-    """Repositories by name, each with its files; those in `private` are hidden from who has no token."""
+    """Repositories by name, with their files; those in `private` are hidden without a token."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, bytes]] = {}
@@ -121,7 +121,7 @@ def test_what_is_pushed_can_be_fetched(fake: Hub, folder: Path) -> None:
     assert load_model(fetched)[1] == load_model(folder)[1]
 
 
-def test_a_private_repository_and_one_that_is_none(fake: Hub, folder: Path) -> None:
+def test_a_private_repository_and_one_without_a_model(fake: Hub, folder: Path) -> None:
     push_folder(folder, "me/secret", private=True, api=fake.api)
     assert fake.private == {"me/secret"}
     for name in ("me/secret", "me/nothing"):
@@ -132,7 +132,7 @@ def test_a_private_repository_and_one_that_is_none(fake: Hub, folder: Path) -> N
         fetch("hf://me/other", api=fake.api)
 
 
-def test_a_token_that_is_not_taken_and_none(fake: Hub, folder: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_refused_token_and_a_missing_one(fake: Hub, folder: Path, tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(UserError, match=r"me/model .*token"):
         push_folder(folder, "me/model", api=HfApi(endpoint=fake.api.endpoint, token="hf_wrong"))
     monkeypatch.setattr(hub, "get_token", lambda: None)
@@ -148,12 +148,12 @@ def test_a_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "model", "me/a b", "me/", "a/b/c"])
-def test_names_that_the_hub_does_not_take(name: str) -> None:
+def test_invalid_names_are_refused(name: str) -> None:
     with pytest.raises(UserError, match="OWNER/NAME"):
         push_folder("folder", name, api=HfApi(token=False))
 
 
-def test_folders_and_files_of_the_hub_are_told_apart() -> None:
+def test_folders_and_files_of_the_hub_are_distinguished() -> None:
     assert is_hub_folder("hf://me/model")
     assert not is_hub_folder("hf://me/model/weights.pyth")
     assert not is_hub_folder("me/model")

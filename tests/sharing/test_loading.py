@@ -1,4 +1,4 @@
-"""The networks that a library takes by name."""
+"""Networks that are loaded by name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_packaged_network_is_the_configurations() -> None:
 
 
 def test_dinov2_is_the_configurations() -> None:
-    """Its weights cannot be had here: by what is asked for."""
+    """Its weights are not available here, so the request for them is checked."""
     cfg = config("evaluate", "output_dir=out", "model=imagenet_gem", "backbone=vit_small_patch14_dinov2")
     backbone, _ = PRETRAINED["dinov2"]
     asked = {"name": cfg.backbone.name, "depths": tuple(cfg.backbone.depths), "options": dict(cfg.backbone.options)}
@@ -37,7 +37,7 @@ def test_dinov2_is_the_configurations() -> None:
 
 
 @pytest.mark.parametrize(("name", "side"), [("dinov2", 518), ("efficientnet_lite0", 1024)])
-def test_a_named_network_says_its_side(name: str, side: int) -> None:
+def test_a_named_network_has_a_side(name: str, side: int) -> None:
     assert GlobalDescriptor(Backbone(**without_weights(PRETRAINED[name][0])), dim=None).side == side
 
 

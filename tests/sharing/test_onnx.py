@@ -1,4 +1,4 @@
-"""ONNX files give torch's descriptors, over shapes; int8 ones say that they are others."""
+"""ONNX files give torch's descriptors for all shapes; int8 files have their own identity."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_file_gives_torchs_descriptors(folder: Path, session: Session, shape: 
     np.testing.assert_allclose(session(images.numpy()), expected.numpy(), atol=1e-4)
 
 
-def test_a_file_says_what_it_is(folder: Path, session: Session) -> None:
+def test_a_file_describes_itself(folder: Path, session: Session) -> None:
     network, _ = load_model(folder)
     assert session.about["fingerprint"] == fingerprint(network)
     assert session.about["dim"] == "8"
@@ -94,7 +94,7 @@ def test_several_scales_and_shapes_through_either_backend(folder: Path) -> None:
 
 
 def test_a_network_without_a_file_is_exported_once(folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
-    """By fingerprint, whatever it was named by."""
+    """It is found by its fingerprint under any name."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made = []
 
@@ -147,7 +147,7 @@ def test_heads_of_images_of_any_shape(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(session(images.numpy()), F.normalize(expected).numpy(), atol=1e-4)
 
 
-def test_what_onnx_cannot_hold_is_refused() -> None:
+def test_networks_that_cannot_be_exported_are_refused() -> None:
     with pytest.raises(UserError, match="MixVPR"):
         check_exportable(GlobalDescriptor(Backbone("resnet18.tv_in1k", pretrained=False), MixVPR, dim=None))
     with pytest.raises(UserError, match="R-MAC"):
@@ -158,7 +158,7 @@ def test_what_onnx_cannot_hold_is_refused() -> None:
         check_exportable(GlobalDescriptor(swin, dim=4))
 
 
-def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
+def test_a_file_from_another_project_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"a\.onnx"):
         Session(tmp_path / "a.onnx")
@@ -174,7 +174,7 @@ def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
         (lambda graph: graph.ClearField("metadata_props"), "not written by"),
     ],
 )
-def test_a_file_that_lies_is_refused_in_a_line(
+def test_a_forged_file_is_refused_in_one_line(
     folder: Path, tmp_path: Path, change: Callable[[onnx.ModelProto], object], said: str
 ) -> None:
     graph = onnx.load(folder / "model.onnx")
@@ -191,6 +191,6 @@ def set_about(graph: onnx.ModelProto, key: str, value: str) -> None:
         entry.value = value if entry.key == key else entry.value
 
 
-def test_images_that_a_file_cannot_take_are_refused_in_a_line(session: Session) -> None:
+def test_unsupported_images_are_refused_in_one_line(session: Session) -> None:
     with pytest.raises(UserError, match="cannot describe"):
         session(np.zeros((1, 4, 64, 64), np.float32))

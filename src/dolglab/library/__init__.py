@@ -1,1 +1,1 @@
-"""A library of one's own photographs: what is in it, their descriptors, and how it is searched."""
+"""A library of photos: its catalogue, the descriptors, and search."""

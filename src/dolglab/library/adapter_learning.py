@@ -1,7 +1,7 @@
-"""Linear maps learnt from labelled descriptors: several kinds, of which held-out labels choose one and say its worth.
+"""Linear maps learnt from labelled descriptors; the kind is chosen, and its gain measured, on held-out photos.
 
 Whitening (Jegou and Chum, ECCV 2012), discriminants (Mikolajczyk and Matas, ICCV 2007; Fisher, 1936), both with
-shrinkage (Ledoit and Wolf, 2004), and a linear layer that begins as the discriminants and is trained with a margin.
+shrinkage (Ledoit and Wolf, 2004), and a linear layer initialised with discriminants and trained with a margin loss.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from torch import nn
 
 from dolglab.bootstrap import difference
 from dolglab.contracts import BoolArray, FloatArray, IntArray
-from dolglab.errors import UserError
+from dolglab.errors import UserError, pluralize
 from dolglab.losses.margin import ArcFace, CosFace, MarginHead
 from dolglab.measures import average_precision
 from dolglab.progress import track
 from dolglab.retrieval.large_arrays import l2_normalized
 from dolglab.retrieval.whitening import moments, pca_projection, supervised_projection
 
-# Directions that are learnt with; of longer descriptors those of largest variance.
+# Longer descriptors are projected to this many directions of largest variance before learning.
 MAX_DIM = 512
-# The share of each landmark's photos that is held out, two at least, and from how many photos on.
+# The share of each landmark's photos that is held out, its minimum, and the number of photos from which any are.
 SHARE, LEAST_HELD, HELD_FROM = 0.2, 2, 3
-# Groups of landmarks, each of which is left out once.
+# Number of groups of landmarks, each of which is left out once.
 GROUPS = 4
-# What it takes: so many landmarks of so many photos, so that photos are held out of what is left as well.
+# The required number of landmarks, and of their photos: photos are held out a second time to choose the kind.
 MIN_LANDMARKS, MIN_PHOTOS = 3, 5
-# Photos that candidates are compared on, at least so many of a landmark where it has them; held-out photos that ask.
+# Number of photos on which candidates are compared, at least so many per landmark if it has them, and of test queries.
 CHOICE_PHOTOS, CHOICE_SHARE, MAX_QUERIES = 3000, 20, 2000
-# Of the margin layers.
+# Settings of the margin layers.
 SCALE, STEPS, BATCH, RATE, START_SHRINK = 30.0, 150, 128, 1e-3, 0.5
 
 Float64Array = NDArray[np.float64]
@@ -52,18 +52,18 @@ class Affine(NamedTuple):
         return l2_normalized(descriptors @ self.weight.T + self.bias)
 
 
-# Learns from descriptors, (N, D), and the landmark of each, (N,).
+# Learns from descriptors, (N, D), and their landmarks, (N,).
 Learner = Callable[[FloatArray, IntArray], Affine]
 
 
 class Gain(NamedTuple):
-    """Average precision of held-out photos, (Q,) each, before and after; NaN of one whose landmark has no other."""
+    """Average precision of held-out photos before and after, (Q,) each; NaN without another photo of the landmark."""
 
     before: Float64Array
     after: Float64Array
 
     def figures(self) -> dict[str, float]:
-        """mAP before and after, the gain with its paired 95 % bootstrap interval over the queries, and how many."""
+        """mAP before and after, the gain with its paired 95 % bootstrap interval, and the number of queries."""
         gain, low, high = difference(self.after.tolist(), self.before.tolist())
         counted = int(np.isfinite(self.after).sum())
         means = {"before": float(np.nanmean(self.before)), "after": float(np.nanmean(self.after))}
@@ -71,10 +71,13 @@ class Gain(NamedTuple):
 
 
 class Learnt(NamedTuple):
-    """A map that was learnt from all labels, the kind that was chosen for it, and what held-out labels say of that.
+    """A map learnt from all labels, with the chosen kind and its gain on held-out photos.
 
-    `seen` is of held-out photos of landmarks that others of were learnt from, `unseen` of the same photos when nothing
-    of their landmark was.
+    Attributes:
+        affine: the map.
+        kind: its kind, a name in `CANDIDATES`.
+        seen: gain on held-out photos when other photos of their landmarks were learnt from.
+        unseen: gain on the same photos when no photo of their landmarks was learnt from.
     """
 
     affine: Affine
@@ -84,25 +87,25 @@ class Learnt(NamedTuple):
 
 
 def whitening(descriptors: FloatArray, labels: IntArray, shrink: float) -> Affine:
-    """Equal variance in every direction, by all descriptors; the labels say nothing to it."""
+    """Whitening: equal variance of all descriptors in every direction. Labels are not used."""
     mean, covariance = moments(descriptors)
     return _scaled(descriptors, mean, pca_projection(covariance, shrink))
 
 
 def discriminants(descriptors: FloatArray, labels: IntArray, shrink: float) -> Affine:
-    """Equal variance of a landmark's photos about their mean in every direction, shrunk.
+    """Discriminants with shrinkage: equal variance within landmarks in every direction.
 
-    Raises UserError where no two photos of a landmark differ.
+    Raises UserError if no two photos of any landmark differ.
     """
     mean, covariance = moments(descriptors)
     projection = supervised_projection(covariance, within_scatter(descriptors, labels), shrink)
     if projection is None:
-        raise UserError("all photos of a landmark have one descriptor: there is nothing to learn from")
+        raise UserError("all photos of each landmark have one descriptor: there is nothing to learn from")
     return _scaled(descriptors, mean, projection)
 
 
 def within_scatter(descriptors: FloatArray, labels: IntArray) -> Float64Array:
-    """Covariance of descriptors, (N, D), about the mean of their own landmark, (D, D)."""
+    """Covariance, (D, D), of descriptors, (N, D), about the means of their landmarks."""
     members, counts = np.unique(labels, return_inverse=True, return_counts=True)[1:]
     sums = np.zeros((len(counts), descriptors.shape[1]))
     np.add.at(sums, members, descriptors)
@@ -111,7 +114,7 @@ def within_scatter(descriptors: FloatArray, labels: IntArray) -> Float64Array:
 
 
 def margin_layer(descriptors: FloatArray, labels: IntArray, head: type[MarginHead], margin: float) -> Affine:
-    """A linear layer that begins as shrunk discriminants, trained with a margin head whose centres begin as means."""
+    """A linear layer, initialised with discriminants, and a margin head, initialised with means, trained together."""
     start = discriminants(descriptors, labels, START_SHRINK)
     classes = torch.from_numpy(np.unique(labels, return_inverse=True)[1])
     rows = torch.from_numpy(descriptors)
@@ -146,24 +149,24 @@ CANDIDATES: Mapping[str, Learner] = {
 def learn(
     descriptors: FloatArray, labels: IntArray, seed: int = 0, candidates: Mapping[str, Learner] = CANDIDATES
 ) -> Learnt:
-    """Choose a kind of map by a part of the labels, test it on another part, and learn it from all of them.
+    """Choose a kind of map on one part of the photos, test it on another, and learn it from all of them.
 
-    A share of each landmark's photos is held out for the test. The kind is chosen on the others alone: by the mean of
-    mAP on photos held out of these whose landmark was learnt from, and on photos whose landmark was not. Held-out
-    photos ask one another.
+    A share of each landmark's photos is held out for the test. The kind is chosen on the others only, by the mean of
+    two mAPs: on photos held out from these whose landmarks were learnt from, and on photos whose landmarks were not.
+    Held-out photos are searched for among each other.
 
     Args:
         descriptors: (N, D), L2-normalised.
-        labels: the landmark of each, (N,), from 0.
-        seed: of all splits, which follow from it and from the labels.
+        labels: their landmarks, (N,), from 0.
+        seed: seed of all splits.
 
-    Raises UserError for labels that are too few to learn and to test.
+    Raises UserError for too few labels.
     """
     large = int((np.bincount(labels) >= MIN_PHOTOS).sum())
     if large < MIN_LANDMARKS:
         raise UserError(
-            f"adapting wants {MIN_LANDMARKS} landmarks or more with {MIN_PHOTOS} photos each to learn and to test, and "
-            f"the labels name {large} such of {len(np.unique(labels))}"
+            f"adapting needs at least {MIN_LANDMARKS} landmarks with {MIN_PHOTOS} photos each, to learn and to test; "
+            f"the labels have {large} of these among {pluralize(len(np.unique(labels)), 'landmark')}"
         )
     held = split_photos(labels, seed)
     rest, own = descriptors[~held], labels[~held]
@@ -176,7 +179,7 @@ def learn(
     unseen = np.full(len(queries), np.nan)
     group = split_landmarks(labels, seed)
     parts = int(group.max()) + 1
-    for part in track(range(parts), "testing it", parts, "splits"):
+    for part in track(range(parts), "testing the adapter", parts, "splits"):
         asked = group[held][queries] == part
         others = group[~held] != part
         adapted = learner(rest[others], own[others])(gallery)
@@ -185,9 +188,9 @@ def learn(
 
 
 def choose(descriptors: FloatArray, labels: IntArray, seed: int, candidates: Mapping[str, Learner]) -> str:
-    """The candidate of the highest mean of mAP on held-out photos, their landmark learnt from and not.
+    """The candidate with the highest mean mAP on held-out photos whose landmarks were, and were not, learnt from.
 
-    In turn a share of all landmarks' photos is held out, and with it, for the second figure, all others of a group of
+    In each fold a share of all landmarks' photos is held out and, for the second mAP, all photos of one group of
     landmarks.
     """
     rows = sample(labels, seed)
@@ -209,7 +212,7 @@ def choose(descriptors: FloatArray, labels: IntArray, seed: int, candidates: Map
 
 
 def average_precisions(descriptors: FloatArray, labels: IntArray, queries: IntArray) -> Float64Array:
-    """Average precision of some photos, (Q,), that ask all others, (N, D); NaN where no other has their label."""
+    """Average precision of queries, (Q,) rows, among all others, (N, D); NaN if no other has their label."""
     found = np.full(len(queries), np.nan)
     for place, query in enumerate(queries.tolist()):
         order = np.argsort(-(descriptors @ descriptors[query]), kind="stable")
@@ -220,7 +223,7 @@ def average_precisions(descriptors: FloatArray, labels: IntArray, queries: IntAr
 
 
 def split_photos(labels: IntArray, seed: int) -> BoolArray:
-    """Which photos, (N,), are held out: a share of each landmark's, and none of a landmark that has too few."""
+    """Which photos, (N,), are held out: a share of each landmark's, none if it has too few."""
     generator = np.random.default_rng(seed)
     held = np.zeros(len(labels), np.bool_)
     for rows in _members(labels):
@@ -230,14 +233,13 @@ def split_photos(labels: IntArray, seed: int) -> BoolArray:
 
 
 def split_landmarks(labels: IntArray, seed: int) -> IntArray:
-    """The group, (N,) from 0, that each photo's landmark is in: groups of about as many landmarks."""
+    """The group of each photo's landmark, (N,) from 0; groups have about the same number of landmarks."""
     classes, members = np.unique(labels, return_inverse=True)
     return (np.random.default_rng(seed).permutation(len(classes)) % min(GROUPS, len(classes)))[members]
 
 
 def sample(labels: IntArray, seed: int) -> IntArray:
-    """Photos that candidates are compared on, ascending: some of each of the landmarks, or of as many as there is room
-    for."""
+    """Photos on which candidates are compared, ascending: some of each landmark, or of as many as the limit allows."""
     generator = np.random.default_rng(seed)
     members = _members(labels)
     share = max(CHOICE_SHARE, CHOICE_PHOTOS // len(members))
@@ -247,13 +249,13 @@ def sample(labels: IntArray, seed: int) -> IntArray:
 
 
 def compress(descriptors: FloatArray) -> FloatArray:
-    """Descriptors along their directions of largest variance, (N, d) with d at most `MAX_DIM`."""
+    """Descriptors projected to their directions of largest variance, (N, d) with d at most `MAX_DIM`."""
     directions = _directions(descriptors)
     return descriptors if directions is None else descriptors @ directions.T.astype(np.float32)
 
 
 def compressed(learner: Learner) -> Learner:
-    """A learner that learns along the directions of `compress`."""
+    """A learner that learns from descriptors projected as by `compress`."""
 
     def learn_along(descriptors: FloatArray, labels: IntArray) -> Affine:
         directions = _directions(descriptors)
@@ -266,20 +268,20 @@ def compressed(learner: Learner) -> Learner:
 
 
 def _directions(descriptors: FloatArray) -> Float64Array | None:
-    """The directions of largest variance, (MAX_DIM, D); None where there are no more than that."""
+    """The directions of largest variance, (MAX_DIM, D); None if D is at most that."""
     if descriptors.shape[1] <= MAX_DIM:
         return None
     return np.linalg.eigh(moments(descriptors)[1])[1][:, ::-1][:, :MAX_DIM].T
 
 
 def _scaled(descriptors: FloatArray, mean: Float64Array, projection: Float64Array) -> Affine:
-    """P (x - mean), scaled to a mean squared length of 1 over the descriptors: what a layer is best trained from."""
+    """P (x - mean), scaled to a mean squared length of 1, which is the best start for training a layer."""
     lengths = (((descriptors - mean) @ projection.T) ** 2).sum(1)
     weight = projection / np.sqrt(lengths.mean())
     return Affine(weight, -weight @ mean)
 
 
 def _members(labels: IntArray) -> list[IntArray]:
-    """The rows of each landmark that has any, ascending."""
+    """The rows of each landmark, ascending."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)

@@ -1,4 +1,4 @@
-"""A library adapted to what its photos show, by their labels and the descriptors that it has: no photo is read."""
+"""Adapt a library to its photos, by labels and the stored descriptors; no photo is read."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from dolglab.library.maintenance import paths_of
 from dolglab.library.naming import marked_encoding, printable
 from dolglab.retrieval.adapter import Adapter
 
-# Of a table of marks that the page exports: photos that show what the table's name says.
+# Columns of a table of marks that the page exports, and the mark of photos that show what the table is named after.
 NUMBER, NAME, MARK, RIGHT = "photo_number", "photo", "mark", "right"
 
 
 class Labelled(NamedTuple):
-    """A photo with the key of its descriptor, and what it shows."""
+    """A photo with the key of its descriptor and its landmark."""
 
     photo: Photo
     key: int
@@ -35,11 +35,17 @@ class Labelled(NamedTuple):
 def adapt(
     folder: str, *, column: str | None = None, labelled: str | None = None, marks: Sequence[str] = (), seed: int = 0
 ) -> None:
-    """Learn an adapter from the library's labelled photos, say what it brings, and keep it where it brings anything.
+    """Learn an adapter from the library's labelled photos, print its gain, and apply it if there is one.
 
-    One of `column` (of the metadata), `labelled` (a folder with one sub-folder a landmark) and `marks` (tables that the
-    page exported, one a landmark) says what photos show. `seed` is of the splits. Raises UserError for labels that are
-    too few, an adapter that does not gain, and a library that cannot be adapted; it then is as it was.
+    Args:
+        folder: the library.
+        column: metadata column with the labels.
+        labelled: folder with one sub-folder per landmark.
+        marks: tables that the page exported, one per landmark.
+        seed: seed of the splits.
+
+    Exactly one of `column`, `labelled` and `marks` is given. Raises UserError, and changes nothing, for too few labels,
+    an adapter without a gain, and a library that cannot be adapted.
     """
     if sum((column is not None, labelled is not None, bool(marks))) != 1:
         raise UserError("what do the photos show? give one of --column NAME, --folder FOLDER, --marks TABLE")
@@ -56,13 +62,13 @@ def adapt(
         library.adapt(adapter)
         seconds = time.process_time() - start
         print(
-            f"adapted: {pluralize(len(library), 'photo')} in {library.folder}, {adapter.dim} values a photo, "
-            f"{seconds:.1f} s of processor time; {library.folder / ADAPTER} has the adapter"
+            f"adapted: {pluralize(len(library), 'photo')} in {library.folder}, {adapter.dim} values per photo, "
+            f"{seconds:.1f} s of processor time; adapter: {library.folder / ADAPTER}"
         )
 
 
 def _learn(library: Library, found: Sequence[Labelled], origin: str, seed: int) -> Adapter:
-    """An adapter by labelled photos; prints what it brings. Raises UserError where it brings nothing."""
+    """Learn an adapter from labelled photos; prints its gain. Raises UserError if there is none."""
     from threadpoolctl import threadpool_limits
 
     from dolglab.library.adapter_learning import learn
@@ -71,7 +77,7 @@ def _learn(library: Library, found: Sequence[Labelled], origin: str, seed: int) 
     names, labels = np.unique([each.landmark for each in photos], return_inverse=True)
     print(f"labels: {pluralize(len(photos), 'photo')} of {pluralize(len(names), 'landmark')} ({printable(origin)})")
     descriptors = library.descriptors(np.array([each.key for each in photos], np.int64))
-    # Of many small products: threads that wait for one another took five times the processor's time.
+    # With many small products, threads that wait for each other took five times the processor time.
     with threadpool_limits(1):
         learnt = learn(descriptors, labels.astype(np.int64), seed)
     print(f"chosen by held-out labels: {learnt.kind}")
@@ -83,7 +89,7 @@ def _learn(library: Library, found: Sequence[Labelled], origin: str, seed: int) 
             f"{100 * figures['high']:+.2f}, {figures['queries']} queries)"
         )
     if seen["low"] <= 0:
-        raise UserError("nothing is changed: held-out photos of the same landmarks may be found no better")
+        raise UserError("nothing is changed: there is no significant gain on held-out photos of the same landmarks")
     if unseen["high"] < 0:
         raise UserError("nothing is changed: landmarks that it never saw are found less well; label more landmarks")
     card = {
@@ -102,7 +108,7 @@ def _learn(library: Library, found: Sequence[Labelled], origin: str, seed: int) 
 
 
 def _distinct(found: Sequence[Labelled]) -> list[Labelled]:
-    """Labelled photos by name; of exact copies, which no split may part, the first alone."""
+    """Labelled photos sorted by name, without exact copies, which splits must not separate."""
     distinct: dict[bytes | str, Labelled] = {}
     for each in sorted(found, key=lambda each: each.photo.name):
         distinct.setdefault(each.photo.digest or each.photo.name, each)
@@ -110,7 +116,7 @@ def _distinct(found: Sequence[Labelled]) -> list[Labelled]:
 
 
 def _by_column(library: Library, column: str) -> list[Labelled]:
-    """Photos to which a person gave a value in a column. Raises UserError where there is none."""
+    """Photos with a value from the user in a column. Raises UserError if there are none."""
     found = [
         Labelled(photo, key, name)
         for photo, key in _photos(library)
@@ -123,7 +129,7 @@ def _by_column(library: Library, column: str) -> list[Labelled]:
 
 
 def _by_folder(library: Library, folder: str) -> list[Labelled]:
-    """Photos below the sub-folders of a folder, whose names they have. Raises UserError where there is none."""
+    """Photos below the sub-folders of a folder, labelled by their names. Raises UserError if there are none."""
     starts = {f"{path.rstrip('/')}/" for path in paths_of(folder)}
     found = [
         Labelled(photo, key, landmark)
@@ -139,9 +145,10 @@ def _by_folder(library: Library, folder: str) -> list[Labelled]:
 
 
 def _by_marks(library: Library, tables: Sequence[str]) -> list[Labelled]:
-    """Photos that are marked right in tables, whose names they have.
+    """Photos that are marked right in tables, labelled by the tables' names.
 
-    Raises UserError for a table that the page did not export, one of another library, and a photo that is right in two.
+    Raises UserError for a table that the page did not export, a table of another library, and a photo that is marked
+    right in two tables.
     """
     described = {photo.id: (photo, key) for photo, key in _photos(library)}
     found: dict[int, Labelled] = {}
@@ -150,7 +157,7 @@ def _by_marks(library: Library, tables: Sequence[str]) -> list[Labelled]:
         for number, name in _right_photos(table):
             photo, key = described.get(number, (None, -1))
             if photo is None or not printable(photo.name).endswith(name):
-                raise UserError(f"{table} is not of {library.folder}: photo {number} there is not {name}")
+                raise UserError(f"{table} is from another library: photo {number} of {library.folder} is not {name}")
             if found.setdefault(key, Labelled(photo, key, landmark)).landmark != landmark:
                 raise UserError(f"{name} is marked right in {found[key].landmark} and in {landmark}")
     return list(found.values())
@@ -166,7 +173,7 @@ def _right_photos(table: str) -> Iterator[tuple[int, str]]:
                 if row[MARK] == RIGHT:
                     yield int(row[NUMBER]), row[NAME]
     except (OSError, UnicodeError, csv.Error, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{table} is no table of marks that the page exported ({type(error).__name__})") from error
+        raise UserError(f"{table} is not a table of marks exported by the page ({type(error).__name__})") from error
 
 
 def _photos(library: Library) -> Iterator[tuple[Photo, int]]:

@@ -1,7 +1,7 @@
-"""What a library holds: its photos, where their descriptors lie, and the model that made them, in one SQLite file.
+"""The catalogue of a library: its photos, the keys of their descriptors, and its model, in one SQLite file.
 
-Everything that changes a library is one transaction here: a process that is killed leaves the library as it was before,
-and readers go on with what they have.
+Every change of a library is one transaction here. If a process is killed, the library stays as it was before, and
+readers are not disturbed.
 """
 
 from __future__ import annotations
@@ -24,32 +24,35 @@ from dolglab.data.exif import LATITUDE, LONGITUDE
 from dolglab.errors import UserError
 from dolglab.io import aside_of, fsync, is_utf8, sweep
 from dolglab.library.change import Change
-from dolglab.library.contents import Columns, Contents, Entry, Keys, Photo, Segment, key_of
+from dolglab.library.contents import Columns, Contents, Entry, Keys, Photo, Segment
 from dolglab.library.filters import where_of
+from dolglab.library.rows import (
+    to_described,
+    to_entry,
+    to_kept,
+    to_name,
+    to_numbered_name,
+    to_numbered_value,
+    to_place,
+    to_segment,
+)
 from dolglab.library.schema import (
     ADAPTED_FORMAT,
     EXIF,
     FORMAT,
     LATER,
     LOCAL,
-    PHOTO,
     SCHEMA,
-    SEGMENT,
     DamagedError,
     Row,
     about_of,
     check_identity,
     check_local,
-    check_name,
     check_schema,
-    check_segment,
-    check_shape,
     check_strings,
-    check_types,
     format_of,
     keeps_local,
     mounts_of,
-    parse_json,
     photo_columns,
     value_of,
 )
@@ -57,7 +60,7 @@ from dolglab.library.schema import (
 T = TypeVar("T")
 
 FILE = "catalogue.sqlite"
-# Errors of SQLite that say nothing of what is in the file.
+# Errors of SQLite that do not mean that the file is damaged.
 PASSING = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_READONLY,
@@ -69,12 +72,12 @@ PASSING = {
 }
 # Seconds to wait for another process's transaction.
 LOCK_TIMEOUT = 60.0
-# The end of a journal that names further files (SQLite's file format, section 3).
+# The end of a journal that names a super-journal (SQLite's file format, section 3).
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-# Rows that are fetched together.
+# Number of rows that are fetched together.
 FETCHED = 1000
-# The different values of a column of the index, from one to the next, without a look at each photo.
-# `containing` is a pattern of LIKE.
+# The distinct values of a column, found by jumps in the index instead of a scan of all photos. `containing` is a
+# pattern of LIKE.
 DISTINCT = """
 WITH RECURSIVE each (this) AS (
     SELECT MIN({column}) FROM field WHERE {where}
@@ -82,7 +85,7 @@ WITH RECURSIVE each (this) AS (
     SELECT (SELECT MIN({column}) FROM field WHERE {where} AND {column} > this) FROM each WHERE this IS NOT NULL
 ) SELECT this FROM each WHERE this IS NOT NULL AND this LIKE :containing ESCAPE '\\' LIMIT :limit
 """
-# Photos that have a descriptor. The index over keys knows those that have none, and the one over names all others.
+# Photos with a descriptor. The index over keys finds those without, so that the one over names can give the order.
 FOUND = "id NOT IN (SELECT id FROM photo WHERE key IS NULL)"
 PLACES = """
 SELECT north.photo, north.value, east.value FROM field AS north
@@ -93,7 +96,7 @@ SELECT north.photo, north.value, east.value FROM field AS north
 
 
 class Described(NamedTuple):
-    """Photos that have descriptors: `ids`, `changed` (see `Photo`) and `keys`, ascending, (n,) each."""
+    """Photos with descriptors: `ids`, `changed` (see `Photo`) and `keys`, (n,) each, in ascending order of keys."""
 
     ids: NDArray[np.int64]
     changed: NDArray[np.int64]
@@ -101,18 +104,18 @@ class Described(NamedTuple):
 
 
 class Catalogue:
-    """The photos of the library in a folder.
+    """The catalogue of the library in a folder.
 
-    Raises UserError for a folder that holds no library, one of another format, and a file that is laid out otherwise or
-    says what none says; so do its methods for rows that none has.
+    Raises UserError for a folder without a library, a library of another format, and a file with another schema or
+    inconsistent contents; its methods do so for invalid rows.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = path = folder / FILE
         if not is_utf8(str(path)):
-            raise UserError(f"{os.fsencode(folder)!r}: a library's folder needs a UTF-8 name")
+            raise UserError(f"{os.fsencode(folder)!r}: the name of a library's folder must be UTF-8")
         if not path.is_file():
-            raise UserError(f"no library in {folder}: dolglab embed PHOTOS --library {folder} makes one")
+            raise UserError(f"no library in {folder}: make one with dolglab embed PHOTOS --library {folder}")
         _check_journal(path)
         self._db = _connect(path)
         with self._undamaged():
@@ -121,19 +124,19 @@ class Catalogue:
             if found not in (FORMAT, ADAPTED_FORMAT):
                 raise UserError(
                     f"{folder} is a library of format {found}, this version reads {FORMAT} and {ADAPTED_FORMAT}: embed "
-                    "it anew"
+                    "the photos into a new one"
                 )
             check_schema(self._db)
-            # Where there are more, a search would look for their photos for ever.
+            # With more descriptors than photos, a search would retry forever.
             rows, photos = self._db.execute(
                 "SELECT (SELECT SUM(size) FROM segment) - (SELECT COUNT(*) FROM dead), (SELECT COUNT(key) FROM photo)"
             ).fetchone()
             if rows is not None and rows != photos:
-                raise DamagedError(f"{rows} descriptors are {photos} photos'")
+                raise DamagedError(f"it has {rows} descriptors for {photos} photos")
 
     @staticmethod
     def create(folder: Path, about: Mapping[str, Any]) -> bool:
-        """Make an empty library, which says `about` itself what descriptors it takes; False where there is one now."""
+        """Make an empty library with its properties `about`; returns False if another process made one meanwhile."""
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
         aside = aside_of(folder / FILE)
@@ -145,12 +148,12 @@ class Catalogue:
                 db.execute("INSERT INTO about VALUES (?, ?)", (key, json.dumps(value)))
         db.close()
         try:
-            # Two first commands at once: the library of the one that was sooner stays.
+            # If two processes make the library at once, the first one wins.
             os.link(aside, folder / FILE)
         except FileExistsError:
             return False
         except OSError:
-            # A disk without links.
+            # File systems without hard links.
             os.replace(aside, folder / FILE)
         finally:
             aside.unlink(missing_ok=True)
@@ -162,7 +165,7 @@ class Catalogue:
         self._db.close()
 
     def about(self, key: str) -> Any:
-        """What the library says about itself; None where it does not."""
+        """A property of the library; None if it is not set."""
         with self._undamaged():
             return about_of(self._db, key)
 
@@ -172,35 +175,35 @@ class Catalogue:
             return check_identity(self.about("identity"))
 
     def store(self) -> dict[str, str]:
-        """What the library keeps about its store, see `store_options`."""
+        """The options of the library's store, see `store_options`."""
         with self._undamaged():
             return check_strings(self.about("store"), "kind")
 
     def local(self) -> dict[str, Any] | None:
-        """The kind of local features that the library keeps, see `SpatialVerifier.config`; None where it keeps none."""
+        """The kind of local features that the library keeps, see `SpatialVerifier.config`; None if it keeps none."""
         with self._undamaged():
             return check_local(self.about(LOCAL))
 
     def takes_exif(self) -> bool:
-        """Whether photos get the columns of their EXIF."""
+        """Whether date and place from EXIF become columns of photos."""
         return self.about(EXIF) is not False
 
     def mounts(self) -> list[str]:
-        """Mount points of the disks that photos were on when they were embedded, other than the system's own."""
+        """Mount points of the disks, other than the root file system, on which photos were when they were embedded."""
         with self._undamaged():
             return mounts_of(self._db)
 
     def version(self) -> int:
-        """Changes whenever another process changed the library."""
+        """A number that changes whenever another process changes the library."""
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def contents(self) -> Contents:
-        """What a search looks at."""
-        # In one statement: between two, another process may change both.
+        """The segments that a search reads, and the keys in them that are deleted."""
+        # In one statement, because another process may change both between two statements.
         both = "SELECT number, size, kind FROM segment UNION ALL SELECT key, NULL, NULL FROM dead ORDER BY 1"
         segments: dict[int, Segment] = {}
         dead: list[int] = []
-        for number, segment in self._rows(_segment, both):
+        for number, segment in self._rows(to_segment, both):
             if segment is None:
                 dead.append(number)
             else:
@@ -210,23 +213,23 @@ class Catalogue:
         return contents
 
     def photos(self, keys: Iterable[int]) -> dict[int, Photo]:
-        """Photos by the keys of their descriptors; those that are gone are left out."""
+        """Photos by the keys of their descriptors, without those that no longer exist."""
         rows = self._select("key IN (SELECT value FROM json_each(?))", json.dumps(list(keys)))
         return {key: photo for photo, key in rows if key is not None}
 
     def find(self, numbers: Iterable[int]) -> list[Entry]:
-        """The photos of those numbers; those that are gone are left out."""
+        """Photos with these numbers, without those that no longer exist."""
         return list(self._select("id IN (SELECT value FROM json_each(?)) ORDER BY id", json.dumps(list(numbers))))
 
     def kept(self, numbers: Iterable[int]) -> dict[int, bytes]:
-        """The packed local features of photos, by their numbers, of those that have some."""
+        """The packed local features of photos by their numbers, if they have any."""
         if not keeps_local(self._db):
             return {}
         query = "SELECT photo, features FROM kept WHERE photo IN (SELECT value FROM json_each(?))"
-        return dict(self._rows(_kept, query, [json.dumps(list(numbers))]))
+        return dict(self._rows(to_kept, query, [json.dumps(list(numbers))]))
 
     def kept_size(self) -> tuple[int, int]:
-        """How many photos have local features, and the bytes of these."""
+        """How many photos have local features, and the size of all these in bytes."""
         if not keeps_local(self._db):
             return 0, 0
         with self._undamaged():
@@ -235,73 +238,74 @@ class Catalogue:
 
     def names(self) -> Iterator[str]:
         """The names of all photos."""
-        return self._rows(_name, "SELECT name FROM photo ORDER BY name")
+        return self._rows(to_name, "SELECT name FROM photo ORDER BY name")
 
     def named(self, name: str) -> Entry | None:
-        """A photo by its name; None where it is not there."""
+        """The photo with this name, or None."""
         return next(self._select("name = ?", os.fsencode(name)), None)
 
     def pages(self, size: int = 4096) -> Iterator[list[Entry]]:
-        """All photos by their numbers, so many at a time."""
+        """All photos in the order of their numbers, `size` at a time."""
         last = 0
         while page := list(self._select("id > ? ORDER BY id LIMIT ?", last, size)):
             yield page
             last = page[-1][0].id or 0
 
     def described(self) -> Described:
-        """The photos that have descriptors."""
+        """All photos that have descriptors."""
         query = "SELECT id, changed, key FROM photo WHERE key IS NOT NULL ORDER BY key"
-        rows = np.fromiter(self._rows(_described, query), np.dtype((np.int64, 3)))
+        rows = np.fromiter(self._rows(to_described, query), np.dtype((np.int64, 3)))
         return Described(*rows.T)
 
     def names_of_described(self) -> Iterator[tuple[int, str]]:
         """Number and name of each photo that has a descriptor."""
-        return self._rows(_numbered_name, "SELECT id, name FROM photo WHERE key IS NOT NULL")
+        return self._rows(to_numbered_name, "SELECT id, name FROM photo WHERE key IS NOT NULL")
 
     def values_of(self, column: str) -> Iterator[tuple[int, str]]:
         """Number and value of each photo that has one in a column."""
-        return self._rows(_numbered_value, "SELECT photo, value FROM field WHERE name = ?", [column])
+        return self._rows(to_numbered_value, "SELECT photo, value FROM field WHERE name = ?", [column])
 
     def bad(self) -> Iterator[Photo]:
-        """Photos that could not be read."""
+        """All photos that could not be read."""
         return (photo for photo, _ in self._select("reason IS NOT NULL ORDER BY name"))
 
     def matching(self, filters: Columns, folder: str = "") -> Keys:
-        """Keys of the descriptors of the photos that pass all of these filters, see `filters`, ascending.
+        """Keys of the descriptors of photos that pass all filters (see `filters`), ascending.
 
-        With a `folder`, its path, those below it alone.
+        Args:
+            folder: path of a folder that the photos must be below; all photos if empty.
         """
         where, values = where_of(filters, folder)
         query = f"SELECT key FROM photo WHERE key IS NOT NULL AND {where} ORDER BY key"
         return np.fromiter(self._rows(partial(value_of, int), query, values), np.int64)
 
     def count(self, filters: Columns, folder: str = "") -> int:
-        """How many photos that can be found pass, see `matching`."""
+        """How many photos with a descriptor pass, see `matching`."""
         where, values = where_of(filters, folder)
         (count,) = self._rows(partial(value_of, int), f"SELECT COUNT(*) FROM photo WHERE {FOUND} AND {where}", values)
         return count
 
     def page(self, offset: int, limit: int, filters: Columns, folder: str = "") -> list[Photo]:
-        """So many of the photos that can be found and pass, see `matching`, by their names, after `offset` of them."""
+        """Up to `limit` photos with a descriptor that pass (see `matching`), by name, after the first `offset`."""
         where, values = where_of(filters, folder)
-        # What is passed over is not read.
+        # The subquery avoids reading the skipped rows.
         chosen = f"SELECT id FROM photo WHERE {FOUND} AND {where} ORDER BY name LIMIT ? OFFSET ?"
         found = self._select(f"id IN ({chosen}) ORDER BY name", *values, limit, offset)
         return [photo for photo, _ in found]
 
     def folders(self) -> Counter[str]:
-        """How many photos that can be found lie in each folder, by its path without a / at its end."""
-        names = self._rows(_name, f"SELECT name FROM photo WHERE {FOUND}")
+        """Number of photos with a descriptor in each folder, by its path without a trailing slash."""
+        names = self._rows(to_name, f"SELECT name FROM photo WHERE {FOUND}")
         return Counter(name.rpartition("/")[0] for name in names)
 
     def columns(self) -> list[str]:
-        """Names of the metadata that any photo has."""
+        """Names of all metadata columns."""
         return self._distinct("name", "TRUE")
 
     def values(self, column: str, limit: int, containing: str = "") -> list[str]:
-        """The different values of a column that contain a text, in their order; no more than `limit`.
+        """Up to `limit` distinct values of a column that contain a text, sorted.
 
-        Small and capital ASCII letters are the same.
+        The case of ASCII letters is ignored.
         """
         return self._distinct("value", "name = :name", limit, containing, column)
 
@@ -311,13 +315,13 @@ class Catalogue:
         return list(self._rows(partial(value_of, str), DISTINCT.format(column=column, where=where), values))
 
     def places(self) -> list[tuple[int, float, float]]:
-        """Number, latitude and longitude of each photo that can be found and says where it was taken."""
-        found = self._rows(_place, PLACES, {"latitude": LATITUDE, "longitude": LONGITUDE})
+        """Number, latitude and longitude of each photo with a descriptor and a place."""
+        found = self._rows(to_place, PLACES, {"latitude": LATITUDE, "longitude": LONGITUDE})
         return [place for place in found if place is not None]
 
     @contextmanager
     def change(self) -> Iterator[Change]:
-        """A transaction: all of it happens, or nothing."""
+        """A transaction: it takes effect as a whole or not at all."""
         with self._undamaged(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             for name in LATER.keys() - photo_columns(self._db):
@@ -328,12 +332,12 @@ class Catalogue:
         there = photo_columns(self._db)
         later = ", ".join(name if name in there else "NULL" for name in LATER)
         columns = f"name, size, changed, height, width, reason, metadata, {later}, id, key"
-        return self._rows(_entry, f"SELECT {columns} FROM photo WHERE {condition}", values)
+        return self._rows(to_entry, f"SELECT {columns} FROM photo WHERE {condition}", values)
 
     def _rows(
         self, made: Callable[[Row], T], query: str, values: Sequence[object] | Mapping[str, object] = ()
     ) -> Iterator[T]:
-        """What is made of each row; of a row that nothing can be made of, DamagedError becomes UserError."""
+        """The rows of a query, converted by `made`, whose DamagedError becomes a UserError."""
         with self._undamaged():
             cursor = self._db.execute(query, values)
         while True:
@@ -345,113 +349,34 @@ class Catalogue:
 
     @contextmanager
     def _undamaged(self) -> Iterator[None]:
-        """Around what reads the file: what is no catalogue is a UserError."""
+        """Convert errors of a damaged file to UserError."""
         try:
             yield
         except (DamagedError, UnicodeDecodeError, sqlite3.DatabaseError) as error:
-            # Of what is not SQLite's own error there is no code.
+            # Errors that are not SQLite's own have no code.
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in PASSING:
                 raise
-            raise UserError(f"{self._path} is damaged, or no library ({error})") from error
-
-
-def _name(row: Row) -> str:
-    return os.fsdecode(check_name(value_of(bytes, row)))
-
-
-def _entry(row: Row) -> Entry:
-    check_types(row, PHOTO)
-    (
-        name,
-        size,
-        changed,
-        height,
-        width,
-        reason,
-        metadata,
-        ctime,
-        digest,
-        stored_width,
-        stored_height,
-        exif,
-        number,
-        key,
-    ) = row
-    photo = Photo(
-        os.fsdecode(check_name(name)),
-        size,
-        changed,
-        check_shape(height, width),
-        reason,
-        check_strings(parse_json(metadata)),
-        ctime,
-        digest,
-        check_shape(stored_height, stored_width),
-        None if exif is None else check_strings(parse_json(exif)),
-        number,
-    )
-    return photo, key
-
-
-def _segment(row: Row) -> tuple[int, Segment | None]:
-    """A segment by its number; a key that counts no longer, which has neither size nor kind."""
-    check_types(row, SEGMENT)
-    number, size, kind = row
-    if size is None and kind is None:
-        return number, None
-    if size is None or kind is None or not 0 < size < key_of(1):
-        raise DamagedError(f"segment {number} has {size} descriptors, and the index {kind}")
-    return check_segment(number), Segment(size, kind)
-
-
-def _place(row: Row) -> tuple[int, float, float] | None:
-    """A photo's number, latitude and longitude; None where a table says what is no place."""
-    check_types(row, (int, str, str))
-    try:
-        latitude, longitude = float(row[1]), float(row[2])
-    except ValueError:
-        return None
-    return (row[0], latitude, longitude) if abs(latitude) <= 90 and abs(longitude) <= 180 else None
-
-
-def _described(row: Row) -> tuple[int, int, int]:
-    check_types(row, (int, int, int))
-    return row[0], row[1], row[2]
-
-
-def _numbered_name(row: Row) -> tuple[int, str]:
-    check_types(row, (int, bytes))
-    return row[0], os.fsdecode(check_name(row[1]))
-
-
-def _numbered_value(row: Row) -> tuple[int, str]:
-    check_types(row, (int, str))
-    return row[0], row[1]
-
-
-def _kept(row: Row) -> tuple[int, bytes]:
-    check_types(row, (int, bytes))
-    return row[0], row[1]
+            raise UserError(f"{self._path} is damaged, or not a library ({error})") from error
 
 
 def _check_journal(path: Path) -> None:
-    """Raise UserError for a journal beside a catalogue that is none of a library's.
+    """Raise UserError for a journal beside the catalogue that no library writes.
 
-    SQLite acts on a journal before anything in the file can be looked at. What a transaction over several files leaves
-    names further files, which SQLite may delete; a library's own is over one.
+    SQLite rolls back a journal before the file can be checked. The journal of a transaction over several files names
+    other files, which SQLite may delete; a library's transactions change one file.
     """
     journal = path.with_name(f"{path.name}-journal")
     if journal.is_symlink():
-        raise UserError(f"{journal} is a link, as no library has: delete it")
+        raise UserError(f"{journal} is a link, which no library writes: delete it")
     with suppress(FileNotFoundError), journal.open("rb") as file:
         file.seek(max(0, journal.stat().st_size - len(JOURNAL_MAGIC)))
         if file.read() == JOURNAL_MAGIC:
-            raise UserError(f"{journal} is of a transaction over several files, as no library has: delete it")
+            raise UserError(f"{journal} is of a transaction over several files, which no library writes: delete it")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    # Transactions are begun where they are needed: see Catalogue.change.
+    # Transactions are started explicitly, see Catalogue.change.
     db = sqlite3.connect(path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
-    # A change that is larger than the cache would keep readers waiting from its middle on instead of its end.
+    # Otherwise a change larger than the cache would lock readers out before its end.
     db.execute("PRAGMA cache_spill = OFF")
     return db

@@ -1,4 +1,4 @@
-"""What can be changed of a library in one transaction on its catalogue."""
+"""Changes of a library in one transaction on its catalogue."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from dolglab.library.contents import Columns, Keys, Photo, key_of
 from dolglab.library.schema import EXIF, KEPT, LOCAL, MOUNTS, about_of, check_segment, format_of, keeps_local, mounts_of
 
-# The ctime of a photo that is to be described anew, which no file has.
+# The ctime of a photo that is to be described again; no file has it.
 TO_DESCRIBE = -1
 PUT = """
 INSERT INTO photo (name, size, changed, width, height, key, reason, ctime, digest, stored_width, stored_height)
@@ -22,7 +22,7 @@ ON CONFLICT (name) DO UPDATE SET size = excluded.size, changed = excluded.change
     height = excluded.height, key = excluded.key, reason = excluded.reason, ctime = excluded.ctime,
     digest = excluded.digest, stored_width = excluded.stored_width, stored_height = excluded.stored_height
 """
-# Of a row of `photo` the columns that a person gave: those that the file's EXIF does not say, or says otherwise.
+# The user's columns in a row of `photo`: those that the file's EXIF does not have, or has with another value.
 GIVEN = """(
     SELECT json_group_object(each.key, each.value) FROM json_each(photo.metadata) AS each WHERE each.value IS NOT (
         SELECT own.value FROM json_each(COALESCE(photo.exif, '{}')) AS own WHERE own.key = each.key
@@ -33,7 +33,7 @@ FORGET_EXIF = f"UPDATE photo SET exif = NULL, metadata = {GIVEN} WHERE exif IS N
 
 
 class Change:
-    """What can be done in a transaction: see `Catalogue.change`."""
+    """The changes that a transaction can contain, see `Catalogue.change`."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -41,10 +41,10 @@ class Change:
     def put(
         self, photos: Sequence[Photo], keys: Iterable[int | None], local: Sequence[bytes | None] | None = None
     ) -> None:
-        """Add photos, or describe them anew, each with its descriptor's key in the store; None of one without.
+        """Add photos or update them, each with its descriptor's key in the store, or None.
 
-        A photo that was there keeps its number and, where it is given none, the columns that a person gave. `local` are
-        the photos' local features, packed, where the library keeps some; older ones go.
+        An updated photo keeps its number and, unless it comes with others, the user's columns. `local` are the photos'
+        packed local features, if the library keeps any; they replace older ones.
         """
         takes_exif = about_of(self._db, EXIF) is not False
         for photo, key, features in zip(photos, keys, local or [None] * len(photos), strict=True):
@@ -58,7 +58,7 @@ class Change:
                 self.set_metadata(photo.name, given)
 
     def keep_local(self, config: Mapping[str, object]) -> None:
-        """Have the library keep local features of this kind; those of another kind go."""
+        """Have the library keep local features of this kind; those of another kind are deleted."""
         if not keeps_local(self._db):
             for statement in KEPT.split("\n"):
                 self._db.execute(statement)
@@ -67,7 +67,7 @@ class Change:
             self.set_about(LOCAL, config)
 
     def _put_local(self, name: str, features: bytes | None) -> None:
-        """Keep a photo's local features instead of those it had."""
+        """Replace a photo's local features."""
         if keeps_local(self._db):
             value = os.fsencode(name)
             self._db.execute("DELETE FROM kept WHERE photo = (SELECT id FROM photo WHERE name = ?)", (value,))
@@ -75,9 +75,9 @@ class Change:
                 self._db.execute("INSERT INTO kept SELECT id, ? FROM photo WHERE name = ?", (features, value))
 
     def set_metadata(self, name: str, metadata: Columns) -> None:
-        """Give a photo columns instead of those it had, but for what its EXIF says besides.
+        """Replace a photo's user columns; its columns from EXIF stay unless they have the same name.
 
-        Nothing happens where it is not there.
+        Does nothing if the library does not have the photo.
         """
         text = json.dumps(dict(metadata), ensure_ascii=False)
         self._db.execute(
@@ -85,51 +85,51 @@ class Change:
         )
 
     def set_exif(self, name: str, exif: Columns) -> None:
-        """Give a photo the columns that its file says; those that a person gave stay, and count where both have one.
+        """Replace a photo's columns from EXIF; the user's columns stay and take precedence.
 
-        Nothing happens where it is not there.
+        Does nothing if the library does not have the photo.
         """
         text = json.dumps(dict(exif), ensure_ascii=False)
         self._db.execute(SET_EXIF, {"exif": text, "name": os.fsencode(name)})
 
     def set_stored(self, name: str, stored: tuple[int, int]) -> None:
-        """Note the height and width of the picture in a photo's file."""
+        """Store the height and width of the picture in a photo's file."""
         values = (*stored, os.fsencode(name))
         self._db.execute("UPDATE photo SET stored_height = ?, stored_width = ? WHERE name = ?", values)
 
     def take_exif(self, taken: bool) -> None:
-        """Have photos get the columns of their EXIF from now on, or none have any."""
+        """Add columns from EXIF from now on, or delete all of them and add none."""
         self.set_about(EXIF, taken)
         if not taken:
             self._db.execute(FORGET_EXIF)
 
     def set_ctimes(self, ctimes: Iterable[tuple[str, int | None]]) -> None:
-        """Note, by name, when photos' files were changed last that are still as they were described."""
+        """Store the ctimes of files that have not changed since they were described, by name."""
         rows = ((ctime, os.fsencode(name)) for name, ctime in ctimes)
         self._db.executemany("UPDATE photo SET ctime = ? WHERE name = ?", rows)
 
     def mark_to_describe(self, names: Iterable[str]) -> None:
-        """Have photos count as changed until they are described anew; until then they are found as they are."""
+        """Treat photos as changed until they are described again; searches find them as before meanwhile."""
         rows = ((TO_DESCRIBE, os.fsencode(name)) for name in names)
         self._db.executemany("UPDATE photo SET ctime = ?, digest = NULL WHERE name = ?", rows)
 
     def set_about(self, key: str, value: object) -> None:
-        """Change what the library says about itself (see `Catalogue.about`)."""
+        """Set a property of the library (see `Catalogue.about`)."""
         self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, json.dumps(value)))
 
     def set_identity(self, identity: Mapping[str, Any]) -> None:
-        """Change what made the descriptors, see `LoadedExtractor`; the format follows."""
+        """Set the identity of the model (see `LoadedExtractor`) and the format that it implies."""
         self.set_about("identity", identity)
         self.set_about("format", format_of(identity))
 
     def add_mounts(self, mounts: Iterable[str]) -> None:
-        """Note the mount points of disks that photos are on: see `Catalogue.mounts`."""
+        """Store mount points of disks with photos, see `Catalogue.mounts`."""
         self.set_about(MOUNTS, sorted({*mounts_of(self._db), *mounts}))
 
     def add_segment(self, size: int, write: Callable[[int], str]) -> Keys:
-        """Make a segment part of the library that `write` puts on disk under a number; the keys in it, (size,).
+        """Add a segment that `write` stores under a number that was never used before; returns its keys, (size,).
 
-        `write` gives the kind of index over it. No two segments ever have the same number.
+        `write` returns the kind of the segment's index.
         """
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segment'").fetchone()
         number = 1 if row is None else check_segment(row[0]) + 1
@@ -137,11 +137,11 @@ class Change:
         return np.arange(size) + key_of(number)
 
     def set_kind(self, number: int, kind: str) -> None:
-        """Note the kind of index that a segment has now."""
+        """Store the kind of a segment's index."""
         self._db.execute("UPDATE segment SET kind = ? WHERE number = ?", (kind, number))
 
     def drop_segment(self, number: int) -> int:
-        """Take a segment out; its photos, as many as are given back, count as changed."""
+        """Delete a segment and treat its photos as changed; returns how many they are."""
         span = key_of(number), key_of(number + 1) - 1
         lost = self._db.execute("UPDATE photo SET key = NULL, size = -1 WHERE key BETWEEN ? AND ?", span).rowcount
         self._db.execute("DELETE FROM segment WHERE number = ?", (number,))
@@ -149,10 +149,10 @@ class Change:
         return lost
 
     def move(self, old: Keys, new: Keys) -> None:
-        """Give the descriptors with the `old` keys these new ones."""
+        """Change the keys of descriptors from `old` to `new`."""
         self._db.executemany("UPDATE photo SET key = ? WHERE key = ?", zip(new.tolist(), old.tolist(), strict=True))
 
     def remove(self, names: Iterable[str]) -> int:
-        """Take photos out; how many were there."""
+        """Remove photos; returns how many the library had."""
         rows = ((os.fsencode(name),) for name in names)
         return self._db.executemany("DELETE FROM photo WHERE name = ?", rows).rowcount

@@ -1,7 +1,7 @@
-"""Near-duplicates in a library: photos whose descriptors are nearly the same, and what hangs together by them.
+"""Near-duplicates in a library: clusters of photos that are connected by high cosine similarity.
 
-Of many photos not each is compared with each: k-means parts them into cells, and those of a cell are compared with all
-that have it among their nearest.
+A large library is not compared pair by pair: k-means divides it into cells, and the photos of a cell are compared with
+all photos that have this cell among their nearest.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ from dolglab.library.maintenance import write_table
 from dolglab.progress import Advance, progress
 
 ROUNDING = 1e-6
-# Of the table; pixels are the file's, empty where they are not known.
+# Columns of the table; width and height are those of the file, empty if unknown.
 HEADER = ("cluster", "photo", "cosine", "keep", "width", "height", "bytes")
-# Clusters whose photos are looked up together.
+# Number of clusters whose photos are looked up together.
 CLUSTERS_AT_ONCE = 1000
 
 
 class BlockSizes(NamedTuple):
-    """`rows` descriptors are compared with `columns` others at a time; `pairs` of near ones wait to be joined.
+    """How much is compared at a time.
 
-    From `cells_from` photos on they are parted into cells.
+    Attributes:
+        rows, columns: descriptors that are compared with each other in one matrix product.
+        pairs: pairs that are collected before clusters are joined.
+        cells_from: number of photos from which cells are used.
     """
 
     rows: int = 512
@@ -43,22 +46,22 @@ class BlockSizes(NamedTuple):
 
 
 BLOCKS = BlockSizes()
-# Cells in which a photo looks for near ones, and the cosine below which these may lie in others.
+# Number of cells in which each photo is searched for, and the smallest cosine for which that is enough.
 LOOKED_INTO, CELLS_COSINE = 6, 0.8
-# Of k-means: photos a cell that it learns from, and rounds.
+# k-means: training photos per cell, and iterations.
 ROWS_PER_CELL, ITERATIONS = 40, 10
 
 
 class Duplicates(NamedTuple):
-    """Clusters of near-duplicates, the surest first; in each, the photo to keep comes first.
+    """Clusters of near-duplicates, the most similar first; the photo to keep is the first of its cluster.
 
     Attributes:
-        numbers: (m,) of the photos in the library.
-        clusters: (m,) the cluster of each, from 1, ascending.
-        cosines: (m,) of each photo's descriptor and that of the one to keep.
-        least: the cosine from which on two photos are near-duplicates.
-        compared: how many photos were compared.
-        in_cells: whether only those of like cells were.
+        numbers: (m,) numbers of the photos in the library.
+        clusters: (m,) cluster of each photo, from 1, ascending.
+        cosines: (m,) cosine of each photo's descriptor and that of the photo to keep.
+        least: the smallest cosine of two near-duplicates.
+        compared: number of photos that were compared.
+        in_cells: whether photos were compared only within cells.
     """
 
     numbers: NDArray[np.int64]
@@ -70,12 +73,12 @@ class Duplicates(NamedTuple):
 
     @property
     def total(self) -> int:
-        """How many clusters there are."""
+        """Number of clusters."""
         return int(self.clusters[-1]) if len(self.clusters) else 0
 
 
 class Member(NamedTuple):
-    """A photo of a cluster, and the cosine of its descriptor and that of the one to keep."""
+    """A photo of a cluster, and the cosine of its descriptor and that of the photo to keep."""
 
     photo: Photo
     cosine: float
@@ -89,21 +92,25 @@ def write_duplicates(
     rest: str | Path | None = None,
     blocks: BlockSizes = BLOCKS,
 ) -> None:
-    """Write the clusters of photos that hang together by cosines of at least `min_cosine`, as a table.
+    """Write the clusters of photos connected by cosine similarity of at least `min_cosine` as a table; print a summary.
 
-    In a cluster, which photos of one scene form too, the photo to keep comes first, see `find_duplicates`, and every
-    one has its cosine to that one. `rest` is a text to write besides: the paths of those that are not kept, one a line,
-    see `rest_of`. Prints how many there are. Raises UserError as `find_duplicates`, and for a file that cannot be
-    written.
+    Different photos of one scene may form a cluster too. The photo to keep comes first in its cluster (see
+    `find_duplicates`); each row has its cosine with that photo.
+
+    Args:
+        rest: a text file to write as well: the paths of the photos that need not be kept (see `rest_of`), one per line.
+
+    Raises UserError like `find_duplicates`, and for a file that cannot be written.
     """
-    # Meanwhile nobody gives the descriptors other keys.
+    # The lock prevents other processes from moving descriptors to other keys.
     with library.writing():
         with progress("comparing", len(library.keys()), "photos") as advance:
             found = find_duplicates(library, min_cosine, exact, blocks, advance)
         write_table(Path(out), HEADER, _table_rows(library, found))
-        near = f"{len(found.numbers)} in {pluralize(found.total, 'cluster')} that hang together by cosines of"
-        how = "compared within cells (--exact compares each with each)" if found.in_cells else "compared"
-        print(f"{pluralize(found.compared, 'photo')} {how}: {near} {min_cosine:g} or more, in {out}")
+        how = "compared within cells (--exact compares all pairs)" if found.in_cells else "compared"
+        near = f"{len(found.numbers)} in {pluralize(found.total, 'cluster')}"
+        print(f"{pluralize(found.compared, 'photo')} {how}")
+        print(f"{near} connected by cosine similarity of at least {min_cosine:g}: {out}")
         if rest is not None:
             others = [photo.name for _, photo in rest_of(library, found)]
             write_lines(Path(rest), others)
@@ -117,20 +124,20 @@ def find_duplicates(
     blocks: BlockSizes = BLOCKS,
     advance: Advance = lambda count: None,
 ) -> Duplicates:
-    """The clusters of photos that hang together by cosines of at least `min_cosine`.
+    """The clusters of photos connected by cosine similarity of at least `min_cosine`.
 
-    The photo to keep is one whose file is there; of these that with the most pixels, then the largest file, then the
-    one that was changed first, then the first path. Pixels are those of the files, or, where one of a cluster was
-    described before these were noted, those that its photos were described at.
+    The photo to keep is one whose file exists; among these the one with the most pixels, then the largest file, then
+    the oldest, then the first path. Pixels are those of the files. If they are unknown for a photo of the cluster,
+    which an earlier version described, the sizes at which its photos were described are compared instead.
 
     Args:
-        exact: each photo is compared with each, however many there are.
-        advance: told how many more photos have been compared.
+        exact: compare all pairs, however many there are.
+        advance: called with the number of photos that have been compared since the last call.
 
-    Raises UserError for a cosine that is none, and where another process moves descriptors meanwhile.
+    Raises UserError for an invalid cosine, and if another process moves descriptors at the same time.
     """
     if not 0 < min_cosine <= 1:
-        raise UserError(f"--least is a cosine above 0, at most 1, not {min_cosine}")
+        raise UserError(f"--least must be a cosine above 0 and at most 1, not {min_cosine}")
     keys = library.keys()
     in_cells = not exact and len(keys) >= blocks.cells_from and min_cosine >= CELLS_COSINE
     pairs = (cell_pairs if in_cells else near_pairs)(library, keys, min_cosine, blocks, advance)
@@ -145,14 +152,14 @@ def find_duplicates(
     own, clusters = keys[members[order]], clusters[order]
     numbers = np.array([photos[place].id for place in order.tolist()], np.int64)
     cosines = _cosines_to_first(library, own, clusters, blocks.rows)
-    order, clusters = _surest_first(clusters, cosines)
+    order, clusters = _most_similar_first(clusters, cosines)
     return Duplicates(numbers[order], clusters, cosines[order], min_cosine, len(keys), in_cells)
 
 
 def clusters_of(
     library: Library, found: Duplicates, first: int = 1, last: int | None = None
 ) -> Iterator[tuple[int, list[Member]]]:
-    """Clusters from the `first` to the `last`, of the photos that are still in the library."""
+    """Clusters `first` to `last` with the photos that are still in the library."""
     last = found.total if last is None else min(last, found.total)
     for start in range(first, last + 1, CLUSTERS_AT_ONCE):
         end = min(start + CLUSTERS_AT_ONCE - 1, last)
@@ -170,24 +177,24 @@ def clusters_of(
 def kept_of(
     members: Sequence[Member], least: float, keep: Collection[int | None] = (), drop: Collection[int | None] = ()
 ) -> set[int | None]:
-    """Numbers of the photos of a cluster that are kept: one whose file is there at least, if any is.
+    """Numbers of the photos of a cluster that are kept: at least one whose file exists, if there is any.
 
-    The first, those that hang together with it only by way of others, their cosine being below `least`, and what a
-    person said: photos to `keep` besides, and not to keep (`drop`).
+    These are the first photo and those connected with it only through others, with a cosine below `least`; the user
+    may add photos (`keep`) and exclude some (`drop`).
     """
     there = [member for member in members if member.photo.there]
     numbers = [photo.id for photo, _ in there]
-    ruled = [photo.id for photo, cosine in there if cosine < least - ROUNDING]
-    kept = {*numbers[:1], *ruled, *(number for number in numbers if number in keep)}.difference(drop)
+    linked = [photo.id for photo, cosine in there if cosine < least - ROUNDING]
+    kept = {*numbers[:1], *linked, *(number for number in numbers if number in keep)}.difference(drop)
     return kept or set(numbers[:1])
 
 
 def rest_of(
     library: Library, found: Duplicates, keep: Collection[int] = (), drop: Collection[int] = ()
 ) -> Iterator[tuple[int, Photo]]:
-    """Photos that need not be kept, each with its cluster: their files are there, and so is that of one that is kept.
+    """Photos that need not be kept, each with its cluster: their files exist, and that of a photo that is kept.
 
-    `keep` and `drop` are as for `kept_of`.
+    `keep` and `drop` are as in `kept_of`.
     """
     for cluster, members in clusters_of(library, found):
         kept = kept_of(members, found.least, keep, drop)
@@ -195,7 +202,7 @@ def rest_of(
 
 
 def write_lines(path: Path, names: Iterable[str]) -> None:
-    """Write paths, one a line, as the very bytes that they have on disk. Raises UserError where that cannot be."""
+    """Write paths, one per line, with the bytes that they have on disk. Raises UserError if that fails."""
     try:
         write_bytes(path, b"".join(os.fsencode(name) + b"\n" for name in names))
     except OSError as error:
@@ -205,9 +212,13 @@ def write_lines(path: Path, names: Iterable[str]) -> None:
 def find_clusters(
     near: Iterable[NDArray[np.int64]], count: int, limit: int = BLOCKS.pairs
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """What hangs together by pairs of places, (p, 2) each, below `count`; `limit` pairs wait to be joined.
+    """The connected components of a graph of `count` nodes.
 
-    Returns (m,) places that are in a cluster of at least two, and (m,) the cluster of each, from 1.
+    Args:
+        near: blocks of edges, (p, 2) nodes each.
+        limit: edges that are collected before components are joined.
+
+    Returns the (m,) nodes in a component of at least two, and the (m,) component of each, from 1.
     """
     roots = np.arange(count)
     waiting: list[NDArray[np.int64]] = []
@@ -225,15 +236,15 @@ def find_clusters(
 def near_pairs(
     library: Library, keys: Keys, min_cosine: float, blocks: BlockSizes, advance: Advance = lambda count: None
 ) -> Iterator[NDArray[np.int64]]:
-    """(p, 2) places in `keys` of two descriptors whose cosine is at least that, block by block, each with each."""
+    """All pairs of descriptors with at least this cosine, block by block: (p, 2) positions in `keys`."""
     for top in range(0, len(keys), blocks.rows):
         own = library.descriptors(keys[top : top + blocks.rows])
         for left in range(top, len(keys), blocks.columns):
-            # The cosine of equal descriptors is 1 but for the last digits.
+            # The cosine of equal descriptors may be slightly below 1.
             others = library.descriptors(keys[left : left + blocks.columns])
             near = own @ others.T >= min_cosine - ROUNDING
             if left == top:
-                # Each pair once, and no photo with itself.
+                # Each pair once, and no photo paired with itself.
                 near[:, : len(own)] &= np.tri(len(own), k=-1, dtype=np.bool_).T
             pairs = np.argwhere(near)
             if len(pairs):
@@ -244,9 +255,9 @@ def near_pairs(
 def cell_pairs(
     library: Library, keys: Keys, min_cosine: float, blocks: BlockSizes, advance: Advance = lambda count: None
 ) -> Iterator[NDArray[np.int64]]:
-    """As `near_pairs`, but for those of which neither has the other's cell among its nearest; some come twice."""
+    """As `near_pairs`, without pairs neither of which has the other's cell among its nearest; some occur twice."""
     cells = _nearest_cells(library, keys, blocks.columns)
-    # Who looks into a cell, cell by cell; who is in it looks into it first.
+    # For each cell the photos that have it among their nearest, with its rank: its own photos have rank 0.
     order = np.argsort(cells, axis=None, kind="stable")
     bounds = np.searchsorted(cells.ravel()[order], np.arange(cells.max() + 2))
     for first, last in pairwise(bounds.tolist()):
@@ -264,7 +275,7 @@ def cell_pairs(
 
 
 def _nearest_cells(library: Library, keys: Keys, block: int) -> NDArray[np.int32]:
-    """The nearest cells of each descriptor, (n, LOOKED_INTO), its own first."""
+    """The nearest cells of each descriptor, (n, at most LOOKED_INTO), its own first."""
     import faiss
 
     count = round(math.sqrt(len(keys)))
@@ -283,7 +294,7 @@ def _nearest_cells(library: Library, keys: Keys, block: int) -> NDArray[np.int32
 
 
 def _join_clusters(roots: NDArray[np.int64], pairs: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Which cluster each place is in, once the clusters of each pair are one."""
+    """The component of each node after the components of each pair have been joined."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -295,24 +306,27 @@ def _join_clusters(roots: NDArray[np.int64], pairs: list[NDArray[np.int64]]) -> 
 
 
 def _photos(library: Library, keys: Keys, block: int) -> list[Photo]:
-    """The photos of descriptors. Raises UserError for one that another process took out meanwhile."""
+    """The photos of descriptors. Raises UserError if another process removed one at the same time."""
     photos: list[Photo] = []
     for part in (keys[start : start + block].tolist() for start in range(0, len(keys), block)):
         there = library.catalogue.photos(part)
         if len(there) < len(part):
-            raise UserError(f"{library.folder} was changed meanwhile: try again")
+            raise UserError(f"{library.folder} was changed by another process: try again")
         photos += [there[key] for key in part]
     return photos
 
 
 def _keep_rank(photo: Photo, by_file: bool) -> tuple[bool, int, int, int, str]:
-    """What the photo to keep has the least of, see `find_duplicates`; pixels are the file's, or those described."""
+    """The sort key whose minimum is the photo to keep, see `find_duplicates`.
+
+    `by_file` compares pixels of the file instead of those at which the photo was described.
+    """
     height, width = (photo.stored if by_file else photo.shape) or (0, 0)
     return not photo.there, -height * width, -photo.size, photo.changed, photo.name
 
 
 def _cosines_to_first(library: Library, keys: Keys, clusters: NDArray[np.int64], block: int) -> NDArray[np.float32]:
-    """(m,) cosines of descriptors and that of the first of their cluster, of (m,) ascending ones."""
+    """(m,) cosines of descriptors and the first of their cluster; `clusters`, (m,), ascend."""
     firsts = keys[np.searchsorted(clusters, clusters)]
     cosines = np.empty(len(keys), np.float32)
     for part in (slice(start, start + block) for start in range(0, len(keys), block)):
@@ -320,12 +334,12 @@ def _cosines_to_first(library: Library, keys: Keys, clusters: NDArray[np.int64],
     return cosines
 
 
-def _surest_first(
+def _most_similar_first(
     clusters: NDArray[np.int64], cosines: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """An order of places, (m,), by which clusters whose least cosine is highest come first, and their new numbers."""
+    """The order, (m,), that sorts clusters by their smallest cosine, descending, and their new numbers, (m,)."""
     starts = np.flatnonzero(np.diff(clusters, prepend=0))
-    # Of equal descriptors too some cosines are not quite 1.
+    # Cosines of equal descriptors may be slightly below 1.
     least = np.round(np.minimum.reduceat(cosines, starts), 4) if len(starts) else cosines
     places = np.empty(len(starts), np.int64)
     places[np.argsort(-least, kind="stable")] = np.arange(len(starts))

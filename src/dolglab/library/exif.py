@@ -1,11 +1,12 @@
-"""What photos' files say of themselves, for a library that was made before that was kept, or shall not hold it."""
+"""Read date, place and size from the files of a library's photos, or remove date and place from the library."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from dolglab.concurrency import prefetch_map
+from dolglab.data.addresses import NotAllowedError
 from dolglab.data.exif import LATITUDE, TAKEN, exif_columns
 from dolglab.data.image_reading import stored_size
 from dolglab.data.photos import digest_of
@@ -14,26 +15,26 @@ from dolglab.library.contents import Photo, upright_size
 from dolglab.library.library import Library
 from dolglab.progress import progress
 
-# Photos between two moments at which what was read is kept.
+# Number of photos after which results are committed.
 COMMIT_PHOTOS = 512
 
 
 def remove_exif(library: Library) -> None:
-    """Take out the columns that came from photos' EXIF, and take none in from now on; prints so.
+    """Remove the columns that come from EXIF, and add none from now on.
 
-    What a table gave stays.
+    Values from a metadata table stay.
     """
     with library.writing(), library.change() as change:
         change.take_exif(False)
     columns = ", ".join(library.catalogue.columns()) or "none"
-    print(f"date and place from EXIF are out of {library.folder}, and stay out: its columns are {columns}")
+    print(f"date and place from EXIF were removed from {library.folder} and stay out; columns: {columns}")
 
 
 def read_exif(library: Library, threads: int = 2) -> None:
-    """Read size, date and place of photos whose files were never asked, and of all new ones from now on.
+    """Read size, date and place from files that were not read for them before, and from all new ones from now on.
 
-    Nothing is described anew. What a table gave stays and counts where both have a column. Prints how many photos said
-    something, and how many files are gone or have changed since they were described.
+    No photo is described again. Values from a metadata table stay and take precedence. Prints how many photos have a
+    date or a place, and how many files could not be read or have changed since they were described.
     """
     with library.writing():
         with library.change() as change:
@@ -41,12 +42,13 @@ def read_exif(library: Library, threads: int = 2) -> None:
         todo = [
             photo for page in library.catalogue.pages() for photo, key in page if key is not None and _unread(photo)
         ]
-        dated = placed = lost = 0
+        dated = placed = unread = 0
         with progress("reading", len(todo), "photos") as advance:
-            for done in _batches(todo, threads):
+            photos = (photo for _, photo in prefetch_map(_read, todo, threads, 8 * threads))
+            while done := list(islice(photos, COMMIT_PHOTOS)):
                 with library.change() as change:
                     for photo in done:
-                        lost += photo.exif is None
+                        unread += photo.exif is None
                         dated += TAKEN in (photo.exif or {})
                         placed += LATITUDE in (photo.exif or {})
                         if photo.exif is not None:
@@ -54,29 +56,21 @@ def read_exif(library: Library, threads: int = 2) -> None:
                         if photo.stored is not None:
                             change.set_stored(photo.name, photo.stored)
                 advance(len(done))
-    missing = f"; {lost} gone or changed since: dolglab embed describes them anew" if lost else ""
-    print(f"{pluralize(len(todo), 'photo')} read: {dated} with a date, {placed} with a place{missing}")
+    print(f"{pluralize(len(todo), 'photo')} read: {dated} with a date, {placed} with a place")
+    if unread:
+        files = pluralize(unread, "file")
+        print(f"not read: {files} (missing, not allowed, or changed: dolglab embed describes changed photos again)")
 
 
 def _unread(photo: Photo) -> bool:
     return photo.exif is None or photo.stored is None
 
 
-def _batches(photos: list[Photo], threads: int) -> Iterator[list[Photo]]:
-    done: list[Photo] = []
-    for _, photo in prefetch_map(_read, photos, threads, 8 * threads):
-        done.append(photo)
-        if len(done) == COMMIT_PHOTOS:
-            yield done
-            done = []
-    yield done
-
-
 def _read(photo: Photo) -> Photo:
-    """A photo with what its file says; without, where that is gone or another than was described."""
+    """The photo with the size and EXIF of its file; without them if the file is missing or has changed."""
     try:
         data = photo.read()
-    except OSError:
+    except (OSError, NotAllowedError):
         return replace(photo, exif=None, stored=None)
     if len(data) != photo.size or photo.digest not in (None, digest_of(data)):
         return replace(photo, exif=None, stored=None)

@@ -1,4 +1,4 @@
-"""Why a photo was found: what its cosine is made of, where the network looks, which local features match."""
+"""Why a photo was found: the terms of its cosine, where the network looks, and which local features match."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Explanation:
-    """A query and an answer beside each other.
+    """Why an answer matches a query.
 
     Attributes:
-        terms: what the cosine is the sum of; None where the descriptor is of several scales, or of a fusion that mixes.
-        matches: local features that match, and how many of them, the `inliers`, one transformation explains.
+        terms: terms whose sum is the cosine; None for several scales, and for a fusion that is not a sum.
+        matches: number of matching local features.
+        inliers: number of matches that fit one transformation.
         picture: a JPEG of the inliers.
-        attention: JPEGs of where the network looks in the query and in the answer.
-        features: what the local features are called.
+        attention: JPEGs of where the network looks, in the query and in the answer.
+        features: name of the local features.
     """
 
     terms: Terms | None
@@ -42,13 +43,13 @@ class Explanation:
 
 
 class RunNetwork(Protocol):
-    """Calls what runs the network, in a thread of its own perhaps, and returns what that returns."""
+    """Calls a function that uses the network, possibly in another thread, and returns its result."""
 
     def __call__(self, work: Callable[[], T], /) -> T: ...
 
 
 def run_here(work: Callable[[], T]) -> T:
-    """Calls it in the caller's thread."""
+    """Call `work` in the current thread."""
     return work()
 
 
@@ -60,9 +61,11 @@ def explain(
     run_network: RunNetwork = run_here,
     stacked: bool = False,
 ) -> Explanation:
-    """Why `answer` was found for `query`, pixels (H, W, 3) of both; `stacked` draws matches from one above the other.
+    """Why `answer` was found for `query`; both are pixels, (H, W, 3).
 
-    `run_network` is called for each of them, so that others can use the network in between.
+    Args:
+        run_network: called once for each of the two, so that others can use the network in between.
+        stacked: draw the photos one above the other instead of side by side.
     """
     from dolglab.extraction.extractor import attention_scores, similarity_terms
 
@@ -81,7 +84,7 @@ def explain(
 
 
 def _parts(extractor: Extractor, image: Pixels) -> Parts | None:
-    """What the image's descriptor is the sum of; None where it is of several scales, or of a fusion that mixes."""
+    """The parts of the image's descriptor; None for several scales, and for a fusion that is not a sum."""
     import torch
 
     from dolglab.extraction.extractor import parts_of, rescale

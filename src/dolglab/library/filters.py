@@ -1,34 +1,49 @@
-"""What a search is limited to: values of columns, periods of `taken`, and ranges of numbers, as SQL on the catalogue.
+"""Filters of a search as SQL on the catalogue: values of columns, ranges of numbers, and periods of `taken`.
 
-Of a column COLUMN=VALUE is that very value. COLUMN=LOW..HIGH is also any number from LOW to HIGH, and
-taken=2019, taken=2019-07 or taken=2019-05..2019-08 what was taken then, the last day or month included; an end may be
-left open.
+COLUMN=VALUE matches that value. COLUMN=LOW..HIGH also matches any number from LOW to HIGH. taken=2019, taken=2019-07
+and taken=2019-05..2019-08 match photos taken in that period, including its last day, month or year. Either end of a
+range may be omitted.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from dolglab.data.exif import LONGITUDE, TAKEN
 from dolglab.errors import UserError
+from dolglab.io import is_utf8
 
 DATE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d)?)?)?)?")
-# To SQLite every text is a number, most of them 0.
+# SQLite casts any text to a number, usually to 0.
 NUMBER = "(value GLOB '[0-9]*' OR value GLOB '[-+.][0-9]*')"
-# What a date of fewer parts lacks, to see whether there is such a date.
+# Completes a partial date, to check that the date exists.
 FIRST = "0001-01-01T00:00:00"
-# Behind every text that begins so.
+# Appended to a prefix, this sorts after every text with that prefix.
 LAST = "\U0010ffff"
 Condition = tuple[str, list[object]]
 
 
-def condition_of(column: str, value: str) -> Condition:
-    """SQL on a row of `field` whose name is the column's, with its values: whether a photo passes.
+def parse_filters(conditions: Sequence[str], option: str) -> dict[str, str]:
+    """Values by column. Raises UserError, naming the `option`, for a condition that is not COLUMN=VALUE in UTF-8.
 
-    Raises UserError for a period of `taken` whose ends are no dates.
+    >>> parse_filters(["year=1900", "place=a=b"], "--where")
+    {'year': '1900', 'place': 'a=b'}
+    """
+    for condition in conditions:
+        if not is_utf8(condition):
+            raise UserError(f"{option} {os.fsencode(condition)!r} is not UTF-8")
+        if "=" not in condition:
+            raise UserError(f"{option} takes COLUMN=VALUE, not {condition}")
+    return dict(condition.split("=", 1) for condition in conditions)
+
+
+def condition_of(column: str, value: str) -> Condition:
+    """The SQL condition, with its parameters, on the rows of `field` that belong to the column.
+
+    Raises UserError for a period of `taken` whose ends are not dates.
 
     >>> condition_of("year", "1900")
     ('value = ?', ['1900'])
@@ -42,18 +57,18 @@ def condition_of(column: str, value: str) -> Condition:
     if not dots or None in ends or not (low or high):
         return "value = ?", [value]
     first, last = (end for end in ends if end is not None)
-    # Around the other side of the world.
-    within = "NOT BETWEEN ? AND ?" if column == LONGITUDE and first > last else "BETWEEN ? AND ?"
-    bounds = (last, first) if column == LONGITUDE and first > last else (first, last)
-    return f"(value = ? OR {NUMBER} AND CAST(value AS REAL) {within})", [value, *bounds]
+    # A range of longitudes whose lower end is larger crosses the date line.
+    joined = "OR" if column == LONGITUDE and first > last else "AND"
+    within = f"(CAST(value AS REAL) >= ? {joined} CAST(value AS REAL) <= ?)"
+    return f"(value = ? OR {NUMBER} AND {within})", [value, first, last]
 
 
 def _period(value: str, first: str, last: str) -> Condition:
     if not all(_is_date(end) for end in (first, last) if end) or not (first or last):
         if ".." in value:
-            raise UserError(f"{TAKEN}={value}: a period is a date such as 2019, 2019-07 or 2019-07-04, or FROM..TO")
+            raise UserError(f"{TAKEN}={value}: give a date such as 2019, 2019-07 or 2019-07-04, or FROM..TO")
         return "value = ?", [value]
-    # Of photos of which less is known than was asked for, those that may be of that time.
+    # A photo with a less precise date, such as a year, matches if it may be from that time.
     coarser = [first[:size] for size in (4, 7, 10) if size < len(first)]
     among = ", ".join("?" * len(coarser))
     return f"((value >= ? OR value IN ({among})) AND value <= ?)", [first, *coarser, last + LAST]
@@ -70,7 +85,7 @@ def _is_date(text: str) -> bool:
 
 
 def _number(text: str, otherwise: float) -> float | None:
-    """A number; `otherwise` of nothing, and None of what is none."""
+    """The number in a text; `otherwise` for an empty text, None for a text that is not a number."""
     try:
         return float(text) if text else otherwise
     except ValueError:
@@ -78,9 +93,9 @@ def _number(text: str, otherwise: float) -> float | None:
 
 
 def where_of(filters: Mapping[str, str], folder: str = "") -> Condition:
-    """SQL on a row of `photo`, with its values: whether it passes all filters, and lies below a folder.
+    """The SQL condition, with its parameters, on rows of `photo` that pass all filters and are below a folder.
 
-    Raises UserError as `condition_of`.
+    Raises UserError like `condition_of`.
     """
     parts, values = ["TRUE"], list[object]()
     for column, value in filters.items():
@@ -88,7 +103,7 @@ def where_of(filters: Mapping[str, str], folder: str = "") -> Condition:
         parts.append(f"id IN (SELECT photo FROM field WHERE name = ? AND {condition})")
         values += [column, *own]
     if folder:
-        # 0 comes right after /.
+        # 0 is the character after /.
         parts.append("name > ? AND name < ?")
         values += [os.fsencode(f"{folder}/"), os.fsencode(f"{folder}0")]
     return " AND ".join(parts), values

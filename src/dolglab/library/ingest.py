@@ -1,4 +1,4 @@
-"""Photos described by a network and kept in a library: what `dolglab embed` does."""
+"""Describe photos with a network and add them to a library: `dolglab embed`."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from dolglab.library.listing import Listing
 from dolglab.library.local_engine import UNKNOWN_SIZE, Described, describe_files, first_pixels
 from dolglab.library.packing import packed_bytes
 from dolglab.library.verifier import FEATURES, SpatialVerifier
-from dolglab.progress import progress
+from dolglab.progress import left_of, progress
 from dolglab.sharing.backends import choose_backend
 from dolglab.sharing.loading import LoadedExtractor, load_extractor
 
-# Photos, and seconds at most, between two moments at which what was done is kept.
+# Number of photos, and of seconds, after which results are committed.
 COMMIT_PHOTOS, COMMIT_SECONDS = 512, 60.0
-# Photos that a plan describes to know how long one takes, and seconds after which it describes no more.
+# Number of photos that a plan describes to estimate the time, and the seconds that this may take.
 PLAN_SAMPLE, PLAN_SECONDS = 16, 10.0
-# How a new library's photos are described where nobody says otherwise; no side is the model's own.
+# How a new library describes photos by default; without a side, the model's own is used.
 HOW: dict[str, Any] = {"scales": (1.0,), "max_side": None, "colour": "srgb", "decoding": "scaled"}
-# Kinds of left out files, and rows of a table for no photo, that are named.
+# Number of types of skipped files, and of table rows without a photo, that messages name.
 NAMED_KINDS, NAMED_ROWS = 6, 20
-# Bytes of a photo in a library beside its descriptor, about.
+# Approximate bytes per photo in a library besides its descriptor.
 PHOTO_BYTES = 300
 
 
@@ -69,30 +69,30 @@ def embed_places(
     keep_local: bool = False,
     no_exif: bool = False,
 ) -> None:
-    """Find photos, describe those that are new or changed, keep them in a library, and print what was done.
+    """Find photos, describe those that are new or changed, add them to a library, and print what was done.
 
-    The arguments are the options of `dolglab embed --help`; without `model`, `scales`, `max_side`, `colour` and
-    `decoding` they are the library's, or a new one's `HOW`. With `keep_local`, or where the library does already, local
-    features are kept too; with `no_exif` the library holds no date and place of photos' EXIF. With `plan` it only
-    prints what there is to do. Raises UserError for a person's mistake.
+    The arguments are the options of `dolglab embed --help`; `model`, `scales`, `max_side`, `colour` and `decoding`
+    default to the library's own, or to `HOW` for a new one. With `keep_local`, or if the library does so already, local
+    features are kept too; with `no_exif` the library gets no date and place from EXIF. With `plan`, nothing is written:
+    it prints how much there is to do. Raises UserError for a user's mistake.
     """
     if engine == "ray":
         if shard is not None:
-            raise UserError("--engine ray shares the photos out itself: leave --shard out")
+            raise UserError("--engine ray distributes the photos itself: omit --shard")
         ray_engine.check_address(address or ray_engine.LOCAL)
     elif address is not None:
-        raise UserError("--address is of a Ray cluster: it goes with --engine ray")
+        raise UserError("--address is the address of a Ray cluster: use it with --engine ray")
     folder = Path(library)
     everything = again and not places and listed is None and (folder / FILE).exists()
     if not places and listed is None and not everything:
-        raise UserError("which photos? name folders, files or a prefix, or a list of them with --list")
+        raise UserError("which photos? give folders, files or a prefix, or a list of them with --list")
     with closing(Listing(places, shard, listed, exclude, folder if everything else None)) as files:
         _print_left_out(files)
         if metadata is not None:
             count, strangers = files.join(metadata, NAMED_ROWS)
             if count:
                 named = ", ".join(map(repr, strangers)) + (", ..." if count > NAMED_ROWS else "")
-                print(f"{metadata}: {pluralize(count, 'row')} for no photo here: {named}")
+                print(f"{metadata}: {pluralize(count, 'row')} without a photo here: {named}")
         made, kept, adapter = HOW, None, None
         if (folder / FILE).exists():
             with closing(Catalogue(folder)) as catalogue:
@@ -106,14 +106,14 @@ def embed_places(
             backend,
             colour or made["colour"],
             decoding or made["decoding"],
-            # What made a library goes on with it.
+            # By the fingerprint of the library's network, its ONNX file is found without torch.
             fingerprint=made.get("model") if model is None else None,
             threads=1,
             adapter=adapter,
         )
         adapted = ", adapted" if adapter else ""
         print(f"model: {loaded.identity['title']}{adapted}; photos of at most {loaded.identity['max_side']} pixels")
-        # What describes everything anew may change how that is done.
+        # Describing all photos again may change how that is done.
         before = loaded.identity | ({key: made[key] for key in CHANGEABLE} if everything else {})
         verifier = _verifier(loaded, kept, keep_local)
         if plan:
@@ -128,7 +128,7 @@ def embed_places(
         opened = Library.open(library, before, store)
         with closing(opened), opened.writing():
             if lost := opened.forget_damaged():
-                print(f"the descriptors of {pluralize(lost, 'photo')} are damaged or gone, and are made anew")
+                print(f"the descriptors of {pluralize(lost, 'photo')} are damaged or missing, and are computed again")
             files.compare(opened.folder, again, damaged)
             _note_files(opened, files)
             if again:
@@ -164,33 +164,34 @@ def embed_places(
                     change.set_metadata(name, columns)
             there = len(files) - todo + outcome.unchanged
             if outcome.further:
-                pages = f"{pluralize(sum(outcome.further.values()), 'further page')} of {len(outcome.further)}"
-                print(f"left out: {pages}, whose first is described, such as {next(iter(outcome.further))!r}")
+                pages = pluralize(sum(outcome.further.values()), "further page")
+                several = f"{pluralize(len(outcome.further), 'file')}, such as {next(iter(outcome.further))!r}"
+                print(f"left out: {pages} of {several} (only the first page is described)")
             if outcome.placed and opened.catalogue.takes_exif():
-                said = f"{pluralize(outcome.placed, 'photo')} with a place in the EXIF: columns latitude and longitude"
-                print(f"{said} (--no-exif leaves date and place out)")
+                placed = f"{pluralize(outcome.placed, 'photo')} with a place in the EXIF"
+                print(f"{placed}: columns latitude and longitude (--no-exif leaves date and place out)")
             left = f", {outcome.bad} could not be read" if outcome.bad else ""
             done = f"{pluralize(outcome.added, 'photo')} described, {there} already there{left}"
             print(f"{done}: {len(opened)} in {library}")
 
 
 def _verifier(loaded: LoadedExtractor, kept: object, asked: bool) -> SpatialVerifier | None:
-    """What gives the local features that are to be kept, if any are; says what they are.
+    """The verifier that computes local features to keep, if any are kept; prints which.
 
     Args:
-        kept: the kind that the library keeps already; None where it keeps none.
-        asked: whether the user wants some to be kept.
+        kept: the kind that the library keeps already; None if it keeps none.
+        asked: whether the user wants to keep some.
     """
     if not asked and kept is None:
         return None
     verifier = SpatialVerifier(loaded.identity["max_side"])
     if kept not in (None, verifier.config()):
         if not asked:
-            print(f"no local features are kept: {verifier.method.title}'s here are of another kind than the library's")
+            print(f"no local features are kept: {verifier.method.title} here differs from the library's kind")
             return None
-        print("the library's local features are of another kind, and go")
+        print("the library's local features are of another kind, and are deleted")
     each = packed_bytes(FEATURES, verifier.method.extractor.dim)
-    print(f"local features are kept: {verifier.method.title}, at most {each:,} bytes a photo")
+    print(f"local features are kept: {verifier.method.title}, at most {each:,} bytes per photo")
     return verifier
 
 
@@ -199,21 +200,22 @@ def _print_left_out(files: Listing) -> None:
         print(f"left out: {error.filename!r}: {reason(error)}")
     if files.others:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in files.others.most_common(NAMED_KINDS))
-        print(f"left out: {pluralize(files.others.total(), 'file')} of another kind ({kinds})")
+        print(f"left out: {pluralize(files.others.total(), 'file')} of other types ({kinds})")
         if RAW_SUFFIXES & files.others.keys():
-            print("raw photographs are not read: develop them to TIFF or JPEG")
+            print("raw photos cannot be read: convert them to TIFF or JPEG")
     if files.links:
         named = truncate_list([repr(link) for link in files.links])
-        print(f"left out: {pluralize(len(files.links), 'link')} out of the folder, {named}: name what is meant too")
+        links = pluralize(len(files.links), "link")
+        print(f"left out: {links} to places outside the folder: {named} (name these places to include them)")
 
 
 def _note_files(library: Library, files: Listing) -> None:
-    """Keep what is known of the files beside their photos; say which were met twice."""
+    """Store properties of the files, and print which were found under two paths."""
     for name, photo in files.twins(1):
         count = pluralize(files.twin_count(), "path")
-        print(f"left out: {count} to files that are there by another one, such as {name!r}, which is {photo!r}")
+        print(f"left out: {count} to files that have another path too, such as {name!r}, which is {photo!r}")
     with library.change() as change:
-        # A library of an earlier version knows no such times: its photos are not described anew for that.
+        # Libraries of earlier versions have no ctimes; their photos are not described again for that.
         change.set_ctimes(files.first_ctimes())
         change.add_mounts(files.mounts())
 
@@ -226,26 +228,24 @@ def _print_plan(
     describe_locally = None if verifier is None else verifier.packed
     describe = partial(describe_files, loaded, threads=threads, damaged=damaged, describe_locally=describe_locally)
     each, tried = _seconds_a_photo(describe, sample, loaded.describer.workers)
-    minutes = each * todo / 60
-    takes = f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
     local = 0 if verifier is None else packed_bytes(FEATURES, verifier.method.extractor.dim)
     size = todo * (4 * loaded.identity["dim"] + PHOTO_BYTES + local)
     doubtful = files.doubtful_count()
     whether = f" ({doubtful} only if their bytes have changed)" if doubtful else ""
-    print(
-        f"{pluralize(len(files), 'photo')} ({files.bytes / 1e9:.2f} GB), {todo} of them to be described{whether}: "
-        f"about {takes} here, {each:.2f} s a photo by {tried} that {'was' if tried == 1 else 'were'} tried, and "
-        f"{size / 1e6:.1f} MB in {library}"
-    )
+    print(f"{pluralize(len(files), 'photo')} ({files.bytes / 1e9:.2f} GB), {todo} of them to be described{whether}")
+    if todo:
+        measured = f"{each:.2f} s per photo, measured on {pluralize(tried, 'photo')}"
+        print(f"time: about {left_of(each * todo)} on this machine ({measured})")
+        print(f"disk: about {size / 1e6:.1f} MB in {library}")
 
 
 def _seconds_a_photo(
     describe: Callable[[Sequence[PhotoFile]], Iterable[Described]], sample: Sequence[PhotoFile], workers: int
 ) -> tuple[float, int]:
-    """Seconds that one of many photos takes here, and by how many that is known.
+    """Seconds per photo if there are many, and on how many photos this was measured.
 
-    The first ones, one for each worker, say how many more there is time for, and count where that is none: they warm
-    up what the others use.
+    The first photos, one per worker, warm up the others and determine how many of them there is time for. They are
+    measured themselves only if there is no time for others.
     """
 
     def timed(files: Sequence[PhotoFile]) -> float:
@@ -268,13 +268,13 @@ def embed(
     described: Iterable[Described],
     advance: Callable[[str, str | None], None] = lambda name, why: None,
 ) -> Intake:
-    """Keep what an engine gives in the library; gives how many it was.
+    """Add the results of an engine to the library; returns their counts.
 
-    What was described is kept now and then, so that a process that is stopped goes on from there.
+    They are committed regularly, so that the same command continues after an interruption.
 
     Args:
-        described: files as `describe_files` of `local_engine` and `ray_engine` give them.
-        advance: told the name of each file that is done, and why it could not be read.
+        described: results of `describe_files` of `local_engine` or `ray_engine`.
+        advance: called with the name of each finished file, and why it could not be read, or None.
     """
     intake = Intake(library)
     try:
@@ -286,14 +286,14 @@ def embed(
 
 
 class Intake:
-    """Puts photos that are done into a library, many at a time.
+    """Adds described photos to a library, many at a time.
 
     Attributes:
-        added: how many were described.
-        unchanged: how many turned out to have the bytes that were described before.
-        bad: how many could not be read.
-        placed: how many say in their EXIF where they were taken.
-        further: by name, how many pages a file has beside the one that is described.
+        added: number of described photos.
+        unchanged: number of files whose bytes turned out to be unchanged.
+        bad: number of files that could not be read.
+        placed: number of photos with a place in their EXIF.
+        further: by name, the number of pages of a file besides the described one.
     """
 
     def __init__(self, library: Library) -> None:
@@ -308,12 +308,12 @@ class Intake:
         self.since = time.monotonic()
 
     def add(self, described: Described) -> str | None:
-        """Why it has no descriptor; None where it has."""
+        """Add a result; returns why the photo has no descriptor, or None if it has one."""
         photo, descriptor = described.photo, described.descriptor
         if described.further:
             self.further[photo.name] = described.further
         if descriptor is not None and not np.isfinite(descriptor).all():
-            photo = replace(photo, shape=None, reason="the network gave no finite descriptor")
+            photo = replace(photo, shape=None, reason="the network computed a descriptor that is not finite")
         if photo.reason is not None:
             self._add_unread(photo)
         elif descriptor is None:
@@ -330,17 +330,18 @@ class Intake:
         return photo.reason
 
     def commit(self) -> None:
+        """Write the results that were added since the last commit."""
         if self.photos:
             self.library.add(self.photos, np.stack(self.descriptors), self.local)
         if self.unread or self.ctimes:
-            # An older descriptor of what could not be read is dropped.
+            # An older descriptor of a file that could not be read is dropped.
             with self.library.change() as change:
                 change.put(self.unread, [None] * len(self.unread))
                 change.set_ctimes(self.ctimes)
         self.added += len(self.photos)
         self.photos, self.descriptors, self.local, self.unread, self.ctimes = [], [], [], [], []
         self.since = time.monotonic()
-        # Batches of ever other shapes leave holes in glibc's heaps, and a process that runs for days would grow.
+        # Batches of varying shapes fragment glibc's heap, so that the memory of a long run would grow.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
@@ -348,6 +349,6 @@ class Intake:
     def _add_unread(self, photo: Photo) -> None:
         self.bad += 1
         known = self.library.catalogue.named(photo.name) if photo.size == UNKNOWN_SIZE else None
-        # An older descriptor stays where this may pass.
+        # If the failure may be temporary, an older descriptor stays.
         if known is None or known[1] is None:
             self.unread.append(photo)

@@ -1,4 +1,4 @@
-"""Photos named by their neighbours: those that have a value in a column name those that have none."""
+"""Name photos by their neighbours: photos with a value in a column vote for those without."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from dolglab.library.maintenance import write_table
 
 UNKNOWN = "unknown"
 HEADER = ("photo", "label", "score", "nearest")
-# The share of photos of other things that may be given a name, where no threshold is.
+# The accepted share of photos of other things that get a name, if the user gives no threshold.
 STRANGERS = 0.05
-# Photos that are asked about at a time.
+# Number of photos that are named at a time.
 BATCH = 512
-# To learn how far names can be trusted, so many photos are asked about at most; as strangers, of so many names.
+# Limits of the number of photos, and of their names, with which the threshold is determined.
 MAX_SAMPLE, MAX_NAMES = 10_000, 200
 
 
@@ -36,19 +36,20 @@ def label(
     min_cosine: float | None = None,
     write: bool = False,
 ) -> None:
-    """Write a table of the photos that have no name in a column, each with the name that its neighbours give it.
+    """Write a table of the photos without a name in a column, each with the name that its neighbours give it.
 
-    Prints first how the photos that have one would be named by the others.
+    Prints how well this works for the photos whose names are known.
 
     Args:
-        library: whose photos name each other.
-        column: of the metadata, whose values are the names.
-        out: the table: photo, name, the cosine of the nearest photo that has it, and that photo.
-        neighbours: how many of the nearest photos that have a name vote, each with its cosine.
-        min_cosine: below it a photo is unknown; None finds one that most photos of other things do not reach.
-        write: put the names into the library's column too, marked, so that they do not vote and can be made anew.
+        library: the library with both kinds of photos.
+        column: the metadata column with the names.
+        out: the table: photo, name, cosine of the nearest photo with that name, and that photo.
+        neighbours: number of nearest named photos that vote, each weighted by its cosine.
+        min_cosine: photos below this cosine stay unknown; None for a threshold that most photos of other things do not
+            reach.
+        write: write the names to the library's column too, marked so that they do not vote and can be replaced.
 
-    Raises UserError where no photo has a name, and for numbers that make no sense.
+    Raises UserError if no photo has a name, and for invalid numbers.
     """
     if neighbours < 1 or not -1 <= (min_cosine or 0) <= 1:
         raise UserError("--neighbours must be at least 1, and --least a cosine from -1 to 1")
@@ -63,22 +64,22 @@ def label(
 
 
 def _threshold(named: NamedPhotos, min_cosine: float | None) -> float:
-    """The cosine below which a photo is unknown; prints what it does to the photos that have a name."""
+    """The cosine below which a photo is unknown; prints its effect on the photos with known names."""
     strangers = named.stranger_scores()
     if not len(strangers):
         if min_cosine is None:
-            raise UserError(f"all photos in {named.column} have one name: say with --least what is unlike them")
+            raise UserError(f"all photos have the same name in {named.column}: give a threshold with --least")
         return min_cosine
-    # Rounded up, so that what is printed does the same.
+    # Rounded up, so that the printed threshold has the same effect.
     learned = math.ceil(1000 * np.quantile(strangers, 1 - STRANGERS)) / 1000
     threshold = learned if min_cosine is None else min_cosine
     right, scores = named.leave_one_out()
     sure = scores >= threshold
     shares = [f"{100 * part.mean():.1f} %" for part in (right & sure, ~right & sure, ~sure)]
     print(
-        f"tried with --least {threshold:g} on {pluralize(len(right), 'photo')} whose name is known:\n"
-        f"  as if it had none: {shares[0]} get their own name, {shares[1]} another one, {shares[2]} are unknown\n"
-        f"  as if no photo had that name: {100 * (strangers >= threshold).mean():.1f} % get another one"
+        f"tested with --least {threshold:g} on {pluralize(len(right), 'photo')} with a known name:\n"
+        f"  named by the other photos: {shares[0]} correctly, {shares[1]} wrongly, {shares[2]} unknown\n"
+        f"  named by photos of other names only: {100 * (strangers >= threshold).mean():.1f} % wrongly"
     )
     return threshold
 
@@ -91,7 +92,7 @@ def _table_rows(
         sure = score >= threshold
         counts[sure] += 1
         if change is not None:
-            # What was put there before goes.
+            # An earlier name by neighbours is replaced.
             others = {key: value for key, value in photo.metadata.items() if key not in (column, score_column)}
             metadata = others | ({column: name, score_column: f"{score:.4f}"} if sure else {})
             if metadata != photo.metadata:
@@ -100,23 +101,23 @@ def _table_rows(
 
 
 def score_column_of(column: str) -> str:
-    """The column that says of a name that neighbours gave it, and with which score: such a photo does not vote."""
+    """The column with the score of a name given by neighbours; photos that have it do not vote."""
     return f"{column} score"
 
 
 class NamedPhotos:
-    """Photos that have a name by hand, as neighbours of others.
+    """Photos that the user named, as neighbours of others.
 
     Args:
-        library: whose photos they are.
-        column: of the metadata; any value but an empty one is a name.
-        neighbours: how many of the nearest vote.
+        library: the library with the photos.
+        column: the metadata column with the names; empty values are not names.
+        neighbours: number of nearest photos that vote.
 
     Attributes:
-        keys, names: (n,) of the photos that have a name: their keys, ascending, and which name.
-        others: (m,) keys of the photos that have none.
+        keys, names: (n,) each: keys of the named photos, ascending, and the numbers of their names.
+        others: (m,) keys of the photos without a name.
 
-    Raises UserError where no photo has one.
+    Raises UserError if no photo has a name.
     """
 
     def __init__(self, library: Library, column: str, neighbours: int) -> None:
@@ -144,7 +145,7 @@ class NamedPhotos:
             )
 
     def answers(self) -> Iterator[tuple[Photo, str, float, Photo]]:
-        """Each photo without a name, its name by neighbours, the cosine of the nearest that has it, and that photo."""
+        """Each unnamed photo with its name by neighbours, and the cosine and photo of the nearest that has the name."""
         for start in range(0, len(self.others), BATCH):
             keys = self.others[start : start + BATCH]
             found = self._votes(keys, self.keys, self.names)
@@ -155,13 +156,13 @@ class NamedPhotos:
                     yield photos[one], self._words[name], float(score), photos[near]
 
     def leave_one_out(self) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Of (s,) photos with a name, of many a sample, each asked about as if it had none: is it right, its score."""
+        """For a sample of (s,) named photos, each named by the others: whether the name is right, and its score."""
         sample = _evenly(np.arange(len(self.keys)), MAX_SAMPLE)
         votes = self._votes(self.keys[sample], self.keys, self.names, among=True)
         return votes.names == self.names[sample], votes.scores
 
     def stranger_scores(self) -> NDArray[np.float32]:
-        """Scores, (s,), of photos with a name, asked about as if no photo had that name; none of a single name."""
+        """Scores, (s,), of named photos, named by photos of other names only; empty if there is one name."""
         names = _evenly(np.unique(self.names), MAX_NAMES)
         scores = [np.empty(0, np.float32)]
         for name in names.tolist() if len(self._words) > 1 else ():
@@ -171,7 +172,10 @@ class NamedPhotos:
         return np.concatenate(scores)
 
     def _votes(self, asked: Keys, keys: Keys, names: NDArray[np.int64], among: bool = False) -> Votes:
-        """What photos with these keys, (k,), and names say of others, (n,); `among`: of each of their own, the rest."""
+        """The votes of photos with these keys and names, (k,) each, on the `asked`, (n,).
+
+        With `among` these are some of the voters, who do not vote on themselves.
+        """
         count, contents = min(self.neighbours + among, len(keys)), self.library.contents()
         votes: list[Votes] = []
         for own in (asked[start : start + BATCH] for start in range(0, len(asked), BATCH)):
@@ -183,12 +187,12 @@ class NamedPhotos:
 
 
 def _evenly(values: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    """At most so many of the values, from all over."""
+    """At most `limit` of the values, evenly spaced."""
     return values[:: max(1, -(-len(values) // limit))]
 
 
 class Votes(NamedTuple):
-    """What neighbours say: (n,) names, and of each the cosine and the key of the nearest photo that has it."""
+    """Results of votes, (n,) each: names, and cosines and keys of the nearest photos with these names."""
 
     names: NDArray[np.int64]
     scores: NDArray[np.float32]
@@ -196,22 +200,22 @@ class Votes(NamedTuple):
 
 
 def vote(cosines: NDArray[np.float32], keys: Keys, names: NDArray[np.int64]) -> Votes:
-    """The name whose cosines, added, are highest; of equals that of the nearest.
+    """The name with the highest sum of cosines; of equal sums the name of the nearest photo.
 
-    All are (n, k), nearest first: cosines, keys and names of the neighbours. Negative cosines count for nothing.
+    Cosines, keys and names of the neighbours are (n, k) each, nearest first. Negative cosines count as 0.
     """
     same = names[:, :, None] == names[:, None, :]
     totals = (same * np.maximum(cosines, 0)[:, None, :]).sum(2)
-    # All photos of one name have the same total, and the nearest of them stands first.
+    # All photos of a name have the same total, and argmax finds the first, which is the nearest.
     best = totals.argmax(1)
     rows = np.arange(len(best))
     return Votes(names[rows, best], cosines[rows, best], keys[rows, best])
 
 
 def without_itself(own: Keys, cosines: NDArray[np.float32], keys: Keys) -> tuple[NDArray[np.float32], Keys]:
-    """Neighbours, (n, k - 1), of photos that were found among them, (n, k), by their `own` keys, (n,).
+    """Neighbours, (n, k), without the photos with their `own` keys, (n,): (n, k - 1).
 
-    Instead of one that is not found, behind many equal ones, the last goes.
+    If a photo is not among its neighbours, because many are equal, the last neighbour is removed.
     """
     itself = keys == own[:, None]
     itself[~itself.any(1), -1] = True

@@ -1,8 +1,7 @@
-"""A library: photos that can be searched by photo, added to, and taken from."""
+"""A library of photos: search by descriptor, add, remove."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from dolglab.contracts import LocalFeatures
 from dolglab.data.addresses import allow, check_allowed
 from dolglab.errors import UserError
-from dolglab.io import acquire, is_utf8, release, sweep
+from dolglab.io import acquire, release, sweep
 from dolglab.library import stores
 from dolglab.library.catalogue import FILE, Catalogue
 from dolglab.library.change import Change
@@ -26,33 +25,19 @@ from dolglab.retrieval.adapter import Adapter, read_adapter, write_adapter
 
 LOCK = ".lock"
 ADAPTER = "adapter.safetensors"
-# Descriptors that are read at a time.
+# Number of descriptors that are read at a time.
 BATCH = 8192
-# A value of an L2-normalised descriptor, or the product of two, with what rounding adds.
+# Largest value of an L2-normalised descriptor, or of the dot product of two, with rounding.
 MAX_VALUE = 1.01
-# What of a model's identity must be the library's, and what of that may change where all is described anew.
+# The keys in which identities of model and library must agree; `CHANGEABLE` may change if all are described again.
 CHANGEABLE = ("scales", "max_side", "colour", "decoding")
 IDENTITY = ("model", "adapter", "dim", *CHANGEABLE)
 
 
-def parse_filters(conditions: Sequence[str], option: str) -> dict[str, str]:
-    """Values by column. Raises UserError, which names the `option`, for what is no COLUMN=VALUE in UTF-8.
-
-    >>> parse_filters(["year=1900", "place=a=b"], "--where")
-    {'year': '1900', 'place': 'a=b'}
-    """
-    for condition in conditions:
-        if not is_utf8(condition):
-            raise UserError(f"{option} {os.fsencode(condition)!r} is not UTF-8")
-        if "=" not in condition:
-            raise UserError(f"{option} wants COLUMN=VALUE, not {condition}")
-    return dict(condition.split("=", 1) for condition in conditions)
-
-
 def model_source(identity: Mapping[str, Any]) -> str:
-    """What gives the network of a library again, by its identity.
+    """The source of a library's network, by its identity.
 
-    Raises NotAllowedError for one that was never fetched from the network, where the user does not allow that.
+    Raises NotAllowedError for a remote source that is not in the cache and that the user does not allow.
     """
     source = identity["source"]
     if "://" in source:
@@ -64,15 +49,15 @@ def model_source(identity: Mapping[str, Any]) -> str:
 
 
 def adapter_of(folder: Path, identity: Mapping[str, Any]) -> Adapter | None:
-    """What the descriptors of the library in a folder went through, by its identity; None where they are a network's.
+    """The adapter of a library's descriptors, by its identity; None if they come directly from the network.
 
-    Raises UserError where the file is gone, damaged, or another one.
+    Raises UserError if the file is missing, damaged, or of another adapter.
     """
     if identity.get("adapter") is None:
         return None
     adapter = read_adapter(folder / ADAPTER)
     if adapter.fingerprint != identity["adapter"]:
-        raise UserError(f"{folder / ADAPTER} is not what {folder} was adapted by: put that back, or embed it anew")
+        raise UserError(f"{folder / ADAPTER} is not the adapter of {folder}: restore it, or embed a new library")
     return adapter
 
 
@@ -81,19 +66,19 @@ class LibraryBusy(UserError):
 
 
 class LibraryLinked(UserError):
-    """A part of the library is a link: what is written or deleted there would be somewhere else."""
+    """A part of the library is a link, so that files elsewhere would be written or deleted."""
 
 
 class Library:
     """The library in a folder.
 
     Args:
-        folder: where it is.
-        identity: of the model whose descriptors it shall take and be asked with (see `LoadedExtractor`); None for
-            `check` later.
+        folder: the library's folder.
+        identity: identity of the model whose descriptors will be added and searched for (see `LoadedExtractor`); None
+            to call `check` later.
         limits: when segments in faiss's files are indexed and merged.
 
-    Raises UserError where there is none, or one that another model made.
+    Raises UserError if there is no library, or if another model made it.
     """
 
     def __init__(
@@ -106,17 +91,17 @@ class Library:
         if identity is not None:
             self.check(identity)
         self.store = stores.open_store(self.folder, self.identity["dim"], self.catalogue.store(), limits)
-        # The catalogue's version and contents, when they were asked for last.
+        # The catalogue's version and contents when they were last read.
         self._known: tuple[int, Contents] | None = None
 
     @classmethod
     def open(
         cls, folder: str | Path, identity: Mapping[str, Any], store: str | None = None, limits: SegmentLimits = LIMITS
     ) -> Library:
-        """The library in `folder`, made where there is none.
+        """The library in `folder`, which is created if needed.
 
-        `store` is where its descriptors lie, see `store_options`; None for what it has, or flat segments. Raises
-        UserError as the library does, and where its descriptors lie elsewhere.
+        `store` is the place of its descriptors, see `store_options`; None for the library's own, or flat segments in a
+        new one. Raises UserError like the constructor, and if its descriptors are in another store.
         """
         if store is not None and "://" in store:
             allow([store])
@@ -133,7 +118,7 @@ class Library:
         there = options.get("uri", stores.store_place(options))
         if store not in (None, there):
             raise UserError(
-                f"{library.folder} keeps its descriptors in {there}, not {store}: leave --store out, or name another"
+                f"{library.folder} keeps its descriptors in {there}, not {store}: omit --store or use another --library"
             )
         return library
 
@@ -143,42 +128,41 @@ class Library:
         self.catalogue.close()
 
     def check(self, identity: Mapping[str, Any]) -> None:
-        """Raise UserError for another model than the one that made the library."""
+        """Raise UserError unless this is the model that made the library."""
         if key := self.differs_in(identity):
             if key == "adapter":
-                raise UserError(f"{self.folder} was adapted meanwhile, or by another adapter: open it anew")
+                raise UserError(f"{self.folder} was adapted by another process: open it again")
             mine, theirs = self.identity[key], identity[key]
             made = f"{key} {mine}, not {theirs}" if key != "model" else f"{self.identity['title']} ({mine})"
             option = f"--{key.replace('_', '-')}" if key in CHANGEABLE else "--model"
-            anew = "--again without photos, which describes it anew" if key in CHANGEABLE else "another --library"
-            raise UserError(f"{self.folder} was made with {made}: give the same {option} or none, or {anew}")
+            anew = "--again without photos, which describes all again" if key in CHANGEABLE else "another --library"
+            raise UserError(f"{self.folder} was made with {made}: use the same {option} or none, or {anew}")
 
     def differs_in(self, identity: Mapping[str, Any]) -> str | None:
-        """The first part of a model's identity that is not this library's."""
+        """The first key in which a model's identity differs from this library's; None if they agree."""
         return next((key for key in IDENTITY if self.identity.get(key) != identity.get(key)), None)
 
     def describe_anew(self, names: Iterable[str], identity: Mapping[str, Any]) -> None:
-        """Have photos count as changed until they are described anew, `CHANGEABLE` as an identity says from now on."""
+        """Treat photos as changed until they are described again; `CHANGEABLE` of the identity applies from now on."""
         self.identity = {**self.identity, **{key: identity[key] for key in CHANGEABLE}}
         with self.change() as change:
             change.mark_to_describe(names)
             change.set_identity(self.identity)
 
     def adapter(self) -> Adapter | None:
-        """What its descriptors went through, see `adapter_of`."""
+        """The adapter of its descriptors, see `adapter_of`."""
         return adapter_of(self.folder, self.identity)
 
     def check_adaptable(self) -> None:
-        """Raise UserError where its descriptors were adapted before, or lie where they cannot be."""
+        """Raise UserError if its descriptors are adapted already, or are in a store that does not support it."""
         if self.identity.get("adapter") is not None:
-            raise UserError(f"{self.folder} is adapted already: dolglab embed makes another library to adapt")
+            raise UserError(f"{self.folder} is adapted already: make another library with dolglab embed")
         self.store.resized(self.identity["dim"])
 
     def adapt(self, adapter: Adapter) -> None:
-        """Put all descriptors through an adapter and take in, and be asked with, such ones from now on.
+        """Apply an adapter to all descriptors, in one transaction; from now on the library works with adapted ones.
 
-        In one transaction: readers, and a process that is killed, find the old descriptors or the new ones. Raises
-        UserError for an adapter of other descriptors, and as `check_adaptable`.
+        Raises UserError for an adapter of another model, and like `check_adaptable`.
         """
         self.check_adaptable()
         adapter.check(self.identity["model"], self.identity["dim"])
@@ -197,9 +181,9 @@ class Library:
         self.store, self.identity = store, identity
 
     def forget_damaged(self) -> int:
-        """Have the photos count as changed whose descriptors cannot be read from disk; how many they are.
+        """Treat photos whose descriptors cannot be read as changed; returns how many they are.
 
-        An index over descriptors that cannot be read, where these can, is made anew.
+        If only the index of a segment cannot be read, it is built again.
         """
         damaged = self.store.damaged(self.contents())
         with self.change() as change:
@@ -208,28 +192,28 @@ class Library:
         return lost
 
     def __len__(self) -> int:
-        """Photos that can be found."""
+        """Number of photos with a descriptor."""
         return len(self.contents())
 
     def contents(self) -> Contents:
-        """What there is, with what other processes have changed: the same object until something does.
+        """The current contents, including changes by other processes; the same object until something changes.
 
-        Raises UserError where another process has adapted the library.
+        Raises UserError if another process has adapted the library.
         """
-        # Threads that search share both of what is known, or neither.
+        # Assigned together, for threads that search at the same time.
         known, version = self._known, self.catalogue.version()
         if known is None or known[0] != version:
             if self.catalogue.identity().get("adapter") != self.identity.get("adapter"):
-                raise UserError(f"{self.folder} was adapted meanwhile: open it anew")
+                raise UserError(f"{self.folder} was adapted by another process: open it again")
             known = self._known = version, self.catalogue.contents()
         return known[1]
 
     def add(
         self, photos: Sequence[Photo], descriptors: Descriptors, local: Sequence[bytes | None] | None = None
     ) -> None:
-        """Add photos with their descriptors, (n, dim), or put these in the place of older ones; all of them or none.
+        """Add photos with their descriptors, (n, dim), or update them; all of them or none.
 
-        `local` are their local features, packed, where the library keeps some.
+        `local` are their packed local features, if the library keeps any.
         """
         if not len(photos):
             return
@@ -238,14 +222,14 @@ class Library:
         self._tidy()
 
     def compact(self) -> None:
-        """Make as few segments as there can be."""
+        """Merge segments into as few as possible."""
         numbers = list(self.contents().segments)
         while part := stores.limit_merge(self.contents(), numbers, self.identity["dim"], self.limits):
             self._merge_segments(part)
             numbers = numbers[len(part) :]
 
     def remove(self, names: Iterable[str]) -> int:
-        """Take photos out by name; how many were there."""
+        """Remove photos by name; returns how many the library had."""
         with self.change() as change:
             return change.remove(names)
 
@@ -257,12 +241,17 @@ class Library:
         exact: bool = False,
         folder: str = "",
     ) -> list[list[Answer]]:
-        """The best answers to each query's descriptor, (Q, dim), of the photos whose metadata pass the filters.
+        """The best answers to each query's descriptor, (Q, dim), among the photos whose metadata pass the filters.
 
-        With `exact` all of these are compared, however many they are; with a `folder`, its path, those below it alone.
+        Args:
+            count: number of answers.
+            filters: see `filters`.
+            exact: compare all photos, however many there are.
+            folder: path of a folder that answers must be below; all photos if empty.
+
         Raises UserError for a column that no photo has.
         """
-        # Again where another process has moved or taken out meanwhile what was looked for.
+        # Repeated if another process moves or removes what was found.
         while True:
             contents = self.contents()
             allowed = self._allowed(filters or {}, folder) if filters or folder else None
@@ -289,7 +278,7 @@ class Library:
                     for row, line in zip(keys, cosines, strict=True)
                 ]
             if self.contents() is contents:
-                raise UserError(f"{self.folder} is damaged: photos of {len(missing)} answers are missing")
+                raise UserError(f"{self.folder} is damaged: it has no photos for {len(missing)} answers")
 
     def keys(self) -> Keys:
         """Keys of all descriptors, (n,), ascending."""
@@ -297,7 +286,7 @@ class Library:
         return contents.keys(sorted(contents.segments))
 
     def descriptors(self, keys: Keys) -> Descriptors:
-        """The descriptors with these keys, (n, dim), in their order. Raises UserError where one cannot be read."""
+        """The descriptors with these keys, (n, dim), in their order. Raises UserError if one cannot be read."""
         self.contents().check(keys)
         found = np.empty((len(keys), self.identity["dim"]), np.float32)
         numbers = keys >> ROW_BITS
@@ -310,41 +299,41 @@ class Library:
         return found
 
     def kept_features(self, numbers: Iterable[int], config: Mapping[str, object], dim: int) -> dict[int, LocalFeatures]:
-        """Local features of photos, by their numbers, of those of which it keeps some of this kind, of `dim` values.
+        """The kept local features of photos, by their numbers, if they are of this kind, with `dim` values each.
 
-        Raises UserError for some that are damaged.
+        Raises UserError for damaged ones.
         """
         if self.catalogue.local() != config:
             return {}
         try:
             return {number: unpack(data, dim) for number, data in self.catalogue.kept(numbers).items()}
         except UserError as error:
-            raise UserError(f"{self.folder}: {error}: dolglab embed --again describes the photos anew") from None
+            raise UserError(f"{self.folder}: {error}: describe the photos again with dolglab embed --again") from None
 
     @contextmanager
     def change(self) -> Iterator[Change]:
-        """A transaction on the catalogue, which this library's next search knows of."""
+        """A transaction on the catalogue, visible to this library's next search."""
         try:
             with self.catalogue.change() as change:
                 yield change
         finally:
-            # What this process changes, its own catalogue does not count.
+            # The catalogue's version does not change with transactions of this process.
             self._known = None
 
     def write_segment(self, change: Change, descriptors: Descriptors) -> Keys:
-        """Write descriptors, (n, dim), as part of a change; their keys, (n,)."""
+        """Write descriptors, (n, dim), as part of a change; returns their keys, (n,)."""
         return change.add_segment(len(descriptors), lambda number: self.store.write(number, descriptors))
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """While one process writes, another one does not.
+        """Hold the library's lock, so that only one process writes.
 
-        Raises LibraryBusy where one does, and LibraryLinked.
+        Raises LibraryBusy if another process holds it, and LibraryLinked.
         """
         for part in self.folder.iterdir():
             if part.is_symlink():
                 raise LibraryLinked(
-                    f"{part} is a link: nothing is written there; move the whole library, or copy it here"
+                    f"{part} is a link, and nothing is written through links: move or copy the whole library instead"
                 )
         lock = self.folder / LOCK
         if not acquire(lock, needed=True):
@@ -353,7 +342,7 @@ class Library:
             sweep(self.folder)
             self.store.sweep(self.contents())
             if self.identity.get("adapter") is None:
-                # Of a process that was killed before it had adapted the library.
+                # Left by a process that was killed while it adapted the library.
                 (self.folder / ADAPTER).unlink(missing_ok=True)
             yield
             self._tidy()
@@ -362,7 +351,7 @@ class Library:
             release(lock)
 
     def _check_values(self, values: NDArray[np.float32]) -> None:
-        """Raise UserError for values or products of descriptors of another length than 1."""
+        """Raise UserError for values, or dot products, that descriptors of length 1 cannot have."""
         if not (np.abs(values) <= MAX_VALUE).all():
             raise UserError(f"{self.folder} is damaged: it holds descriptors that are not L2-normalised")
 
@@ -372,11 +361,11 @@ class Library:
                 self._merge_segments(numbers)
             self._index_segments(self.store.outdated(self.contents()))
         except UserError:
-            # A damaged segment stays as it is until `forget_damaged`; what was added beside it is there all the same.
+            # A damaged segment stays until `forget_damaged`; it does not affect photos that were added.
             return
 
     def _merge_segments(self, numbers: Sequence[int]) -> None:
-        """Write what counts of some segments as one."""
+        """Merge some segments into one, without deleted descriptors."""
         old = self.contents().keys(numbers)
         descriptors = self.descriptors(old)
         with self.change() as change:
@@ -386,7 +375,7 @@ class Library:
                 change.drop_segment(gone)
 
     def _index_segments(self, numbers: Sequence[int]) -> None:
-        """Make the index over some segments, one by one."""
+        """Build the index of some segments, one by one."""
         for number in numbers:
             kind = self.store.index(number)
             with self.change() as change:

@@ -1,4 +1,4 @@
-"""The photos that a person names, as a table in a temporary file: millions of them take no memory."""
+"""The photos that a user names, in a table in a temporary file, so that millions of them need no memory."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from dolglab.library.change import TO_DESCRIBE
 from dolglab.library.naming import last_part, marked_encoding, matching, mixed_list, read_list, spellings
 from dolglab.library.schema import LATER, photo_columns
 
-# The column of a table that says which photo a row is of.
+# The column of a metadata table that names the photo.
 FILE_COLUMN = "file"
-# `photo` is the name under which a library has a file, or shall have it: another one where two names are one file's.
-# Of such names one is `mine`, and of no file that is another shard's.
+# `photo` is the name of a file in the library, which differs from `name` if the file has several names. Of each file of
+# this shard, one name is `mine`.
 SCHEMA = """
 CREATE TABLE file (name BLOB PRIMARY KEY, size INTEGER, changed INTEGER, ctime INTEGER, identity TEXT, last BLOB,
     mine INTEGER, photo BLOB) WITHOUT ROWID;
 CREATE INDEX last ON file (last);
 CREATE TABLE described (name BLOB PRIMARY KEY, row TEXT, columns TEXT) WITHOUT ROWID;
 """
-# Of a file that is known, the name that is.
+# For files with several names: the name that the library knows.
 KNOWN_TWINS = """
 SELECT photo, MIN(known.name) FROM file JOIN known ON known.name = file.name
 LEFT JOIN known AS kept ON kept.name = photo WHERE file.name != photo AND kept.name IS NULL GROUP BY photo
 """
-# New files that may be known by a name that is not listed.
+# New files that the library may know by a name that is not listed.
 PERHAPS_KNOWN = """
 SELECT file.photo, other.name FROM file LEFT JOIN known ON known.name = file.photo
 JOIN known AS other ON other.size = file.size AND other.changed = file.changed
 WHERE mine AND identity IS NOT NULL AND known.name IS NULL ORDER BY file.photo
 """
-# The files that a library does not know, or not as they are. What it may know all the same has the known digest.
+# Files that are new or changed. A file that may be unchanged comes with the known digest.
 TODO = """
 CREATE TABLE todo AS SELECT photo, file.size, file.changed, file.ctime, identity,
     CASE WHEN NOT :again AND known.key IS NOT NULL
@@ -60,24 +60,23 @@ WHERE mine AND known.ctime IS NULL AND file.ctime IS NOT NULL
 
 
 class Listing:
-    """Every photo below folders and prefixes, and the files named themselves, in the order of their names.
+    """All photos below folders and prefixes, and files named directly, sorted by name.
 
-    A file that two paths lead to is there once.
+    A file with two paths is listed once.
 
     Args:
         places: folders, prefixes and files.
-        listed: a file that names more of them, see `read_list`; what it names and is not there is left out.
-        shard: "i/n", from 1: of n parts only this one counts. Which part a file is in follows from its name alone.
-        exclude: what is left out, see `is_excluded`.
-        library: one whose photos are meant instead, with neither `places` nor a list.
+        listed: a file with more of them, see `read_list`; entries that do not exist are left out.
+        shard: "i/n", from 1: only this part of n is listed. The part of a file depends only on its name.
+        exclude: names and paths to leave out, see `is_excluded`.
+        library: a library whose photos are listed instead, without `places` and `listed`.
 
     Attributes:
-        others: how many files were left out since they are no photos by their names, by the ends of these.
-        unreadable: folders that could not be looked into, links that lead nowhere, and what a list names that is not
-            there.
+        others: number of files that are not photos, by their suffixes.
+        unreadable: folders that could not be read, broken links, and entries of the list that do not exist.
         links: links out of the folders, which are not followed.
 
-    Raises UserError for a place that is not there, where there is no photo at all, and for what is no shard.
+    Raises UserError for a place that does not exist, if there is no photo at all, and for an invalid shard.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class Listing:
         self._exclude = exclude
         self._left_out = met = LeftOut()
         self.others, self.unreadable, self.links = met.others, met.unreadable, met.links
-        # Without a name it is a file that the system removes, however this process ends.
+        # A database without a name is a temporary file that the system removes when the process ends.
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {SCHEMA}")
         try:
@@ -113,11 +112,11 @@ class Listing:
             raise
 
     def __len__(self) -> int:
-        """How many photos there are."""
+        """Number of photos."""
         return self._count("SELECT COUNT(*) FROM file WHERE mine")
 
     def __iter__(self) -> Iterator[PhotoFile]:
-        """Every photo."""
+        """All photos."""
         return self._files("SELECT name, size, changed, ctime, identity, NULL FROM file WHERE mine ORDER BY name")
 
     def close(self) -> None:
@@ -126,31 +125,31 @@ class Listing:
 
     @property
     def bytes(self) -> int:
-        """Size of all photos together."""
+        """Total size of all photos."""
         return self._count("SELECT SUM(size) FROM file WHERE mine")
 
     def twin_count(self) -> int:
-        """Names that are left out since another name of the same file is there, or in the library; after `compare`."""
+        """Number of names left out because another name of the file is listed or in the library; after `compare`."""
         return self._count("SELECT COUNT(*) FROM file WHERE name != photo")
 
     def twins(self, limit: int) -> list[tuple[str, str]]:
-        """The first of these names, each with the other one."""
+        """The first of these names, each with the other name."""
         rows = self._db.execute("SELECT name, photo FROM file WHERE name != photo ORDER BY name LIMIT ?", (limit,))
         return [(os.fsdecode(name), os.fsdecode(photo)) for name, photo in rows]
 
     def mounts(self) -> set[str]:
-        """Mount points of the disks that the photos are on, other than the system's own."""
+        """Mount points of the photos' disks, other than the root file system."""
         device = "substr(identity, 1, instr(identity, ':'))"
         rows = self._db.execute(f"SELECT MIN(name) FROM file WHERE identity IS NOT NULL GROUP BY {device}")
         folders = (next(filter(os.path.ismount, map(str, Path(os.fsdecode(name)).parents))) for (name,) in rows)
         return {folder for folder in folders if folder != os.sep}
 
     def join(self, table: str, limit: int) -> tuple[int, list[str]]:
-        """Take in the rows of a CSV, for `metadata`; how many are for no photo, and what the first of them call theirs.
+        """Read the rows of a CSV, for `metadata`; returns how many match no photo, and the first names of these.
 
-        The column `file` may hold a whole path, the end of one, or a name alone: see `matching`.
+        The column `file` contains whole paths, ends of paths, or names, see `matching`.
 
-        Raises UserError for a table without that column, a name that several photos have, and two rows for one photo.
+        Raises UserError for a table without that column, a name of several photos, and two rows for one photo.
         """
         count, strangers = 0, list[str]()
         try:
@@ -160,7 +159,7 @@ class Listing:
                 reader = csv.DictReader(file)
                 fields = reader.fieldnames or ()
                 if FILE_COLUMN not in fields:
-                    raise UserError(f"{table} has no column `{FILE_COLUMN}`, but {', '.join(fields) or 'none'}")
+                    raise UserError(f"{table} has no column `{FILE_COLUMN}`, only {', '.join(fields) or 'none'}")
                 self._db.execute("BEGIN")
                 for row in reader:
                     columns = {key: value or "" for key, value in row.items() if key is not None}
@@ -177,15 +176,15 @@ class Listing:
         return count, strangers
 
     def metadata(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """Names of photos, and the columns of the rows that were joined."""
+        """Names of photos with the columns of their rows in the table."""
         rows = self._db.execute("SELECT photo, columns FROM described JOIN file USING (name)")
         return ((os.fsdecode(photo), json.loads(columns)) for photo, columns in rows)
 
     def compare(self, library: Path, again: bool = False, damaged: bool = False) -> None:
-        """Compare with what the library in a folder knows now; where there is none, with nothing.
+        """Compare with the library in a folder, which may not exist yet, to find new and changed photos.
 
-        With `again` every photo counts as changed, with `damaged` those that could not be described. What `changed`
-        gives stays the same, whatever is written to the library later.
+        With `again` all photos count as changed, with `damaged` those that could not be described. Later changes of the
+        library do not affect the result.
         """
         catalogue = library / FILE
         if catalogue.exists():
@@ -205,21 +204,21 @@ class Listing:
         self._db.execute(FIRST_CTIMES)
 
     def first_ctimes(self) -> Iterator[tuple[str, int]]:
-        """Photos that a library of an earlier version has, with the times that it has not; after `compare`."""
+        """Photos that the library of an earlier version has without a ctime, with their ctimes; after `compare`."""
         return ((os.fsdecode(photo), ctime) for photo, ctime in self._db.execute("SELECT * FROM first_ctime"))
 
     def changed_count(self) -> int:
-        """Photos that are new or changed; after `compare`."""
+        """Number of photos that are new or changed; after `compare`."""
         return self._count("SELECT COUNT(*) FROM todo")
 
     def doubtful_count(self) -> int:
-        """Those of them of which only the status may have changed; after `compare`."""
+        """Number of these that may have unchanged bytes; after `compare`."""
         return self._count("SELECT COUNT(*) FROM todo WHERE digest IS NOT NULL")
 
     def changed(self, every: int = 1) -> Iterator[PhotoFile]:
-        """Photos that are new or changed, or one of so many of them; after `compare`.
+        """Photos that are new or changed, or every n-th of them; after `compare`.
 
-        Of those of which only the status may have changed, the digest is the one that the library knows.
+        Those that may have unchanged bytes come with the digest that the library knows.
         """
         return self._files("SELECT * FROM todo WHERE (rowid - 1) % ? = 0 ORDER BY rowid", every)
 
@@ -240,13 +239,13 @@ class Listing:
             except UserError:
                 if "://" in place:
                     raise
-                # A file's name may hold a line's end, but then the file is there.
+                # A name may contain a line break only if the file exists.
                 if listed is not None and "\n" in place:
                     raise mixed_list(listed) from None
                 self.unreadable.append(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place))
 
     def _join_twins(self) -> None:
-        """Have one name of each file count: no link's, where there is another."""
+        """Choose one name of each file, preferably not that of a link."""
         self._db.execute("CREATE INDEX identity ON file (identity)")
         several = "SELECT identity FROM file WHERE identity IS NOT NULL GROUP BY identity HAVING COUNT(*) > 1"
         for (identity,) in self._db.execute(several).fetchall():
@@ -258,7 +257,7 @@ class Listing:
             )
 
     def _photo_called(self, called: str, table: str) -> str | None:
-        """The one photo that a table may call so. Raises UserError for several."""
+        """The photo that an entry of a table names, or None. Raises UserError if several match."""
         lasts = {os.fsencode(last_part(each)) for each in spellings(called)}
         rows = [
             row for last in lasts for row in self._db.execute("SELECT name, photo FROM file WHERE last = ?", (last,))
@@ -267,15 +266,13 @@ class Listing:
         names = matching(called, photos)
         found = {photos[name] for name in names}
         if len(found) > 1:
-            raise UserError(
-                f"{table}: {len(found)} photos are called {called}, such as {names[0]}: write more of the path"
-            )
+            raise UserError(f"{table}: {called} matches {len(found)} photos, such as {names[0]}: give more of the path")
         return os.fsdecode(found.pop()) if found else None
 
     def _describe(self, name: str, called: str, columns: dict[str, str], table: str) -> None:
         key = os.fsencode(name)
         for (before,) in self._db.execute("SELECT row FROM described WHERE name = ?", (key,)):
-            raise UserError(f"{table}: two rows are for {name}, {before} and {called}: leave one of them out")
+            raise UserError(f"{table} has two rows for {name}, {before} and {called}: remove one of them")
         values = key, called, json.dumps(columns, ensure_ascii=False)
         self._db.execute("INSERT INTO described VALUES (?, ?, ?)", values)
 
@@ -300,18 +297,18 @@ def _same_file(name: bytes, other: bytes) -> bool:
 
 
 def find_photos(places: Sequence[str]) -> list[PhotoFile]:
-    """A few photos, as `Listing` finds them."""
+    """The photos that a `Listing` of these places has."""
     with closing(Listing(places)) as files:
         return list(files)
 
 
 def read_shard(text: str) -> tuple[int, int]:
-    """Part and parts from "i/n". Raises UserError for what is no such part.
+    """Part and number of parts from "i/n". Raises UserError for anything else.
 
     >>> read_shard("1/4")
     (1, 4)
     """
     part, _, parts = text.partition("/")
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise UserError(f"--shard wants i/n, such as 1/4 to 4/4 on four machines, not {text}")
+        raise UserError(f"--shard takes i/n, such as 1/4 to 4/4 on four machines, not {text}")
     return int(part), int(parts)

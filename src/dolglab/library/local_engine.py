@@ -1,4 +1,4 @@
-"""Photos described by this process, in threads."""
+"""Describe photos in threads of this process."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from dolglab.data.tiff import is_tiff, open_tiff
 from dolglab.library.contents import Photo, upright_size
 from dolglab.sharing.loading import LoadedExtractor
 
-# Photos that each thread reads ahead.
+# Number of photos that each thread reads ahead.
 READ_AHEAD = 8
-# Bytes of a pass for each pixel, as transformers take for attention (convolutions take a quarter), and the share of the
-# memory that passes may take.
+# Bytes per pixel that one pass needs, for the attention of transformers (convolutions need a quarter), and the share of
+# the memory that passes may use.
 PASS_BYTES, PASS_SHARE = 1_200, 0.75
-# Files of which one is taken to see what runs the network faster.
+# Number of files that are tried to find one photo for comparing backends.
 TRIED_FILES = 16
-# Photos that are not to be described, and are given on together.
+# Number of photos without pixels that are passed on together.
 PASSED_PHOTOS = 64
-# The size of a photo that is to be tried again: no file has it.
+# The size of a photo that is to be read again next time; no file has it.
 UNKNOWN_SIZE = -1
 
 
 class Described(NamedTuple):
-    """What became of a file.
+    """The result for one file.
 
     Attributes:
-        photo: with its digest and shape; where it could not be read with the reason, and with `UNKNOWN_SIZE` where
-            that may pass.
-        descriptor: (dim,); None also of a file whose bytes have the digest that it came with.
-        further: how many pages the file has beside the one that is described.
-        local: its local features, packed, where they were asked for.
+        photo: with digest and shape, or with the reason why it could not be read; its size is `UNKNOWN_SIZE` if the
+            failure may be temporary.
+        descriptor: (dim,); None if the photo could not be read, or if the file's bytes have the digest given with it.
+        further: number of pages of the file besides the described one.
+        local: packed local features, if requested.
     """
 
     photo: Photo
@@ -60,17 +60,17 @@ def describe_files(
     damaged: bool = False,
     describe_locally: Callable[[Pixels], bytes] | None = None,
 ) -> Iterator[Described]:
-    """What becomes of each file, about in their order.
+    """The results for files, approximately in their order.
 
     Args:
-        threads: that read and decode.
-        damaged: damaged JPEGs are described as far as they can be read.
-        describe_locally: gives a photo's local features, packed, where these are wanted too.
+        threads: number of threads that read and decode.
+        damaged: describe damaged JPEGs as far as they can be read.
+        describe_locally: computes a photo's packed local features, if requested.
     """
     describer = loaded.describer
 
     def groups() -> Iterator[list[_Read]]:
-        """Photos that go through the network together, and before them those that are not to be described."""
+        """Groups of photos for one pass through the network; photos that are not described come with the next group."""
         buckets = describer.buckets()
         waiting: dict[int, _Read] = {}
         passed: list[_Read] = []
@@ -105,7 +105,9 @@ def describe_files(
 
 
 def passes_side_by_side(most: int, side: float) -> int:
-    """How many photos of up to `side` pixels a side are described at the same time: what memory there is has room for.
+    """The number of photos, up to `most`, that are described at the same time, as available memory permits.
+
+    `side` is the longest side of a photo in pixels.
 
     >>> passes_side_by_side(1, 10**9)
     1
@@ -115,13 +117,13 @@ def passes_side_by_side(most: int, side: float) -> int:
 
 
 def first_pixels(loaded: LoadedExtractor, files: Iterable[PhotoFile]) -> Pixels | None:
-    """The pixels of the first file that can be read, if it is among the first few."""
+    """The pixels of the first file that can be read, if it is among the first `TRIED_FILES`."""
     found = (_read(file, loaded.identity["max_side"], loaded.reading).pixels for file in islice(files, TRIED_FILES))
     return next((pixels for pixels in found if pixels is not None), None)
 
 
 class _Read(NamedTuple):
-    """A photo, its pixels where it is to be described, and further pages."""
+    """A photo, its pixels if it is to be described, and the number of further pages."""
 
     photo: Photo
     pixels: Pixels | None = None
@@ -138,7 +140,7 @@ def _read(file: PhotoFile, max_side: int, reading: Reading) -> _Read:
         pixels = decode_shrunk(data, max_side, reading)
         height, width = pixels.shape[:2]
         if min(height, width) < MIN_SIDE:
-            # Perhaps only since it was shrunk, as a scan too large for its header to be read surely was.
+            # It may only be small because it was shrunk, as any scan was whose header is refused as too large.
             with suppress(TooLargeError):
                 header = read_header(data)
                 check_size(header.height, header.width)
@@ -148,7 +150,7 @@ def _read(file: PhotoFile, max_side: int, reading: Reading) -> _Read:
         photo = replace(photo, shape=(height, width), digest=digest, stored=stored, exif=exif_columns(data))
         return _Read(photo, pixels, further)
     except (BrokenImageError, OSError) as error:
-        # A disk that was not there, a reader that was not installed, little memory: another time it may be read.
-        may_pass = isinstance(error, OSError | MissingReaderError | OutOfMemoryError)
-        size = UNKNOWN_SIZE if may_pass else photo.size
+        # It may succeed later: an unmounted disk, a missing package, too little memory.
+        temporary = isinstance(error, OSError | MissingReaderError | OutOfMemoryError)
+        size = UNKNOWN_SIZE if temporary else photo.size
         return _Read(replace(photo, size=size, reason=reason(error), digest=None))

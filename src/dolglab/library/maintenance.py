@@ -1,4 +1,4 @@
-"""Looking after a library: what it says about itself, tables of it, photos taken out, libraries merged."""
+"""Maintenance of a library: print its properties, write tables, remove photos, merge libraries."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from dolglab.retrieval.adapter import write_adapter
 
 
 def print_info(library: Library, bad: bool = False) -> None:
-    """Print how many photos, the model, the columns, bytes on disk; with `bad` also what could not be read, and why."""
+    """Print number of photos, model, columns and size on disk; with `bad` also unreadable photos with reasons."""
     broken = list(library.catalogue.bad())
     identity = library.identity
     scales = ", ".join(f"{scale:g}" for scale in identity["scales"])
     size = sum(path.stat().st_size for path in library.folder.rglob("*") if path.is_file())
     print(f"photos: {len(library)}")
     print(f"could not be read: {len(broken)}" + ("" if bad or not broken else " (--bad names them)"))
-    print(f"model: {printable(identity['title'])}, {identity['dim']} values a photo")
+    print(f"model: {printable(identity['title'])}, {identity['dim']} values per photo")
     how = f"colour {identity['colour']}; decoding {identity['decoding']}"
     print(f"scales: {scales}; photos of at most {identity['max_side']} pixels; {how}")
     if (adapter := library.adapter()) is not None:
@@ -39,16 +39,16 @@ def print_info(library: Library, bad: bool = False) -> None:
     if (local := library.catalogue.local()) is not None:
         count, kept = library.catalogue.kept_size()
         features = printable(local["features"])
-        print(f"local features: {features}, of {pluralize(count, 'photo')}, {kept // max(1, count):,} bytes a photo")
+        print(f"local features: {features}, of {pluralize(count, 'photo')}, {kept // max(1, count):,} bytes per photo")
     print(f"on disk: {size / 1e6:.1f} MB")
     for photo in broken if bad else ():
         print(f"{printable(photo.name)}: {photo.reason}")
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV row after row, in one step; folders are made as needed.
+    """Write a CSV row by row, atomically; folders are created as needed.
 
-    Names keep the very bytes that they have on disk. Raises UserError for a file that cannot be written.
+    Names keep the bytes that they have on disk. Raises UserError if the file cannot be written.
     """
     try:
         with (
@@ -61,34 +61,34 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
 
 
 def remove(library: Library, given: Sequence[str], gone: bool = False) -> None:
-    """Take out photos, and with `gone` those whose local files are no longer there and whose disks are.
+    """Remove photos, and with `gone` those whose local files no longer exist although their disk is mounted.
 
-    Photos are given by their paths or addresses or by the ends of these, see `matching`, and by folders that they are
-    below. Prints how many. Raises UserError, and takes out none, where one that was given is not in the library or may
-    be several, and where every file is gone.
+    Photos are given by paths, addresses, ends of these (see `matching`), or folders. Prints how many were removed.
+    Raises UserError, and removes nothing, if a given one is not in the library or is ambiguous, and if all files are
+    missing.
     """
     if not given and not gone:
-        raise UserError("which photos? name them, or give --gone for those whose files are no longer there")
+        raise UserError("which photos? name them, or use --gone for those whose files no longer exist")
     with library.writing():
         names = _photos_called(library, given)
         missing, kept = _gone_files(library) if gone else ([], [])
         count = library.remove(names.union(missing))
     if kept := [name for name in kept if name not in names]:
         print(
-            f"{pluralize(len(kept), 'photo')} left in, whose disk seems not to be there, such as {printable(kept[0])}: "
-            "mount it, or name the folder to take them out"
+            f"not removed: {pluralize(len(kept), 'photo')} on a disk that seems not to be mounted, such as "
+            f"{printable(kept[0])}: mount it, or name the folder to remove them"
         )
     print(f"{pluralize(count, 'photo')} removed: {len(library)} in {library.folder}")
 
 
 def _photos_called(library: Library, given: Sequence[str]) -> set[str]:
-    """The names of what was given. Raises UserError for what is not there, and for what may be several."""
+    """The names of the given photos. Raises UserError for one that is not in the library or is ambiguous."""
     found = {word: [name for name in paths_of(word) if library.catalogue.named(name)][:1] for word in given}
     ends, folders = defaultdict[str, list[str]](list), dict[str, str]()
     for word in (word for word, names in found.items() if not names):
         for each in spellings(word):
             ends[last_part(each)].append(word)
-        # Nothing, as from a shell's variable that is not set, is no folder.
+        # An empty word, for example from an unset shell variable, must not mean a folder.
         folders |= {f"{path.rstrip('/')}/": word for path in paths_of(word) if word}
     alike = defaultdict[str, list[str]](list)
     below = defaultdict[str, set[str]](set)
@@ -100,25 +100,25 @@ def _photos_called(library: Library, given: Sequence[str]) -> set[str]:
                 below[folders[folder]].add(name)
     for word, names in alike.items():
         if len(several := sorted(set(matching(word, names)))) > 1:
-            called = f"{len(several)} photos are called {printable(word)}, such as {printable(several[0])}"
-            raise UserError(f"{called}: write more of the path; nothing was removed")
+            found_several = f"{printable(word)} matches {len(several)} photos, such as {printable(several[0])}"
+            raise UserError(f"{found_several}: give more of the path; nothing was removed")
         found[word] = several
     if strangers := [printable(word) for word, names in found.items() if not names and not below[word]]:
-        raise UserError(f"{truncate_list(strangers)}: not in {library.folder}, so nothing was removed")
+        raise UserError(f"{truncate_list(strangers)}: not in {library.folder}; nothing was removed")
     return {name for word, names in found.items() for name in names or below[word]}
 
 
 def paths_of(word: str) -> Iterator[str]:
-    """How a library may call it: as it stands, or by an absolute path, whose folders may be links."""
+    """The names that a library may have for a word: itself, or absolute paths with links resolved or not."""
     path = Path(word).absolute()
     yield from (word, str(path), os.path.normpath(path), str(path.parent.resolve() / path.name), str(path.resolve()))
 
 
 def _gone_files(library: Library) -> tuple[list[str], list[str]]:
-    """Photos whose files are gone, and those whose disk seems not to be there.
+    """Photos whose files no longer exist, and those whose disk seems not to be mounted.
 
-    What cannot be looked at, as on a disk that does not answer, counts as there. Where a disk is not mounted, its mount
-    point is gone, or empty, and none of its photos is there.
+    Files that cannot be checked, for example because a disk does not respond, count as existing. A disk counts as not
+    mounted if none of its photos exists and its mount point is missing or empty.
     """
     mounts = sorted(library.catalogue.mounts(), key=len, reverse=True)
     missing, there = defaultdict[str | None, list[str]](list), set[str | None]()
@@ -133,7 +133,7 @@ def _gone_files(library: Library) -> tuple[list[str], list[str]]:
             there.add(mount)
     if missing and not there:
         count = sum(map(len, missing.values()))
-        raise UserError(f"the files of all {count} photos are gone: is their disk there? Nothing was removed")
+        raise UserError(f"the files of all {count} photos are missing: is their disk mounted? Nothing was removed")
     gone, kept = list[str](), list[str]()
     empty = cache(_is_empty)
     for mount, names in missing.items():
@@ -144,7 +144,7 @@ def _gone_files(library: Library) -> tuple[list[str], list[str]]:
 
 
 def _is_empty(folder: str) -> bool:
-    """Whether a folder, or the first one above it that is there, holds nothing that can be seen."""
+    """Whether a folder, or its first existing parent, is empty or unreadable."""
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
     try:
@@ -155,11 +155,11 @@ def _is_empty(folder: str) -> bool:
 
 
 def merge(folders: Sequence[str], into: str) -> None:
-    """Put the photos of libraries, which stay as they are, into another one, made where there is none.
+    """Copy the photos of libraries into another one, which is created if needed.
 
-    Each one comes whole or not at all. Of a photo that is in several, the one that was changed last is taken, and the
-    columns of all; local features are taken too that are of one kind, the first that a library keeps. Prints how many
-    each one gave. Raises UserError for libraries of different models.
+    Each library is copied as a whole or not at all. Of a photo in several libraries, the one that was modified last is
+    copied, with the columns of all. Local features are copied if they are of the first kind that any library keeps.
+    Prints how many photos were copied from each. Raises UserError for libraries of different models.
     """
     if any(Path(folder).resolve() == Path(into).resolve() for folder in folders):
         raise UserError(f"{into} cannot be merged into itself")
@@ -169,8 +169,8 @@ def merge(folders: Sequence[str], into: str) -> None:
         if key := first.differs_in(other.identity):
             makers = [f"{one.identity['title']} ({key} {one.identity.get(key)})" for one in (other, first)]
             raise UserError(
-                f"{other.folder} was made by {makers[0]}, {first.folder} by {makers[1]}: libraries of one model, "
-                "scales and size are merged"
+                f"{other.folder} was made by {makers[0]}, {first.folder} by {makers[1]}: only libraries of the same "
+                "model, scales and size can be merged"
             )
     if (adapter := first.adapter()) is not None:
         write_adapter(Path(into) / ADAPTER, adapter)
@@ -184,13 +184,13 @@ def merge(folders: Sequence[str], into: str) -> None:
                     change.keep_local(kind)
                 taken = sum(_merge_page(library, source, page, change) for page in source.catalogue.pages())
                 change.add_mounts(source.catalogue.mounts())
-            print(f"{source.folder}: {pluralize(taken, 'photo')} taken")
+            print(f"{source.folder}: {pluralize(taken, 'photo')} copied")
     print(f"{pluralize(len(library), 'photo')} in {into}")
 
 
 def _merge_page(library: Library, source: Library, page: Sequence[Entry], change: Change) -> int:
-    """Take in some photos of a source; how many were new, or newer than the library's."""
-    # What is damaged and waits to be described anew says nothing.
+    """Copy some photos of a source; returns how many were new, or newer than the library's."""
+    # Photos with damaged descriptors, which wait to be described again, are skipped.
     entries = [entry for entry in page if entry[1] is not None or entry[0].reason is not None]
     there = [library.catalogue.named(photo.name) for photo, _ in entries]
     newer = [old is None or _rank(entry) > _rank(old) for entry, old in zip(entries, there, strict=True)]
@@ -213,6 +213,6 @@ def _merge_page(library: Library, source: Library, page: Sequence[Entry], change
 
 
 def _rank(entry: Entry) -> tuple[int, bool]:
-    """Higher of what was changed later; of one state of a file, of what could be described."""
+    """The later modified photo ranks higher; of the same state of a file, the one with a descriptor."""
     photo, key = entry
     return photo.changed, key is not None

@@ -1,6 +1,6 @@
-"""Making a map of a library: its descriptors' principal axes, or UMAP.
+"""Compute a map of a library from the principal axes of its descriptors, or by UMAP.
 
-Descriptors are read block by block, so memory does not grow with their length times their number.
+Descriptors are read in blocks, so that they need not all fit in memory.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from dolglab.library.photo_map import PhotoMap, write_map
 from dolglab.progress import progress
 from dolglab.retrieval.large_arrays import CHUNK_BYTES, row_chunks
 
-# Descriptors up to this length have their whole covariance in memory (128 MB); of longer ones the first axes are
-# iterated in a subspace of so many directions, until their error is within the tolerance.
+# For descriptors up to this length the whole covariance is computed (128 MB). For longer ones, the first axes are found
+# by subspace iteration with this number of directions and of rounds at most, until the error is within the tolerance.
 WHOLE_DIM, SUBSPACE, ROUNDS, TOLERANCE = 4096, 64, 50, 1e-6
-# Variance of L2-normalised float32 descriptors that is rounding.
+# Variance of L2-normalised float32 descriptors below which it is rounding error.
 ROUNDING = 1e-12
-# UMAP looks at so many neighbours in so many principal axes.
+# UMAP's number of neighbours, and of principal axes that it is given.
 NEIGHBOURS, REDUCED_DIM = 15, 50
 
 Blocks = Callable[[str], Iterator[Descriptors]]
@@ -35,7 +35,14 @@ Layout = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class Method(NamedTuple):
-    """How a map is made: of so many principal axes, for at least so many photos, by the layout that `load` gives."""
+    """How a map is computed.
+
+    Attributes:
+        axes: number of principal axes.
+        at_least: smallest number of photos.
+        load: returns the layout, which maps coordinates on the axes, (n, axes), to the map, (n, 2).
+        linear: whether the axes of the map are the principal axes.
+    """
 
     axes: int
     at_least: int
@@ -56,20 +63,19 @@ class Axes(NamedTuple):
 
 
 def make_map(library: Library, method: str = "pca", block_bytes: int = CHUNK_BYTES) -> None:
-    """Write the map of a library, and print what its axes tell.
+    """Write the map of a library, and print the variance that its axes explain.
 
     Args:
-        library: whose photos are mapped.
         method: a name in `METHODS`.
-        block_bytes: of descriptors that are read at a time.
+        block_bytes: size of the blocks in which descriptors are read.
 
-    Raises UserError for another method, one that is not installed, and a library with too few photos.
+    Raises UserError for an unknown method, one that is not installed, and a library with too few photos.
     """
     if method not in METHODS:
-        raise UserError(f"--method is {' or '.join(METHODS)}, not {method}")
+        raise UserError(f"--method must be {' or '.join(METHODS)}, not {method}")
     how = METHODS[method]
     layout = how.load()
-    # Meanwhile nobody gives the descriptors other keys.
+    # The lock prevents other processes from moving descriptors to other keys.
     with library.writing():
         described = library.catalogue.described()
         if len(described.keys) < how.at_least:
@@ -78,32 +84,33 @@ def make_map(library: Library, method: str = "pca", block_bytes: int = CHUNK_BYT
         blocks = partial(_read_blocks, library, described.keys, block_bytes)
         axes = principal_axes(blocks, library.identity["dim"], how.axes)
         reduced = np.concatenate([axes.project(block) for block in blocks("coordinates")])
-    # This may take long, and others may write.
+    # The layout may take long, so others may write meanwhile.
     coordinates = layout(reduced)
     order = np.argsort(described.ids)
     explained = tuple(axes.explained.tolist()) if how.linear else ()
     ids, changed = described.ids[order], described.changed[order]
     path = write_map(library.folder, PhotoMap(ids, changed, coordinates[order], method, explained, library.identity))
-    print(f"{pluralize(len(ids), 'photo')} mapped by {method}: {path}")
+    print(f"map of {pluralize(len(ids), 'photo')} by {method}: {path}")
     if explained:
         shares = " and ".join(f"{100 * share:.1f} %" for share in explained)
-        print(f"its axes have {shares} of the variance of the descriptors")
-    print(f"dolglab serve --library {library.folder} shows it")
+        print(f"its axes explain {shares} of the variance of the descriptors")
+    print(f"to see it: dolglab serve --library {library.folder}")
 
 
 def principal_axes(blocks: Blocks, dim: int, count: int) -> Axes:
-    """The first `count` principal axes of descriptors, (d, count); of fewer dimensions the last ones are zeros.
+    """The first `count` principal axes of descriptors; if they have fewer dimensions, the last axes are zeros.
 
-    Each axis points to where its largest part is positive. Descriptors longer than `WHOLE_DIM` take several rounds of
-    subspace iteration with Rayleigh-Ritz (Saad, Numerical Methods for Large Eigenvalue Problems, 2011, section 5.2).
+    The sign of each axis makes its largest component positive. Descriptors longer than `WHOLE_DIM` take several
+    rounds of subspace iteration with Rayleigh-Ritz (Saad, Numerical Methods for Large Eigenvalue Problems, 2011,
+    section 5.2).
 
     Args:
-        blocks: gives all descriptors, block by block, (n, d) each; its argument says what for.
-        dim: their length, d.
-        count: axes wanted.
+        blocks: yields all descriptors in blocks, (n, d) each; its argument labels the progress.
+        dim: length of the descriptors, d.
+        count: number of axes.
     """
     kept = min(count, dim)
-    # None stands for all directions.
+    # None is the whole space.
     start = None if dim <= WHOLE_DIM else np.random.default_rng(0).normal(size=(dim, SUBSPACE))
     found = _approximate(blocks, dim, kept, start)
     for _ in range(ROUNDS):
@@ -113,7 +120,7 @@ def principal_axes(blocks: Blocks, dim: int, count: int) -> Axes:
     mean, total, variances, directions = found[:4]
     directions = directions * np.where(directions[np.abs(directions).argmax(0), np.arange(kept)] < 0, -1, 1)
     if total <= ROUNDING:
-        # One photo, or equal ones: what is left is rounding.
+        # One photo, or equal ones: the variance is rounding error.
         return Axes(mean, np.zeros((dim, count)), np.zeros(count))
     explained = np.clip(variances / total, 0, 1)
     missing = count - kept
@@ -123,8 +130,13 @@ def principal_axes(blocks: Blocks, dim: int, count: int) -> Axes:
 class _Approximation(NamedTuple):
     """Principal directions within a subspace.
 
-    `mean`, (d,); `total` variance; `variances`, (k,), of the `directions`, (d, k); the covariance's `image` of the
-    subspace, (d, r); and the largest `error` of a direction as its eigenvector.
+    Attributes:
+        mean: (d,) mean of the descriptors.
+        total: their total variance.
+        variances: (k,) variances along the directions.
+        directions: (d, k) unit vectors.
+        image: (d, r) the covariance times the basis of the subspace.
+        error: the largest component of the directions' residuals as eigenvectors of the covariance.
     """
 
     mean: NDArray[np.float64]
@@ -136,7 +148,7 @@ class _Approximation(NamedTuple):
 
 
 def _approximate(blocks: Blocks, dim: int, kept: int, subspace: NDArray[np.float64] | None) -> _Approximation:
-    """The first directions, `kept` of them, within the columns of a subspace, (d, r); None for all there is."""
+    """The first `kept` directions within the span of the columns of `subspace`, (d, r); None is the whole space."""
     basis = None if subspace is None else np.linalg.qr(subspace)[0]
     count, square, mean = 0, 0.0, np.zeros(dim)
     image = np.zeros((dim, dim if basis is None else basis.shape[1]))
@@ -160,7 +172,7 @@ def _approximate(blocks: Blocks, dim: int, kept: int, subspace: NDArray[np.float
 
 
 def _read_blocks(library: Library, keys: Keys, block_bytes: int, what: str) -> Iterator[Descriptors]:
-    """The descriptors with these keys, with progress that says what they are read for."""
+    """The descriptors with these keys in blocks; `what` labels the progress."""
     with progress(what, len(keys), "photos") as advance:
         for rows in row_chunks(len(keys), library.identity["dim"], block_bytes):
             yield library.descriptors(keys[rows])
@@ -172,17 +184,17 @@ def _load_pca() -> Layout:
 
 
 def _load_umap() -> Layout:
-    """UMAP (McInnes et al., 2018) in one thread, where its layout is the same each time."""
+    """UMAP (McInnes et al., 2018) in one thread, so that its layout is reproducible."""
     try:
-        # Without TensorFlow it warns of a part that is not used here.
+        # It warns that TensorFlow is missing, for a part that is not used here.
         with warnings.catch_warnings(action="ignore"):
             from umap import UMAP  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise UserError("--method umap wants umap-learn: pip install 'dolglab[umap]'") from None
+        raise UserError("--method umap needs umap-learn: pip install 'dolglab[umap]'") from None
 
     def layout(reduced: NDArray[np.float32]) -> NDArray[np.float32]:
         neighbours = min(NEIGHBOURS, len(reduced) - 1)
-        # What it says of its progress.
+        # Its progress goes to standard output otherwise.
         with redirect_stdout(sys.stderr):
             umap = UMAP(n_neighbors=neighbours, random_state=0, n_jobs=1, verbose=sys.stderr.isatty())
             return np.asarray(umap.fit_transform(reduced), np.float32)

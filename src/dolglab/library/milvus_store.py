@@ -1,7 +1,7 @@
-"""Descriptors in Milvus: Milvus Lite, embedded in one folder, or a server that grows beyond one machine.
+"""Descriptors in Milvus: Milvus Lite, embedded in one folder, or a server, which can use several machines.
 
-What counts is what the library's catalogue speaks of, as with faiss's files: an addition that was cut short is in
-Milvus and not in the catalogue, and is taken out by the next process that writes.
+Only descriptors in the library's catalogue count, as with faiss's files. Those of an interrupted addition are in Milvus
+but not in the catalogue, and the next process that writes deletes them.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from dolglab.errors import UserError
 from dolglab.library.contents import ROW_BITS, Contents, Descriptors, Keys, key_of
 from dolglab.library.stores import Found, Store
 
-# Rows in one request, whose size servers limit.
+# Number of rows in one request, whose size servers limit.
 BATCH = 1000
-# Answers that a Milvus gives at most, and how many more than are wanted it is asked for, since some count no longer.
+# Milvus's limit of answers, and how many more than needed are requested because some may be deleted.
 MAX_ANSWERS, SPARE = 16_384, 16
-# Photos that pass a filter which are named in the request; of more, answers are asked for until enough pass.
+# If up to this many photos pass a filter, the request names them; otherwise answers are requested until enough pass.
 MAX_NAMED = 2000
 SERVER_LOGS = ("milvus_lite", "pymilvus")
-# It says no more than that it could not be opened.
+# Milvus Lite only says that the folder could not be opened.
 LITE_HINT = " (another process has it open, or it is damaged: Milvus Lite is for one process at a time)"
 
 
 class MilvusStore(Store):
-    """A collection of a Milvus.
+    """A collection in Milvus.
 
     Args:
-        uri: a folder, for Milvus Lite, or a server's address; MILVUS_TOKEN in the environment is given to it.
-        collection: its name; made with the first descriptors.
+        uri: a folder, for Milvus Lite, or a server's address, to which MILVUS_TOKEN of the environment is sent.
+        collection: name of the collection; created with the first descriptors.
         dim: length of the descriptors.
 
-    Raises UserError where pymilvus is not installed, for no such server, and a folder that another process has open.
+    Raises UserError if pymilvus is not installed, the server cannot be reached, or another process has the folder open.
     """
 
     def __init__(self, uri: str, collection: str, dim: int) -> None:
@@ -55,23 +55,23 @@ class MilvusStore(Store):
         with _milvus_errors(uri, "" if "://" in uri else LITE_HINT):
             self._client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""))
         with _milvus_errors(uri):
-            # What another process has made is not in memory yet.
+            # A collection that another process made is not loaded yet.
             if self._client.has_collection(collection):
                 self._client.load_collection(collection)
 
     @classmethod
     def open(cls, folder: Path, dim: int, options: Mapping[str, Any], limits: object) -> MilvusStore:
-        """As `open_store`: Milvus Lite is a folder in the library's."""
+        """As `open_store`; Milvus Lite is in the library's folder."""
         if {"uri", "collection"} - options.keys():
-            raise UserError(f"{folder} is damaged: it does not say which Milvus has its descriptors")
+            raise UserError(f"{folder} is damaged: it does not name the Milvus with its descriptors")
         uri = options["uri"]
         if "://" in uri and not is_users_place(uri):
-            # Not by its scheme: it would be given a token.
-            raise NotAllowedError(f"{uri} has these descriptors; only the library names it: --allow {uri} to ask it")
+            # Allowing its scheme is not enough, because the server gets a token.
+            raise NotAllowedError(f"{uri} has these descriptors; only the library names it: --allow {uri} to connect")
         return cls(uri if "://" in uri else str(folder / "milvus.db"), options["collection"], dim)
 
     def close(self) -> None:
-        """As `Store.close`; another process can open Milvus Lite's folder when this one has ended."""
+        """As `Store.close`; other processes can open Milvus Lite's folder after this one has ended."""
         self._client.close()
 
     def write(self, number: int, descriptors: Descriptors) -> str:
@@ -88,9 +88,9 @@ class MilvusStore(Store):
     def search(
         self, queries: Descriptors, k: int, contents: Contents, allowed: Keys | None = None, exact: bool = False
     ) -> Found:
-        """As `Store.search`. Raises UserError for an exact search: Milvus chooses its own index."""
+        """As `Store.search`. Raises UserError for an exact search, because Milvus always uses its index."""
         if exact:
-            raise UserError(f"{self.uri} answers by an index of its own: leave the exact search out")
+            raise UserError(f"{self.uri} always uses its own index: omit the exact search")
         named = "" if allowed is None or len(allowed) > MAX_NAMED else f"key in {allowed.tolist()}"
         width = min(MAX_ANSWERS, k + SPARE)
         while True:
@@ -112,7 +112,7 @@ class MilvusStore(Store):
         return Found(scores, keys, exact=False)
 
     def rows(self, number: int, rows: NDArray[np.int64]) -> Descriptors:
-        """As `Store.rows`. Raises UserError where some are not there."""
+        """As `Store.rows`. Raises UserError if some are missing."""
         keys = [key_of(number, row) for row in rows.tolist()]
         found = {hit["key"]: hit["vector"] for hit in self._get(keys, ["key", "vector"])}
         if len(found) < len(keys):
@@ -120,7 +120,7 @@ class MilvusStore(Store):
         return np.array([found[key] for key in keys], np.float32).reshape(-1, self.dim)
 
     def damaged(self, contents: Contents) -> list[int]:
-        """As `Store.damaged`: the segments of which the last row is not there."""
+        """As `Store.damaged`: the segments whose last row is missing."""
         with _milvus_errors(self.uri):
             if not self._client.has_collection(self.collection):
                 return list(contents.segments)
@@ -130,7 +130,7 @@ class MilvusStore(Store):
         return [number for key, number in lasts.items() if key not in there]
 
     def sweep(self, contents: Contents) -> None:
-        """Take out of Milvus whatever the contents do not speak of."""
+        """Delete everything from Milvus that is not in the contents."""
         numbers = [0, *sorted(contents.segments)]
         gaps = [f"(key >= {key_of(a + 1)} and key < {key_of(b)})" for a, b in pairwise(numbers) if b > a + 1]
         gaps.append(f"key >= {key_of(numbers[-1] + 1)}")
@@ -144,7 +144,7 @@ class MilvusStore(Store):
                 self._client.delete(self.collection, ids=dead[start : start + BATCH])
 
     def _get(self, keys: list[int], fields: list[str]) -> list[dict[str, Any]]:
-        """These fields of the rows with these keys that are there."""
+        """These fields of the rows with these keys, as far as they exist."""
         hits: list[dict[str, Any]] = []
         with _milvus_errors(self.uri):
             for start in range(0, len(keys), BATCH):
@@ -164,9 +164,9 @@ class MilvusStore(Store):
 
 @contextmanager
 def _milvus_errors(uri: str, hint: str = "") -> Iterator[None]:
-    """Whatever goes wrong with a Milvus in one line; its server writes a traceback of its own otherwise.
+    """Convert Milvus's errors to a UserError of one line, and suppress its own tracebacks.
 
-    `hint` is what the line ends with.
+    `hint` is appended to the line.
     """
     from pymilvus.exceptions import MilvusException
 
@@ -177,7 +177,7 @@ def _milvus_errors(uri: str, hint: str = "") -> Iterator[None]:
     try:
         yield
     except MilvusException as error:
-        raise UserError(f"{uri}: Milvus says: {' '.join(error.message.split())}{hint}") from error
+        raise UserError(f"{uri}: Milvus reports: {' '.join(error.message.split())}{hint}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
@@ -189,6 +189,6 @@ def _counts(key: int, contents: Contents, allowed: Keys | None) -> bool:
 
 
 def _among(key: int, keys: Keys) -> bool:
-    """Whether a key is one of these, which are ascending."""
+    """Whether a key is among these, which are ascending."""
     place = np.searchsorted(keys, key)
     return bool(place < len(keys) and keys[place] == key)

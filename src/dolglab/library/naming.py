@@ -1,4 +1,4 @@
-"""Names as people write them: lists of files in any Unicode encoding, and ends of paths spelled about as they are."""
+"""Names written by people: lists of files in any Unicode encoding, and ends of paths with similar spelling."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import IO
 from dolglab.data.image_errors import reason
 from dolglab.errors import UserError
 
-# Bytes of a list that are read at a time.
+# Number of bytes of a list that are read at a time.
 CHUNK = 1 << 20
-# The mark at the beginning of a text, and what it says; UTF-32's begins as UTF-16's.
+# Byte order marks and their encodings; that of UTF-32 comes first because it begins like that of UTF-16.
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -24,12 +24,12 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# With NUL between names: two of one character, one behind the other, or a line's end at that of a name.
+# In a NUL-separated list: consecutive names of one character, or a line break next to NUL.
 WIDE_TEXT = re.compile(r"(?<![^\0])\0*[^\0]\0+[^\0]\0|[\r\n]\0|\0[\r\n]")
 
 
 def marked_encoding(beginning: bytes) -> str:
-    """The encoding that the byte order mark of a text names; UTF-8 where there is none.
+    """The encoding according to a text's byte order mark; UTF-8 without one.
 
     >>> marked_encoding("\\ufeffa.jpg".encode("utf-16-le")), marked_encoding(b"a.jpg")
     ('utf-16', 'utf-8')
@@ -40,21 +40,21 @@ def marked_encoding(beginning: bytes) -> str:
 def read_list(path: str, chunk: int = CHUNK) -> Iterator[str]:
     """Paths and addresses in a text file, or in standard input for "-", as `find` and PowerShell's `>` write them.
 
-    One a line; with NUL in the file (`find -print0`) one from NUL to NUL. It is read `chunk` bytes at a time.
-    Raises UserError for a file that cannot be read, and before any name of a chunk that looks like UTF-16 without its
-    mark, or like lines with NUL among them.
+    There is one per line or, if the file contains NUL (`find -print0`), they are separated by NUL. The file is read
+    `chunk` bytes at a time. Raises UserError for a file that cannot be read, and for a chunk that looks like UTF-16
+    without its mark, or like a mixture of both kinds, before any of its names.
     """
     try:
         with sys.stdin.buffer if path == "-" else Path(path).open("rb") as file:
             yield from filter(None, _split(_texts(file, chunk), path))
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not whole {error.encoding.upper()}: save it as UTF-8") from None
+        raise UserError(f"{path} is not valid {error.encoding.upper()}: save it as UTF-8") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {reason(error)}") from error
 
 
 def _texts(file: IO[bytes], chunk: int) -> Iterator[str]:
-    """A file's text; bytes of names that are no UTF-8 come as lone surrogates, as the system gives them."""
+    """A file's text; bytes that are not UTF-8 become lone surrogates, as in names from the system."""
     data = file.read(chunk)
     encoding = marked_encoding(data)
     decoder = codecs.getincrementaldecoder(encoding)("surrogateescape" if encoding.startswith("utf-8") else "strict")
@@ -65,10 +65,10 @@ def _texts(file: IO[bytes], chunk: int) -> Iterator[str]:
 
 
 def mixed_list(path: str) -> UserError:
-    """What is wrong with a list that has both NUL and line ends between its names, or is UTF-16 and does not say so."""
+    """The error for a list with both NUL and line breaks between names, or in UTF-16 without a mark."""
     return UserError(
-        f"{path} has NUL beside line ends, or between single letters as UTF-16 without a byte order mark: save it as "
-        "UTF-8 with one name a line, or write nothing but NUL between names (./a for a)"
+        f"{path} has both NUL and line breaks, or is UTF-16 without a byte order mark: save it as UTF-8 with one name "
+        "per line, or separate names by NUL only (./a for a)"
     )
 
 
@@ -87,7 +87,7 @@ def _split(texts: Iterable[str], path: str) -> Iterator[str]:
 
 
 def printable(text: str) -> str:
-    """A name with what a terminal would act on, and what is no Unicode, as escapes.
+    """A name with control characters and invalid Unicode as escapes.
 
     >>> printable("a\\n\\udce9")
     'a\\\\n\\\\udce9'
@@ -96,7 +96,7 @@ def printable(text: str) -> str:
 
 
 def fold(name: str) -> str:
-    """A name without its letter case and Unicode form (NFC, or NFD as on a Mac), to compare names by."""
+    """A name for comparison regardless of letter case and Unicode form (NFC, or NFD as on a Mac)."""
     return unicodedata.normalize("NFC", name.casefold())
 
 
@@ -106,7 +106,7 @@ def last_part(name: str) -> str:
 
 
 def spellings(name: str) -> set[str]:
-    """A path without what means nothing, as it stands and with Windows' separators as ours.
+    """A normalised path, as given and with Windows' separators replaced.
 
     >>> sorted(spellings("./opera//000.jpg")), spellings("a\\\\b.jpg") == {"a\\\\b.jpg", "a/b.jpg"}
     (['opera/000.jpg'], True)
@@ -116,9 +116,9 @@ def spellings(name: str) -> set[str]:
 
 
 def matching(name: str, paths: Iterable[str]) -> list[str]:
-    """The paths that end with a name, from a whole file's or folder's name on.
+    """The paths that end with a name, in whole parts.
 
-    Those that are spelled so; where none is, those in another Unicode form; then those in other letter case too.
+    Paths with this exact spelling are preferred to those in another Unicode form, and these to other letter case.
     """
     paths = list(paths)
     for form in (str, lambda text: unicodedata.normalize("NFC", text), fold):

@@ -1,4 +1,4 @@
-"""Local features as a few bytes, as a library keeps them: a byte a value, places to a fraction of a pixel."""
+"""Compact encoding of local features for a library: one byte per value, positions to a fraction of a pixel."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from dolglab.contracts import LocalFeatures
 from dolglab.errors import UserError
 
-# How many features of how many values, the photo's height and width, pixels a step of a place, and a value's step.
+# Number of features, values of each, the photo's height and width, step of positions in pixels, step of values.
 HEADER = struct.Struct("<HHIIff")
 LARGEST_PLACE, LARGEST_VALUE = 65_535, 127
 
 
 def packed_bytes(count: int, dim: int) -> int:
-    """Bytes of so many features of so many values.
+    """The size in bytes of `count` features with `dim` values each.
 
     >>> packed_bytes(1000, 64)
     68020
@@ -24,10 +24,10 @@ def packed_bytes(count: int, dim: int) -> int:
 
 
 def pack(features: LocalFeatures) -> bytes:
-    """Keypoints and descriptors, strongest first; up to 65,535 of them.
+    """Encode up to 65,535 keypoints with descriptors, strongest first.
 
-    Places are rounded to a 65,535th of the longer side, values to a 127th of the largest. What is unpacked has the
-    strongest first, but no scores and no sizes: verification asks for neither.
+    Positions are rounded to 1/65,535 of the longer side, values to 1/127 of the largest. Scores and sizes are not
+    stored, because verification does not use them.
     """
     step = max(features.shape) / LARGEST_PLACE
     places = np.clip(np.rint(features.keypoints / step), 0, LARGEST_PLACE).astype("<u2")
@@ -38,7 +38,7 @@ def pack(features: LocalFeatures) -> bytes:
 
 
 def unpack(data: bytes, dim: int) -> LocalFeatures:
-    """What `pack` was given, nearly. Raises UserError for bytes that it did not make of descriptors of `dim` values."""
+    """Decode the bytes of `pack`. Raises UserError for invalid ones, and for descriptors without `dim` values."""
     if len(data) < HEADER.size:
         raise UserError("kept local features are damaged")
     count, values_each, height, width, step, scale = HEADER.unpack_from(data)

@@ -1,11 +1,11 @@
-"""A map of a library: two coordinates a photo, kept beside the catalogue in `map.safetensors`.
+"""A map of a library: two coordinates per photo, stored beside the catalogue in `map.safetensors`.
 
-The file has three tensors of n rows: `ids`, the photos' numbers, ascending, and `changed`, when each one's file had
-been changed, both int64; `coordinates`, (n, 2) float32. Its metadata have one key, `map`, whose value is JSON:
-`method`, `explained` (the share of the variance that each axis has, or nothing) and `identity` (what had described the
-photos, see `LoadedExtractor`).
+The file has three tensors of n rows: `ids`, the photos' numbers, ascending, and `changed`, the modification times of
+their files, both int64; and `coordinates`, (n, 2) float32. Its metadata have one key, `map`, whose value is JSON:
+`method`, `explained` (the share of the variance that each axis explains; may be empty) and `identity` (of the model
+that described the photos, see `LoadedExtractor`).
 
-A library changes, its map does not: what is shown are the photos that are as they were.
+Changes of the library do not change its map, of which only unchanged photos are shown.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from dolglab.library.library import IDENTITY, Library
 
 FILE = "map.safetensors"
 ABOUT = "map"
-# Tensors, with the type of their values.
+# Tensors and their types.
 TENSORS = {"ids": np.int64, "changed": np.int64, "coordinates": np.float32}
-# Photos' numbers are handed out as uint32.
+# The server sends photos' numbers as uint32.
 MAX_ID = 2**32 - 1
 
 
 @dataclass(frozen=True, eq=False)
 class PhotoMap:
-    """Photos and where they are.
+    """Photos and their places on a map.
 
     Attributes:
-        ids: their numbers in the library, (n,), ascending.
-        changed: when their files had been changed, in nanoseconds since 1970, (n,).
-        coordinates: (n, 2) float32; what is alike is near.
-        method: what made it, a name in `map_making.METHODS`.
-        explained: the share of the descriptors' variance that each axis has; nothing where axes are not linear.
-        identity: of what had described the photos.
+        ids: numbers of the photos in the library, (n,), ascending.
+        changed: modification times of their files in nanoseconds since 1970, (n,).
+        coordinates: (n, 2) float32; similar photos are close together.
+        method: a name in `map_making.METHODS`.
+        explained: share of the descriptors' variance that each axis explains; empty if the axes are not linear.
+        identity: identity of the model that described the photos.
     """
 
     ids: NDArray[np.int64]
@@ -53,30 +53,30 @@ class PhotoMap:
     identity: Mapping[str, Any]
 
     def shown(self, described: Described) -> NDArray[np.int64]:
-        """Rows of the photos that are still there and as they were, (m,), ascending."""
+        """Rows of the photos that are still in the library and unchanged, (m,), ascending."""
         _, mine, theirs = np.intersect1d(self.ids, described.ids, assume_unique=True, return_indices=True)
         return mine[self.changed[mine] == described.changed[theirs]]
 
     def is_current(self, library: Library) -> bool:
-        """Whether the library's photos are described as they were: the same network, size and adapter."""
+        """Whether the library's photos are still described by the same network, size and adapter."""
         return library.differs_in(self.identity) is None
 
 
 def write_map(folder: Path, made: PhotoMap) -> Path:
-    """Write a library's map in one step. Raises UserError for numbers of photos that do not fit."""
+    """Write a library's map atomically. Raises UserError for a photo with a number above `MAX_ID`."""
     from safetensors.numpy import save
 
     if len(made.ids) and made.ids[-1] > MAX_ID:
-        raise UserError(f"a photo has the number {made.ids[-1]}, and a map takes those up to {MAX_ID}: embed them anew")
+        raise UserError(f"photo number {made.ids[-1]} is above {MAX_ID}, the limit of a map: embed a new library")
     tensors = {name: np.ascontiguousarray(getattr(made, name), kind) for name, kind in TENSORS.items()}
     identity = {key: made.identity.get(key) for key in IDENTITY}
     about = json.dumps({"method": made.method, "explained": made.explained, "identity": identity})
-    # Under one key: safetensors writes several in an order of chance.
+    # Under one key, because safetensors writes several keys in random order.
     return write_bytes(folder / FILE, save(tensors, {ABOUT: about}))
 
 
 def read_map(folder: Path) -> PhotoMap | None:
-    """A library's map; None where it has none. Raises UserError for a file that `write_map` did not write."""
+    """A library's map, or None if it has none. Raises UserError for a file that `write_map` did not write."""
     from safetensors import SafetensorError, safe_open
 
     path = folder / FILE
@@ -101,4 +101,4 @@ def read_map(folder: Path) -> PhotoMap | None:
 
 
 def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is damaged, or no map: dolglab library map makes it anew")
+    return UserError(f"{path} is damaged, or not a map: dolglab library map makes it again")

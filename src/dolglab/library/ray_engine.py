@@ -1,7 +1,7 @@
-"""Photos described by the nodes of a Ray cluster, which Ray Data gives them to and takes their descriptors from.
+"""Describe photos on the nodes of a Ray cluster with Ray Data.
 
-Each CPU has a worker, which loads the network once, or each GPU where there are some. One that is lost is replaced, and
-what it was at is given out again. A node needs this package, the network and the photos under the same paths.
+There is one worker per GPU or, without GPUs, per CPU; each loads the network once. Ray replaces a lost worker and
+repeats its work. A node needs this package, and the network and the photos under the same paths.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from dolglab.library.local_engine import Described
 from dolglab.library.ray_worker import Answer, Settings, Worker, is_readable
 from dolglab.sharing.loading import LoadedExtractor
 
-# A cluster of this machine's cores alone, and the one that this machine is a node of.
+# A cluster of only this machine's cores, and the cluster that this machine is a node of.
 LOCAL, AUTO = "local", "auto"
-# Photos that a worker is given at a time, and loses where it is lost.
+# Number of photos in a batch, whose work is lost with its worker.
 BATCH_PHOTOS = 16
-# How often one worker is replaced: a photo that ends whatever opens it is not given out for ever.
+# How often a worker is replaced, so that a photo that crashes every worker is not retried forever.
 REPLACED = 20
-# Characters of what Ray says of an error that are shown.
+# Number of characters of Ray's error messages that are shown.
 LINE = 240
-# Seconds after which an address does not answer.
+# Seconds to wait for an address to answer.
 ANSWER_SECONDS = 5
-# Bytes of shared memory of a cluster of this machine's own: names go one way and descriptors the other, no pixels.
+# Shared memory of a local cluster in bytes; it transfers names and descriptors, but no pixels.
 STORE_BYTES = 256 * 2**20
 
 
 def check_address(address: str) -> None:
-    """Raise UserError where Ray is not installed, or no cluster answers."""
+    """Raise UserError if Ray is not installed, or no cluster answers."""
     if importlib.util.find_spec("ray") is None:
-        raise UserError("--engine ray wants Ray: pip install 'dolglab[ray-data]'")
+        raise UserError("--engine ray needs Ray: pip install 'dolglab[ray-data]'")
     if address == LOCAL:
         return
     if address != AUTO:
@@ -58,7 +58,7 @@ def check_address(address: str) -> None:
 def _check_port(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
-        raise UserError(f"--address wants HOST:PORT of a cluster's head, auto on a node of it, or local, not {address}")
+        raise UserError(f"--address takes HOST:PORT of a cluster's head, auto on a node of it, or local, not {address}")
     try:
         socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
     except (OSError, OverflowError) as error:
@@ -74,18 +74,18 @@ def describe_files(
     backend: str = "auto",
     address: str = LOCAL,
 ) -> Iterator[Described]:
-    """What becomes of each file, as `local_engine.describe_files`, in the order in which workers are done.
+    """The results for files, as from `local_engine.describe_files`, in the order in which workers finish.
 
     Args:
-        loaded: the network as this machine has it; workers load it by its address.
-        threads: of a worker, that read and decode.
-        damaged: as for `local_engine.describe_files`.
-        local: the kind of local features that are wanted too, see `SpatialVerifier.config`.
+        loaded: the network on this machine; workers load it by its address.
+        threads: number of threads per worker that read and decode.
+        damaged: as in `local_engine.describe_files`.
+        local: the kind of local features to compute too, see `SpatialVerifier.config`; None for none.
         backend: see `load_extractor`.
-        address: HOST:PORT of a cluster's head, "auto" for the one that this machine is a node of, "local" for this
+        address: HOST:PORT of a cluster's head, "auto" for the cluster that this machine is a node of, "local" for this
             machine's own cores.
 
-    Raises UserError where the cluster does not answer, a node lacks the network or does not see the photos.
+    Raises UserError if the cluster does not answer, or if a node lacks the network or cannot read the photos.
     """
     files = iter(files)
     batches = [pickle.dumps(batch) for batch in iter(lambda: list(islice(files, BATCH_PHOTOS)), [])]
@@ -101,10 +101,10 @@ def describe_files(
         gpus = int(resources.get("GPU", 0)) if backend != "onnx" else 0
         workers = gpus or int(resources.get("CPU", 0))
         if not workers:
-            raise UserError(f"the Ray cluster at {address} has no CPU now: start nodes first")
+            raise UserError(f"the Ray cluster at {address} has no CPUs: start nodes first")
         answers = ray.data.from_items([{"files": batch} for batch in batches], override_num_blocks=len(batches))
         with warnings.catch_warnings():
-            # Of `max_restarts`, which has no other place in Ray Data.
+            # The warning is about `max_restarts`, which Ray Data takes in no other way.
             warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
             answers = answers.map_batches(
                 Worker,
@@ -127,7 +127,7 @@ def describe_files(
 
 
 def _described(answer: Answer) -> list[Described]:
-    """Raises UserError where it is the node's fault, not a photo's."""
+    """The results in a node's answer. Raises UserError for a problem of the node, not of a photo."""
     if answer.mistake is not None:
         raise UserError(f"{answer.node}: {answer.mistake}")
     for name in filter(is_readable, answer.unseen):
@@ -137,18 +137,18 @@ def _described(answer: Answer) -> list[Described]:
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
-    """Around work on a cluster, without its logs. Raises UserError where it does not answer."""
+    """A connection to a cluster, without its logs. Raises UserError if it does not answer."""
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "CRITICAL", "RAY_BACKEND_LOG_LEVEL": "fatal"}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address == LOCAL:
-        # It has Ray listen to this machine alone, on Linux too.
+        # This makes Ray listen only on the loopback address, on Linux too.
         quiet["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         # Workers run this code, wherever it was imported from.
         code = str(Path(dolglab.__file__).parents[1])
         quiet["PYTHONPATH"] = os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")]))
         options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     else:
-        # It would go on trying for minutes.
+        # Otherwise it would keep trying for minutes.
         quiet |= {"RAY_gcs_server_port_wait_time_s": "1", "RAY_py_gcs_connect_timeout_s": str(ANSWER_SECONDS)}
     os.environ |= quiet
     import ray
@@ -162,7 +162,7 @@ def _connected(address: str) -> Iterator[None]:
             ray.init(address, **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"no Ray answers at {address}: {str(error).splitlines()[0]}") from error
-    # With Ray's own handler the process would abort.
+    # With Ray's own handler, SIGTERM would abort the process.
     signal.signal(signal.SIGTERM, stops)
     try:
         yield
@@ -172,7 +172,7 @@ def _connected(address: str) -> Iterator[None]:
 
 @contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Around a call whose C++ says on the way what level it logs at, and what it tries."""
+    """Suppress messages that C++ code writes to standard error, regardless of log levels."""
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:

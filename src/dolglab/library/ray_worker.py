@@ -1,4 +1,4 @@
-"""What a node of a Ray cluster does: it describes batches of photos, and says what it lacks for that."""
+"""The worker on a node of a Ray cluster, which describes batches of photos and reports what the node lacks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker describes photos with: see `load_extractor` and `describe_files`."""
+    """A worker's settings, see `load_extractor` and `describe_files`."""
 
     identity: Mapping[str, Any]
     backend: str
@@ -39,7 +39,7 @@ class Settings:
 
 
 class Answer(NamedTuple):
-    """What a node says of a batch: what became of its files, which of them it does not see, or why there is nothing."""
+    """A node's answer to a batch: results, names of files that it cannot read, or the mistake that prevented any."""
 
     node: str
     described: list[Described]
@@ -62,7 +62,7 @@ class Worker:
         return pa.table({"answer": [pickle.dumps(answer)]})
 
     def answer(self, files: list[PhotoFile]) -> Answer:
-        """What this node says of files."""
+        """This node's answer to files."""
         node, settings = socket.gethostname(), self.settings
         try:
             found = describe_files(self.loaded, files, settings.threads, settings.damaged, self.describe_locally)
@@ -74,7 +74,7 @@ class Worker:
 
     @cached_property
     def loaded(self) -> LoadedExtractor:
-        """The network. Raises UserError where it, or this package, is another one here."""
+        """The network. Raises UserError if it, or this package, has another version on this node."""
         wanted = self.settings.identity
         if dolglab.__version__ != self.settings.version:
             raise UserError(f"dolglab is {dolglab.__version__} here, not {self.settings.version}")
@@ -87,17 +87,15 @@ class Worker:
 
     @cached_property
     def describe_locally(self) -> Callable[[Pixels], bytes] | None:
-        """Gives local features, where they are wanted. Raises UserError where this node makes others."""
+        """Computes local features, if requested. Raises UserError if this node computes others."""
         if self.settings.local is None:
             return None
         verifier = SpatialVerifier(self.settings.identity["max_side"])
         if verifier.config() != self.settings.local:
-            raise UserError(
-                f"local features are {verifier.method.title}'s here, not {self.settings.local['features']}'s"
-            )
+            raise UserError(f"local features here are {verifier.method.title}, not {self.settings.local['features']}")
         return verifier.packed
 
 
 def is_readable(name: str) -> bool:
-    """Whether this node sees a file, and may read it."""
+    """Whether this node can read a file."""
     return os.access(name, os.R_OK)

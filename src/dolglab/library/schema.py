@@ -1,6 +1,6 @@
-"""How a library's catalogue is laid out, and whether one that is opened is so: it may be somebody else's, or damaged.
+"""The schema of a library's catalogue, and checks of opened files, which may be damaged or come from somebody else.
 
-SQLite runs what a file's triggers, views and generated columns say. So nothing but what `SCHEMA` makes is taken.
+SQLite executes triggers, views and generated columns in a file, so only those of `SCHEMA` are accepted.
 """
 
 from __future__ import annotations
@@ -49,46 +49,46 @@ CREATE TRIGGER died AFTER UPDATE OF key ON photo WHEN OLD.key IS NOT NULL AND OL
 CREATE TRIGGER gone AFTER DELETE ON photo WHEN OLD.key IS NOT NULL
     BEGIN INSERT INTO dead VALUES (OLD.key); END;
 """
-# What a library has besides once it keeps photos' local features, see `packing`.
+# Added to a library that keeps local features, see `packing`.
 KEPT = """
 CREATE TABLE kept (photo INTEGER PRIMARY KEY, features BLOB NOT NULL);
 CREATE TRIGGER unkept AFTER DELETE ON photo BEGIN DELETE FROM kept WHERE photo = OLD.id; END;
 """
 KEPT_OBJECTS = {("table", "kept"), ("trigger", "unkept")}
-# Columns that came after the first libraries of this format, whose own get them with the next change.
+# Columns added since the first version of this format; older libraries get them with their next change.
 LATER = {"ctime": "INTEGER", "digest": "BLOB", "stored_width": "INTEGER", "stored_height": "INTEGER", "exif": "TEXT"}
-# What SQLite adds without being asked, with the text that makes it.
+# Tables that SQLite adds by itself, with their SQL.
 OWN = {
     ("table", "sqlite_sequence"): "CREATE TABLE sqlite_sequence(name,seq)",
     ("table", "sqlite_stat1"): "CREATE TABLE sqlite_stat1(tbl,idx,stat)",
     ("table", "sqlite_stat4"): "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
 }
-# Of a library whose descriptors are adapted: versions that know no adapters would describe queries without.
+# Adapted libraries have their own format: versions without adapters would not adapt queries.
 FORMAT, ADAPTED_FORMAT = 3, 4
 MOUNTS = "mounts"
-# What a library says of the local features that it keeps, see `SpatialVerifier.config`.
+# The kind of local features that a library keeps, see `SpatialVerifier.config`.
 LOCAL = "local"
-# Whether photos get the columns of their EXIF; where a library says nothing, they do.
+# Whether date and place from EXIF become columns; true if a library does not say.
 EXIF = "exif"
 Row = tuple[Any, ...]
 Types = tuple[type | tuple[type, type], ...]
-# What a photo's row says: name, size, changed, height, width, reason, metadata, `LATER`, id, key.
+# Types of a photo's row: name, size, changed, height, width, reason, metadata, `LATER`, id, key.
 WHOLE, TEXT = (int, NoneType), (str, NoneType)
 PHOTO: Types = (bytes, int, int, WHOLE, WHOLE, TEXT, str, WHOLE, (bytes, NoneType), WHOLE, WHOLE, TEXT, int, WHOLE)
-# A segment's: number, size, kind; a dead key's has but that.
+# Types of a segment's row: number, size, kind; that of a deleted key has only the first.
 SEGMENT: Types = (int, WHOLE, TEXT)
 MAX_DIM, MAX_SCALES, MAX_SCALE = 1 << 16, 64, 8.0
 MAX_SEGMENT = MAX_SIDE = 1 << 31
 
 
 class DamagedError(ValueError):
-    """What a catalogue holds is not what this project writes."""
+    """A catalogue contains something that this project does not write."""
 
 
 def check_schema(db: sqlite3.Connection, only: str | None = None) -> None:
-    """Raise DamagedError for tables, indexes, triggers or views that are not `SCHEMA`'s; of `only` one, by its name.
+    """Raise DamagedError unless tables, indexes, triggers and views are those of `SCHEMA`, with or without `KEPT`.
 
-    What `KEPT` makes may be there or not.
+    With `only` a name, only the object of that name is checked.
     """
     plain = sqlite3.connect(":memory:")
     plain.executescript(SCHEMA + KEPT)
@@ -102,12 +102,12 @@ def check_schema(db: sqlite3.Connection, only: str | None = None) -> None:
 
 
 def _objects(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
-    """What makes each table, index and trigger, but for white space and the columns that came later."""
+    """The SQL of each table, index, trigger and view, without `LATER` and with single spaces."""
     found = {}
     for kind, name, sql in db.execute("SELECT type, name, sql FROM sqlite_master"):
         if not (isinstance(kind, str) and isinstance(name, str)):
             raise DamagedError("its tables have no names")
-        # Indexes of columns that are unique have no text.
+        # Indexes of unique columns have no SQL.
         if sql is not None and OWN.get((kind, name)) != sql:
             text = " ".join(str(sql).split())
             for column, affinity in LATER.items():
@@ -117,18 +117,18 @@ def _objects(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
 
 
 def format_of(identity: Mapping[str, Any]) -> int:
-    """The format of a library of this identity."""
+    """The format of a library with this identity."""
     return FORMAT if identity.get("adapter") is None else ADAPTED_FORMAT
 
 
 def about_of(db: sqlite3.Connection, key: str) -> Any:
-    """What a library says about itself; None where it does not. Raises DamagedError for what is no JSON."""
+    """A property of a library; None if it is not set. Raises DamagedError for invalid JSON."""
     row = db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
     return None if row is None else parse_json(row[0])
 
 
 def mounts_of(db: sqlite3.Connection) -> list[str]:
-    """The mount points that a library names, see `Catalogue.mounts`. Raises DamagedError for no list of them."""
+    """The mount points in a library, see `Catalogue.mounts`. Raises DamagedError for anything but a list of names."""
     return check_names(about_of(db, MOUNTS) or [])
 
 
@@ -138,86 +138,86 @@ def keeps_local(db: sqlite3.Connection) -> bool:
 
 
 def photo_columns(db: sqlite3.Connection, schema: str = "main") -> set[str]:
-    """Names of the columns of the table of photos, which a library of an earlier version has fewer of."""
+    """Names of the columns of the table of photos; libraries of earlier versions have fewer."""
     return {row[1] for row in db.execute(f"PRAGMA {schema}.table_info(photo)")}
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text says. Raises DamagedError for what is none, or nested too deep."""
+    """Parse JSON. Raises DamagedError for a text that is invalid or nested too deeply."""
     try:
         return json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
-        raise DamagedError(f"no JSON: {str(text)[:20]!r}") from error
+        raise DamagedError(f"invalid JSON: {str(text)[:20]!r}") from error
 
 
 def check_types(row: Row, types: Types) -> None:
-    """Raise DamagedError for a row with a value of another type: SQLite's columns take any."""
+    """Raise DamagedError for a row with values of other types, which any column of SQLite accepts."""
     if not all(map(isinstance, row, types)):
         raise DamagedError(f"a row has values of other types: {str(row)[:80]}")
 
 
 def value_of(kind: type[T], row: Row) -> T:
-    """The one value of a row. Raises DamagedError for another type's."""
+    """The only value of a row. Raises DamagedError for another type."""
     check_types(row, (kind,))
     return row[0]
 
 
 def check_name(name: bytes) -> bytes:
-    """A photo's name, which is no file's with NUL in it: DamagedError."""
+    """A photo's name, unchanged. Raises DamagedError for a name with NUL, which no file can have."""
     if b"\0" in name:
-        raise DamagedError(f"a photo is called {name[:80]!r}")
+        raise DamagedError(f"the name of a photo contains NUL: {name[:80]!r}")
     return name
 
 
 def check_shape(height: int | None, width: int | None) -> tuple[int, int] | None:
-    """A photo's height and width in pixels, if it has any. Raises DamagedError for what no picture has."""
+    """A photo's height and width in pixels, if known. Raises DamagedError for impossible values."""
     if height is None and width is None:
         return None
     if height is None or width is None or not (0 < height < MAX_SIDE and 0 < width < MAX_SIDE):
-        raise DamagedError(f"a photo is of {width} x {height} pixels")
+        raise DamagedError(f"a photo has {width} x {height} pixels")
     return height, width
 
 
 def check_segment(number: Any) -> int:
-    """A segment's number. Raises DamagedError for what is none."""
+    """A segment's number, unchanged. Raises DamagedError for an invalid one."""
     if not isinstance(number, int) or not 0 < number < MAX_SEGMENT:
-        raise DamagedError(f"there is no segment {str(number)[:80]}")
+        raise DamagedError(f"invalid number of a segment: {str(number)[:80]}")
     return number
 
 
 def check_strings(value: Any, *keys: str) -> dict[str, str]:
-    """A value that is an object of strings, and has these keys. Raises DamagedError for any other."""
+    """An object of strings that has these keys, unchanged. Raises DamagedError for anything else."""
     if (
         not isinstance(value, dict)
         or not all(isinstance(each, str) for each in value.values())
         or {*keys} - value.keys()
     ):
-        raise DamagedError(f"no object of texts: {str(value)[:80]}")
+        raise DamagedError(f"not an object of strings: {str(value)[:80]}")
     return value
 
 
 def check_names(value: Any) -> list[str]:
-    """A value that is a list of strings. Raises DamagedError for any other."""
+    """A list of strings, unchanged. Raises DamagedError for anything else."""
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise DamagedError(f"no list of names: {str(value)[:80]}")
+        raise DamagedError(f"not a list of names: {str(value)[:80]}")
     return value
 
 
 def check_local(value: Any) -> dict[str, Any] | None:
-    """What a library says of the local features that it keeps, if it keeps any. Raises DamagedError for any other."""
+    """The kind of local features that a library keeps, or None. Raises DamagedError for anything else."""
     if value is not None and not (isinstance(value, dict) and isinstance(value.get("features"), str)):
-        raise DamagedError(f"no kind of local features: {str(value)[:80]}")
+        raise DamagedError(f"not a kind of local features: {str(value)[:80]}")
     return value
 
 
 def check_identity(identity: Any) -> dict[str, Any]:
-    """What a library says of the network that made it, see `LoadedExtractor`. Raises DamagedError for what says less.
+    """A library's identity, completed, see `LoadedExtractor`. Raises DamagedError for an invalid one.
 
     >>> mine = {"model": "ab", "title": "GeM", "source": "gem.ckpt", "dim": 8, "scales": [1.0], "max_side": 64}
     >>> check_identity(mine)["colour"], check_identity(mine)["decoding"]
     ('ignore', 'full')
     """
-    # Before there was a choice, colours were read as they are stored, and photos decoded whole.
+    # Earlier versions always ignored colour profiles and decoded photos at full size.
     identity = {"colour": "ignore", "decoding": "full", **identity} if isinstance(identity, dict) else {}
     scales = identity.get("scales")
     well = {
@@ -231,7 +231,7 @@ def check_identity(identity: Any) -> dict[str, Any]:
         },
     }
     if wrong := [key for key in well if not well[key]]:
-        raise DamagedError(f"its identity says {wrong[0]} {str(identity.get(wrong[0]))[:80]}")
+        raise DamagedError(f"its identity has an invalid {wrong[0]}: {str(identity.get(wrong[0]))[:80]}")
     return identity
 
 

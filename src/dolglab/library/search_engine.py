@@ -1,4 +1,4 @@
-"""A library together with the network that asks it: what a command, a page and a program search with."""
+"""A library with the network that describes queries, for commands, the server and Python programs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dolglab.library.library import Library, model_source
 from dolglab.library.verifier import VERIFIED, SpatialVerifier
 from dolglab.sharing.loading import load_extractor
 
-# Of a search that is told what was right: how much the query, the right answers and the wrong ones count.
+# Rocchio's weights of the query, of answers marked right, and of those marked wrong.
 ALPHA, BETA, GAMMA = 1.0, 0.75, 0.15
 
 
 class SearchEngine:
-    """Searches the library in a folder with the network that made it; `backend` is as for `load_extractor`.
+    """Searches the library in a folder with the network that made it; `backend` is as in `load_extractor`.
 
-    Raises UserError where there is no library, or its network is no longer to be had.
+    Raises UserError if there is no library, or if its network is no longer available.
     """
 
     def __init__(self, folder: str | Path, backend: str = "auto") -> None:
@@ -45,7 +45,7 @@ class SearchEngine:
 
     @cached_property
     def verifier(self) -> SpatialVerifier:
-        """What verifies answers."""
+        """Verifies answers by local features."""
         return SpatialVerifier(self.max_side)
 
     def search(
@@ -57,10 +57,16 @@ class SearchEngine:
         descriptors: Descriptors | None = None,
         exact: bool = False,
     ) -> list[list[Answer]]:
-        """The best answers to each query's pixels, (H, W, 3), as `query_pixels` gives them.
+        """The best answers to each query.
 
-        With `verify` they are re-ranked by local features. `descriptors`, (Q, dim), of the queries may be given where
-        they are known. `exact` is as for `Library.search`. Raises UserError for a column that no photo has.
+        Args:
+            queries: pixels, (H, W, 3) each.
+            count: number of answers.
+            filters, exact: as in `Library.search`.
+            verify: re-rank the answers by local features.
+            descriptors: (Q, dim) of the queries, if known.
+
+        Raises UserError for a column that no photo has.
         """
         if descriptors is None:
             descriptors = self.loaded.describe(queries)
@@ -70,26 +76,26 @@ class SearchEngine:
         return [answers[:count] for answers in found]
 
     def verify(self, query: Pixels, answers: Sequence[Answer]) -> list[Answer]:
-        """The answers to a query's pixels, (H, W, 3), re-ranked by local features. Needs no network."""
+        """The answers to a query, pixels (H, W, 3), re-ranked by local features. Does not use the network."""
         numbers = [answer.photo.id for answer in answers[:VERIFIED] if answer.photo.id is not None]
         kept = self.library.kept_features(numbers, self.verifier.config(), self.verifier.method.extractor.dim)
         return self.verifier(query, answers, kept)
 
     def packed_features(self, photo: Pixels) -> bytes | None:
-        """Local features of a photo, (H, W, 3), as the library keeps them; None where it keeps none of this kind."""
+        """The packed local features of a photo, (H, W, 3), for the library; None if it keeps none of this kind."""
         kind = self.library.catalogue.local()
         return self.verifier.packed(photo) if kind is not None and kind == self.verifier.config() else None
 
     def explain(
         self, query: Pixels, answer: Answer, run_network: RunNetwork = run_here, stacked: bool = False
     ) -> Explanation:
-        """Why an answer was found; see `library.explain.explain`. Raises UserError where its photo can't be read."""
+        """Why an answer was found, see `library.explain.explain`. Raises UserError if its photo cannot be read."""
         pixels = answer.photo.pixels(self.max_side, self.reading)
         return explain(self.loaded.extractor, self.verifier, query, pixels, run_network, stacked)
 
 
 def rocchio(query: Descriptors, right: Descriptors, wrong: Descriptors) -> Descriptors:
-    """The query's descriptor, (dim,), moved towards the right answers', (n, dim), and away from the wrong ones'.
+    """The query's descriptor, (dim,), moved towards right answers', (n, dim), and away from wrong ones'.
 
     Rocchio (1971) with the weights of Manning, Raghavan and Schuetze, Introduction to Information Retrieval (2008),
     section 9.1.1: alpha query + beta mean(right) - gamma mean(wrong), L2-normalised.
@@ -114,14 +120,14 @@ def search_with_feedback(
     folder: str = "",
     without: Collection[int] = (),
 ) -> list[Answer]:
-    """The best answers to a moved query: photos marked right first, those marked wrong last, each with its cosine.
+    """The best answers to a query moved by `rocchio`: photos marked right come first, those marked wrong last.
 
     Args:
         query: descriptor, (dim,).
-        right: numbers of photos marked so, and `wrong` of the others; of photos that are gone nothing is heard.
-        count: answers besides the marked ones.
-        filters, exact, folder: as for `Library.search`.
-        without: numbers of photos that are no answers unless they were marked.
+        right, wrong: numbers of the marked photos; those that no longer exist are ignored.
+        count: number of answers besides the marked ones.
+        filters, exact, folder: as in `Library.search`.
+        without: numbers of photos to leave out unless they are marked.
     """
     known = stored_descriptors(library, [*right, *wrong])
     marked = [[known[number] for number in numbers if number in known] for numbers in (right, wrong)]
@@ -134,12 +140,12 @@ def search_with_feedback(
 
 
 def stored_descriptors(library: Library, numbers: Sequence[int]) -> dict[int, tuple[Photo, Descriptors]]:
-    """Photos and their descriptors, by number, of those that have one."""
+    """Photos with their descriptors, by number; photos without a descriptor are left out."""
     entries = [(photo, key) for photo, key in library.catalogue.find(numbers) if key is not None]
     try:
         rows = library.descriptors(np.array([key for _, key in entries], np.int64))
     except UserError:
-        # Another process may have written them elsewhere.
+        # Another process may have moved them.
         if [entry for entry in library.catalogue.find(numbers) if entry[1] is not None] == entries:
             raise
         return stored_descriptors(library, numbers)

@@ -1,4 +1,4 @@
-"""The command that searches: its answers as a table on the terminal, as JSON, and as a page with thumbnails."""
+"""`dolglab search`: answers as a table on the terminal, as JSON, and as a page with thumbnails."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dolglab.errors import UserError, pluralize
 from dolglab.io import write_text
 from dolglab.library.contents import Answer, Photo
 from dolglab.library.explain import Explanation
-from dolglab.library.library import parse_filters
+from dolglab.library.filters import parse_filters
 from dolglab.library.listing import find_photos
 from dolglab.library.naming import printable
 from dolglab.library.search_engine import SearchEngine
@@ -32,14 +32,14 @@ from dolglab.results.pictures import data_uri, jpeg
 from dolglab.templates import template
 
 RERANKERS = ("spatial",)
-# Queries that are described together.
+# Number of queries that are described together.
 BATCH = 16
-# Longer side of the page's pictures, in pixels.
+# Longer side of the pictures on the page, in pixels.
 THUMBNAIL = 360
-# What a cosine is the sum of.
+# The terms of a cosine.
 TERMS = ("global", "local", "cross", "bias")
 NUMERIC = frozenset({"cosine", "inliers", *TERMS})
-# The column of the names, and characters that a table may be wide.
+# The column of photos' names, and the largest width of a table in characters.
 PHOTO, WIDTH = "photo", 10_000
 
 
@@ -48,12 +48,12 @@ class SearchResult:
     """A query with its answers, best first.
 
     Attributes:
-        query: its name.
-        box: the part of it that was searched for, x1, y1, x2, y2 in pixels; None for the whole.
-        picture: a JPEG of what was searched for; empty where nobody will see it.
-        answers: the photos.
-        reasons: why each was found; None where nobody asked, or its photo is gone.
-        features: what the local features are called whose inliers are counted; None where none are.
+        query: name of the query.
+        box: the part of it that was searched for, x1, y1, x2, y2 in pixels; None for the whole photo.
+        picture: a JPEG of what was searched for; empty if no page is written.
+        answers: the photos that were found.
+        reasons: why each was found; None if this was not requested, or if its photo cannot be read.
+        features: name of the local features whose inliers are counted; None if they are not.
     """
 
     query: str
@@ -70,7 +70,7 @@ class SearchResult:
 
     @property
     def title(self) -> str:
-        """The query's name, and which part of it was searched for."""
+        """The query's name, and the part of it that was searched for."""
         box = "" if self.box is None else f", part {','.join(f'{side:g}' for side in self.box)}"
         return printable(self.query) + box
 
@@ -93,10 +93,10 @@ def search_photos(
     """Search a library for each query, print the answers and write the page.
 
     The arguments are the options of `dolglab search --help`; `min_cosine` is `--least` there.
-    Raises UserError for a person's mistake.
+    Raises UserError for a user's mistake.
     """
     if rerank not in (None, *RERANKERS):
-        raise UserError(f"--rerank is {' or '.join(RERANKERS)}, not {rerank}")
+        raise UserError(f"--rerank must be {' or '.join(RERANKERS)}, not {rerank}")
     part, filters = None if box is None else read_box(box), parse_filters(where, "--where")
     names = [file.name for file in find_photos(queries)]
     engine = SearchEngine(library, backend)
@@ -111,10 +111,10 @@ def search_photos(
             picture = thumbnail(image) if html else b""
             result = SearchResult(name, part, picture, answers, reasons, features)
             if not as_json:
-                _print_result(result, [*where, *([f"a cosine of {min_cosine:g} or more"] if min_cosine > -1 else [])])
+                _print_result(result, [*where, *([f"a cosine of at least {min_cosine:g}"] if min_cosine > -1 else [])])
             results.append(result)
     if not results:
-        raise UserError(f"none of {len(names)} queries can be searched for")
+        raise UserError(f"none of the {len(names)} queries can be read")
     if html is not None or rerank is not None or explain:
         _print_not_opened(results)
     if html is not None:
@@ -126,7 +126,7 @@ def search_photos(
 
 
 def _read_queries(names: Sequence[str], engine: SearchEngine, box: Box | None, alone: bool) -> dict[str, Pixels]:
-    """Pixels by name; of several, one that cannot be read is told of and left out."""
+    """Pixels by name; queries that cannot be read are reported and left out, unless it is the only one."""
     pixels = {}
     for name in names:
         try:
@@ -139,7 +139,7 @@ def _read_queries(names: Sequence[str], engine: SearchEngine, box: Box | None, a
 
 
 def _print_not_opened(results: Sequence[SearchResult]) -> None:
-    """Say which answers' photos cannot be looked at, since only the library names their addresses."""
+    """Report photos that were not opened because the user does not allow their addresses."""
     refused = dict[str, str]()
     for photo in (answer.photo for result in results for answer in result.answers if "://" in answer.photo.name):
         try:
@@ -147,38 +147,38 @@ def _print_not_opened(results: Sequence[SearchResult]) -> None:
         except NotAllowedError as error:
             refused[photo.name] = printable(str(error))
     if refused:
-        print(f"{pluralize(len(refused), 'photo')} left unopened: {next(iter(refused.values()))}", file=sys.stderr)
+        print(f"{pluralize(len(refused), 'photo')} not opened: {next(iter(refused.values()))}", file=sys.stderr)
 
 
 def _explanation(engine: SearchEngine, query: Pixels, answer: Answer) -> Explanation | None:
     try:
         return engine.explain(query, answer)
     except UserError:
-        # Its photo cannot be read any more.
+        # Its photo can no longer be read.
         return None
 
 
 def _print_result(result: SearchResult, conditions: Sequence[str]) -> None:
     if result.answers:
         print(result.title)
-        # As wide as what it says, so that a photo's path is on one line, to be copied.
+        # As wide as its contents, so that a photo's path is on one line and can be copied.
         Console(width=WIDTH, soft_wrap=True).print(to_table(result))
         if result.features is not None:
             print(f"inliers of {result.features}")
         if not result.exact:
-            print("of the photos that an index proposed; --exact compares all")
+            print("only candidates from an index were compared; --exact compares all photos")
     else:
-        print(f"{result.title}: no photo passes{' ' if conditions else ''}{', '.join(conditions)}")
+        print(f"{result.title}: no photo found{' with ' if conditions else ''}{', '.join(conditions)}")
 
 
 def to_table(result: SearchResult) -> Table:
-    """The answers with the columns that any of them has; last their names, which for files here begin here."""
+    """The answers with all their columns; the last one has names, relative to the current folder if below it."""
     here = f"{Path.cwd()}/"
     rows = [dict(_cells(*pair, here)) for pair in zip(result.answers, result.reasons, strict=True)]
     columns = [
         key
         for key in dict.fromkeys([*(key for row in rows for key in row if key != PHOTO), PHOTO])
-        # A global-only network's cosines have one term.
+        # The cosine of a network without a local branch has one term.
         if key not in TERMS or any(float(row.get(key, "0")) for row in rows)
     ]
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -205,7 +205,7 @@ def _inliers(answer: Answer, reason: Explanation | None) -> int | None:
 
 
 def common_folder(answers: Sequence[Answer]) -> str:
-    """The folder, with its last /, that all photos are below; empty where there is none."""
+    """The deepest folder that all photos are below, with a trailing slash; empty if there is none."""
     folders = [answer.photo.name.rpartition("/")[0] + "/" for answer in answers] or [""]
     pairs = zip(min(folders), max(folders), strict=False)
     shared = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
@@ -213,7 +213,7 @@ def common_folder(answers: Sequence[Answer]) -> str:
 
 
 def to_json(result: SearchResult) -> dict[str, Any]:
-    """The same as plain values."""
+    """The result as plain values for JSON."""
     answers = []
     for rank, (answer, reason) in enumerate(zip(result.answers, result.reasons, strict=True), 1):
         values: dict[str, Any] = {
@@ -240,7 +240,7 @@ def to_json(result: SearchResult) -> dict[str, Any]:
 
 
 def write_page(path: Path, results: Sequence[SearchResult]) -> Path:
-    """Write the page at `path` in one step. Raises UserError where it cannot be written."""
+    """Write the page to `path` atomically. Raises UserError if it cannot be written."""
     page = template(
         Path(__file__).with_name("page.html.j2"),
         common_folder=common_folder,
@@ -256,7 +256,7 @@ def write_page(path: Path, results: Sequence[SearchResult]) -> Path:
 
 
 def _photo_uri(photo: Photo) -> str | None:
-    """A thumbnail of a photo for the page; None where it can no longer be read."""
+    """A thumbnail of a photo for the page; None if it can no longer be read."""
     try:
         return data_uri(thumbnail(photo.pixels(THUMBNAIL)))
     except UserError:

@@ -1,11 +1,11 @@
-"""Where a library's descriptors lie: in faiss's files here, or in a Milvus (`milvus_store`).
+"""Stores of a library's descriptors: faiss's files in its folder, or Milvus (`milvus_store`).
 
-Files of faiss never change: each addition is a segment, which a search reads where it lies. A segment is written aside
-and renamed before the catalogue speaks of it; what the catalogue does not know counts for nothing. So a process that is
-killed leaves no half-added photo, and who reads goes on while another adds.
+Files of faiss never change: each addition is a new segment, which searches map into memory. A segment is written under
+a temporary name and renamed before the catalogue lists it, and segments that are not in the catalogue do not count. So
+a process that is killed leaves no half-added photos, and readers are not disturbed by a writer.
 
-Whole descriptors are always there. Beside those of a segment that is not small lie one-bit codes, which in a large
-library propose answers whose cosines are then taken from the whole descriptors.
+Full descriptors are always stored. Larger segments also have one-bit codes. In a large library, these select candidates
+whose cosines are then computed from the full descriptors.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from dolglab.retrieval.rabitq import FastScanCodes, RaBitQCodes, shortlist_size
 FOLDER = "segments"
 FILE_NAME = re.compile(r"(\d{8})\.(\w+?)(\.json)?")
 FLAT, CODED = "flat", "rabitq"
-# What lies in a segment's files, by the kind of index over it.
+# The files of a segment, by the kind of its index.
 INDEXES: dict[str, tuple[type[Index], ...]] = {FLAT: (FlatIndex,), CODED: (FlatIndex, RaBitQCodes, FastScanCodes)}
-# Kinds of earlier versions: their whole descriptors are read, and the next writer makes codes of them.
+# Kinds of earlier versions: their full descriptors are read, and the next process that writes makes codes.
 REPLACED = ("ivf_pq", "hnsw")
 
 
@@ -43,9 +43,9 @@ Scored = tuple[NDArray[np.float32], Keys]
 
 
 class Found(NamedTuple):
-    """What a store answers: cosines and keys, (Q, k) each, best first; -inf and -1 where there are fewer.
+    """Answers of a store: cosines and keys, (Q, k) each, best first, filled up with -inf and -1.
 
-    `exact`: all descriptors were compared, not those alone that an index proposed.
+    `exact`: whether all descriptors were compared, and not only candidates from an index.
     """
 
     cosines: NDArray[np.float32]
@@ -58,15 +58,13 @@ class SegmentLimits:
     """When segments get codes, are searched by them, and are merged.
 
     Attributes:
-        coded_from: descriptors of a segment from which codes of it are kept.
-        coded_dim: values of a descriptor from which that pays; codes of fewer say too little.
-        scanned_share: where codes would propose a larger share of the photos than this, all are compared: of 20,000
-            photos or fewer with 1,000 proposed.
-        shortlist: answers that codes propose at least.
-        tier: segments of about one size that are left beside each other; a descriptor is written again each time they
-            become one.
-        merged_bytes: bytes of descriptors beyond which segments are not joined: making one takes about twice as much
-            memory.
+        coded_from: number of descriptors from which a segment has codes.
+        coded_dim: length of descriptors from which codes are used; those of shorter ones are too inaccurate.
+        scanned_share: if candidates would be a larger share of the photos than this, all photos are compared: in a
+            library of up to 20,000 photos for 1,000 candidates.
+        shortlist: smallest number of candidates.
+        tier: number of segments of similar size that are not merged yet; each merge writes a descriptor again.
+        merged_bytes: largest size of a merged segment's descriptors in bytes; merging needs about twice the memory.
     """
 
     coded_from: int = 1000
@@ -81,29 +79,29 @@ LIMITS = SegmentLimits()
 
 
 class Store(Protocol):
-    """Keeps descriptors by key: see `Contents`.
+    """Stores descriptors by key, see `Contents`.
 
-    Its class has `open(folder, dim, options, limits)` besides, which `open_store` calls with its own arguments.
+    Its class also has `open(folder, dim, options, limits)`, which `open_store` calls with its own arguments.
     """
 
     def write(self, number: int, descriptors: Descriptors) -> str:
-        """Keep descriptors, (n, dim), as the segment of that number; the kind of index over it.
+        """Write descriptors, (n, dim), as a new segment; returns the kind of its index.
 
-        They are on disk when this returns, and count for nothing until the catalogue knows the segment.
+        They are on disk when this returns, but do not count until the catalogue lists the segment.
         """
         ...
 
     def search(
         self, queries: Descriptors, k: int, contents: Contents, allowed: Keys | None = None, exact: bool = False
     ) -> Found:
-        """The best k of each query, (Q, dim); with `exact` all descriptors are compared.
+        """The best k answers to each query, (Q, dim); with `exact` all descriptors are compared.
 
-        Only `allowed` keys, ascending, are looked at, where that is given.
+        If `allowed` keys, ascending, are given, only these are searched.
         """
         ...
 
     def rows(self, number: int, rows: NDArray[np.int64]) -> Descriptors:
-        """Descriptors of those rows of a segment, (n, dim), in their order."""
+        """The descriptors in some rows of a segment, (n, dim), in their order."""
         ...
 
     def damaged(self, contents: Contents) -> list[int]:
@@ -111,34 +109,34 @@ class Store(Protocol):
         ...
 
     def outdated(self, contents: Contents, look: bool = False) -> list[int]:
-        """Numbers of the segments that have another kind of index than this store gives to those of their size.
+        """Numbers of the segments whose kind of index is not the one that this store uses for their size.
 
-        With `look` also of those whose index cannot be read, though their descriptors can.
+        With `look`, also of those whose descriptors can be read but not their index.
         """
         return []
 
     def index(self, number: int) -> str:
-        """Make the index of an `outdated` segment; its kind."""
+        """Build the index of an `outdated` segment; returns its kind."""
         raise NotImplementedError
 
     def resized(self, dim: int) -> Store:
-        """A store of descriptors of another length in the same place. Raises UserError where it can't be had."""
-        raise UserError("descriptors that do not lie in the library's own files cannot be adapted: leave --store out")
+        """A store for descriptors of another length in the same place. Raises UserError if that is not supported."""
+        raise UserError("only descriptors in the library's own files can be adapted: embed a library without --store")
 
     def sweep(self, contents: Contents) -> None:
-        """Delete whatever the contents do not speak of."""
+        """Delete everything that is not in the contents."""
 
     def close(self) -> None:
         """Close files and connections."""
 
 
 LITE = "milvus"
-# The class behind each name that `--store` takes and the catalogue keeps; it is imported where a library needs it.
+# The class for each name that `--store` takes and the catalogue stores; imported when a library needs it.
 STORES: dict[str, str] = {FLAT: "dolglab.library.stores.SegmentStore", LITE: "dolglab.library.milvus_store.MilvusStore"}
 
 
 def store_options(store: str | None) -> dict[str, Any]:
-    """What a new library keeps about its store.
+    """The options of a new library's store, for its catalogue.
 
     Args:
         store: a name in `STORES` (flat: faiss's files; milvus: Milvus Lite, in the library's folder), or the address of
@@ -148,34 +146,34 @@ def store_options(store: str | None) -> dict[str, Any]:
     """
     store = store or FLAT
     if store in REPLACED:
-        raise UserError(f"--store {store} gave way to codes that a library makes by itself: leave --store out")
+        raise UserError(f"--store {store} no longer exists, because libraries make codes by themselves: omit --store")
     if store == LITE or "://" in store:
         return {"kind": LITE, "uri": store, "collection": f"dolg_{uuid.uuid4().hex}"}
     if store in STORES:
         return {"kind": store}
-    raise UserError(f"--store is {', '.join(STORES)} or the address of a Milvus server, not {store}")
+    raise UserError(f"--store must be {', '.join(STORES)} or the address of a Milvus server, not {store}")
 
 
 def open_store(folder: Path, dim: int, options: Mapping[str, Any], limits: SegmentLimits) -> Store:
     """The store of a library.
 
     Args:
-        folder: the library's.
+        folder: the library's folder.
         dim: length of its descriptors.
-        options: what the library keeps about its store: see `store_options`.
-        limits: when segments are indexed.
+        options: options of its store, see `store_options`.
+        limits: when segments are indexed and merged.
 
-    Raises UserError where it cannot be opened.
+    Raises UserError if it cannot be opened.
     """
     kind = store_place(options)
     if kind not in STORES:
-        raise UserError(f"{folder} keeps its descriptors in {kind}, which is none of {', '.join(STORES)} here")
+        raise UserError(f"{folder} keeps its descriptors in {kind}, which is not one of {', '.join(STORES)}")
     module, _, name = STORES[kind].rpartition(".")
     return getattr(importlib.import_module(module), name).open(folder, dim, options, limits)
 
 
 def store_place(options: Mapping[str, Any]) -> str:
-    """The name in `STORES` of a library's store, by what it keeps about it; kinds of earlier versions are flat."""
+    """The name in `STORES` of a library's store, by its options; kinds of earlier versions are flat."""
     return FLAT if options["kind"] in REPLACED else options["kind"]
 
 
@@ -201,7 +199,7 @@ class SegmentStore(Store):
     def search(
         self, queries: Descriptors, k: int, contents: Contents, allowed: Keys | None = None, exact: bool = False
     ) -> Found:
-        """As `Store.search`. Raises UserError for a segment that is damaged or gone."""
+        """As `Store.search`. Raises UserError for a segment that is damaged or missing."""
         self._check_kinds(contents)
         self._close_others(contents)
         masks = {number: contents.mask(number, allowed) for number in contents.segments}
@@ -219,7 +217,7 @@ class SegmentStore(Store):
         return Found(*best, exact=not coded)
 
     def rows(self, number: int, rows: NDArray[np.int64]) -> Descriptors:
-        """As `Store.rows`. Raises UserError for a segment that is damaged or gone."""
+        """As `Store.rows`. Raises UserError for a segment that is damaged or missing."""
         return self._flat(number).descriptors()[rows]
 
     def damaged(self, contents: Contents) -> list[int]:
@@ -237,7 +235,7 @@ class SegmentStore(Store):
         return self._write_codes(number, self._flat(number).descriptors())
 
     def sweep(self, contents: Contents) -> None:
-        """Delete the files of other segments and kinds. Who still reads them keeps what it has open."""
+        """Delete the files of other segments and kinds. Processes that have them open can still read them."""
         for path in sorted(self.folder.glob("*")):
             found = FILE_NAME.fullmatch(path.name)
             if found and found[2] not in _file_kinds(contents, int(found[1])):
@@ -259,7 +257,7 @@ class SegmentStore(Store):
         return CODED if size >= self.limits.coded_from and self.dim >= self.limits.coded_dim else FLAT
 
     def _write_codes(self, number: int, descriptors: Descriptors) -> str:
-        """Write the codes of a segment that gets any; the kind of index over it."""
+        """Write the codes of a segment if its size requires them; returns the kind of its index."""
         kind = self._kind_of(len(descriptors))
         if kind == CODED:
             codes = RaBitQCodes()
@@ -278,22 +276,22 @@ class SegmentStore(Store):
         return True
 
     def _close_others(self, contents: Contents) -> None:
-        """Let go of files that are deleted: they keep their place on the disk as long as they are open."""
+        """Close files of deleted segments, which occupy disk space while they are open."""
         for key in [key for key in list(self._open) if key[0] not in contents.segments]:
             self._open.pop(key, None)
 
     def _propose(self, queries: Descriptors, size: int, number: int, mask: NDArray[np.bool_]) -> Scored:
-        """The best `size` of a segment by its codes, with estimates of their cosines."""
+        """The best `size` candidates of a segment by its codes, with estimated cosines."""
         return self._ask(queries, size, number, mask, FastScanCodes if mask.all() else RaBitQCodes)
 
     def _ask(self, queries: Descriptors, k: int, number: int, mask: NDArray[np.bool_], kind: type[Index]) -> Scored:
-        """The best k of those descriptors of a segment that count, by one of its indexes."""
+        """The best k descriptors in the mask of a segment, by one of its indexes."""
         index = self._sized(number, kind, len(mask))
         scores, rows = index.search(queries, min(k, len(mask)), None if mask.all() else mask)
         return scores, np.where(rows >= 0, rows + key_of(number), -1)
 
     def _cosines(self, queries: Descriptors, keys: Keys, masks: Mapping[int, NDArray[np.bool_]]) -> Descriptors:
-        """Cosines of each query's own keys, (Q, n), which are of the segments with these masks, or -1."""
+        """Cosines of each query with its own keys, (Q, n), which are in the segments of `masks`, or -1."""
         cosines = np.full(keys.shape, -np.inf, np.float32)
         for number, mask in masks.items():
             self._sized(number, FlatIndex, len(mask))
@@ -304,7 +302,7 @@ class SegmentStore(Store):
         return cosines
 
     def _sized(self, number: int, kind: type[Index], size: int) -> Index:
-        """An index of a segment. Raises UserError where it is not of so many descriptors."""
+        """An index of a segment. Raises UserError unless it has this many descriptors."""
         index = self._index(number, kind)
         if len(index) != size:
             raise UserError(f"{self._path(number, kind)} is not of the {size} descriptors of segment {number}")
@@ -322,7 +320,7 @@ class SegmentStore(Store):
             try:
                 found.load(self._path(number, kind), mmap=True, dim=self.dim)
             except UserError as error:
-                raise UserError(f"{error} (dolglab embed mends it: what is lost is described anew)") from None
+                raise UserError(f"{error} (dolglab embed repairs it and describes lost photos again)") from None
             self._open[number, kind] = found
         return found
 
@@ -331,25 +329,25 @@ class SegmentStore(Store):
 
 
 def _file_kinds(contents: Contents, number: int) -> list[str]:
-    """Which files a segment has, by their suffixes; none that is not there."""
+    """The suffixes of a segment's files; none if the contents do not have it."""
     if number not in contents.segments:
         return []
     kind = contents.segments[number].kind
-    # Of a kind that was replaced, and of one that a later version may have: a file of its own.
+    # Earlier kinds, and perhaps those of later versions, have a file with the kind as suffix.
     return [FLAT, kind, *(each.kind for each in INDEXES.get(kind, ()))]
 
 
 def _best(k: int, *parts: Scored) -> Scored:
-    """The best k of several answers; of equal scores the one added first."""
+    """The best k of several lists of answers; of equal scores, the key that was added first."""
     scores, keys = (np.concatenate(together, axis=1) for together in zip(*parts, strict=True))
     order = np.lexsort((keys, -scores))[:, :k]
     return np.take_along_axis(scores, order, 1), np.take_along_axis(keys, order, 1)
 
 
 def segments_to_merge(contents: Contents, dim: int, limits: SegmentLimits) -> list[int]:
-    """Numbers of segments, of descriptors of `dim` values, that shall be made one, in their order; none if all is well.
+    """Numbers of segments, with descriptors of length `dim`, to merge next, in their order; empty if there are none.
 
-    Those of about one size where there are many, and one of which more than half counts no longer.
+    Segments of similar size are merged if there are many, and a segment is rewritten if more than half is deleted.
     """
     tiers: dict[int, list[int]] = defaultdict(list)
     for number, segment in contents.segments.items():
@@ -362,6 +360,6 @@ def segments_to_merge(contents: Contents, dim: int, limits: SegmentLimits) -> li
 
 
 def limit_merge(contents: Contents, numbers: list[int], dim: int, limits: SegmentLimits) -> list[int]:
-    """As many of the segments, from the first on, as together are not too large; one at least, where there is one."""
+    """The first segments that together are within the size limit; at least one, if there is any."""
     totals = accumulate(contents.segments[number].size for number in numbers)
     return numbers[: max(1, sum(4 * dim * total <= limits.merged_bytes for total in totals))]

@@ -1,4 +1,4 @@
-"""Answers verified by local features: XFeat's where its weights and onnxruntime are installed, else RootSIFT."""
+"""Verify answers by local features: XFeat if its weights and onnxruntime are installed, else RootSIFT."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from dolglab.extraction.rootsift import RootSIFT
     from dolglab.extraction.xfeat import XFeat
 
-# Answers that are verified, and local features of a photo.
+# Number of answers that are verified, and of local features per photo.
 VERIFIED, FEATURES = 50, 1000
-# Pixels of the longer side of what XFeat sees: more take longer than they are worth.
+# Longer side of XFeat's images in pixels; larger ones take more time than they are worth.
 SIDE = 640
-# Photos whose local features are kept in memory for the next query: 250 KB each at most.
+# Number of photos whose local features stay in memory for the next query, at most 250 KB each.
 CACHED_PHOTOS = 512
-# Photos are read as they are described, large JPEGs at half their size.
+# Photos are read as for describing, large JPEGs at half their size.
 READING = READ_ALL._replace(decoding="scaled")
 
 
 @dataclass(frozen=True)
 class Method:
-    """What verifies, with the settings that were best (experiments/verification).
+    """A method of verification, with the best settings of experiments/verification.
 
     Attributes:
-        title: what a person is told.
-        extractor: makes local features.
-        spatial: matches them, and counts inliers.
-        min_inliers: answers with fewer stay in the order of their cosines.
-        max_side: photos are shrunk to so many pixels; None for what the library's network takes.
+        title: name for users.
+        extractor: extracts local features.
+        spatial: matches them and counts inliers.
+        min_inliers: answers with fewer inliers stay in the order of their cosines.
+        max_side: photos are shrunk to this many pixels; None for the side of the library's network.
     """
 
     title: str
@@ -51,7 +51,7 @@ class Method:
 
 
 def best_method() -> Method:
-    """XFeat, run without torch, where its weights and onnxruntime are installed; else RootSIFT."""
+    """XFeat, run without torch, if its weights and onnxruntime are installed; else RootSIFT."""
     from dolglab.extraction.rootsift import RootSIFT
     from dolglab.extraction.xfeat import XFeat
 
@@ -63,17 +63,17 @@ def best_method() -> Method:
 
 
 class SpatialVerifier:
-    """Spatial verification of photos, which a library has at most at `max_side` pixels.
+    """Spatial verification of a library's photos, which are described at `max_side` pixels at most.
 
     Attributes:
-        method: what verifies.
-        side: photos are shrunk to so many pixels; places of local features are pixels of those.
+        method: the method of verification.
+        side: photos are shrunk to this many pixels, the unit of local features' positions.
     """
 
     def __init__(self, max_side: int) -> None:
         self.method = best_method()
         self.side = min(max_side, self.method.max_side or max_side)
-        # Size and time of change make the cache forget a photo that is another one now.
+        # Size and modification time are part of the key, so that changed photos are read again.
         self._cached_features = lru_cache(CACHED_PHOTOS)(
             lambda *photo: self.features(Photo(*photo).pixels(self.side, READING))
         )
@@ -81,9 +81,9 @@ class SpatialVerifier:
     def __call__(
         self, query: Pixels, answers: Sequence[Answer], kept: Mapping[int, LocalFeatures] | None = None
     ) -> list[Answer]:
-        """The answers with the inliers of the first ones, most inliers first; fewer than by chance change nothing.
+        """The answers, the first `VERIFIED` of which are verified and sorted by inliers, if these are not by chance.
 
-        The query is pixels, (H, W, 3); `kept` are local features by the photos' numbers, where these are known.
+        The query is pixels, (H, W, 3); `kept` are known local features by photos' numbers.
         """
         if not answers:
             return []
@@ -92,7 +92,7 @@ class SpatialVerifier:
         workers = available_cores()
 
         def inliers(answer: Answer) -> int | None:
-            """None where the photo can no longer be read."""
+            """None if the photo can no longer be read."""
             photo = answer.photo
             theirs = None if photo.id is None else known.get(photo.id)
             try:
@@ -108,18 +108,18 @@ class SpatialVerifier:
         return [*verified, *answers[VERIFIED:]]
 
     def features(self, pixels: Pixels) -> LocalFeatures:
-        """Local features of a photo, (H, W, 3), in pixels of what it is shrunk to."""
+        """Local features of a photo, (H, W, 3), in pixels of the shrunk photo."""
         return self.method.extractor.extract(shrink(pixels, self.side))
 
     def packed(self, pixels: Pixels) -> bytes:
-        """Local features of a photo, (H, W, 3), as a library keeps them."""
+        """Packed local features of a photo, (H, W, 3), as a library keeps them."""
         return pack(self.features(pixels))
 
     def match(self, query: Pixels, answer: Pixels) -> tuple[LocalFeatures, LocalFeatures, Match]:
-        """Local features of two photos, (H, W, 3) each, and which of them match."""
+        """Local features of two photos, (H, W, 3) each, and their matches."""
         ours, theirs = self.features(query), self.features(answer)
         return ours, theirs, self.method.spatial.verified(ours, theirs)
 
     def config(self) -> dict[str, object]:
-        """What decides the features, in plain values: other ones are not compared with them."""
+        """All settings that determine the features; only features with equal settings are comparable."""
         return {**self.method.extractor.config(), "side": self.side}

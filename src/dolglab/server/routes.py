@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 
 from dolglab.data.photos import Box, read_box
-from dolglab.library.library import parse_filters
+from dolglab.library.filters import parse_filters
 from dolglab.server import schemas
 from dolglab.server.map_answer import PhotoMap
 from dolglab.server.photo_files import folder_name, iterate_chunks, read_photo, safe_name

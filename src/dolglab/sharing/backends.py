@@ -77,7 +77,7 @@ def _make(loaded: LoadedExtractor, kept: KeptGraph, seconds: float) -> Session |
     if own_session(folder, loaded.identity["model"], 1) is not None:
         kept.copy(folder / ONNX_FILE)
     elif seconds * EXPECTED_SAVING >= EXPORT_SECONDS:
-        print("the network is exported to ONNX, once")
+        print("exporting the network to ONNX (only once)")
         kept.write(loaded.network())
     return kept.session(1)
 

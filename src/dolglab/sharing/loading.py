@@ -171,11 +171,9 @@ def load_extractor(
         backend: "torch" uses a GPU if there is one (not tried on one yet). "onnx" runs on the CPU: the file in the
             exported folder if it belongs to this network, otherwise one that is exported once per network and cached.
             "auto" is "onnx" if there is no GPU, onnxruntime is installed, and the network's graph is packaged here or
-            is cached and was faster (see `choose_backend`, which exports it); otherwise it is "torch". The backend
-            is
+            is cached and was faster (see `choose_backend`, which exports it); otherwise it is "torch". The backend is
             not part of the identity: descriptors agree within 1e-4. An ONNX file with other descriptors, such as an
-                int8
-            one, has its own `source`.
+            int8 one, has its own `source`.
         colour, decoding: how photos are read, see `Reading`.
         fingerprint: fingerprint of the network, if known: its ONNX file is then found without torch.
         threads: number of cores for one pass through an ONNX file; 0 for all.
@@ -287,7 +285,7 @@ def _exported_session(source: str, threads: int) -> Session:
     kept = kept_graph(made_by, source)
     session = own_session(Path(here), made_by, threads) or kept.session(threads)
     if session is None:
-        print("the network is exported to ONNX, once", file=sys.stderr)
+        print("exporting the network to ONNX (only once)", file=sys.stderr)
         kept.write(network)
         session = Session(kept.path, threads)
     return session

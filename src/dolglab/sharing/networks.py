@@ -39,7 +39,7 @@ def load_network(
     licence: str | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> DescriptorModel:
-    """Load a network by name, in eval mode. docs/models.md has a table of all names.
+    """Load a network by name, in eval mode. docs/models.md lists all names.
 
     Args:
         source: a checkpoint, an exported folder, an ONNX file of one, or hf://OWNER/NAME; released DOLG weights
