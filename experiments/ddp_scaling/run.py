@@ -64,7 +64,9 @@ def main() -> None:
         step = statistics.median(seconds[name])
         print(f"| {name} | {batch} | {step:.3f} | {batch / BATCH * alone / step:.2f} |")
     print(exchanged())
-    print("\n| computed, not measured: 8 GPUs | MB of gradients | MB sent per GPU and step | " + " | ".join(LINKS) + " |")
+    print(
+        "\n| computed, not measured: 8 GPUs | MB of gradients | MB sent per GPU and step | " + " | ".join(LINKS) + " |"
+    )
     print("|---|---:|---:|" + "---:|" * len(LINKS))
     for backbone in ("r50", "r101"):
         for parallel in (False, True):
