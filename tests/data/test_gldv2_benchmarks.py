@@ -1,4 +1,4 @@
-"""GLDv2's own evaluations, read from lists and solutions in the published form."""
+"""GLDv2's official tasks, read from lists and solutions in the published format."""
 
 from __future__ import annotations
 

@@ -77,6 +77,6 @@ def test_a_page_without_tags_is_none(photo: Photo) -> None:
     data = saved(Image.fromarray(photo(40, 50)), "TIFF")
     first = int.from_bytes(data[4:8], "little")
     end = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
-    # A page behind the first that has no tags: Pillow stumbles over it.
+    # A second page without tags, on which Pillow fails.
     spoilt = data[:end] + len(data).to_bytes(4, "little") + data[end + 4 :] + bytes(6)
     assert inspect(spoilt, READING) == Finding("TIFF, read all the same", used=True)

@@ -92,8 +92,8 @@ class CodedIndex(TrainedIndex):
         parts, rest = divmod(8 * self.code_bytes, self.bits)
         if rest or dim % parts:
             raise UserError(
-                f"{self.kind}: codes of {self.code_bytes} bytes with {self.bits} bits per part do not divide descriptors "
-                f"of {dim} values evenly: choose index.code_bytes so that 8 * code_bytes / bits divides {dim}"
+                f"{self.kind}: codes of {self.code_bytes} bytes with {self.bits} bits per part do not divide "
+                f"{dim} values evenly: choose index.code_bytes so that 8 * code_bytes / bits divides {dim}"
             )
         if rows < 2**self.bits:
             raise UserError(
@@ -108,7 +108,7 @@ class InvertedIndex(TrainedIndex):
     """An index whose gallery is divided into lists by k-means.
 
     Args:
-        lists: number of lists; None for the square root of the gallery's size, or fewer if the training sample is small.
+        lists: number of lists; None for the square root of the gallery's size, or fewer for a small training sample.
         probes: number of lists searched per query.
 
     The other arguments are those of `TrainedIndex`.
@@ -138,8 +138,8 @@ class InvertedIndex(TrainedIndex):
             return max(1, min(round(math.sqrt(images)), rows // ROWS_PER_LIST))
         if self.lists > rows:
             raise UserError(
-                f"{self.kind}: {self.lists} lists cannot be trained on {rows} descriptors: reduce index.lists, or use null "
-                "for an automatic number"
+                f"{self.kind}: {self.lists} lists cannot be trained on {rows} descriptors: reduce index.lists, or use "
+                "null for an automatic number"
             )
         return self.lists
 

@@ -75,9 +75,9 @@ class Index(ABC):
     def search(self, queries: FloatArray, k: int, allowed: BoolArray | None = None) -> tuple[FloatArray, IntArray]:
         """Cosines and gallery positions, (Q, k) each, best first; equal cosines are in gallery order.
 
-        If `allowed`, (N,), is given, only these descriptors are searched. If there is no k-th answer, the cosine is -inf
-        and the position -1. Kinds that store codes return the cosine with the decoded descriptor. Raises UserError for
-        NaN or infinite values, for k below 1, and for descriptors of another size than the gallery's.
+        If `allowed`, (N,), is given, only these descriptors are searched. If there is no k-th answer, the cosine is
+        -inf and the position -1. Kinds that store codes return the cosine with the decoded descriptor. Raises UserError
+        for NaN or infinite values, for k below 1, and for descriptors of another size than the gallery's.
         """
         import faiss
 

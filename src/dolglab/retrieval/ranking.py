@@ -200,7 +200,7 @@ def _check(
         outside = positions[(positions < 0) | (positions >= len(gallery))]
         if len(outside):
             raise UserError(
-                f"the ground truth of query {query} has image {outside[0]} (0-based), but the gallery has {len(gallery)}"
+                f"ground truth of query {query} has image {outside[0]} (0-based), but the gallery has {len(gallery)}"
             )
 
 

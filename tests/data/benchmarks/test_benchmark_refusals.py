@@ -1,4 +1,4 @@
-"""What is wrong with a benchmark's files is said in one line, with the file and what to do."""
+"""Errors in a benchmark's files give one line with the file and what to do."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ MADE: dict[str, tuple[Callable[[Path], Path], Callable[..., Benchmark]]] = {
     "disc21": (layouts.disc21, disc21_benchmark),
     "products": (layouts.products, products_benchmark),
 }
-# A file of each that its list names.
+# For each benchmark, a file in its list.
 IMAGES = {
     "ilias": "ilias_core/ash_bud_000/pos/P000_00.jpg",
     "msls": "train_val/cph/query/images/cphquery0.jpg",

@@ -1,4 +1,4 @@
-"""Many files: what is missing is fetched, what is damaged found, and nothing else touched."""
+"""Many files: missing ones are downloaded, damaged ones are found, and nothing else is changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AT_ONCE = {"retries": 3, "pause": 0.0}
 
 @pytest.fixture
 def gldv2(server):
-    """The test split's files, small, on the server."""
+    """Small files of the test split on the server."""
     for remote in gldv2_files(Path(), "test", "all", server.url):
         path = remote.url.removeprefix(server.url)
         server.add(path, os.urandom(5000), md5=(remote.md5_url or "").removeprefix(server.url) or None)

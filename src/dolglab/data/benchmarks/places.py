@@ -65,7 +65,7 @@ def places_benchmark(
     radius: float = RADIUS,
     counts: Counts = None,
 ) -> Benchmark:
-    """Database and queries of a set of places; the position of an image is in its name `@EAST@NORTH@...` or in a table.
+    """Database and queries of a set of places; positions are in names, `@EAST@NORTH@...`, or in a table.
 
     Args:
         root: the set's folder.
@@ -90,7 +90,7 @@ def places_benchmark(
 
 
 def nordland_benchmark(root: str | Path, name: str, every: int, tolerance: int, counts: Counts = None) -> Benchmark:
-    """Two seasons of a railway journey, by frame: `root/ref` and `root/query`, sorted by the numbers in names.
+    """Two seasons of a railway journey: frames `root/ref` and `root/query`, sorted by the numbers in names.
 
     Args:
         root: the folder.
@@ -113,8 +113,8 @@ def nordland_benchmark(root: str | Path, name: str, every: int, tolerance: int, 
     database, queries = sides
     if len(queries.names) and queries.metres[-1, 1] >= len(database.names):
         raise UserError(
-            f"{root}: {len(queries.names):,} queries, {every} frames apart, do not fit {len(database.names):,} database "
-            "frames: another variant"
+            f"{root}: {len(queries.names):,} queries, {every} frames apart, do not fit {len(database.names):,} "
+            "database frames: another variant"
         )
     near = f"{tolerance} frames of its own"
     return _benchmark(
