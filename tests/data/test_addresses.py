@@ -25,7 +25,7 @@ def nothing_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_allowed_at_first() -> None:
-    with pytest.raises(NotAllowedError, match=r"--allow s3://bucket \(or all of s3"):
+    with pytest.raises(NotAllowedError, match=r"--allow s3://bucket \(or --allow s3 for all"):
         check_allowed("s3://bucket/a.jpg")
     allow(["s3"])
     check_allowed("s3://bucket/a.jpg")

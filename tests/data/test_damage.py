@@ -162,7 +162,7 @@ def test_smaller_copies_of_a_page_are_no_further_pages() -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (tiff(np.zeros((20, 30, 9), np.uint8), "rgb", planarconfig="contig"), "9 samples a pixel"),
+        (tiff(np.zeros((20, 30, 9), np.uint8), "rgb", planarconfig="contig"), "9 samples per pixel"),
         (tiff(np.zeros((5, 16, 32), np.uint16), volumetric=True, tile=(5, 16, 32)), "5 planes"),
     ],
 )

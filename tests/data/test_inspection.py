@@ -40,8 +40,8 @@ def test_what_cannot_be_used_has_a_reason(photo: Photo, encode: Encode) -> None:
         (b"", "zero bytes"),
         (b"<html>404</html>", "not an image"),
         (whole[: len(whole) // 2], "Premature end"),
-        (encode(photo(12, 50)), "50 x 12 pixels, below the limit of 16 a side"),
-        (encode(photo(12, 50), "PNG"), "50 x 12 pixels, below the limit of 16 a side"),
+        (encode(photo(12, 50)), "50 x 12 pixels, below the limit of 16 per side"),
+        (encode(photo(12, 50), "PNG"), "50 x 12 pixels, below the limit of 16 per side"),
     ]:
         finding = inspect(data, READING)
         assert finding is not None

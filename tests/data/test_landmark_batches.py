@@ -76,7 +76,7 @@ def test_goes_on_in_the_middle_of_an_epoch_with_other_processes() -> None:
 
 
 def test_refuses_what_cannot_be_had() -> None:
-    with pytest.raises(UserError, match=r"8 landmarks with 4"):
+    with pytest.raises(UserError, match=r"8 landmarks have 4"):
         LandmarkSampler(0, labels=LABELS, landmarks=8, images=4)
     with pytest.raises(UserError, match=r"3 landmarks.*2 processes"):
         LandmarkSampler(0, 0, 2, labels=LABELS, landmarks=3, images=2)

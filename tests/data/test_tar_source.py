@@ -93,7 +93,7 @@ def test_a_second_run_reads_only_what_changed(packed: Path, monkeypatch, capsys)
         load_gldv2(packed)
     index_archives(training, workers=1)
     assert read == ["images_001.tar"]
-    assert "31 images in 3 archives are indexed" in capsys.readouterr().out
+    assert "31 images in 3 archives indexed" in capsys.readouterr().out
     assert len(load_gldv2(packed)) == 30
     # Tables of earlier states are deleted.
     assert len([path for path in (training / ".index").iterdir() if path.is_dir()]) == 2

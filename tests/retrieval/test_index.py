@@ -236,8 +236,8 @@ def test_refuses_shapes_and_numbers_of_answers(built: dict[str, Index]) -> None:
         (IVFFlatIndex(lists=60, training_sample=50), r"ivf_flat: 60 .* 50 .*index\.lists"),
         (IVFPQIndex(code_bytes=8), r"ivf_pq: .* 256 .* 100.*index\.bits"),
         (OPQIndex(code_bytes=8), r"opq_pq: .* 256 .* 100.*index\.bits"),
-        (OPQIndex(code_bytes=5), r"opq_pq: .* 5 bytes, 8 bits .* 32 .*index\.code_bytes"),
-        (IVFPQIndex(code_bytes=3, bits=5), r"ivf_pq: .* 3 bytes, 5 bits .* 32 .*index\.code_bytes"),
+        (OPQIndex(code_bytes=5), r"opq_pq: .* 5 bytes with 8 bits .* 32 .*index\.code_bytes"),
+        (IVFPQIndex(code_bytes=3, bits=5), r"ivf_pq: .* 3 bytes with 5 bits .* 32 .*index\.code_bytes"),
     ],
 )
 def test_a_gallery_that_does_not_fit_the_settings_is_refused(index: Index, message: str) -> None:
